@@ -1,6 +1,6 @@
 """One command for all programs: `ernie-m predict ...` is `python predict.py ...` of a checkout.
 
-In the package this file is `ernie_m/__main__.py`.
+In the package this file is `ernie_m/__main__.py`. In a checkout `.venv/bin/ernie-m` starts it.
 """
 
 import os
@@ -22,6 +22,7 @@ PROGRAMS = {
     "train_vocab": ("scripts.data.train_vocab", "train a piece model on text"),
     "show": ("pretrain.show", "draw what each objective sees of a pair"),
     "launch": ("launch", "start a program as several processes"),
+    "fit": ("inference.fit", "learn labels from a table of texts, with scores"),
     "predict": ("predict", "classify, tag, answer, fill, search; --serve: a page and a JSON API"),
     "encode_vector": ("encode_vector", "write the vectors of texts"),
     "mine_pairs": ("mine_pairs", "find translations in two texts"),
@@ -34,8 +35,16 @@ PROGRAMS = {
     "get_data": ("scripts.data.get_data", "fetch the public data of the recipes"),
     "get_weights": ("scripts.data.get_weights", "fetch the released weights"),
 }
+# Name -> the words that it stands for, and what it is for.
+SHORT = {
+    "label": (
+        ("predict", "--task", "classify", "--input"),
+        "label the rows of a table: ernie-m label TABLE --model FOLDER --output LABELLED",
+    ),
+}
 WIDTH = 100  # of --help, in characters
-RECIPES = Path(__file__).parent / "scripts"
+IN_CHECKOUT = Path(__file__).name == "command.py"
+RECIPES = Path(__file__).parents[IN_CHECKOUT] / "scripts"
 
 
 def main() -> None:
@@ -43,22 +52,26 @@ def main() -> None:
         with pipe_may_close():
             print(usage())
         return
+    if sys.argv[1] in SHORT:
+        sys.argv[1:2] = SHORT[sys.argv[1]][0]
     program, *words = sys.argv[1:]
     program = program.removesuffix(".py")  # as the recipes have it
     if program == "recipe":
         run_recipe(words)
     if program not in PROGRAMS:
-        print(f"error: {program}: it is none of {', '.join(['recipe', *PROGRAMS])}", file=sys.stderr)
+        print(f"error: {program}: it is none of {', '.join(['recipe', *SHORT, *PROGRAMS])}", file=sys.stderr)
         sys.exit(2)
     module, _ = PROGRAMS[program]
     del sys.argv[1]
     # alter_sys: --help takes the program's name from sys.argv, and a reader process from sys.modules.
-    runpy.run_module(f"{__package__}.{module}", run_name="__main__", alter_sys=True)
+    package = "" if IN_CHECKOUT else f"{__package__}."
+    runpy.run_module(f"{package}{module}", run_name="__main__", alter_sys=True)
 
 
 def usage() -> str:
     """What `ernie-m --help` prints."""
     purposes = {name: purpose for name, (_, purpose) in PROGRAMS.items()}
+    purposes |= {name: purpose for name, (_, purpose) in SHORT.items()}
     purposes["recipe"] = "run a program with the values of a recipe: ernie-m recipe NAME --flag value ..."
     width = max(map(len, purposes)) + 2
     lines = [f"  {name:{width}}{purpose}" for name, purpose in purposes.items()]
@@ -77,14 +90,14 @@ def recipes() -> list[str]:
 def run_recipe(words: list[str]) -> None:
     """Let a recipe of `scripts/` take the place of this program; it starts `launch`.
 
-    Data and weights are those of the current folder.
+    Data and weights are those of the current folder, or of the checkout.
     """
     name, *flags = words or [""]
     if name not in recipes():
         print(f"error: recipe {name}: it is none of {', '.join(recipes())}", file=sys.stderr)
         sys.exit(2)
-    # scripts/launch.sh starts the programs with this Python, as `python -m ernie_m`.
-    os.environ["ERNIE_M_PYTHON"] = sys.executable
+    if not IN_CHECKOUT:  # scripts/launch.sh starts the programs with this Python, as `python -m ernie_m`
+        os.environ["ERNIE_M_PYTHON"] = sys.executable
     os.execvp("sh", ["sh", str(RECIPES / f"{name}.sh"), *flags])
 
 

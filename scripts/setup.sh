@@ -71,11 +71,16 @@ look() {
     wanted="$kind $sum$extras"
 }
 other_python_asked() { [ -n "${PYTHON-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of "$venv/bin/python")" ]; }
-# `import ernie_m` with the Python of .venv, from any folder: one line, the path of this checkout.
+# `import ernie_m` with the Python of .venv, from any folder: one line, the path of this checkout. And .venv/bin/ernie-m.
 add_path() {
     for packages in "$venv"/lib/python3*/site-packages; do
         [ "$(cat "$packages/ernie_m.pth" 2>/dev/null)" = "$PWD" ] || echo "$PWD" >"$packages/ernie_m.pth"
     done
+    [ "$kind" = parity ] || [ "$kind" = latest ] || {
+        command="exec '$PWD/.venv/bin/python' '$PWD/install/command.py' \"\$@\""
+        [ "$(tail -n 1 "$venv/bin/ernie-m" 2>/dev/null)" = "$command" ] ||
+            { printf '#!/bin/sh\n%s\n' "$command" >"$venv/bin/ernie-m" && chmod +x "$venv/bin/ernie-m"; }
+    }
 }
 ready() { look; [ "$there" = "$wanted" ] && [ -x "$venv/bin/python" ] && ! other_python_asked; }
 

@@ -100,6 +100,7 @@ COMMANDS = {
     r".*predict\.py --task (?!classify --model exported).*":
         "inference/test_interface.py::test_the_command_lines_of_the_page",
     r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
+    r".*ernie-m (fit|label) .*": "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
     r"curl .*": "inference/test_embeddings.py::test_with_curl",
     r".*pretrain\.show .*": HERE,
     r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",

@@ -74,10 +74,12 @@ def test_its_python_finds_the_checkout(checkout, tmp_path):
     path_file = ".venv/lib/python3.12/site-packages/ernie_m.pth"
     assert setup(checkout, python).returncode == 0
     assert (checkout / path_file).read_text() == f"{checkout}\n"
+    assert os.access(checkout / ".venv/bin/ernie-m", os.X_OK)
     moved = checkout.rename(tmp_path / "moved")
     process = setup(moved, moved / "python")
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert (moved / path_file).read_text() == f"{moved}\n"
+    assert f"'{moved}/install/command.py'" in (moved / ".venv/bin/ernie-m").read_text()
 
 
 def installed(folder: Path) -> list[list[str]]:

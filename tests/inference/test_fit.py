@@ -1,0 +1,114 @@
+"""ernie-m fit and ernie-m label: a classifier from a table with its scores, and a table with labels."""
+
+import csv
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ernie_m
+import predict
+from inference import fit
+from tests.helpers.small_corpus import sentences
+from tests.launching import ROOT, as_flags, call_main, clean_environment
+
+TEXTS = sentences(60, seed=6)
+LABELS = ["news", "question", "3"] * 20
+ROWS = [["id", "lang", "label", "text"]] + [
+    [str(number), ["en", "de"][number % 2], label, text]
+    for number, (text, label) in enumerate(zip(TEXTS, LABELS))
+]
+ROWS[1][3] = f'{TEXTS[0]}, "{TEXTS[1]}"\n{TEXTS[2]}'  # quotes, a comma and a line break
+
+
+def write(path, rows, mark=","):
+    """Write a table as pandas and Excel do."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "wt", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=mark).writerows(rows)
+    return path
+
+
+def run_fit(table, models, output, **flags):
+    call_main(fit, [str(table), *as_flags({"model": models / "encode", "output": output, **flags})])
+
+
+@pytest.mark.parametrize(("name", "mark"), [("rows.csv", ","), ("rows.csv.gz", ","), ("excel.csv", ";")])
+def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, name, mark):
+    """Scores by label and language; the classifier is that of `Model.fit`; all columns come out again."""
+    table = write(tmp_path / name, ROWS, mark)
+    run_fit(table, models, tmp_path / "classifier")
+    printed = capsys.readouterr().out
+    lines = [line.split() for line in printed.splitlines()]
+    assert "accuracy" in printed and "macro F1" in printed and "least sure" in printed
+    assert {
+        line[0]: line[1] for line in lines if line[:1] in (["3"], ["news"], ["question"])
+    } == dict.fromkeys(["3", "news", "question"], "20")
+    assert [line[:2] for line in lines if line[:1] in (["de"], ["en"])] == [["de", "30"], ["en", "30"]]
+    output = tmp_path / "labelled.csv"
+    flags = {"task": "classify", "input": table, "model": tmp_path / "classifier", "output": output}
+    call_main(predict, as_flags(flags))
+    with open(output, encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file, delimiter=mark)
+    assert header[:6] == [*ROWS[0], "predicted_label", "predicted_probability"]
+    assert [row[:3] for row in rows] == [row[:3] for row in ROWS[1:]]
+    texts = [" ".join(row[3].split()) for row in ROWS[1:]]
+    expected = ernie_m.load(models / "encode").fit(texts, LABELS).classify(texts)
+    assert [row[4] for row in rows] == [answer["label"] for answer in expected]
+
+
+def test_a_row_is_scored_by_a_classifier_of_other_texts():
+    """Vectors that only name their text teach nothing about another one, and equal texts share a fold."""
+    texts = [f"text {number // 2}" for number in range(40)]  # each text is there twice
+    labels = ["a", "a", "b", "b"] * 10
+    folds = fit.folds_of(texts, labels)
+    assert (folds[::2] == folds[1::2]).all() and set(folds) == {0, 1, 2, 3, 4}
+    vectors = np.repeat(np.eye(20), 2, axis=0)  # a vector for each text
+    scored = fit.cross_validated(vectors, texts, labels)
+    correct = np.array([a == b for a, b in zip(scored.labels, scored.predicted)])
+    assert correct.mean() <= 0.5  # 1, if the other row of the text were learned from
+    assert (scored.probabilities < 0.6).all()
+
+
+def test_what_can_be_learned_is_scored_so():
+    random = np.random.default_rng(1)
+    labels = ["a", "b", "c"] * 30
+    vectors = np.eye(3)[np.arange(90) % 3] * 4 + random.normal(size=(90, 3)) * 0.3
+    scored = fit.cross_validated(vectors, [str(number) for number in range(90)], labels)
+    assert scored.predicted == labels
+
+
+@pytest.mark.parametrize(
+    ("rows", "place"),
+    [
+        ([["text", "label"], *([f"t {n}", "x"] for n in range(4))], "rows.csv: all 4 rows"),
+        ([["text", "label"], *([f"t {n}", "xy"[n > 2]] for n in range(4))], "rows.csv, line 5: "),
+        ([["text", "label"], *([f"t {n}", str(n // 2)] for n in range(3000))], "rows.csv: 1,500 labels"),
+        ([["a", "b", "c"], *([f"t {n}", "xy"[n % 2], "uv"[n % 2]] for n in range(8))], "'b' or 'c'"),
+        ([["n", "label"], *([str(n), "xy"[n % 2]] for n in range(8))], "rows.csv, line 1"),
+        ([["text_a", "text_b", "label"], *([f"t {n}", "u", "xy"[n % 2]] for n in range(8))], "pairs"),
+    ],
+)
+def test_what_is_refused(models, tmp_path, refused, rows, place):
+    table = write(tmp_path / "rows.csv", rows)
+    assert place in refused(lambda: run_fit(table, models, tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_output_that_exists(models, tmp_path, refused):
+    table = write(tmp_path / "rows.csv", ROWS)
+    assert f"--output {tmp_path}" in refused(lambda: run_fit(table, models, tmp_path))
+
+
+def test_the_command_of_a_checkout(tmp_path):
+    """From any folder, `ernie-m label` is predict.py --task classify."""
+    command = [sys.executable, str(ROOT / "install/command.py")]
+    run = lambda *words: subprocess.run(  # noqa: E731
+        [*command, *words], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    usage = run("--help")
+    assert usage.returncode == 0 and "  label " in usage.stdout and "  fit " in usage.stdout
+    process = run("label", "none.csv", "--model", "none", "--output", "none.csv")
+    assert process.returncode == 2 and "--output none.csv: it is the input" in process.stderr
