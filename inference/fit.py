@@ -78,7 +78,7 @@ def main() -> None:
     check_table(path, table)
     texts = [text for text, _ in table.rows]
     labels = [label for _, label in table.rows]
-    # Imported here, so that --help and errors of the table are fast, and Paddle gets its settings from `load`.
+    # Imported here, so that --help and errors are fast; first `load`, which gives Paddle its settings.
     from inference.loading import load
 
     loaded = load(flags.model)
