@@ -52,6 +52,7 @@ _DIGITS = re.compile(r"\d+")
 _MOST_NUMBERS = 0.9  # the greatest share of numbers in a column of texts
 _BEGINNING = 20  # characters of a cell without its digits: the same ones in a licence, a URL, an id
 _FEW = 20  # values; a column of texts has more, or in a short file more than a tenth of its rows
+_MOST_SAID = 9  # columns that a line names
 _FEWEST_ROWS = 5  # fewer rows do not tell whether values repeat
 _SEPARATOR_LINE = re.compile(r"sep=(.)")  # the first line of a .csv file of Excel
 
@@ -204,18 +205,18 @@ def _choose(kinds: list[str], columns: Columns, has_header: bool, place: str) ->
     queries = [number for number, kind in enumerate(kinds) if kind == QUERY]
     positives = [number for number, kind in enumerate(kinds) if kind == POSITIVE]
     negatives = [number for number, kind in enumerate(kinds) if kind == NEGATIVE]
-    are_named = bool(queries and positives)
-    if not are_named:
-        pair = sorted(queries + positives + texts)
-        queries, positives, unnamed = pair[:1], pair[1:2], pair[2:]
+    if not (queries and positives):  # they are the first columns of texts that have no name
+        queries = queries or [texts.pop(0) for _ in texts[:1]]
+        positives = positives or [texts.pop(0) for _ in texts[:1]]
         if not has_header:
-            negatives = unnamed
-        elif unnamed:
+            negatives = texts
+        elif texts:
+            numbers = _said(str(number + 1) for number in sorted(queries + positives + texts))
             raise UserError(
-                f"{place}: which of the columns {_listed(pair)} are the pair? name them here: query, positive"
+                f"{place}: which columns are the pair, of {numbers}? name them here: query, positive"
             )
     if not (queries and positives):
-        found = ", ".join(f"column {number + 1}: {kind}" for number, kind in enumerate(kinds))
+        found = _said(f"column {number + 1}: {kind}" for number, kind in enumerate(kinds))
         if len(kinds) == 1:
             found = "no tab"
         raise UserError(
@@ -224,14 +225,17 @@ def _choose(kinds: list[str], columns: Columns, has_header: bool, place: str) ->
         )
     chosen = (queries[0], positives[0], *negatives)
     others = []
+    read = set(chosen)
     for number, kind in enumerate(kinds):
-        if number not in chosen:
+        if number not in read:
             others.append(f"column {number + 1} ({kind})")
-    return replace(columns, texts=chosen, left_out=", ".join(others))
+    return replace(columns, texts=chosen, left_out=_said(others))
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return " and ".join(str(number + 1) for number in numbers)
+def _said(columns: Iterable[str]) -> str:
+    """What is said of the first columns."""
+    columns = list(columns)
+    return ", ".join([*columns[:_MOST_SAID], *["..."] * (len(columns) > _MOST_SAID)])
 
 
 class PairFiles(NamedTuple):

@@ -66,6 +66,10 @@ FORMS = {
         [["answer", "note", "question"], *numbered(lambda n, a, b: [b, OTHERS[n % 40], a])],
         "columns 3 and 1 are the pair; not read: column 2 (text)",
     ),
+    "one name": (
+        [["Answer", "Frage", "id"], *numbered(lambda n, a, b: [b, a, n])],
+        "columns 2 and 1 are the pair; not read: column 3 (named otherwise)",
+    ),
     "two columns": (PAIRS, ""),
     "languages above": ([["en", "de"], *PAIRS], ""),
 }
@@ -239,7 +243,7 @@ def test_bad_tmx(tmp_path, content, place):
         (
             "a.tsv",
             "id\tone\ttwo\tthree\n1\ta\tb\tc\n2\td\te\tf\n",
-            "a.tsv, line 1: which of the columns 2 and 3 and 4",
+            "a.tsv, line 1: which columns are the pair, of 2, 3, 4?",
         ),
         ("a.tsv", "query\tpositive\n", "a.tsv: has a header and no rows"),
         ("a.tsv", "a\tb\nc\t \n", "a.tsv, line 2: give query"),
