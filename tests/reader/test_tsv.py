@@ -78,4 +78,4 @@ def test_compressed_files_are_named_as_such(tmp_path, program):
     message = f"the file is compressed; unpack it first with {program}"
     assert f"{plain}: {message}" in error_of(read_classification, plain)
     assert f"{packed}: {message}" in error_of(read_tagged, packed, {"O": 0})
-    assert f"{packed}: {message}" in error_of(Sentences(packed).texts)
+    assert f"{packed}: {message}" in error_of(lambda: Sentences(packed).texts())
