@@ -13,11 +13,13 @@ from finetune.question_answering import OfficialAnswering, QuestionAnswering, la
 from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig
 from model.heads import SpanClassifier
+from model.reading import Reading
 from reader.batching import Batches
 from reader.question_answering import NO_ANSWER
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
 from tests.helpers.batches import padded_batch
+from tests.helpers.checkpoints import changed_copy
 from tests.launching import ROOT, call_main, run_script
 from utils.command_line import parse_args
 from utils.errors import UserError
@@ -242,3 +244,15 @@ def test_the_language_is_that_of_the_contexts():
     expected = {"zh": "zh", "zh-de": "zh", "en-zh": "en", "all": "en"}
     for key, language in expected.items():
         assert language_of_contexts(key) == language
+
+
+def test_a_training_keeps_how_its_start_reads(answer, trained, tmp_path):
+    """Its text rules, its separators, and whether Han characters are tokens, which a flag can change."""
+    reading = Reading.of_xlm_r().to_json()
+    start = changed_copy(trained / "out" / "best", tmp_path / "start", reading=reading)
+    flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
+    for out, given in {"as the start": {}, "as asked": {"split_han": "true"}}.items():
+        answer(out, **flags, **given)
+        kept = open_checkpoint(tmp_path / out / "best").reading
+        assert (kept.text_rules, kept.separators, kept.split_han) == ("none", 2, "split_han" in given)
+        assert (kept.max_seq_len, kept.max_query_length, kept.doc_stride) == (80, 16, 20)

@@ -4,12 +4,15 @@ import gzip
 import json
 import re
 import shutil
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 
 from finetune.own_pairs import StepRows, divide
+from model.checkpoint.read import open_checkpoint
+from model.reading import Reading
 from reader.pairs import PairRows
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
@@ -407,3 +410,29 @@ def test_a_corpus_has_no_teacher_but_any_loss(train, corpus, tmp_path):
     message = "--teacher has a vector for each row of a file: give a file of pairs as --train_set"
     assert message in error_of(train, "out", train_set=corpus, teacher="x.npy")
     assert "ave loss" in train("corpus", train_set=corpus, both_directions="true")
+
+
+def test_a_training_keeps_how_its_start_makes_vectors(train, pairs, tmp_path):
+    """Pooling, layer, length 1 and prompts; the default prompt stands before every text."""
+    train("first", max_steps=1)
+    prompts = {"query": "kani bado ", "passage": "kofo "}
+    reading = Reading(
+        text_rules="none", pooling="cls", layer=2, normalize=True, prompts=prompts, default_prompt="query"
+    )
+    start = changed_copy(tmp_path / "first/best", tmp_path / "start", reading=reading.to_json())
+    flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
+    train("second", **flags, max_steps=1)
+    assert open_checkpoint(tmp_path / "second/best").reading == reading
+    train("third", **flags, max_steps=1, pooling="mean", layer="1")
+    assert open_checkpoint(tmp_path / "third/best").reading == replace(reading, pooling="mean", layer=1)
+
+
+def test_the_prompt_stands_before_every_text(corpus, pairs):
+    plain = next(steps_of(corpus, pairs)())
+    steps = replace(steps_of(corpus, pairs), prompt="kani bado ")
+    tokenizer = Tokenizer.from_folder(corpus)
+    beginning = tokenizer.build("kani bado")[:-1]
+    for ids, without in zip(next(steps()).sentences, plain.sentences, strict=True):
+        assert ids.tolist()[: len(beginning)] == beginning
+        rest = ids.tolist()[len(beginning) : -1]
+        assert rest == without.tolist()[1 : 1 + len(rest)]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ import run_sequence_labeling
 from finetune.metrics import entity_scores
 from finetune.tagging import read_conll
 from model.checkpoint.read import open_checkpoint
+from model.reading import Reading
 from tests.finetune import tagging_toy, toy
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import ROOT, run_script
@@ -173,3 +175,14 @@ def test_bad_maps_and_flags(refused, tmp_path):
     assert "labels.json: 3 labels" in refused(label_map_config=tmp_path / "labels.json")
     assert "--label_map_config is needed" in refused(label_map_config=None)
     assert "--chunk_scheme NONE" in refused(chunk_scheme="NONE", official_compat="true")
+
+
+def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):
+    """Its text rules and the piece that is tagged, which a flag can change; not how its vectors were made."""
+    of_start = replace(Reading.of_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20)
+    start = changed_copy(trained / "best", tmp_path / "start", reading=of_start.to_json())
+    flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
+    for out, given in {"as the start": {}, "as asked": {"label_pieces": "all"}}.items():
+        tag(out, **flags, **given, epoch=1, max_seq_len=24)
+        expected = replace(Reading.of_xlm_r(), max_seq_len=24, **given)
+        assert open_checkpoint(tmp_path / out / "best").reading == expected

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from reader import corpus
-from reader.corpus import Blocks, Corpus, map_array, pack_lines, read_manifest, verify_corpus
+from reader.corpus import (
+    Blocks,
+    Corpus,
+    map_array,
+    pack_lines,
+    read_manifest,
+    tokenizer_of_corpus,
+    verify_corpus,
+)
 from reader.tokenization import Tokenizer
 from tests.helpers.damaged import flip_last_bit
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
@@ -264,3 +272,18 @@ def test_blocks_tile_the_text(path):
     assert len(blocks) < text.num_lines == len(Blocks(text, 10_000, one_line=True))
     with pytest.raises(IndexError):
         blocks[len(blocks)]
+
+
+def test_a_corpus_of_other_text_rules(tmp_path):
+    """Its manifest names them, unless they are ERNIE-M's; other ones are refused."""
+    pieces = train_pieces(tmp_path / "piece.model")
+    text = write_lines(tmp_path / "en.txt", sentences(50, seed=1))
+    for rules in ("ernie-m", "none"):
+        manifest = build(tmp_path / rules, pieces, mono={"en": text}, text_rules=rules)
+        assert manifest["vocabulary"].get("text_rules", "ernie-m") == rules
+        tokenizer = tokenizer_of_corpus(tmp_path / rules)
+        assert tokenizer.text_rules == rules
+        assert Corpus(tmp_path / rules, tokenizer.digest, text_rules=rules).text_rules == rules
+        other = {"ernie-m": "none", "none": "ernie-m"}[rules]
+        line = error_of(Corpus, tmp_path / rules, tokenizer.digest, text_rules=other)
+        assert line.startswith(f"{tmp_path / rules}: ") and f"--text_rules {other}" in line
