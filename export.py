@@ -90,6 +90,11 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     if task == MASKED_LM:
         task = ENCODING
         logger.info("the encoder is exported, without the masked-LM head and the language table")
+    if task == ENCODING and loaded.reading_faults:
+        raise UserError(
+            f"{'; '.join(loaded.reading_faults)}: this is not done here; python convert.py {flags.model} NEW "
+            "--allow_differences writes a model without it, which can be exported"
+        )
     if flags.layer is not None:
         layer_name = flags.layer
     elif task == ENCODING:

@@ -8,12 +8,14 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import convert
 import ernie_m
 from evaluation.search import unit
 from inference.loading import load
 from inference.tasks import TaskOptions, make
 from reader.tokenization import Tokenizer
 from tests.helpers.checkpoints import change_config, changed_copy
+from tests.helpers.xlm_r_layout import make_xlm_r
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
 from tests.launching import error_of
@@ -93,6 +95,23 @@ def test_a_pooling_that_is_not_here_is_refused_until_another_is_named(models, tm
     loaded.reading_faults = ["x/1_Pooling/config.json: the pooling max"]
     assert "x/1_Pooling/config.json: the pooling max" in error_of(make, "encode", loaded)
     make("encode", loaded, TaskOptions(pooling="mean"))
+
+
+def test_a_pooling_that_is_not_here_is_not_exported(models, tmp_path):
+    """What convert.py writes of it can be."""
+    (tmp_path / "x").mkdir()
+    size = Tokenizer(None, models / "piece.model").vocab_size
+    make_xlm_r(tmp_path / "x", vocab_size=size)
+    (tmp_path / "x/sentencepiece.bpe.model").write_bytes((models / "piece.model").read_bytes())
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"}
+    modules = [{"path": path, "type": f"x.{kind}"} for path, kind in kinds.items()]
+    (tmp_path / "x/modules.json").write_text(json.dumps(modules))
+    (tmp_path / "x/1_Pooling").mkdir()
+    (tmp_path / "x/1_Pooling/config.json").write_text(json.dumps({"pooling_mode": "max"}))
+    line = error_of(run_export, tmp_path / "x", tmp_path / "exported")
+    assert "the pooling max" in line and "--allow_differences" in line
+    convert.main([str(tmp_path / "x"), str(tmp_path / "ours"), "--allow_differences"])
+    run_export(tmp_path / "ours", tmp_path / "exported")
 
 
 def test_the_text_rules_of_a_model(models, tmp_path):
