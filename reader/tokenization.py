@@ -337,6 +337,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text without special tokens."""
+        if self._added is None and self.text_rules not in _LIBRARIES:  # a batch of one is slower
+            return self._to_ids(self._model.EncodeAsIds(self.normalize(text)))
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
