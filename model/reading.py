@@ -4,7 +4,8 @@ The defaults are ERNIE-M's own. `model.checkpoint.read` fills a `Reading` from t
 config.json keeps it below "reading", with the fields that differ from the defaults.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
@@ -19,6 +20,11 @@ ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)
 Pooling = Literal["mean", "specials", "cls", "pooled"]
 # The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
 LabelPieces = Literal["first", "leading", "all"]
+
+# The letters that say where a word is in its entity -> those of IOBES. L and U are BILOU's, M is BMES's.
+_PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S"}
+_TAG = re.compile(r"([A-Za-z])[-_](.+)")
+NO_ENTITIES = "NONE"  # a chunk_scheme
 
 _SHARED_BY_TASKS = ("text_rules", "added_tokens", "separators", "split_han", "label_pieces")
 
@@ -166,3 +172,24 @@ def _is_of(value: Any, kind: Any) -> bool:
         elif type(value) is choice or (choice is float and type(value) is int):
             return True
     return False
+
+
+def entity_tags(labels: Sequence[str]) -> dict[str, str]:
+    """The labels of a tagger -> their tags in the scheme IOBES, "O" or as in "B-PER".
+
+    The schemes that are known are IOB, IOE, IOBES, BILOU and BMES in capital or small letters, and IO, in
+    which a label is the name of a type. Labels without "O" and without letters before them, such as parts of
+    speech, mark no entities: {}.
+
+    Raises:
+        UserError: some labels have the letters of a scheme, and others, which it names, do not.
+    """
+    places = {label: _PLACES.get(match[1].upper()) for label in labels if (match := _TAG.fullmatch(label))}
+    outside = [label for label in labels if label in ("O", "o")]
+    tags = dict.fromkeys(outside, "O")
+    others = [label for label in labels if not places.get(label) and label not in tags]
+    if any(places.values()):
+        if others:
+            raise UserError(f"the labels {', '.join(others[:5])} are beside tags with B- or I-")
+        return tags | {label: f"{places[label]}-{_TAG.fullmatch(label)[2]}" for label in places}
+    return tags | {label: f"I-{label}" for label in others} if outside else {}

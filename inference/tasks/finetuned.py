@@ -17,18 +17,18 @@ from finetune.tagging import Tagging
 from finetune.task import SupervisedTask
 from inference.loading import LoadedModel
 from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of
+from model.reading import NO_ENTITIES, entity_tags
 from reader.batching import BATCH_TOKENS, batches_by_length
 from reader.classification import Example
 from reader.coverage import count_unknown_words
 from reader.question_answering import Question, QuestionFile, make_windows
-from reader.tagging import JOINT, Sentence, is_tag, split_words
+from reader.tagging import JOINT, Sentence, split_words
 from utils.errors import UserError
 
 ANSWER_WINDOW = 384  # tokens
 # The probabilities of answers are a softmax over so many candidates, as in run_mrc.py, or over top_k if that
 # is more.
 RANKED = 20
-_NO_TYPE = "_"  # the type of an entity whose tags are bare ids
 
 
 class FineTunedTask:
@@ -122,6 +122,8 @@ class TagWords(FineTunedTask):
         limit = model.limit(options.max_seq_len, model.longest_in_training)
         self.marks_apart = model.reading.marks_apart
         super().__init__(model, Tagging.from_reading(model.reading, model.tokenizer, model.labels, limit))
+        marks_entities = model.reading.chunk_scheme != NO_ENTITIES
+        self.iobes = entity_tags(model.labels) if marks_entities else {}  # label -> its tag
 
     def parse(self, request: dict) -> Words:
         if "words" in request:
@@ -142,8 +144,9 @@ class TagWords(FineTunedTask):
         answers = []
         for sentence, label_ids in zip(sentences, self.predictions(features)):
             tags = self.task.tags(label_ids)
+            iobes = [self.iobes.get(tag, "O") for tag in tags]
             answers.append(
-                {"words": sentence.words, "tags": tags, "entities": _entities_as_json(sentence, tags)}
+                {"words": sentence.words, "tags": tags, "entities": _entities_as_json(sentence, iobes)}
             )
         return answers
 
@@ -170,12 +173,13 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
     """The entities of a sentence in their order, with their places.
 
     A place is in characters if there is a text, otherwise in words. Its end is behind the entity.
+
+    Args:
+        tags: those of the words in the scheme IOBES.
     """
     places = [(first, last, kind) for kind, first, last in entities(tags)]
     answers = []
     for first, last, kind in sorted(places):
-        if kind == _NO_TYPE or not is_tag(tags[first], "IOBES"):  # bare ids, or parts of speech
-            continue
         if sentence.text is None:
             place = {"words": sentence.words[first : last + 1], "first": first, "last": last + 1}
         else:

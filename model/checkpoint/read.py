@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from model.checkpoint.formats.weights import Origin, Weights, from_foreign
 from model.checkpoint.hub import local_folder
 from model.checkpoint.reading import READING, reading_of
 from model.config import ErnieMConfig
-from model.reading import Reading
-from model.tasks import task_named
+from model.reading import NO_ENTITIES, Reading, entity_tags
+from model.tasks import TAGGING, task_named
 from utils.errors import UserError, listed
 from utils.files import read_json
 from utils.manifest import check_folder
@@ -157,6 +157,9 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
         has_head=any(name != tables.LM for name in tasks),
         config=config,
     )
+    labels = [str(label) for label in labels] if isinstance(labels, list) else []
+    if task == TAGGING and format_name != OURS:
+        reading = _with_known_tags(reading, labels, source.config_path, drop_unknown)
     has_own_vocab = format_name not in (XLM_R, BERT)  # theirs is derived from the piece model
     return Checkpoint(
         path=path,
@@ -165,7 +168,7 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
         tensors=translated.weights,
         config=config,
         task=task,
-        labels=[str(label) for label in labels] if isinstance(labels, list) else [],
+        labels=labels,
         settings=settings,
         reading=reading,
         reading_faults=faults,
@@ -398,6 +401,26 @@ def _check_problem_type(raw_config: Mapping[str, Any], source: _Source, tensors:
     (outputs,) = tensors.shape("classifier.bias")
     if problem_type == configs.REGRESSION and outputs > 1:
         raise UserError(f"{place} with {outputs} outputs, but a regression has one; {WITHOUT_UNKNOWN}")
+
+
+def _with_known_tags(
+    reading: Reading, labels: list[str], config_path: Path | None, drop_unknown: bool
+) -> Reading:
+    """The reading of a tagger, after a check that its labels have a scheme that is known.
+
+    Raises:
+        UserError: they have none, and it is not to go on without entities.
+    """
+    try:
+        entity_tags(labels)
+    except UserError as error:
+        if not drop_unknown:
+            raise UserError(
+                f"{config_path}: id2label: {error}, which is no scheme of tags that is known; "
+                "python convert.py FOLDER NEW --drop_unknown writes a model whose tags mark no entities"
+            ) from error
+        return replace(reading, chunk_scheme=NO_ENTITIES)
+    return reading
 
 
 def _config_of(

@@ -142,9 +142,8 @@ def test_any_flag_can_be_overridden_or_taken_back(arguments):
 
 
 def test_a_start_brings_its_config_and_its_tokenizer(arguments):
-    args = parse_args(
-        FinetuneFlags, arguments(f"base/panx_{TRANSFER}", "--init_pretraining_params", "my/model")[3:]
-    )
+    line = arguments(f"base/panx_{TRANSFER}", "--init_pretraining_params", "my/model")
+    args = parse_args(FinetuneFlags, line[3:])
     assert args.init_pretraining_params == "my/model"
     assert (args.ernie_config_path, args.vocab_path, args.piece_model_path) == (None, None, None)
 

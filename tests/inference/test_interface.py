@@ -39,7 +39,7 @@ def places(models, exported, tmp_path, monkeypatch):
         "checkpoints/best": models / "classify", "checkpoints/ner": models / "tag",
         "checkpoints/qa": models / "answer", "pretrained/full": models / "full",
         "exported": exported / "encode", "output/demo/camlm-nli/best": models / "classify",
-        "output/own/best": models / "classify", "output/demo/quick/encoder": models / "encode",
+        "output/own/best": models / "classify", "configs/e5-small": models / "encode",
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(folder)
@@ -73,15 +73,14 @@ def test_the_block_of_the_export_page(places):
 
 
 def test_the_readme(places):
-    """Its lines of Python, with other models in the places of the demo's and of one's own."""
+    """Its lines of Python, with another model in the place of the real one."""
     for page in ("README.md", "README_zh.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
-        demo_block, own_block = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        (block,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         names: dict = {}
-        exec(compile(demo_block, page, "exec"), names)
+        exec(compile(block, page, "exec"), names)
         assert names["model"].encode("A man eats.").shape == (1, 32)
-        exec(compile(own_block, page, "exec"), names)
-        assert names["model"].labels == toy_models.LABELS
+        assert names["topics"].labels == ["sport", "weather"]
 
 
 def test_similarity_and_search(models):

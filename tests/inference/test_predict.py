@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,19 +210,22 @@ def test_words_of_entities(models):
     # The word "last" is the one behind the entity. I-LOC behind O begins an entity.
     places = [(entity["type"], entity["first"], entity["last"]) for entity in answer["entities"]]
     assert places == [("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5)]
-    task.task.labels = [*"01234"]  # a model without a label map has ids as labels
+    model = load(models / "tag")
+    task = make("tag", replace(model, labels=[*"01234"]))  # a model without a label map has ids as labels
+    task.predictions = lambda features: [[0, 1, 4, 3, 2]]
     (answer,) = task.answer(requests)
     assert answer["entities"] == []
 
 
 def test_entities_of_a_tagger_with_other_letters(models):
-    """E- ends an entity, and S- is one of a single word, in models of other programs."""
-    task = make("tag", load(models / "tag"))
-    task.predictions = lambda features: [[0, 1, 2, 3]]
-    task.task.labels = ["B-PER", "E-PER", "S-LOC", "O"]
-    (answer,) = task.answer([task.parse({"words": [*"abcd"]})])
-    places = [(entity["type"], entity["first"], entity["last"]) for entity in answer["entities"]]
-    assert places == [("PER", 0, 2), ("LOC", 2, 3)]
+    """E- and L- end an entity, S- and U- are one of a single word, in models of other programs."""
+    for last, single in (("E", "S"), ("L", "U"), ("l", "u")):
+        labels = ["B-PER", f"{last}-PER", f"{single}-LOC", "O"]
+        task = make("tag", replace(load(models / "tag"), labels=labels))
+        task.predictions = lambda features: [[0, 1, 2, 3]]
+        (answer,) = task.answer([task.parse({"words": [*"abcd"]})])
+        places = [(entity["type"], entity["first"], entity["last"]) for entity in answer["entities"]]
+        assert places == [("PER", 0, 2), ("LOC", 2, 3)]
 
 
 def test_places_of_entities_in_the_text(models):

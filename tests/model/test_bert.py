@@ -127,3 +127,11 @@ def test_a_regression_of_transformers(tmp_path):
     settings = {"architectures": ["BertForSequenceClassification"], "problem_type": "regression"}
     make_bert(tmp_path, head("classifier", rows=1) | head("pooler.dense", rows=16), **settings)
     assert open_checkpoint(tmp_path).reading.regression
+
+
+def test_tags_of_no_scheme_are_refused(tmp_path):
+    labels = {"0": "O", "1": "B-PER", "2": "X"}
+    settings = {"architectures": ["BertForTokenClassification"], "id2label": labels}
+    make_bert(tmp_path, head("classifier"), **settings)
+    assert "config.json: id2label" in error_of(open_checkpoint, tmp_path)
+    assert open_checkpoint(tmp_path, drop_unknown=True).reading.chunk_scheme == "NONE"

@@ -1,0 +1,29 @@
+"""The tags of a tagger that others have trained: which scheme they are of, and what is not known."""
+
+import pytest
+
+from model.reading import entity_tags
+from tests.launching import error_of
+
+
+@pytest.mark.parametrize(
+    "labels, tags",
+    [
+        (["O", "B-PER", "I-PER"], ["O", "B-PER", "I-PER"]),
+        (["O", "b-per", "i-per"], ["O", "B-per", "I-per"]),
+        (["B-LOC", "I-LOC", "L-LOC", "U-LOC", "O"], ["B-LOC", "I-LOC", "E-LOC", "S-LOC", "O"]),
+        (["O", "B_ORG", "M_ORG", "E_ORG", "S_ORG"], ["O", "B-ORG", "I-ORG", "E-ORG", "S-ORG"]),
+        (["O", "PER", "LOC"], ["O", "I-PER", "I-LOC"]),  # IO
+    ],
+)
+def test_known_schemes(labels, tags):
+    assert entity_tags(labels) == dict(zip(labels, tags))
+
+
+@pytest.mark.parametrize("labels", [["NOUN", "VERB", "X"], ["0", "1"], []])
+def test_labels_that_mark_no_entities(labels):
+    assert entity_tags(labels) == {}
+
+
+def test_labels_of_no_scheme_are_named():
+    assert "X, [CLS]" in error_of(entity_tags, ["O", "B-PER", "I-PER", "X", "[CLS]"])
