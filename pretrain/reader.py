@@ -108,6 +108,11 @@ class TrainingText:
     pairs: dict[tuple[str, str], Pairs]
 
     @cached_property
+    def num_tokens(self) -> int:
+        """The number of tokens of all text, without special tokens."""
+        return sum(self.mono.values()) + sum(pairs.num_tokens for pairs in self.pairs.values())
+
+    @cached_property
     def language_number(self) -> dict[str, int]:
         """Language -> its number."""
         return {language: i for i, language in enumerate(self.languages)}

@@ -56,8 +56,13 @@ def record_of(interval: Interval) -> dict[str, Any]:
     return record
 
 
-def line_of(record: Mapping[str, Any], total_steps: int, remaining: str) -> str:
-    """A record as one line of the log."""
+def line_of(record: Mapping[str, Any], total_steps: int, remaining: str, corpus_tokens: int) -> str:
+    """A record as one line of the log.
+
+    Args:
+        corpus_tokens: those of the text that the run trains on; the tokens trained so far, divided by them,
+            are the passes over it on average. A language that is sampled more is read more often.
+    """
     parts = [f"step {record['step']:,} of {total_steps:,}"]
     for objective in OBJECTIVES:
         if objective in record:
@@ -67,6 +72,7 @@ def line_of(record: Mapping[str, Any], total_steps: int, remaining: str) -> str:
     norm = "-" if record["grad_norm"] is None else f"{record['grad_norm']:.2f}"
     parts.append(f"grad {norm}, lr {record['lr']:.3g}")
     parts.append(f"{record['tokens_per_second']:,.0f} tokens/s, {remaining} left")
+    parts.append(f"{record['tokens'] / corpus_tokens:.2f} passes over the corpus")
     if record["skipped"]:
         parts.append(f"{record['skipped']:.0f} steps skipped")
     return " | ".join(parts)

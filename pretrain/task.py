@@ -174,7 +174,7 @@ class Pretraining(Task):
         return record_of(interval)
 
     def line(self, interval: Interval) -> str:
-        return line_of(record_of(interval), self.total_steps, interval.remaining)
+        return line_of(record_of(interval), self.total_steps, interval.remaining, self.text.num_tokens)
 
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None = None
