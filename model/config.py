@@ -11,6 +11,7 @@ FIRST_POSITION = 2  # of a sequence's first token
 PAD_POSITION = 1
 NO_LANGUAGE = -1  # the language id of a token without a language
 # All other numbers of a config must be above 0.
+_MOST_NUMBERS = 1 << 40  # of a matrix: 4 TB in float32
 _MAY_BE_ZERO = ("pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
@@ -40,7 +41,7 @@ class ErnieMConfig:
 
         Raises:
             UserError: a value has the wrong type or is out of its range, hidden_size is no multiple of
-                num_attention_heads, or the activation is not gelu.
+                num_attention_heads, the activation is not gelu, or a matrix fits into no memory.
         """
         if self.intermediate_size is None:
             _check_number("hidden_size", self.hidden_size, is_real=False)
@@ -48,6 +49,12 @@ class ErnieMConfig:
         for field in fields(self):
             if field.type is not str:  # every field but `hidden_act`
                 _check_number(field.name, getattr(self, field.name), is_real=field.type is float)
+        rows = max(self.vocab_size, self.intermediate_size, self.max_position_embeddings)
+        if rows * self.hidden_size > _MOST_NUMBERS:
+            raise UserError(
+                f"hidden_size {self.hidden_size}: with it a matrix has {rows * self.hidden_size:,} numbers, "
+                "more than any memory holds"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is no multiple of "

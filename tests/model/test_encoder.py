@@ -147,6 +147,7 @@ def test_config_from_json(tmp_path):
         ("{", "config.json, line 1, column 2: not JSON"),
         ("[1]", "config.json: not a JSON object"),
         (json.dumps({"vocab_size": 4, "hidden_size": 8}), "lacks num_hidden_layers, num_attention_heads"),
+        (json.dumps(SIZES | {"hidden_size": 768_000_000}), "config.json: hidden_size 768000000: "),
         (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is no multiple of"),
         (json.dumps(SIZES | {"hidden_act": "swish"}), "config.json: hidden_act 'swish' is not supported"),
         (json.dumps(SIZES | {"pad_token_id": SIZES["vocab_size"]}), "config.json: pad_token_id"),
