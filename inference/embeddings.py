@@ -1,12 +1,16 @@
-"""POST /v1/embeddings: sentence vectors in the form of OpenAI's API, which tools of other makers speak."""
+"""POST /v1/embeddings: sentence vectors in the form of OpenAI's API, which tools of other makers speak.
+
+GET /v1/models names the model.
+"""
 
 import asyncio
 import base64
 from collections import deque
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
 
 from evaluation.search import unit
 from inference.tasks import text_of
@@ -15,8 +19,21 @@ from reader.batching import BATCH_TOKENS, Feature
 from utils.errors import UserError
 
 PATH = "/v1/embeddings"
+MODELS_PATH = "/v1/models"
 MOST_TEXTS = 2048  # of a request, as at OpenAI
 _PATIENCE = 0.002  # seconds between the first text of a batch and its start, in which others may join it
+
+
+def _only_texts(value: Any) -> Any:
+    """Refuse what is no text and no list of texts with one fault, where pydantic has one for each number."""
+    texts = value if isinstance(value, list) else [value]
+    if not all(isinstance(text, str) for text in texts):
+        raise PydanticCustomError(
+            "no_texts",
+            "it must be a text or a list of texts; token ids are those of another model, so a client that "
+            "sends them must be told to send texts (LangChain: check_embedding_ctx_length=False)",
+        )
+    return value
 
 
 class EmbeddingsRequest(BaseModel):
@@ -24,9 +41,9 @@ class EmbeddingsRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    input: str | list[str]
+    input: Annotated[str | list[str], BeforeValidator(_only_texts)]
     model: str | None = None  # any name: the server has one encoder
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None  # None: float
     dimensions: int | None = None
 
 
@@ -42,6 +59,11 @@ class EmbeddingsAnswerer:
         self.encode = encode
         self.name = name
         self._waiting: deque[tuple[Feature, asyncio.Future]] = deque()  # each with its vector to come
+
+    def models(self) -> dict[str, Any]:
+        """The list of the models that can be asked for vectors: there is one."""
+        model = {"id": self.name, "object": "model", "created": 0, "owned_by": "ernie-m"}
+        return {"object": "list", "data": [model]}
 
     async def answer(self, request: EmbeddingsRequest) -> dict[str, Any]:
         """The answer to a request.

@@ -22,9 +22,10 @@ from pydantic import ConfigDict, create_model
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.deadline import LONGEST_WAIT, TimedConnection
-from inference.embeddings import PATH, EmbeddingsAnswerer, EmbeddingsRequest
+from inference.embeddings import MODELS_PATH, PATH, EmbeddingsAnswerer, EmbeddingsRequest
 from inference.loading import LoadedModel
 from inference.tasks import Answerer, TaskOptions, make
 from inference.tasks.zero_shot import InferenceLabels
@@ -124,6 +125,7 @@ def make_app(models: list[LoadedModel], options: TaskOptions, token: str = NO_TO
 
     # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None)
+    app.add_middleware(CountedBody)
     _limit_requests(app, token, models)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -150,11 +152,10 @@ def _limit_requests(app: FastAPI, token: str, models: list[LoadedModel]) -> None
 
     @app.middleware("http")
     async def limit_length(request: Request, answer: Any) -> Any:
-        # With content-length the server reads no more of a body than that says. With transfer-encoding the
-        # body may have any length, so it is refused.
+        # With content-length the server reads no more of a body than that says; `CountedBody` counts others.
         size = int(request.headers.get("content-length", 0))
-        longest = LONGEST_EMBEDDINGS_BODY if request.url.path == PATH else LONGEST_BODY
-        if "transfer-encoding" not in request.headers and size <= longest:
+        longest = _longest_body(request.url.path)
+        if size <= longest:
             if token == NO_TOKEN or _brings(request, token):
                 return await answer(request)
             ask_for_it = {"WWW-Authenticate": 'Basic realm="ERNIE-M"'}  # a browser asks for name and password
@@ -163,8 +164,7 @@ def _limit_requests(app: FastAPI, token: str, models: list[LoadedModel]) -> None
             with contextlib.suppress(ClientDisconnect):
                 async for _ in request.stream():
                     pass
-        detail = f"the request is longer than {longest} bytes, or does not give its length"
-        return _refusal(request, 413, detail, {"Connection": "close"})
+        return _refusal(request, 413, _too_long(longest), {"Connection": "close"})
 
     @app.exception_handler(RequestValidationError)
     async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -179,6 +179,40 @@ def _limit_requests(app: FastAPI, token: str, models: list[LoadedModel]) -> None
             if detail.startswith(f"{model.folder}: "):
                 detail = detail.replace(str(model.folder), model.name, 1)
         return _refusal(request, error.status_code, detail, error.headers)
+
+
+class CountedBody:
+    """Refuses a body that is too long although no header says so, as with transfer-encoding.
+
+    Args:
+        app: what answers the requests.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        read = 0  # bytes of the body
+
+        async def counted_receive() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            longest = _longest_body(scope["path"])
+            if read > longest:
+                raise HTTPException(413, _too_long(longest), {"Connection": "close"})
+            return message
+
+        await self.app(scope, counted_receive, send)
+
+
+def _longest_body(path: str) -> int:
+    """The length in bytes of the longest body of a request to a path."""
+    return LONGEST_EMBEDDINGS_BODY if path == PATH else LONGEST_BODY
+
+
+def _too_long(longest: int) -> str:
+    return f"the request is longer than {longest} bytes"
 
 
 def _brings(request: Request, token: str) -> bool:
@@ -196,8 +230,8 @@ def _brings(request: Request, token: str) -> bool:
 def _refusal(
     request: Request, status: int, detail: str | list[dict], headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The answer to a request that is refused, at PATH in the form of OpenAI."""
-    if request.url.path != PATH:
+    """The answer to a request that is refused, in the form of OpenAI where the path is of its API."""
+    if request.url.path not in (PATH, MODELS_PATH):
         return JSONResponse({"detail": detail}, status, headers)
     message = detail
     if isinstance(detail, list):  # faults that pydantic found
@@ -228,7 +262,11 @@ def _add_endpoint(app: FastAPI, word: str, answerer: Answerer) -> None:
 
 
 def _add_embeddings(app: FastAPI, embeddings: EmbeddingsAnswerer) -> None:
-    """Answer requests to PATH."""
+    """Answer requests to PATH, and say at MODELS_PATH which model does."""
+
+    @app.get(MODELS_PATH, summary="The model of the vectors, in the form of OpenAI", operation_id="models")
+    async def show_models() -> dict:
+        return embeddings.models()
 
     @app.post(PATH, summary="Vectors of texts, of length 1, in the form of OpenAI", operation_id="encode")
     async def endpoint(request: EmbeddingsRequest) -> dict:

@@ -13,7 +13,7 @@ import pytest
 import ernie_m
 import predict
 from inference import serve
-from inference.embeddings import MOST_TEXTS, PATH, EmbeddingsAnswerer, EmbeddingsRequest
+from inference.embeddings import MODELS_PATH, MOST_TEXTS, PATH, EmbeddingsAnswerer, EmbeddingsRequest
 from inference.loading import load
 from inference.serve import LONGEST_BODY, LONGEST_EMBEDDINGS_BODY
 from inference.tasks import make
@@ -51,10 +51,10 @@ def vectors_of(answer: dict) -> np.ndarray:
     return np.array(rows, np.float32)
 
 
-@pytest.mark.parametrize("encoding_format", ["float", "base64", None])
+@pytest.mark.parametrize("encoding_format", ["float", "base64", None, "absent"])
 def test_the_vectors(server, models, expected, encoding_format):
-    request = {"input": TEXTS, "model": "any", "user": "x"}
-    if encoding_format:
+    request = {"input": TEXTS, "model": "any", "user": "x", "dimensions": None}
+    if encoding_format != "absent":
         request["encoding_format"] = encoding_format
     status, answer = ask(server + PATH, request)
     assert status == 200 and answer["object"] == "list" and answer["model"].endswith("/encode")
@@ -71,6 +71,13 @@ def test_with_curl(server, expected):
     command = ["curl", "-s", server + PATH, "-H", "Content-Type: application/json", "-d", body]
     answer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     np.testing.assert_allclose(vectors_of(answer), expected[3:4], atol=1e-6)
+
+
+def test_the_list_of_models(server):
+    status, models = ask(server + MODELS_PATH)
+    (model,) = models["data"]
+    assert status == 200 and models["object"] == "list"
+    assert model["id"] == ask(server + PATH, {"input": "bado"})[1]["model"]
 
 
 def test_many_clients_at_once(server, expected):
@@ -138,7 +145,9 @@ def test_a_cancelled_request_does_not_stop_the_others(models):
         ({"input": ["a"] * (MOST_TEXTS + 1)}, 400, f"a request has 1 to {MOST_TEXTS}"),
         ({"input": ["bado", " "]}, 400, "'input[1]'"),
         ({"input": ["bado", "da " * 200]}, 400, "'input[1]' has more than 60 tokens"),
-        ({"input": [1, 2]}, 400, "input"),
+        ({"input": [1, 2]}, 400, "body.input: it must be a text or a list of texts"),
+        ({"input": [[1, 2], [3]]}, 400, "body.input: it must be a text or a list of texts"),
+        ({"input": None}, 400, "body.input: it must be a text or a list of texts"),
         ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format"),
         ({"input": "a", "dimensions": 8}, 400, "'dimensions' is 8"),
         ({}, 400, "input"),
@@ -151,6 +160,7 @@ def test_a_cancelled_request_does_not_stop_the_others(models):
 def test_what_is_refused(server, body, status, message):
     answer_status, answer = ask(server + PATH, body)
     assert answer_status == status and set(answer) == {"error"}
+    assert answer["error"]["message"].count("body.") <= 1  # one fault, also of many numbers
     assert message in answer["error"]["message"] and "\n" not in answer["error"]["message"]
     assert answer["error"]["type"] == "invalid_request_error"
     assert ask(server + PATH, {"input": "bado"})[0] == 200
@@ -169,7 +179,13 @@ def basic(password: str) -> str:
 def test_the_token(models):
     model = str(models / "encode")
     with serving("--model", model, "--token", TOKEN) as (address, process):
-        for path, body in (("/", None), ("/api/info", None), ("/openapi.json", None), (PATH, {"input": "a"})):
+        for path, body in (
+            ("/", None),
+            ("/api/info", None),
+            ("/openapi.json", None),
+            (MODELS_PATH, None),
+            (PATH, {"input": "a"}),
+        ):
             right = ["Bearer " + TOKEN.encode().decode("latin-1"), basic(TOKEN)]
             right.append(basic(TOKEN).replace("Basic", "basic"))  # HTTP does not mind the case
             wrong = [

@@ -1,6 +1,7 @@
 """predict.py --serve: the JSON API and its bounds. The page is tested in test_page.py."""
 
 import asyncio
+import http.client
 import json
 import re
 import signal
@@ -183,7 +184,12 @@ def test_words_and_the_options_of_the_command_line(models):
 
 def test_openapi(server):
     _, description = ask(f"{server}/openapi.json")
-    assert set(description["paths"]) == {"/api/info", "/v1/embeddings", *(f"/api/{name}" for name in TASKS)}
+    assert set(description["paths"]) == {
+        "/api/info",
+        "/v1/embeddings",
+        "/v1/models",
+        *(f"/api/{name}" for name in TASKS),
+    }
     schema = description["components"]["schemas"]["ClassifyRequest"]
     assert schema["required"] == ["text_a"] and set(schema["properties"]) == {"text_a", "text_b"}
 
@@ -205,11 +211,17 @@ def test_bodies_that_are_refused(server, body, status, message):
     assert ask(f"{server}/api/classify", {"text_a": TEXTS[0]})[0] == 200  # it lives
 
 
-def test_a_body_of_unknown_length(server):
-    head = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", port_of(server))) as connection:
-        connection.sendall(head)
-        assert b" 413 " in connection.recv(4096)
+@pytest.mark.parametrize(("length", "status"), [(100, 200), (LONGEST_BODY + 1, 413)])
+def test_a_body_in_chunks(server, length, status):
+    """Its length is not in the headers, so it is counted."""
+    body = json.dumps({"text_a": TEXTS[0]}).encode().ljust(length)
+    parts = [body[first : first + 10_000] for first in range(0, len(body), 10_000)]
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(server))
+    headers = {"Content-Type": "application/json"}
+    connection.request("POST", "/api/classify", iter(parts), headers, encode_chunked=True)
+    answer = connection.getresponse()
+    assert answer.status == status and (b"longer than" in answer.read()) == (status == 413)
+    connection.close()
 
 
 def test_bytes_that_are_no_http_are_no_traceback(models):
