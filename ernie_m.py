@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Model", "UserError", "__version__", "load"]
 
 HEAD_TASKS = ("classify", "tag", "answer")  # what `load` accepts as `task`
-_AT_ONCE = 1024  # inputs between two reports of the progress
+_AT_ONCE = 256  # inputs between two reports of the progress
 
 
 def load(
@@ -161,7 +161,9 @@ class Model:
         normalize: bool | None = None,
         prompt: str | None = None,
     ) -> "np.ndarray":
-        """Make a vector of each text: float32 [N, H]. A warning says how many texts are cut.
+        """Make a vector of each text: float32 [N, H].
+
+        Warnings say how many texts are cut, and how many have words that are unknown to the vocabulary.
 
         Args:
             pooling: a name of `evaluation.pooling.POOLINGS`; by default as the files say, else "mean".
@@ -181,6 +183,7 @@ class Model:
 
         from inference.tasks import is_whole
         from reader.batching import BATCH_TOKENS
+        from reader.coverage import count_unknown_words
         from utils.logging import logger
 
         if on_empty not in ("error", "skip"):
@@ -197,17 +200,27 @@ class Model:
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
         given = [number for number, text in enumerate(inputs) if text is not None]
         cut_count = 0
+        unknown = []  # numbers of texts
         for numbers in _in_parts(given, "encoding"):
             features = answerer.features([inputs[number] for number in numbers])
             part_languages = None if languages is None else [languages[number] for number in numbers]
             vectors[numbers] = answerer.vectors_of(features, part_languages, batch_tokens)
             cut_count += sum(feature.cut for feature in features)
+            unknown += [number for number in numbers if count_unknown_words(self.tokenizer, inputs[number])]
         if cut_count:
             logger.warning(
                 "%d of %d texts are longer than %d tokens and are cut",
                 cut_count,
                 len(inputs),
                 answerer.max_seq_len,
+            )
+        if unknown:
+            logger.warning(
+                "%d of %d texts have words that are unknown to the model's vocabulary (the first: index %d); "
+                "their vectors may mean little",
+                len(unknown),
+                len(inputs),
+                unknown[0],
             )
         return vectors
 

@@ -23,7 +23,7 @@ from reader.tsv import official_names
 from utils.command_line import load_config
 from utils.errors import FULL, UserError, pipe_may_close
 from utils.files import read_bytes, take_lock, unwritable_is_a_user_error
-from utils.logging import progress
+from utils.logging import progress, setup_console
 from utils.options import PositiveInt, Range, option
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def main() -> None:
             from inference.serve import serve
         except ImportError as error:
             raise UserError(f"--serve needs {error.name}: sh scripts/setup.sh serve") from error
+        setup_console()  # says how far the corpus is encoded
         models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
         serve(models, options, flags.host, flags.port, flags.token)
         return

@@ -15,6 +15,7 @@ from evaluation.search import unit
 from model.checkpoint.formats import safetensors
 from utils.errors import UserError
 
+FEWEST_SENTENCES = 5  # of each language, of which means are made; a mean of one would leave nothing of it
 MEANS_POOLING = "mean"  # the pooling of the sentence vectors whose means are beside the weights
 
 

@@ -86,15 +86,18 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
     corpus_languages = []
     corpus_examples = []
     if "search" in answerers:
-        corpus_languages = answerers["search"].corpus_languages
-        corpus_examples = answerers["search"].examples()
+        search = answerers["search"]
+        corpus_languages = search.corpus_languages
+        corpus_examples = search.examples()
+        if search.centre:
+            languages["search"] = search.means_at(search.encode.layer).languages
+    labels: list[str] = []
     infers = False
     if "classify" in answerers:
-        infers = InferenceLabels.of(answerers["classify"].task.labels).entailment is not None
+        labels = answerers["classify"].task.labels
+        infers = InferenceLabels.of(labels).entailment is not None
     layers = None
-    centred = False
     if "align" in answerers:
-        centred = answerers["align"].centre
         loaded = answerers["align"].encode.model
         if loaded.exported_layer is None:  # an exported folder has one layer, so there is nothing to choose
             layers = loaded.num_layers
@@ -112,9 +115,10 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         ],
         "corpus_languages": corpus_languages,
         "corpus_examples": corpus_examples,
+        "labels": labels,
         "infers": infers,  # whether classify is natural language inference
         "layers": layers,
-        "centred": centred,
+        "centred": [word for word in ("search", "align") if word in answerers and answerers[word].centre],
     }
 
 

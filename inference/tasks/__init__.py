@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Protocol
 from evaluation.pooling import POOLINGS
 from inference.loading import LoadedModel
 from model.tasks import PREDICTIONS
+from reader.coverage import count_unknown_words
+from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.files import is_whole_text
 
@@ -149,6 +151,12 @@ def flag_of(request: dict, key: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise UserError(f"'{key}' is {json.dumps(value, default=str)[:40]}; it must be true or false")
     return value
+
+
+def unknown_words(tokenizer: Tokenizer, *texts: str) -> dict[str, int]:
+    """{"unknown_words": their number} for an answer about these texts; {} if there are none."""
+    count = sum(count_unknown_words(tokenizer, text) for text in texts)
+    return {"unknown_words": count} if count else {}
 
 
 def check_length(key: str, count: int, most: int) -> None:

@@ -1,4 +1,4 @@
-"""Vectors of texts: {"text"} -> {"vector"}, and "cut" if the text was too long."""
+"""Vectors of texts: {"text"} -> {"vector"}, "cut" if the text was too long, and "unknown_words"."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from evaluation.search import unit
 from evaluation.vectors import SentenceEncoder
 from inference.engines import GraphRunner
 from inference.loading import LoadedModel
-from inference.tasks import Fields, TaskOptions, flag_of, is_whole, text_of
+from inference.tasks import Fields, TaskOptions, flag_of, is_whole, text_of, unknown_words
 from model.config import ErnieMConfig
 from model.tasks import ENCODING
 from reader.batching import BATCH_TOKENS, EncodePairs, Feature
@@ -125,9 +125,11 @@ class EncodeTexts:
     def answer(self, texts: list[str]) -> list[dict]:
         features = self.features(texts)
         answers: list[dict] = []
-        for feature, vector in zip(features, self.vectors_of(features)):
-            cut = {"cut": True} if feature.cut else {}
-            answers.append({"vector": [round(float(x), 6) for x in vector], **cut})
+        for text, feature, vector in zip(texts, features, self.vectors_of(features)):
+            answer: dict = {"vector": [round(float(x), 6) for x in vector]}
+            if feature.cut:
+                answer["cut"] = True
+            answers.append(answer | unknown_words(self.model.tokenizer, text))
         return answers
 
     def features(self, texts: Sequence[str]) -> list[Feature]:

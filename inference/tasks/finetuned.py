@@ -16,11 +16,10 @@ from finetune.regression import Regression
 from finetune.tagging import Tagging
 from finetune.task import SupervisedTask
 from inference.loading import LoadedModel
-from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of
+from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of, unknown_words
 from model.reading import NO_ENTITIES, entity_tags
 from reader.batching import BATCH_TOKENS, batches_by_length
 from reader.classification import Example
-from reader.coverage import count_unknown_words
 from reader.question_answering import Question, QuestionFile, make_windows
 from reader.tagging import JOINT, Sentence, split_words
 from utils.errors import UserError
@@ -90,10 +89,8 @@ class ClassifyTexts(FineTunedTask):
             answer = self.task.answer(prediction)
             if feature.cut:  # the text was longer than the limit
                 answer["cut"] = True
-            text = f"{example.text_a} {example.text_b or ''}"
-            if unknown_words := count_unknown_words(self.task.encode.tokenizer, text):
-                answer["unknown_words"] = unknown_words
-            answers.append(answer)
+            texts = (example.text_a, example.text_b or "")
+            answers.append({**answer, **unknown_words(self.task.encode.tokenizer, *texts)})
         return answers
 
 
@@ -111,7 +108,7 @@ class Words(NamedTuple):
 
 
 class TagWords(FineTunedTask):
-    """{"words"}, or {"text"} split as in the training data -> {"words", "tags", "entities"}.
+    """{"words"}, or {"text"} split as in the training data -> {"words", "tags", "entities", "unknown_words"}.
 
     Long sentences are read in overlapping windows of `max_seq_len` tokens.
     """
@@ -145,9 +142,8 @@ class TagWords(FineTunedTask):
         for sentence, label_ids in zip(sentences, self.predictions(features)):
             tags = self.task.tags(label_ids)
             iobes = [self.iobes.get(tag, "O") for tag in tags]
-            answers.append(
-                {"words": sentence.words, "tags": tags, "entities": _entities_as_json(sentence, iobes)}
-            )
+            answer = {"words": sentence.words, "tags": tags, "entities": _entities_as_json(sentence, iobes)}
+            answers.append({**answer, **unknown_words(self.task.encode.tokenizer, *sentence.words)})
         return answers
 
 
@@ -191,7 +187,7 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
 
 
 class AnswerQuestions(FineTunedTask):
-    """{"question", "context"} -> {"answer", "start", "probability", "candidates"}.
+    """{"question", "context"} -> {"answer", "start", "probability", "candidates"}, "unknown_words".
 
     Long contexts are read in overlapping windows of `max_seq_len` tokens.
     """
@@ -218,7 +214,10 @@ class AnswerQuestions(FineTunedTask):
         file = QuestionFile(path=None, contexts=contexts, questions=questions)
         windows = make_windows(file, self.task.tokenizer, self.task.cut)
         scores = self.predictions(self.task.encode(windows))  # `SpanScores` of each window
-        return [_as_json(ranked[: self.top_k]) for ranked in self.task.rank(windows, scores)]
+        answers = []
+        for request, ranked in zip(requests, self.task.rank(windows, scores), strict=True):
+            answers.append({**_as_json(ranked[: self.top_k]), **unknown_words(self.task.tokenizer, *request)})
+        return answers
 
 
 def _as_json(ranked: list[Answer]) -> dict[str, Any]:

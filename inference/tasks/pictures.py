@@ -7,7 +7,15 @@ import numpy as np
 
 from evaluation.search import unit
 from inference.loading import LoadedModel
-from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, check_length, text_of
+from inference.tasks import (
+    OPTIONAL_TEXT,
+    REQUIRED_TEXT,
+    Fields,
+    TaskOptions,
+    check_length,
+    text_of,
+    unknown_words,
+)
 from inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.panels import Panel, draw_panels
@@ -61,11 +69,14 @@ class CompareTokens:
     }
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        self.encode = EncodeTexts(model, replace(options, centre=False, normalize=False, prompt=""))
+        query_prompt, _ = model.reading.search_prompts
+        prompt = query_prompt if options.prompt is None else options.prompt
+        self.encode = EncodeTexts(model, replace(options, centre=False, normalize=False, prompt=prompt))
         self.centre = centres_by_default(model, options)
 
     def parse(self, request: dict) -> CompareRequest:
-        longest = self.encode.max_seq_len - 2  # without [CLS] and [SEP]
+        prompt_length = len(self.encode.model.tokenizer.encode(self.encode.prompt))
+        longest = self.encode.max_seq_len - 2 - prompt_length  # without [CLS] and [SEP]
         texts = texts_of(request, self.encode.model.tokenizer, longest)
         centre = self.encode.centre_of(request, self.centre)
         return CompareRequest(texts, self.encode.layer_of(request), centre)
@@ -90,22 +101,26 @@ class CompareTokens:
         }
         if request.centre:
             answer["centred"] = True
-        return answer
+        return answer | unknown_words(encode.model.tokenizer, *texts)
 
 
 def _token_states(encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarray]:
-    """The tokens of a text and their states [T, H], centred and of length 1."""
+    """The tokens of a text and their states [T, H], centred and of length 1.
+
+    The model reads the text behind its prompt, which is no part of the answer.
+    """
     tokenizer = encode.model.tokenizer
-    ids, spans = tokenizer.encode_with_offsets(text)
+    before = len(encode.prompt)
+    ids, spans = tokenizer.encode_with_offsets(encode.prompt + text)
     # A lone "▁" stands for no character.
-    places = [place for place, (start, end) in enumerate(spans) if end > start]
+    places = [place for place, (start, end) in enumerate(spans) if end > max(start, before)]
     if not places:
         raise UserError(f"'{text[:20]}' has no token")
     row = np.array([[tokenizer.cls_id, *ids, tokenizer.sep_id]], np.int64)
     states = encode.encoder.outputs(row)["sequence"][0, 1:-1][places]  # [T, H], without [CLS] and [SEP]
     tokens = []
     for place in places:
-        start, end = spans[place]
+        start, end = (max(0, offset - before) for offset in spans[place])
         tokens.append({"text": text[start:end], "start": start, "end": end})
     if len(places) > 1:  # a single state minus its mean would be 0
         states = states - states.mean(axis=0)

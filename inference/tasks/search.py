@@ -8,17 +8,28 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from evaluation.centring import FEWEST_SENTENCES, LanguageMeans
 from evaluation.search import nearest, unit
 from inference.index import CorpusSentence, Index
 from inference.loading import LoadedModel
-from inference.tasks import REQUIRED_TEXT, Fields, TaskOptions, check_length, flag_of
+from inference.tasks import (
+    OPTIONAL_TEXT,
+    REQUIRED_TEXT,
+    Fields,
+    TaskOptions,
+    check_length,
+    flag_of,
+    text_of,
+    unknown_words,
+)
 from inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
 from reader.bitext import Sentences, named_files
 from utils.errors import UserError
 from utils.logging import progress
 
 EXAMPLES = 5  # sentences of the corpus that the page offers
-_AT_ONCE = 1024  # sentences of a corpus between two progress reports
+_OF_A_LANGUAGE = 64  # sentences that are read as queries, for the mean of its queries
+_AT_ONCE = 256  # sentences of a corpus between two progress reports
 
 
 def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
@@ -49,12 +60,14 @@ class SearchInput(NamedTuple):
         layer: the layer to search at.
         each: whether to find the best sentence of each language.
         centre: whether to compare centred vectors.
+        language: of the text, if vectors are centred; None: that of the nearest mean.
     """
 
     text: str
     layer: int
     each: bool
     centre: bool
+    language: str | None
 
     @property
     def kind(self) -> tuple[int, bool, bool]:
@@ -70,10 +83,14 @@ class Hit(NamedTuple):
 
 
 class SearchCorpus:
-    """The sentences nearest to a text by cosine: {"text", "layer", "each", "centre"} -> {"found", "centred"}.
+    """The sentences nearest to a text by cosine: {"text", "layer", ...} -> {"found", "centred", "language"}.
 
     It finds the `top_k` best of all, or with "each" the best of each language of the corpus. The corpus is
     encoded when a layer is used for the first time, and its vectors are kept; those of an index are read.
+
+    With "centre" vectors lose the mean of their language. The means are the model's, or else those of the
+    corpus if it names at least two languages and has FEWEST_SENTENCES of each. The "language" of a text is
+    the one in the request, else that of its line in the corpus, else that of the nearest mean.
 
     Raises:
         UserError: there is neither a corpus nor an index, one of them cannot be read, or the index is of
@@ -85,6 +102,7 @@ class SearchCorpus:
         "each": (bool, False),
         "layer": LAYER,
         "centre": CENTRE,
+        "language": OPTIONAL_TEXT,
     }
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
@@ -98,7 +116,6 @@ class SearchCorpus:
         if options.prompt is not None:
             query_prompt = options.prompt
         self.encode_query = EncodeTexts(model, replace(plain, prompt=query_prompt))
-        self.centre = centres_by_default(model, options)
         self.index: Index | None = None
         if options.corpus is not None:
             self.sentences = read_corpus(options.corpus)
@@ -115,9 +132,20 @@ class SearchCorpus:
         self.numbers_of_language: dict[str, np.ndarray] = {}  # language -> the numbers of its sentences
         for language in distinct_languages:
             self.numbers_of_language[language] = np.flatnonzero(languages == language)
+        self.language_of_line = {line.text: line.language for line in self.sentences if line.language}
+        counts = [len(numbers) for numbers in self.numbers_of_language.values()]
+        self.has_own_means = len(self.corpus_languages) > 1 and min(counts) >= FEWEST_SENTENCES
+        self.has_means_of_model = centres_by_default(model, replace(options, centre=None))
+        self.centre = options.centre
+        if self.centre is None:
+            self.centre = self.has_means_of_model or self.has_own_means
+        self.means_at = cache(self._means_of_languages)
+        self.query_means_at = cache(self._means_of_queries)
         self.plain_vectors_at = cache(self._encode_corpus)
         self.unit_vectors_at = cache(self._unit_vectors)
         self.unit_vectors_at(self.encode.layer, self.centre)  # encodes the corpus before the first request
+        if self.centre:
+            self.query_means_at(self.encode.layer)
         if options.index is not None and self.index is None:
             vectors = self.plain_vectors_at(self.encode.layer)
             Index.of(self.encode, self.sentences, vectors).write(options.index)
@@ -153,7 +181,7 @@ class SearchCorpus:
         """
         vectors = self.plain_vectors_at(layer)
         if centre:
-            means = self.encode.at(layer).means_of_languages()
+            means = self.means_at(layer)
             vectors = vectors.copy()
             for language, numbers in self.numbers_of_language.items():
                 # None: each vector loses the mean that is nearest to it.
@@ -161,20 +189,58 @@ class SearchCorpus:
                 vectors[numbers] = means.centred(vectors[numbers], languages)
         return unit(vectors)
 
+    def _means_of_languages(self, layer: int) -> LanguageMeans:
+        """The means of the model, or else of the corpus.
+
+        Raises:
+            UserError: neither has them.
+        """
+        if self.has_means_of_model or not self.has_own_means:
+            return self.encode.at(layer).means_of_languages()
+        vectors = self.plain_vectors_at(layer)
+        return LanguageMeans.of({code: vectors[rows] for code, rows in self.numbers_of_language.items()})
+
+    def _means_of_queries(self, layer: int) -> LanguageMeans:
+        """The means to take from queries: with a prompt of their own, they lie apart from the corpus."""
+        if self.has_means_of_model or self.encode_query.prompt == self.encode.prompt:
+            return self.means_at(layer)
+        encode = self.encode_query.at(layer)
+        vectors = {}
+        numbers_of_languages = list(self.numbers_of_language.items())
+        for language, numbers in progress(numbers_of_languages, "encoding lines as queries", "languages"):
+            texts = [self.sentences[number].text for number in numbers[:_OF_A_LANGUAGE]]
+            vectors[language] = encode.vectors(texts)
+        return LanguageMeans.of(vectors)
+
+    def _unit_queries(
+        self, texts: Sequence[str], layer: int, languages: Sequence[str | None]
+    ) -> tuple[np.ndarray, list[str]]:
+        """The centred vectors of texts, with length 1, [N, H], and the language of each."""
+        means = self.query_means_at(layer)
+        vectors = self.encode_query.at(layer).vectors(texts)
+        names = []
+        for text, language, nearest_mean in zip(texts, languages, means.nearest(vectors)):
+            known = language or self.language_of_line.get(text)
+            names.append(known if known in means.languages else means.languages[nearest_mean])
+        return unit(means.centred(vectors, names)), names
+
     def parse(self, request: dict) -> SearchInput:
         each = flag_of(request, "each", default=False)
         if each and not self.corpus_languages:
             raise UserError("'each' needs a corpus that names languages, as in de<=de.txt,fr<=fr.txt")
-        centre = self.encode.centre_of(request, self.centre)
-        return SearchInput(self.encode.parse(request), self.encode.layer_of(request), each, centre)
+        centre = flag_of(request, "centre", self.centre)
+        layer = self.encode.layer_of(request)
+        language = None
+        if centre:
+            languages = self.means_at(layer).languages  # raises the error if there are none
+            language = text_of(request, "language", optional=True, choices=languages)
+        return SearchInput(self.encode.parse(request), layer, each, centre, language)
 
     def search(self, text: str, top_k: int = 5) -> list[dict]:
         """The `top_k` sentences nearest to a text, best first: {"line", "text", "cosine"} each."""
         TaskOptions(top_k=top_k)  # checks its value
-        queries = self.encode_query.unit_vectors([self.encode.parse({"text": text})], self.centre)
-        vectors = self.unit_vectors_at(self.encode.layer, self.centre)
-        (hits,) = self._search(queries, vectors, top_k)
-        return [self._as_json(hit) for hit in hits]
+        (answer,) = self.answer([self.parse({"text": text})], top_k)
+        return answer["found"]
 
     def check_length(self, request: SearchInput) -> None:
         """Refuse a text that would be cut.
@@ -186,18 +252,26 @@ class SearchCorpus:
         count = len(self.encode.model.tokenizer.encode(text))
         check_length("text", count, most=self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
 
-    def answer(self, requests: list[SearchInput]) -> list[dict]:
+    def answer(self, requests: list[SearchInput], top_k: int | None = None) -> list[dict]:
+        """Return an answer for each request; `top_k` is that of the options unless it is given."""
         answers: list[dict] = [{} for _ in requests]
         for kind in sorted({request.kind for request in requests}):
             layer, each, centre = kind
             rows = [row for row, request in enumerate(requests) if request.kind == kind]
             texts = [requests[row].text for row in rows]
-            queries = self.encode_query.at(layer).unit_vectors(texts, centre)
-            hits_of_rows = self._search(queries, self.unit_vectors_at(layer, centre), self.top_k, each)
-            for row, hits in zip(rows, hits_of_rows):
+            if centre:
+                queries, languages = self._unit_queries(
+                    texts, layer, [requests[row].language for row in rows]
+                )
+            else:
+                queries = self.encode_query.at(layer).unit_vectors(texts, centre=False)
+            vectors = self.unit_vectors_at(layer, centre)
+            hits_of_rows = self._search(queries, vectors, top_k or self.top_k, each)
+            for place, (row, hits) in enumerate(zip(rows, hits_of_rows)):
                 answers[row]["found"] = [self._as_json(hit) for hit in hits]
                 if centre:
-                    answers[row]["centred"] = True
+                    answers[row] |= {"centred": True, "language": languages[place]}
+                answers[row] |= unknown_words(self.encode.model.tokenizer, texts[place])
         return answers
 
     def _search(

@@ -12,7 +12,15 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from inference.loading import LoadedModel
-from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, check_length, text_of
+from inference.tasks import (
+    OPTIONAL_TEXT,
+    REQUIRED_TEXT,
+    Fields,
+    TaskOptions,
+    check_length,
+    text_of,
+    unknown_words,
+)
 from model.batch import TokenBatch
 from model.config import NO_LANGUAGE
 from model.device import upload
@@ -36,10 +44,12 @@ class MaskedText(NamedTuple):
     Attributes:
         ids: its tokens.
         language: the number of the language to predict in; None: any.
+        unknown: what an answer says of unknown words; see `unknown_words`.
     """
 
     ids: list[int]
     language: int | None
+    unknown: dict[str, int]
 
 
 class MaskedLmTask:
@@ -110,7 +120,7 @@ class FillMasks(MaskedLmTask):
         language = None if request.get("language") is None else self.language_of(request)
         ids = masked_ids(self.tokenizer, text)
         check_length("text", count=len(ids), most=self.max_seq_len)
-        return MaskedText(ids, language)
+        return MaskedText(ids, language, unknown_words(self.tokenizer, *text.split(MASK)))
 
     @paddle.no_grad()
     def answer(self, requests: list[MaskedText]) -> list[dict]:
@@ -129,9 +139,9 @@ class FillMasks(MaskedLmTask):
         candidates = self.likeliest(paddle.concat(states_of_requests))  # of each mask of all requests
         answers = []
         first = 0
-        for states in states_of_requests:
+        for request, states in zip(requests, states_of_requests):
             end = first + len(states)
-            answers.append({"masks": candidates[first:end]})
+            answers.append({"masks": candidates[first:end], **request.unknown})
             first = end
         return answers
 
@@ -175,10 +185,11 @@ class ProbeTranslation(MaskedLmTask):
 
     def parse(self, request: dict) -> MaskedText:
         language = self.language_of(request)
-        ids = self.tokenizer.encode(text_of(request, "text"))
+        text = text_of(request, "text")
+        ids = self.tokenizer.encode(text)
         if not ids:
             raise UserError("'text' has no token")
-        return MaskedText(ids, language)
+        return MaskedText(ids, language, unknown_words(self.tokenizer, text))
 
     def check_length(self, request: MaskedText) -> None:
         """Refuse a sentence that would be cut, so that the pseudo-tokens fit.
@@ -207,4 +218,4 @@ class ProbeTranslation(MaskedLmTask):
         # A slot is a placeholder; `slot_sentences` has the number of its text.
         for text_number, tokens in zip(batch.stage1.slot_sentences.tolist(), tokens_of_slots):
             answers[text_number]["slots"].append(tokens)
-        return answers
+        return [answer | request.unknown for answer, request in zip(answers, requests)]

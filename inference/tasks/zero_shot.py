@@ -10,10 +10,9 @@ import numpy as np
 
 from finetune.classification import Classification, softmax
 from inference.loading import LoadedModel
-from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, flag_of, text_of
+from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, flag_of, text_of, unknown_words
 from inference.tasks.finetuned import FineTunedTask
 from reader.classification import Example
-from reader.coverage import count_unknown_words
 from utils.errors import UserError
 
 PLACE = "{}"  # of the label in a template
@@ -125,9 +124,7 @@ class ClassifyByLabels(FineTunedTask):
             answer = self._answer(request, logits[first:end])
             if any(feature.cut for feature in features[first:end]):
                 answer["cut"] = True
-            text = " ".join([request.text, *request.labels])
-            if unknown_words := count_unknown_words(self.task.encode.tokenizer, text):
-                answer["unknown_words"] = unknown_words
+            answer |= unknown_words(self.task.encode.tokenizer, request.text, *request.labels)
             answers.append(answer)
             first = end
         return answers

@@ -14,6 +14,7 @@ from inference.serve import answerers_of, describe
 from inference.tasks import TaskOptions, make
 from model.checkpoint.formats import safetensors
 from model.checkpoint.read import LANGUAGE_MEANS
+from tests.helpers.checkpoints import changed_copy
 from tests.helpers.small_corpus import sentences, write_languages
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
@@ -102,6 +103,40 @@ def test_search_is_plain_with_a_pooling_that_the_means_do_not_fit(folder, models
     assert ernie_m.load(folder).search(TEXTS[0], TEXTS, pooling="specials") == expected
 
 
+def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_path):
+    """By hand: each line loses the mean of its language, and a query that of its line, or the one it names.
+
+    The queries have a prompt of their own, so their means are those of the lines read as queries.
+    """
+    prompts = {"query": f"{TEXTS[0]} ", "passage": ""}
+    folder = changed_copy(models / "encode", tmp_path / "model", reading={"prompts": prompts})
+    corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
+    model = ernie_m.load(folder)
+    lines, queries = (model.encode(TEXTS, prompt=name) for name in ("passage", "query"))
+    is_french = np.arange(len(TEXTS)) >= 5
+    centred = lines.copy()
+    mean = {}  # of queries
+    for language, chosen in (("de", ~is_french), ("fr", is_french)):
+        centred[chosen] -= lines[chosen].mean(axis=0)
+        mean[language] = queries[chosen].mean(axis=0)
+    search = make("search", load(folder), TaskOptions(corpus=corpus, top_k=12))
+    for number, named, language in ((1, None, "de"), (6, None, "fr"), (6, "de", "de")):
+        request = {"text": TEXTS[number]} | ({"language": named} if named else {})
+        (answer,) = search.answer([search.parse(request)])
+        cosines = unit(centred) @ unit((queries[number] - mean[language])[None])[0]
+        np.testing.assert_allclose([hit["cosine"] for hit in answer["found"]], -np.sort(-cosines), atol=1e-5)
+        assert (answer["centred"], answer["language"]) == (True, language)
+    assert "must be one of de, fr" in error_of(search.parse, {"text": "a", "language": "xx"})
+    (plain,) = search.answer([search.parse({"text": TEXTS[1], "centre": False})])
+    assert set(plain) == {"found"}
+
+
+@pytest.mark.parametrize("lines", [{"de": TEXTS}, {"de": TEXTS[:4], "fr": TEXTS[4:]}])
+def test_too_few_languages_or_lines_are_not_centred(models, tmp_path, lines):
+    options = TaskOptions(corpus=write_languages(tmp_path, **lines))
+    assert make("search", load(models / "encode"), options).centre is False
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -127,19 +162,18 @@ def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
     flags = {"task": "search", "model": folder, "corpus": corpus, "top_k": 12}
     (answer,) = ask([{"text": TEXTS[0]}], **flags)
     assert answer["centred"] is True
-    # By hand: the texts of "de" lose its mean. "xx" has none, and nobody names the language of the query, so
-    # these lose the nearest mean.
+    # By hand: the texts of "de" lose its mean, and so does the query, which is one of them. "xx" has none, so
+    # its texts lose the nearest mean.
     plain = ernie_m.load(folder).encode(TEXTS)
     vectors = plain - means[nearest(plain, means)]
     vectors[:6] = plain[:6] - means[LANGUAGES.index("de")]
-    query = plain[:1] - means[nearest(plain[:1], means)]
-    cosines = (unit(vectors) @ unit(query).T)[:, 0]
+    cosines = unit(vectors) @ unit(vectors[:1])[0]
     cosine_of = {hit["text"]: hit["cosine"] for hit in answer["found"]}
     np.testing.assert_allclose([cosine_of[text] for text in TEXTS], cosines, atol=1e-5)
     (answer,) = ask([{"text": TEXTS[0]}], centre="false", **flags)
     assert "centred" not in answer and answer["found"][0]["cosine"] == pytest.approx(1, abs=1e-5)
     (answer,) = ask([{"text": TEXTS[0]}], task="encode", model=folder, centre="true")
-    np.testing.assert_allclose(answer["vector"], query[0], atol=1e-5)
+    np.testing.assert_allclose(answer["vector"], plain[0] - means[nearest(plain[:1], means)][0], atol=1e-5)
     (answer,) = ask([{"text": TEXTS[0]}], task="encode", model=folder)
     np.testing.assert_allclose(answer["vector"], plain[0], atol=1e-5)
 
@@ -180,7 +214,7 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
     options = TaskOptions(corpus=str(tmp_path / "corpus"))
     model = load(folder)
     answerers = answerers_of([model], options)
-    assert describe([model], answerers)["centred"] is True
+    assert describe([model], answerers)["centred"] == ["search", "align"]
     texts = {"text_a": TEXTS[0], "text_b": TEXTS[1]}
     for word, request in (("search", {"text": TEXTS[0]}), ("align", texts)):
         answerer = answerers[word]
@@ -193,7 +227,7 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
     first, second = unit(ernie_m.load(folder).encode(TEXTS[:2], centre=True))
     assert centred["cosine"] == pytest.approx(float(first @ second), abs=1e-5)
     without = load(models / "encode")
-    assert describe([without], answerers_of([without], options))["centred"] is False
+    assert describe([without], answerers_of([without], options))["centred"] == []
     assert "which centred vectors need" in error_of(
         make("search", without, options).parse, {"text": "a", "centre": True}
     )

@@ -272,3 +272,15 @@ def test_warnings_and_the_users_log_are_printed(models, tmp_path):
     assert cut.startswith("1 of 1 texts are longer than")
     assert "a warning of Paddle" in of_paddle
     assert of_user == "of the user: a line"
+
+
+@pytest.mark.parametrize("call", ["encode", "similarity", "search"])
+def test_unknown_words_are_told(models, call, caplog):
+    model = ernie_m.load(models / "encode")
+    texts = ["bado kani", "bado qqq"]
+    others = {"encode": (), "similarity": (texts[:1],), "search": (texts[:1],)}[call]
+    getattr(model, call)(texts[1] if call == "search" else texts, *others)
+    assert "words that are unknown to the model's vocabulary" in caplog.text
+    caplog.clear()
+    model.encode(texts[:1])
+    assert not caplog.records

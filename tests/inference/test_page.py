@@ -17,7 +17,8 @@ from tests.inference.toy_models import write_means
 pytestmark = pytest.mark.browser
 TEXTS = sentences(30, seed=6)
 ARABIC = "يشتري الرجل كتابا في السوق."
-TABS = ["search", "align", "masks", "classify", "zero-shot", "tag", "answer", "fill", "translate-probe"]
+TRAINING_TABS = ["align", "masks", "translate-probe"]
+TABS = ["search", "classify", "zero-shot", "tag", "answer", "fill"]
 # The least ratio of luminances of every visible text and what is behind it (WCAG 2).
 CONTRAST = """(() => {
   const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
@@ -56,6 +57,7 @@ def page(models, tmp_path_factory):
         browser.Browser(tmp_path_factory.mktemp("profile")) as opened,
     ):
         opened.address = address
+        opened.encoder = str(models / "encode")
         yield opened
 
 
@@ -70,6 +72,7 @@ def fresh(page):
 
 def ask_page(page, task: str, **fields: str) -> None:
     """Choose a tab, fill in its form, press its button, and wait for the answer."""
+    open_training(page, task)
     page.click(f"#tab-{task}")
     for name, text in fields.items():
         if page.value(f"document.querySelector('#{task}-{name}').tagName") == "SELECT":
@@ -79,6 +82,12 @@ def ask_page(page, task: str, **fields: str) -> None:
             page.type(f"#{task}-{name}", text)
     page.click(f"#panel-{task} .go")
     answered(page, task)
+
+
+def open_training(page, task: str) -> None:
+    """Open what is behind "How ERNIE-M is trained", if a tab is there."""
+    if task in TRAINING_TABS and not page.value("document.querySelector('#training').open"):
+        page.click("#training summary")
 
 
 def answered(page, task: str) -> None:
@@ -91,8 +100,10 @@ def texts_of(page, selector: str) -> list[str]:
     return page.value(f"[...document.querySelectorAll({selector!r})].map(element => element.textContent)")
 
 
-@pytest.mark.parametrize("task", TABS)
+@pytest.mark.parametrize("task", TABS + TRAINING_TABS)
 def test_every_example_is_answered(page, task):
+    assert page.value("document.querySelector('#training').open") is False
+    open_training(page, task)
     page.click(f"#tab-{task}")
     count = page.value(f"document.querySelectorAll('#panel-{task} .examples button').length")
     for number in range(count):
@@ -146,6 +157,30 @@ def test_search_names_the_languages(page):
     assert named[0] == "French" and set(named) <= {"French", "Arabic"} and len(named) == 5
     ask_page(page, "search", text=TEXTS[3], layer="1")
     assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[3]
+
+
+def test_the_language_of_a_query(page, tmp_path):
+    """That of its line, or of the nearest mean, is shown; another can be chosen, and an example ends that."""
+    corpus = write_languages(tmp_path, ar=[*TEXTS[:15], ARABIC], fr=TEXTS[15:])
+    with serving("--model", page.encoder, "--corpus", corpus) as (address, _):
+        page.open(address)
+        page.wait_for("document.querySelector('#search-language')")
+        answered(page, "search")
+        ask_page(page, "search", text=TEXTS[17])
+        chosen = "document.querySelector('#search-language').selectedOptions[0].textContent"
+        assert page.value(chosen) == "French (detected)"
+        assert page.value("document.querySelector('#search-text').lang") == "fr"
+        lines = "[...document.querySelectorAll('#panel-search .sentence')].map(line => line.lang)"
+        assert page.value(lines) == ["fr", "ar"]
+        ask_page(page, "search", text=TEXTS[17], language="ar")
+        assert page.value(chosen) == "Arabic"
+        request = {"text": TEXTS[17], "each": True, "language": "ar"}
+        found = ask(f"{address}/api/search", request)[1]["found"]
+        assert texts_of(page, "#panel-search .number") == [f"{hit['cosine']:.3f}" for hit in found]
+        page.value("void delete document.querySelector('#panel-search .answer').dataset.done")
+        page.click("#panel-search .examples button:nth-of-type(1)")
+        answered(page, "search")
+        assert page.value(chosen) == "Arabic (detected)"
 
 
 def test_vectors_without_the_language(page):
@@ -248,8 +283,17 @@ def test_the_request_with_curl_is_that_of_the_open_tab(page):
 
 
 def test_unknown_words_are_told(page):
-    ask_page(page, "classify", text_a="bado qqq kani xyx")
-    assert texts_of(page, "#panel-classify .unknown")[0].startswith("2 words are unknown")
+    """In every tab but that of the masks, which the model does not answer."""
+    unknown = "bado qqq kani xyx"
+    for task, fields in {
+        "search": {"text": unknown}, "classify": {"text_a": unknown}, "tag": {"text": unknown},
+        "zero-shot": {"text": unknown, "labels": "bado, lera"},
+        "answer": {"question": unknown, "context": TEXTS[0]}, "fill": {"text": f"{unknown} [MASK]"},
+        "align": {"text_a": unknown, "text_b": TEXTS[0]},
+        "translate-probe": {"text": unknown, "language": "fr"},
+    }.items():  # fmt: skip
+        ask_page(page, task, **fields)
+        assert texts_of(page, f"#panel-{task} .unknown")[0].startswith("2 words are unknown"), task
     ask_page(page, "classify", text_a="bado kani")
     assert texts_of(page, "#panel-classify .unknown") == []
 
@@ -279,6 +323,7 @@ def test_a_classifier_that_is_not_of_inference(page, models, tmp_path):
 
 
 def test_an_empty_text_is_asked_for(page):
+    open_training(page, "align")
     page.click("#tab-align")
     page.type("#align-text_a", TEXTS[0])
     page.click("#panel-align .go")
@@ -301,8 +346,8 @@ def test_a_request_that_is_refused(page):
 def test_the_keyboard_chooses_tabs_and_sends(page):
     page.value("void document.querySelector('#tab-search').focus()")
     for key, chosen in (
-        ("ArrowRight", "align"), ("ArrowLeft", "search"), ("ArrowLeft", TABS[-1]), ("ArrowRight", "search"),
-        ("End", TABS[-1]), ("Home", "search"),
+        ("ArrowRight", "classify"), ("ArrowLeft", "search"), ("ArrowLeft", TABS[-1]),
+        ("ArrowRight", "search"), ("End", TABS[-1]), ("Home", "search"),
     ):  # fmt: skip
         page.press(key)
         assert page.value("document.activeElement.id") == f"tab-{chosen}"

@@ -739,3 +739,11 @@ def test_a_reader_that_has_had_enough(exported):
     process.stdin.write(b'{"text": "bado"}\n')
     process.stdin.close()
     assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+
+
+def test_unknown_words_of_vectors_and_of_a_search(models, ask, tmp_path):
+    write_lines(tmp_path / "corpus", ["bado kani"])
+    requests = [{"text": "bado qqq kani xyx"}, {"text": "bado kani"}]
+    for flags in ({"task": "encode"}, {"task": "search", "corpus": tmp_path / "corpus"}):
+        unknown, known = ask(requests, model=models / "encode", **flags)
+        assert unknown["unknown_words"] == 2 and "unknown_words" not in known

@@ -56,7 +56,8 @@ def test_what_is_served(server):
     assert not any(model["name"].startswith("/") for model in info["models"])
     assert info["infers"] is True
     assert info["layers"] == toy_models.LAYERS
-    assert info["languages"] == dict.fromkeys(["fill", "translate-probe"], toy_models.LANGUAGES)
+    of_model = dict.fromkeys(["fill", "translate-probe"], toy_models.LANGUAGES)
+    assert info["languages"] == of_model | {"search": ["de", "fr"]}  # those of the corpus have means
 
 
 def test_answers_are_those_of_the_model(server, models):
@@ -136,7 +137,8 @@ def test_masks_of_a_pair(server, objective, panels):
         ("search", {"text": "a", "layer": 3}, "'layer' is 3; this model has the layers 0"),
         ("search", {"text": "a", "layer": True}, "int_type"),  # pydantic's word for: no integer
         ("search", {"text": "a", "each": 1}, "bool_type"),
-        ("search", {"text": "a", "centre": True}, "no language_means.safetensors is there"),
+        ("align", {"text_a": "a", "text_b": "a", "centre": True}, "no language_means.safetensors is there"),
+        ("search", {"text": "a", "language": "xx"}, "'language' is 'xx'; it must be one of de, fr"),
         ("align", {"text_a": "a", "text_b": "b " * 200}, "'text_b' has"),
         ("masks", {"text_a": "a " * 200, "text_b": "b", "objective": "tlm"}, "'text_a' has"),
         ("masks", {"text_a": TEXTS[0], "objective": "tlm"}, "no 'text_b' in it"),

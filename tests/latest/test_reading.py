@@ -1,6 +1,7 @@
 """What we write is read by the newest transformers and sentence-transformers as here, and the reverse."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
 from tests.helpers.small_corpus import train_pieces
 from tests.helpers.xlm_r_layout import make_xlm_r
-from tests.launching import error_of
+from tests.launching import ROOT, error_of
 
 # Typographic quotes, full width, decomposed letters, zero width, digits before a comma, what NFKC expands.
 TEXTS = [
@@ -165,3 +166,25 @@ def test_the_settings_of_a_piece_model(tmp_path, options, is_written):
     peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in (*TEXTS, "ᚠ unseen ☃ letters"):
         assert peer(text)["input_ids"] == tokenizer.build(text), text
+
+
+def test_the_page_from_sentence_transformers(pieces, tmp_path, monkeypatch):
+    """Both blocks of the page, in the folder of one model: equal vectors, cosines and hits."""
+    prompts = {"query": "plain: ", "passage": "words: "}
+    make_sentence_transformer(tmp_path, pieces, "mean", normalize=False, prompts=prompts)
+    monkeypatch.chdir(tmp_path)
+    # As E5 is on the hub: what the library saves has an empty prompt "document", too.
+    (tmp_path / "model.folder").symlink_to(tmp_path / "plain")
+    page = (ROOT / "docs/from_sentence_transformers.md").read_text(encoding="utf-8")
+    theirs, ours = ({}, {})
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    for names, block in zip((theirs, ours), blocks, strict=True):
+        exec(compile(block, "docs/from_sentence_transformers.md", "exec"), names)
+    for name in ("query_vectors", "vectors", "similarity"):
+        np.testing.assert_allclose(ours[name], np.asarray(theirs[name]), atol=1e-5)
+    assert ours["best"] == theirs["best"]
+    for own_hits, hits in zip(ours["hits"], theirs["hits"], strict=True):
+        assert [hit["text"] for hit in own_hits] == [ours["corpus"][hit["corpus_id"]] for hit in hits]
+        np.testing.assert_allclose(
+            [hit["cosine"] for hit in own_hits], [hit["score"] for hit in hits], atol=1e-5
+        )
