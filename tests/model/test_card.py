@@ -9,7 +9,7 @@ from model.checkpoint.card import CARD, model_card, read_metadata
 from model.checkpoint.formats import safetensors
 from model.checkpoint.formats.tables import CHOICE, PADDLENLP, XLM_R
 from model.checkpoint.read import LANGUAGE_MEANS
-from model.checkpoint.usage import FOLDER, usage
+from model.checkpoint.usage import _WEIGHTS, FOLDER, usage
 from model.reading import Reading
 from model.tasks import RETRIEVAL
 
@@ -140,3 +140,14 @@ def test_the_snippet_that_centres_takes_the_layer_of_the_training(tmp_path):
     ours = LanguageMeans.read(tmp_path / LANGUAGE_MEANS, (3, 4)).at(1)
     expected = [ours.subtract(vectors[:1], "en")[0], ours.subtract(vectors[1:], "de")[0]]
     np.testing.assert_array_equal(namespace["centred"], expected)
+
+
+def test_the_weights_of_a_pooling_in_the_snippet():
+    """Of [CLS], two tokens, [SEP] and a pad: mean takes the tokens, specials also both special tokens."""
+    values = {
+        "special": np.array([[1, 0, 0, 1, 1]]),
+        "inputs": {"attention_mask": np.array([[1, 1, 1, 1, 0]])},
+    }
+    expected = {"mean": [0, 1, 1, 0, 0], "specials": [1, 1, 1, 1, 0]}
+    for pooling, weights in expected.items():
+        assert eval(_WEIGHTS[pooling], values)[0, :, 0].tolist() == weights

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from reader.tokenization import Tokenizer
+from reader.tokenization import Tokenizer, normalize
 from scripts.data import train_vocab as script
 from scripts.data.train_vocab import VocabOptions, train_vocab
 from tests.helpers.full_disk import disk_full_after
@@ -47,6 +47,13 @@ def test_the_same_ids_and_bytes(tmp_path, texts, capfd):
     for name in ("piece.model", "vocab.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert "one/piece.model: exists" in error_of(train_vocab, options(tmp_path / "one", texts))
+
+
+def test_lines_are_sampled_as_the_tokenizer_normalises_them(tmp_path):
+    line = "Anna—Bo…"
+    text = {"mono": {"en": write_lines(tmp_path / "en", [line])}, "parallel": {}}
+    sampled = list(script.sample(options(tmp_path, text), {"en": 1.0}))
+    assert sampled == [normalize(line)] and sampled != [line]
 
 
 def test_the_same_command_runs_again_after_a_full_disk(tmp_path, texts, monkeypatch):
