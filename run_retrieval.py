@@ -21,7 +21,7 @@ def main() -> None:
         prepare()
         # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
         if flags.mine_negatives:
-            from inference.negatives import mine_negatives
+            from inference.hard_negatives import mine_negatives
 
             mine_negatives(flags)
         else:

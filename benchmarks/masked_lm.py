@@ -23,10 +23,10 @@ import numpy as np
 from benchmarks.steps import our_step, torch_step
 from benchmarks.turns import LATEST, OURS, Contender, compare
 from model.checkpoint.read import open_checkpoint
-from pretrain.batch import Batch
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Text
+from pretrain.packing import Batch
 from reader.tokenization import Tokenizer
 from utils.command_line import load_config
 from utils.errors import UserError

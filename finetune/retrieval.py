@@ -11,8 +11,8 @@ import paddle
 from paddle import Tensor
 
 from evaluation.encode import PaddleEncoder, SentenceBatch, sentence_vectors
+from evaluation.hits import nearest
 from evaluation.pooling import layer_number
-from evaluation.retrieval import nearest
 from finetune.command import (
     digest_of_files,
     files_of_checkpoint,

@@ -10,7 +10,7 @@ import paddle
 
 from evaluation.centring import MEANS_POOLING, LanguageMeans
 from evaluation.encode import PaddleEncoder
-from evaluation.retrieval import accuracy_by_layer, choose_on_half, found_by_margin
+from evaluation.hits import accuracy_by_layer, choose_on_half, found_by_margin
 from evaluation.search import Matches, search_both
 from finetune import report
 from finetune.command import log_and_write_report, pace_of, run_folder, set_up

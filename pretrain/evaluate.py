@@ -9,16 +9,16 @@ import numpy as np
 import paddle
 
 from evaluation.encode import PaddleEncoder
-from evaluation.retrieval import accuracy_by_layer
+from evaluation.hits import accuracy_by_layer
 from model.heads import PreTrainingModel
-from pretrain.batch import Stage1
+from pretrain.batches import TrainingText, make_objectives
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import PretrainConfig
 from pretrain.loss import masked_lm_loss, to_device
 from pretrain.masking import generator
 from pretrain.objectives import Pair, Text
+from pretrain.packing import Stage1
 from pretrain.pseudo_translations import found_in_translation, most_frequent, punctuation_ids
-from pretrain.reader import TrainingText, make_objectives
 from pretrain.report import perplexity
 from reader.corpus import Blocks
 from reader.tokenization import Tokenizer

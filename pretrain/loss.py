@@ -11,8 +11,8 @@ from model.config import NO_LANGUAGE
 from model.device import Uploadable, upload
 from model.heads import PreTrainingModel
 from model.masked_loss import MaskedLoss
-from pretrain.batch import Batch, Packed
 from pretrain.config import OBJECTIVES
+from pretrain.packing import Batch, Packed
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class MaskedTargets(Uploadable):
 
 @dataclass(frozen=True)
 class DeviceStage1(Uploadable):
-    """BTMLM's first pass on the device; see `pretrain.batch.Stage1`.
+    """BTMLM's first pass on the device; see `pretrain.packing.Stage1`.
 
     Attributes:
         inputs: N' tokens, sentences and placeholders.
@@ -61,7 +61,7 @@ class DeviceStage1(Uploadable):
 
 @dataclass(frozen=True)
 class DeviceBatch(Uploadable):
-    """A micro-batch on the device; see `pretrain.batch.Batch`.
+    """A micro-batch on the device; see `pretrain.packing.Batch`.
 
     Attributes:
         inputs: N tokens. BTMLM's slots hold [MASK] until `PseudoTokenGenerator.fill` has filled them.

@@ -12,9 +12,9 @@ import numpy as np
 
 from model.config import FIRST_POSITION, NO_LANGUAGE
 from pretrain import masking
-from pretrain.batch import Batch, MaskedExample, MaskedSequence, Stage1Sequence, pack
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary
+from pretrain.packing import Batch, MaskedExample, MaskedSequence, Stage1Sequence, pack
 from reader.tokenization import truncate_longest_first
 from utils.errors import UserError
 

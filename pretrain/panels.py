@@ -7,10 +7,10 @@ import numpy as np
 
 from model.config import NO_LANGUAGE
 from pretrain import attention_mask
-from pretrain.batch import Batch, Packed
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, Text
+from pretrain.packing import Batch, Packed
 from utils.errors import UserError
 from utils.options import check_values
 

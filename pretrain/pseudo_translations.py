@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pretrain.batch import Stage1
+from pretrain.packing import Stage1
 
 
 def found_in_translation(

@@ -18,14 +18,7 @@ from model.checkpoint.reading import READING
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from model.reading import ERNIE_M_RULES, Reading
-from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
-from pretrain.config import OBJECTIVES, SCRATCH, ObjectiveConfig, PretrainConfig
-from pretrain.evaluate import Evaluator
-from pretrain.head_start import give_head_start
-from pretrain.initialise import initialise
-from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
-from pretrain.masking import Vocabulary
-from pretrain.reader import (
+from pretrain.batches import (
     StepBatches,
     TrainingText,
     fit_to_corpus,
@@ -33,6 +26,13 @@ from pretrain.reader import (
     read_steps,
     total_steps,
 )
+from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
+from pretrain.config import OBJECTIVES, SCRATCH, ObjectiveConfig, PretrainConfig
+from pretrain.evaluate import Evaluator
+from pretrain.head_start import give_head_start
+from pretrain.initialise import initialise
+from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
+from pretrain.masking import Vocabulary
 from pretrain.report import SUMS, line_of, plateau, record_of, summary
 from reader.corpus import verify_corpus
 from training import distributed

@@ -39,7 +39,7 @@ def readers_start_fast() -> Iterator[None]:
     Each of some 500 takes a fifth of a second less. test_prefetch.py, and whatever starts a command in a
     process of its own, has those that users have.
     """
-    multiprocessing.set_forkserver_preload(["reader.batching", "pretrain.reader", "training.prefetch"])
+    multiprocessing.set_forkserver_preload(["reader.batching", "pretrain.batches", "training.prefetch"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.prefetch.START", "forkserver")
         yield

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation.centring import LanguageMeans
-from evaluation.retrieval import hits
+from evaluation.hits import hits
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from evaluation import search
-from evaluation.retrieval import hits
+from evaluation.hits import hits
 from evaluation.search import index_of, nearest, nearest_in_blocks, search_both, unit
 
 

@@ -11,7 +11,7 @@ import run_retrieval
 from evaluation.encode import PaddleEncoder
 from evaluation.search import unit
 from finetune.retrieval import make_encoder
-from inference import mining, negatives
+from inference import hard_negatives, mining
 from model.checkpoint.read import open_checkpoint
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
@@ -55,7 +55,7 @@ def mine_rows(rows, lines, random_encoder, tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mining, "PART_LINES", 32)
-    monkeypatch.setattr(negatives, "PART_ROWS", 16)
+    monkeypatch.setattr(hard_negatives, "PART_ROWS", 16)
     write_lines(tmp_path / "pairs.tsv", ["\t".join(row) for row in rows])
     third = lines[2].replace(" ", "\t")
     write_lines(tmp_path / "corpus.txt", ["", *lines[:2], third, " ", f" {lines[0]} ", *lines[3:], lines[5]])
@@ -85,7 +85,7 @@ def encoded(monkeypatch):
         texts_encoded.extend(texts)
         return vectors_of(texts)
 
-    monkeypatch.setattr(negatives, "encoder_of", lambda flags, model, tokenizer, prompt: encode)
+    monkeypatch.setattr(hard_negatives, "encoder_of", lambda flags, model, tokenizer, prompt: encode)
     return texts_encoded
 
 
@@ -142,13 +142,13 @@ def test_the_negatives_of_a_brute_force_search(mine_rows, encoded, rows, lines, 
 def test_an_interrupted_run_goes_on(mine_rows, encoded, rows, lines, tmp_path, monkeypatch):
     """Parts that are there are neither encoded nor searched again; damaged ones are."""
     expected = by_brute_force(rows, lines)
-    search = negatives.nearest_in_blocks
-    monkeypatch.setattr(negatives, "nearest_in_blocks", stop_at_call(2, search))
+    search = hard_negatives.nearest_in_blocks
+    monkeypatch.setattr(hard_negatives, "nearest_in_blocks", stop_at_call(2, search))
     with pytest.raises(KeyboardInterrupt):
         mine_rows()
     assert not (tmp_path / "out/negatives.tsv").exists()
     assert len(list((tmp_path / "out/.negatives/corpus").glob("*.npy"))) == 4  # parts of at most 32 lines
-    monkeypatch.setattr(negatives, "nearest_in_blocks", search)
+    monkeypatch.setattr(hard_negatives, "nearest_in_blocks", search)
     encoded.clear()
     assert mine_rows() == expected
     assert encoded == texts_to_search(rows[16:32]) + texts_to_search(rows[32:])

@@ -10,7 +10,7 @@ import pytest
 
 import run_retrieval
 from evaluation.encode import PaddleEncoder
-from evaluation.retrieval import choose_on_half, found_by_margin
+from evaluation.hits import choose_on_half, found_by_margin
 from evaluation.search import search_both
 from model.checkpoint.folder import save_model
 from model.checkpoint.formats import safetensors

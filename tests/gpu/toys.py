@@ -22,12 +22,12 @@ from model.config import ErnieMConfig
 from model.device import upload
 from model.ernie_m import ErnieMModel
 from model.heads import PreTrainingModel, task_model
-from pretrain.batch import Batch
+from pretrain.batches import StepBatches
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES
 from pretrain.loss import DeviceBatch
 from pretrain.objectives import Pair, Text
-from pretrain.reader import StepBatches
+from pretrain.packing import Batch
 from pretrain.report import SUMS
 from pretrain.shares import MONOLINGUAL
 from pretrain.task import objectives_loss, send_step

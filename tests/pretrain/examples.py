@@ -8,12 +8,12 @@ import paddle
 
 from model.config import NO_LANGUAGE, PAD_POSITION
 from pretrain import attention_mask
-from pretrain.batch import Batch, Packed, Stage1, pack
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import to_device
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
+from pretrain.packing import Batch, Packed, Stage1, pack
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
 CLS = 0

@@ -8,12 +8,12 @@ import paddle
 import pytest
 
 from evaluation.encode import PaddleEncoder
-from evaluation.retrieval import hits
+from evaluation.hits import hits
 from pretrain import evaluate
+from pretrain.batches import TrainingText
 from pretrain.evaluate import Evaluator
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary
-from pretrain.reader import TrainingText
 from pretrain.task import Pretraining
 from reader.corpus import Blocks, Corpus
 from reader.tokenization import Tokenizer

@@ -11,10 +11,10 @@ import pytest
 
 from model.config import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.batch import Batch
 from pretrain.config import OBJECTIVES
 from pretrain.loss import masked_lm_loss, to_device
 from pretrain.objectives import Text
+from pretrain.packing import Batch
 from tests.helpers.gradients import gradients_of, take_gradients
 from tests.helpers.plain_model import PlainErnieM
 from tests.pretrain.examples import (

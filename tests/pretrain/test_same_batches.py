@@ -9,9 +9,9 @@ import json
 import numpy as np
 import pytest
 
+from pretrain.batches import StepReader, TrainingText, total_steps
 from pretrain.config import PretrainConfig
 from pretrain.masking import Vocabulary
-from pretrain.reader import StepReader, TrainingText, total_steps
 from reader.corpus import FORMAT, Corpus
 from tests.helpers.small_corpus import ROOT
 from utils.command_line import load_config
@@ -76,7 +76,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_sample(monkeypatch):
     """Measure the tokens of a step in 400 sequences instead of 8,192, to be quick."""
-    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)
+    monkeypatch.setattr("pretrain.batches._PROBE_SEQUENCES", 400)
 
 
 def digest_of_run(corpus, name, *flags):

@@ -11,7 +11,7 @@ from model import device
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.heads import SequenceClassifier
-from pretrain.reader import StepBatches
+from pretrain.batches import StepBatches
 from pretrain.task import Pretraining
 from tests.pretrain.tiny_run import STEPS, checkpoint, config, losses, records
 

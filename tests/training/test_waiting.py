@@ -13,8 +13,8 @@ from model.config import ErnieMConfig
 from model.cpu import rows
 from model.heads import PreTrainingModel, SequenceClassifier
 from model.layout import Layout
+from pretrain.batches import StepBatches
 from pretrain.btmlm import PseudoTokenGenerator
-from pretrain.reader import StepBatches
 from pretrain.report import SUMS
 from pretrain.task import objectives_loss, send_step
 from reader.batching import TaskBatch

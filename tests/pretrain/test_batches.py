@@ -9,9 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pretrain.config import OBJECTIVES, ObjectiveConfig
-from pretrain.masking import Vocabulary
-from pretrain.reader import (
+from pretrain.batches import (
     StepBatches,
     StepReader,
     TrainingText,
@@ -20,6 +18,8 @@ from pretrain.reader import (
     fit_to_corpus,
     total_steps,
 )
+from pretrain.config import OBJECTIVES, ObjectiveConfig
+from pretrain.masking import Vocabulary
 from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, shares
 from pretrain.task import learning_rate, make_generator
 from reader.corpus import Corpus
@@ -338,7 +338,7 @@ def test_pseudo_tokens_are_sampled_only_if_asked(source, choice, temperature):
 )
 def test_a_run_of_so_many_tokens(source, changes, monkeypatch):
     """The steps that are computed for optimizer.tokens train about as many tokens."""
-    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 2048)  # instead of 8192, to be quick
+    monkeypatch.setattr("pretrain.batches._PROBE_SEQUENCES", 2048)  # instead of 8192, to be quick
     changes = {"optimizer__batch_size": 64, **changes}
     steps = source.steps(optimizer__tokens=100_000, **changes)
     reader = source.reader(optimizer__steps=steps, **changes)
@@ -349,7 +349,7 @@ def test_a_run_of_so_many_tokens(source, changes, monkeypatch):
 
 
 def test_equal_compute_divides_the_steps(source, monkeypatch):
-    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)  # the same sample for both numbers of steps
+    monkeypatch.setattr("pretrain.batches._PROBE_SEQUENCES", 400)  # the same sample for both numbers of steps
     assert source.steps(optimizer__steps=1000, run__compute_ratio=1.075) == 930  # 1000 / 1.075
     steps = source.steps(optimizer__tokens=200_000)
     steps_at_twice_the_cost = source.steps(optimizer__tokens=200_000, run__compute_ratio=2.0)

@@ -6,7 +6,7 @@ import pytest
 
 from evaluation import encode as encoding
 from evaluation.encode import PaddleEncoder
-from evaluation.retrieval import accuracy_by_layer, choose_on_half, found_by_margin, hits
+from evaluation.hits import accuracy_by_layer, choose_on_half, found_by_margin, hits
 from evaluation.search import search_both
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from tests.helpers.batches import padded_batch

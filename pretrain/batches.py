@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.batch import Batch, pack
 from pretrain.config import OBJECTIVES, DataConfig, PretrainConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
+from pretrain.packing import Batch, pack
 from pretrain.shares import (
     MONOLINGUAL,
     PARALLEL,
