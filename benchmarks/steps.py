@@ -14,14 +14,14 @@ def our_step(model: Any, loss_of: Callable[[Any], Any], amp: str) -> Callable[[A
 
     Args:
         loss_of: the loss of a batch.
-        amp: "none", or "bf16", which is --cpu_bf16.
+        amp: "none" or "bf16".
     """
     from training.engine import Engine
     from training.optimizer import build_optimizer
     from training.precision import Precision
 
     optimizer = build_optimizer(model, peak_lr=RATE, weight_decay=DECAY)
-    precision = Precision(amp, cpu_bf16=amp == "bf16")
+    precision = Precision(amp)
     engine = Engine(model.train(), optimizer, clip_norm=CLIP_NORM, precision=precision)
 
     def step(batch: Any) -> None:

@@ -207,7 +207,7 @@ def make_engine(
         flags.layerwise_lr_decay,
         decay_style=decay_style,
     )
-    precision = Precision(flags.amp, loss_scaling=loss_scaling, cpu_bf16=flags.cpu_bf16)
+    precision = Precision(flags.amp, loss_scaling=loss_scaling)
     return Engine(model, optimizer, seed, precision=precision, sums=SUMS)
 
 

@@ -129,10 +129,7 @@ class TrainingFlags:
     """The number of optimizer steps after which the run ends."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
-    """Mixed precision on GPUs."""
-
-    cpu_bf16: bool = False
-    """Whether to multiply in bfloat16 on a CPU. It must have avx512_bf16 or AMX."""
+    """Half precision: bf16 on a GPU from A100 on, or on a CPU with avx512_bf16 or AMX; fp16 on a GPU."""
 
     kernels: Literal["fast", "plain"] = option("fast", free=True)
     """plain: Paddle's own operations alone, to see whether a faster one is at fault. On a CPU they compute

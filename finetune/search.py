@@ -22,13 +22,14 @@ from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
 from model.device import summary
 from model.ernie_m import ErnieMModel
+from model.layers import use_bfloat16
 from model.tasks import RETRIEVAL
 from reader.bitext import Bitext, read_bitexts, sentences_by_language
 from reader.coverage import warn_if_unsuited
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.guard import StopSignal
-from training.precision import in_words, use_cpu_bf16
+from training.precision import in_words, is_bf16_on_cpu
 from training.run import Trainer
 from training.run_folder import BEST, RunFolder
 from utils.errors import UserError
@@ -114,16 +115,16 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     results = {}
     # A search without training.
     if not flags.do_train:
-        if flags.amp != "none":
-            logger.warning("--amp %s has no effect: a search computes in %s", flags.amp, flags.dtype)
+        cpu_bf16 = is_bf16_on_cpu(flags.amp)
+        if flags.amp != "none" and not cpu_bf16:
+            logger.warning("--amp %s has no effect: a search computes in %s here", flags.amp, flags.dtype)
         for seed, start in start_of_seed.items():
             if start is not opened.checkpoint:  # the weights of another folder
                 opened = open_model(start, *files)
                 opened.check_length(flags.max_seq_len)
             needs_pooler = flags.pooling == "pooled"
             model = make_encoder(opened.config, start, flags.dtype, seed, needs_pooler)
-            precision = in_words(flags.dtype, flags.cpu_bf16)
-            logger.info("%s", summary(precision, distributed.world_size()))
+            logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
             prompt = opened.reading.prompt(None)
             results[seed] = search(flags, seed, model, opened.tokenizer, prompt, bitexts, sentences, start)
             del model  # before the next one is made
@@ -226,9 +227,9 @@ def warn_of_bitext(tokenizer: Tokenizer, bitext: Bitext) -> None:
 
 
 def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, prompt: str = "") -> Encode:
-    """A function from texts to their vectors, as the flags say. With --cpu_bf16 it changes `model` itself."""
-    if flags.cpu_bf16:
-        use_cpu_bf16(model)
+    """A function from texts to their vectors, as the flags say. With --amp bf16 it changes the model."""
+    if is_bf16_on_cpu(flags.amp):
+        use_bfloat16(model)
     layer = None if flags.layer == "sweep" else layer_of(flags, model.config.num_hidden_layers)
     encoder = PaddleEncoder(model, flags.pooling, layer)
 

@@ -340,7 +340,7 @@ class FineTuning(Task):
             steps |= {end for end in self._epoch_ends if end < self.total_steps}
         self.evaluation_steps = sorted(steps)
         logger.info(
-            "seed %d: %d examples, %d optimiser steps of %d %s (batch %d x accumulation %d x processes %d)",
+            "seed %d: %d examples, %d optimizer steps of %d %s (batch %d x accumulation %d x processes %d)",
             seed,
             len(self.train_set),
             self.total_steps,

@@ -41,7 +41,7 @@ from utils.manifest import is_whole, write_digest
 
 PART_ROWS = 4096  # rows that are searched between two files; the vectors of the corpus are read for each part
 # The values of `identity_of` that decide vectors.
-_DECIDING = ("pooling", "layer", "max_seq_len", "dtype", "cpu_bf16", "weights", "model", "vocabulary")
+_DECIDING = ("pooling", "layer", "max_seq_len", "dtype", "amp", "weights", "model", "vocabulary")
 
 
 def mine_negatives(flags: RetrievalFlags) -> None:

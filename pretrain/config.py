@@ -278,14 +278,11 @@ class RunConfig:
     device's further tokens are accumulated."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
-    """Lower precision on GPU."""
+    """Half precision: bf16 on a GPU from A100 on, or on a CPU with avx512_bf16 or AMX; fp16 on a GPU."""
 
     amp_level: Literal["O1", "O2"] = "O1"
     """O1: float32 weights; O2: weights in the lower precision too, with float32 master weights in the
     optimizer. O2 needs a GPU and `amp`."""
-
-    cpu_bf16: bool = False
-    """On a CPU with avx512_bf16 or AMX: whether to multiply in bfloat16. `amp` then means GPUs alone."""
 
     kernels: Literal["fast", "plain"] = option("fast", free=True)
     """plain: Paddle's own operations alone, to see whether a faster one is at fault. On a CPU they compute

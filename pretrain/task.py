@@ -104,7 +104,7 @@ class Pretraining(Task):
             adamw,
             seed=seed,
             clip_norm=optimizer.clip_norm,
-            precision=Precision(run.amp, run.amp_level, cpu_bf16=run.cpu_bf16),
+            precision=Precision(run.amp, run.amp_level),
             sharding_stage=run.sharding_stage,
             max_bad_steps=run.max_bad_steps,
             sums=SUMS,

@@ -1,8 +1,8 @@
 """Mixed precision: on a GPU with `paddle.amp`, on a CPU with `model/cpu/bfloat16.py`.
 
-O1          float32 weights; the forward pass multiplies matrices in half precision
+O1          float32 weights; the forward pass multiplies matrices in half precision, on a CPU in bfloat16 and
+            in the backward pass, too
 O2          weights and most of the forward pass in half precision; float32 gradients and master weights
-cpu_bf16    on a CPU: float32 weights; forward and backward pass multiply matrices in bfloat16
 """
 
 import contextlib
@@ -46,35 +46,28 @@ class Precision:
     """The precision of a run.
 
     Args:
-        amp: "none", "bf16" or "fp16".
+        amp: "none", "bf16" or "fp16". A CPU computes what it cannot compute so in full precision, and a
+            warning says it: recipes for GPUs name a type.
         level: "O1" or "O2".
         loss_scaling: for "fp16" only.
-        cpu_bf16: on a CPU, multiply in bfloat16. On a GPU it has no effect.
 
     Attributes:
-        amp: the type in use on a GPU. On a CPU it is "none", with a warning unless there is `cpu_bf16`.
+        amp: the type that `paddle.amp` computes in, on a GPU; "none" on a CPU.
+        cpu_bf16: whether the model multiplies in bfloat16 on a CPU.
         scaler: a `paddle.amp.GradScaler`, disabled unless `amp` is "fp16".
 
     Raises:
-        UserError: O2 on a CPU or without `amp`, bf16 on a GPU below compute capability 8.0, or `cpu_bf16` on
-            a CPU without bfloat16, with weights in float64 or with plain kernels.
+        UserError: O2 on a CPU or without `amp`, or bf16 on a GPU below compute capability 8.0.
     """
 
-    def __init__(
-        self,
-        amp: str = NONE,
-        level: str = "O1",
-        loss_scaling: LossScaling | None = None,
-        cpu_bf16: bool = False,
-    ):
+    def __init__(self, amp: str = NONE, level: str = "O1", loss_scaling: LossScaling | None = None):
         if level == "O2" and (amp == NONE or not on_gpu()):
             raise UserError("amp_level O2 needs a GPU and amp bf16 or fp16: set them, or take amp_level O1")
         dtype = str(paddle.get_default_dtype())
-        self.cpu_bf16 = cpu_bf16 and not on_gpu()
-        if self.cpu_bf16:
-            _check_bf16("cpu_bf16")
-        elif amp != NONE and not on_gpu():
-            logger.warning("amp %s needs a GPU: everything is computed in full precision here", amp)
+        self.cpu_bf16 = is_bf16_on_cpu(amp)
+        if amp != NONE and not on_gpu() and not self.cpu_bf16:
+            missing = "a GPU" if amp == "fp16" else _missing_for_bf16()
+            logger.warning("amp %s needs %s: everything is computed in full precision here", amp, missing)
         self.amp = amp if on_gpu() else NONE
         self.level = level
         if self.amp != NONE:
@@ -90,7 +83,7 @@ class Precision:
         self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **asdict(scaling))
 
     def prepare(self, model: nn.Layer) -> None:
-        """With `cpu_bf16`: let the model multiply in bfloat16, in training and in evaluation."""
+        """On a CPU: let the model multiply in bfloat16, in training and in evaluation, if `amp` is bf16."""
         if self.cpu_bf16:
             use_bfloat16(model)
 
@@ -131,22 +124,14 @@ def autocast(amp: str, level: str = "O1") -> contextlib.AbstractContextManager:
     return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp])
 
 
+def is_bf16_on_cpu(amp: str) -> bool:
+    """Whether a model that is trained or searched with `amp` multiplies in bfloat16 on the CPU in use."""
+    return amp == "bf16" and not on_gpu() and _missing_for_bf16() is None
+
+
 def in_words(dtype: str, cpu_bf16: bool) -> str:
-    """The precision of a model with weights of this type, without `amp`."""
-    if cpu_bf16 and not on_gpu():
-        return f"{dtype}, products in bfloat16"
-    return dtype
-
-
-def use_cpu_bf16(model: nn.Layer) -> None:
-    """Let a model multiply in bfloat16 on a CPU. On a GPU it has no effect.
-
-    Raises:
-        UserError: the CPU has no bfloat16, or the weights are float64.
-    """
-    if not on_gpu():
-        _check_bf16("cpu_bf16")
-        use_bfloat16(model)
+    """The precision of a model with weights of this type, on a CPU or without `amp`."""
+    return f"{dtype}, products in bfloat16" if cpu_bf16 else dtype
 
 
 def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
@@ -170,7 +155,9 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
         return functools.partial(autocast, amp)
     if amp != "bf16":
         raise UserError(f"amp {amp} needs a GPU: on a CPU predictions are made in bf16 or none")
-    _check_bf16("amp bf16")
+    missing = _missing_for_bf16()
+    if missing:
+        raise UserError(f"amp bf16 needs {missing}: leave it out")
     freeze_in_bfloat16(model)
     return contextlib.nullcontext
 
@@ -181,24 +168,15 @@ def _check_gpu(amp: str) -> None:
         raise UserError("amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none")
 
 
-def _check_bf16(option: str) -> None:
-    """Raise a UserError unless this CPU multiplies in bfloat16, and the options allow it.
-
-    Args:
-        option: the one that asks for bfloat16.
-    """
-    missing = onednn.missing()  # what this CPU lacks, in words
-    if missing:
-        raise UserError(f"{option} needs {missing}: leave it out")
-    dtype = str(paddle.get_default_dtype())
-    if dtype != "float32":
-        raise UserError(f"{option} needs weights in float32: leave out dtype {dtype}")
-    if has_plain_kernels():
-        raise UserError(f"{option} needs kernels that are not plain: leave out kernels plain")
+def _missing_for_bf16() -> str | None:
+    """What the products of a CPU lack for bfloat16, in words; None: nothing."""
+    if paddle.get_default_dtype() != "float32":
+        return "weights in float32"
+    return "kernels that are not plain" if has_plain_kernels() else onednn.missing()
 
 
 @functools.cache  # once, however many seeds a command trains
 def _recommend_bfloat16() -> None:
     """Log that this CPU would be faster in bfloat16, if so."""
     if onednn.missing() is None:
-        logger.info("this CPU can multiply in bfloat16, which is faster: cpu_bf16 true (docs/cpu.md)")
+        logger.info("this CPU can multiply in bfloat16, which is faster: amp bf16 (docs/cpu.md)")

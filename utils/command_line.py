@@ -44,8 +44,8 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
 
     Args:
         arguments: `--config file.yaml`, any number of times, where a later file overrides an earlier one; and
-            `--section.key value`, which overrides the files. Lists are written as in YAML: `"[en, de]"`.
-            Other words are the values of the positional options. None: the arguments of this process.
+            `--section.key value`, which overrides the files. A list is written en,de or `"[en, de]"`, as in
+            YAML. Other words are the values of the positional options. None: the arguments of this process.
         description: the beginning of `--help`.
 
     Raises:
@@ -230,9 +230,11 @@ def accept(option: Option, value: Any, place: str) -> Any:
 
 
 def yaml_form(option: Option, text: str) -> Any:
-    """The value of a text on a command line, where lists and mappings are written as in YAML."""
+    """The value of a text on a command line, where mappings are written as in YAML, and lists may be."""
     if text in YAML_NULLS and option.may_be_none:
         return None
+    if get_origin(option.kind) is list and not text.startswith("["):
+        return [part.strip() for part in text.split(",")]
     if option.kind is bool or get_origin(option.kind) in (list, dict):
         return yaml_value(text)
     return text
@@ -245,9 +247,9 @@ def official_form(option: Option, text: str) -> Any:
     """
     if option.kind is bool:
         return OFFICIAL_BOOLEANS.get(text.lower(), text)
-    if option.kind == tuple[int, ...]:  # --random_seed 1,2
+    if option.kind == tuple[int, ...]:  # --random_seed 1,2 or "[1, 2]"
         try:
-            return tuple(int(part) for part in text.split(","))
+            return tuple(int(part) for part in text.removeprefix("[").removesuffix("]").split(","))
         except ValueError:
             return text
     return text

@@ -62,10 +62,10 @@ def check_format(form: TextFormat) -> None:
     """Raise a UserError that names the option, unless the columns are two, and belong to the score."""
     if form.tsv_columns and (len(set(form.tsv_columns)) != 2 or min(form.tsv_columns) < 1):
         raise UserError(
-            f"tsv_columns: {form.tsv_columns} is not two different column numbers from 1, such as [1, 2]"
+            f"tsv_columns: {form.tsv_columns} is not two different column numbers from 1, such as 1,2"
         )
     if form.score_column and not form.tsv_columns:
-        raise UserError("score_column: name the columns of the pair too, as in --tsv_columns '[2, 3]'")
+        raise UserError("score_column: name the columns of the pair too, as in --tsv_columns 2,3")
     if form.min_score and not form.score_column:
         raise UserError("min_score: give --score_column, the column that holds the score")
 

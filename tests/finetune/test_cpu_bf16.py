@@ -1,4 +1,4 @@
-"""Fine-tuning with --cpu_bf16: it learns, resumes exactly, and searches with vectors made in bfloat16."""
+"""--amp bf16 on a CPU: it learns, resumes exactly, and searches with vectors made in bfloat16."""
 
 import numpy as np
 
@@ -11,17 +11,17 @@ from tests.launching import as_flags, call_main, error_of
 
 
 def test_it_learns(classify, cpu_with_bf16):
-    assert classify(cpu_bf16="true", **toy.LEARNS)["tables"][0]["mean"]["avg"] == 100.0
+    assert classify(amp="bf16", **toy.LEARNS)["tables"][0]["mean"]["avg"] == 100.0
 
 
 def test_it_resumes_exactly(classify, tmp_path, cpu_with_bf16):
     """Dropout is on. A run in float32 does not go on from it."""
     options = {"save_steps": 10, "keep_checkpoints": 9}
-    classify(cpu_bf16="true", **options)
+    classify(amp="bf16", **options)
     start = tmp_path / "out" / "step_10"
-    classify(out="again", init_checkpoint=start, cpu_bf16="true", **options)
+    classify(out="again", init_checkpoint=start, amp="bf16", **options)
     assert_same_weights(tmp_path / "again" / "step_24", tmp_path / "out" / "step_24")
-    assert "cpu_bf16: True -> False" in error_of(classify, out="float32", init_checkpoint=start, **options)
+    assert "amp: bf16 -> none" in error_of(classify, out="float32", init_checkpoint=start, **options)
 
 
 def test_retrieval_searches_with_vectors_made_in_bfloat16(
@@ -42,17 +42,17 @@ def test_retrieval_searches_with_vectors_made_in_bfloat16(
 
     monkeypatch.setattr(search, "search_both", record_and_search)
     monkeypatch.chdir(tmp_path)
-    vectors = {}  # --cpu_bf16 -> the first vectors that the command searches with
-    for cpu_bf16 in ("false", "true"):
+    vectors = {}  # --amp -> the first vectors that the command searches with
+    for amp in ("none", "bf16"):
         searched.clear()
         flags = {
             "init_pretraining_params": random_encoder,
             "pairs": pairs,
-            "checkpoints": tmp_path / cpu_bf16,
+            "checkpoints": tmp_path / amp,
             "max_seq_len": 64,
-            "cpu_bf16": cpu_bf16,
+            "amp": amp,
         }
         call_main(run_retrieval, as_flags(flags))
-        vectors[cpu_bf16] = searched[0]
-    difference = np.linalg.norm(vectors["true"] - vectors["false"]) / np.linalg.norm(vectors["false"])
+        vectors[amp] = searched[0]
+    difference = np.linalg.norm(vectors["bf16"] - vectors["none"]) / np.linalg.norm(vectors["none"])
     assert 1e-4 < difference < 0.02  # bfloat16 has 8 significant bits, and 2^-8 is 0.004

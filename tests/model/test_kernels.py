@@ -8,6 +8,7 @@ import pytest
 
 from model import device
 from model.config import ErnieMConfig
+from model.ernie_m import ErnieMModel
 from model.heads import PreTrainingModel, SequenceClassifier
 from model.layout import Layout
 from tests.helpers.batches import packed_batch
@@ -16,7 +17,7 @@ from tests.helpers.gradients import gradients_of
 from tests.launching import error_of
 from training.engine import Engine
 from training.optimizer import build_optimizer
-from training.precision import Precision
+from training.precision import Precision, prepare_for_prediction
 from utils.logging import logger
 
 CONFIG = ErnieMConfig(
@@ -165,6 +166,7 @@ def test_the_optimizer_with_plain_kernels_is_paddles(monkeypatch):
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
     monkeypatch.setattr("model.cpu.onednn.missing", lambda: None)
-    assert "cpu_bf16 needs kernels that are not plain: leave out kernels plain" in error_of(
-        Precision, cpu_bf16=True
+    assert not Precision("bf16").cpu_bf16
+    assert "amp bf16 needs kernels that are not plain" in error_of(
+        prepare_for_prediction, ErnieMModel(CONFIG), "bf16"
     )

@@ -7,8 +7,7 @@ from tests.helpers.small_corpus import ROOT
 from tests.launching import launch
 from tests.pretrain.tiny_run import assert_equal_runs, flags, losses, pretrain
 
-# `run.amp` is for GPUs alone and changes nothing here.
-BFLOAT16 = {"run__cpu_bf16": True, "run__log_steps": 1, "run__amp": "bf16"}
+BFLOAT16 = {"run__amp": "bf16", "run__log_steps": 1}
 NO_DROPOUT = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0}
 
 
@@ -18,7 +17,7 @@ def test_a_stopped_run_ends_with_the_same_bits(cpu_with_bf16, tiny_corpus, tmp_p
     resumed = pretrain(tiny_corpus, tmp_path / "resumed", run__stop_after_steps=5, **BFLOAT16)
     pretrain(tiny_corpus, resumed, **BFLOAT16)
     assert_equal_runs(straight, resumed)
-    in_float32 = pretrain(tiny_corpus, tmp_path / "float32", **(BFLOAT16 | {"run__cpu_bf16": False}))
+    in_float32 = pretrain(tiny_corpus, tmp_path / "float32", **(BFLOAT16 | {"run__amp": "none"}))
     assert losses(straight) == pytest.approx(losses(in_float32), rel=0.01)
     assert losses(straight) != losses(in_float32)  # the products really were in bfloat16
 

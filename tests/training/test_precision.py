@@ -104,11 +104,10 @@ def messages(monkeypatch, caplog):
     return lambda: [record.message for record in caplog.records]
 
 
-def test_cpu_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
-    """`amp` in the same configuration means GPUs, so there is no warning."""
+def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
     monkeypatch.setattr(onednn, "missing", lambda: None)
     model = layers.Linear(3, 2)
-    engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16", cpu_bf16=True))
+    engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16"))
     assert model.in_bfloat16
     assert engine.precision.amp == "none"
     assert not engine.scaler.is_enable()
@@ -116,8 +115,8 @@ def test_cpu_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
     assert "device: cpu; precision float32, products in bfloat16; attention padded groups" in line
 
 
-def test_cpu_bf16_is_recommended_once(monkeypatch, messages):
-    advice = "this CPU can multiply in bfloat16, which is faster: cpu_bf16 true (docs/cpu.md)"
+def test_bf16_is_recommended_once(monkeypatch, messages):
+    advice = "this CPU can multiply in bfloat16, which is faster: amp bf16 (docs/cpu.md)"
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16 instructions")
     Precision()
     precision._recommend_bfloat16.cache_clear()
@@ -128,19 +127,24 @@ def test_cpu_bf16_is_recommended_once(monkeypatch, messages):
     assert messages().count(advice) == 1
 
 
-def test_cpu_bf16_is_refused_in_one_line(monkeypatch, float64):
-    monkeypatch.setattr(onednn, "missing", lambda: None)
-    with pytest.raises(UserError, match="^cpu_bf16 needs weights in float32: leave out dtype float64$"):
-        Precision(cpu_bf16=True)
-    monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
-    with pytest.raises(UserError, match="^cpu_bf16 needs a CPU with bfloat16: leave it out$"):
-        Precision(cpu_bf16=True)
+def test_what_a_cpu_lacks_is_said_and_computed_in_full_precision(monkeypatch, messages):
+    for amp, missing, dtype in (
+        ("fp16", None, "float32"),
+        ("bf16", "a CPU with bfloat16", "float32"),
+        ("bf16", None, "float64"),
+    ):
+        monkeypatch.setattr(onednn, "missing", lambda missing=missing: missing)
+        monkeypatch.setattr(paddle, "get_default_dtype", lambda dtype=dtype: dtype)
+        assert not Precision(amp).cpu_bf16
+    warnings = [line.partition(":")[0] for line in messages() if "in full precision here" in line]
+    needs = ("fp16 needs a GPU", "bf16 needs a CPU with bfloat16", "bf16 needs weights in float32")
+    assert warnings == [f"amp {need}" for need in needs]
 
 
-def test_cpu_bf16_has_no_effect_on_a_gpu(fp16, monkeypatch, messages):
+def test_a_gpu_does_not_need_the_bf16_of_a_cpu(fp16, monkeypatch, messages):
     pretend_gpu(monkeypatch, 8, 0)
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
-    assert not Precision("bf16", cpu_bf16=True).cpu_bf16
+    assert not Precision("bf16").cpu_bf16
     assert "precision bf16 O1" in messages()[0]
 
 
