@@ -330,7 +330,7 @@ class OfficialScores(NamedTuple):
 
 
 class OfficialAnswering(QuestionAnswering):
-    """The behaviour of the official code, its faults included (--official_compat true; docs/qa.md).
+    """The behaviour of the official code, its faults included (--official_compat true; docs/tasks.md).
 
     An answer is joined pieces, which are normalised. The scores of the answers that `QuestionAnswering` finds
     in the same logits, which are characters of the text, stand beside its scores.

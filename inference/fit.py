@@ -1,4 +1,4 @@
-"""Train a classifier on a table of texts with labels, and score it by cross-validation. See docs/predict.md.
+"""Train a classifier on a table of texts with labels, and score it by cross-validation. See docs/finetune.md.
 
 ernie-m fit reviews.csv --model intfloat/multilingual-e5-small --output checkpoints/reviews
 """

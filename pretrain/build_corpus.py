@@ -1,4 +1,4 @@
-"""Turn text and sentence pairs into a corpus for pre-training; see --help and docs/corpus.md.
+"""Turn text and sentence pairs into a corpus for pre-training; see --help and docs/data.md.
 
     python -m pretrain.build_corpus --output data/corpus --piece_model_path piece.model \\
         --mono "en<=news.en.txt.gz" --mono "de<=news.de.txt.gz" --parallel "en-de<=pairs.tsv.gz"

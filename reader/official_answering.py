@@ -1,4 +1,4 @@
-"""Questions as the official reader makes inputs of them (--official_compat true; docs/qa.md).
+"""Questions as the official reader makes inputs of them (--official_compat true; docs/tasks.md).
 
 It cuts a context at white space and tokenises each word by itself. In training an answer is all tokens of the
 words that it touches, or fewer if the answer, tokenised alone, gives a part of them:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import export
+import predict
 from finetune.flags import FinetuneFlags, RetrievalFlags
 from pretrain.config import PretrainConfig
 from reader.tokenization import Tokenizer
@@ -55,7 +56,7 @@ COMMANDS = {
     r"sh scripts/demo\.sh --page":
         "it serves until Ctrl-C; inference/test_serve.py::test_search_in_each_language",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
-    r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",
+    r"sh scripts/data/get_weights\.sh.*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
         DOWNLOADS + "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_trains_on",
     r"sh scripts/verify_weights\.sh .*":
@@ -98,7 +99,7 @@ COMMANDS = {
     r".*python (convert|export)\.py (?!.*model\.pt).*": HERE,
     r".*predict\.py --task classify --model exported.*": HERE,
     r".*predict\.py --task (?!classify --model exported).*":
-        "inference/test_interface.py::test_the_command_lines_of_the_page",
+        "inference/test_interface.py::test_the_command_lines_of_the_pages",
     r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
     r".*ernie-m (fit|label) .*": "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
     r"curl .*": "inference/test_embeddings.py::test_with_curl",
@@ -334,7 +335,7 @@ def test_your_own_data(copy_of_clone, scripts):
     """docs/finetune.md: the recipe on one's own files, then predictions and a test of the selected step."""
     page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
     section = page.split("## Your own data")[1].split("\n## ")[0]
-    prepare, _, train, predict, test = commands_of(section)
+    prepare, _, train, predict_command, test = commands_of(section)
     lines = []
     for _, text_a, text_b, kind in toy.rows(20, seed=1):
         label = "no" if kind == "tool" else "yes"
@@ -358,11 +359,13 @@ def test_your_own_data(copy_of_clone, scripts):
     call_main(run_classifier, [*flags, "--max_steps", "2", *CPU.split()])
     (table,) = json.loads(Path("output/own/results.json").read_text())["tables"]
     assert list(table["mean"])[:2] == ["en", "de"] and "paper" not in table
-    _, _, *flags = shlex.split(predict)
-    call_main(run_classifier, [*flags, *CPU.split()])
-    assert len(Path("my/new.predicted.tsv.0.0").read_text().splitlines()) == 12  # the rows of my/new.tsv
-    readable = [json.loads(line) for line in Path("my/new.predicted.tsv.0.0.jsonl").read_text().splitlines()]
-    assert {answer["label"] for answer in readable} <= {"no", "yes"}
+    _, _, *arguments = shlex.split(predict_command)
+    table, *flags = arguments
+    call_main(predict, ["--task", "classify", "--input", table, *flags])  # what the word "label" stands for
+    header, *rows = Path("my/labelled.tsv").read_text().splitlines()
+    place = header.split("\t").index("predicted_label")
+    assert len(rows) == 12  # the rows of my/new.tsv
+    assert {row.split("\t")[place] for row in rows} <= {"no", "yes"}
     _, _, *flags = shlex.split(test)
     call_main(run_classifier, [*flags, *CPU.split()])
     (table,) = json.loads(Path("output/own/evaluation.json").read_text())["tables"]

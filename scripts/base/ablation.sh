@@ -4,7 +4,7 @@
 # end. The same command again goes on where it stopped.
 #
 # Needed: XLM-R base in weights/xlm-roberta-base (docs/pretraining.md), the corpus in data/corpus, XNLI and CoNLL in
-# data/xnli and data/conll (docs/data_layout.md). OUTPUT (output/ablation) gets everything. Flags go to pre-training.
+# data/xnli and data/conll (docs/data.md). OUTPUT (output/ablation) gets everything. Flags go to pre-training.
 set -eu
 . "$(dirname "$0")/../launch.sh"
 output=${OUTPUT:-output/ablation}

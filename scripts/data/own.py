@@ -124,7 +124,7 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
     if not training:
         raise UserError(
             f"{', '.join(map(str, sources))}: no training file there, such as train.en.tsv; "
-            "docs/data_layout.md lists the names under Your own labels"
+            "docs/data.md lists the names under Your own labels"
         )
     if len(training) > 1 and ("train", ALL_LANGUAGES) in files:  # its file would be that of all languages
         raise UserError(

@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|mlqa|own SOURCE
 
-A source is a file, or a folder that is searched with its sub-folders. docs/data_layout.md, docs/ner.md and
-docs/qa.md list the names of files that are known, and what is written.
+A source is a file, or a folder that is searched with its sub-folders. docs/data.md and docs/tasks.md
+list the names of files that are known, and what is written.
 """
 
 import re
@@ -201,7 +201,7 @@ def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list
                 files_of_source.append(file)
         if not files_of_source:
             raise UserError(
-                f"{source}: no file there has a known name; docs/data_layout.md, ner.md, qa.md list them"
+                f"{source}: no file there has a known name; docs/data.md and docs/tasks.md list them"
             )
         files += files_of_source
     return files

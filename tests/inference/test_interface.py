@@ -13,11 +13,11 @@ from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.launching import ROOT, error_of, run_script
 
-PAGE = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
-# The page's blocks of Python, and its command lines: (text for standard input, flags).
+PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("docs/predict.md", "docs/finetune.md"))
+# The pages' blocks of Python, and their command lines: (text for standard input, flags).
 # The block of OpenAI's client is like the test in tests/latest/test_embeddings.py.
-PYTHON = re.findall(r"^```python\n(?!from openai)(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-LINES = re.findall(r"^echo (.*) \| \.venv/bin/python predict\.py (.*)$", PAGE, re.MULTILINE)
+PYTHON = re.findall(r"^```python\n(?!from openai)(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
+LINES = re.findall(r"^echo (.*) \| \.venv/bin/python predict\.py (.*)$", PAGES, re.MULTILINE)
 
 # Paddle is imported by `load`. Afterwards a text is cut, Paddle warns, and the user logs.
 LOGGING = """
@@ -34,7 +34,7 @@ logging.debug("a line")
 
 @pytest.fixture
 def places(models, exported, tmp_path, monkeypatch):
-    """The folders and files that the page names, in the current folder."""
+    """The folders and files that the pages name, in the current folder."""
     for name, folder in {
         "checkpoints/best": models / "classify", "checkpoints/ner": models / "tag",
         "checkpoints/qa": models / "answer", "pretrained/full": models / "full",
@@ -50,11 +50,11 @@ def places(models, exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_python_of_the_page(places, capsys):
-    assert len(PYTHON) == 5  # blocks on the page
+def test_the_python_of_the_pages(places, capsys):
+    assert len(PYTHON) == 5  # blocks on the pages
     names: dict = {}
     for block in PYTHON:
-        exec(compile(block, "docs/predict.md", "exec"), names)
+        exec(compile(block, "docs/", "exec"), names)
     assert names["vectors"].shape == (2, 32) and names["vectors"].dtype == np.float32
     assert names["answer"]["label"] in names["model"].labels
     assert len(capsys.readouterr().out.splitlines()) > 1
@@ -98,8 +98,8 @@ def test_similarity_and_search(models):
     assert model.search("mo", []) == []
 
 
-def test_the_command_lines_of_the_page(places, ask):
-    assert len(LINES) == 9  # on the page
+def test_the_command_lines_of_the_pages(places, ask):
+    assert len(LINES) == 9  # on the pages
     for text, flags in LINES:
         words = shlex.split(flags)
         names = [word.removeprefix("--") for word in words[::2]]

@@ -124,7 +124,7 @@ def get(folder, *parts: str) -> None:
 
 
 def test_the_addresses_are_those_of_the_docs():
-    page = (ROOT / "docs/data_layout.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
     for name, part in get_data.PARTS.items():
         assert part.folder.startswith("https://")
         assert part.folder.removeprefix("https://") in page, name
