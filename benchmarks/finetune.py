@@ -23,10 +23,10 @@ import numpy as np
 
 from benchmarks.steps import CLIP_NORM, DECAY, RATE, our_step, torch_step
 from benchmarks.turns import LATEST, OURS, PARITY, Contender, compare
+from finetune.opening import open_model
 from model.checkpoint.read import open_checkpoint
 from reader.batching import Batches, EncodePairs, pad
 from reader.classification import Example
-from reader.tokenization import Tokenizer
 from scripts.data.prepare import COLUMNS, read_table
 from utils.command_line import load_config
 from utils.errors import UserError
@@ -66,7 +66,7 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
     Raises:
         UserError: a file is missing or damaged, or has too few lines.
     """
-    config = open_checkpoint(flags.weights).config
+    opened = open_model(open_checkpoint(flags.weights))
     table = read_table(Path(flags.pairs))
     places = [table.places[name] for name in COLUMNS]
     rows = [[cells[place] for place in places] for cells in table.rows]
@@ -75,7 +75,7 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
         raise UserError(f"{flags.pairs}: {len(rows)} lines; {needed} are needed")
     labels = sorted({label for _, _, label in rows})
     examples = [Example(a, b, label=labels.index(label)) for a, b, label in rows]
-    encode = EncodePairs(Tokenizer.from_folder(flags.weights), flags.max_seq_len)
+    encode = EncodePairs(opened.tokenizer, flags.max_seq_len)
     stream = Batches(examples, encode, flags.batch_size, seed=1).stream()
     pairs = []
     for step in itertools.islice(stream, flags.steps):
@@ -86,7 +86,7 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
     random.Random(1).shuffle(grouped)
     return {
         "weights": flags.weights,
-        "config": asdict(config),
+        "config": asdict(opened.config),
         "labels": labels,
         "batches": in_batches(pairs, flags.batch_size),
         "grouped": grouped,

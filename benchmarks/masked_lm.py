@@ -22,12 +22,12 @@ import numpy as np
 
 from benchmarks.steps import our_step, torch_step
 from benchmarks.turns import LATEST, OURS, Contender, compare
+from finetune.opening import open_model
 from model.checkpoint.read import open_checkpoint
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Text
 from pretrain.packing import Batch
-from reader.tokenization import Tokenizer
 from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import read_text
@@ -71,7 +71,7 @@ def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
     Raises:
         UserError: a file is missing or damaged, or has too few tokens.
     """
-    tokenizer = Tokenizer.from_folder(flags.weights)
+    tokenizer = open_model(open_checkpoint(flags.weights)).tokenizer
     ids = np.concatenate(tokenizer.encode_batch(read_text(flags.text, LARGEST).splitlines()))
     shape = (flags.steps, flags.batch_size, flags.length - 2)  # [CLS] and [SEP] are added
     needed = int(np.prod(shape))

@@ -3,11 +3,13 @@
 import itertools
 import json
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import encode, finetune, masked_lm, turns
+from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import sentences, train_pieces, write_lines
 from tests.helpers.xlm_r_layout import make_xlm_r
 from tests.launching import call_main
@@ -109,6 +111,19 @@ def test_the_peers_of_masked_lm_get_our_labels(folder):
     is_target = labels != masked_lm.IGNORED
     assert np.array_equal(np.flatnonzero(is_target), batch.targets)
     assert np.array_equal(labels[is_target], batch.target_ids)
+
+
+def test_the_texts_are_read_as_the_model_reads(folder):
+    """XLM-R removes no character of no width, as ERNIE-M does."""
+    file = write_lines(folder / "no_width.tsv", ["ba\u200bda\tgan\tx", "gan\tba\u200bda\ty"] * 40)
+    tokenizer = Tokenizer(None, folder / "weights" / "sentencepiece.bpe.model", "none")
+    given = finetune.draw(finetune.FinetuneBenchmark(str(folder / "weights"), file, 2, 1, 64))
+    read = [ids for ids, _ in itertools.chain(*given["batches"])]
+    rows = [("ba\u200bda", "gan"), ("gan", "ba\u200bda")]
+    assert all(ids in [tokenizer.build(*row, max_seq_len=64) for row in rows] for ids in read)
+    given = masked_lm.draw(masked_lm.MaskedLMBenchmark(str(folder / "weights"), file, 1, 20, 1))
+    ids = np.concatenate(tokenizer.encode_batch(Path(file).read_text(encoding="utf-8").splitlines()))
+    assert given["batches"] == [[ids[:18].tolist()]]
 
 
 @pytest.mark.parametrize(

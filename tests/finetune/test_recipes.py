@@ -12,6 +12,7 @@ import pytest
 import launch
 from finetune.flags import FinetuneFlags, RetrievalFlags
 from finetune.report import recipes
+from model.config import ErnieMConfig
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy, tagging_toy, toy
 from tests.helpers.official_layout import make_official_weights, official_config
@@ -146,6 +147,17 @@ def test_a_start_brings_its_config_and_its_tokenizer(arguments):
     args = parse_args(FinetuneFlags, line[3:])
     assert args.init_pretraining_params == "my/model"
     assert (args.ernie_config_path, args.vocab_path, args.piece_model_path) == (None, None, None)
+
+
+def test_a_dry_run_has_small_random_weights(arguments):
+    tiny = "configs/tiny/ernie_config.json"
+    line = arguments(f"large/xnli_{TRANSFER}", "--init_pretraining_params", "", "--ernie_config_path", tiny)
+    args = parse_args(FinetuneFlags, line[3:])
+    assert (args.init_pretraining_params, args.vocab_path) == (None, "./configs/vocab.txt")
+    large = ErnieMConfig.from_json(ROOT / "configs/large/ernie_config.json")
+    config = ErnieMConfig.from_json(ROOT / args.ernie_config_path)
+    assert config.hidden_size == 64
+    assert (config.vocab_size, config.longest_input) == (large.vocab_size, large.longest_input)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -191,8 +191,13 @@ def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
         _LENGTH: {"max_seq_length": reading.max_seq_len or config.longest_input, "do_lower_case": False},
     }
     if reading.prompts:
-        prompts = {"prompts": dict(reading.prompts), "default_prompt_name": reading.default_prompt}
-        files[_PROMPTS] = {**prompts, "similarity_fn_name": "cosine"}
+        prompts = dict(reading.prompts)
+        _, document = reading.search_prompts
+        if document:
+            # Without it the library has an empty one, and does not look for "passage".
+            prompts.setdefault("document", prompts[document])
+        default = {"default_prompt_name": reading.default_prompt}
+        files[_PROMPTS] = {"prompts": prompts, **default, "similarity_fn_name": "cosine"}
     for name, contents in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(as_json(contents), encoding="utf-8")
