@@ -24,7 +24,7 @@ from model.device import summary
 from model.ernie_m import ErnieMModel
 from model.layers import use_bfloat16
 from model.tasks import RETRIEVAL
-from reader.bitext import Bitext, read_bitexts, sentences_by_language
+from reader.bitext import Bitext, pair_of, read_bitexts, sentences_by_language
 from reader.coverage import warn_if_unsuited
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -219,7 +219,7 @@ def search(
 
 def warn_of_bitext(tokenizer: Tokenizer, bitext: Bitext) -> None:
     """Log a warning if the vocabulary does not suit a bitext, or if any model finds many of its pairs."""
-    name = f"{bitext.language}-en"
+    name = pair_of(bitext.language)
     for texts in (bitext.sentences, bitext.translations):
         warn_if_unsuited(tokenizer, texts, name)
     sides = [tokenizer.encode_batch(texts) for texts in (bitext.sentences, bitext.translations)]

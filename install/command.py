@@ -22,6 +22,7 @@ PROGRAMS = {
     "train_vocab": ("scripts.data.train_vocab", "train a piece model on text"),
     "show": ("pretrain.show", "draw what each objective sees of a pair"),
     "launch": ("launch", "start a program as several processes"),
+    "train": ("scripts.train", "train a search model on your sentence pairs, with scores before and after"),
     "fit": ("inference.fit", "learn labels from a table of texts, with scores"),
     "predict": ("predict", "classify, tag, answer, fill, search; --serve: a page and a JSON API"),
     "encode_vector": ("encode_vector", "write the vectors of texts"),

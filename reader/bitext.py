@@ -6,6 +6,7 @@ is a folder of files with these names:
     de-en.de, de-en.en                              XTREME's names; its own files are sorted, and refused
     tatoeba.deu-eng.deu, tatoeba.deu-eng.eng        the public files of Tatoeba (LASER)
     de-en.tsv, de-en.csv.gz, de-en.tmx              both sides in one file, German first
+    fr-de.tsv, questions.tsv                        other languages, or any pairs, by their whole name
 """
 
 import os
@@ -108,6 +109,11 @@ class Bitext(NamedTuple):
         return sorted(range(len(texts)), key=lambda number: texts[number])
 
 
+def pair_of(language: str) -> str:
+    """The languages of a bitext: "de-en" of "de", and "fr-de" of itself."""
+    return language if "-" in language else f"{language}-en"
+
+
 def read_bitext(language: str, path: str | os.PathLike, translations_path: str | os.PathLike) -> Bitext:
     """Read two files with the same number of lines.
 
@@ -150,7 +156,7 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
     bitexts = []
     for language in languages or files.keys():
         if len(files[language]) == 1:
-            rows = PairRows(f"{language}-en<={files[language][0]}")
+            rows = PairRows(f"{pair_of(language)}<={files[language][0]}")
             sides = zip(*(row[:2] for row in rows))
             bitexts.append(Bitext(language, *map(list, sides)))
         else:
@@ -176,8 +182,8 @@ def _find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
         path = folder / f"tatoeba.{code}-eng.{code}"
         if path.is_file():
             files[language] = (path, folder / f"tatoeba.{code}-eng.eng")
-    for path in sorted(folder.glob("*-en.*")):
-        language = path.name.split("-en.")[0]
+    for path in sorted(folder.glob("[!.]*.*")):
+        language = path.name.split(".")[0].removesuffix("-en")
         is_bitext = path.name == f"{language}-en.{language}"  # and not de-en.en or notes-en.txt
         if is_bitext and language != "en" and path.is_file():
             files[language] = (path, folder / f"{language}-en.en")

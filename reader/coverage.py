@@ -10,7 +10,7 @@ from reader.tokenization import Tokenizer
 from reader.vocabulary import UNK
 from utils.logging import logger
 
-_TEXTS = 200  # texts, or rows, that are looked at
+SAMPLE = 200  # texts, or rows, that are looked at
 # The greatest shares of unknown tokens and of single letters among all tokens without a warning. In 200 lines
 # of NTREX, a vocabulary of 32,000 pieces for 15 languages leaves at most 0.32 % (Chinese) and 25.3 %
 # (Vietnamese).
@@ -21,11 +21,15 @@ _MOST_CUT = 0.1  # the greatest share of cut rows without a warning
 _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
 
+def first_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
+    """The tokens of the first `SAMPLE` texts."""
+    ids_of_texts = tokenizer.encode_batch(list(islice(texts, SAMPLE)))
+    return [token for ids in ids_of_texts for token in tokenizer.convert_ids_to_tokens(ids)]
+
+
 def warn_if_unsuited(tokenizer: Tokenizer, texts: Iterable[str], path: str | os.PathLike) -> None:
     """Log a warning if a vocabulary turns much of the first texts of a file into [UNK] or single letters."""
-    tokens: list[str] = []
-    for ids in tokenizer.encode_batch(list(islice(texts, _TEXTS))):
-        tokens += tokenizer.convert_ids_to_tokens(ids)
+    tokens = first_tokens(tokenizer, texts)
     if not tokens:
         return
     unknown_share = tokens.count(UNK) / len(tokens)
@@ -55,7 +59,7 @@ def count_unknown_words(tokenizer: Tokenizer, text: str) -> int:
 
 def warn_if_cut(encode: EncodePairs, examples: Iterable[Example], path: str | os.PathLike) -> None:
     """Log a warning if many of the first rows of a file are cut to the length of the inputs."""
-    features = encode(list(islice(examples, _TEXTS)))
+    features = encode(list(islice(examples, SAMPLE)))
     count = sum(feature.cut for feature in features)
     if count > _MOST_CUT * len(features):
         logger.warning(

@@ -1,6 +1,6 @@
 """Turn public data sets into the layout of the official scripts, ./data/<task>.
 
-    .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|mlqa|own SOURCE
+    .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|mlqa|own|pairs SOURCE
 
 A source is a file, or a folder that is searched with its sub-folders. docs/data.md and docs/tasks.md
 list the names of files that are known, and what is written.
@@ -24,6 +24,7 @@ from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
 from reader.task_files import write_places
 from scripts.data.own import files_in, prepare_own
+from scripts.data.pairs import prepare_pairs
 from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import atomic_file, only_writer_of, read_bytes
@@ -121,8 +122,8 @@ class DataSet:
 class PrepareFlags:
     """What to prepare, and where to write it."""
 
-    task: Literal["xnli", "pawsx", "conll", "panx", "mlqa", "own"] = option(positional=True)
-    """The data set, or your own labelled files (own)."""
+    task: Literal["xnli", "pawsx", "conll", "panx", "mlqa", "own", "pairs"] = option(positional=True)
+    """The data set, or your own labelled files (own) or sentence pairs (pairs)."""
 
     sources: list[str] = option(positional=True)
     """Files or folders; of two files for the same, the first counts."""
@@ -136,6 +137,9 @@ class PrepareFlags:
     dev_share: Annotated[float, Range(at_least=0, at_most=0.5)] = 0.1
     """own: without dev files, the share of the training rows that becomes dev rows."""
 
+    model: str | None = None
+    """pairs: the model that will be trained on them, whose vocabulary must have their languages."""
+
     multi_label: bool = False
     """own: whether a text may have several labels, a,b in the label column, or none."""
 
@@ -144,14 +148,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prepare the sources of the command line, and print a table of what was written."""
     flags = load_config(PrepareFlags, arguments, __doc__)
     setup_console()
-    sources = [Path(source) for source in flags.sources]
     output = Path(flags.output or f"data/{flags.task}")
     with only_writer_of(output):
-        write_data(flags, sources, output)
+        write_data(flags, output)
 
 
-def write_data(flags: PrepareFlags, sources: Sequence[Path], output: Path) -> None:
+def write_data(flags: PrepareFlags, output: Path) -> None:
     """Prepare the sources of the flags, while no other command writes the folder."""
+    if flags.task == "pairs":
+        prepare_pairs(flags.sources, output, flags.model)
+        return
+    sources = [Path(source) for source in flags.sources]
     if flags.task == "own":
         columns = flags.columns.split(",") if flags.columns else []
         prepare_own(sources, output, columns, flags.dev_share, flags.multi_label)

@@ -75,6 +75,9 @@ class VocabOptions:
     vocab_size: PositiveInt = 250_000
     """The pieces of the model, including unknown, begin and end. The tokenizer adds [PAD] and [MASK]."""
 
+    hard_vocab_limit: bool = True
+    """Whether the text must have words for so many pieces; false: where it has too few, there are fewer."""
+
     character_coverage: Annotated[float, Range(above=0, at_most=1)] = 0.9995
     """The share of all characters that get a piece of their own. The others are unknown."""
 
@@ -133,6 +136,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
             model_writer=model,
             model_type="unigram",
             vocab_size=options.vocab_size,
+            hard_vocab_limit=options.hard_vocab_limit,
             character_coverage=options.character_coverage,
             # The layout of XLM-R. The tokenizer adds [PAD] and [MASK].
             unk_id=0,

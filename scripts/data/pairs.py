@@ -1,0 +1,246 @@
+"""Sentence pairs of the user's own: found by the names of files, and divided into training and held-out ones.
+
+    en-de.tsv, wiki.en-de.csv.gz, en-de.tmx    pairs of two languages; with another name, of languages unknown
+    train.en and train.de                      two aligned files, plain or packed
+    en.txt, news.en.txt.gz                     text of one language, to train from scratch
+    "en-de<=en.txt,de.txt"                     files with other names, in the notation of `reader.pairs`
+
+It writes, each file below a header:
+
+    train.tsv                                  the training rows of all files
+    train/de-en.tsv, held-out/de-en.tsv        query and positive of each file; English is last
+    pairs.json                                 what was found, and the numbers of rows
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain, islice
+from pathlib import Path
+
+from finetune.opening import open_model
+from model.checkpoint.read import open_checkpoint
+from reader.coverage import SAMPLE, first_tokens
+from reader.pair_files import WITH_BOTH_SIDES, languages_of
+from reader.pairs import NEGATIVE, POSITIVE, QUERY, PairRows
+from reader.text_files import split_name
+from reader.vocabulary import UNK
+from scripts.data.own import files_in, listed
+from utils.errors import UserError
+from utils.files import atomic_dir, write_json
+from utils.tables import in_columns
+
+FOUND = "pairs.json"
+_HELD_OUT = 500  # rows of a file, of which at most a tenth is held out
+_MOST_UNKNOWN = 0.1  # the greatest share of unknown tokens of a language that a model has
+_LANGUAGE = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # also zh_Hans
+_TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({_LANGUAGE})-({_LANGUAGE})")
+_SIDE = re.compile("[a-z]{2}(_[a-z]+)?")  # the ending of one of two aligned files
+
+
+@dataclass(frozen=True)
+class PairFile:
+    """One file of pairs, or two aligned ones.
+
+    Args:
+        files: in the notation of `PairRows`.
+        languages: in the order of its columns; () if they are unknown.
+        name: "de-en", with English last, or the name of a file whose languages are unknown.
+    """
+
+    files: str
+    languages: tuple[str, ...]
+    name: str
+
+    @classmethod
+    def of(cls, files: str, languages: tuple[str, ...], stem: str = "") -> "PairFile":
+        notation = f"{'-'.join(languages)}<={files}" if languages else files
+        in_order = sorted(languages, key=lambda language: language == "en")
+        return cls(notation, languages, "-".join(in_order) or re.sub(r"\W+", "_", stem))
+
+    @property
+    def paths(self) -> str:
+        """The files without their languages."""
+        return self.files.rpartition("<=")[2]
+
+    def sides(self, row: Sequence[str]) -> Sequence[str]:
+        """Query and positive of a row in the order of `name`."""
+        return row[1::-1] if self.languages[:1] == ("en",) else row[:2]
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The files of some sources.
+
+    Args:
+        pairs: in alphabetical order of their names.
+        text: language -> files of text.
+        unread: files whose names say neither.
+    """
+
+    pairs: list[PairFile]
+    text: dict[str, list[str]]
+    unread: list[str]
+
+
+def find(sources: Iterable[str], output: Path) -> FoundFiles:
+    """Find the files of pairs and text by their names. Those below `output` are left out.
+
+    Raises:
+        UserError: a source does not exist, there are no pairs, or two files have the same languages.
+    """
+    pairs = []
+    text: dict[str, list[str]] = {}
+    aligned: dict[Path, dict[str, Path]] = {}  # the beginning of a name -> language -> file
+    unread = []
+    for source in sources:
+        label, arrow, files = source.rpartition("<=")
+        if arrow or ("," in source and not Path(source).exists()):
+            pairs.append(PairFile.of(files, languages_of(label, 2) if arrow else (), files))
+            continue
+        for path in files_in(Path(source), output):
+            ending, packing = split_name(path)
+            stem = path.name[: len(path.name) - len(ending + packing)]
+            last_word = stem.rpartition(".")[2]
+            side = ending.removeprefix(".")
+            if ending in WITH_BOTH_SIDES:
+                match = _TWO_LANGUAGES.fullmatch(stem)
+                pairs.append(PairFile.of(str(path), match.groups() if match else (), stem))
+            elif ending == ".txt" and re.fullmatch(_LANGUAGE, last_word):
+                text.setdefault(last_word, []).append(str(path))
+            elif _SIDE.fullmatch(side) or side in last_word.split("-"):
+                aligned.setdefault(path.with_name(stem), {})[side] = path
+            else:
+                unread.append(str(path))
+    for files_of in aligned.values():
+        first = "en" if "en" in files_of else min(files_of)
+        others = sorted(files_of.keys() - {first})
+        pairs += [PairFile.of(f"{files_of[first]},{files_of[other]}", (first, other)) for other in others]
+        if not others:
+            unread.append(str(files_of[first]))
+    _refuse(sources, pairs, text)
+    return FoundFiles(sorted(pairs, key=lambda file: file.name), text, unread)
+
+
+def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str, Sequence[str]]) -> None:
+    """Raise a UserError if there are no pairs, or two files for the same ones."""
+    if not pairs:
+        also = f"; text alone: {', '.join(chain.from_iterable(text.values()))}" if text else ""
+        raise UserError(
+            f"{', '.join(sources)}: no file of pairs there, such as en-de.tsv, en-de.tmx, or train.en beside "
+            f'train.de{also}; name others as in "en-de<=en.txt,de.txt"'
+        )
+    first_of: dict[str, PairFile] = {}
+    for file in pairs:
+        first = first_of.setdefault("-".join(sorted(file.name.split("-"))), file)
+        if first is not file:
+            raise UserError(
+                f"{first.paths} and {file.paths}: two files for {first.name}; give one of them, or put their "
+                "rows into one file"
+            )
+
+
+def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None) -> None:
+    """Find the pairs, hold some out, write the folder, and print what was found.
+
+    Args:
+        model: the model that will be trained, if there is one; its vocabulary must have the languages.
+
+    Raises:
+        UserError: the folder exists, a file cannot be read, there are too few pairs to hold any out, or the
+            model lacks a language.
+    """
+    if output.exists():
+        raise UserError(f"--output {output}: it exists already; name a new folder")
+    found = find(sources, output)
+    rows_of = {file: PairRows(file.files) for file in found.pairs}
+    tokens = tokens_of_pairs(rows_of, model) if model else None
+    held_out = hold_out(rows_of)
+    texts = {text for rows in held_out.values() for row in rows for text in row[:2]}
+    if not texts:
+        raise UserError(
+            f"{', '.join(sources)}: too few pairs to hold any out for a score; give at least ten, or train "
+            "with run_retrieval.py --validation_pairs 0"
+        )
+    lines = [["pairs", "rows", "trained", "held out", ""]]
+    facts = {}
+    with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
+        most_negatives = max(len(rows.columns.texts) for rows in rows_of.values()) - 2
+        joint.write(_line([QUERY, POSITIVE, *[NEGATIVE] * most_negatives]))
+        for file, rows in rows_of.items():
+            if held_out[file]:
+                _write(folder / "held-out" / f"{file.name}.tsv", map(file.sides, held_out[file]))
+            # A row that shares a text with a held-out pair is in neither part.
+            trained = [number for number, row in enumerate(rows) if texts.isdisjoint(row[:2])]
+            _write(folder / "train" / f"{file.name}.tsv", (file.sides(rows[number]) for number in trained))
+            joint.writelines(_line(rows[number]) for number in trained)
+            counts = {"rows": len(rows), "trained": len(trained), "held_out": len(held_out[file])}
+            facts[file.name] = {"files": file.files, **counts}
+            lines.append([file.name, *(f"{count:,}" for count in counts.values()), file.paths])
+        write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
+    print("", in_columns(lines), "", sep="\n")
+    for language, files in found.text.items():
+        print(f"text of {language}: {listed(files, ', ')}")
+    if found.unread:
+        print(f"not read: {listed(found.unread, ', ')}")
+
+
+def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], model: str) -> float:
+    """The mean number of tokens of a pair, by the first rows of each file.
+
+    Raises:
+        UserError: the model cannot be opened, or its vocabulary lacks the language of a column.
+    """
+    tokenizer = open_model(open_checkpoint(model)).tokenizer
+    means = []
+    for file, rows in rows_of.items():
+        for side in (0, 1):
+            texts = [row[side] for row in islice(rows, SAMPLE)]
+            tokens = first_tokens(tokenizer, texts)
+            unknown = tokens.count(UNK) / len(tokens)
+            if unknown > _MOST_UNKNOWN:
+                language = file.languages[side] if file.languages else f"column-{side + 1}"
+                raise UserError(
+                    f"{file.paths}: {100 * unknown:.0f} % of its {language} tokens are unknown to {model}; "
+                    "name a model that has the language, or train from scratch, without --start"
+                )
+            means.append(2 * len(tokens) / len(texts))
+    return sum(means) / len(means)
+
+
+def hold_out(rows_of: Mapping[PairFile, PairRows]) -> dict[PairFile, list[list[str]]]:
+    """The rows of each file that are held out. No two of a file have a text in common.
+
+    They are those with the least hash of the text in the language that most files have. So files with the
+    same sentences in several languages hold out the same sentences, and lose few rows to each other.
+    """
+    common = Counter(language for file in rows_of for language in file.languages)
+    held_out = {}
+    for file, rows in rows_of.items():
+        side = max((0, 1), key=lambda side: common[file.languages[side]]) if file.languages else 0
+        hashes = [blake2b(row[side].encode(), digest_size=8).digest() for row in rows]
+        chosen: list[list[str]] = []
+        texts: set[str] = set()
+        for number in sorted(range(len(rows)), key=hashes.__getitem__):
+            row = rows[number]
+            if len(chosen) == min(_HELD_OUT, len(rows) // 10):
+                break
+            if texts.isdisjoint(row[:2]) and row[0] != row[1]:
+                chosen.append(row)
+                texts.update(row[:2])
+        held_out[file] = chosen
+    return held_out
+
+
+def _write(path: Path, pairs: Iterable[Sequence[str]]) -> None:
+    """Write pairs below a header."""
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(_line([QUERY, POSITIVE]))
+        file.writelines(map(_line, pairs))
+
+
+def _line(texts: Sequence[str]) -> str:
+    return "\t".join(text.replace("\t", " ") for text in texts) + "\n"

@@ -1,0 +1,205 @@
+"""ernie-m train: from files of pairs to a model with scores; its commands given alone; interruptions."""
+
+import importlib
+import json
+import os
+import re
+import shlex
+import signal
+import threading
+import time
+from itertools import count, pairwise
+from pathlib import Path
+
+import pytest
+
+from finetune import search
+from finetune.retrieval import Retrieval
+from install.command import PROGRAMS
+from model.checkpoint.read import open_checkpoint
+from scripts import train
+from scripts.data import pairs
+from tests.finetune import toy
+from tests.helpers.checkpoints import assert_same_weights
+from tests.helpers.small_corpus import sentences, write_lines
+from tests.launching import as_flags, call_main, one_error
+
+LINES = list(dict.fromkeys(row.text_a for row in toy.rows(400, seed=3)))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with pairs of two languages with English: en-de.tsv, and two aligned files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "run_program", in_process)
+    (tmp_path / "my").mkdir()
+    write_lines(Path("my/en-de.tsv"), [f"{line}\t{line.replace('the', 'a')}" for line in LINES])
+    write_lines(Path("my/news.en"), LINES)
+    write_lines(Path("my/news.tr"), [line.replace("old", "new") for line in LINES])
+    return tmp_path / "my"
+
+
+# Flags that make each program short.
+SHORTER = {
+    "train_vocab": {"threads": 1},
+    "build_corpus": {"workers": 1},
+    "run_pretrain": {"optimizer.tokens": 3000, "init.head_start": "false"},
+    "run_retrieval": {"max_steps": 10, "validation_steps": 4, "batch_size": 16},
+}
+
+
+def in_process(words):
+    """Run a program of the project in this process, shortened, and return its exit code."""
+    program, *flags = words
+    try:
+        call_main(
+            importlib.import_module(PROGRAMS[program][0]), [*flags, *as_flags(SHORTER.get(program, {}))]
+        )
+    except SystemExit as error:
+        return error.code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def run_train(output, start=None):
+    call_main(train, ["my", *as_flags({"output": output, "start": start})])
+
+
+def printed_commands(text):
+    """The commands of the steps, which are printed when they begin."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [shlex.split(line)[1:] for before, line in pairwise(lines) if before.startswith("now: ")]
+
+
+def report_of(output, part=""):
+    tables = json.loads(Path(output, part, "retrieval.json").read_text())["tables"]
+    return [table["seeds"] for table in tables]
+
+
+def test_from_a_start(folder, random_encoder, capsys):
+    """The scores before and after; and the printed commands, given alone, make the same bits."""
+    run_train("model", random_encoder)
+    text = capsys.readouterr().out
+    commands = printed_commands(text)
+    assert [words[0] for words in commands] == ["prepare", "run_retrieval", "run_retrieval"]
+    assert "step 2 of 2, about 1 min" in text and "--model model/best" in text.splitlines()[-1]
+    table = text[: text.index("model/best: the")].splitlines()[-6:]
+    assert table[0].split() == ["de", "tr", "avg"]
+    assert [line.split()[0] for line in table[1:-1]] == ["before,", "after,", "before,", "after,"]
+    found = next(iter(report_of("model")[2].values()))
+    assert table[2].split()[3:] == [f"{value:.1f}" for value in found.values()]
+    for words in commands:
+        assert in_process([re.sub("^model(?=/|$)", "alone", word) for word in words]) == 0
+    assert_same_weights(Path("alone/best"), Path("model/best"))
+    assert report_of("alone") == report_of("model") != report_of("model", "before")
+
+
+def test_interrupted_at_five_moments(folder, random_encoder, monkeypatch, capsys):
+    """Ctrl-C in each step, twice in the training; the same command goes on, and makes the same bits."""
+    run_train("whole", random_encoder)
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    for owner, name in ((pairs, "write_json"), (search, "search_layer")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupt)
+            assert exit_code(random_encoder) == 130
+    for step in (3, 7):
+        with monkeypatch.context() as patch:
+            patch.setattr(Retrieval, "loss", ctrl_c_at(step, Retrieval.loss))
+            assert exit_code(random_encoder) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "write_predictions", interrupt)
+        assert exit_code(random_encoder) == 130
+    assert capsys.readouterr().err.count("the same command goes on") == 5
+    run_train("model", random_encoder)
+    assert_same_weights(Path("model/best"), Path("whole/best"))
+    assert report_of("model") == report_of("whole")
+    # It is finished: only the scores are printed again.
+    capsys.readouterr()
+    run_train("model", random_encoder)
+    text = capsys.readouterr().out
+    assert not printed_commands(text) and "after, by margin" in text
+
+
+def exit_code(start):
+    with pytest.raises(SystemExit) as ending:
+        run_train("model", start)
+    return ending.value.code
+
+
+def ctrl_c_at(step, loss):
+    """`Retrieval.loss` that sends Ctrl-C to this process in its `step`-th call."""
+    calls = count(1)
+
+    def counted(self, model, batch):
+        if next(calls) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss(self, model, batch)
+
+    return counted
+
+
+def test_from_scratch(folder, capsys):
+    """A vocabulary, a corpus and an encoder of the pairs and of text come before."""
+    write_lines(folder / "en.txt", LINES[:50])
+    run_train("model")
+    text = capsys.readouterr().out
+    programs = [words[0] for words in printed_commands(text)]
+    assert programs == ["prepare", "train_vocab", "build_corpus", "run_pretrain", *["run_retrieval"] * 2]
+    assert open_checkpoint("model/best").config.hidden_size == 128
+    assert "model/pretraining/encoder --layer 2" in text and "--mono 'en<=my/en.txt'" in text
+
+
+def refusal(capsys, *arguments, **flags):
+    error = one_error(lambda: call_main(train, [*map(str, arguments), *as_flags(flags)]), capsys)
+    return error.removeprefix("error: ")
+
+
+def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
+    start = random_encoder
+    (tmp_path / "empty").mkdir()
+    assert refusal(capsys, "empty", output="new", start=start).startswith("empty: ")
+    write_lines(tmp_path / "pairs.tsv", [f"{a}\t{b}" for a, b in zip(LINES, sentences(len(LINES)))])
+    assert refusal(capsys, "pairs.tsv", output="new").startswith("pairs.tsv: its name has no languages")
+    # A language that the start does not have: its letters are not in the vocabulary.
+    foreign = [line.translate({ord("a") + n: 0x10D0 + n for n in range(26)}) for line in LINES]
+    write_lines(tmp_path / "my.en-ka.tsv", [f"{a}\t{b}" for a, b in zip(LINES, foreign)])
+    error = refusal(capsys, "my.en-ka.tsv", output="new", start=start)
+    assert error.startswith("my.en-ka.tsv: ") and " ka tokens are unknown to " in error
+    # Nothing was begun, so the same output can be taken; one of another program, or of other files, cannot.
+    run_train("new", start)
+    assert refusal(capsys, "pairs.tsv", output="new", start=start).startswith("new was made with other")
+    assert refusal(capsys, "my", output=start, start=start).startswith(f"--output {start}: ")
+    assert refusal(capsys, "my", output="pairs.tsv", start=start).startswith("--output pairs.tsv: ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_receives_the_signals_to_stop(tmp_path, monkeypatch, number):
+    """Once each, also if it did not run yet when they came."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "install").mkdir()
+    (tmp_path / "install/command.py").write_text(
+        "import signal, sys, time\n"
+        "def stop(number, frame):\n"
+        "    print(number, file=open(sys.argv[1], 'a'))\n"
+        "    sys.exit(9)\n"
+        "signal.signal(signal.SIGINT, stop), signal.signal(signal.SIGTERM, stop)\n"
+        "print('ready', file=open(sys.argv[1], 'a'))\n"
+        "time.sleep(20)\n"
+    )
+    monkeypatch.setattr(train, "__file__", str(tmp_path / "scripts/train.py"))
+    log = tmp_path / "log"
+
+    def send():
+        while not (log.is_file() and log.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert train.run_program([str(log)]) == 9
+    sender.join()
+    assert log.read_text().split() == ["ready", str(int(number))]

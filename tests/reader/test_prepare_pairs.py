@@ -1,0 +1,119 @@
+"""scripts/data/prepare.py pairs: which files are found, what is held out, bad input."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from reader.pairs import PairRows
+from scripts.data.pairs import find, prepare_pairs
+from tests.helpers.small_corpus import sentences, write_lines
+from tests.launching import error_of
+
+LINES = list(dict.fromkeys(sentences(150, seed=8)))[:100]
+
+
+def in_language(language):
+    """The lines in a language of their own."""
+    return [f"{language} {line}" for line in LINES]
+
+
+def write_pairs(path, left, right):
+    return write_lines(path, [f"{a}\t{b}" for a, b in zip(left, right, strict=True)])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of the same lines in four languages, in several forms."""
+    folder = tmp_path / "my"
+    (folder / "more").mkdir(parents=True)
+    write_pairs(folder / "en-de.tsv", in_language("en"), in_language("de"))
+    packed = gzip.compress("\n".join(in_language("sw")).encode() + b"\n")
+    (folder / "more/news.sw.gz").write_bytes(packed)
+    write_lines(folder / "more/news.en", in_language("en"))
+    units = [
+        f'<tu><tuv xml:lang="fr"><seg>fr {line}</seg></tuv><tuv xml:lang="en"><seg>en {line}</seg></tuv></tu>'
+        for line in LINES
+    ]
+    text = f'<?xml version="1.0"?><tmx version="1.4"><body>{"".join(units)}</body></tmx>'
+    (folder / "wiki.fr-en.tmx").write_text(text, encoding="utf-8")
+    write_lines(folder / "en.txt", LINES)
+    write_lines(folder / "news.de.txt", LINES)
+    write_lines(folder / "notes.md", ["nothing"])
+    return folder
+
+
+def test_files_are_found_by_their_names(folder, tmp_path):
+    found = find([str(folder)], tmp_path / "output")
+    assert [(file.name, file.languages) for file in found.pairs] == [
+        ("de-en", ("en", "de")),
+        ("fr-en", ("fr", "en")),
+        ("sw-en", ("en", "sw")),
+    ]
+    assert found.text == {"en": [f"{folder}/en.txt"], "de": [f"{folder}/news.de.txt"]}
+    assert found.unread == [f"{folder}/notes.md"]
+    # A file of any name; and the notation of the other commands.
+    write_pairs(tmp_path / "my pairs.tsv", LINES, in_language("x"))
+    (named,) = find([str(tmp_path / "my pairs.tsv")], tmp_path / "output").pairs
+    assert (named.name, named.languages) == ("my_pairs", ())
+    (named,) = find([f"en-x<={folder}/en.txt,{folder}/news.de.txt"], tmp_path / "output").pairs
+    assert (named.name, named.languages) == ("x-en", ("en", "x"))
+
+
+def test_held_out_pairs_are_translations_of_the_same_sentences(folder, tmp_path):
+    """So three files lose as few rows as one; and no held-out text is trained on."""
+    output = tmp_path / "output"
+    prepare_pairs([str(folder)], output)
+    held_out = {}
+    for language in ("de", "fr", "sw"):
+        rows = PairRows(f"{language}-en<={output}/held-out/{language}-en.tsv")
+        held_out[language] = [row[1] for row in rows]
+        assert all(row == [row[1].replace("en", language, 1), row[1]] for row in rows)
+        assert len(PairRows(str(output / f"train/{language}-en.tsv"))) == 90
+    assert held_out["de"] == held_out["fr"] == held_out["sw"] and len(held_out["de"]) == 10
+    trained = [text for row in PairRows(str(output / "train.tsv")) for text in row]
+    assert len(trained) == 3 * 2 * 90 and not set(trained).intersection(held_out["de"])
+    counts = {"rows": 100, "trained": 90, "held_out": 10}
+    found = json.loads((output / "pairs.json").read_text())
+    assert found["pairs"]["sw-en"] == {
+        "files": f"en-sw<={folder}/more/news.en,{folder}/more/news.sw.gz",
+        **counts,
+    }
+
+
+def test_rows_with_a_held_out_text_and_negatives(tmp_path):
+    """A row that shares a text with a held-out pair is in neither part; negatives stay in the joint file."""
+    rows = [f"{line}\ten {line}\tno {line}" for line in LINES] + [f"{LINES[3]}\tagain {LINES[3]}\tno"]
+    rows += [f"same {number}\tsame {number}" for number in range(20)]
+    write_lines(tmp_path / "faq.tsv", ["query\tpositive\tnegative", *rows])
+    prepare_pairs([str(tmp_path / "faq.tsv")], tmp_path / "output")
+    held_out = PairRows(str(tmp_path / "output/held-out/faq.tsv"))
+    assert len(held_out) == 12 and not any(a == b for a, b in held_out)
+    trained = PairRows(str(tmp_path / "output/train.tsv"))
+    taken = {text for row in held_out for text in row}
+    assert taken.isdisjoint(text for row in trained for text in row[:2])
+    assert len(trained) == 121 - 12 - (LINES[3] in taken)
+    assert trained.with_negatives == sum(len(row) == 3 for row in trained) > 80
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        ({"en.txt": LINES, "notes.md": ["x"]}, "text alone: "),
+        ({"train.en": LINES}, ": no file of pairs there"),
+        ({"en-de.tsv": ["a\tb"] * 30, "old.de-en.csv": ["b,a"] * 30}, "old.de-en.csv: two files for de-en"),
+        ({"en-de.tsv": [f"a {n}\tb {n}" for n in range(9)]}, ": too few pairs"),
+        ({"en-de.tsv": [f"a {n}\tb {n}" for n in range(30)] + ["c"]}, "en-de.tsv, line 31: "),
+    ],
+)
+def test_what_is_refused(tmp_path, files, place):
+    (tmp_path / "my").mkdir()
+    for name, lines in files.items():
+        write_lines(tmp_path / "my" / name, lines)
+    assert place in error_of(prepare_pairs, [str(tmp_path / "my")], tmp_path / "output")
+    assert not (tmp_path / "output").exists()
+
+
+def test_an_output_that_exists(folder, tmp_path):
+    assert f"--output {tmp_path}" in error_of(prepare_pairs, [str(folder)], Path(tmp_path))
