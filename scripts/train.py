@@ -75,7 +75,7 @@ class Start:
     layer: int | None = None
 
 
-class Step(NamedTuple):
+class Command(NamedTuple):
     """A command of the project.
 
     Attributes:
@@ -106,7 +106,7 @@ def main() -> None:
     words = ["prepare", "pairs", *flags.sources, "--output", data]
     if flags.start:
         words += ["--model", flags.start]
-    carry_out(Step("find the pairs, and hold some out for the scores", words, data / FOUND))
+    carry_out(Command("find the pairs, and hold some out for the scores", words, data / FOUND))
     claim(output, flags.start, found)
     facts = read_json(data / FOUND)
     if flags.start:
@@ -173,7 +173,7 @@ def start_of(path: str, tokens_of_a_pair: float) -> Start:
     return Start(path, rate, steps, seconds=1e-9 * work)
 
 
-def steps_from_scratch(output: Path, found: FoundFiles) -> list[Step]:
+def steps_from_scratch(output: Path, found: FoundFiles) -> list[Command]:
     """The steps that make a vocabulary, a corpus, and a small encoder."""
     pairs = output / "pairs" / "train"
     text = []
@@ -187,16 +187,16 @@ def steps_from_scratch(output: Path, found: FoundFiles) -> list[Step]:
     config = ["--config", "configs/pretrain/own.yaml"]
     folders = ["--data.corpus", corpus, "--run.output", run_output]
     return [
-        Step(
+        Command(
             "train a vocabulary", ["train_vocab", "--output", vocab, *pieces, *text], vocab / "piece.model", 2
         ),
-        Step(
+        Command(
             "turn the text into a corpus",
             ["build_corpus", "--output", corpus, *with_vocab, *text],
             corpus / MANIFEST,
             1,
         ),
-        Step(
+        Command(
             "pre-train a small encoder",
             ["run_pretrain", *config, *folders],
             run_output / "encoder" / MANIFEST,
@@ -205,7 +205,7 @@ def steps_from_scratch(output: Path, found: FoundFiles) -> list[Step]:
     ]
 
 
-def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> list[Step]:
+def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> list[Command]:
     """The steps that score the start, train it on the pairs, and score it again."""
     trained = sum(count["trained"] for count in counts.values())
     held_out = sum(count["held_out"] for count in counts.values())
@@ -221,13 +221,13 @@ def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> lis
     training += ["--validation_steps", steps // 5, "--save_steps", steps // 5]
     searched = held_out * start.seconds / 3
     return [
-        Step(
+        Command(
             f"search the {held_out:,} held-out pairs before the training",
             ["run_retrieval", *search, *model, "--checkpoints", output / "before"],
             output / "before" / "retrieval.json",
             searched / 60,
         ),
-        Step(
+        Command(
             f"train on {trained:,} pairs, and search again",
             ["run_retrieval", *training, *search, *model, "--checkpoints", output],
             output / "retrieval.json",
@@ -236,7 +236,7 @@ def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> lis
     ]
 
 
-def carry_out(step: Step) -> None:
+def carry_out(step: Command) -> None:
     """Run a step unless it is finished. If it does not finish, this command ends with its exit code."""
     if step.result.exists():
         print(f"\ndone: {step.purpose}", flush=True)

@@ -102,6 +102,7 @@ COMMANDS = {
         "inference/test_interface.py::test_the_command_lines_of_the_pages",
     r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
     r".*ernie-m (fit|label) .*": "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
+    r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",
     r"curl .*": "inference/test_embeddings.py::test_with_curl",
     r".*pretrain\.show .*": HERE,
     r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",

@@ -43,8 +43,8 @@ def folder(tmp_path, monkeypatch):
 SHORTER = {
     "train_vocab": {"threads": 1},
     "build_corpus": {"workers": 1},
-    "run_pretrain": {"optimizer.tokens": 3000, "init.head_start": "false"},
-    "run_retrieval": {"max_steps": 10, "validation_steps": 4, "batch_size": 16},
+    "run_pretrain": {"optimizer.tokens": 1, "init.head_start": "false", "run.eval_sequences": 8},
+    "run_retrieval": {"max_steps": 10, "validation_steps": 4, "learning_rate": 1e-2},
 }
 
 
