@@ -43,15 +43,12 @@ def places(models, exported, tmp_path, monkeypatch):
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(folder)
-    demo = tmp_path / "output/demo/camlm/encoder"
-    shutil.copytree(models / "encode", demo)
-    toy_models.write_means(demo, toy_models.LANGUAGES)
     (tmp_path / "corpus.txt").write_text("A man eats.\nEin Mann isst.\n" * 4)
     monkeypatch.chdir(tmp_path)
 
 
 def test_the_python_of_the_pages(places, capsys):
-    assert len(PYTHON) == 5  # blocks on the pages
+    assert len(PYTHON) == 4  # blocks on the pages
     names: dict = {}
     for block in PYTHON:
         exec(compile(block, "docs/", "exec"), names)
