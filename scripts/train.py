@@ -34,7 +34,8 @@ from utils.runtime import read_cpu
 from utils.tables import in_columns
 
 _PLAN = "train.json"  # in the output: what the steps are made from
-_BATCH = 64  # pairs of a step
+_BATCH = 64  # pairs of a step, or fewer long ones
+_STEP_TOKENS = 8192
 # The learning rate and the most steps, by the width of the start: the small encoder of own.yaml, E5-small.
 _RATE_AND_STEPS = {128: (1e-3, 9000), 384: (5e-5, 100)}
 _OF_WIDER_ONES = (2e-5, 2000)
@@ -65,6 +66,7 @@ class Start:
         rate: the peak learning rate.
         steps: the most steps.
         seconds: that a pair takes in training, on one core; in a search it takes a third.
+        batch_size: the most pairs of a step.
         layer: that of its vectors; None: as its files say.
     """
 
@@ -72,6 +74,7 @@ class Start:
     rate: float
     steps: int
     seconds: float
+    batch_size: int = _BATCH
     layer: int | None = None
 
 
@@ -170,7 +173,7 @@ def start_of(path: str, tokens_of_a_pair: float) -> Start:
     config = open_checkpoint(path).config
     rate, steps = _RATE_AND_STEPS.get(config.hidden_size, _OF_WIDER_ONES)
     work = config.num_hidden_layers * config.hidden_size**2 * tokens_of_a_pair
-    return Start(path, rate, steps, seconds=1e-9 * work)
+    return Start(path, rate, steps, 1e-9 * work, min(_BATCH, int(_STEP_TOKENS / tokens_of_a_pair)))
 
 
 def steps_from_scratch(output: Path, found: FoundFiles) -> list[Command]:
@@ -209,7 +212,7 @@ def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> lis
     """The steps that score the start, train it on the pairs, and score it again."""
     trained = sum(count["trained"] for count in counts.values())
     held_out = sum(count["held_out"] for count in counts.values())
-    batch_size = max(2, min(_BATCH, trained // 10))
+    batch_size = max(2, min(start.batch_size, trained // 10))
     steps = max(20, min(start.steps, 13 * trained // batch_size))
     model = ["--init_pretraining_params", start.path]
     if start.layer is not None:
@@ -244,17 +247,19 @@ def carry_out(step: Command) -> None:
     print(f"\nnow: {step.purpose}\n  {step}", flush=True)
     code = run_program(list(map(str, step.words)))
     if code or not step.result.exists():
-        print("stopped here; the same command goes on", file=sys.stderr)
+        if code in (0, 130):  # SIGTERM or Ctrl-C; an error has its own line
+            print("stopped here; the same command goes on", file=sys.stderr)
         sys.exit(code)
 
 
 def run_program(words: Sequence[str]) -> int:
     """Run a program of the project to its end, and return its exit code. It receives the signals to stop."""
-    received: list[int] = []
+    early: list[int] = []  # signals that came while the process was started
     processes: list[subprocess.Popen] = []
 
     def hand_on(number: int, frame: object) -> None:
-        received.append(number)
+        if not processes:
+            early.append(number)
         for process in processes:
             process.send_signal(number)
 
@@ -268,7 +273,7 @@ def run_program(words: Sequence[str]) -> int:
             preexec_fn=partial(end_with_parent, signal.SIGTERM),
         )
         processes.append(process)
-        for number in received:  # while the process was started
+        for number in early:
             process.send_signal(number)
         code = process.wait()
     return 128 - code if code < 0 else code  # signal n ended it: as shells write it
