@@ -49,6 +49,14 @@ def test_xtreme_names_and_public_names(tmp_path):
     assert [bitext.language for bitext in read_bitexts(tmp_path)] == ["de", "fa", "xx"]
 
 
+def test_files_of_other_languages(tmp_path):
+    """The columns of a header are found by the languages of the name, of which English is the default."""
+    write(tmp_path, {"fr-de.tsv": ["id\tde\tfr", "1\tA\ta", "2\tB\tb"], "qa.tsv": ["a\tA", "b\tB"]})
+    write(tmp_path, {"sw-en.csv": ["en,sw", "A,a", "B,b"], ".hidden.tsv": ["x"]})
+    bitexts = read_bitexts(tmp_path)
+    assert bitexts == [(language, ["a", "b"], ["A", "B"]) for language in ("sw", "fr-de", "qa")]
+
+
 def test_the_alphabetical_order_is_that_of_the_bytes():
     """Capitals come before small letters, and those before others; blanks around a line do not count."""
     english = ["b", "a", " ä", "B", "A b", "A"]
