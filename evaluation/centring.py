@@ -16,6 +16,7 @@ from model.checkpoint.formats import safetensors
 from utils.errors import UserError
 
 FEWEST_SENTENCES = 5  # of each language, of which means are made; a mean of one would leave nothing of it
+_CLEAR_LEAD = 0.2
 MEANS_POOLING = "mean"  # the pooling of the sentence vectors whose means are beside the weights
 
 
@@ -89,6 +90,15 @@ class LanguageMeans:
         """
         cosines = unit(vectors) @ unit(self.vectors).T  # [N, languages]
         return cosines.argmax(axis=1)
+
+    def is_clear(self, vectors: np.ndarray) -> np.ndarray:
+        """Whether the nearest mean says the language of each vector, bool [N].
+
+        It does if it leads the second one by a fifth of its lead over the average of all.
+        """
+        cosines = np.sort(unit(vectors) @ unit(self.vectors).T, axis=1)  # [N, languages]
+        nearest = cosines[:, -1]
+        return nearest - cosines[:, -2] >= _CLEAR_LEAD * (nearest - cosines.mean(axis=1))
 
     def centred(self, vectors: np.ndarray, languages: Sequence[str] | None = None) -> np.ndarray:
         """Vectors of this layer without the means of their languages, float32 [N, H].

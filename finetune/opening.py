@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeVar
 
 from model.checkpoint.read import TRAINED_LENGTH, Checkpoint
@@ -110,13 +111,15 @@ def open_model(
         config = checkpoint.config
     tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
     if tokenizer.vocab_size < config.vocab_size:  # such as 250,002 tokens and 250,037 rows
-        logger.info(
-            "%s: its word table has %d rows; the tokenizer has %d tokens and never uses the other rows",
-            source,
-            config.vocab_size,
-            tokenizer.vocab_size,
-        )
+        _tell_unused_rows(config.vocab_size, tokenizer.vocab_size)
     return OpenedModel(checkpoint, config, tokenizer, source)
+
+
+@cache  # of several models of one kind it is said once
+def _tell_unused_rows(rows: int, tokens: int) -> None:
+    logger.info(
+        "the word table has %d rows; the tokenizer has %d tokens and never uses the other rows", rows, tokens
+    )
 
 
 def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> None:

@@ -1,5 +1,6 @@
 """Search in a corpus: {"text"} -> {"found"}."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -29,6 +30,8 @@ from utils.logging import progress
 
 EXAMPLES = 5  # sentences of the corpus that the page offers
 _OF_A_LANGUAGE = 64  # sentences that are read as queries, for the mean of its queries
+# The share of letters in a text of a language. Of 2,000 sentences of news in ten languages 99 % have more.
+_FEWEST_LETTERS = 0.75
 _AT_ONCE = 256  # sentences of a corpus between two progress reports
 
 
@@ -51,6 +54,13 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
     if not sentences:
         raise UserError(f"--corpus {corpus}: all lines are blank; it needs one sentence per line")
     return sentences
+
+
+def _is_prose(text: str) -> bool:
+    """Whether enough of a text are letters for it to be of a language."""
+    characters = "".join(text.split())
+    letters = sum(unicodedata.category(character)[0] in "LM" for character in characters)  # and their marks
+    return letters >= _FEWEST_LETTERS * len(characters)
 
 
 class SearchInput(NamedTuple):
@@ -90,7 +100,8 @@ class SearchCorpus:
 
     With "centre" vectors lose the mean of their language. The means are the model's, or else those of the
     corpus if it names at least two languages and has FEWEST_SENTENCES of each. The "language" of a text is
-    the one in the request, else that of its line in the corpus, else that of the nearest mean.
+    the one in the request, else that of its line in the corpus, else that of the nearest mean. It is None in
+    the answer if no mean is clearly the nearest, or the text is of figures and signs, as program code is.
 
     Raises:
         UserError: there is neither a corpus nor an index, one of them cannot be read, or the index is of
@@ -214,15 +225,20 @@ class SearchCorpus:
 
     def _unit_queries(
         self, texts: Sequence[str], layer: int, languages: Sequence[str | None]
-    ) -> tuple[np.ndarray, list[str]]:
-        """The centred vectors of texts, with length 1, [N, H], and the language of each."""
+    ) -> tuple[np.ndarray, list[str | None]]:
+        """The centred vectors of texts, with length 1, [N, H], and the language of each or None."""
         means = self.query_means_at(layer)
         vectors = self.encode_query.at(layer).vectors(texts)
-        names = []
-        for text, language, nearest_mean in zip(texts, languages, means.nearest(vectors)):
+        subtracted = []
+        named: list[str | None] = []
+        for text, language, place, clear in zip(
+            texts, languages, means.nearest(vectors), means.is_clear(vectors)
+        ):
             known = language or self.language_of_line.get(text)
-            names.append(known if known in means.languages else means.languages[nearest_mean])
-        return unit(means.centred(vectors, names)), names
+            is_known = known in means.languages
+            subtracted.append(known if is_known else means.languages[place])
+            named.append(subtracted[-1] if is_known or (clear and _is_prose(text)) else None)
+        return unit(means.centred(vectors, subtracted)), named
 
     def parse(self, request: dict) -> SearchInput:
         each = flag_of(request, "each", default=False)

@@ -127,6 +127,8 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
         np.testing.assert_allclose([hit["cosine"] for hit in answer["found"]], -np.sort(-cosines), atol=1e-5)
         assert (answer["centred"], answer["language"]) == (True, language)
     assert "must be one of de, fr" in error_of(search.parse, {"text": "a", "language": "xx"})
+    (code,) = search.answer([search.parse({"text": "x[1] = (2 + 3) * 4;"})])
+    assert (code["centred"], code["language"]) == (True, None)
     (plain,) = search.answer([search.parse({"text": TEXTS[1], "centre": False})])
     assert set(plain) == {"found"}
 

@@ -181,6 +181,8 @@ def test_the_language_of_a_query(page, tmp_path):
         page.click("#panel-search .examples button:nth-of-type(1)")
         answered(page, "search")
         assert page.value(chosen) == "Arabic (detected)"
+        ask_page(page, "search", text="x[1] = (2 + 3) * 4;")
+        assert page.value(chosen) == "no language detected"
 
 
 def test_vectors_without_the_language(page):

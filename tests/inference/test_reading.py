@@ -153,8 +153,8 @@ def test_rows_behind_the_pieces_are_said_once(models, tmp_path, caplog):
     change_config(folder, vocab_size=len(words) + 35)
     with caplog.at_level(logging.INFO):
         vectors = ernie_m.load(folder).encode(TEXTS)
-    said = [message for message in caplog.messages if f"{len(words) + 35} rows" in message]
-    assert len(said) == 1 and str(folder) in said[0]
+        ernie_m.load(folder)
+    assert len([message for message in caplog.messages if f"{len(words) + 35} rows" in message]) == 1
     np.testing.assert_array_equal(vectors, ernie_m.load(models / "encode").encode(TEXTS))
 
 
