@@ -61,8 +61,8 @@ class PredictFlags:
     float16, on a GPU. For checkpoints; fp16 also for --engine paddle on a GPU."""
 
     max_seq_len: int | None = None
-    """The longest input in tokens; for tag and answer, the longest window. Default: for windows as in
-    training, otherwise what the model can read."""
+    """The longest input in tokens; for tag and answer, the longest window. Default: as in training, otherwise
+    what the model can read."""
 
     top_k: PositiveInt = 5
     """The number of candidates (answer, fill, translate-probe) or of sentences (search)."""
