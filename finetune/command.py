@@ -238,6 +238,7 @@ def files_of_checkpoint(
     evaluation: Evaluation | None,
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
+    leave_out: tuple[str, ...] = (),
 ) -> ModelFiles:
     """The files of a fine-tuned model; see `training.task.Task.files`.
 
@@ -245,6 +246,7 @@ def files_of_checkpoint(
         task: has the config, the tokenizer and the seed.
         settings: "task", "labels" and "reading" for config.json.
         facts: for the model card; steps, seed, command and scores are added.
+        leave_out: prefixes of the names of weights that are not written.
     """
     facts = {**facts, "steps": engine.steps, "seed": task.seed, "command": without_overridden(sys.argv)}
     if evaluation is not None:
@@ -256,6 +258,7 @@ def files_of_checkpoint(
         piece_model_path=task.tokenizer.piece_model_path,
         facts=facts,
         settings={**settings, "step": engine.steps},
+        leave_out=leave_out,
         masters=masters,
     )
 

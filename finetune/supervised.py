@@ -28,6 +28,7 @@ from finetune.command import (
 from finetune.flags import LAST, MEAN, FinetuneFlags
 from finetune.opening import OpenedModel, open_model, settle
 from finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
+from finetune.rates import with_rates
 from finetune.task import SupervisedTask
 from model.batch import LabelledBatch
 from model.checkpoint.folder import ModelFiles
@@ -153,11 +154,6 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
         )
     if opened.reading.regression and not task.reading().get("regression"):
         raise UserError(f"{checkpoint.path}: it predicts numbers; add --is_regression true")
-    if opened.reading.pooling == MEAN_OF_TOKENS:
-        raise UserError(
-            f"{checkpoint.path}: its classifier reads the mean of all tokens and is not fine-tuned; to train "
-            "from its encoder, name it with --init_pretraining_params"
-        )
     if not any(name.startswith("classifier.") for name in checkpoint.tensors):
         raise UserError(
             f"{checkpoint.path}: not fine-tuned, there is no classifier in it; to train from it, "
@@ -251,6 +247,8 @@ class FineTuning(Task):
         self.start_reading = opened.reading
         self.tokenizer = opened.tokenizer
         self.config = opened.config
+        # What the classifier of --init_checkpoint reads; a new one reads the pooled first token.
+        self.pooling = opened.reading.pooling if flags.init_checkpoint else None
         self.shuffle = flags.shuffle and task.shuffles
         # Examples (padded tokens with --in_tokens) of a step, over all processes.
         self.global_batch = flags.batch_size * flags.gradient_accumulation_steps * distributed.world_size()
@@ -258,6 +256,8 @@ class FineTuning(Task):
         self.dev_files = self._read_files(flags.dev_set, "dev") if flags.do_val else []
         self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
         if flags.do_train:
+            if flags.rates_of_start:
+                self.flags = flags = with_rates(flags, self.config, len(self.train_set))
             self._warn_of_training_rows()
         languages = [file.language for file in self.dev_files]
         if flags.do_val and flags.select_on not in (MEAN, LAST, *languages):
@@ -367,12 +367,12 @@ class FineTuning(Task):
         flags = self.flags
         paddle.seed(seed)
         paddle.set_default_dtype(flags.dtype)
-        model = task_model(self.task.name, self.config, len(self.task.labels or []))
+        model = task_model(self.task.name, self.config, len(self.task.labels or []), self.pooling)
         model.ernie_m.use_recompute(flags.recompute)
         if weights is None:
             logger.warning("no --init_pretraining_params: training starts from random weights")
         else:
-            load_from(model, weights, ignore=() if fine_tuned else ("classifier.",))
+            load_from(model, weights, ignore=self._unread if fine_tuned else ("classifier.",))
         schedule = None
         if flags.lr_scheduler == "noam_decay":
             schedule = noam_decay(int(schedule_steps * flags.warmup_proportion))
@@ -385,6 +385,11 @@ class FineTuning(Task):
             decr_ratio=flags.decr_ratio,
         )
         return make_engine(flags, model, schedule_steps, seed, schedule, flags.decay_style, loss_scaling)
+
+    @property
+    def _unread(self) -> tuple[str, ...]:
+        """Prefixes of the names of weights that the classifier does not read."""
+        return ("pooler.",) if self.pooling == MEAN_OF_TOKENS else ()
 
     def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
         epoch, index = position or (0, 0)  # `GlobalBatch.position`
@@ -429,7 +434,8 @@ class FineTuning(Task):
     ) -> ModelFiles:
         flags = self.flags
         task = self.task
-        reading = self.start_reading.for_task(**{"max_seq_len": flags.max_seq_len, **task.reading()})
+        recorded = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.reading()}
+        reading = self.start_reading.for_task(**recorded)
         settings = {"task": task.name, "labels": task.labels, READING: reading.to_json()}
         facts = {
             "name": f"ERNIE-M, {task.name}",
@@ -442,7 +448,7 @@ class FineTuning(Task):
         }
         if self.dev_files:
             facts["selected_by"] = f"{task.metric}, {flags.select_on}, {self.dev_files[0].pattern}"
-        return files_of_checkpoint(self, engine, masters, evaluation, settings, facts)
+        return files_of_checkpoint(self, engine, masters, evaluation, settings, facts, self._unread)
 
 
 def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], name: str) -> None:

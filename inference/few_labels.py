@@ -12,6 +12,8 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from finetune.classification import softmax
+from finetune.cross_validation import FOLDS, Scored, folds_of
 from inference.loading import LoadedModel
 from model.checkpoint.folder import model_files
 from model.checkpoint.load import load_from
@@ -49,6 +51,25 @@ def check_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
     for fault in oddities(inputs, ids, range(len(names)), "index"):
         logger.warning("fit: %s", fault)
     return names
+
+
+def cross_validated(vectors: np.ndarray, inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> Scored:
+    """Predict each row by a logistic regression that was trained on the other folds.
+
+    Args:
+        vectors: of the rows, [N, H].
+        inputs, labels: as of `folds_of`; each label has two different texts at least (`single_text`).
+    """
+    names = sorted(set(labels))
+    ids = np.array([names.index(label) for label in labels])
+    folds = folds_of(inputs, labels)
+    probabilities = np.zeros((len(labels), len(names)))
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        weight, bias = logistic_regression(vectors[~held_out], ids[~held_out])
+        # Of a text with two labels the other one may be in no other fold; then the last ids have no column.
+        probabilities[held_out, : weight.shape[1]] = softmax(vectors[held_out] @ weight + bias)
+    return Scored.of(probabilities, labels, names, FOLDS)
 
 
 def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str], layer: int) -> LoadedModel:

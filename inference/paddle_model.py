@@ -13,12 +13,11 @@ from model.checkpoint.read import Checkpoint
 from model.config import ErnieMConfig
 from model.device import to_array, upload
 from model.ernie_m import ErnieMModel
-from model.heads import PreTrainingModel, SequenceClassifier, task_model
+from model.heads import PreTrainingModel, task_model
 from model.tasks import (
     CLASSIFICATION,
     ENCODING,
     MASKED_LM,
-    MEAN_OF_TOKENS,
     POOLED,
     SUPERVISED_TASKS,
     TASKS,
@@ -117,13 +116,9 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tup
         model: nn.Layer = ErnieMModel(config)
     else:
         num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
-        pooling = checkpoint.reading.pooling
-        if task == CLASSIFICATION and pooling == MEAN_OF_TOKENS:
-            model = SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)
-        else:
-            model = task_model(task, config, num_labels)
-            if TASKS[task].head_reads == POOLED:  # a random pooler would give random classes
-                optional = ()
+        model = task_model(task, config, num_labels, checkpoint.reading.pooling)
+        if getattr(model, "pooling", None) == POOLED:  # a random pooler would give random classes
+            optional = ()
     # An encoder without a pooler is not asked for pooled vectors, so that its random one needs no warning.
     has_pooler = "pooler.dense.weight" in checkpoint.tensors
     load_from(model, checkpoint, optional, ignore=optional if not has_pooler else ())

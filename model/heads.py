@@ -11,7 +11,7 @@ from model.config import NO_LANGUAGE, ErnieMConfig
 from model.ernie_m import ErnieMModel, initial_weights
 from model.layers import LayerNorm, Linear, gelu
 from model.masked_loss import MaskedLoss
-from model.tasks import MEAN_OF_TOKENS, POOLED, TASKS
+from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS
 from model.word_table import WordEmbeddings
 
 
@@ -69,12 +69,15 @@ class SpanClassifier(TaskModel):
         return start, end
 
 
-def task_model(task: str, config: ErnieMConfig, num_labels: int) -> TaskModel:
+def task_model(task: str, config: ErnieMConfig, num_labels: int, pooling: str | None = None) -> TaskModel:
     """A new model for one of `model.tasks.SUPERVISED_TASKS`.
 
     Args:
         num_labels: of a task whose outputs have labels.
+        pooling: what a classifier reads, as in `model.reading.Reading`; None: the pooled first token.
     """
+    if task == CLASSIFICATION and pooling == MEAN_OF_TOKENS:
+        return SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)
     model_class = globals()[TASKS[task].model_class]  # a class of this file
     return model_class(config, num_labels) if TASKS[task].has_labels else model_class(config)
 

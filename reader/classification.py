@@ -103,6 +103,21 @@ class Examples(FileLines, Sequence[Example]):
         return {**super().__getstate__(), "inputs": None}
 
 
+class SomeExamples(Sequence[Example]):
+    """Some of the rows of a file. `numbers`: theirs, int64 [N]."""
+
+    def __init__(self, examples: Examples, numbers: np.ndarray):
+        self.inputs = examples.inputs[numbers]
+        self._examples = examples
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[self._numbers[index]]
+
+
 def read_classification(
     path: str | os.PathLike,
     label_map: Mapping[str, int] | None = None,

@@ -10,7 +10,9 @@ import pytest
 
 import ernie_m
 import predict
+from finetune.cross_validation import folds_of
 from inference import fit
+from inference.few_labels import cross_validated
 from tests.helpers.small_corpus import sentences
 from tests.launching import ROOT, as_flags, call_main, clean_environment
 
@@ -61,12 +63,12 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, name, mark):
 
 def test_a_row_is_scored_by_a_classifier_of_other_texts():
     """Vectors that only name their text teach nothing about another one, and equal texts share a fold."""
-    texts = [f"text {number // 2}" for number in range(40)]  # each text is there twice
+    texts = [[f"text {number // 2}"] for number in range(40)]  # each text is there twice
     labels = ["a", "a", "b", "b"] * 10
-    folds = fit.folds_of(texts, labels)
+    folds = folds_of(texts, labels)
     assert (folds[::2] == folds[1::2]).all() and set(folds) == {0, 1, 2, 3, 4}
     vectors = np.repeat(np.eye(20), 2, axis=0)  # a vector for each text
-    scored = fit.cross_validated(vectors, texts, labels)
+    scored = cross_validated(vectors, texts, labels)
     correct = np.array([a == b for a, b in zip(scored.labels, scored.predicted)])
     assert correct.mean() <= 0.5  # 1, if the other row of the text were learned from
     assert (scored.probabilities < 0.6).all()
@@ -76,7 +78,7 @@ def test_what_can_be_learned_is_scored_so():
     random = np.random.default_rng(1)
     labels = ["a", "b", "c"] * 30
     vectors = np.eye(3)[np.arange(90) % 3] * 4 + random.normal(size=(90, 3)) * 0.3
-    scored = fit.cross_validated(vectors, [str(number) for number in range(90)], labels)
+    scored = cross_validated(vectors, [[str(number)] for number in range(90)], labels)
     assert scored.predicted == labels
 
 

@@ -1,0 +1,159 @@
+"""The scores of a classifier on rows that it was not trained on: its folds, and its tables for people."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from finetune.metrics import Confusion, accuracy, label_counts, macro_f1
+from reader.labels import input_hash
+from utils.tables import in_columns
+
+FOLDS = 5
+_SEED = 1  # of the order in which rows go to the folds
+_LEAST_SURE = 5  # rows that are shown
+_WIDTH = 80  # characters of a text that are shown
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What classifiers predict of rows that they were not trained on.
+
+    Attributes:
+        numbers: the number of each row in its table, int64 [N].
+        labels, predicted: of each row, names.
+        probabilities: those of the predicted labels, float [N].
+        folds: how many classifiers there were.
+    """
+
+    numbers: np.ndarray
+    labels: Sequence[str]
+    predicted: Sequence[str]
+    probabilities: np.ndarray
+    folds: int
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, labels: Sequence[str], names: Sequence[str], folds: int) -> Self:
+        """Of the rows whose probabilities, float [rows, C], are not all nan.
+
+        Args:
+            labels: of each row.
+            names: the C labels.
+        """
+        numbers = np.flatnonzero(~np.isnan(probabilities).all(axis=1))
+        of_rows = probabilities[numbers]
+        predicted = [names[number] for number in of_rows.argmax(axis=1)]
+        return cls(numbers, [labels[number] for number in numbers], predicted, of_rows.max(axis=1), folds)
+
+    def confusion(self, places: Sequence[int] | None = None) -> Confusion:
+        """Label -> predicted label -> number, of the rows at these places, or of all."""
+        confusion: dict[str, Counter[str]] = {}
+        for place in range(len(self.labels)) if places is None else places:
+            confusion.setdefault(self.labels[place], Counter())[self.predicted[place]] += 1
+        return confusion
+
+    def summary(self) -> dict[str, Any]:
+        """Accuracy, its standard error and macro F1 in per cent, and the same of each label."""
+        confusion = self.confusion()
+        share = accuracy(self.predicted, self.labels)
+        by_label = {
+            label: {
+                "rows": counts.gold,
+                "precision": counts.precision,
+                "recall": counts.recall,
+                "f1": counts.f1,
+            }
+            for label, counts in sorted(label_counts(confusion).items())
+        }
+        return {
+            "accuracy": share,
+            "standard_error": (share * (100 - share) / len(self.labels)) ** 0.5,
+            "macro_f1": macro_f1(confusion),
+            "rows": len(self.labels),
+            "folds": self.folds,
+            "by_label": by_label,
+        }
+
+
+def single_text(inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> int | None:
+    """The number of a row whose label no other text has, so that it cannot be scored; None: there is none.
+
+    Args:
+        inputs, labels: as of `folds_of`.
+    """
+    texts = Counter(label for label, _ in {(label, input_hash(*row)) for row, label in zip(inputs, labels)})
+    return next((row for row, label in enumerate(labels) if texts[label] < 2), None)
+
+
+def folds_of(inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> np.ndarray:
+    """The fold of each row, int64 [N]. Each label is spread over all folds, and equal inputs share one.
+
+    Args:
+        inputs: a text, or a pair of texts, for each row.
+    """
+    fold_of_input: dict[int, int] = {}
+    number_of_label: Counter[str] = Counter()
+    hashes = [input_hash(*texts) for texts in inputs]
+    for row in np.random.default_rng(_SEED).permutation(len(inputs)):
+        if hashes[row] not in fold_of_input:
+            fold_of_input[hashes[row]] = number_of_label[labels[row]] % FOLDS
+            number_of_label[labels[row]] += 1
+    return np.array([fold_of_input[hash_] for hash_ in hashes])
+
+
+def tables_of_scores(scored: Scored, languages: Sequence[str] | None) -> Iterator[str]:
+    """The scores in words: of all rows, by label and, if there are several, by language.
+
+    Args:
+        languages: of each row of the table; None: they are unknown.
+    """
+    scores = scored.summary()
+    yield (
+        f"accuracy {scores['accuracy']:.1f} % (standard error {scores['standard_error']:.1f}), macro F1 "
+        f"{scores['macro_f1']:.1f} %; {_how(scored)}"
+    )
+    lines = [["label", "rows", "precision", "recall", "F1"]]
+    for label, values in scores["by_label"].items():
+        shares = (f"{values[name]:.1f}" for name in ("precision", "recall", "f1"))
+        lines.append([label, f"{values['rows']:,}", *shares])
+    yield in_columns(lines)
+    if languages is not None and len(set(languages)) > 1:
+        yield in_columns(list(_lines_of_languages(scored, [languages[number] for number in scored.numbers])))
+
+
+def _how(scored: Scored) -> str:
+    """Why the scores are those of new texts."""
+    if scored.folds == 1:
+        return f"of {len(scored.labels):,} texts that a model of the others predicted"
+    return f"each text was predicted by a model of other texts, in {scored.folds} folds"
+
+
+def _lines_of_languages(scored: Scored, languages: Sequence[str]) -> Iterator[list[str]]:
+    """The cells of the table by language. `languages`: of each scored row."""
+    yield ["language", "rows", "accuracy", "macro F1"]
+    for language, count in sorted(Counter(languages).items()):
+        places = [place for place, name in enumerate(languages) if name == language]
+        right = sum(scored.labels[place] == scored.predicted[place] for place in places)
+        f1 = macro_f1(scored.confusion(places))
+        yield [language or "(none)", f"{count:,}", f"{100 * right / count:.1f}", f"{f1:.1f}"]
+
+
+def least_sure(scored: Scored, texts: Sequence[str], lines: Sequence[int]) -> str:
+    """The rows whose predicted label has the lowest probability.
+
+    Args:
+        texts: of all rows of the table.
+        lines: the number of the line of each.
+    """
+    shown = ["the texts that it is least sure of:"]
+    for place in scored.probabilities.argsort(kind="stable")[:_LEAST_SURE]:
+        number = scored.numbers[place]
+        text = texts[number]
+        text = text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
+        shown.append(
+            f"  line {lines[number]}, {scored.labels[place]}: {scored.predicted[place]} with "
+            f"{scored.probabilities[place]:.2f}: {text}"
+        )
+    return "\n".join(shown)

@@ -1,0 +1,185 @@
+"""Fine-tune a whole model on labelled rows, and score it on rows that it was not trained on.
+
+Beside the output, until it is there, <output>.training holds what a later call goes on from:
+
+    rows.tsv      the rows
+    run.json      what decides the result
+    fold_0.npy    what the model that was trained without fold 0 predicts of it
+    fold_1/       the run that is at work; all/ is that on all rows
+
+No step is selected, and rates and epochs follow from the start and the number of rows alone. So nothing of a
+fold decides how the model that predicts it is trained.
+"""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from finetune.classification import Classification
+from finetune.command import pace_of
+from finetune.cross_validation import FOLDS, Scored, folds_of
+from finetune.flags import FinetuneFlags
+from finetune.opening import OpenedModel, open_model
+from finetune.prediction import TaskFile, predict_files
+from finetune.supervised import FineTuning
+from model.checkpoint.read import open_checkpoint
+from reader.classification import Examples, SomeExamples
+from training import distributed
+from training.claim import claim_file, only_run_in
+from training.guard import StopSignal
+from training.run import Trainer
+from training.run_folder import RUN, FolderRules, RunFolder
+from utils.files import atomic_dir, atomic_file, remove
+from utils.logging import logger
+
+MAX_SEQ_LEN = 256  # tokens
+MANY_ROWS = 1000  # of so many, one fold is held out: it has 200 rows, and five trainings would take long
+_SEED = 1
+
+
+class OfRows(Classification):
+    """Classification whose training set is some rows of a file that was read, and checked, before."""
+
+    rows: SomeExamples
+
+    def read(self, path: str, purpose: str) -> SomeExamples:
+        return self.rows
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all runs on a table share. `folder`: that of the runs."""
+
+    folder: Path
+    opened: OpenedModel
+    flags: FinetuneFlags
+    names: Sequence[str]
+    examples: Examples
+    stop: StopSignal
+
+    def fine_tuning(self, numbers: np.ndarray) -> FineTuning:
+        """The training on the rows with these numbers, int64 [N]."""
+        task = OfRows(self.opened.tokenizer, self.names, self.flags.max_seq_len)
+        task.rows = SomeExamples(self.examples, numbers)
+        return FineTuning(task, self.flags, self.opened)
+
+    def trained(self, name: str, numbers: np.ndarray) -> Trainer | None:
+        """Train on the rows with these numbers, in a folder of this name. None: asked to stop."""
+        rules = FolderRules(ways_out=f"delete {self.folder}", contents=())
+        folder = RunFolder(self.folder / name, rules, self.flags.keep_checkpoints)
+        with folder.locked():
+            trainer = Trainer(self.fine_tuning(numbers), folder, _SEED, pace_of(self.flags))
+            return trainer if trainer.run(self.stop) else None
+
+    def predictions(self, fold: int, held_out: np.ndarray) -> np.ndarray | None:
+        """The probabilities of the rows of a fold, float [N, C], by a model of all others. None: as above.
+
+        Args:
+            held_out: whether each row of the table is in the fold, bool.
+        """
+        path = self.folder / f"fold_{fold}.npy"
+        if not path.is_file():
+            trainer = self.trained(path.stem, np.flatnonzero(~held_out))
+            if trainer is None:
+                return None
+            files = [TaskFile("", "", path, SomeExamples(self.examples, np.flatnonzero(held_out)))]
+            predicted = predict_files(
+                trainer.task.task, trainer.engine, files, self.flags, labelled=False, stop=self.stop
+            )
+            if predicted is None:
+                return None
+            with atomic_file(path) as file:
+                np.save(file, np.stack(predicted[0].predictions))
+            del trainer
+            gc.collect()  # before the next model is made
+            remove(self.folder / path.stem)
+        return np.load(path)
+
+
+def train_and_score(
+    inputs: Sequence[Sequence[str]],
+    labels: Sequence[str],
+    start: str | Path,
+    output: str | Path,
+    name: str = "texts",
+    amp: str = "none",
+    stop: StopSignal | None = None,
+) -> Scored | None:
+    """Train a classifier on all rows, write it to a new folder, and score it; go on if that was interrupted.
+
+    The scores are those of models that were trained in the same way on other rows: in `FOLDS` folds, or with
+    `MANY_ROWS` rows or more by one model of four fifths, which predicts the last fifth.
+
+    Args:
+        inputs: a text, or a pair of texts, of each row, without tabs and line ends.
+        labels: of each row, in their normal form.
+        start: pre-trained weights.
+        name: of the table, for the model card.
+        amp: as --amp of run_classifier.py.
+        stop: tells whether the process was asked to stop.
+
+    Returns:
+        None if the process was asked to stop.
+
+    Raises:
+        UserError: the start cannot be trained, or the folder beside the output holds other work.
+    """
+    stop = StopSignal(active=False) if stop is None else stop
+    folder = Path(f"{output}.training")
+    with only_run_in(folder):
+        path = folder / f"{name}.tsv"
+        _write_rows(path, inputs, labels)
+        work = _open(folder, path, sorted(set(labels)), str(start), amp, stop)
+        everything = np.arange(len(labels))
+        identity = work.fine_tuning(everything).identity
+        claim_file(folder / RUN, identity, f"choose another output, or delete {folder}")
+        folds = folds_of(inputs, labels)
+        count = FOLDS if len(labels) < MANY_ROWS else 1
+        probabilities = np.full((len(labels), len(work.names)), np.nan)
+        for fold in range(count):
+            held_out = folds == fold
+            if not held_out.any():
+                continue
+            logger.info("training %d of %d: it predicts %d rows", fold + 1, count + 1, held_out.sum())
+            predicted = work.predictions(fold, held_out)
+            if predicted is None:
+                return None
+            probabilities[held_out] = predicted
+        logger.info("training %d of %d: on all rows", count + 1, count + 1)
+        trainer = work.trained("all", everything)
+        if trainer is None:
+            return None
+        with atomic_dir(output) as new:
+            trainer.task.files(trainer.engine, trainer.engine.masters(), None).write(new)
+    remove(folder)
+    return Scored.of(probabilities, labels, work.names, count)
+
+
+def _write_rows(path: Path, inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> None:
+    """Write rows in the official form."""
+    lines = ["\t".join([*("text_a", "text_b")[: len(inputs[0])], "label"])]
+    lines += ["\t".join([*texts, label]) for texts, label in zip(inputs, labels)]
+    with atomic_file(path, "w", encoding="utf-8") as file:
+        file.write("\n".join([*lines, ""]))
+
+
+def _open(folder: Path, path: Path, names: Sequence[str], start: str, amp: str, stop: StopSignal) -> _Work:
+    """Open the start and read the rows, with all warnings about them."""
+    distributed.init()
+    opened = open_model(open_checkpoint(start))
+    flags = FinetuneFlags(
+        init_pretraining_params=start,
+        train_set=str(path),
+        do_val=False,
+        do_test=False,
+        max_seq_len=min(MAX_SEQ_LEN, opened.longest),
+        rates_of_start=True,
+        amp=amp,
+        save_steps=200,
+        keep_checkpoints=1,
+    )
+    examples = Classification(opened.tokenizer, names, flags.max_seq_len).read(path, "train")
+    return _Work(folder, opened, flags, names, examples, stop)
