@@ -74,7 +74,7 @@ COMMANDS = {
     r".*prepare\.py pawsx .*": "reader/test_prepare.py::test_pawsx_the_release",
     r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*prepare\.py own \S+|sh scripts/base/own\.sh": "test_commands.py::test_your_own_data",
-    r"sh scripts/base/own\.sh --init_pretraining_params configs/e5-small .*":
+    r"sh scripts/base/own\.sh --init_pretraining_params configs/e5-small":
         "finetune/test_recipes.py::test_a_start_brings_its_config_and_its_tokenizer",
     r".*prepare\.py own .* --multi_label true|sh scripts/base/own\.sh --multi_label true":
         "test_commands.py::test_several_labels_a_text",
@@ -101,7 +101,8 @@ COMMANDS = {
     r".*predict\.py --task (?!classify --model exported).*":
         "inference/test_interface.py::test_the_command_lines_of_the_pages",
     r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
-    r".*ernie-m (fit|label) .*": "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
+    r".*ernie-m fit .*--finetune true.*": "finetune/test_whole.py::test_the_command_and_the_next_ones",
+    r".*ernie-m (fit|label) (?!.*--finetune).*": "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",
     r"curl .*": "inference/test_embeddings.py::test_with_curl",
     r".*pretrain\.show .*": HERE,
