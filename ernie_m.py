@@ -329,11 +329,9 @@ class Model:
             raise UserError(f"{self.loaded.folder}: it was exported; fit a classifier to the checkpoint")
         from finetune.cross_validation import single_text
         from inference.few_labels import check_labels, classifier_of, cross_validated, save
-        from reader.coverage import warn_if_unsuited
 
         sentences = _as_list(texts, "texts")
         names = check_labels(sentences, _as_list(labels, "labels"))
-        warn_if_unsuited(self.loaded.tokenizer, map(str, sentences), "texts")
         vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, prompt="")
         encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)
         classifier = classifier_of(self.loaded, vectors, names, encode.layer)

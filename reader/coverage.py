@@ -46,12 +46,12 @@ def warn_if_unsuited(tokenizer: Tokenizer, texts: Iterable[str], path: str | os.
 
 
 def count_unknown_words(tokenizer: Tokenizer, text: str) -> int:
-    """How many words of a text have an unknown token, or are cut into three or more single letters."""
+    """How many words of a text have an unknown token, or are cut into five or more single letters."""
     count = 0
     for ids in tokenizer.encode_batch(text.split()):
         tokens = [token.removeprefix("▁") for token in tokenizer.convert_ids_to_tokens(ids)]
         without_marks = [token for token in tokens if token.isalpha()]
-        is_spelt = len(without_marks) > 2 and all(map(_is_letter, without_marks))
+        is_spelt = len(without_marks) > 4 and all(map(_is_letter, without_marks))
         if UNK in tokens or is_spelt:
             count += 1
     return count
