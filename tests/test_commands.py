@@ -71,7 +71,6 @@ COMMANDS = {
     r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_the_same_ids_and_bytes",
     r"pip install .*": "test_package.py::test_its_only_name_is_ernie_m",
     r"docker build .*": "needs Docker; test_package.py::test_the_image_installs_what_the_package_has",
-    r".*prepare\.py pawsx .*": "reader/test_prepare.py::test_pawsx_the_release",
     r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*prepare\.py own \S+|sh scripts/base/own\.sh": "test_commands.py::test_your_own_data",
     r"sh scripts/base/own\.sh --init_pretraining_params configs/e5-small":
