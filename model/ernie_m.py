@@ -115,6 +115,7 @@ class Pooler(nn.Layer):
         return paddle.tanh(self.dense(x))
 
 
+@paddle.jit.marker.force_dynamic  # `forward` reads values of tensors, which a graph does not have
 class ErnieMModel(nn.Layer):
     """The encoder (paper, section 3; sizes in appendix A.2)."""
 

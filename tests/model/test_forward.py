@@ -105,6 +105,33 @@ def test_from_pretrained(tmp_path):
     assert str(tmp_path / "none") in error_of(ErnieMModel.from_pretrained, tmp_path / "none")
 
 
+def test_to_static_calls_it_as_it_is():
+    """Alone, and in a user's layer whose other parts become a graph; other shapes and gradients, too."""
+
+    class Classifier(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.encoder = ErnieMModel(CONFIG)
+            self.head = paddle.nn.Linear(12, 2)
+
+        def forward(self, ids):
+            return self.head(self.encoder(ids)[:, 0])
+
+    classifier = Classifier()
+    ids = paddle.to_tensor(ids_with_pads())
+    expected = classifier(ids)
+    expected_gradients = gradients_of(classifier, expected.square().sum())
+    model = classifier.encoder
+    states = model(ids)
+    compiled = paddle.jit.to_static(classifier)
+    np.testing.assert_allclose(compiled(ids).numpy(), expected.numpy(), atol=1e-6)
+    assert compiled(ids[:2, :9]).shape == [2, 2]
+    gradients = gradients_of(classifier, compiled(ids).square().sum())
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, expected_gradients[name], atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(paddle.jit.to_static(model)(ids).numpy(), states.numpy(), atol=1e-6)
+
+
 def test_a_traced_graph_is_refused():
     model = ErnieMModel(CONFIG)
     traced = paddle.jit.to_static(model.forward, full_graph=True)
