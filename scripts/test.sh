@@ -52,7 +52,9 @@ cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 [ "$cores" -le 4 ] || cores=4
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export PYTHONUTF8=1 # tests read and write text without naming its encoding; the program names it everywhere
+unset PYTHONDONTWRITEBYTECODE # hundreds of processes import the same modules
 echo "test: pytest, $cores processes"
-"$venv/bin/python" -m pytest -n "$cores" "$@" || exit $?
+# Each process begins with a part of its own, so that few fixtures are made twice, and helps the others at the end.
+"$venv/bin/python" -m pytest -n "$cores" --dist worksteal "$@" || exit $?
 [ $style = 0 ] || echo "test: the tests pass; ruff found the faults listed above" >&2
 exit $style

@@ -45,6 +45,18 @@ def readers_start_fast() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk() -> Iterator[None]:
+    """In this process, a sync only checks that its file is open: no test ends the machine.
+
+    Some ten thousand of them take milliseconds each. utils/test_files.py and training/test_checkpoint.py
+    count them; whatever starts a command in a process of its own has those that users have.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
 @pytest.fixture
 def cpu_with_bf16(monkeypatch) -> None:
     """Every CPU counts as one with bfloat16 instructions. Without them, oneDNN does the same more slowly.

@@ -34,7 +34,7 @@ def folder(answering_folder):
 def trained(folder, tmp_path_factory):
     """A folder with `out/best` of a model that has the English questions by heart, made once."""
     trained = tmp_path_factory.mktemp("trained")
-    line = toy.flags(folder, trained / "out", select_on="en")
+    line = toy.flags(folder, trained / "out", select_on="en", max_steps=150)
     completed = run_script([ROOT / "run_mrc.py", *line], trained)
     assert completed.returncode == 0, completed.stderr
     return trained
@@ -252,7 +252,7 @@ def test_a_training_keeps_how_its_start_reads(answer, trained, tmp_path):
     start = changed_copy(trained / "out" / "best", tmp_path / "start", reading=reading)
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"split_han": "true"}}.items():
-        answer(out, **flags, **given)
+        answer(out, **flags, **given, max_steps=1)
         kept = open_checkpoint(tmp_path / out / "best").reading
         assert (kept.text_rules, kept.separators, kept.split_han) == ("none", 2, "split_han" in given)
         assert (kept.max_seq_len, kept.max_query_length, kept.doc_stride) == (80, 16, 20)

@@ -1,5 +1,6 @@
 """The folder of a run: where the same command goes on, which commands are refused, what begins anew."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import run_classifier
 from finetune.classification import Classification
 from finetune.supervised import FineTuning
 from model.checkpoint.read import open_checkpoint
 from tests.finetune import toy
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it
-from tests.launching import ROOT, run_script
+from tests.launching import call_main, run_script
 from training.engine import Engine
 from training.guard import StopSignal
 from utils.manifest import MANIFEST
@@ -29,9 +31,8 @@ FAST = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "keep_checkpoint
 def finished(toy_folder, tmp_path_factory):
     """The folder of a run that has ended, made once."""
     folder = tmp_path_factory.mktemp("finished")
-    line = toy.flags(toy_folder, folder / "out", **FAST)
-    completed = run_script([ROOT / "run_classifier.py", *line], folder)
-    assert completed.returncode == 0, completed.stderr
+    with contextlib.chdir(folder):
+        call_main(run_classifier, toy.flags(toy_folder, folder / "out", **FAST))
     return folder / "out"
 
 
@@ -128,9 +129,8 @@ def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, mon
     assert (tmp_path / "out" / "log" / "job.log.0").read_text() == log
 
 
-def test_a_signal_in_a_step(classify, stopped, tmp_path):
+def test_a_signal_in_a_step(finished, classify, stopped, tmp_path):
     """The step is given up: the next command makes it."""
-    classify(**FAST)
     # The first command gives up its third step, and is saved after two.
     assert stopped(Engine, "step", 2, signal.SIGTERM, out="broken", **FAST) == 0
     assert (tmp_path / "broken" / "step_2").is_dir()
@@ -138,21 +138,25 @@ def test_a_signal_in_a_step(classify, stopped, tmp_path):
     assert stopped(Engine, "step", 1, signal.SIGINT, out="broken", **FAST) == 130
     assert (tmp_path / "broken" / "step_3").is_dir()
     classify(out="broken", **FAST)
-    straight = trained(tmp_path / "out")
+    straight = trained(finished)
     interrupted = trained(tmp_path / "broken")  # it has step_3, too
     assert {name: interrupted[name] for name in straight} == straight
 
 
-def test_a_finished_run_prints_its_report_again(classify, toy_folder, tmp_path, monkeypatch, capsys):
+def test_a_finished_run_prints_its_report_again(
+    finished, classify, toy_folder, tmp_path, monkeypatch, capsys
+):
     """It neither trains nor evaluates. With --do_test it predicts, without any step folder."""
-    first = classify(**FAST)
+    shutil.copytree(finished, tmp_path / "out")
+    first = json.loads((finished / "results.json").read_text())
     (tmp_path / "out" / "results.json").unlink()
     before = contents(tmp_path / "out")
     capsys.readouterr()
     monkeypatch.setattr(Engine, "step", None)  # a call would fail
     with monkeypatch.context() as patch:
         patch.setattr(Classification, "predict", None)
-        assert classify(**FAST) == first
+        again = classify(**FAST)
+        assert again == first | {"command": again["command"]}  # which names the folder
     after = contents(tmp_path / "out")
     del before["log/job.log.0"]  # it has the messages of both
     assert {name: after[name] for name in before} == before
@@ -187,9 +191,8 @@ def backwards(path: Path, target: Path) -> Path:
     return target
 
 
-def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folder, tmp_path):
-    source = tmp_path / "source"
-    classify(out="source", **FAST)
+def test_another_run_is_refused_and_nothing_changes(finished, classify, refused, toy_folder, tmp_path):
+    source = shutil.copytree(finished, tmp_path / "source")
     weights = {"init_pretraining_params": source / "best", **FAST}
     classify(**weights)
     before = contents(tmp_path / "out")
@@ -239,10 +242,9 @@ def test_a_folder_that_is_older_than_an_option(finished, refused, tmp_path):
     assert "run.json: " in refused(**FAST)
 
 
-def test_a_run_of_an_earlier_revision(classify, refused, tmp_path):
+def test_a_run_of_an_earlier_revision(finished, classify, refused, tmp_path):
     """Finished, it prints its report. Otherwise it is refused, and its weights are evaluated as before."""
-    classify(**FAST)
-    out = tmp_path / "out"
+    out = shutil.copytree(finished, tmp_path / "out")
     for step in out.glob("step_*"):
         as_95dfa70d_wrote_it(step)
     assert classify(**FAST)["selected"]["1"]["step"] in (3, 6)
@@ -303,8 +305,7 @@ def test_overwrite_begins_anew(classify, refused, tmp_path):
         assert line.startswith(f"error: overwrite would remove {path}, ") and best.is_dir()
 
 
-def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, tmp_path):
-    classify(**FAST)
+def test_the_newest_step_comes_before_the_one_that_is_named(finished, classify, stopped, tmp_path):
     stopped(Engine, "step", 3, out="broken", **FAST)  # in step 4; steps 2 and 3 are saved
     named = {**FAST, "init_checkpoint": tmp_path / "broken" / "step_2"}
     # This command goes on from step_3, does step 4 and is stopped in step 5.
@@ -314,7 +315,7 @@ def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, t
     classify(out="broken", **named)
     log = toy.read_log(tmp_path)
     assert "step_2 is not used: " in log and "going on from" in log and "broken/step_4: " in log
-    straight = trained(tmp_path / "out")
+    straight = trained(finished)
     interrupted = trained(tmp_path / "broken")
     for name in ("best/model.safetensors", "step_6/model.safetensors", "step_6/training_state/state.json"):
         assert interrupted[name] == straight[name]

@@ -16,7 +16,7 @@ from tests.finetune import tagging_toy, toy
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import ROOT, run_script
 
-LEARNS = {"epoch": 12, "learning_rate": 2e-2}
+LEARNS = {"epoch": 8, "learning_rate": 2e-2}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,7 @@ def trained(folder, tmp_path_factory):
         test_set=f"{folder}/test.%s.tsv",
         test_save=f"{place}/test.%s.tsv",
         max_seq_len=24,
+        validation_steps=64,  # in the middle and at the end
         **LEARNS,
     )
     completed = run_script([ROOT / "run_sequence_labeling.py", *line], place)
@@ -183,6 +184,6 @@ def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):
     start = changed_copy(trained / "best", tmp_path / "start", reading=of_start.to_json())
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"label_pieces": "all"}}.items():
-        tag(out, **flags, **given, epoch=1, max_seq_len=24)
+        tag(out, **flags, **given, max_steps=1, max_seq_len=24)
         expected = replace(Reading.of_xlm_r(), max_seq_len=24, **given)
         assert open_checkpoint(tmp_path / out / "best").reading == expected

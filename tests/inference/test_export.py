@@ -119,7 +119,7 @@ def test_the_files_and_the_report_of_an_export(exported):
     assert 0.99 < int8["cosine"] < 1.0
 
 
-def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
+def test_accuracy_before_and_after_int8(models, exported, untraced, tmp_path, capsys):
     texts = ["bado kani", "lera mo", "tan ga"] * 5
     task = make("classify", load(exported / "classify", engine="onnx"))
     answers = task.answer([task.parse({"text": text}) for text in texts])
@@ -140,7 +140,7 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
     assert read_check_set(loaded, "tagging", str(table)).rows == [loaded.tokenizer.build("bado meme")]
 
 
-def test_a_regression(models, tmp_path, capsys):
+def test_a_regression(models, untraced, tmp_path, capsys):
     """The labels of its file are numbers, and int8 changes numbers, not decisions."""
     settings = {"task": "classification", "labels": ["score"], "reading": {"regression": True}}
     toy_models.save(tmp_path / "one", "score", models / "piece.model", settings)
@@ -151,7 +151,7 @@ def test_a_regression(models, tmp_path, capsys):
     assert f"a text's number changes by {change:.4f} on average" in capsys.readouterr().out
 
 
-def test_several_labels_a_text(models, tmp_path, capsys):
+def test_several_labels_a_text(models, untraced, tmp_path, capsys):
     """The export answers as the checkpoint. For int8 a decision is whether a text has a label."""
     labels = toy_models.LABELS
     settings = {"task": "classification", "labels": labels, "reading": {"multi_label": True}}
@@ -235,7 +235,7 @@ def test_pads_change_nothing_in_int8(exported, kind):
     (None, {"avx2"}, 63), (None, {"avx2", "avx_vnni"}, 127), ("false", {"avx2"}, 127),
     ("true", {"avx_vnni"}, 63),
 ])  # fmt: skip
-def test_int8_follows_the_cpu(models, tmp_path, monkeypatch, reduce_range, flags, largest):
+def test_int8_follows_the_cpu(models, untraced, tmp_path, monkeypatch, reduce_range, flags, largest):
     """Without VNNI the largest weight is 63, which is 7 bits, unless --reduce_range says otherwise."""
     cpu = runtime.Cpu(vendor="", flags=frozenset(flags), cores=1, memory=0)
     monkeypatch.setattr("export.read_cpu", lambda: cpu)
@@ -273,7 +273,7 @@ def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
     assert "exported for encoding up to layer 1; " in line and "--task encoding --layer 2" in line
 
 
-def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypatch):
+def test_a_pretrained_model_is_exported_as_an_encoder(models, untraced, tmp_path, monkeypatch):
     devices = []  # the arguments of paddle.set_device
     monkeypatch.setattr(paddle, "set_device", devices.append)
     settings = run_export(models / "full", tmp_path / "out")
@@ -282,7 +282,9 @@ def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("masked_score", [0.0, math.nan])  # with 0.0 tokens attend to pads
-def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, refused, masked_score):
+def test_a_graph_that_does_not_agree_is_not_left(
+    models, untraced, tmp_path, monkeypatch, refused, masked_score
+):
     monkeypatch.setattr(onnx_graph, "MASKED_SCORE", masked_score)
     line = refused(lambda: run_export(models / "tag", tmp_path / "out"))
     assert line.startswith("error: onnx: the exported model differs from the checkpoint by ")
@@ -344,7 +346,7 @@ def test_a_folder_of_something_else_is_not_replaced(models, tmp_path, refused):
     assert (tmp_path / "with_graph/model.safetensors").is_file()
 
 
-def test_a_file_of_someone_else_is_not_deleted(models, tmp_path, refused):
+def test_a_file_of_someone_else_is_not_deleted(models, untraced, tmp_path, refused):
     """An export replaces the earlier one, whose folder may have the files of another task or engine."""
     run_export(models / "classify", tmp_path / "out", int8="true")
     run_export(models / "encode", tmp_path / "out")

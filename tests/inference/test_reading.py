@@ -81,7 +81,7 @@ def test_the_longest_input_of_vectors(models, tmp_path, ask):
     assert "cut" not in whole
 
 
-def test_encode_vector_makes_the_vectors_of_the_model(models, tmp_path, encode_texts):
+def test_encode_vector_makes_the_vectors_of_the_model(models, untraced, tmp_path, encode_texts):
     folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
     run_export(folder, tmp_path / "exported")
     expected = ernie_m.load(folder).encode(TEXTS)
@@ -97,7 +97,7 @@ def test_a_pooling_that_is_not_here_is_refused_until_another_is_named(models, tm
     make("encode", loaded, TaskOptions(pooling="mean"))
 
 
-def test_a_pooling_that_is_not_here_is_not_exported(models, tmp_path):
+def test_a_pooling_that_is_not_here_is_not_exported(models, untraced, tmp_path):
     """What convert.py writes of it can be."""
     (tmp_path / "x").mkdir()
     size = Tokenizer(None, models / "piece.model").vocab_size
@@ -114,7 +114,7 @@ def test_a_pooling_that_is_not_here_is_not_exported(models, tmp_path):
     run_export(tmp_path / "ours", tmp_path / "exported")
 
 
-def test_the_text_rules_of_a_model(models, tmp_path):
+def test_the_text_rules_of_a_model(models, untraced, tmp_path):
     """Without rules, a soft hyphen is a character: other ids, also after an export."""
     folder = with_reading(models, "encode", tmp_path / "none", text_rules="none")
     run_export(folder, tmp_path / "exported")
@@ -124,7 +124,7 @@ def test_the_text_rules_of_a_model(models, tmp_path):
         assert tokenizer.encode(SOFT) != load(models / "encode").tokenizer.encode(SOFT)
 
 
-def test_an_added_token_has_one_id(models, tmp_path):
+def test_an_added_token_has_one_id(models, untraced, tmp_path):
     """It needs a row of the word table."""
     tokenizer = Tokenizer(None, models / "piece.model")
     size = tokenizer.vocab_size

@@ -33,6 +33,12 @@ def tiny_corpus(tmp_path_factory):
     return tiny_run.make_corpus(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="session")
+def pretrained(tiny_corpus, tmp_path_factory):
+    """The output folder of a finished run, made once. No test may change it."""
+    return tiny_run.pretrain(tiny_corpus, tmp_path_factory.mktemp("pretrained") / "out")
+
+
 @pytest.fixture
 def pretrain(tiny_corpus, tmp_path):
     """pretrain(output="out", section__key=value) runs in this process; returns the output folder."""

@@ -1,5 +1,6 @@
 """More processes, or more micro-batches, are the same run; one number of processes goes on from another's."""
 
+import json
 import os
 import re
 import signal
@@ -10,21 +11,33 @@ import time
 import numpy as np
 import pytest
 
+from model.cpu import onednn
 from tests.helpers.small_corpus import ROOT
 from tests.launching import clean_environment, launch
 from tests.pretrain.tiny_run import checkpoint, flags, losses, pretrain, records
 
+NO_DROPOUT = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0}
 # Every step's loss is recorded; without dropout, and in float64, only the order of additions differs.
 EXACT = {
-    "optimizer__steps": 40,
+    "optimizer__steps": 24,
     "run__dtype": "float64",
     "run__log_steps": 1,
     "run__save_steps": 100,
     "run__micro_batch_tokens": 4096,
     "run__eval_sequences": 4,
-    "model__hidden_dropout_prob": 0.0,
-    "model__attention_probs_dropout_prob": 0.0,
+    **NO_DROPOUT,
 }
+BFLOAT16 = {"run__amp": "bf16", "run__log_steps": 1, "optimizer__steps": 6, **NO_DROPOUT}
+# Runs several trainings, one after the other, in each of the processes that it is started in.
+SCRIPT = """
+import json, sys
+from utils.runtime import prepare
+prepare(quiet=True)
+import run_pretrain
+from tests.launching import call_main
+for line in json.loads(sys.argv[1]):
+    call_main(run_pretrain, line)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +68,22 @@ def assert_same_state(output, expected_output) -> None:
     assert arrays.keys() == expected.keys()
 
 
-def pretrain_with_two_processes(corpus, output, **changes) -> None:
-    completed = launch([ROOT / "run_pretrain.py", *flags(corpus, output, **changes)], output.parent)
+@pytest.fixture(scope="module")
+def of_two(tiny_corpus, tmp_path_factory):
+    """A folder of runs of two processes: "exact", which one process began, and "bfloat16" where it can be."""
+    folder = tmp_path_factory.mktemp("of_two")
+    pretrain(tiny_corpus, folder / "exact", **EXACT, run__stop_after_steps=6)
+    lines = [flags(tiny_corpus, folder / "exact", **EXACT)]
+    if onednn.missing() is None:
+        lines.append(flags(tiny_corpus, folder / "bfloat16", **BFLOAT16))
+    completed = launch(["-c", SCRIPT, json.dumps(lines)], folder)
     assert completed.returncode == 0, completed.stderr
+    return folder
 
 
-def test_two_processes_go_on_from_one(straight, tiny_corpus, tmp_path):
-    """They go on after 10 of 40 steps, and end with the run of one process, and with its scores."""
-    out = pretrain(tiny_corpus, tmp_path / "out", **EXACT, run__stop_after_steps=10)
-    pretrain_with_two_processes(tiny_corpus, out, **EXACT)
+def test_two_processes_go_on_from_one(straight, of_two):
+    """They go on after 6 of 24 steps, and end with the run of one process, and with its scores."""
+    out = of_two / "exact"
     assert_same_run(out, straight)
     assert_same_state(out, straight)
     # The processes share the work of the evaluation at the end.
@@ -76,6 +96,12 @@ def test_two_processes_go_on_from_one(straight, tiny_corpus, tmp_path):
         # The losses of two processes are added, which may round differently.
         near = {key: pytest.approx(value, rel=1e-14) for key, value in values.items() if "perplexity" in key}
         assert scores["btmlm"][pair] == values | near
+
+
+@pytest.mark.skipif(onednn.missing() is not None, reason=f"needs {onednn.missing()}")
+def test_two_processes_in_bfloat16_compute_what_one_computes(of_two, tiny_corpus, tmp_path):
+    single = pretrain(tiny_corpus, tmp_path / "one", **BFLOAT16)
+    assert losses(of_two / "bfloat16") == pytest.approx(losses(single), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +123,7 @@ def test_one_process_goes_on_from_two_that_were_asked_to_stop(
         stderr=subprocess.DEVNULL,
     ) as process:
         deadline = time.monotonic() + 120
-        while not (out / "metrics.jsonl").exists() or len(losses_so_far(out)) < 20:
+        while not (out / "metrics.jsonl").exists() or len(losses_so_far(out)) < 8:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
         os.killpg(process.pid, stop_signal)
@@ -105,7 +131,7 @@ def test_one_process_goes_on_from_two_that_were_asked_to_stop(
     for rank in range(2):
         assert "; the same command goes on from there" in (tmp_path / f"log/job.log.{rank}").read_text()
     (saved_step,) = (int(path.name.removeprefix("step_")) for path in (out / "checkpoints").iterdir())
-    assert 20 <= saved_step < 40, "the run was over before the signal"
+    assert 8 <= saved_step < 24, "the run was over before the signal"
     pretrain(tiny_corpus, out, **EXACT)
     assert_same_run(out, straight)
     assert_same_state(out, straight)

@@ -17,7 +17,7 @@ from pretrain.masking import Vocabulary
 from pretrain.task import Pretraining
 from reader.corpus import Blocks, Corpus
 from reader.tokenization import Tokenizer
-from tests.pretrain.tiny_run import STEPS, checkpoint, config, losses, records
+from tests.pretrain.tiny_run import checkpoint, config, losses, records
 from training.guard import StopSignal
 
 
@@ -217,11 +217,13 @@ def test_training_does_not_notice(pretrain):
 
     Pseudo-tokens are sampled, so evaluations draw random numbers, too.
     """
-    never = pretrain(run__eval_sequences=0, objectives__pseudo_choice="sample")
-    often = pretrain("often", run__eval_steps=1, objectives__pseudo_choice="sample")
-    often_arrays = checkpoint(often, STEPS)
-    for name, value in checkpoint(never, STEPS).items():
+    steps = 4
+    options = {"optimizer__steps": steps, "objectives__pseudo_choice": "sample"}
+    never = pretrain(run__eval_sequences=0, **options)
+    often = pretrain("often", run__eval_steps=1, **options)
+    often_arrays = checkpoint(often, steps)
+    for name, value in checkpoint(never, steps).items():
         assert (value == often_arrays[name]).all(), name
     assert losses(never) == losses(often)
     assert not any("held_out" in record for record in records(never))
-    assert sum("held_out" in record for record in records(often)) == STEPS
+    assert sum("held_out" in record for record in records(often)) == steps

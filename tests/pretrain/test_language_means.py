@@ -1,6 +1,7 @@
 """The means that an export holds: over held-out sentences, of the finished model, kept by conversion."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -23,9 +24,9 @@ def corpus(tiny_corpus):
     return Corpus(tiny_corpus)
 
 
-def test_the_means_of_an_export(pretrain, corpus, tmp_path):
+def test_the_means_of_an_export(pretrained, corpus, tmp_path):
     """de, en and fr have the held-out sides of their pairs; en has those of both language pairs."""
-    out = pretrain()
+    out = pretrained
     for folder in ("full", "encoder"):
         manifest = json.loads((out / folder / "manifest.json").read_text())
         assert LANGUAGE_MEANS in manifest["files"]
@@ -52,10 +53,9 @@ def test_the_means_of_an_export(pretrain, corpus, tmp_path):
     assert copied.read_bytes() == checkpoint.language_means_path.read_bytes()
 
 
-def test_a_model_that_is_converted_keeps_them(pretrain, tmp_path):
-    out = pretrain()
-    convert.main([str(out / "encoder"), str(tmp_path / "theirs"), "--to", "huggingface"])
-    expected = (out / "encoder" / LANGUAGE_MEANS).read_bytes()
+def test_a_model_that_is_converted_keeps_them(pretrained, tmp_path):
+    convert.main([str(pretrained / "encoder"), str(tmp_path / "theirs"), "--to", "huggingface"])
+    expected = (pretrained / "encoder" / LANGUAGE_MEANS).read_bytes()
     assert (tmp_path / "theirs" / LANGUAGE_MEANS).read_bytes() == expected
 
 
@@ -78,12 +78,12 @@ def test_a_language_without_pairs_has_its_monolingual_text(corpus, monkeypatch):
 
 
 def test_no_held_out_text_gives_no_means(pretrain, tmp_path):
-    out = pretrain(corpus=make_corpus(tmp_path, held_out=0))
+    out = pretrain(corpus=make_corpus(tmp_path, held_out=0), optimizer__steps=1)
     assert open_checkpoint(out / "encoder").language_means_path is None
 
 
-def test_damaged_means_are_one_line(pretrain):
-    path = pretrain() / "full" / LANGUAGE_MEANS
+def test_damaged_means_are_one_line(pretrained, tmp_path):
+    path = shutil.copytree(pretrained / "full", tmp_path / "full") / LANGUAGE_MEANS
     content = path.read_bytes()
     path.write_bytes(content[:-4])  # the last number is gone
     with pytest.raises(UserError, match="language_means.safetensors: damaged"):

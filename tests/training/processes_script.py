@@ -1,7 +1,7 @@
-"""What `test_processes.py` runs on several processes: <folder> <sharding stage> <proof> ...
+"""What `test_processes.py` runs on several processes: <folder> <proof> ...
 
-A proof is the name of a function below that writes what it finds to the folder, or any other name: that of a
-toy training (`train`).
+A proof is the name of a function below that writes what it finds to the folder, or <stage>/<name>: a toy
+training (`train`) with this stage of sharding.
 """
 
 import json
@@ -23,8 +23,7 @@ from utils import logging
 from utils.errors import UserError
 
 FOLDER = Path(sys.argv[1])
-STAGE = int(sys.argv[2])
-PROOFS = sys.argv[3:]
+PROOFS = sys.argv[2:]
 
 
 def collectives() -> None:
@@ -78,13 +77,13 @@ def seed_of_process() -> int:
 
 
 def masters() -> None:
-    """O2 with stand-ins for the GPU: process 0 writes the weights that it would export to masters.npz."""
+    """O2 with sharding and stand-ins for the GPU: process 0 writes the weights to export to masters.npz."""
 
     def decorate(model, optimizer, **options):
         model.to(dtype="bfloat16")
 
     with mock.patch.object(paddle.amp, "decorate", decorate):
-        engine = make("float32", sharding_stage=STAGE, seed=seed_of_process())
+        engine = make("float32", sharding_stage=1, seed=seed_of_process())
         engine.precision.amp = "bf16"  # `Precision` would refuse this without a GPU
         engine.precision.level = "O2"
         engine._decorate()
@@ -98,13 +97,14 @@ def masters() -> None:
 
 
 def train(name: str, steps: int) -> None:
-    """Train up to step `steps`, and write the result to <name>.npy.
+    """Train up to step `steps`, and write the result to <name>.npy, where `name` is <stage>/<name>.
 
     It begins with the weights and the state in <name>.start.npy, or the state in the folder <name>.start,
     if there is one of them. With sharding, the processes write their parts of the state to <name>.loaded
     before the first step, and to <name>.parts after the last one.
     """
-    engine = make(sharding_stage=STAGE, seed=seed_of_process())
+    stage = int(name.split("/")[0])
+    engine = make(sharding_stage=stage, seed=seed_of_process())
     start_file = FOLDER / f"{name}.start.npy"
     start_folder = FOLDER / f"{name}.start"
     if start_file.exists():
@@ -112,7 +112,7 @@ def train(name: str, steps: int) -> None:
         load(engine, saved["weights"], saved["state"])
     elif start_folder.exists():
         engine.load_state_dict(read_step(start_folder))
-    if STAGE:
+    if stage:
         write_step(engine, FOLDER / f"{name}.loaded")
     results = [vars(step) for step in run(engine, steps)]
     accumulators = len(engine.optimizer.state_of(engine.parameters))
@@ -124,7 +124,7 @@ def train(name: str, steps: int) -> None:
     }
     if distributed.is_main():
         np.save(FOLDER / f"{name}.npy", end)
-    if STAGE:
+    if stage:
         write_step(engine, FOLDER / f"{name}.parts")
 
 

@@ -17,11 +17,10 @@ from utils.errors import UserError
 SCRIPT = Path(__file__).with_name("processes_script.py")
 
 
-def started(folder: Path, *arguments, processes: int = 2, code: int = 0) -> Path:
-    """Run the script on several processes, with exit code `code`. Return the folder of its results."""
-    completed = launch([SCRIPT, folder, *arguments], folder, processes)
+def start(folder: Path, *proofs: str, processes: int = 2, code: int = 0) -> None:
+    """Run the script on several processes, with exit code `code`. Results go to the folder."""
+    completed = launch([SCRIPT, folder, *proofs], folder, processes)
     assert completed.returncode == code, completed.stderr
-    return folder
 
 
 def end(folder: Path, name: str) -> dict:
@@ -30,28 +29,31 @@ def end(folder: Path, name: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def data_parallel(tmp_path_factory):
-    """The folder of all proofs without sharding, on two processes."""
-    folder = tmp_path_factory.mktemp("data_parallel")
-    # The last proof kills process 1.
-    return started(folder, 0, "collectives", "whole", "stall", "lost", code=-signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def sharded(tmp_path_factory):
-    """The folder of all proofs with sharding.
+def proofs(tmp_path_factory):
+    """The folder of all proofs: "0" has trainings without sharding, and "1" those with it.
 
     Three processes train `of_three` to step 8. Two processes train `whole` from the first step, go on from a
     state of one process in `resumed`, load and save the parts of the three in `three`, and gather the weights
     of O2 in `masters`.
     """
-    folder = tmp_path_factory.mktemp("sharded")
-    started(folder, 1, "of_three", processes=3)
-    (folder / "of_three.parts").rename(folder / "three.start")  # where `three` begins
+    folder = tmp_path_factory.mktemp("proofs")
+    sharded = folder / "1"
+    for stage in ("0", "1"):
+        (folder / stage).mkdir()
+    start(folder, "1/of_three", processes=3)
+    (sharded / "of_three.parts").rename(sharded / "three.start")  # where `three` begins
     engine = make()  # in this one process
     run(engine, 8)
-    np.save(folder / "resumed.start.npy", {"weights": weights(engine), "state": state_of(engine)})
-    return started(folder, 1, "whole", "resumed", "three", "masters")
+    np.save(sharded / "resumed.start.npy", {"weights": weights(engine), "state": state_of(engine)})
+    trainings = ("0/whole", "1/whole", "1/resumed", "1/three")
+    # The last proof kills process 1.
+    start(folder, "collectives", *trainings, "masters", "stall", "lost", code=-signal.SIGKILL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sharded(proofs):
+    return proofs / "1"
 
 
 def test_an_error_of_the_main_process_is_raised_on_the_others(monkeypatch):
@@ -82,8 +84,8 @@ def test_nccl_without_gpus_is_one_line(monkeypatch):
         distributed.init(use_gpu=False)
 
 
-def test_sums_are_sums_and_equal_on_every_process(data_parallel):
-    results = [json.loads((data_parallel / f"{rank}.json").read_text()) for rank in range(2)]
+def test_sums_are_sums_and_equal_on_every_process(proofs):
+    results = [json.loads((proofs / f"{rank}.json").read_text()) for rank in range(2)]
     assert [result.pop("is_main") for result in results] == [True, False]
     assert results[0] == results[1]
     assert results[0]["world"] == 2
@@ -97,25 +99,25 @@ def test_sums_are_sums_and_equal_on_every_process(data_parallel):
     assert results[0]["weight"] == [7.0] * 3
 
 
-def test_a_process_that_waits_in_a_sum_warns(data_parallel):
+def test_a_process_that_waits_in_a_sum_warns(proofs):
     """Process 0 waits 1.1 seconds for process 1, which comes late to the sum."""
-    *warnings, last_line = (data_parallel / "job.log.0").read_text().splitlines()
+    *warnings, last_line = (proofs / "job.log.0").read_text().splitlines()
     assert 2 <= len(warnings) <= 4
     assert all("step 1 has taken" in line for line in warnings)
     assert "step 1 ended after 1 s" in last_line
-    assert "has taken" not in (data_parallel / "job.log.1").read_text()
+    assert "has taken" not in (proofs / "job.log.1").read_text()
 
 
-def test_a_killed_process_is_one_line_to_the_other(data_parallel):
-    text = (data_parallel / "lost.txt").read_text()
+def test_a_killed_process_is_one_line_to_the_other(proofs):
+    text = (proofs / "lost.txt").read_text()
     assert text.startswith("another process of the run has ended")
     assert "start the same command again" in text
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_two_processes_equal_one(straight_run, data_parallel, sharded, stage):
+def test_two_processes_equal_one(straight_run, proofs, stage):
     """Losses, norms, sums, weights and moments of a training without (0) and with (1) sharding."""
-    trained = end(sharded if stage == 1 else data_parallel, "whole")
+    trained = end(proofs / str(stage), "whole")
     steps, final_weights, state = straight_run
     for name in ("loss", "grad_norm"):
         expected = [getattr(step, name) for step in steps]
@@ -128,7 +130,7 @@ def test_two_processes_equal_one(straight_run, data_parallel, sharded, stage):
     if stage == 1:
         assert sum(trained["accumulators"]) == len(moments), "each is on one process"
         assert min(trained["accumulators"]) > 0
-        assert_same_bits(read_step(sharded / "whole.parts"), trained["state"])
+        assert_same_bits(read_step(proofs / "1" / "whole.parts"), trained["state"])
     else:
         assert trained["accumulators"] == [len(moments), len(moments)]
 
@@ -141,10 +143,10 @@ def test_saved_by_one_and_resumed_by_two_with_sharding(straight_run, sharded):
     assert_close(resumed["weights"], straight_run.weights, 1e-9)
 
 
-def test_o2_exports_the_master_weights_of_all_processes(sharded):
+def test_o2_exports_the_master_weights_of_all_processes(proofs):
     """They are as exact as those of one process: the weights themselves are rounded to bfloat16."""
     start = weights(make("float32"))
-    with np.load(sharded / "masters.npz") as exported:
+    with np.load(proofs / "masters.npz") as exported:
         assert exported.files == list(start)
         for name, value in start.items():
             np.testing.assert_array_equal(exported[name], value + np.float32(1e-4), err_msg=name)
