@@ -73,8 +73,6 @@ COMMANDS = {
     r"docker build .*": "needs Docker; test_package.py::test_the_image_installs_what_the_package_has",
     r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*prepare\.py own \S+|sh scripts/base/own\.sh": "test_commands.py::test_your_own_data",
-    r"sh scripts/base/own\.sh --init_pretraining_params configs/e5-small":
-        "finetune/test_recipes.py::test_a_start_brings_its_config_and_its_tokenizer",
     r".*prepare\.py own .* --multi_label true|sh scripts/base/own\.sh --multi_label true":
         "test_commands.py::test_several_labels_a_text",
     r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
@@ -193,6 +191,7 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
     for source, target in (
         (models / "classify", "checkpoints/best"),
         (models / "classify", "output/own/best"),
+        (models / "classify", "tuned"),
         (models / "full", "output/pretrain-own/full"),
         (models / "encode", "checkpoints/sentences/best"),
         (models / "classify", "output/pretrain-own/encoder"),
