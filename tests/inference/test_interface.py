@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 import ernie_m
 from inference.paddle_model import DygraphEngine
 from tests.helpers.small_corpus import sentences
-from tests.inference import toy_models
 from tests.launching import ROOT, error_of, run_script
 
 PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("docs/predict.md", "docs/finetune.md"))
