@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.cross_validation import Scored, least_sure, single_text, tables_of_scores
-from reader.tables import LabelledTable, read_table, rows_of_table
+from reader.tables import LANGUAGE_COLUMNS, LabelledTable, read_table, rows_of_table
 from training.guard import StopSignal
 from utils.command_line import load_config
 from utils.errors import UserError
@@ -21,7 +21,6 @@ from utils.logging import setup_console
 from utils.options import option
 
 _MOST_LABELS = 1000
-_LANGUAGE_COLUMNS = ("language", "lang", "locale")
 
 
 @dataclass
@@ -69,6 +68,7 @@ def fit(flags: FitFlags, stop: StopSignal) -> None:
         raise UserError(f"--output {flags.output}: it exists already; name a new folder")
     table = read_table(path, flags.columns.split(",") if flags.columns else ())
     check_table(path, table, flags.finetune)
+    languages = languages_of(path, table)
     inputs = [cells[:-1] for cells in table.rows]
     labels = [cells[-1] for cells in table.rows]
     print(f"{len(inputs):,} texts, {len(set(labels))} labels", flush=True)
@@ -77,7 +77,7 @@ def fit(flags: FitFlags, stop: StopSignal) -> None:
     if scored is None:  # asked to stop
         return
     print()
-    print(*tables_of_scores(scored, languages_of(path, table)), sep="\n\n")
+    print(*tables_of_scores(scored, languages), sep="\n\n")
     print("", least_sure(scored, [texts[0] for texts in inputs], table.lines), sep="\n")
     print(f"\n{flags.output}: a classifier of all {len(inputs):,} texts")
     print(f"next: ernie-m label TABLE --model {flags.output} --output LABELLED")
@@ -155,9 +155,10 @@ def check_table(path: Path, table: LabelledTable, finetune: bool) -> None:
 def languages_of(path: Path, table: LabelledTable) -> list[str] | None:
     """The language of each row, if a column of the table is named so; None: there is no such column."""
     (_, header), *rows = rows_of_table(path)
-    places = [place for place, name in enumerate(header) if name.strip().lower() in _LANGUAGE_COLUMNS]
+    places = [place for place, name in enumerate(header) if name.strip().lower() in LANGUAGE_COLUMNS]
     if not table.has_header or not places:
         return None
+    print(f"{path}: there are scores by {header[places[0]].strip()}, too")
     by_line = {line: cells[places[0]].strip() for line, cells in rows}
     return [by_line[line] for line in table.lines]
 

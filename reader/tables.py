@@ -23,6 +23,11 @@ from utils.logging import logger
 _ENDINGS = (".tsv", ".csv", ".tsv.gz", ".csv.gz")
 _MOST_PACKED = 200  # times: text is packed to a fifth, and nothing but one character to a thousandth
 _NEVER_PACKED = 1 << 26  # bytes that may be unpacked in any case
+LANGUAGE_COLUMNS = ("language", "lang", "locale")  # a column of such a name is no label, if another may be
+_IN_WORDS = {"text_a": "the text", "text_b": "the second text", "label": "the label"}
+# The beginnings of what `_guess` says.
+_TEXT = ("the text may be", "no column looks like texts")
+_LABEL = ("the label", "no column looks like labels")
 _COLUMNS = {2: ["text_a", "label"], 3: ["text_a", "text_b", "label"]}  # number of columns -> their names
 
 
@@ -319,7 +324,7 @@ def _say_what_is_odd(
     """
     read = [first[place] for place in places]
     if table.has_header and read != table.columns:
-        names = (f"{name} is {printable(cell)}" for name, cell in zip(table.columns, read))
+        names = (f"{_IN_WORDS[name]} is {printable(cell)}" for name, cell in zip(table.columns, read))
         say(f"{path}: {', '.join(names)}")
     unread = [printable(cell) or "(no name)" for place, cell in enumerate(first) if place not in places]
     if unread:
@@ -348,8 +353,8 @@ def column_of_texts(path: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> in
     places = [place for place, cells in enumerate(columns) if _are_texts(cells)]
     if len(places) != 1:
         raise UserError(
-            f"{path}, line {line}: no column text_a in the header; the text may be "
-            f"{_listed(header, places)}; name its column text_a"
+            f"{path}, line {line}: no column text_a in the header; {_guess(header, places, *_TEXT)}; name it "
+            "text_a"
         )
     logger.warning("%s: its texts are in the column '%s'", path, printable(header[places[0]]))
     return places[0]
@@ -397,14 +402,14 @@ def find_columns(
 
     texts = known_texts or [place for place, cells in columns if _are_texts(cells)]
     labels = known_label or [place for place in repeating if place not in known_texts]
+    if len(labels) > 1:
+        labels = [place for place in labels if first[place].strip().lower() not in LANGUAGE_COLUMNS]
     if len(labels) != 1 or not (known_texts or len(texts) == 1):
         text_place = texts[0] if texts else 0
         label_place = labels[0] if labels else len(first) - 1
-        example = [first[text_place], first[label_place]]
-        raise UserError(
-            f"{path}, line 1: the text may be {_listed(first, texts)}, the label {_listed(first, labels)}; "
-            f"say which, as in --columns {shlex.quote(','.join(example))}"
-        )
+        example = shlex.quote(f"{first[text_place]},{first[label_place]}")
+        guesses = f"{_guess(first, texts, *_TEXT)}, {_guess(first, labels, *_LABEL)}"
+        raise UserError(f"{path}, line 1: {guesses}; say which, as in --columns {example}")
     return texts + labels
 
 
@@ -429,6 +434,7 @@ def _has_words(cells: Sequence[str]) -> bool:
     return sum(any(map(str.isalpha, cell)) for cell in cells) > len(cells) / 2
 
 
-def _listed(first: Sequence[str], places: Sequence[int]) -> str:
-    """The names of columns for a message."""
-    return " or ".join(f"'{first[place]}'" for place in places) or "in no column"
+def _guess(first: Sequence[str], places: Sequence[int], known: str, unknown: str) -> str:
+    """Which columns may be meant, for a message that begins with `known`; or `unknown`, if none may."""
+    names = " or ".join(f"'{first[place]}'" for place in places)
+    return f"{known} {names}" if names else unknown

@@ -90,13 +90,30 @@ def test_what_can_be_learned_is_scored_so():
         ([["text", "label"], *([f"t {n}", str(n // 2)] for n in range(3000))], "rows.csv: 1,500 labels"),
         ([["a", "b", "c"], *([f"t {n}", "xy"[n % 2], "uv"[n % 2]] for n in range(8))], "'b' or 'c'"),
         ([["n", "label"], *([str(n), "xy"[n % 2]] for n in range(8))], "rows.csv, line 1"),
+        (
+            [
+                ["text", "stars", "topic", "lang"],
+                *([f"t {n}", "xy"[n % 2], "uv"[n % 2], "en"] for n in range(8)),
+            ],
+            "'stars' or 'topic';",
+        ),
+        ([["text", "label"], *([f"t {n}", str(n)] for n in range(10_000))], "rows.csv: 10,000 labels"),
         ([["text_a", "text_b", "label"], *([f"t {n}", "u", "xy"[n % 2]] for n in range(8))], "pairs"),
     ],
 )
 def test_what_is_refused(models, tmp_path, refused, rows, place):
     table = write(tmp_path / "rows.csv", rows)
-    assert place in refused(lambda: run_fit(table, models, tmp_path / "new"))
-    assert not (tmp_path / "new").exists()
+    for more in ({}, {"finetune": "true"} if place != "pairs" else {}):
+        assert place in refused(lambda more=more: run_fit(table, models, tmp_path / "new", **more))
+    assert not list(tmp_path.glob("new*"))
+
+
+def test_a_column_of_languages_is_no_label(models, tmp_path, capsys):
+    """Beside another one whose values repeat."""
+    rows = [["comment", "topic", "lang"], *([text, label, "en"] for text, label in zip(TEXTS, LABELS))]
+    rows[1][2] = "de"
+    run_fit(write(tmp_path / "rows.csv", rows), models, tmp_path / "classifier")
+    assert "the text is comment, the label is topic" in capsys.readouterr().out
 
 
 def test_an_output_that_exists(models, tmp_path, refused):
