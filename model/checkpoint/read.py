@@ -29,6 +29,10 @@ LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence v
 TRAINED_LENGTH = "trained_max_seq_len"  # our key for the longest input of a pre-training from random weights
 # What to do about a part that is not understood; the end of a message.
 WITHOUT_UNKNOWN = "python convert.py FOLDER NEW --drop_unknown writes the model without it"
+_FAMILIES = (
+    "only ERNIE-M, XLM-R (model_type xlm-roberta) and BERT with XLM-R's vocabulary can be read, such as "
+    "multilingual E5, multilingual MiniLM and BGE-M3"
+)
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
 _VOCABS = (VOCAB, "ernie_m.vocab.txt")
 _PIECES = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model", TOKENIZER_JSON)
@@ -298,7 +302,11 @@ def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
     if format_name is None:  # there are no layers, by which the formats differ
         if not any(tables.bare(name) == tables.WORDS for name in names):
             some = ", ".join(names[:3]) or "nothing"
-            raise UserError(f"{source.path}: no names of ERNIE-M or XLM-R: no {tables.WORDS}, but {some}")
+            family = f", {raw_config['model_type']}" if "model_type" in raw_config else ""
+            raise UserError(
+                f"{source.path}: a model of another family{family}: it has no {tables.WORDS}, but {some}; "
+                f"{_FAMILIES}"
+            )
         is_xlm_r = raw_config.get("model_type") == configs.MODEL_TYPES[XLM_R]
         format_name = XLM_R if is_xlm_r else PADDLENLP
     if format_name == XLM_R and raw_config.get("model_type") == configs.MODEL_TYPES[BERT]:
@@ -346,9 +354,8 @@ def _check_model_type(format_name: str, source: _Source, raw_config: Mapping[str
     if not raw_config:
         reason = "there is no config.json that says so"
     raise UserError(
-        f"{source.path}: the tensors have the names of {format_name}, but {reason}; only ERNIE-M, XLM-R "
-        "(model_type xlm-roberta) and BERT with XLM-R's vocabulary can be read. If it is one of these, put "
-        f"the config.json that belongs to the weights, with model_type {needed_type}, beside them"
+        f"{source.path}: the tensors have the names of {format_name}, but {reason}; {_FAMILIES}. If it is "
+        f"one of these, put the config.json that belongs to it, with model_type {needed_type}, beside it"
     )
 
 

@@ -329,12 +329,20 @@ def test_a_damaged_file_without_a_manifest_is_named(saved):
     content = file.read_bytes()
     file.write_bytes(content[:-1])
     assert f"{file}: damaged, cut short or not a safetensors file" in error_of(open_checkpoint, saved)
-    safe.write(file, {"bert.encoder.weight": np.zeros(3, np.float32)})
-    line = error_of(open_checkpoint, saved)
-    assert line.startswith(f"{file}: no names of ERNIE-M") and "but bert.encoder.weight" in line
     file.write_bytes(content)
     (saved / "config.json").write_text("{")
     assert "config.json, line 1, column 2: not JSON" in error_of(open_checkpoint, saved)
+
+
+@pytest.mark.parametrize("model_type", ["deberta-v2", None])
+def test_a_model_of_another_family(tmp_path, model_type):
+    """The line names the families that can be read."""
+    file = tmp_path / "model.safetensors"
+    safe.write(file, {"deberta.encoder.rel_embeddings.weight": np.zeros(3, np.float32)})
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type} if model_type else {}))
+    line = error_of(open_checkpoint, tmp_path)
+    assert line.startswith(f"{file}: ") and "deberta.encoder.rel_embeddings.weight" in line
+    assert all(family in line for family in (model_type or "", "ERNIE-M", "XLM-R", "BERT"))
 
 
 def test_nothing_is_written_if_a_tokenizer_file_is_missing(tmp_path):

@@ -24,6 +24,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     folder: Path
     fetched: list[str]
+    is_damaged: bool  # whether the bodies of files are cut short
 
     def log_message(self, *_):
         """Keep the output of the tests clean."""
@@ -42,7 +43,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if path.startswith(f"/{NAME}/") and file.is_file():
             if has_body:
                 self.fetched.append(file.name)
-            return self.send(file.read_bytes(), has_body, "application/octet-stream")
+            content = file.read_bytes()
+            if self.is_damaged and has_body:
+                content = content[:-9]
+            return self.send(content, has_body, "application/octet-stream")
         self.send_response(404)
         self.send_header("X-Error-Code", "RepoNotFound")
         self.send_header("Content-Length", "0")
@@ -64,6 +68,7 @@ def hub(tmp_path, monkeypatch):
     """A hub with one model, and the folder of its files."""
     monkeypatch.setattr(Hub, "folder", tmp_path / "on the hub", raising=False)
     monkeypatch.setattr(Hub, "fetched", [], raising=False)
+    monkeypatch.setattr(Hub, "is_damaged", False, raising=False)
     make_xlm_r(Hub.folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -111,3 +116,10 @@ def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
     message = error_of(open_checkpoint, name)
     assert message.startswith(f"{name}: there is no such folder")
     assert "hub" in message
+
+
+def test_a_damaged_download_is_refused_and_fetched_again(hub):
+    hub.is_damaged = True
+    assert error_of(open_checkpoint, NAME).startswith(f"{NAME}: ")
+    hub.is_damaged = False
+    assert open_checkpoint(NAME).format == "xlm-r"
