@@ -10,8 +10,9 @@ from utils.logging import logger
 # XNLI; of 384, what XNLI learned well with (12 layers, one epoch of 39,302 pairs).
 _BY_HIDDEN_SIZE = {256: (5e-4, 1.0), 512: (1.5e-4, 0.9)}
 _OF_LARGER = (5e-5, 0.8)
-_LEAST_EXAMPLES = 10_000  # that a training sees, if that takes no more than `_MOST_EPOCHS`
-_MOST_EPOCHS = 20
+# How many examples a training sees: each row `_TIMES`, within these bounds; the first is 40 steps of 32.
+_TIMES = 20
+_LEAST, _MOST = 1280, 10_000
 
 
 def with_rates(flags: FinetuneFlags, config: ErnieMConfig, rows: int) -> FinetuneFlags:
@@ -24,7 +25,8 @@ def with_rates(flags: FinetuneFlags, config: ErnieMConfig, rows: int) -> Finetun
     rate, decay = next(
         (values for size, values in _BY_HIDDEN_SIZE.items() if config.hidden_size <= size), _OF_LARGER
     )
-    epochs = min(_MOST_EPOCHS, max(1, round(_LEAST_EXAMPLES / rows)))
+    examples = min(_MOST, max(_LEAST, _TIMES * rows))
+    epochs = max(1, round(examples / rows))
     suited = {"learning_rate": rate, "layerwise_lr_decay": decay, "epoch": epochs}
     suited = {name: value for name, value in suited.items() if name not in flags.on_command_line}
     shape = f"{config.num_hidden_layers} layers of {config.hidden_size}"

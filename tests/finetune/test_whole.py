@@ -27,7 +27,8 @@ LABELS = [row.label for row in ROWS]
 
 @pytest.fixture(autouse=True)
 def short_trainings(monkeypatch):
-    monkeypatch.setattr(rates, "_MOST_EPOCHS", 2)
+    monkeypatch.setattr(rates, "_TIMES", 2)
+    monkeypatch.setattr(rates, "_LEAST", 0)
 
 
 class AskedToStop(StopSignal):
@@ -171,6 +172,7 @@ def test_from_python(random_encoder, tmp_path, monkeypatch):
     ("hidden_size", "rows", "expected"),
     [
         (128, 64, (5e-4, 1.0, 20)),
+        (384, 32, (1.5e-4, 0.9, 40)),
         (384, 2500, (1.5e-4, 0.9, 4)),
         (384, 39302, (1.5e-4, 0.9, 1)),
         (768, 5000, (5e-5, 0.8, 2)),
