@@ -127,7 +127,8 @@ def main() -> None:
         carry_out(step)
     best = output / "best"
     print("", scores(output), "", sep="\n")
-    print(f"{best}: the model\nnext: {command_name()} predict --serve --model {best} --corpus FILE")
+    print(f"{best}: the model\nnext, a page that searches the lines of a file:")
+    print(f"  {command_name()} predict --serve --model {best} --corpus FILE")
 
 
 def command_name() -> str:

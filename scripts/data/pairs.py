@@ -26,6 +26,7 @@ from reader.coverage import SAMPLE, first_tokens
 from reader.pair_files import WITH_BOTH_SIDES, languages_of
 from reader.pairs import NEGATIVE, POSITIVE, QUERY, PairRows
 from reader.text_files import split_name
+from reader.tokenization import Tokenizer
 from reader.vocabulary import UNK
 from scripts.data.own import files_in, listed
 from utils.errors import UserError
@@ -155,8 +156,9 @@ def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None
     if output.exists():
         raise UserError(f"--output {output}: it exists already; name a new folder")
     found = find(sources, output)
+    tokenizer = open_model(open_checkpoint(model)).tokenizer if model else None
     rows_of = {file: PairRows(file.files) for file in found.pairs}
-    tokens = tokens_of_pairs(rows_of, model) if model else None
+    tokens = tokens_of_pairs(rows_of, tokenizer, model) if tokenizer else None
     held_out = hold_out(rows_of)
     texts = {text for rows in held_out.values() for row in rows for text in row[:2]}
     if not texts:
@@ -187,13 +189,12 @@ def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None
         print(f"not read: {listed(found.unread, ', ')}")
 
 
-def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], model: str) -> float:
+def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
     """The mean number of tokens of a pair, by the first rows of each file.
 
     Raises:
-        UserError: the model cannot be opened, or its vocabulary lacks the language of a column.
+        UserError: the vocabulary lacks the language of a column; names the model.
     """
-    tokenizer = open_model(open_checkpoint(model)).tokenizer
     means = []
     for file, rows in rows_of.items():
         for side in (0, 1):
