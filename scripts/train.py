@@ -224,6 +224,7 @@ def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> lis
     training += ["--batch_size", batch_size, "--max_steps", steps]
     training += ["--validation_steps", steps // 5, "--save_steps", steps // 5]
     searched = held_out * start.seconds / 3
+    validated = 6 * min(500, trained // 10) * start.seconds / 3
     return [
         Command(
             f"search the {held_out:,} held-out pairs before the training",
@@ -235,7 +236,7 @@ def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> lis
             f"train on {trained:,} pairs, and search again",
             ["run_retrieval", *training, *search, *model, "--checkpoints", output],
             output / "retrieval.json",
-            (steps * batch_size * start.seconds + searched) / 60,
+            (steps * batch_size * start.seconds + validated + searched) / 60,
         ),
     ]
 
