@@ -30,8 +30,10 @@ from utils.errors import UserError, run
 from utils.files import sha256_of
 from utils.manifest import MANIFEST, write_manifest
 
-# Evaluations after 5, 10 and 12 steps; lines of the log come every 3 steps, checkpoints every 4.
-USUAL = {"run__eval_steps": 5}
+# One layer is enough for what is stopped and resumed here. Evaluations come after 5, 10 and 12 steps, lines
+# of the log every 3 steps, and checkpoints every 4.
+SHAPE = {"model__num_hidden_layers": 1}
+USUAL = {"run__eval_steps": 5, **SHAPE}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_a_run_of_an_earlier_revision(straight, out, pretrain, refused):
     as_95dfa70d_wrote_it(step)
     assert "step_12: its training_state is of another revision; 95dfa70d goes on" in refused(**USUAL)
     assert records(out) == records(straight)
-    start = {"init__lm_head": "encoder", "optimizer__steps": 1, "run__seed": 2}
+    start = {"init__lm_head": "encoder", "optimizer__steps": 1, "run__seed": 2, **SHAPE}
     of_step = pretrain("of_step", init__encoder=str(step), **start)
     of_full = pretrain("of_full", init__encoder=str(out / "full"), **start)
     assert losses(of_step) == losses(of_full)
@@ -87,7 +89,7 @@ def test_a_run_of_an_earlier_revision(straight, out, pretrain, refused):
 
 def test_a_run_may_go_on_without_its_start(straight, pretrain):
     """Its weights were trained on inputs of 32 tokens before, and its own inputs are shorter."""
-    short = {"optimizer__steps": 2, "data__max_seq_len": 16}
+    short = {"optimizer__steps": 2, "data__max_seq_len": 16, **SHAPE}
     pretrain(**short, init__encoder=str(straight / "full"), run__stop_after_steps=1)
     out = pretrain(**short)
     assert open_checkpoint(out / "encoder").settings[TRAINED_LENGTH] == 32
@@ -270,7 +272,7 @@ def test_a_finished_run_says_so_and_repeats_its_report(straight, tiny_corpus, ou
 
 def test_another_configuration_is_named(straight, out, refused):
     """run.eval_steps may change, so only the other two are named."""
-    line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7)
+    line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7, **SHAPE)
     assert "step_12 was made with other settings (" in line
     assert "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
     assert records(out) == records(straight)
@@ -311,7 +313,7 @@ def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pret
     line = refused(optimizer__steps=20, **USUAL)
     assert "(optimizer.steps: 12 -> 20); choose another run.output" in line
     assert f"--init.encoder {out / 'full'} --init.lm_head encoder, and another run.seed" in line
-    start = {"init__encoder": str(out / "full"), "init__lm_head": "encoder", "optimizer__steps": 1}
+    start = {"init__encoder": str(out / "full"), "init__lm_head": "encoder", "optimizer__steps": 1, **SHAPE}
     for seed in (1, 2):
         log = log_of(pretrain(f"further-{seed}", run__seed=seed, **start))
         is_seed_of_first_run = seed == 1
@@ -364,7 +366,7 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
         ("init__encoder", "nowhere", "nowhere: no such folder"),
         ("init__encoder", out / "full", f"overwrite would remove {out}/full, "),
     ):
-        assert message in refused(**{key: str(value)}, run__overwrite=True)
+        assert message in refused(**{key: str(value)}, run__overwrite=True, **SHAPE)
     assert change_times_of(out) == before
     pretrain(tiny_corpus, out, **USUAL, run__overwrite=True, run__stop_after_steps=5)
     assert not (out / "full").exists() and (out / "mine.txt").exists()
