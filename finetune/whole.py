@@ -128,11 +128,26 @@ def train_and_score(
         UserError: the start cannot be trained, or the folder beside the output holds other work.
     """
     stop = StopSignal(active=False) if stop is None else stop
+    distributed.init()
+    opened = open_model(open_checkpoint(start))
     folder = Path(f"{output}.training")
+    flags = FinetuneFlags(
+        init_pretraining_params=str(start),
+        train_set=str(folder / f"{name}.tsv"),
+        do_val=False,
+        do_test=False,
+        max_seq_len=min(MAX_SEQ_LEN, opened.longest),
+        rates_of_start=True,
+        amp=amp,
+        save_steps=200,
+        keep_checkpoints=1,
+    )
     with only_run_in(folder):
-        path = folder / f"{name}.tsv"
-        _write_rows(path, inputs, labels)
-        work = _open(folder, path, sorted(set(labels)), str(start), amp, stop)
+        _write_rows(Path(flags.train_set), inputs, labels)
+        names = sorted(set(labels))
+        # This reading warns of what is odd about the rows.
+        examples = Classification(opened.tokenizer, names, flags.max_seq_len).read(flags.train_set, "train")
+        work = _Work(folder, opened, flags, names, examples, stop)
         everything = np.arange(len(labels))
         identity = work.fine_tuning(everything).identity
         claim_file(folder / RUN, identity, f"choose another output, or delete {folder}")
@@ -164,22 +179,3 @@ def _write_rows(path: Path, inputs: Sequence[Sequence[str]], labels: Sequence[st
     lines += ["\t".join([*texts, label]) for texts, label in zip(inputs, labels)]
     with atomic_file(path, "w", encoding="utf-8") as file:
         file.write("\n".join([*lines, ""]))
-
-
-def _open(folder: Path, path: Path, names: Sequence[str], start: str, amp: str, stop: StopSignal) -> _Work:
-    """Open the start and read the rows, with all warnings about them."""
-    distributed.init()
-    opened = open_model(open_checkpoint(start))
-    flags = FinetuneFlags(
-        init_pretraining_params=start,
-        train_set=str(path),
-        do_val=False,
-        do_test=False,
-        max_seq_len=min(MAX_SEQ_LEN, opened.longest),
-        rates_of_start=True,
-        amp=amp,
-        save_steps=200,
-        keep_checkpoints=1,
-    )
-    examples = Classification(opened.tokenizer, names, flags.max_seq_len).read(path, "train")
-    return _Work(folder, opened, flags, names, examples, stop)

@@ -164,6 +164,9 @@ def test_from_python(random_encoder, tmp_path, monkeypatch):
     assert tuned.labels == sorted(toy.NOUNS) and tuned.scores["rows"] < 30 and tuned.scores["folds"] == 1
     again = ernie_m.load(tmp_path / "tuned")
     assert again.classify(pairs[:3]) == tuned.classify(pairs[:3]) and again.scores is None
+    assert not list(tmp_path.glob("*.training"))
+    assert "none: " in error_of(whole.train_and_score, INPUTS, LABELS, tmp_path / "none", tmp_path / "new")
+    assert not list(tmp_path.glob("new*"))
     assert f"{tmp_path / 'tuned'}: " in error_of(model.finetune, pairs, LABELS, tmp_path / "tuned")
     assert "index 1" in error_of(model.finetune, ["a", "b", "c"], ["x", "y", "x"], tmp_path / "new")
 
