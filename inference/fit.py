@@ -36,7 +36,7 @@ class FitFlags:
     output: str
     """A new folder for the classifier."""
 
-    finetune: bool = False
+    finetune: bool = option(False, bare=True)
     """Whether to train the whole model. Otherwise its vectors stay as they are, and a logistic regression on
     them is trained, which takes seconds."""
 

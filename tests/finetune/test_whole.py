@@ -108,8 +108,8 @@ def test_the_command_and_the_next_ones(random_encoder, tmp_path, capsys, monkeyp
     ]
     with open("rows.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
-    flags = {"model": random_encoder, "output": "out", "finetune": "true"}
-    call_main(fit, ["rows.csv", *as_flags(flags)])
+    flags = {"model": random_encoder, "output": "out"}
+    call_main(fit, ["rows.csv", "--finetune", *as_flags(flags)])
     printed = capsys.readouterr().out
     lines = [line.split()[:1] for line in printed.splitlines()]
     assert "that a model of the others predicted" in printed and "least sure" in printed
