@@ -105,14 +105,16 @@ def test_conversions(fitted, refused, tmp_path):
         assert not (tmp_path / target).exists()
 
 
-def test_fine_tuning_goes_on_with_its_encoder_alone(fitted, refused, tmp_path):
-    folder, _ = fitted
+def test_fine_tuning_goes_on_with_its_encoder_or_with_its_head_too(fitted, tmp_path):
+    folder, classifier = fitted
     rows = [f"{text}\t{label}" for text, label in zip(TEXTS, LABELS)]
     train = write_lines(tmp_path / "train.tsv", ["text_a\tlabel", *rows])
     flags = dict.fromkeys(["do_val", "do_test", "use_cuda"], "false") | {"do_train": "true"}
     flags |= {"train_set": train, "max_seq_len": 32, "checkpoints": tmp_path / "run"}
-    line = refused(lambda: call_main(run_classifier, as_flags(flags | {"init_checkpoint": folder})))
-    assert f"{folder}: its classifier reads the mean" in line
+    rate = {"init_checkpoint": folder, "learning_rate": 1e-12, "checkpoints": tmp_path / "head"}
+    call_main(run_classifier, as_flags(flags | rate))
+    further = ernie_m.load(tmp_path / "head/step_3")
+    assert further.classify(TEXTS[:5]) == classifier.classify(TEXTS[:5])
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps({label: number for number, label in enumerate(sorted(set(LABELS)))}))
     flags |= {"init_pretraining_params": folder, "label_map_config": labels, "num_labels": 3}
