@@ -289,25 +289,27 @@ def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int,
     Raises:
         UserError: the port is taken.
     """
-    app = make_app(models, options, token)
-    address = f"[{host}]" if ":" in host else host
-    if address in THIS_MACHINE:  # against DNS rebinding: another site's name could resolve to this address
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)
-    config = uvicorn.Config(
-        app,
-        loop="asyncio",  # which reads what has arrived before it looks at the time, unlike uvloop
-        log_level="warning",
-        http=TimedConnection,
-        ws="none",
-        proxy_headers=False,
-        timeout_keep_alive=2,
-        timeout_graceful_shutdown=LONGEST_WAIT + 1,  # by then, a request that came in part was given up
-        limit_concurrency=MOST_CONNECTIONS,
-        headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
-    )
-    with _listen(host, port) as listening, contextlib.suppress(KeyboardInterrupt):
-        print(f"serving on http://{address}:{port}, Ctrl-C ends it", flush=True)
-        uvicorn.Server(config).run(sockets=[listening])
+    # First the port, because a corpus may take minutes to encode.
+    with _listen(host, port) as listening:
+        app = make_app(models, options, token)
+        address = f"[{host}]" if ":" in host else host
+        if address in THIS_MACHINE:  # against DNS rebinding: another name could resolve to this address
+            app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)
+        config = uvicorn.Config(
+            app,
+            loop="asyncio",  # which reads what has arrived before it looks at the time, unlike uvloop
+            log_level="warning",
+            http=TimedConnection,
+            ws="none",
+            proxy_headers=False,
+            timeout_keep_alive=2,
+            timeout_graceful_shutdown=LONGEST_WAIT + 1,  # by then, a request that came in part was given up
+            limit_concurrency=MOST_CONNECTIONS,
+            headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            print(f"serving on http://{address}:{port}, Ctrl-C ends it", flush=True)
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

