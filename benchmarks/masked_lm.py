@@ -26,7 +26,8 @@ from finetune.opening import open_model
 from model.checkpoint.read import open_checkpoint
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Objectives, Text
+from pretrain.objective import Setting, Text
+from pretrain.objectives.mmlm import Mmlm
 from pretrain.packing import Batch
 from utils.command_line import load_config
 from utils.errors import UserError
@@ -87,10 +88,10 @@ def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
 
 def mask(given: dict[str, Any], texts: list) -> Batch:
     """A batch of MMLM, the same for all contenders."""
-    objectives = Objectives(ObjectiveConfig(), Vocabulary(**given["vocabulary"]), given["length"])
+    mmlm = Mmlm(Setting(ObjectiveConfig(), Vocabulary(**given["vocabulary"]), given["length"]))
     examples = [Text(np.array(ids), language=0) for ids in texts]
     rngs = [generator(seed=0, step=0, index=i) for i in range(len(texts))]
-    return objectives.batch("mmlm", examples, rngs)
+    return mmlm.batch(examples, rngs)
 
 
 def ids_and_labels(given: dict[str, Any], texts: list) -> tuple[np.ndarray, np.ndarray]:

@@ -14,26 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.config import OBJECTIVES, DataConfig, PretrainConfig
+from pretrain.config import DataConfig, PretrainConfig
 from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
+from pretrain.objective import Objective, Pair, Setting, Text, class_of, names_that_read
+from pretrain.objectives import OBJECTIVES
 from pretrain.packing import Batch, pack
-from pretrain.shares import (
-    MONOLINGUAL,
-    PARALLEL,
-    allocate,
-    check_batch_size,
-    parts_of_run,
-    shares,
-    with_text,
-)
+from pretrain.shares import allocate, check_batch_size, parts_of_run, shares, with_text
 from reader.corpus import Blocks, Corpus, Pairs, tokenizer_of_corpus
 from reader.sampling import Sampler
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
 
-_CHECKED_PAIRS = 200  # of each two languages, for `check_pairs_of_camlm`
+_CHECKED_PAIRS = 200  # of each two languages, for `check_pairs`
 _MANY_SHORT_PAIRS = 0.2  # a warning names a larger share
 _PROBE_SEQUENCES = 8192  # from which `mean_tokens` measures the tokens of a step
 _ASSUMED_STEPS = 1 << 30  # of the run, for `mean_tokens`; so many that each part of the run is long
@@ -128,8 +121,8 @@ class TrainingText:
         mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in languages}
         pairs = {pair: stream for pair, stream in corpus.parallel.items() if set(pair) <= set(languages)}
         active = set(config.objectives.names)
-        for kind, objectives, text in (("monolingual", MONOLINGUAL, mono), ("parallel", PARALLEL, pairs)):
-            of_kind = active & set(objectives)  # the active ones that read it
+        for kind, reads, text in (("monolingual", Text, mono), ("parallel", Pair, pairs)):
+            of_kind = active & set(names_that_read(reads))
             if of_kind and not text:
                 key = "shares" if config.objectives.shares else "active"
                 others = active - of_kind
@@ -141,20 +134,21 @@ class TrainingText:
         return cls(corpus, vocabulary, languages, mono, pairs)
 
 
-def make_objectives(config: PretrainConfig, text: TrainingText) -> Objectives:
-    """The objectives of a run, for training and for evaluation."""
-    second_language = None
-    if "btmlm" in config.objectives.names:
-        number = text.language_number
-        counts = {(number[a], number[b]): len(pairs) for (a, b), pairs in text.pairs.items()}
-        second_language = SecondLanguage(text.languages, counts, config.objectives.second_language)
-    return Objectives(
+def make_objectives(
+    config: PretrainConfig, text: TrainingText, further: Sequence[str] = ()
+) -> dict[str, Objective]:
+    """The active objectives of a run, and further ones."""
+    number = text.language_number
+    setting = Setting(
         config.objectives,
         text.vocabulary,
         config.data.max_seq_len,
         config.model.language_embedding,
-        second_language,
+        text.languages,
+        pairs={(number[a], number[b]): len(pairs) for (a, b), pairs in text.pairs.items()},
     )
+    names = {*config.objectives.names, *further}
+    return {name: class_of(name)(setting) for name in OBJECTIVES if name in names}
 
 
 @dataclass(frozen=True)
@@ -164,14 +158,13 @@ class StepBatches:
     Attributes:
         micro_batches: of all the step's objectives; there may be none.
         share: objective -> its weight in the step's loss.
-        masked_counts: the number of tokens to predict of each objective, in the order of `OBJECTIVES`, in the
-            whole step, over all processes.
+        counts: objective -> the number of its losses in the whole step, over all processes.
         position: the step's number, from 1, and the samplers' positions after it, JSON values.
     """
 
     micro_batches: list[Batch]
     share: dict[str, float]
-    masked_counts: list[int]
+    counts: dict[str, int]
     position: dict[str, Any]
 
 
@@ -205,7 +198,7 @@ class StepReader:
         self.samplers: dict[str, Sampler] = {}  # "mono" and "parallel", as far as an objective reads them
         active = set(config.objectives.names)
         data = config.data
-        if active & set(MONOLINGUAL):
+        if active & set(names_that_read(Text)):
             longest = data.max_seq_len - 2  # without [CLS] and [SEP]
             self.blocks = {}  # language -> its texts for MMLM and BTMLM
             for name in text.mono:
@@ -217,7 +210,7 @@ class StepReader:
                 seed=config.run.seed,
                 purpose="mono",
             )
-        if active & set(PARALLEL):
+        if active & set(names_that_read(Pair)):
             self.languages_of = {"-".join(pair): pair for pair in text.pairs}  # "de-en" -> ("de", "en")
             counts = {"-".join(pair): len(pairs) for pair, pairs in text.pairs.items()}
             self.samplers["parallel"] = Sampler(
@@ -243,21 +236,26 @@ class StepReader:
         batch_size = self.config.optimizer.batch_size
         counts = allocate(share, batch_size, self.step)
         examples = self._examples(counts)
-        tokens = [self.objectives.count_tokens(objective, example) for objective, example in examples]
-        numbers_by_process = cut_by_tokens(
-            tokens, budget=self.config.run.micro_batch_tokens, processes=self.world_size
+        tokens = [self.objectives[name].tokens(example) for name, example in examples]
+        groups = self._groups(examples)
+        groups_by_process = cut_by_tokens(
+            [sum(tokens[number] for number in group) for group in groups],
+            budget=self.config.run.micro_batch_tokens,
+            processes=self.world_size,
         )
 
         # Mask the examples of this process alone.
-        micro_batches = [self._batch(examples, numbers) for numbers in numbers_by_process[self.rank]]
+        micro_batches = []
+        for of_batch in groups_by_process[self.rank]:
+            micro_batches.append(self._batch(examples, [groups[place] for place in of_batch]))
 
         # The loss needs the masked tokens of the whole step. They can be counted without drawing them.
-        masked_counts = dict.fromkeys(OBJECTIVES, 0)
-        for objective, example in examples:
-            masked_counts[objective] += self.objectives.count_masked(objective, example)
+        loss_counts = dict.fromkeys(share, 0)
+        for name, example in examples:
+            loss_counts[name] += self.objectives[name].count(example)
         self.step += 1
         position = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
-        return StepBatches(micro_batches, share, list(masked_counts.values()), position)
+        return StepBatches(micro_batches, share, loss_counts, position)
 
     def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
         """The texts and pairs of the whole step, each with its objective.
@@ -268,19 +266,30 @@ class StepReader:
         Args:
             counts: the number of examples of each objective that is trained in this part of the run.
         """
-        of_texts = _repeated(MONOLINGUAL, counts)  # the objective of each text
+        of_texts = _repeated(names_that_read(Text), counts)  # the objective of each text
         examples = list(zip(of_texts, self._draw("mono", len(of_texts))))
 
-        of_pairs = _repeated(PARALLEL, counts)  # the objective of each pair
-        for objective, pair in zip(of_pairs, self._draw("parallel", len(of_pairs)), strict=True):
-            if objective == "camlm" and not self.objectives.serves_camlm(pair):
-                # A side of one token cannot keep an unmasked one. The pair serves TLM instead; it is left out
-                # if TLM is not trained.
+        of_pairs = _repeated(names_that_read(Pair), counts)  # the objective of each pair
+        for name, pair in zip(of_pairs, self._draw("parallel", len(of_pairs)), strict=True):
+            if not self.objectives[name].serves(pair):
+                # As a side of one token, of which CAMLM cannot leave one unmasked. The pair serves TLM
+                # instead; it is left out if TLM is not trained.
                 if "tlm" not in counts:
                     continue
-                objective = "tlm"
-            examples.append((objective, pair))
+                name = "tlm"
+            examples.append((name, pair))
         return examples
+
+    def _groups(self, examples: Sequence[tuple[str, Text | Pair]]) -> list[list[int]]:
+        """The numbers of the examples that stay together in a micro-batch; most are alone."""
+        groups: list[list[int]] = []
+        last_group: dict[str, list[int]] = {}  # of each objective
+        for number, (name, _) in enumerate(examples):
+            if name not in last_group or len(last_group[name]) == self.objectives[name].group:
+                last_group[name] = []
+                groups.append(last_group[name])
+            last_group[name].append(number)
+        return groups
 
     def _draw(self, kind: str, count: int) -> list[Text] | list[Pair]:
         """The next texts ("mono") or pairs ("parallel")."""
@@ -302,13 +311,14 @@ class StepReader:
             examples.append(Pair(second, first) if reverse else Pair(first, second))
         return examples
 
-    def _batch(self, examples: Sequence[tuple[str, Text | Pair]], numbers: Sequence[int]) -> Batch:
-        """The micro-batch of the examples with these numbers."""
+    def _batch(self, examples: Sequence[tuple[str, Text | Pair]], groups: Sequence[Sequence[int]]) -> Batch:
+        """The micro-batch of the examples with the numbers in these groups."""
         masked = []
-        for number in numbers:
-            objective, example = examples[number]
-            rng = generator(self.config.run.seed, self.step, number)
-            masked.append(self.objectives.mask(objective, example, rng))
+        for place, group in enumerate(groups):
+            for number in group:
+                name, example = examples[number]
+                rng = generator(self.config.run.seed, self.step, number)
+                masked.append(self.objectives[name].mask(example, rng)._replace(group=place))
         return pack(masked)
 
 
@@ -390,8 +400,8 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
             objective, or no pair is long enough for CAMLM.
     """
     optimizer = config.optimizer
-    if "camlm" in config.objectives.names:
-        check_pairs_of_camlm(config, text)
+    check_groups(config)
+    check_pairs(config, text)
     if optimizer.tokens:
         exact_steps = optimizer.tokens / config.run.compute_ratio / mean_tokens(config, text)
     else:
@@ -414,31 +424,44 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
     return steps
 
 
-def check_pairs_of_camlm(config: PretrainConfig, text: TrainingText) -> None:
-    """Warn if many pairs are too short for CAMLM (`Objectives.serves_camlm`), and refuse it if all are.
+def check_groups(config: PretrainConfig) -> None:
+    """Raise a UserError if a group of an objective may be longer than a micro-batch."""
+    for name in config.objectives.names:
+        group = class_of(name).group
+        longest = group * config.data.max_seq_len
+        if longest > config.run.micro_batch_tokens:
+            raise UserError(
+                f"run.micro_batch_tokens {config.run.micro_batch_tokens}: {name} keeps {group} examples "
+                f"together, of up to {longest} tokens; raise it, or shorten data.max_seq_len"
+            )
+
+
+def check_pairs(config: PretrainConfig, text: TrainingText) -> None:
+    """Warn if many pairs do not serve an objective (`Objective.serves`), and refuse it if none does.
 
     Some pairs of each two languages, drawn at random, are looked at.
     """
-    objectives = make_objectives(config, text)
     rng = generator(seed=0, step=0, index=0)  # any fixed one
-    served = []  # for each pair that is looked at, whether CAMLM can train on it
-    for languages, pairs in text.pairs.items():
+    pairs = []
+    for languages, stream in text.pairs.items():
         numbers = [text.language_number[language] for language in languages]
-        count = min(_CHECKED_PAIRS, len(pairs))
-        for place in rng.choice(len(pairs), count, replace=False):
-            sides = [Text(ids, number) for ids, number in zip(pairs[place], numbers)]
-            served.append(objectives.serves_camlm(Pair(*sides)))
-    if not any(served):
-        key = "shares" if config.objectives.shares else "active"
-        raise UserError(
-            f"{config.data.corpus}: camlm has no pair to train on: with objectives.mask_rate "
-            f"{config.objectives.mask_rate} none of {len(served)} pairs keeps an unmasked token on both "
-            f"sides; give longer pairs, or take camlm out of objectives.{key}"
-        )
-    share = 1 - sum(served) / len(served)
-    if share > _MANY_SHORT_PAIRS:
-        use = "serve tlm instead" if "tlm" in config.objectives.names else "are left out"
-        logger.warning("%.0f %% of the pairs are too short for camlm and %s", 100 * share, use)
+        count = min(_CHECKED_PAIRS, len(stream))
+        for place in rng.choice(len(stream), count, replace=False):
+            pairs.append(Pair(*[Text(ids, number) for ids, number in zip(stream[place], numbers)]))
+    for name, objective in make_objectives(config, text).items():
+        if objective.reads is not Pair:
+            continue
+        served = sum(objective.serves(pair) for pair in pairs)
+        if not served:
+            key = "shares" if config.objectives.shares else "active"
+            raise UserError(
+                f"{config.data.corpus}: {name} has no pair to train on: it needs {objective.needs}, and none "
+                f"of {len(pairs)} pairs has that; give longer pairs, or take {name} out of objectives.{key}"
+            )
+        share = 1 - served / len(pairs)
+        if share > _MANY_SHORT_PAIRS:
+            use = "serve tlm instead" if "tlm" in config.objectives.names else "are left out"
+            logger.warning("%.0f %% of the pairs are too short for %s and %s", 100 * share, name, use)
 
 
 def mean_tokens(config: PretrainConfig, text: TrainingText) -> float:

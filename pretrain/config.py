@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from pretrain.objectives import OBJECTIVES, OF_THE_PAPER
 from reader.tokenization import TEXT_RULES
 from utils.errors import UserError
 from utils.options import (
@@ -20,7 +21,6 @@ from utils.options import (
     option,
 )
 
-OBJECTIVES = ("mmlm", "tlm", "camlm", "btmlm")
 SCRATCH = "scratch"
 START = "start"
 FRESH = "fresh"
@@ -101,8 +101,8 @@ class ObjectiveConfig:
     """
 
     active: list[str] | None = None
-    """Any of mmlm, tlm, camlm, btmlm. Default: those of `shares`, and without `shares` all four (the paper's
-    exp5)."""
+    """Any of mmlm, tlm, camlm, btmlm, or of your own in pretrain/objectives/. Default: those of `shares`, and
+    without `shares` the four (the paper's exp5)."""
 
     fit_corpus: bool = False
     """Whether to leave out objectives for which the corpus has no text: without monolingual text MMLM and
@@ -170,10 +170,10 @@ class ObjectiveConfig:
 
     @property
     def names(self) -> list[str]:
-        """The objectives that are trained: `active`, or those with a share above 0 at some time, or all."""
+        """The objectives that are trained: `active`, or those with a share at some time, or the paper's."""
         if self.active is not None:
             return self.active
-        return self._with_share if self.shares else list(OBJECTIVES)
+        return self._with_share if self.shares else list(OF_THE_PAPER)
 
     @property
     def _with_share(self) -> list[str]:

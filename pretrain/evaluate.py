@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,13 @@ from evaluation.encode import PaddleEncoder
 from evaluation.hits import accuracy_by_layer
 from model.heads import PreTrainingModel
 from pretrain.batches import TrainingText, make_objectives
-from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import PretrainConfig
-from pretrain.loss import masked_lm_loss, to_device
+from pretrain.loss import batch_loss, to_device
 from pretrain.masking import generator
-from pretrain.objectives import Pair, Text
+from pretrain.objective import Pair, Text, perplexity
 from pretrain.packing import Stage1
+from pretrain.pseudo_tokens import PseudoTokenGenerator
 from pretrain.pseudo_translations import found_in_translation, most_frequent, punctuation_ids
-from pretrain.report import perplexity
 from reader.corpus import Blocks
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -32,6 +31,7 @@ from utils.logging import progress
 # no training masks are equal to them.
 _SEED = 0
 _STEP = (1 << 40) - 1
+_ALWAYS = ("mmlm", "tlm", "camlm")  # what a run was not trained on, too, so that runs can be compared
 _SAMPLES = 2  # sentences of each language pair that are recorded with their pseudo-tokens
 
 
@@ -62,7 +62,7 @@ class Evaluator:
         self.tokenizer = tokenizer
         self.pseudo_token_generator = pseudo_token_generator
         self.stop: StopSignal | None = None  # of the evaluation in progress
-        self.objectives = make_objectives(config, text)
+        self.objectives = make_objectives(config, text, further=_ALWAYS)
         languages = set(text.languages)
         self.mono = {name: stream for name, stream in text.corpus.held_out_mono.items() if name in languages}
         self.pairs = {
@@ -89,8 +89,8 @@ class Evaluator:
 
         Returns:
             mmlm: language -> {perplexity, accuracy, frequency_perplexity}; tlm, camlm: "a-b" -> {perplexity,
-            accuracy}; btmlm: "a-b" -> {perplexity, perplexity_without, precision, frequent_precision,
-            copy_rate, repeat_rate, samples};
+            accuracy}, as any further objective; btmlm: "a-b" -> {perplexity, perplexity_without, precision,
+            frequent_precision, copy_rate, repeat_rate, samples};
             retrieval: "a-b" -> accuracy of each layer, mean of both directions; candidates: "a-b" ->
             the number of sentences that retrieval searches. None if it was broken off.
 
@@ -102,24 +102,22 @@ class Evaluator:
             the same for the most frequent pieces of the language, and samples are sentences with their
             pseudo-tokens.
         """
-        # What to evaluate: the kind, and a language or a pair of languages.
-        parts: list[tuple[str, Any]] = [("mmlm", language) for language in self.mono]
+        # What to evaluate: the kind, and a language or a pair of languages. BTMLM needs real translations.
+        on_text = [
+            name for name in self.objectives if name != "btmlm" and self.objectives[name].reads is Text
+        ]
+        on_pairs = [name for name in self.objectives if name not in on_text]
+        parts: list[tuple[str, Any]] = [(name, language) for name in on_text for language in self.mono]
         for pair in self.pairs:
-            parts += [("tlm", pair), ("camlm", pair)]
-            if self.pseudo_token_generator:
-                parts.append(("btmlm", pair))
-            parts.append(("retrieval", pair))
+            parts += [(name, pair) for name in [*on_pairs, "retrieval"]]
         model = engine.model
         model.eval()
         self.stop = stop
         # Each returns the result of a part, or None if its text has no token that can be predicted.
         evaluate: dict[str, Callable[[PreTrainingModel, Any], Any]] = {
-            "mmlm": self._mmlm,
-            "tlm": self._tlm,
-            "camlm": self._camlm,
-            "btmlm": self._btmlm,
-            "retrieval": self._retrieval,
+            name: partial(self._of_objective, name) for name in self.objectives
         }
+        evaluate |= {"mmlm": self._mmlm, "btmlm": self._btmlm, "retrieval": self._retrieval}
         rank = distributed.rank()
         world_size = distributed.world_size()
         own_scores: list[tuple[str, str, Any]] = []  # of this process: kind, name, result
@@ -128,8 +126,8 @@ class Evaluator:
             # to stop.
             for first in progress(range(0, len(parts), world_size), "held-out evaluation", unit="streams"):
                 if first + rank < len(parts):  # the last time there may be fewer parts than processes
-                    kind, languages = parts[first + rank]  # one language for mmlm, otherwise a pair
-                    name = languages if kind == "mmlm" else "-".join(languages)
+                    kind, languages = parts[first + rank]
+                    name = languages if isinstance(languages, str) else "-".join(languages)
                     own_scores.append((kind, name, evaluate[kind](model, languages)))
                 if stop.anywhere():
                     return None
@@ -143,15 +141,21 @@ class Evaluator:
             scores["candidates"] = {"-".join(pair): min(len(held), most) for pair, held in self.pairs.items()}
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
+    def _of_objective(
+        self, objective: str, model: PreTrainingModel, languages: str | tuple[str, str]
+    ) -> dict[str, float] | None:
+        """Perplexity and accuracy on blocks of text, as in training, or on pairs that serve the objective."""
+        if isinstance(languages, str):
+            examples = self._texts(languages)
+        else:
+            serves = self.objectives[objective].serves
+            examples = [pair for pair in self._examples(languages) if serves(pair)]
+        return self._scores(model, objective, examples)
+
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
-        """Perplexity and accuracy on blocks of text, as in training, and frequency_perplexity (see `run`)."""
-        data = self.config.data
-        longest = data.max_seq_len - 2  # without [CLS] and [SEP]
-        blocks = Blocks(self.mono[language], longest, one_line=not data.pack_lines)
-        count = min(len(blocks), self.config.run.eval_sequences)
-        language_number = self.text.language_number[language]
-        examples = [Text(blocks[i], language_number) for i in range(count)]
-        scores = self._masked_scores(model, "mmlm", examples)
+        """As `_of_objective`, with frequency_perplexity (see `run`)."""
+        examples = self._texts(language)
+        scores = self._scores(model, "mmlm", examples)
         if scores is None:
             return None
         ids = np.concatenate([example.ids for example in examples])
@@ -161,30 +165,23 @@ class Evaluator:
         losses = frequency_losses(piece_counts, ids[ids != unknown])
         return scores | {"frequency_perplexity": perplexity(losses.mean())}
 
-    def _tlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:
-        """Perplexity and accuracy on pairs."""
-        return self._masked_scores(model, "tlm", self._examples(pair))
-
-    def _camlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:
-        """Perplexity and accuracy on the pairs that CAMLM can use."""
-        examples = [example for example in self._examples(pair) if self.objectives.serves_camlm(example)]
-        return self._masked_scores(model, "camlm", examples)
-
     def _btmlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, Any]:
         """BTMLM on the sources of pairs, whose targets are the real translations for its pseudo-tokens."""
         samples: list[str] = []
         sums: Counter[str] = Counter()
         examples = self._examples(pair)
         sources = [example.source for example in examples]
+        btmlm = self.objectives["btmlm"]
         for chunk, rngs in self._chunks("btmlm", sources):
             targets = [example.target for example in examples[chunk]]
             languages = [target.language for target in targets]  # of the pseudo-tokens
-            batch = self.objectives.batch("btmlm", sources[chunk], rngs, second_languages=languages)
+            batch = btmlm.batch(sources[chunk], rngs, languages)
             (device_batch,) = to_device([batch])
             device_batch, counts = self.pseudo_token_generator.fill(model, device_batch)
             # `update` of a Counter adds.
             sums.update({name: int(count) for name, count in counts.items()})
-            sums.update(loss=float(masked_lm_loss(model, device_batch).total), masked=len(batch.targets))
+            total, _ = batch_loss(model, device_batch)
+            sums.update(loss=float(total), masked=len(batch.targets))
             pseudo_ids = device_batch.inputs.input_ids.numpy()[batch.stage1.slots]  # int64 [P]
             sums.update(self._translation_counts(batch.stage1, pseudo_ids, targets))
             # The first sentences of all, with their pseudo-tokens, are the samples.
@@ -197,9 +194,9 @@ class Evaluator:
         # are masked.
         cut_sources = []
         for source in sources:
-            length, _ = self.objectives.pseudo_lengths(source)
+            length, _ = btmlm.lengths(source)
             cut_sources.append(source._replace(ids=source.ids[:length]))
-        scores_without = self._masked_scores(model, "mmlm", cut_sources)
+        scores_without = self._scores(model, "mmlm", cut_sources)
         result: dict[str, Any] = {}
         if scores_without:  # None: no sentence has a token that can be predicted
             result["perplexity"] = perplexity(sums["loss"] / sums["masked"])
@@ -250,6 +247,14 @@ class Evaluator:
         accuracy = accuracy_by_layer(src_vectors, tgt_vectors)  # [L + 1, 2]
         return accuracy.mean(axis=1).tolist()
 
+    def _texts(self, language: str) -> list[Text]:
+        """Held-out blocks of text, as in training."""
+        data = self.config.data
+        longest = data.max_seq_len - 2  # without [CLS] and [SEP]
+        blocks = Blocks(self.mono[language], longest, one_line=not data.pack_lines)
+        count = min(len(blocks), self.config.run.eval_sequences)
+        return [Text(blocks[i], self.text.language_number[language]) for i in range(count)]
+
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
         """Held-out pairs, every second one with its sides exchanged."""
         stream = self.pairs[pair]
@@ -262,20 +267,20 @@ class Evaluator:
             examples.append(Pair(a, b) if i % 2 == 0 else Pair(b, a))
         return examples
 
-    def _masked_scores(
-        self, model: PreTrainingModel, objective: str, examples: list
+    def _scores(
+        self, model: PreTrainingModel, objective: str, examples: Sequence[Text | Pair]
     ) -> dict[str, float] | None:
-        """Perplexity and accuracy over all masked tokens; None if there are none."""
+        """Perplexity and accuracy over all losses of the examples; None if there are none."""
         loss = 0.0
         correct = 0.0
         count = 0
         for chunk, rngs in self._chunks(objective, examples):
-            batch = self.objectives.batch(objective, examples[chunk], rngs)
+            batch = self.objectives[objective].batch(examples[chunk], rngs)
             (device_batch,) = to_device([batch])
-            result = masked_lm_loss(model, device_batch)
-            loss += float(result.total)
-            correct += float(result.correct.astype("float64").sum())
-            count += len(batch.targets)
+            total, sums = batch_loss(model, device_batch)
+            loss += float(total)
+            correct += float(sums.get(f"{objective}.correct", 0.0))
+            count += sums.get(f"{objective}.count", 0)
         if count == 0:
             return None
         return {"perplexity": perplexity(loss / count), "accuracy": correct / count}
@@ -284,16 +289,17 @@ class Evaluator:
         self, objective: str, examples: Sequence
     ) -> Iterator[tuple[slice, list[np.random.Generator]]]:
         """Slices of at most `run.micro_batch_tokens`, and a generator for each example in them."""
-        tokens = [self.objectives.count_tokens(objective, example) for example in examples]
-        budget = self.config.run.micro_batch_tokens  # the configuration says that the longest sequence fits
+        tokens = [self.objectives[objective].tokens(example) for example in examples]
+        group = self.objectives[objective].group
+        budget = self.config.run.micro_batch_tokens  # the configuration says that the longest group fits
         first = 0
         # A request to stop ends the loop early; `run` drops the unfinished result.
         while first < len(examples) and not self.stop:
             end = first
             chunk_tokens = 0
-            while end < len(examples) and chunk_tokens + tokens[end] <= budget:
-                chunk_tokens += tokens[end]
-                end += 1
+            while end < len(examples) and chunk_tokens + sum(tokens[end : end + group]) <= budget:
+                chunk_tokens += sum(tokens[end : end + group])
+                end += group
             yield slice(first, end), [generator(_SEED, _STEP, i) for i in range(first, end)]
             first = end
 

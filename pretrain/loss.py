@@ -1,9 +1,10 @@
-"""Micro-batches on the device, and the loss at their masked tokens."""
+"""Micro-batches on the device, and their loss: of all masked words together, then of each other objective."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import paddle
 from paddle import Tensor
 
 from model.batch import TokenBatch
@@ -11,8 +12,24 @@ from model.config import NO_LANGUAGE
 from model.device import Uploadable, upload
 from model.heads import PreTrainingModel
 from model.masked_loss import MaskedLoss
-from pretrain.config import OBJECTIVES
+from pretrain.objective import class_of
+from pretrain.objectives import OBJECTIVES
 from pretrain.packing import Batch, Packed
+
+
+@dataclass(frozen=True)
+class OtherTargets(Uploadable):
+    """The targets of an objective that has a loss of its own.
+
+    Attributes:
+        rows: int64 [m], which of `MaskedTargets.positions` they are.
+        groups: int64 [m], the group of each.
+        weight: of each loss in the sum.
+    """
+
+    rows: Tensor
+    groups: Tensor
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -21,10 +38,12 @@ class MaskedTargets(Uploadable):
 
     Attributes:
         count: M.
-        positions: int64 [M], indices into the N tokens, ascending. If M is 0, one index of any token.
+        positions: int64, indices into the N tokens: those of the M masked tokens, ascending, then those of
+            `others`. If there are none at all, one index of any token.
         ids: int64 [M].
         weights: float64 [M], of each loss in the sum; None: 1.
         by_objective: objective -> int64, which of the M tokens serve it. Objectives without any are absent.
+        others: the objectives with a loss of their own.
     """
 
     count: int
@@ -32,6 +51,7 @@ class MaskedTargets(Uploadable):
     ids: Tensor
     weights: Tensor | None
     by_objective: dict[str, Tensor]
+    others: dict[str, OtherTargets]
 
 
 @dataclass(frozen=True)
@@ -74,31 +94,16 @@ class DeviceBatch(Uploadable):
     stage1: DeviceStage1 | None
 
 
-def to_device(batches: Sequence[Batch], weights: Sequence[float] | None = None) -> list[DeviceBatch]:
+def to_device(batches: Sequence[Batch], weights: Mapping[str, float] | None = None) -> list[DeviceBatch]:
     """Copy micro-batches to the device, all of them in one copy. Call it within autocast.
 
     Args:
-        weights: [4], the factor of each objective's losses in `masked_lm_loss`, in the order of `OBJECTIVES`;
-            None: 1. In training it is the objective's share divided by the number of its masked tokens in the
-            whole step, so that the losses of the step add up to the share times their mean.
+        weights: objective -> the factor of its losses in the loss of a batch; None: 1. In training it is the
+            objective's share divided by the number of its losses in the whole step, so that the losses of the
+            step add up to the share times their mean.
     """
     device_batches = []
     for batch in batches:
-        # What is to be predicted, and which of it serves each objective.
-        by_objective = {}
-        for number, objective in enumerate(OBJECTIVES):
-            indices = np.flatnonzero(batch.target_objectives == number)
-            if len(indices):
-                by_objective[objective] = indices
-        targets = MaskedTargets(
-            count=len(batch.targets),
-            # Paddle has no gradients of products without rows: any token serves where none is masked.
-            positions=batch.targets if len(batch.targets) else np.zeros(1, np.int64),
-            ids=batch.target_ids,
-            weights=None if weights is None else np.asarray(weights, np.float64)[batch.target_objectives],
-            by_objective=by_objective,
-        )
-
         # BTMLM's first pass.
         device_stage1 = None
         if batch.stage1 is not None:
@@ -114,8 +119,41 @@ def to_device(batches: Sequence[Batch], weights: Sequence[float] | None = None) 
                 context_ids=stage1.input_ids[is_context],
                 context_sentences=stage1.layout.sequence_numbers()[is_context],
             )
-        device_batches.append(DeviceBatch(_inputs(batch), targets, device_stage1))
+        device_batches.append(DeviceBatch(_inputs(batch), _targets(batch, weights), device_stage1))
     return upload(device_batches)
+
+
+def _targets(batch: Batch, weights: Mapping[str, float] | None) -> MaskedTargets:
+    """What is to be predicted, and which of it serves each objective; still on the host."""
+    numbers = np.unique(batch.target_objectives).tolist()
+    with_own_loss = [number for number in numbers if class_of(OBJECTIVES[number]).loss is not None]
+    is_other = np.isin(batch.target_objectives, with_own_loss)
+    order = np.argsort(is_other, kind="stable")  # the masked words, then the others
+    objectives = batch.target_objectives[order]
+    count = int((~is_other).sum())
+    by_objective = {}
+    others = {}
+    for number in numbers:
+        objective = OBJECTIVES[number]
+        rows = np.flatnonzero(objectives == number)
+        if number in with_own_loss:
+            weight = 1.0 if weights is None else weights[objective]
+            others[objective] = OtherTargets(rows, batch.target_groups[order][rows], weight)
+        else:
+            by_objective[objective] = rows
+    weights_of_words = None
+    if weights is not None:
+        weight_of_number = np.array([weights.get(objective, 0.0) for objective in OBJECTIVES])
+        weights_of_words = weight_of_number[objectives[:count]]
+    return MaskedTargets(
+        count=count,
+        # Paddle has no gradients of products without rows: any token serves where none is masked.
+        positions=batch.targets[order] if len(order) else np.zeros(1, np.int64),
+        ids=batch.target_ids[order[:count]],
+        weights=weights_of_words,
+        by_objective=by_objective,
+        others=others,
+    )
 
 
 def _inputs(packed: Packed) -> TokenBatch:
@@ -129,13 +167,45 @@ def _inputs(packed: Packed) -> TokenBatch:
     )
 
 
+def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dict[str, Tensor | int]]:
+    """The loss of a micro-batch of any objectives. BTMLM's slots must be filled.
+
+    Returns:
+        The weighted sum of all losses; and for each objective the sum of its losses, without weights, the
+        number of those that are solved, and their number: "camlm.loss", "camlm.correct", "camlm.count".
+    """
+    targets = batch.targets
+    states = model.encode(batch.inputs, targets.positions)
+    total, losses, correct = _loss_of_words(model, targets, states)  # scalar, [M], bool [M]
+    parts = {}  # objective -> its losses, and whether each is solved
+    for objective, rows in targets.by_objective.items():
+        parts[objective] = (
+            paddle.gather(losses.astype("float64"), rows),
+            paddle.gather(correct.astype("float64"), rows),
+        )
+    for objective, other in targets.others.items():
+        own_states = paddle.gather(states, other.rows)
+        losses, correct = class_of(objective).loss(model, own_states, other.groups)  # [n] each
+        total = total + other.weight * losses.sum()
+        parts[objective] = (losses.detach().astype("float64"), correct.astype("float64"))
+    sums: dict[str, Tensor | int] = {}
+    for objective, (losses, correct) in parts.items():
+        sums[f"{objective}.loss"] = losses.sum()
+        sums[f"{objective}.correct"] = correct.sum()
+        sums[f"{objective}.count"] = losses.shape[0]
+    return total, sums
+
+
 def masked_lm_loss(model: PreTrainingModel, batch: DeviceBatch) -> MaskedLoss:
     """Cross-entropy at the batch's masked tokens, in the order of `batch.targets`.
 
     BTMLM's slots must be filled.
     """
-    targets = batch.targets
-    hidden = model.encode(batch.inputs, targets.positions)  # [M, H]
-    if targets.count == 0:  # `positions` has an index all the same
-        hidden = hidden[:0]
-    return model.lm_head.loss(hidden, targets.ids, targets.weights)
+    return _loss_of_words(model, batch.targets, model.encode(batch.inputs, batch.targets.positions))
+
+
+def _loss_of_words(model: PreTrainingModel, targets: MaskedTargets, states: Tensor) -> MaskedLoss:
+    """The loss of the masked words, given the states at `targets.positions`."""
+    if targets.count < states.shape[0]:  # the others follow; or it is the one of a batch without targets
+        states = states[: targets.count]
+    return model.lm_head.loss(states, targets.ids, targets.weights)

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from model.layout import Layout
-from pretrain.config import OBJECTIVES
+from pretrain.objectives import OBJECTIVES
 
 
 class MaskedSequence(NamedTuple):
     """One sequence of t tokens, of which m are to be predicted. Arrays are int64.
 
-    All tokens see the first `context` tokens. The others are placeholders, each of which is seen only by
+    The targets of an objective with a loss of its own are the tokens whose states this loss reads. All tokens
+    see the first `context` tokens. The others are placeholders, each of which is seen only by
     itself.
     """
 
@@ -35,11 +36,15 @@ class Stage1Sequence(NamedTuple):
 
 
 class MaskedExample(NamedTuple):
-    """An example: the objective whose loss it serves, its sequences (two for CAMLM), BTMLM's first stage."""
+    """An example: the objective whose loss it serves, its sequences (two for CAMLM), BTMLM's first stage.
+
+    Examples of one objective with the same `group` are compared by its loss.
+    """
 
     objective: str
     sequences: list[MaskedSequence]
     stage1: Stage1Sequence | None = None
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,18 +106,15 @@ class Batch(Packed):
         targets: indices into N of the tokens to predict, int64 [M], ascending.
         target_ids: int64 [M].
         target_objectives: int64 [M], places in `OBJECTIVES`.
+        target_groups: int64 [M], the group of each target's example.
         stage1: BTMLM's first pass; until it has run, the slots hold [MASK]. None without BTMLM sequences.
     """
 
     targets: np.ndarray
     target_ids: np.ndarray
     target_objectives: np.ndarray
+    target_groups: np.ndarray
     stage1: Stage1 | None = None
-
-    @property
-    def masked_counts(self) -> np.ndarray:
-        """The number of tokens to predict of each objective, int64 [4], in the order of `OBJECTIVES`."""
-        return np.bincount(self.target_objectives, minlength=len(OBJECTIVES))
 
 
 def pack(examples: Sequence[MaskedExample]) -> Batch:
@@ -121,6 +123,7 @@ def pack(examples: Sequence[MaskedExample]) -> Batch:
     packed = _join(sequences)
     starts = packed.layout.starts  # [S]
     objectives = []  # of each sequence, as a place in `OBJECTIVES`
+    groups = []  # of each sequence
     stage1_sequences = []
     first_tokens = []  # of each BTMLM sequence, as an index into N
     first_sequence = 0  # of the example, as an index into `sequences`
@@ -129,6 +132,7 @@ def pack(examples: Sequence[MaskedExample]) -> Batch:
             stage1_sequences.append(example.stage1)
             first_tokens.append(starts[first_sequence])
         objectives += [OBJECTIVES.index(example.objective)] * len(example.sequences)
+        groups += [example.group] * len(example.sequences)
         first_sequence += len(example.sequences)
     targets = _targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
@@ -138,6 +142,7 @@ def pack(examples: Sequence[MaskedExample]) -> Batch:
         targets=targets[order],
         target_ids=_concatenate([sequence.target_ids for sequence in sequences])[order],
         target_objectives=np.repeat(objectives, target_counts)[order],
+        target_groups=np.repeat(groups, target_counts)[order],
         stage1=_stage1(stage1_sequences, first_tokens) if stage1_sequences else None,
     )
 

@@ -6,21 +6,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from model.config import NO_LANGUAGE
-from pretrain import attention_mask
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Objectives, Pair, Text
-from pretrain.packing import Batch, Packed
+from pretrain.objective import Objective, Pair, Setting, Text, class_of
+from pretrain.packing import Packed, pack
 from utils.errors import UserError
 from utils.options import check_values
 
 _MAX_SEQ_LEN = 512
-_TITLES = {
-    "mmlm": "MMLM (Figure 2 a)",
-    "tlm": "TLM (Figure 2 b)",
-    "camlm": "CAMLM (Figure 2 c)",
-    "btmlm": "BTMLM stage 2: h1, h2, ... are the pseudo-tokens of stage 1",
-}
 _STAGE_1_TITLE = "BTMLM stage 1 (Figure 4)"
 
 
@@ -63,7 +56,7 @@ def draw_panels(
         sentences: one sentence, or a sentence and its translation. mmlm and btmlm use the first only.
         objective: a name of `OBJECTIVES`.
         config: the choices of the objective; the active objectives and their shares do not matter.
-        language_embedding: which tokens get one; see `Objectives`.
+        language_embedding: which tokens get one; see `Setting`.
         languages: the names of the two languages. btmlm produces pseudo-tokens of the second.
 
     Raises:
@@ -76,21 +69,19 @@ def draw_panels(
     if any(len(text.ids) == 0 for text in texts):
         raise UserError("a sentence has no tokens")
     check_values(config)
-    objectives = Objectives(config, Vocabulary.of(tokenizer), _MAX_SEQ_LEN, language_embedding)
-    example = _example(texts, objective, objectives)
-    second_languages = [1] if objective == "btmlm" else None  # for the one example: the second of `languages`
+    maker = class_of(objective)(Setting(config, Vocabulary.of(tokenizer), _MAX_SEQ_LEN, language_embedding))
     rng = generator(seed % (1 << 64), step=0, index=0)  # a generator takes no negative seed
-    batch = objectives.batch(objective, [example], [rng], second_languages)
+    second_language = [1] if objective == "btmlm" else []  # the second of `languages`
+    batch = pack([maker.mask(_example(texts, maker), rng, *second_language)])
 
     painter = _Painter(tokenizer, languages)
-    target_tokens = tokenizer.convert_ids_to_tokens(batch.target_ids.tolist())
-    predicted = dict(zip(batch.targets.tolist(), target_tokens))  # index in the batch -> token
-    if objective == "camlm":
-        order, mask = _whole_pair(batch)
-        return [painter.panel(_TITLES[objective], batch, order, mask, predicted)]
-    order = np.arange(batch.tokens)
+    predicted = {}  # index in the batch -> token
+    if maker.loss is None:
+        target_tokens = tokenizer.convert_ids_to_tokens(batch.target_ids.tolist())
+        predicted = dict(zip(batch.targets.tolist(), target_tokens))
+    order, mask = maker.drawn(batch)
     if batch.stage1 is None:
-        return [painter.panel(_TITLES[objective], batch, order, batch.layout.dense(), predicted)]
+        return [painter.panel(maker.title, batch, order, mask, predicted)]
 
     # BTMLM: no model produces pseudo-tokens here, so they are drawn as h1, h2, ...
     stage1 = batch.stage1
@@ -99,7 +90,7 @@ def draw_panels(
     filled = dict(zip(stage1.slots.tolist(), names))
     return [
         painter.panel(_STAGE_1_TITLE, stage1, np.arange(stage1.tokens), stage1.layout.dense(), produced),
-        painter.panel(_TITLES[objective], batch, order, batch.layout.dense(), predicted, filled),
+        painter.panel(maker.title, batch, order, mask, predicted, filled),
     ]
 
 
@@ -159,28 +150,17 @@ class _Painter(NamedTuple):
         )
 
 
-def _example(texts: list[Text], objective: str, objectives: Objectives) -> Text | Pair:
+def _example(texts: list[Text], objective: Objective) -> Text | Pair:
     """What the objective reads: a text or a pair.
 
     Raises:
         UserError: the texts do not suit it.
     """
-    if objective in ("mmlm", "btmlm"):
+    if objective.reads is Text:
         return texts[0]
     if len(texts) < 2:
-        raise UserError(f"{objective} needs a pair: give the sentence and its translation")
+        raise UserError(f"{objective.name} needs a pair: give the sentence and its translation")
     pair = Pair(*texts)
-    if objective == "camlm" and not objectives.serves_camlm(pair):
-        raise UserError("camlm needs an unmasked token on each side; such a pair serves tlm")
+    if not objective.serves(pair):
+        raise UserError(f"{objective.name} needs {objective.needs}; such a pair serves tlm")
     return pair
-
-
-def _whole_pair(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """The two sequences of a CAMLM pair as one: the order of its tokens, int64 [T], and the mask [T, T]."""
-    order = np.argsort(batch.position_ids)  # a token's position is that in the pair
-    masked = np.isin(np.arange(batch.tokens), batch.targets)  # bool [T]
-    # The first sequence has the unmasked tokens of side 0 and the masked tokens of side 1; the second one has
-    # the others.
-    context_side = np.repeat([0, 1], batch.lengths)  # [T]
-    side = np.where(masked, 1 - context_side, context_side)
-    return order, attention_mask.camlm(side[order], masked[order])

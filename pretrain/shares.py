@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
-from pretrain.config import OBJECTIVES, ObjectiveConfig
+from pretrain.config import ObjectiveConfig
+from pretrain.objective import Pair, Text, names_that_read
+from pretrain.objectives import OBJECTIVES
 from utils.errors import UserError
-
-MONOLINGUAL = ("mmlm", "btmlm")
-PARALLEL = ("tlm", "camlm")
 
 
 def shares(config: ObjectiveConfig, step: int, total_steps: int) -> dict[str, float]:
@@ -37,7 +36,7 @@ def default_shares(config: ObjectiveConfig) -> dict[str, float]:
 
     Each part is divided equally among its active objectives, so that ablations compare like with like.
     """
-    kinds = [[name for name in kind if name in config.names] for kind in (MONOLINGUAL, PARALLEL)]
+    kinds = [[name for name in names_that_read(kind) if name in config.names] for kind in (Text, Pair)]
     kinds = [names for names in kinds if names]
     return {name: 1.0 / len(kinds) / len(names) for names in kinds for name in names}
 
@@ -54,9 +53,9 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
     """
     without_text: set[str] = set()
     if not monolingual:
-        without_text |= set(MONOLINGUAL)
+        without_text |= set(names_that_read(Text))
     if not parallel:
-        without_text |= {*PARALLEL, "btmlm"}
+        without_text |= {*names_that_read(Pair), "btmlm"}
     if not without_text:
         return config
     active = [name for name in config.names if name not in without_text]

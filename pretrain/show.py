@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pretrain.config import OBJECTIVES, ObjectiveConfig
+from pretrain.config import ObjectiveConfig
+from pretrain.objectives import OBJECTIVES
 from pretrain.panels import Panel, as_text, draw_panels
 from reader.tokenization import Tokenizer
 from utils.command_line import load_config

@@ -26,14 +26,15 @@ from pretrain.batches import (
     read_steps,
     total_steps,
 )
-from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
-from pretrain.config import OBJECTIVES, SCRATCH, ObjectiveConfig, PretrainConfig
+from pretrain.config import SCRATCH, PretrainConfig
 from pretrain.evaluate import Evaluator
 from pretrain.head_start import give_head_start
 from pretrain.initialise import initialise
-from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
+from pretrain.loss import DeviceBatch, batch_loss, to_device
 from pretrain.masking import Vocabulary
-from pretrain.report import SUMS, line_of, plateau, record_of, summary
+from pretrain.objectives.mmlm import plateau
+from pretrain.pseudo_tokens import PseudoTokenGenerator, make_generator
+from pretrain.report import SUMS, line_of, record_of, summary
 from reader.corpus import verify_corpus
 from training import distributed
 from training.engine import Engine
@@ -164,7 +165,7 @@ class Pretraining(Task):
             logger.info("%s", line)
         is_trained = engine.steps == self.total_steps > 1  # one step leaves the initial weights
         if is_trained and "mmlm" in self.config.objectives.names:
-            advice = plateau(scores)
+            advice = plateau(list(scores.get("mmlm", {}).values()))
             if advice:
                 logger.warning("%s", advice)
         # Pre-training counts no epochs, and its last step is its result.
@@ -251,9 +252,7 @@ def send_step(data: StepBatches) -> list[DeviceBatch]:
     """Send the micro-batches of a step to the device. Call it within autocast."""
     # An objective's loss is the mean over its masked tokens in the whole step, so each of them has the
     # objective's share divided by their number. An objective without masked tokens adds nothing.
-    weights = []
-    for objective, masked_count in zip(OBJECTIVES, data.masked_counts):
-        weights.append(data.share.get(objective, 0.0) / max(masked_count, 1))
+    weights = {name: share / max(data.counts[name], 1) for name, share in data.share.items()}
     return to_device(data.micro_batches, weights)
 
 
@@ -269,12 +268,8 @@ def objectives_loss(
     if batch.stage1 is not None:
         batch, counts = pseudo_token_generator.fill(model, batch)
         sums |= counts
-    total, losses, correct = masked_lm_loss(model, batch)  # scalar, [M], bool [M]
-    for objective, targets in batch.targets.by_objective.items():  # indices into the M masked tokens
-        sums[f"{objective}.loss"] = paddle.gather(losses.astype("float64"), targets).sum()
-        sums[f"{objective}.correct"] = paddle.gather(correct.astype("float64"), targets).sum()
-        sums[f"{objective}.count"] = targets.shape[0]
-    return total, sums
+    total, sums_of_objectives = batch_loss(model, batch)
+    return total, sums | sums_of_objectives
 
 
 def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
@@ -290,20 +285,3 @@ def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
     head_ratio = config.init.lm_head_learning_rate / optimizer.learning_rate
     ratio_of_step = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
     return lambda step: head_ratio if step < head_steps else ratio_of_step(step - head_steps)
-
-
-def make_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:
-    """BTMLM's stage 1 as the configuration asks for it; None if BTMLM is not active."""
-    if "btmlm" not in config.names:
-        return None
-    if "camlm" not in config.names:
-        logger.warning(
-            "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
-            "pseudo-tokens, so they will be of little use; add camlm"
-        )
-    allowed = None  # all pieces
-    if config.pseudo_pieces == "frequent":
-        piece_counts = [text.corpus.piece_counts(language) for language in text.languages]
-        allowed = allowed_pieces(piece_counts, config.min_piece_count, text.vocabulary)
-    temperature = config.temperature if config.pseudo_choice == "sample" else 0.0  # 0: the arg max
-    return PseudoTokenGenerator(allowed, text.vocabulary.special_ids, temperature)

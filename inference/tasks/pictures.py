@@ -17,13 +17,14 @@ from inference.tasks import (
     unknown_words,
 )
 from inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
-from pretrain.config import OBJECTIVES, ObjectiveConfig
+from pretrain.config import ObjectiveConfig
+from pretrain.objective import Text, class_of
+from pretrain.objectives import OBJECTIVES
 from pretrain.panels import Panel, draw_panels
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 LONGEST = 100  # tokens of a text; a larger grid is not readable
-_OF_ONE_TEXT = ("mmlm", "btmlm")  # objectives that need no translation
 
 
 def texts_of(request: dict, tokenizer: Tokenizer, longest: int, optional: bool = False) -> list[str]:
@@ -158,7 +159,8 @@ class DrawMasks:
         objective = text_of(request, "objective", choices=OBJECTIVES)
         # A pair has four special tokens, so each text has half of the input without two of them.
         longest = self.model.longest // 2 - 2
-        texts = texts_of(request, self.model.tokenizer, longest, optional=objective in _OF_ONE_TEXT)
+        reads_text = class_of(objective).reads is Text  # and needs no translation
+        texts = texts_of(request, self.model.tokenizer, longest, optional=reads_text)
         return MaskRequest(objective, texts)
 
     def answer(self, requests: list[MaskRequest]) -> list[dict]:

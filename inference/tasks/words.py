@@ -30,7 +30,8 @@ from model.tasks import MASKED_LM
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import to_device
 from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Objectives, Text
+from pretrain.objective import Setting, Text
+from pretrain.objectives.btmlm import Btmlm
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
@@ -181,7 +182,7 @@ class ProbeTranslation(MaskedLmTask):
         super().__init__(model, options)
         # As in training: their number, and the positions that they get.
         recorded = model.reading.of_pseudo_tokens()
-        self.objectives = Objectives(ObjectiveConfig(**recorded), self.vocabulary, self.max_seq_len)
+        self.btmlm = Btmlm(Setting(ObjectiveConfig(**recorded), self.vocabulary, self.max_seq_len))
 
     def parse(self, request: dict) -> MaskedText:
         language = self.language_of(request)
@@ -198,7 +199,7 @@ class ProbeTranslation(MaskedLmTask):
             UserError: it would be.
         """
         text = Text(np.asarray(request.ids), request.language)
-        most_tokens, _pseudo_tokens = self.objectives.pseudo_lengths(text)
+        most_tokens, _pseudo_tokens = self.btmlm.lengths(text)
         check_length("text", count=len(request.ids), most=most_tokens)
 
     @paddle.no_grad()
@@ -208,7 +209,7 @@ class ProbeTranslation(MaskedLmTask):
         texts = [Text(np.asarray(request.ids, np.int64), request.language) for request in requests]
         # The objective takes a generator for each text, to mask it in the second stage, which is not run.
         rngs = [generator(seed=0, step=0, index=number) for number in range(len(texts))]
-        batch = self.objectives.batch("btmlm", texts, rngs, languages)
+        batch = self.btmlm.batch(texts, rngs, languages)
         with self.autocast():
             (on_device,) = to_device([batch])
             stage1 = on_device.stage1

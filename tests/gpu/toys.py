@@ -23,13 +23,12 @@ from model.device import upload
 from model.ernie_m import ErnieMModel
 from model.heads import PreTrainingModel, task_model
 from pretrain.batches import StepBatches
-from pretrain.btmlm import PseudoTokenGenerator
-from pretrain.config import OBJECTIVES
 from pretrain.loss import DeviceBatch
-from pretrain.objectives import Pair, Text
+from pretrain.objective import Pair, Text, class_of
+from pretrain.objectives import OF_THE_PAPER
 from pretrain.packing import Batch
+from pretrain.pseudo_tokens import PseudoTokenGenerator
 from pretrain.report import SUMS
-from pretrain.shares import MONOLINGUAL
 from pretrain.task import objectives_loss, send_step
 from reader.batching import TaskBatch
 from reader.question_answering import Cut
@@ -105,7 +104,7 @@ def toy_tasks() -> dict[str, ToyTask]:
 
 
 RETRIEVAL = ("bce", "softmax")  # the losses of sentence vectors, as the flag of run_retrieval.py has them
-NAMES = (*OBJECTIVES, *toy_tasks(), *(f"retrieval by {loss}" for loss in RETRIEVAL))
+NAMES = (*OF_THE_PAPER, *toy_tasks(), *(f"retrieval by {loss}" for loss in RETRIEVAL))
 
 
 def results_of(
@@ -122,7 +121,7 @@ def results_of(
         The losses of all steps and a held-out one, and then the norms of the gradients, because AdamW hides
         gradients of a wrong size.
     """
-    if name in OBJECTIVES:
+    if name in OF_THE_PAPER:
         engine = engine_for(make_model(dtype, initializer_range=initializer_range), precision)
         results = train(engine, name, last=steps)
         loss_of = partial(objectives_loss, engine.model, pseudo_tokens())
@@ -217,29 +216,28 @@ def losses_and_norms(steps: Sequence[Step]) -> list[float]:
 
 def batch_of(objective: str, step: int, count: int = 4, length_limit: int = 20) -> Batch:
     """Random texts or pairs of a step, masked. Their lengths are below the limit."""
-    rng = np.random.default_rng([SEED, OBJECTIVES.index(objective), step])
+    rng = np.random.default_rng([SEED, OF_THE_PAPER.index(objective), step])
 
     def text(language: int) -> Text:
         length = rng.integers(length_limit // 2, length_limit)
         return Text(rng.integers(FIRST_ORDINARY_ID, VOCABULARY.mask_id, length), language)
 
-    if objective in MONOLINGUAL:
+    if class_of(objective).reads is Text:
         examples: list[Text | Pair] = [text(language=0) for _ in range(count)]
     else:
         examples = [Pair(text(language=0), text(language=1)) for _ in range(count)]
-    return objectives(max_seq_len=512).batch(objective, examples, rngs(count, step=step))
+    return objectives(max_seq_len=512)[objective].batch(examples, rngs(count, step=step))
 
 
 def send_micro_batches(engine: Engine, objective: str) -> list[DeviceBatch]:
     """This process's micro-batches of the engine's next step, on the device; all processes have two."""
     first = 2 * engine.steps  # the number of the step's first micro-batch, counted over all steps
     batches = [batch_of(objective, step=number) for number in (first, first + 1)]
-    # The masked tokens of each objective, over all processes.
-    masked_counts = sum(batch.masked_counts for batch in batches).tolist()
+    count = sum(len(batch.targets) for batch in batches)  # masked tokens, over all processes
     # The processes take the micro-batches in turn.
     own_batches = batches[distributed.rank() :: distributed.world_size()]
     with engine.autocast():  # in half precision a batch holds other arrays, for FlashMask
-        step = StepBatches(own_batches, share={objective: 1.0}, masked_counts=masked_counts, position={})
+        step = StepBatches(own_batches, share={objective: 1.0}, counts={objective: count}, position={})
         return send_step(step)
 
 

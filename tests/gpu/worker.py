@@ -11,8 +11,8 @@ from paddle import Tensor
 
 from model.device import on_gpu
 from model.heads import PreTrainingModel
-from pretrain.config import OBJECTIVES
 from pretrain.loss import DeviceBatch
+from pretrain.objectives import OF_THE_PAPER
 from pretrain.task import objectives_loss
 from tests.gpu import toys
 from training import distributed
@@ -25,7 +25,7 @@ STEPS = 4
 def losses_of(stage: int) -> dict[str, list[float]]:
     """Losses and gradient norms of each objective and of a task in float64, with this stage of sharding."""
     losses = {}
-    for name in OBJECTIVES:
+    for name in OF_THE_PAPER:
         losses[name] = toys.train(toys.engine_for(toys.make_model("float64"), stage=stage), name, last=STEPS)
     losses["fine-tuning"] = toys.train_task("classification", stage, STEPS)
     return losses

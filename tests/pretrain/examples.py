@@ -7,13 +7,14 @@ import numpy as np
 import paddle
 
 from model.config import NO_LANGUAGE, PAD_POSITION
-from pretrain import attention_mask
-from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import to_device
 from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
+from pretrain.objective import Objective, Pair, Setting, Text, class_of
+from pretrain.objectives import OBJECTIVES, OF_THE_PAPER
+from pretrain.objectives.camlm import attention_mask
 from pretrain.packing import Batch, Packed, Stage1, pack
+from pretrain.pseudo_tokens import PseudoTokenGenerator
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
 CLS = 0
@@ -24,11 +25,12 @@ FIRST_ORDINARY_ID = 4  # 4 to 98 are the ids that are not special
 LANGUAGES = ["en", "de", "fr"]
 
 
-def objectives(max_seq_len: int = 64, language_embedding: str = "masks", **choices) -> Objectives:
-    """Objectives for three languages, with these choices of `ObjectiveConfig`."""
-    second_language = SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1})  # 8 pairs en-de, 1 pair en-fr
+def objectives(max_seq_len: int = 64, language_embedding: str = "masks", **choices) -> dict[str, Objective]:
+    """The paper's objectives for three languages, with these choices of `ObjectiveConfig`."""
+    pairs = {(0, 1): 8, (0, 2): 1}  # 8 pairs en-de, 1 pair en-fr
     config = ObjectiveConfig(**choices)
-    return Objectives(config, VOCABULARY, max_seq_len, language_embedding, second_language)
+    setting = Setting(config, VOCABULARY, max_seq_len, language_embedding, LANGUAGES, pairs)
+    return {name: class_of(name)(setting) for name in OF_THE_PAPER}
 
 
 def _text(length: int, language: int, rng: np.random.Generator) -> Text:
@@ -65,7 +67,7 @@ def restored(batch: Batch) -> np.ndarray:
     return ids
 
 
-def of_all_four(maker: Objectives, seed: int = 1) -> Batch:
+def of_all_four(maker: dict[str, Objective], seed: int = 1) -> Batch:
     """All objectives in one batch; lengths from a few tokens to more than fit into 64, which are cut."""
     examples = {
         "mmlm": texts([20, 9, 70], language=2),
@@ -77,8 +79,23 @@ def of_all_four(maker: Objectives, seed: int = 1) -> Batch:
     for objective, of_objective in examples.items():
         for example in of_objective:
             rng = generator(seed, step=0, index=len(masked))
-            masked.append(maker.mask(objective, example, rng))
+            masked.append(maker[objective].mask(example, rng))
     return pack(masked)
+
+
+def masked_counts(batch: Batch) -> dict[str, int]:
+    """The number of tokens to predict of each objective; those without any are left out."""
+    numbers, counts = np.unique(batch.target_objectives, return_counts=True)
+    return {OBJECTIVES[number]: count for number, count in zip(numbers, counts.tolist())}
+
+
+def compact(context_length: int, placeholders: int) -> np.ndarray:
+    """The mask of context tokens, then placeholders, each of which sees the context and itself.
+
+    It is CAMLM's with nothing masked in the source, and placeholders as the target.
+    """
+    is_placeholder = np.arange(context_length + placeholders) >= context_length
+    return attention_mask(side=is_placeholder.astype(np.int64), masked=is_placeholder)
 
 
 class Filled(NamedTuple):
@@ -163,7 +180,7 @@ def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
         tokens = np.arange(start, start + length)
         sequences = 1
         if isinstance(batch, Stage1):
-            matrices.append((tokens, attention_mask.compact(context, length - context)))
+            matrices.append((tokens, compact(context, length - context)))
         elif context == length:  # MMLM, TLM and BTMLM's second stage have no placeholders
             matrices.append((tokens, np.ones([length, length], bool)))
         else:  # CAMLM: this sequence and the next one are the two halves of a pair
@@ -174,6 +191,6 @@ def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
             first_separator = np.flatnonzero(batch.input_ids[tokens] == SEP)[0]
             side = (np.arange(len(tokens)) > first_separator).astype(int)
             is_masked = np.isin(tokens, batch.targets)
-            matrices.append((tokens, attention_mask.camlm(side, is_masked)))
+            matrices.append((tokens, attention_mask(side, is_masked)))
         number += sequences
     return matrices

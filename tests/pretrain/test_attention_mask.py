@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain import attention_mask
+from pretrain.objectives import btmlm, camlm, mmlm, tlm
+from pretrain.objectives.camlm import attention_mask
+from tests.pretrain.examples import compact
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "objectives.md"
 SIDE = np.array([0, 0, 0, 1, 1, 1, 1])  # x1 M2 x3 | y4 M5 M6 y7
@@ -34,16 +36,18 @@ def drawn(text: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "function, labels, matrix",
+    "file, labels, matrix",
     [
-        (attention_mask.camlm, "x1 M2 x3 y4 M5 M6 y7", attention_mask.camlm(SIDE, MASKED)),
-        (attention_mask.compact, "x1 x2 x3 x4 M5 M6 M7", attention_mask.compact(4, 3)),
-        (attention_mask.compact, "x1 x3 M5 M6", attention_mask.compact(2, 2)),
-        (attention_mask.compact, "y4 y7 M2", attention_mask.compact(2, 1)),
+        (mmlm, "x1 M2 x3", np.ones([3, 3], bool)),
+        (tlm, "x1 M2 x3 y4 M5 M6 y7", np.ones([7, 7], bool)),
+        (camlm, "x1 M2 x3 y4 M5 M6 y7", attention_mask(SIDE, MASKED)),
+        (camlm, "x1 x3 M5 M6", compact(2, 2)),
+        (camlm, "y4 y7 M2", compact(2, 1)),
+        (btmlm, "x1 x2 x3 x4 M5 M6 M7", compact(4, 3)),
     ],
 )
-def test_docstrings_draw_the_matrices(function, labels, matrix):
-    assert np.array_equal(drawn(function.__doc__)[labels], matrix)
+def test_each_file_draws_its_matrices(file, labels, matrix):
+    assert np.array_equal(drawn(file.__doc__)[labels], matrix)
 
 
 def test_the_document_draws_the_matrices():
@@ -53,5 +57,5 @@ def test_the_document_draws_the_matrices():
         matrices[title.split(" ")[0]] = drawn(section)
     assert np.array_equal(matrices["MMLM"]["x1 M2 x3"], np.ones([3, 3], bool))
     assert np.array_equal(matrices["TLM"]["x1 M2 x3 y4 M5 M6 y7"], np.ones([7, 7], bool))
-    assert np.array_equal(matrices["CAMLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask.camlm(SIDE, MASKED))
-    assert np.array_equal(matrices["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], attention_mask.compact(4, 3))
+    assert np.array_equal(matrices["CAMLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask(SIDE, MASKED))
+    assert np.array_equal(matrices["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], compact(4, 3))

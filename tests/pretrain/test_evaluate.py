@@ -12,7 +12,7 @@ from evaluation.hits import hits
 from pretrain import evaluate
 from pretrain.batches import TrainingText
 from pretrain.evaluate import Evaluator
-from pretrain.loss import masked_lm_loss
+from pretrain.loss import batch_loss
 from pretrain.masking import Vocabulary
 from pretrain.task import Pretraining
 from reader.corpus import Blocks, Corpus
@@ -60,9 +60,9 @@ def test_perplexity_and_accuracy_of_a_constant_model(held_out, monkeypatch):
 
     def loss(model, batch, **options):
         masked_ids.extend(batch.targets.ids.tolist())
-        return masked_lm_loss(model, batch, **options)
+        return batch_loss(model, batch, **options)
 
-    monkeypatch.setattr(evaluate, "masked_lm_loss", loss)
+    monkeypatch.setattr(evaluate, "batch_loss", loss)
     held_out.run()  # collects the masked tokens
     held_out.predict_always(max(set(masked_ids), key=masked_ids.count))
     result = held_out.run()
@@ -104,9 +104,9 @@ def test_the_masks_do_not_depend_on_the_seed(tiny_corpus, monkeypatch):
 
     def loss(model, batch, **options):
         masked[seed].append(batch.targets.positions.tolist())
-        return masked_lm_loss(model, batch, **options)
+        return batch_loss(model, batch, **options)
 
-    monkeypatch.setattr(evaluate, "masked_lm_loss", loss)
+    monkeypatch.setattr(evaluate, "batch_loss", loss)
     for seed in masked:
         HeldOutRun(tiny_corpus, run__seed=seed).run()
     assert masked[1] and masked[1] == masked[2]
@@ -187,13 +187,13 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
     losses: dict[bool, float] = {True: 0.0, False: 0.0}  # their sums
 
     def loss(model, batch, **options):
-        result = masked_lm_loss(model, batch, **options)
+        result = batch_loss(model, batch, **options)
         has_pseudo_tokens = batch.stage1 is not None
         masked_ids[has_pseudo_tokens] += batch.targets.ids.tolist()
-        losses[has_pseudo_tokens] += float(result.total)
+        losses[has_pseudo_tokens] += float(result[0])
         return result
 
-    monkeypatch.setattr(evaluate, "masked_lm_loss", loss)
+    monkeypatch.setattr(evaluate, "batch_loss", loss)
     scores = held_out.evaluator._btmlm(held_out.model, ("de", "en"))
     assert masked_ids[True] == masked_ids[False]
     count = len(masked_ids[True])

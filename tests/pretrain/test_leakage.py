@@ -11,9 +11,19 @@ import pytest
 
 from model.config import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.config import OBJECTIVES
+from pretrain.objectives import OF_THE_PAPER
 from tests.helpers.batches import packed_batch
-from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, objectives, of_all_four, pairs, rngs, texts
+from tests.pretrain.examples import (
+    LANGUAGES,
+    VOCABULARY,
+    filled,
+    masked_counts,
+    objectives,
+    of_all_four,
+    pairs,
+    rngs,
+    texts,
+)
 
 MASK = VOCABULARY.mask_id
 SEP = VOCABULARY.sep_id
@@ -95,7 +105,7 @@ def test_all_objectives_in_one_batch(model):
     reached_by_target = reach(model, batch, batch.targets, batch.target_ids)
     for token, objective, reached in zip(batch.targets, batch.target_objectives, reached_by_target):
         expected = np.zeros(batch.tokens, bool)
-        if OBJECTIVES[objective] == "camlm":
+        if OF_THE_PAPER[objective] == "camlm":
             # The other side's unmasked tokens and the mask's own symbol; no token of its own side, no other
             # mask, no other sequence.
             pair = pair_of(batch, token)
@@ -108,14 +118,14 @@ def test_all_objectives_in_one_batch(model):
             sides.add(token_in_source)
         else:  # all tokens of its own sequence
             expected[sequences == sequences[token]] = True
-        assert np.array_equal(reached, expected), (OBJECTIVES[objective], token)
+        assert np.array_equal(reached, expected), (OF_THE_PAPER[objective], token)
     assert sides == {True, False}
-    assert (batch.masked_counts > 0).all()
+    assert {*masked_counts(batch)} == {*OF_THE_PAPER}
 
 
 def test_unmasked_tokens_stay_on_their_side_in_camlm(model):
     """They are reached by the unmasked tokens of their own side, and by no others."""
-    batch = objectives(mask_rate=0.3).batch("camlm", pairs([(13, 9), (5, 14)]), rngs(2))
+    batch = objectives(mask_rate=0.3)["camlm"].batch(pairs([(13, 9), (5, 14)]), rngs(2))
     unmasked = np.setdiff1d(np.arange(batch.tokens), batch.targets)
     for token, reached in zip(unmasked, reach(model, batch, unmasked)):
         pair = pair_of(batch, token)
@@ -127,7 +137,7 @@ def test_unmasked_tokens_stay_on_their_side_in_camlm(model):
 
 def test_the_first_stage_of_btmlm(model):
     """A placeholder sees the sentence and itself; the sentence sees the sentence."""
-    stage1 = objectives(pseudo_proportion=0.3).batch("btmlm", texts([13, 5, 8]), rngs(3)).stage1
+    stage1 = objectives(pseudo_proportion=0.3)["btmlm"].batch(texts([13, 5, 8]), rngs(3)).stage1
     tokens = np.arange(stage1.tokens)
     assert np.array_equal(stage1.input_ids == MASK, np.isin(tokens, stage1.placeholders))
     sentences = np.repeat(np.arange(3), stage1.lengths)

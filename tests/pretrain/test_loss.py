@@ -1,6 +1,6 @@
 """The loss and its gradients against the definitions, and how a step divides.
 
-The oracle is the plain, padded model of tests/helpers with the dense matrices of `attention_mask`: whole
+The oracle is the plain, padded model of tests/helpers with the dense matrices of the definitions: whole
 pairs for CAMLM.
 """
 
@@ -11,9 +11,9 @@ import pytest
 
 from model.config import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.config import OBJECTIVES
 from pretrain.loss import masked_lm_loss, to_device
-from pretrain.objectives import Text
+from pretrain.objective import Text
+from pretrain.objectives import OF_THE_PAPER
 from pretrain.packing import Batch
 from tests.helpers.gradients import gradients_of, take_gradients
 from tests.helpers.plain_model import PlainErnieM
@@ -23,6 +23,7 @@ from tests.pretrain.examples import (
     dense,
     filled,
     first_pass,
+    masked_counts,
     objectives,
     of_all_four,
     pairs,
@@ -94,30 +95,29 @@ def batch_of(model, objective: str) -> Batch:
     """A batch of one objective or of "all", with its pseudo-tokens."""
     if objective == "all":
         batch = of_all_four(objectives())
-        assert (batch.masked_counts > 0).all()
+        assert {*masked_counts(batch)} == {*OF_THE_PAPER}
         assert batch.lengths.min() < 10 and batch.lengths.max() == 64  # short ones, and the longest
     else:
         examples = pairs([(20, 9), (7, 15), (8, 8)])
         if objective in ("mmlm", "btmlm"):
             examples = texts([20, 9, 15], language=2)
-        batch = objectives().batch(objective, examples, rngs(3))
-        (masked_objectives,) = batch.masked_counts.nonzero()
-        assert masked_objectives.tolist() == [OBJECTIVES.index(objective)]
+        batch = objectives()[objective].batch(examples, rngs(3))
+        assert list(masked_counts(batch)) == [objective]
     return batch if batch.stage1 is None else filled(model, batch).batch
 
 
-@pytest.mark.parametrize("objective", [*OBJECTIVES, "all"])
+@pytest.mark.parametrize("objective", [*OF_THE_PAPER, "all"])
 def test_the_loss_is_that_of_the_definitions(model, objective):
     """Each objective alone and all four in one pass: values, hits and gradients, weighted as in a step."""
     batch = batch_of(model, objective)
-    weights = [0.1, 0.2, 0.3, 0.4]
+    weights = dict(zip(OF_THE_PAPER, [0.1, 0.2, 0.3, 0.4]))
     result = masked_lm_loss(model, *to_device([batch], weights))
     gradients = gradients_of(model, result.total)
 
     oracle = Oracle(model)
     logits = oracle.logits(paddle.gather(oracle.hidden(batch), paddle.to_tensor(batch.targets)))
     losses = F.cross_entropy(logits, paddle.to_tensor(batch.target_ids), reduction="none").squeeze(-1)
-    weights_of_targets = np.array(weights)[batch.target_objectives]  # [M]
+    weights_of_targets = np.array(list(weights.values()))[batch.target_objectives]  # [M]
     total = (losses * paddle.to_tensor(weights_of_targets)).sum()
     expected = gradients_of(oracle, total)
 
@@ -136,9 +136,9 @@ def test_the_loss_is_that_of_the_definitions(model, objective):
 def test_a_batch_without_masked_tokens_has_a_loss_of_zero(model):
     """All of its tokens are [UNK], which is never predicted."""
     unknown = Text(np.full(5, VOCABULARY.unk_id), 0)
-    batch = objectives().batch("mmlm", [unknown], rngs(1))
+    batch = objectives()["mmlm"].batch([unknown], rngs(1))
     assert len(batch.targets) == 0
-    result = masked_lm_loss(model, *to_device([batch], [1.0] * 4))
+    result = masked_lm_loss(model, *to_device([batch], {"mmlm": 1.0}))
     result.total.backward()
     assert float(result.total) == 0 and result.losses.shape == [0]
     assert not any(gradient.any() for gradient in take_gradients(model).values())
@@ -146,7 +146,7 @@ def test_a_batch_without_masked_tokens_has_a_loss_of_zero(model):
 
 def test_the_first_stage_of_btmlm_is_that_of_the_definition(model):
     """The hidden states of the placeholders are those of the oracle."""
-    batch = objectives(pseudo_proportion=0.3).batch("btmlm", texts([13, 5, 8, 30]), rngs(4))
+    batch = objectives(pseudo_proportion=0.3)["btmlm"].batch(texts([13, 5, 8, 30]), rngs(4))
     hidden = first_pass(model, batch)
     states = Oracle(model).hidden(batch.stage1)
     expected = paddle.gather(states, paddle.to_tensor(batch.stage1.placeholders))

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from model.config import NO_LANGUAGE
-from pretrain.objectives import Pair, Text
+from pretrain.objective import Pair, Text
 from tests.pretrain.examples import (
     CLS,
     MASK,
     SEP,
     VOCABULARY,
+    masked_counts,
     objectives,
     of_all_four,
     pairs,
@@ -26,24 +27,24 @@ PAIR = Pair(Text(SOURCE, 0), Text(TARGET, 2))
 
 def test_mmlm_layout():
     """Two texts of three and four tokens, of which one each is masked."""
-    batch = objectives().batch("mmlm", [Text(SOURCE, 1), Text(TARGET, 2)], rngs(2))
+    batch = objectives()["mmlm"].batch([Text(SOURCE, 1), Text(TARGET, 2)], rngs(2))
     assert split(batch, restored(batch)) == [[CLS, 11, 12, 13, SEP], [CLS, 21, 22, 23, 24, SEP]]
     assert split(batch, batch.position_ids) == [[2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7]]
     assert batch.lengths.tolist() == batch.context_lengths.tolist() == [5, 6]
-    assert batch.masked_counts.tolist() == [2, 0, 0, 0]  # of mmlm, tlm, camlm, btmlm
+    assert masked_counts(batch) == {"mmlm": 2}
     assert batch.tokens == 11
     assert batch.input_ids.dtype == batch.targets.dtype == np.int64
 
 
 def test_pair_layout():
     """TLM has the pair as one sequence. The two of CAMLM, ordered by position, are the pair again."""
-    tlm = objectives().batch("tlm", [PAIR], rngs(1))
+    tlm = objectives()["tlm"].batch([PAIR], rngs(1))
     expected = [CLS, 11, 12, 13, SEP, SEP, 21, 22, 23, 24, SEP]
     assert restored(tlm).tolist() == expected
     assert tlm.position_ids.tolist() == list(range(2, 13))
     # The ids of the source begin with 1, those of the target with 2. One token of each is masked.
     assert [target_id // 10 for target_id in tlm.target_ids.tolist()] == [1, 2]
-    camlm = objectives().batch("camlm", [PAIR], rngs(1))
+    camlm = objectives()["camlm"].batch([PAIR], rngs(1))
     # The first sequence: [CLS], two tokens of the source, [SEP], and last the mask of a token of the target.
     # The second: [SEP], three tokens of the target, [SEP], and the mask of a token of the source.
     assert camlm.lengths.tolist() == [5, 6] and camlm.context_lengths.tolist() == [4, 5]
@@ -53,7 +54,7 @@ def test_pair_layout():
     assert camlm.targets.tolist() == [4, 10]  # the places of the two masks in the batch
     assert (camlm.input_ids[camlm.targets] == MASK).all()
     assert [target_id // 10 for target_id in camlm.target_ids.tolist()] == [2, 1]
-    assert camlm.masked_counts.tolist() == [0, 0, 2, 0]
+    assert masked_counts(camlm) == {"camlm": 2}
 
 
 @pytest.mark.parametrize("rate", [0.15, 1.0])
@@ -71,15 +72,15 @@ def test_unk_is_special_and_never_predicted(rate):
         if objective == "camlm" and rate == 1.0:  # it needs unmasked tokens
             continue
         for seed in range(20):
-            batch = maker.batch(objective, [example], rngs(1, seed))
+            batch = maker[objective].batch([example], rngs(1, seed))
             assert len(batch.target_ids)
             assert unk not in batch.target_ids
     if rate == 1.0:  # all tokens are predicted but [UNK]
-        assert set(maker.batch("mmlm", [Text(mixed, 0)], rngs(1)).target_ids) == {11, 12, 13}
+        assert set(maker["mmlm"].batch([Text(mixed, 0)], rngs(1)).target_ids) == {11, 12, 13}
     # A text of [UNK] alone has nothing to predict, and as a side of a pair no token that could be masked.
     alone = Text(np.array([unk, unk]), 0)
-    assert not len(maker.batch("mmlm", [alone], rngs(1)).targets)
-    assert not maker.serves_camlm(Pair(alone, Text(TARGET, 1)))
+    assert not len(maker["mmlm"].batch([alone], rngs(1)).targets)
+    assert not maker["camlm"].serves(Pair(alone, Text(TARGET, 1)))
 
 
 @pytest.mark.parametrize("choice", ["masks", "none", "all"])
@@ -95,7 +96,7 @@ def test_language_embedding(choice):
         assert np.array_equal(language_ids[part] >= 0, expected[choice]), part
 
     has_language = batch.language_ids[batch.targets] >= 0
-    (sequence,) = objectives(language_embedding=choice).mask("tlm", PAIR, rngs(1)[0]).sequences
+    (sequence,) = objectives(language_embedding=choice)["tlm"].mask(PAIR, rngs(1)[0]).sequences
     of_targets = sequence.language_ids[sequence.targets]
     assert np.array_equal(of_targets[of_targets >= 0], sequence.target_languages[of_targets >= 0])
     if choice == "masks":
@@ -108,7 +109,7 @@ def test_language_embedding(choice):
 def test_btmlm_by_hand():
     """Both stages: the sentence with placeholders, and the sentence with slots for the pseudo-tokens."""
     text = Text(np.arange(11, 21), 0)  # ten tokens, so two pseudo-tokens
-    batch = objectives().batch("btmlm", [text], rngs(1), second_languages=[1])
+    batch = objectives()["btmlm"].batch([text], rngs(1), second_languages=[1])
     stage1 = batch.stage1
     assert stage1.input_ids.tolist() == [CLS, *range(11, 21), SEP, MASK, MASK]
     # [SEP] of the sentence has position 13, the second [SEP], which is not in this stage, 14.
@@ -121,17 +122,17 @@ def test_btmlm_by_hand():
     assert restored(batch).tolist() == [CLS, *range(11, 21), SEP, SEP, MASK, MASK, SEP]
     assert batch.position_ids.tolist() == list(range(2, 18))
     assert (batch.targets > 0).all() and (batch.targets < 11).all()
-    assert batch.masked_counts.tolist() == [0, 0, 0, 2]
+    assert masked_counts(batch) == {"btmlm": 2}
     assert batch.context_lengths.tolist() == [16] and batch.tokens == 16
 
 
 def test_btmlm_spread_positions():
     """Two pseudo-tokens on ten positions stand in the middle of each half; the tokens stay the same."""
     text = Text(np.arange(11, 21), 0)
-    batch = objectives(pseudo_positions="spread").batch("btmlm", [text], rngs(1), second_languages=[1])
+    batch = objectives(pseudo_positions="spread")["btmlm"].batch([text], rngs(1), second_languages=[1])
     assert batch.stage1.position_ids[-2:].tolist() == [15 + 2, 15 + 7]
     assert batch.position_ids[-4:].tolist() == [14, 17, 22, 23]  # [SEP], the two, [SEP]
-    first = objectives(pseudo_positions="first").batch("btmlm", [text], rngs(1), second_languages=[1])
+    first = objectives(pseudo_positions="first")["btmlm"].batch([text], rngs(1), second_languages=[1])
     assert np.array_equal(batch.input_ids, first.input_ids)
 
 
@@ -145,14 +146,14 @@ def test_btmlm_fits_whatever_the_length(proportion, positions):
         maker = objectives(limit, pseudo_proportion=proportion, pseudo_positions=positions)
         for length in range(1, 80):
             text = Text(np.arange(4, 4 + length), 0)
-            n, p = maker.pseudo_lengths(text)
+            n, p = maker["btmlm"].lengths(text)
             assert 1 <= n <= length
             assert p == max(1, round(proportion * n))
             assert n + p + 4 <= limit
             if n < length:  # one token more would not fit
                 p_of_longer = max(1, round(proportion * (n + 1)))
                 assert n + 1 + p_of_longer + 4 > limit
-            batch = maker.batch("btmlm", [text], rngs(1), second_languages=[1])
+            batch = maker["btmlm"].batch([text], rngs(1), second_languages=[1])
             assert batch.tokens == n + p + 4
             assert (np.diff(batch.position_ids) > 0).all()
             assert batch.position_ids[-1] < 2 + limit  # the position table has limit + 2 rows
@@ -167,14 +168,14 @@ def test_long_examples_are_cut(objective, limit):
         examples = texts([500, 60])
     maker = objectives(max_seq_len=limit)
     for example in examples:
-        batch = maker.batch(objective, [example], rngs(1))
-        assert batch.tokens == maker.count_tokens(objective, example) <= limit
+        batch = maker[objective].batch([example], rngs(1))
+        assert batch.tokens == maker[objective].tokens(example) <= limit
         assert batch.position_ids.max() == batch.tokens + 1  # positions begin with 2
         if limit < 600:
             assert batch.tokens == limit
 
 
 def test_the_longer_side_of_a_pair_is_cut_first():
-    batch = objectives(max_seq_len=32).batch("tlm", pairs([(500, 300), (10, 300), (300, 9)]), rngs(3))
+    batch = objectives(max_seq_len=32)["tlm"].batch(pairs([(500, 300), (10, 300), (300, 9)]), rngs(3))
     source_lengths = [ids.index(SEP) - 1 for ids in split(batch, restored(batch))]
     assert source_lengths == [14, 10, 19]  # of 28 tokens without the special ones

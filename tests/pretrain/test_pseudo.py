@@ -6,9 +6,10 @@ import pytest
 
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain import btmlm
-from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
-from pretrain.objectives import SecondLanguage, Text
+from pretrain import pseudo_tokens
+from pretrain.objective import Text
+from pretrain.objectives.btmlm import SecondLanguage
+from pretrain.pseudo_tokens import PseudoTokenGenerator, allowed_pieces
 from pretrain.pseudo_translations import found_in_translation, most_frequent, punctuation_ids
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, first_pass, objectives, rngs, texts
 from utils.errors import UserError
@@ -42,7 +43,7 @@ def model():
 def btmlm_batch():
     """Six sentences, each with pseudo-tokens of one of the three languages."""
     sentences = texts([20, 13, 31, 7, 25, 16])
-    return objectives().batch("btmlm", sentences, rngs(6), second_languages=SECOND_LANGUAGES)
+    return objectives()["btmlm"].batch(sentences, rngs(6), second_languages=SECOND_LANGUAGES)
 
 
 def test_only_the_target_languages_pieces_and_the_best_of_them(model):
@@ -71,8 +72,8 @@ def test_all_pieces_without_specials(model, monkeypatch, dtype):
     """Within autocast the states have half precision, and the bias is in float32."""
     transform = model.lm_head.transform
     monkeypatch.setattr(model.lm_head, "transform", lambda states: transform(states).astype(dtype))
-    product = btmlm.logits  # in half precision, too; a CPU has only that in float32
-    monkeypatch.setattr(btmlm, "logits", lambda hidden, *rest: product(hidden.astype("float32"), *rest))
+    product = pseudo_tokens.logits  # in half precision, too; a CPU has only that in float32
+    monkeypatch.setattr(pseudo_tokens, "logits", lambda hidden, *rest: product(hidden.astype("float32"), *rest))
     with paddle.no_grad():
         model.lm_head.bias[paddle.to_tensor(VOCABULARY.special_ids)] = 50.0  # specials would win everywhere
     pseudo_ids = filled(model, btmlm_batch()).pseudo_ids
@@ -174,7 +175,7 @@ def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeate
     A repeated one equals a pseudo-token of the sentence before it.
     """
     sentences = [Text(np.arange(10, 30), 0), Text(np.arange(30, 43), 0)]
-    batch = objectives().batch("btmlm", sentences, rngs(2), second_languages=[1, 1])
+    batch = objectives()["btmlm"].batch(sentences, rngs(2), second_languages=[1, 1])
     generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)
     monkeypatch.setattr(generator, "_pseudo_ids", lambda *_: paddle.to_tensor(list(pseudo_ids)))
     assert filled(model, batch, generator).counts == {"pseudo": 7, "copied": copied, "repeated": repeated}
@@ -182,7 +183,7 @@ def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeate
 
 def test_found_in_translation_by_hand():
     """Two sentences with two pseudo-tokens each, of languages 1 and 0; slots are ordered by language."""
-    batch = objectives().batch("btmlm", texts([10, 10]), rngs(2), second_languages=[1, 0])
+    batch = objectives()["btmlm"].batch(texts([10, 10]), rngs(2), second_languages=[1, 0])
     stage1 = batch.stage1
     assert stage1.slot_sentences.tolist() == [1, 1, 0, 0]
     translations = [np.array([40, 41, 42]), np.array([50, 51, 9])]

@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from pretrain import attention_mask, show
+from pretrain import show
+from pretrain.objectives.camlm import attention_mask
 from pretrain.panels import Panel, as_text
 from tests.helpers.small_corpus import ROOT, train_pieces
+from tests.pretrain.examples import compact
 from utils.errors import UserError
 
 ENGLISH = "the small red house stands on the hill"
@@ -43,7 +45,7 @@ def test_camlm_panel_is_the_definition():
     (panel,) = panels(ENGLISH, JAPANESE, "--objective", "camlm", "--languages", "en,ja", "--seed", "4")
     side = (np.arange(len(panel.tokens)) >= panel.boundary).astype(int)
     masked = np.array([token == "[MASK]" for token in panel.tokens])
-    assert np.array_equal(panel.mask, attention_mask.camlm(side, masked))
+    assert np.array_equal(panel.mask, attention_mask(side, masked))
     assert [bool(predicted) for predicted in panel.predicted] == masked.tolist()
     languages = np.where(side == 0, "en", "ja")
     assert panel.languages == np.where(masked, languages, "").tolist()
@@ -58,7 +60,7 @@ def test_camlm_panel_is_the_definition():
 def test_btmlm_panels():
     """Eight words with [CLS] and [SEP] are ten tokens, and 20 % of eight are two pseudo-tokens."""
     stage1, stage2 = panels(ENGLISH, "--objective", "btmlm", "--languages", "en,de")
-    assert np.array_equal(stage1.mask, attention_mask.compact(10, 2))
+    assert np.array_equal(stage1.mask, compact(10, 2))
     assert stage1.boundary == 10
     assert stage1.languages[-2:] == ["de", "de"]
     assert stage1.predicted[-2:] == ["h1", "h2"]

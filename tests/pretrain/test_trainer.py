@@ -114,7 +114,7 @@ def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
     """Without micro-batches, it counts as a step of loss 0."""
     task = Pretraining(config(tiny_corpus))
     engine = task.begin(1, None)
-    data = StepBatches(micro_batches=[], share={"camlm": 1.0}, masked_counts=[0] * 4, position={"step": 1})
+    data = StepBatches(micro_batches=[], share={"camlm": 1.0}, counts={"camlm": 0}, position={"step": 1})
     step = engine.step(task.send(engine.model, data), partial(task.loss, engine.model))
     assert step.loss == 0.0
     assert not step.skipped

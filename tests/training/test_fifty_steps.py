@@ -141,7 +141,7 @@ def test_masked_language_modelling():
     plain.set_state_dict(model.state_dict())
     maker = objectives(language_embedding="none")  # `Plain` has no language embeddings
     examples = texts([20, 9, 15])
-    batches = [maker.batch("mmlm", examples, rngs(3, step=step)) for step in range(DIFFERENT)]
+    batches = [maker["mmlm"].batch(examples, rngs(3, step=step)) for step in range(DIFFERENT)]
     batches *= STEPS // DIFFERENT
     # The same batches as padded arrays, with the masked positions as indices into the flat array.
     arrays = []

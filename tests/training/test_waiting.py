@@ -1,6 +1,7 @@
 """How often a step makes the host wait for the device: uploads of arrays, and values that are read back."""
 
 import math
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -14,12 +15,12 @@ from model.cpu import rows
 from model.heads import PreTrainingModel, SequenceClassifier
 from model.layout import Layout
 from pretrain.batches import StepBatches
-from pretrain.btmlm import PseudoTokenGenerator
+from pretrain.pseudo_tokens import PseudoTokenGenerator
 from pretrain.report import SUMS
 from pretrain.task import objectives_loss, send_step
 from reader.batching import TaskBatch
 from tests.helpers.batches import packed_batch
-from tests.pretrain.examples import LANGUAGES, VOCABULARY, objectives, of_all_four
+from tests.pretrain.examples import LANGUAGES, VOCABULARY, masked_counts, objectives, of_all_four
 from training import distributed
 from training.adamw import AdamW
 from training.engine import Engine, Step
@@ -92,9 +93,10 @@ def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, step_batches
 def two_micro_batches() -> StepBatches:
     """A step with two micro-batches of all objectives."""
     batches = [of_all_four(objectives(), seed) for seed in (1, 2)]
-    masked_counts = sum(batch.masked_counts for batch in batches).tolist()  # of each objective in the step
-    share = dict.fromkeys(("mmlm", "tlm", "camlm", "btmlm"), 0.25)
-    return StepBatches(batches, share, masked_counts, position={})
+    counts: Counter = Counter()  # of each objective in the step
+    for batch in batches:
+        counts.update(masked_counts(batch))
+    return StepBatches(batches, dict.fromkeys(counts, 0.25), counts, position={})
 
 
 @pytest.mark.parametrize("allowed", [None, ALLOWED])  # None: pseudo-tokens of any language
@@ -108,7 +110,7 @@ def test_pre_training_uploads_once_and_reads_once(events, allowed):
         events.begin()
         step = train_step(engine, pseudo_tokens, step_batches)
         assert events == ["upload", "backward", "backward", "norm", "read", "update"]
-    assert step.sums["btmlm.count"] == step_batches.masked_counts[3]
+    assert step.sums["btmlm.count"] == step_batches.counts["btmlm"]
     assert step.sums["btmlm.loss"] > 0
 
 

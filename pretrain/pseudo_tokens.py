@@ -1,4 +1,4 @@
-"""BTMLM stage 1: a pass without gradient that predicts the pseudo-tokens (paper section 3, Figures 3, 4)."""
+"""BTMLM's stage 1: a pass without gradient that predicts the pseudo-tokens (paper section 3, Figure 4)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +12,11 @@ from paddle import Tensor
 from model.attention import MASK_VALUE
 from model.heads import PreTrainingModel
 from model.masked_loss import logit_chunks, logits
+from pretrain.batches import TrainingText
+from pretrain.config import ObjectiveConfig
 from pretrain.loss import DeviceBatch, DeviceStage1
 from pretrain.masking import Vocabulary
+from utils.logging import logger
 
 
 class PseudoTokenGenerator:
@@ -118,6 +121,23 @@ class PseudoTokenGenerator:
             is_below = cumulative < draws[part].unsqueeze(-1) * total  # [p, n]
             chosen.append(is_below.astype("int64").sum(-1))
         return paddle.concat(chosen)
+
+
+def make_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:
+    """BTMLM's stage 1 as the configuration asks for it; None if BTMLM is not active."""
+    if "btmlm" not in config.names:
+        return None
+    if "camlm" not in config.names:
+        logger.warning(
+            "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
+            "pseudo-tokens, so they will be of little use; add camlm"
+        )
+    allowed = None  # all pieces
+    if config.pseudo_pieces == "frequent":
+        piece_counts = [text.corpus.piece_counts(language) for language in text.languages]
+        allowed = allowed_pieces(piece_counts, config.min_piece_count, text.vocabulary)
+    temperature = config.temperature if config.pseudo_choice == "sample" else 0.0  # 0: the arg max
+    return PseudoTokenGenerator(allowed, text.vocabulary.special_ids, temperature)
 
 
 def allowed_pieces(

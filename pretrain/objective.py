@@ -1,0 +1,258 @@
+"""What an objective is: the sequences that it makes of an example, their loss, and their lines in the log.
+
+Each file of `pretrain/objectives/` has one. A pair is `[CLS] S [SEP] [SEP] Y [SEP]`, a single text
+`[CLS] S [SEP]`. Positions are absolute, [CLS] has 2. Everything drawn comes from the generator of its
+example, so a batch's content does not depend on how a step is divided.
+
+The process that reads makes the sequences, so Paddle is imported in `loss` alone.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from model.config import FIRST_POSITION, NO_LANGUAGE
+from pretrain import masking, objectives
+from pretrain.config import ObjectiveConfig
+from pretrain.masking import Vocabulary
+from pretrain.objectives import OBJECTIVES
+from pretrain.packing import Batch, MaskedExample, MaskedSequence, pack
+from reader.tokenization import truncate_longest_first
+
+_LARGEST_LOSS = 50.0  # of a perplexity; the exponential of a diverged run's loss would overflow
+
+
+class Text(NamedTuple):
+    """A monolingual example: ids without specials, int64 [n], and its language's index."""
+
+    ids: np.ndarray
+    language: int
+
+
+class Pair(NamedTuple):
+    """A parallel example, in the order in which it is read."""
+
+    source: Text
+    target: Text
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the objectives of a run have in common.
+
+    Attributes:
+        config: the choices that the paper leaves open.
+        vocabulary: special ids and V.
+        max_seq_len: longest sequence, specials included. Longer texts are cut at the end. In a pair that is
+            too long, the longer side is cut first.
+        language_embedding: which tokens carry the language of their side: "masks": [MASK] and placeholders;
+            "all": every token; "none": no token.
+        languages: their names, in the order of their indices; empty where BTMLM draws no second language.
+        pairs: number of sentence pairs by two indices into `languages`.
+    """
+
+    config: ObjectiveConfig
+    vocabulary: Vocabulary
+    max_seq_len: int
+    language_embedding: str = "masks"
+    languages: Sequence[str] = ()
+    pairs: Mapping[tuple[int, int], int] = field(default_factory=dict)
+
+
+class Objective:
+    """The base of all objectives. A subclass says what it reads and makes the sequences (`mask`).
+
+    The rest is as MMLM and TLM have it: `mask_rate` of the tokens of each side are predicted.
+
+    Attributes:
+        name: that of its file.
+        reads: `Text` or `Pair`.
+        title: of a drawing of its sequences.
+        needs: what `serves` asks of a pair, in words.
+        group: the number of examples that are kept in one micro-batch, because the loss compares them.
+        loss: None: the masked words are predicted with the head. Otherwise a static method, called on the
+            device with the model, the states of the targets of its examples in this micro-batch, [m, H], and
+            the number of the group of each, int64 [m]. It returns losses, as many as `count` counts for these
+            examples, and for each whether it was solved, both [n]. The objective's loss is their mean over
+            the whole step, on all devices.
+        further_sums: what the log adds up besides the losses.
+    """
+
+    name: ClassVar[str]
+    reads: ClassVar[type]
+    title: ClassVar[str] = ""
+    needs: ClassVar[str] = ""
+    group: ClassVar[int] = 1
+    loss: ClassVar[Callable[..., Any] | None] = None
+    further_sums: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.__module__.rpartition(".")[2]
+
+    def __init__(self, setting: Setting):
+        self.config = setting.config
+        self.vocabulary = setting.vocabulary
+        self.max_seq_len = setting.max_seq_len
+        self.language_embedding = setting.language_embedding
+        self.cls = np.array([self.vocabulary.cls_id])
+        self.sep = np.array([self.vocabulary.sep_id])
+        self.positions = np.arange(FIRST_POSITION, FIRST_POSITION + self.max_seq_len)
+
+    # What an objective defines
+
+    def mask(self, example: Any, rng: np.random.Generator) -> MaskedExample:
+        """The sequences of an example.
+
+        Args:
+            example: what it `reads`; if a pair, one that it `serves`.
+            rng: of this example (`masking.generator`).
+        """
+        raise NotImplementedError
+
+    def serves(self, pair: Pair) -> bool:
+        """Whether a pair can be trained on. Another one serves TLM, or is left out if TLM is not active."""
+        return True
+
+    def sides(self, example: Text | Pair) -> list[np.ndarray]:
+        """The ids of a text, or of both sides of a pair, cut so that the sequence is not too long."""
+        if isinstance(example, Text):
+            return [example.ids[: self.max_seq_len - 2]]
+        source = example.source.ids
+        target = example.target.ids
+        source_length, target_length = truncate_longest_first(len(source), len(target), self.max_seq_len - 4)
+        return [source[:source_length], target[:target_length]]
+
+    def tokens(self, example: Text | Pair) -> int:
+        """The tokens that an example takes in a micro-batch, without BTMLM's first stage."""
+        return sum(len(ids) + 2 for ids in self.sides(example))  # [CLS] S [SEP], or [SEP] Y [SEP]
+
+    def count(self, example: Text | Pair) -> int:
+        """How many losses an example has. It depends on the example alone, not on a draw."""
+        predictable = [len(self.predictable(ids)) for ids in self.sides(example)]
+        return sum(masking.number_chosen(count, self.config.mask_rate) for count in predictable)
+
+    def drawn(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """How one example is drawn: the order of its T tokens, int64 [T], and in it the mask, bool [T, T]."""
+        return np.arange(batch.tokens), batch.layout.dense()
+
+    # Its lines in the log
+
+    @classmethod
+    def record(cls, sums: Mapping[str, float]) -> dict[str, float]:
+        """What metrics.jsonl says of some steps, whose sums are given; nothing if there were no losses."""
+        count = sums[f"{cls.name}.count"]
+        if not count:
+            return {}
+        loss = sums[f"{cls.name}.loss"] / count
+        accuracy = sums[f"{cls.name}.correct"] / count
+        return {"loss": loss, "perplexity": perplexity(loss), "accuracy": accuracy}
+
+    @classmethod
+    def line(cls, record: Mapping[str, float]) -> str:
+        """The same in a line of the log."""
+        rates = f"ppl {record['perplexity']:.1f}, acc {100 * record['accuracy']:.1f}"
+        return f"{cls.name} {record['loss']:.4f} ({rates})"
+
+    @classmethod
+    def summary(cls, results: Sequence[Mapping[str, Any]], beside: str = "") -> list[str]:
+        """The lines on a held-out evaluation.
+
+        Args:
+            results: of each language or pair, as `pretrain.evaluate.Evaluator.run` returns them.
+            beside: what is said beside the perplexity.
+        """
+        mean = geometric_mean(result["perplexity"] for result in results)
+        accuracy = 100 * np.mean([result["accuracy"] for result in results])
+        return [f"{cls.name}: perplexity {mean:.2f} (geometric mean{beside}), accuracy {accuracy:.2f} %"]
+
+    # What subclasses use
+
+    def batch(self, examples: Sequence[Any], rngs: Sequence[np.random.Generator]) -> Batch:
+        """A micro-batch of this objective alone, for evaluations and pictures; `StepReader` mixes objectives.
+
+        Args:
+            examples: at least one.
+            rngs: one generator for each example.
+        """
+        masked = [self.mask(example, rng) for example, rng in zip(examples, rngs)]
+        return pack([example._replace(group=n // self.group) for n, example in enumerate(masked)])
+
+    def predictable(self, ids: np.ndarray) -> np.ndarray:
+        """Places of the tokens that may be predicted, int64 [n]: all but [UNK], which is a special token."""
+        return np.flatnonzero(ids != self.vocabulary.unk_id)
+
+    def choose(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Places of the tokens to predict: `mask_rate` of those that may be predicted. Sorted, int64 [m]."""
+        predictable = self.predictable(ids)
+        return predictable[masking.choose(len(predictable), self.config.mask_rate, rng)]
+
+    def choose_in_pair(self, pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """The tokens of a pair, and which of them are to be predicted.
+
+        Returns:
+            ids [t] with special tokens; languages [t]; side [t], 0 or 1; and the chosen columns of both
+            sides, [m].
+        """
+        source, target = self.sides(pair)
+        ids = np.concatenate([self.cls, source, self.sep, self.sep, target, self.sep])
+        side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])  # [CLS] S [SEP] and [SEP] Y [SEP]
+        languages = np.array([pair.source.language, pair.target.language])[side]
+        chosen_in_source = 1 + self.choose(source, rng)  # S begins in column 1
+        chosen_in_target = len(source) + 3 + self.choose(target, rng)  # Y begins after [CLS] S [SEP] [SEP]
+        return ids, languages, side, np.concatenate([chosen_in_source, chosen_in_target])
+
+    def replaced(
+        self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, rng: np.random.Generator
+    ) -> MaskedSequence:
+        """As `sequence`: each chosen token becomes [MASK] or a random token, or stays as it is."""
+        return self.sequence(ids, languages, chosen, masking.replace(ids[chosen], rng, self.vocabulary))
+
+    def sequence(
+        self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
+    ) -> MaskedSequence:
+        """The sequence `ids` with `replacements` in the chosen columns, which are to be predicted.
+
+        Args:
+            ids: [t].
+            languages: [t], those of each token's side.
+            chosen: columns, [m].
+            replacements: [m], or one id for all.
+        """
+        input_ids = ids.copy()
+        input_ids[chosen] = replacements
+        # Which tokens carry their language, for each choice of `language_embedding`.
+        has_language = {"all": True, "none": False, "masks": input_ids == self.vocabulary.mask_id}
+        return MaskedSequence(
+            input_ids=input_ids,
+            position_ids=self.positions[: len(ids)],
+            language_ids=np.where(has_language[self.language_embedding], languages, NO_LANGUAGE),
+            targets=chosen,
+            target_ids=ids[chosen],
+            target_languages=languages[chosen],
+            context=len(ids),  # no token is a placeholder
+        )
+
+
+def class_of(name: str) -> type[Objective]:
+    """The class of an objective: `Camlm` in camlm.py."""
+    module = import_module(f"{objectives.__name__}.{name}")
+    return getattr(module, "".join(part.capitalize() for part in name.split("_")))
+
+
+def names_that_read(kind: type) -> list[str]:
+    """The objectives that read `Text`, or `Pair`."""
+    return [name for name in OBJECTIVES if class_of(name).reads is kind]
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss) of a mean loss, at most exp(50)."""
+    return math.exp(min(loss, _LARGEST_LOSS))
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """Of positive numbers."""
+    return math.exp(np.mean([math.log(value) for value in values]))
