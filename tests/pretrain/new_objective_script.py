@@ -1,0 +1,61 @@
+"""Trains the objective `contrastive` of the path's first pretrain/, and prints what it did, as JSON.
+
+new_objective_script.py CORPUS OUTPUT
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from model.config import ErnieMConfig
+from model.heads import PreTrainingModel
+from pretrain.batches import StepReader, TrainingText, open_corpus
+from pretrain.config import PretrainConfig
+from pretrain.masking import Vocabulary
+from pretrain.show import panels_of
+from pretrain.task import objectives_loss, send_step
+from tests.helpers.gradients import take_gradients
+from tests.pretrain.tiny_run import config, pretrain, records
+
+SHARES = {"mmlm": 1, "contrastive": 2}
+CHANGES = {"objectives__shares": SHARES, "optimizer__batch_size": 60, "run__micro_batch_tokens": 512}
+
+
+def main() -> None:
+    corpus, output = map(Path, sys.argv[1:])
+    steps = {}
+    for processes, budget in ((1, 4096), (1, 512), (2, 512), (3, 512)):
+        settings = config(corpus, **CHANGES | {"run__micro_batch_tokens": budget})
+        steps[f"{processes} processes, {budget} tokens"] = step_of(settings, processes)
+    pretrain(corpus, output, **CHANGES, optimizer__steps=20, run__save_steps=20)
+    (panel,) = panels_of(["a b c", "d e", "--objective", "contrastive"])
+    results = {"steps": steps, "records": records(output), "mask": panel.mask.astype(int).tolist()}
+    (output / "results.json").write_text(json.dumps(results))
+
+
+def step_of(settings: PretrainConfig, processes: int) -> list[float]:
+    """The loss of a step and the norm of its gradient, in float64, added up over all processes."""
+    corpus, tokenizer = open_corpus(settings.data)
+    text = TrainingText.of(corpus, Vocabulary.of(tokenizer), settings)
+    paddle.set_default_dtype("float64")
+    paddle.seed(1)
+    shape = ErnieMConfig(tokenizer.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+    model = PreTrainingModel(shape, text.languages)
+    model.eval()
+    loss = 0.0
+    for rank in range(processes):
+        step = StepReader(settings, text, total_steps=10, rank=rank, world_size=processes).next()
+        for batch in send_step(step):
+            of_batch, _ = objectives_loss(model, None, batch)
+            of_batch.backward()
+            loss += float(of_batch)
+    paddle.set_default_dtype("float32")
+    squares = [np.square(gradient).sum() for gradient in take_gradients(model).values()]
+    return [loss, float(np.sqrt(sum(squares)))]
+
+
+if __name__ == "__main__":
+    main()

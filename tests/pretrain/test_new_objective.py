@@ -1,0 +1,60 @@
+"""docs/new_objective.md: the file that the page shows is all that an objective needs."""
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.launching import ROOT, clean_environment
+
+
+@pytest.fixture(scope="module")
+def results(tiny_corpus, tmp_path_factory):
+    """What new_objective_script.py wrote, with a copy of pretrain/ in which the file is."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "pretrain", folder / "pretrain", ignore=shutil.ignore_patterns("__pycache__"))
+    page = (ROOT / "docs" / "new_objective.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(code.splitlines()) <= 80 and len(page.split()) <= 600
+    (folder / "pretrain" / "objectives" / "contrastive.py").write_text(code, encoding="utf-8")
+    script = ROOT / "tests" / "pretrain" / "new_objective_script.py"
+    process = subprocess.run(
+        [sys.executable, script, tiny_corpus, folder / "out"],
+        env=clean_environment(PYTHONPATH=f"{folder}{os.pathsep}{ROOT}"),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads((folder / "out" / "results.json").read_text()), process.stdout + process.stderr
+
+
+def test_any_number_of_processes_computes_the_same(results):
+    """40 pairs of a step are groups of 16, 16 and 8, all in one micro-batch, or each in its own."""
+    steps, _ = results
+    expected = steps["steps"].pop("1 processes, 4096 tokens")
+    # Random weights find no translation: mmlm has 1/3 of log 200 pieces, the groups 2/3 of log 16 and log 8.
+    assert expected[0] == pytest.approx(
+        math.log(200) / 3 + 2 / 3 * (0.8 * math.log(16) + 0.2 * math.log(8)), rel=0.2
+    )
+    assert len(steps["steps"]) == 3
+    for step in steps["steps"].values():
+        assert step == pytest.approx(expected, rel=1e-12)
+
+
+def test_it_is_trained_logged_evaluated_and_drawn(results):
+    values, log = results
+    *training, last = values["records"]
+    losses = [record["contrastive"]["loss"] for record in training]
+    assert losses[-1] < losses[0]
+    assert list(last["held_out"]["contrastive"]) == ["de-en", "en-fr"]
+    assert re.search(r"\| contrastive \d\.\d{4} \(found [\d.]+\)", log)
+    assert "[held-out] contrastive: perplexity" in log
+    # Two sequences, [CLS] a b c [SEP] and [CLS] d e [SEP].
+    assert values["mask"] == [[1] * 5 + [0] * 4] * 5 + [[0] * 5 + [1] * 4] * 4
