@@ -69,6 +69,9 @@ class SpanClassifier(TaskModel):
         return start, end
 
 
+MODEL_CLASSES = {cls.__name__: cls for cls in (SequenceClassifier, TokenClassifier, SpanClassifier)}
+
+
 def task_model(task: str, config: ErnieMConfig, num_labels: int, pooling: str | None = None) -> TaskModel:
     """A new model for one of `model.tasks.SUPERVISED_TASKS`.
 
@@ -78,7 +81,7 @@ def task_model(task: str, config: ErnieMConfig, num_labels: int, pooling: str | 
     """
     if task == CLASSIFICATION and pooling == MEAN_OF_TOKENS:
         return SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)
-    model_class = globals()[TASKS[task].model_class]  # a class of this file
+    model_class = MODEL_CLASSES[TASKS[task].model_class]
     return model_class(config, num_labels) if TASKS[task].has_labels else model_class(config)
 
 

@@ -192,6 +192,101 @@ def write(
         UserError: a size that the format cannot have; a value that is not finite.
     """
     format_name = TARGETS[target]
+    _check_held(target, checkpoint, task)
+    tensors = _finite_only(checkpoint.tensors)
+    class_task = _task_of_class(format_name, tensors, task)
+    translated = to_foreign(format_name, tensors, class_task)
+    conversion = _Conversion(format_name, folder, checkpoint, config, tensors, translated, task, class_task)
+    _WRITERS[format_name](conversion)
+    pooling_files = []
+    # Without a head of a task it is used for vectors.
+    if format_name == XLM_R and class_task in (None, LM):
+        pooling_files = sentence_transformers.write(folder, config, checkpoint.reading)
+    if checkpoint.language_means_path is not None:
+        shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
+    card = _card(conversion, bool(pooling_files), metadata, further_facts)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    left_out = list(translated.left_out)
+    if format_name == OFFICIAL:
+        held = {"labels": checkpoint.labels, READING: checkpoint.reading.to_json()}
+        left_out += [f"{key} of config.json" for key, value in held.items() if value]
+    absent = [] if format_name == OURS else translated.absent  # a checkpoint of ours may lack any head
+    return Report(_written(format_name, checkpoint, translated), left_out, absent, pooling_files)
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """A conversion into one format.
+
+    Attributes:
+        tensors: the weights by our names.
+        translated: by those of the format.
+        task: from `task_to_convert`.
+        class_task: from `_task_of_class`.
+    """
+
+    format_name: str
+    folder: Path
+    checkpoint: Checkpoint
+    config: ErnieMConfig
+    tensors: Weights
+    translated: ForeignWeights
+    task: str | None
+    class_task: str | None
+
+    def write_ours(self) -> None:
+        """Weights and config of a checkpoint folder of ours."""
+        task = self.task
+        settings = {**self.checkpoint.settings, READING: self.checkpoint.reading.to_json() or None}
+        if task is None or task == EXTRACT:  # no model class of ours has the head of EXTRACT
+            # A pre-training model is known by its languages, which have embeddings.
+            architecture = "PreTrainingModel" if settings.get("languages") else "ErnieMModel"
+        elif task == CHOICE:  # has the same layer as a classifier
+            architecture = TASKS[CLASSIFICATION].model_class
+        else:
+            architecture = TASKS[task].model_class
+        shape = {**self.config.to_dict(), "model_type": "ernie_m", "architecture": architecture}
+        settings = shape | {key: value for key, value in settings.items() if value is not None}
+        if task:
+            settings["head"] = task
+        safetensors.write(self.folder / WEIGHTS, self.translated.weights, dtype=np.float32)
+        self._write_config(settings)
+
+    def write_official(self) -> None:
+        """The directory of the official code."""
+        # Without a class there is no classifier, and it does not matter how one would be named.
+        head = self.class_task or CLASSIFICATION
+        fluid.write_fluid(self.folder, self.tensors, self.config.to_dict(), head=head)
+
+    def write_paddlenlp(self) -> None:
+        """PaddleNLP's pickle and its config."""
+        settings = _library_settings(self.format_name, self.checkpoint, self.config, self.class_task)
+        pickles.write_pdparams(self.folder / "model_state.pdparams", self.translated.weights)
+        self._write_config(settings)
+
+    def write_transformers(self) -> None:
+        """The safetensors of transformers and its config."""
+        settings = _library_settings(self.format_name, self.checkpoint, self.config, self.class_task)
+        header = {"format": "pt"}  # PyTorch: transformers asks for it
+        safetensors.write(self.folder / WEIGHTS, self.translated.weights, dtype=np.float32, metadata=header)
+        self._write_config(settings)
+
+    def _write_config(self, settings: Mapping[str, Any]) -> None:
+        (self.folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
+
+
+_WRITERS = {
+    OURS: _Conversion.write_ours,
+    OFFICIAL: _Conversion.write_official,
+    PADDLENLP: _Conversion.write_paddlenlp,
+    tables.HUGGING_FACE: _Conversion.write_transformers,
+    XLM_R: _Conversion.write_transformers,
+}
+
+
+def _check_held(target: str, checkpoint: Checkpoint, task: str | None) -> None:
+    """Raise a UserError if a format cannot hold how the model's head is used."""
+    format_name = TARGETS[target]
     reading = checkpoint.reading
     refusal = ""
     if task == CLASSIFICATION and reading.pooling == MEAN_OF_TOKENS and format_name != OURS:
@@ -200,56 +295,38 @@ def write(
         refusal = f"a text has several labels or none, which the files of --to {target} cannot say"
     if refusal:
         raise UserError(f"{checkpoint.path}: {refusal}; --to ernie-m keeps it")
-    tensors = _finite_only(checkpoint.tensors)
-    class_task = _task_of_class(format_name, tensors, task)
-    translated = to_foreign(format_name, tensors, class_task)
-    absent = translated.absent
-    pooling_files = []
-    if format_name == OURS:
-        absent = []  # a checkpoint of ours may lack any head
-        more_settings = {**checkpoint.settings, READING: reading.to_json() or None}
-        _write_ours(folder, translated.weights, config, task, more_settings)
-    elif format_name == OFFICIAL:
-        # Without a class there is no classifier, and it does not matter how one would be named.
-        fluid.write_fluid(folder, tensors, config.to_dict(), head=class_task or CLASSIFICATION)
-    else:
-        settings = _library_settings(format_name, checkpoint, config, class_task)
-        if format_name == PADDLENLP:
-            pickles.write_pdparams(folder / "model_state.pdparams", translated.weights)
-        else:
-            header = {"format": "pt"}  # PyTorch: transformers asks for it
-            safetensors.write(folder / WEIGHTS, translated.weights, dtype=np.float32, metadata=header)
-        (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
-        # Without a head of a task it is used for vectors.
-        if format_name == XLM_R and class_task in (None, LM):
-            pooling_files = sentence_transformers.write(folder, config, reading)
-    has_means = checkpoint.language_means_path is not None
-    if has_means:
-        shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
-    library = "sentence-transformers" if pooling_files else _LIBRARIES[format_name]
+
+
+def _card(
+    conversion: _Conversion, for_vectors: bool, metadata: Mapping[str, Any], further_facts: Mapping[str, Any]
+) -> str:
+    """The model card of the new folder.
+
+    Args:
+        for_vectors: whether sentence-transformers reads it.
+        metadata, further_facts: those of `write`.
+    """
+    format_name = conversion.format_name
+    checkpoint = conversion.checkpoint
+    reading = checkpoint.reading
+    library = "sentence-transformers" if for_vectors else _LIBRARIES[format_name]
     facts = {
         "name": f"ERNIE-M for {library}" if format_name != OURS else "ERNIE-M",
-        "task": task,
+        "task": conversion.task,
         "labels": checkpoint.labels or None,
         "languages": checkpoint.settings.get("languages"),
-        "reads_at_most": f"{config.longest_input} tokens",
+        "reads_at_most": f"{conversion.config.longest_input} tokens",
         "reads": reading.to_json() or None,
         **further_facts,
-        "config": config.to_dict(),
-        "parameters": count_parameters(translated.weights),
+        "config": conversion.config.to_dict(),
+        "parameters": count_parameters(conversion.translated.weights),
         "metadata": {"library_name": library, **metadata},
     }
-    if pooling_files:
+    if for_vectors:
         facts["metadata"]["pipeline_tag"] = TASKS[RETRIEVAL].pipeline
-    used_for = MASKED_LM if class_task == LM else task
-    card = model_card(facts, usage(format_name, used_for, reading, has_means, bool(pooling_files)))
-    (folder / CARD).write_text(card, encoding="utf-8")
-    written = _written(format_name, checkpoint, translated)
-    left_out = list(translated.left_out)
-    if format_name == OFFICIAL:
-        held = {"labels": checkpoint.labels, READING: reading.to_json()}
-        left_out += [f"{key} of config.json" for key, value in held.items() if value]
-    return Report(written, left_out, absent, pooling_files)
+    used_for = MASKED_LM if conversion.class_task == LM else conversion.task
+    has_means = checkpoint.language_means_path is not None
+    return model_card(facts, usage(format_name, used_for, reading, has_means, for_vectors))
 
 
 def _finite_only(tensors: Weights) -> Weights:
@@ -302,26 +379,3 @@ def _written(format_name: str, checkpoint: Checkpoint, translated: ForeignWeight
         is_transposed = to_ours.transposed != to_new.transposed  # transposed twice is not transposed
         written.append(WrittenTensor(name, shape, to_ours.names, is_transposed))
     return written
-
-
-def _write_ours(
-    folder: Path, tensors: Weights, config: ErnieMConfig, task: str | None, more_settings: dict[str, Any]
-) -> None:
-    """Write weights and config of a checkpoint folder of ours.
-
-    Args:
-        more_settings: keys of config.json beside the model's shape; None as a value: not written.
-    """
-    if task is None or task == EXTRACT:  # no model class of ours has the head of EXTRACT
-        # A pre-training model is known by its languages, which have embeddings.
-        architecture = "PreTrainingModel" if more_settings.get("languages") else "ErnieMModel"
-    elif task == CHOICE:  # has the same layer as a classifier
-        architecture = TASKS[CLASSIFICATION].model_class
-    else:
-        architecture = TASKS[task].model_class
-    settings = {**config.to_dict(), "model_type": "ernie_m", "architecture": architecture}
-    settings |= {key: value for key, value in more_settings.items() if value is not None}
-    if task:
-        settings["head"] = task
-    safetensors.write(folder / WEIGHTS, tensors, dtype=np.float32)
-    (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
