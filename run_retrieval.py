@@ -24,10 +24,14 @@ def main() -> None:
             from inference.hard_negatives import mine_negatives
 
             mine_negatives(flags)
-        else:
-            from finetune.search import train_and_search
+        elif flags.do_train:
+            from finetune.search import train_then_search
 
-            train_and_search(flags, stop)
+            train_then_search(flags, stop)
+        else:
+            from finetune.search import search
+
+            search(flags)
     stop.exit_as_asked()
 
 

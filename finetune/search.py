@@ -1,4 +1,4 @@
-"""The command run_retrieval.py: fine-tune each seed if asked to, then search bitexts with its vectors."""
+"""The command run_retrieval.py: search bitexts with the vectors of a model, or train it first."""
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from evaluation.search import Matches, search_both
 from finetune import report
 from finetune.command import log_and_write_report, pace_of, run_folder, set_up
 from finetune.flags import RetrievalFlags
-from finetune.opening import open_model, settle, settle_vectors
+from finetune.opening import OpenedModel, open_model, settle, settle_vectors
 from finetune.retrieval import Retrieval, layer_of, make_encoder
 from finetune.sentence_pairs import warn_if_found_by_any
 from model.checkpoint.read import Checkpoint, open_checkpoint
@@ -71,15 +71,80 @@ class Sweep(NamedTuple):
     layers: dict[str, dict[str, int]]
 
 
-def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
-    """Run the command. It returns early if the training is asked to stop; the same command then goes on.
+class Inputs(NamedTuple):
+    """What the command reads before it trains or searches.
+
+    Attributes:
+        flags: settled, as the weights say.
+        bitexts: of --pairs.
+        sentences: language -> those of --centre_on; empty: the means beside the weights are taken.
+        starts: seed -> the weights that it starts from; None: random ones.
+        opened: the model of the first seed.
+    """
+
+    flags: RetrievalFlags
+    bitexts: list[Bitext]
+    sentences: dict[str, list[str]]
+    starts: dict[int, Checkpoint | None]
+    opened: OpenedModel
+
+
+def search(flags: RetrievalFlags) -> None:
+    """Search with the weights of each seed, without training.
+
+    Raises:
+        UserError: as `read_inputs`.
+    """
+    inputs = read_inputs(flags)
+    flags = inputs.flags
+    opened = inputs.opened
+    cpu_bf16 = is_bf16_on_cpu(flags.amp)
+    if flags.amp != "none" and not cpu_bf16:
+        logger.warning("--amp %s has no effect: a search computes in %s here", flags.amp, flags.dtype)
+    results = {}
+    for seed, start in inputs.starts.items():
+        if start is not opened.checkpoint:  # the weights of another folder
+            opened = open_model(start, *_files(flags))
+            opened.check_length(flags.max_seq_len)
+        needs_pooler = flags.pooling == "pooled"
+        model = make_encoder(opened.config, start, flags.dtype, seed, needs_pooler)
+        logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
+        prompt = opened.reading.prompt(None)
+        results[seed] = search_seed(inputs, seed, model, opened.tokenizer, prompt, start)
+        del model  # before the next one is made
+    report_seeds(flags, results)
+
+
+def train_then_search(flags: RetrievalFlags, stop: StopSignal) -> None:
+    """Train each seed, and search with its best model.
+
+    It returns early if the training is asked to stop; the same command then goes on.
+
+    Raises:
+        UserError: as `read_inputs`.
+    """
+    inputs = read_inputs(flags)
+    flags = inputs.flags
+    task = Retrieval(flags, inputs.opened, inputs.starts)
+    results = {}
+    with run_folder(flags, task.identity) as folder:
+        for seed in flags.seeds:
+            seed_folder = folder.of_seed(seed) if len(flags.seeds) > 1 else folder
+            model = train_seed(task, seed, seed_folder, stop)
+            if model is None:
+                return
+            results[seed] = search_seed(inputs, seed, model, task.tokenizer, task.prompt)
+        report_seeds(flags, results)
+
+
+def read_inputs(flags: RetrievalFlags) -> Inputs:
+    """Read the texts, and open the weights.
 
     Raises:
         UserError: a file is missing or damaged, a flag has another form, a bitext is too short for --layer
             sweep, or weights were not fine-tuned for the task of --init_task.
     """
     set_up(flags)
-    # The texts: the bitexts of --pairs, and of each language the sentences of --centre_on.
     bitexts = []
     if flags.pairs:
         bitexts = read_bitexts(flags.pairs, flags.languages.split(",") if flags.languages else [])
@@ -89,22 +154,21 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     sentences = {}
     if flags.centre_on:
         sentences = sentences_by_language(flags.centre_on, "--centre_on", languages_of(bitexts))
-    # The weights that each seed starts from; None: random ones. A shared folder is opened once.
+    # A folder that seeds share is opened once.
     start_of_path: dict[str | None, Checkpoint | None] = {}
-    start_of_seed = {}
+    starts = {}
     for seed in flags.seeds:
         flags_of_seed = flags.of_seed(seed)
         path = flags_of_seed.init_checkpoint or flags_of_seed.init_pretraining_params
         if path not in start_of_path:
             start_of_path[path] = open_checkpoint(path) if path else None
-        start_of_seed[seed] = start_of_path[path]
-    files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
-    opened = open_model(start_of_seed[flags.seeds[0]], *files)
+        starts[seed] = start_of_path[path]
+    opened = open_model(starts[flags.seeds[0]], *_files(flags))
     is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of its beginning
     flags = settle(flags, opened) if is_resumed else settle_vectors(flags, opened)
     # With --init_checkpoint the starts are its step folder instead, to which --init_task does not apply.
     if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
-        for start in start_of_seed.values():
+        for start in starts.values():
             if start.task != flags.init_task:
                 fact = f"were fine-tuned for {start.task}" if start.task else "were not fine-tuned"
                 raise UserError(
@@ -112,34 +176,12 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
                 )
     for bitext in bitexts:
         warn_of_bitext(opened.tokenizer, bitext)
-    results = {}
-    # A search without training.
-    if not flags.do_train:
-        cpu_bf16 = is_bf16_on_cpu(flags.amp)
-        if flags.amp != "none" and not cpu_bf16:
-            logger.warning("--amp %s has no effect: a search computes in %s here", flags.amp, flags.dtype)
-        for seed, start in start_of_seed.items():
-            if start is not opened.checkpoint:  # the weights of another folder
-                opened = open_model(start, *files)
-                opened.check_length(flags.max_seq_len)
-            needs_pooler = flags.pooling == "pooled"
-            model = make_encoder(opened.config, start, flags.dtype, seed, needs_pooler)
-            logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
-            prompt = opened.reading.prompt(None)
-            results[seed] = search(flags, seed, model, opened.tokenizer, prompt, bitexts, sentences, start)
-            del model  # before the next one is made
-        report_seeds(flags, results)
-        return
-    # Training, and a search with the best model of each seed.
-    task = Retrieval(flags, opened, start_of_seed)
-    with run_folder(flags, task.identity) as folder:
-        for seed in flags.seeds:
-            seed_folder = folder.of_seed(seed) if len(flags.seeds) > 1 else folder
-            model = train_seed(task, seed, seed_folder, stop)
-            if model is None:
-                return
-            results[seed] = search(flags, seed, model, task.tokenizer, task.prompt, bitexts, sentences)
-        report_seeds(flags, results)
+    return Inputs(flags, bitexts, sentences, starts, opened)
+
+
+def _files(flags: RetrievalFlags) -> tuple[str | None, ...]:
+    """The files that the command may name instead of those beside the weights."""
+    return flags.ernie_config_path, flags.vocab_path, flags.piece_model_path
 
 
 def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) -> ErnieMModel | None:
@@ -161,35 +203,34 @@ def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) 
 # Search
 
 
-def search(
-    flags: RetrievalFlags,
+def search_seed(
+    inputs: Inputs,
     seed: int,
     model: ErnieMModel,
     tokenizer: Tokenizer,
     prompt: str,
-    bitexts: list[Bitext],
-    sentences: Mapping[str, list[str]],
     start: Checkpoint | None = None,
 ) -> SearchResult | None:
     """Search the bitexts with the model of a seed, and write its predictions.
 
     Args:
         prompt: what is put before every text.
-        sentences: language -> the sentences of --centre_on; empty: the means beside the weights are taken.
         start: the weights of the model; None: it was trained here, or is random, so no means are beside it.
 
     Returns:
         None if there are no bitexts, or if all layers were searched: a sweep has a report of its own.
     """
+    flags = inputs.flags
+    bitexts = inputs.bitexts
     if not bitexts:
         return None
     folder = Path(flags.checkpoints)
     if len(flags.seeds) > 1:
         folder /= f"seed_{seed}"
     encode = encoder_of(flags, model, tokenizer, prompt)
-    if sentences:
+    if inputs.sentences:
         mean_of = {}  # language -> [H], or [L + 1, H]
-        for language, texts in sentences.items():
+        for language, texts in inputs.sentences.items():
             mean_of[language] = encode(texts).mean(axis=-2, dtype=np.float64)  # over the texts
         means = LanguageMeans(list(mean_of), np.stack(list(mean_of.values())))
     else:
