@@ -170,7 +170,7 @@ class Model:
         Warnings say how many texts are cut, and how many have words that are unknown to the vocabulary.
 
         Args:
-            pooling: a name of `evaluation.pooling.POOLINGS`; by default as the files say, else "mean".
+            pooling: a name of `evaluation.vectors.POOLINGS`; by default as the files say, else "mean".
             layer: a number, "middle" or "top"; by default as the files say, else "top".
             centre: whether vectors are without the mean of their language, which needs the means beside the
                 weights. True: the language of a text is that of the nearest mean. A language, or one for

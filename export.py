@@ -66,7 +66,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     # Imported here, after `prepare`, because Paddle reads its CPU settings when it is imported.
     import paddle
 
-    from evaluation.pooling import layer_number
+    from evaluation.vectors import layer_number
     from inference.export import NAMES, export, read_check_set
     from inference.loading import exported_settings, load
 

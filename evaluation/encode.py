@@ -9,8 +9,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from evaluation.pooling import token_weights
-from evaluation.vectors import SentenceEncoder
+from evaluation.vectors import SentenceEncoder, token_weights
 from model.batch import TokenBatch
 from model.device import Uploadable, to_array, upload
 from model.ernie_m import ErnieMModel
@@ -36,7 +35,7 @@ class SentenceBatch(Uploadable):
 
         Args:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
-            pooling: one of `evaluation.pooling.POOLINGS`.
+            pooling: one of `evaluation.vectors.POOLINGS`.
         """
         weights = None
         if pooling != "pooled":

@@ -12,7 +12,7 @@ from paddle import Tensor
 
 from evaluation.encode import PaddleEncoder, SentenceBatch, sentence_vectors
 from evaluation.hits import nearest
-from evaluation.pooling import layer_number
+from evaluation.vectors import layer_number
 from finetune.command import (
     digest_of_files,
     files_of_checkpoint,

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.centring import LanguageMeans
-from evaluation.pooling import layer_number
 from evaluation.search import unit
-from evaluation.vectors import SentenceEncoder
+from evaluation.vectors import SentenceEncoder, layer_number
 from finetune.opening import open_model, settle
 from inference.flags import EncodeVectorFlags
 from inference.loading import exported_settings, load

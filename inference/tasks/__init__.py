@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from evaluation.pooling import POOLINGS
+from evaluation.vectors import POOLINGS
 from inference.loading import LoadedModel
 from model.tasks import PREDICTIONS
 from reader.coverage import count_unknown_words
@@ -37,7 +37,7 @@ class TaskOptions:
         max_seq_len: longest input (tag, answer: window) in tokens. None: as recorded in training, else what
             the model can read (answer: at most 384, as in the official recipe).
         top_k: most candidates (answer, fill, translate-probe) or sentences (search).
-        pooling: one of `evaluation.pooling.POOLINGS` (encode, search); None: as the model's files say, else
+        pooling: one of `evaluation.vectors.POOLINGS` (encode, search); None: as the model's files say, else
             "mean".
         layer: a number, "middle" or "top" (encode, search); None: the layer of an exported folder, else as in
             training, else the top.

@@ -7,9 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from evaluation.centring import MEANS_POOLING, LanguageMeans
-from evaluation.pooling import layer_number, token_weights
 from evaluation.search import unit
-from evaluation.vectors import SentenceEncoder
+from evaluation.vectors import SentenceEncoder, layer_number, token_weights
 from inference.engines import GraphRunner
 from inference.loading import LoadedModel
 from inference.tasks import Fields, TaskOptions, flag_of, is_whole, text_of, unknown_words
