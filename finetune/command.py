@@ -28,7 +28,7 @@ from training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warm
 from training.precision import LossScaling, Precision
 from training.run import Pace
 from training.run_folder import RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
-from training.task import Evaluation
+from training.task import Evaluation, Task
 from utils.command_line import log_no_effect, without_overridden
 from utils.errors import UserError
 from utils.files import sha256_of
@@ -231,36 +231,49 @@ def official_line(interval: Interval, total_steps: int, measure: str) -> str:
     )
 
 
-def files_of_checkpoint(
-    task: Any,
-    engine: Engine,
-    masters: Mapping[str, Tensor],
-    evaluation: Evaluation | None,
-    settings: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    leave_out: tuple[str, ...] = (),
-) -> ModelFiles:
-    """The files of a fine-tuned model; see `training.task.Task.files`.
+class TaskOfSeeds(Task):
+    """The base of the tasks of fine-tuning, which train one seed after the other.
 
-    Args:
-        task: has the config, the tokenizer and the seed.
-        settings: "task", "labels" and "reading" for config.json.
-        facts: for the model card; steps, seed, command and scores are added.
-        leave_out: prefixes of the names of weights that are not written.
+    Attributes:
+        config, tokenizer: of the model.
+        seed: the one that is trained now.
     """
-    facts = {**facts, "steps": engine.steps, "seed": task.seed, "command": without_overridden(sys.argv)}
-    if evaluation is not None:
-        facts["scores"] = evaluation.scores
-    return model_files(
-        engine.model,
-        task.config,
-        vocab_path=task.tokenizer.vocab_path,
-        piece_model_path=task.tokenizer.piece_model_path,
-        facts=facts,
-        settings={**settings, "step": engine.steps},
-        leave_out=leave_out,
-        masters=masters,
-    )
+
+    config: ErnieMConfig
+    tokenizer: Tokenizer
+    seed: int
+
+    def files_with(
+        self,
+        engine: Engine,
+        masters: Mapping[str, Tensor],
+        evaluation: Evaluation | None,
+        settings: Mapping[str, Any],
+        facts: Mapping[str, Any],
+    ) -> ModelFiles:
+        """The files of the model; see `training.task.Task.files`.
+
+        Args:
+            settings: "task", "labels" and "reading" for config.json.
+            facts: for the model card; steps, seed, command and scores are added.
+        """
+        facts = {
+            **facts,
+            "steps": engine.steps,
+            "seed": self.seed,
+            "command": without_overridden(sys.argv),
+        }
+        if evaluation is not None:
+            facts["scores"] = evaluation.scores
+        return model_files(
+            engine.model,
+            self.config,
+            vocab_path=self.tokenizer.vocab_path,
+            piece_model_path=self.tokenizer.piece_model_path,
+            facts=facts,
+            settings={**settings, "step": engine.steps},
+            masters=masters,
+        )
 
 
 def log_and_write_report(

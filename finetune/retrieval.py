@@ -14,8 +14,8 @@ from evaluation.encode import PaddleEncoder, SentenceBatch, sentence_vectors
 from evaluation.hits import nearest
 from evaluation.vectors import layer_number
 from finetune.command import (
+    TaskOfSeeds,
     digest_of_files,
-    files_of_checkpoint,
     identity_of,
     make_engine,
     official_line,
@@ -45,7 +45,7 @@ from training.engine import Engine
 from training.guard import StopSignal
 from training.meter import Interval
 from training.run_folder import has_state
-from training.task import Evaluation, Task
+from training.task import Evaluation
 from utils.errors import UserError
 from utils.logging import logger
 from utils.manifest import MANIFEST, check_folder
@@ -81,7 +81,7 @@ class PairVectors(NamedTuple):
     given_negatives: Tensor
 
 
-class Retrieval(Task):
+class Retrieval(TaskOfSeeds):
     """Training of sentence vectors on pairs; held-out pairs select the best step.
 
     The pairs are the parallel text of a corpus, or the rows of a file.
@@ -329,7 +329,7 @@ class Retrieval(Task):
             "languages": self.languages,
             "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
         }
-        return files_of_checkpoint(self, engine, masters, evaluation, settings, facts)
+        return self.files_with(engine, masters, evaluation, settings, facts)
 
 
 def make_encoder(

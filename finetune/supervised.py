@@ -14,8 +14,8 @@ from paddle import Tensor, nn
 from finetune import report
 from finetune.classification import names_of_ids
 from finetune.command import (
+    TaskOfSeeds,
     digest_of_files,
-    files_of_checkpoint,
     identity_of,
     log_and_write_report,
     make_engine,
@@ -49,7 +49,7 @@ from training.optimizer import noam_decay
 from training.precision import LossScaling
 from training.run import Trainer
 from training.run_folder import BEST, SELECTED, RunFolder
-from training.task import Evaluation, Task
+from training.task import Evaluation
 from utils.errors import UserError
 from utils.logging import logger
 
@@ -221,7 +221,7 @@ def evaluate_and_predict(fine_tuning: "FineTuning", test_paths: list[str]) -> No
         report_seeds(fine_tuning, {0: evaluation}, name="evaluation")
 
 
-class FineTuning(Task):
+class FineTuning(TaskOfSeeds):
     """The training of a task on labelled files; see `training.task.Task` for its methods.
 
     Args:
@@ -448,7 +448,7 @@ class FineTuning(Task):
         }
         if self.dev_files:
             facts["selected_by"] = f"{task.metric}, {flags.select_on}, {self.dev_files[0].pattern}"
-        return files_of_checkpoint(self, engine, masters, evaluation, settings, facts, self._unread)
+        return self.files_with(engine, masters, evaluation, settings, facts, self._unread)
 
 
 def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], name: str) -> None:

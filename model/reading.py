@@ -21,8 +21,9 @@ Pooling = Literal["mean", "specials", "cls", "pooled"]
 # The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
 LabelPieces = Literal["first", "leading", "all"]
 
-# The letters that say where a word is in its entity -> those of IOBES. L and U are BILOU's, M is BMES's.
-_PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S"}
+# The letters that say where a word is in its entity -> those of IOBES. L and U are BILOU's, M is BMES's, W is
+# BMEWO's.
+PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
 _TAG = re.compile(r"([A-Za-z])[-_](.+)")
 NO_ENTITIES = "NONE"  # a chunk_scheme
 
@@ -177,14 +178,14 @@ def _is_of(value: Any, kind: Any) -> bool:
 def entity_tags(labels: Sequence[str]) -> dict[str, str]:
     """The labels of a tagger -> their tags in the scheme IOBES, "O" or as in "B-PER".
 
-    The schemes that are known are IOB, IOE, IOBES, BILOU and BMES in capital or small letters, and IO, in
-    which a label is the name of a type. Labels without "O" and without letters before them, such as parts of
-    speech, mark no entities: {}.
+    The schemes that are known are IOB, IOE, IOBES, BILOU, BMES and BMEWO in capital or small letters, and IO,
+    in which a label is the name of a type. Labels without "O" and without letters before them, such as parts
+    of speech, mark no entities: {}.
 
     Raises:
         UserError: some labels have the letters of a scheme, and others, which it names, do not.
     """
-    places = {label: _PLACES.get(match[1].upper()) for label in labels if (match := _TAG.fullmatch(label))}
+    places = {label: PLACES.get(match[1].upper()) for label in labels if (match := _TAG.fullmatch(label))}
     outside = [label for label in labels if label in ("O", "o")]
     tags = dict.fromkeys(outside, "O")
     others = [label for label in labels if not places.get(label) and label not in tags]

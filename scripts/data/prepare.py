@@ -19,6 +19,7 @@ if not __package__:  # started as a file: the path has the folder of the file, n
 
 from utils.environment import run
 
+from model.reading import PLACES
 from reader.labels import normal_label
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
@@ -45,8 +46,6 @@ RENAMED = {
     "esp": "es",
     "ned": "nl",
 }
-# The first two characters of a tag in BMES, BILOU and BMEWO -> those in IOBES.
-LETTERS = {"M-": "I-", "L-": "E-", "U-": "S-", "W-": "S-"}
 COMMENT = re.compile(r"# *id\b|#.*=")  # in MultiCoNER, and in CoNLL-U
 COLUMNS = ("text_a", "text_b", "label")
 # Columns here -> their names in the releases; of two, the later is read.
@@ -408,7 +407,7 @@ def read_tags(file: DataFile) -> Iterator[Prepared]:
     for first_line, rows in sentences:
         for line, cells in enumerate(rows, first_line):
             tag = normal_label(cells[-1])
-            cells[-1] = LETTERS.get(tag[:2], tag[:2]) + tag[2:]
+            cells[-1] = PLACES.get(tag[:1], tag[:1]) + tag[1:]
             if not is_tag(cells[-1], "IOBES"):
                 fault = f"'{tag}' in the last column is not O, nor B-<type> or another letter of a scheme"
                 raise UserError(f"{file.path}, line {line}: {fault}")

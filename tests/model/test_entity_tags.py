@@ -13,6 +13,7 @@ from tests.launching import error_of
         (["O", "b-per", "i-per"], ["O", "B-per", "I-per"]),
         (["B-LOC", "I-LOC", "L-LOC", "U-LOC", "O"], ["B-LOC", "I-LOC", "E-LOC", "S-LOC", "O"]),
         (["O", "B_ORG", "M_ORG", "E_ORG", "S_ORG"], ["O", "B-ORG", "I-ORG", "E-ORG", "S-ORG"]),
+        (["O", "B-ORG", "M-ORG", "E-ORG", "W-ORG"], ["O", "B-ORG", "I-ORG", "E-ORG", "S-ORG"]),
         (["O", "PER", "LOC"], ["O", "I-PER", "I-LOC"]),  # IO
     ],
 )
