@@ -250,12 +250,14 @@ class TaskOfSeeds(Task):
         evaluation: Evaluation | None,
         settings: Mapping[str, Any],
         facts: Mapping[str, Any],
+        leave_out: tuple[str, ...] = (),
     ) -> ModelFiles:
         """The files of the model; see `training.task.Task.files`.
 
         Args:
             settings: "task", "labels" and "reading" for config.json.
             facts: for the model card; steps, seed, command and scores are added.
+            leave_out: prefixes of the names of weights that are not written.
         """
         facts = {
             **facts,
@@ -272,6 +274,7 @@ class TaskOfSeeds(Task):
             piece_model_path=self.tokenizer.piece_model_path,
             facts=facts,
             settings={**settings, "step": engine.steps},
+            leave_out=leave_out,
             masters=masters,
         )
 

@@ -27,6 +27,7 @@ from finetune.prediction import TaskFile, predict_files
 from finetune.supervised import FineTuning
 from model.checkpoint.read import open_checkpoint
 from reader.classification import Examples, SomeExamples
+from reader.tokenization import Tokenizer
 from training import distributed
 from training.claim import claim_file, only_run_in
 from training.guard import StopSignal
@@ -43,7 +44,9 @@ _SEED = 1
 class OfRows(Classification):
     """Classification whose training set is some rows of a file that was read, and checked, before."""
 
-    rows: SomeExamples
+    def __init__(self, rows: SomeExamples, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int):
+        super().__init__(tokenizer, labels, max_seq_len)
+        self.rows = rows
 
     def read(self, path: str, purpose: str) -> SomeExamples:
         return self.rows
@@ -62,8 +65,8 @@ class _Work:
 
     def fine_tuning(self, numbers: np.ndarray) -> FineTuning:
         """The training on the rows with these numbers, int64 [N]."""
-        task = OfRows(self.opened.tokenizer, self.names, self.flags.max_seq_len)
-        task.rows = SomeExamples(self.examples, numbers)
+        rows = SomeExamples(self.examples, numbers)
+        task = OfRows(rows, self.opened.tokenizer, self.names, self.flags.max_seq_len)
         return FineTuning(task, self.flags, self.opened)
 
     def trained(self, name: str, numbers: np.ndarray) -> Trainer | None:
