@@ -32,6 +32,7 @@ from inference.tasks.encode import EncodeTexts
 from model.checkpoint.read import LANGUAGE_MEANS
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.bitext import Sentences, sentences_by_language
+from reader.pair_files import split_label
 from reader.pairs import PairRows
 from training.claim import only_run_in
 from utils.config import differences
@@ -115,8 +116,9 @@ class DistinctLines:
     """
 
     def __init__(self, file: str):
-        self.language, _, path = file.rpartition("<=")
-        if "," in self.language:
+        label, path = split_label(file)
+        self.language = label or ""
+        if "<=" in path:
             raise UserError(f"{file}: give one file; run the command once for each language")
         self.path = Path(path)
         self.sentences = Sentences(path)

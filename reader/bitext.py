@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reader.classification import Example
-from reader.pair_files import WITH_BOTH_SIDES
+from reader.pair_files import WITH_BOTH_SIDES, split_label
 from reader.pairs import PairRows
 from reader.text_files import refuse_other_forms, split_name
 from reader.tsv import FileLines, decode, open_lines
@@ -63,8 +63,8 @@ class Sentences(FileLines, Sequence[Example]):
 
 def named_files(files: str) -> list[tuple[str, str]]:
     """(language, path) of each file in "de<=de.txt,fr<=fr.txt"; the language of a path alone is ""."""
-    parts = [item.strip().rpartition("<=") for item in files.split(",")]
-    return [(language, path) for language, _, path in parts]
+    parts = [split_label(item) for item in files.split(",")]
+    return [(language or "", path) for language, path in parts]
 
 
 def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -80,8 +80,7 @@ def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) 
             has blank lines alone.
     """
     sentences = {}
-    for item in files.split(","):
-        language, _, path = item.strip().partition("<=")
+    for language, path in named_files(files):
         if not language or not path or language in sentences:
             raise UserError(f"{flag} {files}: give language<=file,language<=file, each language once")
         sentences[language] = [text for text in Sentences(path).texts() if text.strip()]

@@ -13,6 +13,12 @@ _LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
 WITH_BOTH_SIDES = (".tsv", ".csv", ".tmx")  # names of files that have both sides
 
 
+def split_label(notation: str) -> tuple[str | None, str]:
+    """The label and the path of `language<=path`; the label of a path alone is None."""
+    label, arrow, path = notation.strip().partition("<=")
+    return (label, path) if arrow else (None, label)
+
+
 def languages_of(label: Any, count: int) -> tuple[str, ...]:
     """The languages of a label such as "en" or "en-de", in its order.
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reader.pair_files import find_pairs, languages_of
+from reader.pair_files import find_pairs, languages_of, split_label
 from reader.text_files import TextFile, split_name
 from reader.tsv import FileLines, decode, open_lines, without_blank_end
 from utils.errors import UserError
@@ -251,8 +251,8 @@ class PairFiles(NamedTuple):
         Raises:
             UserError: there is no such file, or there are several.
         """
-        label, arrow, path = notation.rpartition("<=")
-        languages = languages_of(label, 2) if arrow else ()
+        label, path = split_label(notation)
+        languages = () if label is None else languages_of(label, 2)
         sources = find_pairs(path, languages)
         if len(sources) != 1:
             raise UserError(f"{notation}: {len(sources)} files; give one file of pairs")

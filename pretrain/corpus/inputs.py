@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reader.pair_files import NOTATION, find_files, find_pairs, languages_of
+from reader.pair_files import NOTATION, find_files, find_pairs, languages_of, split_label
 from reader.text_files import ENDINGS
 from utils.errors import UserError
 
@@ -102,8 +102,8 @@ def gather_notation(arguments: list[str]) -> list[str]:
         if value.startswith("{"):  # already a mapping
             rest += [flag, value]
             continue
-        label, arrow, path = value.partition("<=")
-        if not (label and arrow and path):
+        label, path = split_label(value)
+        if not (label and path):
             raise UserError(f"'{value}': no 'language<=path'; {NOTATION}")
         # A comma separates several files of one language. In a pair it separates the two aligned files, which
         # belong together; `find_pairs` splits these.

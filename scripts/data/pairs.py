@@ -23,7 +23,7 @@ from pathlib import Path
 from finetune.opening import open_model
 from model.checkpoint.read import open_checkpoint
 from reader.coverage import SAMPLE, first_tokens
-from reader.pair_files import WITH_BOTH_SIDES, languages_of
+from reader.pair_files import WITH_BOTH_SIDES, languages_of, split_label
 from reader.pairs import NEGATIVE, POSITIVE, QUERY, PairRows
 from reader.text_files import split_name
 from reader.tokenization import Tokenizer
@@ -64,7 +64,7 @@ class PairFile:
     @property
     def paths(self) -> str:
         """The files without their languages."""
-        return self.files.rpartition("<=")[2]
+        return split_label(self.files)[1]
 
     def sides(self, row: Sequence[str]) -> Sequence[str]:
         """Query and positive of a row in the order of `name`."""
@@ -97,9 +97,9 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
     aligned: dict[Path, dict[str, Path]] = {}  # the beginning of a name -> language -> file
     unread = []
     for source in sources:
-        label, arrow, files = source.rpartition("<=")
-        if arrow or ("," in source and not Path(source).exists()):
-            pairs.append(PairFile.of(files, languages_of(label, 2) if arrow else (), files))
+        label, files = split_label(source)
+        if label is not None or ("," in source and not Path(source).exists()):
+            pairs.append(PairFile.of(files, () if label is None else languages_of(label, 2), files))
             continue
         for path in files_in(Path(source), output):
             ending, packing = split_name(path)
