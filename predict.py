@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from model.tasks import COMMAND_WORDS
 from reader.bitext import named_files
-from reader.tables import column_of_texts, in_one_line, is_table, mark_of_table, rows_of_table
+from reader.tables import TableForm, column_of_texts, form_of_table, in_one_line, is_table, rows_of_table
 from reader.tsv import official_names
 from utils.command_line import load_config
 from utils.errors import FULL, UserError, pipe_may_close
@@ -169,7 +169,7 @@ def main() -> None:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
     write = write_answers
     if is_table(flags.input):
-        write = partial(write_table, mark=mark_of_table(Path(flags.input)))
+        write = partial(write_table, form=form_of_table(Path(flags.input)))
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if flags.output == "-":
         write_to_stdout(answerer, parts, write)
@@ -346,13 +346,14 @@ def write_answers(answerer: "Answerer", parts: Iterable[list[Request]], file: IO
         file.flush()
 
 
-def write_table(answerer: "Answerer", parts: Iterable[list[Request]], file: IO[str], mark: str) -> None:
+def write_table(answerer: "Answerer", parts: Iterable[list[Request]], file: IO[str], form: TableForm) -> None:
     """Answer the rows of a table, a part at a time, and write them with the columns of `cells_of_answer`.
 
     Args:
-        mark: what separates cells. Between tabs nothing is quoted.
+        form: of the table with the requests. Between tabs nothing is quoted.
     """
-    writer = csv.writer(file, delimiter=mark, lineterminator="\n")
+    file.write(form.begin)
+    writer = csv.writer(file, delimiter=form.mark, lineterminator="\n")
     columns: list[str] = []
     for part in parts:
         answers = answerer.answer([request.content for request in part])
@@ -362,7 +363,7 @@ def write_table(answerer: "Answerer", parts: Iterable[list[Request]], file: IO[s
             if not columns:
                 columns = list(added)
                 rows.insert(0, [*request.id_entry, *columns])
-            if mark == "\t":
+            if form.mark == "\t":
                 file.writelines("\t".join(map(in_one_line, row)) + "\n" for row in rows)
             else:
                 writer.writerows(rows)

@@ -237,19 +237,32 @@ def rows_of_table(path: Path) -> list[tuple[int, list[str]]]:
     Raises:
         UserError: the file cannot be read, unpacked or decoded, or is no CSV; names the line.
     """
-    rows = list(_rows(path, *_lines_and_mark(path)))
+    lines, form = _lines_and_form(path)
+    rows = list(_rows(path, lines, form.mark))
     while rows and not any(rows[-1][1]):
         rows.pop()
     return rows
 
 
-def mark_of_table(path: Path) -> str:
-    """What separates the cells of a table: a tab, comma or semicolon."""
-    return _lines_and_mark(path)[1]
+class TableForm(NamedTuple):
+    """How a table is written.
+
+    Attributes:
+        mark: what separates cells: a tab, comma or semicolon.
+        begin: the byte order mark, without which Excel reads no umlauts, or "".
+    """
+
+    mark: str
+    begin: str
 
 
-def _lines_and_mark(path: Path) -> tuple[list[str], str]:
-    """The lines of a table, and what separates its cells.
+def form_of_table(path: Path) -> TableForm:
+    """How a table is written, so that another one can be written alike."""
+    return _lines_and_form(path)[1]
+
+
+def _lines_and_form(path: Path) -> tuple[list[str], TableForm]:
+    """The lines of a table, and how it is written.
 
     A line "sep=;", which Excel takes from the first line, becomes blank.
     """
@@ -257,16 +270,17 @@ def _lines_and_mark(path: Path) -> tuple[list[str], str]:
     if path.suffix.lower() == ".gz":
         content = _unpacked(content, path)
     lines = [decode(line, path, number) for number, line in enumerate(content.split(b"\n"), 1)]
-    lines[0] = lines[0].removeprefix("\ufeff")  # byte order mark
+    begin = "\ufeff" if lines[0].startswith("\ufeff") else ""
+    lines[0] = lines[0].removeprefix(begin)
     if excel := re.fullmatch('"?sep=(.)"?[,;\t]*\r?', lines[0], re.IGNORECASE):
         lines[0] = ""
-        return lines, excel[1]
+        return lines, TableForm(excel[1], begin)
     if _separator(path) == "tabs":
-        return lines, "\t"
+        return lines, TableForm("\t", begin)
     # Some programs write ; where , is the decimal point, or tabs. If the first line has several of them, most
     # lines decide.
     marks = [mark for mark in ",;\t" if mark in lines[0]] or [","]
-    return lines, max(marks, key=lambda mark: sum(mark in line for line in lines))
+    return lines, TableForm(max(marks, key=lambda mark: sum(mark in line for line in lines)), begin)
 
 
 def _unpacked(content: bytes, path: Path) -> bytes:

@@ -28,7 +28,8 @@ ROWS[1][3] = f'{TEXTS[0]}, "{TEXTS[1]}"\n{TEXTS[2]}'  # quotes, a comma and a li
 def write(path, rows, mark=","):
     """Write a table as pandas and Excel do."""
     opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "wt", encoding="utf-8", newline="") as file:
+    encoding = "utf-8-sig" if path.name == "excel.csv" else "utf-8"
+    with opened(path, "wt", encoding=encoding, newline="") as file:
         csv.writer(file, delimiter=mark).writerows(rows)
     return path
 
@@ -52,7 +53,8 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, name, mark):
     output = tmp_path / "labelled.csv"
     flags = {"task": "classify", "input": table, "model": tmp_path / "classifier", "output": output}
     call_main(predict, as_flags(flags))
-    with open(output, encoding="utf-8", newline="") as file:
+    assert output.read_bytes().startswith(b"\xef\xbb\xbf") == (name == "excel.csv")
+    with open(output, encoding="utf-8-sig", newline="") as file:
         header, *rows = csv.reader(file, delimiter=mark)
     assert header[:6] == [*ROWS[0], "predicted_label", "predicted_probability"]
     assert [row[:3] for row in rows] == [row[:3] for row in ROWS[1:]]
