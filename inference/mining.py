@@ -14,7 +14,6 @@ and makes the parts that are missing or damaged:
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -34,10 +33,9 @@ from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.bitext import Sentences, sentences_by_language
 from reader.pair_files import split_label
 from reader.pairs import PairRows
-from training.claim import only_run_in
-from utils.config import differences
+from training.claim import claim_file, only_run_in
 from utils.errors import UserError
-from utils.files import atomic_file, read_object, sha256_of, write_json
+from utils.files import atomic_file, sha256_of, write_json
 from utils.logging import Progress, logger
 from utils.manifest import MANIFEST, is_whole, write_digest, write_manifest
 from utils.options import PositiveInt
@@ -186,7 +184,7 @@ def mine_pairs(options: MiningOptions) -> None:
     with only_run_in(work):
         if not (work / "settings.json").exists():
             encoder_of(options)  # a layer that the model does not have must not claim the folder
-        claim(work, settings)
+        claim_file(work / "settings.json", settings, f"choose another --output, or delete {work}")
         # The vectors of both texts. On disk they are not centred:
         # VectorParts subtracts the means when it reads them.
         means = language_means(options, source.language, target.language)
@@ -301,22 +299,6 @@ def vector_settings(options: MiningOptions, source: DistinctLines, target: Disti
         "layer": options.layer,
         "max_seq_len": options.max_seq_len,
     }
-
-
-def claim(work: Path, settings: dict[str, Any]) -> None:
-    """Begin or continue the work in a folder.
-
-    Raises:
-        UserError: it is the work on other text, or with another model.
-    """
-    path = work / "settings.json"
-    advice = f"delete {work}, and the same command begins anew"
-    changed = differences(read_object(path, advice), settings) if path.exists() else []
-    if changed:
-        # "layer: 1 -> 2" and "model.config.json: ..." name the layer and the model, each once.
-        names = ", ".join(dict.fromkeys(re.split("[:.]", line)[0] for line in changed))
-        raise UserError(f"{work.parent}: its vectors were made with another {names}; give another --output")
-    write_json(path, settings)
 
 
 @cache

@@ -363,10 +363,10 @@ def test_ray_gives_the_same_pairs(run_mining, texts, models, tmp_path):
 
 def test_another_text_is_other_work(run_mining, texts):
     run_mining()
-    assert "mined: its vectors were made with another target; give another --out" in error_of(
+    assert "mined/.work was made with other settings (target: " in error_of(
         run_mining, target=texts / "de.txt"
     )
-    assert "its vectors were made with another layer; " in error_of(run_mining, layer=1)
+    assert "mined/.work was made with other settings (layer: " in error_of(run_mining, layer=1)
 
 
 def test_another_model_is_other_work(run_mining, models, tmp_path):
@@ -377,7 +377,7 @@ def test_another_model_is_other_work(run_mining, models, tmp_path):
     shutil.copy(config, weights / "notes")
     run_mining(model=weights)
     config.write_text(config.read_text() + "\n")
-    assert "its vectors were made with another model; give" in error_of(run_mining, model=weights)
+    assert "was made with other settings (model.config.json: " in error_of(run_mining, model=weights)
 
 
 def test_a_layer_that_is_not_there_claims_no_folder(run_mining):
