@@ -12,11 +12,11 @@ right with the pad id; both axes are free. The graph computes the mask and the p
 The n tokens that are not pads are stored one after another, [n, H]; only attention arranges them in rows of
 [B, T]. Pads therefore cost almost nothing, and do not widen the range that int8 quantises. In the outputs, a
 pad has the values of the token before it. In the last layer of classification, only the first token of each
-row is a query. The shape [n, H] also keeps ONNX Runtime from its slower fused kernels (docs/export.md).
+row is a query. The shape [n, H] also keeps ONNX Runtime from its slower fused kernels.
 
 int8: the products of the encoder's layers use int8 weights with a scale for each output, and activations that
 are quantised at run time (DynamicQuantizeLinear). The word table is int8 with a scale for each row. Layer
-norms, softmax, pooler and head stay float32. docs/export.md compares this with ONNX Runtime's own tool.
+norms, softmax, pooler and head stay float32.
 """
 
 from collections import Counter

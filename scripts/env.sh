@@ -1,5 +1,5 @@
 # Environment variables that must be set before Python starts. The scripts that run the model source this. POSIX sh.
-# The rest, which Python can set itself, is in utils/runtime.py; docs/cpu.md says what each setting is worth.
+# The rest, which Python can set itself, is in utils/runtime.py; docs/cpu.md says why.
 
 case ${NPROC:-1} in
     0* | *[!0-9]*)
