@@ -217,8 +217,9 @@ def test_all_missing_options_are_named_at_once():
 
 
 def test_the_official_form():
-    """Values have no quotes or brackets. A flag's last value counts, and an empty one undoes the flag."""
+    """Values need no quotes or brackets. A flag's last value counts, and an empty one undoes the flag."""
     flags = parse_args(Flags, ["--random_seed", "1,2", "--do_test", "F", "--epoch=2"])
+    assert parse_args(Flags, ["--random_seed", "[1, 2]"]).random_seed == (1, 2)
     names_in_order = ("random_seed", "do_test", "epoch")
     assert flags == Flags(epoch=2, do_test=False, random_seed=(1, 2), on_command_line=names_in_order)
     assert parse_args(Flags, ["--epoch", "1", "--epoch", "2"]).epoch == 2
