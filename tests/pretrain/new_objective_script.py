@@ -16,8 +16,9 @@ from pretrain.batches import StepReader, TrainingText, open_corpus
 from pretrain.config import PretrainConfig
 from pretrain.masking import Vocabulary
 from pretrain.show import panels_of
-from pretrain.task import objectives_loss, send_step
+from pretrain.task import Pretraining, objectives_loss, send_step
 from tests.helpers.gradients import take_gradients
+from tests.launching import error_of
 from tests.pretrain.tiny_run import config, pretrain, records
 
 SHARES = {"mmlm": 1, "contrastive": 2}
@@ -32,7 +33,13 @@ def main() -> None:
         steps[f"{processes} processes, {budget} tokens"] = step_of(settings, processes)
     pretrain(corpus, output, **CHANGES, optimizer__steps=20, run__save_steps=20)
     (panel,) = panels_of(["a b c", "d e", "--objective", "contrastive"])
-    results = {"steps": steps, "records": records(output), "mask": panel.mask.astype(int).tolist()}
+    too_small = config(corpus, **CHANGES | {"run__micro_batch_tokens": 511})
+    results = {
+        "steps": steps,
+        "records": records(output),
+        "mask": panel.mask.astype(int).tolist(),
+        "refused": error_of(Pretraining, too_small),
+    }
     (output / "results.json").write_text(json.dumps(results))
 
 

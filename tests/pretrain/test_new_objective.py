@@ -56,5 +56,6 @@ def test_it_is_trained_logged_evaluated_and_drawn(results):
     assert list(last["held_out"]["contrastive"]) == ["de-en", "en-fr"]
     assert re.search(r"\| contrastive \d\.\d{4} \(found [\d.]+\)", log)
     assert "[held-out] contrastive: perplexity" in log
+    assert values["refused"].startswith("run.micro_batch_tokens 511: contrastive")
     # Two sequences, [CLS] a b c [SEP] and [CLS] d e [SEP].
     assert values["mask"] == [[1] * 5 + [0] * 4] * 5 + [[0] * 5 + [1] * 4] * 4
