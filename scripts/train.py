@@ -223,6 +223,7 @@ def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> lis
     training += ["--loss", "softmax", "--both_directions", "true", "--learning_rate", start.rate]
     training += ["--batch_size", batch_size, "--max_steps", steps]
     training += ["--validation_steps", steps // 5, "--save_steps", steps // 5]
+    training += ["--keep_checkpoints", 1]  # of E5-small one has 1.3 GB
     searched = held_out * start.seconds / 3
     validated = 6 * min(500, trained // 10) * start.seconds / 3
     return [
