@@ -7,7 +7,6 @@ python predict.py --serve --model checkpoints/best,pretrained
 
 from utils.environment import run
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from model.tasks import COMMAND_WORDS
 from reader.bitext import named_files
-from reader.tables import TableForm, column_of_texts, form_of_table, in_one_line, is_table, rows_of_table
+from reader.tables import AnsweredTable, TableForm, column_of_texts, form_of_table, is_table, rows_of_table
 from reader.tsv import official_names
 from utils.command_line import load_config
 from utils.errors import FULL, UserError, pipe_may_close
@@ -347,48 +346,13 @@ def write_answers(answerer: "Answerer", parts: Iterable[list[Request]], file: IO
 
 
 def write_table(answerer: "Answerer", parts: Iterable[list[Request]], file: IO[str], form: TableForm) -> None:
-    """Answer the rows of a table, a part at a time, and write them with the columns of `cells_of_answer`.
-
-    Args:
-        form: of the table with the requests. Between tabs nothing is quoted.
-    """
-    file.write(form.begin)
-    writer = csv.writer(file, delimiter=form.mark, lineterminator="\n")
-    columns: list[str] = []
+    """Answer the rows of a table, a part at a time, and write them as `AnsweredTable` does."""
+    table = AnsweredTable(file, form)
     for part in parts:
         answers = answerer.answer([request.content for request in part])
         for request, answer in zip(part, answers, strict=True):
-            added = cells_of_answer(answer)
-            rows = [[*request.id_entry.values(), *(added.get(column, "") for column in columns or added)]]
-            if not columns:
-                columns = list(added)
-                rows.insert(0, [*request.id_entry, *columns])
-            if form.mark == "\t":
-                file.writelines("\t".join(map(in_one_line, row)) + "\n" for row in rows)
-            else:
-                writer.writerows(rows)
+            table.add([*request.id_entry], [*request.id_entry.values()], answer)
         file.flush()
-
-
-def cells_of_answer(answer: dict) -> dict[str, str]:
-    """An answer as cells: name of the column -> text.
-
-    A class has its probability alone. Every classification has a column for whether its text was cut, and for
-    its unknown words, because some rows may need it. What is neither text, number nor list of texts is JSON.
-    """
-    if "probabilities" in answer:
-        answer = {**answer, "cut": answer.get("cut", ""), "unknown_words": answer.get("unknown_words", "")}
-    cells = {}
-    for key, value in answer.items():
-        if key == "probabilities" and "label" in answer:
-            cells["predicted_probability"] = str(value[answer["label"]])
-        elif isinstance(value, str | int | float):
-            cells[f"predicted_{key}"] = str(value)
-        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
-            cells[f"predicted_{key}"] = (", " if key == "labels" else " ").join(value)
-        else:
-            cells[f"predicted_{key}"] = json.dumps(value, ensure_ascii=False)
-    return cells
 
 
 if __name__ == "__main__":

@@ -15,8 +15,10 @@ from model.checkpoint.read import Checkpoint
 from model.tasks import CLASSIFICATION
 from reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch
 from reader.classification import Examples, read_classification
-from reader.coverage import warn_if_cut, warn_if_unsuited
+from reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
+from reader.tables import AnsweredTable, form_of_table
 from reader.task_files import read_label_map
+from reader.text_files import split_name
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.files import atomic_file
@@ -132,7 +134,28 @@ class Classification(SupervisedTask):
             confusion.setdefault(self.labels[label], {})[self.labels[predicted]] = count
         return confusion
 
-    def write(self, path: str | os.PathLike, data: Examples, predictions: list[np.ndarray]) -> None:
+    def write(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
+        """Write the predictions of an official file in the official form, and those of a table as a table.
+
+        The table has the rows as they came, with further columns, as from predict.py. The name of its file is
+        `path` and the ending of the table's name.
+        """
+        if data.is_official:
+            self.write_official(path, data, predictions)
+            return
+        table_path = f"{path}{split_name(data.path)[0]}"
+        header, *rows = data.table()
+        with atomic_file(table_path, "w") as file:
+            table = AnsweredTable(file, form_of_table(data.path))
+            rows_of_data = zip(rows, data, predictions, self.cut_rows(data), strict=True)
+            for cells, example, prediction, cut in rows_of_data:
+                texts = (example.text_a, example.text_b or "")
+                unknown = sum(count_unknown_words(self.encode.tokenizer, text) for text in texts)
+                marks = {"cut": cut or "", "unknown_words": unknown or ""}
+                table.add(header, cells, {**self.answer(prediction), **marks})
+        logger.info("the rows with their predictions: %s", table_path)
+
+    def write_official(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
         """Write a line per input: qid (if there is one), label id and probabilities, separated by tabs.
 
         Several label ids have commas between them. A second file, `path` + ".jsonl", has the texts and the

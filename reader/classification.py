@@ -5,14 +5,13 @@ import math
 import os
 from array import array
 from collections.abc import Mapping, Sequence, Set
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from reader.labels import NO_LABEL, input_hash, normal_label, oddities, split_labels
-from reader.tables import in_official_form
+from reader.tables import in_official_form, rows_of_table
 from reader.tsv import (
     FileLines,
     FileVersion,
@@ -45,59 +44,65 @@ class Example(NamedTuple):
 
 
 class Examples(FileLines, Sequence[Example]):
-    """The rows of a TSV file; made by `read_classification`, which checks them.
+    """The rows of a table; made by `read_classification`, which checks them.
 
     Args:
         path, version, starts, content: see `FileLines`.
+        header: the cells of the first line, if the file is read as it is.
         columns: name -> place of the columns that are read.
-        label_map: label -> id; without it labels are ids.
-        regression: labels are numbers.
-        multi_label: the number of labels, if a text has several; None: it has one.
-        labels: every label of the column that is read.
+        labels: what the cells of the label column are; None: they are not read.
         inputs: `input_hash` of each row, int64 [N]; a worker process does not get them.
     """
 
     def __init__(
         self,
         path: Path,
-        version: FileVersion | None,
+        version: FileVersion,
         starts: np.ndarray,
+        header: Sequence[str],
         columns: Mapping[str, int],
-        label_map: Mapping[str, int] | None,
-        regression: bool,
-        multi_label: int | None,
-        labels: Set[str],
+        labels: "_Labels | None",
         inputs: np.ndarray,
         content: bytes | None = None,
     ):
         super().__init__(path, version, starts, content)
-        self.labels = labels
         self.inputs = inputs
+        self._header = header
         self._columns = columns
-        self._label_map = label_map
-        self._regression = regression
-        self._multi_label = multi_label
+        self._labels = labels
 
     def __getitem__(self, index: int) -> Example:
         # `read_classification` has checked the line already.
         cells = split_cells(self.line(index).decode("utf-8"))
         row = {name: cells[place] for name, place in self._columns.items()}
-        return Example(row["text_a"], row.get("text_b"), self._label(row.get("label")), row.get("qid"))
+        label = _NO_LABEL if self._labels is None else self._labels.value(row["label"])
+        return Example(row["text_a"], row.get("text_b"), label, row.get("qid"))
 
-    def _label(self, label: str | None) -> int | float | tuple[int, ...]:
-        """A cell of the label column as `Example.label`; None: the column is not read."""
-        if label is None:
-            return _NO_LABEL
-        if self._regression:
-            return float(label)
-        if self._multi_label is None:
-            return self._id(label)
-        ids = {self._id(name) for name in split_labels(label)}
-        return tuple(int(id_ in ids) for id_ in range(self._multi_label))
+    @property
+    def labels(self) -> Set[str]:
+        """Every label of the column that is read."""
+        return set() if self._labels is None else self._labels.found
 
-    def _id(self, label: str) -> int:
-        label = normal_label(label)
-        return int(label) if self._label_map is None else self._label_map[label]
+    @property
+    def is_official(self) -> bool:
+        """Whether the file has the layout of the official scripts and nothing else."""
+        return self._content is None and {*self._header} <= {*_COLUMNS}
+
+    def table(self) -> list[list[str]]:
+        """The header and all cells of each row, as the file has them.
+
+        Raises:
+            UserError: the file was changed.
+        """
+        if self._content is None:
+            return [
+                [*self._header],
+                *(split_cells(self.line(row).decode("utf-8")) for row in range(len(self))),
+            ]
+        rows = [cells for _, cells in rows_of_table(self.path)]
+        with open_lines(self.path) as (file, _):
+            self._check_version(file)
+        return rows
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "inputs": None}
@@ -116,6 +121,62 @@ class SomeExamples(Sequence[Example]):
 
     def __getitem__(self, index: int) -> Example:
         return self._examples[self._numbers[index]]
+
+
+class _Labels:
+    """Checks the cells of a label column, and gives their values.
+
+    Args:
+        label_map, num_labels, regression, multi_label: as of `read_classification`.
+
+    Attributes:
+        found: the labels of the cells that were checked; in a regression none.
+    """
+
+    def __init__(
+        self,
+        label_map: Mapping[str, int] | None,
+        num_labels: int | None,
+        regression: bool,
+        multi_label: bool,
+    ):
+        self.found: set[str] = set()
+        self._ids = None
+        if label_map is not None:
+            self._ids = {normal_label(label): id_ for label, id_ in label_map.items()}
+        self._num_labels = num_labels
+        self._regression = regression
+        self._multi_label = multi_label
+        self._checked: dict[str, int] = {}  # cell -> a number that is equal for equal labels
+
+    def check(self, cell: str, place: str) -> int:
+        """Check a cell; return a number that is equal for cells with the same labels.
+
+        Raises:
+            UserError: it has no number, or a label that is not known; begins with `place`.
+        """
+        if cell not in self._checked:
+            names = [cell] if self._regression else self._names(cell)
+            if self._regression:
+                _check_number(cell, place)
+            else:
+                for name in names:
+                    _check_label(name, self._ids, self._num_labels, place)
+                self.found.update(names)
+            self._checked[cell] = hash(tuple(sorted(names)))
+        return self._checked[cell]
+
+    def value(self, cell: str) -> int | float | tuple[int, ...]:
+        """A cell as `Example.label`."""
+        if self._regression:
+            return float(cell)
+        ids = [int(name) if self._ids is None else self._ids[name] for name in self._names(cell)]
+        if self._multi_label:
+            return tuple(int(id_ in ids) for id_ in range(self._num_labels))
+        return ids[0]
+
+    def _names(self, cell: str) -> list[str]:
+        return split_labels(cell) if self._multi_label else [normal_label(cell)]
 
 
 def read_classification(
@@ -143,43 +204,25 @@ def read_classification(
         UserError: the file cannot be read, or a line has another form; names the file and the line.
     """
     path = Path(path)
-    if label_map is not None:
-        label_map = {normal_label(label): id_ for label, id_ in label_map.items()}
     required = ["text_a", "label"] if labels else ["text_a"]
-    other = in_official_form(path, labels, regression, multi_label)
-    # With the version of a file it shows later whether it was changed.
-    opened = open_lines(path) if other is None else nullcontext((io.BytesIO(other.content), None))
-    checked_cells: dict[str, int] = {}  # each cell of the label column, checked once -> a number for it
-    found: set[str] = set()
+    checked = _Labels(label_map, num_labels, regression, multi_label) if labels else None
     starts = array("q")  # the byte at which each row begins; at last the end of the rows
     inputs = array("q")
     targets = array("q")  # a number for the label of each row
     numbers = array("q")  # the line of each row
-    with opened as (file, version):
+    with open_lines(path) as (opened, version):  # the version shows later whether the file was changed
+        other = in_official_form(path, labels, regression, multi_label)
+        file = opened if other is None else io.BytesIO(other.content)
         first_line = file.readline()
         header = parse_header(first_line, path, required, _FORM, score_is_label=regression)
         columns = {name: place for place, name in enumerate(header) if name in _COLUMNS}
-        if not labels:
-            columns.pop("label", None)
         place_b = columns.get("text_b")
         position = len(first_line)  # the byte at which the next row begins
         for index, line in enumerate(without_blank_end(file), 1):
             number = index + 1 if other is None else other.lines[index]
             cells = parse_row(line, path, number, header)
-            if labels:
-                label = cells[columns["label"]]
-                if label not in checked_cells:
-                    place = f"{path}, line {number}"
-                    if regression:
-                        _check_number(label, place)
-                        names = [label]
-                    else:
-                        names = split_labels(label) if multi_label else [normal_label(label)]
-                        for name in names:
-                            _check_label(name, label_map, num_labels, place)
-                        found.update(names)
-                    checked_cells[label] = hash(tuple(sorted(names)))
-                targets.append(checked_cells[label])
+            if checked:
+                targets.append(checked.check(cells[columns["label"]], f"{path}, line {number}"))
             starts.append(position)
             inputs.append(input_hash(cells[columns["text_a"]], None if place_b is None else cells[place_b]))
             numbers.append(number)
@@ -195,11 +238,9 @@ def read_classification(
         path,
         version,
         np.asarray(starts, np.int64),
+        split_cells(first_line.decode("utf-8").removeprefix("\ufeff")),
         columns,
-        label_map,
-        regression,
-        num_labels if multi_label else None,
-        found,
+        checked,
         input_hashes,
         None if other is None else other.content,
     )

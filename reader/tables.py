@@ -3,15 +3,16 @@
 import csv
 import gzip
 import io
+import json
 import os
 import re
 import shlex
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -254,6 +255,56 @@ class TableForm(NamedTuple):
 
     mark: str
     begin: str
+
+
+class AnsweredTable:
+    """Writes the rows of a table, each with the cells of an answer.
+
+    Args:
+        file: open for text.
+        form: of the table as it came. Between tabs nothing is quoted.
+    """
+
+    def __init__(self, file: IO[str], form: TableForm):
+        file.write(form.begin)
+        self._file = file
+        self._mark = form.mark
+        self._columns: list[str] = []  # those of the answers
+
+    def add(self, header: Sequence[str], cells: Sequence[str], answer: Mapping[str, Any]) -> None:
+        """Write a row, and before the first one the header."""
+        added = _cells_of_answer(answer)
+        if not self._columns:
+            self._columns = list(added)
+            self._write([*header, *self._columns])
+        self._write([*cells, *(added.get(column, "") for column in self._columns)])
+
+    def _write(self, cells: Sequence[str]) -> None:
+        if self._mark == "\t":
+            self._file.write("\t".join(map(in_one_line, cells)) + "\n")
+        else:
+            csv.writer(self._file, delimiter=self._mark, lineterminator="\n").writerow(cells)
+
+
+def _cells_of_answer(answer: Mapping[str, Any]) -> dict[str, str]:
+    """An answer as cells: name of the column -> text.
+
+    A class has its probability alone. Every classification has a column for whether its text was cut, and for
+    its unknown words, because some rows may need it. What is neither text, number nor list of texts is JSON.
+    """
+    if "probabilities" in answer:
+        answer = {**answer, "cut": answer.get("cut", ""), "unknown_words": answer.get("unknown_words", "")}
+    cells = {}
+    for key, value in answer.items():
+        if key == "probabilities" and "label" in answer:
+            cells["predicted_probability"] = str(value[answer["label"]])
+        elif isinstance(value, str | int | float):
+            cells[f"predicted_{key}"] = str(value)
+        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+            cells[f"predicted_{key}"] = (", " if key == "labels" else " ").join(value)
+        else:
+            cells[f"predicted_{key}"] = json.dumps(value, ensure_ascii=False)
+    return cells
 
 
 def form_of_table(path: Path) -> TableForm:

@@ -62,9 +62,7 @@ class FileLines:
         content: the bytes that have the lines, if the file has them in another form; it is not read again.
     """
 
-    def __init__(
-        self, path: Path, version: FileVersion | None, starts: np.ndarray, content: bytes | None = None
-    ):
+    def __init__(self, path: Path, version: FileVersion, starts: np.ndarray, content: bytes | None = None):
         self.path = path.absolute()
         self._version = version
         self._content = content
@@ -91,9 +89,17 @@ class FileLines:
         # Read first, then compare: so a change during the read is seen, too. A memory map would kill the
         # process if the file became shorter.
         line = os.pread(self._file.fileno(), length, start)
-        if FileVersion.of(self._file) != self._version:
-            raise UserError(f"{self.path} was changed while it was in use; start again with the new file")
+        self._check_version(self._file)
         return line
+
+    def _check_version(self, file: BinaryIO) -> None:
+        """Check that the file, which is open, is still the one that was read.
+
+        Raises:
+            UserError: it was changed.
+        """
+        if FileVersion.of(file) != self._version:
+            raise UserError(f"{self.path} was changed while it was in use; start again with the new file")
 
     def __getstate__(self) -> dict:  # an open file cannot be pickled
         return {**vars(self), "_file": None}

@@ -1,5 +1,8 @@
 """Predictions in the official form, evaluation without training, official checkpoints."""
 
+import csv
+import gzip
+import io
 import json
 import logging
 from dataclasses import replace
@@ -7,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import predict
 from finetune.classification import Classification
 from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy
@@ -16,7 +20,7 @@ from model.checkpoint.read import open_checkpoint
 from reader.classification import read_classification
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
-from tests.launching import ROOT, run_script
+from tests.launching import ROOT, as_flags, call_main, run_script
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +96,32 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
         for line, row, prediction in zip(readable.splitlines(), rows, predictions, strict=True):
             answer = json.loads(line)
             assert answer["text_a"] == row.text_a and toy.LABELS[answer["label"]] == prediction
+
+
+@pytest.mark.parametrize("name", ["new.csv", "new.tsv", "new.csv.gz"])
+def test_a_table_is_predicted_as_a_table(classify, trained, toy_folder, tmp_path, name):
+    """Its rows come as from predict.py: the same columns and marks, then the label and its probability."""
+    mark = ";" if ".csv" in name else "\t"
+    lines = ["Nr", "Sentence", "Other"], *([row.qid, row.text_a, "1; 2"] for row in toy.rows(5, seed=3))
+    content = io.StringIO()
+    csv.writer(content, delimiter=mark, lineterminator="\n").writerows(lines)
+    encoded = content.getvalue().encode()
+    (tmp_path / name).write_bytes(gzip.compress(encoded) if name.endswith(".gz") else encoded)
+    classify(
+        **toy.FOLDER_ALONE,
+        out=trained,
+        do_test="true",
+        do_val="false",
+        init_checkpoint=trained / "best",
+        lang_map_config=None,
+        test_set=tmp_path / name,
+        test_save="answers",
+    )
+    flags = {"task": "classify", "model": trained / "best", "input": tmp_path / name, "output": "expected"}
+    call_main(predict, as_flags(flags))
+    (written,) = tmp_path.glob("answers*")
+    assert written.name == f"answers.0.0{(tmp_path / name.removesuffix('.gz')).suffix}"
+    assert written.read_text() == (tmp_path / "expected").read_text()
 
 
 def test_without_a_label_map_the_labels_are_those_of_the_checkpoint(classify, trained, toy_folder, tmp_path):
