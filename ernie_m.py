@@ -28,7 +28,7 @@ if not __package__:  # this is the file of a checkout, beside folders whose name
 
 from utils import __version__
 from utils.errors import UserError
-from utils.runtime import check_paddle
+from utils.runtime import be_a_guest, check_paddle
 
 if os.path.basename(sys.argv[0]) not in ("ernie-m", "-m"):  # these commands say it in one line themselves
     try:
@@ -53,6 +53,8 @@ def load(
 ) -> "Model":
     """Load a checkpoint of any supported format, or a folder that export.py wrote.
 
+    The first call gives Paddle its settings (docs/cpu.md); the environment and malloc stay as they are.
+
     Args:
         folder: the folder of the weights.
         engine: "auto", "dygraph", "paddle", "onnx" or "onnx-int8".
@@ -70,6 +72,7 @@ def load(
         raise UserError(f"load({folder!r}): the folder must be a path")
     if task is not None and task not in HEAD_TASKS:
         raise UserError(f"task {task!r}: it must be one of {', '.join(HEAD_TASKS)}")
+    be_a_guest()
     loaded = load_model(Path(folder), engine=engine, task=task, amp=amp)
     if task is not None and loaded.task != task_named(task):
         raise UserError(f"{folder}: task {task!r}: {loaded.description_of_head()}")

@@ -30,6 +30,9 @@ _LEAST_MEMORY = 6 << 30  # bytes; with less, memory is returned, because a heap 
 # Paddle prints these lines when OMP_NUM_THREADS is above 1. They apply to OpenBLAS; its wheels use MKL.
 _ABOUT_OPENBLAS = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
 
+_in_force = ""  # the line of `prepare`; "" before its first call
+_is_guest = False
+
 
 def rank() -> int:
     """The number of this process, 0 to world_size() - 1."""
@@ -159,9 +162,10 @@ def check_paddle() -> None:
 
 
 def prepare(quiet: bool = False) -> str:
-    """Apply the settings, except where the user has set a value, then import Paddle.
+    """Apply the settings, except where the user has set a value, then import Paddle; once in a process.
 
-    Call it before anything else imports Paddle; otherwise it warns that it is too late.
+    Call it before anything else imports Paddle; otherwise it warns that it is too late. After `be_a_guest`
+    the environment is then as it was, and malloc is not touched.
 
     Returns:
         The settings in force, in one line. Rank 0 also prints it, unless `quiet`.
@@ -169,30 +173,53 @@ def prepare(quiet: bool = False) -> str:
     Raises:
         UserError: as `check_paddle`.
     """
-    check_paddle()
+    global _in_force
+    if not _in_force:
+        check_paddle()
+        _in_force = _apply_settings()
+    if not quiet and is_main():
+        print(_in_force, flush=True)
+    return _in_force
+
+
+def be_a_guest() -> None:
+    """Say that the program of this process is not one of this project's, before `prepare` is called."""
+    global _is_guest
+    _is_guest = True
+
+
+def _apply_settings() -> str:
+    """What `prepare` does; its line."""
     cpu = read_cpu()
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE") or world_size())  # of this job on this machine
+    settings = settings_for(cpu, processes, has_gpu())
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
     in_force = []
-    is_first_call = "KMP_BLOCKTIME" not in os.environ  # the first call sets it
-    for name, value in settings_for(cpu, processes, has_gpu()).items():
-        if name in os.environ:
-            in_force.append(f"{name}={os.environ[name]} (as set)")
-        else:
-            os.environ[name] = value
-            in_force.append(f"{name}={value}")
-    in_force.append(_keep_freed_memory(cpu.memory // processes))
-    line = f"cpu: {', '.join(in_force)}"
-    if "paddle" not in sys.modules:
-        _import_paddle()
-    elif is_first_call:
+    for name in settings:
+        in_force.append(f"{name}={os.environ[name]}{'' if name in added else ' (as set)'}")
+    in_force.append("malloc as it is" if _is_guest else _keep_freed_memory(cpu.memory // processes))
+    if "paddle" in sys.modules:
         warnings.warn(
             "paddle was imported before the model was loaded, and may run on one thread; load the model "
             "first, or set OMP_NUM_THREADS",
-            stacklevel=2,
+            stacklevel=3,
         )
-    if not quiet and is_main():
-        print(line, flush=True)
-    return line
+    else:
+        _import_paddle()
+    if _is_guest:
+        _multiply_once()
+        for name in added:
+            del os.environ[name]
+    return f"cpu: {', '.join(in_force)}"
+
+
+def _multiply_once() -> None:
+    """Let MKL read its settings, which it does at its first product."""
+    import paddle
+
+    matrix = paddle.ones([8, 8]).cpu()
+    paddle.matmul(matrix, matrix)
 
 
 def _keep_freed_memory(memory: int) -> str:

@@ -17,12 +17,20 @@ PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("docs/pre
 PYTHON = re.findall(r"^```python\n(?!from openai)(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
 LINES = re.findall(r"^echo (.*) \| \.venv/bin/python predict\.py (.*)$", PAGES, re.MULTILINE)
 
-# Paddle is imported by `load`. Afterwards a text is cut, Paddle warns, and the user logs.
-LOGGING = """
-import logging, sys
+# Paddle is imported by `load`. Afterwards it prints whether the environment is as before, and the page faults
+# when 100 MB are filled for the second time; a text is cut, Paddle warns, and the user logs.
+GUEST = """
+import logging, os, resource, sys
+import numpy as np
 import ernie_m
 logging.getLogger().setLevel(logging.DEBUG)
+before = dict(os.environ)
 model = ernie_m.load(sys.argv[1])
+print(dict(os.environ) == before)
+np.ones(12_500_000)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(12_500_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
 model.encode("bado kani lera " * 40)
 logging.getLogger("paddle.optimizer.optimizer").warning("a warning of Paddle")
 logging.basicConfig(format="of the user: %(message)s")
@@ -261,9 +269,12 @@ def test_many_texts_are_answered_some_at_a_time(models, monkeypatch):
     np.testing.assert_allclose(model.encode(texts), vectors, atol=1e-6)
 
 
-def test_warnings_and_the_users_log_are_printed(models, tmp_path):
-    """In a process of its own: pytest has handlers on the root logger."""
-    cut, of_paddle, of_user = run_script(["-c", LOGGING, models / "encode"], tmp_path).stderr.splitlines()
+def test_a_program_stays_as_it_is(models, tmp_path):
+    """In a process of its own, because pytest has handlers on the root logger."""
+    process = run_script(["-c", GUEST, models / "encode"], tmp_path)
+    same_environment, faults = process.stdout.splitlines()
+    assert same_environment == "True" and int(faults) > 40
+    cut, of_paddle, of_user = process.stderr.splitlines()
     assert cut.startswith("1 of 1 texts are longer than")
     assert "a warning of Paddle" in of_paddle
     assert of_user == "of the user: a line"
