@@ -17,6 +17,7 @@ from reader.tables import LANGUAGE_COLUMNS, LabelledTable, read_table, rows_of_t
 from training.guard import StopSignal
 from utils.command_line import load_config
 from utils.errors import UserError
+from utils.files import only_writer_of
 from utils.logging import setup_console
 from utils.options import option
 
@@ -56,7 +57,9 @@ class FitFlags:
 
 def main() -> None:
     flags = load_config(FitFlags, None, __doc__)
-    with StopSignal(active=flags.finetune) as stop:
+    if Path(flags.output).exists():
+        raise UserError(f"--output {flags.output}: it exists already; name a new folder")
+    with only_writer_of(flags.output), StopSignal(active=flags.finetune) as stop:
         fit(flags, stop)
     stop.exit_as_asked()
 
@@ -64,8 +67,6 @@ def main() -> None:
 def fit(flags: FitFlags, stop: StopSignal) -> None:
     """Run the command."""
     path = Path(flags.table)
-    if Path(flags.output).exists():
-        raise UserError(f"--output {flags.output}: it exists already; name a new folder")
     table = read_table(path, flags.columns.split(",") if flags.columns else ())
     check_table(path, table, flags.finetune)
     languages = languages_of(path, table)

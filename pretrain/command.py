@@ -16,8 +16,9 @@ from training.records import METRICS
 from training.run import Pace, Trainer
 from training.run_folder import FolderRules, RunFolder
 from utils import logging
-from utils.config import save_config
+from utils.config import to_yaml
 from utils.errors import UserError
+from utils.files import atomic_file
 from utils.logging import logger
 from utils.manifest import MANIFEST, check_manifest
 from utils.options import options_of, sections_of
@@ -26,6 +27,7 @@ CHECKPOINTS = "checkpoints"
 FULL = "full"  # the finished model with its head, to continue from
 ENCODER = "encoder"  # the finished model without its head, for fine-tuning
 SETTINGS = "config.yaml"
+_OURS = "# All options of this run, written by run_pretrain.py.\n"  # the first line of the settings
 _WAYS_OUT = "choose another run.output, or begin anew with --run.overwrite true"
 
 
@@ -38,7 +40,8 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
             f"--init.encoder {output / FULL} --init.lm_head encoder, and another run.seed, or it reads the "
             "same text again"
         ),
-        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS))),
+        # Not the settings, which `save_settings` replaces.
+        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, FULL, ENCODER))),
         steps_folder=CHECKPOINTS,
     )
     # The folders of the initial weights, which overwriting must not remove; the other values name no folder.
@@ -75,11 +78,19 @@ def open_log(folder: RunFolder) -> None:
 
 
 def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
-    """Write the configuration to config.yaml, and log what differs from the defaults."""
+    """Write the configuration to config.yaml, and log what differs from the defaults.
+
+    A config.yaml that a user has put there stays.
+    """
     # A command that continues the run with this file must not remove what the run has trained so far.
     saved = dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False))
     if distributed.is_main():
-        save_config(saved, folder.path / SETTINGS)
+        path = folder.path / SETTINGS
+        if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_OURS):
+            logger.info("%s is not of this command, and stays as it is", path)
+        else:
+            with atomic_file(path, "w") as file:
+                file.write(_OURS + to_yaml(saved))
         for section, section_class in sections_of(PretrainConfig).items():
             values = getattr(saved, section)
             changed = []
@@ -87,7 +98,7 @@ def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
                 if getattr(values, key) != option.default:
                     changed.append(f"{key} {getattr(values, key)}")
             logger.info("%s: %s", section, ", ".join(changed) or "the defaults")
-        logger.info("all options are in %s", folder.path / SETTINGS)
+        logger.info("all options are in %s", path)
 
 
 def pace_of(config: PretrainConfig) -> Pace:

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from unittest import mock
@@ -40,6 +40,30 @@ def start_python(code: str, *arguments: object) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+# Takes the locks that its arguments name, and holds them until its input ends.
+HOLDER = """
+import sys
+from contextlib import ExitStack
+from training.claim import only_run_in
+from utils.files import only_writer_of
+with ExitStack() as locks:
+    for argument in sys.argv[1:]:
+        kind, path = argument.split(":", 1)
+        locks.enter_context({"run": only_run_in, "writer": only_writer_of}[kind](path))
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def another_process_writes(*places: object) -> Iterator[None]:
+    """Hold locks in a process of its own, as commands do: "run:folder" and "writer:file or folder"."""
+    with start_python(HOLDER, *places) as process:
+        assert process.stdout.readline() == "held\n"
+        yield
+        process.stdin.close()
 
 
 def as_flags(values: dict) -> list[str]:

@@ -1,31 +1,63 @@
-"""Of two commands with one output, the second is refused; the folder is as the first one leaves it."""
+"""Of two commands with one output, the second is refused; the folder is as the first one leaves it.
+
+Those of fine-tuning are in tests/finetune/test_runs.py, predict.py and its index in tests/inference.
+"""
 
 import pytest
 
 import convert
 import encode_vector
 import export
-from scripts.data import prepare, train_vocab
-from tests.launching import call_main
+import mine_pairs
+import run_pretrain
+from inference import fit
+from pretrain import build_corpus
+from scripts.data import get_weights, prepare, train_vocab
+from tests.helpers.small_corpus import train_pieces, write_lines
+from tests.launching import another_process_writes, call_main
 from utils.errors import UserError
-from utils.files import only_writer_of
 
-# Each command with the flags that name its output, {}; the output is within the folder of the lock.
+# Each command with the flags that name its output, {}; it is refused before it reads what is named beside.
 COMMANDS = {
     "convert": (convert, "--source source --target {} --to paddlenlp"),
     "export": (export, "--model source --output {}"),
     "encode_vector": (encode_vector, "--init_pretraining_params source --data_set a.txt --output_dir {}"),
     "prepare": (prepare, "own source.tsv --output {}"),
     "train_vocab": (train_vocab, "--mono en<=source.txt --output {}"),
+    "fit": (fit, "source.csv --model source --output {}"),
+    "get_weights": (get_weights, "vocab --configs {}"),
+    "get_weights_e5": (get_weights, "e5-small --configs {}"),
+    "mine_pairs": (mine_pairs, "--source text.txt --target text.txt --model . --output {}"),
+    "build_corpus": (build_corpus, "--mono en<=text.txt --piece_model_path piece.model --output {}"),
+    "run_pretrain": (run_pretrain, "--data.corpus source --run.output {}"),
 }
-LOCKED = {"train_vocab": "piece.model"}  # the name of the output within {}
+# What the first command holds; {} is the output. Of others: the lock of a writer of the output.
+LOCKS = {
+    "train_vocab": "writer:{}/piece.model",
+    "get_weights": "writer:{}/vocab.txt",
+    "get_weights_e5": "writer:{}/e5-small",
+    "mine_pairs": "run:{}/.work",
+    "build_corpus": "run:{}/.build",
+    "run_pretrain": "run:{}",
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A folder in which another process writes the output of each command, which has its name."""
+    folder = tmp_path_factory.mktemp("outputs")
+    write_lines(folder / "text.txt", ["a b c", "d e f"])
+    train_pieces(folder / "piece.model")
+    with another_process_writes(*(LOCKS.get(name, "writer:{}").format(folder / name) for name in COMMANDS)):
+        yield folder
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_second_command_is_refused(tmp_path, monkeypatch, name):
-    """Before it reads anything: none of the files that it names is there."""
-    monkeypatch.chdir(tmp_path)
+def test_a_second_command_is_refused(places, monkeypatch, name):
+    monkeypatch.chdir(places)
     command, flags = COMMANDS[name]
-    output = tmp_path / "out" / LOCKED.get(name, "")
-    with only_writer_of(output), pytest.raises(UserError, match=f"^{output}: another command"):
-        call_main(command, flags.format(tmp_path / "out").split())
+    before = [*places.rglob("*")]
+    lock = LOCKS.get(name, "writer:{}").format(places / name).partition(":")[2]
+    with pytest.raises(UserError, match=f"^{lock}: another (command|run) is "):
+        call_main(command, flags.format(places / name).split())
+    assert [*places.rglob("*")] == before

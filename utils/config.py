@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import yaml
 
 from utils.errors import UserError
-from utils.files import atomic_file, read_text
+from utils.files import read_text
 
 LARGEST_YAML = 256 << 10  # bytes
 LONGEST_NUMBER = 100  # characters; Python takes long for thousands of digits, and does not print them
@@ -85,12 +85,6 @@ def yaml_value(text: str) -> Any:
 def to_yaml(config: Any) -> str:
     """The resolved configuration as YAML, in the dataclass's order; `load_config` reads it back."""
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=110)
-
-
-def save_config(config: Any, path: str | os.PathLike) -> None:
-    """Write `to_yaml(config)` to `path`, atomically."""
-    with atomic_file(path, "w") as file:
-        file.write(to_yaml(config))
 
 
 def differences(old: Any, new: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from inference.tasks import (
 from inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
 from reader.bitext import Sentences, named_files
 from utils.errors import UserError
+from utils.files import only_writer_of
 from utils.logging import progress
 
 EXAMPLES = 5  # sentences of the corpus that the page offers
@@ -154,12 +156,14 @@ class SearchCorpus:
         self.query_means_at = cache(self._means_of_queries)
         self.plain_vectors_at = cache(self._encode_corpus)
         self.unit_vectors_at = cache(self._unit_vectors)
-        self.unit_vectors_at(self.encode.layer, self.centre)  # encodes the corpus before the first request
-        if self.centre:
-            self.query_means_at(self.encode.layer)
-        if options.index is not None and self.index is None:
-            vectors = self.plain_vectors_at(self.encode.layer)
-            Index.of(self.encode, self.sentences, vectors).write(options.index)
+        makes_index = options.index is not None and self.index is None
+        with only_writer_of(options.index) if makes_index else nullcontext():
+            self.unit_vectors_at(self.encode.layer, self.centre)  # encodes the corpus, before any request
+            if self.centre:
+                self.query_means_at(self.encode.layer)
+            if makes_index:
+                vectors = self.plain_vectors_at(self.encode.layer)
+                Index.of(self.encode, self.sentences, vectors).write(options.index)
 
     @property
     def corpus_languages(self) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.files import atomic_dir, unwritable_is_a_user_error
+from utils.files import atomic_dir, only_writer_of, unwritable_is_a_user_error
 
 # The bounds of an archive.
 LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the weights of large have 2.2 GB
@@ -69,13 +69,17 @@ def download(url: str, path: Path) -> str:
         "", or why it could not be fetched.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full, or another command is fetching the file.
     """
-    print(f"downloading {url}", flush=True)
+    with only_writer_of(path):
+        print(f"downloading {url}", flush=True)
+        return _download(url, path)
+
+
+def _download(url: str, path: Path) -> str:
+    """`download` while no other command does it."""
     part = path.with_name(path.name + ".part")
     version = path.with_name(path.name + ".version")  # the tag of the server's file: two are never mixed
-    with unwritable_is_a_user_error(part):
-        part.parent.mkdir(parents=True, exist_ok=True)
     tag_of_part = version.read_text() if version.is_file() else ""
     size = 0  # bytes to continue after; without a tag the part may be of another version of the file
     if part.exists() and tag_of_part:

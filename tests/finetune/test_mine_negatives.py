@@ -17,7 +17,7 @@ from reader.tokenization import Tokenizer
 from tests.finetune import toy
 from tests.helpers.damaged import flip_middle_bit
 from tests.helpers.small_corpus import write_lines
-from tests.launching import as_flags, call_main, error_of
+from tests.launching import another_process_writes, as_flags, call_main, error_of
 
 ROWS = 40
 LINES = 100  # distinct lines of the corpus beside the texts of the rows
@@ -295,3 +295,10 @@ def test_bad_input(mine_rows, tmp_path, files, flags, message):
         (tmp_path / name).write_bytes(content)
     assert message in error_of(mine_rows, **flags)
     assert not (tmp_path / "out/negatives.tsv").exists()
+
+
+def test_a_second_command_is_refused(mine_rows, tmp_path):
+    work = tmp_path / "out/.negatives"
+    with another_process_writes(f"run:{work}"):
+        assert error_of(mine_rows).startswith("out/.negatives: another run is at work there")
+    assert [*work.iterdir()] == [work / ".lock"]

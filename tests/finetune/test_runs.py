@@ -18,9 +18,10 @@ from finetune.supervised import FineTuning
 from model.checkpoint.read import open_checkpoint
 from tests.finetune import toy
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it
-from tests.launching import call_main, run_script
+from tests.launching import another_process_writes, call_main, run_script
 from training.engine import Engine
 from training.guard import StopSignal
+from utils.errors import UserError
 from utils.manifest import MANIFEST
 
 # 6 steps, evaluated after 3 and 6, saved after 2, 4 and 6.
@@ -189,6 +190,17 @@ def backwards(path: Path, target: Path) -> Path:
     header, *rows = path.read_text().splitlines()
     target.write_text("\n".join([header, *reversed(rows)]) + "\n")
     return target
+
+
+def test_a_second_training_is_refused(refused, train_on_pairs, tmp_path):
+    """While another process writes the folder."""
+    out = tmp_path / "out"
+    with another_process_writes(f"run:{out}"):
+        before = [*tmp_path.rglob("*")]
+        assert f"{out}: another run is at work there" in refused(**FAST)
+        with pytest.raises(UserError, match=f"^{out}: another run is at work there"):
+            train_on_pairs("out")
+        assert [path for path in tmp_path.rglob("*") if "log" not in path.parts] == before
 
 
 def test_another_run_is_refused_and_nothing_changes(finished, classify, refused, toy_folder, tmp_path):

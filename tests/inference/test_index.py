@@ -12,7 +12,7 @@ from inference.tasks import TaskOptions
 from inference.tasks.encode import EncodeTexts
 from tests.helpers.small_corpus import sentences, write_languages, write_lines
 from tests.inference import toy_models
-from tests.launching import error_of
+from tests.launching import another_process_writes, error_of
 from utils.manifest import MANIFEST, write_manifest
 
 TEXTS = sentences(30, seed=6)
@@ -46,6 +46,16 @@ def test_the_command_finds_the_same_and_encodes_the_corpus_once(models, ask, tmp
         assert ask(requests[first_request:][:2], **options, **flags) == without_index[first_request:][:2]
         # One is the corpus' first sentence. Layer 1 is not in the index, so the corpus is encoded for it.
         assert sum(encoded) == (3 if first_request == 0 else 1 + 30 + 1)
+
+
+def test_a_second_command_is_refused(models, ask, tmp_path, encoded):
+    """It does not encode the corpus beside the first one; a search without an index does."""
+    flags = {"task": "search", "model": models / "encode", "corpus": write_lines(tmp_path / "a.txt", TEXTS)}
+    with another_process_writes(f"writer:{tmp_path / 'index'}"):
+        line = error_of(ask, [{"text": TEXTS[3]}], index=tmp_path / "index", **flags)
+        assert line.startswith(f"{tmp_path / 'index'}: another command is writing there")
+        assert encoded == [] and not (tmp_path / "index").exists()
+        assert ask([{"text": TEXTS[3]}], **flags)
 
 
 def test_from_python(models, tmp_path, encoded):

@@ -127,6 +127,14 @@ def test_the_last_step_is_logged(pretrain):
     assert [record["step"] for record in records(out)] == [3, 4]
 
 
+def test_a_config_that_the_user_has_put_there_stays(pretrain, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/config.yaml").write_text("# mine\noptimizer: {steps: 1}\n")
+    for overwrite in (False, True):
+        out = pretrain(optimizer__steps=1, run__eval_sequences=0, run__overwrite=overwrite)
+    assert (out / "config.yaml").read_text() == "# mine\noptimizer: {steps: 1}\n"
+
+
 def test_the_log_has_what_differs_from_the_defaults_and_the_next_command(pretrain):
     out = pretrain(optimizer__steps=4, run__eval_sequences=0)
     log = (out / "log" / "job.log.0").read_text()
