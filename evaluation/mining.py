@@ -126,6 +126,8 @@ def _best(
     cosines = neighbours.cosines.astype(np.float64)  # [N, k]
     means = (around_queries[:, None] + around_targets[neighbours.numbers]) / 2  # [N, k]
     if margin == "ratio":
+        # The pairs of all queries are ranked by one score, so no query can take its differences instead, as
+        # in `evaluation.search.search_both`.
         if (means <= 0).any():
             raise UserError(
                 "--margin ratio: the mean cosine of some lines with their nearest is not above 0, so a ratio "
