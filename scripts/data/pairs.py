@@ -184,7 +184,8 @@ def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None
         write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
     print("", in_columns(lines), "", sep="\n")
     for language, files in found.text.items():
-        print(f"text of {language}: {listed(files, ', ')}")
+        use = ", for a training from scratch" if model else ""
+        print(f"text of {language}{use}: {listed(files, ', ')}")
     if found.unread:
         print(f"not read: {listed(found.unread, ', ')}")
 
