@@ -22,11 +22,14 @@ from reader.tokenization import Tokenizer
 from reader.tsv import decode, read_all
 from utils.errors import UserError
 from utils.files import atomic_file
+from utils.logging import logger
 
 if TYPE_CHECKING:
     from paddle import Tensor
 
     from model.batch import LabelledBatch
+
+_MOST_ON_MARKS = 0.05  # the greatest share of entities that begin with a mark without a warning
 
 
 class TaggedSentence(NamedTuple):
@@ -112,6 +115,11 @@ class Tagging(SupervisedTask):
         sentences = tagging.read_tagged(path, ids, self.scheme, labels=purpose != "test")
         if purpose == "train":
             self.marks_apart = tagging.has_marks_apart(sentences)
+            begins = [id_ for label, id_ in ids.items() if label.startswith("B-")]
+            share = tagging.entities_on_marks(sentences, begins)
+            if share > _MOST_ON_MARKS:
+                line = "%s: %.0f %% of the entities begin with a mark, such as a comma; are the tags shifted?"
+                logger.warning(line, path, 100 * share)
         return sentences
 
     def inputs(self, data: Sequence[Sentence]) -> np.ndarray:

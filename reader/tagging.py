@@ -20,7 +20,7 @@ word belongs to the window whose edge is farther away: it is labelled and predic
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -161,6 +161,24 @@ def has_marks_apart(sentences: Iterable["Sentence"]) -> bool:
             apart += word in ",;:!?)."
             attached += ends_in_mark and word[0].isalnum()
     return apart >= attached
+
+
+def entities_on_marks(sentences: Iterable["Sentence"], begins: Collection[int]) -> float:
+    """The share of the entities that begin with a word of marks alone.
+
+    In WikiANN it is at most 0.5 % in ten languages. If the tags are shifted by a word, it is 17 to 55 %, but
+    for a shift to the right in Chinese (1 %).
+
+    Args:
+        begins: the ids of the tags with which entities begin.
+    """
+    count = on_marks = 0
+    for sentence in sentences:
+        for word, label in zip(sentence.words, sentence.labels or ()):
+            if label in begins:
+                count += 1
+                on_marks += not any(map(str.isalnum, word))
+    return on_marks / max(count, 1)
 
 
 class Sentence(NamedTuple):

@@ -75,6 +75,19 @@ def random_model(batch):
     return ModelOfLogits(np.random.default_rng(0).normal(size=shape))
 
 
+def test_tags_that_are_shifted_by_a_word_are_warned_of(make, tmp_path, caplog):
+    words = ["Rome", ",", "said", "Ann", "."]
+    tags = ["B-A", "O", "O", "B-B", "O"]
+    for shift in (0, 1):
+        shifted = tags[-shift:] + tags[:-shift]
+        row = "\t".join(map(JOINT.join, (words, shifted)))
+        (tmp_path / f"{shift}.tsv").write_text(f"text_a\tlabel\n{row}\n")
+        make().read(tmp_path / f"{shift}.tsv", "train")
+    assert caplog.messages == [
+        f"{tmp_path}/1.tsv: 100 % of the entities begin with a mark, such as a comma; are the tags shifted?"
+    ]
+
+
 @pytest.mark.parametrize(("pieces", "labelled"), [("first", 5), ("all", 13)])
 def test_only_words_have_a_loss(make, pieces, labelled):
     """The gradient is 0 at special tokens, pads and, with "first", all pieces of a word but the first.
