@@ -5,11 +5,12 @@ import gzip
 import os
 import pickle
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from reader.pairs import PairRows, find_columns
+from reader.pairs import PairRows, find_columns, is_shifted
 from reader.text_files import TextFile
 from tests.helpers.small_corpus import sentences
 from tests.launching import error_of
@@ -126,6 +127,27 @@ def test_queries_that_begin_alike(tmp_path):
     """As an instruction before each of them."""
     rows = [[f"Find the text that answers this question: {query}", positive] for query, positive in PAIRS]
     assert list(PairRows(write(tmp_path / "a.tsv", rows))) == rows
+
+
+@pytest.mark.parametrize(("shift", "is_warned"), [(0, False), (1, True), (-1, True)])
+def test_rows_that_are_shifted(tmp_path, caplog, shift, is_warned):
+    """Their numbers say it."""
+    queries = [f"{text} {37 * n if n % 4 == 0 else ''}" for n, text in enumerate(TEXTS[:40])]
+    positives = [f"bado {37 * n if n % 4 == 0 else ''} {text}" for n, text in enumerate(OTHERS)]
+    positives = positives[shift:] + positives[:shift]
+    PairRows(write(tmp_path / "a.tsv", zip(queries, positives)))
+    assert ("are the columns shifted by a row?" in caplog.text) == is_warned
+
+
+@pytest.mark.data
+def test_real_pairs_are_not_shifted(data_dir):
+    found = []
+    for path in (data_dir / "pretrain/parallel").glob("*.tsv.gz"):
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            queries, positives = zip(*(line.rstrip("\n").split("\t") for line in islice(file, 3000)))
+        assert not is_shifted(zip(queries, positives)), path
+        found.append(is_shifted(zip(queries, positives[1:])))
+    assert sum(found) >= 10  # of 14; the others have few numbers
 
 
 def test_query_equal_to_positive(tmp_path, caplog):
