@@ -5,24 +5,21 @@ it in the same way by tokens, then masks its own part. So any number of processe
 run goes on from the samplers' positions. No paddle here.
 """
 
-import dataclasses
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from pretrain.config import DataConfig, PretrainConfig
+from pretrain.config import PretrainConfig
 from pretrain.masking import Vocabulary, generator
-from pretrain.objective import Objective, Pair, Setting, Text, class_of, names_that_read
-from pretrain.objectives import OBJECTIVES
+from pretrain.objective import Pair, Text, class_of, names_that_read
 from pretrain.packing import Batch, pack
-from pretrain.shares import allocate, check_batch_size, parts_of_run, shares, with_text
-from reader.corpus import Blocks, Corpus, Pairs, tokenizer_of_corpus
+from pretrain.shares import allocate, check_batch_size, parts_of_run, shares
+from pretrain.training_text import TrainingText, make_objectives
+from reader.corpus import Blocks, Corpus
 from reader.sampling import Sampler
-from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
 
@@ -30,125 +27,6 @@ _CHECKED_PAIRS = 200  # of each two languages, for `check_pairs`
 _MANY_SHORT_PAIRS = 0.2  # a warning names a larger share
 _PROBE_SEQUENCES = 8192  # from which `mean_tokens` measures the tokens of a step
 _ASSUMED_STEPS = 1 << 30  # of the run, for `mean_tokens`; so many that each part of the run is long
-
-
-def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
-    """The corpus and the tokenizer in its folder. Checksums are not compared.
-
-    Raises:
-        UserError: the corpus is unfinished, a file is missing or cut short, or its shards were made with
-            another vocabulary.
-    """
-    tokenizer = tokenizer_of_corpus(config.corpus)
-    return Corpus(config.corpus, tokenizer.digest), tokenizer
-
-
-def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
-    """With `objectives.fit_corpus`, leave out the objectives for which the corpus has no text."""
-    if not config.objectives.fit_corpus:
-        return config
-    languages = languages_of(config, corpus)
-    monolingual = any(language in corpus.mono for language in languages)
-    parallel = any(set(pair) <= set(languages) for pair in corpus.parallel)
-    objectives = with_text(config.objectives, monolingual, parallel)
-    left_out = [name for name in config.objectives.names if name not in objectives.names]
-    if left_out:
-        missing_text = "sentence pairs" if monolingual else "monolingual text"
-        trained = ", ".join(objectives.names)
-        logger.info(
-            "%s has no %s of %s: training %s, without %s",
-            corpus.path,
-            missing_text,
-            ", ".join(languages),
-            trained,
-            ", ".join(left_out),
-        )
-    return dataclasses.replace(config, objectives=objectives)
-
-
-def languages_of(config: PretrainConfig, corpus: Corpus) -> list[str]:
-    """`data.languages` in alphabetical order, or every language of the corpus.
-
-    Raises:
-        UserError: the corpus lacks a language.
-    """
-    languages = sorted(set(config.data.languages or corpus.languages))
-    unknown = [language for language in languages if language not in corpus.languages]
-    if unknown:
-        raise UserError(
-            f"data.languages: {', '.join(unknown)} not in {corpus.path}, which has "
-            f"{', '.join(corpus.languages)}"
-        )
-    return languages
-
-
-@dataclass(frozen=True)
-class TrainingText:
-    """The part of a corpus that a run trains on.
-
-    Args:
-        corpus: opened with the run's vocabulary.
-        vocabulary: of the corpus.
-        languages: in alphabetical order; the index in this list is the number of the language.
-        mono: language -> number of tokens of monolingual text.
-        pairs: (a, b) -> the sentence pairs, a < b.
-    """
-
-    corpus: Corpus
-    vocabulary: Vocabulary
-    languages: list[str]
-    mono: dict[str, int]
-    pairs: dict[tuple[str, str], Pairs]
-
-    @cached_property
-    def num_tokens(self) -> int:
-        """The number of tokens of all text, without special tokens."""
-        return sum(self.mono.values()) + sum(pairs.num_tokens for pairs in self.pairs.values())
-
-    @cached_property
-    def language_number(self) -> dict[str, int]:
-        """Language -> its number."""
-        return {language: i for i, language in enumerate(self.languages)}
-
-    @classmethod
-    def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingText":
-        """Select `data.languages`, or every language.
-
-        Raises:
-            UserError: the corpus lacks a language, or an objective has no text.
-        """
-        languages = languages_of(config, corpus)
-        mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in languages}
-        pairs = {pair: stream for pair, stream in corpus.parallel.items() if set(pair) <= set(languages)}
-        active = set(config.objectives.names)
-        for kind, reads, text in (("monolingual", Text, mono), ("parallel", Pair, pairs)):
-            of_kind = active & set(names_that_read(reads))
-            if of_kind and not text:
-                key = "shares" if config.objectives.shares else "active"
-                others = active - of_kind
-                advice = "; objectives.fit_corpus true trains the others alone" if others else ""
-                raise UserError(
-                    f"objectives.{key} has {', '.join(sorted(of_kind))}, but {corpus.path} holds no "
-                    f"{kind} text of {', '.join(languages)}{advice}"
-                )
-        return cls(corpus, vocabulary, languages, mono, pairs)
-
-
-def make_objectives(
-    config: PretrainConfig, text: TrainingText, further: Sequence[str] = ()
-) -> dict[str, Objective]:
-    """The active objectives of a run, and further ones."""
-    number = text.language_number
-    setting = Setting(
-        config.objectives,
-        text.vocabulary,
-        config.data.max_seq_len,
-        config.model.language_embedding,
-        text.languages,
-        pairs={(number[a], number[b]): len(pairs) for (a, b), pairs in text.pairs.items()},
-    )
-    names = {*config.objectives.names, *further}
-    return {name: class_of(name)(setting) for name in OBJECTIVES if name in names}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import paddle
 from evaluation.encode import PaddleEncoder
 from evaluation.hits import accuracy_by_layer
 from model.heads import PreTrainingModel
-from pretrain.batches import TrainingText, make_objectives
 from pretrain.config import PretrainConfig
 from pretrain.loss import batch_loss, to_device
 from pretrain.masking import generator
@@ -19,6 +18,7 @@ from pretrain.objective import Pair, Text, perplexity
 from pretrain.packing import Stage1
 from pretrain.pseudo_tokens import PseudoTokenGenerator
 from pretrain.pseudo_translations import found_in_translation, most_frequent, punctuation_ids
+from pretrain.training_text import TrainingText, make_objectives
 from reader.corpus import Blocks
 from reader.tokenization import Tokenizer
 from training import distributed

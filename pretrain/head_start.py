@@ -19,7 +19,7 @@ import paddle
 
 from model.config import FIRST_POSITION
 from model.heads import PreTrainingModel
-from pretrain.batches import TrainingText
+from pretrain.training_text import TrainingText
 from training import distributed
 from utils.logging import logger
 

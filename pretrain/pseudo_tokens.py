@@ -12,10 +12,10 @@ from paddle import Tensor
 from model.attention import MASK_VALUE
 from model.heads import PreTrainingModel
 from model.masked_loss import logit_chunks, logits
-from pretrain.batches import TrainingText
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import DeviceBatch, DeviceStage1
 from pretrain.masking import Vocabulary
+from pretrain.training_text import TrainingText
 from utils.logging import logger
 
 

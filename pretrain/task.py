@@ -18,14 +18,7 @@ from model.checkpoint.reading import READING
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from model.reading import ERNIE_M_RULES, Reading
-from pretrain.batches import (
-    StepBatches,
-    TrainingText,
-    fit_to_corpus,
-    open_corpus,
-    read_steps,
-    total_steps,
-)
+from pretrain.batches import StepBatches, read_steps, total_steps
 from pretrain.config import SCRATCH, PretrainConfig
 from pretrain.evaluate import Evaluator
 from pretrain.head_start import give_head_start
@@ -35,6 +28,7 @@ from pretrain.masking import Vocabulary
 from pretrain.objectives.mmlm import plateau
 from pretrain.pseudo_tokens import PseudoTokenGenerator, make_generator
 from pretrain.report import SUMS, line_of, record_of, summary
+from pretrain.training_text import TrainingText, fit_to_corpus, open_corpus
 from reader.corpus import verify_corpus
 from training import distributed
 from training.engine import Engine

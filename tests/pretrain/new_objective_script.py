@@ -12,11 +12,12 @@ import paddle
 
 from model.config import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.batches import StepReader, TrainingText, open_corpus
+from pretrain.batches import StepReader
 from pretrain.config import PretrainConfig
 from pretrain.masking import Vocabulary
 from pretrain.show import panels_of
 from pretrain.task import Pretraining, objectives_loss, send_step
+from pretrain.training_text import TrainingText, open_corpus
 from tests.helpers.gradients import take_gradients
 from tests.launching import error_of
 from tests.pretrain.tiny_run import config, pretrain, records

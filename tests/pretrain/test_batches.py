@@ -9,21 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pretrain.batches import (
-    StepBatches,
-    StepReader,
-    TrainingText,
-    check_pairs,
-    cut_by_tokens,
-    fit_to_corpus,
-    total_steps,
-)
+from pretrain.batches import StepBatches, StepReader, check_pairs, cut_by_tokens, total_steps
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary
 from pretrain.objectives import OF_THE_PAPER
 from pretrain.pseudo_tokens import make_generator
 from pretrain.shares import allocate, shares
 from pretrain.task import learning_rate
+from pretrain.training_text import TrainingText, fit_to_corpus
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import files_of

@@ -10,11 +10,11 @@ import pytest
 from evaluation.encode import PaddleEncoder
 from evaluation.hits import hits
 from pretrain import evaluate
-from pretrain.batches import TrainingText
 from pretrain.evaluate import Evaluator
 from pretrain.loss import batch_loss
 from pretrain.masking import Vocabulary
 from pretrain.task import Pretraining
+from pretrain.training_text import TrainingText
 from reader.corpus import Blocks, Corpus
 from reader.tokenization import Tokenizer
 from tests.pretrain.tiny_run import checkpoint, config, losses, records

@@ -9,10 +9,11 @@ import json
 import numpy as np
 import pytest
 
-from pretrain.batches import StepReader, TrainingText, total_steps
+from pretrain.batches import StepReader, total_steps
 from pretrain.config import PretrainConfig
 from pretrain.masking import Vocabulary
 from pretrain.objectives import OF_THE_PAPER
+from pretrain.training_text import TrainingText
 from reader.corpus import FORMAT, Corpus
 from tests.helpers.small_corpus import ROOT
 from utils.command_line import load_config
