@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from tests.helpers.xlm_r_layout import make_xlm_r
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
 from tests.launching import error_of
+from utils.manifest import MANIFEST
 
 TEXTS = ["bada gan", "“kofo” lera, 12, bin", "nor 10,5 tan"]
 SOFT = "ba\u00adda"  # a soft hyphen, which ERNIE-M drops
@@ -226,3 +228,16 @@ def test_no_output_of_a_pooler_that_is_not_there(models, tmp_path, has_pooler):
             ernie_m.load(models / "encode").encode(TEXTS),
             atol=1e-4,
         )
+
+
+def test_names_of_labels_that_are_too_few(models, tmp_path):
+    """In a folder whose config.json was edited. Without names, the labels are ids."""
+    folder = shutil.copytree(models / "classify", tmp_path / "x")
+    (folder / MANIFEST).unlink()
+    config = json.loads((folder / "config.json").read_text())
+    count = len(config["labels"])
+    config["labels"].pop()
+    (folder / "config.json").write_text(json.dumps(config))
+    assert f"{folder}: {count} labels, but {count - 1} names" in error_of(load, folder)
+    (folder / "config.json").write_text(json.dumps({**config, "labels": []}))
+    assert load(folder).labels == [str(number) for number in range(count)]
