@@ -19,7 +19,6 @@ _ADDED = "added_tokens.json"
 _SPECIALS_MAP = "special_tokens_map.json"
 # problem_type -> the field that it sets.
 _KINDS = {configs.MULTI_LABEL: "multi_label", configs.REGRESSION: "regression"}
-_LARGEST_LENGTH = 1 << 20  # tokens; transformers writes 10^30 for "no limit"
 # Tokens that every model has.
 _SPECIAL = {"<s>", "<pad>", "</s>", "<unk>", "<mask>", "[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"}
 
@@ -99,7 +98,8 @@ def reading_of(
         if READING not in raw_config or not _wrote(reading, of_files):
             reading = of_files
     length = reading.max_seq_len
-    if length != own_length and length >= config.longest_input:  # it says no more than the position table
+    # No more than the position table says; transformers writes 10^30 for "no limit".
+    if length != own_length and length >= config.longest_input:
         reading = replace(reading, max_seq_len=None)
     return ReadingOfFolder(reading, faults)
 
@@ -130,8 +130,7 @@ def _longest(folder: Path) -> int | None:
     """
     path = folder / _TOKENIZER_CONFIG
     length = read_object(path).get("model_max_length") if path.is_file() else None
-    is_length = type(length) is int and 0 < length < _LARGEST_LENGTH
-    return length if is_length else None
+    return length if type(length) is int and length > 0 else None
 
 
 def _added_tokens(folder: Path) -> dict[str, int]:

@@ -60,6 +60,28 @@ def test_xlm_r_there_and_back(tmp_path, pieces, to, head):
         assert open_checkpoint(tmp_path / "there").reading == reading
 
 
+def test_files_that_were_changed_later_count(tmp_path, pieces):
+    """As when sentence-transformers has trained the model further. The rest of our key still counts."""
+    made = make_model(tmp_path / "made", pieces, replace(XLM_R, pooling="cls", layer=2, label_pieces="all"))
+    there = run(made, tmp_path / "there", "xlm-roberta")
+    assert there.reading.pooling == "cls"
+    pooling = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (tmp_path / "there/1_Pooling/config.json").write_text(json.dumps(pooling))
+    reading = open_checkpoint(tmp_path / "there").reading
+    assert (reading.pooling, reading.label_pieces) == ("specials", "all")
+
+
+def test_files_of_vectors_do_not_count_for_a_classifier(tmp_path, pieces):
+    there = tmp_path / "there"
+    run(make_model(tmp_path / "made", pieces, XLM_R, "classification"), there, "xlm-roberta")
+    run(make_model(tmp_path / "encoder", pieces, XLM_R), tmp_path / "vectors", "xlm-roberta")
+    (there / "1_Pooling").mkdir()
+    for name in ("modules.json", "1_Pooling/config.json"):
+        (there / name).write_bytes((tmp_path / "vectors" / name).read_bytes())
+    change_config(there, reading=None)
+    assert open_checkpoint(there).reading == XLM_R
+
+
 @pytest.mark.parametrize("to", ["paddlenlp", "huggingface", "xlm-roberta"])
 @pytest.mark.parametrize("head", ["classification", "tagging", "question_answering"])
 def test_ernie_m_stays_ernie_m(tmp_path, pieces, to, head):
@@ -109,6 +131,20 @@ def test_what_a_form_cannot_say(tmp_path, pieces, case):
     run(made, tmp_path / "ours", "ernie-m")  # which says all
 
 
+def test_words_that_were_tagged_as_in_the_official_code_are_tagged_so_by_a_pipeline(tmp_path, pieces):
+    made = make_model(tmp_path / "made", pieces, Reading(official_compat=True), "tagging")
+    assert run(made, tmp_path / "there", "xlm-roberta").reading.official_compat
+
+
+def test_added_tokens_with_a_gap_before_them(tmp_path, pieces):
+    size = Tokenizer(None, pieces).vocab_size
+    reading = replace(XLM_R, added_tokens={"<e1>": size + 1})
+    made = make_model(tmp_path / "made", pieces, reading, rows=2)
+    line = error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
+    assert f"its {size} tokens end before the ids of the added ones, {size + 1}; " in line
+    assert run(made, tmp_path / "ours", "ernie-m").reading == reading
+
+
 def test_rule_5_in_the_form_of_xlm_r(tmp_path):
     pieces = train_pieces(tmp_path / "piece.model", ["in 10, 20, 30, and 10,5"] * 50, vocab_size=24)
     assert Tokenizer(None, pieces).digit_comma
@@ -154,6 +190,9 @@ def test_the_card_says_what_was_trimmed(tmp_path, pieces):
     flags = ["--keep_pieces_of", text, "--min_count", "1"]
     smaller = run(made, tmp_path / "small", "xlm-roberta", *flags)
     assert smaller.reading == XLM_R
+    # Without our key, tokenizer.json says the rules.
+    change_config(tmp_path / "small", reading=None)
+    assert open_checkpoint(tmp_path / "small").reading.text_rules == "none"
     card = (tmp_path / "small" / CARD).read_text(encoding="utf-8")
     size = Tokenizer(None, pieces).vocab_size
     assert f"{smaller.config.vocab_size:,} of {size:,} tokens are left, those of some.txt" in card

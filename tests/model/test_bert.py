@@ -37,7 +37,7 @@ def make_bert(folder, arrays=(), **changes) -> dict[str, np.ndarray]:
     return state
 
 
-def test_positions_and_types(tmp_path):
+def test_positions_and_types(tmp_path, caplog):
     state = make_bert(tmp_path, layer_norm_eps=None)
     checkpoint = open_checkpoint(tmp_path)
     assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == ("bert", None, [])
@@ -48,6 +48,7 @@ def test_positions_and_types(tmp_path):
     assert (config.pad_token_id, config.max_position_embeddings, config.longest_input) == (1, 42, 40)
     assert config.layer_norm_eps == 1e-12  # BERT's own, where the file does not say
     assert table.shape == checkpoint.tensors.shape(POSITIONS)
+    assert caplog.messages == []  # config.json does not contradict the weights
 
 
 def head(*names: str, rows: int = 3) -> dict[str, np.ndarray]:

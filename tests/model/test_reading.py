@@ -9,7 +9,7 @@ import pytest
 from model.checkpoint.read import open_checkpoint
 from model.reading import Reading, TextRules
 from reader.tokenization import TEXT_RULES
-from tests.helpers.toy_models import make_ours
+from tests.helpers.toy_models import make_ours, make_paddlenlp
 from tests.helpers.xlm_r_layout import make_xlm_r
 from tests.launching import error_of
 from utils.errors import UserError
@@ -48,6 +48,8 @@ def test_the_names_of_text_rules_are_those_of_the_tokenizer():
 
 def test_what_is_written_is_what_differs_from_ernie_m():
     assert Reading().to_json() == {}
+    of_xlm_r = {"text_rules": "none", "separators": 2, "split_han": False, "label_pieces": "leading"}
+    assert Reading.of_xlm_r().to_json() == of_xlm_r
     for reading in (
         Reading.of_xlm_r(),
         Reading(pooling="cls", prompts={"query": "q: "}, added_tokens={"<e>": 9}),
@@ -63,6 +65,7 @@ def test_what_is_written_is_what_differs_from_ernie_m():
         {"pooling": "max"},
         {"separators": 3},
         {"max_seq_len": "9"},
+        {"max_seq_len": True},
         {"multi_label": 1},
         {"added_tokens": {"<e>": -1}},
         {"prompts": {"query": 1}},
@@ -84,6 +87,18 @@ def test_a_reading_that_is_damaged(tmp_path, values):
 def test_our_folders_and_the_official_ones_read_as_ernie_m(tmp_path):
     make_ours(tmp_path / "ours", head="tagging")
     assert reading_of(tmp_path / "ours") == Reading()
+
+
+def test_an_ernie_m_that_a_library_has_fine_tuned_reads_as_its_tokenizer(tmp_path):
+    make_paddlenlp(tmp_path / "tags", head="tagging")
+    assert reading_of(tmp_path / "tags").to_json() == {
+        "text_rules": "paddlenlp",
+        "separators": 2,
+        "split_han": False,
+        "label_pieces": "leading",
+    }
+    make_paddlenlp(tmp_path / "encoder")
+    assert reading_of(tmp_path / "encoder") == Reading()
 
 
 def test_xlm_r_reads_as_xlm_r(tmp_path):
@@ -147,6 +162,26 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
 def test_vectors_that_are_not_made_here_are_said(tmp_path, options, fault):
     (said,) = open_checkpoint(make_sentence_transformer(tmp_path, **options)).reading_faults
     assert said.startswith(f"{tmp_path}/{fault}")
+
+
+def test_normalize_before_another_module_is_said(tmp_path):
+    checkpoint = open_checkpoint(make_sentence_transformer(tmp_path, modules=(*MODULES, "Dense")))
+    modules = [f"{tmp_path}/modules.json: the module {name}" for name in ("Normalize", "Dense")]
+    assert (checkpoint.reading.normalize, checkpoint.reading_faults) == (False, modules)
+
+
+def test_small_letters_are_said(tmp_path):
+    make_sentence_transformer(tmp_path)
+    write(tmp_path / "sentence_bert_config.json", {"max_seq_length": 20, "do_lower_case": True})
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.reading_faults == [f"{tmp_path}/sentence_bert_config.json: do_lower_case"]
+    assert checkpoint.reading.max_seq_len == 20
+
+
+def test_a_default_prompt_without_text_is_none(tmp_path):
+    prompts = {"query": "query: ", "document": ""}
+    reading = reading_of(make_sentence_transformer(tmp_path, prompts=prompts, default="document"))
+    assert (reading.prompts, reading.default_prompt) == ({"query": "query: "}, None)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +266,8 @@ def test_prompts():
     assert reading.search_prompts == ("query", "passage")
     with pytest.raises(UserError, match="query, passage"):
         reading.prompt("document")
+    both = Reading(prompts={"passage": "passage: ", "query": "query: ", "document": "document: "})
+    assert both.search_prompts == ("query", "document")
     assert Reading().prompt(None) == "" and Reading().search_prompts == ("", "")
 
 

@@ -71,18 +71,21 @@ def test_the_vocabulary_derives_from_the_piece_model(tmp_path):
 
 
 def test_parts_and_their_index(tmp_path):
-    arrays = make_xlm_r(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
+    folder = tmp_path / "model"
+    folder.mkdir()
+    arrays = make_xlm_r(folder)
+    (folder / "model.safetensors").unlink()
     file_of = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(arrays)}
     for file in ("model-0.safetensors", "model-1.safetensors"):
-        save_file({name: arrays[name] for name in arrays if file_of[name] == file}, tmp_path / file)
-    index = tmp_path / "model.safetensors.index.json"
+        save_file({name: arrays[name] for name in arrays if file_of[name] == file}, folder / file)
+    index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": file_of}))
-    tensors = open_checkpoint(tmp_path).tensors
+    tensors = open_checkpoint(folder).tensors
     np.testing.assert_array_equal(tensors["lm_head.bias"], arrays["lm_head.bias"])
 
+    save_file({"lm_head.bias": arrays["lm_head.bias"]}, tmp_path / "outside.safetensors")
     with_missing = file_of | {"missing": "model-0.safetensors"}
-    with_outside = file_of | {"x": "../model-0.safetensors"}
+    with_outside = file_of | {"lm_head.bias": "../outside.safetensors"}
     for wrong in (with_missing, with_outside, None):  # a tensor that is not there, a file elsewhere, no map
         index.write_text(json.dumps({"weight_map": wrong}))
-        assert "index.json: damaged, or not of the files beside it" in error_of(open_checkpoint, tmp_path)
+        assert "index.json: damaged, or not of the files beside it" in error_of(open_checkpoint, folder)
