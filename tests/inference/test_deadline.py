@@ -32,7 +32,7 @@ def connected(model):
         thread = threading.Thread(target=server.run, args=[[listening]])
         thread.start()
         port = listening.getsockname()[1]
-        connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(CLIENTS)]
+        connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(CLIENTS)]
         try:
             assert [post(connection, SHORT) for connection in connections] == [200] * CLIENTS
             yield connections
@@ -40,6 +40,7 @@ def connected(model):
             for connection in connections:
                 connection.close()
             server.should_exit = True
+            server.force_exit = True  # a request that is never answered fails the test, and does not hang it
             thread.join()
 
 

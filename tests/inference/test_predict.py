@@ -747,3 +747,10 @@ def test_unknown_words_of_vectors_and_of_a_search(models, ask, tmp_path):
     for flags in ({"task": "encode"}, {"task": "search", "corpus": tmp_path / "corpus"}):
         unknown, known = ask(requests, model=models / "encode", **flags)
         assert unknown["unknown_words"] == 2 and "unknown_words" not in known
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_names_of_labels_that_are_not_as_many_as_the_outputs(models, tmp_path, count):
+    folder = changed_copy(models / "classify", tmp_path / "x", labels=[str(n) for n in range(count)])
+    line = error_of(load, folder)
+    assert line.startswith(f"{folder}: 3 labels, but {count} names of labels")

@@ -16,6 +16,7 @@ from model.heads import PreTrainingModel
 from model.reading import Reading
 from pretrain.config import InitConfig
 from pretrain.initialise import initialise
+from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from reader.vocabulary import write_vocab
 from tests.helpers.official_layout import make_official_weights, official_config
@@ -126,6 +127,9 @@ def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corp
     pieces = tiny_corpus / "piece.model"
     text = write_lines(tmp_path / "en.txt", [*sentences(60, seed=3), "a soft\u00adhyphen"])
     build(tmp_path / "plain", pieces, mono={"en": text}, text_rules="none")
+    english = Corpus(tmp_path / "plain").mono["en"]
+    last = english.line(english.num_lines - 1)
+    assert last.tolist() == Tokenizer(None, pieces, "none").encode("a soft\u00adhyphen")
     size = Tokenizer(None, pieces).vocab_size
     make_xlm_r(tmp_path / "xlm-r", vocab_size=size, max_position_embeddings=514)
     shutil.copy(pieces, tmp_path / "xlm-r/sentencepiece.bpe.model")

@@ -323,6 +323,7 @@ ARCHIVES = {
     "global.tar": with_header(b"8388608 comment=" + MANY, type=tarfile.XGLTYPE),
     "backwards.tar": with_header(b"14 size=-1024\n", type=tarfile.XHDTYPE),
     "sparse.tar": with_header(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n", type=tarfile.XHDTYPE),
+    "old_sparse.tar": with_header(b"", type=tarfile.GNUTYPE_SPARSE),
     "chain.tar": with_header(b"", type=tarfile.XGLTYPE)[:512] * 2000,
     "members.tar": tarfile.TarInfo("a").tobuf() * 3000,
     "header.tar": changed(tarred(TEXT, ""), b"b.tsv", b"c.tsv"),  # its checksum is that of b.tsv

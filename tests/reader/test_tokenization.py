@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from reader.tokenization import Tokenizer, normalize, truncate_longest_first
+from reader.tokenization import TEXT_RULES, Tokenizer, normalize, truncate_longest_first
 from reader.tokenizer_files import write_ernie_m
 from reader.vocabulary import write_vocab
 from tests.helpers.small_corpus import train_pieces
@@ -281,6 +281,18 @@ def test_a_tokenizer_from_a_folder_and_from_a_pickle(tokenizer, piece_model, tmp
     again = pickle.loads(pickled)
     assert again.encode(SENTENCES[3]) == alone.encode(SENTENCES[3]) == tokenizer.encode(SENTENCES[3])
     assert again.digest == with_vocab.digest == alone.digest == tokenizer.digest
+
+
+def test_rules_and_added_tokens_go_along_and_count(piece_model):
+    """In a pickle and in the digest. That of ERNIE-M's rules is as before there were others."""
+    size = Tokenizer(None, piece_model).vocab_size
+    made = [Tokenizer(None, piece_model, rules) for rules in TEXT_RULES]
+    made.append(Tokenizer(None, piece_model, "none", {"<e1>": size}))
+    assert len({tokenizer.digest for tokenizer in made}) == len(made)
+    for tokenizer in made:
+        again = pickle.loads(pickle.dumps(tokenizer))
+        assert (again.text_rules, again.added_tokens) == (tokenizer.text_rules, tokenizer.added_tokens)
+        assert again.digest == tokenizer.digest
 
 
 @pytest.mark.data
