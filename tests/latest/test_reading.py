@@ -1,8 +1,8 @@
 """What we write is read by the newest transformers and sentence-transformers as here, and the reverse."""
 
 import json
-import unicodedata
 import re
+import unicodedata
 
 import numpy as np
 import pytest
