@@ -110,7 +110,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
 
     from model.checkpoint.load import load_from
     from model.heads import PreTrainingModel
-    from pretrain.loss import masked_lm_loss, to_device
+    from pretrain.loss import batch_loss, to_device
 
     checkpoint = open_checkpoint(given["weights"])
     model = PreTrainingModel(checkpoint.config, ["en"])
@@ -119,7 +119,8 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
     def loss_of(texts: list) -> paddle.Tensor:
         batch = mask(given, texts)
         (sent,) = to_device([batch])
-        return masked_lm_loss(model, sent).total / len(batch.targets)
+        total, _ = batch_loss(model, sent)
+        return total / len(batch.targets)
 
     return our_step(model, loss_of, amp)
 

@@ -176,7 +176,7 @@ def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dic
     """
     targets = batch.targets
     states = model.encode(batch.inputs, targets.positions)
-    total, losses, correct = _loss_of_words(model, targets, states)  # scalar, [M], bool [M]
+    total, losses, correct = loss_of_words(model, targets, states)  # scalar, [M], bool [M]
     parts = {}  # objective -> its losses, and whether each is solved
     for objective, rows in targets.by_objective.items():
         parts[objective] = (
@@ -196,16 +196,8 @@ def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dic
     return total, sums
 
 
-def masked_lm_loss(model: PreTrainingModel, batch: DeviceBatch) -> MaskedLoss:
-    """Cross-entropy at the batch's masked tokens, in the order of `batch.targets`.
-
-    BTMLM's slots must be filled.
-    """
-    return _loss_of_words(model, batch.targets, model.encode(batch.inputs, batch.targets.positions))
-
-
-def _loss_of_words(model: PreTrainingModel, targets: MaskedTargets, states: Tensor) -> MaskedLoss:
-    """The loss of the masked words, given the states at `targets.positions`."""
+def loss_of_words(model: PreTrainingModel, targets: MaskedTargets, states: Tensor) -> MaskedLoss:
+    """The loss of the masked words, in their order, given the states at `targets.positions`, [m, H]."""
     if targets.count < states.shape[0]:  # the others follow; or it is the one of a batch without targets
         states = states[: targets.count]
     return model.lm_head.loss(states, targets.ids, targets.weights)

@@ -11,7 +11,7 @@ import pytest
 
 from model.config import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.loss import masked_lm_loss, to_device
+from pretrain.loss import batch_loss, loss_of_words, to_device
 from pretrain.objective import Text
 from pretrain.objectives import OF_THE_PAPER
 from pretrain.packing import Batch
@@ -106,13 +106,21 @@ def batch_of(model, objective: str) -> Batch:
     return batch if batch.stage1 is None else filled(model, batch).batch
 
 
+def words_of(model, batch):
+    """The loss of each masked word of a batch."""
+    states = model.encode(batch.inputs, batch.targets.positions)
+    return loss_of_words(model, batch.targets, states)
+
+
 @pytest.mark.parametrize("objective", [*OF_THE_PAPER, "all"])
 def test_the_loss_is_that_of_the_definitions(model, objective):
     """Each objective alone and all four in one pass: values, hits and gradients, weighted as in a step."""
     batch = batch_of(model, objective)
     weights = dict(zip(OF_THE_PAPER, [0.1, 0.2, 0.3, 0.4]))
-    result = masked_lm_loss(model, *to_device([batch], weights))
-    gradients = gradients_of(model, result.total)
+    (on_device,) = to_device([batch], weights)
+    summed, _ = batch_loss(model, on_device)
+    gradients = gradients_of(model, summed)
+    result = words_of(model, on_device)
 
     oracle = Oracle(model)
     logits = oracle.logits(paddle.gather(oracle.hidden(batch), paddle.to_tensor(batch.targets)))
@@ -123,6 +131,7 @@ def test_the_loss_is_that_of_the_definitions(model, objective):
 
     assert np.abs((result.losses - losses).numpy()).max() < 1e-9
     assert abs(float(result.total) - float(total)) < 1e-9
+    assert float(summed) == float(result.total)
     assert np.array_equal(result.correct.numpy(), logits.argmax(-1).numpy() == batch.target_ids)
     assert gradients.keys() == expected.keys()
     # Embeddings (words, positions, layer norm), 16 tensors of each layer, the head, the language embeddings.
@@ -138,9 +147,10 @@ def test_a_batch_without_masked_tokens_has_a_loss_of_zero(model):
     unknown = Text(np.full(5, VOCABULARY.unk_id), 0)
     batch = objectives()["mmlm"].batch([unknown], rngs(1))
     assert len(batch.targets) == 0
-    result = masked_lm_loss(model, *to_device([batch], {"mmlm": 1.0}))
-    result.total.backward()
-    assert float(result.total) == 0 and result.losses.shape == [0]
+    (on_device,) = to_device([batch], {"mmlm": 1.0})
+    summed, _ = batch_loss(model, on_device)
+    summed.backward()
+    assert float(summed) == 0 and words_of(model, on_device).losses.shape == [0]
     assert not any(gradient.any() for gradient in take_gradients(model).values())
 
 
