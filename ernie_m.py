@@ -373,11 +373,11 @@ class Model:
             raise UserError(f"{folder}: it exists already; name a new folder")
         from finetune.cross_validation import single_text
         from finetune.whole import train_and_score
-        from inference.few_labels import check_labels
+        from inference.few_labels import normal_labels
         from reader.tables import in_one_line
 
         rows = _as_list(texts, "texts")
-        names = check_labels(rows, _as_list(labels, "labels"))
+        names = normal_labels(rows, _as_list(labels, "labels"))  # `train_and_score` warns of what is odd
         inputs = [[text] if isinstance(text, str) else list(text) for text in rows]
         inputs = [[in_one_line(str(text)) for text in row] for row in inputs]
         if len(set(names)) < 2:

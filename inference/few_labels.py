@@ -31,7 +31,17 @@ _MOST_ITERATIONS = 100
 
 
 def check_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
-    """The labels in their normal form. Warnings name texts with two labels, and one label nearly alone.
+    """As `normal_labels`. Warnings name texts with two labels, and one label nearly alone."""
+    names = normal_labels(texts, labels)
+    inputs = np.array([input_hash(str(text)) for text in texts], np.int64)
+    ids = np.unique(names, return_inverse=True)[1] if names else inputs
+    for fault in oddities(inputs, ids, range(len(names)), "index"):
+        logger.warning("fit: %s", fault)
+    return names
+
+
+def normal_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
+    """The labels in their normal form.
 
     Raises:
         UserError: there is not one for each text, or a label is no text or number, or stands for none.
@@ -46,10 +56,6 @@ def check_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
         names.append(name)
     if len(names) != len(texts):
         raise UserError(f"{len(texts)} texts have {len(names)} labels; give one for each text")
-    inputs = np.array([input_hash(str(text)) for text in texts], np.int64)
-    ids = np.unique(names, return_inverse=True)[1] if names else inputs
-    for fault in oddities(inputs, ids, range(len(names)), "index"):
-        logger.warning("fit: %s", fault)
     return names
 
 
