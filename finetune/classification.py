@@ -149,8 +149,7 @@ class Classification(SupervisedTask):
             table = AnsweredTable(file, form_of_table(data.path))
             rows_of_data = zip(rows, data, predictions, self.cut_rows(data), strict=True)
             for cells, example, prediction, cut in rows_of_data:
-                texts = (example.text_a, example.text_b or "")
-                unknown = sum(count_unknown_words(self.encode.tokenizer, text) for text in texts)
+                unknown = count_unknown_words(self.encode.tokenizer, example.text_a, example.text_b or "")
                 marks = {"cut": cut or "", "unknown_words": unknown or ""}
                 table.add(header, cells, {**self.answer(prediction), **marks})
         logger.info("the rows with their predictions: %s", table_path)

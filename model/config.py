@@ -10,8 +10,8 @@ from utils.files import read_object, shipped
 FIRST_POSITION = 2  # of a sequence's first token
 PAD_POSITION = 1
 NO_LANGUAGE = -1  # the language id of a token without a language
-# All other numbers of a config must be above 0.
 _MOST_NUMBERS = 1 << 40  # of a matrix: 4 TB in float32
+# All other numbers of a config must be above 0.
 _MAY_BE_ZERO = ("pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")
 
 

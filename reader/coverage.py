@@ -45,10 +45,10 @@ def warn_if_unsuited(tokenizer: Tokenizer, texts: Iterable[str], path: str | os.
         )
 
 
-def count_unknown_words(tokenizer: Tokenizer, text: str) -> int:
-    """How many words of a text have an unknown token, or are cut into five or more single letters."""
+def count_unknown_words(tokenizer: Tokenizer, *texts: str) -> int:
+    """How many words of the texts have an unknown token, or are cut into five or more single letters."""
     count = 0
-    for ids in tokenizer.encode_batch(text.split()):
+    for ids in tokenizer.encode_batch([word for text in texts for word in text.split()]):
         tokens = [token.removeprefix("▁") for token in tokenizer.convert_ids_to_tokens(ids)]
         without_marks = [token for token in tokens if token.isalpha()]
         is_spelt = len(without_marks) > 4 and all(map(_is_letter, without_marks))

@@ -209,8 +209,10 @@ def _choose(kinds: list[str], columns: Columns, has_header: bool, place: str) ->
     positives = [number for number, kind in enumerate(kinds) if kind == POSITIVE]
     negatives = [number for number, kind in enumerate(kinds) if kind == NEGATIVE]
     if not (queries and positives):  # they are the first columns of texts that have no name
-        queries = queries or [texts.pop(0) for _ in texts[:1]]
-        positives = positives or [texts.pop(0) for _ in texts[:1]]
+        if not queries:
+            queries, texts = texts[:1], texts[1:]
+        if not positives:
+            positives, texts = texts[:1], texts[1:]
         if not has_header:
             negatives = texts
         elif texts:

@@ -155,7 +155,7 @@ def flag_of(request: dict, key: str, default: bool) -> bool:
 
 def unknown_words(tokenizer: Tokenizer, *texts: str) -> dict[str, int]:
     """{"unknown_words": their number} for an answer about these texts; {} if there are none."""
-    count = sum(count_unknown_words(tokenizer, text) for text in texts)
+    count = count_unknown_words(tokenizer, *texts)
     return {"unknown_words": count} if count else {}
 
 

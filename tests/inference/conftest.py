@@ -43,7 +43,7 @@ def run_export(model, output, **flags):
 def untraced(monkeypatch):
     """For tests that do not use Paddle's file: export.py does not trace it, which takes most of its time.
 
-    What would be traced is compared with the checkpoint in its place.
+    Its check compares the graph that would be traced with the checkpoint.
     """
     graphs = []
 
