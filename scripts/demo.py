@@ -42,6 +42,15 @@ PRE_TRAINING = {
     "mmlm": {"objectives.shares": '{"mmlm": 100}'},
     "camlm": {},
 }
+# The rows of the paper's Table 6 -> their objectives, as in configs/pretrain/exp<n>.yaml. Row exp0 is the start,
+# here random weights.
+TABLE_6 = {
+    "exp1": "mmlm",
+    "exp2": "mmlm,tlm",
+    "exp3": "mmlm,camlm",
+    "exp4": "mmlm,btmlm,camlm",
+    "exp5": "mmlm,btmlm,camlm,tlm",
+}
 # The page offers a sentence of each of the first five languages of its corpus, so several scripts come first.
 # English stands before all of these.
 CORPUS_LANGUAGES = ("ru", "ar", "zh", "es", "de", "fr", "tr", "el", "hi")
@@ -88,38 +97,46 @@ class DemoFlags:
     overwrite: bool = option(False, bare=True)
     """Delete an earlier demo, and begin again."""
 
+    table6: bool = option(False, bare=True)
+    """Pre-train with the five mixes of the paper's Table 6 instead, on the same sample set."""
+
 
 def main() -> None:
     flags = load_config(DemoFlags, None, __doc__)
     seed = flags.seed
     started = time.monotonic()
-    make_room(seed, flags.overwrite)
+    make_room(seed, flags.overwrite, flags.table6)
 
     print("\ndemo: after Ctrl-C the same command goes on with it", flush=True)
     print("demo: making a sample set in ten languages, its vocabulary, and a corpus", flush=True)
     setup_console()
     make_sample(seed)
-    print(f"\ndemo: training three models, two at a time; the complete output is in {LOGS}", flush=True)
-    carry_out_chains([jobs_of(start, seed) for start in ("camlm", "mmlm", "scratch")], at_once=2)
-    show(time.monotonic() - started)
+    starts = ["scratch", *(TABLE_6 if flags.table6 else PRE_TRAINING)]
+    print(f"\ndemo: training {len(starts)} models, two at a time; all output is in {LOGS}", flush=True)
+    carry_out_chains([jobs_of(start, seed) for start in reversed(starts)], at_once=2)
+    if flags.table6:
+        show_table6(time.monotonic() - started)
+    else:
+        show(time.monotonic() - started)
 
 
-def make_room(seed: int, overwrite: bool) -> None:
-    """Make the folder of the demo, or go on with a demo that was broken off.
+def make_room(seed: int, overwrite: bool, table6: bool) -> None:
+    """Make the folder of the demo, or go on with a demo that was broken off, or with Table 6 after it.
 
     Raises:
         UserError: there is a finished demo, or one of another seed, and it is not to be deleted.
     """
     if overwrite:
         shutil.rmtree(OUTPUT, ignore_errors=True)
-    if OUTPUT.exists() and (PICTURE.exists() or not SEED.exists()):
+    is_finished = PICTURE.exists() and not table6
+    if OUTPUT.exists() and (is_finished or not SEED.exists()):
         raise UserError(
             f"{OUTPUT} holds an earlier demo: sh scripts/demo.sh --overwrite deletes it and begins again; "
             "rename the folder to keep it"
         )
     if SEED.exists() and read_json(SEED) != seed:
         raise UserError(
-            f"{OUTPUT} holds an unfinished demo: --seed {read_json(SEED)} goes on with it, --overwrite "
+            f"{OUTPUT} holds a demo of another seed: --seed {read_json(SEED)} goes on with it, --overwrite "
             "deletes it"
         )
     write_json(SEED, seed)
@@ -158,8 +175,11 @@ def jobs_of(start: str, seed: int) -> list[Job]:
     """
     chain = []
     model = {"ernie_config_path": SHAPE, "random_seed": seed} | vocabulary()
-    if start in PRE_TRAINING:
-        flags = {"config": CONFIG, "run.output": OUTPUT / start, "run.seed": seed} | PRE_TRAINING[start]
+    objectives = PRE_TRAINING.get(start)
+    if start in TABLE_6:  # the mix has no shares, as the paper gives none
+        objectives = {"objectives.active": TABLE_6[start], "objectives.shares": "{}"}
+    if objectives is not None:
+        flags = {"config": CONFIG, "run.output": OUTPUT / start, "run.seed": seed} | objectives
         encoder = OUTPUT / start / "encoder"  # which pre-training writes last
         chain.append(job(f"{start} pre-training", "run_pretrain.py", flags, encoder / "config.json"))
         model["init_pretraining_params"] = encoder
@@ -189,21 +209,35 @@ def jobs_of(start: str, seed: int) -> list[Job]:
 
 def show(seconds: float) -> None:
     """Print tables and, as JSON, the means over the languages that are not English; draw a picture."""
+    zero_shot = read_zero_shot(COLOURS)
+    searches = read_searches(COLOURS)
+    print_tables(zero_shot, searches)
+    draw(zero_shot, searches["retrieval"], searches["retrieval_centred"], PICTURE)
+    print(f"\npicture: {PICTURE}")
+    print_page([OUTPUT / "camlm" / "full", OUTPUT / "camlm-nli" / "best"])
+    print_json({"zero_shot": zero_shot, **searches}, seconds)
+
+
+def show_table6(seconds: float) -> None:
+    """Print the objectives of each row, the tables and, as JSON, the means as `show` does."""
+    starts = ["scratch", *TABLE_6]
+    zero_shot = read_zero_shot(starts)
+    searches = read_searches(starts)
+    print("\nTable 6")
+    for row, objectives in TABLE_6.items():
+        print(f"{row}: {objectives}")
+    print_tables(zero_shot, searches)
+    print_json({"zero_shot": zero_shot, **searches}, seconds)
+
+
+def read_zero_shot(starts: Iterable[str]) -> Rows:
+    """The accuracy of each start in each language, after fine-tuning on English."""
     zero_shot: dict[str, dict[str, float]] = {}
-    for start in COLOURS:
+    for start in starts:
         (accuracy_table,) = read_json(OUTPUT / f"{start}-nli" / "results.json")["tables"]
         scores = accuracy_table["mean"]  # over the seeds, of which there is one
         zero_shot[start] = {code: scores[code] for code in CODES}
-    searches = read_searches(COLOURS)
-    print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(zero_shot)}")
-    print_searches(searches)
-    draw(zero_shot, searches["retrieval"], searches["retrieval_centred"], PICTURE)
-    print(f"\npicture: {PICTURE}")
-    print_end(
-        [OUTPUT / "camlm" / "full", OUTPUT / "camlm-nli" / "best"],
-        {"zero_shot": zero_shot, **searches},
-        seconds,
-    )
+    return zero_shot
 
 
 def read_searches(starts: Iterable[str]) -> dict[str, Rows]:
@@ -221,15 +255,16 @@ def read_searches(starts: Iterable[str]) -> dict[str, Rows]:
     return searches
 
 
-def print_searches(searches: Mapping[str, Rows]) -> None:
-    """Print a table of each search."""
+def print_tables(zero_shot: Rows, searches: Mapping[str, Rows]) -> None:
+    """Print a table of the accuracy and one of each search."""
+    print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(zero_shot)}")
     print(f"\ntranslations found, per cent\n{table(searches['retrieval'])}")
     print(f"\ntranslations found with centred vectors, per cent\n{table(searches['retrieval_centred'])}")
     print(f"\nthe same, by margin\n{table(searches['retrieval_centred_margin'])}")
 
 
-def print_end(models: Sequence[Path], measures: Mapping[str, Rows], seconds: float) -> None:
-    """Print the command of the page, which searches sentences of several languages, and the line of JSON.
+def print_page(models: Sequence[Path]) -> None:
+    """Print the command of the page, which searches sentences of several languages.
 
     Args:
         models: those that the page has.
@@ -240,6 +275,10 @@ def print_end(models: Sequence[Path], measures: Mapping[str, Rows], seconds: flo
     flags = as_line({"model": ",".join(map(str, models)), "corpus": ",".join(texts), "top_k": 10})
     command = shlex.join([".venv/bin/python", "predict.py", "--serve", *flags])
     print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{command}")
+
+
+def print_json(measures: Mapping[str, Rows], seconds: float) -> None:
+    """Print the last line: the mean of each start in each measure, and the seconds."""
     result: dict[str, object] = {}
     for measure, rows in measures.items():
         result[measure] = {start: mean(row) for start, row in rows.items()}

@@ -7,6 +7,7 @@
 #   sh scripts/demo.sh            pre-training, up to twelve minutes on two cores: a sample set is made; encoders from random
 #                                 weights, after MMLM, and after MMLM, BTMLM and CAMLM are fine-tuned on its English, and
 #                                 tested on every language; the same command goes on with a demo that was broken off
+#   sh scripts/demo.sh --table6   the same with the five mixes of objectives of the paper's Table 6
 #   sh scripts/demo.sh --seed 2   another sample set and other weights
 #   sh scripts/demo.sh --overwrite    delete an earlier demo in output/demo, and begin again
 set -eu

@@ -124,7 +124,7 @@ def test_the_same_command_goes_on_with_a_demo_that_was_broken_off(tiny, monkeypa
     with pytest.raises(KeyboardInterrupt):
         demo.main()
     monkeypatch.setattr(sys, "argv", ["demo", "--seed", "3"])
-    assert f"{tiny} holds an unfinished demo: --seed 2 " in one_error(demo.main, capsys)
+    assert f"{tiny} holds a demo of another seed: --seed 2 " in one_error(demo.main, capsys)
     monkeypatch.setattr(sys, "argv", ["demo", "--seed", "2"])
     demo.main()
     assert sample_made == [2]
@@ -133,6 +133,31 @@ def test_the_same_command_goes_on_with_a_demo_that_was_broken_off(tiny, monkeypa
     jobs.remove("scratch pre-training")
     assert sorted(done) == sorted([*jobs, "mmlm pre-training", "corpus", "corpus"])
     assert "holds an earlier demo" in one_error(demo.main, capsys)
+
+
+def test_table_6_goes_on_with_the_sample_set_of_a_finished_demo(tiny, monkeypatch, capsys):
+    """Each row pre-trains with the objectives of its configuration at the paper's size."""
+    demo.make_room(2, overwrite=False, table6=False)
+    demo.PICTURE.touch()
+    planned = {}
+
+    def carry_out(chains, at_once):
+        planned.update((job.name, list(job.command)) for chain in chains for job in chain)
+
+    monkeypatch.setattr(demo, "carry_out_chains", carry_out)
+    monkeypatch.setattr(demo, "make_sample", lambda seed: None)
+    monkeypatch.setattr(demo, "show_table6", lambda seconds: None)
+    monkeypatch.setattr(sys, "argv", ["demo", "--seed", "2", "--table6"])
+    demo.main()
+    for row in demo.TABLE_6:
+        command = planned.pop(f"{row} pre-training")
+        active = command[command.index("--objectives.active") + 1].split(",")
+        paper = yaml.safe_load((ROOT / "configs" / "pretrain" / f"{row}.yaml").read_text())
+        assert active == paper["objectives"]["active"]
+    starts = ["scratch", *demo.TABLE_6]
+    assert sorted(planned) == sorted(
+        f"{start} {part}" for start in starts for part in ("fine-tuning", "search")
+    )
 
 
 def test_a_job_that_fails_ends_the_others(tmp_path, capfd):
