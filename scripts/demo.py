@@ -42,7 +42,7 @@ PRE_TRAINING = {
     "mmlm": {"objectives.shares": '{"mmlm": 100}'},
     "camlm": {},
 }
-# The rows of the paper's Table 6 -> their objectives, as in configs/pretrain/exp<n>.yaml. Row exp0 is the start,
+# A row of the paper's Table 6 -> its objectives, as in configs/pretrain/exp<n>.yaml. Row exp0 is the start,
 # here random weights.
 TABLE_6 = {
     "exp1": "mmlm",
