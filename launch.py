@@ -222,7 +222,12 @@ def keep_total_batch(
 
 
 def ways_to_total(recipe_size: int, recipe_devices: int, batch_size: int, processes: int) -> str:
-    """The flags that give the recipe's total batch with these processes, or else with fewer."""
+    """The flags that give the recipe's total batch with these processes, or else with fewer.
+
+    Args:
+        recipe_size: the recipe's batch size on each of its devices.
+        batch_size: the batch size of each process in this run.
+    """
     total = recipe_size * recipe_devices
     if total % (batch_size * processes) == 0:
         return f"--gradient_accumulation_steps {total // (batch_size * processes)}"

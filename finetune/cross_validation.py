@@ -88,19 +88,20 @@ def single_text(inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> int |
 
 
 def folds_of(inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> np.ndarray:
-    """The fold of each row, int64 [N]. Each label is spread over all folds, and equal inputs share one.
+    """The fold of each row, int64 [N]. Each label is spread over all folds, and equal inputs share a fold.
 
     Args:
         inputs: a text, or a pair of texts, for each row.
     """
-    fold_of_input: dict[int, int] = {}
-    number_of_label: Counter[str] = Counter()
     hashes = [input_hash(*texts) for texts in inputs]
+    fold_of_hash: dict[int, int] = {}
+    inputs_so_far: Counter[str] = Counter()  # label -> its different inputs that have a fold
     for row in np.random.default_rng(_SEED).permutation(len(inputs)):
-        if hashes[row] not in fold_of_input:
-            fold_of_input[hashes[row]] = number_of_label[labels[row]] % FOLDS
-            number_of_label[labels[row]] += 1
-    return np.array([fold_of_input[hash_] for hash_ in hashes])
+        if hashes[row] not in fold_of_hash:
+            # The inputs of a label go to the folds in turn: 0, 1, ..., FOLDS - 1, 0, ...
+            fold_of_hash[hashes[row]] = inputs_so_far[labels[row]] % FOLDS
+            inputs_so_far[labels[row]] += 1
+    return np.array([fold_of_hash[hash_] for hash_ in hashes])
 
 
 def tables_of_scores(scored: Scored, languages: Sequence[str] | None) -> Iterator[str]:
@@ -112,7 +113,7 @@ def tables_of_scores(scored: Scored, languages: Sequence[str] | None) -> Iterato
     scores = scored.summary()
     yield (
         f"accuracy {scores['accuracy']:.1f} % (standard error {scores['standard_error']:.1f}), macro F1 "
-        f"{scores['macro_f1']:.1f} %; {_how(scored)}"
+        f"{scores['macro_f1']:.1f} %; {_origin_of_predictions(scored)}"
     )
     lines = [["label", "rows", "precision", "recall", "F1"]]
     for label, values in scores["by_label"].items():
@@ -123,9 +124,9 @@ def tables_of_scores(scored: Scored, languages: Sequence[str] | None) -> Iterato
         yield in_columns(list(_lines_of_languages(scored, [languages[number] for number in scored.numbers])))
 
 
-def _how(scored: Scored) -> str:
-    """Why the scores are those of new texts."""
-    if scored.folds == 1:
+def _origin_of_predictions(scored: Scored) -> str:
+    """Which models made the predictions, so that a reader sees that no model predicted its training texts."""
+    if scored.folds == 1:  # only one of the folds was held out
         return f"of {len(scored.labels):,} texts that a model of the others predicted"
     return f"each text was predicted by a model of other texts, in {scored.folds} folds"
 

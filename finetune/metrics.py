@@ -188,10 +188,12 @@ def seqeval_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
 def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """The (type, first, last) of each chunk that seqeval 1.2.2 finds in tags without B- and I-.
 
-    XTREME's evaluate.py gives it such tags, and seqeval takes the first letter for a prefix and the rest for
-    a type. So a run of equal tags is one chunk, but each SCONJ and SYM is one by itself, as if it had an S-;
-    SCONJ and CCONJ have one type, CONJ; and an X beside the end of a sentence is none, because its type is
-    empty like that of O.
+    XTREME's evaluate.py gives it such tags, and seqeval takes the first letter of a tag for a prefix and the
+    rest for a type: NOUN is an N-OUN. This has consequences, which are kept:
+      A run of equal tags is one chunk.
+      Each SCONJ and SYM is one chunk by itself, because S- is a chunk of one word in IOBES.
+      SCONJ and CCONJ have the same type, CONJ.
+      X has the empty type of O: no chunk ends at an X before an O, and none begins at an X behind an O.
     """
     spans = set()
     first = 0  # the first word of the chunk that is being read
@@ -199,14 +201,15 @@ def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     last_type = ""
     for place, tag in enumerate([*tags, "O"]):  # the last O ends a chunk at the end
         prefix = tag[0]
-        type_ = tag[1:].split("-", 1)[-1] or "_"  # what is behind the first "-", if there is one
-        other_type = type_ != last_type
-        # seqeval has two prefixes outside of chunks, "O" and ".".
+        # "OUN" of NOUN; of a tag with a "-" what is behind it; "_" is seqeval's empty type.
+        type_ = tag[1:].split("-", 1)[-1] or "_"
+        is_other_type = type_ != last_type
+        # seqeval's rules for the prefixes of IOBES. It has two prefixes outside of chunks, "O" and ".".
         ends_before = last_prefix in "ES" or (last_prefix in "BI" and prefix in "BSO")
         starts_here = prefix in "BS" or (last_prefix in "ESO" and prefix in "EI")
-        if ends_before or (last_prefix not in "O." and other_type):
+        if ends_before or (is_other_type and last_prefix not in "O."):
             spans.add((last_type, first, place - 1))
-        if starts_here or (prefix not in "O." and other_type):
+        if starts_here or (is_other_type and prefix not in "O."):
             first = place
         last_prefix = prefix
         last_type = type_

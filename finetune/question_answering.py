@@ -346,9 +346,14 @@ class OfficialAnswering(QuestionAnswering):
         return QuestionAnswering(self.tokenizer, self.cut, self.max_answer_length, self.n_best, self.rules)
 
     @cached_property
-    def pieces_of(self) -> Callable[[str], list[str]]:
-        """A function that tokenizes a context. It keeps the last result, as questions share contexts."""
-        return lru_cache(maxsize=1)(lambda context: pieces_of_words(self.tokenizer, split_words(context)))
+    def tokenize_context(self) -> Callable[[str], list[str]]:
+        """A function from a context to its pieces. It keeps the last result, as questions share contexts."""
+
+        @lru_cache(maxsize=1)
+        def tokenize(context: str) -> list[str]:
+            return pieces_of_words(self.tokenizer, split_words(context))
+
+        return tokenize
 
     def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[OfficialScores]:
         predictions = []
@@ -405,7 +410,7 @@ class OfficialAnswering(QuestionAnswering):
     def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
         """The joined pieces from token `first` to `last`, and where their text begins in the context."""
         context = data.file.questions[question].context
-        pieces = self.pieces_of(data.file.contexts[context])[first : last + 1]
+        pieces = self.tokenize_context(data.file.contexts[context])[first : last + 1]
         text = "".join(piece.replace("▁", " ", 1) for piece in pieces).strip()
         return text, int(data.spans[context][first, 0])
 

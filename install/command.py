@@ -8,6 +8,7 @@ import runpy
 import sys
 import textwrap
 from pathlib import Path
+from typing import NoReturn
 
 from utils.errors import pipe_may_close
 
@@ -54,18 +55,20 @@ def main() -> None:
             print(usage())
         return
     if sys.argv[1] in SHORT:
-        sys.argv[1:2] = SHORT[sys.argv[1]][0]
+        stands_for, _ = SHORT[sys.argv[1]]
+        sys.argv[1:2] = stands_for
     program, *words = sys.argv[1:]
     program = program.removesuffix(".py")  # as the recipes have it
     if program == "recipe":
-        run_recipe(words)
+        run_recipe(words)  # does not return
     if program not in PROGRAMS:
         print(f"error: {program}: it is none of {', '.join(['recipe', *SHORT, *PROGRAMS])}", file=sys.stderr)
         sys.exit(2)
     module, _ = PROGRAMS[program]
     del sys.argv[1]
-    # alter_sys: --help takes the program's name from sys.argv, and a reader process from sys.modules.
     package = "" if IN_CHECKOUT else f"{__package__}."
+    # alter_sys sets sys.argv[0], which --help prints, and sys.modules["__main__"], which a spawned process
+    # imports again.
     runpy.run_module(f"{package}{module}", run_name="__main__", alter_sys=True)
 
 
@@ -88,10 +91,13 @@ def recipes() -> list[str]:
     return [f"{folder.name}/{path.stem}" for folder in folders for path in sorted(folder.glob("*.sh"))]
 
 
-def run_recipe(words: list[str]) -> None:
+def run_recipe(words: list[str]) -> NoReturn:
     """Let a recipe of `scripts/` take the place of this program; it starts `launch`.
 
     Data and weights are those of the current folder, or of the checkout.
+
+    Args:
+        words: the name of the recipe, and flags.
     """
     name, *flags = words or [""]
     if name not in recipes():

@@ -118,15 +118,17 @@ def _check_number(name: str, value: object, is_real: bool) -> None:
     Raises:
         UserError: the value is no number, or out of the range of its key.
     """
-    number_type = Real if is_real else Integral
-    is_number = isinstance(value, number_type) and not isinstance(value, bool)  # True is an Integral
     may_be_zero = name in _MAY_BE_ZERO
-    is_large_enough = is_number and (0 < value < math.inf or (value == 0 and may_be_zero))  # False for NaN
-    is_too_large = is_number and name.endswith("_prob") and value > 1
-    if is_large_enough and not is_too_large:
-        return
+    is_probability = name.endswith("_prob")
+    number_type = Real if is_real else Integral
+    if isinstance(value, number_type) and not isinstance(value, bool):  # True is an Integral
+        # Every comparison with NaN is False.
+        is_large_enough = value >= 0 if may_be_zero else value > 0
+        is_small_enough = value <= 1 if is_probability else value < math.inf
+        if is_large_enough and is_small_enough:
+            return
     kind = "number" if is_real else "whole number"
     limits = "from 0" if may_be_zero else "above 0"
-    if is_too_large:
+    if is_probability:
         limits += " to 1"
     raise UserError(f"{name} is {value!r}; it must be a {kind} {limits}")

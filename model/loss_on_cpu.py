@@ -123,8 +123,8 @@ class LossOnCpu:
         is_first = self._grad_weight is None  # the first chunk overwrites what the borrowed memory holds
         if is_first and not self._table.weight.stop_gradient:
             self._grad_weight = self._table.gradient.borrow()
-        # `grad_logits` is without the factors of the losses: the product for the table gets them with x, and
-        # the gradient of x gets them after its product.
+        # The factors of the losses are not multiplied into `grad_logits`, which is large, but into x for the
+        # gradient of the table, and into the gradient of x.
         grad_x = self._product_gradients(grad_logits, x * factors, accumulate=not is_first)
         return losses, correct, grad_x * factors
 
@@ -145,21 +145,24 @@ class LossOnCpu:
         return paddle.matmul(x, self._table.weight, transpose_y=True)
 
     def _product_gradients(self, grad_logits: Tensor, weighted_x: Tensor, accumulate: bool) -> Tensor:
-        """The gradient of x [m, H] without the factors; that of the table is kept, if it is needed.
+        """Return the gradient of x, and write the gradient of the table to `_grad_weight`, if it is needed.
 
         Args:
             grad_logits: [m, V], without the factors of the losses.
-            weighted_x: [m, H], x with them.
+            weighted_x: [m, H], x times the factors of the losses.
             accumulate: add the gradient of the table to that of the chunks before.
+
+        Returns:
+            The gradient of x, [m, H], without the factors of the losses.
         """
         weight = self._table.weight
         grad_weight = self._grad_weight
         if self._table.in_bfloat16:
             return bfloat16.table_gradients(grad_logits, weighted_x, weight, grad_weight, accumulate)
         if grad_weight is not None and not accumulate:
-            shared = as_tensor(grad_weight)  # the same memory
-            paddle.matmul(grad_logits, weighted_x, transpose_x=True, out=shared)
-        elif grad_weight is not None:  # accumulate
+            # The tensor shares the memory of the array, so the product is written to `grad_weight`.
+            paddle.matmul(grad_logits, weighted_x, transpose_x=True, out=as_tensor(grad_weight))
+        elif grad_weight is not None:
             # In blocks, because a product takes memory of its own before it is added.
             for start in range(0, len(grad_weight), BLOCK_WORDS):
                 words = slice(start, start + BLOCK_WORDS)

@@ -81,12 +81,16 @@ class Reading:
 
     @classmethod
     def of_xlm_r(cls) -> Self:
-        """That of XLM-R: sentencepiece alone, `<s> question </s></s> context </s>`, the first sub-word."""
+        """The reading of XLM-R.
+
+        Text goes to sentencepiece as it is, a pair is `<s> question </s></s> context </s>`, and the label of
+        a word belongs to its first piece.
+        """
         return cls(text_rules=NO_RULES, separators=2, split_han=False, label_pieces="leading")
 
     @classmethod
     def of_library(cls, text_rules: TextRules) -> Self:
-        """That of an ErnieM which PaddleNLP or transformers has fine-tuned."""
+        """The reading of an ErnieM which PaddleNLP or transformers has fine-tuned."""
         return replace(cls.of_xlm_r(), text_rules=text_rules)
 
     @classmethod

@@ -64,13 +64,14 @@ class TableGradient:
     def borrow(self) -> np.ndarray:
         """Memory [V, H] for the gradient of one loss, with any content, to be given back to `add_borrowed`.
 
-        It is the kept memory where that is free: then the loss's gradient becomes `weight.grad` as it is.
+        It is the kept memory if that is free. Then `add_borrowed` need not add: what the loss has written
+        becomes `weight.grad`.
         """
         if self.weight.grad is not None or self._is_lent():
             return as_array(paddle.empty_like(self.weight))
         borrowed = self._kept_memory()[:]  # a view, an object of its own that dies with the loss
         self._borrowed_ref = weakref.ref(borrowed)
-        self.touched = None
+        self.touched = None  # the loss may write to any row
         return borrowed
 
     def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:

@@ -59,8 +59,8 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
     """
     model = read_unigram(
         tokenizer,
-        "XLM-R's tokenizer needs one. A model keeps the vocabulary that it was trained with: --to "
-        "huggingface takes this one, or train a new model with a unigram vocabulary "
+        reason_and_advice="XLM-R's tokenizer needs one. A model keeps the vocabulary that it was trained "
+        "with: --to huggingface takes this one, or train a new model with a unigram vocabulary "
         "(sh scripts/data/train_vocab.sh)",
     )
     check_settings(model, tokenizer.piece_model_path)
@@ -76,9 +76,8 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
     if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()) | added_tokens:
         (folder / PIECES).write_bytes(tokenizer.piece_model)
         names.append(PIECES)
-    contents = tokenizer_json(
-        tokenizer.vocab, model, tokenizer.text_rules == ERNIE_M, added_tokens, separators
-    )
+    has_rules = tokenizer.text_rules == ERNIE_M
+    contents = tokenizer_json(tokenizer.vocab, model, has_rules, added_tokens, separators)
     (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")
     # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
@@ -90,11 +89,11 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
     return names
 
 
-def read_unigram(tokenizer: Tokenizer, need: str) -> ModelProto:
+def read_unigram(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:
     """The piece model of a tokenizer.
 
     Args:
-        need: what needs a unigram model, and what to do instead; the end of an error.
+        reason_and_advice: what needs a unigram model, and what to do instead, for the error.
 
     Raises:
         UserError: the piece model is damaged, or not a unigram model.
@@ -105,5 +104,5 @@ def read_unigram(tokenizer: Tokenizer, need: str) -> ModelProto:
     except DecodeError as error:  # sentencepiece itself is less strict
         raise UserError(f"{tokenizer.piece_model_path}: damaged ({error}); fetch or copy it again") from error
     if model.trainer_spec.model_type != UNIGRAM:
-        raise UserError(f"{tokenizer.piece_model_path}: not a unigram model, and {need}")
+        raise UserError(f"{tokenizer.piece_model_path}: not a unigram model, and {reason_and_advice}")
     return model

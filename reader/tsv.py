@@ -247,7 +247,7 @@ def refuse_compressed(content: bytes, path: Path) -> None:
 
 
 def split_cells(line: str) -> list[str]:
-    """The cells of a line with its line end."""
+    """The cells of a line, which may end in a line break."""
     return line.rstrip("\r\n").split("\t")
 
 

@@ -146,16 +146,16 @@ def read_flags(
     """
     flags: list[tuple[str, str]] = []
     positional = [option for option in options.values() if option.positional]
-    following = list(positional)  # those that the next words without a flag are the values of
+    without_value = list(positional)  # the positional options that have no value yet, in their order
     words = list(arguments)
     while words:
         word = words.pop(0)
         if not word.startswith("-"):
-            if not following:
+            if not without_value:
                 raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
-            flags.append((following[0].key, word))
-            if not takes_many_words(following[0]):
-                following.pop(0)
+            flags.append((without_value[0].key, word))
+            if not takes_many_words(without_value[0]):
+                without_value.pop(0)
             continue
         name, equals_sign, text = word.removeprefix("--").partition("=")
         if name in sections:
@@ -165,9 +165,10 @@ def read_flags(
             advice = f"did you mean --{nearest}?" if nearest else "--help lists the flags"
             raise UserError(f"unknown flag {word.partition('=')[0]}; {advice}")
         if not equals_sign:
-            has_value = words and not words[0].startswith("--")
-            if options[name].bare and positional:  # other words may be the values of positional options
-                has_value = words and words[0] in ("true", "false")
+            if options[name].bare and positional:  # another word may be the value of a positional option
+                has_value = words[:1] in (["true"], ["false"])
+            else:
+                has_value = bool(words) and not words[0].startswith("--")
             if has_value:
                 text = words.pop(0)
             elif options[name].bare:
@@ -230,7 +231,10 @@ def accept(option: Option, value: Any, place: str) -> Any:
 
 
 def yaml_form(option: Option, text: str) -> Any:
-    """The value of a text on a command line, where mappings are written as in YAML, and lists may be."""
+    """The value of a flag's text, before `Option.check`: `a,b` or `[a, b]`, `{a: 1}`, `true`, `null`.
+
+    A number stays a text, which `Option.check` reads, because YAML 1.1 takes 1e-4 for a text.
+    """
     if text in YAML_NULLS and option.may_be_none:
         return None
     if get_origin(option.kind) is list and not text.startswith("["):

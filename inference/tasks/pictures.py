@@ -17,7 +17,7 @@ from inference.tasks import (
     unknown_words,
 )
 from inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
-from pretrain.config import ObjectiveConfig
+from pretrain.config import ModelConfig, ObjectiveConfig
 from pretrain.objective import Text, class_of
 from pretrain.objectives import OBJECTIVES
 from pretrain.panels import Panel, draw_panels
@@ -151,9 +151,9 @@ class DrawMasks:
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         self.model = model
-        recorded = model.reading.of_pseudo_tokens()
-        self.config = ObjectiveConfig(**recorded)
-        self.language_embedding = model.reading.language_embedding or "masks"
+        # A model that our pre-training made says how; the others are drawn with the defaults of pre-training.
+        self.config = ObjectiveConfig(**model.reading.of_pseudo_tokens())
+        self.language_embedding = model.reading.language_embedding or ModelConfig().language_embedding
 
     def parse(self, request: dict) -> MaskRequest:
         objective = text_of(request, "objective", choices=OBJECTIVES)

@@ -144,7 +144,7 @@ def with_tokens(
 
 
 def count_parameters(tensors: Weights) -> int:
-    """The number of all numbers in the tensors."""
+    """The total number of elements of the tensors."""
     return sum(math.prod(shape) for shape in tensors.shapes.values())
 
 
@@ -324,6 +324,7 @@ def _card(
     }
     if for_vectors:
         facts["metadata"]["pipeline_tag"] = TASKS[RETRIEVAL].pipeline
+    # A masked-LM head is no task of a fine-tuned model, but the class that was written may have one.
     used_for = MASKED_LM if conversion.class_task == LM else conversion.task
     has_means = checkpoint.language_means_path is not None
     return model_card(facts, usage(format_name, used_for, reading, has_means, for_vectors))

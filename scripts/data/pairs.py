@@ -160,22 +160,23 @@ def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None
     rows_of = {file: PairRows(file.files) for file in found.pairs}
     tokens = tokens_of_pairs(rows_of, tokenizer, model) if tokenizer else None
     held_out = hold_out(rows_of)
-    texts = {text for rows in held_out.values() for row in rows for text in row[:2]}
-    if not texts:
+    # A row is [query, positive, negative, ...].
+    held_out_texts = {text for rows in held_out.values() for row in rows for text in row[:2]}
+    if not held_out_texts:
         raise UserError(
             f"{', '.join(sources)}: too few pairs to hold any out for a score; give at least ten, or train "
             "with run_retrieval.py --validation_pairs 0"
         )
-    lines = [["pairs", "rows", "trained", "held out", ""]]
+    lines = [["pairs", "rows", "trained", "held out", ""]]  # of the printed table
     facts = {}
     with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
-        most_negatives = max(len(rows.columns.texts) for rows in rows_of.values()) - 2
-        joint.write(_line([QUERY, POSITIVE, *[NEGATIVE] * most_negatives]))
+        most_texts = max(len(rows.columns.texts) for rows in rows_of.values())  # of a row
+        joint.write(_line([QUERY, POSITIVE, *[NEGATIVE] * (most_texts - 2)]))
         for file, rows in rows_of.items():
             if held_out[file]:
                 _write(folder / "held-out" / f"{file.name}.tsv", map(file.sides, held_out[file]))
             # A row that shares a text with a held-out pair is in neither part.
-            trained = [number for number, row in enumerate(rows) if texts.isdisjoint(row[:2])]
+            trained = [number for number, row in enumerate(rows) if held_out_texts.isdisjoint(row[:2])]
             _write(folder / "train" / f"{file.name}.tsv", (file.sides(rows[number]) for number in trained))
             joint.writelines(_line(rows[number]) for number in trained)
             counts = {"rows": len(rows), "trained": len(trained), "held_out": len(held_out[file])}
