@@ -109,7 +109,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
     import paddle
 
     from model.checkpoint.load import load_from
-    from model.heads import PreTrainingModel
+    from model.lm_head import PreTrainingModel
     from pretrain.loss import batch_loss, to_device
 
     checkpoint = open_checkpoint(given["weights"])

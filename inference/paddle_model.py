@@ -13,7 +13,8 @@ from model.checkpoint.read import Checkpoint
 from model.config import ErnieMConfig
 from model.device import to_array, upload
 from model.ernie_m import ErnieMModel
-from model.heads import PreTrainingModel, task_model
+from model.heads import task_model
+from model.lm_head import PreTrainingModel
 from model.tasks import (
     CLASSIFICATION,
     ENCODING,

@@ -26,7 +26,7 @@ def cross_entropy(
     loss_weights: Tensor,
     chunks: Sequence[slice],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `model.masked_loss.MaskedLoss` has. Only the sum has a gradient.
+    """What `model.lm_head.MaskedLoss` has. Only the sum has a gradient.
 
     Args:
         x: [M, H].

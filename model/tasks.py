@@ -43,7 +43,7 @@ class TaskDescription:
     Attributes:
         name: "task" in config.json, and export.py --task.
         other_names: the official name, which is also "head" in config.json; names that "task" had earlier.
-        model_class: a class of `model.heads`; None: the encoder.
+        model_class: a class of `model.heads`, or that of `model.lm_head`; None: the encoder.
         head_reads: what the layer named "classifier" reads, `POOLED` or `TOKENS`; None: it has no such layer.
         has_labels: whether the outputs of that layer have names, which are "labels" in config.json.
         outputs: what export.py writes a graph for: the name of each output -> its axes. With two outputs, the

@@ -1,7 +1,7 @@
 """The word table of the input, and its gradient, which both of its uses share.
 
 The table is used twice: rows of the input are looked up in it, and masked positions are predicted from it
-(`model/masked_loss.py`). On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch
+(`model/lm_head.py`). On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch
 (768 MB at base size, zeroed on one thread) and adds them up. In training on a CPU both uses therefore add to
 one `weight.grad` in place. `paddle.grad` of a loss adds to it too, and cannot return it.
 """
@@ -155,7 +155,7 @@ class WordEmbeddings(nn.Embedding):
 
     Attributes:
         gradient: of the table on a CPU.
-        in_bfloat16: whether a CPU computes the products of `model.masked_loss.cross_entropy` in bfloat16.
+        in_bfloat16: whether a CPU computes the products of `model.lm_head.cross_entropy` in bfloat16.
     """
 
     def __init__(self, *args, **kwargs):

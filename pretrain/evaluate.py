@@ -10,7 +10,7 @@ import paddle
 
 from evaluation.encode import PaddleEncoder
 from evaluation.hits import accuracy_by_layer
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from pretrain.config import PretrainConfig
 from pretrain.loss import batch_loss, to_device
 from pretrain.masking import generator

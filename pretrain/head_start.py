@@ -18,7 +18,7 @@ import numpy as np
 import paddle
 
 from model.config import FIRST_POSITION
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from pretrain.training_text import TrainingText
 from training import distributed
 from utils.logging import logger

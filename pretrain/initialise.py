@@ -7,7 +7,7 @@ from model.checkpoint.formats.tables import WORDS
 from model.checkpoint.formats.weights import finite
 from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint, open_checkpoint
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, START, InitConfig
 from reader.tokenization import Tokenizer
 from utils.errors import UserError

@@ -10,8 +10,7 @@ from paddle import Tensor
 from model.batch import TokenBatch
 from model.config import NO_LANGUAGE
 from model.device import Uploadable, upload
-from model.heads import PreTrainingModel
-from model.masked_loss import MaskedLoss
+from model.lm_head import MaskedLoss, PreTrainingModel
 from pretrain.objective import class_of
 from pretrain.objectives import OBJECTIVES
 from pretrain.packing import Batch, Packed

@@ -10,8 +10,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from model.attention import MASK_VALUE
-from model.heads import PreTrainingModel
-from model.masked_loss import logit_chunks, logits
+from model.lm_head import PreTrainingModel, logit_chunks, logits
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import DeviceBatch, DeviceStage1
 from pretrain.masking import Vocabulary

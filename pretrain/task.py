@@ -16,7 +16,7 @@ from model.checkpoint.load import load_from
 from model.checkpoint.read import TRAINED_LENGTH, Checkpoint, open_checkpoint
 from model.checkpoint.reading import READING
 from model.ernie_m import ErnieMConfig
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from model.reading import ERNIE_M_RULES, Reading
 from pretrain.batches import StepBatches, read_steps, total_steps
 from pretrain.config import SCRATCH, PretrainConfig

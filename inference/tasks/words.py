@@ -24,8 +24,8 @@ from inference.tasks import (
 from model.batch import TokenBatch
 from model.config import NO_LANGUAGE
 from model.device import upload
-from model.heads import PreTrainingModel
 from model.layout import Layout
+from model.lm_head import PreTrainingModel
 from model.tasks import MASKED_LM
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import to_device

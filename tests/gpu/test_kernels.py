@@ -12,7 +12,7 @@ from paddle import Tensor
 from paddle.distributed.fleet.utils import recompute
 
 from model import device as model_device
-from model import masked_loss
+from model import lm_head
 from model.attention import FlashMask, mask_class
 from model.device import upload
 from model.layout import Layout
@@ -114,8 +114,8 @@ def test_loss(place, bound, check, monkeypatch, dtype):
     words, size = (250_002, 64) if place == "gpu" else (1002, 16)
     limit = bound(dtype)
     if place != "gpu":
-        monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 40 * words * 4)
-    positions = masked_loss.logit_chunks(1 << 16, words, paddle.float32)[0].stop + 8  # the second chunk has 8
+        monkeypatch.setattr(lm_head, "LOGITS_BYTES", 40 * words * 4)
+    positions = lm_head.logit_chunks(1 << 16, words, paddle.float32)[0].stop + 8  # the second chunk has 8
     rng = np.random.default_rng([toys.SEED, 2])
     arrays = [
         rng.normal(size=[positions, size]),
@@ -131,7 +131,7 @@ def test_loss(place, bound, check, monkeypatch, dtype):
         # What the loss reads of a `WordEmbeddings`.
         table = SimpleNamespace(weight=weight, gradient=TableGradient(weight), in_bfloat16=False)
         inputs = (x, table, bias, paddle.to_tensor(labels), paddle.to_tensor(factors))
-        return masked_loss.cross_entropy(*inputs).total
+        return lm_head.cross_entropy(*inputs).total
 
     def exact(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         losses = []

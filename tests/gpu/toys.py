@@ -21,7 +21,8 @@ from finetune.task import SupervisedTask
 from model.config import ErnieMConfig
 from model.device import upload
 from model.ernie_m import ErnieMModel
-from model.heads import PreTrainingModel, task_model
+from model.heads import task_model
+from model.lm_head import PreTrainingModel
 from pretrain.batches import StepBatches
 from pretrain.loss import DeviceBatch
 from pretrain.objective import Pair, Text, class_of

@@ -10,7 +10,7 @@ from pathlib import Path
 from paddle import Tensor
 
 from model.device import on_gpu
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from pretrain.loss import DeviceBatch
 from pretrain.objectives import OF_THE_PAPER
 from pretrain.task import objectives_loss

@@ -8,7 +8,8 @@ import transformers
 from model.checkpoint.formats import tables
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
-from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
+from model.lm_head import PreTrainingModel
 from tests.helpers.batches import padded_batch
 from tests.helpers.toy_models import CONFIG, LABELS, make_ours
 

@@ -10,7 +10,8 @@ from model.checkpoint.folder import save_model
 from model.checkpoint.formats import safetensors
 from model.checkpoint.read import LANGUAGE_MEANS
 from model.ernie_m import ErnieMConfig, ErnieMModel
-from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
+from model.lm_head import PreTrainingModel
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import train_pieces
 

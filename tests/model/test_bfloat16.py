@@ -6,12 +6,13 @@ import numpy as np
 import paddle
 import pytest
 
-from model import layers, masked_loss, word_table
+from model import layers, lm_head, word_table
 from model.batch import TokenBatch
 from model.config import ErnieMConfig
 from model.cpu import bfloat16, onednn
 from model.device import upload
-from model.heads import PreTrainingModel, SequenceClassifier
+from model.heads import SequenceClassifier
+from model.lm_head import PreTrainingModel
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 from tests.helpers.gradients import gradients_of
 
@@ -99,7 +100,7 @@ def test_a_cross_entropy(monkeypatch):
     passes add up, as those of two micro-batches do.
     """
     monkeypatch.setattr(bfloat16, "_BLOCK_WORDS", 64)
-    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 3 * 300 * 4)  # of a chunk, with 4 bytes for each logit
+    monkeypatch.setattr(lm_head, "LOGITS_BYTES", 3 * 300 * 4)  # of a chunk, with 4 bytes for each logit
     table = word_table.WordEmbeddings(300, 32)
     table.use_bfloat16()
     bias = random(300)
@@ -107,7 +108,7 @@ def test_a_cross_entropy(monkeypatch):
     labels = paddle.to_tensor([3, 7, 0, 299, 3, 64, 128])
     weights = paddle.to_tensor([0.5, 1.0, 2.0, 0.25, 1.0, 3.0, 1.0])
     for _ in range(2):
-        loss = masked_loss.cross_entropy(x, table, bias, labels, weights)
+        loss = lm_head.cross_entropy(x, table, bias, labels, weights)
         loss.total.backward()
     words = rounded(table.weight.numpy())  # [V, H]
     rows = rounded(x.numpy())  # [positions, H]
@@ -126,7 +127,7 @@ def test_a_cross_entropy(monkeypatch):
     grad_table = grad_logits.T @ rounded(x.numpy() * factors)
     assert distance(table.weight.grad.numpy(), 2 * grad_table) < 1e-4
     with paddle.no_grad():
-        again = masked_loss.cross_entropy(x, table, bias, labels, weights)
+        again = lm_head.cross_entropy(x, table, bias, labels, weights)
     assert np.array_equal(again.losses.numpy(), loss.losses.numpy())
 
 

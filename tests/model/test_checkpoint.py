@@ -13,7 +13,8 @@ from model.checkpoint.formats.fluid import write_fluid
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig
-from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
+from model.lm_head import PreTrainingModel
 from tests.helpers.damaged import flip_last_bit
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import make_official_weights, official_config

@@ -9,8 +9,9 @@ import pytest
 
 from model import device
 from model.config import ErnieMConfig
-from model.heads import LMHead, PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from model.layout import Layout
+from model.lm_head import LMHead, PreTrainingModel
 from tests.helpers.batches import packed_batch, padded_batch
 
 CONFIG = ErnieMConfig(
@@ -118,7 +119,7 @@ def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretrainin
         return (F.cross_entropy(head(x), labels, reduction="none").squeeze() * weights).sum()
 
     plain_total, plain_gradients = loss_and_gradients(head, hidden, plain)
-    monkeypatch.setattr("model.masked_loss.LOGITS_BYTES", rows * 40 * 8)  # 40 words, 8 bytes each
+    monkeypatch.setattr("model.lm_head.LOGITS_BYTES", rows * 40 * 8)  # 40 words, 8 bytes each
     monkeypatch.setattr(device, "on_cpu", lambda x: on_cpu)
     result = head.loss(hidden, labels)
     assert np.abs(result.losses.numpy() - expected).max() < 1e-9

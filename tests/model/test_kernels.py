@@ -9,8 +9,9 @@ import pytest
 from model import device
 from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
-from model.heads import PreTrainingModel, SequenceClassifier
+from model.heads import SequenceClassifier
 from model.layout import Layout
+from model.lm_head import PreTrainingModel
 from tests.helpers.batches import packed_batch
 from tests.helpers.flash import flashmask
 from tests.helpers.gradients import gradients_of

@@ -11,7 +11,8 @@ from model.checkpoint.formats.weights import Weights
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
-from model.heads import PreTrainingModel, SequenceClassifier
+from model.heads import SequenceClassifier
+from model.lm_head import PreTrainingModel
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.launching import error_of
 

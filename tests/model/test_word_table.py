@@ -5,7 +5,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model import device, masked_loss, word_table
+from model import device, lm_head, word_table
 
 TOLERANCE = 1e-9
 WORDS = 23
@@ -19,17 +19,17 @@ def float64(monkeypatch):
     paddle.set_default_dtype("float64")
     paddle.seed(0)
     # A chunk has the logits of four of the nine positions, so that the last one has one.
-    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 4 * WORDS * 8)
+    monkeypatch.setattr(lm_head, "LOGITS_BYTES", 4 * WORDS * 8)
     monkeypatch.setattr("model.loss_on_cpu.BLOCK_WORDS", 5)  # the words of a block
     yield
     paddle.set_default_dtype("float32")
 
 
 def plain_cross_entropy(x, table, bias, labels, weights):
-    """`masked_loss.cross_entropy` in plain Paddle."""
+    """`lm_head.cross_entropy` in plain Paddle."""
     scores = paddle.matmul(x, table.weight, transpose_y=True) + bias
     losses = F.cross_entropy(scores, labels, reduction="none").flatten()
-    return masked_loss.MaskedLoss((losses * weights).sum(), losses, scores.argmax(-1) == labels)
+    return lm_head.MaskedLoss((losses * weights).sum(), losses, scores.argmax(-1) == labels)
 
 
 class Tied:
@@ -58,7 +58,7 @@ class Tied:
         return self.losses(lambda ids: F.embedding(ids, self.table.weight), plain_cross_entropy)
 
     def fast(self):
-        return self.losses(self.table, masked_loss.cross_entropy)
+        return self.losses(self.table, lm_head.cross_entropy)
 
     def gradients(self, function, times=1):
         """The losses, and what `times` backward passes leave as gradients of table and bias."""
@@ -91,7 +91,7 @@ def assert_same(plain, fast):
 @pytest.mark.parametrize("times", [1, 3])
 def test_both_uses_add_to_one_gradient(monkeypatch, form, rows, times):
     """In one or several backward passes. Memory allows the logits of so many `rows` at a time."""
-    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", rows * WORDS * 8)
+    monkeypatch.setattr(lm_head, "LOGITS_BYTES", rows * WORDS * 8)
     tied = Tied()
     assert_same(tied.gradients(tied.plain, times), tied.gradients(tied.fast, times))
 
@@ -136,7 +136,7 @@ def test_far_apart_logits(form):
     tied.bias.set_value(paddle.arange(WORDS, dtype="float64") * 40)
     losses, table, _ = tied.gradients(tied.fast)
     x = paddle.matmul(tied.table(tied.ids).reshape([-1, SIZE]), tied.dense)[tied.positions]
-    logits = masked_loss.logits(x, tied.table.weight, tied.bias).detach().numpy()
+    logits = lm_head.logits(x, tied.table.weight, tied.bias).detach().numpy()
     gaps = logits.max(1) - logits[np.arange(COUNT), tied.labels.numpy()]
     assert gaps.max() > 700  # exp(-gap) is 0
     expected = gaps if form == "cpu" else gaps.clip(max=64)
@@ -148,14 +148,14 @@ def test_plain_kernels_compute_the_logits_of_a_chunk_twice(monkeypatch):
     """They exist for four positions at a time, and are not kept for the backward pass."""
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
     tied = Tied()
-    logits = masked_loss.logits
+    logits = lm_head.logits
     positions = []
 
     def recorded(x, *arguments):
         positions.append(len(x))
         return logits(x, *arguments)
 
-    monkeypatch.setattr(masked_loss, "logits", recorded)
+    monkeypatch.setattr(lm_head, "logits", recorded)
     loss = tied.fast().total
     assert positions == [4, 4, 1]
     loss.backward()
@@ -168,7 +168,7 @@ def test_plain_kernels_compute_the_logits_of_a_chunk_twice(monkeypatch):
 def test_a_chunk_of_base_has_536_positions(monkeypatch):
     """Their logits take 512 MB in float32, and are fewer than 2^31."""
     monkeypatch.undo()  # the fixture's small chunks
-    first, *_, last = masked_loss.logit_chunks(10_000, 250_002, paddle.float32)
+    first, *_, last = lm_head.logit_chunks(10_000, 250_002, paddle.float32)
     assert (first, last.stop) == (slice(0, 536), 10_000)
 
 

@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from tests.helpers.xlm_r_layout import make_xlm_r
 from tests.launching import error_of
 

@@ -8,7 +8,7 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaMode
 
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from tests.helpers.batches import padded_batch
 
 SHAPE = {

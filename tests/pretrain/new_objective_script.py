@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 
 from model.config import ErnieMConfig
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from pretrain.batches import StepReader
 from pretrain.config import PretrainConfig
 from pretrain.masking import Vocabulary

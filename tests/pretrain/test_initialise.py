@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from model.checkpoint.folder import model_weights
 from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from model.reading import Reading
 from pretrain.config import InitConfig
 from pretrain.initialise import initialise

@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from model.config import ErnieMConfig
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from pretrain.objectives import OF_THE_PAPER
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import (

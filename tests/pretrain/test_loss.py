@@ -10,7 +10,7 @@ import paddle.nn.functional as F
 import pytest
 
 from model.config import ErnieMConfig
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from pretrain.loss import batch_loss, loss_of_words, to_device
 from pretrain.objective import Text
 from pretrain.objectives import OF_THE_PAPER

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from model.ernie_m import ErnieMConfig
-from model.heads import PreTrainingModel
+from model.lm_head import PreTrainingModel
 from pretrain import pseudo_tokens
 from pretrain.objective import Text
 from pretrain.objectives.btmlm import SecondLanguage

@@ -10,9 +10,10 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 
-from model import masked_loss
+from model import lm_head
 from model.config import ErnieMConfig
-from model.heads import PreTrainingModel, SequenceClassifier
+from model.heads import SequenceClassifier
+from model.lm_head import PreTrainingModel
 from pretrain.loss import batch_loss, to_device
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
 from tests.helpers.plain_model import PlainErnieM, padded, real_cells
@@ -42,7 +43,7 @@ def float64(request, monkeypatch):
     """float64, with the code for a CPU and with that for other devices."""
     # There is room for the logits of 3 positions, with 100 words of 8 bytes each: the loss is computed in
     # several chunks.
-    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 3 * 100 * 8)
+    monkeypatch.setattr(lm_head, "LOGITS_BYTES", 3 * 100 * 8)
     if request.param == "elsewhere":
         compute_as_on_a_gpu(monkeypatch)
     paddle.set_default_dtype("float64")

@@ -12,8 +12,9 @@ from finetune.classification import Classification
 from model import device
 from model.config import ErnieMConfig
 from model.cpu import rows
-from model.heads import PreTrainingModel, SequenceClassifier
+from model.heads import SequenceClassifier
 from model.layout import Layout
+from model.lm_head import PreTrainingModel
 from pretrain.batches import StepBatches
 from pretrain.pseudo_tokens import PseudoTokenGenerator
 from pretrain.report import SUMS
