@@ -88,9 +88,9 @@ class Model:
     Attributes:
         tokenizer: `reader.tokenization.Tokenizer`.
         labels: the labels of its head, in the order of the ids.
-        scores: of a model that `fit` or `finetune` made: "accuracy", its "standard_error" and "macro_f1" in
-            per cent, of "rows" texts that models of other texts predicted, in "folds" folds; and "by_label".
-            None: there are none.
+        scores: the scores of a model that `fit` or `finetune` made: "accuracy", its "standard_error" and
+            "macro_f1" in per cent, of "rows" texts that models of other texts predicted, in "folds" folds;
+            and "by_label". None: there are none.
     """
 
     def __init__(self, loaded: "LoadedModel", scores: dict[str, Any] | None = None):
@@ -176,10 +176,10 @@ class Model:
             pooling: a name of `evaluation.vectors.POOLINGS`; by default as the files say, else "mean".
             layer: a number, "middle" or "top"; by default as the files say, else "top".
             centre: whether vectors are without the mean of their language, which needs the means beside the
-                weights. True: the language of a text is that of the nearest mean. A language, or one for
-                each text: that of the text.
+                weights. True: a text has the language whose mean is nearest. Otherwise the language of all
+                texts, or a list with the language of each text.
             on_empty: what a text that is empty, white space, None or NaN does: "error", or "skip", with which
-                its row is NaN, so that row i is always that of text i.
+                its row is NaN, so that row i always belongs to text i.
             batch_size: the number of texts of the greatest length in a batch, which holds more of shorter
                 texts; None: as many as have 4,096 tokens.
             normalize: whether vectors have length 1; by default as the model's files say, else not.
@@ -318,7 +318,7 @@ class Model:
         `scores` are cross-validated, if each label has two texts.
 
         Args:
-            labels: of each text, compared in their normal form (`reader.labels`).
+            labels: the label of each text, compared in their normal form (`reader.labels`).
             folder: a new one, for the classifier; None: it is not saved.
             layer: a number from 1, "middle" or "top"; by default that of the training, else "top".
 
@@ -358,7 +358,7 @@ class Model:
         `scores` are those of models that were trained in the same way on other rows.
 
         Args:
-            labels: as of `fit`; each has two different texts at least.
+            labels: as for `fit`; each label has at least two different texts.
             folder: a new one, for the classifier. <folder>.training is beside it until the end.
             amp: "bf16" or "fp16", as of `load`.
 

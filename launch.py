@@ -331,7 +331,7 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
     has failed, the others cannot go on without it: they are killed if they do not end soon.
 
     Args:
-        places: of each process, what `environments` returned for it.
+        places: for each process what `environments` returned.
         logs: the folder `workers_folder`.
 
     Returns:

@@ -83,7 +83,7 @@ class LanguageMeans:
         """The language whose mean at this layer has the largest cosine with each vector.
 
         Args:
-            vectors: of sentences in any languages, [N, H].
+            vectors: the vectors of sentences in any languages, [N, H].
 
         Returns:
             Indices into `languages`, int64 [N].

@@ -193,7 +193,7 @@ def make_engine(
     """Make the optimizer and the engine of a model.
 
     Args:
-        schedule: of the learning rate; None: a linear rise and decay.
+        schedule: the schedule of the learning rate; None: a linear rise and decay.
         decay_style, loss_scaling: what only FinetuneFlags has flags for.
     """
     if schedule is None:
@@ -235,7 +235,7 @@ class TaskOfSeeds(Task):
     """The base of the tasks of fine-tuning, which train one seed after the other.
 
     Attributes:
-        config, tokenizer: of the model.
+        config, tokenizer: the config and the tokenizer of the model.
         seed: the one that is trained now.
     """
 

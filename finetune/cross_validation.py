@@ -23,8 +23,8 @@ class Scored:
 
     Attributes:
         numbers: the number of each row in its table, int64 [N].
-        labels, predicted: of each row, names.
-        probabilities: those of the predicted labels, float [N].
+        labels, predicted: the name of the label and of the predicted label of each row.
+        probabilities: the probabilities of the predicted labels, float [N].
         folds: how many classifiers there were.
     """
 
@@ -36,10 +36,11 @@ class Scored:
 
     @classmethod
     def of(cls, probabilities: np.ndarray, labels: Sequence[str], names: Sequence[str], folds: int) -> Self:
-        """Of the rows whose probabilities, float [rows, C], are not all nan.
+        """Take the rows that were predicted.
 
         Args:
-            labels: of each row.
+            probabilities: of the C classes, float [rows, C]; NaN in the rows that were not predicted.
+            labels: the label of each row.
             names: the C labels.
         """
         numbers = np.flatnonzero(~np.isnan(probabilities).all(axis=1))
@@ -81,7 +82,8 @@ def single_text(inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> int |
     """The number of a row whose label no other text has, so that it cannot be scored; None: there is none.
 
     Args:
-        inputs, labels: as of `folds_of`.
+        inputs: a text, or a pair of texts, for each row.
+        labels: the label of each row.
     """
     texts = Counter(label for label, _ in {(label, input_hash(*row)) for row, label in zip(inputs, labels)})
     return next((row for row, label in enumerate(labels) if texts[label] < 2), None)
@@ -92,6 +94,7 @@ def folds_of(inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> np.ndarr
 
     Args:
         inputs: a text, or a pair of texts, for each row.
+        labels: the label of each row.
     """
     hashes = [input_hash(*texts) for texts in inputs]
     fold_of_hash: dict[int, int] = {}
@@ -108,7 +111,7 @@ def tables_of_scores(scored: Scored, languages: Sequence[str] | None) -> Iterato
     """The scores in words: of all rows, by label and, if there are several, by language.
 
     Args:
-        languages: of each row of the table; None: they are unknown.
+        languages: the language of each row of the table; None: the languages are unknown.
     """
     scores = scored.summary()
     yield (
@@ -132,7 +135,11 @@ def _origin_of_predictions(scored: Scored) -> str:
 
 
 def _lines_of_languages(scored: Scored, languages: Sequence[str]) -> Iterator[list[str]]:
-    """The cells of the table by language. `languages`: of each scored row."""
+    """The cells of the table by language.
+
+    Args:
+        languages: the language of each scored row.
+    """
     yield ["language", "rows", "accuracy", "macro F1"]
     for language, count in sorted(Counter(languages).items()):
         places = [place for place, name in enumerate(languages) if name == language]
@@ -145,8 +152,8 @@ def least_sure(scored: Scored, texts: Sequence[str], lines: Sequence[int]) -> st
     """The rows whose predicted label has the lowest probability.
 
     Args:
-        texts: of all rows of the table.
-        lines: the number of the line of each.
+        texts: the texts of all rows of the table.
+        lines: the line number of each row.
     """
     shown = ["the texts that it is least sure of:"]
     for place in scored.probabilities.argsort(kind="stable")[:_LEAST_SURE]:

@@ -220,7 +220,7 @@ def exact_match(prediction: str, answers: Sequence[str], language: str, rules: s
     """1.0 if the normalised prediction equals one of the normalised answers, else 0.0.
 
     Args:
-        language: of the answers; it chooses among the rules of MLQA.
+        language: the language of the answers; it chooses among the rules of MLQA.
         rules: "mlqa" or "squad".
     """
     words = normalize(prediction, language, rules)

@@ -155,7 +155,7 @@ def settle(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> F
     """The flags of a command, after the model has decided those that were not given.
 
     Args:
-        flags: of any command with --max_seq_len, whose default becomes what the model has room for.
+        flags: the flags of any command with --max_seq_len, whose default becomes what the model has room for.
         recorded: names of flags that are fields of `Reading`. Each takes the value of the model's reading,
             unless that is None or the flag was given.
 

@@ -44,7 +44,7 @@ def in_batch_softmax(
     It is the MultipleNegativesRankingLoss of sentence-transformers.
 
     Args:
-        sources, candidates, negative: as of `hardest_negative_bce`.
+        sources, candidates, negative: as for `hardest_negative_bce`.
         scale: a logit is scale x cosine.
         both_directions: take the mean of this loss and of the cross-entropy of each translation over all
             sources, which is directions=("query_to_doc", "doc_to_query") and partition_mode="per_direction"
@@ -74,7 +74,7 @@ def teacher_mse(
     It is the MSELoss of sentence-transformers, times the number of pairs.
 
     Args:
-        sources, candidates, negative: as of `hardest_negative_bce`. Given negatives count for the winners
+        sources, candidates, negative: as for `hardest_negative_bce`. Given negatives count for the winners
             alone, not for the loss.
         teacher: [B, H], the teacher's vectors of the sources.
 

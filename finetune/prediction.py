@@ -112,7 +112,7 @@ def _in_order(rows: list[tuple[int, Any]]) -> list[Any]:
     """The predictions of all processes, in the order of the items.
 
     Args:
-        rows: those of this process, each with the number of its item.
+        rows: the rows of this process, each with the number of its item.
     """
     prediction_of: dict[int, Any] = {}
     for rows_of_process in distributed.gather(rows):
@@ -188,7 +188,7 @@ def predict_tests(
 
     Args:
         test_paths: for each test file, the file of predictions; .<epoch>.<step> is appended.
-        epoch, step: of the model in the engine.
+        epoch, step: the epoch and the step of the model in the engine.
     """
     if not test_files:
         return True

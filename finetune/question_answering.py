@@ -160,7 +160,7 @@ class QuestionAnswering(SupervisedTask):
         """Make the task for prediction, with windows of at most `max_seq_len` tokens.
 
         Args:
-            reading: that of the model. What it does not say has the default of the official recipe.
+            reading: how the model reads. What it does not say has the default of the official recipe.
         """
         # A question takes at most half of a window.
         half_window = (max_seq_len - windows.special_tokens(reading.separators)) // 2

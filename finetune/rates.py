@@ -20,8 +20,8 @@ def with_rates(flags: FinetuneFlags, config: ErnieMConfig, rows: int) -> Finetun
     """Flags with the rates that suit a start; those that were given stay.
 
     Args:
-        config: of the pre-trained weights.
-        rows: of the training set. The fewer there are, the more often each is seen.
+        config: the config of the pre-trained weights.
+        rows: the number of rows of the training set. The fewer there are, the more often each is seen.
     """
     rate, decay = next(
         (values for size, values in _BY_HIDDEN_SIZE.items() if config.hidden_size <= size), _OF_LARGER

@@ -387,7 +387,7 @@ def check_teacher(flags: RetrievalFlags, rows: PairRows | None, hidden_size: int
     """Refuse a teacher's vectors that do not belong to the rows or to the model.
 
     Args:
-        rows: of the file of pairs; None: the training data is a corpus.
+        rows: the rows of the file of pairs; None: the training data is a corpus.
     """
     if rows is None:
         raise UserError("--teacher has a vector for each row of a file: give a file of pairs as --train_set")

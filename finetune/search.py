@@ -49,8 +49,8 @@ class SearchResult(NamedTuple):
 
     Attributes:
         layer: its number.
-        trained: of the model of a seed: measure -> language -> matches. The measures are "cosine" and
-            "margin" and, with language means, "centred" and "centred margin".
+        trained: what the model of a seed finds: measure -> language -> matches. The measures are "cosine"
+            and "margin" and, with language means, "centred" and "centred margin".
         untrained: the same of a model with random weights; empty if that was not searched.
     """
 
@@ -64,7 +64,7 @@ class Sweep(NamedTuple):
 
     Attributes:
         rows: row -> language -> per cent, mean of both directions.
-        layers: of the rows that choose a layer: row -> language -> its number.
+        layers: for the rows that choose a layer: row -> language -> the number of the layer.
     """
 
     rows: dict[str, dict[str, float]]
@@ -76,8 +76,8 @@ class Inputs(NamedTuple):
 
     Attributes:
         flags: settled, as the weights say.
-        bitexts: of --pairs.
-        sentences: language -> those of --centre_on; empty: the means beside the weights are taken.
+        bitexts: the read files of --pairs.
+        sentences: language -> its sentences of --centre_on; empty: the means beside the weights are taken.
         starts: seed -> the weights that it starts from; None: random ones.
         opened: the model of the first seed.
     """
@@ -316,7 +316,7 @@ def search_layer(
     """Search bitexts in both directions with the vectors of one layer: measure -> language -> matches.
 
     Args:
-        means: of this layer; None: no search has centred vectors.
+        means: the language means of this layer; None: no search has centred vectors.
     """
 
     def search_one(bitext: Bitext) -> dict[str, Matches]:
@@ -339,8 +339,8 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageMeans | 
     The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes.
 
     Args:
-        means: of each layer. With them two rows more are of centred vectors, by cosine and by margin, each at
-            its own layer.
+        means: the language means of each layer. With them there are two more rows, which have centred
+            vectors, by cosine and by margin, each at its own layer.
     """
 
     def search_one(bitext: Bitext) -> dict[str, tuple[float, int | None]]:

@@ -112,7 +112,7 @@ def warn_if_found_by_any(
     """Log a warning if any model finds many of the pairs, whose scores say little then.
 
     Args:
-        name: of the pairs.
+        name: the name of the pairs.
         sources, translations: the ids of each pair, without special tokens.
     """
     numbers = numbers_of([np.asarray(ids) for ids in (*sources, *translations)]).reshape(2, -1)  # [2, pairs]

@@ -362,7 +362,8 @@ class FineTuning(TaskOfSeeds):
         Args:
             weights: None: they are random.
             fine_tuned: whether the weights have the classifier of this task; otherwise it is random.
-            schedule_steps: those of the learning rate's schedule; an engine that only predicts has none.
+            schedule_steps: the number of steps of the learning rate's schedule; an engine that only predicts
+                has none.
         """
         flags = self.flags
         paddle.seed(seed)
@@ -456,7 +457,7 @@ def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], na
 
     Args:
         evaluations: seed -> the evaluation of its selected step.
-        name: of the files: "results" or "evaluation".
+        name: the name of the files: "results" or "evaluation".
     """
     flags = fine_tuning.flags
     tables, label_tables = report.tables_of_seeds(evaluations, flags.paper)

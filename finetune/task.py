@@ -71,7 +71,7 @@ class SupervisedTask:
 
         Args:
             sent: the batch on the device, with what `targets` returned.
-            outputs: those of the model, by the names in `model.tasks`.
+            outputs: the outputs of the model, by the names in `model.tasks`.
         """
         raise NotImplementedError
 

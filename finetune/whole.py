@@ -118,10 +118,10 @@ def train_and_score(
 
     Args:
         inputs: a text, or a pair of texts, of each row, without tabs and line ends.
-        labels: of each row, in their normal form.
+        labels: the label of each row, in its normal form.
         start: pre-trained weights.
-        name: of the table, for the model card.
-        amp: as --amp of run_classifier.py.
+        name: the name of the table, for the model card.
+        amp: a value of run_classifier.py --amp.
         stop: tells whether the process was asked to stop.
 
     Returns:

@@ -52,7 +52,7 @@ class EmbeddingsAnswerer:
 
     Args:
         encode: makes the vectors, which get length 1.
-        name: of the model, for the answers.
+        name: the name of the model, for the answers.
     """
 
     def __init__(self, encode: EncodeTexts, name: str):

@@ -63,8 +63,8 @@ def cross_validated(vectors: np.ndarray, inputs: Sequence[Sequence[str]], labels
     """Predict each row by a logistic regression that was trained on the other folds.
 
     Args:
-        vectors: of the rows, [N, H].
-        inputs, labels: as of `folds_of`; each label has two different texts at least (`single_text`).
+        vectors: the vectors of the rows, [N, H].
+        inputs, labels: as for `folds_of`; each label has at least two different texts (`single_text`).
     """
     names = sorted(set(labels))
     ids = np.array([names.index(label) for label in labels])
@@ -82,8 +82,8 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str
     """A classifier with the encoder of a checkpoint up to a layer, and a head that fits these vectors.
 
     Args:
-        vectors: of the labelled texts at this layer, with `MEAN_OF_TOKENS`, [N, H].
-        labels: of each text.
+        vectors: the vectors of the labelled texts at this layer, with `MEAN_OF_TOKENS`, [N, H].
+        labels: the label of each text.
 
     Raises:
         UserError: all labels are the same, or the layer is 0.
@@ -126,7 +126,7 @@ def logistic_regression(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarra
 
     Args:
         vectors: [N, H].
-        ids: of the class of each vector, int64 [N].
+        ids: the number of the class of each vector, int64 [N].
     """
     inputs = paddle.to_tensor(vectors, "float64")
     targets = paddle.to_tensor(ids)

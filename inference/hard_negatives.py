@@ -87,7 +87,7 @@ def find_nearest(
     """Find the lines that are nearest to each query. Parts that are missing or damaged are searched.
 
     Args:
-        facts: that decide the vectors; a part that was made with others is searched again.
+        facts: what decides the vectors; a part that was made with other facts is searched again.
 
     Returns:
         The file of each part of the rows. It has "lines", int64 [rows, count], and their "cosines", float32,

@@ -45,9 +45,9 @@ class Index(NamedTuple):
     """What the folder holds.
 
     Attributes:
-        vectors: of the sentences, float32 [N, H].
-        options: those that decide which vector a text has: "layer", "pooling" and "max_seq_len".
-        first_vector: of the first sentence alone, float32 [H], by which the model is known again.
+        vectors: the vectors of the sentences, float32 [N, H].
+        options: the options that decide which vector a text has: "layer", "pooling" and "max_seq_len".
+        first_vector: the vector of the first sentence alone, float32 [H], by which the model is known again.
     """
 
     sentences: list[CorpusSentence]

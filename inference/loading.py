@@ -43,13 +43,13 @@ class LoadedModel:
         labels: names in the order of the ids; [] if the head has none.
         engine_name: a key of `FILES`, or "dygraph".
         reading: how inputs are read, and how vectors are made.
-        reading_faults: what of that the model's makers did in a way that is not done here, in words.
+        reading_faults: what the model's makers did in another way than this project can, in words.
         exported_layer: the layer at which an exported model ends; None for a checkpoint.
-        has_pooler: False if the weights lack one; then the vectors of a random one would say nothing.
+        has_pooler: False if the weights lack a pooler; the vectors of a random pooler would say nothing.
         amp: the half precision of an exported folder, or "none".
-        model: of a checkpoint: an encoder, or a model with one as `.ernie_m`.
+        model: the model of a checkpoint: an encoder, or a model that has an encoder as `.ernie_m`.
         autocast: makes the context for a forward pass of `model`.
-        languages: those that the masked-LM head can be asked for.
+        languages: the languages that the masked-LM head can be asked for.
         language_means_path: the file of the mean sentence vectors of languages; None: there is none.
     """
 

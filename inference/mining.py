@@ -106,7 +106,7 @@ class DistinctLines:
         file: the path of the file, or "language<=path".
 
     Attributes:
-        language: of the file; "" if it was not named.
+        language: the language of the file; "" if it was not named.
         numbers: int64 [N], the number of each line in the file, from 0.
 
     Raises:
@@ -228,8 +228,8 @@ def above_threshold(
     """Choose the pairs with a score of at least a threshold.
 
     Args:
-        threshold: that of --threshold; None: the one with the best F1 on the gold pairs, and without gold
-            pairs none: all pairs are chosen. If there are no pairs, there is no threshold either.
+        threshold: the value of --threshold; None: the threshold with the best F1 on the gold pairs, or
+            without gold pairs no threshold: all pairs are chosen. Without pairs there is none, either.
         gold: the gold pairs, as indices of lines; None: there is no --gold.
 
     Returns:
@@ -443,7 +443,7 @@ def find_neighbours(
     """The nearest targets of all queries. Parts that are missing or damaged are searched, and written.
 
     Args:
-        facts: as of `encode_parts`.
+        facts: as for `encode_parts`.
     """
     missing = [number for number, path in enumerate(paths) if not is_whole(path, **_facts_of(path, facts))]
     if missing:

@@ -81,7 +81,7 @@ def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | No
     """The task of a checkpoint's head: one of `SUPERVISED_TASKS`, `MASKED_LM` or None.
 
     Args:
-        requested_task: that of a classifier whose files do not name it.
+        requested_task: the task of a classifier whose files do not name it.
 
     Raises:
         UserError: nothing says what its classifier is for.
@@ -105,7 +105,7 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tup
     """The model of a checkpoint with its weights, and the languages that its masks can be filled in.
 
     Args:
-        task: that of the head, from `task_of_head`.
+        task: the task of the head, from `task_of_head`.
 
     Raises:
         UserError: weights and config do not fit together.

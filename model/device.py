@@ -202,7 +202,7 @@ def summary(precision: str, processes: int) -> str:
 
     Args:
         precision: "bf16 O1", "fp16 O1", ..., or the dtype of the weights without mixed precision.
-        processes: of the run, on all machines.
+        processes: the number of processes of the run, on all machines.
     """
     device = str(paddle.device.get_device())
     is_half = precision.startswith(("bf16", "fp16"))

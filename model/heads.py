@@ -73,7 +73,7 @@ def task_model(task: str, config: ErnieMConfig, num_labels: int, pooling: str | 
     """A new model for one of `model.tasks.SUPERVISED_TASKS`.
 
     Args:
-        num_labels: of a task whose outputs have labels.
+        num_labels: the number of labels, for a task whose outputs are labels.
         pooling: what a classifier reads, as in `model.reading.Reading`; None: the pooled first token.
     """
     if task == CLASSIFICATION and pooling == MEAN_OF_TOKENS:

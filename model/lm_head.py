@@ -111,7 +111,7 @@ def logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> l
     Args:
         position_count: M, the number of masked positions.
         vocab_size: V, the number of logits of a position.
-        dtype: of the logits.
+        dtype: the dtype of the logits.
     """
     bytes_per_logit = paddle.empty([0], dtype).element_size()
     size = max(1, LOGITS_BYTES // (bytes_per_logit * vocab_size))  # positions of a slice

@@ -49,7 +49,7 @@ class CrossEntropyOnCpu(PyLayer):
     """`cross_entropy` with gradients, which are made in the forward pass.
 
     Args:
-        weight: of the table, which gets a gradient.
+        weight: the weight of the table, which gets a gradient.
         kernels: keep the gradients of table and bias until the backward pass.
     """
 

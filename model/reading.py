@@ -41,19 +41,20 @@ class Reading:
         separators: the number of [SEP] between a question and its context. Between two texts there are always
             two.
         split_han: whether each Han character of a question and its context is a token.
-        max_query_length, doc_stride, max_answer_length: of question answering, in tokens.
+        max_query_length, doc_stride, max_answer_length: options of question answering, in tokens.
         label_pieces: which pieces of a word have its tag.
-        chunk_scheme: that of the tags; NONE: they mark no entities.
+        chunk_scheme: the scheme of the tags; NONE: they mark no entities.
         official_compat: whether words were tagged as in the official code.
         marks_apart: whether "(here)," is four words in tagging.
         multi_label: whether a text has several labels, or none.
         regression: whether a classifier predicts a number.
-        layer: that of the vectors, a number from 0.
+        layer: the layer of the vectors, a number from 0.
         pooling: how the states of the tokens become a vector; in a classifier: what its head reads.
         normalize: whether a vector has length 1.
         prompts: name -> what is put before a text.
         default_prompt: the name of the prompt of a text for which none is named.
-        language_embedding, pseudo_proportion, pseudo_positions: of a pre-training, as in its configuration.
+        language_embedding, pseudo_proportion, pseudo_positions: options of the pre-training, as in its
+            configuration.
     """
 
     text_rules: TextRules = ERNIE_M_RULES

@@ -154,7 +154,7 @@ class WordEmbeddings(nn.Embedding):
     """paddle.nn.Embedding that owns the gradient of its table in training.
 
     Attributes:
-        gradient: of the table on a CPU.
+        gradient: the gradient of the table on a CPU.
         in_bfloat16: whether a CPU computes the products of `model.lm_head.cross_entropy` in bfloat16.
     """
 

@@ -34,7 +34,7 @@ class StepBatches:
     """One process's part of one optimizer step.
 
     Attributes:
-        micro_batches: of all the step's objectives; there may be none.
+        micro_batches: the micro-batches of all objectives of the step; there may be none.
         share: objective -> its weight in the step's loss.
         counts: objective -> the number of its losses in the whole step, over all processes.
         position: the step's number, from 1, and the samplers' positions after it, JSON values.
@@ -51,7 +51,7 @@ class StepReader:
 
     Args:
         text: what the run trains on.
-        total_steps: of the run; decides when BTMLM starts.
+        total_steps: the number of steps of the run; decides when BTMLM starts.
         position: the `StepBatches.position` of the last step of this run, to go on from.
         step: the first step, from 0, if there is no position.
     """
@@ -215,7 +215,7 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
     Empty micro-batches are left out, so a process may have none.
 
     Args:
-        tokens: of each sequence.
+        tokens: the number of tokens of each sequence.
         budget: most tokens of a micro-batch; no sequence has more.
         processes: among which the step is divided.
 
@@ -239,7 +239,7 @@ def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> l
     """Put each sequence, in this order, into the one of `count` micro-batches that has the fewest tokens.
 
     Args:
-        tokens: of each sequence.
+        tokens: the number of tokens of each sequence.
         order: the numbers of the sequences.
 
     Returns:
@@ -260,7 +260,7 @@ def read_steps(
     """The batches of a run, in the reader process, which opens the corpus itself.
 
     Args:
-        arguments: those of `StepReader` after `text`, by name.
+        arguments: the keyword arguments of `StepReader` after `text`.
     """
     corpus = Corpus(config.data.corpus, vocabulary_digest)
     text = TrainingText.of(corpus, vocabulary, config)

@@ -323,7 +323,7 @@ def frequency_losses(piece_counts: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
     Args:
         piece_counts: in the training text, [V]. One is added, because a held-out piece may be absent from it.
-        ids: of the pieces, [n].
+        ids: the ids of the pieces, [n].
     """
     counts = piece_counts + 1.0  # [V]
     return -np.log(counts[ids] / counts.sum())

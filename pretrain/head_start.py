@@ -39,7 +39,7 @@ def give_head_start(model: PreTrainingModel, text: TrainingText, max_seq_len: in
     Args:
         text: what is counted.
         max_seq_len: the sides of a pair are cut to it, as they are in training.
-        seed: of the directions of the word vectors.
+        seed: the seed of the directions of the word vectors.
     """
     began = time.monotonic()
     embeddings = model.ernie_m.embeddings

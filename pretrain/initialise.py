@@ -30,7 +30,7 @@ def initialise(
     """Load weights into a new model. Whatever `config` does not name keeps its initial value.
 
     Args:
-        tokenizer: of the corpus. If a folder has a vocabulary, it must be the same.
+        tokenizer: the tokenizer of the corpus. If a folder has a vocabulary, it must be the same.
         corpus_and_seed: the digest of the corpus and the seed of this run. If the encoder was trained with
             the same, it has seen the items that the run begins with; a warning says so.
 

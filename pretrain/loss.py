@@ -23,7 +23,7 @@ class OtherTargets(Uploadable):
     Attributes:
         rows: int64 [m], which of `MaskedTargets.positions` they are.
         groups: int64 [m], the group of each.
-        weight: of each loss in the sum.
+        weight: the weight of each loss in the sum.
     """
 
     rows: Tensor

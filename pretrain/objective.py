@@ -69,9 +69,9 @@ class Objective:
     The rest is as MMLM and TLM have it: `mask_rate` of the tokens of each side are predicted.
 
     Attributes:
-        name: that of its file.
+        name: the name of its file.
         reads: `Text` or `Pair`.
-        title: of a drawing of its sequences.
+        title: the title of a drawing of its sequences.
         needs: what `serves` asks of a pair, in words.
         group: the number of examples that are kept in one micro-batch, because the loss compares them.
         loss: None: the masked words are predicted with the head. Otherwise a static method, called on the
@@ -109,7 +109,7 @@ class Objective:
 
         Args:
             example: what it `reads`; if a pair, one that it `serves`.
-            rng: of this example (`masking.generator`).
+            rng: the generator of this example (`masking.generator`).
         """
         raise NotImplementedError
 
@@ -162,7 +162,7 @@ class Objective:
         """The lines on a held-out evaluation.
 
         Args:
-            results: of each language or pair, as `pretrain.evaluate.Evaluator.run` returns them.
+            results: the results of each language or pair, as `pretrain.evaluate.Evaluator.run` returns them.
             beside: what is said beside the perplexity.
         """
         mean = geometric_mean(result["perplexity"] for result in results)

@@ -99,7 +99,7 @@ class PseudoTokenGenerator:
         Args:
             hidden: [P, H].
             table: the embeddings of the pieces, [n, H].
-            bias: of the pieces, [n].
+            bias: the bias of the pieces, [n].
             draws: float64 [P], uniform in [0, 1).
 
         Returns:

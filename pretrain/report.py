@@ -44,8 +44,9 @@ def line_of(record: Mapping[str, Any], total_steps: int, remaining: str, corpus_
     """A record as one line of the log.
 
     Args:
-        corpus_tokens: those of the text that the run trains on; the tokens trained so far, divided by them,
-            are the passes over it on average. A language that is sampled more is read more often.
+        corpus_tokens: the number of tokens of the text that the run trains on. The tokens trained so far,
+            divided by it, are the mean number of passes over the text; a language that is sampled more is
+            read more often.
     """
     parts = [f"step {record['step']:,} of {total_steps:,}"]
     parts += [class_of(name).line(record[name]) for name in OBJECTIVES if name in record]

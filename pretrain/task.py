@@ -235,7 +235,7 @@ def reading_of_run(encoder: Checkpoint | None, text_rules: str) -> Reading:
 
     Args:
         encoder: the start; None: the weights are new.
-        text_rules: of the corpus.
+        text_rules: the text rules of the corpus.
     """
     if encoder is not None and encoder.reading.text_rules == text_rules:
         return encoder.reading.for_task()
@@ -272,7 +272,7 @@ def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
     While the head is trained alone, it has its own rate. The schedule of `optimizer` begins after that.
 
     Args:
-        steps: of the whole run.
+        steps: the number of steps of the whole run.
     """
     optimizer = config.optimizer
     head_steps = config.init.lm_head_warmup_steps

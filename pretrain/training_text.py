@@ -72,7 +72,7 @@ class TrainingText:
 
     Args:
         corpus: opened with the run's vocabulary.
-        vocabulary: of the corpus.
+        vocabulary: the vocabulary of the corpus.
         languages: in alphabetical order; the index in this list is the number of the language.
         mono: language -> number of tokens of monolingual text.
         pairs: (a, b) -> the sentence pairs, a < b.

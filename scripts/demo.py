@@ -267,7 +267,7 @@ def print_page(models: Sequence[Path]) -> None:
     """Print the command of the page, which searches sentences of several languages.
 
     Args:
-        models: those that the page has.
+        models: the models that the page offers.
     """
     folder = SAMPLE / "retrieval"
     texts = [f"en<={folder}/de-en.en"]

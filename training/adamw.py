@@ -28,7 +28,7 @@ class AdamW(paddle.optimizer.AdamW):
         lr_scheduler: the schedule and its position. Call its `step()` after each update.
         groups: as Paddle's `parameters`, without the tables that `tables` updates.
         tables: the updates of word tables, by the names of their parameters.
-        betas, epsilon: of Adam.
+        betas, epsilon: the hyperparameters of Adam.
     """
 
     def __init__(

@@ -133,7 +133,7 @@ class Engine:
         """Do one optimizer step.
 
         Args:
-            micro_batches: those of this process; there may be none.
+            micro_batches: the micro-batches of this process; there may be none.
             loss_of: returns, for a micro-batch, the scalar loss divided by the count over ALL processes and
                 micro-batches of the step, and the values to sum, under names of `sums`.
             stop: becomes true when the run is asked to stop; None: never.

@@ -18,9 +18,9 @@ class Interval:
         data: the `training.task.StepData` of the last step.
         sums: sums over the steps of this interval: those of the engine, "loss", "grad_norm" and the number of
             "steps". A step whose update was skipped counts as "skipped" and adds nothing else.
-        tokens: trained since the first step of the run, if the engine sums up "tokens".
-        tokens_per_second: of all processes together, since the last line, without the evaluations.
-        steps_per_second: since the start of the process, without the evaluations.
+        tokens: the number of tokens trained since the first step of the run, if the engine sums up "tokens".
+        tokens_per_second: the rate of all processes together since the last line, without the evaluations.
+        steps_per_second: the rate since the start of the process, without the evaluations.
         remaining: the remaining time of the run, in words.
     """
 
@@ -65,7 +65,7 @@ class Meter:
 
         Args:
             steps, step, data, steps_per_second, remaining: attributes of the `Interval`.
-            seconds: of training since the start of the process, without the evaluations.
+            seconds: the seconds of training since the start of the process, without the evaluations.
         """
         seconds_of_interval = max(seconds - self._seconds_before, 1e-9)  # never 0
         interval = Interval(

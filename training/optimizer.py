@@ -77,7 +77,7 @@ def build_optimizer(
             `optimizer.lr_scheduler.step()` after each update.
         weight_decay: the coefficient. Layer norms and biases do not decay.
         layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: the same rate in all layers.
-        betas, eps: of Adam.
+        betas, eps: the hyperparameters of Adam.
         decay_style: FULL_RATE, as the official code, or LAYER_RATE, as PaddleNLP.
         word_rate_ratio: the share of their rate that word tables learn at.
     """

@@ -23,10 +23,10 @@ class RowAdam:
     """AdamW of one word table [V, H].
 
     Args:
-        gradient: of the table, which knows the rows that it has touched.
+        gradient: the gradient of the table, which knows the rows that it has touched.
         rate_ratio: the table's share of the learning rate.
         decay: the coefficient of weight decay, which is multiplied by the table's own rate.
-        betas, epsilon: of Adam.
+        betas, epsilon: the hyperparameters of Adam.
 
     Attributes:
         state: name -> tensor, the names being those of Paddle's AdamW: both moments [V, H], and each beta to

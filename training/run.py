@@ -50,7 +50,7 @@ class Trainer:
     """Trains a task on one seed, from the step where it stopped.
 
     Args:
-        folder: of the run, or of this seed.
+        folder: the folder of the run, or of this seed.
 
     Attributes:
         engine: model and optimizer.

@@ -70,7 +70,7 @@ class SavedRun(NamedTuple):
         folder: the step folder.
         arrays: the moments and master weights of `training.engine.Engine`.
         counters: the numbers of the engine, such as its steps.
-        identity: that of the run.
+        identity: the identity of the run.
         seed: the seed that was trained.
         trainer_state: where the run stood: see the attributes of `training.run.Trainer`.
     """
@@ -88,7 +88,7 @@ class RunFolder:
 
     Args:
         path: made if it is missing.
-        rules: those of the command.
+        rules: the rules of the command.
         keep_checkpoints: the number of step folders that are kept.
         overwrite: begin anew. The run in the folder is removed when the new one has begun.
         sources: files and folders that the run reads, such as the weights that it starts from. Overwriting
@@ -142,7 +142,7 @@ class RunFolder:
         """Compare the run with run.json if a run has left something here; otherwise write run.json.
 
         Args:
-            identity: that of the main process counts.
+            identity: what the run is; the value of the main process counts.
 
         Raises:
             UserError: the folder holds another run, or one without run.json; or it cannot be written.

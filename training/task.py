@@ -34,8 +34,8 @@ class Evaluation:
         epoch: the epoch of that step.
         selected_by: the score that selects the best step, larger is better; None if the task selects none.
         scores: JSON values, whose form the task decides.
-        confusion: of a classification: pattern -> language -> label of a row -> predicted label -> number of
-            rows. Numbers of 0 are left out.
+        confusion: the confusion matrices of a classification: pattern -> language -> label of a row ->
+            predicted label -> number of rows. Numbers of 0 are left out.
     """
 
     step: int
@@ -107,5 +107,5 @@ class Task(Protocol):
 
         Args:
             masters: from `Engine.masters`.
-            evaluation: that of the present step, if there was one.
+            evaluation: the evaluation of the present step, if there was one.
         """

@@ -44,7 +44,7 @@ def write_manifest(path: Path, files: Iterable[str] | None = None) -> None:
     """Write a manifest of existing files.
 
     Args:
-        path: of the manifest.
+        path: the path of the manifest.
         files: names relative to its folder; "../x" is a file of the folder above. None: all files of the
             folder except the model card.
     """

@@ -75,7 +75,7 @@ def option(
     """A field with properties. A field that has none of them needs only its default.
 
     Args:
-        default, default_factory: as of `dataclasses.field`.
+        default, default_factory: as for `dataclasses.field`.
         free: it does not decide the result, so it may change when a stopped run or build is continued.
         no_effect: why an official flag does nothing here.
         only: the commands that read it, of several that share the dataclass; `--help` of the others omits it.
@@ -111,7 +111,7 @@ class Option:
         key: the name of the field; within a section, "section.name".
         kind: the type, without its range and without None.
         default: `dataclasses.MISSING` if a value must be given.
-        range: of a number.
+        range: the range of a number.
         may_be_none: whether None is accepted.
         free, no_effect, only, bare, replaces, positional: see `option`.
     """

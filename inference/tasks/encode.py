@@ -27,12 +27,12 @@ class EncodeTexts:
     """Makes one vector of each text.
 
     Args:
-        options: of them `max_seq_len`, `pooling`, `layer`, `centre`, `normalize` and `prompt`.
+        options: `max_seq_len`, `pooling`, `layer`, `centre`, `normalize` and `prompt` of these are used.
 
     Attributes:
         normalize: whether vectors have length 1.
         prompt: what is put before every text.
-        means: of the languages, which are subtracted from vectors; None: vectors are plain.
+        means: the mean vectors of the languages, which are subtracted from the vectors; None: no subtraction.
 
     Raises:
         UserError: the model has no such layer or prompt, the pooling is that of another layer or needs a
@@ -148,7 +148,8 @@ class EncodeTexts:
         """The vectors of `features`, float32 [N, H].
 
         Args:
-            languages: of each text, if vectors are centred; None: the language of the nearest mean.
+            languages: the language of each text, if vectors are centred; None: a text has the language whose
+                mean is nearest.
             batch_tokens: padded tokens in one forward pass.
         """
         vectors = self.encoder.vectors([feature.ids for feature in features], batch_tokens)

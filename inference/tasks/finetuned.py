@@ -171,7 +171,7 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
     A place is in characters if there is a text, otherwise in words. Its end is behind the entity.
 
     Args:
-        tags: those of the words in the scheme IOBES.
+        tags: the tags of the words, in the scheme IOBES.
     """
     places = [(first, last, kind) for kind, first, last in entities(tags)]
     answers = []

@@ -72,7 +72,7 @@ class SearchInput(NamedTuple):
         layer: the layer to search at.
         each: whether to find the best sentence of each language.
         centre: whether to compare centred vectors.
-        language: of the text, if vectors are centred; None: that of the nearest mean.
+        language: the language of the text, if vectors are centred; None: the language of the nearest mean.
     """
 
     text: str

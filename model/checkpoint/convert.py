@@ -185,7 +185,7 @@ def write(
         folder: from `utils.files.atomic_dir`.
         config: from `checked_config`.
         task: from `task_to_convert`.
-        metadata: of the model card, such as "license"; it may be from the card of the source.
+        metadata: the metadata of the model card, such as "license"; it may be from the card of the source.
         further_facts: for the model card: what is read otherwise in the new form, what was trimmed.
 
     Raises:
@@ -304,7 +304,7 @@ def _card(
 
     Args:
         for_vectors: whether sentence-transformers reads it.
-        metadata, further_facts: those of `write`.
+        metadata, further_facts: as for `write`.
     """
     format_name = conversion.format_name
     checkpoint = conversion.checkpoint

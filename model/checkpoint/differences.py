@@ -26,8 +26,8 @@ def differences(
     tags or answers: this is how ERNIE-M itself is published there.
 
     Args:
-        format_name: that of the new folder.
-        faults: of the source, `Checkpoint.reading_faults`.
+        format_name: the format of the new folder.
+        faults: what `Checkpoint.reading_faults` says of the source.
         task: what the head is for; None: there is none.
         cuts_digit_comma: whether rule 5 of `reader.tokenization` changes any piece of the vocabulary.
     """

@@ -89,7 +89,7 @@ def model_files(
 
     Args:
         model: an encoder, or a model with one as `.ernie_m`.
-        config: of the model.
+        config: the config of the model.
         vocab_path, piece_model_path: copied as vocab.txt and piece.model, or tokenizer.json; None: unknown.
         settings: the keys of config.json beside the model's shape: "task", "labels", "languages".
         facts: for the model card (`model.checkpoint.card.model_card`); sizes and config are added.

@@ -95,7 +95,7 @@ class _Source:
 
     Attributes:
         path: the file of the weights, or the official parameter directory; messages name it.
-        folder: as of `Checkpoint`.
+        folder: as for `Checkpoint`.
         tensors: the weights under their names in the file.
         config_path: None if there is no config file.
         tokenizer_folders: where its tokenizer may be, the most likely folder first.

@@ -27,7 +27,7 @@ class ReadingOfFolder(NamedTuple):
     """What a folder says.
 
     Attributes:
-        reading: as far as this project can read so.
+        reading: how the model reads, as far as this project can.
         faults: what of its vectors or texts is read in another way, in words; mostly nothing.
     """
 
@@ -68,7 +68,7 @@ def reading_of(
 
     Args:
         format_name: one of `model.checkpoint.formats.tables`.
-        folder: of the weights.
+        folder: the folder of the weights.
         root: the one that has modules.json, if there is any.
         has_head: whether the model was fine-tuned for a task.
         config: the model's shape; None: unknown.

@@ -104,7 +104,7 @@ def usage(
     Args:
         format_name: one of `model.checkpoint.formats.tables`.
         task: what the model is for; None: an encoder.
-        reading: that of the model, for its vectors.
+        reading: how the model reads and makes its vectors.
         has_means: whether the means of the languages lie beside the weights.
         for_sentence_transformers: whether that library makes the vectors of the training.
     """

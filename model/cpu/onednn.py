@@ -78,7 +78,7 @@ class _Objects(ExitStack):
 
         Args:
             create, destroy: the names in `_SIGNATURES` of the functions that do it.
-            arguments: of `create`, without the place of the new object.
+            arguments: the arguments of `create`, without the address of the new object.
         """
         result = c_void_p()
         _call(create, result, *arguments)  # as a _NewObject, ctypes passes the address of `result`

@@ -48,7 +48,7 @@ class CorpusBuild:
     """A build in progress. `build_corpus` calls its methods in the order in which they stand.
 
     Args:
-        options: of the build.
+        options: the options of the build.
         works: one for each language and each pair, in the order of their numbers.
         workers: run the units.
         tokenizer: cuts the text.

@@ -24,7 +24,7 @@ def write_keys(path: Path, lines: int, documents: int, keys: np.ndarray) -> None
 
     Args:
         lines, documents: the counts.
-        keys: of its lines in reading order, uint64 [lines]; empty without deduplication.
+        keys: the keys of its lines in reading order, uint64 [lines]; empty without deduplication.
     """
     order = np.argsort(keys, kind="stable")  # the numbers of the lines
     with atomic_file(path) as file:

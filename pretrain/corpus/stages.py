@@ -105,7 +105,7 @@ def _arrays_of_split(
     """The arrays of a split in the file of a unit.
 
     Args:
-        ids: of all lines, [tokens], those of a pair one side after the other.
+        ids: the ids of all lines, [tokens]; for a pair, the ids of one side and then those of the other.
         lengths: the number of ids of each line, int64 [lines, sides].
         document: the number of each line's document in the unit, int64 [lines].
         is_chosen: the lines of the split, bool [lines].
@@ -133,7 +133,7 @@ def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
     """Divide units into shards: consecutive ones with at most `shard_tokens` together, or one that has more.
 
     Args:
-        tokens: of each unit.
+        tokens: the number of tokens of each unit.
 
     Returns:
         The units of each shard. If no unit has a token, there is no shard.
@@ -158,9 +158,9 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
     each language.
 
     Args:
-        work: of the stream.
+        work: the work of the stream.
         split: train or held_out.
-        number: of the shard in its split.
+        number: the number of the shard in its split.
         units: files of `tokenize_unit` in reading order.
 
     Raises:
@@ -233,7 +233,7 @@ def _count_pieces(
     """How often each piece occurs on each side, int64 [sides, V].
 
     Args:
-        ids: those of each unit, [tokens].
+        ids: the ids of each unit, [tokens].
         line_lengths: for each unit, the number of tokens of each line; a pair is two lines.
     """
     counts = np.zeros((sides, vocab_size), np.int64)

@@ -34,7 +34,7 @@ class Unit(NamedTuple):
         texts: whole lines as bytes; for aligned files two texts with equally many lines.
         first_line: number of its first line in the file, from 1.
         bytes_read: the number of bytes on disk that were read for it.
-        columns: of a file with both sides of each pair, which ones are read; None: it has another form.
+        columns: which columns are read of a file with both sides of each pair; None: it has another form.
         last: whether it is the last of its source.
     """
 
@@ -101,7 +101,8 @@ def read_units(
     """The units of one source in order.
 
     Args:
-        stream_number, source_number: of the stream, and of the source in it.
+        stream_number: the number of the stream.
+        source_number: the number of the source in the stream.
         unit_bytes: a unit ends with the last line (document, pair) that ends within this size.
         form: with blank lines between documents, units are cut there; a document longer than a unit is cut
             at a line.
@@ -142,7 +143,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
 
     Args:
         unit: a unit of `source`.
-        languages: of the stream; they give the order of the sides.
+        languages: the languages of the stream; they give the order of the sides.
 
     Raises:
         UserError: bytes that are not UTF-8, a wrong number of columns or a missing score; with file and line.

@@ -40,7 +40,7 @@ class StreamWork:
     """What workers need to know of a stream, and the paths of its results.
 
     Args:
-        number: of the stream.
+        number: the number of the stream.
         output: folder of the corpus; absolute, because workers may run in another folder.
         vocab_size: V.
         units_per_source: number of units of each source. This and the following are known after the scan.

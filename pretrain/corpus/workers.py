@@ -30,7 +30,7 @@ class LocalWorkers:
     """Spawned processes, used in a `with` statement. With `number` 1 this process does the work.
 
     Args:
-        number: of processes; 0: one per core.
+        number: the number of processes; 0: one per core.
     """
 
     def __init__(self, number: int):
@@ -87,7 +87,7 @@ class RayWorkers(LocalWorkers):
     """Workers of a Ray cluster.
 
     Args:
-        number: of units at a time; 0: one per core of the cluster.
+        number: the number of units at a time; 0: one per core of the cluster.
         address: host:port of the cluster's head, or "auto" for the cluster of this machine; None: start a
             cluster on this machine for this build.
     """

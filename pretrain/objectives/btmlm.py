@@ -74,7 +74,7 @@ class Btmlm(Objective):
         """Both stages of a sentence. Until the first has run, [MASK] is in the slots of the second.
 
         Args:
-            second_language: of the pseudo-tokens; None: it is drawn.
+            second_language: the second language of the pseudo-tokens; None: it is drawn.
         """
         if second_language is None:
             second_language = self.second_language.draw(text.language, rng)

@@ -46,7 +46,7 @@ def plateau(results: Sequence[Mapping[str, float]]) -> str | None:
     A small model first learns how often each piece occurs, and much later what stands beside what.
 
     Args:
-        results: of each language, at the end of a run that trains MMLM.
+        results: the results of each language, at the end of a run that trains MMLM.
     """
     if not results:
         return None

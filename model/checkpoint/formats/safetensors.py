@@ -44,7 +44,7 @@ def write(
 
     Args:
         path: the file.
-        arrays: of any dtype in `DTYPES`. With `dtype`, a `Weights` is read one tensor at a time.
+        arrays: arrays of any dtype in `DTYPES`. With `dtype`, a `Weights` is read one tensor at a time.
         dtype: what all arrays are converted to; None: each keeps its own.
         metadata: kept in the header.
     """

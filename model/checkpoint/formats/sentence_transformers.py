@@ -54,7 +54,7 @@ def read(folder: Path, reading: Reading, layers: int) -> tuple[Reading, list[str
     """Complete a reading with what the library's files in a folder say; without them it stays as it is.
 
     Args:
-        layers: of the encoder; the library has the vectors of the top one.
+        layers: the number of layers of the encoder; the library takes the vectors of the top one.
 
     Returns:
         The reading, and what of the vectors has no place in it, in words; mostly nothing.

@@ -49,7 +49,7 @@ class Module(NamedTuple):
     """A module of the encoder, and its names. `{i}` stands for the number of the layer, from 0.
 
     Attributes:
-        axes: of its weight.
+        axes: the axes of its weight.
         canonical: our name, which PaddleNLP has, too.
         elsewhere: format -> the name there, if it is another one; None: the format has no such module.
     """
@@ -331,7 +331,7 @@ class Row(NamedTuple):
     Attributes:
         canonical: our name.
         foreign: the name there.
-        axes: of our tensor.
+        axes: the axes of our tensor.
         transposed: whether our [in, out] is [out, in] there.
         fused_part: the index in `FUSED_PARTS` if it is one of the parts of a fused tensor.
     """
@@ -433,7 +433,7 @@ def tasks_of(format_name: str, names: Iterable[str], class_name: str | None) -> 
     """The tasks that a model may be for, by the name of its class, or else by the names of its head.
 
     Args:
-        names: of the tensors in the file.
+        names: the names of the tensors in the file.
         class_name: from the model's config; None: the config names none.
     """
     names = set(names)

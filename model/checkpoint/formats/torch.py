@@ -142,7 +142,7 @@ def _check_view(view: _View, place: _Place, file_bytes: int) -> None:
     """Check that the file holds the storage, and the storage the tensor.
 
     Args:
-        place: of the storage.
+        place: where the storage is in the file.
 
     Raises:
         EOFError, ValueError: they are too short.
