@@ -74,12 +74,20 @@ class Evaluator:
                 f"{text.corpus.path} has no held-out part; build it with one, or set run.eval_steps 0"
             )
 
-    def steps(self, last: int) -> list[int]:
-        """The steps after which a run of `last` steps is evaluated, in ascending order."""
+    def steps(self, last: int, head_steps: int) -> list[int]:
+        """The steps after which a run of `last` steps is evaluated, in ascending order.
+
+        Args:
+            head_steps: the first steps, which train a fresh head alone; 0: none. After them the evaluation
+                says whether the head is ready.
+        """
         if not self.config.run.eval_sequences or not (self.mono or self.pairs):
             return []
         every = self.config.run.eval_steps or last  # eval_steps 0: only after the last step
-        return [*range(every, last, every), last]
+        due = {*range(every, last, every), last}
+        if head_steps:
+            due.add(head_steps)
+        return sorted(due)
 
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
         """Evaluate. The processes share the parts, and the result is the same on all.

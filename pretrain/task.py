@@ -44,6 +44,15 @@ _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 # Options of earlier versions that are gone, with the only value that can still be trained with. Runs of these
 # versions that left them at this value go on; others are refused by the name of the option.
 CLOSED_OPTIONS = {"data.parallel_share": 1.0, "objectives.monolingual_share": 0.5}
+# What to change if MMLM has learned little after all steps, and after those of the head alone.
+_AFTER_TRAINING = (
+    "Train on more tokens (optimizer.tokens), take a smaller vocabulary, give new weights a head start "
+    "(init.head_start), or begin with mmlm alone (objectives.later_shares, as in configs/pretrain/own.yaml)"
+)
+_AFTER_HEAD_WARMUP = (
+    "The encoder is trained from now on, and a head that predicts nothing from it spoils it: train the head "
+    "longer (init.lm_head_warmup_steps) or faster (init.lm_head_learning_rate)"
+)
 
 
 class Pretraining(Task):
@@ -66,7 +75,7 @@ class Pretraining(Task):
         self.total_steps = total_steps(config, self.text)
         self.pseudo_token_generator = make_generator(config.objectives, self.text)
         self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_token_generator)
-        self.evaluation_steps = self.evaluator.steps(self.total_steps)
+        self.evaluation_steps = self.evaluator.steps(self.total_steps, config.init.lm_head_warmup_steps)
         digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
         self.identity = deciding_options(config) | CLOSED_OPTIONS | {"digests": digests}
         # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.
@@ -157,11 +166,15 @@ class Pretraining(Task):
             return None
         for line in summary(scores):
             logger.info("%s", line)
-        is_trained = engine.steps == self.total_steps > 1  # one step leaves the initial weights
-        if is_trained and "mmlm" in self.config.objectives.names:
-            advice = plateau(list(scores.get("mmlm", {}).values()))
-            if advice:
-                logger.warning("%s", advice)
+        advice = None
+        if engine.steps == self.total_steps > 1:  # one step leaves the initial weights
+            advice = _AFTER_TRAINING
+        elif engine.steps == self.config.init.lm_head_warmup_steps:
+            advice = _AFTER_HEAD_WARMUP
+        if advice and "mmlm" in self.config.objectives.names:
+            line = plateau(list(scores.get("mmlm", {}).values()), advice)
+            if line:
+                logger.warning("%s", line)
         # Pre-training counts no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
 

@@ -40,13 +40,14 @@ class Mmlm(Objective):
         return super().summary(results, beside=f"; the frequencies of the pieces: {of_frequencies:.2f}")
 
 
-def plateau(results: Sequence[Mapping[str, float]]) -> str | None:
-    """A line with what to change if MMLM has learned little beyond the frequencies of the pieces, or None.
+def plateau(results: Sequence[Mapping[str, float]], advice: str) -> str | None:
+    """A line with `advice` if MMLM has learned little beyond the frequencies of the pieces, or None.
 
-    A small model first learns how often each piece occurs, and much later what stands beside what.
+    A small model, or a new head, first learns how often each piece occurs, and much later what stands beside
+    what.
 
     Args:
-        results: the results of each language, at the end of a run that trains MMLM.
+        results: the results of each language.
     """
     if not results:
         return None
@@ -56,7 +57,5 @@ def plateau(results: Sequence[Mapping[str, float]]) -> str | None:
         return None
     return (
         f"mmlm has learned little beyond the frequencies of the pieces: held-out perplexity {mean:.0f}, and "
-        f"that of the frequencies {of_frequencies:.0f}. Train on more tokens (optimizer.tokens), take a "
-        "smaller vocabulary, give new weights a head start (init.head_start), or begin with mmlm alone "
-        "(objectives.later_shares, as in configs/pretrain/own.yaml)"
+        f"that of the frequencies {of_frequencies:.0f}. {advice}"
     )

@@ -204,12 +204,13 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
 
 def test_when_it_is_due(tiny_corpus):
     every_fifth = HeldOutRun(tiny_corpus, run__eval_steps=5).evaluator
-    assert every_fifth.steps(12) == [5, 10, 12]
-    assert every_fifth.steps(10) == [5, 10]
+    assert every_fifth.steps(12, head_steps=0) == [5, 10, 12]
+    assert every_fifth.steps(10, head_steps=0) == [5, 10]
+    assert every_fifth.steps(12, head_steps=3) == [3, 5, 10, 12]
     at_the_end = HeldOutRun(tiny_corpus).evaluator
-    assert at_the_end.steps(12) == [12]
+    assert at_the_end.steps(12, head_steps=0) == [12]
     never = HeldOutRun(tiny_corpus, run__eval_steps=5, run__eval_sequences=0).evaluator
-    assert never.steps(12) == []
+    assert never.steps(12, head_steps=0) == []
 
 
 def test_training_does_not_notice(pretrain):

@@ -189,8 +189,8 @@ def test_a_run_on_the_plateau():
     """What is above half of the perplexity that the frequencies of the pieces give, in the geometric mean."""
     german = {"perplexity": 100.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
     english = {"perplexity": 300.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
-    assert plateau([german, german]) is None
-    assert plateau([german, english]) is None  # 173 beside 400
-    line = plateau([english, english])
-    assert "300" in line and "400" in line and "optimizer.tokens" in line
-    assert plateau([]) is None
+    assert plateau([german, german], "advice") is None
+    assert plateau([german, english], "advice") is None  # 173 beside 400
+    line = plateau([english, english], "advice")
+    assert "300" in line and "400" in line and line.endswith("advice")
+    assert plateau([], "advice") is None

@@ -67,6 +67,17 @@ def test_a_run_of_one_step_is_no_plateau(pretrain):
         assert (out / "log/job.log.0").read_text().count("beyond the frequencies of the pieces") == warnings
 
 
+def test_a_head_that_has_learned_little_when_its_warm_up_ends(pretrain):
+    """The step is evaluated, and the warning names the keys of the warm-up."""
+    out = pretrain(init__lm_head_warmup_steps=2, optimizer__steps=4, optimizer__warmup_steps=1)
+    assert [record["step"] for record in records(out) if "held_out" in record] == [2, 4]
+    log = (out / "log/job.log.0").read_text()
+    (warning,) = [
+        line for line in log.splitlines() if "init.lm_head_learning_rate" in line and "WARN" in line
+    ]
+    assert "init.lm_head_warmup_steps" in warning
+
+
 def test_plain_kernels_are_chosen_by_the_key(pretrain, monkeypatch):
     monkeypatch.setattr(device, "_kernels", device.FAST)
     pretrain(optimizer__steps=1, run__kernels="plain")
