@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from model.checkpoint.formats.tables import WORDS
 from model.checkpoint.formats.weights import finite
 from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint, open_checkpoint
-from model.lm_head import PreTrainingModel
+from model.lm_head import LMHead, PreTrainingModel
 from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, START, InitConfig
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -18,6 +20,7 @@ _ENCODER = ("embeddings.", "encoder.", "pooler.")
 _HEAD = "lm_head."
 _LANGUAGES = "language_embeddings."
 _CLASSIFIER = "classifier."  # of a fine-tuned model
+_SMALL = 0.2  # the initial scale of the states that a new head multiplies with the word table; usually 1
 
 
 def initialise(
@@ -63,6 +66,21 @@ def initialise(
     elif config.lm_head != FRESH:
         _load_head(model, open_checkpoint(config.lm_head), tokenizer)
     return encoder
+
+
+def give_frequencies(head: LMHead, piece_counts: np.ndarray) -> None:
+    """Let a new head on a trained encoder begin with how often each piece occurs.
+
+    A bias changes by no more than the learning rate in a step, and the most frequent pieces are e^10 times as
+    frequent as the rarest: a warm-up of some hundred steps would not learn them. What a random head adds to
+    the bias is noise, so it begins small.
+
+    Args:
+        piece_counts: int64 [V]. One is added to each.
+    """
+    logarithms = np.log(piece_counts + 1.0)
+    head.bias.set_value((logarithms - logarithms.mean()).astype(head.bias.numpy().dtype))
+    head.layer_norm.weight.set_value(_SMALL * head.layer_norm.weight.numpy())
 
 
 def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rules: str) -> None:

@@ -19,10 +19,10 @@ from model.ernie_m import ErnieMConfig
 from model.lm_head import PreTrainingModel
 from model.reading import ERNIE_M_RULES, Reading
 from pretrain.batches import StepBatches, read_steps, total_steps
-from pretrain.config import SCRATCH, PretrainConfig
+from pretrain.config import FRESH, SCRATCH, PretrainConfig
 from pretrain.evaluate import Evaluator
 from pretrain.head_start import give_head_start
-from pretrain.initialise import initialise
+from pretrain.initialise import give_frequencies, initialise
 from pretrain.loss import DeviceBatch, batch_loss, to_device
 from pretrain.masking import Vocabulary
 from pretrain.objectives.mmlm import plateau
@@ -50,8 +50,9 @@ _AFTER_TRAINING = (
     "(init.head_start), or begin with mmlm alone (objectives.later_shares, as in configs/pretrain/own.yaml)"
 )
 _AFTER_HEAD_WARMUP = (
-    "The encoder is trained from now on, and a head that predicts nothing from it spoils it: train the head "
-    "longer (init.lm_head_warmup_steps) or faster (init.lm_head_learning_rate)"
+    "The encoder is trained from now on. Train the head longer (init.lm_head_warmup_steps) or faster "
+    "(init.lm_head_learning_rate); if that does not help, as with encoders that were trained for search, give "
+    "init.lm_head_warmup_steps 0"
 )
 
 
@@ -124,6 +125,10 @@ class Pretraining(Task):
                 earlier = encoder.settings.get(TRAINED_LENGTH)
                 # Weights of which no length is known may have been trained on longer inputs.
                 self.trained_length = max(earlier, self.trained_length) if earlier else None
+                if self.config.init.lm_head == FRESH:
+                    text = self.text
+                    counts = sum(text.corpus.piece_counts(language) for language in text.languages)
+                    give_frequencies(model.lm_head, counts)
         else:
             opened = open_checkpoint(checkpoint)
             load_from(model, opened, optional=())  # no weight may be absent
