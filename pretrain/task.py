@@ -51,8 +51,8 @@ _AFTER_TRAINING = (
 )
 _AFTER_HEAD_WARMUP = (
     "The encoder is trained from now on. Train the head longer (init.lm_head_warmup_steps) or faster "
-    "(init.lm_head_learning_rate); if that does not help, as with encoders that were trained for search, give "
-    "init.lm_head_warmup_steps 0"
+    "(init.lm_head_learning_rate); if that does not help, as with an encoder that was trained for search, "
+    "give init.lm_head_warmup_steps 0"
 )
 
 
