@@ -25,8 +25,7 @@ from benchmarks.turns import LATEST, OURS, Contender, compare
 from finetune.opening import open_model
 from model.checkpoint.read import open_checkpoint
 from pretrain.config import ObjectiveConfig
-from pretrain.masking import Vocabulary, generator
-from pretrain.objective import Setting, Text
+from pretrain.objective import Setting, Text, Vocabulary, rng_of
 from pretrain.objectives.mmlm import Mmlm
 from pretrain.packing import Batch
 from utils.command_line import load_config
@@ -90,7 +89,7 @@ def mask(given: dict[str, Any], texts: list) -> Batch:
     """A batch of MMLM, the same for all contenders."""
     mmlm = Mmlm(Setting(ObjectiveConfig(), Vocabulary(**given["vocabulary"]), given["length"]))
     examples = [Text(np.array(ids), language=0) for ids in texts]
-    rngs = [generator(seed=0, step=0, index=i) for i in range(len(texts))]
+    rngs = [rng_of(seed=0, step=0, index=i) for i in range(len(texts))]
     return mmlm.batch(examples, rngs)
 
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.config import PretrainConfig
-from pretrain.masking import Vocabulary, generator
-from pretrain.objective import Pair, Text, class_of, names_that_read
+from pretrain.objective import Pair, Text, Vocabulary, class_of, names_that_read, rng_of
 from pretrain.packing import Batch, pack
 from pretrain.shares import allocate, check_batch_size, parts_of_run, shares
 from pretrain.training_text import TrainingText, make_objectives
@@ -195,7 +194,7 @@ class StepReader:
         for place, group in enumerate(groups):
             for number in group:
                 name, example = examples[number]
-                rng = generator(self.config.run.seed, self.step, number)
+                rng = rng_of(self.config.run.seed, self.step, number)
                 masked.append(self.objectives[name].mask(example, rng)._replace(group=place))
         return pack(masked)
 
@@ -319,7 +318,7 @@ def check_pairs(config: PretrainConfig, text: TrainingText) -> None:
 
     Some pairs of each two languages, drawn at random, are looked at.
     """
-    rng = generator(seed=0, step=0, index=0)  # any fixed one
+    rng = rng_of(seed=0, step=0, index=0)  # any fixed one
     pairs = []
     for languages, stream in text.pairs.items():
         numbers = [text.language_number[language] for language in languages]

@@ -13,8 +13,7 @@ from evaluation.hits import accuracy_by_layer
 from model.lm_head import PreTrainingModel
 from pretrain.config import PretrainConfig
 from pretrain.loss import batch_loss, to_device
-from pretrain.masking import generator
-from pretrain.objective import Pair, Text, perplexity
+from pretrain.objective import Pair, Text, perplexity, rng_of
 from pretrain.packing import Stage1
 from pretrain.pseudo_tokens import PseudoTokenGenerator
 from pretrain.pseudo_translations import found_in_translation, most_frequent, punctuation_ids
@@ -308,7 +307,7 @@ class Evaluator:
             while end < len(examples) and chunk_tokens + sum(tokens[end : end + group]) <= budget:
                 chunk_tokens += sum(tokens[end : end + group])
                 end += group
-            yield slice(first, end), [generator(_SEED, _STEP, i) for i in range(first, end)]
+            yield slice(first, end), [rng_of(_SEED, _STEP, i) for i in range(first, end)]
             first = end
 
     @cached_property

@@ -1,8 +1,8 @@
-"""What an objective is: the sequences that it makes of an example, their loss, and their lines in the log.
+"""What an objective is: how it masks an example, the loss of its sequences, and their lines in the log.
 
 Each file of `pretrain/objectives/` has one. A pair is `[CLS] S [SEP] [SEP] Y [SEP]`, a single text
 `[CLS] S [SEP]`. Positions are absolute, [CLS] has 2. Everything drawn comes from the generator of its
-example, so a batch's content does not depend on how a step is divided.
+example (`rng_of`), so a batch's content does not depend on how a step is divided.
 
 The process that reads makes the sequences, so Paddle is imported in `loss` alone.
 """
@@ -10,19 +10,23 @@ The process that reads makes the sequences, so Paddle is imported in `loss` alon
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from model.config import FIRST_POSITION, NO_LANGUAGE
-from pretrain import masking, objectives
+from pretrain import objectives
 from pretrain.config import ObjectiveConfig
-from pretrain.masking import Vocabulary
 from pretrain.objectives import OBJECTIVES
 from pretrain.packing import Batch, MaskedExample, MaskedSequence, pack
 from reader.tokenization import truncate_longest_first
 
+# BERT's shares of the chosen tokens: 80 % become [MASK], 10 % a random token, the others stay.
+_MASKED = 0.8
+_RANDOM = 0.1
+_STREAM = 0x4D41534B  # "MASK"; keeps these draws apart from any other Philox stream of the same seed
 _LARGEST_LOSS = 50.0  # of a perplexity; the exponential of a diverged run's loss would overflow
 
 
@@ -38,6 +42,40 @@ class Pair(NamedTuple):
 
     source: Text
     target: Text
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What masking needs to know of a tokenizer: the special ids and the size V."""
+
+    cls_id: int
+    pad_id: int
+    sep_id: int
+    unk_id: int
+    mask_id: int
+    size: int
+
+    @classmethod
+    def of(cls, tokenizer) -> "Vocabulary":
+        """From any object with these attributes and `vocab_size`."""
+        return cls(
+            cls_id=int(tokenizer.cls_id),
+            pad_id=int(tokenizer.pad_id),
+            sep_id=int(tokenizer.sep_id),
+            unk_id=int(tokenizer.unk_id),
+            mask_id=int(tokenizer.mask_id),
+            size=int(tokenizer.vocab_size),
+        )
+
+    @cached_property
+    def special_ids(self) -> np.ndarray:
+        """The special ids, sorted, int64 [5]; [UNK] is one of them."""
+        return np.unique([self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id])
+
+    @cached_property
+    def ordinary_ids(self) -> np.ndarray:
+        """Every id that is not special, sorted, int64 [V - 5]."""
+        return np.setdiff1d(np.arange(self.size), self.special_ids)
 
 
 @dataclass(frozen=True)
@@ -71,7 +109,7 @@ class Objective:
     Attributes:
         name: the name of its file.
         reads: `Text` or `Pair`.
-        title: the title of a drawing of its sequences.
+        title: the title of a picture of its sequences.
         needs: what `serves` asks of a pair, in words.
         group: the number of examples that are kept in one micro-batch, because the loss compares them.
         loss: None: the masked words are predicted with the head. Otherwise a static method, called on the
@@ -109,7 +147,7 @@ class Objective:
 
         Args:
             example: what it `reads`; if a pair, one that it `serves`.
-            rng: the generator of this example (`masking.generator`).
+            rng: the generator of this example (`rng_of`).
         """
         raise NotImplementedError
 
@@ -133,10 +171,10 @@ class Objective:
     def count(self, example: Text | Pair) -> int:
         """How many losses an example has. It depends on the example alone, not on a draw."""
         predictable = [len(self.predictable(ids)) for ids in self.sides(example)]
-        return sum(masking.number_chosen(count, self.config.mask_rate) for count in predictable)
+        return sum(number_chosen(count, self.config.mask_rate) for count in predictable)
 
-    def drawn(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """How one example is drawn: the order of its T tokens, int64 [T], and in it the mask, bool [T, T]."""
+    def picture(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """A picture of one example: the order of its T tokens, int64 [T], and in it the mask, bool [T, T]."""
         return np.arange(batch.tokens), batch.layout.dense()
 
     # Its lines in the log
@@ -186,9 +224,13 @@ class Objective:
         return np.flatnonzero(ids != self.vocabulary.unk_id)
 
     def choose(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Places of the tokens to predict: `mask_rate` of those that may be predicted. Sorted, int64 [m]."""
+        """Places of the tokens to predict: `mask_rate` of those that may be predicted. Sorted, int64 [m].
+
+        Every set of m is equally likely.
+        """
         predictable = self.predictable(ids)
-        return predictable[masking.choose(len(predictable), self.config.mask_rate, rng)]
+        count = number_chosen(len(predictable), self.config.mask_rate)
+        return predictable[np.sort(rng.permutation(len(predictable))[:count])]
 
     def choose_in_pair(self, pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """The tokens of a pair, and which of them are to be predicted.
@@ -208,8 +250,13 @@ class Objective:
     def replaced(
         self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, rng: np.random.Generator
     ) -> MaskedSequence:
-        """As `sequence`: each chosen token becomes [MASK] or a random token, or stays as it is."""
-        return self.sequence(ids, languages, chosen, masking.replace(ids[chosen], rng, self.vocabulary))
+        """As `sequence`: each chosen token becomes [MASK] or a random one that is not special, or stays."""
+        draws = rng.random(len(chosen))
+        ordinary_ids = self.vocabulary.ordinary_ids
+        random_ids = ordinary_ids[rng.integers(len(ordinary_ids), size=len(chosen))]
+        random_or_same = np.where(draws < _MASKED + _RANDOM, random_ids, ids[chosen])
+        replacements = np.where(draws < _MASKED, self.vocabulary.mask_id, random_or_same)
+        return self.sequence(ids, languages, chosen, replacements)
 
     def sequence(
         self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
@@ -246,6 +293,23 @@ def class_of(name: str) -> type[Objective]:
 def names_that_read(kind: type) -> list[str]:
     """The objectives that read `Text`, or `Pair`."""
     return [name for name in OBJECTIVES if class_of(name).reads is kind]
+
+
+def rng_of(seed: int, step: int, index: int) -> np.random.Generator:
+    """The random generator of one example: `index` is its number within the optimizer step's whole batch.
+
+    Streams of different (seed, step, index) never overlap, so masks do not depend on how a step is divided
+    over processes and micro-batches.
+    """
+    key = np.array([seed, _STREAM], dtype=np.uint64)
+    # The draws of a Philox generator count up the first two of its four counter words.
+    counter = np.array([0, 0, index, step], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def number_chosen(n: int, rate: float) -> int:
+    """How many of n tokens are chosen: the share `rate`, rounded, but at least one if there is one."""
+    return min(n, max(1, round(rate * n)))
 
 
 def perplexity(loss: float) -> float:

@@ -7,8 +7,7 @@ import numpy as np
 
 from model.config import NO_LANGUAGE
 from pretrain.config import ObjectiveConfig
-from pretrain.masking import Vocabulary, generator
-from pretrain.objective import Objective, Pair, Setting, Text, class_of
+from pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, rng_of
 from pretrain.packing import Packed, pack
 from utils.errors import UserError
 from utils.options import check_values
@@ -70,7 +69,7 @@ def draw_panels(
         raise UserError("a sentence has no tokens")
     check_values(config)
     maker = class_of(objective)(Setting(config, Vocabulary.of(tokenizer), _MAX_SEQ_LEN, language_embedding))
-    rng = generator(seed % (1 << 64), step=0, index=0)  # a generator takes no negative seed
+    rng = rng_of(seed % (1 << 64), step=0, index=0)  # a generator takes no negative seed
     second_language = [1] if objective == "btmlm" else []  # the second of `languages`
     batch = pack([maker.mask(_example(texts, maker), rng, *second_language)])
 
@@ -79,7 +78,7 @@ def draw_panels(
     if maker.loss is None:
         target_tokens = tokenizer.convert_ids_to_tokens(batch.target_ids.tolist())
         predicted = dict(zip(batch.targets.tolist(), target_tokens))
-    order, mask = maker.drawn(batch)
+    order, mask = maker.picture(batch)
     if batch.stage1 is None:
         return [painter.panel(maker.title, batch, order, mask, predicted)]
 

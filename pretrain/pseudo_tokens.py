@@ -13,7 +13,7 @@ from model.attention import MASK_VALUE
 from model.lm_head import PreTrainingModel, logit_chunks, logits
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import DeviceBatch, DeviceStage1
-from pretrain.masking import Vocabulary
+from pretrain.objective import Vocabulary
 from pretrain.training_text import TrainingText
 from utils.logging import logger
 
@@ -122,7 +122,7 @@ class PseudoTokenGenerator:
         return paddle.concat(chosen)
 
 
-def make_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:
+def make_pseudo_token_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:
     """BTMLM's stage 1 as the configuration asks for it; None if BTMLM is not active."""
     if "btmlm" not in config.names:
         return None

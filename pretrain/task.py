@@ -24,9 +24,9 @@ from pretrain.evaluate import Evaluator
 from pretrain.head_start import give_head_start
 from pretrain.initialise import give_frequencies, initialise
 from pretrain.loss import DeviceBatch, batch_loss, to_device
-from pretrain.masking import Vocabulary
+from pretrain.objective import Vocabulary
 from pretrain.objectives.mmlm import plateau
-from pretrain.pseudo_tokens import PseudoTokenGenerator, make_generator
+from pretrain.pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from pretrain.report import SUMS, line_of, record_of, summary
 from pretrain.training_text import TrainingText, fit_to_corpus, open_corpus
 from reader.corpus import verify_corpus
@@ -74,7 +74,7 @@ class Pretraining(Task):
         self.config = config
         self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), config)
         self.total_steps = total_steps(config, self.text)
-        self.pseudo_token_generator = make_generator(config.objectives, self.text)
+        self.pseudo_token_generator = make_pseudo_token_generator(config.objectives, self.text)
         self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_token_generator)
         self.evaluation_steps = self.evaluator.steps(self.total_steps, config.init.lm_head_warmup_steps)
         digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}

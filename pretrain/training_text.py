@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pretrain.config import DataConfig, PretrainConfig
-from pretrain.masking import Vocabulary
-from pretrain.objective import Objective, Pair, Setting, Text, class_of, names_that_read
+from pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, names_that_read
 from pretrain.objectives import OBJECTIVES
 from pretrain.shares import with_text
 from reader.corpus import Corpus, Pairs, tokenizer_of_corpus

@@ -29,8 +29,7 @@ from model.lm_head import PreTrainingModel
 from model.tasks import MASKED_LM
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import to_device
-from pretrain.masking import Vocabulary, generator
-from pretrain.objective import Setting, Text
+from pretrain.objective import Setting, Text, Vocabulary, rng_of
 from pretrain.objectives.btmlm import Btmlm
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -208,7 +207,7 @@ class ProbeTranslation(MaskedLmTask):
         # Only placeholders carry a language, which is the wanted one; that of a text itself is not used.
         texts = [Text(np.asarray(request.ids, np.int64), request.language) for request in requests]
         # The objective takes a generator for each text, to mask it in the second stage, which is not run.
-        rngs = [generator(seed=0, step=0, index=number) for number in range(len(texts))]
+        rngs = [rng_of(seed=0, step=0, index=number) for number in range(len(texts))]
         batch = self.btmlm.batch(texts, rngs, languages)
         with self.autocast():
             (on_device,) = to_device([batch])

@@ -30,8 +30,7 @@ one side, then the masks of the other, each seen by itself alone (`model.layout.
 
 import numpy as np
 
-from pretrain import masking
-from pretrain.objective import Objective, Pair
+from pretrain.objective import Objective, Pair, number_chosen
 from pretrain.packing import Batch, MaskedExample, MaskedSequence
 
 
@@ -45,7 +44,7 @@ class Camlm(Objective):
     def serves(self, pair: Pair) -> bool:
         """Whether both sides keep an unmasked token that is not special, to predict from."""
         lengths = [len(self.predictable(ids)) for ids in self.sides(pair)]
-        return all(masking.number_chosen(n, self.config.mask_rate) < n for n in lengths)
+        return all(number_chosen(n, self.config.mask_rate) < n for n in lengths)
 
     def mask(self, pair: Pair, rng: np.random.Generator) -> MaskedExample:
         ids, languages, side, chosen = self.choose_in_pair(pair, rng)
@@ -54,7 +53,7 @@ class Camlm(Objective):
         halves = [_half(masked, side, context_side=0), _half(masked, side, context_side=1)]
         return MaskedExample(self.name, halves)
 
-    def drawn(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def picture(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Both sequences as the pair that they are the halves of."""
         order = np.argsort(batch.position_ids)  # a token's position is that in the pair
         masked = np.isin(np.arange(batch.tokens), batch.targets)  # bool [T]

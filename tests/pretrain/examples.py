@@ -9,8 +9,7 @@ import paddle
 from model.config import NO_LANGUAGE, PAD_POSITION
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import to_device
-from pretrain.masking import Vocabulary, generator
-from pretrain.objective import Objective, Pair, Setting, Text, class_of
+from pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, rng_of
 from pretrain.objectives import OBJECTIVES, OF_THE_PAPER
 from pretrain.objectives.camlm import attention_mask
 from pretrain.packing import Batch, Packed, Stage1, pack
@@ -52,7 +51,7 @@ def pairs(lengths, seed: int = 0) -> list[Pair]:
 
 def rngs(count: int, seed: int = 1, step: int = 0) -> list[np.random.Generator]:
     """The generators of the first `count` examples of a step."""
-    return [generator(seed, step, index) for index in range(count)]
+    return [rng_of(seed, step, index) for index in range(count)]
 
 
 def split(batch: Packed, values: np.ndarray) -> list[list[int]]:
@@ -78,7 +77,7 @@ def of_all_four(maker: dict[str, Objective], seed: int = 1) -> Batch:
     masked = []
     for objective, of_objective in examples.items():
         for example in of_objective:
-            rng = generator(seed, step=0, index=len(masked))
+            rng = rng_of(seed, step=0, index=len(masked))
             masked.append(maker[objective].mask(example, rng))
     return pack(masked)
 

@@ -14,7 +14,7 @@ from model.config import ErnieMConfig
 from model.lm_head import PreTrainingModel
 from pretrain.batches import StepReader
 from pretrain.config import PretrainConfig
-from pretrain.masking import Vocabulary
+from pretrain.objective import Vocabulary
 from pretrain.show import panels_of
 from pretrain.task import Pretraining, objectives_loss, send_step
 from pretrain.training_text import TrainingText, open_corpus

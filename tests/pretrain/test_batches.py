@@ -11,9 +11,9 @@ import pytest
 
 from pretrain.batches import StepBatches, StepReader, check_pairs, cut_by_tokens, total_steps
 from pretrain.config import ObjectiveConfig
-from pretrain.masking import Vocabulary
+from pretrain.objective import Vocabulary
 from pretrain.objectives import OF_THE_PAPER
-from pretrain.pseudo_tokens import make_generator
+from pretrain.pseudo_tokens import make_pseudo_token_generator
 from pretrain.shares import allocate, shares
 from pretrain.task import learning_rate
 from pretrain.training_text import TrainingText, fit_to_corpus
@@ -311,14 +311,14 @@ def test_btmlm_without_camlm_is_warned_of(source, caplog):
     for names, warnings in ((["mmlm", "btmlm"], 1), (["mmlm", "btmlm", "camlm"], 0)):
         caplog.clear()
         config = source.config(objectives__active=names)
-        make_generator(config.objectives, source.text(config))
+        make_pseudo_token_generator(config.objectives, source.text(config))
         assert sum("btmlm without camlm" in message for message in caplog.messages) == warnings
 
 
 @pytest.mark.parametrize("choice, temperature", [("argmax", 0.0), ("sample", 0.5)])
 def test_pseudo_tokens_are_sampled_only_if_asked(source, choice, temperature):
     config = source.config(objectives__pseudo_choice=choice, objectives__temperature=0.5)
-    generator = make_generator(config.objectives, source.text(config))
+    generator = make_pseudo_token_generator(config.objectives, source.text(config))
     assert generator.temperature == temperature
 
 

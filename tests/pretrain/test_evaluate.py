@@ -12,7 +12,7 @@ from evaluation.hits import hits
 from pretrain import evaluate
 from pretrain.evaluate import Evaluator
 from pretrain.loss import batch_loss
-from pretrain.masking import Vocabulary
+from pretrain.objective import Vocabulary
 from pretrain.task import Pretraining
 from pretrain.training_text import TrainingText
 from reader.corpus import Blocks, Corpus

@@ -11,7 +11,7 @@ import pytest
 
 from pretrain.batches import StepReader, total_steps
 from pretrain.config import PretrainConfig
-from pretrain.masking import Vocabulary
+from pretrain.objective import Vocabulary
 from pretrain.objectives import OF_THE_PAPER
 from pretrain.training_text import TrainingText
 from reader.corpus import FORMAT, Corpus
