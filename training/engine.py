@@ -27,7 +27,7 @@ from paddle import Tensor, nn
 
 from model.word_table import squared_norm
 from training import distributed
-from training.adamw import AdamW
+from training.optimizer import AdamW
 from training.precision import HALF, Precision
 from training.totals import Totals
 from utils.errors import UserError

@@ -23,9 +23,8 @@ from reader.batching import TaskBatch
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, masked_counts, objectives, of_all_four
 from training import distributed
-from training.adamw import AdamW
 from training.engine import Engine, Step
-from training.optimizer import build_optimizer
+from training.optimizer import AdamW, build_optimizer
 from training.precision import LossScaling, Precision
 
 # The methods with which the host reads a tensor.
