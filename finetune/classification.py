@@ -85,7 +85,9 @@ class Classification(SupervisedTask):
     def inputs(self, data: Examples) -> np.ndarray:
         return data.inputs
 
-    def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
+    def loss_and_counts(
+        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [B, C]

@@ -26,7 +26,9 @@ class MultiLabelClassification(Classification):
     def reading(self) -> dict[str, Any]:
         return {"multi_label": True}
 
-    def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
+    def loss_and_counts(
+        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
         """Return the summed losses of the texts, each the mean of the binary cross-entropies of its labels.
 
         A text is right if all of its labels are.

@@ -187,7 +187,9 @@ class QuestionAnswering(SupervisedTask):
     def targets(self, batch: AnswerBatch) -> np.ndarray:
         return batch.answers
 
-    def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
+    def loss_and_counts(
+        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
         """Average the losses of start and end; a window without an answer has none.
 
         A decision is correct if both start and end are correct.

@@ -57,7 +57,9 @@ class Regression(Classification):
     def inputs(self, data: Examples) -> np.ndarray:
         return data.inputs
 
-    def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
+    def loss_and_counts(
+        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
         """Return the summed squared errors of a batch. No decision is right or wrong here."""
         scores = outputs["logits"][:, 0]  # [B]
         errors = scores - sent.targets.astype(scores.dtype)

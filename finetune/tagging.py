@@ -125,7 +125,9 @@ class Tagging(SupervisedTask):
     def inputs(self, data: Sequence[Sentence]) -> np.ndarray:
         return np.array([input_hash(sentence.text) for sentence in data], np.int64)
 
-    def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
+    def loss_and_counts(
+        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
         """Return the loss and the correct decisions over the labelled pieces."""
         import paddle.nn.functional as F
 

@@ -66,7 +66,9 @@ class SupervisedTask:
         """`reader.labels.input_hash` of each row, sentence or question of a file that was read, int64 [N]."""
         raise NotImplementedError
 
-    def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
+    def loss_and_counts(
+        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
         """Return the summed loss of a batch, the number of correct decisions, and the number of decisions.
 
         Args:
@@ -120,7 +122,7 @@ class SupervisedTask:
 
     def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], sent: "LabelledBatch") -> float:
         """Return the sum of the losses of the items of a batch, for the mean over a file."""
-        total, _, _ = self.losses(sent, outputs)
+        total, _, _ = self.loss_and_counts(sent, outputs)
         return total.item()
 
     def loss(
@@ -129,7 +131,7 @@ class SupervisedTask:
         """Return the loss of one of the micro-batches from `send_batches`; see `training.task.Task.loss`."""
         batch, sent = micro_batch
         # `batch.count` is that of the whole step, `count` that of this micro-batch.
-        total, correct, count = self.losses(sent, self.outputs(model, sent))
+        total, correct, count = self.loss_and_counts(sent, self.outputs(model, sent))
         return total / batch.count, {"correct": correct, "count": count}
 
     def measure(self, sums: Mapping[str, float]) -> str:
