@@ -124,10 +124,11 @@ def to_device(batches: Sequence[Batch], weights: Mapping[str, float] | None = No
 
 def _targets(batch: Batch, weights: Mapping[str, float] | None) -> MaskedTargets:
     """What is to be predicted, and which of it serves each objective; still on the host."""
+    # The masked words come first, then the targets of objectives with a loss of their own.
     numbers = np.unique(batch.target_objectives).tolist()
     with_own_loss = [number for number in numbers if class_of(OBJECTIVES[number]).loss is not None]
     is_other = np.isin(batch.target_objectives, with_own_loss)
-    order = np.argsort(is_other, kind="stable")  # the masked words, then the others
+    order = np.argsort(is_other, kind="stable")
     objectives = batch.target_objectives[order]
     count = int((~is_other).sum())
     by_objective = {}

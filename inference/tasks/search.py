@@ -152,6 +152,7 @@ class SearchCorpus:
         self.centre = options.centre
         if self.centre is None:
             self.centre = self.has_means_of_model or self.has_own_means
+        # Each is computed when it is asked for the first time, and kept.
         self.means_at = cache(self._means_of_languages)
         self.query_means_at = cache(self._means_of_queries)
         self.plain_vectors_at = cache(self._encode_corpus)

@@ -125,11 +125,13 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     check_folder(path if path.is_dir() else path.parent)
     source = _open_source(encoder_folder(path) if path.is_dir() else path)
 
+    # Whose names and config these are.
     raw_config = configs.read_json(source.config_path) if source.config_path else {}
     format_name = _format_of(source, raw_config)
     if format_name == FAIRSEQ:  # its config is in the file of the weights
         raw_config = configs.of_fairseq(source.tensors.metadata)
 
+    # The weights under our names; what is not understood is refused.
     tasks = _possible_tasks(format_name, source, raw_config)
     # The heads of all of these tasks have the same names, so the first one serves. Only the user can say
     # which one it is.
@@ -147,9 +149,11 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
             )
         _check_problem_type(raw_config, source, translated.weights)
 
+    # The model's shape, what it is for, and how it reads.
     config = _config_of(format_name, source, raw_config, translated.weights)
     settings = _settings_of(format_name, raw_config, config)
     labels = settings.get("labels")
+    labels = [str(label) for label in labels] if isinstance(labels, list) else []
     task = _task_of(format_name, raw_config, tasks)
     root = path if path.is_dir() else source.folder
     reading, faults = reading_of(
@@ -161,7 +165,6 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
         has_head=any(name != tables.LM for name in tasks),
         config=config,
     )
-    labels = [str(label) for label in labels] if isinstance(labels, list) else []
     if task == TAGGING and format_name != OURS:
         reading = _with_known_tags(reading, labels, source.config_path, drop_unknown)
     has_own_vocab = format_name not in (XLM_R, BERT)  # theirs is derived from the piece model
