@@ -414,12 +414,12 @@ class Model:
 
     def _answerer(self, word: str, **options: Any) -> Any:
         """The answerer of a prediction with these options; it is made once."""
-        from inference.tasks import TaskOptions, make
+        from inference.tasks import TaskOptions, make_answerer
 
         task_options = TaskOptions(**options)
         key = (word, task_options)
         if key not in self._answerers:
-            self._answerers[key] = make(word, self.loaded, task_options)
+            self._answerers[key] = make_answerer(word, self.loaded, task_options)
         return self._answerers[key]
 
 

@@ -148,7 +148,7 @@ def main() -> None:
     flags = load_config(PredictFlags, sys.argv[1:], __doc__)
     # Imported here, so that --help is fast.
     from inference.loading import load
-    from inference.tasks import TaskOptions, make
+    from inference.tasks import TaskOptions, make_answerer
 
     names = [field.name for field in fields(TaskOptions)]  # each is the name of a flag, too
     options = TaskOptions(**{name: getattr(flags, name) for name in names})
@@ -162,7 +162,7 @@ def main() -> None:
         serve(models, options, flags.host, flags.port, flags.token)
         return
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
-    answerer = make(flags.task, model, options)
+    answerer = make_answerer(flags.task, model, options)
     requests = read_requests(flags.input, answerer.parse, skip_wrong=flags.on_error == "skip")
     if not requests:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)

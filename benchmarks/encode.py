@@ -76,10 +76,10 @@ def ours(
 ) -> Callable[[list[str]], Any]:
     """What `ernie_m.load(...).encode` does. `folder`: the key of the folder that is loaded."""
     from inference.loading import load
-    from inference.tasks import TaskOptions, make
+    from inference.tasks import TaskOptions, make_answerer
 
     model = load(given[folder], engine=engine, amp=amp)
-    return make("encode", model, TaskOptions(pooling="specials")).vectors
+    return make_answerer("encode", model, TaskOptions(pooling="specials")).vectors
 
 
 def sentence_transformers_peer(given: dict[str, Any]) -> Callable[[list[str]], Any]:

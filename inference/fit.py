@@ -109,7 +109,7 @@ def fit_head(
 
     loaded = load(flags.model, amp=flags.amp)  # first, because it gives Paddle its settings
     from inference.few_labels import classifier_of, cross_validated, save
-    from inference.tasks import TaskOptions, make
+    from inference.tasks import TaskOptions, make_answerer
     from model.tasks import MEAN_OF_TOKENS
     from reader.coverage import warn_if_unsuited
 
@@ -118,7 +118,7 @@ def fit_head(
     texts = [text for (text,) in inputs]
     warn_if_unsuited(loaded.tokenizer, texts, path)
     options = TaskOptions(pooling=MEAN_OF_TOKENS, layer=flags.layer, normalize=False, prompt="", centre=False)
-    encode = make("encode", loaded, options)
+    encode = make_answerer("encode", loaded, options)
     vectors = encode.vectors(texts)
     scored = cross_validated(vectors, inputs, labels)
     save(classifier_of(loaded, vectors, labels, encode.layer), flags.output, len(labels))

@@ -291,13 +291,13 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
     """`load` for a checkpoint."""
     prepare(quiet=True)
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
-    from inference.paddle_model import build, task_of_head
+    from inference.paddle_model import build_model, task_of_head
     from training.precision import prepare_for_prediction
 
     checkpoint = open_checkpoint(folder)
     opened = open_model(checkpoint)
     task = task_of_head(checkpoint, requested_task)
-    model, languages = build(checkpoint, opened.config, task)
+    model, languages = build_model(checkpoint, opened.config, task)
     autocast = prepare_for_prediction(model, amp)
     labels: list[str] = []
     if task is not None and TASKS[task].has_labels:

@@ -26,7 +26,7 @@ from evaluation.centring import MEANS_POOLING, LanguageMeans
 from evaluation.mining import MinedPairs, Neighbours, choose_threshold, mine, quality
 from evaluation.search import NEIGHBOURS, index_of, unit
 from inference.loading import load
-from inference.tasks import TaskOptions, make
+from inference.tasks import TaskOptions, make_answerer
 from inference.tasks.encode import EncodeTexts
 from model.checkpoint.read import LANGUAGE_MEANS
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
@@ -307,7 +307,7 @@ def encoder_of(options: MiningOptions) -> EncodeTexts:
     task_options = TaskOptions(
         pooling=options.pooling, layer=options.layer, max_seq_len=options.max_seq_len, normalize=False
     )
-    return make("encode", load(options.model), task_options)
+    return make_answerer("encode", load(options.model), task_options)
 
 
 def vectors_of(options: MiningOptions, texts: list[str]) -> np.ndarray:

@@ -101,7 +101,7 @@ def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | No
     return task
 
 
-def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tuple[nn.Layer, list[str]]:
+def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tuple[nn.Layer, list[str]]:
     """The model of a checkpoint with its weights, and the languages that its masks can be filled in.
 
     Args:
@@ -127,7 +127,7 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tup
 
 
 def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.Layer, list[str]]:
-    """`build` for a model with a masked-LM head."""
+    """`build_model` for a model with a masked-LM head."""
     settings = checkpoint.settings
     languages: list[str] = []
     # Only with language_embedding "masks" does the table say in which language to predict.

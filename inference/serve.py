@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from inference.deadline import LONGEST_WAIT, TimedConnection
 from inference.embeddings import MODELS_PATH, PATH, EmbeddingsAnswerer, EmbeddingsRequest
 from inference.loading import LoadedModel
-from inference.tasks import Answerer, TaskOptions, make
+from inference.tasks import Answerer, TaskOptions, make_answerer
 from inference.tasks.zero_shot import InferenceLabels
 from model.tasks import ENCODING, OF_ANY_MODEL, TASKS
 from utils import __version__
@@ -53,7 +53,7 @@ def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, A
     for model in models:
         for word in _words_of(model, options):
             if word not in answerers:
-                answerers[word] = make(word, model, options)
+                answerers[word] = make_answerer(word, model, options)
     return answerers
 
 

@@ -1,6 +1,6 @@
 """What predict.py, the server and `ernie_m` can be asked for (`model.tasks.PREDICTIONS`).
 
-`make` imports only the file that it needs.
+`make_answerer` imports only the file that it needs.
 """
 
 import importlib
@@ -109,7 +109,7 @@ class Answerer(Protocol):
         """Return an answer for each parsed request."""
 
 
-def make(word: str, model: LoadedModel, options: TaskOptions = TaskOptions()) -> Answerer:
+def make_answerer(word: str, model: LoadedModel, options: TaskOptions = TaskOptions()) -> Answerer:
     """The answerer of a prediction on a model.
 
     Args:

@@ -11,7 +11,7 @@ from evaluation.centring import LanguageMeans
 from evaluation.search import unit
 from inference.loading import load
 from inference.serve import answerers_of, describe
-from inference.tasks import TaskOptions, make
+from inference.tasks import TaskOptions, make_answerer
 from model.checkpoint.formats import safetensors
 from model.checkpoint.read import LANGUAGE_MEANS
 from tests.helpers.checkpoints import changed_copy
@@ -119,7 +119,7 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     for language, chosen in (("de", ~is_french), ("fr", is_french)):
         centred[chosen] -= lines[chosen].mean(axis=0)
         mean[language] = queries[chosen].mean(axis=0)
-    search = make("search", load(folder), TaskOptions(corpus=corpus, top_k=12))
+    search = make_answerer("search", load(folder), TaskOptions(corpus=corpus, top_k=12))
     for number, named, language in ((1, None, "de"), (6, None, "fr"), (6, "de", "de")):
         request = {"text": TEXTS[number]} | ({"language": named} if named else {})
         (answer,) = search.answer([search.parse(request)])
@@ -136,7 +136,7 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
 @pytest.mark.parametrize("lines", [{"de": TEXTS}, {"de": TEXTS[:4], "fr": TEXTS[4:]}])
 def test_too_few_languages_or_lines_are_not_centred(models, tmp_path, lines):
     options = TaskOptions(corpus=write_languages(tmp_path, **lines))
-    assert make("search", load(models / "encode"), options).centre is False
+    assert make_answerer("search", load(models / "encode"), options).centre is False
 
 
 @pytest.mark.parametrize(
@@ -224,12 +224,12 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
         request_for_plain = answerer.parse({**request, "centre": False})
         (plain,) = answerer.answer([request_for_plain])
         assert centred["centred"] is True and "centred" not in plain
-        assert [plain] == make(word, load(models / "encode"), options).answer([request_for_plain])
+        assert [plain] == make_answerer(word, load(models / "encode"), options).answer([request_for_plain])
     # The last answer is that of "align".
     first, second = unit(ernie_m.load(folder).encode(TEXTS[:2], centre=True))
     assert centred["cosine"] == pytest.approx(float(first @ second), abs=1e-5)
     without = load(models / "encode")
     assert describe([without], answerers_of([without], options))["centred"] == []
     assert "which centred vectors need" in error_of(
-        make("search", without, options).parse, {"text": "a", "centre": True}
+        make_answerer("search", without, options).parse, {"text": "a", "centre": True}
     )

@@ -16,7 +16,7 @@ from inference import serve
 from inference.embeddings import MODELS_PATH, MOST_TEXTS, PATH, EmbeddingsAnswerer, EmbeddingsRequest
 from inference.loading import load
 from inference.serve import LONGEST_BODY, LONGEST_EMBEDDINGS_BODY
-from inference.tasks import make
+from inference.tasks import make_answerer
 from reader.batching import BATCH_TOKENS
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
@@ -89,7 +89,7 @@ def test_many_clients_at_once(server, expected):
 
 def test_what_waits_is_one_batch(models, expected):
     """At most BATCH_TOKENS tokens; a request that fails does not stop the others."""
-    encode = make("encode", load(models / "encode"))
+    encode = make_answerer("encode", load(models / "encode"))
     batches = []
     vectors_of_features = encode.vectors_of
 
@@ -125,7 +125,7 @@ def test_what_waits_is_one_batch(models, expected):
 
 
 def test_a_cancelled_request_does_not_stop_the_others(models):
-    embeddings = EmbeddingsAnswerer(make("encode", load(models / "encode")), "name")
+    embeddings = EmbeddingsAnswerer(make_answerer("encode", load(models / "encode")), "name")
 
     async def second_answer():
         first, second = (

@@ -25,7 +25,7 @@ from inference.export import (
 )
 from inference.loading import load
 from inference.onnx import quantised
-from inference.tasks import make
+from inference.tasks import make_answerer
 from inference.tasks.encode import GraphEncoder
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
@@ -121,7 +121,7 @@ def test_the_files_and_the_report_of_an_export(exported):
 
 def test_accuracy_before_and_after_int8(models, exported, untraced, tmp_path, capsys):
     texts = ["bado kani", "lera mo", "tan ga"] * 5
-    task = make("classify", load(exported / "classify", engine="onnx"))
+    task = make_answerer("classify", load(exported / "classify", engine="onnx"))
     answers = task.answer([task.parse({"text": text}) for text in texts])
     labels = [answer["label"] for answer in answers]
     labels[0] = next(label for label in toy_models.LABELS if label != labels[0])  # one is wrong
@@ -161,7 +161,7 @@ def test_several_labels_a_text(models, untraced, tmp_path, capsys):
     assert report["export"]["int8"].keys() == {"decisions"} and report["reading"] == {"multi_label": True}
     answers = []
     for folder in ("several", "out"):
-        task = make("classify", load(tmp_path / folder))
+        task = make_answerer("classify", load(tmp_path / folder))
         answers += task.answer([task.parse({"text": "bado kani"})])
     ours, exported = answers
     assert ours["labels"] == exported["labels"]
@@ -403,7 +403,9 @@ def test_damaged_files_without_a_manifest(exported, tmp_path, name):
 def test_a_config_that_was_not_exported(exported, tmp_path, change):
     """Without a manifest nothing says that it is as it was written."""
     folder = changed_copy(exported / "classify", tmp_path / "copy", **change)
-    assert f"{folder / 'config.json'}: " in error_of(lambda: make("classify", load(folder, engine="onnx")))
+    assert f"{folder / 'config.json'}: " in error_of(
+        lambda: make_answerer("classify", load(folder, engine="onnx"))
+    )
 
 
 def test_a_config_of_another_width(exported):

@@ -26,7 +26,7 @@ from finetune.flags import FinetuneFlags
 from finetune.question_answering import QuestionAnswering
 from finetune.tagging import OfficialTagging, Tagging
 from inference.loading import load
-from inference.tasks import TaskOptions, finetuned, make
+from inference.tasks import TaskOptions, finetuned, make_answerer
 from inference.tasks.search import read_corpus
 from inference.tasks.words import masked_ids
 from model.layout import Layout
@@ -143,9 +143,9 @@ def test_tags_as_in_training(models, tmp_path, reading):
     expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, word_lists, reading)
     run_export(tmp_path / "tag", tmp_path / "exported")
     for folder in ("tag", "exported"):
-        assert tags_of(make("tag", load(tmp_path / folder)), word_lists) == expected
+        assert tags_of(make_answerer("tag", load(tmp_path / folder)), word_lists) == expected
     # The same weights without a "reading" in config.json decide by the default, "first".
-    tags_by_default = tags_of(make("tag", load(models / "tag")), word_lists)
+    tags_by_default = tags_of(make_answerer("tag", load(models / "tag")), word_lists)
     is_default = reading == {"label_pieces": "first"}
     assert (tags_by_default == expected) is is_default
 
@@ -173,7 +173,7 @@ def tags_by_training(model, tokenizer, folder, word_lists, reading):
 def test_windows_as_in_training(models):
     """The lengths are those of the settings beside the weights, else the defaults."""
     loaded = load(models / "answer")
-    task = make("answer", loaded).task
+    task = make_answerer("answer", loaded).task
     assert (task.cut, task.max_answer_length) == (
         Cut(max_seq_len=62, max_query_length=29, doc_stride=128, split_han=True),
         100,
@@ -181,7 +181,7 @@ def test_windows_as_in_training(models):
     loaded.reading = Reading(
         max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, max_answer_length=3
     )
-    answerer = make("answer", loaded)
+    answerer = make_answerer("answer", loaded)
     task = answerer.task
     assert (task.cut, task.max_answer_length) == (
         Cut(max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False),
@@ -189,12 +189,12 @@ def test_windows_as_in_training(models):
     )
     request = answerer.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
     assert answerer.answer([request])[0]["answer"]
-    assert make("answer", loaded, TaskOptions(max_seq_len=50)).task.cut.max_seq_len == 50
+    assert make_answerer("answer", loaded, TaskOptions(max_seq_len=50)).task.cut.max_seq_len == 50
 
 
 def test_a_context_of_nothing(models):
     """A context of characters that the tokenizer leaves out has no answer; other requests are answered."""
-    task = make("answer", load(models / "answer"))
+    task = make_answerer("answer", load(models / "answer"))
     requests = [task.parse({"question": TEXTS[0], "context": text}) for text in ("\u200b", TEXTS[1])]
     no_answer = {"answer": "", "start": None, "probability": 0.0, "candidates": []}
     assert task.answer(requests[:1]) == [no_answer]
@@ -203,7 +203,7 @@ def test_a_context_of_nothing(models):
 
 
 def test_words_of_entities(models):
-    task = make("tag", load(models / "tag"))
+    task = make_answerer("tag", load(models / "tag"))
     task.predictions = lambda features: [[0, 1, 4, 3, 2]]  # ids of B-PER I-PER O I-LOC B-LOC
     requests = [task.parse({"words": [*"abcde"]})]
     (answer,) = task.answer(requests)
@@ -211,7 +211,8 @@ def test_words_of_entities(models):
     places = [(entity["type"], entity["first"], entity["last"]) for entity in answer["entities"]]
     assert places == [("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5)]
     model = load(models / "tag")
-    task = make("tag", replace(model, labels=[*"01234"]))  # a model without a label map has ids as labels
+    # A model without a label map has ids as labels.
+    task = make_answerer("tag", replace(model, labels=[*"01234"]))
     task.predictions = lambda features: [[0, 1, 4, 3, 2]]
     (answer,) = task.answer(requests)
     assert answer["entities"] == []
@@ -221,7 +222,7 @@ def test_entities_of_a_tagger_with_other_letters(models):
     """E- and L- end an entity, S- and U- are one of a single word, in models of other programs."""
     for last, single in (("E", "S"), ("L", "U"), ("l", "u")):
         labels = ["B-PER", f"{last}-PER", f"{single}-LOC", "O"]
-        task = make("tag", replace(load(models / "tag"), labels=labels))
+        task = make_answerer("tag", replace(load(models / "tag"), labels=labels))
         task.predictions = lambda features: [[0, 1, 2, 3]]
         (answer,) = task.answer([task.parse({"words": [*"abcd"]})])
         places = [(entity["type"], entity["first"], entity["last"]) for entity in answer["entities"]]
@@ -229,7 +230,7 @@ def test_entities_of_a_tagger_with_other_letters(models):
 
 
 def test_places_of_entities_in_the_text(models):
-    task = make("tag", load(models / "tag"))
+    task = make_answerer("tag", load(models / "tag"))
     task.predictions = lambda features: [[0, 1, 4, 4, 2]]  # ids of B-PER I-PER O O B-LOC
     (answer,) = task.answer([task.parse({"text": " Anna  Stone lives in Rome"})])
     assert answer["entities"] == [
@@ -240,7 +241,7 @@ def test_places_of_entities_in_the_text(models):
 
 def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
     """By default marks are words. A no-break space that is given as a word is one, as in training."""
-    task = make("tag", load(models / "tag"))
+    task = make_answerer("tag", load(models / "tag"))
     text = "Anna lives in Rome."
     assert task.parse({"text": text}).words == ["Anna", "lives", "in", "Rome", "."]
     task.predictions = lambda features: [[4, 4, 4, 2, 4]]  # ids of O and B-LOC
@@ -248,7 +249,7 @@ def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
     assert answer["entities"] == [{"type": "LOC", "text": "Rome", "start": 14, "end": 18}]
     assert task.parse({"words": ["\xa0", "Rome"]}).words == ["\xa0", "Rome"]
     folder = changed_copy(models / "tag", tmp_path / "copy", reading={"marks_apart": False})
-    assert make("tag", load(folder)).parse({"text": text}).words == text.split()
+    assert make_answerer("tag", load(folder)).parse({"text": text}).words == text.split()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -310,14 +311,18 @@ def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
 def test_vectors_as_tuned_for_retrieval(models, tmp_path):
     settings = {"task": "retrieval", "reading": {"layer": 1, "pooling": "specials"}}
     toy_models.save(tmp_path / "tuned", "encode", models / "piece.model", settings)
-    plain = make("encode", load(models / "encode"), TaskOptions(layer="1", pooling="specials")).vectors(TEXTS)
+    plain = make_answerer(
+        "encode", load(models / "encode"), TaskOptions(layer="1", pooling="specials")
+    ).vectors(TEXTS)
     settings = run_export(tmp_path / "tuned", tmp_path / "exported")
     assert settings["export"]["layer"] == 1
     for folder in ("tuned", "exported"):
-        vectors = make("encode", load(tmp_path / folder)).vectors(TEXTS)
+        vectors = make_answerer("encode", load(tmp_path / folder)).vectors(TEXTS)
         np.testing.assert_allclose(vectors, plain, atol=1e-4)
-    top = make("encode", load(tmp_path / "tuned"), TaskOptions(layer="top", pooling="mean")).vectors(TEXTS)
-    default = make("encode", load(models / "encode")).vectors(TEXTS)
+    top = make_answerer("encode", load(tmp_path / "tuned"), TaskOptions(layer="top", pooling="mean")).vectors(
+        TEXTS
+    )
+    default = make_answerer("encode", load(models / "encode")).vectors(TEXTS)
     np.testing.assert_array_equal(top, default)
     assert np.abs(default - plain).max() > 0.01
 
@@ -327,10 +332,10 @@ def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
     weights = load_file(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
     save_file(kept, folder / "model.safetensors")
-    make("encode", load(folder), TaskOptions(pooling="mean"))
+    make_answerer("encode", load(folder), TaskOptions(pooling="mean"))
     run_export(folder, tmp_path / "exported")
     for path in (folder, tmp_path / "exported"):
-        assert f"{path}: " in error_of(make, "encode", load(path), TaskOptions(pooling="pooled"))
+        assert f"{path}: " in error_of(make_answerer, "encode", load(path), TaskOptions(pooling="pooled"))
     flags = {"init_pretraining_params": folder, "checkpoints": tmp_path / "out", "pairs": tmp_path / "pairs"}
     (tmp_path / "pairs").mkdir()
     for name in ("de-en.de", "de-en.en"):
@@ -360,7 +365,7 @@ def test_search(models, exported, ask, tmp_path, engine):
     assert hits[0]["cosine"] == pytest.approx(1.0, abs=1e-4)
     cosines = [hit["cosine"] for hit in hits]
     assert len(hits) == 4 and cosines == sorted(cosines, reverse=True)
-    model = make("encode", load(models / "encode"))
+    model = make_answerer("encode", load(models / "encode"))
     vectors = model.vectors([TEXTS[2], *corpus.read_text().splitlines()[1:]])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # the query's, then those of lines 2, 3, ...
     nearest = np.argsort(-(vectors[1:] @ vectors[0]))[:4]
@@ -625,9 +630,9 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
         settings = toy_models.EXTRA["full"] | {"reading": {"language_embedding": language_embedding}}
     toy_models.save(tmp_path / "head", "full", models / "piece.model", settings, leave_out=left_out)
     loaded = load(tmp_path / "head")
-    task = make("fill", loaded)
+    task = make_answerer("fill", loaded)
     assert len(task.answer([task.parse({"text": "bado [MASK]"})])[0]["masks"]) == 1
-    for answerer in (task, make("translate-probe", loaded)):
+    for answerer in (task, make_answerer("translate-probe", loaded)):
         assert "it has no language table" in error_of(answerer.parse, {"text": "[MASK]", "language": "de"})
 
 
@@ -702,7 +707,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 def test_a_long_text_is_run_in_parts(models, monkeypatch):
     """Its windows are one item of the task, but the engine is never given more than BATCH_TOKENS."""
-    task = make("tag", load(models / "tag"))
+    task = make_answerer("tag", load(models / "tag"))
     sizes = []  # tokens of each call of the engine, with pads
     engine = task.engine
 

@@ -13,7 +13,7 @@ import convert
 import ernie_m
 from evaluation.search import unit
 from inference.loading import load
-from inference.tasks import TaskOptions, make
+from inference.tasks import TaskOptions, make_answerer
 from reader.tokenization import Tokenizer
 from tests.helpers.checkpoints import change_config, changed_copy
 from tests.helpers.xlm_r_layout import make_xlm_r
@@ -95,8 +95,8 @@ def test_encode_vector_makes_the_vectors_of_the_model(models, untraced, tmp_path
 def test_a_pooling_that_is_not_here_is_refused_until_another_is_named(models, tmp_path):
     loaded = load(models / "encode")
     loaded.reading_faults = ["x/1_Pooling/config.json: the pooling max"]
-    assert "x/1_Pooling/config.json: the pooling max" in error_of(make, "encode", loaded)
-    make("encode", loaded, TaskOptions(pooling="mean"))
+    assert "x/1_Pooling/config.json: the pooling max" in error_of(make_answerer, "encode", loaded)
+    make_answerer("encode", loaded, TaskOptions(pooling="mean"))
 
 
 def test_a_pooling_that_is_not_here_is_not_exported(models, untraced, tmp_path):
@@ -179,7 +179,7 @@ def test_questions_with_two_separators(models, tmp_path):
         )
         _, spans = tokenizer.encode_with_offsets(context)
         expected = context[spans[first][0] : spans[last][1]]
-        answerer = make("answer", loaded)
+        answerer = make_answerer("answer", loaded)
         (answer,) = answerer.answer([(question, context)])
         assert answer["answer"] == expected
         answers.append(answer["candidates"])
@@ -200,7 +200,7 @@ def test_the_tagged_piece(models, tmp_path):
     expected = [toy_models.TAGS[id_] for id_ in logits[places].argmax(-1)]
     tags = {}
     for name, model in (("leading", loaded), ("first", load(models / "tag"))):
-        answerer = make("tag", model)
+        answerer = make_answerer("tag", model)
         (answer,) = answerer.answer([answerer.parse({"words": words})])
         tags[name] = answer["tags"]
     assert tags["leading"] == expected

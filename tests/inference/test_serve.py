@@ -19,7 +19,7 @@ from starlette.requests import Request
 from inference.deadline import LONGEST_WAIT
 from inference.loading import load
 from inference.serve import LONGEST_BODY, PAGE, make_app
-from inference.tasks import TaskOptions, make
+from inference.tasks import TaskOptions, make_answerer
 from inference.tasks.zero_shot import MOST_LABELS
 from tests.helpers.small_corpus import sentences, write_languages, write_lines
 from tests.inference import toy_models
@@ -68,7 +68,7 @@ def test_answers_are_those_of_the_model(server, models):
     }
     for name, request in requests.items():
         kind = "classify" if name == "classify" else "full"
-        task = make(name, load(models / kind))
+        task = make_answerer(name, load(models / kind))
         assert ask(f"{server}/api/{name}", request) == (200, task.answer([task.parse(request)])[0])
 
 
@@ -185,7 +185,7 @@ def test_words_and_the_options_of_the_command_line(models, server_with_options):
     assert ask(f"{server_with_options}/api/tag", {})[0] == 422
     for request in ({}, {"several": False}, {"labels": ["kani"]}):
         options = TaskOptions(labels="bado,lera", several=True)
-        answerer = make("zero-shot", load(models / "classify"), options)
+        answerer = make_answerer("zero-shot", load(models / "classify"), options)
         (expected,) = answerer.answer([answerer.parse({"text": TEXTS[0], **request})])
         assert ask(f"{server_with_options}/api/zero-shot", {"text": TEXTS[0], **request}) == (200, expected)
 

@@ -6,7 +6,7 @@ import pytest
 import ernie_m
 from inference.loading import load
 from inference.serve import answerers_of
-from inference.tasks import TaskOptions, make
+from inference.tasks import TaskOptions, make_answerer
 from inference.tasks.zero_shot import MOST_LABELS, InferenceLabels
 from tests.helpers.batches import padded_batch
 from tests.helpers.small_corpus import sentences
@@ -115,7 +115,7 @@ def test_models_without_the_labels(models, tmp_path):
         settings = {"task": "classification", "labels": labels}
         toy_models.save(tmp_path / name, "classify", models / "piece.model", settings)
     assert "with a label named entailment; this one has good, bad, so so" in error_of(
-        make, "zero-shot", load(tmp_path / "other")
+        make_answerer, "zero-shot", load(tmp_path / "other")
     )
     assert "zero-shot" not in answerers_of([load(tmp_path / "other")], TaskOptions())
     model = ernie_m.load(tmp_path / "two")

@@ -17,7 +17,7 @@ from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTo
 
 from finetune.question_answering import best_spans
 from inference.loading import load
-from inference.tasks import TaskOptions, make
+from inference.tasks import TaskOptions, make_answerer
 from model.checkpoint.read import open_checkpoint
 from reader.question_answering import Question, QuestionFile, make_windows
 from reader.tokenization import Tokenizer
@@ -127,7 +127,7 @@ def questions(data_dir):
 def test_the_best_spans_of_a_library(tmp_path, pieces, questions, library):
     peer = Peer(library, "question_answering", pieces, tmp_path / "peer")
     loaded = load(peer.folder)
-    answerer = make("answer", loaded, TaskOptions(max_seq_len=512))
+    answerer = make_answerer("answer", loaded, TaskOptions(max_seq_len=512))
     answerer.task.max_answer_length = LONGEST_ANSWER
     contexts = [context for _, context in questions]
     asked = [
@@ -169,7 +169,7 @@ def test_the_tags_of_a_library(tmp_path, pieces, data_dir, library):
         config = json.loads((peer.folder / "config.json").read_text())
         config |= {"id2label": {str(i): tag for i, tag in enumerate(TAGS)}}
         (peer.folder / "config.json").write_text(json.dumps(config))
-    tagger = make("tag", load(peer.folder, task="tagging"), TaskOptions(max_seq_len=512))
+    tagger = make_answerer("tag", load(peer.folder, task="tagging"), TaskOptions(max_seq_len=512))
     answers = tagger.answer([tagger.parse({"words": words}) for words in sentences])
     lone = 0
     compared = 0
