@@ -75,6 +75,11 @@ def as_flags(values: dict) -> list[str]:
     return flags
 
 
+def read_log(folder: Path) -> str:
+    """What the commands that ran in a folder have logged."""
+    return (folder / "log" / "job.log.0").read_text()
+
+
 def call_main(script: ModuleType, line: list[str]) -> None:
     """Run `python <script>.py line` in this process, and put back loggers and Paddle's default type."""
     import paddle

@@ -22,11 +22,9 @@ from finetune.flags import FinetuneFlags, RetrievalFlags
 from pretrain.config import PretrainConfig
 from reader.tokenization import Tokenizer
 from scripts.data import prepare as prepare_data
-from tests.finetune import toy
-from tests.helpers.official_layout import make_official_weights, official_config
+from tests import toys
+from tests.foreign import make_official, official_config
 from tests.helpers.pages import commands_of, commands_on, manuals
-from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
-from tests.inference import toy_models
 from tests.launching import (
     ROOT,
     as_flags,
@@ -35,6 +33,7 @@ from tests.launching import (
     give_input,
     stand_in_for_launch,
 )
+from tests.toys import make_corpus, sentences, train_pieces, write_lines
 from utils.command_line import load_config, parse_args
 
 # `test_a_command_runs` runs the command as it is written, with the flags of SMALLEST.
@@ -176,7 +175,7 @@ def clone(tmp_path_factory):
     mono = {"en": f"{folder}/en.txt"}
     parallel = {"en-de": f"{folder}/pairs.tsv"}
     for name in ("corpus", "mine", "more"):
-        build(folder / "data" / name, pieces, held_out=20, mono=mono, parallel=parallel)
+        make_corpus(folder / "data" / name, pieces, held_out=20, mono=mono, parallel=parallel)
     return folder
 
 
@@ -184,10 +183,10 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
     """Write official weights, and the models that the commands of the pages name, with our vocabulary."""
     tokenizer.write_vocab(folder / "configs" / "vocab.txt")
     sizes = {"hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 64}
-    official = official_config("tiny", vocab_size=tokenizer.vocab_size, **sizes)
-    make_official_weights(folder / "configs" / "base", official, seed=1)
+    official = official_config(vocab_size=tokenizer.vocab_size, **sizes)
+    make_official(folder / "configs" / "base", official, seed=1)
     (folder / "models").mkdir()
-    models = toy_models.make(folder / "models")
+    models = toys.make_models(folder / "models")
     for source, target in (
         (models / "classify", "checkpoints/best"),
         (models / "classify", "output/own/best"),
@@ -232,11 +231,11 @@ def put_texts(folder: Path) -> None:
         (folder / f"{name}.gz").write_bytes(gzip.compress(text))
         (folder / f"{name}.xz").write_bytes(lzma.compress(text))
     # The texts of the toy task, with a label of the model that `put_models` writes.
-    label = toy_models.LABELS[0]
-    rows = [(qid, text_a, text_b, label) for qid, text_a, text_b, _ in toy.rows(12, seed=1)]
-    toy.write_tsv(folder / "my/new.tsv", rows, label=False)
-    toy.write_tsv(folder / "data/xnli/dev/dev.en.tsv", rows)
-    toy.write_tsv(folder / "data/own/test/test.de.tsv", rows)
+    label = toys.LABELS[0]
+    rows = [(qid, text_a, text_b, label) for qid, text_a, text_b, _ in toys.labelled_texts(12, seed=1)]
+    toys.write_labelled_texts(folder / "my/new.tsv", rows, label=False)
+    toys.write_labelled_texts(folder / "data/xnli/dev/dev.en.tsv", rows)
+    toys.write_labelled_texts(folder / "data/own/test/test.de.tsv", rows)
     (folder / "data/own/test/lang_map.json").write_text('{"de": 0}')
 
 
@@ -323,7 +322,7 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
 )
 def test_own_takes_the_training_file_that_is_there(scripts, tmp_path, languages, trained):
     for language in languages:
-        toy.write_tsv(tmp_path / f"train/train.{language}.tsv", toy.rows(3, seed=1))
+        toys.write_labelled_texts(tmp_path / f"train/train.{language}.tsv", toys.labelled_texts(3, seed=1))
     (tmp_path / "label_map.json").write_text('{"a": 0,\n"b": 1}')
     _, flags = launched(scripts, f"OWN_DATA={tmp_path} sh scripts/base/own.sh")
     values = dict(zip(flags[::2], flags[1::2]))  # the last value of each flag
@@ -337,7 +336,7 @@ def test_your_own_data(copy_of_clone, scripts):
     section = page.split("## Your own data")[1].split("\n## ")[0]
     prepare, _, train, predict_command, test = commands_of(section)
     lines = []
-    for _, text_a, text_b, kind in toy.rows(20, seed=1):
+    for _, text_a, text_b, kind in toys.labelled_texts(20, seed=1):
         label = "no" if kind == "tool" else "yes"
         lines.append(f"{text_a}\t{text_b}\t{label}")
     for name in ("train.en", "dev.en", "dev.de", "test.de"):
@@ -376,7 +375,7 @@ def test_several_labels_a_text(copy_of_clone, scripts, capsys):
     """docs/finetune.md: the command that prepare.py prints has the flag, and its model says so."""
     rows = [
         f"{text_a} {i}\t{['', kind, f'tool, {kind}'][i % 3]}"
-        for i, (_, text_a, _, kind) in enumerate(toy.rows(60, 1))
+        for i, (_, text_a, _, kind) in enumerate(toys.labelled_texts(60, 1))
     ]
     write_lines(Path("my/train.de.tsv"), rows)
     page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
@@ -397,7 +396,7 @@ def test_several_labels_a_text(copy_of_clone, scripts, capsys):
 
 def test_one_file_of_your_own(copy_of_clone, scripts, capsys):
     """The command that `prepare.py own reviews.csv` prints trains on it, and selects by its dev file."""
-    rows = [f'"{text_a}; {i}";{kind}' for i, (_, text_a, _, kind) in enumerate(toy.rows(40, seed=1))]
+    rows = [f'"{row.text_a}; {i}";{row.label}' for i, row in enumerate(toys.labelled_texts(40, seed=1))]
     write_lines(Path("reviews.csv"), ["Kommentar;Art", *rows])
     prepare_data.main(["own", "reviews.csv", "--output", "data/reviews"])
     train, _, _ = capsys.readouterr().out.splitlines()[-1].partition("    # ")

@@ -13,8 +13,8 @@ import run_pretrain
 from inference import fit
 from pretrain import build_corpus
 from scripts.data import get_weights, prepare, train_vocab
-from tests.helpers.small_corpus import train_pieces, write_lines
 from tests.launching import another_process_writes, call_main
+from tests.toys import train_pieces, write_lines
 from utils.errors import UserError
 
 # Each command with the flags that name its output, {}; it is refused before it reads what is named beside.

@@ -12,8 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from install.wheel import PackageHook
-from tests.finetune import toy
-from tests.inference import toy_models
+from tests import command_lines, toys
 from tests.launching import ROOT, clean_environment, run_script
 from tests.test_layers import BELOW
 from utils import runtime
@@ -81,12 +80,12 @@ def run_in(users_folder, packages):
 
 def test_its_only_name_is_ernie_m(run_in, packages, users_folder):
     (users_folder / "models").mkdir()
-    toy_models.make(users_folder / "models")
+    toys.make_models(users_folder / "models")
     program = f"""
 import ernie_m
 model = ernie_m.load("models/encode")
 print(model.encode(["one", "two"]).shape)
-print(ernie_m.load("models/classify").classify("one")[0]["label"] in {toy_models.LABELS})
+print(ernie_m.load("models/classify").classify("one")[0]["label"] in {toys.LABELS})
 try:
     ernie_m.load("nowhere")
 except ernie_m.UserError:
@@ -111,12 +110,12 @@ def test_it_has_what_is_used_without_a_checkout(packages):
 def test_fine_tuning_gives_the_weights_of_a_checkout(run_in, users_folder):
     """With the reader process, which imports the program again."""
     (users_folder / "toy").mkdir()
-    toy.make(users_folder / "toy")
+    toys.make_classification(users_folder / "toy")
     run = "from ernie_m.__main__ import main; sys.argv = ['ernie-m', 'run_classifier', *{}]; main()"
     of_package = users_folder / "package"
     of_checkout = users_folder / "checkout"
-    run_in(run.format(toy.flags(users_folder / "toy", of_package, max_steps=4)))
-    flags = toy.flags(users_folder / "toy", of_checkout, max_steps=4)
+    run_in(run.format(command_lines.classification(users_folder / "toy", of_package, max_steps=4)))
+    flags = command_lines.classification(users_folder / "toy", of_checkout, max_steps=4)
     completed = run_script([ROOT / "run_classifier.py", *flags], users_folder / "toy")
     assert completed.returncode == 0, completed.stderr
     weights = "best/model.safetensors"
@@ -125,8 +124,8 @@ def test_fine_tuning_gives_the_weights_of_a_checkout(run_in, users_folder):
 
 def test_the_launcher_starts_programs_of_the_package(run_in, users_folder):
     (users_folder / "toy").mkdir()
-    toy.make(users_folder / "toy")
-    flags = toy.flags(users_folder / "toy", users_folder / "out", max_steps=2)
+    toys.make_classification(users_folder / "toy")
+    flags = command_lines.classification(users_folder / "toy", users_folder / "out", max_steps=2)
     words = ["launch", "--nproc_per_node", "1", "run_classifier.py", *flags]
     run_in(f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()")
     assert (users_folder / "out" / "best" / "model.safetensors").is_file()

@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks import encode, finetune, masked_lm, turns
 from reader.tokenization import Tokenizer
-from tests.helpers.small_corpus import sentences, train_pieces, write_lines
-from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.foreign import make_xlm_r
 from tests.launching import call_main
+from tests.toys import sentences, train_pieces, write_lines
 from utils.errors import UserError
 
 

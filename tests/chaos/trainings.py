@@ -13,9 +13,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from tests.finetune import toy
+from tests import command_lines, toys
 from tests.launching import ROOT, clean_environment
-from tests.pretrain.tiny_run import flags, make_corpus
 
 MARK = "CHAOS_TRAINING"  # an environment variable that every process of a training inherits
 STEPS = 24
@@ -52,8 +51,8 @@ class Kind:
 
 def pretraining(processes: int, pseudo_choice: str, folder: Path) -> Kind:
     """run_pretrain.py on a corpus of three made-up languages."""
-    line = flags(
-        make_corpus(folder),
+    line = command_lines.pretraining(
+        toys.make_small_corpus(folder),
         OUTPUT,
         objectives__pseudo_choice=pseudo_choice,
         optimizer__steps=STEPS,
@@ -76,8 +75,8 @@ def pretraining(processes: int, pseudo_choice: str, folder: Path) -> Kind:
 
 def finetuning(processes: int, folder: Path) -> Kind:
     """run_classifier.py on a made-up task."""
-    line = toy.flags(
-        toy.make(folder, train=STEPS // 2 * BATCH),  # for two epochs
+    line = command_lines.classification(
+        toys.make_classification(folder, train=STEPS // 2 * BATCH),  # for two epochs
         OUTPUT,
         batch_size=BATCH // processes,
         skip_steps=1,

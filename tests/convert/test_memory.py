@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from model.checkpoint.convert import TARGETS
-from tests.helpers.official_layout import make_official_weights, official_config
-from tests.helpers.toy_models import write_pieces
+from tests.foreign import make_official, official_config
 from tests.launching import run_script
+from tests.toys import write_pieces
 
 SCRIPT = Path(__file__).with_name("memory_script.py")
 # The word table's size in MiB. All 24 layers together have 72 MiB more.
@@ -19,10 +19,8 @@ LARGEST = 40_000 * 256 * 4 / 2**20
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is counted in KiB on Linux")
 def test_the_largest_tensor_is_what_it_takes(tmp_path):
     """No conversion grows by more than one and a half of the largest tensor, and 10 MiB for all else."""
-    config = official_config(
-        "tiny", vocab_size=40_000, hidden_size=256, num_hidden_layers=24, num_attention_heads=4
-    )
-    make_official_weights(tmp_path / "start", config, seed=0)
+    config = official_config(vocab_size=40_000, hidden_size=256, num_hidden_layers=24, num_attention_heads=4)
+    make_official(tmp_path / "start", config, seed=0)
     write_pieces(tmp_path / "start")
     source = tmp_path / "start"
     growth = {}  # folder -> MiB

@@ -10,11 +10,10 @@ from model.checkpoint.card import CARD
 from model.checkpoint.read import open_checkpoint
 from model.reading import Reading
 from reader.tokenization import Tokenizer
+from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config
-from tests.helpers.small_corpus import train_pieces, write_lines
-from tests.helpers.toy_models import CONFIG, make_ours
-from tests.helpers.xlm_r_layout import make_xlm_r
 from tests.launching import error_of
+from tests.toys import CONFIG, make_ours, train_pieces, write_lines
 
 XLM_R = Reading.of_xlm_r()
 
@@ -143,7 +142,7 @@ def test_added_tokens_with_a_gap_before_them(tmp_path, pieces):
     reading = replace(XLM_R, added_tokens={"<e1>": size + 1})
     made = make_model(tmp_path / "made", pieces, reading, rows=2)
     line = error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
-    assert f"its {size} tokens end before the ids of the added ones, {size + 1}; " in line
+    assert f"its {size} tokens end before the ids of the added ones, {size + 1}" in line
     assert run(made, tmp_path / "ours", "ernie-m").reading == reading
 
 

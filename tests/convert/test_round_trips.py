@@ -11,8 +11,8 @@ from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.read import open_checkpoint
 from tests.convert.conftest import assert_same_bits
 from tests.helpers.checkpoints import change_config
-from tests.helpers.toy_models import make_ours
 from tests.launching import error_of
+from tests.toys import make_ours
 
 # Kind of model -> the arguments of `make_ours`.
 KINDS = {

@@ -14,10 +14,17 @@ from model.checkpoint.formats import pickles
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.read import open_checkpoint
 from tests.convert.conftest import assert_same_bits
-from tests.helpers.official_layout import make_official_weights, official_config
-from tests.helpers.toy_models import fairseq_args, fairseq_state, make_paddlenlp, weights, write_pieces
-from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
+from tests.foreign import (
+    fairseq_args,
+    fairseq_state,
+    make_official,
+    make_paddlenlp,
+    make_xlm_r,
+    official_config,
+)
+from tests.helpers.torch_files import write_torch_file
 from tests.launching import error_of
+from tests.toys import weights, write_pieces
 
 
 @pytest.mark.parametrize("task", [None, "classification", "tagging", "question_answering", "choice", "uie"])
@@ -133,7 +140,7 @@ def test_the_pooler_of_xlm_r(tmp_path):
 
 
 def test_a_folder_without_its_config(tmp_path):
-    make_official_weights(tmp_path / "base", official_config("tiny"), seed=1)
+    make_official(tmp_path / "base", official_config(), seed=1)
     (tmp_path / "base" / "ernie_config.json").unlink()
     assert "base: no ernie_config.json or config.json is beside the weights" in error_of(
         convert.main, [str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"]

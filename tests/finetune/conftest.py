@@ -10,21 +10,20 @@ import run_classifier
 import run_retrieval
 from model.checkpoint.folder import save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
-from tests.finetune import answering_toy, toy
+from tests import command_lines, toys
 from tests.launching import call_main, one_error
-from tests.pretrain import tiny_run
 
 
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory):
-    """The data, vocabulary and config of `toy.make`."""
-    return toy.make(tmp_path_factory.mktemp("toy"))
+    """The data, vocabulary and config of `toys.make_classification`."""
+    return toys.make_classification(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="session")
 def answering_folder(tmp_path_factory):
-    """The data, vocabulary and config of `answering_toy.make`."""
-    return answering_toy.make(tmp_path_factory.mktemp("answering"))
+    """The data, vocabulary and config of `toys.make_answering`."""
+    return toys.make_answering(tmp_path_factory.mktemp("answering"))
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +50,7 @@ def corpus(tmp_path_factory):
     (folder / "config.json").write_text(json.dumps(config))
     without_dropout = {**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (folder / "without_dropout.json").write_text(json.dumps(without_dropout))
-    return tiny_run.make_corpus(folder)
+    return toys.make_small_corpus(folder)
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def train_on_pairs(corpus, tmp_path, monkeypatch):
     def call(out: str, **changes) -> str:
         log = tmp_path / "log" / "job.log.0"
         log.unlink(missing_ok=True)
-        call_main(run_retrieval, toy.retrieval_flags(corpus, tmp_path / out, **changes))
+        call_main(run_retrieval, command_lines.retrieval(corpus, tmp_path / out, **changes))
         return log.read_text()
 
     return call
@@ -77,7 +76,7 @@ def runner(tmp_path, monkeypatch):
 
     Args:
         command: a script as a module, such as `run_classifier`.
-        flags_of: `toy.flags` or its like.
+        flags_of: `command_lines.classification` or its like.
         data: the folder that `make` of the same toy wrote.
     """
     monkeypatch.chdir(tmp_path)
@@ -97,7 +96,7 @@ def runner(tmp_path, monkeypatch):
 @pytest.fixture
 def classify(runner, toy_folder):
     """classify(out="out", **flags) runs run_classifier.py on the toy task; see `runner`."""
-    return runner(run_classifier, toy.flags, toy_folder)
+    return runner(run_classifier, command_lines.classification, toy_folder)
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 
 from finetune.flags import FinetuneFlags
 from pretrain.config import PretrainConfig
-from tests.helpers.small_corpus import ROOT
-from tests.launching import clean_environment
+from tests.launching import ROOT, clean_environment
 from utils.command_line import load_config, parse_args
 
 # Instead of Python: it writes its arguments as a line of JSON.

@@ -4,14 +4,14 @@ import numpy as np
 
 import run_retrieval
 from finetune import search
-from tests.finetune import toy
+from tests import command_lines, toys
 from tests.helpers.checkpoints import assert_same_weights
-from tests.helpers.small_corpus import write_lines
 from tests.launching import as_flags, call_main, error_of
+from tests.toys import write_lines
 
 
 def test_it_learns(classify, cpu_with_bf16):
-    assert classify(amp="bf16", **toy.LEARNS)["tables"][0]["mean"]["avg"] == 100.0
+    assert classify(amp="bf16", **command_lines.LEARNS)["tables"][0]["mean"]["avg"] == 100.0
 
 
 def test_it_resumes_exactly(classify, tmp_path, cpu_with_bf16):
@@ -30,7 +30,7 @@ def test_retrieval_searches_with_vectors_made_in_bfloat16(
     """The vectors of the English sentences differ a little from those of float32."""
     pairs = tmp_path / "pairs"
     pairs.mkdir()
-    sentences = list(dict.fromkeys(row.text_a for row in toy.rows(20, seed=1)))  # each once
+    sentences = list(dict.fromkeys(row.text_a for row in toys.labelled_texts(20, seed=1)))  # each once
     for side in ("de", "en"):
         write_lines(pairs / f"de-en.{side}", sentences)
     search_both = search.search_both

@@ -19,15 +19,15 @@ from model.checkpoint.formats.fluid import write_fluid
 from model.checkpoint.read import open_checkpoint
 from reader.classification import read_classification
 from reader.tokenization import Tokenizer
-from tests.finetune import toy
-from tests.launching import ROOT, as_flags, call_main, run_script
+from tests import command_lines, toys
+from tests.launching import ROOT, as_flags, call_main, read_log, run_script
 
 
 @pytest.fixture(scope="module")
 def trained(toy_folder, tmp_path_factory):
     """A folder with `best/` of a model that knows the task, made once."""
     folder = tmp_path_factory.mktemp("trained")
-    line = toy.flags(toy_folder, folder, **toy.LEARNS)
+    line = command_lines.classification(toy_folder, folder, **command_lines.LEARNS)
     completed = run_script([ROOT / "run_classifier.py", *line], folder)
     assert completed.returncode == 0, completed.stderr
     return folder
@@ -48,7 +48,7 @@ def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
         validation_steps=7,
     )
     assert results["selected"]["1"]["step"] == 7
-    for language in toy.LANGUAGES:
+    for language in toys.LANGUAGES:
         rows = cells_of(tmp_path / "predicted" / f"test.{language}.tsv.0.7")  # epoch 0, step 7
         # All 33 rows of a test file, in its order.
         assert [qid for qid, *_ in rows] == [str(100 + i) for i in range(33)]
@@ -64,7 +64,7 @@ def test_predictions_of_rows_that_were_cut(toy_folder, tmp_path, caplog):
     path = tmp_path / "test.tsv"
     path.write_text("text_a\nred\n" + "old " * 20 + "\n")
     data = read_classification(path, labels=False)
-    task = Classification(tokenizer, list(toy.LABELS), max_seq_len=8)
+    task = Classification(tokenizer, list(toys.KINDS), max_seq_len=8)
     with caplog.at_level(logging.WARNING):
         task.write(tmp_path / "a", data, [np.array([1.0, 0.0, 0.0])] * 2)
         Regression(tokenizer, max_seq_len=8).write(tmp_path / "b", data, [0.5, 0.5])
@@ -77,7 +77,7 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
     """Tokenizer, config and head are all in best/. The report of the training is not touched."""
     before = (trained / "results.json").read_bytes()
     results = classify(
-        **toy.FOLDER_ALONE,
+        **command_lines.FOLDER_ALONE,
         out=trained,
         do_test="true",
         init_checkpoint=trained / "best",
@@ -87,28 +87,29 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
     )
     assert (trained / "results.json").read_bytes() == before
     assert results["tables"][0]["mean"]["avg"] >= 95 and "selected" not in results
-    for i, language in enumerate(toy.LANGUAGES):
-        rows = toy.rows(35, seed=40 + i)  # those of heldout.<language>.tsv
-        labels = [toy.LABELS[row.label] for row in rows]
+    for i, language in enumerate(toys.LANGUAGES):
+        rows = toys.labelled_texts(35, seed=40 + i)  # those of heldout.<language>.tsv
+        labels = [toys.KINDS[row.label] for row in rows]
         predictions = [int(label) for _, label, *_ in cells_of(tmp_path / f"predicted.{language}.0.0")]
         assert accuracy(predictions, labels) == results["tables"][0]["mean"][language]
         readable = (tmp_path / f"predicted.{language}.0.0.jsonl").read_text(encoding="utf-8")
         for line, row, prediction in zip(readable.splitlines(), rows, predictions, strict=True):
             answer = json.loads(line)
-            assert answer["text_a"] == row.text_a and toy.LABELS[answer["label"]] == prediction
+            assert answer["text_a"] == row.text_a and toys.KINDS[answer["label"]] == prediction
 
 
 @pytest.mark.parametrize("name", ["new.csv", "new.tsv", "new.csv.gz"])
 def test_a_table_is_predicted_as_a_table(classify, trained, toy_folder, tmp_path, name):
     """Its rows come as from predict.py: the same columns and marks, then the label and its probability."""
     mark = ";" if ".csv" in name else "\t"
-    lines = ["Nr", "Sentence", "Other"], *([row.qid, row.text_a, "1; 2"] for row in toy.rows(5, seed=3))
+    rows = toys.labelled_texts(5, seed=3)
+    lines = ["Nr", "Sentence", "Other"], *([row.qid, row.text_a, "1; 2"] for row in rows)
     content = io.StringIO()
     csv.writer(content, delimiter=mark, lineterminator="\n").writerows(lines)
     encoded = content.getvalue().encode()
     (tmp_path / name).write_bytes(gzip.compress(encoded) if name.endswith(".gz") else encoded)
     classify(
-        **toy.FOLDER_ALONE,
+        **command_lines.FOLDER_ALONE,
         out=trained,
         do_test="true",
         do_val="false",
@@ -126,7 +127,7 @@ def test_a_table_is_predicted_as_a_table(classify, trained, toy_folder, tmp_path
 
 def test_without_a_label_map_the_labels_are_those_of_the_checkpoint(classify, trained, toy_folder, tmp_path):
     options = {
-        **toy.FOLDER_ALONE,
+        **command_lines.FOLDER_ALONE,
         "do_test": "true",
         "init_checkpoint": trained / "best",
         "dev_set": f"{toy_folder}/heldout.%s.tsv",
@@ -138,13 +139,13 @@ def test_without_a_label_map_the_labels_are_those_of_the_checkpoint(classify, tr
     assert results["tables"] == expected["tables"]
     predicted = (tmp_path / "b.de.0.0.jsonl").read_bytes()
     assert predicted == (tmp_path / "a.de.0.0.jsonl").read_bytes()
-    assert json.loads(predicted.splitlines()[0])["label"] in toy.LABELS
+    assert json.loads(predicted.splitlines()[0])["label"] in toys.KINDS
 
 
 def test_num_labels_must_be_that_of_the_checkpoint(refused, trained):
     best = trained / "best"
     line = refused(do_train="false", init_checkpoint=best, label_map_config=None, num_labels=2)
-    assert f"--num_labels 2: {best} has 3 labels (animal, drink, tool); leave the flag out" in line
+    assert f"--num_labels 2: {best} has 3 labels (animal, drink, tool)" in line
 
 
 def test_a_checkpoint_of_a_training_without_a_label_map_has_ids(trained):
@@ -204,7 +205,7 @@ def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy
     official = classify(out="b", init_checkpoint=tmp_path / "step_9", **options)
     assert expected["tables"] == official["tables"]
     classify(out="c", init_checkpoint=tmp_path / "step_9", max_steps=2, do_val="false")
-    assert "step: 2/2" in toy.read_log(tmp_path)
+    assert "step: 2/2" in read_log(tmp_path)
 
 
 def test_pretrained_weights_come_without_their_head(classify, trained, tmp_path):

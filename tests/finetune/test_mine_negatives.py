@@ -14,10 +14,10 @@ from finetune.retrieval import make_encoder
 from inference import hard_negatives, mining
 from model.checkpoint.read import open_checkpoint
 from reader.tokenization import Tokenizer
-from tests.finetune import toy
-from tests.helpers.damaged import flip_middle_bit
-from tests.helpers.small_corpus import write_lines
+from tests import toys
+from tests.helpers.files import flip_middle_bit
 from tests.launching import another_process_writes, as_flags, call_main, error_of
+from tests.toys import write_lines
 
 ROWS = 40
 LINES = 100  # distinct lines of the corpus beside the texts of the rows
@@ -27,7 +27,7 @@ LINES = 100  # distinct lines of the corpus beside the texts of the rows
 def rows():
     """40 rows: rows 7 and 30 have the query of row 0; every third row has a negative."""
     rng = np.random.default_rng(2)
-    drawn = dict.fromkeys(toy.sentence(rng, str(rng.choice(["cat", "tea", "saw"]))) for _ in range(400))
+    drawn = dict.fromkeys(toys.text_with(rng, str(rng.choice(["cat", "tea", "saw"]))) for _ in range(400))
     texts = list(drawn)[: 3 * ROWS]
     rows = []
     for number in range(ROWS):
@@ -42,7 +42,7 @@ def rows():
 def lines(rows):
     """The corpus: other texts, the query that rows 0, 7 and 30 share and their positives, all negatives."""
     rng = np.random.default_rng(3)
-    drawn = dict.fromkeys(toy.sentence(rng, str(rng.choice(["dog", "milk", "axe"]))) for _ in range(400))
+    drawn = dict.fromkeys(toys.text_with(rng, str(rng.choice(["dog", "milk", "axe"]))) for _ in range(400))
     given_negatives = [negative for row in rows for negative in row[2:]]
     return list(drawn)[:LINES] + rows[0][:2] + [rows[7][1], rows[30][1], *given_negatives]
 
@@ -270,12 +270,12 @@ def test_the_rows_train(mine_rows, rows, random_encoder, tmp_path):
 @pytest.mark.parametrize(
     ("files", "flags", "message"),
     [
-        ({"corpus.txt": ""}, {}, "corpus.txt: the file is empty"),
-        ({"corpus.txt": "\n \n"}, {}, "corpus.txt: all lines are blank"),
+        ({"corpus.txt": ""}, {}, "corpus.txt: "),
+        ({"corpus.txt": "\n \n"}, {}, "corpus.txt: "),
         ({"corpus.txt": b"a\n\xff\n"}, {}, "corpus.txt, line 2: not UTF-8"),
-        ({"pairs.tsv": "a\tb\nalone\n"}, {}, "pairs.tsv, line 2: give query, tab, positive"),
-        ({}, {"mine_negatives": "absent.txt"}, "absent.txt: cannot be read"),
-        ({}, {"train_set": None}, "--train_set is needed with --mine_negatives"),
+        ({"pairs.tsv": "a\tb\nalone\n"}, {}, "pairs.tsv, line 2: "),
+        ({}, {"mine_negatives": "absent.txt"}, "absent.txt: "),
+        ({}, {"train_set": None}, "--train_set "),
         ({}, {"train_set": "."}, ".: "),
         ({}, {"range_min": 98}, "--range_min 98 and --range_max 100: fewer than --num_negatives 3"),
         ({}, {"range_min": -1}, "--range_min -1: "),

@@ -14,7 +14,7 @@ from finetune.report import LabelTable, rows_of_labels, to_text
 from model.batch import LabelledBatch
 from reader.classification import Example, read_classification
 from reader.tokenization import Tokenizer
-from tests.finetune import toy
+from tests import command_lines, toys
 from tests.launching import as_flags, call_main, give_input
 
 
@@ -23,20 +23,20 @@ def labelled_rows(count, seed):
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(count):
-        kinds = [kind for kind in toy.NOUNS if rng.random() < 0.4]
-        text = toy.sentence(rng, "and")
+        kinds = [kind for kind in toys.NOUNS if rng.random() < 0.4]
+        text = toys.text_with(rng, "and")
         for kind in kinds:
-            text = f"{text} {rng.choice(toy.NOUNS[kind])}"
-        rows.append(toy.Row(str(100 + i), text, "now", ",".join(kinds)))
+            text = f"{text} {rng.choice(toys.NOUNS[kind])}"
+        rows.append(toys.LabelledTexts(str(100 + i), text, "now", ",".join(kinds)))
     return rows
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("labelled")
-    toy.write_model(folder, toy.texts_of(toy.rows(400, seed=9)), ["en"], toy.LABELS)
-    toy.write_tsv(folder / "train.tsv", labelled_rows(160, seed=1))
-    toy.write_tsv(folder / "dev.en.tsv", labelled_rows(31, seed=20))
+    toys.write_task(folder, toys.both_texts(toys.labelled_texts(400, seed=9)), ["en"], toys.KINDS)
+    toys.write_labelled_texts(folder / "train.tsv", labelled_rows(160, seed=1))
+    toys.write_labelled_texts(folder / "dev.en.tsv", labelled_rows(31, seed=20))
     return folder
 
 
@@ -45,7 +45,7 @@ def decide(runner, folder):
     """decide(**flags): run_classifier.py --multi_label true; returns results.json."""
 
     def flags(folder, out, **changes):
-        return toy.flags(folder, out, **({"multi_label": "true"} | changes))
+        return command_lines.classification(folder, out, **({"multi_label": "true"} | changes))
 
     return runner(run_classifier, flags, folder)
 
@@ -113,7 +113,7 @@ def test_it_learns_and_predicts(decide, refusal, folder, tmp_path, monkeypatch, 
     right = 0
     for row, line, values in zip(gold, path.read_text().splitlines(), readable, strict=True):
         qid, ids, *probabilities = line.split("\t")
-        names = [list(toy.LABELS)[int(id_)] for id_ in ids.split(",") if id_]
+        names = [list(toys.KINDS)[int(id_)] for id_ in ids.split(",") if id_]
         assert (qid, values["labels"]) == (row.qid, names)
         assert list(values["probabilities"].values()) == pytest.approx(list(map(float, probabilities)))
         assert names == [label for label, value in values["probabilities"].items() if value > 0.5]
@@ -123,7 +123,8 @@ def test_it_learns_and_predicts(decide, refusal, folder, tmp_path, monkeypatch, 
 
     # Without the flag.
     best = tmp_path / "out/best"
-    alone = {**toy.FOLDER_ALONE, "init_checkpoint": best, "label_map_config": None, "num_labels": None}
+    of_labels = {"label_map_config": None, "num_labels": None}
+    alone = {**command_lines.FOLDER_ALONE, "init_checkpoint": best, **of_labels}
     assert f"{best}: it predicts several labels a text; give --multi_label true" in refusal(
         decide, **alone, multi_label="false"
     )
@@ -147,7 +148,10 @@ def test_a_model_for_one_label_is_refused(decide, refusal, toy_folder, tmp_path)
 
 
 def test_what_is_refused(decide, refusal, tmp_path):
-    toy.write_tsv(tmp_path / "bad.tsv", [toy.Row("1", "a", "b", "tool"), toy.Row("2", "a", "b", "tool,toll")])
+    toys.write_labelled_texts(
+        tmp_path / "bad.tsv",
+        [toys.LabelledTexts("1", "a", "b", "tool"), toys.LabelledTexts("2", "a", "b", "tool,toll")],
+    )
     assert "bad.tsv, line 3: unknown label 'toll'" in refusal(decide, train_set=tmp_path / "bad.tsv")
     line = refusal(decide, is_regression="true", label_map_config=None, num_labels=None)
     assert "--multi_label true" in line

@@ -15,29 +15,30 @@ from model.checkpoint.folder import save_model
 from model.checkpoint.read import open_checkpoint
 from model.config import ErnieMConfig
 from model.heads import task_model
-from tests.finetune import answering_toy, official, tagging_toy, toy
-from tests.launching import as_flags, call_main
+from tests import toys
+from tests.finetune import official
+from tests.launching import as_flags, call_main, read_log
 from training.engine import Engine
 
 ENDINGS = ["", "ness", "\u200bing", "-by", "’s"]  # which make several pieces of a word
 SMALL = {"num_hidden_layers": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def tagged_rows(count: int, seed: int) -> list[tagging_toy.Row]:
+def tagged_rows(count: int, seed: int) -> list[toys.TaggedWords]:
     """Sentences whose words have several pieces; some words have none, and some sentences are long."""
     rng = np.random.default_rng(seed)
     rows = []
-    for row in tagging_toy.rows(count, seed, parts=(2, 12)):
+    for row in toys.tagged_words(count, seed, parts=(2, 12)):
         words = [word + str(rng.choice(ENDINGS)) for word in row.words]
         for place in np.flatnonzero(rng.random(len(words)) < 0.05):
             words[place] = "\u200b"
-        rows.append(tagging_toy.Row(words, row.tags))
+        rows.append(toys.TaggedWords(words, row.tags))
     return rows
 
 
 def questions(count: int, seed: int) -> dict:
     """SQuAD JSON whose answers are parts of words, as in (rome) and rome, and have spaces."""
-    squad = answering_toy.squad(count // 2, seed)
+    squad = toys.squad(count // 2, seed)
     rng = np.random.default_rng(seed)
     for paragraph in squad["data"][0]["paragraphs"]:
         for qa in paragraph["qas"]:
@@ -111,12 +112,12 @@ def restated(tmp_path):
 
 def test_conll(trained, restated, tmp_path):
     """60 sentences in 24 steps: the losses, F1 over pieces, which selects, and F1 over words."""
-    labels = {tag: number for number, tag in enumerate(tagging_toy.TAGS)}
     rows = tagged_rows(60, seed=1)
     texts = [" ".join(row.words) for row in rows]
-    toy.write_model(tmp_path, texts, [], labels, toy.CONFIG | SMALL, vocab_size=50)
-    tagging_toy.write_tsv(tmp_path / "train", rows)
-    tagging_toy.write_tsv(tmp_path / "dev", tagged_rows(60, seed=2))
+    labels = {tag: number for number, tag in enumerate(toys.TAGS)}
+    toys.write_task(tmp_path, texts, [], labels, toys.TASK_CONFIG | SMALL, vocab_size=50)
+    toys.write_tagged_words(tmp_path / "train", rows)
+    toys.write_tagged_words(tmp_path / "dev", tagged_rows(60, seed=2))
     flags = {"max_seq_len": 24, "batch_size": 8, "epoch": 3, "shuffle": "false", "num_labels": len(labels)}
     flags |= {"learning_rate": 2e-2, "weight_decay": 0.01, "label_map_config": "label_map.json"}
     losses, metric, scores = trained(run_sequence_labeling, "tagging", len(labels), **flags)
@@ -143,15 +144,15 @@ def test_conll(trained, restated, tmp_path):
     assert metric == "f1 over pieces" and 0 < over_pieces != over_words > 0
     assert scores["f1 over pieces"] == pytest.approx(100 * over_pieces, rel=1e-14)
     assert scores["f1 over words"] == pytest.approx(100 * over_words, rel=1e-14)
-    log = toy.read_log(tmp_path)
+    log = read_log(tmp_path)
     assert f" f1 over pieces: {over_pieces:f}, " in log and f" f1 over words: {over_words:f}, " in log
 
 
 def test_mlqa(trained, restated, tmp_path):
     """20 questions in over 20 steps: the losses, and F1 and exact match of joined pieces and of the text."""
-    texts = [text for text, _ in answering_toy.questions(questions(200, seed=9))]
-    options = {"vocab_size": 80, "user_defined_symbols": answering_toy.PEOPLE}
-    toy.write_model(tmp_path, texts, [], {}, answering_toy.CONFIG | SMALL | {"vocab_size": 90}, **options)
+    texts = [text for text, _ in toys.questions(questions(200, seed=9))]
+    options = {"vocab_size": 80, "user_defined_symbols": toys.PEOPLE}
+    toys.write_task(tmp_path, texts, [], [], toys.ANSWERING_CONFIG | SMALL | {"vocab_size": 90}, **options)
     (tmp_path / "train").write_text(json.dumps(questions(20, seed=1)))
     (tmp_path / "dev").write_text(json.dumps(questions(20, seed=2)))
     flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12, "batch_size": 8, "epoch": 4}

@@ -12,7 +12,7 @@ from finetune.opening import open_model, settle
 from finetune.supervised import FineTuning
 from model.checkpoint.read import TRAINED_LENGTH, open_checkpoint
 from model.reading import Reading
-from tests.finetune import toy
+from tests import command_lines, toys
 from tests.launching import error_of
 from utils.command_line import parse_args
 
@@ -53,7 +53,7 @@ def test_the_length_of_the_training_is_taken_unless_one_is_given(opened, given, 
 
 def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path):
     """A run goes on only with the labels in the same order."""
-    flags = parse_args(FinetuneFlags, toy.flags(toy_folder, tmp_path / "out"))
+    flags = parse_args(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
     identities = []
     for labels in (["animal", "drink", "tool"], ["tool", "drink", "animal"]):
         task = Classification(opened.tokenizer, labels, flags.max_seq_len)
@@ -64,9 +64,9 @@ def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path
 
 def test_rows_that_are_trained_on_are_warned_of(opened, toy_folder, tmp_path, caplog):
     """The dev file of English is the training file."""
-    flags = parse_args(FinetuneFlags, toy.flags(toy_folder, tmp_path / "out"))
+    flags = parse_args(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
     flags = replace(flags, dev_set=flags.train_set, lang_map_config=None)
-    task = Classification(opened.tokenizer, list(toy.LABELS), flags.max_seq_len)
+    task = Classification(opened.tokenizer, list(toys.KINDS), flags.max_seq_len)
     with caplog.at_level(logging.WARNING):
         FineTuning(task, flags, opened)
     assert f"{flags.train_set}: 96 of 96 rows are training rows, too" in caplog.text

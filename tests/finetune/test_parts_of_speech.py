@@ -10,7 +10,7 @@ import predict
 import run_sequence_labeling
 from finetune.metrics import seqeval_scores
 from finetune.tagging import read_conll
-from tests.finetune import tagging_toy
+from tests import command_lines, toys
 from tests.launching import as_flags, call_main, give_input
 
 # The toy's tags -> parts of speech.
@@ -20,7 +20,7 @@ PARTS_OF_SPEECH = {"B-PER": "PROPN", "I-PER": "SYM", "B-LOC": "NOUN", "I-LOC": "
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The toy's files, with parts of speech in place of its tags."""
-    folder = tagging_toy.make(tmp_path_factory.mktemp("toy"))
+    folder = toys.make_tagging(tmp_path_factory.mktemp("toy"))
     for path in [*folder.glob("*.tsv"), folder / "label_map.json"]:
         text = path.read_text(encoding="utf-8")
         for tag, part_of_speech in PARTS_OF_SPEECH.items():
@@ -38,14 +38,14 @@ def test_train_score_and_predict(folder, tmp_path):
         "test_set": f"{folder}/dev.%s.tsv",
         "test_save": f"{tmp_path}/%s",
     }
-    call_main(run_sequence_labeling, tagging_toy.flags(folder, tmp_path / "out", max_steps=12, **shared))
+    call_main(run_sequence_labeling, command_lines.tagging(folder, tmp_path / "out", max_steps=12, **shared))
     report = json.loads((tmp_path / "out/results.json").read_text())
     titles = [table["title"].split(",")[0] for table in report["tables"]]
     assert (report["metric"], titles) == ("f1", ["f1", "acc"])
     table_of_f1, table_of_accuracy = report["tables"]
     f1 = table_of_f1["seeds"]["1"]  # language -> per cent
     accuracy = table_of_accuracy["seeds"]["1"]
-    for language in tagging_toy.LANGUAGES:
+    for language in toys.LANGUAGES[:2]:
         (path,) = tmp_path.glob(f"{language}.*")  # <language>.<epoch>.<step>
         sentences = read_conll(path)
         gold = [sentence.gold for sentence in sentences]
@@ -63,13 +63,13 @@ def test_train_score_and_predict(folder, tmp_path):
         "chunk_scheme": "NONE",
         "train_set": None,
     }
-    call_main(run_sequence_labeling, tagging_toy.flags(folder, tmp_path / "again", **flags))
+    call_main(run_sequence_labeling, command_lines.tagging(folder, tmp_path / "again", **flags))
     again = json.loads((tmp_path / "again/evaluation.json").read_text())
     assert again["tables"][0]["mean"] == pytest.approx(report["tables"][0]["mean"])
 
 
 def test_predictions_have_tags_and_no_entities(folder, tmp_path, monkeypatch, capsys):
-    flags = tagging_toy.flags(folder, tmp_path / "out", max_steps=2, chunk_scheme="NONE")
+    flags = command_lines.tagging(folder, tmp_path / "out", max_steps=2, chunk_scheme="NONE")
     call_main(run_sequence_labeling, flags)
     capsys.readouterr()
     request = json.dumps({"text": "anna walks now"}).encode()
@@ -80,6 +80,6 @@ def test_predictions_have_tags_and_no_entities(folder, tmp_path, monkeypatch, ca
 
 
 def test_tags_without_b_and_i_need_chunk_scheme_none(folder, tmp_path, refusal):
-    line = refusal(lambda: call_main(run_sequence_labeling, tagging_toy.flags(folder, tmp_path / "out")))
+    line = refusal(lambda: call_main(run_sequence_labeling, command_lines.tagging(folder, tmp_path / "out")))
     assert "label_map.json: the label 'PROPN': there must be B-<type> and I-<type> of each type" in line
     assert line.rstrip().endswith("for tags that mark no entities give --chunk_scheme NONE")

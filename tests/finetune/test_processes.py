@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.finetune import answering_toy, tagging_toy, toy
+from tests import command_lines, toys
 from tests.finetune.processes import assert_close, losses, recorded, start
-from tests.helpers.small_corpus import write_lines
-from tests.launching import as_flags
+from tests.launching import as_flags, read_log
+from tests.toys import write_lines
 
-WITHOUT_DROPOUT = {**toy.CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+WITHOUT_DROPOUT = {**toys.TASK_CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 EXACT = {"dtype": "float64", "save_steps": 100}  # 100: only the last step is saved
 
 
 def dev_losses(folder):
     """The mean loss of each evaluated dev file, in the order of the log."""
-    losses_logged = re.findall(r"\[dev evaluation\] ave loss: ([\d.]+)", toy.read_log(folder))
+    losses_logged = re.findall(r"\[dev evaluation\] ave loss: ([\d.]+)", read_log(folder))
     return [float(loss) for loss in losses_logged]
 
 
@@ -36,8 +36,8 @@ def every_task(folder, data, corpus, pairs, processes):
     tested = {"do_test": "true", "test_save": "predicted.%s"}
     folder.mkdir()
     # 57 examples in batches of 8: the last batch of an epoch leaves the second process without any.
-    toy.write_tsv(folder / "train.tsv", toy.rows(57, seed=1))
-    classify = toy.flags(
+    toys.write_labelled_texts(folder / "train.tsv", toys.labelled_texts(57, seed=1))
+    classify = command_lines.classification(
         data,
         "out",
         max_steps=8,
@@ -47,7 +47,7 @@ def every_task(folder, data, corpus, pairs, processes):
         **tested,
     )
     # In 16 tokens, so that some sentences are split.
-    tag = tagging_toy.flags(
+    tag = command_lines.tagging(
         data / "tag",
         "out",
         max_steps=3,
@@ -56,7 +56,7 @@ def every_task(folder, data, corpus, pairs, processes):
         **tested,
         test_set=f"{data}/tag/test.%s.tsv",
     )
-    answer = answering_toy.flags(
+    answer = command_lines.answering(
         data / "answer",
         "out",
         dtype="float64",
@@ -71,7 +71,7 @@ def every_task(folder, data, corpus, pairs, processes):
         batch_size=6 // processes,
     )
     # Its batch is that of all processes, which encode 4 and 5 pairs.
-    train = toy.retrieval_flags(
+    train = command_lines.retrieval(
         corpus,
         "out",
         dtype="float64",
@@ -112,14 +112,14 @@ def test_every_task(tmp_path, corpus):
     pairs = tmp_path / "pairs"
     for folder in (data / "tag", data / "answer", pairs):
         folder.mkdir(parents=True)
-    toy.make(data)
-    tagging_toy.make(data / "tag")
-    answering_toy.make(data / "answer")
+    toys.make_classification(data)
+    toys.make_tagging(data / "tag")
+    toys.make_answering(data / "answer")
     (data / "without_dropout.json").write_text(json.dumps(WITHOUT_DROPOUT))
     # Both sides of a bitext have the same text: only that the results are equal matters here.
     for language, seed in (("de", 3), ("fr", 4)):
         for side in (language, "en"):
-            write_lines(pairs / f"{language}-en.{side}", [row.text_a for row in toy.rows(9, seed)])
+            write_lines(pairs / f"{language}-en.{side}", [row.text_a for row in toys.labelled_texts(9, seed)])
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         start(tmp_path, every_task(folder, data, corpus, pairs, processes), processes)
@@ -154,12 +154,12 @@ def test_two_processes_then_one_then_two(toy_folder, tmp_path):
     An epoch of 41 rows has 5 whole batches of 8 and a batch of 1, so the 10 steps are of two epochs.
     """
     (tmp_path / "config.json").write_text(json.dumps(WITHOUT_DROPOUT))
-    toy.write_tsv(tmp_path / "train.tsv", toy.rows(41, seed=1))
+    toys.write_labelled_texts(tmp_path / "train.tsv", toys.labelled_texts(41, seed=1))
     # The run "one" is not interrupted. "mixed" is stopped in steps 4 and 7, and goes on with other processes.
     parts = [("one", 1, 0), ("mixed", 2, 4), ("mixed", 1, 7), ("mixed", 2, 0)]
     for name, processes, stop_at in parts:
         (tmp_path / name).mkdir(exist_ok=True)
-        line = toy.flags(
+        line = command_lines.classification(
             toy_folder,
             "out",
             ernie_config_path=tmp_path / "config.json",

@@ -14,12 +14,18 @@ from finetune.flags import FinetuneFlags, RetrievalFlags
 from finetune.report import recipes
 from model.config import ErnieMConfig
 from reader.tokenization import Tokenizer
-from tests.finetune import answering_toy, tagging_toy, toy
-from tests.helpers.official_layout import make_official_weights, official_config
+from tests import toys
+from tests.foreign import make_official, official_config
 from tests.launching import ROOT, call_main, clean_environment, stand_in_for_launch
 from utils.command_line import parse_args
 
 SIZES = ("small", "base", "large")
+# Task -> what makes its data.
+MAKERS = {
+    "xnli": toys.make_classification,
+    "conll": toys.make_tagging,
+    "mlqa": toys.make_answering,
+}
 TRANSFER = "cross_lingual_transfer"
 ALL = "translate-train_all"
 CONLL = "conll_finetune_on_all_dataset"
@@ -274,10 +280,10 @@ def official(tmp_path_factory):
     """A clone with the official layout: toy data, and random weights in the official format."""
     folder = tmp_path_factory.mktemp("official")
     (folder / "configs").mkdir()
-    for task, toys in (("xnli", toy), ("conll", tagging_toy), ("mlqa", answering_toy)):
+    for task, make in MAKERS.items():
         data = folder / "data" / task
         data.mkdir(parents=True)
-        toys.make(data)
+        make(data)
         ending = "json" if task == "mlqa" else "tsv"
         for name in ("train.en", "train.all", "dev.en", "dev.de", "test.en", "test.de"):
             part, language = name.split(".")
@@ -286,7 +292,7 @@ def official(tmp_path_factory):
             shutil.copy(data / source, data / part / f"{name}.{ending}")
         (data / "lang_map.json").write_text('{"en": 0, "de": 1}')
     # The toy's own training file has each question 300 times.
-    (folder / "data/mlqa/train/train.en.json").write_text(json.dumps(answering_toy.squad(8, seed=1)))
+    (folder / "data/mlqa/train/train.en.json").write_text(json.dumps(toys.squad(8, seed=1)))
     # CoNLL's 9 labels, which the official command line says, and not the toy's 5.
     tags = [f"{letter}-{type_}" for type_ in ("PER", "ORG", "LOC", "MISC") for letter in "BI"]
     label_map = {tag: number for number, tag in enumerate([*tags, "O"])}
@@ -296,8 +302,8 @@ def official(tmp_path_factory):
     shutil.copy(tokenizer.piece_model_path, folder / "configs/piece.model")
     tokenizer.write_vocab(folder / "configs/vocab.txt")
     for size, layers in (("base", 2), ("large", 3)):
-        config = official_config("tiny", vocab_size=tokenizer.vocab_size, num_hidden_layers=layers)
-        make_official_weights(folder / "configs" / size, config, seed=1)
+        config = official_config(vocab_size=tokenizer.vocab_size, num_hidden_layers=layers)
+        make_official(folder / "configs" / size, config, seed=1)
     return folder
 
 
@@ -314,7 +320,7 @@ def test_the_official_command_lines_run(official, name, monkeypatch):
     if script == "encode_vector":
         call_main(importlib.import_module(script), line)
         texts = len((official / "data/test.tsv").read_text().splitlines()) - 1  # without the header
-        hidden = official_config("tiny")["hidden_size"]
+        hidden = official_config()["hidden_size"]
         assert np.load("embeddings/cls_emb.npy").shape == (texts, hidden)
         assert np.load("embeddings/top_layer_emb.npy").shape[1] == hidden
     else:

@@ -14,7 +14,7 @@ from model.batch import LabelledBatch
 from reader.batching import EncodePairs
 from reader.classification import Example, read_classification
 from reader.tokenization import Tokenizer
-from tests.finetune import toy
+from tests import command_lines, toys
 from tests.launching import as_flags, call_main, give_input
 
 SCORES = {"animal": "-1.5", "drink": "0.25", "tool": "4"}
@@ -24,15 +24,15 @@ SCORES = {"animal": "-1.5", "drink": "0.25", "tool": "4"}
 def folder(tmp_path_factory):
     """The toy's texts, with a number for each class."""
     folder = tmp_path_factory.mktemp("scored")
-    toy.write_model(folder, toy.texts_of(toy.rows(400, seed=9)), ["en", "de"], {})
+    toys.write_task(folder, toys.both_texts(toys.labelled_texts(400, seed=9)), ["en", "de"], [])
     for name, count, seed in (("train", 96, 1), ("dev.en", 31, 20), ("dev.de", 31, 21)):
-        toy.write_tsv(folder / f"{name}.tsv", scored_rows(count, seed))
+        toys.write_labelled_texts(folder / f"{name}.tsv", scored_rows(count, seed))
     return folder
 
 
 def scored_rows(count, seed):
     """The toy's rows, whose labels are numbers."""
-    return [row._replace(label=SCORES[row.label]) for row in toy.rows(count, seed)]
+    return [row._replace(label=SCORES[row.label]) for row in toys.labelled_texts(count, seed)]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def regress(runner, folder):
 
     def flags(folder, out, **changes):
         fixed = {"is_regression": "true", "label_map_config": None, "num_labels": None}
-        return toy.flags(folder, out, **(fixed | changes))
+        return command_lines.classification(folder, out, **(fixed | changes))
 
     return runner(run_classifier, flags, folder)
 
@@ -84,7 +84,7 @@ def test_it_learns_and_predicts(regress, refusal, folder, tmp_path, monkeypatch,
         return score(task, data, predictions, language)
 
     monkeypatch.setattr(Regression, "score", note_and_score)
-    results = regress(**toy.LEARNS, **test_files)
+    results = regress(**command_lines.LEARNS, **test_files)
     assert results["metric"] == "pearson"
     titles = [table["title"].split(",")[0] for table in results["tables"]]
     assert titles == ["pearson", "spearman"]
@@ -101,12 +101,12 @@ def test_it_learns_and_predicts(regress, refusal, folder, tmp_path, monkeypatch,
     assert "root mean squared error: " in capsys.readouterr().out
 
     # Without the flag.
-    best = {**toy.FOLDER_ALONE, "init_checkpoint": tmp_path / "out/best"}
+    best = {**command_lines.FOLDER_ALONE, "init_checkpoint": tmp_path / "out/best"}
     line = refusal(regress, **best, is_regression="false")
     assert "out/best: it predicts numbers; add --is_regression true" in line
 
     # predict.py, with the first row of dev.en.tsv.
-    row = toy.rows(31, seed=20)[0]
+    row = toys.labelled_texts(31, seed=20)[0]
     request = json.dumps({"text_a": row.text_a, "text_b": row.text_b}).encode()
     give_input(monkeypatch, request)
     call_main(predict, as_flags({"task": "classify", "model": tmp_path / "out/best"}))
@@ -118,7 +118,7 @@ def test_it_learns_and_predicts(regress, refusal, folder, tmp_path, monkeypatch,
 def test_labels_must_be_numbers(regress, refusal, tmp_path, number):
     rows = scored_rows(3, seed=1)
     rows[1] = rows[1]._replace(label=number)
-    toy.write_tsv(tmp_path / "bad.tsv", rows)
+    toys.write_labelled_texts(tmp_path / "bad.tsv", rows)
     line = refusal(regress, train_set=tmp_path / "bad.tsv")
     fault = f"the label '{number}' is no number, and --is_regression true needs numbers"
     assert f"bad.tsv, line 3: {fault}" in line

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.finetune import tagging_toy, toy
-from tests.helpers.small_corpus import write_lines
-from tests.launching import ROOT, clean_environment
+from tests import command_lines, toys
+from tests.launching import ROOT, clean_environment, read_log
+from tests.toys import write_lines
 
 XNLI = "xnli_cross_lingual_transfer.sh"
 
@@ -41,11 +41,11 @@ def sh(script: str, cwd: Path, *more, **environment: str) -> subprocess.Complete
 def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
     """The total batch of 8 is printed before the run and in its log."""
     few = {"batch_size": 4, "max_steps": 3, "init_pretraining_params": ""}
-    overrides = toy.flags(toy_folder, tmp_path / "out", **few)
+    overrides = command_lines.classification(toy_folder, tmp_path / "out", **few)
     completed = sh(f"base/{XNLI}", tmp_path, *overrides, NPROC="2")
     assert completed.returncode == 0, completed.stderr
     assert "batch: 4 x accumulation 1 x processes 2 = 8 in all" in completed.stdout
-    log = toy.read_log(tmp_path)
+    log = read_log(tmp_path)
     assert "8 examples (batch 4 x accumulation 1 x processes 2)" in log
     assert "warning: batch: 4 x accumulation 1 x processes 2 = 8 in all; the recipe has 32" in log
     assert "acc, " in completed.stdout and "seed 1" in completed.stdout
@@ -82,10 +82,10 @@ def test_recipes_in_one_folder(toy_folder, tmp_path):
     for name in ("launch.py", "run_classifier.py", "run_sequence_labeling.py", "run_retrieval.py", ".venv"):
         (folder / name).symlink_to(ROOT / name)
     tagging.mkdir()
-    tagging_toy.make(tagging)
+    toys.make_tagging(tagging)
     pairs.mkdir()
     for side in ("de", "en"):
-        write_lines(pairs / f"de-en.{side}", [row.text_a for row in toy.rows(9, seed=3)])
+        write_lines(pairs / f"de-en.{side}", [row.text_a for row in toys.labelled_texts(9, seed=3)])
 
     def recipe(name: str, *flags) -> subprocess.CompletedProcess:
         command = ["sh", f"scripts/small/{name}.sh", *map(str, flags)]
@@ -94,8 +94,9 @@ def test_recipes_in_one_folder(toy_folder, tmp_path):
         )
 
     few = {"checkpoints": "./checkpoints", "max_steps": 2}
-    assert recipe("xnli_cross_lingual_transfer", *toy.flags(toy_folder, folder, **few)).returncode == 0
-    refused = recipe("panx_cross_lingual_transfer", *tagging_toy.flags(tagging, folder, **few))
+    line = command_lines.classification(toy_folder, folder, **few)
+    assert recipe("xnli_cross_lingual_transfer", *line).returncode == 0
+    refused = recipe("panx_cross_lingual_transfer", *command_lines.tagging(tagging, folder, **few))
     assert refused.returncode == 2
     assert "checkpoints was made with other settings (task: classification -> " in refused.stderr
     search = ["--pairs", pairs, "--max_seq_len", 64, "--use_cuda", "false"]

@@ -12,21 +12,21 @@ from finetune.metrics import entity_scores
 from finetune.tagging import read_conll
 from model.checkpoint.read import open_checkpoint
 from model.reading import Reading
-from tests.finetune import tagging_toy, toy
+from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy
-from tests.launching import ROOT, run_script
+from tests.launching import ROOT, read_log, run_script
 
 LEARNS = {"epoch": 8, "learning_rate": 2e-2}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tagging_toy.make(tmp_path_factory.mktemp("tagging"))
+    return toys.make_tagging(tmp_path_factory.mktemp("tagging"))
 
 
 @pytest.fixture
 def tag(runner, folder):
-    return runner(run_sequence_labeling, tagging_toy.flags, folder)
+    return runner(run_sequence_labeling, command_lines.tagging, folder)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def refused(tag, refusal):
 def trained(folder, tmp_path_factory):
     """A folder with `best/` of a model that knows the task, made once by the script as a user starts it."""
     place = tmp_path_factory.mktemp("trained")
-    line = tagging_toy.flags(
+    line = command_lines.tagging(
         folder,
         place,
         do_test="true",
@@ -66,20 +66,20 @@ def test_it_learns_the_toy_task(trained):
     assert results["metric"] == "f1" and results["task"] == "tagging"
     for metric in ("f1", "precision", "recall"):
         assert means(results, metric) == {"en": 100.0, "de": 100.0, "avg": 100.0, "gap": 0.0}
-    log = toy.read_log(trained)
+    log = read_log(trained)
     line = r"\[dev evaluation\] ave loss: \d\.\d{6}, de f1: 1\.0+, de precision: 1\.0+, de recall: 1\.0+, "
     assert re.search(line + "data_num: 21, ", log)
     config = json.loads((trained / "best" / "config.json").read_text())
-    assert (config["task"], config["labels"]) == ("tagging", tagging_toy.TAGS)
+    assert (config["task"], config["labels"]) == ("tagging", toys.TAGS)
 
 
 def test_every_word_of_a_long_sentence_has_a_tag(trained):
     """Sentences of 40 words and more, in windows of 22 pieces."""
-    for i, language in enumerate(tagging_toy.LANGUAGES):
+    for i, language in enumerate(toys.LANGUAGES[:2]):
         (path,) = trained.glob(f"test.{language}.tsv.*")
         assert re.fullmatch(rf"test\.{language}\.tsv\.\d+\.\d+", path.name)
         sentences = read_conll(path)
-        expected = tagging_toy.rows_of_test_file(i)
+        expected = toys.tagged_words_of_test(i)
         assert [list(sentence.words) for sentence in sentences] == [row.words for row in expected]
         assert [list(sentence.gold) for sentence in sentences] == [row.tags for row in expected]
         assert max(len(sentence.words) for sentence in sentences) > 40
@@ -91,11 +91,11 @@ def test_every_word_of_a_long_sentence_has_a_tag(trained):
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
     """With its tags. The file to predict has no column of tags, so predictions have no gold tags."""
     assert open_checkpoint(trained / "best").reading.to_json() == {"max_seq_len": 24}  # the rest is ERNIE-M's
-    rows = tagging_toy.rows(9, seed=50)
-    tagging_toy.write_tsv(tmp_path / "new.tsv", rows, label=False)
+    rows = toys.tagged_words(9, seed=50)
+    toys.write_tagged_words(tmp_path / "new.tsv", rows, label=False)
     (tmp_path / "one.json").write_text('{"en": 0}')
     results = tag(
-        **toy.FOLDER_ALONE,
+        **command_lines.FOLDER_ALONE,
         do_test="true",
         init_checkpoint=trained / "best",
         dev_set=f"{folder}/dev.%s.tsv",
@@ -117,7 +117,11 @@ def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, 
     """Without flags it takes --max_seq_len and --label_pieces of the training; a flag that is given stays."""
     reading = {**open_checkpoint(trained / "best").reading.to_json(), "label_pieces": "all"}
     with_all_pieces = changed_copy(trained / "best", tmp_path / "best", reading=reading)
-    flags = {**toy.FOLDER_ALONE, "init_checkpoint": with_all_pieces, "dev_set": f"{folder}/dev.%s.tsv"}
+    flags = {
+        **command_lines.FOLDER_ALONE,
+        "init_checkpoint": with_all_pieces,
+        "dev_set": f"{folder}/dev.%s.tsv",
+    }
     tag(**flags, max_seq_len=None)
     assert f"as in the training of {with_all_pieces}: --max_seq_len 24, --label_pieces all" in (
         capsys.readouterr().out
@@ -127,8 +131,8 @@ def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, 
 
 
 def test_a_tagger_is_no_classifier(classify, trained, refusal):
-    line = refusal(classify, **toy.FOLDER_ALONE, init_checkpoint=trained / "best", max_seq_len=24)
-    assert f"{trained}/best: its head is for tagging, not classification; to train from its enc" in line
+    line = refusal(classify, **command_lines.FOLDER_ALONE, init_checkpoint=trained / "best", max_seq_len=24)
+    assert f"{trained}/best: its head is for tagging, not classification" in line
 
 
 def test_official_behaviour_runs(tag, folder, tmp_path):
@@ -163,7 +167,7 @@ def test_the_papers_figures_do_not_stand_beside_other_scores(tag, capsys):
 
 
 def test_evaluation_follows_the_procedure_of_the_training(tag, trained, folder, tmp_path, capsys):
-    flags = {**toy.FOLDER_ALONE, "dev_set": f"{folder}/dev.%s.tsv", "official_compat": None}
+    flags = {**command_lines.FOLDER_ALONE, "dev_set": f"{folder}/dev.%s.tsv", "official_compat": None}
     for official, metric in ((False, "f1"), (True, "f1 over pieces")):
         reading = {**open_checkpoint(trained / "best").reading.to_json(), "official_compat": official}
         start = changed_copy(trained / "best", tmp_path / str(official), reading=reading)
@@ -174,7 +178,7 @@ def test_evaluation_follows_the_procedure_of_the_training(tag, trained, folder, 
 def test_bad_maps_and_flags(refused, tmp_path):
     (tmp_path / "labels.json").write_text('{"B-PER": 0, "I-PER": 1, "O": 2}')
     assert "labels.json: 3 labels" in refused(label_map_config=tmp_path / "labels.json")
-    assert "--label_map_config is needed" in refused(label_map_config=None)
+    assert "--label_map_config " in refused(label_map_config=None)
     assert "--chunk_scheme NONE" in refused(chunk_scheme="NONE", official_compat="true")
 
 

@@ -19,12 +19,12 @@ from install.command import PROGRAMS
 from model.checkpoint.read import open_checkpoint
 from scripts import train
 from scripts.data import pairs
-from tests.finetune import toy
+from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
-from tests.helpers.small_corpus import sentences, write_lines
 from tests.launching import as_flags, call_main, one_error
+from tests.toys import sentences, write_lines
 
-LINES = list(dict.fromkeys(row.text_a for row in toy.rows(400, seed=3)))
+LINES = list(dict.fromkeys(row.text_a for row in toys.labelled_texts(400, seed=3)))
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert refusal(capsys, "empty", output="new", start=start).startswith("empty: ")
     write_lines(tmp_path / "pairs.tsv", [f"{a}\t{b}" for a, b in zip(LINES, sentences(len(LINES)))])
-    assert refusal(capsys, "pairs.tsv", output="new").startswith("pairs.tsv: its name has no languages")
+    assert refusal(capsys, "pairs.tsv", output="new").startswith("pairs.tsv: ")
     # A language that the start does not have: its letters are not in the vocabulary.
     foreign = [line.translate({ord("a") + n: 0x10D0 + n for n in range(26)}) for line in LINES]
     write_lines(tmp_path / "my.en-ka.tsv", [f"{a}\t{b}" for a, b in zip(LINES, foreign)])

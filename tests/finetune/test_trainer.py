@@ -11,8 +11,9 @@ from safetensors.numpy import load_file
 
 from finetune import command, supervised
 from model import device
-from tests.finetune import toy
+from tests import command_lines, toys
 from tests.helpers.checkpoints import assert_same_weights
+from tests.launching import read_log
 from training.optimizer import build_optimizer
 
 
@@ -55,7 +56,7 @@ def test_plain_kernels_are_chosen_by_the_flag(classify, monkeypatch):
 
 def test_a_training_file_that_is_cut_is_warned_of(classify, toy_folder, tmp_path):
     classify(max_seq_len=8, max_steps=1, epoch=1)
-    log = toy.read_log(tmp_path)
+    log = read_log(tmp_path)
     (line,) = [line for line in log.splitlines() if "are longer than --max_seq_len 8 and are cut" in line]
     assert f"{toy_folder / 'train.tsv'}: " in line and "of the first 96 rows" in line
 
@@ -65,14 +66,14 @@ def test_a_label_without_training_rows_is_warned_of(classify, toy_folder, tmp_pa
     path = tmp_path / "two.tsv"
     path.write_text("".join(line for line in lines if not line.endswith("\ttool\n")))
     classify(train_set=path, max_steps=1, epoch=1)
-    (line,) = [line for line in toy.read_log(tmp_path).splitlines() if "no row has the label" in line]
+    (line,) = [line for line in read_log(tmp_path).splitlines() if "no row has the label" in line]
     assert f"{path}: " in line and "label tool," in line
 
 
 def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
-    results = classify(**toy.LEARNS)
+    results = classify(**command_lines.LEARNS)
     assert results["tables"][0]["mean"] == {"en": 100.0, "de": 100.0, "fr": 100.0, "avg": 100.0, "gap": 0.0}
-    log = toy.read_log(tmp_path)
+    log = read_log(tmp_path)
     line = re.compile(
         r"\[dev evaluation\] ave loss: \d+\.\d{6}, (\w+) acc: (\d\.\d{6}), data_num: 31, "
         r"elapsed time: \d+\.\d+ s file: \S*dev\.(\w+)\.tsv, epoch: (\d+), steps: (\d+)$",
@@ -81,8 +82,8 @@ def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     # (language, accuracy, language of the file, epoch, step), for each file after each of 10 epochs
     evaluations = line.findall(log)
     languages = [(language, language_of_file) for language, _, language_of_file, _, _ in evaluations]
-    assert languages == [(language, language) for language in toy.LANGUAGES] * 10
-    ends_of_epochs = [(int(epoch), int(step)) for _, _, _, epoch, step in evaluations[:: len(toy.LANGUAGES)]]
+    assert languages == [(language, language) for language in toys.LANGUAGES] * 10
+    ends_of_epochs = [(int(epoch), int(step)) for _, _, _, epoch, step in evaluations[:: len(toys.LANGUAGES)]]
     assert ends_of_epochs == [(epoch, 12 * (epoch + 1)) for epoch in range(10)]  # 96 examples in batches of 8
     progress = r"epoch: 0, progress: 32/96, step: 4/120, ave loss: \d\.\d+, ave acc: \d\.\d+, lr: "
     assert re.search(progress, log)
@@ -94,7 +95,7 @@ def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     assert scores in log and english_labels not in log
     (english, *_) = results["labels"]
     assert english["title"] == f"labels, {toy_folder}/dev.%s.tsv, en, seed 1"
-    rows = Counter(row.label for row in toy.rows(31, seed=20))
+    rows = Counter(row.label for row in toys.labelled_texts(31, seed=20))
     assert english["confusion"] == {label: {label: count} for label, count in sorted(rows.items())}
     share = results["tables"][0]["most frequent label"]["en"]
     assert share == pytest.approx(100 * max(rows.values()) / 31) and english["macro f1"] == 100.0
@@ -138,7 +139,7 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
     dev, heldout = results["tables"]
     assert dev["title"] == f"acc, {toy_folder}/dev.%s.tsv"
     for table, name in ((dev, "dev"), (heldout, "heldout")):
-        assert {language: table["mean"][language] for language in toy.LANGUAGES} == SCRIPTED[step][name]
+        assert {language: table["mean"][language] for language in toys.LANGUAGES} == SCRIPTED[step][name]
     assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / f"step_{step}")
     # The card of a step has the scores of that step, the best or not.
     card = (tmp_path / "out" / "step_12" / "README.md").read_text()
@@ -152,8 +153,8 @@ def test_the_last_step_is_reported_where_nothing_selects(classify, tmp_path):
     """Dev files are scored once, at the end; the weights are those of the last step."""
     results = classify(epoch=3, validation_steps=5, select_on="last")
     assert results["selected"]["1"]["step"] == 36
-    log = toy.read_log(tmp_path)
-    assert log.count("[dev evaluation]") == len(toy.LANGUAGES)
+    log = read_log(tmp_path)
+    assert log.count("[dev evaluation]") == len(toys.LANGUAGES)
     assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / "step_36")
 
 
@@ -163,7 +164,7 @@ def test_several_seeds_run_in_turn_and_equal_single_runs(classify, toy_folder, t
     results = classify(random_seed="3,4", epoch=3, **tested)
     alone = classify(out="alone", random_seed=4, epoch=3)
     for seed in (3, 4):
-        assert len(list(tmp_path.glob(f"t.*.tsv.seed_{seed}.*[0-9]"))) == len(toy.LANGUAGES)
+        assert len(list(tmp_path.glob(f"t.*.tsv.seed_{seed}.*[0-9]"))) == len(toys.LANGUAGES)
     assert_same_weights(tmp_path / "out" / "seed_4" / "step_36", tmp_path / "alone" / "step_36")
     table = results["tables"][0]
     assert list(table["seeds"]) == ["3", "4"]
@@ -207,7 +208,7 @@ def test_the_selected_weights_come_along_to_another_folder(classify, scripted, t
     classify(test_save="first.%s", **options)
     classify(out="again", test_save="again.%s", init_checkpoint=tmp_path / "out" / "step_8", **options)
     assert_same_weights(tmp_path / "out" / "best", tmp_path / "again" / "best")
-    for language in toy.LANGUAGES:
+    for language in toys.LANGUAGES:
         first = tmp_path / f"first.{language}.0.4"  # of epoch 0, step 4
         again = tmp_path / f"again.{language}.0.4"
         assert first.read_bytes() == again.read_bytes()
@@ -219,7 +220,7 @@ def test_macro_f1_selects_on_request(classify, toy_folder, tmp_path):
     line = re.compile(r"\w\w acc: (\d\.\d+), \w\w macro f1: (\d\.\d+), .* steps: (\d+)$", re.M)
     accuracies = Counter()  # step -> the sum over the languages
     macro_f1s = Counter()
-    for accuracy, macro_f1, step in line.findall(toy.read_log(tmp_path)):
+    for accuracy, macro_f1, step in line.findall(read_log(tmp_path)):
         accuracies[int(step)] += float(accuracy)
         macro_f1s[int(step)] += float(macro_f1)
     assert list(macro_f1s) == [12, 24, 28, 36]
@@ -250,7 +251,7 @@ def test_a_best_model_that_was_removed_or_replaced_is_refused(classify, scripted
     shutil.rmtree(out / "step_12")
     (out / "best").rename(tmp_path / "best")
     line = refused(**options)
-    assert f"{out}/best is not there, but the run selected step 8 before step_8: put that model back" in line
+    assert f"{out}/best is not there, but the run selected step 8 before step_8: " in line
     assert "begin anew with --overwrite true" in line
     shutil.copytree(out / "step_4", out / "best")
     assert f"{out}/best is of step 4, but the run selected step 8" in refused(**options)
@@ -271,7 +272,7 @@ def test_max_steps_ends_the_run_and_its_schedule(classify, tmp_path):
     """Of 6 steps 3 warm up. Step i, from 0, has i/3 of the peak, and then 1 - i/6 of it."""
     peak = 5e-3
     classify(max_steps=6, skip_steps=1, warmup_proportion=0.5, learning_rate=peak)
-    log = toy.read_log(tmp_path)
+    log = read_log(tmp_path)
     rates = [float(rate) for rate in re.findall(r"lr: (\S+),", log)]
     expected = [0, peak / 3, peak * 2 / 3, peak * 3 / 6, peak * 2 / 6, peak / 6]
     assert rates == pytest.approx(expected, rel=1e-3)  # they are logged with 4 digits

@@ -15,12 +15,12 @@ from finetune.cross_validation import folds_of
 from finetune.flags import FinetuneFlags
 from inference import fit
 from model.config import ErnieMConfig
-from tests.finetune import toy
+from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of
 from training.guard import StopSignal
 
-ROWS = toy.rows(30, seed=4)
+ROWS = toys.labelled_texts(30, seed=4)
 INPUTS = [[row.text_a] for row in ROWS]
 LABELS = [row.label for row in ROWS]
 
@@ -135,8 +135,8 @@ def test_a_classifier_on_vectors_is_evaluated_and_trained_on(random_encoder, cla
     """run_classifier.py gives a model of `fit` its accuracy, and trains its head further."""
     classifier = ernie_m.load(random_encoder).fit(*zip(*((row.text_a, row.label) for row in ROWS)), "kinds")
     assert 0 <= classifier.scores["accuracy"] <= 100 and classifier.scores["folds"] == 5
-    assert set(classifier.scores["by_label"]) == set(toy.NOUNS)
-    toy.write_tsv(tmp_path / "rows.tsv", [row._replace(text_b="") for row in ROWS])
+    assert set(classifier.scores["by_label"]) == set(toys.NOUNS)
+    toys.write_labelled_texts(tmp_path / "rows.tsv", [row._replace(text_b="") for row in ROWS])
     table = "\n".join(f"{row.text_a}\t{row.label}" for row in ROWS)
     (tmp_path / "rows.tsv").write_text(f"text_a\tlabel\n{table}\n")
     answers = classifier.classify([row.text_a for row in ROWS])
@@ -153,7 +153,7 @@ def test_a_classifier_on_vectors_is_evaluated_and_trained_on(random_encoder, cla
     )
     settings = json.loads((tmp_path / "further/best/config.json").read_text())
     assert settings["reading"]["pooling"] == "specials"
-    assert ernie_m.load("further/best").classify("the cat")[0]["label"] in toy.NOUNS
+    assert ernie_m.load("further/best").classify("the cat")[0]["label"] in toys.NOUNS
 
 
 def test_from_python(random_encoder, tmp_path, monkeypatch):
@@ -161,7 +161,7 @@ def test_from_python(random_encoder, tmp_path, monkeypatch):
     model = ernie_m.load(random_encoder)
     pairs = [(row.text_a, row.text_b) for row in ROWS]
     tuned = model.finetune(pairs, LABELS, tmp_path / "tuned")
-    assert tuned.labels == sorted(toy.NOUNS) and tuned.scores["rows"] < 30 and tuned.scores["folds"] == 1
+    assert tuned.labels == sorted(toys.NOUNS) and tuned.scores["rows"] < 30 and tuned.scores["folds"] == 1
     again = ernie_m.load(tmp_path / "tuned")
     assert again.classify(pairs[:3]) == tuned.classify(pairs[:3]) and again.scores is None
     assert not list(tmp_path.glob("*.training"))

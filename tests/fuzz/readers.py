@@ -38,10 +38,10 @@ from reader.task_files import read_label_map, read_languages
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
 from scripts.data.download import unpack
+from tests.foreign import fairseq_args, tokenizer_json
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
-from tests.helpers.small_corpus import sentences, train_pieces
-from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
-from tests.helpers.xlm_r_layout import legacy_bytes, tokenizer_json, write_torch_file, zip_bytes
+from tests.helpers.torch_files import legacy_bytes, write_torch_file, zip_bytes
+from tests.toys import CONFIG, make_ours, sentences, train_pieces
 from training.checkpoint import write_checkpoint
 from training.run_folder import read_step
 from utils.command_line import load_config

@@ -11,7 +11,7 @@ from model.checkpoint.read import open_checkpoint
 from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from model.lm_head import PreTrainingModel
 from tests.helpers.batches import padded_batch
-from tests.helpers.toy_models import CONFIG, LABELS, make_ours
+from tests.toys import CONFIG, OUTPUTS, make_ours
 
 XLM_R_HEADS = [None, "lm", "classification", "tagging", "question_answering", "choice"]
 
@@ -41,9 +41,9 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
     models = {
-        "classification": lambda: SequenceClassifier(config, LABELS["classification"]),
+        "classification": lambda: SequenceClassifier(config, OUTPUTS["classification"]),
         "choice": lambda: SequenceClassifier(config, 1),
-        "tagging": lambda: TokenClassifier(config, LABELS["tagging"]),
+        "tagging": lambda: TokenClassifier(config, OUTPUTS["tagging"]),
         "question_answering": lambda: SpanClassifier(config),
         "lm": lambda: PreTrainingModel(config, ["en"]),
     }

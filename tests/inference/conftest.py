@@ -1,6 +1,8 @@
 """Models, exported and not; predict.py called as a function."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -9,15 +11,25 @@ import pytest
 import encode_vector
 import export
 import predict
-from tests.helpers.small_corpus import write_lines
-from tests.inference import toy_models
+from model.checkpoint.formats import safetensors
+from model.checkpoint.read import LANGUAGE_MEANS
+from tests import toys
 from tests.launching import as_flags, call_main, give_input, one_error
+from tests.toys import write_lines
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """A folder with a checkpoint of each kind: classify, tag, answer, encode, full."""
-    return toy_models.make(tmp_path_factory.mktemp("models"))
+    return toys.make_models(tmp_path_factory.mktemp("models"))
+
+
+def write_means(folder: Path, languages: Sequence[str]) -> None:
+    """Write made-up means of languages into a model's folder; they change which texts are near."""
+    random = np.random.default_rng(5)
+    shape = (len(languages), toys.LAYERS + 1, toys.HIDDEN_SIZE)
+    means = random.normal(size=shape).astype(np.float32)
+    safetensors.write(folder / LANGUAGE_MEANS, dict(zip(languages, means)))
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +107,7 @@ def encode_texts(tmp_path):
         write_lines(path, texts)
         folder = tmp_path / output
         places = {"data_set": path, "output_dir": folder, "init_pretraining_params": model}
-        others = {"data_format": "text", "vectors": "mean", "max_seq_len": toy_models.LONGEST}
+        others = {"data_format": "text", "vectors": "mean", "max_seq_len": toys.LONGEST}
         call_main(encode_vector, as_flags({"use_cuda": "false", **places, **others, **flags}))
         return {path.stem: np.load(path) for path in folder.glob("*.npy")}
 

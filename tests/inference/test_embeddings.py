@@ -18,10 +18,10 @@ from inference.loading import load
 from inference.serve import LONGEST_BODY, LONGEST_EMBEDDINGS_BODY
 from inference.tasks import make_answerer
 from reader.batching import BATCH_TOKENS
-from tests.helpers.small_corpus import sentences
-from tests.inference import toy_models
+from tests import toys
 from tests.inference.served import ask, serving
 from tests.launching import call_main
+from tests.toys import sentences
 from utils.errors import UserError
 
 TEXTS = sentences(50, seed=6)
@@ -67,7 +67,7 @@ def test_the_vectors(server, models, expected, encoding_format):
 
 def test_with_curl(server, expected):
     """One text, by a command line as people write it."""
-    body = json.dumps({"input": TEXTS[3], "dimensions": toy_models.HIDDEN_SIZE})
+    body = json.dumps({"input": TEXTS[3], "dimensions": toys.HIDDEN_SIZE})
     command = ["curl", "-s", server + PATH, "-H", "Content-Type: application/json", "-d", body]
     answer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     np.testing.assert_allclose(vectors_of(answer), expected[3:4], atol=1e-6)

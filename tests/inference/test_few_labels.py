@@ -9,9 +9,9 @@ import convert
 import ernie_m
 import run_classifier
 from inference.few_labels import check_labels, logistic_regression
-from tests.helpers.small_corpus import sentences, write_lines
 from tests.inference.conftest import run_export
 from tests.launching import as_flags, call_main, error_of
+from tests.toys import sentences, write_lines
 
 TEXTS = sentences(24, seed=6)
 LABELS = ["news", "question", "3"] * 8

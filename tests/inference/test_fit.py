@@ -13,8 +13,8 @@ import predict
 from finetune.cross_validation import folds_of
 from inference import fit
 from inference.few_labels import cross_validated
-from tests.helpers.small_corpus import sentences
 from tests.launching import ROOT, as_flags, call_main, clean_environment
+from tests.toys import sentences
 
 TEXTS = sentences(60, seed=6)
 LABELS = ["news", "question", "3"] * 20

@@ -9,10 +9,10 @@ import pytest
 import ernie_m
 from inference.serve import LONGEST_BODY
 from tests.helpers.checkpoints import changed_copy
-from tests.helpers.small_corpus import sentences, write_languages
 from tests.inference import browser
+from tests.inference.conftest import write_means
 from tests.inference.served import ask, serving
-from tests.inference.toy_models import write_means
+from tests.toys import sentences, write_languages
 
 pytestmark = pytest.mark.browser
 TEXTS = sentences(30, seed=6)

@@ -15,9 +15,9 @@ from evaluation.search import unit
 from inference.loading import load
 from inference.tasks import TaskOptions, make_answerer
 from reader.tokenization import Tokenizer
+from tests import toys
+from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, changed_copy
-from tests.helpers.xlm_r_layout import make_xlm_r
-from tests.inference import toy_models
 from tests.inference.conftest import run_export
 from tests.launching import error_of
 from utils.manifest import MANIFEST
@@ -197,16 +197,14 @@ def test_the_tagged_piece(models, tmp_path):
         ids += loaded.tokenizer.encode(word)
     assert loaded.tokenizer.convert_ids_to_tokens([ids[places[0]]]) == ["▁"]
     logits = loaded.engine("tagging")(np.array([[*ids, loaded.tokenizer.sep_id]]))["logits"][0]
-    expected = [toy_models.TAGS[id_] for id_ in logits[places].argmax(-1)]
+    expected = [toys.TAGS[id_] for id_ in logits[places].argmax(-1)]
     tags = {}
     for name, model in (("leading", loaded), ("first", load(models / "tag"))):
         answerer = make_answerer("tag", model)
         (answer,) = answerer.answer([answerer.parse({"words": words})])
         tags[name] = answer["tags"]
     assert tags["leading"] == expected
-    assert tags["first"] == [
-        toy_models.TAGS[id_] for id_ in logits[[place + 1 for place in places]].argmax(-1)
-    ]
+    assert tags["first"] == [toys.TAGS[id_] for id_ in logits[[place + 1 for place in places]].argmax(-1)]
 
 
 @pytest.mark.parametrize("has_pooler", [True, False])

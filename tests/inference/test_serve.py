@@ -21,10 +21,10 @@ from inference.loading import load
 from inference.serve import LONGEST_BODY, PAGE, make_app
 from inference.tasks import TaskOptions, make_answerer
 from inference.tasks.zero_shot import MOST_LABELS
-from tests.helpers.small_corpus import sentences, write_languages, write_lines
-from tests.inference import toy_models
+from tests import toys
 from tests.inference.served import ask, serving
 from tests.launching import ROOT
+from tests.toys import sentences, write_languages, write_lines
 from utils.errors import UserError
 
 TEXTS = sentences(30, seed=6)
@@ -51,12 +51,12 @@ def test_what_is_served(server):
     _, info = ask(f"{server}/api/info")
     assert info["tasks"] == TASKS
     sizes = [(model["layers"], model["hidden_size"]) for model in info["models"]]
-    assert sizes == [(toy_models.LAYERS, toy_models.HIDDEN_SIZE)] * 2
+    assert sizes == [(toys.LAYERS, toys.HIDDEN_SIZE)] * 2
     assert [model["name"].split("/")[-1] for model in info["models"]] == ["classify", "full"]
     assert not any(model["name"].startswith("/") for model in info["models"])
     assert info["infers"] is True
-    assert info["layers"] == toy_models.LAYERS
-    of_model = dict.fromkeys(["fill", "translate-probe"], toy_models.LANGUAGES)
+    assert info["layers"] == toys.LAYERS
+    of_model = dict.fromkeys(["fill", "translate-probe"], toys.MODEL_LANGUAGES)
     assert info["languages"] == of_model | {"search": ["de", "fr"]}  # those of the corpus have means
 
 
@@ -114,7 +114,7 @@ def test_tokens_of_two_texts_are_compared(server, models):
         states.append(centred / np.linalg.norm(centred, axis=1, keepdims=True))
     np.testing.assert_allclose(answer["similarity"], states[0] @ states[1].T, atol=2e-4)
     same = ask(f"{server}/api/align", {"text_a": TEXTS[0], "text_b": TEXTS[0]})[1]
-    assert same["layer"] == toy_models.LAYERS and same["cosine"] == pytest.approx(1, abs=1e-5)
+    assert same["layer"] == toys.LAYERS and same["cosine"] == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize(("objective", "panels"), [("mmlm", 1), ("tlm", 1), ("camlm", 1), ("btmlm", 2)])

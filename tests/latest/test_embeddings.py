@@ -6,8 +6,7 @@ from sentence_transformers import SentenceTransformer
 
 import convert
 from reader.tokenization import Tokenizer
-from tests.helpers.small_corpus import train_pieces
-from tests.helpers.toy_models import CONFIG, make_ours
+from tests.toys import CONFIG, make_ours, train_pieces
 
 openai = pytest.importorskip("openai")
 from tests.inference.served import serving  # noqa: E402 - needs websockets, which comes with openai here

@@ -10,8 +10,7 @@ import ernie_m
 from model.checkpoint.formats import safetensors
 from model.checkpoint.read import open_checkpoint
 from reader.tokenization import Tokenizer
-from tests.helpers.small_corpus import train_pieces
-from tests.helpers.toy_models import CONFIG, make_ours
+from tests.toys import CONFIG, make_ours, train_pieces
 
 LABELS = ["Rechnung", "возврат", "投诉"]
 WORDS = "the man buys a book am Markt und liest мужчина покупает книгу в старом доме 买 一本 书 然后"

@@ -13,9 +13,9 @@ import convert
 import ernie_m
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
-from tests.helpers.small_corpus import train_pieces
-from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.foreign import make_xlm_r
 from tests.launching import ROOT, error_of
+from tests.toys import train_pieces
 
 # Typographic quotes, full width, decomposed letters, zero width, digits before a comma, what NFKC expands.
 TEXTS = [

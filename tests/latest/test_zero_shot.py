@@ -7,8 +7,7 @@ import transformers
 import convert
 import ernie_m
 from reader.tokenization import Tokenizer
-from tests.helpers.small_corpus import train_pieces
-from tests.helpers.toy_models import CONFIG, make_ours
+from tests.toys import CONFIG, make_ours, train_pieces
 
 # Words of five languages, of which texts and labels are made; without digits before commas (docs/convert.md).
 WORDS = {

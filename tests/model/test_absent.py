@@ -8,9 +8,9 @@ from model.checkpoint import absent
 from model.checkpoint.folder import save_model
 from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
-from tests.helpers.official_layout import make_official_weights, official_config
-from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
+from tests.foreign import make_official, official_config
 from tests.launching import error_of
+from tests.toys import make_corpus, sentences, train_pieces, write_lines
 
 MODELS = "; models are in run/best, run/step_3"
 ANY_CHECKPOINT = "; name the folder of a checkpoint, such as best or step_N of a run"
@@ -20,14 +20,14 @@ ANY_CHECKPOINT = "; name the folder of a checkpoint, such as best or step_N of a
 def outputs(tmp_path_factory):
     """A folder with two models of a run, official weights, a corpus, an exported model and a text."""
     folder = tmp_path_factory.mktemp("outputs")
-    shape = ErnieMConfig.from_dict(official_config("tiny"))
+    shape = ErnieMConfig.from_dict(official_config())
     # The last one is half written.
     for name in ("best", "step_3", ".best.tmp-1"):
         save_model(folder / "run" / name, ErnieMModel(shape), shape)
     (folder / "run/log").mkdir()
-    make_official_weights(folder / "configs/base", official_config("tiny"), seed=0)
+    make_official(folder / "configs/base", official_config(), seed=0)
     text = write_lines(folder / "en.txt", sentences(100))
-    build(folder / "corpus", train_pieces(folder / "piece.model"), mono={"en": text})
+    make_corpus(folder / "corpus", train_pieces(folder / "piece.model"), mono={"en": text})
     (folder / "exported").mkdir()
     (folder / "exported/config.json").write_text(json.dumps({"export": {"task": "encoding"}}))
     return folder

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from model.checkpoint.read import open_checkpoint
-from tests.helpers import xlm_r_layout
+from tests.foreign import xlm_r_config, xlm_r_weights
 from tests.launching import error_of
 
 TYPES = "embeddings.token_type_embeddings.weight"
@@ -21,11 +21,9 @@ def make_bert(folder, arrays=(), **changes) -> dict[str, np.ndarray]:
         arrays: more tensors, such as those of a head.
         changes: of config.json.
     """
-    settings = xlm_r_layout.config(
-        **{"model_type": "bert", "pad_token_id": 0, "type_vocab_size": 2, **changes}
-    )
+    settings = xlm_r_config(**{"model_type": "bert", "pad_token_id": 0, "type_vocab_size": 2, **changes})
     state = {}
-    for name, array in xlm_r_layout.weights(settings).items():
+    for name, array in xlm_r_weights(settings).items():
         if not name.startswith("lm_head."):
             state[name.removeprefix("roberta.")] = array
     state[TYPES] = np.concatenate([state[TYPES], state[TYPES] + 1])

@@ -14,7 +14,7 @@ import pytest
 
 from model.checkpoint.formats import pickles
 from model.checkpoint.read import open_checkpoint
-from tests.helpers.xlm_r_layout import legacy_bytes, zip_bytes
+from tests.helpers.torch_files import legacy_bytes, zip_bytes
 from tests.launching import error_of
 
 

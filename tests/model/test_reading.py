@@ -9,9 +9,9 @@ import pytest
 from model.checkpoint.read import open_checkpoint
 from model.reading import Reading, TextRules
 from reader.tokenization import TEXT_RULES
-from tests.helpers.toy_models import make_ours, make_paddlenlp
-from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.foreign import make_paddlenlp, make_xlm_r
 from tests.launching import error_of
+from tests.toys import make_ours
 from utils.errors import UserError
 
 MODULES = ("Transformer", "Pooling", "Normalize")

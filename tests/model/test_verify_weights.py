@@ -9,7 +9,7 @@ import pytest
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from scripts import verify_weights
 from scripts.verify_weights import EXPECTED, TOLERANCE, agrees, hidden_states, load_base
-from tests.helpers.official_layout import make_official_weights, official_config
+from tests.foreign import make_official, official_config
 from tests.helpers.plain_model import PlainErnieM
 from tests.launching import error_of
 
@@ -26,7 +26,7 @@ def test_one_number_off_is_enough(factor, agree, capsys):
 @pytest.fixture
 def model():
     paddle.seed(0)
-    model = ErnieMModel(ErnieMConfig.from_dict(official_config("tiny", initializer_range=1.0)))
+    model = ErnieMModel(ErnieMConfig.from_dict(official_config(initializer_range=1.0)))
     model.eval()
     return model
 
@@ -72,7 +72,7 @@ def test_no_weights_and_other_sizes_are_one_line(tmp_path, monkeypatch):
     ):
         monkeypatch.setattr(sys, "argv", ["verify_weights", *arguments])
         assert message in error_of(verify_weights.main)
-    make_official_weights(tmp_path, official_config("tiny"), seed=0)
+    make_official(tmp_path, official_config(), seed=0)
     assert "not the base size (vocab_size 50, hidden_size 8, num_hidden_layers" in error_of(
         load_base, str(tmp_path)
     )

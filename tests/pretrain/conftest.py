@@ -2,9 +2,12 @@
 
 import pytest
 
-from tests.helpers.small_corpus import OPTIONS, build, files_of, make_inputs, train_pieces
+from tests import toys
+from tests.helpers.files import files_of
 from tests.launching import one_error
 from tests.pretrain import tiny_run
+from tests.pretrain.builds import OPTIONS, make_inputs
+from tests.toys import make_corpus, train_pieces
 
 
 @pytest.fixture(scope="session")
@@ -23,14 +26,14 @@ def inputs(tmp_path_factory):
 def reference(tmp_path_factory, pieces, inputs):
     """The files of an uninterrupted build in one process."""
     folder = tmp_path_factory.mktemp("reference") / "corpus"
-    build(folder, pieces, **inputs, **OPTIONS)
+    make_corpus(folder, pieces, **inputs, **OPTIONS)
     return files_of(folder)
 
 
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory):
     """The folder of a corpus in de, en and fr."""
-    return tiny_run.make_corpus(tmp_path_factory.mktemp("tiny"))
+    return toys.make_small_corpus(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

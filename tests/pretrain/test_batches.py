@@ -19,7 +19,7 @@ from pretrain.task import learning_rate
 from pretrain.training_text import TrainingText, fit_to_corpus
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
-from tests.helpers.small_corpus import files_of
+from tests.helpers.files import files_of
 from tests.launching import error_of
 from tests.pretrain.examples import masked_counts
 from tests.pretrain.tiny_run import config

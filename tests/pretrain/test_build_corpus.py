@@ -23,20 +23,11 @@ from pretrain.corpus.stages import group_units
 from pretrain.corpus.workers import LocalWorkers
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
-from tests.helpers.damaged import flip_last_bit, flip_middle_bit
+from tests.helpers.files import files_of, flip_last_bit, flip_middle_bit
 from tests.helpers.processes import is_running
-from tests.helpers.small_corpus import (
-    OPTIONS,
-    ROOT,
-    Stopped,
-    build,
-    command,
-    files_of,
-    sentences,
-    stop_at,
-    train_pieces,
-    write_lines,
-)
+from tests.launching import ROOT
+from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
+from tests.toys import make_corpus, sentences, train_pieces, write_lines
 from utils.errors import UserError
 from utils.manifest import MANIFEST, write_manifest
 
@@ -59,7 +50,7 @@ def test_two_workers_give_the_same_bytes(tmp_path, pieces, inputs, reference):
     english_shards = [name for name in reference if name.startswith("mono/en/train") and ".ids" in name]
     assert len(english_shards) > 1
     assert not [name for name in reference if ".build" in name or ".tmp" in name]  # no traces of the work
-    build(tmp_path / "corpus", pieces, **inputs, **OPTIONS, workers=2)
+    make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS, workers=2)
     assert files_of(tmp_path / "corpus") == reference
 
 
@@ -73,7 +64,7 @@ def test_a_build_stopped_again_and_again_gives_the_same_bytes(
         with monkeypatch.context() as patch:
             stop_at(patch, draw.randrange(60))
             try:
-                build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+                make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
                 break
             except Stopped:
                 assert not (tmp_path / "corpus" / MANIFEST).exists()
@@ -109,17 +100,17 @@ def test_only_what_is_missing_is_done_again(tmp_path, monkeypatch, pieces, input
     with monkeypatch.context() as patch:
         patch.setattr(CorpusBuild, "write_shards", stop)
         with pytest.raises(Stopped):
-            build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+            make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     monkeypatch.setattr(Tokenizer, "encode_batch", lambda *_: pytest.fail("tokenized again"))
     monkeypatch.setattr(stages, "read_lines", lambda *_: pytest.fail("read again"))
-    build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
 
 
 def build_until(stage, output, pieces, inputs):
     """Build a corpus up to a method of `CorpusBuild`."""
     with mock.patch.object(CorpusBuild, stage, stop), pytest.raises(Stopped):
-        build(output, pieces, **inputs, **OPTIONS)
+        make_corpus(output, pieces, **inputs, **OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +129,7 @@ def build_until(stage, output, pieces, inputs):
 def test_what_was_damaged_is_done_again(tmp_path, pieces, inputs, reference, stage, name):
     build_until(stage, tmp_path / "corpus", pieces, inputs)
     flip_middle_bit(tmp_path / "corpus" / name)
-    build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
 
 
@@ -146,7 +137,7 @@ def test_another_vocabulary_in_the_same_folder(tmp_path, pieces, inputs, referen
     """The second build of this process cuts the text with its own vocabulary, not with the first one's."""
     others = train_pieces(tmp_path / "others.model", vocab_size=90)
     for piece_model in (others, pieces):
-        build(tmp_path / "corpus", piece_model, **inputs, **OPTIONS, workers=1, overwrite=True)
+        make_corpus(tmp_path / "corpus", piece_model, **inputs, **OPTIONS, workers=1, overwrite=True)
     assert files_of(tmp_path / "corpus") == reference
 
 
@@ -163,8 +154,8 @@ def test_a_unit_that_is_damaged_during_a_build(tmp_path, monkeypatch, pieces, in
     with monkeypatch.context() as patch:
         patch.setattr(CorpusBuild, "write_shards", damaged)
         with pytest.raises(UserError, match=f"{unit}: damaged or gone .*the same command makes it again"):
-            build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
-    build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+            make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
 
 
@@ -172,13 +163,13 @@ def test_a_plan_that_is_no_plan(tmp_path, pieces, inputs):
     build_until("scan", tmp_path / "corpus", pieces, inputs)
     (tmp_path / "corpus/.build/plan.json").write_text("[]")
     with pytest.raises(UserError, match=r"\.build/plan\.json: .*--overwrite true"):
-        build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+        make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
 
 
 @pytest.mark.parametrize("deduplicate", [True, False])
 def test_of_equal_lines_the_first_stays(tmp_path, monkeypatch, pieces, inputs, deduplicate):
     monkeypatch.setattr(duplicates, "KEYS_IN_MEMORY", 100)  # so that there are many parts
-    build(tmp_path / "corpus", pieces, **inputs, deduplicate=deduplicate)
+    make_corpus(tmp_path / "corpus", pieces, **inputs, deduplicate=deduplicate)
     corpus = Corpus(tmp_path / "corpus")
     tokenizer = Tokenizer(piece_model_path=pieces)
     gz_file, second_file = inputs["mono"]["en"]
@@ -204,7 +195,7 @@ def test_ratio_of_lengths(tmp_path, pieces):
     german = sentences(400, 1)
     english = sentences(400, 2)
     path = write_lines(tmp_path / "x.tsv", [f"{a}\t{b}" for a, b in zip(german, english)])
-    build(tmp_path / "corpus", pieces, parallel={"de-en": path}, max_ratio=2.0)
+    make_corpus(tmp_path / "corpus", pieces, parallel={"de-en": path}, max_ratio=2.0)
     corpus = Corpus(tmp_path / "corpus")
     expected = []
     too_different = 0
@@ -222,7 +213,7 @@ def test_ratio_of_lengths(tmp_path, pieces):
 def test_lines_without_any_piece_are_left_out(tmp_path, pieces):
     """sentencepiece makes nothing of zero-width spaces and marks of direction."""
     path = write_lines(tmp_path / "x", ["baba", "\u200b\u200e", "\u200b", "dodo"])
-    manifest = build(tmp_path / "corpus", pieces, mono={"en": path})
+    manifest = make_corpus(tmp_path / "corpus", pieces, mono={"en": path})
     assert manifest["mono"]["en"]["train"]["lines"] == 2
     assert manifest["mono"]["en"]["dropped"]["empty"] == 2
 
@@ -239,7 +230,7 @@ def test_held_out_text(tmp_path, pieces):
         "en-de": write_lines(tmp_path / "de.tsv", map("\t".join, zip(english, german))),
         "fr-en": write_lines(tmp_path / "fr.tsv", map("\t".join, zip(french, english))),
     }
-    build(tmp_path / "corpus", pieces, mono={"en": mono}, parallel=parallel, held_out=200)
+    make_corpus(tmp_path / "corpus", pieces, mono={"en": mono}, parallel=parallel, held_out=200)
     corpus = Corpus(tmp_path / "corpus")
     train = {tuple(line) for line in lines_of(corpus.mono["en"])}
     held_out = {tuple(line) for line in lines_of(corpus.held_out_mono["en"])}
@@ -259,7 +250,7 @@ def test_held_out_text(tmp_path, pieces):
 def test_at_most_a_twentieth_is_held_out(tmp_path, pieces, held_out, low, high):
     """`low` and `high` are the bounds of the share that is held out; which lines are, their hashes decide."""
     path = write_lines(tmp_path / "en", sentences(3000, 1))
-    manifest = build(tmp_path / "corpus", pieces, mono={"en": path}, held_out=held_out)
+    manifest = make_corpus(tmp_path / "corpus", pieces, mono={"en": path}, held_out=held_out)
     assert low <= manifest["mono"]["en"]["held_out"]["lines"] / 3000 <= high
 
 
@@ -271,7 +262,7 @@ def test_documents_are_held_out_whole(tmp_path, pieces):
     for document in documents:
         lines_with_blanks += [*document, ""]
     path = write_lines(tmp_path / "x", lines_with_blanks)
-    build(tmp_path / "corpus", pieces, mono={"en": path}, documents="blank", held_out=25)
+    make_corpus(tmp_path / "corpus", pieces, mono={"en": path}, documents="blank", held_out=25)
     corpus = Corpus(tmp_path / "corpus")
     tokenizer = Tokenizer(piece_model_path=pieces)
     in_corpus = []
@@ -300,7 +291,7 @@ def test_the_table_and_the_warning(tmp_path, pieces):
         "ka": write_lines(tmp_path / "ka", ["ბაბა დოდო"] * 2),
     }
     pair = write_lines(tmp_path / "x.tsv", ["baba\tdodo baba"])
-    manifest = build(tmp_path / "corpus", pieces, mono=mono, parallel={"en-de": pair}, deduplicate=True)
+    manifest = make_corpus(tmp_path / "corpus", pieces, mono=mono, parallel={"en-de": pair}, deduplicate=True)
     table = summary(manifest)
     tokens = manifest["mono"]["en"]["train"]["tokens"]
     rows = {row.split("  ")[0].strip(): row.split() for row in table}  # text -> words of its row
@@ -317,7 +308,7 @@ def test_the_table_and_the_warning(tmp_path, pieces):
 def test_the_progress_of_each_stage_ends_at_its_total(tmp_path, monkeypatch, caplog, pieces, inputs):
     monkeypatch.setattr("utils.logging.SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO):
-        build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+        make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     last_line = {}  # stage -> "100 parts of 100"
     for line in caplog.messages:
         stage, colon, done = line.partition(": ")
@@ -348,7 +339,7 @@ GERMAN = [" ".join(f"{word}na" for word in reversed(line.split())) for line in E
 def test_sides_that_do_not_belong_together(tmp_path, pieces, second, warning):
     """`second` is the other side of ENGLISH; `warning`: part of the warning, "" if there is none."""
     lines = [f"{english}\t{german}" for english, german in zip(ENGLISH, second)]
-    build(tmp_path / "corpus", pieces, parallel={"en-de": write_lines(tmp_path / "x.tsv", lines)})
+    make_corpus(tmp_path / "corpus", pieces, parallel={"en-de": write_lines(tmp_path / "x.tsv", lines)})
     corpus = Corpus(tmp_path / "corpus")
     report = pair_report(corpus, Tokenizer.from_folder(corpus.path))
     examples = report[:6]  # three pairs
@@ -371,22 +362,22 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
     with monkeypatch.context() as patch:
         stop_at(patch, file_number=30)
         with pytest.raises(Stopped):
-            build(tmp_path / "corpus", pieces, **inputs)
+            make_corpus(tmp_path / "corpus", pieces, **inputs)
     with pytest.raises(UserError, match=r"\.build was made with other settings .*options.held_out: 0 -> 5"):
-        build(tmp_path / "corpus", pieces, **inputs, held_out=5)
+        make_corpus(tmp_path / "corpus", pieces, **inputs, held_out=5)
     exchanged = inputs | {"mono": inputs["mono"] | {"en": inputs["mono"]["en"][::-1]}}
     with pytest.raises(UserError, match=r"\.build .*\(order: "):
-        build(tmp_path / "corpus", pieces, **exchanged)
+        make_corpus(tmp_path / "corpus", pieces, **exchanged)
     os.utime(inputs["mono"]["fr"])
     with pytest.raises(UserError, match=rf"\.build .*\(modified.{inputs['mono']['fr']}: "):
-        build(tmp_path / "corpus", pieces, **inputs)
+        make_corpus(tmp_path / "corpus", pieces, **inputs)
     with monkeypatch.context() as patch:
         patch.setattr(CorpusBuild, "find_duplicates", lambda _: os.utime(inputs["mono"]["fr"]))
         with pytest.raises(UserError, match="changed while it was read"):
-            build(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
+            make_corpus(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
     (tmp_path / "corpus/note.txt").write_text("mine")
     for held_out in (5, 6):  # first over the unfinished build, then over the corpus
-        build(tmp_path / "corpus", pieces, **inputs, held_out=held_out, overwrite=True)
+        make_corpus(tmp_path / "corpus", pieces, **inputs, held_out=held_out, overwrite=True)
         pieces = tmp_path / "corpus/piece.model"  # the piece model of the corpus may serve again
         assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == held_out
     assert (tmp_path / "corpus/note.txt").read_text() == "mine"
@@ -394,24 +385,24 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
 
 def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs, caplog):
     caplog.set_level("WARNING", logger="ernie_m")
-    manifest = build(tmp_path / "corpus", pieces, **inputs)
+    manifest = make_corpus(tmp_path / "corpus", pieces, **inputs)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")}
-    assert build(tmp_path / "corpus", pieces, **inputs, workers=3) == manifest
+    assert make_corpus(tmp_path / "corpus", pieces, **inputs, workers=3) == manifest
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")} == before
     (tmp_path / "corpus/.build/mono").mkdir(parents=True)  # left by a build that was killed at its end
-    build(tmp_path / "corpus", pieces, **inputs)
+    make_corpus(tmp_path / "corpus", pieces, **inputs)
     assert not (tmp_path / "corpus/.build").exists()
     assert not caplog.records
     later = (tmp_path / "corpus/manifest.json").stat().st_mtime + 1
     os.utime(inputs["mono"]["fr"], (later, later))
-    build(tmp_path / "corpus", pieces, **inputs)
+    make_corpus(tmp_path / "corpus", pieces, **inputs)
     (warning,) = caplog.messages
     assert warning.startswith(f"{inputs['mono']['fr']}: written after the corpus was built")
     with pytest.raises(UserError, match=r"made with other settings \(options.documents: line -> blank\)"):
-        build(tmp_path / "corpus", pieces, **inputs, documents="blank")
+        make_corpus(tmp_path / "corpus", pieces, **inputs, documents="blank")
     flip_last_bit(tmp_path / "corpus/mono/fr/train-00000.ids.npy")
     with pytest.raises(UserError, match="train-00000.ids.npy: damaged, its checksum"):
-        build(tmp_path / "corpus", pieces, **inputs)
+        make_corpus(tmp_path / "corpus", pieces, **inputs)
 
 
 @pytest.mark.parametrize(
@@ -419,23 +410,23 @@ def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs, 
     [('"options"', "made with other settings .options"), ('"bytes"', "manifest.json: damaged")],
 )
 def test_a_damaged_manifest_of_a_finished_corpus(tmp_path, pieces, inputs, key, message):
-    build(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
+    make_corpus(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
     manifest = tmp_path / "corpus" / MANIFEST
     manifest.write_text(manifest.read_text().replace(key, '"other"', 1))
     with pytest.raises(UserError, match="manifest.json: damaged, its checksum"):
-        build(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
+        make_corpus(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
     without_checksum = json.loads(manifest.read_text())
     del without_checksum["sha256"]  # as version 1.0 wrote it
     manifest.write_text(json.dumps(without_checksum))
     with pytest.raises(UserError, match=message):
-        build(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
+        make_corpus(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs, overwrite):
     (tmp_path / "chapter").write_text("precious")
     with pytest.raises(UserError, match="neither"):
-        build(tmp_path, pieces, **inputs, overwrite=overwrite)
+        make_corpus(tmp_path, pieces, **inputs, overwrite=overwrite)
     assert (tmp_path / "chapter").read_text() == "precious"
 
 
@@ -445,7 +436,7 @@ def test_a_model_is_no_corpus(tmp_path, pieces, inputs):
     write_manifest(tmp_path / "manifest.json")
     (tmp_path / "mono").mkdir()
     with pytest.raises(UserError, match=f"^{tmp_path}: neither"):
-        build(tmp_path, pieces, **inputs, overwrite=True)
+        make_corpus(tmp_path, pieces, **inputs, overwrite=True)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["manifest.json", "model.safetensors", "mono"]
 
@@ -461,15 +452,15 @@ def test_a_language_without_text(tmp_path, pieces):
     for message, lines in lines_by_message.items():
         path = write_lines(tmp_path / "x", lines)
         with pytest.raises(UserError, match=message):
-            build(tmp_path / "corpus", pieces, mono={"en": path}, overwrite=True)
+            make_corpus(tmp_path / "corpus", pieces, mono={"en": path}, overwrite=True)
 
 
 def test_a_language_whose_text_is_all_held_out(tmp_path, pieces):
     """A twentieth of all lines is held out by its hash, and this line is one of them."""
     path = write_lines(tmp_path / "x", ["bado 56"])
     with pytest.raises(UserError, match="en: .*--held_out 0"):
-        build(tmp_path / "corpus", pieces, mono={"en": path}, held_out=1)
-    build(tmp_path / "corpus", pieces, mono={"en": path}, held_out=0, overwrite=True)
+        make_corpus(tmp_path / "corpus", pieces, mono={"en": path}, held_out=1)
+    make_corpus(tmp_path / "corpus", pieces, mono={"en": path}, held_out=0, overwrite=True)
 
 
 def test_a_dead_worker():

@@ -10,9 +10,9 @@ import yaml
 
 from pretrain.config import PretrainConfig
 from pretrain.task import learning_rate
-from tests.helpers.small_corpus import ROOT
-from tests.launching import clean_environment, error_of
-from tests.pretrain.tiny_run import config, make_corpus
+from tests.launching import ROOT, clean_environment, error_of
+from tests.pretrain.tiny_run import config
+from tests.toys import make_small_corpus
 from utils.command_line import load_config
 from utils.errors import UserError
 
@@ -147,7 +147,7 @@ def test_help_explains_the_keys():
 
 
 def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):
-    corpus = make_corpus(tmp_path, held_out=0)
+    corpus = make_small_corpus(tmp_path, held_out=0)
     out = pretrain(corpus=corpus)
     assert (out / "full").is_dir()
-    assert "has no held-out part; build it with one" in refused(corpus=corpus, run__eval_steps=2)
+    assert "has no held-out part" in refused(corpus=corpus, run__eval_steps=2)

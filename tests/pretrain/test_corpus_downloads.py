@@ -10,7 +10,7 @@ import yaml
 
 from pretrain.corpus.inputs import resolve
 from pretrain.corpus.options import BuildOptions
-from tests.helpers.small_corpus import ROOT
+from tests.launching import ROOT
 from utils.command_line import load_config
 from utils.errors import UserError
 

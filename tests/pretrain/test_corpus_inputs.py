@@ -10,7 +10,7 @@ import pytest
 from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.text import TextFormat, read_lines, read_units
 from reader import text_files
-from tests.helpers.small_corpus import sentences, write_lines
+from tests.toys import sentences, write_lines
 from utils.errors import UserError
 
 LINES = sentences(500)

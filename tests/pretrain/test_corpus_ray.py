@@ -12,7 +12,9 @@ import pytest
 from pretrain.corpus import workers as workers_module
 from pretrain.corpus.inputs import file_status
 from pretrain.corpus.workers import RayWorkers
-from tests.helpers.small_corpus import OPTIONS, ROOT, command, files_of
+from tests.helpers.files import files_of
+from tests.launching import ROOT
+from tests.pretrain.builds import OPTIONS, command
 from utils.errors import UserError
 
 needs_ray = pytest.mark.skipif(

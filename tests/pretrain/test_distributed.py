@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from model.cpu import onednn
-from tests.helpers.small_corpus import ROOT
-from tests.launching import clean_environment, launch
-from tests.pretrain.tiny_run import checkpoint, flags, losses, pretrain, records
+from tests.command_lines import pretraining
+from tests.launching import ROOT, clean_environment, launch
+from tests.pretrain.tiny_run import checkpoint, losses, pretrain, records
 
 NO_DROPOUT = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0}
 # Every step's loss is recorded; without dropout, and in float64, only the order of additions differs.
@@ -73,9 +73,9 @@ def of_two(tiny_corpus, tmp_path_factory):
     """A folder of runs of two processes: "exact", which one process began, and "bfloat16" where it can be."""
     folder = tmp_path_factory.mktemp("of_two")
     pretrain(tiny_corpus, folder / "exact", **EXACT, run__stop_after_steps=6)
-    lines = [flags(tiny_corpus, folder / "exact", **EXACT)]
+    lines = [pretraining(tiny_corpus, folder / "exact", **EXACT)]
     if onednn.missing() is None:
-        lines.append(flags(tiny_corpus, folder / "bfloat16", **BFLOAT16))
+        lines.append(pretraining(tiny_corpus, folder / "bfloat16", **BFLOAT16))
     completed = launch(["-c", SCRIPT, json.dumps(lines)], folder)
     assert completed.returncode == 0, completed.stderr
     return folder
@@ -113,7 +113,7 @@ def test_one_process_goes_on_from_two_that_were_asked_to_stop(
     """With stage 1 each process has its part of Adam's state. The signal reaches all of launch.py's group."""
     out = tmp_path / "out"
     changes = EXACT | {"run__sharding_stage": sharding_stage}
-    script = [ROOT / "run_pretrain.py", *flags(tiny_corpus, out, **changes)]
+    script = [ROOT / "run_pretrain.py", *pretraining(tiny_corpus, out, **changes)]
     with subprocess.Popen(
         [sys.executable, ROOT / "launch.py", "--nproc_per_node", "2", *script],
         start_new_session=True,

@@ -8,8 +8,8 @@ import pytest
 from model.config import FIRST_POSITION
 from pretrain.head_start import count_neighbours, neighbour_weights, sinusoids, word_vectors
 from pretrain.task import Pretraining
-from tests.helpers.small_corpus import build, train_pieces, write_lines
 from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain
+from tests.toys import make_corpus, train_pieces, write_lines
 
 HEADS = 4
 LONGEST = 4  # tokens of a side of a pair; some are longer
@@ -24,7 +24,7 @@ def small(tmp_path_factory):
     text = write_lines(folder / "en.txt", english[:3])
     pairs = write_lines(folder / "en-de.tsv", [f"{a}\t{b}" for a, b in zip(english, german)])
     pieces = train_pieces(folder / "piece.model")
-    build(folder / "corpus", pieces, mono={"en": text}, parallel={"en-de": pairs}, held_out=0)
+    make_corpus(folder / "corpus", pieces, mono={"en": text}, parallel={"en-de": pairs}, held_out=0)
     return Pretraining(config(folder / "corpus", objectives__active=["mmlm", "camlm"]))
 
 

@@ -19,10 +19,10 @@ from pretrain.initialise import initialise
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from reader.vocabulary import write_vocab
-from tests.helpers.official_layout import make_official_weights, official_config
-from tests.helpers.small_corpus import ROOT, build, sentences, write_lines
-from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.foreign import make_official, make_xlm_r, official_config
+from tests.launching import ROOT
 from tests.pretrain.tiny_run import checkpoint, pretrain, records
+from tests.toys import make_corpus, sentences, write_lines
 from utils.errors import UserError
 
 # The model of `tiny_run`.
@@ -126,7 +126,7 @@ def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corp
     """A run from XLM-R reads as XLM-R, unless it asks for ERNIE-M's rules; from scratch as its corpus."""
     pieces = tiny_corpus / "piece.model"
     text = write_lines(tmp_path / "en.txt", [*sentences(60, seed=3), "ka\u200bni"])
-    build(tmp_path / "plain", pieces, mono={"en": text}, text_rules="none")
+    make_corpus(tmp_path / "plain", pieces, mono={"en": text}, text_rules="none")
     english = Corpus(tmp_path / "plain").mono["en"]
     last = english.line(english.num_lines - 1).tolist()
     plain, of_ernie_m = (Tokenizer(None, pieces, rules).encode("ka\u200bni") for rules in ("none", "ernie-m"))
@@ -183,11 +183,11 @@ def test_a_vocabulary_of_the_same_size(refused, trained, tmp_path, tokenizer):
 
 def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_corpus):
     """By configs/pretrain/continue.yaml. A release has neither a head nor language embeddings."""
-    config = official_config("tiny", vocab_size=tokenizer.vocab_size, **SHAPE)
-    make_official_weights(tmp_path / "released", config, seed=5, pooler=False)
+    config = official_config(vocab_size=tokenizer.vocab_size, **SHAPE)
+    make_official(tmp_path / "released", config, seed=5, pooler=False)
     swahili = write_lines(tmp_path / "sw.txt", sentences(1000, seed=31))
     corpus = tmp_path / "corpus"
-    build(corpus, tokenizer.piece_model_path, mono={"sw": swahili}, held_out=10)
+    make_corpus(corpus, tokenizer.piece_model_path, mono={"sw": swahili}, held_out=10)
     out = pretrain(
         corpus,
         tmp_path / "out",

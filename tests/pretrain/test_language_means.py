@@ -15,7 +15,7 @@ from model.ernie_m import ErnieMModel
 from pretrain import language_means
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
-from tests.pretrain.tiny_run import make_corpus
+from tests.toys import make_small_corpus
 from utils.errors import UserError
 
 
@@ -78,7 +78,7 @@ def test_a_language_without_pairs_has_its_monolingual_text(corpus, monkeypatch):
 
 
 def test_no_held_out_text_gives_no_means(pretrain, tmp_path):
-    out = pretrain(corpus=make_corpus(tmp_path, held_out=0), optimizer__steps=1)
+    out = pretrain(corpus=make_small_corpus(tmp_path, held_out=0), optimizer__steps=1)
     assert open_checkpoint(out / "encoder").language_means_path is None
 
 

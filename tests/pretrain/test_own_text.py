@@ -12,9 +12,9 @@ from model.checkpoint.read import TRAINED_LENGTH, Checkpoint, open_checkpoint
 from pretrain.config import ObjectiveConfig
 from pretrain.shares import with_text
 from tests.helpers.checkpoints import change_config
-from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from tests.launching import ROOT
 from tests.pretrain.tiny_run import pretrain
+from tests.toys import make_corpus, sentences, train_pieces, write_lines
 from utils.errors import UserError
 from utils.manifest import MANIFEST
 
@@ -43,7 +43,9 @@ def texts(tmp_path_factory):
 def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
     """A corpus with these kinds of text is trained with these objectives, and evaluated on its text."""
     inputs = {"mono": {"en": f"{texts}/en.txt"}, "parallel": {"en-de": f"{texts}/en-de.tsv"}}
-    build(tmp_path / "corpus", texts / "piece.model", held_out=8, **{kind: inputs[kind] for kind in kinds})
+    make_corpus(
+        tmp_path / "corpus", texts / "piece.model", held_out=8, **{kind: inputs[kind] for kind in kinds}
+    )
     output = pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, optimizer__steps=4)
     saved = yaml.safe_load((output / "config.yaml").read_text())["objectives"]
     assert sorted(ObjectiveConfig(**saved).names) == sorted(objectives)
@@ -59,7 +61,7 @@ def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
 
 def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, caplog):
     """The warning comes from fine-tuning, and only for models that were trained from random weights."""
-    build(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
+    make_corpus(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
     scratch = pretrain(tmp_path / "corpus", tmp_path / "scratch", config=OWN, optimizer__steps=2)
     checkpoint = open_checkpoint(scratch / "encoder")
 
@@ -123,7 +125,7 @@ def test_the_objectives_with_text_keep_their_proportions():
 
 def test_without_any_text_the_corpus_is_refused(texts, tmp_path):
     """objectives.fit_corpus, which own.yaml sets, cannot leave out all. Without it, all must have text."""
-    build(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
+    make_corpus(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
     only_camlm = {"objectives__shares": {"camlm": 1}, "objectives__later_shares": {"camlm": 1}}
     with pytest.raises(UserError, match="has camlm, but .* holds no parallel text of en$"):
         pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, **only_camlm)

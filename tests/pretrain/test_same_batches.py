@@ -15,7 +15,7 @@ from pretrain.objective import Vocabulary
 from pretrain.objectives import OF_THE_PAPER
 from pretrain.training_text import TrainingText
 from reader.corpus import FORMAT, Corpus
-from tests.helpers.small_corpus import ROOT
+from tests.launching import ROOT
 from utils.command_line import load_config
 from utils.manifest import MANIFEST
 

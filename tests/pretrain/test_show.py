@@ -9,8 +9,9 @@ import pytest
 from pretrain import show
 from pretrain.objectives.camlm import attention_mask
 from pretrain.panels import Panel, as_text
-from tests.helpers.small_corpus import ROOT, train_pieces
+from tests.launching import ROOT
 from tests.pretrain.examples import compact
+from tests.toys import train_pieces
 from utils.errors import UserError
 
 ENGLISH = "the small red house stands on the hill"

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.trainings import MARK, marked
+from tests.command_lines import pretraining
 from tests.launching import ROOT, clean_environment, free_ports
 from tests.pretrain.test_distributed import EXACT, assert_same_run, losses_so_far
-from tests.pretrain.tiny_run import flags, pretrain
+from tests.pretrain.tiny_run import pretrain
 
 STALL_ENDS_SECONDS = 20  # after which a node whose step does not end takes the other one for dead
 
@@ -71,7 +72,7 @@ def test_a_node_dies_and_the_same_commands_go_on(tiny_corpus, tmp_path, launcher
     """The other node ends, too, with an error; started again, both end with the losses of one process."""
     options = EXACT | {"run__save_steps": 5, "run__stall_ends_seconds": STALL_ENDS_SECONDS}
     out = tmp_path / "out"
-    script = [ROOT / "run_pretrain.py", *flags(tiny_corpus, out, **options)]
+    script = [ROOT / "run_pretrain.py", *pretraining(tiny_corpus, out, **options)]
     # Kill the worker of the second node after 12 steps.
     nodes = start_nodes(launcher, script, tmp_path)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reader.tokenization import Tokenizer
-from tests.helpers.small_corpus import train_pieces
+from tests.toys import train_pieces
 
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog near a river, and 1,000 people saw it in 2000, 2010, 2025.",

@@ -20,9 +20,9 @@ from reader.corpus import (
     verify_corpus,
 )
 from reader.tokenization import Tokenizer
-from tests.helpers.damaged import flip_last_bit
-from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
+from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
+from tests.toys import make_corpus, sentences, train_pieces, write_lines
 from utils import files
 from utils import manifest as checksums
 from utils.errors import UserError
@@ -48,7 +48,7 @@ def tokenizer(folder):
 def path(folder, tokenizer):
     """A corpus of DOCUMENTS in English and of PAIRS given as English, German; several shards of each."""
     blank_lines = [line for document in DOCUMENTS for line in [*document, ""]]
-    build(
+    make_corpus(
         folder / "corpus",
         tokenizer.piece_model_path,
         mono={"en": write_lines(folder / "en.txt", blank_lines)},
@@ -279,7 +279,7 @@ def test_a_corpus_of_other_text_rules(tmp_path):
     pieces = train_pieces(tmp_path / "piece.model")
     text = write_lines(tmp_path / "en.txt", sentences(50, seed=1))
     for rules in ("ernie-m", "none"):
-        manifest = build(tmp_path / rules, pieces, mono={"en": text}, text_rules=rules)
+        manifest = make_corpus(tmp_path / rules, pieces, mono={"en": text}, text_rules=rules)
         assert manifest["vocabulary"].get("text_rules", "ernie-m") == rules
         tokenizer = tokenizer_of_corpus(tmp_path / rules)
         assert tokenizer.text_rules == rules

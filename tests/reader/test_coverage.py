@@ -8,7 +8,7 @@ from reader.batching import EncodePairs
 from reader.classification import Example
 from reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
 from reader.tokenization import Tokenizer
-from tests.helpers.small_corpus import sentences, train_pieces
+from tests.toys import sentences, train_pieces
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
 from scripts.data import get_weights
 from scripts.data.download import download
-from tests.helpers.official_layout import make_official_weights, official_config
+from tests.foreign import make_official, official_config
 from tests.launching import error_of
 from tests.reader.conftest import files
 
@@ -173,8 +173,8 @@ def test_the_tokenizer_one_folder_up(tokenizer, tmp_path, capsys):
     """configs/base of the official layout: vocab.txt and piece.model are in configs."""
     shutil.copy(tokenizer.piece_model_path, tmp_path / "piece.model")
     tokenizer.write_vocab(tmp_path / "vocab.txt")
-    config = official_config("tiny", vocab_size=tokenizer.vocab_size)
-    make_official_weights(tmp_path / "base", config, seed=1)
+    config = official_config(vocab_size=tokenizer.vocab_size)
+    make_official(tmp_path / "base", config, seed=1)
     convert.main([str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"])
     assert (tmp_path / "out" / "sentencepiece.bpe.model").is_file()
     assert "ErnieMTokenizer of these libraries gives other ids" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from reader.official_answering import cut_officially, make_official_windows
 from reader.question_answering import Cut, Question, QuestionFile, cut_windows
 from reader.tokenization import Tokenizer
 from tests.finetune import official
-from tests.helpers.small_corpus import train_pieces
+from tests.toys import train_pieces
 
 TEXTS = ["born (rome) in 1985.", "(rome) and rome, old  rome", "a new\u00a0rome.x"]
 

@@ -155,7 +155,7 @@ def test_a_sentiment_may_be_minus_one():
 def test_lists_need_the_flag_of_several_labels(write, tmp_path, cells, place):
     rows = [f"text {i}\t{cells[i % 2]}" for i in range(20)]
     path = write("my.tsv", "\n".join(["text_a\tlabel", *rows]))
-    assert f"my.tsv, {place}: the label" in error_of(prepare_own, [path], tmp_path / "out")
+    assert f"my.tsv, {place}: " in error_of(prepare_own, [path], tmp_path / "out")
     prepare_own([path], tmp_path / "out", multi_label=True)
     split = [label for cell in cells for label in split_labels(cell)]
     assert list(read_label_map(tmp_path / "out/label_map.json")) == sorted(split)

@@ -9,9 +9,9 @@ import pytest
 from reader.tokenization import Tokenizer, normalize
 from scripts.data import train_vocab as script
 from scripts.data.train_vocab import VocabOptions, train_vocab
-from tests.helpers.full_disk import disk_full_after
-from tests.helpers.small_corpus import sentences, write_lines
+from tests.helpers.files import disk_full_after
 from tests.launching import error_of
+from tests.toys import sentences, write_lines
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_the_same_ids_and_bytes(tmp_path, texts, capfd):
     train_vocab(options(tmp_path / "two", texts))
     for name in ("piece.model", "vocab.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert "one/piece.model: exists" in error_of(train_vocab, options(tmp_path / "one", texts))
+    assert "one/piece.model: " in error_of(train_vocab, options(tmp_path / "one", texts))
 
 
 def test_lines_are_sampled_as_the_tokenizer_normalises_them(tmp_path):
@@ -138,9 +138,7 @@ def test_long_lines_and_columns_count(tmp_path):
 
 
 def test_bad_input(tmp_path, texts):
-    assert "--vocab_size 90000: the text has too few words for it" in error_of(
-        train_vocab, options(tmp_path, texts, vocab_size=90_000)
-    )
+    assert "--vocab_size 90000: " in error_of(train_vocab, options(tmp_path, texts, vocab_size=90_000))
     message = error_of(train_vocab, options(tmp_path, texts, vocab_size=12))
     assert message.startswith("--vocab_size 12: ")
     fewest = int(message.split("give --vocab_size ")[1].split()[0])

@@ -12,8 +12,7 @@ import yaml
 from scripts import demo
 from scripts.jobs import Job, carry_out_chains
 from scripts.sample.scenes import CODES
-from tests.helpers.small_corpus import ROOT
-from tests.launching import one_error
+from tests.launching import ROOT, one_error
 from utils.errors import UserError
 
 

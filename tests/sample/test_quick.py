@@ -7,8 +7,7 @@ import pytest
 
 from scripts import quick
 from scripts.sample.scenes import CODES
-from tests.helpers.small_corpus import train_pieces
-from tests.helpers.toy_models import CONFIG, make_ours
+from tests.toys import CONFIG, make_ours, train_pieces
 
 
 def test_the_sentences():

@@ -20,7 +20,7 @@ from scripts.sample import scenes
 from scripts.sample.languages import chinese_words, lexicon, say
 from scripts.sample.scenes import CODES, LABELS, Scene, relation
 from scripts.sample.write import as_unigram, write_sample
-from tests.helpers.small_corpus import files_of
+from tests.helpers.files import files_of
 
 # Checked by hand: gender, number and case of adjectives, nouns after numerals, agreement of verbs,
 # articles, measure words, word order.

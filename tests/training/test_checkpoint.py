@@ -17,7 +17,7 @@ import pytest
 
 from model.checkpoint.folder import ModelFiles
 from model.checkpoint.formats import safetensors
-from tests.helpers.damaged import flip_last_bit
+from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 from training import checkpoint, distributed
 from training.checkpoint import keep_last, newest_step, read_state, step_folders, write_checkpoint

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.helpers.full_disk import disk_full_after
+from tests.helpers.files import disk_full_after
 from tests.launching import start_python
 from training.claim import LOCK, claim_file, only_run_in
 from utils.errors import UserError

@@ -16,7 +16,7 @@ def test_a_file_without_end_is_not_read_whole():
         ("- 1", "expected 'key: value' lines"),
         ("a: [", "line 1, column 5: not YAML"),
         pytest.param("a: " + "[" * 100_000, "nested too deeply", id="deep"),
-        ("a: &x [*x]", "line 1, column 8: not YAML (*x is an alias; write its value out)"),
+        ("a: &x [*x]", "line 1, column 8: not YAML (*x is an alias"),
         ("a: 1\nb: {c: 2, d: 3,\n c: 4}", "a.yaml, line 3, column 2: not YAML (line 2 has the key 'c', too)"),
         ("a: 1\n'a': 1", "line 2, column 1: not YAML (line 1 has the key 'a', too)"),
         pytest.param("a: 1" + ":1" * 100_000, "line 1, column 4", id="base 60"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.full_disk import disk_full_after
+from tests.helpers.files import disk_full_after
 from tests.launching import error_of
 from utils import files
 from utils.errors import UserError

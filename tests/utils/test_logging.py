@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.full_disk import disk_full_after
+from tests.helpers.files import disk_full_after
 from tests.launching import ROOT, clean_environment, error_of
 from utils import logging as run_log
 from utils.errors import UserError, run

@@ -92,9 +92,7 @@ def test_a_range(range_, inside, outside, words):
 
 def test_values_made_in_python_are_checked():
     check_values(Options())
-    assert error_of(check_values, Options(Section(rate=2))).startswith(
-        "--section.rate 2: it must be at least 0 and at most 1"
-    )
+    assert error_of(check_values, Options(Section(rate=2))).startswith("--section.rate 2: ")
 
 
 def test_what_decides_the_result():

@@ -1,8 +1,6 @@
-"""Make XLM-R in the format of Hugging Face and files of torch, with random weights and without torch."""
+"""Files of torch.save with state dicts of NumPy arrays, written without torch."""
 
-import base64
 import io
-import json
 import pickle
 import struct
 import sys
@@ -13,92 +11,9 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from safetensors.numpy import save_file
-from sentencepiece.sentencepiece_model_pb2 import ModelProto
-
-SHAPE = {
-    "vocab_size": 60,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 40,
-}
 
 # The type of an array -> torch's name for a storage of it.
 STORAGES = {"float16": "HalfStorage", "float32": "FloatStorage", "float64": "DoubleStorage"}
-
-
-def config(**changes) -> dict:
-    """The content of config.json, with `changes`."""
-    return {
-        "model_type": "xlm-roberta",
-        **SHAPE,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-5,
-        "pad_token_id": 1,
-        "type_vocab_size": 1,
-        **changes,
-    }
-
-
-def weights(settings: dict, seed: int = 0) -> dict[str, np.ndarray]:
-    """A state dict with matrices [out, in], as in torch."""
-    rng = np.random.default_rng(seed)
-    h = settings["hidden_size"]
-    inner = settings["intermediate_size"]
-    vocab_size = settings["vocab_size"]
-    shapes = {
-        "roberta.embeddings.word_embeddings.weight": (vocab_size, h),
-        "roberta.embeddings.position_embeddings.weight": (settings["max_position_embeddings"], h),
-        "roberta.embeddings.token_type_embeddings.weight": (1, h),
-        **_affine("roberta.embeddings.LayerNorm", h),
-        **_affine("lm_head.dense", h, h),
-        **_affine("lm_head.layer_norm", h),
-        "lm_head.bias": (vocab_size,),
-    }
-    for i in range(settings["num_hidden_layers"]):
-        layer = f"roberta.encoder.layer.{i}"
-        for name in ("self.query", "self.key", "self.value", "output.dense"):
-            shapes |= _affine(f"{layer}.attention.{name}", h, h)
-        shapes |= _affine(f"{layer}.attention.output.LayerNorm", h) | _affine(f"{layer}.output.LayerNorm", h)
-        shapes |= _affine(f"{layer}.intermediate.dense", inner, h)
-        shapes |= _affine(f"{layer}.output.dense", h, inner)
-    return {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def _affine(name: str, size: int, *inputs: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of weight and bias: of a linear layer with `inputs` inputs, or of a norm without."""
-    return {f"{name}.weight": (size, *inputs), f"{name}.bias": (size,)}
-
-
-def make_xlm_r(folder: Path, **changes) -> dict[str, np.ndarray]:
-    """Write config.json and model.safetensors, and return the weights."""
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = config(**changes)
-    (folder / "config.json").write_text(json.dumps(settings))
-    arrays = weights(settings)
-    save_file(arrays, folder / "model.safetensors")
-    return arrays
-
-
-def tokenizer_json(pieces: Path) -> dict:
-    """The tokenizer.json that transformers 5 writes for XLM-R with a piece model."""
-    model = ModelProto.FromString(pieces.read_bytes())
-    specials = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocab = [[name, 0.0] for name in specials]
-    vocab += [[piece.piece, piece.score] for piece in model.pieces[3:]]
-    vocab.append(["<mask>", 0.0])
-    added = [*enumerate(specials), (len(vocab) - 1, "<mask>")]
-    charsmap = base64.b64encode(model.normalizer_spec.precompiled_charsmap).decode()
-    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
-    return {
-        "version": "1.0",
-        "added_tokens": [{"id": id_, "content": name, "special": True} for id_, name in added],
-        "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
-        "model": {"type": "Unigram", "unk_id": 3, "vocab": vocab, "byte_fallback": False},
-    }
 
 
 @dataclass

@@ -1,0 +1,229 @@
+"""Models of random weights as others write them: the official code, PaddleNLP, fairseq, transformers.
+
+Those who convert and read them compare with the weights that these functions return.
+"""
+
+import argparse
+import base64
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+from model.checkpoint.formats import fluid, tables
+from tests import toys
+
+# ---- The official layout.
+
+_OFFICIAL_CONFIG = {
+    "vocab_size": 50,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 514,
+    "initializer_range": 0.02,
+}
+
+
+def official_config(**changes) -> dict:
+    """The content of ernie_config.json, with `changes`."""
+    return {**_OFFICIAL_CONFIG, **changes}
+
+
+def make_official(folder: Path, config: dict, head: str | None = None, **kind) -> Path:
+    """Write `folder/ernie_config.json` and `folder/params/`, and return the latter.
+
+    `kind`: arguments of `toys.weights`.
+    """
+    params = folder / "params"
+    params.mkdir(parents=True, exist_ok=True)
+    fluid.write_config(folder / fluid.CONFIG, config)
+    sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
+    arrays = toys.weights(head, config=sizes, **kind)
+    for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"], head):
+        if row.canonical in arrays:
+            fluid.write(params / row.foreign, arrays[row.canonical])
+    return params
+
+
+# ---- PaddleNLP.
+
+_PADDLENLP_CLASSES = {
+    "classification": "ErnieMForSequenceClassification",
+    "tagging": "ErnieMForTokenClassification",
+    "question_answering": "ErnieMForQuestionAnswering",
+    "choice": "ErnieMForMultipleChoice",
+    "uie": "UIEM",
+}
+
+
+def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = False) -> dict[str, np.ndarray]:
+    """Write a folder as PaddleNLP does, and return the weights under our names.
+
+    `old_names`: whether files and keys have the names of old PaddleNLP.
+    """
+    arrays = toys.weights(head)
+    class_name = _PADDLENLP_CLASSES.get(head, "ErnieMModel")
+    state = {}
+    for name, array in arrays.items():
+        # In a class with a head, the encoder is its attribute `ernie_m`.
+        is_of_encoder = not name.startswith(("classifier", "linear_"))
+        prefix = "ernie_m." if head is not None and is_of_encoder else ""
+        state[f"{prefix}{name}"] = array
+    # Paddle saves its own names of the parameters, too.
+    state["StructuredToParameterName@@"] = {name: f"p_{i}" for i, name in enumerate(state)}
+    folder.mkdir(parents=True)
+    file = "ernie_m_base.pdparams" if old_names else "model_state.pdparams"
+    (folder / file).write_bytes(pickle.dumps(state, 4))
+    # PaddleNLP writes its default as intermediate_size, whatever the weights are.
+    config = {**toys.CONFIG, "intermediate_size": 3072, "type_vocab_size": 16}
+    if old_names:
+        config_name = "model_config.json"
+        inner = [{**config, "init_class": "ErnieMModel"}]
+        config = {"init_args": inner, "init_class": class_name, "num_classes": 3}
+    else:
+        config_name = "config.json"
+        config |= {"architectures": [class_name], "model_type": "ernie_m", "paddlenlp_version": "2.8.1"}
+    (folder / config_name).write_text(json.dumps(config))
+    toys.write_pieces(folder)
+    return arrays
+
+
+# ---- fairseq.
+
+
+def fairseq_state(
+    arrays: dict[str, np.ndarray], prefix: str = "decoder.", fused: bool = False, new_norm: bool = False
+) -> dict[str, np.ndarray]:
+    """Our weights under fairseq's names, with matrices [out, in].
+
+    Args:
+        prefix: of all names, "decoder." or "encoder.".
+        fused: whether q, k and v are one matrix.
+        new_norm: whether the norm of the embeddings is "layernorm_embedding".
+    """
+    inner = f"{prefix}sentence_encoder."
+    norm = "layernorm_embedding" if new_norm else "emb_layer_norm"
+    state = {
+        f"{inner}embed_tokens.weight": arrays["embeddings.word_embeddings.weight"],
+        f"{inner}embed_positions.weight": arrays["embeddings.position_embeddings.weight"],
+        f"{inner}{norm}.weight": arrays["embeddings.layer_norm.weight"],
+        f"{inner}{norm}.bias": arrays["embeddings.layer_norm.bias"],
+        **{f"{prefix}{name}": array for name, array in arrays.items() if name.startswith("lm_head.")},
+        f"{prefix}lm_head.dense.weight": np.ascontiguousarray(arrays["lm_head.dense.weight"].T),
+        f"{prefix}lm_head.weight": arrays["embeddings.word_embeddings.weight"],
+        f"{inner}version": np.zeros(1, np.float32),
+    }
+    names = {  # ours -> fairseq's
+        "self_attn.out_proj": "self_attn.out_proj",
+        "norm1": "self_attn_layer_norm",
+        "linear1": "fc1",
+        "linear2": "fc2",
+        "norm2": "final_layer_norm",
+    }
+    if not fused:
+        names |= {f"self_attn.{c}_proj": f"self_attn.{c}_proj" for c in "qkv"}
+    for i in range(toys.CONFIG["num_hidden_layers"]):
+        layer = f"encoder.layers.{i}"
+        fairseq_layer = f"{inner}layers.{i}"
+        for name, fairseq_name in names.items():
+            weight = arrays[f"{layer}.{name}.weight"]
+            state[f"{fairseq_layer}.{fairseq_name}.weight"] = np.ascontiguousarray(weight.T)
+            state[f"{fairseq_layer}.{fairseq_name}.bias"] = arrays[f"{layer}.{name}.bias"]
+        if fused:
+            for part in ("weight", "bias"):
+                projections = [arrays[f"{layer}.self_attn.{c}_proj.{part}"].T for c in "qkv"]
+                in_proj = np.ascontiguousarray(np.concatenate(projections))
+                state[f"{fairseq_layer}.self_attn.in_proj_{part}"] = in_proj
+    return state
+
+
+def fairseq_args(**changes) -> argparse.Namespace:
+    """The flags of the training that fairseq saves with the weights."""
+    return argparse.Namespace(arch="roberta_base", encoder_attention_heads=4, activation_fn="gelu", **changes)
+
+
+# ---- XLM-R in the format of Hugging Face.
+
+
+def xlm_r_config(**changes) -> dict:
+    """The content of config.json, with `changes`."""
+    return {
+        "model_type": "xlm-roberta",
+        "vocab_size": 60,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 40,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+        "type_vocab_size": 1,
+        **changes,
+    }
+
+
+def xlm_r_weights(settings: dict, seed: int = 0) -> dict[str, np.ndarray]:
+    """A state dict with matrices [out, in], as in torch."""
+    rng = np.random.default_rng(seed)
+    h = settings["hidden_size"]
+    inner = settings["intermediate_size"]
+    vocab_size = settings["vocab_size"]
+    shapes = {
+        "roberta.embeddings.word_embeddings.weight": (vocab_size, h),
+        "roberta.embeddings.position_embeddings.weight": (settings["max_position_embeddings"], h),
+        "roberta.embeddings.token_type_embeddings.weight": (1, h),
+        **_affine("roberta.embeddings.LayerNorm", h),
+        **_affine("lm_head.dense", h, h),
+        **_affine("lm_head.layer_norm", h),
+        "lm_head.bias": (vocab_size,),
+    }
+    for i in range(settings["num_hidden_layers"]):
+        layer = f"roberta.encoder.layer.{i}"
+        for name in ("self.query", "self.key", "self.value", "output.dense"):
+            shapes |= _affine(f"{layer}.attention.{name}", h, h)
+        shapes |= _affine(f"{layer}.attention.output.LayerNorm", h) | _affine(f"{layer}.output.LayerNorm", h)
+        shapes |= _affine(f"{layer}.intermediate.dense", inner, h)
+        shapes |= _affine(f"{layer}.output.dense", h, inner)
+    return {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def _affine(name: str, size: int, *inputs: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of weight and bias: of a linear layer with `inputs` inputs, or of a norm without."""
+    return {f"{name}.weight": (size, *inputs), f"{name}.bias": (size,)}
+
+
+def make_xlm_r(folder: Path, **changes) -> dict[str, np.ndarray]:
+    """Write config.json and model.safetensors, and return the weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = xlm_r_config(**changes)
+    (folder / "config.json").write_text(json.dumps(settings))
+    arrays = xlm_r_weights(settings)
+    save_file(arrays, folder / "model.safetensors")
+    return arrays
+
+
+def tokenizer_json(pieces: Path) -> dict:
+    """The tokenizer.json that transformers 5 writes for XLM-R with a piece model."""
+    model = ModelProto.FromString(pieces.read_bytes())
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocab = [[name, 0.0] for name in specials]
+    vocab += [[piece.piece, piece.score] for piece in model.pieces[3:]]
+    vocab.append(["<mask>", 0.0])
+    added = [*enumerate(specials), (len(vocab) - 1, "<mask>")]
+    charsmap = base64.b64encode(model.normalizer_spec.precompiled_charsmap).decode()
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    return {
+        "version": "1.0",
+        "added_tokens": [{"id": id_, "content": name, "special": True} for id_, name in added],
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
+        "model": {"type": "Unigram", "unk_id": 3, "vocab": vocab, "byte_fallback": False},
+    }

@@ -1,0 +1,38 @@
+"""Files: what a folder holds, a changed bit, and a full disk, for Python and for libraries in C."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file below a folder, by name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def flip_last_bit(path: Path) -> None:
+    """Change the lowest bit of the last byte of a file."""
+    _flip(path, -1)
+
+
+def flip_middle_bit(path: Path) -> None:
+    """Change the lowest bit of the byte in the middle of a file."""
+    _flip(path, path.stat().st_size // 2)
+
+
+def _flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@contextmanager
+def disk_full_after(size: int) -> Iterator[None]:
+    """In this context no file can become larger than `size` bytes: a write beyond that fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,0 +1,77 @@
+"""Builds of a corpus: their inputs, their command, and how they are stopped."""
+
+import gzip
+import itertools
+import json
+import os
+import random
+import sys
+from pathlib import Path
+
+from tests.toys import sentences, write_lines
+
+# The options of the build with which the tests compare others.
+OPTIONS = {"deduplicate": True, "held_out": 50, "shard_mib": 0.02}
+
+
+def make_inputs(folder: Path) -> dict:
+    """Write the input of a build, and return its options `mono` and `parallel`.
+
+    They are three languages and two language pairs in several forms of files, with many repeated lines.
+    """
+    draw = random.Random(5)
+    lines = {}
+    for seed, language in enumerate(("en", "de", "fr")):
+        texts = sentences(1500, seed)
+        lines[language] = [draw.choice(texts) for _ in range(1500)]  # so that some come several times
+    (folder / "en.gz").write_bytes(gzip.compress("\n".join(lines["en"]).encode()))
+    pairs = list(zip(lines["en"], lines["de"]))
+    french = write_lines(folder / "x.fr", lines["fr"])
+    english = write_lines(folder / "x.en", lines["en"])
+    return {
+        "mono": {
+            "en": [str(folder / "en.gz"), write_lines(folder / "en.more", lines["en"][::3])],
+            "de": write_lines(folder / "de", lines["de"]),
+            "fr": write_lines(folder / "fr", lines["fr"]),
+        },
+        "parallel": {
+            "en-de": write_lines(folder / "en-de.tsv", ["\t".join(pair) for pair in pairs + pairs[:100]]),
+            "fr-en": f"{french},{english}",
+        },
+    }
+
+
+def command(output: Path, pieces: Path, inputs: dict, **options) -> list[str]:
+    """The command line of a build, by default in units of 8 KiB.
+
+    Args:
+        inputs: what `make_inputs` returned.
+        options: further flags; a value that is no text is written as JSON.
+    """
+    words = [sys.executable, "-m", "pretrain.build_corpus", "--output", str(output)]
+    words += ["--piece_model_path", str(pieces)]
+    words += ["--mono", json.dumps(inputs["mono"]), "--parallel", json.dumps(inputs["parallel"])]
+    defaults = {"unit_mib": 8 / 1024}
+    for key, value in (defaults | options).items():
+        words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    return words
+
+
+class Stopped(Exception):
+    """The build was stopped by `stop_at`."""
+
+
+def stop_at(monkeypatch, file_number: int) -> None:
+    """Raise `Stopped` in place of the renaming that completes a file. The number of the file counts from 0.
+
+    Earlier files stay, as after a kill.
+    """
+    renamings = itertools.count()
+    replace = os.replace
+
+    def replace_or_stop(source, target):
+        if next(renamings) == file_number:
+            raise Stopped
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_or_stop)

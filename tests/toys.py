@@ -1,0 +1,517 @@
+"""What tests of several folders read, open and train on: texts, corpora, models, and tasks with labels.
+
+A noun returns something, `write_...` writes a file, and `make_...` writes a whole folder. Everything is drawn
+from seeds. Models as other programs write them are in `tests/foreign.py`, and the commands that train on the
+toys in `tests/command_lines.py`.
+"""
+
+import json
+import os
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import numpy as np
+import paddle
+import sentencepiece
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+from model.checkpoint.folder import save_model
+from model.checkpoint.formats import safetensors, tables
+from model.ernie_m import ErnieMConfig, ErnieMModel
+from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
+from model.lm_head import PreTrainingModel
+from model.tasks import SUPERVISED_TASKS, TASKS
+from pretrain.build_corpus import build_corpus
+from pretrain.corpus.options import BuildOptions
+from reader.tagging import JOINT
+from reader.tokenization import Tokenizer
+
+# ---- Texts, and the pieces of a tokenizer.
+
+_SYLLABLES = [
+    consonant + ending for consonant in "bdfgklmnprst" for ending in ("a", "e", "i", "o", "u", "an", "or")
+]
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Sentences of 1 to 12 made-up words, most of them different."""
+    draw = random.Random(seed)
+    lines = []
+    for _ in range(count):
+        words = ["".join(draw.choices(_SYLLABLES, k=draw.randint(1, 3))) for _ in range(draw.randint(1, 12))]
+        lines.append(" ".join(words))
+    return lines
+
+
+def write_lines(path: Path, lines: list[str]) -> str:
+    """Write lines to a file, and return its path as text."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+    return str(path)
+
+
+def write_languages(folder: Path, **texts: list[str]) -> str:
+    """Write the lines of each language to a file of its name; return these files as a flag names them."""
+    paths = {language: write_lines(folder / language, lines) for language, lines in texts.items()}
+    return ",".join(f"{language}<={path}" for language, path in paths.items())
+
+
+def train_pieces(path: Path, texts: list[str] | None = None, **options) -> Path:
+    """Train a piece model on texts, by default on `sentences`; write it to `path`, which is returned.
+
+    `options`: of sentencepiece's trainer.
+    """
+    defaults = {"vocab_size": 200, "hard_vocab_limit": False, "character_coverage": 1.0, "num_threads": 1}
+    with open(path, "wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts or sentences(500, seed=99)),
+            model_writer=file,
+            minloglevel=2,
+            **(defaults | options),
+        )
+    return path
+
+
+def write_pieces(folder: Path) -> None:
+    """Write the smallest piece model beside weights, for tests to which its pieces do not matter."""
+    model = ModelProto()
+    for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL"), ("▁a", "NORMAL")):
+        model.pieces.add(piece=name, score=-1.0, type=kind)
+    (folder / "piece.model").write_bytes(model.SerializeToString())
+
+
+# ---- Corpora for pre-training.
+
+
+def make_corpus(output: Path, pieces: Path, **options) -> dict:
+    """Build a corpus in this process, by default in units of 8 KiB with nothing held out.
+
+    Returns:
+        Its manifest.
+    """
+    defaults = {"workers": 1, "unit_mib": 8 / 1024, "held_out": 0}
+    chosen = BuildOptions(output=str(output), piece_model_path=str(pieces), **(defaults | options))
+    # Waiting for the disk would take most of the time of a build of hundreds of small files.
+    with mock.patch.object(os, "fsync"):
+        return build_corpus(chosen)
+
+
+def make_small_corpus(folder: Path, mono_languages: tuple[str, ...] = ("de", "en", "fr"), **options) -> Path:
+    """Build a corpus in `folder/corpus`: text of de, en and fr, pairs of en-de and en-fr.
+
+    Args:
+        mono_languages: those with monolingual text.
+        options: of `BuildOptions`.
+
+    Returns:
+        The folder of the corpus.
+    """
+    pieces = train_pieces(folder / "piece.model")
+    lines = {language: sentences(150, seed) for seed, language in enumerate(("de", "en", "fr"))}
+    mono = {name: write_lines(folder / f"{name}.txt", lines[name]) for name in mono_languages}
+    parallel = {}
+    for language, count in (("de", 120), ("fr", 80)):
+        rows = [f"{a}\t{b}" for a, b in zip(lines["en"][:count], lines[language])]
+        parallel[f"en-{language}"] = write_lines(folder / f"en-{language}.tsv", rows)
+    make_corpus(folder / "corpus", pieces, mono=mono, parallel=parallel, **({"held_out": 8} | options))
+    return folder / "corpus"
+
+
+# ---- Folders in our format, whose weights are written here and not by the code under test.
+
+CONFIG = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 40,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+}
+# Head -> its number of outputs.
+OUTPUTS = {"classification": 3, "tagging": 5, "question_answering": 2, "choice": 1}
+_ARCHITECTURES = {task: TASKS[task].model_class for task in SUPERVISED_TASKS} | {
+    "choice": "SequenceClassifier"
+}
+
+
+def weights(
+    head: str | None = None,
+    lm_head: bool = False,
+    languages: int = 0,
+    pooler: bool = True,
+    seed: int = 0,
+    config: dict = CONFIG,
+) -> dict[str, np.ndarray]:
+    """Random weights under our names. A few values are -0.0, very small or very large.
+
+    Args:
+        head: a key of `OUTPUTS`, or "uie", which has two linear layers; None: no head of a task.
+        languages: rows of the language embeddings.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = {**config, "num_labels": OUTPUTS.get(head)}
+    parts = ["embeddings", "encoder"]
+    if pooler:
+        parts.append("pooler")
+    if head in OUTPUTS:
+        parts.append("classifier")
+    if lm_head:
+        parts.append("lm_head")
+    shapes = {}
+    for row in tables.rows_of(tables.OURS, config["num_hidden_layers"]):
+        if row.canonical.split(".")[0] in parts:
+            shapes[row.canonical] = tuple(sizes[axis] for axis in row.axes)
+    if head == "uie":
+        for end in ("start", "end"):
+            shapes |= {f"linear_{end}.weight": (sizes["hidden_size"], 1), f"linear_{end}.bias": (1,)}
+    if languages:
+        shapes["language_embeddings.weight"] = (languages, sizes["hidden_size"])
+    arrays = {}
+    for name, shape in shapes.items():
+        is_scale_of_norm = "norm" in name and name.endswith(".weight")
+        mean = np.float32(1 if is_scale_of_norm else 0)
+        arrays[name] = (mean + 0.1 * rng.standard_normal(shape)).astype(np.float32)
+    positions = arrays["embeddings.position_embeddings.weight"].reshape(-1)
+    positions[:4] = np.array([-0.0, 1e-45, 3e38, -1e-30], np.float32)
+    return arrays
+
+
+def make_ours(
+    folder: Path, head: str | None = None, labels: list[str] | None = None, config: dict = CONFIG, **kind
+) -> dict[str, np.ndarray]:
+    """Write config.json, model.safetensors and piece.model as `save_model` does, and return the weights.
+
+    `kind`: arguments of `weights`.
+    """
+    arrays = weights(head, config=config, **kind)
+    settings = {**config, "model_type": "ernie_m", "architecture": _ARCHITECTURES.get(head, "ErnieMModel")}
+    if head is not None:
+        settings["head"] = head
+    if labels is not None:
+        settings["labels"] = labels
+    if kind.get("languages"):
+        settings["architecture"] = "PreTrainingModel"
+        settings["languages"] = ["de", "en", "fr"][: kind["languages"]]
+    folder.mkdir(parents=True)
+    safetensors.write(folder / "model.safetensors", arrays)
+    (folder / "config.json").write_text(json.dumps(settings))
+    write_pieces(folder)
+    return arrays
+
+
+# ---- Models with a tokenizer, saved as a training saves them.
+
+LABELS = ["entailment", "neutral", "contradiction"]
+TAGS = ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
+MODEL_LANGUAGES = ["de", "en", "fr"]
+LAYERS = 2
+HIDDEN_SIZE = 32
+LONGEST = 62  # tokens
+# Kind of model -> what its config.json also says.
+SETTINGS = {
+    "classify": {"task": "classification", "labels": LABELS},
+    "tag": {"task": "tagging", "labels": TAGS},
+    "answer": {"task": "question_answering", "labels": None},
+    "encode": {},
+    "full": {"languages": MODEL_LANGUAGES},
+}
+
+
+def model_config(vocab_size: int) -> ErnieMConfig:
+    """A tiny shape. Weights vary more than usual, so that different inputs have clearly different outputs."""
+    sizes = {"hidden_size": HIDDEN_SIZE, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
+    return ErnieMConfig(vocab_size, **sizes, max_position_embeddings=LONGEST + 2, initializer_range=0.2)
+
+
+def model(kind: str, config: ErnieMConfig) -> paddle.nn.Layer:
+    """A fresh model, its biases, norms and language table away from their initial values."""
+    paddle.seed(7)
+    makers = {
+        "classify": lambda: SequenceClassifier(config, len(LABELS)),
+        "score": lambda: SequenceClassifier(config, 1),
+        "tag": lambda: TokenClassifier(config, len(TAGS)),
+        "answer": lambda: SpanClassifier(config),
+        "encode": lambda: ErnieMModel(config),
+        "full": lambda: PreTrainingModel(config, MODEL_LANGUAGES),
+    }
+    new_model = makers[kind]()
+    with paddle.no_grad():
+        for name, parameter in new_model.named_parameters():
+            if parameter.ndim == 1 or "language_embeddings" in name:
+                parameter.set_value(parameter + 0.1 * paddle.randn(parameter.shape))
+    return new_model.eval()
+
+
+def make_model(
+    folder: Path, kind: str, pieces: Path, settings: dict | None = None, **options
+) -> paddle.nn.Layer:
+    """Write a model with a tokenizer to a folder, and return it.
+
+    Args:
+        kind: as of `model`.
+        settings: what its config.json also says; None: the kind's own of `SETTINGS`.
+        options: further ones of `save_model`.
+    """
+    config = model_config(Tokenizer(None, pieces).vocab_size)
+    new_model = model(kind, config)
+    if settings is None:
+        settings = SETTINGS[kind]
+    save_model(folder, new_model, config, piece_model_path=pieces, settings=settings, **options)
+    return new_model
+
+
+def make_models(folder: Path) -> Path:
+    """Write a model of each kind of `SETTINGS` to a folder of its name, and piece.model beside them."""
+    pieces = train_pieces(folder / "piece.model")
+    for kind in SETTINGS:
+        make_model(folder / kind, kind, pieces)
+    return folder
+
+
+# ---- What the three tasks share: files in the official layout, from which small models learn.
+
+TASK_CONFIG = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 514,
+    "initializer_range": 0.1,
+}
+
+
+def write_task(
+    folder: Path,
+    texts: list[str],
+    languages: Iterable[str],
+    labels: Iterable[str],
+    config: dict = TASK_CONFIG,
+    **options,
+) -> None:
+    """Write ernie_config.json, lang_map.json, label_map.json, and a piece model that is trained on texts.
+
+    `options`: of sentencepiece's trainer.
+    """
+    train_pieces(folder / "piece.model", texts, **{"vocab_size": 50, "character_coverage": 0.9995} | options)
+    for name, values in (("lang_map", languages), ("label_map", labels)):
+        numbers = {value: i for i, value in enumerate(values)}
+        (folder / f"{name}.json").write_text(json.dumps(numbers))
+    (folder / "ernie_config.json").write_text(json.dumps(config))
+
+
+# ---- Classification: the label is the kind of the first sentence's noun.
+
+NOUNS = {"animal": ["cat", "dog", "hen"], "drink": ["tea", "milk", "beer"], "tool": ["saw", "axe", "nail"]}
+WORDS = ["the", "a", "old", "new", "red", "big", "is", "was", "here", "there", "now", "then"]
+KINDS = {kind: i for i, kind in enumerate(NOUNS)}  # label -> its id
+LANGUAGES = ["en", "de", "fr"]
+
+
+class LabelledTexts(NamedTuple):
+    """A row of classification. The label is one of `KINDS`."""
+
+    qid: str
+    text_a: str
+    text_b: str
+    label: str
+
+
+def text_with(rng: np.random.Generator, noun: str) -> str:
+    """A few words, and the noun at any place among them."""
+    words = [str(word) for word in rng.choice(WORDS, rng.integers(2, 6))]
+    words.insert(int(rng.integers(0, len(words) + 1)), noun)
+    return " ".join(words)
+
+
+def labelled_texts(count: int, seed: int) -> list[LabelledTexts]:
+    """Rows with the qids 100, 101, ... The second text has no noun, so it says nothing of the label."""
+    rng = np.random.default_rng(seed)
+    kinds = list(KINDS)
+    drawn = []
+    for i in range(count):
+        kind = kinds[int(rng.integers(3))]
+        noun = str(rng.choice(NOUNS[kind]))
+        drawn.append(LabelledTexts(str(100 + i), text_with(rng, noun), text_with(rng, "and"), kind))
+    return drawn
+
+
+def both_texts(rows: list[LabelledTexts]) -> list[str]:
+    """Both texts of each row."""
+    texts = []
+    for row in rows:
+        texts += [row.text_a, row.text_b]
+    return texts
+
+
+def write_labelled_texts(path: Path, rows: list[tuple], label: bool = True) -> Path:
+    """Write rows (qid, text_a, text_b, label), below a header; with `label=False` without the last column."""
+    table = [LabelledTexts._fields, *rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_lines(path, ["\t".join(row if label else row[:-1]) for row in table])
+    return path
+
+
+def make_classification(folder: Path, train: int = 96, dev: int = 31) -> Path:
+    """Write the whole layout into `folder`: data, vocabulary, config.
+
+    Args:
+        train: rows of train.tsv.
+        dev: rows of each dev file. A test file, which has no labels, has 2 more, and a heldout file 4 more.
+    """
+    write_task(folder, both_texts(labelled_texts(400, seed=9)), LANGUAGES, KINDS)
+    write_labelled_texts(folder / "train.tsv", labelled_texts(train, seed=1))
+    for i, language in enumerate(LANGUAGES):
+        write_labelled_texts(folder / f"dev.{language}.tsv", labelled_texts(dev, seed=20 + i))
+        rows = labelled_texts(dev + 2, seed=30 + i)
+        write_labelled_texts(folder / f"test.{language}.tsv", rows, label=False)
+        write_labelled_texts(folder / f"heldout.{language}.tsv", labelled_texts(dev + 4, seed=40 + i))
+    return folder
+
+
+# ---- Tagging: persons of one or two words, places, and other words.
+
+FIRST_NAMES = ["anna", "bela", "carlo", "dora"]
+LAST_NAMES = ["stone", "field", "brook"]
+PLACES = ["rome", "oslo", "lima", "bern"]
+OTHER_WORDS = ["and", "sees", "near", "the", "old", "in", "now", "walks", "from", "to"]
+
+
+class TaggedWords(NamedTuple):
+    """A sentence."""
+
+    words: list[str]
+    tags: list[str]
+
+
+def _tagged_sentence(rng: np.random.Generator, parts: int) -> TaggedWords:
+    """A sentence of `parts` persons, places and other words."""
+    row = TaggedWords([], [])
+
+    def add(word: str, tag: str) -> None:
+        row.words.append(word)
+        row.tags.append(tag)
+
+    for kind in rng.choice(["person", "place", "word", "word"], parts):  # half of the parts are other words
+        if kind == "person":
+            first_name = str(rng.choice(FIRST_NAMES))
+            last_name = str(rng.choice(LAST_NAMES))
+            add(first_name, "B-PER")
+            has_last_name = rng.integers(1, 3) == 2
+            if has_last_name:
+                add(last_name, "I-PER")
+        elif kind == "place":
+            add(str(rng.choice(PLACES)), "B-LOC")
+        else:
+            add(str(rng.choice(OTHER_WORDS)), "O")
+        if kind != "word":  # so that no two entities touch
+            add("the", "O")
+    return row
+
+
+def tagged_words(count: int, seed: int, parts: tuple[int, int] = (2, 7)) -> list[TaggedWords]:
+    """`count` sentences of parts[0] to parts[1] - 1 persons, places and other words."""
+    rng = np.random.default_rng(seed)
+    return [_tagged_sentence(rng, int(rng.integers(*parts))) for _ in range(count)]
+
+
+def tagged_words_of_test(language_number: int) -> list[TaggedWords]:
+    """The rows of the test file of LANGUAGES[language_number]: 15, then 3 long ones."""
+    long_rows = tagged_words(3, seed=40 + language_number, parts=(30, 40))
+    return tagged_words(15, seed=30 + language_number) + long_rows
+
+
+def write_tagged_words(path: Path, rows: list[TaggedWords], label: bool = True) -> Path:
+    """Write sentences below a header; with `label=False` without the column of tags."""
+    table = [("text_a", "label"), *((JOINT.join(row.words), JOINT.join(row.tags)) for row in rows)]
+    write_lines(path, ["\t".join(row if label else row[:-1]) for row in table])
+    return path
+
+
+def make_tagging(folder: Path) -> Path:
+    """Write the whole layout for en and de into `folder`: data, vocabulary, config."""
+    texts = [" ".join(row.words) for row in tagged_words(300, seed=9)]
+    write_task(folder, texts, LANGUAGES[:2], TAGS, vocab_size=44)
+    write_tagged_words(folder / "train.tsv", tagged_words(128, seed=1))
+    for i, language in enumerate(LANGUAGES[:2]):
+        write_tagged_words(folder / f"dev.{language}.tsv", tagged_words(21, seed=20 + i))
+        write_tagged_words(folder / f"test.{language}.tsv", tagged_words_of_test(i))
+    return folder
+
+
+# ---- Answering: in which place a person is. The tokenizer normalises the texts, so an answer must be found
+# again in the original text.
+
+PEOPLE = ["anna", "bela", "carl", "dora", "emil"]
+# Curly quotes, a character that is dropped, a double space, a full-width letter: the pieces of a place, put
+# together, are never the place itself.
+ANSWERS = ["“old”  rome", "new\u200b oslo", "ｂig lima", "‘red’ bern", "the  port"]
+ANSWERING_CONFIG = {
+    **TASK_CONFIG,
+    "hidden_size": 32,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+
+def squad(paragraphs: int, seed: int, facts: int = 2) -> dict:
+    """SQuAD v1.1 JSON of `paragraphs` texts, each with `facts` facts and a question on every fact.
+
+    The texts take the places in turn.
+    """
+    rng = np.random.default_rng(seed)
+    json_paragraphs = []
+    for number in range(paragraphs):
+        text = ""
+        qas = []
+        for k, index in enumerate(rng.permutation(len(PEOPLE))[:facts]):
+            person = PEOPLE[index]
+            place = ANSWERS[(number * facts + k) % len(ANSWERS)]
+            text += f"{rng.choice(['and then', 'but now', 'they say that'])} {person} is in "
+            answers = [{"text": place, "answer_start": len(text)}]
+            id_ = f"{seed}-{number}-{person}"
+            qas.append({"id": id_, "question": f"where is {person} ?", "answers": answers})
+            text += f"{place} . "
+        json_paragraphs.append({"context": text.strip(), "qas": qas})
+    return {"version": "1.1", "data": [{"title": "people", "paragraphs": json_paragraphs}]}
+
+
+def questions(squad_json: dict) -> list[tuple[str, dict]]:
+    """(context, entry of "qas") of each question of SQuAD JSON."""
+    pairs = []
+    for article in squad_json["data"]:
+        for paragraph in article["paragraphs"]:
+            pairs += [(paragraph["context"], qa) for qa in paragraph["qas"]]
+    return pairs
+
+
+def make_answering(folder: Path) -> Path:
+    """Write the whole layout for en and de into `folder`: data, pairs of languages, vocabulary, config.
+
+    The training data are a few questions, many times. dev.en, pair-en-en and pair-de-de are these questions,
+    and the other files are new ones.
+    """
+    texts = [text for text, _ in questions(squad(200, seed=9))]
+    options = {"vocab_size": 80, "character_coverage": 1.0, "user_defined_symbols": PEOPLE}
+    write_task(folder, texts, LANGUAGES[:2], [], ANSWERING_CONFIG, **options)
+    learned = squad(3, seed=1)
+    files = {
+        "train": {"data": learned["data"] * 300},
+        "dev.en": learned,
+        "dev.de": squad(3, seed=2),
+        "pair-en-en": learned,
+        "pair-en-de": squad(2, seed=3),
+        "pair-de-de": learned,
+    }
+    for name, squad_json in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(squad_json, ensure_ascii=False), encoding="utf-8")
+    return folder
