@@ -27,7 +27,7 @@ from model.checkpoint.read import open_checkpoint
 from pretrain.config import ObjectiveConfig
 from pretrain.objective import Setting, Text, Vocabulary, rng_of
 from pretrain.objectives.mmlm import Mmlm
-from pretrain.packing import Batch
+from pretrain.packing import MicroBatch
 from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import read_text
@@ -85,7 +85,7 @@ def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
     }
 
 
-def mask(given: dict[str, Any], texts: list) -> Batch:
+def mask(given: dict[str, Any], texts: list) -> MicroBatch:
     """A batch of MMLM, the same for all contenders."""
     mmlm = Mmlm(Setting(ObjectiveConfig(), Vocabulary(**given["vocabulary"]), given["length"]))
     examples = [Text(np.array(ids), language=0) for ids in texts]

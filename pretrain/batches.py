@@ -14,7 +14,7 @@ import numpy as np
 
 from pretrain.config import PretrainConfig
 from pretrain.objective import Pair, Text, Vocabulary, class_of, names_that_read, rng_of
-from pretrain.packing import Batch, pack
+from pretrain.packing import MicroBatch, pack
 from pretrain.shares import allocate, check_batch_size, parts_of_run, shares
 from pretrain.training_text import TrainingText, make_objectives
 from reader.corpus import Blocks, Corpus
@@ -39,7 +39,7 @@ class StepBatches:
         position: the step's number, from 1, and the samplers' positions after it, JSON values.
     """
 
-    micro_batches: list[Batch]
+    micro_batches: list[MicroBatch]
     share: dict[str, float]
     counts: dict[str, int]
     position: dict[str, Any]
@@ -124,7 +124,7 @@ class StepReader:
         # Mask the examples of this process alone.
         micro_batches = []
         for of_batch in groups_by_process[self.rank]:
-            micro_batches.append(self._batch(examples, [groups[place] for place in of_batch]))
+            micro_batches.append(self._micro_batch(examples, [groups[place] for place in of_batch]))
 
         # The loss needs the masked tokens of the whole step. They can be counted without drawing them.
         loss_counts = dict.fromkeys(share, 0)
@@ -188,7 +188,9 @@ class StepReader:
             examples.append(Pair(second, first) if reverse else Pair(first, second))
         return examples
 
-    def _batch(self, examples: Sequence[tuple[str, Text | Pair]], groups: Sequence[Sequence[int]]) -> Batch:
+    def _micro_batch(
+        self, examples: Sequence[tuple[str, Text | Pair]], groups: Sequence[Sequence[int]]
+    ) -> MicroBatch:
         """The micro-batch of the examples with the numbers in these groups."""
         masked = []
         for place, group in enumerate(groups):

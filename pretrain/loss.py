@@ -13,7 +13,7 @@ from model.device import Uploadable, upload
 from model.lm_head import MaskedLoss, PreTrainingModel
 from pretrain.objective import class_of
 from pretrain.objectives import OBJECTIVES
-from pretrain.packing import Batch, Packed
+from pretrain.packing import MicroBatch, Packed
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class DeviceStage1(Uploadable):
 
 @dataclass(frozen=True)
 class DeviceBatch(Uploadable):
-    """A micro-batch on the device; see `pretrain.packing.Batch`.
+    """A micro-batch on the device; see `pretrain.packing.MicroBatch`.
 
     Attributes:
         inputs: N tokens. BTMLM's slots hold [MASK] until `PseudoTokenGenerator.fill` has filled them.
@@ -93,7 +93,7 @@ class DeviceBatch(Uploadable):
     stage1: DeviceStage1 | None
 
 
-def to_device(batches: Sequence[Batch], weights: Mapping[str, float] | None = None) -> list[DeviceBatch]:
+def to_device(batches: Sequence[MicroBatch], weights: Mapping[str, float] | None = None) -> list[DeviceBatch]:
     """Copy micro-batches to the device, all of them in one copy. Call it within autocast.
 
     Args:
@@ -122,7 +122,7 @@ def to_device(batches: Sequence[Batch], weights: Mapping[str, float] | None = No
     return upload(device_batches)
 
 
-def _targets(batch: Batch, weights: Mapping[str, float] | None) -> MaskedTargets:
+def _targets(batch: MicroBatch, weights: Mapping[str, float] | None) -> MaskedTargets:
     """What is to be predicted, and which of it serves each objective; still on the host."""
     # The masked words come first, then the targets of objectives with a loss of their own.
     numbers = np.unique(batch.target_objectives).tolist()

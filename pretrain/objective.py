@@ -20,7 +20,7 @@ from model.config import FIRST_POSITION, NO_LANGUAGE
 from pretrain import objectives
 from pretrain.config import ObjectiveConfig
 from pretrain.objectives import OBJECTIVES
-from pretrain.packing import Batch, MaskedExample, MaskedSequence, pack
+from pretrain.packing import MaskedExample, MaskedSequence, MicroBatch, pack
 from reader.tokenization import truncate_longest_first
 
 # BERT's shares of the chosen tokens: 80 % become [MASK], 10 % a random token, the others stay.
@@ -173,7 +173,7 @@ class Objective:
         predictable = [len(self.predictable(ids)) for ids in self.sides(example)]
         return sum(number_chosen(count, self.config.mask_rate) for count in predictable)
 
-    def picture(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def picture(self, batch: MicroBatch) -> tuple[np.ndarray, np.ndarray]:
         """A picture of one example: the order of its T tokens, int64 [T], and in it the mask, bool [T, T]."""
         return np.arange(batch.tokens), batch.layout.dense()
 
@@ -209,7 +209,7 @@ class Objective:
 
     # What subclasses use
 
-    def batch(self, examples: Sequence[Any], rngs: Sequence[np.random.Generator]) -> Batch:
+    def batch(self, examples: Sequence[Any], rngs: Sequence[np.random.Generator]) -> MicroBatch:
         """A micro-batch of this objective alone, for evaluations and pictures; `StepReader` mixes objectives.
 
         Args:

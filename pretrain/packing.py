@@ -99,7 +99,7 @@ class Stage1(Packed):
 
 
 @dataclass(frozen=True)
-class Batch(Packed):
+class MicroBatch(Packed):
     """A micro-batch, of any objectives, with M tokens to predict.
 
     Attributes:
@@ -117,7 +117,7 @@ class Batch(Packed):
     stage1: Stage1 | None = None
 
 
-def pack(examples: Sequence[MaskedExample]) -> Batch:
+def pack(examples: Sequence[MaskedExample]) -> MicroBatch:
     """Masked examples, at least one, as a micro-batch."""
     sequences = [sequence for example in examples for sequence in example.sequences]
     packed = _join(sequences)
@@ -137,7 +137,7 @@ def pack(examples: Sequence[MaskedExample]) -> Batch:
     targets = _targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
     order = np.argsort(targets, kind="stable")  # the targets of a sequence need not come in order
-    return Batch(
+    return MicroBatch(
         **vars(packed),  # the fields of `Packed`
         targets=targets[order],
         target_ids=_concatenate([sequence.target_ids for sequence in sequences])[order],

@@ -24,7 +24,7 @@ import numpy as np
 
 from model.config import FIRST_POSITION, NO_LANGUAGE
 from pretrain.objective import Objective, Setting, Text, geometric_mean
-from pretrain.packing import Batch, MaskedExample, Stage1Sequence, pack
+from pretrain.packing import MaskedExample, MicroBatch, Stage1Sequence, pack
 from utils.errors import UserError
 
 _PAIR_EXPONENT = 0.7  # as for the sampling of pairs in InfoXLM
@@ -119,7 +119,7 @@ class Btmlm(Objective):
         texts: Sequence[Text],
         rngs: Sequence[np.random.Generator],
         second_languages: Sequence[int | None] | None = None,
-    ) -> Batch:
+    ) -> MicroBatch:
         """As `Objective.batch`, with the language of each text's pseudo-tokens; None: they are drawn."""
         languages = second_languages or [None] * len(texts)
         return pack([self.mask(*of_text) for of_text in zip(texts, rngs, languages)])

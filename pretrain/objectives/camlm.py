@@ -31,7 +31,7 @@ one side, then the masks of the other, each seen by itself alone (`model.layout.
 import numpy as np
 
 from pretrain.objective import Objective, Pair, number_chosen
-from pretrain.packing import Batch, MaskedExample, MaskedSequence
+from pretrain.packing import MaskedExample, MaskedSequence, MicroBatch
 
 
 class Camlm(Objective):
@@ -53,7 +53,7 @@ class Camlm(Objective):
         halves = [_half(masked, side, context_side=0), _half(masked, side, context_side=1)]
         return MaskedExample(self.name, halves)
 
-    def picture(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def picture(self, batch: MicroBatch) -> tuple[np.ndarray, np.ndarray]:
         """Both sequences as the pair that they are the halves of."""
         order = np.argsort(batch.position_ids)  # a token's position is that in the pair
         masked = np.isin(np.arange(batch.tokens), batch.targets)  # bool [T]

@@ -27,7 +27,7 @@ from pretrain.batches import StepBatches
 from pretrain.loss import DeviceBatch
 from pretrain.objective import Pair, Text, class_of
 from pretrain.objectives import OF_THE_PAPER
-from pretrain.packing import Batch
+from pretrain.packing import MicroBatch
 from pretrain.pseudo_tokens import PseudoTokenGenerator
 from pretrain.report import SUMS
 from pretrain.task import objectives_loss, send_step
@@ -215,7 +215,7 @@ def losses_and_norms(steps: Sequence[Step]) -> list[float]:
     return [step.loss for step in steps] + [step.grad_norm for step in steps]
 
 
-def batch_of(objective: str, step: int, count: int = 4, length_limit: int = 20) -> Batch:
+def batch_of(objective: str, step: int, count: int = 4, length_limit: int = 20) -> MicroBatch:
     """Random texts or pairs of a step, masked. Their lengths are below the limit."""
     rng = np.random.default_rng([SEED, OF_THE_PAPER.index(objective), step])
 

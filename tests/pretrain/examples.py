@@ -12,7 +12,7 @@ from pretrain.loss import to_device
 from pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, rng_of
 from pretrain.objectives import OBJECTIVES, OF_THE_PAPER
 from pretrain.objectives.camlm import attention_mask
-from pretrain.packing import Batch, Packed, Stage1, pack
+from pretrain.packing import MicroBatch, Packed, Stage1, pack
 from pretrain.pseudo_tokens import PseudoTokenGenerator
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
@@ -59,14 +59,14 @@ def split(batch: Packed, values: np.ndarray) -> list[list[int]]:
     return [part.tolist() for part in np.split(values, batch.lengths.cumsum()[:-1])]
 
 
-def restored(batch: Batch) -> np.ndarray:
+def restored(batch: MicroBatch) -> np.ndarray:
     """The inputs with the masked tokens put back, [N]."""
     ids = batch.input_ids.copy()
     ids[batch.targets] = batch.target_ids
     return ids
 
 
-def of_all_four(maker: dict[str, Objective], seed: int = 1) -> Batch:
+def of_all_four(maker: dict[str, Objective], seed: int = 1) -> MicroBatch:
     """All objectives in one batch; lengths from a few tokens to more than fit into 64, which are cut."""
     examples = {
         "mmlm": texts([20, 9, 70], language=2),
@@ -82,7 +82,7 @@ def of_all_four(maker: dict[str, Objective], seed: int = 1) -> Batch:
     return pack(masked)
 
 
-def masked_counts(batch: Batch) -> dict[str, int]:
+def masked_counts(batch: MicroBatch) -> dict[str, int]:
     """The number of tokens to predict of each objective; those without any are left out."""
     numbers, counts = np.unique(batch.target_objectives, return_counts=True)
     return {OBJECTIVES[number]: count for number, count in zip(numbers, counts.tolist())}
@@ -106,12 +106,12 @@ class Filled(NamedTuple):
         counts: "pseudo", "copied" and "repeated", as `PseudoTokenGenerator.fill` returns them.
     """
 
-    batch: Batch
+    batch: MicroBatch
     pseudo_ids: np.ndarray
     counts: dict[str, int]
 
 
-def filled(model, batch: Batch, generator: PseudoTokenGenerator | None = None) -> Filled:
+def filled(model, batch: MicroBatch, generator: PseudoTokenGenerator | None = None) -> Filled:
     """Fill the slots of a batch; by default with any ordinary ids."""
     (on_device,) = to_device([batch])
     generator = generator or PseudoTokenGenerator(None, VOCABULARY.special_ids)
@@ -121,7 +121,7 @@ def filled(model, batch: Batch, generator: PseudoTokenGenerator | None = None) -
     return Filled(replace(batch, input_ids=ids), ids[batch.stage1.slots], counts)
 
 
-def first_pass(model, batch: Batch) -> paddle.Tensor:
+def first_pass(model, batch: MicroBatch) -> paddle.Tensor:
     """The hidden states of BTMLM's placeholders, [P, H]."""
     (on_device,) = to_device([batch])
     return model.encode(on_device.stage1.inputs, on_device.stage1.placeholders)

@@ -184,7 +184,7 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
         expected = ["tlm", *expected]
     assert [objective for objective, _ in examples] == expected
     # TLM makes one sequence of a pair, CAMLM two.
-    batch = reader._batch(examples, [[0], [1]])
+    batch = reader._micro_batch(examples, [[0], [1]])
     sequences_of_first = 1 if expected[0] == "tlm" else 2
     assert len(batch.lengths) == sequences_of_first + 2
     assert masked_counts(batch)[expected[0]] > 0

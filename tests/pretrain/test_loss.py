@@ -14,7 +14,7 @@ from model.lm_head import PreTrainingModel
 from pretrain.loss import batch_loss, loss_of_words, to_device
 from pretrain.objective import Text
 from pretrain.objectives import OF_THE_PAPER
-from pretrain.packing import Batch
+from pretrain.packing import MicroBatch
 from tests.helpers.gradients import gradients_of, take_gradients
 from tests.helpers.plain_model import PlainErnieM
 from tests.pretrain.examples import (
@@ -91,7 +91,7 @@ class Oracle(paddle.nn.Layer):
         return paddle.matmul(x, self.ernie_m.embeddings.word_embeddings.weight, transpose_y=True) + head.bias
 
 
-def batch_of(model, objective: str) -> Batch:
+def batch_of(model, objective: str) -> MicroBatch:
     """A batch of one objective or of "all", with its pseudo-tokens."""
     if objective == "all":
         batch = of_all_four(objectives())
