@@ -49,7 +49,7 @@ DOWNLOADS = "downloads from other servers; "
 COMMANDS = {
     r"sh scripts/(setup\.sh( \w+)?|test\.sh)( && sh scripts/setup\.sh \w+)?": ITSELF,
     r"sh scripts/gpu_check\.sh": "gpu/test_command.py::test_a_cpu_does_not_pass_as_a_card",
-    r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
+    r"sh scripts/demo\.sh( --table6)?": "many minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/demo\.sh --quick":
         "it fetches 91 MB; sample/test_quick.py::test_the_whole_way",
     r"sh scripts/demo\.sh --page":
