@@ -152,22 +152,14 @@ def _cut_span(pieces: list[str], start: int, end: int) -> list[Span]:
     The last of them is the comma.
     """
     comma_start = end - 1
-    comma = (comma_start, end)
-    lengths = [len(piece.lstrip("▁")) for piece in pieces[:-1]]
-    if sum(lengths) != comma_start - start:
-        # NFKC changed the length, so nobody knows which characters belong to which piece: each gets all.
-        return [(start, comma_start)] * len(lengths) + [comma]
-    spans = []
-    for length in lengths:
-        spans.append((start, start + length))
-        start += length
-    return [*spans, comma]
+    return [*_spans_of_parts(pieces[:-1], start, comma_start), (comma_start, end)]
 
 
 def _spans_of_parts(parts: list[str], start: int, end: int) -> list[Span]:
-    """The spans of the tokens into which a library cuts the piece at (start, end)."""
+    """The spans of the tokens that follow each other at (start, end)."""
     lengths = [len(part.lstrip("▁")) for part in parts]
-    if sum(lengths) != end - start:  # NFKC changed the length
+    if sum(lengths) != end - start:
+        # NFKC changed the length, so nobody knows which characters belong to which token: each gets all.
         return [(start, end)] * len(parts)
     ends = list(itertools.accumulate(lengths, initial=start))
     return list(itertools.pairwise(ends))
@@ -341,22 +333,21 @@ class Tokenizer:
             return self._to_ids(self._model.EncodeAsIds(self.normalize(text)))
         return self.encode_batch([text])[0]
 
-    def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """`encode` of many texts, in order; faster than one by one. sentencepiece may use several threads."""
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts, in order; faster than one by one."""
         if self._added is None:
-            return self._encode_plain(texts, threads)
+            return self._encode_plain(texts)
         parts_of_texts = [self._parts(text) for text in texts]
         parts = [part for parts_of_text in parts_of_texts for _, part in parts_of_text]
-        rows = iter(self._encode_parts(parts, threads))
+        rows = iter(self._encode_parts(parts))
         return [list(itertools.chain(*itertools.islice(rows, len(parts)))) for parts in parts_of_texts]
 
-    def piece_numbers(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
+    def piece_numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """The numbers, which are no ids, of the pieces that sentencepiece cuts each text into.
 
         Added tokens are no pieces.
         """
-        plain = [self.normalize(text) for text in texts]
-        return self._model.Encode(plain, num_threads=threads)
+        return self._model.Encode([self.normalize(text) for text in texts], num_threads=1)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
         """`encode`, and for each token the (start, end) of its characters in `text`, without white space.
@@ -374,9 +365,7 @@ class Tokenizer:
                 continue
             ids_of_part, spans_of_part = self._encode_part_with_offsets(part)
             ids += ids_of_part
-            spans += (
-                [(start + first, start + last) for first, last in spans_of_part] if start else spans_of_part
-            )
+            spans += [(start + first, start + last) for first, last in spans_of_part]
         return ids, spans
 
     def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
@@ -447,19 +436,18 @@ class Tokenizer:
             parts.append((place, text[place:]))
         return parts
 
-    def _encode_parts(self, parts: Sequence[str], threads: int) -> list[list[int]]:
+    def _encode_parts(self, parts: Sequence[str]) -> list[list[int]]:
         """The ids of each of the parts of texts."""
-        rows = iter(self._encode_plain([part for part in parts if part not in self.added_tokens], threads))
+        rows = iter(self._encode_plain([part for part in parts if part not in self.added_tokens]))
         return [[self.added_tokens[part]] if part in self.added_tokens else next(rows) for part in parts]
 
-    def _encode_plain(self, texts: Sequence[str], threads: int) -> list[list[int]]:
+    def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each of some texts without added tokens."""
         if self.text_rules in _LIBRARIES:
-            rows = self._model.Encode(
-                [self.normalize(text) for text in texts], out_type=str, num_threads=threads
-            )
+            normal = [self.normalize(text) for text in texts]
+            rows = self._model.Encode(normal, out_type=str, num_threads=1)
             return [self.convert_tokens_to_ids(itertools.chain(*self._cut(pieces, []))) for pieces in rows]
-        return [self._to_ids(numbers) for numbers in self.piece_numbers(texts, threads)]
+        return [self._to_ids(numbers) for numbers in self.piece_numbers(texts)]
 
     def _encode_part_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
         """`encode_with_offsets` for a text without added tokens."""

@@ -111,7 +111,7 @@ def test_digit_comma_rule(piece_model, tokenizer):
 
 
 def test_every_way_to_encode_agrees(tokenizer):
-    batch = tokenizer.encode_batch(TEXTS, threads=2)
+    batch = tokenizer.encode_batch(TEXTS)
     for text, ids in zip(TEXTS, batch, strict=True):
         ids_with_offsets, _ = tokenizer.encode_with_offsets(text)
         assert tokenizer.encode(text) == ids == ids_with_offsets, repr(text)
