@@ -128,7 +128,7 @@ class Retrieval(TaskOfSeeds):
             digests["train_set"] = digest_of_files(self.rows.paths)
         else:
             self.rows = None
-            corpus = Corpus(flags.train_set, self.tokenizer.digest, text_rules=self.tokenizer.text_rules)
+            corpus = Corpus(flags.train_set, self.tokenizer)
             distributed.on_main(lambda: verify_corpus(flags.train_set))
             self.languages = corpus.languages
             digests["train_set"] = digest_of_files([corpus.path / MANIFEST])

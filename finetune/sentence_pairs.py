@@ -71,7 +71,7 @@ class StepPairs:
         Raises:
             UserError: there is none, or it has no parallel text.
         """
-        corpus = Corpus(self.path, self.tokenizer.digest, text_rules=self.tokenizer.text_rules)
+        corpus = Corpus(self.path, self.tokenizer)
         if not corpus.parallel:
             raise UserError(f"{self.path}: no parallel text in this corpus; build one with --parallel")
         return corpus

@@ -255,16 +255,13 @@ def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> l
     return micro_batches
 
 
-def read_steps(
-    config: PretrainConfig, vocabulary_digest: str, vocabulary: Vocabulary, **arguments: Any
-) -> Iterator[StepBatches]:
+def read_steps(config: PretrainConfig, vocabulary: Vocabulary, **arguments: Any) -> Iterator[StepBatches]:
     """The batches of a run, in the reader process, which opens the corpus itself.
 
     Args:
         arguments: the keyword arguments of `StepReader` after `text`.
     """
-    corpus = Corpus(config.data.corpus, vocabulary_digest)
-    text = TrainingText.of(corpus, vocabulary, config)
+    text = TrainingText.of(Corpus(config.data.corpus), vocabulary, config)
     return iter(StepReader(config, text, **arguments))
 
 

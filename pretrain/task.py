@@ -141,7 +141,6 @@ class Pretraining(Task):
         return partial(
             read_steps,
             self.config,
-            self.tokenizer.digest,
             self.text.vocabulary,
             total_steps=self.total_steps,
             rank=distributed.rank(),

@@ -23,7 +23,7 @@ def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
             another vocabulary.
     """
     tokenizer = tokenizer_of_corpus(config.corpus)
-    return Corpus(config.corpus, tokenizer.digest), tokenizer
+    return Corpus(config.corpus, tokenizer), tokenizer
 
 
 def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:

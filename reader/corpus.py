@@ -39,8 +39,7 @@ class Corpus:
 
     Args:
         path: the folder.
-        expected_digest: `Tokenizer.digest` of the vocabulary in use; None accepts any.
-        text_rules: those of the tokenizer in use; None accepts any.
+        tokenizer: the one in use; None accepts any vocabulary and text rules.
         verify: compare the SHA-256 of every file with the manifest, not only its size.
 
     Attributes:
@@ -60,35 +59,39 @@ class Corpus:
     def __init__(
         self,
         path: str | os.PathLike,
-        expected_digest: str | None = None,
+        tokenizer: Tokenizer | None = None,
         verify: bool = False,
-        text_rules: str | None = None,
     ):
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
         try:
             self.text_rules: str = self.manifest["vocabulary"].get("text_rules", ERNIE_M)
-            if text_rules not in (None, self.text_rules):
-                raise UserError(
-                    f"{self.path}: its text was cut with the text rules {self.text_rules}, and the model "
-                    f"reads with {text_rules}; build a corpus with --text_rules {text_rules}"
-                )
-            self._open(expected_digest, verify)
+            if tokenizer is not None:
+                self._check_tokenizer(tokenizer)
+            self._open(verify)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             # The manifest is JSON, but not with the keys and values that `build_corpus` writes.
             raise UserError(f"{self.path / MANIFEST}: damaged ({error!r}); {_REPAIR}") from error
 
-    def _open(self, expected_digest: str | None, verify: bool) -> None:
-        """Set the attributes from the manifest; see the class."""
-        vocabulary = self.manifest["vocabulary"]
-        if expected_digest is not None and vocabulary["digest"] != expected_digest:
+    def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Refuse a tokenizer with which this corpus was not made."""
+        rules = tokenizer.text_rules
+        if rules != self.text_rules:
             raise UserError(
-                f"{self.path}: its shards were made with another vocabulary ({vocabulary['digest'][:12]}, "
-                f"this one is {expected_digest[:12]}); use the vocabulary of the corpus, or build a corpus "
-                "with this one"
+                f"{self.path}: its text was cut with the text rules {self.text_rules}, and the model reads "
+                f"with {rules}; build a corpus with --text_rules {rules}"
             )
+        digest = self.manifest["vocabulary"]["digest"]
+        if digest != tokenizer.digest:
+            raise UserError(
+                f"{self.path}: its shards were made with another vocabulary ({digest[:12]}, this one is "
+                f"{tokenizer.digest[:12]}); use the vocabulary of the corpus, or build a corpus with this one"
+            )
+
+    def _open(self, verify: bool) -> None:
+        """Set the attributes from the manifest; see the class."""
         check_files(self.path, self.manifest["files"], checksums=verify)
-        self.vocab_size: int = vocabulary["size"]
+        self.vocab_size: int = self.manifest["vocabulary"]["size"]
         self.languages = sorted(self.manifest["pieces"])
         train, held_out = SPLITS
         self.mono = self._texts(train)

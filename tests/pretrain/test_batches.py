@@ -35,7 +35,7 @@ class Source:
     def __init__(self, folder):
         self.folder = folder
         self.tokenizer = Tokenizer.from_folder(folder)
-        self.corpus = Corpus(folder, self.tokenizer.digest)
+        self.corpus = Corpus(folder, self.tokenizer)
         self.vocabulary = Vocabulary.of(self.tokenizer)
 
     def config(self, **changes):

@@ -27,7 +27,7 @@ class HeldOutRun:
     def __init__(self, folder, **changes):
         settings = config(folder, **changes)
         self.tokenizer = Tokenizer.from_folder(folder)
-        self.corpus = Corpus(folder, self.tokenizer.digest)
+        self.corpus = Corpus(folder, self.tokenizer)
         text = TrainingText.of(self.corpus, Vocabulary.of(self.tokenizer), settings)
         task = Pretraining(settings)
         self.engine = task.begin(settings.run.seed, None)

@@ -112,10 +112,11 @@ def test_ids_are_mapped_not_read_and_as_narrow_as_the_vocabulary_allows(path):
 
 
 def test_another_vocabulary_is_refused(path, tokenizer):
-    corpus = Corpus(path, tokenizer.digest)
+    corpus = Corpus(path, tokenizer)
     assert pickle.loads(pickle.dumps(corpus)).languages == ["de", "en"]  # as in another process
-    Corpus(path, Tokenizer.from_folder(path).digest)  # the vocabulary that lies in the corpus
-    assert "made with another vocabulary" in error_of(Corpus, path, "0" * 64)
+    Corpus(path, Tokenizer.from_folder(path))  # the vocabulary that lies in the corpus
+    other = Tokenizer(None, tokenizer.piece_model_path, added_tokens={"<e1>": tokenizer.vocab_size})
+    assert "made with another vocabulary" in error_of(Corpus, path, other)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ def test_a_corpus_of_other_text_rules(tmp_path):
         assert manifest["vocabulary"].get("text_rules", "ernie-m") == rules
         tokenizer = tokenizer_of_corpus(tmp_path / rules)
         assert tokenizer.text_rules == rules
-        assert Corpus(tmp_path / rules, tokenizer.digest, text_rules=rules).text_rules == rules
+        assert Corpus(tmp_path / rules, tokenizer).text_rules == rules
         other = {"ernie-m": "none", "none": "ernie-m"}[rules]
-        line = error_of(Corpus, tmp_path / rules, tokenizer.digest, text_rules=other)
+        line = error_of(Corpus, tmp_path / rules, Tokenizer(None, pieces, other))
         assert line.startswith(f"{tmp_path / rules}: ") and f"--text_rules {other}" in line
