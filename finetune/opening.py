@@ -134,20 +134,24 @@ def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> No
             )
 
 
-def settle_vectors(flags: Flags, opened: OpenedModel) -> Flags:
-    """`settle` for a command that makes vectors.
+def settle_vectors(
+    flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ("pooling", "layer")
+) -> Flags:
+    """`settle` for a command that makes vectors: a recorded length is taken, too.
+
+    That of a model with a head is not, because it is that of the head's inputs.
 
     Raises:
-        UserError: also if its makers make its vectors in a way that is not done here, and --pooling is not
-            given.
+        UserError: also if its makers make its vectors in a way that is not done here, and --pooling, which is
+            recorded, is not given.
     """
     checkpoint = opened.checkpoint
-    if checkpoint and checkpoint.reading_faults and "pooling" not in flags.on_command_line:
+    takes_pooling = "pooling" in recorded and "pooling" not in flags.on_command_line
+    if takes_pooling and checkpoint and checkpoint.reading_faults:
         faults = "; ".join(checkpoint.reading_faults)
         raise UserError(f"{faults}: this is not done here; give --pooling to make other vectors")
-    recorded = ["pooling", "layer"]
-    if checkpoint and checkpoint.task in (None, RETRIEVAL):  # with a head, the length is that of its inputs
-        recorded.append("max_seq_len")
+    if checkpoint and checkpoint.task in (None, RETRIEVAL):
+        recorded = [*recorded, "max_seq_len"]
     return settle(flags, opened, recorded)
 
 

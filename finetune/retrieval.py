@@ -28,7 +28,7 @@ from finetune.pair_losses import hardest_negative_bce, in_batch_softmax, teacher
 from finetune.sentence_pairs import PairStep, StepPairs, numbers_of, warn_if_found_by_any
 from finetune.task import accuracy_of
 from model.checkpoint.folder import ModelFiles
-from model.checkpoint.load import load_from
+from model.checkpoint.load import HEADS, load_from
 from model.checkpoint.read import Checkpoint
 from model.checkpoint.reading import READING
 from model.config import ErnieMConfig
@@ -351,8 +351,7 @@ def make_encoder(
     if checkpoint is None:
         logger.warning("no --init_pretraining_params: the weights are random")
     else:
-        heads = ("classifier.", "lm_head.", "language_embeddings.")
-        load_from(model, checkpoint, optional=() if needs_pooler else ("pooler.",), ignore=heads)
+        load_from(model, checkpoint, optional=() if needs_pooler else ("pooler.",), ignore=HEADS)
     return model
 
 

@@ -97,20 +97,15 @@ def search(flags: RetrievalFlags) -> None:
     """
     inputs = read_inputs(flags)
     flags = inputs.flags
-    opened = inputs.opened
     cpu_bf16 = is_bf16_on_cpu(flags.amp)
     if flags.amp != "none" and not cpu_bf16:
         logger.warning("--amp %s has no effect: a search computes in %s here", flags.amp, flags.dtype)
     results = {}
-    for seed, start in inputs.starts.items():
-        if start is not opened.checkpoint:  # the weights of another folder
-            opened = open_model(start, *_files(flags))
-            opened.check_length(flags.max_seq_len)
-        needs_pooler = flags.pooling == "pooled"
-        model = make_encoder(opened.config, start, flags.dtype, seed, needs_pooler)
+    for seed in flags.seeds:
+        opened, model = open_encoder(inputs, seed)
         logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
         prompt = opened.reading.prompt(None)
-        results[seed] = search_seed(inputs, seed, model, opened.tokenizer, prompt, start)
+        results[seed] = search_seed(inputs, seed, model, opened.tokenizer, prompt, opened.checkpoint)
         del model  # before the next one is made
     report_seeds(flags, results)
 
@@ -177,6 +172,23 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     for bitext in bitexts:
         warn_of_bitext(opened.tokenizer, bitext)
     return Inputs(flags, bitexts, sentences, starts, opened)
+
+
+def open_encoder(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
+    """The files of the weights that a seed starts from, and the encoder with them.
+
+    Raises:
+        UserError: the weights do not fit together, have no room for --max_seq_len, or lack a pooler that
+            --pooling needs.
+    """
+    flags = inputs.flags
+    opened = inputs.opened
+    start = inputs.starts[seed]
+    if start is not opened.checkpoint:  # the weights of another folder
+        opened = open_model(start, *_files(flags))
+        opened.check_length(flags.max_seq_len)
+    needs_pooler = flags.pooling == "pooled"
+    return opened, make_encoder(opened.config, start, flags.dtype, seed, needs_pooler)
 
 
 def _files(flags: RetrievalFlags) -> tuple[str | None, ...]:
@@ -267,7 +279,7 @@ def warn_of_bitext(tokenizer: Tokenizer, bitext: Bitext) -> None:
     warn_if_found_by_any(name, *sides)
 
 
-def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, prompt: str = "") -> Encode:
+def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, prompt: str) -> Encode:
     """A function from texts to their vectors, as the flags say. With --amp bf16 it changes the model."""
     if is_bf16_on_cpu(flags.amp):
         use_bfloat16(model)

@@ -18,11 +18,9 @@ from typing import Any
 import numpy as np
 
 from evaluation.search import nearest_in_blocks, unit
-from finetune.command import digest_of_files, identity_of, set_up
+from finetune.command import digest_of_files, identity_of
 from finetune.flags import RetrievalFlags
-from finetune.opening import open_model, settle_vectors
-from finetune.retrieval import make_encoder
-from finetune.search import encoder_of
+from finetune.search import encoder_of, open_encoder, read_inputs
 from inference.mining import (
     DistinctLines,
     Encode,
@@ -31,7 +29,6 @@ from inference.mining import (
     encode_parts,
     part_paths,
 )
-from model.checkpoint.read import open_checkpoint
 from model.tasks import RETRIEVAL
 from reader.pairs import PairRows
 from training.claim import claim_file, only_run_in
@@ -50,17 +47,14 @@ def mine_negatives(flags: RetrievalFlags) -> None:
     Raises:
         UserError: a file is missing or damaged, or the folder holds the work on another corpus or model.
     """
-    set_up(flags)
+    inputs = read_inputs(flags)
+    flags = inputs.flags
     rows = PairRows(flags.train_set)
     corpus = DistinctLines(flags.mine_negatives)
     (seed,) = flags.seeds
-    weights = flags.of_seed(seed).init_pretraining_params
-    start = open_checkpoint(weights) if weights else None
-    opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
-    flags = settle_vectors(flags, opened)
-    model = make_encoder(opened.config, start, flags.dtype, seed, needs_pooler=flags.pooling == "pooled")
+    opened, model = open_encoder(inputs, seed)
     encode = encoder_of(flags, model, opened.tokenizer, opened.reading.prompt(None))
-    identity = identity_of(flags, RETRIEVAL, [start], opened.config, opened.tokenizer)
+    identity = identity_of(flags, RETRIEVAL, [opened.checkpoint], opened.config, opened.tokenizer)
     settings = {key: identity[key] for key in _DECIDING}
     settings |= {"corpus": digest_of_files([corpus.path]), "random_seed": seed}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.centring import LanguageMeans
 from finetune.classification import names_of_ids
-from finetune.opening import open_model
+from finetune.opening import OpenedModel, open_model
 from inference.engines import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from model.checkpoint.formats.configs import read_json
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, open_checkpoint
@@ -222,7 +222,8 @@ def load(
         return _load_export(folder, config_json, engine, amp)
     if engine not in ("auto", "dygraph"):
         raise UserError(f"{folder}: engine {engine} needs an exported folder: {EXPORT_FIRST}")
-    return _load_checkpoint(folder, task, amp)
+    prepare(quiet=True)
+    return load_opened(open_model(open_checkpoint(folder)), folder, task, amp)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
@@ -287,16 +288,16 @@ def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
     return config
 
 
-def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> LoadedModel:
-    """`load` for a checkpoint."""
-    prepare(quiet=True)
+def load_opened(
+    opened: OpenedModel, folder: Path, task: str | None = None, amp: str = "none", encoder_only: bool = False
+) -> LoadedModel:
+    """`load` for a checkpoint that was opened; with `encoder_only` without its head, whatever that is for."""
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
     from inference.paddle_model import build_model, task_of_head
     from training.precision import prepare_for_prediction
 
-    checkpoint = open_checkpoint(folder)
-    opened = open_model(checkpoint)
-    task = task_of_head(checkpoint, requested_task)
+    checkpoint = opened.checkpoint
+    task = None if encoder_only else task_of_head(checkpoint, task)
     model, languages = build_model(checkpoint, opened.config, task)
     autocast = prepare_for_prediction(model, amp)
     labels: list[str] = []

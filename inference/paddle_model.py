@@ -8,7 +8,7 @@ from paddle import Tensor, nn
 
 from model.batch import TokenBatch
 from model.checkpoint.formats.tables import CHOICE
-from model.checkpoint.load import load_from
+from model.checkpoint.load import HEADS, load_from
 from model.checkpoint.read import Checkpoint
 from model.config import ErnieMConfig
 from model.device import to_array, upload
@@ -120,9 +120,11 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
         model = task_model(task, config, num_labels, checkpoint.reading.pooling)
         if getattr(model, "pooling", None) == POOLED:  # a random pooler would give random classes
             optional = ()
-    # An encoder without a pooler is not asked for pooled vectors, so that its random one needs no warning.
-    has_pooler = "pooler.dense.weight" in checkpoint.tensors
-    load_from(model, checkpoint, optional, ignore=optional if not has_pooler else ())
+    ignored = HEADS if task is None else ()
+    if "pooler.dense.weight" not in checkpoint.tensors:
+        # Such an encoder is not asked for pooled vectors, so that its random pooler needs no warning.
+        ignored += optional
+    load_from(model, checkpoint, optional, ignored)
     return model.eval(), []
 
 

@@ -2,23 +2,21 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from evaluation.centring import LanguageMeans
 from evaluation.search import unit
-from evaluation.vectors import SentenceEncoder, layer_number
-from finetune.opening import open_model, settle
+from evaluation.vectors import SentenceEncoder
+from finetune.opening import open_model, settle_vectors
 from inference.flags import EncodeVectorFlags
-from inference.loading import exported_settings, load
+from inference.loading import exported_settings, load, load_opened
 from inference.tasks import TaskOptions
 from inference.tasks.encode import EncodeTexts
 from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
-from model.tasks import RETRIEVAL
 from reader.batching import (
     BATCH_TOKENS,
     WINDOW_TEXTS,
@@ -29,7 +27,6 @@ from reader.batching import (
 )
 from reader.bitext import Sentences, sentences_by_language
 from reader.classification import read_classification
-from reader.tokenization import Tokenizer
 from training.prefetch import prefetch
 from utils.errors import UserError
 from utils.files import atomic_dir, only_writer_of
@@ -38,24 +35,6 @@ from utils.manifest import MANIFEST, write_manifest
 from utils.runtime import prepare
 
 _HEADER_BYTES = 128  # what numpy writes before the data of an array of two dimensions
-
-
-class OpenedEncoder(NamedTuple):
-    """An encoder that is ready to encode.
-
-    Attributes:
-        max_seq_len: the longest input in tokens, for which the model has room.
-        prompt: what is put before each text.
-        normalize: whether vectors have length 1.
-        language_means_path: the file of the means of the languages; None: there is none beside the model.
-    """
-
-    encoder: SentenceEncoder
-    tokenizer: Tokenizer
-    max_seq_len: int
-    prompt: str
-    normalize: bool
-    language_means_path: Path | None
 
 
 def write_vectors(flags: EncodeVectorFlags) -> None:
@@ -73,16 +52,16 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
             texts = Sentences(flags.data_set)
         else:
             texts = read_classification(Path(flags.data_set), labels=False)
-        opened = open_exported(flags) if is_exported else open_weights(flags)
+        encode = open_encoder(flags)
         writer = VectorWriter(
-            opened.encoder,
+            encode.encoder,
             texts,
-            EncodePairs(opened.tokenizer, opened.max_seq_len, prompt=opened.prompt),
+            EncodePairs(encode.model.tokenizer, encode.max_seq_len, prompt=encode.prompt),
             folder,
             dtype=flags.dtype,
-            batch_tokens=flags.batch_size * opened.max_seq_len,
-            means=means_to_subtract(flags, opened) if flags.centre_on else None,
-            normalize=opened.normalize,
+            batch_tokens=flags.batch_size * encode.max_seq_len,
+            means=means_to_subtract(flags, encode) if flags.centre_on else None,
+            normalize=encode.normalize,
         )
         if flags.vectors == "official":
             writer.official()
@@ -92,106 +71,66 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
 
-def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
-    """Open the encoder of a checkpoint.
+def open_encoder(flags: EncodeVectorFlags) -> EncodeTexts:
+    """Open the encoder of a checkpoint, or of a folder that export.py wrote.
 
     Raises:
-        UserError: --engine is for an exported folder, or the files cannot be used.
+        UserError: the files cannot be used, or the model has no such layer, length or pooler.
     """
-    # Imported here, because these import Paddle, which an exported folder may not need.
-    from evaluation.encode import PaddleEncoder
-    from finetune.retrieval import make_encoder
-    from training import distributed
-    from training.precision import prepare_for_prediction
+    path = Path(flags.init_pretraining_params)
+    # cls_emb.npy has pooled vectors; None: as the model's files say.
+    pooling = {"official": "pooled", "model": None}.get(flags.vectors, flags.vectors)
+    if exported_settings(path) is None and flags.engine in ("auto", "dygraph"):
+        from training import distributed  # here, because it imports Paddle
 
-    if flags.engine not in ("auto", "dygraph"):
-        raise UserError(
-            f"--engine {flags.engine} needs an exported folder: python export.py --task encoding "
-            f"--model {flags.init_pretraining_params} --output exported"
-        )
-    distributed.init(flags.use_cuda)
-    checkpoint = open_checkpoint(flags.init_pretraining_params)
-    opened = open_model(checkpoint, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
-    reading = opened.reading
-    pooling = flags.vectors
-    if pooling == "model":
-        if checkpoint.reading_faults:
-            faults = "; ".join(checkpoint.reading_faults)
-            raise UserError(f"{faults}: this is not done here; give --vectors mean, specials or cls")
-        pooling = reading.pooling or "mean"
-    needs_pooler = pooling in ("official", "pooled")
-    recorded = [] if needs_pooler else ["layer"]
-    if checkpoint.task in (None, RETRIEVAL):  # with a head, the length is that of its inputs
-        recorded.append("max_seq_len")
-    flags = settle(flags, opened, recorded)
-    model = make_encoder(opened.config, checkpoint, needs_pooler=needs_pooler)
-    layer = layer_number(flags.layer, model.config.num_hidden_layers)
-    encoder = PaddleEncoder(model, pooling, layer, prepare_for_prediction(model, flags.amp))
-    prompt = reading.prompt(flags.prompt)
-    return OpenedEncoder(
-        encoder,
-        opened.tokenizer,
-        flags.max_seq_len,
-        prompt,
-        reading.normalize,
-        checkpoint.language_means_path,
-    )
-
-
-def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
-    """Open the encoder of a folder that export.py wrote.
-
-    Raises:
-        UserError: the model has no such layer or no pooler, takes shorter inputs, or is not for encoding.
-    """
-    if not flags.use_cuda:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
-    loaded = load(flags.init_pretraining_params, engine=flags.engine, amp=flags.amp)
-    max_seq_len = flags.max_seq_len
-    if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
-        max_seq_len = min(max_seq_len, loaded.longest_of_vectors)
-    pooling = "pooled" if flags.vectors == "official" else flags.vectors  # cls_emb.npy has pooled vectors
-    if pooling == "model":
-        pooling = loaded.reading.pooling or "mean"
+        distributed.init(flags.use_cuda)
+        files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
+        opened = open_model(open_checkpoint(path), *files)
+        flags = settle_vectors(flags, opened, recorded=() if pooling == "pooled" else ("layer",))
+        layer: str | None = flags.layer
+        loaded = load_opened(opened, path, amp=flags.amp, encoder_only=True)
+    else:
+        if not flags.use_cuda:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
+        loaded = load(path, engine=flags.engine, amp=flags.amp)
+        if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
+            flags = replace(flags, max_seq_len=min(flags.max_seq_len, loaded.longest_of_vectors))
+        # None: the layer of the export, unless the vectors are those of the top layer.
+        layer = flags.layer if pooling == "pooled" or "layer" in flags.on_command_line else None
     if pooling == "pooled" and not loaded.has_pooler:
         raise UserError(
             f"{loaded.folder}: the weights have no pooler, which --vectors {flags.vectors} needs; give "
             "--vectors mean, specials or cls"
         )
-    # None: the layer of the export, unless the vectors are those of the top layer.
-    layer = flags.layer if pooling == "pooled" or "layer" in flags.on_command_line else None
-    options = TaskOptions(max_seq_len=max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt)
+    options = TaskOptions(max_seq_len=flags.max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt)
     encode = EncodeTexts(loaded, options)
-    return OpenedEncoder(
-        encode.encoder,
-        loaded.tokenizer,
-        max_seq_len,
-        encode.prompt,
-        encode.normalize,
-        loaded.language_means_path,
-    )
+    if loaded.model is not None:
+        from evaluation.encode import PaddleEncoder  # here, because it imports Paddle
+
+        # It pools on the device, so that the states of all tokens stay there.
+        encode.encoder = PaddleEncoder(loaded.model, encode.pooling, encode.layer, loaded.autocast)
+    return encode
 
 
-def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> LanguageMeans:
+def means_to_subtract(flags: EncodeVectorFlags, encode: EncodeTexts) -> LanguageMeans:
     """The mean vector of each language that --centre_on names, at the layer of the encoder.
 
     Raises:
         UserError: there are no means beside the model, or a file cannot be read.
     """
-    encoder = opened.encoder
     if flags.centre_on == "model":
-        if opened.language_means_path is None:
+        if encode.model.language_means_path is None:
             raise UserError(
                 f"--init_pretraining_params {flags.init_pretraining_params}, {LANGUAGE_MEANS}: no such file; "
                 "run_pretrain.py leaves it beside a finished model. For another model give --centre_on "
                 "language<=file,language<=file"
             )
-        shape = (encoder.config.num_hidden_layers + 1, encoder.config.hidden_size)
-        return LanguageMeans.read(opened.language_means_path, shape).at(encoder.layer)
+        return encode.means_of_languages()
+    tokenizer = encode.model.tokenizer
     vectors = {}
     for language, sentences in sentences_by_language(flags.centre_on, "--centre_on").items():
-        ids = opened.tokenizer.encode_batch(sentences)
-        vectors[language] = encoder.vectors(opened.tokenizer.sentences(ids, opened.max_seq_len))
+        ids = tokenizer.encode_batch(sentences)
+        vectors[language] = encode.encoder.vectors(tokenizer.sentences(ids, encode.max_seq_len))
     return LanguageMeans.of(vectors)
 
 

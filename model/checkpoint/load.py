@@ -12,6 +12,7 @@ from utils.errors import UserError
 from utils.logging import logger
 
 STORED_DTYPES = (paddle.float32, paddle.float64)  # of weights in a checkpoint
+HEADS = ("classifier.", "lm_head.", "language_embeddings.")  # the prefixes of what is not of an encoder
 _ENCODER_PREFIX = "ernie_m."  # of the encoder's parameters within a task model
 
 
