@@ -79,26 +79,23 @@ class LanguageMeans:
         mean = self.vectors[self.languages.index(language)]  # [H] or [L + 1, H]
         return vectors - mean[..., None, :]  # the same mean for all sentences of a layer
 
-    def nearest(self, vectors: np.ndarray) -> np.ndarray:
+    def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The language whose mean at this layer has the largest cosine with each vector.
+
+        It is clear if this mean leads the second one by a fifth of its lead over the average of all.
 
         Args:
             vectors: the vectors of sentences in any languages, [N, H].
 
         Returns:
-            Indices into `languages`, int64 [N].
+            Indices into `languages`, int64 [N], and whether each is clear, bool [N].
         """
         cosines = unit(vectors) @ unit(self.vectors).T  # [N, languages]
-        return cosines.argmax(axis=1)
-
-    def is_clear(self, vectors: np.ndarray) -> np.ndarray:
-        """Whether the nearest mean says the language of each vector, bool [N].
-
-        It does if it leads the second one by a fifth of its lead over the average of all.
-        """
-        cosines = np.sort(unit(vectors) @ unit(self.vectors).T, axis=1)  # [N, languages]
-        nearest = cosines[:, -1]
-        return nearest - cosines[:, -2] >= _CLEAR_LEAD * (nearest - cosines.mean(axis=1))
+        ascending = np.sort(cosines, axis=1)
+        largest = ascending[:, -1]
+        second = ascending[:, -2:][:, 0]  # of one language alone it is the largest itself
+        is_clear = largest - second >= _CLEAR_LEAD * (largest - ascending.mean(axis=1))
+        return cosines.argmax(axis=1), is_clear
 
     def centred(self, vectors: np.ndarray, languages: Sequence[str] | None = None) -> np.ndarray:
         """Vectors of this layer without the means of their languages, float32 [N, H].
@@ -111,7 +108,7 @@ class LanguageMeans:
             UserError: a language has no mean.
         """
         if languages is None:
-            indices = self.nearest(vectors)
+            indices, _ = self.nearest(vectors)
         else:
             unknown = sorted(set(languages).difference(self.languages))
             if unknown:

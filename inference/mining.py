@@ -190,19 +190,18 @@ def mine_pairs(options: MiningOptions) -> None:
         means = language_means(options, source.language, target.language)
         encode = partial(vectors_of, options)
         facts = {"settings": digest_of_settings(settings)}  # a part of other work is not taken
-        encode_parts(encode, {work / "source": source, work / "target": target}, facts, options.ray)
-        if means:
-            for side, folder in ((source, work / "source"), (target, work / "target")):
-                warn_of_other_language(side, np.load(part_paths(folder, side, "npy")[0]), means)
-        sources = VectorParts(part_paths(work / "source", source, "npy"), means.get(source.language))
-        targets = VectorParts(part_paths(work / "target", target, "npy"), means.get(target.language))
+        folders = {work / "source": source, work / "target": target}
+        encode_parts(encode, folders, facts, options.ray)
+        vectors = []
+        for folder, side in folders.items():
+            paths = part_paths(folder, side, "npy")
+            if means:
+                warn_of_other_language(side, np.load(paths[0]), means)
+            vectors.append(VectorParts(paths, means.get(side.language)))
+        sources, targets = vectors
 
-        # The neighbours. Searches that may differ have different keys.
-        centred = [source.language, target.language] if means else []
-        digest = hashlib.sha256(json.dumps([options.neighbours, centred]).encode())
-        for language in centred:
-            digest.update(means[language].tobytes())
-        key = digest.hexdigest()[:12]
+        # The neighbours.
+        key = key_of_search(options.neighbours, means)
         forward_paths = part_paths(work / f"forward-{key}", source, "npz")
         backward_paths = part_paths(work / f"backward-{key}", target, "npz")
         forward = find_neighbours(sources, targets, len(target), options.neighbours, forward_paths, facts)
@@ -421,7 +420,8 @@ def means_in_model_folder(
 def warn_of_other_language(side: DistinctLines, vectors: np.ndarray, means: dict[str, np.ndarray]) -> None:
     """Warn if the first vectors of a text, [lines, H], are nearer to the mean of the other language."""
     of_both = LanguageMeans(list(means), np.stack(list(means.values())))
-    nearest = of_both.languages[of_both.nearest(vectors.mean(axis=0, keepdims=True))[0]]
+    (number,), _ = of_both.nearest(vectors.mean(axis=0, keepdims=True))
+    nearest = of_both.languages[number]
     if nearest != side.language:
         logger.warning(
             "%s: its sentences are nearer to the mean of %s than to that of %s; check the languages that "
@@ -430,6 +430,18 @@ def warn_of_other_language(side: DistinctLines, vectors: np.ndarray, means: dict
             nearest,
             side.language,
         )
+
+
+def key_of_search(neighbours: int, means: Mapping[str, np.ndarray]) -> str:
+    """A key in which searches of one work folder differ if their results may.
+
+    Args:
+        means: those of `language_means`.
+    """
+    digest = hashlib.sha256(json.dumps([neighbours, list(means)]).encode())
+    for mean in means.values():
+        digest.update(mean.tobytes())
+    return digest.hexdigest()[:12]
 
 
 def find_neighbours(

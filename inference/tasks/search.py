@@ -129,22 +129,13 @@ class SearchCorpus:
         if options.prompt is not None:
             query_prompt = options.prompt
         self.encode_query = EncodeTexts(model, replace(plain, prompt=query_prompt))
-        self.index: Index | None = None
-        if options.corpus is not None:
-            self.sentences = read_corpus(options.corpus)
-        if options.index is not None and (options.corpus is None or Path(options.index).exists()):
-            self.index = Index.read(options.index, self.encode)
-            if options.corpus is not None and self.sentences != self.index.sentences:
-                raise UserError(
-                    f"{options.index}: the index is of another corpus; name another folder for this one"
-                )
-            self.sentences = self.index.sentences
+        self.sentences, self.index = self._read(options)
         self.top_k = options.top_k
         languages = np.array([sentence.language for sentence in self.sentences])
-        distinct_languages = dict.fromkeys(languages.tolist())  # in the order of the corpus
-        self.numbers_of_language: dict[str, np.ndarray] = {}  # language -> the numbers of its sentences
-        for language in distinct_languages:
-            self.numbers_of_language[language] = np.flatnonzero(languages == language)
+        # Language, in the order of the corpus -> the numbers of its sentences.
+        self.numbers_of_language = {
+            language: np.flatnonzero(languages == language) for language in dict.fromkeys(languages.tolist())
+        }
         self.language_of_line = {line.text: line.language for line in self.sentences if line.language}
         counts = [len(numbers) for numbers in self.numbers_of_language.values()]
         self.has_own_means = len(self.corpus_languages) > 1 and min(counts) >= FEWEST_SENTENCES
@@ -165,6 +156,18 @@ class SearchCorpus:
             if makes_index:
                 vectors = self.plain_vectors_at(self.encode.layer)
                 Index.of(self.encode, self.sentences, vectors).write(options.index)
+
+    def _read(self, options: TaskOptions) -> tuple[list[CorpusSentence], Index | None]:
+        """The sentences, and the index if there is one; see the class."""
+        sentences = [] if options.corpus is None else read_corpus(options.corpus)
+        if options.index is None or (sentences and not Path(options.index).exists()):
+            return sentences, None
+        index = Index.read(options.index, self.encode)
+        if sentences and sentences != index.sentences:
+            raise UserError(
+                f"{options.index}: the index is of another corpus; name another folder for this one"
+            )
+        return index.sentences, index
 
     @property
     def corpus_languages(self) -> list[str]:
@@ -236,13 +239,11 @@ class SearchCorpus:
         vectors = self.encode_query.at(layer).vectors(texts)
         subtracted = []
         named: list[str | None] = []
-        for text, language, place, clear in zip(
-            texts, languages, means.nearest(vectors), means.is_clear(vectors)
-        ):
+        for text, language, place, is_clear in zip(texts, languages, *means.nearest(vectors)):
             known = language or self.language_of_line.get(text)
             is_known = known in means.languages
             subtracted.append(known if is_known else means.languages[place])
-            named.append(subtracted[-1] if is_known or (clear and _is_prose(text)) else None)
+            named.append(subtracted[-1] if is_known or (is_clear and _is_prose(text)) else None)
         return unit(means.centred(vectors, subtracted)), named
 
     def parse(self, request: dict) -> SearchInput:

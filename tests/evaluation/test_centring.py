@@ -52,8 +52,8 @@ def test_the_nearest_mean_names_the_language_of_each_layer():
     means = LanguageMeans(["de", "en"], np.array([[x_axis, y_axis], [y_axis, x_axis]], np.float32))
     near_x_near_y = [[3.0, 1.0], [0.1, 0.2]]
     vectors = np.array(near_x_near_y)  # [N, H]
-    assert means.at(0).nearest(vectors).tolist() == [0, 1]  # the number of a language
-    assert means.at(1).nearest(vectors).tolist() == [1, 0]
+    assert means.at(0).nearest(vectors)[0].tolist() == [0, 1]  # the number of a language
+    assert means.at(1).nearest(vectors)[0].tolist() == [1, 0]
 
 
 def test_the_nearest_mean_says_a_language_if_it_is_clearly_the_nearest():
@@ -61,5 +61,7 @@ def test_the_nearest_mean_says_a_language_if_it_is_clearly_the_nearest():
     means = LanguageMeans(["de", "en", "fr"], np.eye(3, dtype=np.float32))
     vectors = np.array([[2, 0, 0], [1, 1, 0], [4, 3, 0]], np.float32)
     # The leads over the second are 1, 0 and 0.2; those over the average 0.67, 0.24 and 0.33.
-    assert means.is_clear(vectors).tolist() == [True, False, True]
-    assert means.is_clear(np.array([[4, 3.8, 0]], np.float32)).tolist() == [False]
+    assert means.nearest(vectors)[1].tolist() == [True, False, True]
+    assert means.nearest(np.array([[4, 3.8, 0]], np.float32))[1].tolist() == [False]
+    alone = LanguageMeans(["de"], np.eye(1, 3, dtype=np.float32))
+    assert alone.nearest(vectors)[1].tolist() == [True] * 3
