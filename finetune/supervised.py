@@ -87,31 +87,8 @@ def fine_tune(
     """
     flags.check()
     set_up(flags)
-
-    # Open the model, and let it decide what the command line left open.
-    path = flags.init_checkpoint or flags.init_pretraining_params
-    start = open_checkpoint(path) if path else None
-    opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
-    recorded = KEPT if flags.do_train else RECORDED
-    if official_class and not flags.do_train:
-        recorded = (*recorded, "official_compat")
-    flags = settle(flags, opened, recorded)
-    if official_class:
-        logger.info("official_compat %s: %s", flags.official_compat, PROCEDURES[flags.official_compat])
-        if flags.official_compat:
-            task_class = official_class
-        elif flags.paper:
-            logger.warning("--paper %s: not shown, its scores are those of the official code", flags.paper)
-    if flags.in_tokens and flags.batch_size < flags.max_seq_len:
-        raise UserError(
-            f"--batch_size {flags.batch_size}: with --in_tokens at least --max_seq_len {flags.max_seq_len}"
-        )
-    task = task_class.from_flags(flags, opened.tokenizer, start)
-    if flags.init_checkpoint:
-        check_head(task, opened, flags.label_map_config)
-
-    # Read the files.
-    fine_tuning = FineTuning(task, flags, opened)
+    fine_tuning = open_task(task_class, flags, official_class)
+    flags = fine_tuning.flags
     test_paths = prediction_paths(flags, fine_tuning.test_files)
     if not flags.do_train:
         evaluate_and_predict(fine_tuning, test_paths)
@@ -132,6 +109,40 @@ def fine_tune(
                 evaluations[seed] = seed_folder.selected()
         if evaluations:
             report_seeds(fine_tuning, evaluations, name="results")
+
+
+def open_task(
+    task_class: type[SupervisedTask], flags: FinetuneFlags, official_class: type[SupervisedTask] | None
+) -> "FineTuning":
+    """Open the model, let it decide what the command line left open, and read the files.
+
+    Args:
+        official_class: see `fine_tune`.
+
+    Raises:
+        UserError: a file is missing or damaged, or a flag does not fit the model.
+    """
+    path = flags.init_checkpoint or flags.init_pretraining_params
+    start = open_checkpoint(path) if path else None
+    opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
+    recorded = KEPT if flags.do_train else RECORDED
+    if official_class and not flags.do_train:
+        recorded = (*recorded, "official_compat")
+    flags = settle(flags, opened, recorded)
+    if official_class:
+        logger.info("official_compat %s: %s", flags.official_compat, PROCEDURES[flags.official_compat])
+        if flags.official_compat:
+            task_class = official_class
+        elif flags.paper:
+            logger.warning("--paper %s: not shown, its scores are those of the official code", flags.paper)
+    if flags.in_tokens and flags.batch_size < flags.max_seq_len:
+        raise UserError(
+            f"--batch_size {flags.batch_size}: with --in_tokens at least --max_seq_len {flags.max_seq_len}"
+        )
+    task = task_class.from_flags(flags, opened.tokenizer, start)
+    if flags.init_checkpoint:
+        check_head(task, opened, flags.label_map_config)
+    return FineTuning(task, flags, opened)
 
 
 def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None) -> None:

@@ -411,16 +411,7 @@ def read_tags(file: DataFile) -> Iterator[Prepared]:
             if not is_tag(cells[-1], "IOBES"):
                 fault = f"'{tag}' in the last column is not O, nor B-<type> or another letter of a scheme"
                 raise UserError(f"{file.path}, line {line}: {fault}")
-    prefix = f"{file.language}:"  # which WikiANN has before each word, and CoNLL does not
-    words_of_file: list[str] = []
-    for _, rows in sentences:
-        words_of_file += [cells[0] for cells in rows]
-    without = sum(not word.startswith(prefix) for word in words_of_file)
-    if 2 * without > len(words_of_file):
-        prefix = ""
-    elif without:
-        print(f"{file.path}: {without:,} of {len(words_of_file):,} words are without the prefix {prefix}")
-
+    prefix = prefix_of_words(file, [cells[0] for _, rows in sentences for cells in rows])
     entities: Counter[str] = Counter()  # type -> number
     counts: Counter[str] = Counter()  # column of the printed table -> number
     output_lines = ["text_a\tlabel"]
@@ -440,6 +431,17 @@ def read_tags(file: DataFile) -> Iterator[Prepared]:
     entity_counts = {type_: entities[type_] for type_ in types}
     content = "\n".join([*output_lines, ""]).encode()
     yield Prepared(file.language, content, types, {**entity_counts, **counts})
+
+
+def prefix_of_words(file: DataFile, words: Sequence[str]) -> str:
+    """What stands before each word of a file: "de:" in WikiANN, and "" in CoNLL."""
+    prefix = f"{file.language}:"
+    without = sum(not word.startswith(prefix) for word in words)
+    if 2 * without > len(words):
+        return ""
+    if without:
+        print(f"{file.path}: {without:,} of {len(words):,} words are without the prefix {prefix}")
+    return prefix
 
 
 def words_and_tags(rows: Iterable[Sequence[str]], prefix: str) -> tuple[list[str], list[str]]:
