@@ -13,7 +13,7 @@ from finetune.metrics import MACRO_F1, accuracy, macro_f1
 from finetune.task import SupervisedTask
 from model.checkpoint.read import Checkpoint
 from model.tasks import CLASSIFICATION
-from reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch
+from reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch, windows
 from reader.classification import Examples, read_classification
 from reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
 from reader.tables import AnsweredTable, form_of_table
@@ -186,8 +186,7 @@ class Classification(SupervisedTask):
     def cut_rows(self, data: Examples) -> list[bool]:
         """Whether each row is longer than an input and was cut. A warning says how many are."""
         cut: list[bool] = []
-        for start in range(0, len(data), WINDOW_EXAMPLES):
-            window = [data[number] for number in range(start, min(start + WINDOW_EXAMPLES, len(data)))]
+        for window in windows(data, WINDOW_EXAMPLES):
             cut += [feature.cut for feature in self.encode(window)]
         if any(cut):
             logger.warning(

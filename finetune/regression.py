@@ -54,9 +54,6 @@ class Regression(Classification):
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         return read_classification(path, labels=purpose != "test", regression=True)
 
-    def inputs(self, data: Examples) -> np.ndarray:
-        return data.inputs
-
     def loss_and_counts(
         self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:

@@ -30,6 +30,7 @@ from inference.mining import (
     part_paths,
 )
 from model.tasks import RETRIEVAL
+from reader.batching import windows
 from reader.pairs import PairRows
 from training.claim import claim_file, only_run_in
 from utils.files import atomic_file
@@ -91,9 +92,7 @@ def find_nearest(
     facts = {**facts} | {"rows": digest_of_files(rows.paths), "part_rows": PART_ROWS, "count": count}
     progress = Progress(len(rows), "searching", unit="rows")
     paths = []
-    for first in range(0, len(rows), PART_ROWS):
-        last = min(first + PART_ROWS, len(rows))
-        part = [rows[number] for number in range(first, last)]
+    for part in windows(rows, PART_ROWS):
         path = folder / f"{len(paths):05d}.npz"
         paths.append(path)
         if not is_whole(path, part=path.name, **facts):

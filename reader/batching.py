@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from reader.classification import Example
 from reader.tokenization import Tokenizer
 
+T = TypeVar("T")
 BATCH_TOKENS = 4096  # padded, in one forward pass
 WINDOW_TEXTS = 16384  # texts that are encoded at once: enough to find many of equal length
 WINDOW_EXAMPLES = 2048  # examples that are tokenized at a time, rounded up to whole batches
@@ -124,15 +125,21 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[in
 
 
 def padded_batches(
-    rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int = BATCH_TOKENS
+    rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Yield the batches of `batches_by_length`: the numbers of the rows, and their ids, int64 [B, T]."""
     for numbers in batches_by_length([len(row) for row in rows], batch_tokens):
         yield numbers, pad([rows[number] for number in numbers], pad_id)
 
 
+def windows(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in order, `size` at a time; they may be those of a file, without slices."""
+    for start in range(0, len(items), size):
+        yield [items[number] for number in range(start, min(start + size, len(items)))]
+
+
 def encode_in_windows(
-    texts: Sequence, encode: Callable[[list], list], size: int = WINDOW_TEXTS
+    texts: Sequence, encode: Callable[[list], list], size: int
 ) -> Iterator[list[np.ndarray]]:
     """Encode texts in order, `size` at a time, so that memory does not grow with their number.
 
@@ -142,11 +149,8 @@ def encode_in_windows(
     Yields:
         the ids of each of `size` texts, int32 [n].
     """
-    for start in range(0, len(texts), size):
-        end = min(start + size, len(texts))
-        window = [texts[number] for number in range(start, end)]  # `texts` may be a file, without slices
-        features = encode(window)
-        yield [np.asarray(feature.ids, np.int32) for feature in features]
+    for window in windows(texts, size):
+        yield [np.asarray(feature.ids, np.int32) for feature in encode(window)]
 
 
 @dataclass(frozen=True)
@@ -256,11 +260,9 @@ class Batches:
     @cached_property
     def _lengths(self) -> np.ndarray:
         """How many ids each example has, int64 [N]: one pass over everything."""
-        numbers = np.arange(len(self.examples))
         lengths = []
-        for start in range(0, len(numbers), WINDOW_EXAMPLES):
-            features = self._features(numbers[start : start + WINDOW_EXAMPLES])
-            lengths += [len(feature.ids) for feature in features]
+        for window in windows(self.examples, WINDOW_EXAMPLES):
+            lengths += [len(feature.ids) for feature in self.encode(window)]
         return np.asarray(lengths, np.int64)
 
     def _bounds(self, lengths: np.ndarray, size: int) -> list[int]:

@@ -63,7 +63,7 @@ class Examples(FileLines, Sequence[Example]):
         columns: Mapping[str, int],
         labels: "_Labels | None",
         inputs: np.ndarray,
-        content: bytes | None = None,
+        content: bytes | None,
     ):
         super().__init__(path, version, starts, content)
         self.inputs = inputs

@@ -119,23 +119,24 @@ def _content(path: Path) -> Any:
         UserError: as `read_json`, or a line is not JSON.
     """
     lines = read_bytes(path).splitlines()
-    if not lines or not _is_json(lines[0]):
-        return read_json(path, f"the form is {_FORM}")
-    first = json.loads(lines[0])
+    first = _json_of(lines[0]) if lines else None
     if not isinstance(first, dict) or "question" not in first:
         return read_json(path, f"the form is {_FORM}")
+    rows = []
     for number, line in enumerate(lines, 1):
-        if line.strip() and not _is_json(line):
-            raise UserError(f"{path}, line {number}: not JSON; line 1 is a question, and so must be all")
-    return {"data": [json.loads(line) for line in lines if line.strip()]}
+        if line.strip():
+            rows.append(_json_of(line))
+            if rows[-1] is None:
+                raise UserError(f"{path}, line {number}: not JSON; line 1 is a question, and so must be all")
+    return {"data": rows}
 
 
-def _is_json(line: bytes) -> bool:
+def _json_of(line: bytes) -> Any:
+    """The value of a line; None: it is not JSON."""
     try:
-        json.loads(line)
+        return json.loads(line)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None
 
 
 def _is_unanswerable(qa: "_JsonValue") -> bool:

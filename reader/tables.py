@@ -76,9 +76,7 @@ class OfficialForm(NamedTuple):
     lines: list[int]
 
 
-def in_official_form(
-    path: Path, labels: bool, regression: bool = False, multi_label: bool = False
-) -> OfficialForm | None:
+def in_official_form(path: Path, labels: bool, regression: bool, multi_label: bool) -> OfficialForm | None:
     """A table in the form of the official files; None: it is in this form, and need not be kept in memory.
 
     Args:

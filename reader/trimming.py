@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
+from reader.batching import windows
 from reader.bitext import Sentences
 from reader.tokenization import ERNIE_M, NONE, Tokenizer
 from reader.tokenizer_files import read_unigram
@@ -180,7 +181,5 @@ def _keep_pieces(model: ModelProto, normal: Sequence[int], numbers: set[int], pi
 
 def _blocks(path: Path) -> Iterator[list[str]]:
     """Yield the lines of a file, _BLOCK at a time."""
-    sentences = Sentences(path)
-    for start in range(0, len(sentences), _BLOCK):
-        stop = min(start + _BLOCK, len(sentences))
-        yield [sentences[index].text_a for index in range(start, stop)]
+    for examples in windows(Sentences(path), _BLOCK):
+        yield [example.text_a for example in examples]
