@@ -24,7 +24,7 @@ import numpy as np
 
 from reader.pair_files import find_pairs, languages_of, split_label
 from reader.text_files import TextFile, split_name
-from reader.tsv import FileLines, decode, open_lines, without_blank_end
+from reader.tsv import FileLines, decode, excel_separator, open_lines, without_blank_end
 from utils.errors import UserError
 from utils.files import unwritable_is_a_user_error
 from utils.logging import logger
@@ -57,7 +57,6 @@ _MOST_SAID = 9  # columns that a line names
 _ROWS_FOR_SHIFT = 10_000
 _FEWEST_EQUAL = 5  # rows whose numbers are those of a neighbour, for a warning
 _FEWEST_ROWS = 5  # fewer rows do not tell whether values repeat
-_SEPARATOR_LINE = re.compile(r"sep=(.)")  # the first line of a .csv file of Excel
 
 
 class _Column:
@@ -156,11 +155,12 @@ def find_columns(
     number, line = next(numbered, (1, ""))
     # The delimiter, from the name and the first line.
     delimiter = "\t"
-    if split_name(path)[0] == ".csv" and "\t" not in line:
-        separator = _SEPARATOR_LINE.fullmatch(line.strip("\ufeff\r\n"))
-        delimiter = separator[1] if separator else max(";,", key=line.count)
-        if separator:
+    if split_name(path)[0] == ".csv":
+        if separator := excel_separator(line):
+            delimiter = separator
             number, line = next(numbered, (number, ""))
+        elif "\t" not in line:
+            delimiter = max(";,", key=line.count)
     first = _split(line, delimiter, path, number)
     # What the cells below the first row have in common.
     columns = [_Column() for _ in first]

@@ -17,7 +17,16 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from reader.labels import is_list, labels_for_none, normal_label, split_labels
-from reader.tsv import decode, official_names, open_lines, read_all, refuse_two_columns, split_cells
+from reader.text_files import split_name
+from reader.tsv import (
+    decode,
+    excel_separator,
+    official_names,
+    open_lines,
+    read_all,
+    refuse_two_columns,
+    split_cells,
+)
 from utils.errors import UserError, printable
 from utils.logging import logger
 
@@ -113,9 +122,9 @@ def read_table(
 ) -> LabelledTable:
     """Read texts or pairs of texts with labels: tab-separated, or a .csv with commas or semicolons.
 
-    `find_columns` finds those of the texts and of the label if there is a header; other columns are left out.
-    Without one a row has a text, perhaps a second text, and a label. Rows whose label says that they have
-    none (`labels_for_none`) are left out.
+    If there is a header, `find_text_and_label` finds the columns, and others are left out. Without one a row
+    has a text, perhaps a second text, and a label. Rows whose label says that they have none
+    (`labels_for_none`) are left out.
 
     Args:
         columns: their names in the header, if it has others than usual.
@@ -131,7 +140,7 @@ def read_table(
     _check_widths(path, rows)
     first_line, first_cells = rows[0]
     below = [cells for _, cells in rows[1:]]
-    places = find_columns(path, first_cells, below, columns)
+    places = find_text_and_label(path, first_cells, below, columns)
     has_header = places is not None
     if has_header:
         rows.pop(0)
@@ -220,7 +229,7 @@ def _counted(cells: Sequence[str]) -> str:
 
 def _separator(path: Path) -> str:
     """What separates the cells of a file, as its name says."""
-    return "commas" if ".csv" in path.name.lower() else "tabs"
+    return "commas" if split_name(path)[0] == ".csv" else "tabs"
 
 
 def in_one_line(cell: str) -> str:
@@ -321,9 +330,9 @@ def _lines_and_form(path: Path) -> tuple[list[str], TableForm]:
     lines = [decode(line, path, number) for number, line in enumerate(content.split(b"\n"), 1)]
     begin = "\ufeff" if lines[0].startswith("\ufeff") else ""
     lines[0] = lines[0].removeprefix(begin)
-    if excel := re.fullmatch('"?sep=(.)"?[,;\t]*\r?', lines[0], re.IGNORECASE):
+    if separator := excel_separator(lines[0]):
         lines[0] = ""
-        return lines, TableForm(excel[1], begin)
+        return lines, TableForm(separator, begin)
     if _separator(path) == "tabs":
         return lines, TableForm("\t", begin)
     # Some programs write ; where , is the decimal point, or tabs. If the first line has several of them, most
@@ -428,7 +437,7 @@ def _are_texts(cells: Sequence[str]) -> bool:
     return 2 * len(set(cells)) > len(cells) and _has_words(cells)
 
 
-def find_columns(
+def find_text_and_label(
     path: Path, first: Sequence[str], rows: Sequence[Sequence[str]], column_names: Sequence[str] = ()
 ) -> list[int] | None:
     """The places of the text, perhaps a second text, and the label; None: the first row is no header.

@@ -1,6 +1,7 @@
 """Lines and cells of the official TSV files: UTF-8, a header, every tab ends a cell, no quoting."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -244,6 +245,12 @@ def refuse_compressed(content: bytes, path: Path) -> None:
     for magic, program in _UNPACKED_BY.items():
         if content.startswith(magic):
             raise UserError(f"{path}: the file is compressed; unpack it first with {program}")
+
+
+def excel_separator(line: str) -> str:
+    """The mark that the first line of a file names for Excel, as in "sep=;"; "" for another line."""
+    match = re.fullmatch('"?sep=(.)"?[,;\t]*', line.strip("\ufeff\r\n"), re.IGNORECASE)
+    return match[1] if match else ""
 
 
 def split_cells(line: str) -> list[str]:

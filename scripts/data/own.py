@@ -59,7 +59,8 @@ def prepare_own(
     """Check all files of the sources, then write them, and print what they have.
 
     Args:
-        columns: the names of the columns: text, perhaps second text, label; none: `find_columns` finds them.
+        columns: the names of the columns: text, perhaps second text, label; none: they are found
+            (`find_text_and_label`).
         dev_share: how many of the training rows become dev rows, if there is no dev file.
         multi_label: see `LabelledTable`.
 
