@@ -52,15 +52,15 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
             texts = Sentences(flags.data_set)
         else:
             texts = read_classification(Path(flags.data_set), labels=False)
-        encode = open_encoder(flags)
+        encode, encoder = open_encoder(flags)
         writer = VectorWriter(
-            encode.encoder,
+            encoder,
             texts,
             EncodePairs(encode.model.tokenizer, encode.max_seq_len, prompt=encode.prompt),
             folder,
             dtype=flags.dtype,
             batch_tokens=flags.batch_size * encode.max_seq_len,
-            means=means_to_subtract(flags, encode) if flags.centre_on else None,
+            means=means_to_subtract(flags, encode, encoder) if flags.centre_on else None,
             normalize=encode.normalize,
         )
         if flags.vectors == "official":
@@ -71,8 +71,11 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
 
-def open_encoder(flags: EncodeVectorFlags) -> EncodeTexts:
-    """Open the encoder of a checkpoint, or of a folder that export.py wrote.
+def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder]:
+    """Open a checkpoint, or a folder that export.py wrote.
+
+    Returns:
+        How the model makes vectors of texts, and what makes them of ids.
 
     Raises:
         UserError: the files cannot be used, or the model has no such layer, length or pooler.
@@ -104,15 +107,17 @@ def open_encoder(flags: EncodeVectorFlags) -> EncodeTexts:
         )
     options = TaskOptions(max_seq_len=flags.max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt)
     encode = EncodeTexts(loaded, options)
-    if loaded.model is not None:
-        from evaluation.encode import PaddleEncoder  # here, because it imports Paddle
+    if loaded.model is None:
+        return encode, encode.encoder
+    from evaluation.encode import PaddleEncoder  # here, because it imports Paddle
 
-        # It pools on the device, so that the states of all tokens stay there.
-        encode.encoder = PaddleEncoder(loaded.model, encode.pooling, encode.layer, loaded.autocast)
-    return encode
+    # It pools on the device, so that the states of all tokens stay there.
+    return encode, PaddleEncoder(loaded.model, encode.pooling, encode.layer, loaded.autocast)
 
 
-def means_to_subtract(flags: EncodeVectorFlags, encode: EncodeTexts) -> LanguageMeans:
+def means_to_subtract(
+    flags: EncodeVectorFlags, encode: EncodeTexts, encoder: SentenceEncoder
+) -> LanguageMeans:
     """The mean vector of each language that --centre_on names, at the layer of the encoder.
 
     Raises:
@@ -130,7 +135,7 @@ def means_to_subtract(flags: EncodeVectorFlags, encode: EncodeTexts) -> Language
     vectors = {}
     for language, sentences in sentences_by_language(flags.centre_on, "--centre_on").items():
         ids = tokenizer.encode_batch(sentences)
-        vectors[language] = encode.encoder.vectors(tokenizer.sentences(ids, encode.max_seq_len))
+        vectors[language] = encoder.vectors(tokenizer.sentences(ids, encode.max_seq_len))
     return LanguageMeans.of(vectors)
 
 
