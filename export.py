@@ -95,13 +95,8 @@ def export_to(output: Path, flags: ExportFlags) -> None:
             f"{'; '.join(loaded.reading_faults)}: this is not done here; python convert.py {flags.model} NEW "
             "--allow_differences writes a model without it, which can be exported"
         )
-    if flags.layer is not None:
-        layer_name = flags.layer
-    elif task == ENCODING:
-        layer_name = "top" if loaded.reading.layer is None else loaded.reading.layer
-    else:
-        layer_name = "top"
-    layer = layer_number(layer_name, loaded.num_layers)
+    layer_by_default = loaded.layer_of_vectors if task == ENCODING else loaded.num_layers
+    layer = layer_number(layer_by_default if flags.layer is None else flags.layer, loaded.num_layers)
     if task != ENCODING and layer != loaded.num_layers:
         raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")
     int8_largest = largest_int8_weight(flags.reduce_range) if flags.int8 else None  # None: no int8

@@ -97,6 +97,14 @@ class LoadedModel:
     def num_layers(self) -> int:
         return self.config.num_hidden_layers
 
+    @property
+    def layer_of_vectors(self) -> int:
+        """The layer of an exported folder, else that of the training, else the top."""
+        for layer in (self.exported_layer, self.reading.layer):
+            if layer is not None:
+                return layer
+        return self.num_layers
+
     @cached_property
     def language_means(self) -> LanguageMeans:
         """The mean sentence vectors of languages, with "mean" pooling.

@@ -54,11 +54,7 @@ class EncodeTexts:
         self.prompt = prompt_of(model, options)
         self._encode = EncodePairs(model.tokenizer, self.max_seq_len, prompt=self.prompt)
         self.pooling = pooling_of(model, options)
-        layer = options.layer
-        if layer is None:
-            layer = model.exported_layer
-        if layer is None:
-            layer = "top" if reading.layer is None else reading.layer
+        layer = model.layer_of_vectors if options.layer is None else options.layer
         self.layer = layer_number(layer, model.num_layers)
         if self.pooling == "pooled" and not model.has_pooler:
             raise UserError(
