@@ -34,7 +34,10 @@ from utils.errors import UserError
 from utils.logging import logger
 
 LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]  # micro-batch -> loss, values to sum up
-LOSS = "loss"  # in the totals of a step, beside the names of `Engine.sums`
+# In the totals of a step, beside the names of `Engine.sums`.
+LOSS = "loss"
+SQUARED_NORM = "squared norm"
+ASKED_TO_STOP = "asked to stop"  # the number of processes that were
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class Engine:
         self._decorate()
         self.model.train()
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
-        totals = Totals([LOSS, *self.sums])
+        totals = Totals([LOSS, SQUARED_NORM, ASKED_TO_STOP, *self.sums])
 
         # Forward and backward passes of this process; the gradients add up in place.
         for micro_batch in micro_batches:
@@ -163,12 +166,10 @@ class Engine:
         has_gradient = [float(parameter.grad is not None) for parameter in self.parameters.values()]
         if distributed.world_size() > 1:
             self._exchange_gradients()
-        is_asked = float(bool(stop))
-        sums, (squared_norm,), numbers = totals.read(
-            tensors=[self._squared_norm()], numbers=[is_asked, *has_gradient]
-        )
-        asked_processes, *processes_with_gradient = numbers
-        if asked_processes > 0:
+        totals.add(SQUARED_NORM, self._squared_norm())
+        totals.add(ASKED_TO_STOP, float(bool(stop)))
+        sums, processes_with_gradient = totals.read(has_gradient)
+        if sums.pop(ASKED_TO_STOP) > 0:
             self._drop_gradients()
             return None
 
@@ -179,7 +180,7 @@ class Engine:
 
         # Clip and update, unless a value is not finite; the schedule goes on either way.
         loss = sums.pop(LOSS)
-        norm = math.sqrt(squared_norm) / self._loss_scale()
+        norm = math.sqrt(sums.pop(SQUARED_NORM)) / self._loss_scale()
         finite = math.isfinite(norm)
         if not self.scaler.is_enable():  # with float16 the scaler decides by the gradients alone
             finite = finite and math.isfinite(loss)

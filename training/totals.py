@@ -27,36 +27,27 @@ class Totals:
         if not isinstance(value, Tensor):
             self._numbers[name] += float(value)
             return
-        scalar = _scalar(value)
+        scalar = value.detach().astype("float64").reshape([])
         total = self._tensors[name]
         self._tensors[name] = scalar if total is None else total + scalar
 
-    def read(
-        self, tensors: Sequence[Tensor], numbers: Sequence[float]
-    ) -> tuple[dict[str, float], list[float], list[float]]:
+    def read(self, numbers: Sequence[float]) -> tuple[dict[str, float], list[float]]:
         """Sum everything over the processes; each of them gets the sums.
 
         Args:
-            tensors: further tensors, with one element each, equally many on all processes.
             numbers: further numbers, equally many on all processes.
 
         Returns:
-            The totals by name, and the sums of `tensors` and of `numbers` in their order.
+            The totals by name, and the sums of `numbers` in their order.
         """
         zero = paddle.zeros([], "float64")
         of_device = [zero if total is None else total for total in self._tensors.values()]
-        of_device += [_scalar(tensor) for tensor in tensors]
-        of_host = [*self._numbers.values(), *numbers]
-        summed = distributed.sum_and_read(paddle.stack(of_device), of_host)
-        from_device = summed[: len(of_device)]
-        from_host = summed[len(of_device) :]
+        summed = distributed.sum_and_read(paddle.stack(of_device), [*self._numbers.values(), *numbers])
+        count = len(of_device)
+        from_device = summed[:count]
+        from_host = summed[count : 2 * count]
         totals = {
             name: of_tensors + of_numbers
             for name, of_tensors, of_numbers in zip(self._tensors, from_device, from_host)
         }
-        return totals, from_device[len(totals) :], from_host[len(totals) :]
-
-
-def _scalar(tensor: Tensor) -> Tensor:
-    """A tensor with one element as float64 []."""
-    return tensor.detach().astype("float64").reshape([])
+        return totals, summed[2 * count :]
