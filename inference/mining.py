@@ -185,20 +185,11 @@ def mine_pairs(options: MiningOptions) -> None:
         if not (work / "settings.json").exists():
             encoder_of(options)  # a layer that the model does not have must not claim the folder
         claim_file(work / "settings.json", settings, f"choose another --output, or delete {work}")
-        # The vectors of both texts. On disk they are not centred:
-        # VectorParts subtracts the means when it reads them.
+        # The vectors of both texts.
         means = language_means(options, source.language, target.language)
-        encode = partial(vectors_of, options)
         facts = {"settings": digest_of_settings(settings)}  # a part of other work is not taken
-        folders = {work / "source": source, work / "target": target}
-        encode_parts(encode, folders, facts, options.ray)
-        vectors = []
-        for folder, side in folders.items():
-            paths = part_paths(folder, side, "npy")
-            if means:
-                warn_of_other_language(side, np.load(paths[0]), means)
-            vectors.append(VectorParts(paths, means.get(side.language)))
-        sources, targets = vectors
+        sides = {work / "source": source, work / "target": target}
+        sources, targets = encode_sides(options, sides, means, facts)
 
         # The neighbours.
         key = key_of_search(options.neighbours, means)
@@ -312,6 +303,28 @@ def encoder_of(options: MiningOptions) -> EncodeTexts:
 def vectors_of(options: MiningOptions, texts: list[str]) -> np.ndarray:
     """The vectors of texts, [N, H]."""
     return encoder_of(options).vectors(texts)
+
+
+def encode_sides(
+    options: MiningOptions,
+    sides: dict[Path, DistinctLines],
+    means: dict[str, np.ndarray],
+    facts: Mapping[str, Any],
+) -> list[VectorParts]:
+    """The vectors of each text. On disk they are not centred: `VectorParts` subtracts the means.
+
+    Args:
+        sides, facts: those of `encode_parts`.
+        means: those of `language_means`.
+    """
+    encode_parts(partial(vectors_of, options), sides, facts, options.ray)
+    vectors = []
+    for folder, side in sides.items():
+        paths = part_paths(folder, side, "npy")
+        if means:
+            warn_of_other_language(side, np.load(paths[0]), means)
+        vectors.append(VectorParts(paths, means.get(side.language)))
+    return vectors
 
 
 def digest_of_settings(settings: Mapping[str, Any]) -> str:

@@ -49,33 +49,27 @@ _WITH_MARKS = re.compile(rf"([{_MARKS}]*)(.*?)([{_MARKS}]*)", re.DOTALL)
 _ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # without its last full stop: U.N, J
 
 
-class EntityStart(NamedTuple):
-    """The number and the tag of the first word of an entity."""
+def entity_starts(tags: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield the number of the first word of each entity of a sentence, and the entity's type.
 
-    position: int
-    tag: str
-
-
-def entity_starts(tags: Sequence[str]) -> Iterator[EntityStart]:
-    """Yield where entities begin in the tags of one sentence, in any scheme; IOB as conlleval reads it."""
+    Args:
+        tags: one for each word, in any scheme; IOB is read as by conlleval.
+    """
     open_type = ""  # the type of the entity that goes on after the word before; "" if none does
     for position, tag in enumerate(tags):
         letter = tag[0]
         type_ = tag[2:]  # "" for O
         begins_anew = letter in "BS" or type_ != open_type
         if type_ and begins_anew:
-            yield EntityStart(position, tag)
+            yield position, type_
         open_type = "" if letter in "ES" else type_  # E- and S- end an entity
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
     """The same entities in IOB2."""
-    iob2 = []
-    for tag in tags:
-        type_ = tag[2:]  # "" for O
-        iob2.append(f"I-{type_}" if type_ else tag)
-    for start in entity_starts(tags):
-        iob2[start.position] = f"B-{start.tag[2:]}"
+    iob2 = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]  # O has no type
+    for position, type_ in entity_starts(tags):
+        iob2[position] = f"B-{type_}"
     return iob2
 
 

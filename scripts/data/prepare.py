@@ -420,7 +420,7 @@ def read_tags(file: DataFile) -> Iterator[Prepared]:
         if not words:
             continue
         iob2 = to_iob2(tags)
-        entities.update(start.tag.removeprefix("B-") for start in entity_starts(iob2))
+        entities.update(type_ for _, type_ in entity_starts(iob2))
         counts["sentences"] += 1
         counts["words"] += len(words)
         counts["tags rewritten"] += sum(old != new for old, new in zip(tags, iob2))
