@@ -20,6 +20,7 @@ import paddle
 from model.config import FIRST_POSITION
 from model.lm_head import PreTrainingModel
 from pretrain.training_text import TrainingText
+from reader.batching import windows
 from training import distributed
 from utils.logging import logger
 
@@ -128,10 +129,8 @@ def count_neighbours(text: TrainingText, max_seq_len: int) -> np.ndarray:
             count(pieces, ids[distance:][in_one_line], weights)
     of_window = 2 * sum(1 / distance for distance in range(1, _WINDOW + 1))
     for pairs in text.pairs.values():
-        for first in range(0, len(pairs), _PAIRS):
-            sides = []
-            for number in range(first, min(first + _PAIRS, len(pairs))):
-                sides.append([side[:max_seq_len] for side in pairs[number]])
+        for part in windows(pairs, _PAIRS):
+            sides = [[side[:max_seq_len] for side in pair] for pair in part]
             pieces = [np.repeat(a, len(b)) for a, b in sides]
             neighbours = [np.tile(b, len(a)) for a, b in sides]
             weights = [np.full(len(a) * len(b), of_window / max(len(a), len(b), 1)) for a, b in sides]
@@ -148,8 +147,8 @@ def _lines(text: TrainingText) -> Iterator[list[np.ndarray]]:
         for first in range(0, stream.num_lines, _LINES):
             yield [stream.line(n) for n in range(first, min(first + _LINES, stream.num_lines))]
     for pairs in text.pairs.values():
-        for first in range(0, len(pairs), _LINES):
-            yield [side for n in range(first, min(first + _LINES, len(pairs))) for side in pairs[n]]
+        for part in windows(pairs, _LINES):
+            yield [side for pair in part for side in pair]
 
 
 def sinusoids(positions: int, frequencies: np.ndarray) -> np.ndarray:

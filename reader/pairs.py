@@ -191,10 +191,9 @@ def find_columns(
 def _role(cell: str, languages: Sequence[str]) -> str | None:
     """What a cell of a header names; None: nothing that is known."""
     word = cell.strip().strip("\ufeff").casefold()
-    if languages:
-        for language, role in zip(languages, (QUERY, POSITIVE)):
-            if word == language.casefold():
-                return role
+    for language, role in zip(languages, (QUERY, POSITIVE)):
+        if word == language.casefold():
+            return role
     return _ROLE_OF.get(word) or _ROLE_OF.get(word.rstrip("0123456789").rstrip("_- "))
 
 
@@ -204,10 +203,10 @@ def _choose(kinds: list[str], columns: Columns, has_header: bool, place: str) ->
     Raises:
         UserError: as `find_columns`; names `place`.
     """
-    texts = [number for number, kind in enumerate(kinds) if kind == TEXT]
-    queries = [number for number, kind in enumerate(kinds) if kind == QUERY]
-    positives = [number for number, kind in enumerate(kinds) if kind == POSITIVE]
-    negatives = [number for number, kind in enumerate(kinds) if kind == NEGATIVE]
+    texts, queries, positives, negatives = (
+        [number for number, kind in enumerate(kinds) if kind == named]
+        for named in (TEXT, QUERY, POSITIVE, NEGATIVE)
+    )
     if not (queries and positives):  # they are the first columns of texts that have no name
         if not queries:
             queries, texts = texts[:1], texts[1:]
@@ -229,11 +228,7 @@ def _choose(kinds: list[str], columns: Columns, has_header: bool, place: str) ->
             "are texts, name the columns in a first line: query, tab, positive"
         )
     chosen = (queries[0], positives[0], *negatives)
-    others = []
-    read = set(chosen)
-    for number, kind in enumerate(kinds):
-        if number not in read:
-            others.append(f"column {number + 1} ({kind})")
+    others = (f"column {number + 1} ({kind})" for number, kind in enumerate(kinds) if number not in chosen)
     return replace(columns, texts=chosen, left_out=_said(others))
 
 
