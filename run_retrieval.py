@@ -25,11 +25,11 @@ def main() -> None:
 
             mine_negatives(flags)
         elif flags.do_train:
-            from finetune.search import train_then_search
+            from finetune.bitext_search import train_then_search
 
             train_then_search(flags, stop)
         else:
-            from finetune.search import search
+            from finetune.bitext_search import search
 
             search(flags)
     stop.exit_as_asked()

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from evaluation.search import nearest_in_blocks, unit
+from finetune.bitext_search import encoder_of, open_encoder, read_inputs
 from finetune.command import digest_of_files, identity_of
 from finetune.flags import RetrievalFlags
-from finetune.search import encoder_of, open_encoder, read_inputs
 from inference.mining import (
     DistinctLines,
     Encode,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune import search
+from finetune import bitext_search
 from finetune.retrieval import Retrieval
 from install.command import PROGRAMS
 from model.checkpoint.read import open_checkpoint
@@ -102,7 +102,7 @@ def test_interrupted_at_five_moments(folder, random_encoder, monkeypatch, capsys
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    for owner, name in ((pairs, "write_json"), (search, "search_layer")):
+    for owner, name in ((pairs, "write_json"), (bitext_search, "search_layer")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, interrupt)
             assert exit_code(random_encoder) == 130
@@ -111,7 +111,7 @@ def test_interrupted_at_five_moments(folder, random_encoder, monkeypatch, capsys
             patch.setattr(Retrieval, "loss", ctrl_c_at(step, Retrieval.loss))
             assert exit_code(random_encoder) == 130
     with monkeypatch.context() as patch:
-        patch.setattr(search, "write_predictions", interrupt)
+        patch.setattr(bitext_search, "write_predictions", interrupt)
         assert exit_code(random_encoder) == 130
     assert capsys.readouterr().err.count("the same command goes on") == 5
     run_train("model", random_encoder)
