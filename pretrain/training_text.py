@@ -9,7 +9,7 @@ from pretrain.config import DataConfig, PretrainConfig
 from pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, names_that_read
 from pretrain.objectives import OBJECTIVES
 from pretrain.shares import with_text
-from reader.corpus import Corpus, Pairs, tokenizer_of_corpus
+from reader.corpus import Corpus, CorpusPairs, tokenizer_of_corpus
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
@@ -81,7 +81,7 @@ class TrainingText:
     vocabulary: Vocabulary
     languages: list[str]
     mono: dict[str, int]
-    pairs: dict[tuple[str, str], Pairs]
+    pairs: dict[tuple[str, str], CorpusPairs]
 
     @cached_property
     def num_tokens(self) -> int:

@@ -47,7 +47,7 @@ class Corpus:
         text_rules: those that its text was cut with.
         languages: every language with any text, alone or in pairs, in alphabetical order.
         mono: language -> `CorpusText` of its train documents.
-        parallel: (a, b), a < b -> `Pairs` of its train pairs.
+        parallel: (a, b), a < b -> `CorpusPairs` of its train pairs.
         held_out_mono, held_out_parallel: the same for the held-out part; streams without one are missing.
         vocab_size: V.
 
@@ -107,13 +107,13 @@ class Corpus:
                 texts[language] = CorpusText(self.path / "mono" / language, stream[split]["shards"])
         return texts
 
-    def _pairs(self, split: str) -> dict[tuple[str, str], "Pairs"]:
+    def _pairs(self, split: str) -> dict[tuple[str, str], "CorpusPairs"]:
         """Two languages -> their pairs of a split, if there are any."""
         pairs = {}
         for name, stream in self.manifest["parallel"].items():
             if stream[split]["shards"]:
                 first, second = name.split("-")
-                pairs[first, second] = Pairs(self.path / "parallel" / name, stream[split]["shards"])
+                pairs[first, second] = CorpusPairs(self.path / "parallel" / name, stream[split]["shards"])
         return pairs
 
     @property
@@ -224,7 +224,7 @@ class CorpusText(_Shards):
         return self._offsets(shard, "documents", self.shards[shard]["lines"])
 
 
-class Pairs(_Shards):
+class CorpusPairs(_Shards):
     """Pairs of two languages a < b: `len(pairs)` of them, `pairs[i]` the ids of both sides, int64 [n]."""
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.corpus.build import left_out
-from reader.corpus import SPLITS, Corpus, Pairs
+from reader.corpus import SPLITS, Corpus, CorpusPairs
 from reader.tokenization import Tokenizer
 
 _MANY_UNKNOWN = 0.05  # share of a language's tokens that is worth a warning
@@ -94,7 +94,7 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
     return report
 
 
-def _compare_sides(pairs: Pairs) -> tuple[int, int]:
+def _compare_sides(pairs: CorpusPairs) -> tuple[int, int]:
     """The number of places at which the sides were compared, and of those at which they do not fit."""
     size = min(_PAIRS, len(pairs))
     if size < _FEWEST_PAIRS:

@@ -38,7 +38,7 @@ def lines_of(text) -> list[list[int]]:
 
 
 def pairs_of(pairs) -> list[list[list[int]]]:
-    """The ids of both sides of each pair of a `Pairs`."""
+    """The ids of both sides of each pair of `CorpusPairs`."""
     return [[side.tolist() for side in pairs[number]] for number in range(len(pairs))]
 
 
