@@ -100,16 +100,17 @@ class Command(NamedTuple):
 def main() -> None:
     flags = load_config(TrainFlags, None, __doc__)
     output = Path(flags.output)
+    refuse_others(output)
     found = find(flags.sources, output)
     if not flags.start:
         check_languages(found)
-    refuse_others(output)
 
     data = output / "pairs"
     words = ["prepare", "pairs", *flags.sources, "--output", data]
     if flags.start:
         words += ["--model", flags.start]
-    carry_out(Command("find the pairs, and hold some out for the scores", words, data / FOUND))
+    if not (data / FOUND).exists():
+        carry_out(Command("find the pairs, and hold some out for the scores", words, data / FOUND))
     claim(output, flags.start, found)
     facts = read_json(data / FOUND)
     if flags.start:

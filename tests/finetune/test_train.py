@@ -21,7 +21,7 @@ from scripts import train
 from scripts.data import pairs
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
-from tests.launching import as_flags, call_main, one_error
+from tests.launching import as_flags, call_main, error_of, one_error
 from tests.toys import sentences, write_lines
 
 LINES = list(dict.fromkeys(row.text_a for row in toys.labelled_texts(400, seed=3)))
@@ -171,8 +171,11 @@ def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
     assert error.startswith("my.en-ka.tsv: ") and " ka tokens are unknown to " in error
     # Nothing was begun, so the same output can be taken; one of another program, or of other files, cannot.
     run_train("new", start)
-    assert refusal(capsys, "pairs.tsv", output="new", start=start).startswith("new was made with other")
+    capsys.readouterr()
+    error = error_of(call_main, train, ["pairs.tsv", *as_flags({"output": "new", "start": start})])
+    assert error.startswith("new was made with other") and not capsys.readouterr().out
     assert refusal(capsys, "my", output=start, start=start).startswith(f"--output {start}: ")
+    assert refusal(capsys, "my", output="my", start=start).startswith("--output my: ")
     assert refusal(capsys, "my", output="pairs.tsv", start=start).startswith("--output pairs.tsv: ")
 
 
