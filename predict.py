@@ -7,9 +7,11 @@ python predict.py --serve --model checkpoints/best,pretrained
 
 from utils.environment import run
 
+import gzip
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,15 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from model.tasks import COMMAND_WORDS
 from reader.bitext import named_files
-from reader.tables import AnsweredTable, TableForm, column_of_texts, form_of_table, is_table, rows_of_table
+from reader.tables import (
+    AnsweredTable,
+    TableForm,
+    column_of_texts,
+    form_of_table,
+    is_table,
+    place_of,
+    rows_of_table,
+)
 from reader.tsv import official_names
 from utils.command_line import load_config
 from utils.errors import FULL, UserError, pipe_may_close
@@ -46,8 +56,13 @@ class PredictFlags:
     """A file of JSON lines; a table with a header, whose name ends in .tsv, .csv, .tsv.gz or .csv.gz; "-":
     standard input, of JSON lines."""
 
+    columns: str | None = None
+    """For a table: the name of the column of the texts, or of two for pairs, as in review. Default: they are
+    found."""
+
     output: str = "-"
-    """A file; "-": standard output. The answers to a table are its rows with further columns."""
+    """A file, compressed if its name ends in .gz; "-": standard output. The answers to a table are its rows
+    with further columns."""
 
     on_error: Literal["stop", "skip"] = "stop"
     """Whether a wrong request stops the command before anything is answered, or is left out."""
@@ -119,6 +134,8 @@ class PredictFlags:
         has_task = self.task is not None
         if has_task == self.serve:  # both, or none
             raise UserError("give --task TASK or --serve, one of them")
+        if self.columns and not is_table(self.input):
+            raise UserError(f"--columns {self.columns}: --input {self.input} is no table, .csv or .tsv")
         if not self.token:
             raise UserError("--token is empty; give a text, or none without a token")
         if self.output != "-":
@@ -129,8 +146,6 @@ class PredictFlags:
         output = Path(self.output).resolve()
         if output.exists() and not output.is_file():  # a device would be replaced by a file
             raise UserError(f"--output {self.output}: it is a folder or a device; name a file")
-        if output.suffix == ".gz":
-            raise UserError(f"--output {self.output}: answers are not compressed; name a file without .gz")
         read = {self.input: "the input"}
         if self.corpus:
             read |= {path: f"{path} of --corpus" for _, path in named_files(self.corpus)}
@@ -163,7 +178,8 @@ def main() -> None:
         return
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     answerer = make_answerer(flags.task, model, options)
-    requests = read_requests(flags.input, answerer.parse, skip_wrong=flags.on_error == "skip")
+    columns = flags.columns.split(",") if flags.columns else ()
+    requests = read_requests(flags.input, answerer.parse, flags.on_error == "skip", columns)
     if not requests:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
     write = write_answers
@@ -195,17 +211,20 @@ class Request(NamedTuple):
     content: Any
 
 
-def read_requests(path: str, parse: Callable[[dict], Any], skip_wrong: bool = False) -> list[Request]:
+def read_requests(
+    path: str, parse: Callable[[dict], Any], skip_wrong: bool = False, columns: Sequence[str] = ()
+) -> list[Request]:
     """Read and parse the request on each line, or in each row, of a file; "-": standard input.
 
     Args:
         skip_wrong: report wrong requests, and leave them out.
+        columns: those of the texts of a table; none: they are found.
 
     Raises:
         UserError: the file cannot be read, or a request is wrong; names the line.
     """
     name = "standard input" if path == "-" else path
-    table = rows_for_requests(Path(path)) if is_table(path) else None
+    table = rows_for_requests(Path(path), columns) if is_table(path) else None
     if table is None:
         data = sys.stdin.buffer.read() if path == "-" else read_bytes(path)
         lines = [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
@@ -255,10 +274,13 @@ class TableOfRequests(NamedTuple):
         return dict(zip(self.header, cells)), values
 
 
-def rows_for_requests(path: Path) -> TableOfRequests:
+def rows_for_requests(path: Path, columns: Sequence[str] = ()) -> TableOfRequests:
     """Read a table whose header has text_a, or a usual name of it; or question and context.
 
     Below another header the texts are the one column of many words.
+
+    Args:
+        columns: the names in the header of the column of the texts, or of the two of pairs.
 
     Raises:
         UserError: the table cannot be read, or it is not clear which column has the texts.
@@ -270,8 +292,12 @@ def rows_for_requests(path: Path) -> TableOfRequests:
     if len(set(header)) < len(header):
         raise UserError(f"{path}, line {line}: two columns have one name; rename one")
     keys = official_names(header)
+    if columns:
+        keys = [f"another {key}" if key in ("text", "text_a", "text_b") else key for key in keys]
+        for key, name in zip(("text_a", "text_b"), columns):
+            keys[place_of(path, header, name)] = key
     if "text_a" not in keys and "question" not in keys:
-        keys[column_of_texts(path, rows)] = "text_a"
+        keys[column_of_texts(path, rows, "say which with --columns")] = "text_a"
     return TableOfRequests(header, keys, below)
 
 
@@ -332,7 +358,10 @@ def write_to_file(
                     "end it, or name another --output"
                 )
             file.truncate(0)  # what an interrupted command left
-            write(answerer, progress(parts, "predicting", "requests", size=len), file)
+            is_packed = output.suffix == ".gz"
+            with gzip.open(file.buffer, "wt", encoding="utf-8") if is_packed else nullcontext(file) as text:
+                write(answerer, progress(parts, "predicting", "requests", size=len), text)
+            file.flush()
             unfinished.replace(output)  # before the lock ends
 
 

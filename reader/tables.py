@@ -37,7 +37,7 @@ LANGUAGE_COLUMNS = ("language", "lang", "locale")  # a column of such a name is 
 _IN_WORDS = {"text_a": "the text", "text_b": "the second text", "label": "the label"}
 # The beginnings of what `_guess` says.
 _TEXT = ("the text may be", "no column looks like texts")
-_LABEL = ("the label", "no column looks like labels")
+_LABEL = ("the label may be", "no column looks like labels")
 _COLUMNS = {2: ["text_a", "label"], 3: ["text_a", "text_b", "label"]}  # number of columns -> their names
 
 
@@ -50,6 +50,7 @@ class LabelledTable(NamedTuple):
         lines: the number of the line at which each row ends.
         has_header: whether the first line names the columns.
         multi_label: whether a row may have several labels, with commas between them, or none.
+        languages: the language of each row, if one more column is named so; otherwise none.
     """
 
     columns: Sequence[str]
@@ -57,6 +58,7 @@ class LabelledTable(NamedTuple):
     lines: list[int]
     has_header: bool
     multi_label: bool
+    languages: list[str]
 
     def labels(self) -> list[list[str]]:
         """The labels of each row: one, unless `multi_label`."""
@@ -64,8 +66,9 @@ class LabelledTable(NamedTuple):
 
     def part(self, numbers: np.ndarray) -> "LabelledTable":
         """The rows with these numbers, int64."""
-        rows = [self.rows[number] for number in numbers]
-        return self._replace(rows=rows, lines=[self.lines[number] for number in numbers])
+        columns = (self.rows, self.lines, self.languages)
+        rows, lines, languages = ([column[number] for number in numbers if column] for column in columns)
+        return self._replace(rows=rows, lines=lines, languages=languages)
 
 
 def is_table(path: str | os.PathLike) -> bool:
@@ -155,7 +158,13 @@ def read_table(
         )
     if not rows:
         raise UserError(f"{path}: no rows in it")
-    table = LabelledTable(_COLUMNS[len(places)], [], [], has_header, multi_label)
+    named_so = [
+        place
+        for place, name in enumerate(first_cells)
+        if has_header and place not in places and name.strip().lower() in LANGUAGE_COLUMNS
+    ]
+    languages = [cells[named_so[0]].strip() for _, cells in rows] if named_so else []
+    table = LabelledTable(_COLUMNS[len(places)], [], [], has_header, multi_label, languages)
     empty = []  # where a cell is
     for line, cells in rows:
         values = [in_one_line(cells[place]) for place in places]
@@ -410,11 +419,14 @@ def _say_what_is_odd(
             )
 
 
-def column_of_texts(path: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> int:
+def column_of_texts(
+    path: Path, rows: Sequence[tuple[int, Sequence[str]]], way_out: str = "name it text_a"
+) -> int:
     """The place of the texts below a header with other names than usual: the one column of many words.
 
     Args:
         rows: those of `rows_of_table`.
+        way_out: the end of an error: what a user can do.
 
     Raises:
         UserError: it is not clear which column it is, or a row has another number of cells.
@@ -424,10 +436,8 @@ def column_of_texts(path: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> in
     columns = list(zip(*(cells for _, cells in below)))
     places = [place for place, cells in enumerate(columns) if _are_texts(cells)]
     if len(places) != 1:
-        raise UserError(
-            f"{path}, line {line}: no column text_a in the header; {_guess(header, places, *_TEXT)}; name it "
-            "text_a"
-        )
+        guess = _guess(header, places, *_TEXT)
+        raise UserError(f"{path}, line {line}: no column text_a in the header; {guess}; {way_out}")
     logger.warning("%s: its texts are in the column '%s'", path, printable(header[places[0]]))
     return places[0]
 
@@ -454,7 +464,7 @@ def find_text_and_label(
         UserError: the header does not have the wanted columns, or it is not clear which are meant.
     """
     if column_names:
-        return [_place(path, first, name) for name in column_names]
+        return [place_of(path, first, name) for name in column_names]
     names = official_names(first)
     known_texts = [names.index(name) for name in ("text_a", "text_b") if name in names]
     known_label = [names.index("label")] if "label" in names else []
@@ -477,15 +487,15 @@ def find_text_and_label(
     if len(labels) > 1:
         labels = [place for place in labels if first[place].strip().lower() not in LANGUAGE_COLUMNS]
     if len(labels) != 1 or not (known_texts or len(texts) == 1):
-        text_place = texts[0] if texts else 0
-        label_place = labels[0] if labels else len(first) - 1
-        example = shlex.quote(f"{first[text_place]},{first[label_place]}")
-        guesses = f"{_guess(first, texts, *_TEXT)}, {_guess(first, labels, *_LABEL)}"
+        text = first[texts[0]] if texts else "TEXT"
+        label = first[labels[0]] if labels else "LABEL"
+        example = shlex.quote(f"{text},{label}")
+        guesses = f"{_guess(first, texts, *_TEXT)}, and {_guess(first, labels, *_LABEL)}"
         raise UserError(f"{path}, line 1: {guesses}; say which, as in --columns {example}")
     return texts + labels
 
 
-def _place(path: Path, first: Sequence[str], name: str) -> int:
+def place_of(path: Path, first: Sequence[str], name: str) -> int:
     """The place of a column that --columns names.
 
     Raises:

@@ -477,7 +477,10 @@ def test_files_and_order(models, tmp_path, ask):
     [("in.csv", ";", ["Nr", "Comment"]), ("in.tsv", "\t", ["text", "Nr"]), ("in.csv.gz", ",", ["text", "x"])],
 )
 def test_a_table_is_answered_as_a_table(models, tmp_path, ask, name, mark, header):
-    """Its columns stay, and further ones have the answers; so do cells with quotation marks."""
+    """Its columns stay, and further ones have the answers; so do cells with quotation marks.
+
+    The name of the output says whether it is compressed.
+    """
     texts = TEXTS[:3]
     places = [0, 1] if header[0] == "text" else [1, 0]
     rows = [[text, cell] for text, cell in zip(texts, ("0", '"1"', "2"), strict=True)]
@@ -489,11 +492,14 @@ def test_a_table_is_answered_as_a_table(models, tmp_path, ask, name, mark, heade
         else:
             writer.writerow(row)
     encoded = content.getvalue().encode()
-    (tmp_path / name).write_bytes(gzip.compress(encoded) if name.endswith(".gz") else encoded)
-    ask([], task="classify", model=models / "classify", input=tmp_path / name, output=tmp_path / "out")
+    is_packed = name.endswith(".gz")
+    (tmp_path / name).write_bytes(gzip.compress(encoded) if is_packed else encoded)
+    output = tmp_path / ("out.gz" if is_packed else "out")
+    ask([], task="classify", model=models / "classify", input=tmp_path / name, output=output)
     expected = ask([{"text": text} for text in texts], task="classify", model=models / "classify")
     quoting = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
-    with open(tmp_path / "out", encoding="utf-8", newline="") as file:
+    opened = gzip.open if is_packed else open
+    with opened(output, "rt", encoding="utf-8", newline="") as file:
         first, *answers = csv.reader(file, delimiter=mark, quoting=quoting)
     added = ["predicted_label", "predicted_probability", "predicted_cut", "predicted_unknown_words"]
     assert first == [*header, *added]
@@ -501,6 +507,20 @@ def test_a_table_is_answered_as_a_table(models, tmp_path, ask, name, mark, heade
         label = answer["label"]
         assert cells[:2] == [row[place] for place in places]
         assert cells[2:4] == [label, str(answer["probabilities"][label])]
+
+
+def test_the_columns_of_a_table_can_be_named(models, tmp_path, ask):
+    """Where several have texts, and whatever another one is called."""
+    path = tmp_path / "in.csv"
+    path.write_text(f"Name,text,Comment\nAda L,{TEXTS[1]},{TEXTS[0]}\nAlan T,x,{TEXTS[2]}\n")
+    flags = {"task": "classify", "model": models / "classify", "input": path, "output": tmp_path / "out.csv"}
+    ask([], columns="Comment", **flags)
+    expected = ask([{"text": TEXTS[0]}, {"text": TEXTS[2]}], task="classify", model=models / "classify")
+    with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["predicted_label"] for row in rows] == [answer["label"] for answer in expected]
+    assert [row["text"] for row in rows] == [TEXTS[1], "x"]
+    assert "in.csv, line 1: --columns Remark: " in error_of(ask, [], columns="Remark", **flags)
 
 
 def test_faults_of_a_table(models, tmp_path, ask):
@@ -654,7 +674,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
         ({"task": "classify", "serve": "true"}, "give --task TASK or --serve, one of them"),
         ({"task": "classify", "input": "x", "output": "./x"}, "--output ./x: "),
         ({"task": "classify", "output": "."}, "--output .: "),
-        ({"task": "classify", "output": "a.csv.gz"}, "--output a.csv.gz: "),
+        ({"task": "classify", "columns": "text"}, "--columns text: "),
         ({"task": "classify", "top_k": 0}, "--top_k 0: "),
         ({"task": "classify", "max_seq_len": 63}, "max_seq_len 63: "),
         ({"task": "encode", "layer": 3}, "layer 3: "),
