@@ -107,11 +107,11 @@ def folds_of(inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> np.ndarr
     return np.array([fold_of_hash[hash_] for hash_ in hashes])
 
 
-def tables_of_scores(scored: Scored, languages: Sequence[str] | None) -> Iterator[str]:
+def tables_of_scores(scored: Scored, languages: Sequence[str]) -> Iterator[str]:
     """The scores in words: of all rows, by label and, if there are several, by language.
 
     Args:
-        languages: the language of each row of the table; None: the languages are unknown.
+        languages: the language of each row of the table; none: the languages are unknown.
     """
     scores = scored.summary()
     yield (
@@ -123,7 +123,7 @@ def tables_of_scores(scored: Scored, languages: Sequence[str] | None) -> Iterato
         shares = (f"{values[name]:.1f}" for name in ("precision", "recall", "f1"))
         lines.append([label, f"{values['rows']:,}", *shares])
     yield in_columns(lines)
-    if languages is not None and len(set(languages)) > 1:
+    if len(set(languages)) > 1:
         yield in_columns(list(_lines_of_languages(scored, [languages[number] for number in scored.numbers])))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.cross_validation import Scored, least_sure, single_text, tables_of_scores
-from reader.tables import LANGUAGE_COLUMNS, LabelledTable, read_table, rows_of_table
+from reader.tables import LabelledTable, read_table
 from training.guard import StopSignal
 from utils.command_line import load_config
 from utils.errors import UserError
@@ -52,7 +52,7 @@ class FitFlags:
 
     def __post_init__(self) -> None:
         if self.finetune and self.layer:
-            raise UserError(f"--layer {self.layer}: --finetune true trains all layers; leave it out")
+            raise UserError(f"--layer {self.layer}: --finetune trains all layers; leave it out")
 
 
 def main() -> None:
@@ -69,7 +69,8 @@ def fit(flags: FitFlags, stop: StopSignal) -> None:
     path = Path(flags.table)
     table = read_table(path, flags.columns.split(",") if flags.columns else ())
     check_table(path, table, flags.finetune)
-    languages = languages_of(path, table)
+    if len(set(table.languages)) > 1:
+        print(f"{path}: there are scores by language, too")
     inputs = [cells[:-1] for cells in table.rows]
     labels = [cells[-1] for cells in table.rows]
     print(f"{len(inputs):,} texts, {len(set(labels))} labels", flush=True)
@@ -78,7 +79,7 @@ def fit(flags: FitFlags, stop: StopSignal) -> None:
     if scored is None:  # asked to stop
         return
     print()
-    print(*tables_of_scores(scored, languages), sep="\n\n")
+    print(*tables_of_scores(scored, table.languages), sep="\n\n")
     print("", least_sure(scored, [texts[0] for texts in inputs], table.lines), sep="\n")
     print(f"\n{flags.output}: a classifier of all {len(inputs):,} texts")
     print(f"next: ernie-m label TABLE --model {flags.output} --output LABELLED")
@@ -133,7 +134,7 @@ def check_table(path: Path, table: LabelledTable, finetune: bool) -> None:
             without `finetune`.
     """
     if len(table.columns) > 2 and not finetune:
-        raise UserError(f"{path}: it has pairs of texts, which need --finetune true")
+        raise UserError(f"{path}: it has pairs of texts, which need --finetune")
     labels = [cells[-1] for cells in table.rows]
     count = len(set(labels))
     if count < 2:
@@ -142,8 +143,8 @@ def check_table(path: Path, table: LabelledTable, finetune: bool) -> None:
         )
     if count > _MOST_LABELS:
         raise UserError(
-            f"{path}: {count:,} labels, and {_MOST_LABELS:,} are possible; name the columns of the text and "
-            "the label, as in --columns review,stars"
+            f"{path}: {count:,} labels in {len(labels):,} rows, and {_MOST_LABELS:,} are possible; if "
+            "another column has the labels, say so, as in --columns review,stars"
         )
     row = single_text([cells[:-1] for cells in table.rows], labels)
     if row is not None:
@@ -151,17 +152,6 @@ def check_table(path: Path, table: LabelledTable, finetune: bool) -> None:
             f"{path}, line {table.lines[row]}: the label '{labels[row]}' has one text, and a score needs "
             "two; add one, or remove the line"
         )
-
-
-def languages_of(path: Path, table: LabelledTable) -> list[str] | None:
-    """The language of each row, if a column of the table is named so; None: there is no such column."""
-    (_, header), *rows = rows_of_table(path)
-    places = [place for place, name in enumerate(header) if name.strip().lower() in LANGUAGE_COLUMNS]
-    if not table.has_header or not places:
-        return None
-    print(f"{path}: there are scores by {header[places[0]].strip()}, too")
-    by_line = {line: cells[places[0]].strip() for line, cells in rows}
-    return [by_line[line] for line in table.lines]
 
 
 if __name__ == "__main__":

@@ -244,6 +244,8 @@ def refuse_compressed(content: bytes, path: Path) -> None:
     """
     for magic, program in _UNPACKED_BY.items():
         if content.startswith(magic):
+            if str(path).lower().endswith((".xlsx", ".ods")):
+                raise UserError(f"{path}: it is a spreadsheet; save it as .csv")
             raise UserError(f"{path}: the file is compressed; unpack it first with {program}")
 
 

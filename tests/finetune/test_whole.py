@@ -99,7 +99,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(random_encoder, tmp_pat
 
 
 def test_the_command_and_the_next_ones(random_encoder, tmp_path, capsys, monkeypatch):
-    """fit --finetune true, label and run_classifier.py agree on a table of pairs."""
+    """fit --finetune, label and run_classifier.py agree on a table of pairs."""
     monkeypatch.setattr(whole, "MANY_ROWS", 30)
     monkeypatch.chdir(tmp_path)
     rows = [["text_a", "text_b", "label", "lang"]]

@@ -13,6 +13,7 @@ import predict
 from finetune.cross_validation import folds_of
 from inference import fit
 from inference.few_labels import cross_validated
+from reader.tables import read_table
 from tests.launching import ROOT, as_flags, call_main, clean_environment
 from tests.toys import sentences
 
@@ -116,6 +117,16 @@ def test_a_column_of_languages_is_no_label(models, tmp_path, capsys):
     rows[1][2] = "de"
     run_fit(write(tmp_path / "rows.csv", rows), models, tmp_path / "classifier")
     assert "the text is comment, the label is topic" in capsys.readouterr().out
+
+
+def test_languages_are_those_of_the_rows_that_are_read(tmp_path):
+    """One that has no label is left out; a column that is the label itself is no column of languages."""
+    rows = [[*row] for row in ROWS]
+    rows[2][2] = "nan"
+    table = read_table(write(tmp_path / "rows.csv", rows))
+    assert table.languages == [row[1] for row in rows[1:] if row[2] != "nan"]
+    assert len(table.languages) == len(table.rows) == 59
+    assert not read_table(tmp_path / "rows.csv", ["text", "lang"]).languages
 
 
 def test_an_output_that_exists(models, tmp_path, refused):

@@ -402,12 +402,12 @@ def test_bad_files(folder_with, tmp_path, contents, message):
         (
             {"a.csv": joined("{text},{label},t{i}", NUMBERED, "title,stars,body")},
             [],
-            "may be 'title' or 'body', the label 'stars'; say which, as in --columns title,stars",
+            "may be 'title' or 'body', and the label may be 'stars'; say which, as in --columns title,stars",
         ),
         (
             {"a.csv": joined("{i},{label},{label}", NUMBERED, "id,stars,votes")},
             [],
-            "the label 'stars' or 'votes'",
+            "the label may be 'stars' or 'votes'",
         ),
         ({"a.txt": TRAINING}, [], "a.txt: "),
         ({"a.tsv": TRAINING, "b.tsv": TRAINING}, [], "b.tsv: "),

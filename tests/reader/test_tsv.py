@@ -79,3 +79,9 @@ def test_compressed_files_are_named_as_such(tmp_path, program):
     assert f"{plain}: {message}" in error_of(read_classification, plain)
     assert f"{packed}: {message}" in error_of(read_tagged, packed, {"O": 0})
     assert f"{packed}: {message}" in error_of(lambda: Sentences(packed).texts())
+
+
+def test_a_spreadsheet_is_named_as_such(tmp_path):
+    path = tmp_path / "train.xlsx"
+    path.write_bytes(b"PK\x03\x04")
+    assert f"{path}: it is a spreadsheet" in error_of(read_classification, path)
