@@ -236,7 +236,6 @@ class Tokenizer:
         self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
         self.special_ids = tuple(sorted(special_ids))
         self.vocab_size = max(self.vocab.values()) + 1
-        self._token_of = {id_: token for token, id_ in self.vocab.items()}
         self.digit_comma = self._cut_digit_comma_pieces() if text_rules == ERNIE_M else {}
         self._id_of_piece = self._ids_of_pieces()  # by the piece's number
 
@@ -409,15 +408,15 @@ class Tokenizer:
         Raises:
             UserError: the id of one is that of another token, or the token has another id.
         """
-        token_of = {id_: token for token, id_ in self.vocab.items()}
+        self._token_of = {id_: token for token, id_ in self.vocab.items()}
         for token, id_ in self.added_tokens.items():
-            if self.vocab.get(token, id_) != id_ or token_of.get(id_, token) != token:
+            if self.vocab.get(token, id_) != id_ or self._token_of.get(id_, token) != token:
                 raise UserError(
                     f"{self.piece_model_path}: the added token '{token}' has the id {id_}, which does not "
                     "fit the vocabulary; put the tokenizer's files of the model beside its weights"
                 )
             self.vocab[token] = id_
-            token_of[id_] = token
+            self._token_of[id_] = token
         longest_first = sorted(map(re.escape, self.added_tokens), key=len, reverse=True)
         self._added = re.compile("|".join(longest_first)) if longest_first else None
 
@@ -521,14 +520,12 @@ class Tokenizer:
 
     def _ids_of_pieces(self) -> list[int]:
         """The id of each piece of the model; _SEVERAL if rule 5 puts several pieces in its place."""
-        ids = []
+        ids = [self.unk_id] * len(self._pieces)
         for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
-            if number in self.digit_comma:
-                ids.append(_SEVERAL)
-            elif is_ordinary:
-                ids.append(self.vocab.get(piece, self.unk_id))
-            else:
-                ids.append(self.unk_id)
+            if is_ordinary:
+                ids[number] = self.vocab.get(piece, self.unk_id)
+        for number in self.digit_comma:
+            ids[number] = _SEVERAL
         return ids
 
     def _to_ids(self, numbers: list[int]) -> list[int]:
