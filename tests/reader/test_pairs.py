@@ -174,6 +174,11 @@ def test_csv(tmp_path, separator):
     assert list(rows) == pairs and list(pickle.loads(pickle.dumps(rows))) == pairs
 
 
+def test_a_csv_whose_first_line_names_the_tab(tmp_path):
+    path = write(tmp_path / "a.csv", [["sep=", ""], *PAIRS])
+    assert list(PairRows(path)) == PAIRS
+
+
 def test_two_files_and_moses(tmp_path):
     """Plain and packed. A tab in a text is a space. The temporary file goes with the rows."""
     write(tmp_path / "x.en", [[a] for a, _ in PAIRS])
