@@ -114,7 +114,8 @@ def convert(flags: ConvertFlags) -> None:
 
     checkpoint = open_checkpoint(flags.source, flags.drop_unknown)
     config = conversion.checked_config(checkpoint)
-    task = conversion.task_to_convert(checkpoint, flags.head and task_named(flags.head))
+    requested_task = task_named(flags.head) if flags.head else None
+    task = conversion.task_to_convert(checkpoint, requested_task)
     tokenizer = tokenizer_of(checkpoint, config, flags)
     if not flags.keep_pieces_of:
         write(flags, checkpoint, config, task, tokenizer)
@@ -156,7 +157,7 @@ def write(
     Raises:
         UserError: the library of the new form reads otherwise, and --allow_differences is not given.
     """
-    metadata = read_metadata(checkpoint.folder)  # for the model card
+    metadata = read_metadata(checkpoint.folder)  # the model card will have it
     if flags.keep_pieces_of:
         metadata.pop("model-index", None)  # those scores are of the whole vocabulary
     given = {"license": flags.license, "base_model": flags.base_model}
@@ -171,12 +172,15 @@ def write(
             "same, and the new README.md says so"
         )
     remark = note(format_name, reading)
-    facts = {"reads_otherwise": [*differing, *filter(None, [remark])] or None, "trimmed": trimmed}
+    remarks = [*differing, remark] if remark else differing
+    facts = {"reads_otherwise": remarks or None, "trimmed": trimmed}
     with atomic_dir(flags.target) as folder:
         report = conversion.write(flags.to, folder, checkpoint, config, task, metadata, facts)
         separators = checkpoint.reading.separators if task == QUESTION_ANSWERING else 2
-        # With a head, the length is that of the windows of its training.
-        longest = (None if task else reading.max_seq_len) or config.longest_input
+        longest = config.longest_input
+        # The max_seq_len of a model with a head is the length of the windows that it was trained on.
+        if task is None and reading.max_seq_len:
+            longest = reading.max_seq_len
         files = write_tokenizer(flags.to, folder, tokenizer, longest, separators)
         if format_name == conversion.OURS:
             write_manifest(folder / MANIFEST)

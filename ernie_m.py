@@ -205,10 +205,10 @@ class Model:
         inputs = _parsed(answerer, [{"text": text} for text in sentences], on_empty)
         batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * answerer.max_seq_len
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
-        given = [number for number, text in enumerate(inputs) if text is not None]
+        numbers_of_texts = [number for number, text in enumerate(inputs) if text is not None]
         cut_count = 0
         unknown = []  # numbers of texts
-        for numbers in _in_parts(given, "encoding"):
+        for numbers in _in_parts(numbers_of_texts, "encoding"):
             features = answerer.features([inputs[number] for number in numbers])
             part_languages = None if languages is None else [languages[number] for number in numbers]
             vectors[numbers] = answerer.vectors_of(features, part_languages, batch_tokens)
@@ -483,4 +483,6 @@ def _in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]
     from utils.logging import progress
 
     parts = [inputs[first : first + _AT_ONCE] for first in range(0, len(inputs), _AT_ONCE)]
-    return progress(parts, description, "texts", size=len) if len(parts) > 1 else parts
+    if len(parts) <= 1:
+        return parts
+    return progress(parts, description, "texts", size=len)

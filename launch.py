@@ -197,7 +197,7 @@ def keep_total_batch(
 
     Args:
         script: the script with its flags.
-        processes: on all machines.
+        processes: the number of processes on all machines.
 
     Returns:
         The script with the accumulation that it needs, and a line for the log. It is a warning if the total
@@ -233,7 +233,7 @@ def ways_to_total(recipe_size: int, recipe_devices: int, batch_size: int, proces
         return f"--gradient_accumulation_steps {total // (batch_size * processes)}"
     if total % processes == 0:
         return f"--batch_size {total // processes} --gradient_accumulation_steps 1"
-    while recipe_devices % processes:  # at the latest 1 process divides the devices
+    while recipe_devices % processes:  # ends with 1 process at the latest
         processes -= 1
     accumulation = recipe_devices // processes
     return f"NPROC={processes} and --batch_size {recipe_size} --gradient_accumulation_steps {accumulation}"
@@ -283,7 +283,7 @@ def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[di
     """
     nodes = flags.nodes
     port = leading_port(flags)
-    addresses = [node for node in nodes for _ in range(processes)]  # of each process, by its rank
+    addresses = [node for node in nodes for _ in range(processes)]  # the address of each process, by its rank
     endpoints = [f"{address}:{port + 1 + rank}" for rank, address in enumerate(addresses)]
     variables = []
     for local_rank in range(processes):
@@ -340,13 +340,13 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
     with unwritable_is_a_user_error(logs):
         logs.mkdir(parents=True, exist_ok=True)
         for log in logs.glob("workerlog.*"):
-            if log.suffix[1:].isdecimal():  # of an earlier run
+            if log.suffix[1:].isdecimal():  # a log of an earlier run
                 log.unlink()
     processes: list[subprocess.Popen] = []
-    handler = partial(hand_on, processes)  # of those that were started so far
+    handler = partial(hand_on, processes)  # `processes` grows as they are started
     with stop_signals_handled_by(handler), contextlib.ExitStack() as files:
         for number, place in enumerate(places):
-            output = None  # that of this program
+            output = None  # the child writes where this program does
             if number > 0:
                 output = files.enter_context(open(logs / f"workerlog.{number}", "w"))
             processes.append(
@@ -406,7 +406,7 @@ def main() -> None:
     if flags.print_config:
         print_config(flags)
     gpus = gpus_to_use(flags, visible_gpus())
-    processes = number_of_processes(flags, gpus)  # on this machine
+    processes = number_of_processes(flags, gpus)  # those on this machine
     processes_in_all = processes * len(flags.nodes)
 
     # Say what becomes of the total batch. The script repeats the line in its log.

@@ -117,8 +117,8 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
 
     def loss_of(texts: list) -> paddle.Tensor:
         batch = mask(given, texts)
-        (sent,) = to_device([batch])
-        total, _ = batch_loss(model, sent)
+        (on_device,) = to_device([batch])
+        total, _ = batch_loss(model, on_device)
         return total / len(batch.targets)
 
     return our_step(model, loss_of, amp)

@@ -25,7 +25,7 @@ def our_step(model: Any, loss_of: Callable[[Any], Any], amp: str) -> Callable[[A
     engine = Engine(model.train(), optimizer, clip_norm=CLIP_NORM, precision=precision)
 
     def step(batch: Any) -> None:
-        engine.step([batch], lambda sent: (loss_of(sent), {}))  # no sums to log
+        engine.step([batch], lambda on_device: (loss_of(on_device), {}))  # no sums to log
 
     return step
 

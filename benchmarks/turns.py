@@ -75,7 +75,7 @@ def compare(
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         (Path(folder) / WORK).write_text(json.dumps(given), encoding="utf-8")
         ours = stack.enter_context(started(module, OURS, contenders[OURS], folder))
-        our_seconds = []  # of all batches, beside each rival
+        our_seconds = []  # for each rival: our seconds for all batches, run beside it
         for name in rivals:
             with started(module, name, contenders[name], folder) as rival:
                 workers = {OURS: ours, name: rival}
@@ -103,10 +103,11 @@ def alternate(
     seconds = dict.fromkeys(workers, 0.0)
     peaks = {}
     for number in range(-WARM_UP, count):
+        is_warm_up = number < 0  # the first batch, which is done again afterwards
         for name, worker in workers.items():
-            answer = turn(name, worker, max(number, 0))
+            answer = turn(name, worker, 0 if is_warm_up else number)
             peaks[name] = answer["peak"]
-            if number >= 0:
+            if not is_warm_up:
                 seconds[name] += answer["seconds"]
     return seconds, peaks
 
@@ -165,7 +166,7 @@ def turn(name: str, worker: subprocess.Popen, batch: int) -> dict[str, float]:
 
 
 def work(contender: Contender, folder: str) -> None:
-    """The process of a contender: for each number of a batch in its input it does the batch, and answers."""
+    """The process of a contender. Each line of its input is the number of a batch to do and to time."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     given = json.loads((Path(folder) / WORK).read_text(encoding="utf-8"))

@@ -15,8 +15,9 @@ from evaluation.search import unit
 from model.checkpoint.formats import safetensors
 from utils.errors import UserError
 
-FEWEST_SENTENCES = 5  # of each language, of which means are made; a mean of one would leave nothing of it
-_CLEAR_LEAD = 0.2
+# The fewest sentences of a language whose mean is made. A single sentence minus its own mean would be 0.
+FEWEST_SENTENCES = 5
+_CLEAR_LEAD = 0.2  # see `LanguageMeans.nearest`
 MEANS_POOLING = "mean"  # the pooling of the sentence vectors whose means are beside the weights
 
 

@@ -82,7 +82,7 @@ class PaddleEncoder(SentenceEncoder):
             if self.layer is not None:
                 return to_array(sentence_vectors(self.model, sentences, self.layer))  # [B, H]
             output = self.model.encode(sentences.inputs, output_hidden_states=True)
-            means = []  # of each layer, [B, H]
+            means = []  # one for each layer: [B, H]
             for states in output.hidden_states:  # [tokens, H]
                 mean = _mean(sentences.inputs.padded(states), sentences.weights)
                 means.append(to_array(mean))

@@ -66,7 +66,7 @@ class SplitResult(NamedTuple):
     """A layer and its accuracy, from `choose_on_half`."""
 
     layer: int  # the best one on the even pairs
-    accuracy: float  # on the odd pairs, from 0 to 1, the mean of both directions
+    accuracy: float  # from 0 to 1: on the odd pairs, the mean of both directions
 
 
 def choose_on_half(
@@ -84,7 +84,7 @@ def choose_on_half(
         find: counts in how many directions each pair of a layer is found: `found_by_cosine` or
             `found_by_margin`.
     """
-    found_counts = []  # of each layer: the even pairs that are found, in both directions
+    found_counts = []  # for each layer: how many even pairs are found, both directions together
     for src_layer, tgt_layer in zip(src[:, ::2], tgt[:, ::2], strict=True):  # [N / 2, H] each
         found_counts.append(find(src_layer, tgt_layer).sum())
     layer = int(np.argmax(found_counts))

@@ -26,7 +26,7 @@ class MinedPairs(NamedTuple):
 
     def at_least(self, threshold: float) -> "MinedPairs":
         """The pairs with a score of at least `threshold`."""
-        count = int((self.scores >= threshold).sum())
+        count = int((self.scores >= threshold).sum())  # they come first
         return MinedPairs(self.sources[:count], self.targets[:count], self.scores[:count])
 
 
@@ -126,8 +126,8 @@ def _best(
     cosines = neighbours.cosines.astype(np.float64)  # [N, k]
     means = (around_queries[:, None] + around_targets[neighbours.numbers]) / 2  # [N, k]
     if margin == "ratio":
-        # The pairs of all queries are ranked by one score, so no query can take its differences instead, as
-        # in `evaluation.search.search_both`.
+        # `evaluation.search.search_both` takes the differences for such a query. Here the scores of all
+        # queries are compared with each other, so that one query cannot have scores of another kind.
         if (means <= 0).any():
             raise UserError(
                 "--margin ratio: the mean cosine of some lines with their nearest is not above 0, so a ratio "

@@ -77,11 +77,12 @@ def nearest_in_blocks(
     import faiss  # here, because only a search needs its libraries
 
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
-    searched = 0  # vectors
+    searched_count = 0  # vectors
     for block in blocks:
-        cosines, numbers = nearest(queries, block, k)  # the lowest float if the block has fewer
-        best.add_result(cosines, numbers + searched)
-        searched += len(block)
+        # If the block has fewer than k vectors, faiss fills the rows with the lowest float.
+        cosines, numbers = nearest(queries, block, k)
+        best.add_result(cosines, numbers + searched_count)
+        searched_count += len(block)
     best.finalize()
     return best.D, best.I
 

@@ -440,30 +440,31 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
     Args:
         results: seed -> its result; None: nothing was searched, or --layer sweep wrote its own report.
     """
-    searched = {seed: result for seed, result in results.items() if result is not None}
-    if not searched:
+    results_found = {seed: result for seed, result in results.items() if result is not None}
+    if not results_found:
         return
-    layers = {str(seed): result.layer for seed, result in searched.items()}
+    layers = {str(seed): result.layer for seed, result in results_found.items()}
     distinct_layers = dict.fromkeys(str(layer) for layer in layers.values())
     kind_of_vectors = f"{flags.pooling}, layer {', '.join(distinct_layers)}"  # for the titles
-    first = next(iter(searched.values()))  # it has the search with random weights, if there was one
+    first = next(iter(results_found.values()))  # it has the search with random weights, if there was one
     languages = list(first.trained[flags.score])
     tables = []
     for number, direction in enumerate(DIRECTIONS):
         rows = {}
-        for seed, result in searched.items():
+        for seed, result in results_found.items():
             rows[seed] = _accuracies(result.trained[flags.score], direction=number)
         paper = report.figures(flags.paper, direction, languages)
         untrained = _accuracies(first.untrained.get(flags.score, {}), direction=number)
         title = f"{direction}, {flags.score}, {kind_of_vectors}"
         tables.append(report.Table(title, rows, paper, {"untrained": untrained}))
-    measures = dict.fromkeys(measure for result in searched.values() for measure in result.trained)
+    measures = dict.fromkeys(measure for result in results_found.values() for measure in result.trained)
     for measure in measures:  # each once, in order
-        without = [str(seed) for seed, result in searched.items() if measure not in result.trained]
-        if without:
-            logger.warning("no table for %s: seed %s has no language means", measure, ", ".join(without))
+        seeds_without = [str(seed) for seed, result in results_found.items() if measure not in result.trained]
+        if seeds_without:
+            seeds = ", ".join(seeds_without)
+            logger.warning("no table for %s: seed %s has no language means", measure, seeds)
             continue
-        rows = {seed: _both_directions(result.trained[measure]) for seed, result in searched.items()}
+        rows = {seed: _both_directions(result.trained[measure]) for seed, result in results_found.items()}
         untrained = _both_directions(first.untrained.get(measure, {}))
         title = f"mean of both directions, {measure}, {kind_of_vectors}"
         tables.append(report.Table(title, rows, beside={"untrained": untrained}))

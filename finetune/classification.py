@@ -86,12 +86,12 @@ class Classification(SupervisedTask):
         return data.inputs
 
     def loss_and_counts(
-        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [B, C]
-        labels = sent.targets  # [B]
+        labels = on_device.targets  # [B]
         loss = F.cross_entropy(logits, labels, reduction="sum")
         correct = (logits.argmax(-1) == labels).sum()
         return loss, correct, len(labels)

@@ -44,7 +44,7 @@ _WAYS_OUT = (
 _BESIDE_RUN = {
     FinetuneFlags: (
         r"(results|evaluation(-\d+)?)\.(txt|md|json)",
-        r"(nbest_)?test_result.*\.\d+\.\d+(\.jsonl|\.tsv|\.csv)?",  # by default of --test_save
+        r"(nbest_)?test_result.*\.\d+\.\d+(\.jsonl|\.tsv|\.csv)?",  # the default of --test_save names these
     ),
     RetrievalFlags: (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions"),
 }

@@ -12,9 +12,9 @@ from reader.labels import input_hash
 from utils.tables import in_columns
 
 FOLDS = 5
-_SEED = 1  # of the order in which rows go to the folds
-_LEAST_SURE = 5  # rows that are shown
-_WIDTH = 80  # characters of a text that are shown
+_SEED = 1  # for the order in which rows go to the folds
+_LEAST_SURE = 5  # how many of the texts that a classifier is least sure of are shown
+_WIDTH = 80  # how many characters of such a text are shown
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,15 @@ class Scored:
         """Take the rows that were predicted.
 
         Args:
-            probabilities: of the C classes, float [rows, C]; NaN in the rows that were not predicted.
+            probabilities: float [rows, C], one for each class; NaN in the rows that were not predicted.
             labels: the label of each row.
             names: the C labels.
         """
         numbers = np.flatnonzero(~np.isnan(probabilities).all(axis=1))
-        of_rows = probabilities[numbers]
-        predicted = [names[number] for number in of_rows.argmax(axis=1)]
-        return cls(numbers, [labels[number] for number in numbers], predicted, of_rows.max(axis=1), folds)
+        probabilities = probabilities[numbers]  # [N, C]
+        predicted = [names[id_] for id_ in probabilities.argmax(axis=1)]
+        labels = [labels[number] for number in numbers]
+        return cls(numbers, labels, predicted, probabilities.max(axis=1), folds)
 
     def confusion(self, places: Sequence[int] | None = None) -> Confusion:
         """Label -> predicted label -> number, of the rows at these places, or of all."""
@@ -58,7 +59,7 @@ class Scored:
     def summary(self) -> dict[str, Any]:
         """Accuracy, its standard error and macro F1 in per cent, and the same of each label."""
         confusion = self.confusion()
-        share = accuracy(self.predicted, self.labels)
+        percent = accuracy(self.predicted, self.labels)
         by_label = {
             label: {
                 "rows": counts.gold,
@@ -69,8 +70,8 @@ class Scored:
             for label, counts in sorted(label_counts(confusion).items())
         }
         return {
-            "accuracy": share,
-            "standard_error": (share * (100 - share) / len(self.labels)) ** 0.5,
+            "accuracy": percent,
+            "standard_error": (percent * (100 - percent) / len(self.labels)) ** 0.5,
             "macro_f1": macro_f1(confusion),
             "rows": len(self.labels),
             "folds": self.folds,
@@ -85,8 +86,13 @@ def single_text(inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> int |
         inputs: a text, or a pair of texts, for each row.
         labels: the label of each row.
     """
-    texts = Counter(label for label, _ in {(label, input_hash(*row)) for row, label in zip(inputs, labels)})
-    return next((row for row, label in enumerate(labels) if texts[label] < 2), None)
+    hashes_of: dict[str, set[int]] = {}  # label -> its different inputs
+    for texts, label in zip(inputs, labels):
+        hashes_of.setdefault(label, set()).add(input_hash(*texts))
+    for row, label in enumerate(labels):
+        if len(hashes_of[label]) < 2:
+            return row
+    return None
 
 
 def folds_of(inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> np.ndarray:
@@ -124,7 +130,8 @@ def tables_of_scores(scored: Scored, languages: Sequence[str]) -> Iterator[str]:
         lines.append([label, f"{values['rows']:,}", *shares])
     yield in_columns(lines)
     if len(set(languages)) > 1:
-        yield in_columns(list(_lines_of_languages(scored, [languages[number] for number in scored.numbers])))
+        languages_of_scored = [languages[number] for number in scored.numbers]
+        yield in_columns(list(_lines_of_languages(scored, languages_of_scored)))
 
 
 def _origin_of_predictions(scored: Scored) -> str:

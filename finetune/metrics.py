@@ -34,7 +34,7 @@ ARTICLES = {
     "ar": re.compile("ال"),  # MLQA's script removes it inside words too
 }
 # In these languages each of these characters is a word; white space separates the rest.
-_MIXED = {"zh": re.compile("[\u4e00-\u9fa5]")}
+_CHARACTERS_AS_WORDS = {"zh": re.compile("[\u4e00-\u9fa5]")}
 _ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 
@@ -47,8 +47,8 @@ def accuracy(predicted: Sequence, labels: Sequence) -> float:
 def label_counts(confusion: Confusion) -> dict[str, "MatchCounts"]:
     """The counts of each label that the confusion names, as gold or as predicted.
 
-    Where a text has several labels it names all, as scikit-learn counts them: a label that does not occur has
-    F1 0.
+    If a text may have several labels, the confusion names all labels. One that does not occur then has F1 0,
+    as in scikit-learn.
     """
     predicted: Counter[str] = Counter()
     for counts in confusion.values():
@@ -109,7 +109,7 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
     """The rank of each number, from 1, float64 [n]. Equal numbers share the mean of their ranks."""
     # `distinct_places`: of each number, its place among the distinct ones in ascending order.
     _, distinct_places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last_ranks = np.cumsum(counts)  # of each distinct number
+    last_ranks = np.cumsum(counts)  # the greatest rank of each distinct number
     mean_ranks = last_ranks - (counts - 1) / 2
     return mean_ranks[distinct_places]
 
@@ -171,7 +171,7 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
         if not continues:
             if last_prefix != "O":
                 spans.add((last_type, first, place - 1))
-            first = place  # of the next entity, unless this tag is O, too
+            first = place  # where the next entity begins, unless this tag is O
         last_prefix = prefix
         last_type = type_
     return spans
@@ -254,15 +254,19 @@ def answer_scores(
 
 
 def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
-    """The words of an answer in lower case, without punctuation and articles."""
+    """The words of an answer in lower case, without punctuation and articles.
+
+    Args:
+        rules: "mlqa", or "squad": English articles and ASCII punctuation, in the text of any language.
+    """
     text = text.lower()
     if rules == "squad":
         return ARTICLES["en"].sub(" ", text.translate(_ASCII_PUNCTUATION)).split()
     text = text.translate(_punctuation())
     if language in ARTICLES:
         text = ARTICLES[language].sub(" ", text)
-    if language in _MIXED:
-        text = _MIXED[language].sub(r" \g<0> ", text)
+    if language in _CHARACTERS_AS_WORDS:
+        text = _CHARACTERS_AS_WORDS[language].sub(r" \g<0> ", text)  # a space on each side of the character
     return text.split()
 
 

@@ -27,7 +27,7 @@ class MultiLabelClassification(Classification):
         return {"multi_label": True}
 
     def loss_and_counts(
-        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
         """Return the summed losses of the texts, each the mean of the binary cross-entropies of its labels.
 
@@ -36,7 +36,7 @@ class MultiLabelClassification(Classification):
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [B, C]
-        targets = sent.targets.astype(logits.dtype)  # [B, C]
+        targets = on_device.targets.astype(logits.dtype)  # [B, C]
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         is_right = ((logits > 0) == (targets > 0.5)).all(axis=1)  # [B]
         return losses.mean(axis=1).sum(), is_right.sum(), len(targets)
@@ -68,13 +68,16 @@ class MultiLabelClassification(Classification):
         gold, predicted = _decisions(data, predictions)
         confusion: dict[str, dict[str, int]] = {label: {} for label in [*self.labels, NO_LABEL]}
         for id_, label in enumerate(self.labels):
-            confusion[label][label] = int((gold[:, id_] & predicted[:, id_]).sum())
-            confusion[label][NO_LABEL] = int((gold[:, id_] & ~predicted[:, id_]).sum())
-            confusion[NO_LABEL][label] = int((~gold[:, id_] & predicted[:, id_]).sum())
+            has_label = gold[:, id_]
+            gets_label = predicted[:, id_]
+            confusion[label][label] = int((has_label & gets_label).sum())
+            confusion[label][NO_LABEL] = int((has_label & ~gets_label).sum())
+            confusion[NO_LABEL][label] = int((~has_label & gets_label).sum())
         confusion[NO_LABEL][NO_LABEL] = int((~gold & ~predicted).sum())
-        return {
-            label: {key: count for key, count in row.items() if count} for label, row in confusion.items()
-        }
+        # Counts of 0 are left out, as in the confusion of a classification.
+        for label, row in confusion.items():
+            confusion[label] = {predicted_label: count for predicted_label, count in row.items() if count}
+        return confusion
 
 
 def _decisions(data: Examples, predictions: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -115,7 +115,7 @@ def open_model(
     return OpenedModel(checkpoint, config, tokenizer, source)
 
 
-@cache  # of several models of one kind it is said once
+@cache  # one line for several models with the same numbers
 def _tell_unused_rows(rows: int, tokens: int) -> None:
     logger.info(
         "the word table has %d rows; the tokenizer has %d tokens and never uses the other rows", rows, tokens
@@ -172,9 +172,9 @@ def settle(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> F
         default = getattr(flags, name)
         if value is not None and name not in flags.on_command_line:
             values[name] = str(value) if isinstance(default, str) else value  # --layer is a str
-    changed = {name: value for name, value in values.items() if value != getattr(flags, name)}
-    if changed:
-        in_words = ", ".join(f"--{name} {value}" for name, value in changed.items())
+    changed_values = {name: value for name, value in values.items() if value != getattr(flags, name)}
+    if changed_values:
+        in_words = ", ".join(f"--{name} {value}" for name, value in changed_values.items())
         logger.info("as in the training of %s: %s", opened.checkpoint.path, in_words)
     if "max_seq_len" not in flags.on_command_line:
         values["max_seq_len"] = min(values.get("max_seq_len", flags.max_seq_len), opened.longest)

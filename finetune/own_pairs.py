@@ -15,7 +15,7 @@ from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 _HELD_OUT = 0x484F4C44  # "HOLD"; keeps these draws apart from any other of the same seed
-_MOST_DRAWS = 100  # for each row of a step; if they do not fill it, too many rows share a text
+_MOST_DRAWS = 100  # draws for each row of a step; if they do not fill the step, too many rows share a text
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class StepRows:
             UserError: there are too few rows without a text in common.
         """
         rows: dict[int, list[str]] = {}
-        texts: set[str] = set()  # of these rows
-        shared: Counter[str] = Counter()  # the texts for which rows were passed over
+        texts: set[str] = set()  # all texts of `rows`
+        shared: Counter[str] = Counter()  # text -> how many rows were passed over because of it
         for _ in range(_MOST_DRAWS * self.batch_size):
-            (place,) = sampler.draw(1).item  # in `numbers`
-            number = int(self.numbers[place])
+            (index,) = sampler.draw(1).item
+            number = int(self.numbers[index])
             query, positive, *negatives = self.rows[number]
             row = [query, positive, *(text for text in negatives if text not in self.held_out)]
             if texts.isdisjoint(row):
@@ -110,8 +110,8 @@ class Division(NamedTuple):
 
     Attributes:
         held_out: the numbers of the rows that are held out, int64 [n].
-        texts: their queries and positives.
-        trained: the numbers of the rows that have another query and another positive, int64 [n].
+        texts: the queries and the positives of these rows.
+        trained: the numbers of the rows whose query and positive are not among `texts`, int64 [n].
     """
 
     held_out: np.ndarray

@@ -29,11 +29,11 @@ def hardest_negative_bce(
         The sum over the pairs, and the number of pairs that beat all their negatives.
     """
     logits = scale * (_cosines(sources, candidates) - offset)  # [B, C]
-    of_pairs = logits.diagonal()  # [B]
+    pair_logits = logits.diagonal()  # [B]
     hardest_candidate, hardest_source = _hardest(logits, negative)  # [B] each
     # - log sigmoid(x) is softplus(-x), and - log(1 - sigmoid(x)) is softplus(x).
-    loss = 2 * F.softplus(-of_pairs) + F.softplus(hardest_candidate) + F.softplus(hardest_source)
-    return loss.sum(), _count_winners(of_pairs, hardest_candidate, hardest_source)
+    loss = 2 * F.softplus(-pair_logits) + F.softplus(hardest_candidate) + F.softplus(hardest_source)
+    return loss.sum(), _count_winners(pair_logits, hardest_candidate, hardest_source)
 
 
 def in_batch_softmax(
@@ -54,16 +54,16 @@ def in_batch_softmax(
         As `hardest_negative_bce`.
     """
     logits = scale * _cosines(sources, candidates)  # [B, C]
-    of_pairs = logits.diagonal()  # [B]
+    pair_logits = logits.diagonal()  # [B]
     is_translation = paddle.eye(*logits.shape).astype("bool")  # [B, C]: candidate i of source i
     is_in_sum = negative | is_translation  # [B, C]
     summed = paddle.where(is_in_sum, logits, paddle.full_like(logits, _EXCLUDED))
-    loss = paddle.logsumexp(summed, axis=1) - of_pairs  # [B]
+    loss = paddle.logsumexp(summed, axis=1) - pair_logits  # [B]
     if both_directions:
-        of_translations = summed[:, : len(of_pairs)]  # [B, B], without given negatives
-        loss = (loss + paddle.logsumexp(of_translations, axis=0) - of_pairs) / 2
+        translation_logits = summed[:, : len(pair_logits)]  # [B, B], without given negatives
+        loss = (loss + paddle.logsumexp(translation_logits, axis=0) - pair_logits) / 2
     hardest_candidate, hardest_source = _hardest(logits, negative)  # [B] each
-    return loss.sum(), _count_winners(of_pairs, hardest_candidate, hardest_source)
+    return loss.sum(), _count_winners(pair_logits, hardest_candidate, hardest_source)
 
 
 def teacher_mse(
@@ -106,11 +106,17 @@ def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
 
 def _hardest(logits: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
     """The largest logit of a negative of each source, and of each translation: [B] each."""
-    of_negatives = paddle.where(negative, logits, paddle.full_like(logits, _EXCLUDED))  # [B, C]
-    of_translations = of_negatives[:, : len(logits)]  # [B, B], without given negatives
-    return of_negatives.max(axis=1), of_translations.max(axis=0)
+    negative_logits = paddle.where(negative, logits, paddle.full_like(logits, _EXCLUDED))  # [B, C]
+    translation_logits = negative_logits[:, : len(logits)]  # [B, B], without given negatives
+    return negative_logits.max(axis=1), translation_logits.max(axis=0)
 
 
-def _count_winners(of_pairs: Tensor, hardest_candidate: Tensor, hardest_source: Tensor) -> Tensor:
-    """The number of pairs that beat all their negatives, from the logits of the pairs and of `_hardest`."""
-    return ((of_pairs > hardest_candidate) & (of_pairs > hardest_source)).astype("int64").sum()
+def _count_winners(pair_logits: Tensor, hardest_candidate: Tensor, hardest_source: Tensor) -> Tensor:
+    """The number of pairs whose logit is above those of all their negatives, int64 [].
+
+    Args:
+        pair_logits: the logit of each pair, [B].
+        hardest_candidate, hardest_source: from `_hardest`, [B] each.
+    """
+    is_won = (pair_logits > hardest_candidate) & (pair_logits > hardest_source)
+    return is_won.astype("int64").sum()

@@ -83,18 +83,19 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
         max_length: longest span in tokens.
     """
     start_count = len(scores.start_logits)  # S
-    max_length = max(1, min(max_length, len(scores.end_logits)))
+    max_length = max(1, min(max_length, len(scores.end_logits)))  # at least 1, also without a token
     behind_the_last = np.full(max_length - 1, -np.inf, scores.end_logits.dtype)
     end_logits = np.concatenate([scores.end_logits, behind_the_last])  # [E + max_length - 1]
     # In column k the end logit of the span that has this start and k + 1 tokens: [S, max_length]
     ends_of_starts = np.lib.stride_tricks.sliding_window_view(end_logits, max_length)[:start_count]
     sums = (scores.start_logits[:, None] + ends_of_starts).ravel()  # [S * max_length]
-    best = np.arange(len(sums))  # places in `sums`
+    # `best` has indices of `sums`: first the largest sums in any order, which is faster than to sort all.
+    best = np.arange(len(sums))
     if count < len(sums):
-        best = np.argpartition(-sums, count - 1)[:count]  # those of the largest sums, in any order
+        best = np.argpartition(-sums, count - 1)[:count]
     best = best[np.isfinite(sums[best])]  # without spans that end behind the last token
     best = best[np.lexsort((best, -sums[best]))]  # the largest sum first, of equal ones the first span
-    start, column = np.divmod(best, max_length)  # the row and the column of each place
+    start, column = np.divmod(best, max_length)  # sums[start * max_length + column]
     end = start + column
     return Spans(
         (start + scores.first_token).astype(np.int32),
@@ -188,7 +189,7 @@ class QuestionAnswering(SupervisedTask):
         return batch.answers
 
     def loss_and_counts(
-        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
         """Average the losses of start and end; a window without an answer has none.
 
@@ -197,8 +198,8 @@ class QuestionAnswering(SupervisedTask):
         import paddle
         import paddle.nn.functional as F
 
-        is_pad = sent.inputs.is_pad()  # [B, T]
-        answers = sent.targets  # [B, 2], the places of start and end
+        is_pad = on_device.inputs.is_pad()  # [B, T]
+        answers = on_device.targets  # [B, 2], the places of start and end
 
         def loss_of(logits: "Tensor", places: "Tensor") -> tuple["Tensor", "Tensor"]:
             """The loss of the places [B] of one end, and whether each has the largest logit [B]."""
@@ -361,13 +362,16 @@ class OfficialAnswering(QuestionAnswering):
         predictions = []
         for row, scores in enumerate(super().decode(batch, outputs)):
             behind_context = int(batch.ends[row])
-            places = []  # of the best starts, and of the best ends
-            logits = []
+            places = []  # the places of the best starts, then of the best ends: [n_best] each
+            logits = []  # the logits there
             for name in ("start_logits", "end_logits"):
-                of_input = outputs[name][row][: behind_context + 1].astype(np.float64)
-                places.append(np.argsort(-of_input, kind="stable")[: self.n_best])
-                logits.append(of_input[places[-1]])
-            starts, ends = np.meshgrid(*places, indexing="ij")  # [n_best, n_best] each
+                # The official code ranks the [SEP] behind the context, too; its spans are left out below.
+                input_logits = outputs[name][row][: behind_context + 1].astype(np.float64)
+                best = np.argsort(-input_logits, kind="stable")[: self.n_best]
+                places.append(best)
+                logits.append(input_logits[best])
+            # Every best start with every best end, [n_best, n_best] each.
+            starts, ends = np.meshgrid(*places, indexing="ij")
             first_start, behind_starts = batch.start_ranges[row]
             begins_here = (first_start <= starts) & (starts < behind_starts)
             lengths = ends - starts + 1
@@ -399,14 +403,15 @@ class OfficialAnswering(QuestionAnswering):
     ) -> list[Answer]:
         """Texts may be equal, or empty. Without any span the answer is the word "empty"."""
         spans = [prediction.spans for prediction in predictions]
-        if not any(len(of_window.first) for of_window in spans):
+        if not any(len(spans_of_window.first) for spans_of_window in spans):
             return [Answer("empty", start=0, probability=1.0, start_logit=0.0, end_logit=0.0)]
         best = best_of(spans, self.n_best)
         probabilities = softmax(best.start_logits + best.end_logits)
         answers = []
-        for first, last, *logits, probability in zip(*(array.tolist() for array in (*best, probabilities))):
+        columns = [array.tolist() for array in (*best, probabilities)]  # the fields of `Spans`, and these
+        for first, last, start_logit, end_logit, probability in zip(*columns):
             text, start = self.text_of(data, question, first, last)
-            answers.append(Answer(text, start, probability, *logits))
+            answers.append(Answer(text, start, probability, start_logit, end_logit))
         return answers
 
     def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:

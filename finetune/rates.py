@@ -6,12 +6,12 @@ from finetune.flags import FinetuneFlags
 from model.config import ErnieMConfig
 from utils.logging import logger
 
-# Hidden size up to which a rate and a decay hold. Of 768 and 1,024 they are those of the official recipes of
-# XNLI; of 384, what XNLI learned well with (12 layers, one epoch of 39,302 pairs); below, the best of three
-# rates there (3 layers of 128).
+# The largest hidden size for which a rate and a decay are taken -> (rate, decay). 256: the best of three
+# rates for XNLI with 3 layers of 128. 512: what XNLI learned well with in 12 layers of 384, in one epoch of
+# 39,302 pairs.
 _BY_HIDDEN_SIZE = {256: (5e-4, 1.0), 512: (1.5e-4, 0.9)}
-_OF_LARGER = (5e-5, 0.8)
-# How many examples a training sees: each row `_TIMES`, within these bounds; the first is 40 steps of 32.
+_OF_LARGER = (5e-5, 0.8)  # the official recipes of XNLI, with 768 and 1,024
+# A training sees each row `_TIMES` times, but at least `_LEAST` examples (40 steps of 32), at most `_MOST`.
 _TIMES = 20
 _LEAST, _MOST = 1280, 10_000
 

@@ -55,11 +55,11 @@ class Regression(Classification):
         return read_classification(path, labels=purpose != "test", regression=True)
 
     def loss_and_counts(
-        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
         """Return the summed squared errors of a batch. No decision is right or wrong here."""
         scores = outputs["logits"][:, 0]  # [B]
-        errors = scores - sent.targets.astype(scores.dtype)
+        errors = scores - on_device.targets.astype(scores.dtype)
         return errors.square().sum(), 0.0, len(scores)
 
     def measure(self, sums: Mapping[str, float]) -> str:

@@ -29,7 +29,8 @@ EVALUATION = "evaluation"  # the name of a report that no training writes
 AVERAGE = "avg"  # the columns behind those of the languages
 GAP = "gap"
 _ROWS_TO_JUDGE = 30  # with fewer, any accuracy may be chance
-_MOST_PREDICTED = 12  # labels: with more, a table of labels is too wide to show what is taken for what
+# With more labels than this, a table of labels is too wide to show as which label each one is predicted.
+_MOST_PREDICTED = 12
 
 
 def average(scores: Mapping[Any, float]) -> float:
@@ -84,12 +85,12 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
     columns = recipe_figures["columns"].split()
     same_languages = set(languages) == set(columns) - {AVERAGE}
     rows = {}
-    for size, printed in recipe_figures["figures"].get(metric, {}).items():
-        if isinstance(printed, str):  # a whole row of the recipe's table
-            numbers = [float(number) for number in printed.split()]
+    for size, row_of_paper in recipe_figures["figures"].get(metric, {}).items():
+        if isinstance(row_of_paper, str):  # a whole row of the recipe's table
+            numbers = [float(number) for number in row_of_paper.split()]
             cells = {"table": recipe_figures["table"], **dict(zip(columns, numbers, strict=True))}
         else:
-            cells = printed
+            cells = row_of_paper
         row = {language: cells[language] for language in languages if language in cells}
         if same_languages:
             row[AVERAGE] = cells[AVERAGE]
@@ -281,9 +282,9 @@ def tables_of_seeds(
     for place, (pattern, by_language) in enumerate(first_scores.items()):
         label_rows = {}
         if has_confusion:
-            confusions = {seed: of_seed[place] for seed, of_seed in confusions_of_seed.items()}
-            label_rows = rows_of_labels(confusions)
-            label_tables += tables_of_labels(pattern, confusions)
+            confusions_here = {seed: confusions[place] for seed, confusions in confusions_of_seed.items()}
+            label_rows = rows_of_labels(confusions_here)
+            label_tables += tables_of_labels(pattern, confusions_here)
         # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
         recipe_of_place = recipe if place == len(first_scores) - 1 else None
         metrics = next(iter(by_language.values()))  # every language has the same
@@ -299,13 +300,14 @@ def tables_of_seeds(
 
 
 def faults_of_labels(label_tables: Sequence[LabelTable]) -> list[str]:
-    """The tables whose accuracy is, within two standard errors, that of always saying one label, in words.
+    """A warning for each table whose accuracy is no better than that of always saying one label.
 
-    Labels that are shifted by a row, or texts without a known token, end here.
+    "No better" means less than two standard errors above it. It happens if labels are shifted by a row, or
+    if the vocabulary knows no token of the texts.
     """
     faults = []
     for table in label_tables:
-        rows = sum(map(sum, (row.values() for row in table.confusion.values())))
+        rows = sum(sum(predicted.values()) for predicted in table.confusion.values())
         if NO_LABEL in table.confusion or rows < _ROWS_TO_JUDGE:
             continue
         correct = sum(row.get(label, 0) for label, row in table.confusion.items()) / rows

@@ -150,8 +150,8 @@ class Retrieval(TaskOfSeeds):
         for languages, pairs in self.held_out.items():
             count = min(flags.validation_pairs, len(pairs))
             if count:
-                sides = zip(*(pairs[number] for number in range(count)))
-                warn_if_found_by_any("-".join(languages), *sides)
+                sources, translations = zip(*(pairs[number] for number in range(count)))
+                warn_if_found_by_any("-".join(languages), sources, translations)
         self.total_steps = flags.max_steps
         self.evaluation_steps: Sequence[int] = []
         if self.held_out and flags.validation_pairs:
@@ -230,11 +230,11 @@ class Retrieval(TaskOfSeeds):
         vectors_of_groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
         vectors = paddle.index_select(paddle.concat(vectors_of_groups), batch.order, axis=0)  # [2b + n, H]
         own_part = split_pairs(vectors, batch.pair_count)
-        parts = [own_part]  # of all processes
+        parts = [own_part]  # the parts of all processes
         if world_size > 1:
-            # Of each process its vectors and its number of pairs.
+            # For each process: its vectors, and its number of pairs.
             gathered = distributed.gather_rows(vectors.detach(), batch.pair_count)
-            parts = [split_pairs(of_process, pair_count) for of_process, pair_count in gathered]
+            parts = [split_pairs(rows, pair_count) for rows, pair_count in gathered]
             parts[distributed.rank()] = own_part  # this one has a gradient
         sources = paddle.concat([part.sources for part in parts])  # [B, H]
         candidates = [part.translations for part in parts]
@@ -303,7 +303,7 @@ class Retrieval(TaskOfSeeds):
         backward = nearest(translation_vectors, source_vectors)
         source_numbers = numbers_of(sources)  # int64 [count]
         translation_numbers = numbers_of(translations)
-        is_found = []  # of both directions, bool [count] each
+        is_found = []  # one for each direction: bool [count]
         for found in (forward, backward):
             is_found.append(
                 (source_numbers[found] == source_numbers)
@@ -356,10 +356,13 @@ def make_encoder(
 
 
 def reading_of_vectors(opened: OpenedModel, flags: RetrievalFlags) -> Reading:
-    """How the model of a training for vectors reads: as its start. A corpus has no default prompt."""
+    """How the model of a training for vectors reads: as its start does.
+
+    A default prompt is left out if the training data is a corpus, whose text has no prompts.
+    """
     checkpoint = opened.checkpoint
     if checkpoint is not None and checkpoint.task not in (None, RETRIEVAL):
-        return opened.reading.for_task()
+        return opened.reading.for_task()  # how the inputs of its head were made does not matter for vectors
     reading = opened.reading
     if reading.default_prompt and not Path(flags.train_set or "").is_file():
         logger.info("%s has no prompts: vectors are trained without the default prompt", flags.train_set)

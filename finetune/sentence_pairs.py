@@ -24,7 +24,7 @@ class PairStep:
         negative: [B, C] bool over the whole step: whether source i and candidate j are a negative. The
             candidates are B translations, then the given negatives. Pairs that share a sentence, on any side,
             are no negatives of each other.
-        position: with it the steps go on after this one, a JSON value.
+        position: where the steps go on after this one, a JSON value.
         pair_count: b.
         teacher: [B, H], the teacher's vectors of all sources of the step; None: there is no teacher.
     """
@@ -115,11 +115,15 @@ def warn_if_found_by_any(
         name: the name of the pairs.
         sources, translations: the ids of each pair, without special tokens.
     """
-    numbers = numbers_of([np.asarray(ids) for ids in (*sources, *translations)]).reshape(2, -1)  # [2, pairs]
+    sentences = [np.asarray(ids) for ids in (*sources, *translations)]
+    numbers = numbers_of(sentences).reshape(2, -1)  # [2, pairs]
     are_equal = numbers[0] == numbers[1]
-    # Sides that most pairs have: all texts of unknown tokens alone are one.
-    most_frequent = [np.bincount(side).max() for side in numbers]
-    count = max(int(are_equal.sum()), *(int(frequent) for frequent in most_frequent if frequent > 1), 0)
+    count = int(are_equal.sum())
+    # Several pairs may have the same side: texts that consist of unknown tokens alone are equal as ids.
+    for side in numbers:
+        pairs_with_one_side = int(np.bincount(side).max())
+        if pairs_with_one_side > 1:
+            count = max(count, pairs_with_one_side)
     if count > _MOST_FOUND_BY_ANY * len(are_equal):
         logger.warning(
             "%s: for this vocabulary, of %d pairs %d have equal sides or a side in common. Any model finds "
@@ -154,4 +158,8 @@ def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.n
 def numbers_of(sentences: Sequence[np.ndarray]) -> np.ndarray:
     """A number for each sentence, int64 [N]; equal sentences have the same one."""
     number_of: dict[bytes, int] = {}
-    return np.array([number_of.setdefault(ids.tobytes(), len(number_of)) for ids in sentences])
+    numbers = []
+    for ids in sentences:
+        number = number_of.setdefault(ids.tobytes(), len(number_of))  # a new sentence gets the next number
+        numbers.append(number)
+    return np.array(numbers)

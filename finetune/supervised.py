@@ -63,7 +63,7 @@ RECORDED = (
     "chunk_scheme",
     "max_answer_length",
 )
-# Those of them that a training takes from its start.
+# The flags of `RECORDED` that a training takes from its start.
 KEPT = ("label_pieces", "split_han")
 # --official_compat -> what the log says of it.
 PROCEDURES = {
@@ -282,10 +282,10 @@ class FineTuning(TaskOfSeeds):
         if language_map:
             languages = read_languages(language_map)
         files = []
-        expanded = expand(patterns, languages, f"--{purpose}_set")
-        for pattern, path_of_language in expanded.items():
+        file_sets = expand(patterns, languages, f"--{purpose}_set")
+        for pattern, path_of_language in file_sets.items():
             advice = f"give --{phase} false"
-            if len(expanded) > 1:  # as in the recipes of XNLI, whose --dev_set names dev and test files
+            if len(file_sets) > 1:  # as in the recipes of XNLI, whose --dev_set names dev and test files
                 advice = f"take {pattern} out of --{purpose}_set"
             for language, path in path_of_language.items():
                 if languages and not path.exists():  # without a map the reader says that it is missing
@@ -297,9 +297,9 @@ class FineTuning(TaskOfSeeds):
 
     def _warn_of_training_rows(self) -> None:
         """Log a warning for each dev and test file with rows that are trained on."""
-        trained = self.task.inputs(self.train_set)
+        trained_hashes = self.task.inputs(self.train_set)
         for file in [*self.dev_files, *self.test_files]:
-            if fault := overlap(trained, self.task.inputs(file.data)):
+            if fault := overlap(trained_hashes, self.task.inputs(file.data)):
                 logger.warning("%s: %s", file.path, fault)
 
     @cached_property
@@ -446,8 +446,8 @@ class FineTuning(TaskOfSeeds):
     ) -> ModelFiles:
         flags = self.flags
         task = self.task
-        recorded = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.reading()}
-        reading = self.start_reading.for_task(**recorded)
+        fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.reading()}
+        reading = self.start_reading.for_task(**fields)
         settings = {"task": task.name, "labels": task.labels, READING: reading.to_json()}
         facts = {
             "name": f"ERNIE-M, {task.name}",

@@ -96,7 +96,7 @@ class Tagging(SupervisedTask):
         cls, reading: Reading, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
     ) -> Self:
         """Make the task for prediction. Text is never cut off, even after training with --official_compat."""
-        # At the leading piece `OfficialTagging.decode` reads the tag of a word.
+        # `OfficialTagging.decode` reads the tag of a word at its leading piece.
         label_pieces = "leading" if reading.official_compat else reading.label_pieces
         return cls(tokenizer, labels, max_seq_len, label_pieces)
 
@@ -126,20 +126,20 @@ class Tagging(SupervisedTask):
         return np.array([input_hash(sentence.text) for sentence in data], np.int64)
 
     def loss_and_counts(
-        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
         """Return the loss and the correct decisions over the labelled pieces."""
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [R, T, C]
-        labels = sent.targets  # [R, T]
+        labels = on_device.targets  # [R, T]
         loss = F.cross_entropy(logits, labels, ignore_index=tagging.IGNORED, reduction="sum")
         correct = (logits.argmax(-1) == labels).sum()
         count = (labels != tagging.IGNORED).sum()
         return loss, correct, count
 
     def evaluation_loss(
-        self, batch: TaggedBatch, outputs: dict[str, "Tensor"], sent: "LabelledBatch"
+        self, batch: TaggedBatch, outputs: dict[str, "Tensor"], on_device: "LabelledBatch"
     ) -> float:
         """Return the sum, over the sentences, of the mean loss of their labelled pieces."""
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]

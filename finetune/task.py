@@ -67,12 +67,12 @@ class SupervisedTask:
         raise NotImplementedError
 
     def loss_and_counts(
-        self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
         """Return the summed loss of a batch, the number of correct decisions, and the number of decisions.
 
         Args:
-            sent: the batch on the device, with what `targets` returned.
+            on_device: the batch on the device, with what `targets` returned.
             outputs: the outputs of the model, by the names in `model.tasks`.
         """
         raise NotImplementedError
@@ -86,7 +86,7 @@ class SupervisedTask:
         raise NotImplementedError
 
     def confusion(self, data: Sequence[Any], predictions: list[Any]) -> dict[str, dict[str, int]]:
-        """Of a classification: label of a row -> predicted label -> number of rows, without zeros."""
+        """A classification's: label of a row -> predicted label -> number of rows, without zeros."""
         return {}
 
     def write(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
@@ -96,7 +96,7 @@ class SupervisedTask:
     # The loss and the predictions of a model
 
     def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabelledBatch"]]:
-        """Send batches to the device in one copy. Return (batch, what was sent) for each of them."""
+        """Send batches to the device in one copy. Return (batch, batch on the device) for each."""
         from model.batch import LabelledBatch, TokenBatch
         from model.device import upload
 
@@ -107,11 +107,11 @@ class SupervisedTask:
         ]
         return list(zip(batches, upload(labelled), strict=True))
 
-    def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
+    def outputs(self, model: "nn.Layer", on_device: "LabelledBatch") -> dict[str, "Tensor"]:
         """Run the model: output name -> float32 tensor (float64 if the model is float64)."""
         import paddle
 
-        tensors = model(sent.inputs)
+        tensors = model(on_device.inputs)
         if not isinstance(tensors, tuple):
             tensors = (tensors,)
         outputs = {}
@@ -120,18 +120,18 @@ class SupervisedTask:
             outputs[name] = tensor.astype("float32") if is_half else tensor
         return outputs
 
-    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], sent: "LabelledBatch") -> float:
+    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], on_device: "LabelledBatch") -> float:
         """Return the sum of the losses of the items of a batch, for the mean over a file."""
-        total, _, _ = self.loss_and_counts(sent, outputs)
+        total, _, _ = self.loss_and_counts(on_device, outputs)
         return total.item()
 
     def loss(
         self, model: "nn.Layer", micro_batch: tuple[Any, "LabelledBatch"]
     ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
         """Return the loss of one of the micro-batches from `send_batches`; see `training.task.Task.loss`."""
-        batch, sent = micro_batch
+        batch, on_device = micro_batch
         # `batch.count` is that of the whole step, `count` that of this micro-batch.
-        total, correct, count = self.loss_and_counts(sent, self.outputs(model, sent))
+        total, correct, count = self.loss_and_counts(on_device, self.outputs(model, on_device))
         return total / batch.count, {"correct": correct, "count": count}
 
     def measure(self, sums: Mapping[str, float]) -> str:
@@ -140,9 +140,9 @@ class SupervisedTask:
 
     def predict(self, model: "nn.Layer", batch: Any, labelled: bool) -> tuple[list[Any], float]:
         """Return the predictions for a batch, and its `evaluation_loss` (0 without labels)."""
-        _, sent = self.send_batches(model, [batch])[0]
-        outputs = self.outputs(model, sent)
-        loss = self.evaluation_loss(batch, outputs, sent) if labelled else 0.0
+        _, on_device = self.send_batches(model, [batch])[0]
+        outputs = self.outputs(model, on_device)
+        loss = self.evaluation_loss(batch, outputs, on_device) if labelled else 0.0
         arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
         return self.decode(batch, arrays), loss
 

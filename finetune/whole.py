@@ -37,7 +37,9 @@ from utils.files import atomic_dir, atomic_file, remove
 from utils.logging import logger
 
 MAX_SEQ_LEN = 256  # tokens
-MANY_ROWS = 1000  # of so many, one fold is held out: it has 200 rows, and five trainings would take long
+# With so many rows or more, a single fold is held out: it has at least 200 rows, and a training for each of
+# the five folds would take long.
+MANY_ROWS = 1000
 _SEED = 1
 
 
@@ -54,7 +56,7 @@ class OfRows(Classification):
 
 @dataclass(frozen=True)
 class _Work:
-    """What all runs on a table share. `folder`: that of the runs."""
+    """What all runs on a table share. `folder` has a folder for each run."""
 
     folder: Path
     opened: OpenedModel
@@ -70,7 +72,7 @@ class _Work:
         return FineTuning(task, self.flags, self.opened)
 
     def trained(self, name: str, numbers: np.ndarray) -> Trainer | None:
-        """Train on the rows with these numbers, in a folder of this name. None: asked to stop."""
+        """Train on the rows with these numbers, in a folder of this name. None: the process shall stop."""
         rules = FolderRules(ways_out=f"delete {self.folder}", contents=())
         folder = RunFolder(self.folder / name, rules, self.flags.keep_checkpoints)
         with folder.locked():
@@ -78,10 +80,13 @@ class _Work:
             return trainer if trainer.run(self.stop) else None
 
     def predictions(self, fold: int, held_out: np.ndarray) -> np.ndarray | None:
-        """The probabilities of the rows of a fold, float [N, C], by a model of all others. None: as above.
+        """The probabilities of the rows of a fold, float [N, C], from a model of all other rows.
 
         Args:
             held_out: whether each row of the table is in the fold, bool.
+
+        Returns:
+            None if the process shall stop.
         """
         path = self.folder / f"fold_{fold}.npy"
         if not path.is_file():
@@ -151,8 +156,8 @@ def train_and_score(
         # This reading warns of what is odd about the rows.
         examples = Classification(opened.tokenizer, names, flags.max_seq_len).read(flags.train_set, "train")
         work = _Work(folder, opened, flags, names, examples, stop)
-        everything = np.arange(len(labels))
-        identity = work.fine_tuning(everything).identity
+        all_rows = np.arange(len(labels))
+        identity = work.fine_tuning(all_rows).identity
         claim_file(folder / RUN, identity, f"choose another output, or delete {folder}")
         folds = folds_of(inputs, labels)
         count = FOLDS if len(labels) < MANY_ROWS else 1
@@ -167,7 +172,7 @@ def train_and_score(
                 return None
             probabilities[held_out] = predicted
         logger.info("training %d of %d: on all rows", count + 1, count + 1)
-        trainer = work.trained("all", everything)
+        trainer = work.trained("all", all_rows)
         if trainer is None:
             return None
         with atomic_dir(output) as new:
@@ -178,7 +183,8 @@ def train_and_score(
 
 def _write_rows(path: Path, inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> None:
     """Write rows in the official form."""
-    lines = ["\t".join([*("text_a", "text_b")[: len(inputs[0])], "label"])]
+    header = ["text_a", "label"] if len(inputs[0]) == 1 else ["text_a", "text_b", "label"]
+    lines = ["\t".join(header)]
     lines += ["\t".join([*texts, label]) for texts, label in zip(inputs, labels)]
     with atomic_file(path, "w", encoding="utf-8") as file:
         file.write("\n".join([*lines, ""]))

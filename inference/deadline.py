@@ -35,7 +35,7 @@ class TimedConnection(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request. It may be here already."""
-        self._stop_timer()  # of a request that was refused before it had arrived
+        self._stop_timer()  # it still runs if a request was refused before it had arrived
         self._count_down(LONGEST_WAIT)
         super().on_response_complete()
 
@@ -49,12 +49,13 @@ class TimedConnection(H11Protocol):
     def _count_down(self, seconds: int) -> None:
         """Close the connection in so many seconds.
 
-        They are counted one at a time, so that a forward pass, in which the event loop stands still, is at
-        most one of them.
+        They are counted one at a time. The event loop stands still in a forward pass, so that a pass counts
+        as at most one second, however long it takes.
         """
         if seconds == 0:
             self.transport.abort()
             return
+        # While reading is paused, the sender cannot go on, and no second counts.
         left = seconds if self.flow.read_paused else seconds - 1
         self._timer = self.loop.call_later(1, self._count_down, left)
 

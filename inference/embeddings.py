@@ -20,7 +20,7 @@ from utils.errors import UserError
 
 PATH = "/v1/embeddings"
 MODELS_PATH = "/v1/models"
-MOST_TEXTS = 2048  # of a request, as at OpenAI
+MOST_TEXTS = 2048  # how many texts a request may have, as at OpenAI
 _PATIENCE = 0.002  # seconds between the first text of a batch and its start, in which others may join it
 
 

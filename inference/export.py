@@ -48,12 +48,12 @@ from utils.logging import logger
 from utils.manifest import MANIFEST, write_manifest
 
 TOLERANCE = 1e-4  # the largest difference between a float32 graph and the checkpoint
-BATCH_TOKENS = 2048  # of a batch, with pads
+BATCH_TOKENS = 2048  # the most tokens of a batch, pads included
 # All that an export may have; another file in its folder is somebody's.
 NAMES = {CONFIG, VOCAB, PIECES, CARD, LANGUAGE_MEANS, MANIFEST, *FILES.values(), *WEIGHTS_FILES.values()}
-GENERATED_TEXTS = 64  # that are compared without --check_set
-MOST_CHECKED = 1000  # texts of --check_set
-Outputs = list[dict[str, np.ndarray]]  # of each input: output name -> array, without pads
+GENERATED_TEXTS = 64  # the number of texts that are made up without --check_set
+MOST_CHECKED = 1000  # the most texts of --check_set that are compared
+Outputs = list[dict[str, np.ndarray]]  # for each input: output name -> array, without pads
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def read_check_set(loaded: LoadedModel, task: str, path: str | None) -> CheckSet
     labels = None
     if path.endswith(".tsv"):
         label_ids = None
-        header = decode(read_all(Path(path)).partition(b"\n")[0], Path(path), 1).strip("\ufeff")
+        first_line, _, _ = read_all(Path(path)).partition(b"\n")
+        header = decode(first_line, Path(path), 1).strip("\ufeff")
         has_one_class = task == CLASSIFICATION and not (loaded.predicts_numbers or loaded.multi_label)
         is_labelled = has_one_class and "label" in official_names(split_cells(header))
         if is_labelled:
@@ -287,7 +288,9 @@ def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_i
         for name, values in engine(ids).items():
             is_per_token = "length" in TASKS[task].outputs[name]  # among the axes of the output
             for number, value in zip(numbers, values):
-                outputs_of_rows[number][name] = value[: len(rows[number])] if is_per_token else value
+                if is_per_token:
+                    value = value[: len(rows[number])]
+                outputs_of_rows[number][name] = value
     return outputs_of_rows
 
 
@@ -317,13 +320,14 @@ def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -
         same = _nearest(vectors_before) == _nearest(vectors_after)
         return {"cosine": cosine, "neighbours": float(same.mean())}
     if task == CLASSIFICATION and before[0]["logits"].size == 1:
-        return {"change": float(np.mean([abs(a["logits"] - b["logits"]) for a, b in zip(before, after)]))}
+        changes = [abs(a["logits"] - b["logits"]) for a, b in zip(before, after)]
+        return {"change": float(np.mean(changes))}
     decisions_before = _decisions(task, before, check_set.multi_label)
     decisions_after = _decisions(task, after, check_set.multi_label)
     # All decisions of an input, one after the other: a text has as many tags as tokens.
     equal = np.concatenate([a == b for a, b in zip(decisions_before, decisions_after)])
     change: dict[str, Any] = {"decisions": float(equal.mean())}
-    if check_set.labels is not None:  # of a classification, which has one decision for each input
+    if check_set.labels is not None:  # a classification, which has one decision for each input
         accuracies = []
         for decisions in (decisions_before, decisions_after):
             is_correct = np.concatenate(decisions) == check_set.labels
@@ -346,16 +350,16 @@ def _unit_means(outputs: Outputs) -> np.ndarray:
 
 
 def _decisions(task: str, outputs: Outputs, multi_label: bool) -> list[np.ndarray]:
-    """The decisions for each input: the class, the tags of the tokens, or start and end of the answer.
+    """The decisions for each input, int64 [1] (class), [T] (the tokens' tags), or [2] (start and end).
 
-    With `multi_label` they are whether it has each label.
+    With `multi_label` they are whether it has each label, bool [C].
     """
     if multi_label:
         return [row["logits"] > 0 for row in outputs]
     decisions = []
     for row in outputs:
-        likeliest = [row[name].argmax(axis=-1) for name in TASKS[task].outputs]
-        decisions.append(np.stack(likeliest).ravel())
+        likeliest = [np.atleast_1d(row[name].argmax(axis=-1)) for name in TASKS[task].outputs]
+        decisions.append(np.concatenate(likeliest))
     return decisions
 
 

@@ -31,10 +31,14 @@ _MOST_ITERATIONS = 100
 
 
 def check_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
-    """As `normal_labels`. Warnings name texts with two labels, and one label nearly alone."""
+    """The labels in their normal form. Warns of texts with two labels, and of one label nearly alone.
+
+    Raises:
+        UserError: as for `normal_labels`.
+    """
     names = normal_labels(texts, labels)
     inputs = np.array([input_hash(str(text)) for text in texts], np.int64)
-    ids = np.unique(names, return_inverse=True)[1] if names else inputs
+    _, ids = np.unique(np.array(names, str), return_inverse=True)
     for fault in oddities(inputs, ids, range(len(names)), "index"):
         logger.warning("fit: %s", fault)
     return names
@@ -73,7 +77,8 @@ def cross_validated(vectors: np.ndarray, inputs: Sequence[Sequence[str]], labels
     for fold in np.unique(folds):
         held_out = folds == fold
         weight, bias = logistic_regression(vectors[~held_out], ids[~held_out])
-        # Of a text with two labels the other one may be in no other fold; then the last ids have no column.
+        # A label whose texts also have other labels may be in this fold alone. If it is one of the last
+        # labels, the weight has no column for it.
         probabilities[held_out, : weight.shape[1]] = softmax(vectors[held_out] @ weight + bias)
     return Scored.of(probabilities, labels, names, FOLDS)
 
@@ -121,8 +126,8 @@ def logistic_regression(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarra
     """Weight [H, C] and bias [C], float32, of the classes 0 to C - 1.
 
     They minimise the sum of the cross-entropies and half the square of the weight, as scikit-learn does by
-    default, and do not depend on a seed. Of two classes scikit-learn has one vector of weights, which it
-    penalises twice as much.
+    default, and do not depend on a seed. For two classes scikit-learn has a single vector of weights, which
+    it penalises twice as much.
 
     Args:
         vectors: [N, H].
@@ -140,8 +145,9 @@ def logistic_regression(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarra
 
     def loss() -> paddle.Tensor:
         optimizer.clear_grad()
+        penalty = 0.5 * (weight**2).sum()
         # cross_entropy is a mean over the texts, so the penalty is divided by their number too.
-        value = F.cross_entropy(inputs @ weight + bias, targets) + 0.5 * (weight**2).sum() / len(ids)
+        value = F.cross_entropy(inputs @ weight + bias, targets) + penalty / len(ids)
         value.backward()
         return value
 
@@ -170,7 +176,7 @@ def save(classifier: LoadedModel, folder: str | os.PathLike, rows: int) -> None:
         "initialised_from": str(classifier.folder),
         "trained_on": f"{rows} texts, logistic regression on their vectors",
     }
-    leave_out = () if classifier.has_pooler else ("pooler.",)  # which is random
+    leave_out = () if classifier.has_pooler else ("pooler.",)  # a fresh pooler is random, so it is not saved
     files = model_files(
         classifier.model, classifier.config, settings=settings, facts=facts, leave_out=leave_out
     )

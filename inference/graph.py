@@ -93,5 +93,5 @@ class ExportedGraph(nn.Layer):
 def absolute_positions(input_ids: Tensor, pad_token_id: int) -> Tensor:
     """[B, T] ids -> [B, T] positions: 2, 3, ... over the real tokens, 1 at pads."""
     is_real = (input_ids != pad_token_id).astype("int64")
-    positions = is_real.cumsum(axis=1) + FIRST_POSITION - 1  # of the real tokens
-    return (positions - PAD_POSITION) * is_real + PAD_POSITION  # at a pad the product is 0
+    positions = is_real.cumsum(axis=1) + FIRST_POSITION - 1  # right for real tokens, not yet for pads
+    return (positions - PAD_POSITION) * is_real + PAD_POSITION  # a pad's product is 0

@@ -11,7 +11,6 @@ and makes the parts that are missing or damaged:
 
 from collections import defaultdict
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from utils.files import atomic_file
 from utils.logging import Progress, logger
 from utils.manifest import is_whole, write_digest
 
-PART_ROWS = 4096  # rows that are searched between two files; the vectors of the corpus are read for each part
+PART_ROWS = 4096  # the rows of a part; the vectors of the whole corpus are read for each part
 # The values of `identity_of` that decide vectors.
 _DECIDING = ("pooling", "layer", "max_seq_len", "dtype", "amp", "weights", "model", "vocabulary")
 
@@ -88,8 +87,8 @@ def find_nearest(
         The file of each part of the rows. It has "lines", int64 [rows, count], and their "cosines", float32,
         both the nearest first, and "positives", the cosine of query and positive, float32 [rows].
     """
-    # So is a part of other rows or of another number of lines.
-    facts = {**facts} | {"rows": digest_of_files(rows.paths), "part_rows": PART_ROWS, "count": count}
+    # A part that was made with other rows or another number of lines is searched again, too.
+    facts = {**facts, "rows": digest_of_files(rows.paths), "part_rows": PART_ROWS, "count": count}
     progress = Progress(len(rows), "searching", unit="rows")
     paths = []
     for part in windows(rows, PART_ROWS):
@@ -118,9 +117,11 @@ def write(
     positives_of = defaultdict(list)  # query -> its positives in all rows
     for query, positive, *_ in rows:
         positives_of[query].append(positive)
-    counts = []  # of the negatives of each row
+    counts = []  # the number of negatives of each row so far
     with atomic_file(path, "w", newline="\n") as file:
-        file.write("".join("\t".join(header) + "\n" for header in (rows.header(),) if header))
+        header = rows.header()
+        if header:
+            file.write("\t".join(header) + "\n")
         for part in neighbour_files:
             arrays = np.load(part)
             nearest = arrays["lines"][:, flags.range_min :]  # [rows, ranks]
@@ -130,22 +131,25 @@ def write(
             limits = positives - flags.relative_margin * np.abs(positives)
             for lines, is_allowed in zip(nearest, cosines <= limits[:, None], strict=True):
                 row = rows[len(counts)]
-                texts = (corpus.text(line) for line in lines[is_allowed])
                 own_texts = {*row, *positives_of[row[0]]}
-                negatives = list(
-                    islice((text for text in texts if text not in own_texts), flags.num_negatives)
-                )
+                negatives: list[str] = []
+                for line in lines[is_allowed]:
+                    if len(negatives) == flags.num_negatives:
+                        break
+                    text = corpus.text(line)
+                    if text not in own_texts:
+                        negatives.append(text)
                 counts.append(len(negatives))
                 file.write("\t".join([*row, *negatives]) + "\n")
-    with_negatives = np.count_nonzero(counts)  # rows
+    rows_with_negatives = np.count_nonzero(counts)
     logger.info(
         "%s negatives for %s of %s rows: %s; train on them with --train_set",
         f"{sum(counts):,}",
-        f"{with_negatives:,}",
+        f"{rows_with_negatives:,}",
         f"{len(rows):,}",
         path,
     )
-    if with_negatives < len(rows) / 2:
+    if rows_with_negatives < len(rows) / 2:
         logger.warning(
             "few rows have negatives: the lines nearest to the queries are too near; take a model that was "
             "trained on the pairs, or raise --range_max"

@@ -87,9 +87,10 @@ class LoadedModel:
 
     @property
     def longest_of_vectors(self) -> int:
-        """The longest input of which vectors are made: what the model's files say, unless it has a head.
+        """The longest input of which vectors are made.
 
-        Then they speak of the inputs of that head.
+        It is what the model's files say. If the model has a head, they say it of the inputs of that head, and
+        vectors are made of any input that the model has room for.
         """
         return self.longest if self.task else self.longest_in_training
 
@@ -138,7 +139,7 @@ class LoadedModel:
         """The engine for a task.
 
         Args:
-            layer: for encoding, where it ends; None: at the layer of an exported folder, else at the top.
+            layer: the layer at which encoding ends; None: the layer of an exported folder, else the top one.
 
         Raises:
             UserError: the model is not for this task.

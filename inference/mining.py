@@ -146,7 +146,7 @@ class DistinctLines:
 
 
 class VectorParts(Sequence[np.ndarray]):
-    """The vectors of a text: of each part float32 [lines, H], of length 1, centred if there is a mean."""
+    """The vectors of a text, part by part: float32 [lines, H], of length 1, centred if there is a mean."""
 
     def __init__(self, paths: list[Path], mean: np.ndarray | None):
         self.paths = paths
@@ -342,7 +342,7 @@ def encode_part(encode: Encode, texts: list[str], path: Path, facts: Mapping[str
 
 
 def _facts_of(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the digest of a part says beside its checksum: which part it is, of what length, of which work."""
+    """What a part's digest says beside its checksum: its name, the lines of a part, and what decides them."""
     return {"part": f"{path.parent.name}/{path.name}", "part_lines": PART_LINES, **facts}
 
 
@@ -432,9 +432,10 @@ def means_in_model_folder(
 
 def warn_of_other_language(side: DistinctLines, vectors: np.ndarray, means: dict[str, np.ndarray]) -> None:
     """Warn if the first vectors of a text, [lines, H], are nearer to the mean of the other language."""
-    of_both = LanguageMeans(list(means), np.stack(list(means.values())))
-    (number,), _ = of_both.nearest(vectors.mean(axis=0, keepdims=True))
-    nearest = of_both.languages[number]
+    language_means = LanguageMeans(list(means), np.stack(list(means.values())))
+    mean_of_text = vectors.mean(axis=0, keepdims=True)  # [1, H]
+    (index,), _ = language_means.nearest(mean_of_text)
+    nearest = language_means.languages[index]
     if nearest != side.language:
         logger.warning(
             "%s: its sentences are nearer to the mean of %s than to that of %s; check the languages that "

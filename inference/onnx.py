@@ -103,7 +103,7 @@ class _EncoderGraph:
         return name
 
     def node(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Add a node with one output; returns the name of that."""
+        """Add a node with one output; returns the name of the output."""
         (output,) = self.node_with_outputs(op, *inputs, count=1, name=name, **attributes)
         return output
 
@@ -150,8 +150,8 @@ class _EncoderGraph:
     def _tokens(self, heads: int) -> tuple[str, str]:
         """Write the nodes of the ids and positions of the n tokens, and return their names; [n] each.
 
-        Sets the names of the indices that move tokens to rows and back, and of the mask. The inputs "zero"
-        and "one" are constants of `write`: a number, an index or an axis.
+        Sets `is_real`, and by `_moves` and `_mask` the names that they set. The inputs "zero" and "one" are
+        constants of `write`: a number, an index or an axis.
         """
         node = self.node
         constant = self.constant
@@ -167,7 +167,22 @@ class _EncoderGraph:
         padded_positions = node("Add", token_numbers, shift)  # [B, T]
         flat_positions = node("Reshape", padded_positions, "flat")  # [B * T]
         positions = node("Gather", flat_positions, places, name="position_ids")  # [n]
+        self._moves(is_real_flat, places, heads)
+        self._mask()
+        return ids, positions
 
+    def _moves(self, is_real_flat: str, places: str, heads: int) -> None:
+        """Write the nodes of the indices that move the n tokens to padded rows of heads, and back.
+
+        Sets `token_of_cell`, `first_tokens`, `to_heads` and `from_heads`.
+
+        Args:
+            is_real_flat: name of [B * T], 1 for a token and 0 for a pad.
+            places: name of [n], the index of each token in B * T.
+            heads: N.
+        """
+        node = self.node
+        constant = self.constant
         shape = node("Shape", "input_ids")
         tokens_so_far = node("CumSum", is_real_flat, "zero")  # [B * T]; the input "zero" is the axis
         token_of_place = node("Sub", tokens_so_far, "one")  # [B * T]
@@ -188,11 +203,13 @@ class _EncoderGraph:
         place_column = node("Unsqueeze", places, "one")  # [n, 1]
         self.from_heads = node("Add", place_column, node("Mul", rows_before, length))  # [n, N]
 
-        inner_axes = constant("inner_axes", [1, 2], np.int64)
-        is_key = node("Cast", node("Unsqueeze", is_real, inner_axes), to=TensorProto.FLOAT)  # [B, 1, 1, T]
-        is_pad = node("Sub", constant("float_one", 1.0), is_key)
-        self.bias = node("Mul", is_pad, constant("masked_score", MASKED_SCORE))
-        return ids, positions
+    def _mask(self) -> None:
+        """Write the nodes of `bias` [B, 1, 1, T], which is added to the attention scores of the pads."""
+        node = self.node
+        inner_axes = self.constant("inner_axes", [1, 2], np.int64)
+        is_key = node("Cast", node("Unsqueeze", self.is_real, inner_axes), to=TensorProto.FLOAT)
+        is_pad = node("Sub", self.constant("float_one", 1.0), is_key)
+        self.bias = node("Mul", is_pad, self.constant("masked_score", MASKED_SCORE))
 
     def _embeddings(self, ids: str, positions: str) -> str:
         """The sum of words and positions, normalised: [n, H]."""

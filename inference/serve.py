@@ -239,9 +239,15 @@ def _refusal(
         return JSONResponse({"detail": detail}, status, headers)
     message = detail
     if isinstance(detail, list):  # faults that pydantic found
-        message = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in detail)
+        faults = []
+        for fault in detail:
+            place = ".".join(map(str, fault["loc"]))
+            faults.append(f"{place}: {fault['msg']}")
+        message = "; ".join(faults)
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    return JSONResponse({"error": error}, 400 if status == 422 else status, headers)
+    if status == 422:  # FastAPI's; OpenAI answers such a request with 400
+        status = 400
+    return JSONResponse({"error": error}, status, headers)
 
 
 def _add_endpoint(app: FastAPI, word: str, answerer: Answerer) -> None:
@@ -297,7 +303,7 @@ def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int,
             app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)
         config = uvicorn.Config(
             app,
-            loop="asyncio",  # which reads what has arrived before it looks at the time, unlike uvloop
+            loop="asyncio",  # unlike uvloop, it reads what has arrived before it looks at the time
             log_level="warning",
             http=TimedConnection,
             ws="none",

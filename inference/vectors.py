@@ -195,7 +195,7 @@ class VectorWriter:
         dtype: type of the files, "float32" or "float16".
         batch_tokens: padded tokens in one forward pass.
         window: number of texts in memory at a time.
-        means: `vectors` takes the nearest of them from each vector; None: vectors stay plain.
+        means: `vectors` subtracts the nearest of these from each vector; None: vectors stay plain.
         normalize: whether `vectors` divides each vector by its length.
     """
 

@@ -15,8 +15,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "ernie_m"
-NOT_OF_THE_PACKAGE = {"benchmarks"}  # of the folders with an __init__.py
-# Of the other folders, patterns of what is used without a checkout.
+NOT_IN_PACKAGE = {"benchmarks"}  # folders with an __init__.py that the package does not have
+# Patterns of further files that the package has, because they are used without a checkout.
 FILES = (
     "*.py",
     "configs/*/*.json",
@@ -64,7 +64,7 @@ class PackageHook(BuildHookInterface):
 
 def make_package(root: Path, package: Path) -> None:
     """Copy what the package has of `root`, with the package's imports and commands."""
-    folders = {path.parent.name for path in root.glob("*/__init__.py")} - NOT_OF_THE_PACKAGE
+    folders = {path.parent.name for path in root.glob("*/__init__.py")} - NOT_IN_PACKAGE
     for folder in folders:
         shutil.copytree(root / folder, package / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for pattern in FILES:
@@ -83,6 +83,6 @@ def make_package(root: Path, package: Path) -> None:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".py":
             text = own_import.sub(rf"\1from {PACKAGE}.\2", text)
-        for of_checkout, of_package in COMMANDS.items():
-            text = re.sub(of_checkout, of_package, text)
+        for command, command_of_package in COMMANDS.items():
+            text = re.sub(command, command_of_package, text)
         path.write_text(text, encoding="utf-8")

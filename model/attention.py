@@ -152,7 +152,7 @@ class PaddedMask(AttentionMask):
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
         hidden_size = query.shape[-1]
-        outputs = []  # of each group, [b x T, H]
+        outputs = []  # one for each group: [b x T, H]
         for group in self.groups:
             shape = [*group.shape, hidden_size]  # b, T, H
             output = padded_attention(

@@ -7,10 +7,10 @@ from numbers import Integral, Real
 from utils.errors import UserError
 from utils.files import read_object, shipped
 
-FIRST_POSITION = 2  # of a sequence's first token
-PAD_POSITION = 1
+FIRST_POSITION = 2  # the position of a sequence's first token
+PAD_POSITION = 1  # the position of every pad
 NO_LANGUAGE = -1  # the language id of a token without a language
-_MOST_NUMBERS = 1 << 40  # of a matrix: 4 TB in float32
+_MOST_NUMBERS = 1 << 40  # the most numbers of a matrix: 4 TB in float32
 # All other numbers of a config must be above 0.
 _MAY_BE_ZERO = ("pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")
 
@@ -84,8 +84,8 @@ class ErnieMConfig:
         """
         names = [field.name for field in fields(cls)]
         arguments = {name: values[name] for name in names if values.get(name) is not None}
-        needed = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        missing = [name for name in needed if name not in arguments]
+        required_keys = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        missing = [name for name in required_keys if name not in arguments]
         if missing:
             raise UserError(f"the model config lacks {', '.join(missing)}")
         return cls(**arguments)

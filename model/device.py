@@ -146,7 +146,7 @@ def upload(tree: T) -> T:
     """
     arrays: list[np.ndarray] = []
     _replace_arrays(tree, arrays.append)  # only collects the arrays
-    tensors = iter(_copy(arrays))  # in the same order
+    tensors = iter(_copy(arrays))  # in the order of the arrays
     return _replace_arrays(tree, lambda array: next(tensors))
 
 

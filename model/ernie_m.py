@@ -87,10 +87,11 @@ class EncoderLayer(nn.Layer):
         attend to all tokens of their sequences.
         """
         attended = self.self_attn(x, mask, positions)
-        x = self.norm1(self._add(at_positions(x, positions), attended))
-        return self.norm2(self._add(x, self.linear2(gelu(self.linear1(x)))))
+        x = self.norm1(self._add_with_dropout(at_positions(x, positions), attended))
+        feed_forward = self.linear2(gelu(self.linear1(x)))
+        return self.norm2(self._add_with_dropout(x, feed_forward))
 
-    def _add(self, x: Tensor, branch: Tensor) -> Tensor:
+    def _add_with_dropout(self, x: Tensor, branch: Tensor) -> Tensor:
         """x + dropout(branch)."""
         return dropout(branch, self.dropout_rate, self.training, residual=x)
 

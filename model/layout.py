@@ -77,7 +77,7 @@ class Layout:
     @cached_property
     def groups(self) -> list["Group"]:
         """The sequences in groups of similar length, the longest first."""
-        order = np.argsort(-self.lengths, kind="stable")  # of the sequences, by descending length
+        order = np.argsort(-self.lengths, kind="stable")  # the sequences by descending length
         sorted_lengths = self.lengths[order]
         groups = []
         first = 0  # the place in `order` of the group's first and longest sequence
@@ -100,8 +100,9 @@ class Layout:
         """
         column = np.arange(self.tokens)
         is_context = self.is_context()
-        first_row = np.repeat(self.starts, self.lengths)  # of each token's sequence, [N]
-        next_sequence = np.repeat(self.starts + self.lengths, self.lengths)  # the first row after it, [N]
+        # The first row of each token's sequence, and the first row after that sequence: [N] each.
+        first_row = np.repeat(self.starts, self.lengths)
+        next_sequence = np.repeat(self.starts + self.lengths, self.lengths)
         start = np.where(is_context, next_sequence, column + 1)
         end = np.where(is_context, first_row, column)
         return np.stack([start, end], axis=-1)

@@ -26,7 +26,7 @@ def cross_entropy(
     loss_weights: Tensor,
     chunks: Sequence[slice],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `model.lm_head.MaskedLoss` has. Only the sum has a gradient.
+    """The fields of `model.lm_head.MaskedLoss`. Only the sum has a gradient.
 
     Args:
         x: [M, H].
@@ -115,7 +115,7 @@ class LossOnCpu:
         """
         logits = self._products(x)  # [m, V]
         losses, correct = cross_entropy_(logits, self._bias, as_array(labels), derive=True)
-        grad_logits = logits  # which the call before has replaced by them
+        grad_logits = logits  # `cross_entropy_` has overwritten the logits with their gradients
         factors = loss_weights.unsqueeze(1)  # [m, 1]
         if not self._bias.stop_gradient:
             product = paddle.matmul(factors, grad_logits, transpose_x=True).sum(0)  # [1, V] -> [V]
@@ -132,7 +132,7 @@ class LossOnCpu:
         """The gradient of the bias [V], or None if it is frozen. That of the table is added in place.
 
         Args:
-            grad_total: [], that of the weighted sum of all losses.
+            grad_total: the gradient of the weighted sum of all losses, [].
         """
         if self._grad_weight is not None:
             self._table.gradient.add_borrowed(self._grad_weight, factor=grad_total.item())

@@ -140,8 +140,11 @@ class Reading:
 
         They are those that sentence-transformers takes in `encode_query` and `encode_document`.
         """
-        documents = [name for name in ("document", "passage", "corpus") if name in self.prompts]
-        return "query" if "query" in self.prompts else "", documents[0] if documents else ""
+        query = "query" if "query" in self.prompts else ""
+        for document in ("document", "passage", "corpus"):
+            if document in self.prompts:
+                return query, document
+        return query, ""
 
     def of_pseudo_tokens(self) -> dict[str, Any]:
         """What a pre-training recorded of its pseudo-tokens; empty if there was none."""
@@ -167,10 +170,13 @@ def _is_of(value: Any, kind: Any) -> bool:
     choices = get_args(kind) or (kind,)
     if kind in (TextRules, Pooling, LabelPieces):
         return value in choices
-    if kind == Mapping[str, int]:
-        return isinstance(value, dict) and all(type(item) is int and item >= 0 for item in value.values())
-    if kind == Mapping[str, str]:
-        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+    if kind in (Mapping[str, int], Mapping[str, str]):
+        if not isinstance(value, dict):
+            return False
+        items = value.values()
+        if kind == Mapping[str, int]:
+            return all(type(item) is int and item >= 0 for item in items)  # not True and False
+        return all(isinstance(item, str) for item in items)
     for choice in choices:
         if get_args(choice):  # a Literal of which None is an alternative
             if value in get_args(choice):
@@ -190,12 +196,20 @@ def entity_tags(labels: Sequence[str]) -> dict[str, str]:
     Raises:
         UserError: some labels have the letters of a scheme, and others, which it names, do not.
     """
-    places = {label: PLACES.get(match[1].upper()) for label in labels if (match := _TAG.fullmatch(label))}
-    outside = [label for label in labels if label in ("O", "o")]
-    tags = dict.fromkeys(outside, "O")
-    others = [label for label in labels if not places.get(label) and label not in tags]
-    if any(places.values()):
-        if others:
-            raise UserError(f"the labels {', '.join(others[:5])} are beside tags with B- or I-")
-        return tags | {label: f"{places[label]}-{_TAG.fullmatch(label)[2]}" for label in places}
-    return tags | {label: f"I-{label}" for label in others} if outside else {}
+    outside = {label: "O" for label in labels if label in ("O", "o")}
+    inside: dict[str, str] = {}  # a label with a letter before its type -> its tag
+    others = []  # labels without such a letter
+    for label in labels:
+        match = _TAG.fullmatch(label)
+        place = PLACES.get(match[1].upper()) if match else None
+        if place:
+            inside[label] = f"{place}-{match[2]}"
+        elif label not in outside:
+            others.append(label)
+    if inside and others:
+        raise UserError(f"the labels {', '.join(others[:5])} are beside tags with B- or I-")
+    if inside:
+        return outside | inside
+    if outside:  # the scheme IO
+        return outside | {label: f"I-{label}" for label in others}
+    return {}

@@ -40,13 +40,13 @@ class TableGradient:
         self._borrowed_ref: weakref.ref | None = None
 
     def array(self) -> np.ndarray:
-        """`weight.grad` as an array [V, H] to add to; a gradient that begins here begins with zeros."""
+        """`weight.grad` as an array [V, H] to add to. If there is no gradient yet, it becomes zeros."""
         if self.weight.grad is None and self._is_lent():  # then the kept memory is not free
             self.weight.grad_ = paddle.zeros_like(self.weight)  # `grad_` and not `grad`, which would copy it
         elif self.weight.grad is None:
             memory = self._kept_memory()
-            rows = slice(None) if self.touched is None else self.touched  # that may differ from 0
-            memory[rows] = 0
+            rows_to_clear = slice(None) if self.touched is None else self.touched
+            memory[rows_to_clear] = 0
             self.touched = np.zeros(len(memory), bool)
             self.weight.grad_ = as_tensor(memory)
         return as_array(self.weight.grad)
@@ -85,7 +85,7 @@ class TableGradient:
             self.weight.grad_ = as_tensor(self._memory)
             return
         add(self.array(), gradient, factor)
-        self.touched = None
+        self.touched = None  # the loss may have written to any row
 
     def touched_rows(self, gradient: Tensor) -> np.ndarray | None:
         """The rows, bool [V], where a gradient of the table may differ from 0; None: any row.

@@ -22,10 +22,12 @@ from reader.sampling import Sampler
 from utils.errors import UserError
 from utils.logging import logger
 
-_CHECKED_PAIRS = 200  # of each two languages, for `check_pairs`
+_CHECKED_PAIRS = 200  # how many pairs of each two languages `check_pairs` looks at
 _MANY_SHORT_PAIRS = 0.2  # a warning names a larger share
-_PROBE_SEQUENCES = 8192  # from which `mean_tokens` measures the tokens of a step
-_ASSUMED_STEPS = 1 << 30  # of the run, for `mean_tokens`; so many that each part of the run is long
+# `mean_tokens` measures the tokens of a step on this many sequences of each part of the run. It assumes a run
+# of so many steps that each part is long enough for them.
+_PROBE_SEQUENCES = 8192
+_ASSUMED_STEPS = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,8 @@ class StepReader:
 
         # Mask the examples of this process alone.
         micro_batches = []
-        for of_batch in groups_by_process[self.rank]:
-            micro_batches.append(self._micro_batch(examples, [groups[place] for place in of_batch]))
+        for places in groups_by_process[self.rank]:  # the places in `groups` of one micro-batch
+            micro_batches.append(self._micro_batch(examples, [groups[place] for place in places]))
 
         # The loss needs the masked tokens of the whole step. They can be counted without drawing them.
         loss_counts = dict.fromkeys(share, 0)
@@ -149,8 +151,8 @@ class StepReader:
         of_pairs = _repeated(names_that_read(Pair), counts)  # the objective of each pair
         for name, pair in zip(of_pairs, self._draw("parallel", len(of_pairs)), strict=True):
             if not self.objectives[name].serves(pair):
-                # As a side of one token, of which CAMLM cannot leave one unmasked. The pair serves TLM
-                # instead; it is left out if TLM is not trained.
+                # A side may have one token, and CAMLM must leave one of a side unmasked. Such a pair serves
+                # TLM instead; it is left out if TLM is not trained.
                 if "tlm" not in counts:
                     continue
                 name = "tlm"
@@ -160,7 +162,7 @@ class StepReader:
     def _groups(self, examples: Sequence[tuple[str, Text | Pair]]) -> list[list[int]]:
         """The numbers of the examples that stay together in a micro-batch; most are alone."""
         groups: list[list[int]] = []
-        last_group: dict[str, list[int]] = {}  # of each objective
+        last_group: dict[str, list[int]] = {}  # objective -> its group that began last
         for number, (name, _) in enumerate(examples):
             if name not in last_group or len(last_group[name]) == self.objectives[name].group:
                 last_group[name] = []
@@ -218,7 +220,7 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
     Args:
         tokens: the number of tokens of each sequence.
         budget: most tokens of a micro-batch; no sequence has more.
-        processes: among which the step is divided.
+        processes: the number of processes among which the step is divided.
 
     Returns:
         The micro-batches of each process. A micro-batch is the numbers of its sequences, ascending.
@@ -323,7 +325,8 @@ def check_pairs(config: PretrainConfig, text: TrainingText) -> None:
         numbers = [text.language_number[language] for language in languages]
         count = min(_CHECKED_PAIRS, len(stream))
         for place in rng.choice(len(stream), count, replace=False):
-            pairs.append(Pair(*[Text(ids, number) for ids, number in zip(stream[place], numbers)]))
+            first, second = (Text(ids, number) for ids, number in zip(stream[place], numbers))
+            pairs.append(Pair(first, second))
     for name, objective in make_objectives(config, text).items():
         if objective.reads is not Pair:
             continue
@@ -342,7 +345,7 @@ def check_pairs(config: PretrainConfig, text: TrainingText) -> None:
 
 def mean_tokens(config: PretrainConfig, text: TrainingText) -> float:
     """The mean number of trained tokens per step of the run, measured in each part with its own shares."""
-    steps_to_read = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)  # of each part
+    steps_to_read = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)  # steps of each part
     assumed_steps = _ASSUMED_STEPS + steps_to_read
     mean = 0.0
     for number, (start, end) in enumerate(parts_of_run(config.objectives)):

@@ -35,13 +35,13 @@ class ModelConfig:
     """The shape of the encoder (paper Table 11). The size of the vocabulary comes from the corpus."""
 
     hidden_size: PositiveInt = 768
-    """H."""
+    """The hidden size H."""
 
     num_hidden_layers: PositiveInt = 12
-    """L."""
+    """The number of layers L."""
 
     num_attention_heads: PositiveInt = 12
-    """N. The inner size of the feed-forward layers is 4 H."""
+    """The number of attention heads. The inner size of the feed-forward layers is 4 H."""
 
     hidden_dropout_prob: BelowOne = 0.1
     """Dropout after the embeddings and after each sub-layer."""
@@ -142,7 +142,7 @@ class ObjectiveConfig:
     """See `pseudo_pieces`."""
 
     temperature: PositiveFloat = 1.0
-    """Of the sampling; see `pseudo_choice`."""
+    """The temperature of the sampling; see `pseudo_choice`."""
 
     second_language: Literal["parallel", "uniform"] = "parallel"
     """parallel: among languages that have parallel text with the language of the sentence, in proportion to
@@ -231,7 +231,7 @@ class OptimizerConfig:
     """Sequences per optimizer step over all devices and micro-batches."""
 
     learning_rate: PositiveFloat = 2e-4
-    """The peak."""
+    """The peak learning rate."""
 
     word_rate_ratio: PositiveShare = 1.0
     """The share of the learning rate that the word table learns at; its decay keeps the full rate. A low one
@@ -251,10 +251,10 @@ class OptimizerConfig:
     """0.999 as printed in Table 11. InfoXLM, with the same data and steps, uses (0.9, 0.98)."""
 
     epsilon: PositiveFloat = 1e-6
-    """Of Adam."""
+    """Adam's epsilon."""
 
     weight_decay: NonNegativeFloat = 0.01
-    """Decoupled."""
+    """The decoupled weight decay."""
 
     clip_norm: PositiveFloat = 1.0
     """The largest global norm of the gradient. **choice**: the paper does not print one."""
@@ -271,7 +271,7 @@ class RunConfig:
     """Whether to remove the run in the folder and begin anew. Leave it out to continue the run."""
 
     seed: Annotated[int, Range(at_least=0, below=1 << 32)] = 1
-    """Of the weights, the order of the text, the masks and the dropout."""
+    """The seed of the weights, the order of the text, the masks and the dropout."""
 
     micro_batch_tokens: PositiveInt = option(8192, free=True)
     """The most tokens in one forward pass on one device, at least data.max_seq_len. The gradients of a
@@ -289,7 +289,7 @@ class RunConfig:
     what a GPU computes, FlashMask and mixed precision aside."""
 
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the weights; float64 is for tests."""
+    """The type of the weights; float64 is for tests."""
 
     recompute: bool = option(False, free=True)
     """Whether to recompute activations in the backward pass, which saves memory."""

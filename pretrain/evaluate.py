@@ -30,8 +30,9 @@ from utils.logging import progress
 # no training masks are equal to them.
 _SEED = 0
 _STEP = (1 << 40) - 1
-_ALWAYS = ("mmlm", "tlm", "camlm")  # what a run was not trained on, too, so that runs can be compared
-_SAMPLES = 2  # sentences of each language pair that are recorded with their pseudo-tokens
+# These objectives are evaluated even if the run does not train them, so that runs can be compared.
+_ALWAYS = ("mmlm", "tlm", "camlm")
+_SAMPLES = 2  # how many sentences of each language pair are recorded with their pseudo-tokens
 
 
 class Evaluator:
@@ -60,7 +61,7 @@ class Evaluator:
         self.text = text
         self.tokenizer = tokenizer
         self.pseudo_token_generator = pseudo_token_generator
-        self.stop: StopSignal | None = None  # of the evaluation in progress
+        self.stop: StopSignal | None = None  # for the evaluation in progress
         self.objectives = make_objectives(config, text, further=_ALWAYS)
         languages = set(text.languages)
         self.mono = {name: stream for name, stream in text.corpus.held_out_mono.items() if name in languages}
@@ -127,7 +128,7 @@ class Evaluator:
         evaluate |= {"mmlm": self._mmlm, "btmlm": self._btmlm, "retrieval": self._retrieval}
         rank = distributed.rank()
         world_size = distributed.world_size()
-        own_scores: list[tuple[str, str, Any]] = []  # of this process: kind, name, result
+        own_scores: list[tuple[str, str, Any]] = []  # what this process evaluates: kind, name, result
         with paddle.no_grad(), engine.autocast():
             # The processes evaluate `world_size` parts at a time, one on each. In between, all ask whether
             # to stop.
@@ -145,7 +146,10 @@ class Evaluator:
                     scores[kind][name] = result
         if scores.get("retrieval"):
             most = self.config.run.eval_sequences
-            scores["candidates"] = {"-".join(pair): min(len(held), most) for pair, held in self.pairs.items()}
+            candidates = {}
+            for pair, held_out in self.pairs.items():
+                candidates["-".join(pair)] = min(len(held_out), most)
+            scores["candidates"] = candidates
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
     def _of_objective(
@@ -181,7 +185,7 @@ class Evaluator:
         btmlm = self.objectives["btmlm"]
         for chunk, rngs in self._chunks("btmlm", sources):
             targets = [example.target for example in examples[chunk]]
-            languages = [target.language for target in targets]  # of the pseudo-tokens
+            languages = [target.language for target in targets]  # the languages of the pseudo-tokens
             batch = btmlm.batch(sources[chunk], rngs, languages)
             (device_batch,) = to_device([batch])
             device_batch, counts = self.pseudo_token_generator.fill(model, device_batch)
@@ -298,7 +302,7 @@ class Evaluator:
         """Slices of at most `run.micro_batch_tokens`, and a generator for each example in them."""
         tokens = [self.objectives[objective].tokens(example) for example in examples]
         group = self.objectives[objective].group
-        budget = self.config.run.micro_batch_tokens  # the configuration says that the longest group fits
+        budget = self.config.run.micro_batch_tokens  # `check_groups` has seen to it that any group fits
         first = 0
         # A request to stop ends the loop early; `run` drops the unfinished result.
         while first < len(examples) and not self.stop:
@@ -319,7 +323,8 @@ class Evaluator:
     def _ignored(self) -> np.ndarray:
         """The ids that are not looked for in translations: punctuation, and the special ids.
 
-        A pseudo-token is never special, so the frequent pieces that are guessed instead may not be, either.
+        Pseudo-tokens are compared with guesses of frequent pieces. They are never special, and so a guess is
+        not, either.
         """
         pieces = self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size))
         return np.union1d(punctuation_ids(pieces), self.tokenizer.special_ids)
@@ -329,7 +334,8 @@ def frequency_losses(piece_counts: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """The losses of pieces for a model that knows only how often each occurs, float64 [n].
 
     Args:
-        piece_counts: in the training text, [V]. One is added, because a held-out piece may be absent from it.
+        piece_counts: how often each piece occurs in the training text, [V]. One is added, because a held-out
+            piece may be absent from it.
         ids: the ids of the pieces, [n].
     """
     counts = piece_counts + 1.0  # [V]

@@ -25,13 +25,13 @@ from training import distributed
 from utils.logging import logger
 
 _WINDOW = 5  # a neighbour at distance d <= 5 counts 1 / d
-_CONTEXTS = 8192  # at most so many columns of the table, those of the most frequent pieces: 4 V x 8192 bytes
+_CONTEXTS = 8192  # the most columns of the table, for the most frequent pieces; it has 4 V x 8192 bytes
 _SMOOTHING = 0.75  # exponent of the contexts' frequencies (Levy, Goldberg and Dagan, 2015)
-_ROUNDS = 2  # of the iteration for the singular vectors: two give 93 % of these, eight 99.7
-_EXTRA = 32  # singular vectors that are computed beside those that are taken
-_NEIGHBOUR_SCORE = 4.0  # of the intended place in the first layer, by positions alone
-_LINES = 1000  # that are counted at a time
-_PAIRS = 100  # the same; each has as many counts as the product of its lengths
+_ROUNDS = 2  # rounds of the iteration for the singular vectors: two give 93 % of these, eight 99.7
+_EXTRA = 32  # how many singular vectors are computed beside those that are taken
+_NEIGHBOUR_SCORE = 4.0  # the score of the intended place in the first layer, by positions alone
+_LINES = 1000  # how many lines are counted at a time
+_PAIRS = 100  # how many pairs are counted at a time; a pair of n and m tokens has n x m counts
 
 
 def give_head_start(model: PreTrainingModel, text: TrainingText, max_seq_len: int, seed: int) -> None:
@@ -79,12 +79,13 @@ def word_vectors(text: TrainingText, max_seq_len: int, size: int, seed: int) -> 
     counted like any piece.
     """
     table = count_neighbours(text, max_seq_len)  # [V, contexts]
-    # Positive pointwise mutual information, in place.
-    of_piece = table.sum(axis=1, keepdims=True)
-    of_context = table.sum(axis=0) ** _SMOOTHING
-    table /= np.maximum(of_piece, 1e-9)
-    table /= np.maximum(of_context / of_context.sum(), 1e-9)
-    np.log(np.maximum(table, 1.0, out=table), out=table)
+    # Positive pointwise mutual information, in place: max(0, log(P(context | piece) / P(context))).
+    piece_totals = table.sum(axis=1, keepdims=True)  # [V, 1]
+    smoothed_totals = table.sum(axis=0) ** _SMOOTHING  # [contexts]
+    table /= np.maximum(piece_totals, 1e-9)
+    table /= np.maximum(smoothed_totals / smoothed_totals.sum(), 1e-9)
+    np.maximum(table, 1.0, out=table)
+    np.log(table, out=table)
     # Its largest singular vectors, by subspace iteration (Halko, Martinsson and Tropp, 2011).
     rng = np.random.default_rng(seed)
     width = min(size + _EXTRA, *table.shape)
@@ -98,7 +99,7 @@ def word_vectors(text: TrainingText, max_seq_len: int, size: int, seed: int) -> 
     # Turned at random, so that no coordinate is larger than the others.
     turn, _ = np.linalg.qr(rng.normal(size=(size, size)))
     vectors = vectors @ turn
-    vectors *= of_piece > 0
+    vectors *= piece_totals > 0
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
@@ -114,10 +115,11 @@ def count_neighbours(text: TrainingText, max_seq_len: int) -> np.ndarray:
     table = np.zeros((len(frequencies), len(contexts)), np.float32)
 
     def count(pieces: np.ndarray, neighbours: np.ndarray, weights: np.ndarray) -> None:
+        """Add the weight of each two pieces that stand near each other, in both directions; all are [n]."""
         for rows, columns in ((pieces, column_of_piece[neighbours]), (neighbours, column_of_piece[pieces])):
-            taken = columns >= 0
-            cells = rows[taken] * len(contexts) + columns[taken]
-            np.add.at(table.reshape(-1), cells, weights[taken])
+            is_context = columns >= 0
+            cells = rows[is_context] * len(contexts) + columns[is_context]
+            np.add.at(table.reshape(-1), cells, weights[is_context])
 
     for lines in _lines(text):
         ids = np.concatenate(lines)
@@ -127,16 +129,20 @@ def count_neighbours(text: TrainingText, max_seq_len: int) -> np.ndarray:
             pieces = ids[:-distance][in_one_line]
             weights = np.full(len(pieces), 1 / distance, np.float32)
             count(pieces, ids[distance:][in_one_line], weights)
-    of_window = 2 * sum(1 / distance for distance in range(1, _WINDOW + 1))
+    window_weight = 2 * sum(1 / distance for distance in range(1, _WINDOW + 1))
     for pairs in text.pairs.values():
         for part in windows(pairs, _PAIRS):
-            sides = [[side[:max_seq_len] for side in pair] for pair in part]
-            pieces = [np.repeat(a, len(b)) for a, b in sides]
-            neighbours = [np.tile(b, len(a)) for a, b in sides]
-            weights = [np.full(len(a) * len(b), of_window / max(len(a), len(b), 1)) for a, b in sides]
-            count(
-                np.concatenate(pieces), np.concatenate(neighbours), np.concatenate(weights).astype(np.float32)
-            )
+            # Each piece of one side with each piece of the other.
+            pieces = []
+            neighbours = []
+            weights = []
+            for pair in part:
+                a, b = (side[:max_seq_len] for side in pair)
+                pieces.append(np.repeat(a, len(b)))
+                neighbours.append(np.tile(b, len(a)))
+                weight = window_weight / max(len(a), len(b), 1)
+                weights.append(np.full(len(a) * len(b), weight, np.float32))
+            count(np.concatenate(pieces), np.concatenate(neighbours), np.concatenate(weights))
     return table
 
 
@@ -172,14 +178,22 @@ def neighbour_weights(
     # Behind the layer norm sinusoids have amplitude 1, so the neighbour's score is gain^2 (D / 2) / sqrt(D).
     gain = np.sqrt(2 * _NEIGHBOUR_SCORE / np.sqrt(head_size))
     for head in range(num_heads):
-        offset = (head // 2 + 1) * (1 if head % 2 else -1)
+        distance = head // 2 + 1
+        offset = -distance if head % 2 == 0 else distance
         for pair in range(head_size // 2):
-            number = pair * num_heads + head  # of the frequency
+            number = pair * num_heads + head  # the index of the frequency
             turn = frequencies[number] * offset
-            sin, cos = 2 * number, 2 * number + 1  # inputs
-            first = head * head_size + 2 * pair  # of the two outputs
-            # sin(x + turn) = sin x cos turn + cos x sin turn; cos(x + turn) = cos x cos turn - sin x sin turn
-            query[sin, first], query[cos, first] = gain * np.cos(turn), gain * np.sin(turn)
-            query[sin, first + 1], query[cos, first + 1] = -gain * np.sin(turn), gain * np.cos(turn)
-            key[sin, first], key[cos, first + 1] = gain, gain
+            # The inputs and the outputs for sine and cosine.
+            sin_in = 2 * number
+            cos_in = sin_in + 1
+            sin_out = head * head_size + 2 * pair
+            cos_out = sin_out + 1
+            # sin(x + turn) = sin x cos turn + cos x sin turn
+            query[sin_in, sin_out] = gain * np.cos(turn)
+            query[cos_in, sin_out] = gain * np.sin(turn)
+            # cos(x + turn) = cos x cos turn - sin x sin turn
+            query[sin_in, cos_out] = -gain * np.sin(turn)
+            query[cos_in, cos_out] = gain * np.cos(turn)
+            key[sin_in, sin_out] = gain
+            key[cos_in, cos_out] = gain
     return query, key

@@ -19,7 +19,7 @@ from utils.logging import logger
 _ENCODER = ("embeddings.", "encoder.", "pooler.")
 _HEAD = "lm_head."
 _LANGUAGES = "language_embeddings."
-_CLASSIFIER = "classifier."  # of a fine-tuned model
+_CLASSIFIER = "classifier."  # how the tensors of a fine-tuned model's classifier begin
 _SMALL = 0.2  # the initial scale of the states that a new head multiplies with the word table; usually 1
 
 
@@ -37,7 +37,7 @@ def initialise(
         corpus_and_seed: the digest of the corpus and the seed of this run. If the encoder was trained with
             the same, it has seen the items that the run begins with; a warning says so.
 
-        text_rules: as in the configuration. START: the corpus must have those of the encoder.
+        text_rules: the text rules that the corpus must have. START: those of the encoder.
 
     Returns:
         The checkpoint of the encoder; None: its weights are new.
@@ -166,10 +166,10 @@ def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: {name} has shape {list(saved_rows.shape)}, but config.json has "
             f"{len(saved_languages)} languages, of {rows.shape[1]} numbers each"
         )
-    shared = []
+    common_languages = []
     for number, language in enumerate(model.languages):
         if language in saved_languages:
             rows[number] = saved_rows[saved_languages.index(language)]
-            shared.append(language)
+            common_languages.append(language)
     table.set_value(rows)
-    logger.info("language embeddings: %s", ", ".join(sorted(shared)) or "none")
+    logger.info("language embeddings: %s", ", ".join(sorted(common_languages)) or "none")

@@ -10,7 +10,7 @@ from model.ernie_m import ErnieMModel
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 
-SENTENCES = 300  # of a language; more sentences change the means, and so retrieval, little
+SENTENCES = 300  # taken in each language; more of them change the means, and so retrieval, little
 
 
 def language_means(

@@ -22,7 +22,7 @@ class OtherTargets(Uploadable):
 
     Attributes:
         rows: int64 [m], which of `MaskedTargets.positions` they are.
-        groups: int64 [m], the group of each.
+        groups: int64 [m], the group of each target.
         weight: the weight of each loss in the sum.
     """
 
@@ -40,7 +40,7 @@ class MaskedTargets(Uploadable):
         positions: int64, indices into the N tokens: those of the M masked tokens, ascending, then those of
             `others`. If there are none at all, one index of any token.
         ids: int64 [M].
-        weights: float64 [M], of each loss in the sum; None: 1.
+        weights: float64 [M], the weight of each loss in the sum; None: 1.
         by_objective: objective -> int64, which of the M tokens serve it. Objectives without any are absent.
         others: the objectives with a loss of their own.
     """
@@ -198,6 +198,7 @@ def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dic
 
 def loss_of_words(model: PreTrainingModel, targets: MaskedTargets, states: Tensor) -> MaskedLoss:
     """The loss of the masked words, in their order, given the states at `targets.positions`, [m, H]."""
-    if targets.count < states.shape[0]:  # the others follow; or it is the one of a batch without targets
+    # The states of `targets.others` follow. A batch without any target has one state, which is not read.
+    if targets.count < states.shape[0]:
         states = states[: targets.count]
     return model.lm_head.loss(states, targets.ids, targets.weights)

@@ -27,7 +27,7 @@ from reader.tokenization import truncate_longest_first
 _MASKED = 0.8
 _RANDOM = 0.1
 _STREAM = 0x4D41534B  # "MASK"; keeps these draws apart from any other Philox stream of the same seed
-_LARGEST_LOSS = 50.0  # of a perplexity; the exponential of a diverged run's loss would overflow
+_LARGEST_LOSS = 50.0  # a perplexity is cut here: the exponential of a diverged run's loss would overflow
 
 
 class Text(NamedTuple):
@@ -191,7 +191,7 @@ class Objective:
 
     @classmethod
     def line(cls, record: Mapping[str, float]) -> str:
-        """The same in a line of the log."""
+        """What a line of the log says of some steps, from their `record`."""
         rates = f"ppl {record['perplexity']:.1f}, acc {100 * record['accuracy']:.1f}"
         return f"{cls.name} {record['loss']:.4f} ({rates})"
 
@@ -217,6 +217,7 @@ class Objective:
             rngs: one generator for each example.
         """
         masked = [self.mask(example, rng) for example, rng in zip(examples, rngs)]
+        # `self.group` examples after each other form a group.
         return pack([example._replace(group=n // self.group) for n, example in enumerate(masked)])
 
     def predictable(self, ids: np.ndarray) -> np.ndarray:
@@ -280,7 +281,7 @@ class Objective:
             targets=chosen,
             target_ids=ids[chosen],
             target_languages=languages[chosen],
-            context=len(ids),  # no token is a placeholder
+            context=len(ids),  # all tokens are context, which every token sees; none is a placeholder
         )
 
 
@@ -318,5 +319,5 @@ def perplexity(loss: float) -> float:
 
 
 def geometric_mean(values: Iterable[float]) -> float:
-    """Of positive numbers."""
+    """The geometric mean of positive numbers."""
     return math.exp(np.mean([math.log(value) for value in values]))

@@ -122,11 +122,11 @@ def pack(examples: Sequence[MaskedExample]) -> MicroBatch:
     sequences = [sequence for example in examples for sequence in example.sequences]
     packed = _join(sequences)
     starts = packed.layout.starts  # [S]
-    objectives = []  # of each sequence, as a place in `OBJECTIVES`
-    groups = []  # of each sequence
+    objectives = []  # the place in `OBJECTIVES` of each sequence
+    groups = []  # the group of each sequence
     stage1_sequences = []
-    first_tokens = []  # of each BTMLM sequence, as an index into N
-    first_sequence = 0  # of the example, as an index into `sequences`
+    first_tokens = []  # where each BTMLM sequence begins among the N tokens
+    first_sequence = 0  # where the example begins in `sequences`
     for example in examples:
         if example.stage1 is not None:
             stage1_sequences.append(example.stage1)
@@ -158,7 +158,7 @@ def _stage1(stage1_sequences: Sequence[Stage1Sequence], first_tokens: Sequence[i
     slots = [first_token + stage1.slots for first_token, stage1 in zip(first_tokens, stage1_sequences)]
     slot_counts = [len(stage1.slots) for stage1 in stage1_sequences]
     languages = _concatenate([sequence.target_languages for sequence in sequences])  # [P]
-    order = np.argsort(languages, kind="stable")  # of all slots, by language
+    order = np.argsort(languages, kind="stable")  # all slots, by language
     return Stage1(
         **vars(packed),  # the fields of `Packed`
         placeholders=_targets(packed.layout.starts, sequences)[order],

@@ -95,7 +95,7 @@ def draw_panels(
 
 def as_text(panel: Panel) -> str:
     """A panel as lines: position, what the token may attend to, input, language, prediction."""
-    width = 2 * len(panel.tokens) + 2  # of a cell and a space for each token, and of "|" and a space
+    width = 2 * len(panel.tokens) + 2  # a cell and a space for each token, then "|" and a space
     lines = [panel.title, f" pos  {'attends to':<{width}}  input"]
     for position, row, token, language, predicted in zip(
         panel.positions, panel.mask, panel.tokens, panel.languages, panel.predicted

@@ -51,21 +51,21 @@ class PseudoTokenGenerator:
         stage1 = batch.stage1
         pseudo_ids = self._pseudo_ids(model, stage1)  # [P]
         filled_ids = paddle.scatter(batch.inputs.input_ids, stage1.slots, pseudo_ids)  # [N]
-        filled = replace(batch, inputs=replace(batch.inputs, input_ids=filled_ids))
+        filled_batch = replace(batch, inputs=replace(batch.inputs, input_ids=filled_ids))
 
         # One number stands for a sentence and an id together, so ids are compared within a sentence only.
         vocab_size = model.lm_head.bias.shape[0]
-        produced = stage1.slot_sentences * vocab_size + pseudo_ids  # [P]
-        context = stage1.context_sentences * vocab_size + stage1.context_ids  # [C]
-        is_copied = (produced.unsqueeze(1) == context).any(1)  # [P, C] -> [P]
-        is_equal = (produced.unsqueeze(1) == produced).astype("int32")  # [P, P]
+        pseudo_keys = stage1.slot_sentences * vocab_size + pseudo_ids  # [P]
+        context_keys = stage1.context_sentences * vocab_size + stage1.context_ids  # [C]
+        is_copied = (pseudo_keys.unsqueeze(1) == context_keys).any(1)  # [P, C] -> [P]
+        is_equal = (pseudo_keys.unsqueeze(1) == pseudo_keys).astype("int32")  # [P, P]
         is_repeated = paddle.tril(is_equal, -1).any(1)  # [P]; below the diagonal are the earlier slots
         counts = {
             "pseudo": len(stage1.slot_languages),
             "copied": is_copied.sum(),
             "repeated": is_repeated.sum(),
         }
-        return filled, counts
+        return filled_batch, counts
 
     def _pseudo_ids(self, model: PreTrainingModel, stage1: DeviceStage1) -> Tensor:
         """The id of each slot, int64 [P]."""
@@ -81,7 +81,7 @@ class PseudoTokenGenerator:
             penalties = paddle.full([len(self.special_ids)], MASK_VALUE, head.bias.dtype)
             bias = paddle.scatter_nd_add(head.bias, self.special_ids.unsqueeze(-1), penalties)  # [V]
             return self.choose(hidden, table, bias, stage1.draws)
-        pseudo_ids = []  # of each language in turn; the slots are ordered by language, too
+        pseudo_ids = []  # one language after the other, as the slots are ordered
         start = 0
         for language, equal_languages in groupby(stage1.slot_languages):
             slots = slice(start, start + len(list(equal_languages)))

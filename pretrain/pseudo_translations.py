@@ -23,7 +23,7 @@ def found_in_translation(
     """
     is_sought = ~np.isin(pseudo_ids, ignored)  # [P]
     sought_ids = pseudo_ids[is_sought].tolist()
-    sentences = stage1.slot_sentences[is_sought].tolist()  # that of each pseudo-token
+    sentences = stage1.slot_sentences[is_sought].tolist()  # the sentence of each of these
     ids_of_translations = [set(translation.tolist()) for translation in translations]
     found = 0
     for id_, sentence in zip(sought_ids, sentences):

@@ -34,9 +34,9 @@ def record_of(interval: Interval) -> dict[str, Any]:
         "skipped": float(sums["skipped"]),
     }
     for name in OBJECTIVES:
-        of_objective = class_of(name).record(sums)
-        if of_objective:
-            record[name] = of_objective
+        values = class_of(name).record(sums)
+        if values:
+            record[name] = values
     return record
 
 
@@ -68,7 +68,7 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
     lines = []
     for name in OBJECTIVES:
         if scores.get(name):
-            lines += class_of(name).summary(list(scores[name].values()))  # of each language or pair
+            lines += class_of(name).summary(list(scores[name].values()))  # one for each language or pair
     if "retrieval" in scores:
         layers = 100 * np.mean(list(scores["retrieval"].values()), axis=0)  # [L + 1]
         listed = " ".join(f"{accuracy:.1f}" for accuracy in layers)

@@ -36,9 +36,16 @@ def default_shares(config: ObjectiveConfig) -> dict[str, float]:
 
     Each part is divided equally among its active objectives, so that ablations compare like with like.
     """
-    kinds = [[name for name in names_that_read(kind) if name in config.names] for kind in (Text, Pair)]
-    kinds = [names for names in kinds if names]
-    return {name: 1.0 / len(kinds) / len(names) for names in kinds for name in names}
+    names_of_kinds = []  # for each kind that is used, the names of its active objectives
+    for kind in (Text, Pair):
+        names = [name for name in names_that_read(kind) if name in config.names]
+        if names:
+            names_of_kinds.append(names)
+    equal_shares = {}
+    for names in names_of_kinds:
+        for name in names:
+            equal_shares[name] = 1.0 / len(names_of_kinds) / len(names)
+    return equal_shares
 
 
 def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> ObjectiveConfig:

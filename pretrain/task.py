@@ -191,9 +191,10 @@ class Pretraining(Task):
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None = None
     ) -> ModelFiles:
-        """The files of the whole model, to go on from. They do not hold the evaluation."""
+        """The files of the whole model, to go on from. The evaluation is no part of them."""
         objectives = self.config.objectives
-        reading = self.reading.for_task(  # so that predictions are asked for in the same way
+        # These options are recorded because prediction of masked words must use the same values.
+        reading = self.reading.for_task(
             language_embedding=self.config.model.language_embedding,
             pseudo_proportion=objectives.pseudo_proportion,
             pseudo_positions=objectives.pseudo_positions,

@@ -264,12 +264,14 @@ def _check_label(label: str, label_map: Mapping[str, int] | None, num_labels: in
     """Check a label of a classification.
 
     Raises:
-        UserError: the label map does not have it, or without a map it is no id; begins with `place`.
+        UserError: the label map does not have it, or without a map it is no id. The message begins with
+            `place`.
     """
     if label_map is not None:
         if label not in label_map:
-            none = "; it stands for no label: remove the line" if label.lower() in NO_LABEL else ""
-            raise UserError(f"{place}: unknown label '{label}'; the labels are {', '.join(label_map)}{none}")
+            labels = ", ".join(label_map)
+            advice = "; it stands for no label: remove the line" if label.lower() in NO_LABEL else ""
+            raise UserError(f"{place}: unknown label '{label}'; the labels are {labels}{advice}")
         return
     is_id = label.isdecimal() and len(label) < 10  # int() refuses thousands of digits
     if is_id and num_labels is not None:

@@ -66,7 +66,8 @@ def labels_for_none(counts: Mapping[str, int]) -> set[str]:
 
 def input_hash(text_a: str, text_b: str | None = None) -> int:
     """An int64 that is equal for equal inputs of this process; white space does not count."""
-    return hash((" ".join(text_a.split()), text_b and " ".join(text_b.split())))
+    texts = [text_a] if text_b is None else [text_a, text_b]
+    return hash(tuple(" ".join(text.split()) for text in texts))
 
 
 def oddities(inputs: np.ndarray, labels: np.ndarray, lines: Sequence[int], unit: str = "line") -> list[str]:

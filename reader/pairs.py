@@ -261,7 +261,10 @@ class PairFiles(NamedTuple):
 
 def is_notation(text: str) -> bool:
     """Whether a text names files of pairs, which may be missing, and not a folder."""
-    return not os.path.isdir(text) and ("<=" in text or "," in text or os.path.isfile(text) or "." in text)
+    if os.path.isdir(text):
+        return False
+    looks_like_files = "<=" in text or "," in text or "." in text
+    return looks_like_files or os.path.isfile(text)
 
 
 class PairRows(Sequence[list[str]]):

@@ -106,8 +106,12 @@ class TextFile:
 
     def lines(self) -> Iterator[bytes]:
         """Take one line after the other, without line ends."""
-        while block := self.take(len(self.head(_BLOCK))):
-            yield from block.removesuffix(b"\n").split(b"\n")
+        while True:
+            whole_lines = self.head(_BLOCK)
+            if not whole_lines:
+                return
+            self.take(len(whole_lines))
+            yield from whole_lines.removesuffix(b"\n").split(b"\n")
 
 
 def refuse_other_forms(head: bytes, path: str | os.PathLike) -> None:

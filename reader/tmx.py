@@ -66,7 +66,8 @@ class _Units:
             self._language = attributes.get(_LANGUAGE) or attributes.get("lang") or ""
         elif name == "seg":
             self._parts = []
-        self._codes += name in _CODES
+        elif name in _CODES:
+            self._codes += 1
 
     def data(self, text: str) -> None:
         if self._parts is not None and not self._codes:
@@ -79,7 +80,8 @@ class _Units:
             self._parts = None
         elif name == "tu":
             self.ended.append(self._texts)
-        self._codes -= name in _CODES
+        elif name in _CODES:
+            self._codes -= 1
 
 
 def _rows(file: BinaryIO, path: str, languages: list[str]) -> Iterator[bytes]:
@@ -88,14 +90,15 @@ def _rows(file: BinaryIO, path: str, languages: list[str]) -> Iterator[bytes]:
     parser = XMLParser(target=units)  # expat refuses entities that would make a small file endless
     line = 1
     has_both = False
-    block = b"-"
-    while block:
+    is_end = False
+    while not is_end:
         block = file.read(_BLOCK)
+        is_end = not block
         try:
-            if block:
-                parser.feed(block)
-            else:
+            if is_end:
                 parser.close()
+            else:
+                parser.feed(block)
         except (ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is not known
             line, _ = getattr(error, "position", (line, 0))
             raise UserError(f"{path}, line {line}: no whole TMX ({error}); fetch it again") from error

@@ -136,11 +136,11 @@ def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[S
     widened = []
     for piece, (start, end) in zip(pieces, spans):
         position += len(piece)
-        # If the pieces after this one begin with all that NFKC makes of the next character, that character is
-        # theirs. Otherwise this piece has a part of it, and the span takes it in.
         if end < len(text):
+            # If later pieces lack a part of what NFKC makes of the next character, this one has that part.
             expansion = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
-            if len(expansion) > 1 and not joined.startswith(expansion, position):
+            is_in_later_pieces = joined.startswith(expansion, position)
+            if len(expansion) > 1 and not is_in_later_pieces:
                 end += 1
         widened.append((start, end))
     return widened
@@ -437,8 +437,15 @@ class Tokenizer:
 
     def _encode_parts(self, parts: Sequence[str]) -> list[list[int]]:
         """The ids of each of the parts of texts."""
-        rows = iter(self._encode_plain([part for part in parts if part not in self.added_tokens]))
-        return [[self.added_tokens[part]] if part in self.added_tokens else next(rows) for part in parts]
+        plain_parts = [part for part in parts if part not in self.added_tokens]
+        ids_of_plain_parts = iter(self._encode_plain(plain_parts))
+        ids_of_parts = []
+        for part in parts:
+            if part in self.added_tokens:
+                ids_of_parts.append([self.added_tokens[part]])
+            else:
+                ids_of_parts.append(next(ids_of_plain_parts))
+        return ids_of_parts
 
     def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each of some texts without added tokens."""

@@ -33,9 +33,9 @@ OUTPUT = Path("output/demo")
 SAMPLE = OUTPUT / "sample"
 CORPUS = OUTPUT / "corpus"
 LOGS = OUTPUT / "logs"
-SHAPE = OUTPUT / "ernie_config.json"  # of the encoders
-SEED = OUTPUT / "seed.json"  # of the demo, to go on with
-PICTURE = OUTPUT / "demo.svg"  # which a finished demo has
+SHAPE = OUTPUT / "ernie_config.json"  # the shape of the encoders
+SEED = OUTPUT / "seed.json"  # the demo's seed, with which it goes on
+PICTURE = OUTPUT / "demo.svg"  # written last, so a finished demo has it
 SAMPLE_SET = {"documents": 3000, "pairs": 8000, "hypotheses": 9000}
 # Start -> flags of its pre-training. CONFIG has the mix of objectives that docs/pretraining.md recommends.
 PRE_TRAINING = {
@@ -54,7 +54,8 @@ TABLE_6 = {
 # The page offers a sentence of each of the first five languages of its corpus, so several scripts come first.
 # English stands before all of these.
 CORPUS_LANGUAGES = ("ru", "ar", "zh", "es", "de", "fr", "tr", "el", "hi")
-COLOURS = {"scratch": "#bbbbbb", "mmlm": "#ccbb44", "camlm": "#4477aa"}  # of every start, in this order
+# Start -> the colour of its bars, which stand in this order.
+COLOURS = {"scratch": "#bbbbbb", "mmlm": "#ccbb44", "camlm": "#4477aa"}
 CHANCE = "#cc6677"
 FONT = 'font-family="sans-serif" font-size="13" text-anchor="middle" style="background: white"'
 FINE_TUNING = {
@@ -180,7 +181,7 @@ def jobs_of(start: str, seed: int) -> list[Job]:
         objectives = {"objectives.active": TABLE_6[start], "objectives.shares": "{}"}
     if objectives is not None:
         flags = {"config": CONFIG, "run.output": OUTPUT / start, "run.seed": seed} | objectives
-        encoder = OUTPUT / start / "encoder"  # which pre-training writes last
+        encoder = OUTPUT / start / "encoder"  # pre-training writes it last
         chain.append(job(f"{start} pre-training", "run_pretrain.py", flags, encoder / "config.json"))
         model["init_pretraining_params"] = encoder
     inference = SAMPLE / "xnli"
@@ -309,7 +310,7 @@ def draw(zero_shot: Rows, plain: Rows, centred: Rows, path: Path) -> None:
     }
     shapes = []
     for number, (title, rows) in enumerate(charts.items()):
-        bottom = 300 * number + 260  # of the bars, which have 2 pixels for each per cent
+        bottom = 300 * number + 260  # where the bars end below; they have 2 pixels for each per cent
         place = f'x="40" y="{bottom - 225}"'
         shapes.append(f'<text {place} font-size="16" text-anchor="start">{title}</text>')
         shapes += bars(rows, bottom)

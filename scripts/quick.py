@@ -21,7 +21,7 @@ from utils.files import atomic_dir
 from utils.tables import in_columns
 
 SENTENCES = Path("scripts/sample/sentences.tsv")  # from the root, where the demo runs
-LEARNED = 6  # sentences of each topic
+LEARNED = 6  # so many of the ten sentences of each topic are learned
 QUESTION = "Wann fährt der nächste Bus zum Flughafen?"  # is not among the sentences
 FOLDER = Path("output/demo-quick")  # what the page reads: texts/ by language, and the classifier topics/
 
@@ -41,7 +41,7 @@ def main() -> None:
     model = load(flags.model)
     prompt = "query" if "query" in model.loaded.reading.prompts else ""
     print(f"\ndemo: {sum(map(len, texts.values()))} sentences in {len(texts)} languages", flush=True)
-    vectors = {code: model.encode(of_language, prompt=prompt) for code, of_language in texts.items()}
+    vectors = {code: model.encode(sentences, prompt=prompt) for code, sentences in texts.items()}
 
     print(f"\nThe nearest sentences to a question in German, {QUESTION}")
     show_nearest(model.encode(QUESTION, prompt=prompt), vectors, texts)
@@ -55,14 +55,14 @@ def main() -> None:
     labels = np.array(topics)
     with atomic_dir(FOLDER) as folder:
         (folder / "texts").mkdir()
-        for code, of_language in texts.items():
-            lines = "".join(f"{text}\n" for text in of_language)
+        for code, sentences in texts.items():
+            lines = "".join(f"{text}\n" for text in sentences)
             (folder / "texts" / f"{code}.txt").write_text(lines, encoding="utf-8")
         english = [texts["en"][i] for i in learned]
         classifier = model.fit(english, labels[learned].tolist(), folder / "topics")
     accuracy = {}
-    for code, of_language in texts.items():
-        answers = classifier.classify([of_language[i] for i in np.flatnonzero(~is_learned)])
+    for code, sentences in texts.items():
+        answers = classifier.classify([sentences[i] for i in np.flatnonzero(~is_learned)])
         is_right = np.array([answer["label"] for answer in answers]) == labels[~is_learned]
         accuracy[code] = 100 * float(is_right.mean())
     print(f"topics of the other {int((~is_learned).sum())} of each language, per cent right (chance 20)")
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def read_sentences() -> tuple[list[str], dict[str, list[str]]]:
-    """The topic of each line, and the sentences of each language."""
+    """The topic of each line, and language -> its sentence in each line."""
     header, *lines = [line.split("\t") for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
     topics = [line[0] for line in lines]
     return topics, {code: [line[place] for line in lines] for place, code in enumerate(header) if place}
@@ -86,21 +86,26 @@ def read_sentences() -> tuple[list[str], dict[str, list[str]]]:
 
 def show_nearest(query: np.ndarray, vectors: dict[str, np.ndarray], texts: dict[str, list[str]]) -> None:
     """Print the nearest sentence of each language to a vector [1, H]."""
-    for code, of_language in vectors.items():
-        cosines = (unit(of_language) @ unit(query).T)[:, 0]
+    for code, foreign in vectors.items():
+        cosines = (unit(foreign) @ unit(query).T)[:, 0]
         best = int(cosines.argmax())
         print(f"{code}  {cosines[best]:.2f}  {texts[code][best]}")
 
 
 def translations_found(vectors: dict[str, np.ndarray]) -> dict[str, float]:
-    """For each language but English, the share of its sentences whose nearest English one translates it."""
+    """For each language but English, how many of its sentences are nearest to their translation, in per cent.
+
+    Args:
+        vectors: language -> the vectors [N, H] of the same N sentences.
+    """
     english = unit(vectors["en"])
-    found = {}
-    for code, of_language in vectors.items():
+    percentages = {}
+    for code, foreign in vectors.items():
         if code != "en":
-            nearest = (unit(of_language) @ english.T).argmax(axis=1)
-            found[code] = 100 * float((nearest == np.arange(len(nearest))).mean())
-    return found
+            nearest = (unit(foreign) @ english.T).argmax(axis=1)
+            is_found = nearest == np.arange(len(nearest))
+            percentages[code] = 100 * float(is_found.mean())
+    return percentages
 
 
 def mean_of_others(shares: dict[str, float]) -> float:

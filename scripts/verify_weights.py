@@ -104,7 +104,7 @@ def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
     batch = upload(TokenBatch.from_packed(np.asarray(ids)[order], layout, position_ids))
     with paddle.no_grad():
         states = model.encode(batch).sequence
-    return states.numpy()[np.argsort(order)]  # in the order of `ids` again
+    return states.numpy()[np.argsort(order)]  # back in the order of `ids`
 
 
 if __name__ == "__main__":

@@ -93,14 +93,14 @@ def write_checkpoint(
                 state = place / STATE
                 (state / _VALUES).write_text(json.dumps(values), encoding="utf-8")
                 described = {name: describe(state / name) for name in (_VALUES, _MODEL_MANIFEST)}
-                for of_process in arrays_of_processes:
-                    described |= of_process
+                for entries in entries_of_processes:
+                    described |= entries
                 manifest = {"version": VERSION, "files": described}
                 (state / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             staged.close()
 
         place, *_ = _together(folder, stage)
-        arrays_of_processes = _together(folder, write)
+        entries_of_processes = _together(folder, write)
         _together(folder, finish)
 
 

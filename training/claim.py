@@ -15,7 +15,7 @@ from utils.runtime import is_main
 
 LOCK = ".lock"
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # SHA-256 in 64 digits; the group has the first 12
-_MOST_DIFFERENCES = 5  # in one message
+_MOST_DIFFERENCES = 5  # so many are listed in one message
 
 
 @contextmanager

@@ -92,7 +92,8 @@ def sum_and_read(values: Tensor, numbers: Sequence[float]) -> list[float]:
     """Sum `values`, float64 [n], and `numbers` over all processes. It waits for the device once."""
     if world_size() == 1:
         return [*values.tolist(), *numbers]
-    # `full` for equal numbers that follow each other: an upload would wait for the device, too.
+    # `full` makes each run of equal numbers on the device. To upload the numbers would be to wait for the
+    # device a second time.
     parts = []
     for number, equal_numbers in itertools.groupby(numbers):
         count = len(list(equal_numbers))
@@ -131,7 +132,10 @@ def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
     padded[: len(rows)] = rows
     parts: list[Tensor] = []
     dist.all_gather(parts, padded)
-    return [(part[:count], other) for part, (count, other) in zip(parts, counts_of_processes)]
+    rows_and_numbers = []
+    for part, (count, number_of_process) in zip(parts, counts_of_processes):
+        rows_and_numbers.append((part[:count], number_of_process))
+    return rows_and_numbers
 
 
 def on_main(work: Callable[[], T]) -> T:
@@ -151,7 +155,7 @@ def on_main(work: Callable[[], T]) -> T:
             result = work()
         except UserError as error:
             fault = str(error)
-    result, fault = gather((result, fault))[0]  # those of the main process
+    result, fault = gather((result, fault))[0]  # the main process's result or fault, on every process
     if fault is not None:
         raise UserError(fault)
     return result
@@ -208,7 +212,7 @@ def owners_of(parameters: Iterable[Tensor]) -> dict[str, int]:
     The largest come first, and each goes to the process that has the fewest numbers so far.
     """
     owners = {}
-    numbers = [0] * world_size()  # of each process
+    numbers = [0] * world_size()  # how many numbers each process owns so far
     for parameter in sorted(parameters, key=lambda parameter: parameter.size, reverse=True):
         owner = numbers.index(min(numbers))
         owners[parameter.name] = owner

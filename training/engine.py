@@ -34,7 +34,7 @@ from utils.errors import UserError
 from utils.logging import logger
 
 LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]  # micro-batch -> loss, values to sum up
-# In the totals of a step, beside the names of `Engine.sums`.
+# Keys in the totals of a step, beside the names of `Engine.sums`.
 LOSS = "loss"
 SQUARED_NORM = "squared norm"
 ASKED_TO_STOP = "asked to stop"  # the number of processes that were
@@ -44,7 +44,7 @@ ASKED_TO_STOP = "asked to stop"  # the number of processes that were
 class Step:
     """The result of one optimizer step."""
 
-    loss: float  # of the whole batch, over all processes
+    loss: float  # that of the whole batch, over all processes
     sums: dict[str, float]  # the named values of `loss_of`, summed over micro-batches and processes
     grad_norm: float  # the global norm of the gradient before clipping
     lr: float
@@ -100,7 +100,7 @@ class Engine:
         self.scaler = self.precision.scaler
         self._is_decorated = False
         self.is_sharded = sharding_stage == 1 and distributed.world_size() > 1
-        self._owners = distributed.owners_of(self.parameters.values())  # of stage 1
+        self._owners = distributed.owners_of(self.parameters.values())  # for stage 1
         distributed.broadcast_(model.state_dict().values())
 
     def masters(self) -> dict[str, Tensor]:

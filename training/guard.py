@@ -133,7 +133,7 @@ class _Work(NamedTuple):
     """A piece of work that goes on: its name in the log, and when it began."""
 
     name: str
-    began: float  # by time.monotonic()
+    began: float  # a time of time.monotonic()
 
 
 class StallWatch:

@@ -24,8 +24,8 @@ Schedule = Callable[[int], float]
 # A shape of the linear decay, as a value of --lr_schedule_style and of optimizer.schedule.
 WITH_DROP = "official"
 # What weight decay is in proportion to; the names are values of --decay_style.
-FULL_RATE = "official"  # to the scheduled rate, the same in all layers
-LAYER_RATE = "paddlenlp"  # to the rate of the parameter's own layer
+FULL_RATE = "official"  # the decay is relative to the scheduled rate, the same in all layers
+LAYER_RATE = "paddlenlp"  # it is relative to the rate of the parameter's own layer
 # The state of a parameter, as Paddle calls its tensors.
 _MOMENTS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
 _MASTER = "master_weight"  # the float32 copy of a parameter in half precision
@@ -94,7 +94,7 @@ def build_optimizer(
         name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient
     }
     layers = [_layer_of(name) for name in parameters]
-    numbers = [layer for layer in layers if layer is not None]  # from 0; none if no layer is trained
+    numbers = [layer for layer in layers if layer is not None]  # empty if no layer is trained
     num_layers = max(numbers) + 1 if numbers else 0
     ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay, decay_style)
     embeddings = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
@@ -210,9 +210,9 @@ class AdamW(paddle.optimizer.AdamW):
         """Make the state of these parameters, which are given by Paddle's names, unless it exists."""
         for name in parameters.keys() & self.tables.keys():
             self.tables[name].begin()
-        of_paddle = [parameter for name, parameter in parameters.items() if name not in self.tables]
+        others = [parameter for name, parameter in parameters.items() if name not in self.tables]
         # Paddle makes a state in the first update only, and `set_state_dict` keeps one for all parameters.
-        self._create_accumulators(paddle.static.default_main_program().global_block(), of_paddle)
+        self._create_accumulators(paddle.static.default_main_program().global_block(), others)
 
     def _state_by_name(self) -> dict[tuple[str, str], Tensor]:
         """Every tensor of the state, by Paddle's name of the parameter and the kind of state."""

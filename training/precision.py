@@ -99,7 +99,7 @@ class Precision:
             paddle.amp.decorate(
                 model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
             )
-            # Frozen parameters get one, too: they may be trained later.
+            # Frozen parameters get a master, too: they may be trained later.
             masters = {
                 parameter.name: paddle.to_tensor(loaded[name])
                 for name, parameter in model.named_parameters()

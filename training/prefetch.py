@@ -23,7 +23,7 @@ _ITEM = "item"  # the value is an item
 _END = "end"  # there are no more items
 _USER_ERROR = "user error"  # the value is its message
 _FAILURE = "failure"  # another exception: the value is its traceback
-_DEAD = "dead"  # from the receiving thread: the worker ended without a last message
+_DEAD = "dead"  # put by the receiving thread: the worker ended without a last message
 # Why a signal may have killed the worker.
 _CAUSES = {
     signal.SIGKILL: " (perhaps for lack of memory)",

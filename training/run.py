@@ -242,7 +242,7 @@ class Trainer:
 
     def _next_data(self, batches: prefetch[StepData], stop: StopSignal) -> StepData | None:
         """The data of the next step; None: this process was asked to stop while it waited."""
-        if self.task.divisible:  # a step may end between two micro-batches, so it may also not begin
+        if self.task.divisible:  # a step that may be abandoned midway need not begin, either
             return batches.next_unless(stop)
         # The other processes wait within the step for what this one sends, so it must take part.
         return next(batches)

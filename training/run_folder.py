@@ -44,7 +44,7 @@ BEST = "best"
 SELECTED = "selected.json"
 # What fine-tuning leaves, as patterns of whole names. A folder with any of these holds a run.
 TRAINED = (r"step_\d+(\.damaged)?", BEST, rf"{re.escape(SELECTED)}(\.digest)?", r"seed_\d+")
-_KEYS = {"identity", "seed", "engine", "trainer"}  # of the values of a training state
+_KEYS = {"identity", "seed", "engine", "trainer"}  # the keys of a training state
 
 
 @dataclass(frozen=True)

@@ -41,13 +41,13 @@ class Totals:
             The totals by name, and the sums of `numbers` in their order.
         """
         zero = paddle.zeros([], "float64")
-        of_device = [zero if total is None else total for total in self._tensors.values()]
-        summed = distributed.sum_and_read(paddle.stack(of_device), [*self._numbers.values(), *numbers])
-        count = len(of_device)
+        on_device = [zero if total is None else total for total in self._tensors.values()]
+        on_host = [*self._numbers.values(), *numbers]
+        summed = distributed.sum_and_read(paddle.stack(on_device), on_host)
+        count = len(on_device)
         from_device = summed[:count]
         from_host = summed[count : 2 * count]
-        totals = {
-            name: of_tensors + of_numbers
-            for name, of_tensors, of_numbers in zip(self._tensors, from_device, from_host)
-        }
+        totals = {}
+        for name, device_part, host_part in zip(self._tensors, from_device, from_host):
+            totals[name] = device_part + host_part
         return totals, summed[2 * count :]

@@ -55,8 +55,9 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
     if arguments is None:
         arguments = sys.argv[1:]
     options = options_of(cls)
-    words = [f"{positional_form(option)} " for option in options.values() if option.positional]
-    answer_questions(arguments, cls, f"{''.join(words)}[--config FILE] [--key VALUE]", description)
+    usage = [positional_form(option) for option in options.values() if option.positional]
+    usage += ["[--config FILE]", "[--key VALUE]"]
+    answer_questions(arguments, cls, " ".join(usage), description)
     flags = read_flags(arguments, {CONFIG.key: CONFIG, **options}, sections_of(cls))
     # The files come first, because the command line overrides them, wherever --config stands in it.
     values: dict[str, Any] = {}
@@ -80,7 +81,7 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
         raise UserError(f"{' and '.join(missing)} must be given (--help lists the flags)")
     try:
         return build(cls, values)
-    except UserError as error:  # of `__post_init__`, which knows the keys alone
+    except UserError as error:  # from `__post_init__`, which does not know where the values come from
         places = [text for name, text in flags if name == CONFIG.key]
         if places and on_command_line:
             places.append("command line")
@@ -97,7 +98,7 @@ def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") ->
     """
     answer_questions(arguments, cls, "[--flag VALUE]", description)
     options = options_of(cls)
-    text_of = dict(read_flags(arguments, options))  # of a flag that is given twice, the last text
+    text_of = dict(read_flags(arguments, options))  # if a flag is given twice, its last text counts
     values: dict[str, Any] = {}
     for name, text in text_of.items():
         if text:  # an empty value undoes the flag
@@ -252,8 +253,9 @@ def official_form(option: Option, text: str) -> Any:
     if option.kind is bool:
         return OFFICIAL_BOOLEANS.get(text.lower(), text)
     if option.kind == tuple[int, ...]:  # --random_seed 1,2 or "[1, 2]"
+        numbers = text.removeprefix("[").removesuffix("]").split(",")
         try:
-            return tuple(int(part) for part in text.removeprefix("[").removesuffix("]").split(","))
+            return tuple(map(int, numbers))
         except ValueError:
             return text
     return text

@@ -27,7 +27,7 @@ LOG_PREFIX = "LOG_PREFIX"
 RECIPE_BATCH = "RECIPE_BATCH"
 SECONDS_BETWEEN_LINES = 15.0
 
-logger = logging.getLogger("ernie_m")  # of all modules; Paddle writes to the root logger
+logger = logging.getLogger("ernie_m")  # all modules write to it; Paddle writes to the root logger
 
 
 class _Console(logging.Handler):

@@ -261,7 +261,7 @@ def check_values(options: Any) -> None:
         UserError: a value is not accepted.
     """
     for key, option in options_of(type(options)).items():
-        value = attrgetter(key)(options)  # of "section.name", too
+        value = attrgetter(key)(options)  # attrgetter, because a key may be "section.name"
         try:
             option.check(value)
         except ValueError as error:

@@ -191,13 +191,13 @@ def be_a_guest() -> None:
 def _apply_settings() -> str:
     """What `prepare` does; its line."""
     cpu = read_cpu()
-    processes = int(os.environ.get("PADDLE_LOCAL_SIZE") or world_size())  # of this job on this machine
+    processes = int(os.environ.get("PADDLE_LOCAL_SIZE") or world_size())  # the job's on this machine
     settings = settings_for(cpu, processes, has_gpu())
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
+    added_settings = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added_settings)
     in_force = []
     for name in settings:
-        in_force.append(f"{name}={os.environ[name]}{'' if name in added else ' (as set)'}")
+        in_force.append(f"{name}={os.environ[name]}{'' if name in added_settings else ' (as set)'}")
     in_force.append("malloc as it is" if _is_guest else _keep_freed_memory(cpu.memory // processes))
     if "paddle" in sys.modules:
         warnings.warn(
@@ -209,7 +209,7 @@ def _apply_settings() -> str:
         _import_paddle()
     if _is_guest:
         _multiply_once()
-        for name in added:
+        for name in added_settings:
             del os.environ[name]
     return f"cpu: {', '.join(in_force)}"
 

@@ -49,9 +49,9 @@ class TaskOptions:
         normalize: whether vectors have length 1 (encode); None: as the model's files say, else not.
         prompt: the name of the model's prompt that is put before a text (encode, and the texts that search
             looks for); "": none; None: as the model's files say.
-        labels: for zero-shot, of requests that name none: a list, or a text with commas between them.
-        template: for zero-shot, of requests that have none: a sentence with {} where a label goes.
-        several: for zero-shot, of requests that do not say it: whether several labels can be true.
+        labels: the labels of zero-shot requests that name none: a list, or a text with commas between them.
+        template: the template of zero-shot requests that have none: a sentence with {} where a label goes.
+        several: whether several labels can be true in zero-shot requests that do not say it.
 
     Raises:
         UserError: a value is of another type, or is none of those that are accepted.

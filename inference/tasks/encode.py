@@ -157,7 +157,7 @@ class EncodeTexts:
         """The vectors of texts with length 1, [N, H].
 
         Args:
-            centre: whether each vector loses the mean of a language that is nearest to it.
+            centre: whether the nearest language mean is subtracted from each vector.
         """
         vectors = self.vectors(texts)
         if centre:

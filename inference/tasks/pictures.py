@@ -72,6 +72,10 @@ class CompareTokens:
     def __init__(self, model: LoadedModel, options: TaskOptions):
         query_prompt, _ = model.reading.search_prompts
         prompt = query_prompt if options.prompt is None else options.prompt
+        # It encodes without centring, because tokens are never centred by language. Each request says whether
+        # the texts' vectors are; `centre` is for one that does not.
+        # It encodes without centring, because tokens are never centred by language. Each request says whether
+        # the texts' vectors are; `centre` is for one that does not.
         self.encode = EncodeTexts(model, replace(options, centre=False, normalize=False, prompt=prompt))
         self.centre = centres_by_default(model, options)
 
@@ -111,17 +115,17 @@ def _token_states(encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarra
     The model reads the text behind its prompt, which is no part of the answer.
     """
     tokenizer = encode.model.tokenizer
-    before = len(encode.prompt)
+    prompt_length = len(encode.prompt)
     ids, spans = tokenizer.encode_with_offsets(encode.prompt + text)
-    # A lone "▁" stands for no character.
-    places = [place for place, (start, end) in enumerate(spans) if end > max(start, before)]
+    # Without the tokens that end in the prompt, and without a lone "▁", which has no character.
+    places = [place for place, (start, end) in enumerate(spans) if end > prompt_length and end > start]
     if not places:
         raise UserError(f"'{text[:20]}' has no token")
     row = np.array([[tokenizer.cls_id, *ids, tokenizer.sep_id]], np.int64)
     states = encode.encoder.outputs(row)["sequence"][0, 1:-1][places]  # [T, H], without [CLS] and [SEP]
     tokens = []
     for place in places:
-        start, end = (max(0, offset - before) for offset in spans[place])
+        start, end = (max(0, offset - prompt_length) for offset in spans[place])
         tokens.append({"text": text[start:end], "start": start, "end": end})
     if len(places) > 1:  # a single state minus its mean would be 0
         states = states - states.mean(axis=0)
@@ -151,7 +155,7 @@ class DrawMasks:
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         self.model = model
-        # A model that our pre-training made says how; the others are drawn with the defaults of pre-training.
+        # The files of a model from our pre-training record these options; others get the defaults.
         self.config = ObjectiveConfig(**model.reading.of_pseudo_tokens())
         self.language_embedding = model.reading.language_embedding or ModelConfig().language_embedding
 

@@ -31,7 +31,7 @@ from utils.files import only_writer_of
 from utils.logging import progress
 
 EXAMPLES = 5  # sentences of the corpus that the page offers
-_OF_A_LANGUAGE = 64  # sentences that are read as queries, for the mean of its queries
+_AS_QUERIES = 64  # how many sentences of a language are encoded as queries, for the mean of its queries
 # The share of letters in a text of a language. Of 2,000 sentences of news in ten languages 99 % have more.
 _FEWEST_LETTERS = 0.75
 _AT_ONCE = 256  # sentences of a corpus between two progress reports
@@ -196,14 +196,14 @@ class SearchCorpus:
         """The vectors of the corpus with length 1, [N, H].
 
         Args:
-            centre: whether each vector loses the mean of the language that the corpus names for it.
+            centre: whether the mean of its language, as the corpus names it, is subtracted from each vector.
         """
         vectors = self.plain_vectors_at(layer)
         if centre:
             means = self.means_at(layer)
             vectors = vectors.copy()
             for language, numbers in self.numbers_of_language.items():
-                # None: each vector loses the mean that is nearest to it.
+                # None: the nearest mean is subtracted from each vector.
                 languages = [language] * len(numbers) if language in means.languages else None
                 vectors[numbers] = means.centred(vectors[numbers], languages)
         return unit(vectors)
@@ -227,7 +227,7 @@ class SearchCorpus:
         vectors = {}
         numbers_of_languages = list(self.numbers_of_language.items())
         for language, numbers in progress(numbers_of_languages, "encoding lines as queries", "languages"):
-            texts = [self.sentences[number].text for number in numbers[:_OF_A_LANGUAGE]]
+            texts = [self.sentences[number].text for number in numbers[:_AS_QUERIES]]
             vectors[language] = encode.vectors(texts)
         return LanguageMeans.of(vectors)
 
@@ -237,13 +237,17 @@ class SearchCorpus:
         """The centred vectors of texts, with length 1, [N, H], and the language of each or None."""
         means = self.query_means_at(layer)
         vectors = self.encode_query.at(layer).vectors(texts)
-        subtracted = []
-        named: list[str | None] = []
+        subtracted: list[str] = []  # the language whose mean is subtracted from each vector
+        named: list[str | None] = []  # the language that the answer names
         for text, language, place, is_clear in zip(texts, languages, *means.nearest(vectors)):
             known = language or self.language_of_line.get(text)
-            is_known = known in means.languages
-            subtracted.append(known if is_known else means.languages[place])
-            named.append(subtracted[-1] if is_known or (is_clear and _is_prose(text)) else None)
+            if known in means.languages:
+                subtracted.append(known)
+                named.append(known)
+            else:
+                nearest = means.languages[place]
+                subtracted.append(nearest)
+                named.append(nearest if is_clear and _is_prose(text) else None)
         return unit(means.centred(vectors, subtracted)), named
 
     def parse(self, request: dict) -> SearchInput:
@@ -306,9 +310,12 @@ class SearchCorpus:
         """
         if not each:
             cosines, numbers = nearest(queries, vectors, min(top_k, len(vectors)))  # [N, top_k] each
-            return [[*map(Hit, *row)] for row in zip(numbers.tolist(), cosines.tolist())]
-        hits: list[list[Hit]] = [[] for _ in queries]
-        for numbers in self.numbers_of_language.values():  # of sentences of the corpus
+            hits = []
+            for numbers_of_query, cosines_of_query in zip(numbers.tolist(), cosines.tolist()):
+                hits.append([Hit(*hit) for hit in zip(numbers_of_query, cosines_of_query)])
+            return hits
+        hits = [[] for _ in queries]
+        for numbers in self.numbers_of_language.values():  # the numbers of sentences of the corpus
             cosines, places = nearest(queries, vectors[numbers], k=1)  # [N, 1] each
             for hits_of_query, cosine, place in zip(hits, cosines[:, 0].tolist(), places[:, 0].tolist()):
                 hits_of_query.append(Hit(int(numbers[place]), cosine))

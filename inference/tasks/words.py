@@ -124,7 +124,7 @@ class FillMasks(MaskedLmTask):
 
     @paddle.no_grad()
     def answer(self, requests: list[MaskedText]) -> list[dict]:
-        states_of_requests = []  # of each request: the states of its masks, [masks, H]
+        states_of_requests = []  # for each request: the states of its masks, [masks, H]
         # The texts are few and are encoded one by one. The logits of all masks are made together below.
         for request in requests:
             ids = np.asarray(request.ids, np.int64)
@@ -136,7 +136,7 @@ class FillMasks(MaskedLmTask):
                 inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
                 states = self.model.encode(inputs, positions=paddle.to_tensor(np.flatnonzero(is_mask)))
             states_of_requests.append(states.astype("float32"))
-        candidates = self.likeliest(paddle.concat(states_of_requests))  # of each mask of all requests
+        candidates = self.likeliest(paddle.concat(states_of_requests))  # for each mask of all requests
         answers = []
         first = 0
         for request, states in zip(requests, states_of_requests):
@@ -179,9 +179,9 @@ class ProbeTranslation(MaskedLmTask):
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         super().__init__(model, options)
-        # As in training: their number, and the positions that they get.
-        recorded = model.reading.of_pseudo_tokens()
-        self.btmlm = Btmlm(Setting(ObjectiveConfig(**recorded), self.vocabulary, self.max_seq_len))
+        # The placeholders have the number and the positions that they had when the model was trained.
+        config = ObjectiveConfig(**model.reading.of_pseudo_tokens())
+        self.btmlm = Btmlm(Setting(config, self.vocabulary, self.max_seq_len))
 
     def parse(self, request: dict) -> MaskedText:
         language = self.language_of(request)

@@ -15,8 +15,8 @@ from inference.tasks.finetuned import FineTunedTask
 from reader.classification import Example
 from utils.errors import UserError
 
-PLACE = "{}"  # of the label in a template
-MOST_LABELS = 100  # of a request to the server
+PLACE = "{}"  # stands in a template where the label goes
+MOST_LABELS = 100  # how many labels a request to the server may have
 
 
 class InferenceLabels(NamedTuple):

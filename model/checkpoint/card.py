@@ -31,11 +31,11 @@ _UNITS = {
 }
 _METRIC_TYPES = {"acc": "accuracy"}  # our names -> those of model hubs, where they differ
 _LARGEST_CARD = 1 << 20  # bytes
-_FOLDERS = re.compile(r"[^\s\"'=<,(]*/")  # of a path
+_FOLDERS = re.compile(r"[^\s\"'=<,(]*/")  # what stands before the last part of a path
 
 
 def model_card(facts: Mapping[str, Any], usage: str = "") -> str:
-    """Write the card. Of paths it has the last part only, because the others are those of one machine.
+    """Write the card. Paths stand in it without their folders, which are those of one machine.
 
     Args:
         facts: each key may be absent, or None. `name` str; `config` dict of the model; `parameters` int;
@@ -96,8 +96,12 @@ def _metadata(facts: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, 
     task = task_named(facts.get("task") or config.get("task") or config.get("architecture", ENCODING))
     pipeline = TASKS.get(task, TASKS[ENCODING]).pipeline
     # "zh-Hans" and "bn_rom" are the languages zh and bn; "all" is none.
-    codes = [re.split("[-_]", code)[0] for code in facts.get("languages") or config.get("languages") or ()]
-    languages = [code for code in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", code) and code != "all"]
+    languages: list[str] = []
+    for name in facts.get("languages") or config.get("languages") or ():
+        code = re.split("[-_]", name)[0]
+        is_language = re.fullmatch("[a-z]{2,3}", code) and code != "all"
+        if is_language and code not in languages:
+            languages.append(code)
     values: dict[str, Any] = {
         "license": "unknown",
         "language": languages or ["multilingual"],

@@ -48,7 +48,7 @@ class WrittenTensor:
 
     Attributes:
         sources: the names in the source that it comes from.
-        transposed: whether it is turned against the source.
+        transposed: whether its axes are in the reverse order of those in the source.
     """
 
     name: str
@@ -89,8 +89,8 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
     our_names = [name for name in tensors if name in row_of]
     # The parts of which the checkpoint has any tensor; it needs all tensors of these.
     parts = [part for part in _PARTS if any(name.startswith(part) for name in our_names)]
-    needed = ("embeddings.", "encoder.", *parts)
-    missing = [name for name in row_of if name.startswith(needed) and name not in tensors]
+    needed_prefixes = ("embeddings.", "encoder.", *parts)
+    missing = [name for name in row_of if name.startswith(needed_prefixes) and name not in tensors]
     if missing:
         raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
     sizes = {**config.to_dict(), tables.ONE: 1}  # axis -> its size; most axes are keys of the config
@@ -124,7 +124,7 @@ def with_tokens(
     Args:
         ids: [new vocab_size] int64, the id in the checkpoint of each token that stays.
         pad_token_id: the new id of [PAD].
-        added_tokens: the new ids of these.
+        added_tokens: token -> its new id.
     """
     tensors = checkpoint.tensors
     # The tensors with a row for each token: the word table [V, H] and the bias of the masked-LM head [V].
@@ -199,7 +199,7 @@ def write(
     conversion = _Conversion(format_name, folder, checkpoint, config, tensors, translated, task, class_task)
     _WRITERS[format_name](conversion)
     pooling_files = []
-    # Without a head of a task it is used for vectors.
+    # A model without a head of a task is used for vectors.
     if format_name == XLM_R and class_task in (None, LM):
         pooling_files = sentence_transformers.write(folder, config, checkpoint.reading)
     if checkpoint.language_means_path is not None:
@@ -220,7 +220,7 @@ class _Conversion:
 
     Attributes:
         tensors: the weights by our names.
-        translated: by those of the format.
+        translated: the weights by the names of the format.
         task: from `task_to_convert`.
         class_task: from `_task_of_class`.
     """
@@ -254,8 +254,7 @@ class _Conversion:
 
     def write_official(self) -> None:
         """The directory of the official code."""
-        # Without a class there is no classifier, and it does not matter how one would be named.
-        head = self.class_task or CLASSIFICATION
+        head = self.class_task or CLASSIFICATION  # without a class any will do: there is no head to name
         fluid.write_fluid(self.folder, self.tensors, self.config.to_dict(), head=head)
 
     def write_paddlenlp(self) -> None:
@@ -358,7 +357,7 @@ def _library_settings(
         (num_labels,) = checkpoint.tensors.shape("classifier.bias")
     class_name = CLASSES[format_name][class_task].name
     settings = configs.for_library(format_name, config, class_name, checkpoint.labels, num_labels)
-    # Also if it is ERNIE-M's own: without the key, a folder is read as its library reads it.
+    # ERNIE-M's own reading is written, too: without the key, a folder is read as its library reads it.
     settings[READING] = checkpoint.reading.to_json()
     if checkpoint.reading.multi_label:
         settings["problem_type"] = configs.MULTI_LABEL

@@ -22,8 +22,8 @@ def differences(
 ) -> list[str]:
     """What will be read otherwise after a conversion, each in a sentence; mostly nothing.
 
-    ERNIE-M's own rules in the form of PaddleNLP or transformers are not among it if the model has no head of
-    tags or answers: this is how ERNIE-M itself is published there.
+    If a model with ERNIE-M's own text rules gets the form of PaddleNLP or transformers, the other rules of
+    their tokenizers are no difference: ERNIE-M itself is published there in this way. `note` tells them.
 
     Args:
         format_name: the format of the new folder.
@@ -62,7 +62,7 @@ def _of_form(format_name: str, reading: Reading, task: str | None, cuts_digit_co
         if reading.separators != separators:
             yield f"{separators} [SEP] stand before a context, and in training {reading.separators}"
         if reading.split_han:
-            yield "Han characters of questions and contexts are no tokens of their own, as in training"
+            yield "Han characters of questions and contexts are no tokens of their own; in training they were"
     pieces = "leading" if reading.official_compat else reading.label_pieces
     if task == TAGGING and pieces != "leading":
         trained = "each piece of a word" if pieces == "all" else "its first piece that is no lone '▁'"

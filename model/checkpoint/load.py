@@ -11,9 +11,10 @@ from model.checkpoint.read import Checkpoint
 from utils.errors import UserError
 from utils.logging import logger
 
-STORED_DTYPES = (paddle.float32, paddle.float64)  # of weights in a checkpoint
-HEADS = ("classifier.", "lm_head.", "language_embeddings.")  # the prefixes of what is not of an encoder
-_ENCODER_PREFIX = "ernie_m."  # of the encoder's parameters within a task model
+STORED_DTYPES = (paddle.float32, paddle.float64)  # the types that weights have in a checkpoint
+# What the names of tensors begin with that are not of an encoder.
+HEADS = ("classifier.", "lm_head.", "language_embeddings.")
+_ENCODER_PREFIX = "ernie_m."  # begins the names of the encoder's parameters in a task model
 
 
 def parameters_of(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:

@@ -63,7 +63,8 @@ class Checkpoint:
         settings: the keys of our config.json beside the model's shape and "reading", such as "languages" and
             "step"; of other formats "labels".
         reading: how the model reads its inputs.
-        reading_faults: what of that this project does in another way, in words; mostly nothing.
+        reading_faults: what the model's makers did in another way than this project can, in words; mostly
+            nothing.
         config_path, vocab_path, piece_model_path, language_means_path: None if there is no such file.
         origins: our name -> where the tensor comes from.
         dropped: name in the source -> why the tensor was not taken.
@@ -271,9 +272,9 @@ def _open_official_directory(params: Path) -> _Source:
         tokenizer_folders.append(parent)
     folder = tokenizer_folders[-1]
     # configs/base and configs/large share the tokenizer in configs/.
-    shared = folder.resolve().parent
-    if (shared / VOCAB).is_file() and (shared / PIECES).is_file():
-        tokenizer_folders.append(shared)
+    folder_above = folder.resolve().parent
+    if (folder_above / VOCAB).is_file() and (folder_above / PIECES).is_file():
+        tokenizer_folders.append(folder_above)
     return _Source(
         path=params,
         folder=folder,

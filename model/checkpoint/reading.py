@@ -28,7 +28,7 @@ class ReadingOfFolder(NamedTuple):
 
     Attributes:
         reading: how the model reads, as far as this project can.
-        faults: what of its vectors or texts is read in another way, in words; mostly nothing.
+        faults: what its makers did in another way than this project can, in words; mostly nothing.
     """
 
     reading: Reading
@@ -62,9 +62,10 @@ def reading_of(
 ) -> ReadingOfFolder:
     """How the model in a folder reads.
 
-    What this project wrote has a key of its own in config.json, which decides. Otherwise XLM-R's way is that
-    of its format, and an ErnieM that a library has fine-tuned reads as its tokenizer. Without a head of a
-    task it is ERNIE-M itself.
+    A folder that this project wrote has the key "reading" in config.json, which decides. Without it, the
+    names of the tensors decide: a model with those of XLM-R or BERT reads as XLM-R does. An ErnieM of
+    PaddleNLP or transformers reads as the tokenizer of its library does, if it has the head of a task;
+    otherwise it is ERNIE-M itself.
 
     Args:
         format_name: one of `model.checkpoint.formats.tables`.
@@ -93,22 +94,23 @@ def reading_of(
     if READING not in raw_config:
         reading = replace(reading, max_seq_len=_longest(folder))
     faults: list[str] = []
-    if not has_head:  # these files are of models of vectors
-        of_files, faults = sentence_transformers.read(root, reading, config.num_hidden_layers)
-        if READING not in raw_config or not _wrote(reading, of_files):
-            reading = of_files
+    if not has_head:  # only models of vectors have files of sentence-transformers
+        reading_of_files, faults = sentence_transformers.read(root, reading, config.num_hidden_layers)
+        if READING not in raw_config or not _wrote(reading, reading_of_files):
+            reading = reading_of_files
     length = reading.max_seq_len
-    # No more than the position table says; transformers writes 10^30 for "no limit".
+    # A length of the files that limits nothing is left out; transformers writes 10^30 for "no limit".
     if length != own_length and length >= config.longest_input:
         reading = replace(reading, max_seq_len=None)
     return ReadingOfFolder(reading, faults)
 
 
-def _wrote(reading: Reading, of_files: Reading) -> bool:
+def _wrote(reading: Reading, reading_of_files: Reading) -> bool:
     """Whether the files of sentence-transformers say of vectors what this project writes for a reading."""
-    written = replace(reading, pooling=reading.pooling or "specials")  # a model that does not say it
+    # `sentence_transformers.write` writes "specials" for a model that does not say its pooling.
+    written = replace(reading, pooling=reading.pooling or "specials")
     names = ("pooling", "normalize", "prompts", "default_prompt")
-    return all(getattr(written, name) == getattr(of_files, name) for name in names)
+    return all(getattr(written, name) == getattr(reading_of_files, name) for name in names)
 
 
 def _rules_of_tokenizer(folder: Path) -> str:

@@ -56,7 +56,7 @@ class AttentionOnCpu(PyLayer):
             scores = paddle.matmul(q, k, transpose_y=True)  # [b, heads, T, T]
             dropout_mask = draw_dropout_mask(scores.shape, dropout_rate) if dropout_rate > 0.0 else None
             weights_after_dropout = _softmax_(scores, group.masked, dropout_mask)
-            weights = scores  # which the call before has replaced by them
+            weights = scores  # `_softmax_` has overwritten the scores with the weights
             _from_padded(paddle.matmul(weights_after_dropout, v), group, result=output)
             if needs_backward:
                 ctx.saved.append(_Saved(q, k, v, weights, weights_after_dropout, dropout_mask))
@@ -76,7 +76,7 @@ class AttentionOnCpu(PyLayer):
                 result=grad_value,
             )
             _softmax_gradient_(grad_weights, saved.weights, saved.dropout_mask)
-            grad_scores = grad_weights  # which the call before has replaced by them
+            grad_scores = grad_weights  # `_softmax_gradient_` has overwritten the one with the other
             _from_padded(paddle.matmul(grad_scores, saved.key), group, result=grad_query, factor=ctx.scale)
             # `saved.query` has the factor `scale` already.
             _from_padded(paddle.matmul(grad_scores, saved.query, transpose_x=True), group, result=grad_key)

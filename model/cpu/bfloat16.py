@@ -32,9 +32,9 @@ class LinearInBfloat16(PyLayer):
         ctx.needs_gradient = needs_gradient(x, *parameters)
         ctx.x_shape = x.shape
         ctx.rounded_x = to_bfloat16(as_rows(x))
-        count = len(parameters) // 2  # of the layers
-        weights = parameters[:count]
-        biases = parameters[count:]
+        layer_count = len(parameters) // 2
+        weights = parameters[:layer_count]
+        biases = parameters[layer_count:]
         results = []
         for weight, bias in zip(weights, biases):
             results.append(_linear(ctx.rounded_x, to_bfloat16(as_array(weight)), bias, x.shape))
@@ -44,12 +44,12 @@ class LinearInBfloat16(PyLayer):
     def backward(ctx, *grad_results: Tensor) -> tuple[Tensor | None, ...]:
         rounded_x = ctx.rounded_x
         ctx.rounded_x = None  # frees the memory, because `ctx` may live longer than this pass
-        count = len(grad_results)
+        layer_count = len(grad_results)
         x_needs, *parameters_need = ctx.needs_gradient
-        weights_need = parameters_need[:count]
-        biases_need = parameters_need[count:]
+        weights_need = parameters_need[:layer_count]
+        biases_need = parameters_need[layer_count:]
         grad_x = paddle.empty(ctx.x_shape, "float32") if x_needs else None
-        weights = ctx.saved_tensor()[:count]  # the biases follow
+        weights = ctx.saved_tensor()[:layer_count]  # the biases follow
         grad_weights = []
         grad_biases = []
         for layer, grad_y in enumerate(grad_results):
@@ -124,8 +124,8 @@ def table_gradients(
     rounded_x = to_bfloat16(as_array(x))
     for words, rounded in _rounded_blocks(as_array(table)):
         rounded_gradient = to_bfloat16(gradient[:, words])
-        is_first = words.start == 0  # which fills the empty `grad_x`
-        multiply(rounded_gradient, rounded, out=grad_x, add=not is_first)
+        # The first product fills the empty `grad_x`; those of the other blocks are added.
+        multiply(rounded_gradient, rounded, out=grad_x, add=words.start > 0)
         if grad_table is not None:
             multiply(rounded_gradient.T, rounded_x, out=grad_table[words], add=accumulate)
     return result

@@ -168,7 +168,7 @@ class DropoutMask(NamedTuple):
     """Which elements dropout leaves."""
 
     stays: np.ndarray  # bool, of the shape of what it is applied to
-    scale: float  # of the elements that stay
+    scale: float  # the factor of the elements that stay
 
 
 def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:

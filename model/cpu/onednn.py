@@ -26,7 +26,8 @@ _FLOAT32 = 3
 _FROM = 1  # the two arguments of a reorder, which is oneDNN's word for a conversion
 _TO = 17
 _AVX512_BF16 = 0xE7  # the bits of this instruction set, which a CPU with AMX has, too
-_Dimensions = c_int64 * 12  # of an array, or its strides; the first ones count
+# The sizes of an array's axes, or their strides. An array of n axes uses the first n of the 12.
+_Dimensions = c_int64 * 12
 
 
 class _Argument(ctypes.Structure):
@@ -81,7 +82,7 @@ class _Objects(ExitStack):
             arguments: the arguments of `create`, without the address of the new object.
         """
         result = c_void_p()
-        _call(create, result, *arguments)  # as a _NewObject, ctypes passes the address of `result`
+        _call(create, result, *arguments)  # ctypes passes the address of `result`, because it is a _NewObject
         self.callback(_call, destroy, result)
         return result
 
@@ -91,7 +92,8 @@ class _Objects(ExitStack):
         Args:
             data_type: _FLOAT32 or _BFLOAT16.
         """
-        strides = _Dimensions(*(stride // matrix.itemsize for stride in matrix.strides))  # in numbers
+        # numpy counts strides in bytes, oneDNN in numbers.
+        strides = _Dimensions(*(stride // matrix.itemsize for stride in matrix.strides))
         return self.make(
             "memory_desc_create_with_strides",
             "memory_desc_destroy",

@@ -76,7 +76,7 @@ class CorpusBuild:
             if work.stream.is_parallel:
                 pair_counts.update(work.stream.languages)
         for number, work in enumerate(self.works):
-            counts_of_sources = work.counts(SCAN)  # of each source: [lines, documents] of each unit
+            counts_of_sources = work.counts(SCAN)  # for each source: [lines, documents] of each unit
             counts_of_units = list(itertools.chain.from_iterable(counts_of_sources))
             lines = sum(unit_lines for unit_lines, _ in counts_of_units)
             documents = sum(unit_documents for _, unit_documents in counts_of_units)
@@ -157,7 +157,7 @@ class CorpusBuild:
             manifest["files"][file] = describe(self.output / file)
         for name in ("mono", "parallel", "pieces"):
             for folder in {path.parent for path in (self.output / name).rglob("*")}:
-                clear_leftovers(folder)  # of killed workers
+                clear_leftovers(folder)  # what killed workers left
         manifest["sha256"] = checksum_of(manifest)
         write_json(self.output / MANIFEST, manifest)
         shutil.rmtree(self.output / WORK, ignore_errors=True)
@@ -188,7 +188,7 @@ class CorpusBuild:
         # The results of units come in any order. Once those of a source are complete, its counts are written,
         # and a build that is continued does not read it again.
         counts: dict[SourceKey, dict[int, list[int]]] = defaultdict(dict)  # number of a unit -> its counts
-        units_of: dict[SourceKey, int] = {}  # of a source whose last unit has come, how many it has
+        units_of: dict[SourceKey, int] = {}  # a source whose last unit has come -> how many units it has
         progress = Progress(total_bytes, description, initial=done_bytes, unit="bytes")
         with closing(progress):
             for unit, unit_counts in self.workers.run(function, self._unit_tasks(waiting)):
@@ -198,7 +198,7 @@ class CorpusBuild:
                 if unit.last:
                     units_of[key] = unit.number + 1
                 if len(counts[key]) == units_of.get(key):
-                    # In reading order; of the stage SCAN [lines, documents] of each unit.
+                    # The counts of the units in reading order; in the stage SCAN they are [lines, documents].
                     source_counts = [counts_of_unit for _, counts_of_unit in sorted(counts.pop(key).items())]
                     if stage == SCAN and not any(lines for lines, _ in source_counts):
                         languages = " and ".join(waiting[key].languages)
@@ -227,7 +227,7 @@ def _entry(work: StreamWork, files: dict[str, Any], pieces: dict[str, np.ndarray
     """
     counts_of_units = list(itertools.chain.from_iterable(work.counts(TOKENS)))
     totals = np.sum(counts_of_units, axis=0).tolist()  # the ids of each split, then the dropped lines
-    dropped = totals[len(SPLITS) :]  # for each of the reasons
+    dropped = totals[len(SPLITS) :]  # how many lines were dropped, for each reason
     entry: dict[str, Any] = {"dropped": dict(zip(DROPPED, dropped))}
     for split in SPLITS:
         records = [read_json(path) for path in sorted(work.folder("shards").glob(f"{split}-*.json"))]

@@ -14,9 +14,9 @@ from pretrain.corpus.work import SCAN, StreamWork
 from utils.files import atomic_file
 from utils.manifest import write_digest
 
-KEYS_IN_MEMORY = 1 << 21  # of one part; about 50 bytes each while the part is processed
-_COUNTS_BYTES = 16  # of the two counts at the beginning of a unit's file, each uint64
-_LINE_BYTES = 12  # of a key, uint64, and the number of its line, uint32
+KEYS_IN_MEMORY = 1 << 21  # the keys of one part, each of which takes about 50 bytes while it is processed
+_COUNTS_BYTES = 16  # a unit's file begins with two counts, each uint64
+_LINE_BYTES = 12  # a line's key, uint64, and its number, uint32
 
 
 def write_keys(path: Path, lines: int, documents: int, keys: np.ndarray) -> None:
@@ -70,11 +70,11 @@ def find_duplicates(work: StreamWork, part: int) -> None:
     # Units are in reading order, and so are the equal keys of a unit: a stable sort keeps the first in front.
     order = np.argsort(keys, kind="stable")
     sorted_keys = keys[order]
-    equals_previous = sorted_keys[1:] == sorted_keys[:-1]  # of each key but the first
+    equals_previous = sorted_keys[1:] == sorted_keys[:-1]  # for each key but the first
     repeated = order[1:][equals_previous]  # indices into `keys`
     # By unit, then by line: `lexsort` sorts by its last key first.
     repeated = repeated[np.lexsort([lines[repeated], units[repeated]])]
-    counts = np.bincount(units[repeated], minlength=len(keys_of_units))  # of each unit
+    counts = np.bincount(units[repeated], minlength=len(keys_of_units))  # repeated lines of each unit
     offsets = np.concatenate([[0], np.cumsum(counts)])
     path = part_file(work, part)
     with atomic_file(path) as file:
@@ -92,8 +92,8 @@ def is_duplicate(work: StreamWork, unit: int, lines: int) -> np.ndarray:
         # the next one.
         first, end = np.fromfile(path, "<u8", count=2, offset=8 * unit).tolist()
         offsets_bytes = 8 * (sum(work.units_per_source) + 1)
-        repeated = np.fromfile(path, "<u4", count=end - first, offset=offsets_bytes + 4 * first)
-        is_repeated[repeated] = True
+        repeated_lines = np.fromfile(path, "<u4", count=end - first, offset=offsets_bytes + 4 * first)
+        is_repeated[repeated_lines] = True
     return is_repeated
 
 

@@ -89,18 +89,18 @@ def gather_notation(arguments: list[str]) -> list[str]:
     Raises:
         UserError: a value is not `language<=path`.
     """
-    rest: list[str] = []
+    joined_arguments: list[str] = []
     entries: dict[str, dict[str, list[str]]] = {"--mono": {}, "--parallel": {}}
     words = iter(arguments)
     for word in words:
         flag, equals, value = word.partition("=")
         if flag not in entries:
-            rest.append(word)
+            joined_arguments.append(word)
             continue
         if not equals:  # `--mono x`, not `--mono=x`: the next word is the value
             value = next(words, "")
         if value.startswith("{"):  # already a mapping
-            rest += [flag, value]
+            joined_arguments += [flag, value]
             continue
         label, path = split_label(value)
         if not (label and path):
@@ -111,8 +111,8 @@ def gather_notation(arguments: list[str]) -> list[str]:
         entries[flag].setdefault(label, []).extend(paths)
     for flag, mapping in entries.items():
         if mapping:
-            rest += [flag, json.dumps(mapping)]
-    return rest
+            joined_arguments += [flag, json.dumps(mapping)]
+    return joined_arguments
 
 
 def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream]:

@@ -11,17 +11,17 @@ from pretrain.corpus.build import left_out
 from reader.corpus import SPLITS, Corpus, CorpusPairs
 from reader.tokenization import Tokenizer
 
-_MANY_UNKNOWN = 0.05  # share of a language's tokens that is worth a warning
-_EXAMPLES = 3  # pairs of each two languages that are printed
-_WIDTH = 100  # characters of a printed line
-_PLACES = 16  # places of a stream at which the sides of pairs are compared
-_PAIRS = 128  # consecutive pairs at each place
+_MANY_UNKNOWN = 0.05  # a greater share of unknown tokens in a language is worth a warning
+_EXAMPLES = 3  # how many pairs of each two languages are printed
+_WIDTH = 100  # the longest printed line, in characters
+_PLACES = 16  # at how many places of a stream the sides of pairs are compared
+_PAIRS = 128  # how many consecutive pairs are compared at each place
 _FEWEST_PAIRS = 40  # fewer pairs tell nothing
-_TOLERATED = 0.1  # share of the places at which the sides need not fit
+_TOLERATED = 0.1  # the share of the places at which the sides need not fit
 # On 14 pairs of languages the lengths of translations correlate with 0.56 to 0.98, of shifted lines with at
 # most 0.25. Translations share at least twice as much as shifted lines do.
-_LEAST_CORRELATION = 0.3  # of the lengths of translations
-_LEAST_RATIO = 1.5  # of what translations share to what shifted lines share
+_LEAST_CORRELATION = 0.3
+_LEAST_RATIO = 1.5
 
 
 def summary(manifest: Mapping[str, Any]) -> list[str]:
@@ -65,7 +65,7 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines: the first and the last column flush left, the others flush right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows)]  # of the columns
+    widths = [max(len(cell) for cell in column) for column in zip(*rows)]  # one for each column
     lines = []
     for first, *middle, last in rows:
         cells = [first.ljust(widths[0])]
@@ -120,7 +120,7 @@ def fit(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
     lengths = np.log([[len(a), len(b)] for a, b in zip(first, second)])  # [N, 2]
     have_spread = (lengths.std(axis=0) > 0).all()  # lengths that are all equal have no correlation
     if have_spread:
-        correlation = np.corrcoef(lengths.T)[0, 1]  # of the first side with the second
+        correlation = np.corrcoef(lengths.T)[0, 1]  # between the lengths of both sides
         if correlation > _LEAST_CORRELATION:
             return True
     first_pieces = [set(line.tolist()) for line in first]

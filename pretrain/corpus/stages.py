@@ -62,9 +62,10 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     ids, lengths = _encode(tokenizer, texts)  # [tokens], [texts]
     lengths = lengths.reshape(-1, len(text.sides))  # [new lines, sides]
 
-    # Lines without ids and uneven pairs are dropped after that.
-    shorter = lengths.min(axis=1)  # ids of the shorter side of a pair, [new lines]
-    longer = lengths.max(axis=1)  # of the longer side; of a text both are the same
+    # Lines without ids and uneven pairs are dropped after the text was cut into ids. The number of ids of the
+    # shorter and of the longer side of a pair, [new lines]; they are equal if there is one side.
+    shorter = lengths.min(axis=1)
+    longer = lengths.max(axis=1)
     is_empty = shorter == 0  # a line of control characters has no ids
     is_uneven = np.zeros(len(shorter), bool)
     if work.options.max_ratio:
@@ -72,7 +73,8 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     is_usable = ~is_empty & ~is_uneven
 
     # Documents are held out as a whole.
-    document = np.repeat(np.arange(len(text.documents)), text.documents)[is_new]  # of each new line
+    document_of_line = np.repeat(np.arange(len(text.documents)), text.documents)  # [lines]
+    document = document_of_line[is_new]  # [new lines]
     document_is_held_out = text.document_hashes(work.held_out_side) < np.uint64(work.held_out_below)
     is_held_out = document_is_held_out[document]  # bool [new lines]
     arrays: dict[str, np.ndarray] = {}
@@ -171,7 +173,7 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
     if _is_written(work, name, record_path):
         return
     languages = work.stream.languages
-    line_lengths = list(_arrays(units, f"{split}.lengths"))  # of each unit
+    line_lengths = list(_arrays(units, f"{split}.lengths"))  # an array for each unit
     lines = sum(len(lengths) for lengths in line_lengths)
     tokens = sum(int(lengths.sum()) for lengths in line_lengths)
 
@@ -187,7 +189,7 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
     if work.stream.is_parallel:
         documents = lines // 2  # each pair is a document, of two lines
     else:
-        document_lines = list(_arrays(units, f"{split}.documents"))  # of each unit
+        document_lines = list(_arrays(units, f"{split}.documents"))  # an array for each unit
         documents = sum(len(counts) for counts in document_lines)
         files[documents_file] = _write_offsets(work.output / documents_file, document_lines)
 
@@ -315,9 +317,9 @@ def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndar
     return np.concatenate(parts), lengths
 
 
-# A worker cuts many units of one corpus.
 @functools.lru_cache(maxsize=1)
 def tokenizer_of(piece_model_path: str, vocab_path: str, text_rules: str) -> Tokenizer:
+    """The tokenizer of a corpus. It is kept, because a worker cuts many units of one corpus."""
     return Tokenizer(vocab_path, piece_model_path, text_rules)
 
 

@@ -20,7 +20,8 @@ from reader.pairs import Columns, find_columns
 from reader.text_files import TextFile, too_long
 from utils.errors import UserError
 
-_MOST_LINES = 1 << 16  # of a unit of aligned files: where one has short lines, the other may have long ones
+# The most lines of a unit of aligned files: where one has short lines, the other may have long ones.
+_MOST_LINES = 1 << 16
 _HEAD = 1 << 18  # bytes of a file of pairs that tell which columns are read
 
 
@@ -59,7 +60,11 @@ class TextFormat:
 
 
 def check_format(form: TextFormat) -> None:
-    """Raise a UserError that names the option, unless the columns are two, and belong to the score."""
+    """Refuse other than two columns of text, a score without columns, and a least score without a score.
+
+    Raises:
+        UserError: one of these; names the option.
+    """
     if form.tsv_columns and (len(set(form.tsv_columns)) != 2 or min(form.tsv_columns) < 1):
         raise UserError(
             f"tsv_columns: {form.tsv_columns} is not two different column numbers from 1, such as 1,2"
@@ -112,7 +117,7 @@ def read_units(
             numbers of lines, or a file of pairs has no two columns of texts.
     """
     unit: Unit | None = None  # it is held back until it is known whether it is the last
-    bytes_before = 0  # on disk, read for the units before
+    bytes_before = 0  # how many bytes on disk were read for the units before
     with contextlib.ExitStack() as opened:
         languages = source.languages if len(source.languages) == 2 else None
         files = [opened.enter_context(contextlib.closing(TextFile(path, languages))) for path in source.paths]
@@ -158,7 +163,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
     # White space at both ends of a cell is removed, and then rows with an empty cell are.
     stripped = [tuple(cell.strip() for cell in row) for row in rows]
     full = [row for row in stripped if all(row)]
-    sides = tuple([row[side] for row in full] for side in range(len(languages)))
+    sides = tuple([row[side] for row in full] for side in range(len(languages)))  # a list of lines for each
     if source.languages != languages:  # the source has the pair the other way round
         sides = sides[::-1]
     if len(languages) == 1 and form.documents == "blank":
@@ -174,7 +179,7 @@ def _lines_of_documents(is_text: list[bool]) -> np.ndarray:
     is_text = np.array(is_text, bool)
     follows_text = np.concatenate([[False], is_text[:-1]])
     begins_document = is_text & ~follows_text
-    document = np.cumsum(begins_document)[is_text] - 1  # of each line of text: the number of its document
+    document = np.cumsum(begins_document)[is_text] - 1  # for each line of text: the number of its document
     return np.bincount(document)
 
 
@@ -201,7 +206,7 @@ def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
     Raises:
         UserError: one file has ended and the other has not.
     """
-    line_ends = []  # of each file, the ends of the lines that fit
+    line_ends = []  # for each file: the ends of the lines that fit
     for file in files:
         file.fill(size)
         ends = np.flatnonzero(np.frombuffer(file.buffer, np.uint8)[:size] == ord("\n")) + 1
@@ -268,9 +273,9 @@ def _rows(lines: list[str], unit: Unit, path: str, form: TextFormat) -> tuple[li
     columns = unit.columns
     first, second = columns.texts
     score = form.score_column - 1  # -1: there are no scores
-    fewest = (
-        max(first, second, score) + 1 if form.tsv_columns else columns.width
-    )  # cells that a line must have
+    fewest = columns.width  # the number of cells that a line must have
+    if form.tsv_columns:  # further cells do not matter
+        fewest = max(first, second, score) + 1
     rows = []
     low_scores = 0
     for number, line in enumerate(lines, unit.first_line):

@@ -146,8 +146,8 @@ def delete_corpus(output: Path) -> None:
     if not (output / WORK).exists() and not is_corpus:
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
     with only_run_in(output / WORK):
-        # First, so that after a kill no command takes the rest for a corpus, and none continues it: an empty
-        # plan is equal to no other.
+        # These two first, so that after a kill no command takes the rest for a corpus, and none continues it:
+        # an empty plan is equal to no other.
         manifest.unlink(missing_ok=True)
         write_json(output / WORK / PLAN, {})
         # Training with an earlier version left the folder `blocks`.

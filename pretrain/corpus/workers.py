@@ -21,7 +21,7 @@ from utils.processes import never_received
 Result = TypeVar("Result")
 
 _SPARE_TASKS = 4  # tasks that wait beside those in progress; each holds its text, so there are few
-_RETRIES = 4  # of a unit whose Ray worker died
+_RETRIES = 4  # how often a unit is started again after its Ray worker died
 # What a unit's work imports; sent to a cluster. mine_pairs.py encodes there, and needs the whole project.
 _PACKAGES = ("evaluation", "finetune", "inference", "model", "pretrain", "reader", "training", "utils")
 
@@ -40,7 +40,7 @@ class LocalWorkers:
     def __enter__(self) -> Self:
         if self.num_workers > 1:
             context = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(self.num_workers, context, _follow_parent)
+            self.pool = ProcessPoolExecutor(self.num_workers, context, initializer=_follow_parent)
         return self
 
     def __exit__(self, *_) -> None:
@@ -62,14 +62,15 @@ class LocalWorkers:
         Raises:
             UserError: a task raised it, or a worker died.
         """
-        most = self.num_workers + min(self.num_workers, _SPARE_TASKS)  # tasks that run or wait at a time
+        # The tasks that run and those that wait for a worker.
+        most_submitted = self.num_workers + min(self.num_workers, _SPARE_TASKS)
         tasks = iter(tasks)
         running: set[Future] = set()
         try:
             while True:
                 for task in tasks:  # goes on where the last round stopped
                     running.add(self.submit(function, *task))
-                    if len(running) >= most:
+                    if len(running) >= most_submitted:
                         break
                 if not running:
                     return
@@ -106,7 +107,7 @@ class RayWorkers(LocalWorkers):
         cluster: dict[str, Any] = {"address": self.address}
         if self.address is None:  # a new cluster on this machine
             cluster = {"address": "local", "num_cpus": self.num_workers or len(os.sched_getaffinity(0))}
-        root = Path(__file__).resolve().parents[2]  # of the project
+        root = Path(__file__).resolve().parents[2]  # the folder of the project
         # Installed as a package, the project has one name.
         modules = [root / name for name in _PACKAGES] if __name__.startswith("pretrain.") else [root]
         try:

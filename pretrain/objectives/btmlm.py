@@ -28,7 +28,7 @@ from pretrain.packing import MaskedExample, MicroBatch, Stage1Sequence, pack
 from utils.errors import UserError
 
 _PAIR_EXPONENT = 0.7  # as for the sampling of pairs in InfoXLM
-_SAMPLES = 3  # sentences with pseudo-tokens in the log
+_SAMPLES = 3  # how many sentences the log shows with their pseudo-tokens
 
 
 class Btmlm(Objective):
@@ -104,14 +104,14 @@ class Btmlm(Objective):
         languages = np.repeat([text.language, second_language], [n + 2, p + 2])
         chosen = 1 + self.choose(text.ids[:n], rng)  # X begins in column 1
         stage2 = self.replaced(ids, languages, chosen, rng)
-        last_position = slot_positions[-1:] + 1  # of the last [SEP], [1]
+        last_position = slot_positions[-1:] + 1  # the position of the last [SEP], [1]
         stage2_positions = np.concatenate([self.positions[: n + 3], slot_positions, last_position])
         slots = n + 3 + np.arange(p)  # columns, after [CLS] X [SEP] [SEP]
         if self.language_embedding == "masks":
             # [MASK] stands in the slots only until the pseudo-tokens are known, which carry no language.
             stage2.language_ids[slots] = NO_LANGUAGE
         stage2 = stage2._replace(position_ids=stage2_positions)
-        draws = rng.random(p)  # for pseudo-tokens that are sampled
+        draws = rng.random(p)  # one for each pseudo-token; used where they are sampled
         return MaskedExample(self.name, [stage2], Stage1Sequence(stage1, slots, draws))
 
     def batch(
@@ -122,7 +122,7 @@ class Btmlm(Objective):
     ) -> MicroBatch:
         """As `Objective.batch`, with the language of each text's pseudo-tokens; None: they are drawn."""
         languages = second_languages or [None] * len(texts)
-        return pack([self.mask(*of_text) for of_text in zip(texts, rngs, languages)])
+        return pack([self.mask(text, rng, language) for text, rng, language in zip(texts, rngs, languages)])
 
     @classmethod
     def record(cls, sums: Mapping[str, float]) -> dict[str, float]:
@@ -162,7 +162,7 @@ class SecondLanguage:
         mode: "parallel": in proportion to pairs^0.7 among the languages that have sentence pairs with the
             sentence's own, because CAMLM taught only these directions. Where there is no such language, each
             other language has the weight (number of all its pairs)^0.7; where no language has pairs, all have
-            the same. "uniform": all other languages have the same.
+            the same weight. "uniform": all other languages have the same weight.
 
     Raises:
         UserError: there is only one language.
@@ -181,10 +181,10 @@ class SecondLanguage:
         # All weights are [languages, languages]: a row for the sentence's language, with 0 for itself.
         uniform = 1.0 - np.eye(len(languages))
         by_pairs = counts**_PAIR_EXPONENT
-        pairs_of_language = counts.sum(0)  # [languages], with any other language
+        pairs_of_language = counts.sum(0)  # [languages], the pairs with any other language
         by_all_pairs = uniform * pairs_of_language**_PAIR_EXPONENT
         weights = uniform if mode == "uniform" else by_pairs
-        for fallback in (by_all_pairs, uniform):  # for the rows that are still 0
+        for fallback in (by_all_pairs, uniform):  # each fills the rows that are still 0
             has_weights = weights.sum(1, keepdims=True) > 0
             weights = np.where(has_weights, weights, fallback)
         self.probabilities = weights / weights.sum(1, keepdims=True)  # [languages, languages]

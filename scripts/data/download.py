@@ -21,7 +21,7 @@ from utils.files import atomic_dir, only_writer_of, unwritable_is_a_user_error
 LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the weights of large have 2.2 GB
 MOST_HEADERS = 32 << 20  # bytes; a file has about 1 kB of headers, and tarfile keeps them all
 LONGEST_HEADER = 64 << 10  # bytes
-MOST_FOLDERS = 100  # of one path
+MOST_FOLDERS = 100  # the most folders in one path
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks others in parts of any size
 # Headers whose text, such as a long name, tarfile reads whole before anybody can ask for its size.
 _TEXT_HEADERS = (
@@ -49,7 +49,10 @@ class _Member(tarfile.TarInfo):
     """A file of a tar archive whose headers have bounds. A sparse file, whose table has none, is refused."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        """What tarfile calls for each header; it is made to be overridden."""
+        """Refuse headers that could fill the memory, before tarfile reads them.
+
+        tarfile calls this method for each header, and documents that a subclass may override it.
+        """
         if self.type in _TEXT_HEADERS and not 0 <= self.size <= LONGEST_HEADER:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
         if self.type == tarfile.GNUTYPE_SPARSE:
@@ -96,7 +99,7 @@ def _download(url: str, path: Path) -> str:
             if tag.startswith("W/"):  # a weak tag may stand for two files
                 tag = ""
             version.write_text(tag)
-            length = reply.headers.get("Content-Length")  # of what is sent now
+            length = reply.headers.get("Content-Length")  # the number of bytes that are sent now
             total = None  # bytes of the whole file, if the server says it
             if length:
                 total = size + int(length)
@@ -113,7 +116,7 @@ def _download(url: str, path: Path) -> str:
             part.unlink(missing_ok=True)
         return f"the server answers {error.code} {error.reason}"
     except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)  # of a URLError the error of the connection
+        reason = getattr(error, "reason", error)  # a URLError has the error of the connection
         return str(reason) or type(error).__name__
     if total is not None and part.stat().st_size != total:
         return f"it broke off at {part.stat().st_size:,} of {total:,} bytes"

@@ -76,8 +76,8 @@ class Sizes(NamedTuple):
     hidden: int
     layers: int
     heads: int
-    inner: int  # of the feed-forward layers
-    rows: int  # of the word table
+    inner: int  # the inner size of the feed-forward layers
+    rows: int  # the rows of the word table
     positions: int
     types: int
 
@@ -197,7 +197,7 @@ def read(data: bytes) -> tuple[Sizes, list[str], np.ndarray, dict[str, np.ndarra
     take("fi")  # the epsilon of the layer norms, 1e-12; the weights of a block
     (count,) = take("i")
     take("4i")  # the ids of the special pieces
-    (length,) = take("Q")  # of all pieces, in bytes
+    (length,) = take("Q")  # the length of all pieces together, in bytes
     bounds = array("<u4", count + 1)
     scores = array("<f4", count)
     text = array("u1", length).tobytes()

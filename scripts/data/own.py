@@ -33,8 +33,8 @@ SPLITS = ("train", "dev", "test")
 _FILE_NAME = re.compile(r"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.(tsv|csv)(\.gz)?")
 _ENDINGS = ("tsv", "csv", "tsv.gz", "csv.gz")
 _FEW_ROWS = 3  # a label with fewer training rows may be a slip, and is hardly learned
-_SEED = 1  # of the choice of dev rows
-_MOST_ITEMS = 10  # that are printed of files that are not read, and of warnings
+_SEED = 1  # for the draw of dev rows
+_MOST_ITEMS = 10  # so many warnings, or files that are not read, are printed; then only their number
 
 
 class OwnFile(NamedTuple):
@@ -114,7 +114,7 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
             else:
                 unread.setdefault(fault, []).append(str(path))
                 continue
-            used = files.setdefault((file.split, file.language), file)  # the first of several
+            used = files.setdefault((file.split, file.language), file)  # the first of several is used
             if used != file and file.language == ALL_LANGUAGES:
                 raise UserError(f"{path}: {used.path} is the {file.split} file; put all rows into one file")
             if used != file:
@@ -314,14 +314,15 @@ def warnings_of_rows(tables: Mapping[OwnFile, LabelledTable]) -> list[str]:
     training = [file for file in tables if file.split == "train"]
     warnings = []
     for file in training:
-        labels = np.array([hash(tuple(sorted(of_row))) for of_row in tables[file].labels()], np.int64)
-        warnings += [
-            f"warning: {file.path}: {fault}" for fault in oddities(hashes[file], labels, tables[file].lines)
-        ]
+        label_hashes = [hash(tuple(sorted(labels))) for labels in tables[file].labels()]
+        faults = oddities(hashes[file], np.array(label_hashes, np.int64), tables[file].lines)
+        warnings += [f"warning: {file.path}: {fault}" for fault in faults]
     trained = np.concatenate([hashes[file] for file in training])
     for file in tables:
-        if file.split != "train" and (fault := overlap(trained, hashes[file])):
-            warnings.append(f"warning: {file.path}: {fault}")
+        if file.split != "train":
+            fault = overlap(trained, hashes[file])
+            if fault:
+                warnings.append(f"warning: {file.path}: {fault}")
     return warnings
 
 
@@ -336,13 +337,11 @@ def warnings_of_labels(tables: Mapping[OwnFile, LabelledTable], labels: Sequence
     for group in same.values():
         if len(group) > 1:
             warnings.append(f"warning: the labels {', '.join(group)} differ only in case")
-    joint = [
-        label
-        for label in labels
-        if label not in (parts := split_labels(label)) and not {*parts}.isdisjoint(labels)
-    ]
-    if joint:
-        warnings.append(f"warning: if '{joint[0]}' are several labels of a text, add --multi_label true")
+    for label in labels:
+        parts = split_labels(label)
+        if label not in parts and not set(parts).isdisjoint(labels):
+            warnings.append(f"warning: if '{label}' are several labels of a text, add --multi_label true")
+            break  # the first such label is an example enough
     absent = [f"'{label}'" for label in labels if label not in evaluated]
     if evaluated and absent:
         warnings.append(

@@ -34,8 +34,8 @@ from utils.files import atomic_dir, write_json
 from utils.tables import in_columns
 
 FOUND = "pairs.json"
-_HELD_OUT = 500  # rows of a file, of which at most a tenth is held out
-_MOST_UNKNOWN = 0.1  # the greatest share of unknown tokens of a language that a model has
+_HELD_OUT = 500  # so many rows of a file are held out, but at most a tenth
+_MOST_UNKNOWN = 0.1  # a language with a greater share of unknown tokens is one that the model lacks
 _LANGUAGE = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # also zh_Hans
 _TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({_LANGUAGE})-({_LANGUAGE})")
 _SIDE = re.compile("[a-z]{2}(_[a-z]+)?")  # the ending of one of two aligned files
@@ -68,7 +68,9 @@ class PairFile:
 
     def sides(self, row: Sequence[str]) -> Sequence[str]:
         """Query and positive of a row in the order of `name`."""
-        return row[1::-1] if self.languages[:1] == ("en",) else row[:2]
+        first, second = row[:2]
+        english_is_first = self.languages[:1] == ("en",)  # in `name` it is last
+        return (second, first) if english_is_first else (first, second)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
     for source in sources:
         label, files = split_label(source)
         if label is not None or ("," in source and not Path(source).exists()):
-            pairs.append(PairFile.of(files, () if label is None else languages_of(label, 2), files))
+            languages = () if label is None else languages_of(label, 2)
+            pairs.append(PairFile.of(files, languages, stem=files))
             continue
         for path in files_in(Path(source), output):
             ending, packing = split_name(path)
@@ -115,12 +118,14 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
                 aligned.setdefault(path.with_name(stem), {})[side] = path
             else:
                 unread.append(str(path))
-    for files_of in aligned.values():
-        first = "en" if "en" in files_of else min(files_of)
-        others = sorted(files_of.keys() - {first})
-        pairs += [PairFile.of(f"{files_of[first]},{files_of[other]}", (first, other)) for other in others]
+    for file_of_language in aligned.values():
+        first = "en" if "en" in file_of_language else min(file_of_language)
+        others = sorted(file_of_language.keys() - {first})
+        for other in others:
+            files = f"{file_of_language[first]},{file_of_language[other]}"
+            pairs.append(PairFile.of(files, (first, other)))
         if not others:
-            unread.append(str(files_of[first]))
+            unread.append(str(file_of_language[first]))
     _refuse(sources, pairs, text)
     return FoundFiles(sorted(pairs, key=lambda file: file.name), text, unread)
 
@@ -167,10 +172,10 @@ def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None
             f"{', '.join(sources)}: too few pairs to hold any out for a score; give at least ten, or train "
             "with run_retrieval.py --validation_pairs 0"
         )
-    lines = [["pairs", "rows", "trained", "held out", ""]]  # of the printed table
+    lines = [["pairs", "rows", "trained", "held out", ""]]  # the table that is printed
     facts = {}
     with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
-        most_texts = max(len(rows.columns.texts) for rows in rows_of.values())  # of a row
+        most_texts = max(len(rows.columns.texts) for rows in rows_of.values())  # in a row
         joint.write(_line([QUERY, POSITIVE, *[NEGATIVE] * (most_texts - 2)]))
         for file, rows in rows_of.items():
             if held_out[file]:
@@ -219,10 +224,12 @@ def hold_out(rows_of: Mapping[PairFile, PairRows]) -> dict[PairFile, list[list[s
     They are those with the least hash of the text in the language that most files have. So files with the
     same sentences in several languages hold out the same sentences, and lose few rows to each other.
     """
-    common = Counter(language for file in rows_of for language in file.languages)
+    files_with = Counter(language for file in rows_of for language in file.languages)
     held_out = {}
     for file, rows in rows_of.items():
-        side = max((0, 1), key=lambda side: common[file.languages[side]]) if file.languages else 0
+        side = 0
+        if file.languages and files_with[file.languages[1]] > files_with[file.languages[0]]:
+            side = 1
         hashes = [blake2b(row[side].encode(), digest_size=8).digest() for row in rows]
         chosen: list[list[str]] = []
         texts: set[str] = set()

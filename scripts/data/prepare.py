@@ -46,7 +46,7 @@ RENAMED = {
     "esp": "es",
     "ned": "nl",
 }
-COMMENT = re.compile(r"# *id\b|#.*=")  # in MultiCoNER, and in CoNLL-U
+COMMENT = re.compile(r"# *id\b|#.*=")  # a line before a sentence in MultiCoNER, or in CoNLL-U
 COLUMNS = ("text_a", "text_b", "label")
 # Columns here -> their names in the releases; of two, the later is read.
 ALIASES = {

@@ -33,7 +33,7 @@ from utils.files import atomic_file, only_writer_of, unwritable_is_a_user_error
 from utils.logging import Progress, logger, setup_console
 from utils.options import NonNegativeInt, PositiveInt, Range, UnitInterval, check_values
 
-_UNIT_BYTES = 4 << 20  # of text that is read at a time
+_UNIT_BYTES = 4 << 20  # so much text is read at a time
 _SEED = 1
 # What sentencepiece says of a vocabulary size that does not fit -> what to do, with the number that it names.
 _SIZE_FAULTS = {

@@ -14,7 +14,7 @@ T = TypeVar("T")
 CODES = ("en", "de", "fr", "es", "ru", "el", "tr", "ar", "hi", "zh")
 SPLITS = ("train", "dev", "test")
 LABELS = ("contradiction", "entailment", "neutral")
-DOCUMENT, PAIR, INFERENCE, RETRIEVAL, ORDER = range(5)  # the first number of a stream of random numbers
+DOCUMENT, PAIR, INFERENCE, RETRIEVAL, ORDER = range(5)  # each seeds its own stream of random numbers
 
 NAMES = {"Anna": "f", "Maria": "f", "Tom": "m", "Peter": "m"}  # name -> grammatical gender of the person
 PEOPLE = ("man", "woman", "boy", "girl")

@@ -19,11 +19,11 @@ from utils.logging import logger
 # The value of "problem_type" in a classifier whose texts have several labels.
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
-PROBLEM_TYPES = ("single_label_classification", MULTI_LABEL, REGRESSION)  # those of transformers
+PROBLEM_TYPES = ("single_label_classification", MULTI_LABEL, REGRESSION)  # the names in transformers
 MODEL_TYPES = {PADDLENLP: "ernie_m", HUGGING_FACE: "ernie_m", XLM_R: "xlm-roberta", BERT: "bert"}
 # The values of keys that a config of these libraries may leave out, where ours are others.
 _DEFAULTS = {XLM_R: {"layer_norm_eps": 1e-12}, BERT: {"layer_norm_eps": 1e-12}}
-# The keys of these libraries that our model has one value of.
+# The keys of these libraries for which our model has a single value.
 _ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 XLM_R_PAD = 1  # the id of [PAD]
 # The keys that we share with all libraries.

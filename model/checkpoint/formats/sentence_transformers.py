@@ -57,7 +57,7 @@ def read(folder: Path, reading: Reading, layers: int) -> tuple[Reading, list[str
         layers: the number of layers of the encoder; the library takes the vectors of the top one.
 
     Returns:
-        The reading, and what of the vectors has no place in it, in words; mostly nothing.
+        The reading, and what the files say of vectors that a reading cannot hold, in words; mostly nothing.
 
     Raises:
         UserError: a file is damaged.
@@ -183,7 +183,7 @@ def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
     if reading.normalize:
         modules.append({"idx": 2, "name": "2", "path": _NORMALIZE, "type": f"{_LIBRARY}.Normalize"})
     pooling: dict[str, Any] = {"word_embedding_dimension": config.hidden_size}
-    for flag, name in list(_FLAGS.items())[:4]:  # those of every version of the library
+    for flag, name in list(_FLAGS.items())[:4]:  # the flags that every version of the library has
         pooling[flag] = name == pooling_name
     files: dict[str, Any] = {
         MODULES: modules,
@@ -194,7 +194,8 @@ def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
         prompts = dict(reading.prompts)
         _, document = reading.search_prompts
         if document:
-            # Without it the library has an empty one, and does not look for "passage".
+            # Without a prompt of this name the library puts nothing before a document, even if there is a
+            # prompt "passage".
             prompts.setdefault("document", prompts[document])
         default = {"default_prompt_name": reading.default_prompt}
         files[_PROMPTS] = {"prompts": prompts, **default, "similarity_fn_name": "cosine"}

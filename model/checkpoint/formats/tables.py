@@ -176,7 +176,7 @@ POOLER = "pooler.dense"
 
 # The modules of heads: our name -> kind, axes of the weight. `CLASSES` has their names elsewhere.
 HEAD_MODULES = {
-    POOLER: (LINEAR, (HIDDEN, HIDDEN)),  # of XLM-R's classifier
+    POOLER: (LINEAR, (HIDDEN, HIDDEN)),  # the first layer of XLM-R's classifier
     "classifier": (OUTPUT, (HIDDEN, LABELS)),
     "lm_head.dense": (LINEAR, (HIDDEN, HIDDEN)),
     "lm_head.layer_norm": (NORM, (HIDDEN,)),
@@ -285,7 +285,7 @@ BESIDE_ANY_HEAD = {
 
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
-TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # of XLM-R and BERT: row 0 is added to each position
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # in XLM-R and BERT; row 0 is added to each position
 LM_BIAS = "lm_head.bias"
 
 # The name of the first layer's queries shows whose names a file has.
@@ -388,12 +388,12 @@ def _rows_of_module(
 
 
 def readable_rows(format_name: str, num_layers: int, task: str | None) -> list[Row]:
-    """The tensors that files of a format may hold, under all names that they had; without a prefix."""
+    """The tensors that files of a format may hold, under every name that a version gave them; no prefix."""
     rows = rows_of(format_name, num_layers, task)
     # A file may have a pooler even if its class has none.
     if not any(row.canonical == "pooler.dense.weight" for row in rows):
         kind, axes = HEAD_MODULES[POOLER]
-        rows += _rows_of_module(format_name, POOLER, POOLER, kind, axes)
+        rows += _rows_of_module(format_name, canonical=POOLER, foreign=POOLER, kind=kind, weight_axes=axes)
     if format_name == FAIRSEQ:
         row_of = {row.foreign: row for row in rows}
         rows += [row_of[name]._replace(foreign=alias) for alias, name in _FAIRSEQ_ALIASES.items()]
@@ -438,7 +438,7 @@ def tasks_of(format_name: str, names: Iterable[str], class_name: str | None) -> 
     """
     names = set(names)
     ending = "_w" if format_name == OFFICIAL else ".weight"
-    class_of_task = {}  # of the tasks whose heads are in the file
+    class_of_task = {}  # task -> class, for the tasks whose heads are in the file
     for task, model_class in CLASSES[format_name].items():
         modules = dict(model_class.head)  # our name -> the name there
         modules.pop("lm_head", None)  # it has only a bias: its weight is the word table
@@ -472,8 +472,12 @@ _LAYER = re.compile(r"^(?:encoder_layer_|(?:encoder\.)?layers?\.)([0-9]{1,4})[_.
 
 def count_layers(names: Iterable[str]) -> int:
     """The highest layer index in names of any format, without a prefix, plus one; 0 without layers."""
-    matches = map(_LAYER.match, names)
-    return 1 + max((int(match[1]) for match in matches if match), default=-1)
+    count = 0
+    for name in names:
+        match = _LAYER.match(name)
+        if match:
+            count = max(count, int(match[1]) + 1)
+    return count
 
 
 def axes_of(name: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from model.checkpoint.formats.weights import Weights, check_shape, widen_bfloat1
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _SPREAD = 1 << 20  # elements by which a tensor may exceed its storage, as an expanded one does
-_LOCAL_HEADER_BYTES = 30  # of a zip entry, before its name
+_LOCAL_HEADER_BYTES = 30  # the bytes of a zip entry before its name
 
 
 class _Place(NamedTuple):
@@ -36,7 +36,7 @@ class _Storage(NamedTuple):
 
     dtype: np.dtype
     key: str
-    count: int  # of its elements
+    count: int  # the number of its elements
 
 
 class _View(NamedTuple):
@@ -49,10 +49,13 @@ class _View(NamedTuple):
 
     @property
     def span(self) -> int:
-        """Elements of the storage from the tensor's first to its last."""
+        """How many elements of the storage lie from the tensor's first to its last, both counted."""
         if 0 in self.shape:
             return 0
-        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        last = 0  # the place of the last element, behind the first
+        for size, stride in zip(self.shape, self.strides, strict=True):
+            last += (size - 1) * stride
+        return last + 1
 
 
 def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
@@ -180,7 +183,7 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
 
 def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
     """The saved object, and the key of each storage -> its place."""
-    storages: dict[str, _Storage] = {}  # by key
+    storages: dict[str, _Storage] = {}  # key in the archive -> storage
 
     def remember(reference: Any) -> _Storage:
         """Resolve a reference, and note the storage; a later reference to it gets the same object."""

@@ -107,7 +107,7 @@ def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
 class Origin(NamedTuple):
     """Where a tensor comes from."""
 
-    names: tuple[str, ...]  # of the tensors in the source that it is made of; nearly always one
+    names: tuple[str, ...]  # the tensors in the source that it is made of; nearly always one
     transposed: bool  # whether its axes are reversed against the source
 
 
@@ -135,15 +135,14 @@ class _Recipe(NamedTuple):
         transposed: whether [out, in] becomes [in, out].
         fused_part: if the tensor in the file is q, k and v in one, the index in `tables.FUSED_PARTS` of the
             third that is taken; None: it is not.
-        added: the name of a tensor [types, H] in the file whose row 0 is added to each row; None: there is
-            none.
+        added_row: the name of a tensor [types, H] in the file whose row 0 is added to each row; or None.
         rows_before: the number of rows of zeros that are put before those of the file.
     """
 
     name: str
     transposed: bool
     fused_part: int | None
-    added: str | None
+    added_row: str | None
     rows_before: int = 0
 
     def origin(self) -> Origin:
@@ -151,7 +150,7 @@ class _Recipe(NamedTuple):
         name = self.name
         if self.fused_part is not None:
             name = f"{name} [{tables.FUSED_PARTS[self.fused_part]}]"
-        names = (name, self.added) if self.added else (name,)  # of all tensors that ours is made of
+        names = (name, self.added_row) if self.added_row else (name,)  # all tensors that ours is made of
         return Origin(names, self.transposed)
 
     def shape(self, file: Weights) -> tuple[int, ...]:
@@ -165,11 +164,11 @@ class _Recipe(NamedTuple):
             if not shape or shape[0] % len(tables.FUSED_PARTS):
                 raise UserError(f"{file.source}: {self.name} has shape {list(shape)}, not q, k and v in one")
             shape = (shape[0] // len(tables.FUSED_PARTS), *shape[1:])
-        if self.added:
-            types = file.shape(self.added)
+        if self.added_row:
+            types = file.shape(self.added_row)
             if len(types) != 2 or types[0] < 1 or types[1:] != shape[1:]:
                 raise UserError(
-                    f"{file.source}: {self.added} has shape {list(types)}, which does not go with "
+                    f"{file.source}: {self.added_row} has shape {list(types)}, which does not go with "
                     f"{list(shape)} of the positions"
                 )
         if self.rows_before:
@@ -185,8 +184,8 @@ class _Recipe(NamedTuple):
         array = _read_floats(file, self.name)
         if self.fused_part is not None:
             array = np.split(array, len(tables.FUSED_PARTS))[self.fused_part]
-        if self.added:
-            row = _read_floats(file, self.added)[0]
+        if self.added_row:
+            row = _read_floats(file, self.added_row)[0]
             if row.any():  # adding zeros would make 0.0 of -0.0
                 array = array + row
         if self.rows_before:
@@ -227,11 +226,11 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
     for row in rows:
         # If a tensor is there under several names, the first name of the table counts.
         if row.foreign in name_in_file and row.canonical not in recipes:
-            recipe = _Recipe(name_in_file[row.foreign], row.transposed, row.fused_part, added=None)
+            recipe = _Recipe(name_in_file[row.foreign], row.transposed, row.fused_part, added_row=None)
             if row.canonical == POSITIONS:
                 # BERT counts positions from 0, and we from 2, as XLM-R does.
                 rows_before = FIRST_POSITION if format_name == BERT else 0
-                recipe = recipe._replace(added=token_types, rows_before=rows_before)
+                recipe = recipe._replace(added_row=token_types, rows_before=rows_before)
             recipes[row.canonical] = recipe
     dropped: dict[str, str] = {}
     if format_name == XLM_R and LM_BIAS in recipes:  # a masked-LM model, whose pooler was never trained
@@ -304,7 +303,7 @@ def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignW
         shape = weights.shape(row.canonical)
         shapes[foreign] = shape[::-1] if row.transposed else shape
         origins[foreign] = Origin((row.canonical,), row.transposed)
-    if format_name == XLM_R:  # which needs token types, and gets zeros
+    if format_name == XLM_R:  # XLM-R needs token types, and gets zeros
         shapes[prefix + TOKEN_TYPES] = (1, weights.shape(WORDS)[1])
         origins[prefix + TOKEN_TYPES] = Origin(("zeros",), transposed=False)
 
@@ -318,6 +317,6 @@ def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignW
     has_place = {row.canonical for row in rows}
     left_out = [name for name in weights if name not in has_place]
     # A masked-LM head is never needed: the official format is complete without it, and so is XLM-R's encoder.
-    needed = [row.canonical for row in rows if not row.canonical.startswith("lm_head.")]
-    absent = [name for name in needed if name not in weights]
+    needed_names = [row.canonical for row in rows if not row.canonical.startswith("lm_head.")]
+    absent = [name for name in needed_names if name not in weights]
     return ForeignWeights(Weights(weights.source, shapes, read), origins, left_out, absent)
