@@ -46,6 +46,7 @@ _FORM = "text_a, label; tokens and tags are joined by U+0002"
 # What stands beside a word and not inside it: brackets, quotation marks, and marks of sentences.
 _MARKS = re.escape("()[]{}\"'`«»‹›„“”‚‘’¡¿.,;:!?…،؛؟。、，！？：；।॥")
 _WITH_MARKS = re.compile(rf"([{_MARKS}]*)(.*?)([{_MARKS}]*)", re.DOTALL)
+_EQUAL_MARKS = re.compile(r"(.)\1*")  # a mark, as often as it follows itself
 _ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # without its last full stop: U.N, J
 
 
@@ -135,9 +136,10 @@ def split_words(text: str, marks_apart: bool) -> list[tuple[int, int]]:
         if after.startswith(".") and _ABBREVIATION.fullmatch(word):
             word += "."
             after = after[1:]
-        parts = [match[0] for match in re.finditer(r"(.)\1*", before)]
-        parts += [word] if word else []
-        parts += [match[0] for match in re.finditer(r"(.)\1*", after)]
+        parts = [match[0] for match in _EQUAL_MARKS.finditer(before)]
+        if word:
+            parts.append(word)
+        parts += [match[0] for match in _EQUAL_MARKS.finditer(after)]
         start = chunk.start()
         for part in parts:
             spans.append((start, start + len(part)))

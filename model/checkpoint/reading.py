@@ -155,8 +155,10 @@ def _added_tokens(folder: Path) -> dict[str, int]:
         file_of.setdefault(token, path)
     for name in (_TOKENIZER_CONFIG, _SPECIALS_MAP):
         path = folder / name
-        further = read_object(path).get("additional_special_tokens") if path.is_file() else None
-        for token in further if isinstance(further, list) else []:
+        special_tokens = read_object(path).get("additional_special_tokens") if path.is_file() else None
+        if not isinstance(special_tokens, list):
+            continue
+        for token in special_tokens:
             text = token.get("content") if isinstance(token, dict) else token
             if not isinstance(text, str):
                 raise UserError(f"{path}: additional_special_tokens must be texts")

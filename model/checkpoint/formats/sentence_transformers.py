@@ -197,8 +197,11 @@ def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
             # Without a prompt of this name the library puts nothing before a document, even if there is a
             # prompt "passage".
             prompts.setdefault("document", prompts[document])
-        default = {"default_prompt_name": reading.default_prompt}
-        files[_PROMPTS] = {"prompts": prompts, **default, "similarity_fn_name": "cosine"}
+        files[_PROMPTS] = {
+            "prompts": prompts,
+            "default_prompt_name": reading.default_prompt,
+            "similarity_fn_name": "cosine",
+        }
     for name, contents in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(as_json(contents), encoding="utf-8")
