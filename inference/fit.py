@@ -7,6 +7,7 @@ ernie-m fit reviews.csv --model intfloat/multilingual-e5-small --output checkpoi
 
 from utils.environment import run
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Literal
 from finetune.cross_validation import Scored, least_sure, single_text, tables_of_scores
 from reader.tables import LabelledTable, read_table
 from training.guard import StopSignal
-from utils.command_line import load_config
+from utils.command_line import command_name, load_config
 from utils.errors import UserError
 from utils.files import only_writer_of
 from utils.logging import setup_console
@@ -82,7 +83,7 @@ def fit(flags: FitFlags, stop: StopSignal) -> None:
     print(*tables_of_scores(scored, table.languages), sep="\n\n")
     print("", least_sure(scored, [texts[0] for texts in inputs], table.lines), sep="\n")
     print(f"\n{flags.output}: a classifier of all {len(inputs):,} texts")
-    print(f"next: ernie-m label TABLE --model {flags.output} --output LABELLED")
+    print(f"next: {command_name()} label TABLE --model {shlex.quote(flags.output)} --output LABELLED")
 
 
 # Imports are within the functions, so that --help and errors are fast.

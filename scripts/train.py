@@ -7,9 +7,7 @@ command goes on. See docs/retrieval.md.
 
 from utils.environment import run
 
-import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +22,7 @@ from model.checkpoint.read import open_checkpoint
 from reader.pairs import PairFiles
 from scripts.data.pairs import FOUND, FoundFiles, find
 from training.claim import claim_file
-from utils.command_line import load_config
+from utils.command_line import command_name, load_config
 from utils.errors import UserError
 from utils.files import read_json, sha256_of
 from utils.manifest import MANIFEST
@@ -130,14 +128,6 @@ def main() -> None:
     print("", scores(output), "", sep="\n")
     print(f"{best}: the model\nnext, a page that searches the lines of a file:")
     print(f"  {command_name()} predict --serve --model {best} --corpus FILE")
-
-
-def command_name() -> str:
-    """How this shell starts `ernie-m`."""
-    beside = str(Path(sys.executable).with_name("ernie-m"))  # in a checkout it is not on the PATH
-    if shutil.which("ernie-m") or not os.path.exists(beside):
-        return "ernie-m"
-    return min(os.path.relpath(beside), beside, key=len)
 
 
 def check_languages(found: FoundFiles) -> None:

@@ -10,7 +10,9 @@ import dataclasses
 import difflib
 import inspect
 import json
+import os
 import shlex
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +39,14 @@ OFFICIAL_BOOLEANS = {
     **dict.fromkeys(("true", "t", "1", "yes"), True),
     **dict.fromkeys(("false", "f", "0", "no"), False),
 }
+
+
+def command_name() -> str:
+    """How this shell starts `ernie-m`."""
+    beside = str(Path(sys.executable).with_name("ernie-m"))  # in a checkout it is not on the PATH
+    if shutil.which("ernie-m") or not os.path.exists(beside):
+        return "ernie-m"
+    return min(os.path.relpath(beside), beside, key=len)
 
 
 def load_config(cls: type[T], arguments: Sequence[str] | None, description: str = "") -> T:

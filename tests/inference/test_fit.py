@@ -2,6 +2,8 @@
 
 import csv
 import gzip
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -47,6 +49,8 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, name, mark):
     printed = capsys.readouterr().out
     lines = [line.split() for line in printed.splitlines()]
     assert "accuracy" in printed and "macro F1" in printed and "least sure" in printed
+    next_command = shlex.split(printed.splitlines()[-1].removeprefix("next: "))
+    assert shutil.which(next_command[0])  # also in a checkout whose .venv is not on the PATH
     assert {
         line[0]: line[1] for line in lines if line[:1] in (["3"], ["news"], ["question"])
     } == dict.fromkeys(["3", "news", "question"], "20")
