@@ -132,9 +132,10 @@ def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.L
     """`build_model` for a model with a masked-LM head."""
     settings = checkpoint.settings
     languages: list[str] = []
-    # Only with language_embedding "masks" does the table say in which language to predict.
-    is_table_of_masks = checkpoint.reading.language_embedding in (None, "masks")
-    if is_table_of_masks and LANGUAGE_TABLE in checkpoint.tensors:
+    # Only in a pre-training with language_embedding "masks" does the table say in which language to predict.
+    # None: the model does not say it, and "masks" is the default.
+    gives_language_to_masks = checkpoint.reading.language_embedding in (None, "masks")
+    if gives_language_to_masks and LANGUAGE_TABLE in checkpoint.tensors:
         languages = list(settings.get("languages") or [])
     ignored = () if languages else (LANGUAGE_TABLE,)
     # A table has at least one row; without languages nothing reads it.

@@ -209,7 +209,8 @@ def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
     line_ends = []  # for each file: the ends of the lines that fit
     for file in files:
         file.fill(size)
-        ends = np.flatnonzero(np.frombuffer(file.buffer, np.uint8)[:size] == ord("\n")) + 1
+        file_bytes = np.frombuffer(file.buffer, np.uint8)[:size]
+        ends = np.flatnonzero(file_bytes == ord("\n")) + 1
         if file.buffer and not len(ends):  # the first line is longer
             ends = np.array([file.buffer.find(b"\n") + 1])
         line_ends.append(ends[:_MOST_LINES])

@@ -127,9 +127,9 @@ def place_parameters(archive: Path, target: Path, size: str) -> None:
     folder = target.with_name("unpacked")  # beside the target, which may be on another disk than the archive
     unpack(archive, folder)
     try:
-        # Without such a file `check_parameters` refuses the folder itself.
-        weights = next(folder.rglob("word_embedding"), folder / "word_embedding").parent
-        check_parameters(weights, size)
+        table = next(folder.rglob("word_embedding"), None)
+        weights = folder if table is None else table.parent
+        check_parameters(weights, size)  # also refuses a folder without a word_embedding
         os.replace(weights, target)
     finally:
         # If the archive has no folders, `folder` itself has become the target, and nothing is left to remove.
