@@ -281,7 +281,12 @@ def _split_han(
     for id_, token, (start, end) in zip(ids, tokenizer.convert_ids_to_tokens(ids), spans):
         source = text[start:end]
         # A piece that has the same characters as its source can be cut between them.
-        can_be_cut = len(source) > 1 and _HAS_HAN.search(source) and _is_normal(tokenizer, source)
+        can_be_cut = (
+            len(source) > 1
+            and _HAS_HAN.search(source)
+            and unicodedata.is_normalized("NFKC", source)
+            and tokenizer.normalize(source) == source
+        )
         if not can_be_cut:
             split_ids.append(id_)
             split_spans.append((start, end))
@@ -293,11 +298,6 @@ def _split_han(
             split_spans.append((piece_start, piece_end))
             piece_start = piece_end
     return split_ids, split_spans
-
-
-def _is_normal(tokenizer: Tokenizer, source: str) -> bool:
-    """Whether normalisation leaves a text as it is; then a piece has the characters of its text."""
-    return unicodedata.is_normalized("NFKC", source) and tokenizer.normalize(source) == source
 
 
 def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tuple[str, int]]:

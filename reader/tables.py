@@ -443,8 +443,9 @@ def column_of_texts(
 
 
 def _are_texts(cells: Sequence[str]) -> bool:
-    """Whether the cells of a column have words, and rarely repeat."""
-    return 2 * len(set(cells)) > len(cells) and _has_words(cells)
+    """Whether the cells of a column rarely repeat, and most have a letter, which numbers and dates do not."""
+    with_letters = sum(any(map(str.isalpha, cell)) for cell in cells)
+    return 2 * len(set(cells)) > len(cells) and 2 * with_letters > len(cells)
 
 
 def find_text_and_label(
@@ -509,11 +510,6 @@ def place_of(path: Path, first: Sequence[str], name: str) -> int:
 
 def is_number(cell: str) -> bool:
     return re.fullmatch(r"[+-]?\d+([.,]\d+)?", cell.strip()) is not None
-
-
-def _has_words(cells: Sequence[str]) -> bool:
-    """Whether most cells of a column have a letter, which numbers and dates do not."""
-    return sum(any(map(str.isalpha, cell)) for cell in cells) > len(cells) / 2
 
 
 def _guess(first: Sequence[str], places: Sequence[int], known: str, unknown: str) -> str:

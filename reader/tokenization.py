@@ -146,15 +146,6 @@ def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[S
     return widened
 
 
-def _cut_span(pieces: list[str], start: int, end: int) -> list[Span]:
-    """The spans of the `pieces` that rule 5 puts in the place of the piece at (start, end).
-
-    The last of them is the comma.
-    """
-    comma_start = end - 1
-    return [*_spans_of_parts(pieces[:-1], start, comma_start), (comma_start, end)]
-
-
 def _spans_of_parts(parts: list[str], start: int, end: int) -> list[Span]:
     """The spans of the tokens that follow each other at (start, end)."""
     lengths = [len(part.lstrip("▁")) for part in parts]
@@ -554,7 +545,8 @@ class Tokenizer:
         for number, span in zip(numbers, spans):
             if number in self.digit_comma:
                 start, end = span
-                cut_spans += _cut_span(self.digit_comma[number], start, end)
+                before_comma = self.digit_comma[number][:-1]
+                cut_spans += [*_spans_of_parts(before_comma, start, end - 1), (end - 1, end)]
             else:
                 cut_spans.append(span)
         return cut_spans
