@@ -133,7 +133,7 @@ def padded_batches(
 
 
 def windows(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in order, `size` at a time; they may be those of a file, without slices."""
+    """Yield the items in order, `size` at a time. They are taken one by one, as items of a file must be."""
     for start in range(0, len(items), size):
         yield [items[number] for number in range(start, min(start + size, len(items)))]
 

@@ -347,7 +347,8 @@ def _lines_and_form(path: Path) -> tuple[list[str], TableForm]:
     # Some programs write ; where , is the decimal point, or tabs. If the first line has several of them, most
     # lines decide.
     marks = [mark for mark in ",;\t" if mark in lines[0]] or [","]
-    return lines, TableForm(max(marks, key=lambda mark: sum(mark in line for line in lines)), begin)
+    counts = {mark: sum(mark in line for line in lines) for mark in marks}  # mark -> lines that have it
+    return lines, TableForm(max(counts, key=counts.__getitem__), begin)
 
 
 def _unpacked(content: bytes, path: Path) -> bytes:

@@ -154,8 +154,10 @@ def files_in(source: Path, output: Path) -> list[Path]:
 
 def listed(items: Sequence[str], separator: str) -> str:
     """The first items, and how many more there are."""
-    more = [f"and {len(items) - _MOST_ITEMS:,} more"] if len(items) > _MOST_ITEMS else []
-    return separator.join([*items[:_MOST_ITEMS], *more])
+    shown = list(items[:_MOST_ITEMS])
+    if len(items) > _MOST_ITEMS:
+        shown.append(f"and {len(items) - _MOST_ITEMS:,} more")
+    return separator.join(shown)
 
 
 def fault_of_name(name: str, match: re.Match | None) -> str:
