@@ -102,7 +102,7 @@ def search(flags: RetrievalFlags) -> None:
         logger.warning("--amp %s has no effect: a search computes in %s here", flags.amp, flags.dtype)
     results = {}
     for seed in flags.seeds:
-        opened, model = open_encoder(inputs, seed)
+        opened, model = model_of_seed(inputs, seed)
         logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
         prompt = opened.reading.prompt(None)
         results[seed] = search_seed(inputs, seed, model, opened.tokenizer, prompt, opened.checkpoint)
@@ -174,7 +174,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     return Inputs(flags, bitexts, sentences, starts, opened)
 
 
-def open_encoder(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
+def model_of_seed(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
     """The files of the weights that a seed starts from, and the encoder with them.
 
     Raises:

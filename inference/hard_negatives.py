@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.search import nearest_in_blocks, unit
-from finetune.bitext_search import encoder_of, open_encoder, read_inputs
+from finetune.bitext_search import encoder_of, model_of_seed, read_inputs
 from finetune.command import digest_of_files, identity_of
 from finetune.flags import RetrievalFlags
 from inference.mining import (
@@ -52,7 +52,7 @@ def mine_negatives(flags: RetrievalFlags) -> None:
     rows = PairRows(flags.train_set)
     corpus = DistinctLines(flags.mine_negatives)
     (seed,) = flags.seeds
-    opened, model = open_encoder(inputs, seed)
+    opened, model = model_of_seed(inputs, seed)
     encode = encoder_of(flags, model, opened.tokenizer, opened.reading.prompt(None))
     identity = identity_of(flags, RETRIEVAL, [opened.checkpoint], opened.config, opened.tokenizer)
     settings = {key: identity[key] for key in _DECIDING}

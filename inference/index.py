@@ -98,7 +98,10 @@ class Index(NamedTuple):
                 "search with the options of the index, or make another one"
             )
         vector = _first_vector(encode, sentences)
-        is_same_model = vector.shape == first_vector.shape and _distance(vector, first_vector) <= TOLERANCE
+        is_same_model = (
+            vector.shape == first_vector.shape
+            and np.linalg.norm(unit(vector[None]) - unit(first_vector[None])) <= TOLERANCE
+        )
         if not is_same_model:
             raise UserError(f"{folder}: the index is of another model; make one with this model")
         return index
@@ -111,11 +114,6 @@ def _options(encode: EncodeTexts) -> dict[str, Any]:
 def _first_vector(encode: EncodeTexts, sentences: Sequence[CorpusSentence]) -> np.ndarray:
     (vector,) = encode.vectors([sentences[0].text])
     return vector
-
-
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The distance of two vectors [H], each divided by its length."""
-    return float(np.linalg.norm(unit(a[None]) - unit(b[None])))
 
 
 def _in_words(options: dict[str, Any]) -> str:
