@@ -91,6 +91,14 @@ def test_both_readmes_show_the_same_commands():
     assert commands_on(ROOT / "README_zh.md") == english
 
 
+def test_own_labels_and_own_pairs_take_few_flags():
+    """At most three; and the READMEs show the way from a table to labels, and from pairs to a model."""
+    commands = [line for page in pages() for line in commands_on(page)]
+    own = [line for line in commands if re.search(r"ernie-m (fit|label|train) ", line)]
+    assert {re.search(r"ernie-m (\w+)", line)[1] for line in own} == {"fit", "label", "train"}
+    assert max(len(re.findall(r" --\w", line)) for line in own) <= 3
+
+
 def test_the_version_has_its_changes():
     """Those of a version between two releases are called unreleased."""
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
