@@ -28,7 +28,7 @@ from reader.tables import (
     place_of,
     rows_of_table,
 )
-from reader.tsv import official_names
+from reader.tsv import official_names, refuse_compressed
 from utils.command_line import load_config
 from utils.errors import FULL, UserError, pipe_may_close
 from utils.files import read_bytes, take_lock, unwritable_is_a_user_error
@@ -227,6 +227,7 @@ def read_requests(
     table = rows_for_requests(Path(path), columns) if is_table(path) else None
     if table is None:
         data = sys.stdin.buffer.read() if path == "-" else read_bytes(path)
+        refuse_compressed(data, name)
         lines = [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
     else:
         lines = table.rows

@@ -236,7 +236,7 @@ def decode(line: bytes, path: Path, number: int) -> str:
         ) from error
 
 
-def refuse_compressed(content: bytes, path: Path) -> None:
+def refuse_compressed(content: bytes, path: str | os.PathLike) -> None:
     """Check the first bytes of a file that should be text.
 
     Raises:

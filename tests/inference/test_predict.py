@@ -535,6 +535,12 @@ def test_faults_of_a_table(models, tmp_path, ask):
         assert place in error_of(ask, [], **flags)
 
 
+def test_a_spreadsheet_is_named_as_such(models, tmp_path, ask):
+    (tmp_path / "in.xlsx").write_bytes(b"PK\x03\x04")
+    error = error_of(ask, [], task="classify", model=models / "classify", input=tmp_path / "in.xlsx")
+    assert error.startswith(f"{tmp_path}/in.xlsx: ") and ".csv" in error
+
+
 def test_empty_standard_input_is_said(models, monkeypatch, capsys):
     give_input(monkeypatch, b"\n")
     monkeypatch.setattr(predict, "write_to_stdout", lambda *_: None)

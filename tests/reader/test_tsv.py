@@ -84,4 +84,5 @@ def test_compressed_files_are_named_as_such(tmp_path, program):
 def test_a_spreadsheet_is_named_as_such(tmp_path):
     path = tmp_path / "train.xlsx"
     path.write_bytes(b"PK\x03\x04")
-    assert f"{path}: it is a spreadsheet" in error_of(read_classification, path)
+    error = error_of(read_classification, path)
+    assert error.startswith(f"{path}: ") and ".csv" in error
