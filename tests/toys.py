@@ -207,6 +207,16 @@ def make_ours(
     return arrays
 
 
+# ---- Models with random weights and no files.
+
+
+def small_config(**changes) -> ErnieMConfig:
+    """A network of 40 words without dropout, whose weights vary so much that a wrong path shows."""
+    sizes = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return ErnieMConfig(**{**sizes, **dropout, "initializer_range": 0.3, **changes})
+
+
 # ---- Models with a tokenizer, saved as a training saves them.
 
 LABELS = ["entailment", "neutral", "contradiction"]

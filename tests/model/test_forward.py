@@ -5,22 +5,14 @@ import paddle
 import pytest
 
 from model.checkpoint.folder import save_model
-from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
 from tests.helpers.batches import padded_batch
 from tests.helpers.gradients import gradients_of
 from tests.launching import error_of
+from tests.toys import small_config
 from utils.errors import UserError
 
-CONFIG = ErnieMConfig(
-    vocab_size=40,
-    hidden_size=12,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    initializer_range=0.3,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-)
+CONFIG = small_config()
 LENGTHS = (1, 70, 9, 64)
 
 

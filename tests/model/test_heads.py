@@ -8,22 +8,13 @@ import paddle.nn.functional as F
 import pytest
 
 from model import device
-from model.config import ErnieMConfig
 from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from model.layout import Layout
 from model.lm_head import LMHead, PreTrainingModel
 from tests.helpers.batches import packed_batch, padded_batch
+from tests.toys import small_config
 
-CONFIG = ErnieMConfig(
-    vocab_size=40,
-    hidden_size=12,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    max_position_embeddings=12,
-    initializer_range=0.3,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-)
+CONFIG = small_config(max_position_embeddings=12)
 # A pair of sentences, and one sentence with pads: [CLS] is 0, [SEP] 2, [PAD] 1.
 IDS = np.array([[0, 7, 8, 9, 2, 2, 11, 2], [0, 30, 2, 1, 1, 1, 1, 1]])
 # The same without pads, one sequence after the other.

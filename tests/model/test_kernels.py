@@ -7,7 +7,6 @@ import paddle
 import pytest
 
 from model import device
-from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
 from model.heads import SequenceClassifier
 from model.layout import Layout
@@ -16,19 +15,13 @@ from tests.helpers.batches import packed_batch
 from tests.helpers.flash import flashmask
 from tests.helpers.gradients import gradients_of
 from tests.launching import error_of
+from tests.toys import small_config
 from training.engine import Engine
 from training.optimizer import build_optimizer
 from training.precision import Precision, prepare_for_prediction
 from utils.logging import logger
 
-CONFIG = ErnieMConfig(
-    vocab_size=40,
-    hidden_size=12,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-)
+CONFIG = small_config(initializer_range=0.02)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 
 from model import device
 from model.attention import CpuMask, FlashMask, PaddedMask, SelfAttention, mask_class
-from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
 from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from model.layout import SIMILAR, Layout
@@ -17,16 +16,9 @@ from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batc
 from tests.helpers.flash import flashmask, visible
 from tests.helpers.gradients import gradients_of
 from tests.helpers.plain_model import PlainErnieM, in_plain_paddle, padded
+from tests.toys import small_config
 
-CONFIG = ErnieMConfig(
-    vocab_size=40,
-    hidden_size=12,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    initializer_range=0.3,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-)
+CONFIG = small_config()
 # Lengths of the sequences and of their contexts; None: all context, without placeholders.
 LAYOUTS = {
     "one token": ([1], None),

@@ -6,14 +6,15 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
-from model.config import NO_LANGUAGE, PAD_POSITION
+from model.lm_head import PreTrainingModel
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import to_device
 from pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, rng_of
 from pretrain.objectives import OBJECTIVES, OF_THE_PAPER
 from pretrain.objectives.camlm import attention_mask
-from pretrain.packing import MicroBatch, Packed, Stage1, pack
+from pretrain.packing import MicroBatch, pack
 from pretrain.pseudo_tokens import PseudoTokenGenerator
+from tests.toys import small_config
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
 CLS = 0
@@ -22,6 +23,20 @@ SEP = 2
 MASK = 99
 FIRST_ORDINARY_ID = 4  # 4 to 98 are the ids that are not special
 LANGUAGES = ["en", "de", "fr"]
+# Of the models that the objectives train.
+CONFIG = small_config(
+    vocab_size=VOCABULARY.size, hidden_size=16, num_attention_heads=2, max_position_embeddings=70
+)
+
+
+def pretraining_model(seed: int, **changes) -> PreTrainingModel:
+    """A model of `CONFIG` with changes. Language embeddings and the head's bias, which begin with 0, vary."""
+    paddle.seed(seed)
+    model = PreTrainingModel(replace(CONFIG, **changes), LANGUAGES)
+    with paddle.no_grad():
+        for parameter in (model.language_embeddings.weight, model.lm_head.bias):
+            parameter.set_value(paddle.randn(parameter.shape))
+    return model
 
 
 def objectives(max_seq_len: int = 64, language_embedding: str = "masks", **choices) -> dict[str, Objective]:
@@ -52,18 +67,6 @@ def pairs(lengths, seed: int = 0) -> list[Pair]:
 def rngs(count: int, seed: int = 1, step: int = 0) -> list[np.random.Generator]:
     """The generators of the first `count` examples of a step."""
     return [rng_of(seed, step, index) for index in range(count)]
-
-
-def split(batch: Packed, values: np.ndarray) -> list[list[int]]:
-    """Values of the tokens of a batch, [N], as a list for each sequence."""
-    return [part.tolist() for part in np.split(values, batch.lengths.cumsum()[:-1])]
-
-
-def restored(batch: MicroBatch) -> np.ndarray:
-    """The inputs with the masked tokens put back, [N]."""
-    ids = batch.input_ids.copy()
-    ids[batch.targets] = batch.target_ids
-    return ids
 
 
 def of_all_four(maker: dict[str, Objective], seed: int = 1) -> MicroBatch:
@@ -125,71 +128,3 @@ def first_pass(model, batch: MicroBatch) -> paddle.Tensor:
     """The hidden states of BTMLM's placeholders, [P, H]."""
     (on_device,) = to_device([batch])
     return model.encode(on_device.stage1.inputs, on_device.stage1.placeholders)
-
-
-class Dense(NamedTuple):
-    """A batch by the definitions: whole pairs, padded, each with its matrix.
-
-    Attributes:
-        input_ids, position_ids, language_ids: int64 [B, T].
-        visible: who sees whom, bool [B, 1, T, T].
-        cells: where each token of the packed batch stands, flat indices into B*T, int64 [N].
-    """
-
-    input_ids: np.ndarray
-    position_ids: np.ndarray
-    language_ids: np.ndarray
-    visible: np.ndarray
-    cells: np.ndarray
-
-
-def dense(batch: Packed) -> Dense:
-    """The definition of a packed batch: the two sequences of a CAMLM pair become one again."""
-    tokens_and_matrices = _matrices(batch)
-    longest = max(len(tokens) for tokens, _ in tokens_and_matrices)
-    shape = [len(tokens_and_matrices), longest]
-    result = Dense(
-        input_ids=np.full(shape, PAD),
-        position_ids=np.full(shape, PAD_POSITION),
-        language_ids=np.full(shape, NO_LANGUAGE),
-        visible=np.zeros([len(tokens_and_matrices), 1, longest, longest], bool),
-        cells=np.zeros(batch.tokens, np.int64),
-    )
-    for row, (tokens, visible) in enumerate(tokens_and_matrices):
-        length = len(tokens)
-        result.input_ids[row, :length] = batch.input_ids[tokens]
-        result.position_ids[row, :length] = batch.position_ids[tokens]
-        result.language_ids[row, :length] = batch.language_ids[tokens]
-        result.visible[row, 0, :length, :length] = visible
-        result.cells[tokens] = row * longest + np.arange(length)
-    return result
-
-
-def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each text or pair, its tokens in order, int64 [t], and who sees whom, bool [t, t]."""
-    matrices = []
-    starts = batch.layout.starts.tolist()
-    lengths = batch.lengths.tolist()
-    context_lengths = batch.context_lengths.tolist()
-    number = 0  # of a sequence
-    while number < len(lengths):
-        start = starts[number]
-        length = lengths[number]
-        context = context_lengths[number]
-        tokens = np.arange(start, start + length)
-        sequences = 1
-        if isinstance(batch, Stage1):
-            matrices.append((tokens, compact(context, length - context)))
-        elif context == length:  # MMLM, TLM and BTMLM's second stage have no placeholders
-            matrices.append((tokens, np.ones([length, length], bool)))
-        else:  # CAMLM: this sequence and the next one are the two halves of a pair
-            sequences = 2
-            tokens = np.arange(start, start + length + lengths[number + 1])
-            tokens = tokens[np.argsort(batch.position_ids[tokens])]
-            assert (np.diff(batch.position_ids[tokens]) == 1).all()
-            first_separator = np.flatnonzero(batch.input_ids[tokens] == SEP)[0]
-            side = (np.arange(len(tokens)) > first_separator).astype(int)
-            is_masked = np.isin(tokens, batch.targets)
-            matrices.append((tokens, attention_mask(side, is_masked)))
-        number += sequences
-    return matrices

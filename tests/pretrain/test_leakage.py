@@ -9,18 +9,16 @@ import numpy as np
 import paddle
 import pytest
 
-from model.config import ErnieMConfig
-from model.lm_head import PreTrainingModel
 from pretrain.objectives import OF_THE_PAPER
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import (
-    LANGUAGES,
     VOCABULARY,
     filled,
     masked_counts,
     objectives,
     of_all_four,
     pairs,
+    pretraining_model,
     rngs,
     texts,
 )
@@ -33,18 +31,7 @@ SEP = VOCABULARY.sep_id
 def model():
     """A model of four layers in float64, without dropout."""
     paddle.set_default_dtype("float64")
-    paddle.seed(1)
-    config = ErnieMConfig(
-        vocab_size=100,
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        initializer_range=0.3,
-        max_position_embeddings=70,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    yield PreTrainingModel(config, LANGUAGES)
+    yield pretraining_model(seed=1, num_hidden_layers=4)
     paddle.set_default_dtype("float32")
 
 

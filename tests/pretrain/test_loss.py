@@ -4,55 +4,116 @@ The oracle is the plain, padded model of tests/helpers with the dense matrices o
 pairs for CAMLM.
 """
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model.config import ErnieMConfig
-from model.lm_head import PreTrainingModel
+from model.config import NO_LANGUAGE, PAD_POSITION
 from pretrain.loss import batch_loss, loss_of_words, to_device
 from pretrain.objective import Text
 from pretrain.objectives import OF_THE_PAPER
-from pretrain.packing import MicroBatch
+from pretrain.objectives.camlm import attention_mask
+from pretrain.packing import MicroBatch, Packed, Stage1
 from tests.helpers.gradients import gradients_of, take_gradients
 from tests.helpers.plain_model import PlainErnieM
 from tests.pretrain.examples import (
+    CONFIG,
     LANGUAGES,
+    PAD,
+    SEP,
     VOCABULARY,
-    dense,
+    compact,
     filled,
     first_pass,
     masked_counts,
     objectives,
     of_all_four,
     pairs,
+    pretraining_model,
     rngs,
     texts,
 )
 
-CONFIG = ErnieMConfig(
-    vocab_size=100,
-    hidden_size=16,
-    num_hidden_layers=3,
-    num_attention_heads=2,
-    max_position_embeddings=70,
-    initializer_range=0.3,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-)
+CONFIG = replace(CONFIG, num_hidden_layers=3)
+
+
+class Dense(NamedTuple):
+    """A batch by the definitions: whole pairs, padded, each with its matrix.
+
+    Attributes:
+        input_ids, position_ids, language_ids: int64 [B, T].
+        visible: who sees whom, bool [B, 1, T, T].
+        cells: where each token of the packed batch stands, flat indices into B*T, int64 [N].
+    """
+
+    input_ids: np.ndarray
+    position_ids: np.ndarray
+    language_ids: np.ndarray
+    visible: np.ndarray
+    cells: np.ndarray
+
+
+def dense(batch: Packed) -> Dense:
+    """The definition of a packed batch: the two sequences of a CAMLM pair become one again."""
+    tokens_and_matrices = _matrices(batch)
+    longest = max(len(tokens) for tokens, _ in tokens_and_matrices)
+    shape = [len(tokens_and_matrices), longest]
+    result = Dense(
+        input_ids=np.full(shape, PAD),
+        position_ids=np.full(shape, PAD_POSITION),
+        language_ids=np.full(shape, NO_LANGUAGE),
+        visible=np.zeros([len(tokens_and_matrices), 1, longest, longest], bool),
+        cells=np.zeros(batch.tokens, np.int64),
+    )
+    for row, (tokens, visible) in enumerate(tokens_and_matrices):
+        length = len(tokens)
+        result.input_ids[row, :length] = batch.input_ids[tokens]
+        result.position_ids[row, :length] = batch.position_ids[tokens]
+        result.language_ids[row, :length] = batch.language_ids[tokens]
+        result.visible[row, 0, :length, :length] = visible
+        result.cells[tokens] = row * longest + np.arange(length)
+    return result
+
+
+def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each text or pair, its tokens in order, int64 [t], and who sees whom, bool [t, t]."""
+    matrices = []
+    starts = batch.layout.starts.tolist()
+    lengths = batch.lengths.tolist()
+    context_lengths = batch.context_lengths.tolist()
+    number = 0  # of a sequence
+    while number < len(lengths):
+        start = starts[number]
+        length = lengths[number]
+        context = context_lengths[number]
+        tokens = np.arange(start, start + length)
+        sequences = 1
+        if isinstance(batch, Stage1):
+            matrices.append((tokens, compact(context, length - context)))
+        elif context == length:  # MMLM, TLM and BTMLM's second stage have no placeholders
+            matrices.append((tokens, np.ones([length, length], bool)))
+        else:  # CAMLM: this sequence and the next one are the two halves of a pair
+            sequences = 2
+            tokens = np.arange(start, start + length + lengths[number + 1])
+            tokens = tokens[np.argsort(batch.position_ids[tokens])]
+            assert (np.diff(batch.position_ids[tokens]) == 1).all()
+            first_separator = np.flatnonzero(batch.input_ids[tokens] == SEP)[0]
+            side = (np.arange(len(tokens)) > first_separator).astype(int)
+            is_masked = np.isin(tokens, batch.targets)
+            matrices.append((tokens, attention_mask(side, is_masked)))
+        number += sequences
+    return matrices
 
 
 @pytest.fixture(scope="module")
 def model():
-    """In float64. The language embeddings and the head's bias, which begin with 0, get values."""
+    """A model of three layers in float64."""
     paddle.set_default_dtype("float64")
-    paddle.seed(3)
-    model = PreTrainingModel(CONFIG, LANGUAGES)
-    with paddle.no_grad():
-        model.language_embeddings.weight.set_value(paddle.randn([len(LANGUAGES), CONFIG.hidden_size]))
-        model.lm_head.bias.set_value(paddle.randn([CONFIG.vocab_size]))
-    yield model
+    yield pretraining_model(seed=3, num_hidden_layers=CONFIG.num_hidden_layers)
     paddle.set_default_dtype("float32")
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from model.config import NO_LANGUAGE
 from pretrain.objective import Pair, Text
+from pretrain.packing import MicroBatch, Packed
 from tests.pretrain.examples import (
     CLS,
     MASK,
@@ -14,15 +15,25 @@ from tests.pretrain.examples import (
     objectives,
     of_all_four,
     pairs,
-    restored,
     rngs,
-    split,
     texts,
 )
 
 SOURCE = np.array([11, 12, 13])
 TARGET = np.array([21, 22, 23, 24])
 PAIR = Pair(Text(SOURCE, 0), Text(TARGET, 2))
+
+
+def split(batch: Packed, values: np.ndarray) -> list[list[int]]:
+    """Values of the tokens of a batch, [N], as a list for each sequence."""
+    return [part.tolist() for part in np.split(values, batch.lengths.cumsum()[:-1])]
+
+
+def restored(batch: MicroBatch) -> np.ndarray:
+    """The inputs with the masked tokens put back, [N]."""
+    ids = batch.input_ids.copy()
+    ids[batch.targets] = batch.target_ids
+    return ids
 
 
 def test_mmlm_layout():

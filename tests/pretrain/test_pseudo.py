@@ -4,14 +4,21 @@ import numpy as np
 import paddle
 import pytest
 
-from model.ernie_m import ErnieMConfig
-from model.lm_head import PreTrainingModel
 from pretrain import pseudo_tokens
 from pretrain.objective import Text
 from pretrain.objectives.btmlm import SecondLanguage
 from pretrain.pseudo_tokens import PseudoTokenGenerator, allowed_pieces
 from pretrain.pseudo_translations import found_in_translation, most_frequent, punctuation_ids
-from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, first_pass, objectives, rngs, texts
+from tests.pretrain.examples import (
+    LANGUAGES,
+    VOCABULARY,
+    filled,
+    first_pass,
+    objectives,
+    pretraining_model,
+    rngs,
+    texts,
+)
 from utils.errors import UserError
 
 # The pieces that may be produced, for each of the three languages.
@@ -22,22 +29,8 @@ SECOND_LANGUAGES = [2, 1, 1, 0, 2, 1]  # of the six sentences of `btmlm_batch`
 @pytest.fixture
 def model():
     """A model with much dropout, so that a pass with dropout would give other results each time."""
-    paddle.seed(2)
-    config = ErnieMConfig(
-        vocab_size=100,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        initializer_range=0.5,
-        max_position_embeddings=70,
-        hidden_dropout_prob=0.5,
-        attention_probs_dropout_prob=0.5,
-    )
-    model = PreTrainingModel(config, LANGUAGES)
-    with paddle.no_grad():
-        model.language_embeddings.weight.set_value(paddle.randn([3, 16]))
-        model.lm_head.bias.set_value(paddle.randn([100]))
-    return model
+    dropout = {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.5}
+    return pretraining_model(seed=2, initializer_range=0.5, **dropout)
 
 
 def btmlm_batch():

@@ -4,6 +4,8 @@ In float64, without dropout. Our side is the complete step: the encoder, the wor
 positions that are read, norm, clipping and AdamW by rows.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -11,12 +13,12 @@ import pytest
 from paddle import nn
 
 from model import lm_head
-from model.config import ErnieMConfig
 from model.heads import SequenceClassifier
 from model.lm_head import PreTrainingModel
 from pretrain.loss import batch_loss, to_device
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
 from tests.helpers.plain_model import PlainErnieM, padded, real_cells
+from tests.pretrain import examples
 from tests.pretrain.examples import LANGUAGES, objectives, rngs, texts
 from training.engine import Engine
 from training.optimizer import build_optimizer, is_decayed
@@ -26,16 +28,7 @@ DIFFERENT = 10  # batches; they come again and again
 RATE = 5e-3  # constant
 DECAY = 0.05
 NORM = 0.5  # gradients are clipped to it
-CONFIG = ErnieMConfig(
-    vocab_size=100,
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    initializer_range=0.2,
-    max_position_embeddings=70,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-)
+CONFIG = replace(examples.CONFIG, initializer_range=0.2)
 
 
 @pytest.fixture(autouse=True, params=["cpu", "elsewhere"])
