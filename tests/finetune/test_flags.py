@@ -163,15 +163,6 @@ def test_flags_without_a_meaning_say_so_once_each(caplog):
     assert flags == ["--use_fast_executor", "--task_id", "--for_cn"]
 
 
-def test_flags_of_another_command_say_so(caplog, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["run_mrc.py"])
-    args = parse(["--multi_label", "true", "--doc_stride", "64"])
-    with caplog.at_level(logging.INFO, logger="ernie_m"):
-        log_no_effect(args)
-    (line,) = caplog.messages
-    assert "--multi_label" in line and "run_classifier" in line
-
-
 def test_values_of_some_flags():
     args = parse(["--random_seed", "1,2,3", "--use_fp16", "true", "--do_test", "False", "--max_steps=7"])
     assert args.random_seed == (1, 2, 3)

@@ -251,13 +251,6 @@ def test_texts_from_a_generator(models):
     assert model.search("lera mo", "bado kani")[0]["text"] == "bado kani"  # a string is one text
 
 
-def test_what_a_model_is_called(models):
-    assert repr(ernie_m.load(models / "tag")) == (
-        f"<ernie_m.Model '{models / 'tag'}', for tagging, 2 layers of 32, engine dygraph>"
-    )
-    assert ", an encoder, " in repr(ernie_m.load(models / "encode"))
-
-
 def test_many_texts_are_answered_some_at_a_time(models, monkeypatch):
     """The answers are the same, in the order of the texts."""
     model = ernie_m.load(models / "classify")

@@ -264,41 +264,28 @@ def test_settings_that_are_no_settings(run_mining, tmp_path):
     assert ".work/settings.json: " in error_of(run_mining)
 
 
-def test_the_last_line_says_that_there_was_no_threshold(run_mining, capsys):
-    rows, _ = run_mining()
-    last_line = capsys.readouterr().out.splitlines()[-1]
-    assert f"{len(rows)} of {len(rows)} pairs" in last_line and "no threshold" in last_line
-    assert f"{rows[-1].score:.3f} to {rows[0].score:.3f}" in last_line
-    run_mining(threshold=1.0)
-    assert "no threshold" not in capsys.readouterr().out
-
-
-def test_the_log_says_whether_vectors_are_centred_and_why(run_mining, models, texts, tmp_path, capsys):
+def test_when_vectors_are_centred(run_mining, models, texts, tmp_path, capsys):
     """Texts in the wrong language are named: those whose vectors are nearer to the mean of the other one."""
     weights = changed_copy(models / "encode", tmp_path / "weights")
-    lines: list[str] = []  # of the last call of `line_of`
 
-    def line_of(output, model=weights, **flags):
-        """What the log says of the vectors."""
-        run_mining(output, model=model, **flags)
-        lines[:] = capsys.readouterr().out.splitlines()
-        (line,) = [line for line in lines if line.startswith("vectors: ")]
-        return line
+    def is_centred(output, model=weights, **flags) -> bool:
+        _, facts = run_mining(output, model=model, **flags)
+        return facts["centred"]
 
-    assert f"plain, because {models / 'encode'} has no" in line_of("without", model=models / "encode")
+    assert not is_centred("without", model=models / "encode")
     source = vectors_of(tmp_path / "without", "source").mean(axis=0)
     target = vectors_of(tmp_path / "without", "target").mean(axis=0)
     layers = toys.LAYERS + 1
     means = {"de": np.tile(source, (layers, 1)), "en": np.tile(target, (layers, 1))}
     safetensors.write(weights / LANGUAGE_MEANS, means)
-    assert "plain, because the languages" in line_of("with", source=texts / "de.txt", target=texts / "en.txt")
-    assert "plain, because the means" in line_of("specials", pooling="specials")
-    assert "plain, because the model has no mean of fr" in line_of("with", source=f"fr<={texts / 'de.txt'}")
-    assert "centred, because the model" in line_of("with")
-    assert "nearer" not in "".join(lines)
+    assert not is_centred("with", source=texts / "de.txt", target=texts / "en.txt")  # of no language
+    assert not is_centred("specials", pooling="specials")
+    assert not is_centred("with", source=f"fr<={texts / 'de.txt'}")
+    assert is_centred("with")
+    assert "nearer" not in capsys.readouterr().out
     swapped = {"source": f"en<={texts / 'de.txt'}", "target": f"de<={texts / 'en.txt'}"}
-    assert "centred" in line_of("with", **swapped)
-    warnings = [line for line in lines if "nearer" in line]
+    assert is_centred("with", **swapped)
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "nearer" in line]
     assert [str(texts / name) in line for name, line in zip(("de.txt", "en.txt"), warnings)] == [True, True]
 
 

@@ -1,8 +1,6 @@
 """Values that no run can have are refused by name; files in configs/pretrain are runs; the command."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ import yaml
 
 from pretrain.config import PretrainConfig
 from pretrain.task import learning_rate
-from tests.launching import ROOT, clean_environment, error_of
+from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import config
 from tests.toys import make_small_corpus
 from utils.command_line import load_config
@@ -136,14 +134,6 @@ def test_the_papers_table_6():
         active = load(ROOT / f"configs/pretrain/exp{number}.yaml").objectives.names
         assert set(active) == set(row.split())
     assert len(load(ROOT / "configs/pretrain/ernie-m-15.yaml").data.languages) == 15
-
-
-def test_help_explains_the_keys():
-    command = [sys.executable, ROOT / "run_pretrain.py", "--help"]
-    finished = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=True)
-    for key in ("--objectives.active", "--optimizer.learning_rate", "--init.lm_head_warmup_steps"):
-        assert key in finished.stdout
-    assert "linear rise; 0: the rate is constant" in finished.stdout  # what a key means, not only its name
 
 
 def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):
