@@ -125,9 +125,7 @@ def test_it_learns_and_predicts(decide, refusal, folder, tmp_path, monkeypatch, 
     best = tmp_path / "out/best"
     of_labels = {"label_map_config": None, "num_labels": None}
     alone = {**command_lines.FOLDER_ALONE, "init_checkpoint": best, **of_labels}
-    assert f"{best}: it predicts several labels a text; give --multi_label true" in refusal(
-        decide, **alone, multi_label="false"
-    )
+    assert "--multi_label true" in refusal(decide, **alone, multi_label="false")
     again = decide(**alone)
     assert again["labels"][0]["labels"] == results["labels"][0]["labels"]
 
@@ -144,7 +142,7 @@ def test_it_learns_and_predicts(decide, refusal, folder, tmp_path, monkeypatch, 
 def test_a_model_for_one_label_is_refused(decide, refusal, toy_folder, tmp_path):
     decide(multi_label="false", max_steps=1, train_set=toy_folder / "train.tsv", do_val="false", dev_set=None)
     line = refusal(decide, out="again", init_checkpoint=tmp_path / "out/step_1")
-    assert "out/step_1: it predicts one label a text; give --multi_label false" in line
+    assert "--multi_label false" in line
 
 
 def test_what_is_refused(decide, refusal, tmp_path):

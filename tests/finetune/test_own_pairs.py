@@ -364,8 +364,8 @@ def test_two_processes_are_one(corpus, flags, teacher, tmp_path):
             "in.tsv: too few rows without a text in common for --batch_size 8, as many have 'a'",
         ),
         ("a\tb\n", {"train_set": "absent.tsv"}, "absent.tsv: "),
-        ("a\tb\n", {"teacher": "absent.npy"}, "--teacher absent.npy: cannot be read as an .npy file"),
-        ("a\tb\n", {"teacher": "in.tsv"}, "--teacher in.tsv: cannot be read as an .npy file"),
+        ("a\tb\n", {"teacher": "absent.npy"}, "--teacher absent.npy: "),
+        ("a\tb\n", {"teacher": "in.tsv"}, "--teacher in.tsv: "),
         ("a\tb\n", {"teacher": "x.npy"}, "--teacher x.npy: its shape is [2, 16]"),
         (
             "a\tb\n",

@@ -158,9 +158,9 @@ def test_another_seed_gives_other_weights(train_on_pairs, tmp_path):
     ("changes", "message"),
     [
         ({"train_set": ""}, "--train_set "),
-        ({"train_set": "absent"}, "absent: no finished corpus there"),
+        ({"train_set": "absent"}, "absent: "),
         ({"layer": 3}, "layer 3: "),
-        ({"init_checkpoint": "absent"}, "absent: no such folder"),
+        ({"init_checkpoint": "absent"}, "absent: "),
         ({"scale": 0}, "--scale 0: "),
     ],
 )

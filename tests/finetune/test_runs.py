@@ -261,9 +261,9 @@ def test_a_run_of_an_earlier_revision(finished, classify, refused, tmp_path):
         as_95dfa70d_wrote_it(step)
     assert classify(**FAST)["selected"]["1"]["step"] in (3, 6)
     (out / "selected.json").unlink()
-    assert "step_6: its training_state is of another revision; 95dfa70d goes on" in refused(**FAST)
+    assert "step_6: its training_state" in refused(**FAST)
     named = {"out": "again", "init_checkpoint": out / "step_4", **FAST}
-    assert "step_4: its training_state is of another revision" in refused(**named)
+    assert "step_4: its training_state" in refused(**named)
     for folder in ("step_6", "best"):
         assert open_checkpoint(out / folder).task == "classification"
         classify(

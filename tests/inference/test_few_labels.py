@@ -147,7 +147,7 @@ def test_what_is_no_label(label):
         (["mo", ""], ["a", "b"], {}, "text 2 of 2 (index 1)"),
         (TEXTS, LABELS, {"layer": 3}, "layer 3"),
         (TEXTS, LABELS, {"layer": 0}, "layer 0: "),
-        (TEXTS, LABELS, {"folder": "."}, ".: it exists already"),
+        (TEXTS, LABELS, {"folder": "."}, ".: "),
     ],
 )
 def test_what_is_refused(models, texts, labels, options, place):

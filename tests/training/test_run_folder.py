@@ -100,7 +100,7 @@ def test_the_state_of_an_earlier_revision_is_refused_and_its_weights_are_read(fo
     save(folder, 4)
     as_95dfa70d_wrote_it(folder.path / "step_4")
     line = refusal(lambda: folder.resume(IDENTITY))
-    assert line.startswith(f"{folder.path}/step_4: its training_state is of another revision; 95dfa70d")
+    assert line.startswith(f"{folder.path}/step_4: its training_state")
     assert "\n" not in line
     assert names_in(folder.path) == ["step_2", "step_4"]
     tensors = open_checkpoint(folder.path / "step_4").tensors
@@ -117,7 +117,7 @@ def test_the_state_of_an_earlier_revision_is_refused_and_its_weights_are_read(fo
 def test_a_state_of_another_program_is_refused(folder, model, change):
     values = {"engine": {}, "identity": {}, "seed": 1, "trainer": {}, **change}
     folder.save_step(2, files_of(model, 2), {}, values)
-    assert "step_2: its training_state is of another revision" in refusal(lambda: folder.resume(IDENTITY))
+    assert "step_2: its training_state" in refusal(lambda: folder.resume(IDENTITY))
 
 
 def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_path):
@@ -220,7 +220,7 @@ def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
     (folder.path / "best/of/mine").mkdir(parents=True)
     path = str(folder.path / source)
     again = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[path])
-    assert refusal(lambda: again.claim(IDENTITY)).startswith(f"overwrite would remove {path}, ")
+    assert refusal(lambda: again.claim(IDENTITY)).startswith(f"would remove {path}, ")
     assert names_in(folder.path) == ["best", "step_2", "step_4"]
 
 
