@@ -13,10 +13,9 @@ from packaging.requirements import Requirement
 
 from install.wheel import PackageHook
 from tests import command_lines, toys
-from tests.launching import ROOT, clean_environment, run_script
+from tests.launching import ROOT, clean_environment, error_of, run_script
 from tests.test_layers import BELOW
 from utils import runtime
-from utils.errors import UserError
 
 OWN_NAMES = tuple(BELOW)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -208,8 +207,7 @@ def test_a_paddle_that_does_not_go_with_it(tmp_path, monkeypatch, installed, mes
         (tmp_path / f"{name}.dist-info").mkdir()
     monkeypatch.delitem(sys.modules, "paddle")  # or it is found there
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    with pytest.raises(UserError, match=message):
-        runtime.check_paddle()
+    assert message in error_of(runtime.check_paddle)
 
 
 def test_a_command_without_paddle(users_folder, packages):

@@ -11,9 +11,8 @@ import pytest
 from benchmarks import encode, finetune, masked_lm, turns
 from reader.tokenization import Tokenizer
 from tests.foreign import make_xlm_r
-from tests.launching import call_main
+from tests.launching import call_main, error_of
 from tests.toys import sentences, train_pieces, write_lines
-from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +79,7 @@ def test_a_contender_that_fails_is_named():
     command = ["sh", "-c", "exit 3"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as worker:
         worker.wait()
-        with pytest.raises(UserError, match="the peer ended with exit code 3"):
-            turns.turn("the peer", worker, 0)
+        assert "the peer ended with exit code 3" in error_of(turns.turn, "the peer", worker, 0)
 
 
 def test_a_contender_without_its_environment_is_left_out(monkeypatch, tmp_path, capsys):
@@ -134,5 +132,4 @@ def test_the_texts_are_read_as_the_model_reads(folder):
     ],
 )
 def test_a_file_that_is_too_short(folder, draw, flags, file):
-    with pytest.raises(UserError, match=f"{file}: "):
-        draw(flags(str(folder / "weights"), str(folder / file), steps=10_000))
+    assert f"{file}: " in error_of(draw, flags(str(folder / "weights"), str(folder / file), steps=10_000))

@@ -292,11 +292,13 @@ def test_text_that_is_not_there(source, changes, message):
 def test_a_batch_too_small_for_an_objective(source):
     source.steps(optimizer__batch_size=2)  # four objectives of equal shares take turns
     shares_of_few_pairs = {"mmlm": 45, "btmlm": 45, "tlm": 5, "camlm": 5}
-    with pytest.raises(UserError, match=r"batch_size 4 is too small: tlm"):
-        source.steps(optimizer__batch_size=4, objectives__shares=shares_of_few_pairs)
+    assert "batch_size 4 is too small: tlm" in error_of(
+        source.steps, optimizer__batch_size=4, objectives__shares=shares_of_few_pairs
+    )
     # BTMLM begins after a part of the run.
-    with pytest.raises(UserError, match=r"batch_size 8 is too small: btmlm"):
-        source.steps(optimizer__batch_size=8, objectives__shares={"mmlm": 48, "btmlm": 2, "camlm": 50})
+    assert "batch_size 8 is too small: btmlm" in error_of(
+        source.steps, optimizer__batch_size=8, objectives__shares={"mmlm": 48, "btmlm": 2, "camlm": 50}
+    )
 
 
 def test_the_languages_of_a_run_decide_its_objectives(source):
@@ -374,8 +376,9 @@ def test_the_head_has_a_rate_of_its_own_first(source):
     rate = learning_rate(settings, 110)
     expected = {0: 0.5, 9: 0.5, 10: 0.0, 15: 0.5, 20: 1.0, 60: 50 / 90}  # step -> ratio to the peak
     assert {step: rate(step) for step in expected} == pytest.approx(expected)
-    with pytest.raises(UserError, match="init.lm_head_warmup_steps 12 leaves nothing of the 12 steps"):
-        source.steps(init__lm_head_warmup_steps=12)
+    assert "init.lm_head_warmup_steps 12 leaves nothing of the 12 steps" in error_of(
+        source.steps, init__lm_head_warmup_steps=12
+    )
 
 
 def test_a_run_reads_and_writes_nothing_beside_the_files_of_the_manifest(tiny_corpus, tmp_path):

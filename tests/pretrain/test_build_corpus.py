@@ -25,7 +25,7 @@ from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.files import files_of, flip_last_bit, flip_middle_bit
 from tests.helpers.processes import is_running
-from tests.launching import ROOT
+from tests.launching import ROOT, error_of
 from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
 from tests.toys import make_corpus, sentences, train_pieces, write_lines
 from utils.errors import UserError
@@ -153,8 +153,7 @@ def test_a_unit_that_is_damaged_during_a_build(tmp_path, monkeypatch, pieces, in
 
     with monkeypatch.context() as patch:
         patch.setattr(CorpusBuild, "write_shards", damaged)
-        with pytest.raises(UserError, match=f"{unit}: damaged or gone .*the same command makes it again"):
-            make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+        assert f"{unit}: " in error_of(make_corpus, tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
 
@@ -162,8 +161,8 @@ def test_a_unit_that_is_damaged_during_a_build(tmp_path, monkeypatch, pieces, in
 def test_a_plan_that_is_no_plan(tmp_path, pieces, inputs):
     build_until("scan", tmp_path / "corpus", pieces, inputs)
     (tmp_path / "corpus/.build/plan.json").write_text("[]")
-    with pytest.raises(UserError, match=r"\.build/plan\.json: .*--overwrite true"):
-        make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    line = error_of(make_corpus, tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    assert ".build/plan.json: " in line and "--overwrite true" in line
 
 
 @pytest.mark.parametrize("deduplicate", [True, False])
@@ -363,18 +362,19 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
         stop_at(patch, file_number=30)
         with pytest.raises(Stopped):
             make_corpus(tmp_path / "corpus", pieces, **inputs)
-    with pytest.raises(UserError, match=r"\.build was made with other settings .*options.held_out: 0 -> 5"):
-        make_corpus(tmp_path / "corpus", pieces, **inputs, held_out=5)
+    line = error_of(make_corpus, tmp_path / "corpus", pieces, **inputs, held_out=5)
+    assert ".build " in line and "options.held_out: 0 -> 5" in line
     exchanged = inputs | {"mono": inputs["mono"] | {"en": inputs["mono"]["en"][::-1]}}
-    with pytest.raises(UserError, match=r"\.build .*\(order: "):
-        make_corpus(tmp_path / "corpus", pieces, **exchanged)
+    assert "(order: " in error_of(make_corpus, tmp_path / "corpus", pieces, **exchanged)
     os.utime(inputs["mono"]["fr"])
-    with pytest.raises(UserError, match=rf"\.build .*\(modified.{inputs['mono']['fr']}: "):
-        make_corpus(tmp_path / "corpus", pieces, **inputs)
+    assert f"(modified.{inputs['mono']['fr']}: " in error_of(
+        make_corpus, tmp_path / "corpus", pieces, **inputs
+    )
     with monkeypatch.context() as patch:
         patch.setattr(CorpusBuild, "find_duplicates", lambda _: os.utime(inputs["mono"]["fr"]))
-        with pytest.raises(UserError, match="changed while it was read"):
-            make_corpus(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
+        assert "changed while it was read" in error_of(
+            make_corpus, tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True
+        )
     (tmp_path / "corpus/note.txt").write_text("mine")
     for held_out in (5, 6):  # first over the unfinished build, then over the corpus
         make_corpus(tmp_path / "corpus", pieces, **inputs, held_out=held_out, overwrite=True)
@@ -398,35 +398,36 @@ def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs, 
     make_corpus(tmp_path / "corpus", pieces, **inputs)
     (warning,) = caplog.messages
     assert warning.startswith(f"{inputs['mono']['fr']}: written after the corpus was built")
-    with pytest.raises(UserError, match=r"made with other settings \(options.documents: line -> blank\)"):
-        make_corpus(tmp_path / "corpus", pieces, **inputs, documents="blank")
+    assert "made with other settings (options.documents: line -> blank)" in error_of(
+        make_corpus, tmp_path / "corpus", pieces, **inputs, documents="blank"
+    )
     flip_last_bit(tmp_path / "corpus/mono/fr/train-00000.ids.npy")
-    with pytest.raises(UserError, match="train-00000.ids.npy: damaged, its checksum"):
-        make_corpus(tmp_path / "corpus", pieces, **inputs)
+    assert "train-00000.ids.npy: damaged, its checksum" in error_of(
+        make_corpus, tmp_path / "corpus", pieces, **inputs
+    )
 
 
 @pytest.mark.parametrize(
     "key, message",
-    [('"options"', "made with other settings .options"), ('"bytes"', "manifest.json: damaged")],
+    [('"options"', "(options"), ('"bytes"', "manifest.json: ")],
 )
 def test_a_damaged_manifest_of_a_finished_corpus(tmp_path, pieces, inputs, key, message):
     make_corpus(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
     manifest = tmp_path / "corpus" / MANIFEST
     manifest.write_text(manifest.read_text().replace(key, '"other"', 1))
-    with pytest.raises(UserError, match="manifest.json: damaged, its checksum"):
-        make_corpus(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
+    assert "manifest.json: damaged, its checksum" in error_of(
+        make_corpus, tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]}
+    )
     without_checksum = json.loads(manifest.read_text())
     del without_checksum["sha256"]  # as version 1.0 wrote it
     manifest.write_text(json.dumps(without_checksum))
-    with pytest.raises(UserError, match=message):
-        make_corpus(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
+    assert message in error_of(make_corpus, tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs, overwrite):
     (tmp_path / "chapter").write_text("precious")
-    with pytest.raises(UserError, match="neither"):
-        make_corpus(tmp_path, pieces, **inputs, overwrite=overwrite)
+    assert "neither" in error_of(make_corpus, tmp_path, pieces, **inputs, overwrite=overwrite)
     assert (tmp_path / "chapter").read_text() == "precious"
 
 
@@ -435,8 +436,9 @@ def test_a_model_is_no_corpus(tmp_path, pieces, inputs):
     (tmp_path / "model.safetensors").touch()
     write_manifest(tmp_path / "manifest.json")
     (tmp_path / "mono").mkdir()
-    with pytest.raises(UserError, match=f"^{tmp_path}: neither"):
-        make_corpus(tmp_path, pieces, **inputs, overwrite=True)
+    assert error_of(make_corpus, tmp_path, pieces, **inputs, overwrite=True).startswith(
+        f"{tmp_path}: neither"
+    )
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["manifest.json", "model.safetensors", "mono"]
 
@@ -451,15 +453,16 @@ def test_a_language_without_text(tmp_path, pieces):
     }
     for message, lines in lines_by_message.items():
         path = write_lines(tmp_path / "x", lines)
-        with pytest.raises(UserError, match=message):
-            make_corpus(tmp_path / "corpus", pieces, mono={"en": path}, overwrite=True)
+        assert message in error_of(
+            make_corpus, tmp_path / "corpus", pieces, mono={"en": path}, overwrite=True
+        )
 
 
 def test_a_language_whose_text_is_all_held_out(tmp_path, pieces):
     """A twentieth of all lines is held out by its hash, and this line is one of them."""
     path = write_lines(tmp_path / "x", ["bado 56"])
-    with pytest.raises(UserError, match="en: .*--held_out 0"):
-        make_corpus(tmp_path / "corpus", pieces, mono={"en": path}, held_out=1)
+    line = error_of(make_corpus, tmp_path / "corpus", pieces, mono={"en": path}, held_out=1)
+    assert "en: " in line and "--held_out 0" in line
     make_corpus(tmp_path / "corpus", pieces, mono={"en": path}, held_out=0, overwrite=True)
 
 
@@ -508,8 +511,7 @@ def test_command_line(tmp_path, pieces, monkeypatch):
     ],
 )
 def test_options_that_make_no_sense(options, message):
-    with pytest.raises(UserError, match=message):
-        BuildOptions(**({"output": "x", "piece_model_path": "y"} | options))
+    assert message in error_of(BuildOptions, **({"output": "x", "piece_model_path": "y"} | options))
 
 
 def test_shared_text_in_bounded_memory(tmp_path, data_dir):

@@ -5,14 +5,12 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
 import yaml
 
 from pretrain.corpus.inputs import resolve
 from pretrain.corpus.options import BuildOptions
-from tests.launching import ROOT
+from tests.launching import ROOT, error_of
 from utils.command_line import load_config
-from utils.errors import UserError
 
 PAPER = ROOT / "configs/corpus/paper-96.yaml"
 # The 15 languages of XNLI.
@@ -69,8 +67,7 @@ def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, pieces):
     assert options.tsv_columns == [2, 3]
     assert options.score_column == 1
     assert options.min_score == 1.04
-    with pytest.raises(UserError, match=r"cc/af\.txt\.xz: no such file"):
-        resolve(options.mono, options.parallel)
+    assert "cc/af.txt.xz: no such file" in error_of(resolve, options.mono, options.parallel)
     for paths in [*options.mono.values(), *options.parallel.values()]:
         for path in map(os.path.expandvars, as_list(paths)):
             files = [path]

@@ -10,6 +10,7 @@ import pytest
 from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.text import TextFormat, read_lines, read_units
 from reader import text_files
+from tests.launching import error_of
 from tests.toys import sentences, write_lines
 from utils.errors import UserError
 
@@ -224,8 +225,7 @@ def test_bytes_that_are_not_utf8(tmp_path):
     lines = [line.encode() for line in LINES]
     lines[400] = b"caf\xe9"
     (tmp_path / "text").write_bytes(b"\n".join(lines))
-    with pytest.raises(UserError, match=r"text: line 401: not UTF-8 \(byte 0xe9\)"):
-        lines_of({"en": str(tmp_path / "text")})
+    assert "text: line 401: not UTF-8 (byte 0xe9)" in error_of(lines_of, {"en": str(tmp_path / "text")})
 
 
 @pytest.mark.parametrize("unit_bytes", [1000, 4 << 20])
@@ -234,8 +234,9 @@ def test_a_line_that_would_fill_the_memory(tmp_path, monkeypatch, unit_bytes):
     monkeypatch.setattr(text_files, "LONGEST_LINE", 1 << 20)
     long_line = b"a b " * (1 << 18) + b"c\n"  # 1 MiB and two bytes
     (tmp_path / "text").write_bytes(b"one\n" + long_line + b"three\n")
-    with pytest.raises(UserError, match=r"text: line 2: longer than 1 MiB; is this text"):
-        lines_of({"en": str(tmp_path / "text")}, unit_bytes=unit_bytes)
+    assert "text: line 2: longer than 1 MiB; is this text" in error_of(
+        lines_of, {"en": str(tmp_path / "text")}, unit_bytes=unit_bytes
+    )
 
 
 def test_two_aligned_files_and_moses(tmp_path):
@@ -263,24 +264,24 @@ def test_misaligned_files_are_named(tmp_path, english_lines, german_lines):
     german = write_lines(tmp_path / "x.de", LINES[:german_lines])
     shorter = "en" if english_lines < german_lines else "de"
     lines = min(english_lines, german_lines)
-    message = rf"x\.de: \S*x\.{shorter} has {lines} lines, the other more: not aligned"
-    with pytest.raises(UserError, match=message):
-        lines_of(parallel={"en-de": f"{english},{german}"})
+    line = error_of(lines_of, parallel={"en-de": f"{english},{german}"})
+    assert "x.de: " in line and f"x.{shorter} has {lines} lines" in line
 
 
 def test_columns(tmp_path):
     """A line has exactly two columns. If the two are named, it may have more."""
-    with pytest.raises(UserError, match=r"y\.tsv: line 2: no tab"):
-        lines_of(parallel={"en-de": write_lines(tmp_path / "y.tsv", ["good\tgut", "bad schlecht"])})
+    assert "y.tsv: line 2: no tab" in error_of(
+        lines_of, parallel={"en-de": write_lines(tmp_path / "y.tsv", ["good\tgut", "bad schlecht"])}
+    )
     rows = ["0.9\tgood\tgut", "", "0.8\tbad\tschlecht\tmore", "0.7\t\talles"]  # the last has no English
     path = write_lines(tmp_path / "x.tsv", rows)
-    with pytest.raises(UserError, match=r"x\.tsv: line 1: 3 columns of texts, not 2"):
-        lines_of(parallel={"en-de": path})
+    assert "x.tsv: line 1: 3 columns of texts, not 2" in error_of(lines_of, parallel={"en-de": path})
     text = lines_of(parallel={"en-de": path}, tsv_columns=(2, 3))
     assert text.sides == [["gut", "schlecht"], ["good", "bad"]]
     assert text.empty == 1
-    with pytest.raises(UserError, match="line 1: 3 columns, expected at least 4"):
-        lines_of(parallel={"en-de": path}, tsv_columns=(2, 4))
+    assert "line 1: 3 columns, expected at least 4" in error_of(
+        lines_of, parallel={"en-de": path}, tsv_columns=(2, 4)
+    )
 
 
 ENGLISH_GERMAN = [(f"{line} bado", f"{line} kani") for line in dict.fromkeys(LINES[:60])]
@@ -352,5 +353,6 @@ def test_scores(tmp_path):
     assert text.empty == 0
     with pytest.raises(UserError, match=r"x\.tsv: line 1: 'good' is no score; .*--score_column"):
         lines_of(parallel=parallel, score_column=2, **options)
-    with pytest.raises(UserError, match="line 1: 3 columns, expected at least 4"):
-        lines_of(parallel=parallel, score_column=4, **options)
+    assert "line 1: 3 columns, expected at least 4" in error_of(
+        lines_of, parallel=parallel, score_column=4, **options
+    )

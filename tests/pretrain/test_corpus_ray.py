@@ -13,7 +13,7 @@ from pretrain.corpus import workers as workers_module
 from pretrain.corpus.inputs import file_status
 from pretrain.corpus.workers import RayWorkers
 from tests.helpers.files import files_of
-from tests.launching import ROOT
+from tests.launching import ROOT, error_of
 from tests.pretrain.builds import OPTIONS, command
 from utils.errors import UserError
 
@@ -56,8 +56,7 @@ def test_what_comes_back_from_a_worker(tmp_path, monkeypatch):
 
 @needs_ray
 def test_no_cluster_there():
-    with pytest.raises(UserError, match="no cluster at somewhere: "):
-        RayWorkers(1, "somewhere").__enter__()
+    assert "no cluster at somewhere: " in error_of(RayWorkers(1, "somewhere").__enter__)
 
 
 @needs_ray
@@ -65,11 +64,9 @@ def test_a_cluster_that_does_not_start(monkeypatch):
     """On a busy machine, Ray's 30 seconds for it may pass; it raises an `Exception` then."""
     timed_out = mock.Mock(side_effect=Exception("The current node timed out during startup."))
     monkeypatch.setattr("ray.init", timed_out)
-    with pytest.raises(UserError, match="no cluster at local: The current node timed out"):
-        RayWorkers(1, None).__enter__()
+    assert "no cluster at local: The current node timed out" in error_of(RayWorkers(1, None).__enter__)
 
 
 def test_without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"sh scripts/setup\.sh ray"):
-        RayWorkers(1, None).__enter__()
+    assert "sh scripts/setup.sh ray" in error_of(RayWorkers(1, None).__enter__)

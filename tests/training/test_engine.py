@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
+from tests.launching import error_of
 from tests.training import toy_training
 from tests.training.toy_training import (
     BATCH,
@@ -23,7 +24,6 @@ from tests.training.toy_training import (
 from training import distributed
 from training.engine import Engine, Step, step_seed
 from training.precision import LossScaling, Precision
-from utils.errors import UserError
 
 
 def assert_equal_steps(steps: list[Step], expected: list[Step], tolerance: float) -> None:
@@ -169,8 +169,7 @@ def test_bad_steps_are_skipped_and_end_the_run():
     assert engine.skipped == 3
     assert engine.bad_in_a_row == 2
     assert engine.optimizer.lr_scheduler.last_epoch == 5
-    with pytest.raises(UserError, match="3 steps in a row; lower the learning rate"):
-        engine.step(micro_batches_of(5, 2), loss)
+    assert "3 steps in a row; lower the learning rate" in error_of(engine.step, micro_batches_of(5, 2), loss)
     assert engine.steps == 6
 
 
@@ -184,8 +183,7 @@ def test_a_resumed_run_counts_bad_steps_on():
     assert second.steps == 5
     assert second.skipped == 3
     assert second.bad_in_a_row == 2
-    with pytest.raises(UserError, match="3 steps in a row"):
-        second.step(micro_batches_of(5, 2), loss_that_fails(second, {5}))
+    assert "3 steps in a row" in error_of(second.step, micro_batches_of(5, 2), loss_that_fails(second, {5}))
     assert second.skipped == 4
 
 
@@ -272,8 +270,8 @@ def test_amp_on_the_cpu_falls_back(straight_run):
 def test_state_of_another_model_is_one_line(straight_run):
     engine = make()
     unknown = {"other.weight/moment1": np.zeros(3)}
-    with pytest.raises(UserError, match="other.weight"):
-        engine.load_state_dict({**straight_run.state, "optimizer": unknown})
+    assert "other.weight" in error_of(engine.load_state_dict, {**straight_run.state, "optimizer": unknown})
     wrong_shape = {"even.weight/moment1": np.zeros([2, 2])}
-    with pytest.raises(UserError, match="even.weight/moment1"):
-        engine.load_state_dict({**straight_run.state, "optimizer": wrong_shape})
+    assert "even.weight/moment1" in error_of(
+        engine.load_state_dict, {**straight_run.state, "optimizer": wrong_shape}
+    )

@@ -15,6 +15,7 @@ from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.files import flip_last_bit
+from tests.launching import error_of
 from training import distributed
 from training.claim import only_run_in
 from training.run_folder import FolderRules, RunFolder
@@ -68,13 +69,6 @@ def names_in(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def refusal(work) -> str:
-    """The line with which `work()` is refused."""
-    with pytest.raises(UserError) as refused:
-        work()
-    return str(refused.value)
-
-
 def test_the_newest_steps_are_kept_and_the_run_goes_on_from_the_last(folder, save):
     assert folder.resume(IDENTITY) is None
     for step in (2, 4, 10):
@@ -90,7 +84,7 @@ def test_the_newest_steps_are_kept_and_the_run_goes_on_from_the_last(folder, sav
 
 def test_another_identity_is_named(folder, save):
     save(folder, 2)
-    line = refusal(lambda: folder.resume({**IDENTITY, "rate": 2}))
+    line = error_of(folder.resume, {**IDENTITY, "rate": 2})
     assert line == f"{folder.path}/step_2 was made with other settings (rate: 1 -> 2); {WAYS_OUT}"
 
 
@@ -99,9 +93,8 @@ def test_the_state_of_an_earlier_revision_is_refused_and_its_weights_are_read(fo
     save(folder, 2)
     save(folder, 4)
     as_95dfa70d_wrote_it(folder.path / "step_4")
-    line = refusal(lambda: folder.resume(IDENTITY))
+    line = error_of(folder.resume, IDENTITY)
     assert line.startswith(f"{folder.path}/step_4: its training_state")
-    assert "\n" not in line
     assert names_in(folder.path) == ["step_2", "step_4"]
     tensors = open_checkpoint(folder.path / "step_4").tensors
     assert {name: tensors[name].tolist() for name in tensors} == {
@@ -117,7 +110,7 @@ def test_the_state_of_an_earlier_revision_is_refused_and_its_weights_are_read(fo
 def test_a_state_of_another_program_is_refused(folder, model, change):
     values = {"engine": {}, "identity": {}, "seed": 1, "trainer": {}, **change}
     folder.save_step(2, files_of(model, 2), {}, values)
-    assert "step_2: its training_state" in refusal(lambda: folder.resume(IDENTITY))
+    assert "step_2: its training_state" in error_of(folder.resume, IDENTITY)
 
 
 def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_path):
@@ -147,7 +140,7 @@ def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copytree", fail)
-        assert "no space left" in refusal(lambda: second.resume(IDENTITY))
+        assert "no space left" in error_of(second.resume, IDENTITY)
     assert not (second.path / "best").exists()
     assert second.resume(IDENTITY).trainer_state["best"]["step"] == 2
     assert open_checkpoint(second.path / "best").settings["step"] == 2
@@ -161,7 +154,7 @@ def test_a_best_model_of_another_step(folder, save, model):
     save(folder, 4, best=2, evaluated=4)
 
     def assert_refused(fault):
-        line = refusal(lambda: folder.resume(IDENTITY))
+        line = error_of(folder.resume, IDENTITY)
         assert f"/best {fault}, but the run selected step 2 before step_4: " in line
 
     assert_refused("is not there")
@@ -185,10 +178,10 @@ def test_a_claimed_folder(folder, save):
         # Nothing was trained yet, so this claim replaces the first.
         folder.claim({**IDENTITY, "rate": 2})
         save(folder, 2)
-        line = refusal(lambda: folder.claim(IDENTITY))
+        line = error_of(folder.claim, IDENTITY)
         assert f"{folder.path} was made with other settings (rate: 2 -> 1); {WAYS_OUT}" in line
         (folder.path / "run.json").unlink()
-        assert f"left no run.json there; {WAYS_OUT}" in refusal(lambda: folder.claim(IDENTITY))
+        assert f"left no run.json there; {WAYS_OUT}" in error_of(folder.claim, IDENTITY)
 
 
 def test_overwriting(folder, save):
@@ -220,7 +213,7 @@ def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
     (folder.path / "best/of/mine").mkdir(parents=True)
     path = str(folder.path / source)
     again = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[path])
-    assert refusal(lambda: again.claim(IDENTITY)).startswith(f"would remove {path}, ")
+    assert error_of(again.claim, IDENTITY).startswith(f"would remove {path}, ")
     assert names_in(folder.path) == ["best", "step_2", "step_4"]
 
 
@@ -233,13 +226,13 @@ def test_seeds_have_folders_of_their_own(folder, save, model):
     best = Evaluation(step=2, epoch=0, selected_by=50.5, scores={"dev.%s": {"en": {"acc": 50.5}}})
     seed.finish(best)
     assert seed.is_finished()
-    assert refusal(seed.selected).startswith(f"{seed.path / 'best'} is not there")
+    assert error_of(seed.selected).startswith(f"{seed.path / 'best'} is not there")
     seed.save_best(files_of(model, 4))
-    assert refusal(seed.selected).startswith(f"{seed.path / 'best'} is of step 4")
+    assert error_of(seed.selected).startswith(f"{seed.path / 'best'} is of step 4")
     seed.save_best(files_of(model, 2))
     assert seed.selected() == best
     (seed.path / "selected.json").write_text("")
-    assert refusal(seed.selected).startswith(f"{seed.path / 'selected.json'}: ")
+    assert error_of(seed.selected).startswith(f"{seed.path / 'selected.json'}: ")
 
 
 def test_what_killed_processes_left_in_the_folders_of_seeds_is_cleared(folder):
