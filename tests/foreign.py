@@ -7,6 +7,7 @@ import argparse
 import base64
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from model.checkpoint.formats import fluid, tables
+from reader.tokenization import Tokenizer
 from tests import toys
 
 # ---- The official layout.
@@ -200,9 +202,17 @@ def _affine(name: str, size: int, *inputs: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (size, *inputs), f"{name}.bias": (size,)}
 
 
-def make_xlm_r(folder: Path, **changes) -> dict[str, np.ndarray]:
-    """Write config.json and model.safetensors, and return the weights."""
+def make_xlm_r(folder: Path, pieces: Path | None = None, **changes) -> dict[str, np.ndarray]:
+    """Write config.json and model.safetensors, and return the weights.
+
+    Args:
+        pieces: a piece model, for whose vocabulary the model is made, and which is copied beside it.
+        changes: of config.json.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if pieces is not None:
+        changes["vocab_size"] = Tokenizer(None, pieces).vocab_size
+        shutil.copy(pieces, folder / "sentencepiece.bpe.model")
     settings = xlm_r_config(**changes)
     (folder / "config.json").write_text(json.dumps(settings))
     arrays = xlm_r_weights(settings)

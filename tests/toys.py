@@ -8,6 +8,7 @@ toys in `tests/command_lines.py`.
 import json
 import os
 import random
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -185,12 +186,21 @@ def weights(
 
 
 def make_ours(
-    folder: Path, head: str | None = None, labels: list[str] | None = None, config: dict = CONFIG, **kind
+    folder: Path,
+    head: str | None = None,
+    labels: list[str] | None = None,
+    config: dict = CONFIG,
+    pieces: Path | None = None,
+    **kind,
 ) -> dict[str, np.ndarray]:
     """Write config.json, model.safetensors and piece.model as `save_model` does, and return the weights.
 
-    `kind`: arguments of `weights`.
+    Args:
+        pieces: a piece model, for whose vocabulary the model is made; None: the smallest one, of no use.
+        kind: arguments of `weights`.
     """
+    if pieces is not None:
+        config = {**config, "vocab_size": Tokenizer(None, pieces).vocab_size}
     arrays = weights(head, config=config, **kind)
     settings = {**config, "model_type": "ernie_m", "architecture": _ARCHITECTURES.get(head, "ErnieMModel")}
     if head is not None:
@@ -203,7 +213,10 @@ def make_ours(
     folder.mkdir(parents=True)
     safetensors.write(folder / "model.safetensors", arrays)
     (folder / "config.json").write_text(json.dumps(settings))
-    write_pieces(folder)
+    if pieces is None:
+        write_pieces(folder)
+    else:
+        shutil.copy(pieces, folder / "piece.model")
     return arrays
 
 

@@ -156,8 +156,7 @@ def test_rule_5_in_the_form_of_xlm_r(tmp_path):
 
 @pytest.mark.parametrize("module", ["Dense", "WeightedLayerPooling"])
 def test_modules_that_are_not_known(tmp_path, pieces, module):
-    make_xlm_r(tmp_path / "x", vocab_size=Tokenizer(None, pieces).vocab_size)
-    (tmp_path / "x/sentencepiece.bpe.model").write_bytes(pieces.read_bytes())
+    make_xlm_r(tmp_path / "x", pieces)
     kinds = ["Transformer", "Pooling", module]
     modules = [{"path": f"{n}_{kind}" if n else "", "type": f"x.{kind}"} for n, kind in enumerate(kinds)]
     (tmp_path / "x/modules.json").write_text(json.dumps(modules))

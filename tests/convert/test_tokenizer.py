@@ -20,10 +20,7 @@ from tests.toys import CONFIG, make_ours, train_pieces
 
 def make_model(folder, **options):
     """Write a model of ours with a piece model, trained with these options, and return its folder."""
-    pieces = train_pieces(folder.with_suffix(".model"), **options)
-    vocab_size = Tokenizer(None, pieces).vocab_size
-    make_ours(folder, config={**CONFIG, "vocab_size": vocab_size})
-    pieces.rename(folder / "piece.model")
+    make_ours(folder, pieces=train_pieces(folder.with_suffix(".model"), **options))
     return folder
 
 

@@ -101,10 +101,7 @@ def test_a_pooling_that_is_not_here_is_refused_until_another_is_named(models, tm
 
 def test_a_pooling_that_is_not_here_is_not_exported(models, untraced, tmp_path):
     """What convert.py writes of it can be."""
-    (tmp_path / "x").mkdir()
-    size = Tokenizer(None, models / "piece.model").vocab_size
-    make_xlm_r(tmp_path / "x", vocab_size=size)
-    (tmp_path / "x/sentencepiece.bpe.model").write_bytes((models / "piece.model").read_bytes())
+    make_xlm_r(tmp_path / "x", models / "piece.model")
     kinds = {"": "Transformer", "1_Pooling": "Pooling"}
     modules = [{"path": path, "type": f"x.{kind}"} for path, kind in kinds.items()]
     (tmp_path / "x/modules.json").write_text(json.dumps(modules))

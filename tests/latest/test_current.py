@@ -66,12 +66,9 @@ def pieces(tmp_path_factory):
 def converted(tmp_path_factory, pieces):
     """The folder of `ours`, a model, and `converted`, the same as XLM-RoBERTa; and the tokenizer of both."""
     folder = tmp_path_factory.mktemp("models")
-    tokenizer = Tokenizer(piece_model_path=pieces)
-    sizes = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 130}
-    make_ours(folder / "ours", config={**CONFIG, **sizes})
-    flags = ["--to", "xlm-roberta", "--piece_model_path", str(pieces)]
-    convert.main([str(folder / "ours"), str(folder / "converted"), *flags])
-    return folder, tokenizer
+    make_ours(folder / "ours", config={**CONFIG, "max_position_embeddings": 130}, pieces=pieces)
+    convert.main([str(folder / "ours"), str(folder / "converted"), "--to", "xlm-roberta"])
+    return folder, Tokenizer(piece_model_path=pieces)
 
 
 def test_the_tokenizer_gives_our_ids(converted):
@@ -104,7 +101,6 @@ def test_sentence_transformers_computes_our_vectors(converted):
     assert (folder / "converted/modules.json").is_file()  # without it the library makes modules of its own
     assert [type(module).__name__ for module in peer] == ["Transformer", "Pooling"]
     tokenizer.write_vocab(folder / "ours" / "vocab.txt")
-    shutil.copy(tokenizer.piece_model_path, folder / "ours" / "piece.model")
     expected = ernie_m.load(folder / "ours").encode(TEXTS, pooling="specials", layer="top")
     np.testing.assert_allclose(peer.encode(TEXTS), expected, atol=1e-5)
 
@@ -122,9 +118,7 @@ def publish(tmp_path, pieces):
 
     def call(head, card, means, *flags, reading=None):
         folder = tmp_path / "ours"
-        vocab_size = Tokenizer(piece_model_path=pieces).vocab_size
-        make_ours(folder, head, config={**CONFIG, "vocab_size": vocab_size, "max_position_embeddings": 130})
-        shutil.copy(pieces, folder / "piece.model")
+        make_ours(folder, head, config={**CONFIG, "max_position_embeddings": 130}, pieces=pieces)
         if reading:  # how the training made vectors
             change_config(folder, task="retrieval", reading=reading)
         (folder / "README.md").write_text(card, encoding="utf-8")

@@ -5,7 +5,6 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 import convert
-from reader.tokenization import Tokenizer
 from tests.toys import CONFIG, make_ours, train_pieces
 
 openai = pytest.importorskip("openai")
@@ -24,11 +23,9 @@ def test_the_client_gets_the_vectors_of_sentence_transformers(tmp_path):
     pieces = train_pieces(
         tmp_path / "piece.model", TEXTS * 20, vocab_size=130, normalization_rule_name="nmt_nfkc"
     )
-    sizes = {"vocab_size": Tokenizer(piece_model_path=pieces).vocab_size, "max_position_embeddings": 130}
-    make_ours(tmp_path / "plain", config={**CONFIG, **sizes})
+    make_ours(tmp_path / "plain", config={**CONFIG, "max_position_embeddings": 130}, pieces=pieces)
     for target in ("ernie-m", "xlm-roberta"):
-        names = [str(tmp_path / "plain"), str(tmp_path / target)]
-        convert.main([*names, "--to", target, "--piece_model_path", str(pieces)])
+        convert.main([str(tmp_path / "plain"), str(tmp_path / target), "--to", target])
     peer = SentenceTransformer(str(tmp_path / "xlm-roberta"), device="cpu")
     expected = peer.encode(TEXTS, normalize_embeddings=True)
     flags = ["--model", str(tmp_path / "ernie-m"), "--pooling", "specials", "--token", "secret"]

@@ -9,7 +9,7 @@ import convert
 import ernie_m
 from model.checkpoint.formats import safetensors
 from model.checkpoint.read import open_checkpoint
-from reader.tokenization import Tokenizer
+from tests.helpers.checkpoints import change_config
 from tests.toys import CONFIG, make_ours, train_pieces
 
 LABELS = ["Rechnung", "возврат", "投诉"]
@@ -22,20 +22,17 @@ def test_the_same_labels_and_scores(tmp_path):
     pieces = train_pieces(
         tmp_path / "piece.model", texts * 9, vocab_size=120, normalization_rule_name="nmt_nfkc"
     )
-    vocab_size = Tokenizer(piece_model_path=pieces).vocab_size
-    sizes = {"vocab_size": vocab_size, "max_position_embeddings": 130, "hidden_size": 32}
-    arrays = make_ours(tmp_path / "plain", "classification", config={**CONFIG, **sizes}, labels=LABELS)
-    path = tmp_path / "plain" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "reading": {"multi_label": True}}))
-    flags = ["--piece_model_path", str(pieces)]
-    convert.main([str(tmp_path / "plain"), str(tmp_path / "first"), *flags])
+    config = {**CONFIG, "max_position_embeddings": 130, "hidden_size": 32}
+    arrays = make_ours(tmp_path / "plain", "classification", LABELS, config, pieces)
+    change_config(tmp_path / "plain", reading={"multi_label": True})
+    convert.main([str(tmp_path / "plain"), str(tmp_path / "first")])
     # With another bias each label is one of half of the texts.
     answers = ernie_m.load(tmp_path / "first").classify(texts)
     probabilities = np.array([list(answer["probabilities"].values()) for answer in answers])
     arrays["classifier.bias"] -= np.median(np.log(probabilities / (1 - probabilities)), axis=0)
     safetensors.write(tmp_path / "plain" / "model.safetensors", arrays)
-    convert.main([str(tmp_path / "plain"), str(tmp_path / "ours"), *flags])
-    convert.main([str(tmp_path / "plain"), str(tmp_path / "peer"), *flags, "--to", "xlm-roberta"])
+    convert.main([str(tmp_path / "plain"), str(tmp_path / "ours")])
+    convert.main([str(tmp_path / "plain"), str(tmp_path / "peer"), "--to", "xlm-roberta"])
 
     answers = ernie_m.load(tmp_path / "ours").classify(texts)
     peer = transformers.pipeline("text-classification", model=str(tmp_path / "peer"), device="cpu")

@@ -38,9 +38,7 @@ def pieces(tmp_path_factory):
 
 def make_sentence_transformer(folder, pieces, pooling, normalize, prompts=None, default=None):
     """An XLM-R as sentence-transformers saves it."""
-    size = Tokenizer(None, pieces).vocab_size
-    make_xlm_r(folder / "plain", vocab_size=size, max_position_embeddings=90)
-    (folder / "plain/sentencepiece.bpe.model").write_bytes(pieces.read_bytes())
+    make_xlm_r(folder / "plain", pieces, max_position_embeddings=90)
     write_xlm_r(folder / "plain", Tokenizer(None, pieces, "none"), 88)
     files = {
         "modules.json": [

@@ -6,7 +6,6 @@ import transformers
 
 import convert
 import ernie_m
-from reader.tokenization import Tokenizer
 from tests.toys import CONFIG, make_ours, train_pieces
 
 # Words of five languages, of which texts and labels are made; without digits before commas (docs/convert.md).
@@ -43,12 +42,10 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     texts = [*WORDS.values(), *LABELS, *TEMPLATES.values()] * 20
     pieces = train_pieces(folder / "piece.model", texts, vocab_size=260, normalization_rule_name="nmt_nfkc")
-    tokenizer = Tokenizer(piece_model_path=pieces)
-    sizes = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 130, "hidden_size": 32}
-    make_ours(folder / "plain", "classification", config={**CONFIG, **sizes}, labels=INFERENCE_LABELS)
-    flags = ["--piece_model_path", str(pieces)]
-    convert.main([str(folder / "plain"), str(folder / "ours"), "--to", "ernie-m", *flags])
-    convert.main([str(folder / "plain"), str(folder / "peer"), "--to", "xlm-roberta", *flags])
+    config = {**CONFIG, "max_position_embeddings": 130, "hidden_size": 32}
+    make_ours(folder / "plain", "classification", INFERENCE_LABELS, config, pieces)
+    convert.main([str(folder / "plain"), str(folder / "ours"), "--to", "ernie-m"])
+    convert.main([str(folder / "plain"), str(folder / "peer"), "--to", "xlm-roberta"])
     peer = transformers.pipeline("zero-shot-classification", model=str(folder / "peer"), device="cpu")
     return ernie_m.load(folder / "ours"), peer
 

@@ -131,9 +131,7 @@ def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corp
     last = english.line(english.num_lines - 1).tolist()
     plain, of_ernie_m = (Tokenizer(None, pieces, rules).encode("ka\u200bni") for rules in ("none", "ernie-m"))
     assert last == plain != of_ernie_m
-    size = Tokenizer(None, pieces).vocab_size
-    make_xlm_r(tmp_path / "xlm-r", vocab_size=size, max_position_embeddings=514)
-    shutil.copy(pieces, tmp_path / "xlm-r/sentencepiece.bpe.model")
+    make_xlm_r(tmp_path / "xlm-r", pieces, max_position_embeddings=514)
     start = {"init__encoder": str(tmp_path / "xlm-r"), "init__lm_head": "encoder"}
     text_alone = {"objectives__active": ["mmlm"], "optimizer__steps": 4}
 

@@ -7,7 +7,7 @@ import pytest
 
 from scripts import quick
 from scripts.sample.scenes import CODES
-from tests.toys import CONFIG, make_ours, train_pieces
+from tests.toys import make_ours, train_pieces
 
 
 def test_the_sentences():
@@ -27,8 +27,7 @@ def model(tmp_path):
     _, texts = quick.read_sentences()
     sentences = [sentence for of_language in texts.values() for sentence in of_language]
     pieces = train_pieces(tmp_path / "piece.model", sentences, vocab_size=900)
-    make_ours(tmp_path / "model", config={**CONFIG, "vocab_size": 1000})
-    (tmp_path / "model/piece.model").write_bytes(pieces.read_bytes())
+    make_ours(tmp_path / "model", pieces=pieces)
     return tmp_path / "model"
 
 
