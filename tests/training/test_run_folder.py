@@ -213,7 +213,7 @@ def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
     (folder.path / "best/of/mine").mkdir(parents=True)
     path = str(folder.path / source)
     again = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[path])
-    assert error_of(again.claim, IDENTITY).startswith(f"would remove {path}, ")
+    assert error_of(again.claim, IDENTITY).startswith(f"overwrite would remove {path}, ")
     assert names_in(folder.path) == ["best", "step_2", "step_4"]
 
 
