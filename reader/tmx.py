@@ -3,11 +3,10 @@
 import io
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
-from xml.etree.ElementTree import ParseError, XMLParser
+from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from utils.errors import UserError
 
-_BLOCK = 1 << 16  # bytes that are parsed at a time
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"  # xml:lang
 _CODES = {"bpt", "ept", "it", "ph", "ut"}  # elements in a text that hold the formatting of another program
 
@@ -44,77 +43,57 @@ class TmxRows(io.RawIOBase):
         return count
 
 
-class _Units:
-    """What the parser finds, as the target of an `XMLParser`.
-
-    Attributes:
-        ended: the units that have ended: language -> text.
-    """
-
-    def __init__(self):
-        self.ended: list[dict[str, str]] = []
-        self._texts: dict[str, str] = {}  # of the unit
-        self._language = ""
-        self._parts: list[str] | None = None  # of the text; None outside of one
-        self._codes = 0  # how many of the elements around this place are of `_CODES`
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        name = tag.rpartition("}")[2]  # without a namespace
-        if name == "tu":
-            self._texts = {}
-        elif name == "tuv":
-            self._language = attributes.get(_LANGUAGE) or attributes.get("lang") or ""
-        elif name == "seg":
-            self._parts = []
-        elif name in _CODES:
-            self._codes += 1
-
-    def data(self, text: str) -> None:
-        if self._parts is not None and not self._codes:
-            self._parts.append(text)
-
-    def end(self, tag: str) -> None:
-        name = tag.rpartition("}")[2]
-        if name == "seg":
-            self._texts.setdefault(self._language, " ".join("".join(self._parts or ()).split()))
-            self._parts = None
-        elif name == "tu":
-            self.ended.append(self._texts)
-        elif name in _CODES:
-            self._codes -= 1
-
-
 def _rows(file: BinaryIO, path: str, languages: list[str]) -> Iterator[bytes]:
     """The lines of `TmxRows`."""
-    units = _Units()
-    parser = XMLParser(target=units)  # expat refuses entities that would make a small file endless
-    line = 1
     has_both = False
-    is_end = False
-    while not is_end:
-        block = file.read(_BLOCK)
-        is_end = not block
-        try:
-            if is_end:
-                parser.close()
-            else:
-                parser.feed(block)
-        except (ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is not known
-            line, _ = getattr(error, "position", (line, 0))
-            raise UserError(f"{path}, line {line}: no whole TMX ({error}); fetch it again") from error
-        for texts in units.ended:
-            languages = languages or list(texts)[:2]
-            sides = [_side(texts, language) for language in languages]
-            has_both = has_both or (len(sides) == 2 and all(sides))
-            yield "\t".join(sides).encode() + b"\n"
-        units.ended.clear()
-        line += block.count(b"\n")
+    around: Element | None = None  # what the units are in
+    try:
+        # expat, below it, refuses entities that would make a small file endless.
+        for event, element in iterparse(file, ("start", "end")):
+            name = _name(element)
+            if event == "start":
+                if around is None or name == "body":
+                    around = element
+            elif name == "tu":
+                texts = _texts(element)
+                languages = languages or list(texts)[:2]
+                sides = [_side(texts, language) for language in languages]
+                has_both = has_both or (len(sides) == 2 and all(sides))
+                yield "\t".join(sides).encode() + b"\n"
+                around.clear()  # the units so far
+    except (ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is not known
+        line, _ = getattr(error, "position", (1, 0))
+        raise UserError(f"{path}, line {line}: no whole TMX ({error}); fetch it again") from error
     if not has_both:
         missing = " and in ".join(languages) or "two languages"
         raise UserError(
-            f"{path}, line {line}: no unit has a text in {missing}; name the languages as the file does, in "
-            "en-de<=PATH"
+            f"{path}: no unit has a text in {missing}; name the languages as the file does, in en-de<=PATH"
         )
+
+
+def _name(element: Element) -> str:
+    """The name of an element without a namespace."""
+    return element.tag.rpartition("}")[2]
+
+
+def _texts(unit: Element) -> dict[str, str]:
+    """Language -> the text of a unit."""
+    texts: dict[str, str] = {}
+    for variant in unit:
+        language = variant.get(_LANGUAGE) or variant.get("lang") or ""
+        for element in variant:
+            if _name(element) == "seg":
+                texts.setdefault(language, " ".join("".join(_parts(element)).split()))
+    return texts
+
+
+def _parts(element: Element) -> Iterator[str]:
+    """The parts of the text in an element, without those in `_CODES`."""
+    yield element.text or ""
+    for inner in element:
+        if _name(inner) not in _CODES:
+            yield from _parts(inner)
+        yield inner.tail or ""
 
 
 def _side(texts: dict[str, str], language: str) -> str:
