@@ -44,7 +44,7 @@ SHORT = {
         "label the rows of a table: ernie-m label TABLE --model FOLDER --output LABELLED",
     ),
 }
-WIDTH = 100  # of --help, in characters
+WIDTH = 100  # the characters of a line of --help
 IN_CHECKOUT = Path(__file__).name == "command.py"
 RECIPES = Path(__file__).parents[IN_CHECKOUT] / "scripts"
 

@@ -160,7 +160,7 @@ class GlobalBatch:
     epoch: int
     index: int  # its number in the epoch
     count: int  # examples in it, over all processes
-    micro_batches: list[Any]  # of this process; none if the last batch is too short for all processes
+    micro_batches: list[Any]  # this process's; none if the last batch is too short for all processes
 
     @property
     def position(self) -> list[int]:

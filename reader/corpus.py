@@ -256,7 +256,7 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
     # In each round: where the next block of each unfinished document begins. int64 [unfinished documents]
     begins = line_offsets[document_offsets[:-1]]
     document_ends = line_offsets[document_offsets[1:]]
-    bounds = [begins, line_offsets[-1:]]  # of all rounds, and the end of the last block
+    bounds = [begins, line_offsets[-1:]]  # where the blocks of all rounds begin, and the last one ends
     while begins.size:
         # Leave out the documents whose rest fits into one block.
         limits = begins + max_tokens
@@ -285,7 +285,7 @@ class Blocks:
 
     def __init__(self, text: CorpusText, max_tokens: int, one_line: bool = False):
         self.text = text
-        self._bounds: list[np.ndarray] = []  # of each shard, uint32 [blocks + 1]
+        self._bounds: list[np.ndarray] = []  # one for each shard: uint32 [blocks + 1]
         for shard in range(len(text.shards)):
             line_offsets = text.line_offsets(shard)
             if one_line:  # each line is a document of its own

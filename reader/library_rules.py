@@ -34,7 +34,7 @@ def _cut(piece: str) -> list[str]:
     Before a Han character or a mark it is left out.
     """
     tokens = []
-    start = 0  # of the next token
+    start = 0  # where the next token begins
     for place, character in enumerate(piece):
         if character == _SPACE:
             continue

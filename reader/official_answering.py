@@ -162,7 +162,7 @@ def cut_officially(length: int, room: int, stride: int) -> list[ContextPart]:
     parts = cut_windows(length, room, stride)
     if len(parts) < 2:
         return parts
-    contexts = np.full([len(parts), length], -np.inf)  # of each token in each window
+    contexts = np.full([len(parts), length], -np.inf)  # for each token in each window
     for row, part in zip(contexts, parts):
         size = part.end - part.start
         places = np.arange(size)

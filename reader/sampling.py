@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.errors import UserError
 
-_ROUNDS = 8  # of the permutation; even, so that the two halves end at their own sizes
+_ROUNDS = 8  # rounds of the permutation; even, so that the two halves end at their own sizes
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: its multiples are spread evenly
 _MASK64 = (1 << 64) - 1
 

@@ -83,7 +83,7 @@ def inside_labels(labels: Sequence[str]) -> list[int]:
     ids = {label: id_ for id_, label in enumerate(labels)}
     inside = []
     for id_, label in enumerate(labels):
-        type_ = label[2:]  # of O it is "", and no label is I- alone
+        type_ = label[2:]  # "" for O; no label is I- alone
         inside.append(ids.get(f"I-{type_}", id_))
     return inside
 
@@ -286,7 +286,7 @@ class TaggedFeature(NamedTuple):
     ids: list[int]
     labels: list[int]  # IGNORED where there is nothing to learn
     widths: list[int]  # number of ids of each window; mostly there is one
-    words: list[tuple[int, int]]  # of each word: where its labelled pieces begin in `ids`, and their number
+    words: list[tuple[int, int]]  # for each word: where its labelled pieces begin in `ids`, and their number
 
 
 @dataclass(frozen=True)
@@ -344,17 +344,17 @@ class EncodeTagged:
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
         """Features as a batch; see `EncodeExamples`. Each window becomes a row."""
-        ids: list[list[int]] = []  # of each window
+        ids: list[list[int]] = []  # one list for each window
         labels: list[list[int]] = []
         words: list[np.ndarray] = []
         for feature in features:
-            bounds = np.cumsum([0, *feature.widths])  # of the windows in `feature.ids`, [windows + 1]
+            bounds = np.cumsum([0, *feature.widths])  # where windows begin in `feature.ids`, and the end
             word_table = np.asarray(feature.words, np.int64).reshape(-1, 2)  # [words, 2]
             starts = word_table[:, 0]
             piece_counts = word_table[:, 1]
             # The window of each word in this sentence: the last one that does not begin after it. [words]
             windows = np.searchsorted(bounds, starts, side="right") - 1
-            windows_before = len(ids)  # those of the sentences before
+            windows_before = len(ids)  # the windows of earlier sentences
             columns = [windows_before + windows, starts - bounds[windows], piece_counts]
             words.append(np.stack(columns, axis=1))  # [words, 3]: window, first piece in it, number of pieces
             for start, end in pairwise(bounds):

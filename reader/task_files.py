@@ -56,7 +56,7 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
         UserError: a pattern has `%s` but there are no languages, a pattern has no `%s` but there are several
             languages, or no file is named.
     """
-    keys = languages or [ALL_LANGUAGES]  # of the inner dictionaries
+    keys = languages or [ALL_LANGUAGES]  # the keys of the inner dictionaries
     files: dict[str, dict[str, Path]] = {}
     for item in patterns.split(","):
         pattern = item.strip()

@@ -55,7 +55,7 @@ def _rules_1_to_3() -> dict[int, str | None]:
         category = unicodedata.category(chr(code))
         if category in by_category:
             table[code] = by_category[category]
-    table |= {ord(character): " " for character in "\t\n\r"}  # which are in Cc
+    table |= {ord(character): " " for character in "\t\n\r"}  # these are in Cc, too
     table |= {ord(quote): replacement for quote, replacement in QUOTES.items()}
     del table[ord(" ")]  # it would be replaced by itself
     return table
@@ -218,7 +218,7 @@ class Tokenizer:
         # A piece's number in the model is not its id in the vocabulary.
         piece_numbers = list(range(len(self._pieces)))
         is_special = np.logical_or(self._model.IsUnknown(piece_numbers), self._model.IsControl(piece_numbers))
-        self._is_ordinary = (~is_special).tolist()  # by the piece's number
+        self._is_ordinary = (~is_special).tolist()  # the index is the piece's number
         self.text_rules = text_rules
         self.added_tokens = dict(added_tokens or {})
         self.vocab = self._read_vocab()
@@ -228,7 +228,7 @@ class Tokenizer:
         self.special_ids = tuple(sorted(special_ids))
         self.vocab_size = max(self.vocab.values()) + 1
         self.digit_comma = self._cut_digit_comma_pieces() if text_rules == ERNIE_M else {}
-        self._id_of_piece = self._ids_of_pieces()  # by the piece's number
+        self._id_of_piece = self._ids_of_pieces()  # the index is the piece's number
 
     @classmethod
     def from_folder(
@@ -450,7 +450,7 @@ class Tokenizer:
         """`encode_with_offsets` for a text without added tokens."""
         normal = self.normalize(text)
         mapping = self._model.EncodeAsOffsetMapping(normal)
-        numbers = mapping["ids"]  # those of the model, which are not ids of the vocabulary
+        numbers = mapping["ids"]  # the piece model's numbers, which are not ids of the vocabulary
         pieces = mapping["pieces"]
         spans = _clean_spans(normal, pieces, mapping["offsets"])
         if self.text_rules in _LIBRARIES:

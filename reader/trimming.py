@@ -122,7 +122,7 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
         characters.update(model.pieces[number].piece)
     _keep_pieces(model, normal, numbers, pieces=tokens | characters)
 
-    tokens |= {piece.piece for piece in model.pieces}  # of the model, which is smaller now
+    tokens |= {piece.piece for piece in model.pieces}  # the pieces of the smaller model
     tokens |= {*SPECIAL_TOKENS, *tokenizer.added_tokens}
     tokens_in_order = sorted(tokens & tokenizer.vocab.keys(), key=tokenizer.vocab.get)
 

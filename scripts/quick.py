@@ -20,7 +20,7 @@ from utils.command_line import load_config
 from utils.files import atomic_dir
 from utils.tables import in_columns
 
-SENTENCES = Path("scripts/sample/sentences.tsv")  # from the root, where the demo runs
+SENTENCES = Path("scripts/sample/sentences.tsv")  # a path from the root, where the demo runs
 LEARNED = 6  # so many of the ten sentences of each topic are learned
 QUESTION = "Wann fährt der nächste Bus zum Flughafen?"  # is not among the sentences
 FOLDER = Path("output/demo-quick")  # what the page reads: texts/ by language, and the classifier topics/

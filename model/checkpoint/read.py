@@ -24,7 +24,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VOCAB = "vocab.txt"
 PIECES = "piece.model"
-TOKENIZER_JSON = "tokenizer.json"  # of XLM-R; `reader.tokenization` makes a piece model of it
+TOKENIZER_JSON = "tokenizer.json"  # XLM-R has it; `reader.tokenization` makes a piece model of it
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
 TRAINED_LENGTH = "trained_max_seq_len"  # our key for the longest input of a pre-training from random weights
 # What to do about a part that is not understood; the end of a message.
