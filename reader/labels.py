@@ -83,12 +83,14 @@ def oddities(inputs: np.ndarray, labels: np.ndarray, lines: Sequence[int], unit:
         return []
     found = []
     order = np.lexsort((labels, inputs))  # rows of one input stand together, in the order of their labels
-    again = np.diff(inputs[order]) == 0
-    differ = np.flatnonzero(again & (np.diff(labels[order]) != 0))
-    if len(differ):
-        count = len(np.unique(inputs[order][differ]))
-        pair = sorted((int(order[differ[0]]), int(order[differ[0] + 1])))
-        first, second = (lines[number] for number in pair)
+    # Of each row and the next in this order: whether the input is the same, and the label another.
+    is_same_input = np.diff(inputs[order]) == 0
+    is_other_label = np.diff(labels[order]) != 0
+    conflicts = np.flatnonzero(is_same_input & is_other_label)
+    if len(conflicts):
+        count = len(np.unique(inputs[order][conflicts]))
+        place = conflicts[0]
+        first, second = (lines[number] for number in sorted(order[place : place + 2].tolist()))
         texts = "1 text has" if count == 1 else f"{count:,} texts have"
         found.append(f"{texts} two labels, as in {unit} {first} and {second}; no model can learn both")
     share = np.unique(labels, return_counts=True)[1].max() / len(labels)
