@@ -14,6 +14,7 @@ from scripts.jobs import Job, carry_out_chains
 from scripts.sample.scenes import CODES
 from tests.launching import ROOT, one_error
 from utils.errors import UserError
+from utils.files import write_json
 
 
 @pytest.fixture
@@ -135,28 +136,37 @@ def test_the_same_command_goes_on_with_a_demo_that_was_broken_off(tiny, monkeypa
 
 
 def test_table_6_goes_on_with_the_sample_set_of_a_finished_demo(tiny, monkeypatch, capsys):
-    """Each row pre-trains with the objectives of its configuration at the paper's size."""
+    """Each row pre-trains with the objectives of its configuration at the paper's size; all are shown."""
     demo.make_room(2, overwrite=False, table6=False)
     demo.PICTURE.touch()
     planned = {}
 
     def carry_out(chains, at_once):
-        planned.update((job.name, list(job.command)) for chain in chains for job in chain)
+        for chain in chains:
+            planned.update((job.name, list(job.command)) for job in chain)
+            *_, fine_tuning, search = [job.result for job in chain]
+            mean = 10 * len(planned)  # another one for each start
+            write_json(fine_tuning, {"tables": [{"mean": dict.fromkeys(CODES, mean)}]})
+            rows = dict.fromkeys(demo.SEARCHES.values(), dict.fromkeys(CODES, mean + 1))
+            write_json(search, {"rows": rows})
 
     monkeypatch.setattr(demo, "carry_out_chains", carry_out)
     monkeypatch.setattr(demo, "make_sample", lambda seed: None)
-    monkeypatch.setattr(demo, "show_table6", lambda seconds: None)
     monkeypatch.setattr(sys, "argv", ["demo", "--seed", "2", "--table6"])
     demo.main()
+    starts = ["scratch", *demo.TABLE_6]
     for row in demo.TABLE_6:
         command = planned.pop(f"{row} pre-training")
         active = command[command.index("--objectives.active") + 1].split(",")
         paper = yaml.safe_load((ROOT / "configs" / "pretrain" / f"{row}.yaml").read_text())
         assert active == paper["objectives"]["active"]
-    starts = ["scratch", *demo.TABLE_6]
     assert sorted(planned) == sorted(
         f"{start} {part}" for start in starts for part in ("fine-tuning", "search")
     )
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(result["zero_shot"]) == list(result["retrieval"]) == starts
+    for start in starts:
+        assert result["retrieval"][start] == result["zero_shot"][start] + 1
 
 
 def test_a_job_that_fails_ends_the_others(tmp_path, capfd):
