@@ -58,7 +58,7 @@ def test_a_mistake_ends_a_recipe_with_2(tmp_path):
         (tmp_path / f"log/workers/workerlog.{rank}").write_text("error: an old one\n")
     completed = sh(f"base/{XNLI}", tmp_path, "--learning_rte", "1", NPROC="2")
     assert completed.returncode == 2 and "error: an old one" not in completed.stderr
-    assert "error: unknown flag --learning_rte; did you mean --learning_rate?" in completed.stderr
+    assert "error: unknown flag --learning_rte" in completed.stderr
     assert "Traceback" not in completed.stderr
 
 
@@ -66,7 +66,8 @@ def test_a_mistake_ends_a_recipe_with_2(tmp_path):
 def test_a_number_of_processes_that_is_none(number, tmp_path):
     completed = sh(f"base/{XNLI}", tmp_path, NPROC=number)
     assert completed.returncode == 2
-    assert completed.stderr == f"error: NPROC={number}: it is the number of processes, 1 or more\n"
+    (line,) = completed.stderr.splitlines()
+    assert line.startswith(f"error: NPROC={number}: ")
 
 
 def test_recipes_in_one_folder(toy_folder, tmp_path):
@@ -102,10 +103,9 @@ def test_recipes_in_one_folder(toy_folder, tmp_path):
     search = ["--pairs", pairs, "--max_seq_len", 64, "--use_cuda", "false"]
     refused = recipe("tatoeba_cross_lingual_transfer", *search)
     assert refused.returncode == 2
-    assert refused.stderr == (
-        "error: checkpoints/best: a model of another size (num_hidden_layers 2) than --ernie_config_path "
-        "./configs/small/ernie_config.json (num_hidden_layers 6)\n"
-    )
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("error: checkpoints/best: ") and "(num_hidden_layers 2)" in line
+    assert line.endswith("./configs/small/ernie_config.json (num_hidden_layers 6)")
     assert not (folder / "output").exists()
     completed = recipe("tatoeba_cross_lingual_transfer", *search, "--ernie_config_path", "")
     assert completed.returncode == 0, completed.stderr

@@ -83,9 +83,8 @@ def test_tags_that_are_shifted_by_a_word_are_warned_of(make, tmp_path, caplog):
         row = "\t".join(map(JOINT.join, (words, shifted)))
         (tmp_path / f"{shift}.tsv").write_text(f"text_a\tlabel\n{row}\n")
         make().read(tmp_path / f"{shift}.tsv", "train")
-    assert caplog.messages == [
-        f"{tmp_path}/1.tsv: 100 % of the entities begin with a mark, such as a comma; are the tags shifted?"
-    ]
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}/1.tsv: 100 % of the entities ")
 
 
 @pytest.mark.parametrize(("pieces", "labelled"), [("first", 5), ("all", 13)])

@@ -42,7 +42,7 @@ def test_precisions_that_are_refused(models, exported, refused, monkeypatch):
 
     assert "encode: amp bf16" in refused(predicting(exported / "encode"))
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
-    assert refused(predicting(models / "encode")).endswith("amp bf16 needs a CPU with bfloat16: leave it out")
+    assert "amp bf16 needs a CPU with bfloat16" in refused(predicting(models / "encode"))
     assert "amp fp16 " in error_of(ernie_m.load, models / "encode", amp="fp16")
     assert "amp int8: " in error_of(ernie_m.load, models / "encode", amp="int8")
     monkeypatch.setattr(precision, "on_gpu", lambda: True)

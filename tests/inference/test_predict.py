@@ -305,7 +305,8 @@ def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
     assert not caplog.messages
     with caplog.at_level(logging.WARNING):
         model.encode(texts)
-    assert caplog.messages == [f"1 of 10 texts are longer than {toys.LONGEST} tokens and are cut"]
+    (message,) = caplog.messages
+    assert message.startswith("1 of 10 texts ")
 
 
 def test_vectors_as_tuned_for_retrieval(models, tmp_path):

@@ -362,7 +362,7 @@ def test_a_run_that_ends_in_its_warm_up_is_warned_of(source, caplog):
         source.steps(optimizer__steps=10, optimizer__warmup_steps=10)
         source.steps(optimizer__steps=1, optimizer__warmup_steps=10)  # it keeps its initial weights
     (message,) = caplog.messages
-    assert message.endswith("; give --optimizer.warmup_steps a lower number")
+    assert "--optimizer.warmup_steps" in message
 
 
 def test_the_head_has_a_rate_of_its_own_first(source):

@@ -32,8 +32,7 @@ def test_only_unsuited_text_is_warned_of(tmp_path, caplog, text, is_warned):
     with caplog.at_level(logging.WARNING):
         warn_if_unsuited(tokenizer, text, "train.en.tsv")
     assert bool(caplog.messages) == is_warned
-    for message in caplog.messages:
-        assert message.startswith("train.en.tsv: ") and message.endswith("may learn little from this one")
+    assert all(message.startswith("train.en.tsv: ") for message in caplog.messages)
 
 
 @pytest.mark.parametrize(

@@ -368,4 +368,4 @@ def test_as_a_command(tmp_path):
     assert process.returncode == 0 and "train.en.tsv" in files(tmp_path / "data/conll/train")
     process = subprocess.run([*command, tmp_path / "none"], capture_output=True, text=True, check=False)
     assert process.returncode == 2
-    assert process.stderr == f"error: {tmp_path / 'none'}: no such file or folder\n"
+    assert process.stderr.startswith(f"error: {tmp_path / 'none'}: ")
