@@ -9,6 +9,7 @@ from utils.files import read_object
 _MOST_LISTED = 8
 _NO_NAME = ", and no name of a model on Hugging Face's hub, which is ORGANISATION/MODEL"
 _FETCH = "sh scripts/data/get_weights.sh fetches the released weights into configs/"
+_FETCH_E5 = "sh scripts/data/get_weights.sh e5-small fetches it"
 
 
 def no_model_at(path: Path, holds_model: Callable[[Path], bool], weights_files: str) -> UserError:
@@ -60,5 +61,5 @@ def _advice(path: Path, nearest: Path, holds_model: Callable[[Path], bool]) -> s
         if names:
             return f"models are in {', '.join(names)}"
     if "configs" in path.parts:  # where the released weights would be
-        return _FETCH
+        return _FETCH_E5 if "e5-small" in path.parts else _FETCH
     return "name the folder of a checkpoint, such as best or step_N of a run"

@@ -62,6 +62,7 @@ def test_only_the_first_of_many_models_are_named(outputs, monkeypatch):
 
 
 def test_without_released_weights(tmp_path):
-    """Below `configs`, the advice is to fetch them."""
+    """Below `configs`, the advice is to fetch them, or the one model that was named."""
     (tmp_path / "configs").mkdir()
     assert "sh scripts/data/get_weights.sh" in error_of(open_checkpoint, tmp_path / "configs/base")
+    assert "get_weights.sh e5-small" in error_of(open_checkpoint, tmp_path / "configs/e5-small")
