@@ -37,7 +37,7 @@ def warn_if_unsuited(tokenizer: Tokenizer, texts: Iterable[str], path: str | os.
     if unknown_share > _MOST_UNKNOWN or letter_share > _MOST_LETTERS:
         logger.warning(
             "%s: %.0f %% of its tokens are unknown and %.0f %% single letters. The vocabulary %s was made "
-            "for other text, and a model with it may learn little from this one",
+            "for other text, or from too little, and a model with it may learn little from this one",
             path,
             100 * unknown_share,
             100 * letter_share,
