@@ -17,8 +17,10 @@ from finetune import bitext_search
 from finetune.retrieval import Retrieval
 from install.command import PROGRAMS
 from model.checkpoint.read import open_checkpoint
+from pretrain import command
+from pretrain.corpus import build
 from scripts import train
-from scripts.data import pairs
+from scripts.data import pairs, train_vocab
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of, one_error
@@ -142,15 +144,32 @@ def ctrl_c_at(step, loss):
     return counted
 
 
-def test_from_scratch(folder, capsys):
-    """A vocabulary, a corpus and an encoder of the pairs and of text come before."""
+def test_from_scratch(folder, monkeypatch, capsys):
+    """A vocabulary, a corpus and an encoder of the pairs and of text come before.
+
+    It is interrupted in each of them; the printed commands, given alone, make the same bits.
+    """
     write_lines(folder / "en.txt", LINES[:50])
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    for owner, name in ((train_vocab, "sample"), (build, "write_digest"), (command, "language_means")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupt)
+            assert exit_code(None) == 130
     run_train("model")
     text = capsys.readouterr().out
-    programs = [words[0] for words in printed_commands(text)]
+    commands = list(dict.fromkeys(map(tuple, printed_commands(text))))  # some were begun several times
+    programs = [words[0] for words in commands]
     assert programs == ["prepare", "train_vocab", "build_corpus", "run_pretrain", *["run_retrieval"] * 2]
     assert open_checkpoint("model/best").config.hidden_size == 128
     assert "model/pretraining/encoder --layer 2" in text and "--mono 'en<=my/en.txt'" in text
+    for words in commands:
+        assert in_process([re.sub("(^|<=)model(?=/|$)", r"\1alone", word) for word in words]) == 0
+    for part in ("pretraining/encoder", "best"):
+        assert_same_weights(Path("alone", part), Path("model", part))
+    assert report_of("alone") == report_of("model")
 
 
 def refusal(capsys, *arguments, **flags):
