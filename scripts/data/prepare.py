@@ -409,8 +409,10 @@ def read_tags(file: DataFile) -> Iterator[Prepared]:
             tag = normal_label(cells[-1])
             cells[-1] = PLACES.get(tag[:1], tag[:1]) + tag[1:]
             if not is_tag(cells[-1], "IOBES"):
-                fault = f"'{tag}' in the last column is not O, nor B-<type> or another letter of a scheme"
-                raise UserError(f"{file.path}, line {line}: {fault}")
+                raise UserError(
+                    f"{file.path}, line {line}: '{tag}' in the last column is not O, nor B-<type> or another "
+                    "letter of a scheme; where there are types alone, write I-<type>"
+                )
     prefix = prefix_of_words(file, [cells[0] for _, rows in sentences for cells in rows])
     entities: Counter[str] = Counter()  # type -> number
     counts: Counter[str] = Counter()  # column of the printed table -> number
