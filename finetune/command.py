@@ -29,10 +29,11 @@ from training.precision import LossScaling, Precision
 from training.run import Pace
 from training.run_folder import RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
 from training.task import Evaluation, Task
+from utils import logging
 from utils.command_line import log_no_effect, without_overridden
 from utils.errors import UserError
 from utils.files import sha256_of
-from utils.logging import RECIPE_BATCH, copy_log, logger, setup
+from utils.logging import RECIPE_BATCH, copy_log, logger
 from utils.options import deciding_options
 
 SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
@@ -67,7 +68,7 @@ def set_up(flags: TrainingFlags) -> None:
     """Start a command: join the other processes, open the log, and log the command line."""
     device = distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
-    setup(rank=distributed.rank(), is_copied=True)  # `run_folder` copies the log
+    logging.setup(rank=distributed.rank(), is_copied=True)  # `run_folder` copies the log
     logger.info("command: %s (paddle %s)", without_overridden(sys.argv), paddle.__version__)
     if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
         logger.warning("--use_cuda true: Paddle sees no GPU, so the CPU is used")

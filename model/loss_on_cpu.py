@@ -64,6 +64,7 @@ class CrossEntropyOnCpu(PyLayer):
         kernels: "LossOnCpu",
         chunks: Sequence[slice],
     ) -> tuple[Tensor, Tensor, Tensor]:
+        # `kernels` has the weight and the bias. They are arguments so that Paddle asks for their gradients.
         results = [kernels.derive(x[rows], labels[rows], loss_weights[rows]) for rows in chunks]
         losses, correct, grads_x = zip(*results)
         losses = paddle.concat(losses)

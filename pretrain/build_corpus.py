@@ -44,7 +44,7 @@ def build_corpus(options: BuildOptions) -> dict:
     vocab_path = None if options.vocab_path is None else expand(options.vocab_path)
     tokenizer = Tokenizer(vocab_path, expand(options.piece_model_path), options.text_rules)
     vocabulary = {"digest": tokenizer.digest, "size": tokenizer.vocab_size}
-    if tokenizer.text_rules != ERNIE_M:
+    if tokenizer.text_rules != ERNIE_M:  # a corpus that names none has the official ones
         vocabulary["text_rules"] = tokenizer.text_rules
     plan = plan_of(options, streams, vocabulary)
     if options.overwrite:
@@ -62,7 +62,7 @@ def build_corpus(options: BuildOptions) -> dict:
                 ", ".join(newer),
             )
         shutil.rmtree(output / WORK, ignore_errors=True)  # still there if the build was killed at its end
-        Corpus(output, verify=True)
+        Corpus(output, verify=True)  # raises an error if a file is not as it was written
         return manifest
 
     # Otherwise each stage of the build does what an earlier, stopped build has not done.

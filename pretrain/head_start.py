@@ -175,16 +175,17 @@ def neighbour_weights(
     query = np.zeros((hidden_size, hidden_size))
     key = np.zeros((hidden_size, hidden_size))
     head_size = hidden_size // num_heads
-    # Behind the layer norm sinusoids have amplitude 1, so the neighbour's score is gain^2 (D / 2) / sqrt(D).
+    # Sinusoids of amplitude a have the variance a^2 / 2, and words have the same, so the layer norm divides
+    # their sum by a. Then each of a head's D / 2 pairs adds gain^2 / sqrt(D) to the score of the neighbour.
     gain = np.sqrt(2 * _NEIGHBOUR_SCORE / np.sqrt(head_size))
     for head in range(num_heads):
         distance = head // 2 + 1
         offset = -distance if head % 2 == 0 else distance
         for pair in range(head_size // 2):
-            number = pair * num_heads + head  # the index of the frequency
-            turn = frequencies[number] * offset
+            index = pair * num_heads + head  # of the frequency
+            turn = frequencies[index] * offset
             # The inputs and the outputs for sine and cosine.
-            sin_in = 2 * number
+            sin_in = 2 * index
             cos_in = sin_in + 1
             sin_out = head * head_size + 2 * pair
             cos_out = sin_out + 1

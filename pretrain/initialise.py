@@ -90,9 +90,9 @@ def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rul
         UserError: it was.
     """
     reason = f"data.text_rules is {text_rules}"
-    if text_rules == START:
+    if text_rules == START:  # those of the weights that the run starts from
         if encoder is None:
-            return
+            return  # new weights have none: they learn those of the corpus
         text_rules = encoder.reading.text_rules
         reason = f"{encoder.path} reads with {text_rules}"
     if text_rules != tokenizer.text_rules:

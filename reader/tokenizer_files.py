@@ -58,7 +58,7 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
             say; or the ids of added tokens do not follow those of the pieces.
     """
     model = read_unigram(
-        tokenizer,
+        tokenizer,  # the error begins "not a unigram model, and"
         reason_and_advice="XLM-R's tokenizer needs one. A model keeps the vocabulary that it was trained "
         "with: --to huggingface takes this one, or train a new model with a unigram vocabulary "
         "(sh scripts/data/train_vocab.sh)",
@@ -76,8 +76,8 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
     if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()) | added_tokens:
         (folder / PIECES).write_bytes(tokenizer.piece_model)
         names.append(PIECES)
-    has_rules = tokenizer.text_rules == ERNIE_M
-    contents = tokenizer_json(tokenizer.vocab, model, has_rules, added_tokens, separators)
+    has_official_rules = tokenizer.text_rules == ERNIE_M
+    contents = tokenizer_json(tokenizer.vocab, model, has_official_rules, added_tokens, separators)
     (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")
     # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}

@@ -100,7 +100,7 @@ def _steps(part: dict[str, Any], key: str) -> list[dict[str, Any]]:
 def tokenizer_json(
     vocab: Mapping[str, int],
     model: "ModelProto",
-    has_rules: bool,
+    has_official_rules: bool,
     added_tokens: Mapping[str, int],
     separators: int,
 ) -> dict[str, Any]:
@@ -109,12 +109,12 @@ def tokenizer_json(
     Args:
         vocab: with the added tokens.
         model: one whose settings `check_settings` accepts.
-        has_rules: whether the tokenizer applies the official rules 1 to 3 before sentencepiece.
+        has_official_rules: whether the tokenizer applies the official rules 1 to 3 before sentencepiece.
         added_tokens: token -> id, from behind the pieces on.
         separators: the number of [SEP] between two texts.
     """
     pieces = {token: id_ for token, id_ in vocab.items() if token not in added_tokens}
-    rules = _rules_1_to_3() if has_rules else []
+    rules = _rules_1_to_3() if has_official_rules else []
     charsmap = model.normalizer_spec.precompiled_charsmap
     if charsmap:
         # The table has composed letters only, and sentencepiece finds the longest entry, so that it composes

@@ -140,8 +140,8 @@ class Trainer:
                     ):
                         stopped = not self._evaluate(stop)
 
-                # During the run, each step tells all processes whether one of them was asked to stop. After
-                # the last one they must ask, because what follows the training may take long.
+                # Each step tells all processes whether one of them was asked to stop. No step follows the
+                # last one, so they ask here: the work after the training may take long.
                 if not stopped and engine.steps >= last_step:
                     with stalls.during("the last step"):
                         stopped = stop.anywhere()
@@ -172,12 +172,13 @@ class Trainer:
                     self.position = data.position
                     self._log(step, data)
         if stopped or engine.steps < task.total_steps:
-            how = "" if stopped else "without run.stop_after_steps "
+            # If nobody asked, it was run.stop_after_steps: with that the same command would stop here again.
+            condition = "" if stopped else "without run.stop_after_steps "
             logger.info(
                 "stopped at step %d of %d; %sthe same command goes on from there",
                 engine.steps,
                 task.total_steps,
-                how,
+                condition,
             )
             return False
         if self.best is not None:

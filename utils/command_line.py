@@ -67,7 +67,7 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
     options = options_of(cls)
     usage = [positional_form(option) for option in options.values() if option.positional]
     usage += ["[--config FILE]", "[--key VALUE]"]
-    answer_questions(arguments, cls, " ".join(usage), description)
+    exit_after_help(arguments, cls, " ".join(usage), description)
     flags = read_flags(arguments, {CONFIG.key: CONFIG, **options}, sections_of(cls))
     # The files come first, because the command line overrides them, wherever --config stands in it.
     values: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
         if name == CONFIG.key:
             continue
         option = options[name]
-        if takes_many_words(option):
+        if takes_many_words(option):  # a list of texts: any word is accepted
             on_command_line.setdefault(name, []).append(text)
         else:
             on_command_line[name] = accept(option, yaml_form(option, text), f"{option.flag} {text}")
@@ -106,7 +106,7 @@ def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") ->
     Raises:
         UserError: a flag is unknown, or a value is not accepted. `__post_init__` may raise others.
     """
-    answer_questions(arguments, cls, "[--flag VALUE]", description)
+    exit_after_help(arguments, cls, "[--flag VALUE]", description)
     options = options_of(cls)
     text_of = dict(read_flags(arguments, options))  # if a flag is given twice, its last text counts
     values: dict[str, Any] = {}
@@ -134,7 +134,7 @@ def without_overridden(arguments: Sequence[str]) -> str:
     return shlex.join(chain.from_iterable(words_of.values()))
 
 
-def answer_questions(arguments: Sequence[str], cls: type, form: str, description: str) -> None:
+def exit_after_help(arguments: Sequence[str], cls: type, form: str, description: str) -> None:
     """Print what --version, --help or -h asks for, and end the program; without them do nothing."""
     answer = ""
     if "--version" in arguments:

@@ -94,7 +94,8 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
     if missing:
         raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
     sizes = {**config.to_dict(), tables.ONE: 1}  # axis -> its size; most axes are keys of the config
-    if "classifier.bias" in tensors:  # [labels]; the product is for wrong shapes, which are refused below
+    if "classifier.bias" in tensors:
+        # Its shape is [labels]. The product is a number for a damaged shape, too; `_check_shape` refuses it.
         sizes[tables.LABELS] = math.prod(tensors.shape("classifier.bias"))
     for name in our_names:
         _check_shape(checkpoint, name, row_of[name].axes, sizes)

@@ -141,13 +141,14 @@ def delete_corpus(output: Path) -> None:
     if _is_free(output):
         return
     manifest = output / MANIFEST
-    # A model has a file of this name, too, but not the counts of its pieces. The keys may be damaged.
+    # A model has a file of this name, too, but without "pieces". It is searched for and not parsed, because a
+    # corpus whose manifest is damaged is deleted, too.
     is_corpus = manifest.is_file() and b'"pieces"' in manifest.read_bytes()
     if not (output / WORK).exists() and not is_corpus:
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
     with only_run_in(output / WORK):
-        # These two first, so that after a kill no command takes the rest for a corpus, and none continues it:
-        # an empty plan is equal to no other.
+        # First of all, in case this is killed halfway: without a manifest no command takes the rest for a
+        # corpus, and with an empty plan, which differs from that of every build, none continues it.
         manifest.unlink(missing_ok=True)
         write_json(output / WORK / PLAN, {})
         # Training with an earlier version left the folder `blocks`.

@@ -131,16 +131,21 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
 
 
 def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str, Sequence[str]]) -> None:
-    """Raise a UserError if there are no pairs, or two files for the same ones."""
+    """Raise a UserError if there are no pairs, or two files for the same ones.
+
+    Args:
+        text: language -> files of text, which the error names.
+    """
     if not pairs:
-        also = f"; text alone: {', '.join(chain.from_iterable(text.values()))}" if text else ""
+        only_text = f"; text alone: {', '.join(chain.from_iterable(text.values()))}" if text else ""
         raise UserError(
             f"{', '.join(sources)}: no file of pairs there, such as en-de.tsv, en-de.tmx, or train.en beside "
-            f'train.de{also}; name others as in "en-de<=en.txt,de.txt"'
+            f'train.de{only_text}; name others as in "en-de<=en.txt,de.txt"'
         )
-    first_of: dict[str, PairFile] = {}
+    first_of: dict[tuple[str, ...] | str, PairFile] = {}
     for file in pairs:
-        first = first_of.setdefault("-".join(sorted(file.name.split("-"))), file)
+        languages_or_name = tuple(sorted(file.languages)) or file.name  # de-fr is the same as fr-de
+        first = first_of.setdefault(languages_or_name, file)
         if first is not file:
             raise UserError(
                 f"{first.paths} and {file.paths}: two files for {first.name}; give one of them, or put their "
