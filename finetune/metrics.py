@@ -84,9 +84,10 @@ def share_of_most_frequent(confusion: Confusion) -> float:
     """Per cent of the rows that have the most frequent label: the accuracy of predicting it always."""
     sizes = {label: sum(counts.values()) for label, counts in confusion.items()}
     rows = sum(sizes.values())
-    if NO_LABEL in sizes:
+    if NO_LABEL in sizes:  # rows with any number of labels
+        # For each label every row has counted once: for that label if it has it, otherwise for NO_LABEL.
         del sizes[NO_LABEL]
-        rows //= len(sizes)  # so far each row counted once for each label
+        rows //= len(sizes)
     return 100 * max(sizes.values()) / rows
 
 

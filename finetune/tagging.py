@@ -171,7 +171,7 @@ class Tagging(SupervisedTask):
         """Compare the label ids of sentences: metric -> per cent."""
         gold_tags = [self.tags(labels) for labels in gold]
         predicted_tags = [self.tags(labels) for labels in predicted]
-        if self.scheme == "NONE":
+        if self.scheme == "NONE":  # no entities: the measures of XTREME
             scores = seqeval_scores(gold_tags, predicted_tags)
             accuracy_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))
             return {"f1": scores.f1, "acc": accuracy_of_words}

@@ -84,7 +84,7 @@ class StepReader:
                 self.blocks[name] = Blocks(text.corpus.mono[name], longest, one_line=not data.pack_lines)
             self.samplers["mono"] = Sampler(
                 items={name: len(blocks) for name, blocks in self.blocks.items()},
-                amounts=text.mono,
+                amounts=text.mono,  # the tokens of each language
                 alpha=data.language_alpha,
                 seed=config.run.seed,
                 purpose="mono",
@@ -292,7 +292,8 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
             "would never be trained"
         )
     check_batch_size(config.objectives, optimizer.batch_size, steps)
-    if optimizer.warmup_steps >= steps - head_steps and steps > 1:  # one step leaves the initial weights
+    # A run of one step is no training: with a warm-up its rate is 0, and it writes the initial weights.
+    if optimizer.warmup_steps >= steps - head_steps and steps > 1:
         logger.warning(
             "optimizer.warmup_steps %d: the run ends, after %d steps, before the rate is at its peak; give "
             "--optimizer.warmup_steps a lower number",

@@ -171,7 +171,7 @@ class Pretraining(Task):
         for line in summary(scores):
             logger.info("%s", line)
         advice = None
-        if engine.steps == self.total_steps > 1:  # one step leaves the initial weights
+        if engine.steps == self.total_steps > 1:  # a run of one step writes the initial weights
             advice = _AFTER_TRAINING
         elif engine.steps == self.config.init.lm_head_warmup_steps:
             advice = _AFTER_HEAD_WARMUP

@@ -222,7 +222,7 @@ class Batches:
         """The global batches of an epoch from number `start` on."""
         index = 0
         for window in self._windows(epoch):
-            # From `start` on no window is counted, because with `in_tokens` this would tokenize everything.
+            # Only windows before `start` are counted: with `in_tokens` a count tokenizes everything.
             if index < start:
                 count = self._batches_in(window)
                 if index + count <= start:  # all batches of this window are skipped: do not tokenize it

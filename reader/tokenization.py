@@ -43,7 +43,7 @@ _PIECE_MODEL_NAMES = ("piece.model", PIECES, TOKENIZER_JSON)
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
 _MAX_MISSING_PIECES = 10
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SEVERAL = -1  # in place of the id of a piece that rule 5 replaces by several
+_CUT_PIECE = -1  # in place of the id of a piece that rule 5 cuts into several
 
 
 @functools.cache
@@ -517,23 +517,23 @@ class Tokenizer:
         return cuts
 
     def _ids_of_pieces(self) -> list[int]:
-        """The id of each piece of the model; _SEVERAL if rule 5 puts several pieces in its place."""
+        """The id of each piece of the model; _CUT_PIECE if rule 5 cuts it into several."""
         ids = [self.unk_id] * len(self._pieces)
         for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
             if is_ordinary:
                 ids[number] = self.vocab.get(piece, self.unk_id)
         for number in self.digit_comma:
-            ids[number] = _SEVERAL
+            ids[number] = _CUT_PIECE
         return ids
 
     def _to_ids(self, numbers: list[int]) -> list[int]:
         """Rules 5 and 6: the ids of a text for the numbers of its pieces."""
         ids = [self._id_of_piece[number] for number in numbers]
-        if _SEVERAL not in ids:
+        if _CUT_PIECE not in ids:
             return ids
         cut_ids = []
         for number, id_ in zip(numbers, ids):
-            if id_ == _SEVERAL:
+            if id_ == _CUT_PIECE:
                 cut_ids += self.convert_tokens_to_ids(self.digit_comma[number])
             else:
                 cut_ids.append(id_)

@@ -4,7 +4,7 @@ AdamW on the whole word table (192 million numbers at base size) takes up to a n
 (docs/performance.md), and a fine-tuning batch contains some thousand of 250,002 words. If a row has no
 gradient and its moments are 0, AdamW changes it by weight decay only. The other rows have moments, from
 this step or an earlier one, and only they are updated here. The result equals AdamW on the whole table. If
-more than MOST_ROWS of the rows have moments, updating all rows is faster.
+more than LARGEST_SHARE of the rows have moments, updating all rows is faster.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from paddle import Tensor
 from model.cpu.rows import as_array, as_tensor, over_rows
 from model.word_table import TableGradient
 
-MOST_ROWS = 0.4  # the share of rows with moments above which the whole word table is updated
+LARGEST_SHARE = 0.4  # the share of rows with moments above which the whole word table is updated
 
 
 class RowAdam:
@@ -92,11 +92,13 @@ class RowAdam:
         self._has_moments |= touched
         rows = np.flatnonzero(self._has_moments)  # int64 [R]
         tables = self._tables()
-        if len(rows) > MOST_ROWS * len(touched):
+        if len(rows) > LARGEST_SHARE * len(touched):
             self._adam(tables, self.weight.grad, rate, decay=0.0)
             return
         arrays = [as_array(table) for table in tables]
-        *parts, gradient = (_gather(array, rows) for array in (*arrays, as_array(self.weight.grad)))  # [R, H]
+        parts = [_gather(array, rows) for array in arrays]  # [R, H] each
+        gradient = _gather(as_array(self.weight.grad), rows)  # [R, H]
+        # The tensors share the memory of `parts`, which is therefore updated.
         self._adam([as_tensor(part) for part in parts], as_tensor(gradient), rate, decay=0.0)
         for array, part in zip(arrays, parts):
             over_rows(partial(_put, part, array, rows), *part.shape)

@@ -267,10 +267,11 @@ def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
 def _open_official_directory(params: Path) -> _Source:
     """As `_open_source`, for an official parameter directory."""
     parent = params.resolve().parent
+    folder = params
     tokenizer_folders = [params]
     if params.name == "params":  # then the folder of the checkpoint is the one above
+        folder = parent
         tokenizer_folders.append(parent)
-    folder = tokenizer_folders[-1]
     # configs/base and configs/large share the tokenizer in configs/.
     folder_above = folder.resolve().parent
     if (folder_above / VOCAB).is_file() and (folder_above / PIECES).is_file():

@@ -191,12 +191,13 @@ def _order(matrix: np.ndarray) -> tuple[bytes, int]:
 
     Returns:
         b"N" if the numbers of a row lie side by side, b"T" if those of a column do; and the distance from one
-        such row or column to the next, in numbers. If there is only one, it is at least its length.
+        such row or column to the next, in numbers.
 
     Raises:
         ValueError: neither lie side by side.
     """
     to_next_row, to_next_column = (stride // matrix.itemsize for stride in matrix.strides)
+    # BLAS refuses a distance below the length, and a matrix of one row or one column may have any stride.
     if to_next_column == 1:
         return b"N", max(to_next_row, matrix.shape[1])
     if to_next_row == 1:

@@ -68,13 +68,13 @@ def test_it_equals_adamw_on_the_whole_table(float64, style, monkeypatch):
 
 
 def test_updating_the_whole_table_gives_the_same_bits(monkeypatch):
-    """The whole table is updated if a larger share of its rows than MOST_ROWS has moments.
+    """The whole table is updated if a larger share of its rows than LARGEST_SHARE has moments.
 
     A share is never above 2, and always above -1.
     """
     states = []
-    for most_rows in (-1.0, row_adam.MOST_ROWS, 2.0):
-        monkeypatch.setattr(row_adam, "MOST_ROWS", most_rows)
+    for share in (-1.0, row_adam.LARGEST_SHARE, 2.0):
+        monkeypatch.setattr(row_adam, "LARGEST_SHARE", share)
         toy_run = ToyRun()
         toy_run.train(0, STEPS)
         states.append(toy_run.state())
@@ -149,5 +149,5 @@ def test_rows_have_the_bits_of_paddles_adamw():
         whole.step()
         table.weight.grad = None
     moments = by_rows.state["moment1"].numpy()
-    assert 3 < moments.any(1).sum() < row_adam.MOST_ROWS * WORDS, "some rows should be left alone"
+    assert 3 < moments.any(1).sum() < row_adam.LARGEST_SHARE * WORDS, "some rows should be left alone"
     assert table.weight.numpy().tobytes() == parameter.numpy().tobytes()

@@ -114,7 +114,7 @@ class Array:
     """
 
     def __init__(self, *_):
-        """Make an empty array; `_` takes the arguments of numpy's `_reconstruct`, which ask for that."""
+        """Make an empty array, as numpy's `_reconstruct` does; `_` takes its arguments."""
         self.shape: tuple[int, ...] = (0,)
         self.dtype = np.dtype("f4")
         self.order = "C"
