@@ -1,4 +1,4 @@
-"""Fine-tuning on labelled files: the command of all tasks but retrieval, and what its loop asks for."""
+"""Fine-tuning on labelled files: the command of all tasks but retrieval, and the `Task` that it trains."""
 
 import gc
 from bisect import bisect_left

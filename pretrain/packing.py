@@ -14,8 +14,7 @@ class MaskedSequence(NamedTuple):
     """One sequence of t tokens, of which m are to be predicted. Arrays are int64.
 
     The targets of an objective with a loss of its own are the tokens whose states this loss reads. All tokens
-    see the first `context` tokens. The others are placeholders, each of which is seen only by
-    itself.
+    see the first `context` tokens. The others are placeholders, each of which is seen only by itself.
     """
 
     input_ids: np.ndarray  # [t]

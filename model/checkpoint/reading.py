@@ -69,7 +69,7 @@ def reading_of(
 
     Args:
         format_name: one of `model.checkpoint.formats.tables`.
-        folder: the folder of the weights.
+        folder: the one that has the tokenizer's files.
         root: the one that has modules.json, if there is any.
         has_head: whether the model was fine-tuned for a task.
         config: the model's shape; None: unknown.
