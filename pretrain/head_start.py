@@ -177,6 +177,7 @@ def neighbour_weights(
     head_size = hidden_size // num_heads
     # Sinusoids of amplitude a have the variance a^2 / 2, and words have the same, so the layer norm divides
     # their sum by a. Then each of a head's D / 2 pairs adds gain^2 / sqrt(D) to the score of the neighbour.
+    # All together add gain^2 sqrt(D) / 2, which is to be _NEIGHBOUR_SCORE.
     gain = np.sqrt(2 * _NEIGHBOUR_SCORE / np.sqrt(head_size))
     for head in range(num_heads):
         distance = head // 2 + 1

@@ -58,7 +58,8 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
             say; or the ids of added tokens do not follow those of the pieces.
     """
     model = read_unigram(
-        tokenizer,  # the error begins "not a unigram model, and"
+        tokenizer,
+        # In the error this follows "not a unigram model, and".
         reason_and_advice="XLM-R's tokenizer needs one. A model keeps the vocabulary that it was trained "
         "with: --to huggingface takes this one, or train a new model with a unigram vocabulary "
         "(sh scripts/data/train_vocab.sh)",

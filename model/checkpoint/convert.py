@@ -95,7 +95,8 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
         raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
     sizes = {**config.to_dict(), tables.ONE: 1}  # axis -> its size; most axes are keys of the config
     if "classifier.bias" in tensors:
-        # Its shape is [labels]. The product is a number for a damaged shape, too; `_check_shape` refuses it.
+        # Its shape should be [labels]. `math.prod` does not fail if a damaged shape has no axis or several;
+        # `_check_shape` then refuses the shape.
         sizes[tables.LABELS] = math.prod(tensors.shape("classifier.bias"))
     for name in our_names:
         _check_shape(checkpoint, name, row_of[name].axes, sizes)

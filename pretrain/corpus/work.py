@@ -141,8 +141,8 @@ def delete_corpus(output: Path) -> None:
     if _is_free(output):
         return
     manifest = output / MANIFEST
-    # A model has a file of this name, too, but without "pieces". It is searched for and not parsed, because a
-    # corpus whose manifest is damaged is deleted, too.
+    # A model has a file of this name, too, but without "pieces". The file is searched for this word and not
+    # parsed, because a corpus whose manifest is damaged is deleted, too.
     is_corpus = manifest.is_file() and b'"pieces"' in manifest.read_bytes()
     if not (output / WORK).exists() and not is_corpus:
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
