@@ -100,7 +100,7 @@ class TokenBatch(device.Uploadable):
         return states if len(states) == self.tokens else states[: self.tokens]
 
     def padded(self, states: Tensor) -> Tensor:
-        """The states of the tokens as the array that the batch was: [tokens, H] -> [B, T, H], 0 at pads."""
+        """Put the states of the tokens back into the padded array: [tokens, H] -> [B, T, H], 0 at pads."""
         # Nothing before and one row after the first axis, nothing around the second: [tokens + 1, H]. The row
         # of zeros at the end goes to the pads.
         with_zeros = F.pad(states, [0, 1, 0, 0])

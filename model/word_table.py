@@ -36,7 +36,7 @@ class TableGradient:
         self.weight = weight
         self.touched: np.ndarray | None = None
         self._memory: np.ndarray | None = None  # [V, H]; made at the first use
-        # Refers to the array that `borrow` gave, as long as the loss that has it lives.
+        # The array that `borrow` gave to a loss. The reference is weak: it dies when the loss is freed.
         self._borrowed_ref: weakref.ref | None = None
 
     def array(self) -> np.ndarray:

@@ -251,7 +251,8 @@ def refuse_compressed(content: bytes, path: str | os.PathLike) -> None:
 
 def excel_separator(line: str) -> str:
     """The mark that the first line of a file names for Excel, as in "sep=;"; "" for another line."""
-    # A program that takes the line for a row quotes it, and fills it up with empty cells: "sep=;",,
+    # A program that reads the line as an ordinary row may save it in quotes, and with a separator for each
+    # empty cell up to the width of the table, as in `"sep=;",,`.
     match = re.fullmatch('"?sep=(.)"?[,;\t]*', line.strip("\ufeff\r\n"), re.IGNORECASE)
     return match[1] if match else ""
 

@@ -59,8 +59,8 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
         description: the beginning of `--help`.
 
     Raises:
-        UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted; names the
-            file or the flag. `__post_init__` of the dataclass may raise others.
+        UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted. The message
+            names the file or the flag. `__post_init__` of the dataclass may raise other errors.
     """
     if arguments is None:
         arguments = sys.argv[1:]
@@ -79,7 +79,7 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
         if name == CONFIG.key:
             continue
         option = options[name]
-        if takes_many_words(option):  # a list of texts: any word is accepted
+        if takes_many_words(option):  # each word is one item of the list; any text is accepted
             on_command_line.setdefault(name, []).append(text)
         else:
             on_command_line[name] = accept(option, yaml_form(option, text), f"{option.flag} {text}")

@@ -147,8 +147,8 @@ def delete_corpus(output: Path) -> None:
     if not (output / WORK).exists() and not is_corpus:
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
     with only_run_in(output / WORK):
-        # First of all, in case this is killed halfway: without a manifest no command takes the rest for a
-        # corpus, and with an empty plan, which differs from that of every build, none continues it.
+        # These two come first, in case this is killed halfway. Without a manifest, no command takes the rest
+        # for a corpus. With an empty plan, which no build has, no build continues the rest.
         manifest.unlink(missing_ok=True)
         write_json(output / WORK / PLAN, {})
         # Training with an earlier version left the folder `blocks`.

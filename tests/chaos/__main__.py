@@ -14,6 +14,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from utils.runtime import prepare
+
+prepare(quiet=True)  # before the toys of the trainings import Paddle
+
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.trainings import BATCH, KINDS, SAVE_STEPS, STEPS, Failed, Training
 
