@@ -28,7 +28,7 @@ from utils.errors import UserError
 from utils.options import option
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).
-# No size or hash of them is published: the shapes of all tensors are checked instead.
+# No size or hash of them is published: the length of each file and the shape of the word table are checked.
 WEIGHTS_URL = "https://bj.bcebos.com/wenxin-models/model-ernie-m-{size}.tar.gz"
 VOCAB_URL = "https://raw.githubusercontent.com/PaddlePaddle/ERNIE/repro/ernie-m/configs/{name}"
 VOCAB_SIZE = 250_002
