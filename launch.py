@@ -28,7 +28,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
-from utils.command_line import OFFICIAL_BOOLEANS, log_no_effect, parse_args
+from utils.command_line import OFFICIAL_BOOLEANS, log_ineffective_flags, parse_args
 from utils.errors import UserError
 from utils.files import unwritable_is_a_user_error
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH, setup_console
@@ -402,7 +402,7 @@ def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
 def main() -> None:
     flags = read_command_line(sys.argv[1:])
     setup_console()
-    log_no_effect(flags)
+    log_ineffective_flags(flags)
     if flags.print_config:
         print_config(flags)
     gpus = gpus_to_use(flags, visible_gpus())

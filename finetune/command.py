@@ -30,7 +30,7 @@ from training.run import Pace
 from training.run_folder import RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
 from training.task import Evaluation, Task
 from utils import logging
-from utils.command_line import log_no_effect, without_overridden
+from utils.command_line import log_ineffective_flags, without_overridden
 from utils.errors import UserError
 from utils.files import sha256_of
 from utils.logging import RECIPE_BATCH, copy_log, logger
@@ -76,7 +76,7 @@ def set_up(flags: TrainingFlags) -> None:
     line = os.environ.get(RECIPE_BATCH)
     if line:
         logger.info("%s", line)
-    log_no_effect(flags)
+    log_ineffective_flags(flags)
 
 
 @contextmanager

@@ -70,8 +70,8 @@ def build_corpus(options: BuildOptions) -> dict:
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)
     modified = modification_times(streams)
-    # These decide whether a build goes on, but are not in the manifest. The order of the files is listed
-    # because work is numbered in it, and mappings compare as equal whatever their order.
+    # These decide whether a build goes on, but are not in the manifest. The work on the files is numbered in
+    # their order. The order has a list of its own, because two mappings are equal whatever their order.
     files = {"modified": modified, "order": list(modified)}
     with claimed(output, plan | files), workers:
         works = []

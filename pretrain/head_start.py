@@ -175,11 +175,11 @@ def neighbour_weights(
     query = np.zeros((hidden_size, hidden_size))
     key = np.zeros((hidden_size, hidden_size))
     head_size = hidden_size // num_heads
-    # A sinusoid of amplitude a has the variance a^2 / 2. Words have the same variance, so the sum of both has
-    # a^2, and the layer norm divides it by a: the sinusoids come to this layer with amplitude 1. Let D be the
-    # head size. At the intended place the query equals the key, and each of the D / 2 pairs of a sine and a
-    # cosine adds gain^2 (sin^2 + cos^2) / sqrt(D) = gain^2 / sqrt(D) to the score. All pairs together add
-    # gain^2 sqrt(D) / 2, which is to be _NEIGHBOUR_SCORE.
+    # A sinusoid of amplitude a has the variance a^2 / 2, and words have the same variance. So the variance of
+    # word + sinusoid is a^2, and the layer norm divides the sum by a: the sinusoids come to this layer with
+    # amplitude 1. Let D be the head size. At the intended place the query equals the key, and each of the
+    # D / 2 pairs of a sine and a cosine adds gain^2 (sin^2 + cos^2) / sqrt(D) = gain^2 / sqrt(D) to the
+    # score. All pairs together add gain^2 sqrt(D) / 2, which is to be _NEIGHBOUR_SCORE.
     gain = np.sqrt(2 * _NEIGHBOUR_SCORE / np.sqrt(head_size))
     for head in range(num_heads):
         distance = head // 2 + 1

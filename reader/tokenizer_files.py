@@ -66,10 +66,11 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
     )
     check_settings(model, tokenizer.piece_model_path)
     added_tokens = tokenizer.added_tokens
-    first = len(tokenizer.vocab) - len(added_tokens)
-    if list(added_tokens.values()) != list(range(first, first + len(added_tokens))):
+    token_count = len(tokenizer.vocab)
+    piece_count = token_count - len(added_tokens)
+    if list(added_tokens.values()) != list(range(piece_count, token_count)):
         raise UserError(
-            f"{tokenizer.piece_model_path}: its {first} tokens end before the ids of the added ones, "
+            f"{tokenizer.piece_model_path}: its {piece_count} tokens end before the ids of the added ones, "
             f"{', '.join(map(str, added_tokens.values()))}; XLM-R's form gives these the next ids. --to "
             "ernie-m keeps them"
         )

@@ -211,6 +211,7 @@ def put_texts(folder: Path) -> None:
         "en.txt": english,
         "news.en.txt": english,
         "news.de.txt": german,
+        "news.txt": german,
         "de.txt": german,
         "sw.txt": german,
         "my.sw.txt": german,

@@ -380,7 +380,7 @@ def help_text(cls: type, form: str, description: str) -> str:
     return "\n".join(lines)
 
 
-def log_no_effect(options: Any) -> None:
+def log_ineffective_flags(options: Any) -> None:
     """Log one line for each flag on the command line that has no effect."""
     options_by_name = options_of(type(options))
     program = Path(sys.argv[0]).stem

@@ -131,7 +131,7 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
 
 
 def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str, Sequence[str]]) -> None:
-    """Raise a UserError if there are no pairs, or two files for the same ones.
+    """Raise a UserError if there are no files of pairs, or two for the same languages or of the same name.
 
     Args:
         text: language -> files of text, which the error names.

@@ -14,7 +14,7 @@ import encode_vector
 import launch
 from finetune.flags import FinetuneFlags
 from tests.launching import ROOT, as_flags, call_main, error_of, run_script
-from utils.command_line import log_no_effect, parse_args
+from utils.command_line import log_ineffective_flags, parse_args
 from utils.options import options_of
 
 parse = partial(parse_args, FinetuneFlags)
@@ -81,7 +81,7 @@ def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path
         sys.exit(0)
 
     def record_flags(task_class, flags, stop, official_class=None):
-        log_no_effect(flags)  # the first work of `fine_tune`
+        log_ineffective_flags(flags)  # the first work of `fine_tune`
         taken.append(flags)
 
     monkeypatch.chdir(tmp_path)
@@ -158,7 +158,7 @@ def test_every_official_flag_is_accepted(name):
 def test_flags_without_a_meaning_say_so_once_each(caplog):
     args = parse(["--use_fast_executor", "true", "--task_id", "0", "--epoch", "2", "--for_cn", "false"])
     with caplog.at_level(logging.INFO, logger="ernie_m"):
-        log_no_effect(args)
+        log_ineffective_flags(args)
     flags = [message.split(" has no effect: ")[0] for message in caplog.messages]
     assert flags == ["--use_fast_executor", "--task_id", "--for_cn"]
 

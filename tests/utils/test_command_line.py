@@ -8,7 +8,7 @@ import pytest
 
 from tests.launching import error_of
 from utils import __version__
-from utils.command_line import help_text, load_config, log_no_effect, parse_args, without_overridden
+from utils.command_line import help_text, load_config, log_ineffective_flags, parse_args, without_overridden
 from utils.config import differences, read_yaml, to_yaml
 from utils.options import PositiveInt, Range, not_an_option, option
 
@@ -254,7 +254,7 @@ def test_flags_without_effect_say_so(caplog, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run_classifier.py"])
     line = ["--task_id", "1", "--epoch", "2", "--doc_stride", "64"]
     with caplog.at_level(logging.INFO, logger="ernie_m"):
-        log_no_effect(parse_args(Flags, line))
+        log_ineffective_flags(parse_args(Flags, line))
     assert [message.split()[0] for message in caplog.messages] == ["--task_id", "--doc_stride"]
 
 
