@@ -324,7 +324,8 @@ def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -
         return {"change": float(np.mean(changes))}
     decisions_before = _decisions(task, before, check_set.multi_label)
     decisions_after = _decisions(task, after, check_set.multi_label)
-    # All decisions of an input, one after the other: a text has as many tags as tokens.
+    # Whether each decision is the same, of all inputs one after the other: they differ in how many they have,
+    # such as a tag for each token.
     equal = np.concatenate([a == b for a, b in zip(decisions_before, decisions_after)])
     change: dict[str, Any] = {"decisions": float(equal.mean())}
     if check_set.labels is not None:  # a classification, which has one decision for each input

@@ -86,8 +86,12 @@ def give_frequencies(head: LMHead, piece_counts: np.ndarray) -> None:
 def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rules: str) -> None:
     """Refuse a corpus whose text was cut with other rules than the run asks for.
 
+    Args:
+        tokenizer: the tokenizer of the corpus, whose files are in the folder of the corpus.
+        text_rules: as in the configuration.
+
     Raises:
-        UserError: it was.
+        UserError: the corpus has other rules.
     """
     reason = f"data.text_rules is {text_rules}"
     if text_rules == START:  # those of the weights that the run starts from
