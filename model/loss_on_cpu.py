@@ -64,8 +64,8 @@ class CrossEntropyOnCpu(PyLayer):
         kernels: "LossOnCpu",
         chunks: Sequence[slice],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # `kernels` has the weight and the bias. They are arguments so that Paddle asks for their gradients, which
-        # each call of `derive` adds up in `kernels` for the backward pass.
+        # `kernels` has the weight and the bias. They are arguments so that Paddle asks for their gradients.
+        # Each call of `derive` adds these up in `kernels`, for the backward pass.
         results = [kernels.derive(x[rows], labels[rows], loss_weights[rows]) for rows in chunks]
         losses, correct, grads_x = zip(*results)
         losses = paddle.concat(losses)

@@ -172,8 +172,8 @@ class Trainer:
                     self.position = data.position
                     self._log(step, data)
         if stopped or engine.steps < task.total_steps:
-            # If nobody asked, the run ended at `pace.last_step`, which is run.stop_after_steps. With that option
-            # the same command would stop here again.
+            # If nobody asked, the run ended at `pace.last_step`, which is run.stop_after_steps. With that
+            # option the same command would stop here again.
             condition = "" if stopped else "without run.stop_after_steps "
             logger.info(
                 "stopped at step %d of %d; %sthe same command goes on from there",
