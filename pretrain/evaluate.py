@@ -317,7 +317,7 @@ class Evaluator:
     @cached_property
     def _piece_counts(self) -> np.ndarray:
         """int64 [languages, V]."""
-        return np.stack([self.text.corpus.piece_counts(language) for language in self.text.languages])
+        return self.text.piece_counts()
 
     @cached_property
     def _ignored(self) -> np.ndarray:

@@ -108,7 +108,7 @@ def count_neighbours(text: TrainingText, max_seq_len: int) -> np.ndarray:
 
     A piece gets as much weight from its translation as from its window.
     """
-    frequencies = sum(text.corpus.piece_counts(language) for language in text.languages)  # [V]
+    frequencies = text.piece_counts().sum(axis=0)  # [V]
     contexts = np.argsort(-frequencies, kind="stable")[:_CONTEXTS]
     column_of_piece = np.full(len(frequencies), -1)
     column_of_piece[contexts] = np.arange(len(contexts))

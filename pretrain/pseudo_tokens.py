@@ -133,8 +133,7 @@ def make_pseudo_token_generator(config: ObjectiveConfig, text: TrainingText) -> 
         )
     allowed = None  # all pieces
     if config.pseudo_pieces == "frequent":
-        piece_counts = [text.corpus.piece_counts(language) for language in text.languages]
-        allowed = allowed_pieces(piece_counts, config.min_piece_count, text.vocabulary)
+        allowed = allowed_pieces(text.piece_counts(), config.min_piece_count, text.vocabulary)
     temperature = config.temperature if config.pseudo_choice == "sample" else 0.0  # 0: the arg max
     return PseudoTokenGenerator(allowed, text.vocabulary.special_ids, temperature)
 

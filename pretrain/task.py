@@ -126,9 +126,7 @@ class Pretraining(Task):
                 # Weights of which no length is known may have been trained on longer inputs.
                 self.trained_length = max(earlier, self.trained_length) if earlier else None
                 if self.config.init.lm_head == FRESH:
-                    text = self.text
-                    counts = sum(text.corpus.piece_counts(language) for language in text.languages)
-                    give_frequencies(model.lm_head, counts)
+                    give_frequencies(model.lm_head, self.text.piece_counts().sum(axis=0))
         else:
             opened = open_checkpoint(checkpoint)
             load_from(model, opened, optional=())  # no weight may be absent

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from pretrain.config import DataConfig, PretrainConfig
 from pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, names_that_read
 from pretrain.objectives import OBJECTIVES
@@ -92,6 +94,10 @@ class TrainingText:
     def language_number(self) -> dict[str, int]:
         """Language -> its number."""
         return {language: i for i, language in enumerate(self.languages)}
+
+    def piece_counts(self) -> np.ndarray:
+        """How often each piece occurs in the text of each language, int64 [languages, V]."""
+        return np.stack([self.corpus.piece_counts(language) for language in self.languages])
 
     @classmethod
     def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingText":

@@ -210,25 +210,19 @@ def jobs_of(start: str, seed: int) -> list[Job]:
 
 def show(seconds: float) -> None:
     """Print tables and, as JSON, the means over the languages that are not English; draw a picture."""
-    zero_shot = read_zero_shot(COLOURS)
-    searches = read_searches(COLOURS)
-    print_tables(zero_shot, searches)
-    draw(zero_shot, searches["retrieval"], searches["retrieval_centred"], PICTURE)
+    measures = print_tables(COLOURS)
+    draw(measures["zero_shot"], measures["retrieval"], measures["retrieval_centred"], PICTURE)
     print(f"\npicture: {PICTURE}")
     print_page([OUTPUT / "camlm" / "full", OUTPUT / "camlm-nli" / "best"])
-    print_json({"zero_shot": zero_shot, **searches}, seconds)
+    print_json(measures, seconds)
 
 
 def show_table6(seconds: float) -> None:
     """Print the objectives of each row, the tables and, as JSON, the means as `show` does."""
-    starts = ["scratch", *TABLE_6]
-    zero_shot = read_zero_shot(starts)
-    searches = read_searches(starts)
     print("\nTable 6")
     for row, objectives in TABLE_6.items():
         print(f"{row}: {objectives}")
-    print_tables(zero_shot, searches)
-    print_json({"zero_shot": zero_shot, **searches}, seconds)
+    print_json(print_tables(["scratch", *TABLE_6]), seconds)
 
 
 def read_zero_shot(starts: Iterable[str]) -> Rows:
@@ -256,12 +250,14 @@ def read_searches(starts: Iterable[str]) -> dict[str, Rows]:
     return searches
 
 
-def print_tables(zero_shot: Rows, searches: Mapping[str, Rows]) -> None:
-    """Print a table of the accuracy and one of each search."""
-    print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(zero_shot)}")
-    print(f"\ntranslations found, per cent\n{table(searches['retrieval'])}")
-    print(f"\ntranslations found with centred vectors, per cent\n{table(searches['retrieval_centred'])}")
-    print(f"\nthe same, by margin\n{table(searches['retrieval_centred_margin'])}")
+def print_tables(starts: Iterable[str]) -> dict[str, Rows]:
+    """Print a table of the accuracy of the starts and one of each search; return them by their keys."""
+    measures = {"zero_shot": read_zero_shot(starts), **read_searches(starts)}
+    print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(measures['zero_shot'])}")
+    print(f"\ntranslations found, per cent\n{table(measures['retrieval'])}")
+    print(f"\ntranslations found with centred vectors, per cent\n{table(measures['retrieval_centred'])}")
+    print(f"\nthe same, by margin\n{table(measures['retrieval_centred_margin'])}")
+    return measures
 
 
 def print_page(models: Sequence[Path]) -> None:
