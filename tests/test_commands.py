@@ -77,7 +77,7 @@ COMMANDS = {
     r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*prepare\.py panx .*": "reader/test_prepare.py::test_panx_in_both_forms",
     r".*build_corpus --output .*": HERE,
-    r".*python run_pretrain\.py --config configs/pretrain/(small|own|continue)\.yaml.*": HERE,
+    r".*python run_pretrain\.py --config configs/pretrain/(small|own|continue|e5-small)\.yaml.*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
         "needs XLM-R; pretrain/test_initialise.py::test_from_xlm_r",
     r".*bin/fleetrun .*|.*launch\.py --node_ips .*":
@@ -116,7 +116,7 @@ SMALLEST = {
     "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
     "pretrain.build_corpus": "--workers 1",
     "run_classifier": CPU,
-    "run_retrieval": f"{CPU} --max_steps 2",
+    "run_retrieval": f"{CPU} --amp none --max_steps 2",
     "encode_vector": CPU,
 }
 
@@ -195,6 +195,9 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
         (models / "encode", "checkpoints/sentences/best"),
         (models / "classify", "output/pretrain-own/encoder"),
         (models / "encode", "configs/e5-small"),
+        (models / "encode", "output/e5-trimmed"),
+        (models / "full", "output/e5-words/full"),
+        (models / "encode", "output/e5-mix/encoder"),
     ):
         shutil.copytree(source, folder / target)
         tokenizer.write_vocab(folder / target / "vocab.txt")
@@ -267,10 +270,16 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
     # Folders that the command must make itself are in `clone` for other commands.
     if name == "pretrain.build_corpus":
         shutil.rmtree(value_of("--output", flags), ignore_errors=True)
+    if name == "convert":
+        shutil.rmtree(flags[1], ignore_errors=True)
     if "--do_train true" in command:
         shutil.rmtree(value_of("--checkpoints", flags), ignore_errors=True)
-    if name == "run_pretrain" and "--init.encoder" not in flags:
-        shutil.rmtree("output/pretrain-own", ignore_errors=True)
+    if name == "run_pretrain":
+        outputs = ["output/pretrain-own", "output/e5-words"]
+        if "--run.output" in flags:
+            outputs = [value_of("--run.output", flags)]
+        for output in outputs:
+            shutil.rmtree(output, ignore_errors=True)
     flags += shlex.split(SMALLEST.get(name, ""))
     module = importlib.import_module(name)
     if "--help" in flags:
