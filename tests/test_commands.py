@@ -275,11 +275,7 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
     if "--do_train true" in command:
         shutil.rmtree(value_of("--checkpoints", flags), ignore_errors=True)
     if name == "run_pretrain":
-        outputs = ["output/pretrain-own", "output/e5-words"]
-        if "--run.output" in flags:
-            outputs = [value_of("--run.output", flags)]
-        for output in outputs:
-            shutil.rmtree(output, ignore_errors=True)
+        shutil.rmtree(load_config(PretrainConfig, flags).run.output, ignore_errors=True)
     flags += shlex.split(SMALLEST.get(name, ""))
     module = importlib.import_module(name)
     if "--help" in flags:
