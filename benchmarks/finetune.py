@@ -25,8 +25,7 @@ from benchmarks.steps import CLIP_NORM, DECAY, RATE, our_step, torch_step
 from benchmarks.turns import LATEST, OURS, PARITY, Contender, compare
 from finetune.opening import open_model
 from model.checkpoint.read import open_checkpoint
-from reader.batching import Batches, EncodePairs, pad
-from reader.classification import Example
+from reader.batching import Batches, EncodePairs, Example, pad
 from scripts.data.prepare import COLUMNS, read_table
 from utils.command_line import load_config
 from utils.errors import UserError

@@ -16,13 +16,25 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from reader.classification import Example
 from reader.tokenization import Tokenizer
 
 T = TypeVar("T")
 BATCH_TOKENS = 4096  # padded, in one forward pass
 WINDOW_TEXTS = 16384  # texts that are encoded at once: enough to find many of equal length
 WINDOW_EXAMPLES = 2048  # examples that are tokenized at a time, rounded up to whole batches
+
+
+class Example(NamedTuple):
+    """A text or a pair, with its label. `text_b` and `qid` are None if it has none.
+
+    `label` is -1 if labels are not read. In a regression it is the number that is to be predicted, a float.
+    Where a text may have several labels it is a tuple with a 1 or 0 for each label id.
+    """
+
+    text_a: str
+    text_b: str | None
+    label: int | float | tuple[int, ...] = -1
+    qid: str | None = None
 
 
 class Feature(NamedTuple):

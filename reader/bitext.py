@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reader.classification import Example
+from reader.batching import Example
 from reader.pair_files import WITH_BOTH_SIDES, split_label
 from reader.pairs import PairRows
 from reader.text_files import refuse_other_forms, split_name

@@ -6,10 +6,10 @@ import os
 from array import array
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from reader.batching import Example
 from reader.labels import NO_LABEL, input_hash, normal_label, oddities, split_labels
 from reader.tables import in_official_form, rows_of_table
 from reader.tsv import (
@@ -27,20 +27,6 @@ from utils.logging import logger
 # What the header should be, for the error.
 _FORM = "text_a, text_b, label, optional qid"
 _COLUMNS = ("text_a", "text_b", "label", "qid")  # others are ignored
-_NO_LABEL = -1  # the label of a row whose label is not read
-
-
-class Example(NamedTuple):
-    """One row. `text_b` and `qid` are None without such a column. `label` is -1 if labels are not read.
-
-    In a regression the label is the number that is to be predicted, a float. Where a text may have several
-    labels it is a tuple with a 1 or 0 for each label id.
-    """
-
-    text_a: str
-    text_b: str | None
-    label: int | float | tuple[int, ...] = _NO_LABEL
-    qid: str | None = None
 
 
 class Examples(FileLines, Sequence[Example]):
@@ -75,8 +61,10 @@ class Examples(FileLines, Sequence[Example]):
         # `read_classification` has checked the line already.
         cells = split_cells(self.line(index).decode("utf-8"))
         row = {name: cells[place] for name, place in self._columns.items()}
-        label = _NO_LABEL if self._labels is None else self._labels.value(row["label"])
-        return Example(row["text_a"], row.get("text_b"), label, row.get("qid"))
+        texts = (row["text_a"], row.get("text_b"))
+        if self._labels is None:
+            return Example(*texts, qid=row.get("qid"))
+        return Example(*texts, self._labels.value(row["label"]), row.get("qid"))
 
     @property
     def labels(self) -> Set[str]:

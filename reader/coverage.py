@@ -4,8 +4,7 @@ import os
 from collections.abc import Iterable
 from itertools import islice
 
-from reader.batching import EncodePairs
-from reader.classification import Example
+from reader.batching import EncodePairs, Example
 from reader.tokenization import Tokenizer
 from reader.vocabulary import UNK
 from utils.logging import logger

@@ -14,8 +14,7 @@ from inference.loading import LoadedModel
 from inference.tasks import Fields, TaskOptions, flag_of, is_whole, text_of, unknown_words
 from model.config import ErnieMConfig
 from model.tasks import ENCODING
-from reader.batching import BATCH_TOKENS, EncodePairs, Feature
-from reader.classification import Example
+from reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
 from utils.errors import UserError
 
 # The (type, default) of two keys of a request.

@@ -18,8 +18,7 @@ from finetune.task import SupervisedTask
 from inference.loading import LoadedModel
 from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of, unknown_words
 from model.reading import NO_ENTITIES, entity_tags
-from reader.batching import BATCH_TOKENS, batches_by_length
-from reader.classification import Example
+from reader.batching import BATCH_TOKENS, Example, batches_by_length
 from reader.question_answering import Question, QuestionFile, make_windows
 from reader.tagging import JOINT, Sentence, split_words
 from utils.errors import UserError

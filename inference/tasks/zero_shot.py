@@ -12,7 +12,7 @@ from finetune.classification import Classification, softmax
 from inference.loading import LoadedModel
 from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, flag_of, text_of, unknown_words
 from inference.tasks.finetuned import FineTunedTask
-from reader.classification import Example
+from reader.batching import Example
 from utils.errors import UserError
 
 PLACE = "{}"  # stands in a template where the label goes

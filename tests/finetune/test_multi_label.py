@@ -12,7 +12,8 @@ from finetune.metrics import MACRO_F1
 from finetune.multi_label import MultiLabelClassification
 from finetune.report import LabelTable, rows_of_labels, to_text
 from model.batch import LabelledBatch
-from reader.classification import Example, read_classification
+from reader.batching import Example
+from reader.classification import read_classification
 from reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.launching import as_flags, call_main, give_input

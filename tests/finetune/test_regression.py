@@ -11,8 +11,8 @@ import run_classifier
 from finetune.metrics import pearson, spearman
 from finetune.regression import Regression
 from model.batch import LabelledBatch
-from reader.batching import EncodePairs
-from reader.classification import Example, read_classification
+from reader.batching import EncodePairs, Example
+from reader.classification import read_classification
 from reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.launching import as_flags, call_main, give_input

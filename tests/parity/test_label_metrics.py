@@ -8,7 +8,7 @@ from finetune.classification import Classification
 from finetune.metrics import MACRO_F1, share_of_most_frequent
 from finetune.multi_label import MultiLabelClassification
 from finetune.report import LabelTable
-from reader.classification import Example
+from reader.batching import Example
 
 SEEDS = range(0, 300, 50)  # each with the 49 after it
 

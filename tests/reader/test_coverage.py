@@ -4,8 +4,7 @@ import logging
 
 import pytest
 
-from reader.batching import EncodePairs
-from reader.classification import Example
+from reader.batching import EncodePairs, Example
 from reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
 from reader.tokenization import Tokenizer
 from tests.toys import sentences, train_pieces

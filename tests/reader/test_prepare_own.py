@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reader.classification import Example, read_classification
+from reader.batching import Example
+from reader.classification import read_classification
 from reader.task_files import read_label_map, read_languages
 from scripts.data.own import prepare_own
 from tests.launching import ROOT, error_of

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reader.classification import Example, read_classification
+from reader.batching import Example
+from reader.classification import read_classification
 from reader.labels import labels_for_none, normal_label, oddities, overlap, split_labels
 from reader.task_files import read_label_map
 from scripts.data.own import prepare_own

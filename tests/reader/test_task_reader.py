@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reader.batching import EncodePairs
-from reader.classification import Example, read_classification
+from reader.batching import EncodePairs, Example
+from reader.classification import read_classification
 from reader.task_files import expand, read_label_map, read_languages
 from tests.launching import error_of
 
