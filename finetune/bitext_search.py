@@ -16,6 +16,7 @@ from finetune import report
 from finetune.command import log_and_write_report, pace_of, run_folder, set_up
 from finetune.flags import RetrievalFlags
 from finetune.opening import OpenedModel, open_model, settle, settle_vectors
+from finetune.paper import AVERAGE, average, figures
 from finetune.retrieval import Retrieval, layer_of, make_encoder
 from finetune.sentence_pairs import warn_if_found_by_any
 from model.checkpoint.read import Checkpoint, open_checkpoint
@@ -420,9 +421,9 @@ def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str,
 def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
     """Log and write sweep.json: row -> language -> per cent, and row -> language -> the chosen layer."""
     first_row = next(iter(sweep.rows.values()))  # every row has the same languages
-    lines = [["", *first_row, report.AVERAGE]]
+    lines = [["", *first_row, AVERAGE]]
     for name, row in sweep.rows.items():
-        percents = [*row.values(), report.average(row)]
+        percents = [*row.values(), average(row)]
         lines.append([name, *(f"{percent:.2f}" for percent in percents)])
     logger.info("%s\n%s", title, in_columns(lines))
     layer_lines = [["", *first_row]]
@@ -453,7 +454,7 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
         rows = {}
         for seed, result in results_found.items():
             rows[seed] = _accuracies(result.trained[flags.score], direction=number)
-        paper = report.figures(flags.paper, direction, languages)
+        paper = figures(flags.paper, direction, languages)
         untrained = _accuracies(first.untrained.get(flags.score, {}), direction=number)
         title = f"{direction}, {flags.score}, {kind_of_vectors}"
         tables.append(report.Table(title, rows, paper, {"untrained": untrained}))

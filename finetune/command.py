@@ -23,12 +23,13 @@ from model.device import use_kernels
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
+from training.evaluation import Evaluation
 from training.meter import Interval
 from training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warmup_decay
 from training.precision import LossScaling, Precision
 from training.run import Pace
 from training.run_folder import RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
-from training.task import Evaluation, Task
+from training.task import Task
 from utils import logging
 from utils.command_line import log_ineffective_flags, without_overridden
 from utils.errors import UserError

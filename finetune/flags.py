@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from finetune.report import check_recipe
+from finetune.paper import check_recipe
 from model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
 from utils.errors import UserError
 from utils.options import (

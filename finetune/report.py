@@ -1,41 +1,32 @@
 """Score tables: a row per seed and a column per language, then the average and the transfer gap.
 
-Below the seeds are their mean and deviation, and the figures of the paper (finetune/paper.json) if the run
-names its recipe. A classification has a table of its labels, too. All scores are per cent.
+Below the seeds are their mean and deviation, and the figures of the paper (`finetune.paper`) if the run names
+its recipe. A classification has a table of its labels, too. All scores are per cent.
 """
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finetune.metrics import MACRO_F1, NO_LABEL, Confusion, label_counts, macro_f1, share_of_most_frequent
+from finetune.paper import AVERAGE, average, figures
+from training.evaluation import Evaluation
 from utils.command_line import without_overridden
-from utils.errors import UserError
 from utils.files import atomic_file, read_object
 from utils.logging import logger
 from utils.tables import in_columns, in_markdown
 
-if TYPE_CHECKING:
-    from training.task import Evaluation
-
 SOURCE = "en"  # the source language of cross-lingual transfer
 EVALUATION = "evaluation"  # the name of a report that no training writes
-AVERAGE = "avg"  # the columns behind those of the languages
-GAP = "gap"
+GAP = "gap"  # the last column
 _ROWS_TO_JUDGE = 30  # with fewer, any accuracy may be chance
 # With more labels than this, a table of labels is too wide to show as which label each one is predicted.
 _MOST_PREDICTED = 12
-
-
-def average(scores: Mapping[Any, float]) -> float:
-    """The unweighted mean, as in the tables of the paper."""
-    return sum(scores.values()) / len(scores)
 
 
 def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
@@ -44,66 +35,6 @@ def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
     if SOURCE not in scores or not targets:
         return {}
     return {GAP: scores[SOURCE] - sum(targets) / len(targets)}
-
-
-@cache
-def recipes() -> dict[str, dict[str, Any]]:
-    """The paper's figures: recipe (the name of its script) -> a dictionary with these keys.
-
-    "table": "Table 1"
-    "columns": the languages, then "avg", separated by spaces
-    "figures": metric -> size of the model -> a number for each column, separated by spaces; or, if the paper
-        has fewer, {"table": ..., column: number, ...}
-    """
-    text = Path(__file__).with_name("paper.json").read_text(encoding="utf-8")
-    return json.loads(text)["recipes"]
-
-
-def check_recipe(name: str | None) -> None:
-    """Raise a UserError that lists the recipes, if the paper has no figures for this one."""
-    if name is not None and name not in recipes():
-        raise UserError(f"--paper {name}: the paper has no such recipe; it has {', '.join(recipes())}")
-
-
-def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return the paper's rows for the languages of a run.
-
-    Args:
-        recipe: a key of `recipes`, or None for no rows.
-        metric: a name in a report, such as "acc" or "en -> xx". Scores that are not counted as the paper's
-            have other names.
-        languages: the columns of the run.
-
-    Returns:
-        row -> language and "avg" -> per cent. If the run has exactly the languages of the paper's table,
-        "avg" is the printed average; otherwise it is the mean over the common languages. Rows that only have
-        an average are left out in the second case. The name of a row says if the run has more languages.
-    """
-    if recipe is None:
-        return {}
-    recipe_figures = recipes()[recipe]
-    columns = recipe_figures["columns"].split()
-    same_languages = set(languages) == set(columns) - {AVERAGE}
-    rows = {}
-    for size, row_of_paper in recipe_figures["figures"].get(metric, {}).items():
-        if isinstance(row_of_paper, str):  # a whole row of the recipe's table
-            numbers = [float(number) for number in row_of_paper.split()]
-            cells = {"table": recipe_figures["table"], **dict(zip(columns, numbers, strict=True))}
-        else:
-            cells = row_of_paper
-        row = {language: cells[language] for language in languages if language in cells}
-        if same_languages:
-            row[AVERAGE] = cells[AVERAGE]
-        elif row:
-            row[AVERAGE] = average(row)
-        else:
-            continue  # this row has an average alone, of other languages
-        source = cells["table"]
-        languages_in_paper = [language for language in languages if language in row]
-        if languages_in_paper and len(languages_in_paper) < len(languages):
-            source += f"; avg of {len(languages_in_paper)}"
-        rows[f"paper, {size} ({source})"] = row
-    return rows
 
 
 @dataclass(frozen=True)
@@ -260,7 +191,7 @@ def rows_of_labels(confusions: Mapping[int, Mapping[str, Confusion]]) -> dict[st
 
 
 def tables_of_seeds(
-    evaluations: Mapping[int, "Evaluation"], recipe: str | None
+    evaluations: Mapping[int, Evaluation], recipe: str | None
 ) -> tuple[list[Table], list[LabelTable]]:
     """A table for each pattern of --dev_set and each metric, and the tables of labels of a classification.
 

@@ -42,10 +42,10 @@ from reader.coverage import warn_if_unsuited
 from reader.pairs import PairRows, is_notation
 from training import distributed
 from training.engine import Engine
+from training.evaluation import Evaluation
 from training.guard import StopSignal
 from training.meter import Interval
 from training.run_folder import has_state
-from training.task import Evaluation
 from utils.errors import UserError
 from utils.logging import logger
 from utils.manifest import MANIFEST, check_folder

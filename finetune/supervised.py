@@ -27,6 +27,7 @@ from finetune.command import (
 )
 from finetune.flags import LAST, MEAN, FinetuneFlags
 from finetune.opening import OpenedModel, open_model, settle
+from finetune.paper import average
 from finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
 from finetune.rates import with_rates
 from finetune.task import SupervisedTask
@@ -43,13 +44,13 @@ from reader.labels import overlap
 from reader.task_files import expand, read_languages
 from training import distributed
 from training.engine import Engine
+from training.evaluation import Evaluation
 from training.guard import StopSignal
 from training.meter import Interval
 from training.optimizer import noam_decay
 from training.precision import LossScaling
 from training.run import Trainer
 from training.run_folder import BEST, SELECTED, RunFolder
-from training.task import Evaluation
 from utils.errors import UserError
 from utils.logging import logger
 
@@ -425,7 +426,7 @@ class FineTuning(TaskOfSeeds):
         first_pattern = next(iter(scores.values()))
         by_language = {language: metrics[self.task.metric] for language, metrics in first_pattern.items()}
         if self.flags.select_on in (MEAN, LAST):
-            selected_by = report.average(by_language)
+            selected_by = average(by_language)
         else:
             selected_by = by_language[self.flags.select_on]
         return Evaluation(engine.steps, epoch, selected_by, scores, confusion)

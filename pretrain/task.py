@@ -32,11 +32,12 @@ from pretrain.training_text import TrainingText, fit_to_corpus, open_corpus
 from reader.corpus import verify_corpus
 from training import distributed
 from training.engine import Engine
+from training.evaluation import Evaluation
 from training.guard import StopSignal
 from training.meter import Interval
 from training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from training.precision import Precision
-from training.task import Evaluation, Task
+from training.task import Task
 from utils.logging import logger
 from utils.options import deciding_options
 

@@ -17,12 +17,13 @@ import paddle
 from model.checkpoint.folder import ModelFiles
 from training import distributed
 from training.engine import Engine, Step
+from training.evaluation import Evaluation
 from training.guard import StallWatch, StopSignal
 from training.meter import Meter
 from training.prefetch import prefetch
 from training.records import HELD_OUT, METRICS, Records
 from training.run_folder import RunFolder, SavedRun
-from training.task import Evaluation, StepData, Task
+from training.task import StepData, Task
 from utils.errors import UserError
 from utils.logging import Progress, logger
 

@@ -26,7 +26,7 @@ from model.checkpoint.read import open_checkpoint
 from training import distributed
 from training.checkpoint import STATE, keep_last, newest_step, read_state, write_checkpoint
 from training.claim import check_identity, claim_file, only_run_in
-from training.task import Evaluation
+from training.evaluation import Evaluation
 from utils.errors import UserError
 from utils.files import (
     atomic_dir,

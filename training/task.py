@@ -1,7 +1,6 @@
 """What a run trains: the loop (`training.run`) asks a `Task` for its data, model, loss and evaluation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,6 +8,7 @@ from paddle import Tensor, nn
 
 from model.checkpoint.folder import ModelFiles
 from training.engine import Engine
+from training.evaluation import Evaluation
 from training.guard import StopSignal
 from training.meter import Interval
 
@@ -23,26 +23,6 @@ class StepData(Protocol):
 
     micro_batches: Sequence[Any]
     position: Any
-
-
-@dataclass
-class Evaluation:
-    """The result of an evaluation; checkpoints, selected.json and metrics.jsonl store it.
-
-    Attributes:
-        step: the number of optimizer steps before it.
-        epoch: the epoch of that step.
-        selected_by: the score that selects the best step, larger is better; None if the task selects none.
-        scores: JSON values, whose form the task decides.
-        confusion: the confusion matrices of a classification: pattern -> language -> label of a row ->
-            predicted label -> number of rows. Numbers of 0 are left out.
-    """
-
-    step: int
-    epoch: int
-    selected_by: float | None
-    scores: dict[str, Any]
-    confusion: dict[str, Any] = field(default_factory=dict)
 
 
 class Task(Protocol):

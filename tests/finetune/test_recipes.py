@@ -11,7 +11,7 @@ import pytest
 
 import launch
 from finetune.flags import FinetuneFlags, RetrievalFlags
-from finetune.report import recipes
+from finetune.paper import recipes
 from model.config import ErnieMConfig
 from reader.tokenization import Tokenizer
 from tests import toys

@@ -4,20 +4,18 @@ import json
 
 import pytest
 
+from finetune.paper import average, figures, recipes
 from finetune.report import (
     LabelTable,
     Table,
-    average,
     faults_of_labels,
-    figures,
-    recipes,
     rows_of_labels,
     tables_of_seeds,
     to_text,
     transfer_gap,
     write_report,
 )
-from training.task import Evaluation
+from training.evaluation import Evaluation
 from utils.tables import in_markdown
 
 TWO_SEEDS = Table("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.0, "de": 76.0}})

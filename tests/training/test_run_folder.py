@@ -18,8 +18,8 @@ from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 from training import distributed
 from training.claim import only_run_in
+from training.evaluation import Evaluation
 from training.run_folder import FolderRules, RunFolder
-from training.task import Evaluation
 from utils.errors import UserError
 from utils.files import host_name
 
