@@ -7,6 +7,7 @@ command goes on. See docs/retrieval.md.
 
 from utils.environment import run
 
+import math
 import shlex
 import signal
 import subprocess
@@ -34,9 +35,9 @@ from utils.tables import in_columns
 _PLAN = "train.json"  # in the output: what the steps are made from
 _BATCH = 64  # pairs of a step, or fewer long ones
 _STEP_TOKENS = 8192
-# The learning rate and the most steps, by the width of the start: the small encoder of own.yaml, E5-small.
-_RATE_AND_STEPS = {128: (1e-3, 9000), 384: (5e-5, 100)}
-_OF_WIDER_ONES = (2e-5, 2000)
+# The learning rate and the most steps, by the width of the start: the small encoder of own.yaml, E5-small,
+# released weights. Other widths take those of the nearest.
+_RATE_AND_STEPS = {128: (1e-3, 9000), 384: (5e-5, 100), 768: (2e-5, 2000)}
 
 
 @dataclass
@@ -163,7 +164,9 @@ def claim(output: Path, start: str | None, found: FoundFiles) -> None:
 def start_of(path: str, tokens_of_a_pair: float) -> Start:
     """How a model is trained on pairs."""
     config = open_checkpoint(path).config
-    rate, steps = _RATE_AND_STEPS.get(config.hidden_size, _OF_WIDER_ONES)
+    # The nearest by ratio: 256 is nearer to 384 than to 128.
+    nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
+    rate, steps = _RATE_AND_STEPS[nearest]
     work = config.num_hidden_layers * config.hidden_size**2 * tokens_of_a_pair
     return Start(path, rate, steps, 1e-9 * work, min(_BATCH, int(_STEP_TOKENS / tokens_of_a_pair)))
 

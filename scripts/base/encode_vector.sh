@@ -1,10 +1,10 @@
 #!/bin/sh
-# Vectors of the sentences in ./data/test.tsv, base. Official values. Any flag can be added and wins.
+# Vectors of XNLI's English test set, base. Official values. Any flag can be added and wins.
 set -eu
 . "$(dirname "$0")/../launch.sh"
 
 program encode_vector.py \
-    --data_set ./data/test.tsv --output_dir ./embeddings \
+    --data_set ./data/xnli/test/test.en.tsv --output_dir ./output/xnli/test/test.en.tsv \
     --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model \
     --ernie_config_path ./configs/base/ernie_config.json --init_pretraining_params ./configs/base/params \
     --max_seq_len 256 --batch_size 16 \

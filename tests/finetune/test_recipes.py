@@ -4,6 +4,7 @@ import importlib
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import launch
 from finetune.flags import FinetuneFlags, RetrievalFlags
 from finetune.paper import recipes
+from inference.flags import EncodeVectorFlags
 from model.config import ErnieMConfig
 from reader.tokenization import Tokenizer
 from tests import toys
@@ -166,6 +168,18 @@ def test_a_dry_run_has_small_random_weights(arguments):
     assert (config.vocab_size, config.longest_input) == (large.vocab_size, large.longest_input)
 
 
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_encode_vector_has_the_official_values(folder, size):
+    (folder / "encode_vector.py").write_text((folder / "launch.py").read_text())
+    command = ["sh", f"scripts/{size}/encode_vector.sh", "--batch_size", "8"]
+    completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    flags = parse_args(EncodeVectorFlags, json.loads(completed.stdout))
+    _, _, official_flags = official_line(f"{size}/encode_vector")
+    official = parse_args(EncodeVectorFlags, official_flags)
+    assert (official.batch_size, flags.batch_size) == (16, 8)
+    assert replace(flags, batch_size=16, on_command_line=()) == replace(official, on_command_line=())
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_the_recipes_of_tatoeba(arguments, size):
     """Search, and fine-tuning with the values of Table 14."""
@@ -250,8 +264,9 @@ def official_line(name: str) -> tuple[list[str], str, list[str]]:
     """The launcher's flags, the script, and its flags. `name`: a key of VALUES, or <size>/encode_vector."""
     size, recipe = name.split("/")
     if recipe == "encode_vector":
-        flags = (
-            MODEL + "--data_set ./data/test.tsv --output_dir ./embeddings --max_seq_len 256 --batch_size 16"
+        flags = MODEL + (
+            "--data_set ./data/xnli/test/test.en.tsv --output_dir ./output/xnli/test/test.en.tsv "
+            "--max_seq_len 256 --batch_size 16"
         )
         return [], recipe, flags.format(size=size).split()
     task = recipe.split("_")[0]
@@ -297,7 +312,6 @@ def official(tmp_path_factory):
     tags = [f"{letter}-{type_}" for type_ in ("PER", "ORG", "LOC", "MISC") for letter in "BI"]
     label_map = {tag: number for number, tag in enumerate([*tags, "O"])}
     (folder / "data/conll/label_map.json").write_text(json.dumps(label_map))
-    shutil.copy(folder / "data/xnli/train.tsv", folder / "data/test.tsv")
     tokenizer = Tokenizer(piece_model_path=folder / "data/xnli/piece.model")
     shutil.copy(tokenizer.piece_model_path, folder / "configs/piece.model")
     tokenizer.write_vocab(folder / "configs/vocab.txt")
@@ -312,17 +326,18 @@ def test_the_official_command_lines_run(official, name, monkeypatch):
     """In this process, as `launch.py` would start it; two steps, on the CPU."""
     launcher, script, flags = official_line(name)
     monkeypatch.chdir(official)
-    for old in ("checkpoints", "embeddings", "log"):
+    for old in ("checkpoints", "output", "log"):
         shutil.rmtree(official / old, ignore_errors=True)
     program, *script_flags = launch.read_command_line([*launcher, str(ROOT / f"{script}.py"), *flags]).script
     assert Path(program).stem == script
     line = [*script_flags, "--use_cuda", "false"]
     if script == "encode_vector":
         call_main(importlib.import_module(script), line)
-        texts = len((official / "data/test.tsv").read_text().splitlines()) - 1  # without the header
+        texts = len((official / "data/xnli/test/test.en.tsv").read_text().splitlines()) - 1  # and a header
         hidden = official_config()["hidden_size"]
-        assert np.load("embeddings/cls_emb.npy").shape == (texts, hidden)
-        assert np.load("embeddings/top_layer_emb.npy").shape[1] == hidden
+        output = Path("output/xnli/test/test.en.tsv")  # a folder, as in the official script
+        assert np.load(output / "cls_emb.npy").shape == (texts, hidden)
+        assert np.load(output / "top_layer_emb.npy").shape[1] == hidden
     else:
         call_main(importlib.import_module(script), [*line, "--max_steps", "2", "--enable_ce"])
         assert Path("checkpoints/step_2/model.safetensors").is_file()

@@ -8,8 +8,10 @@ import shlex
 import signal
 import threading
 import time
+from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -170,6 +172,18 @@ def test_from_scratch(folder, monkeypatch, capsys):
     for part in ("pretraining/encoder", "best"):
         assert_same_weights(Path("alone", part), Path("model", part))
     assert report_of("alone") == report_of("model")
+
+
+@pytest.mark.parametrize(
+    ("width", "rate"),
+    [(64, 1e-3), (128, 1e-3), (256, 5e-5), (384, 5e-5), (512, 5e-5), (768, 2e-5), (1024, 2e-5)],
+)
+def test_the_rate_is_that_of_the_nearest_width(random_encoder, monkeypatch, width, rate):
+    checkpoint = open_checkpoint(random_encoder)
+    checkpoint = SimpleNamespace(config=replace(checkpoint.config, hidden_size=width))
+    monkeypatch.setattr(train, "open_checkpoint", lambda path: checkpoint)
+    start = train.start_of("start", tokens_of_a_pair=10)
+    assert (start.rate, start.steps) == (rate, {1e-3: 9000, 5e-5: 100, 2e-5: 2000}[rate])
 
 
 def refusal(capsys, *arguments, **flags):
