@@ -7,14 +7,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.errors import UserError
-
 
 class Neighbours(NamedTuple):
     """The k nearest sentences of the other text for each sentence of one text, the nearest first."""
 
     cosines: np.ndarray  # float32 [N, k]
     numbers: np.ndarray  # int64 [N, k], of the sentences of the other text
+
+
+class Margins(NamedTuple):
+    """How much nearer the sentences of each pair of neighbours are than their neighbours in general.
+
+    Attributes:
+        kind: "ratio", "distance" or "absolute"; see `margins`.
+        forward: of each source and its targets, float64 [N, k].
+        backward: of each target and its sources, float64 [M, k].
+    """
+
+    kind: str
+    forward: np.ndarray
+    backward: np.ndarray
 
 
 class MinedPairs(NamedTuple):
@@ -39,29 +51,57 @@ class Quality(NamedTuple):
     f1: float
 
 
-def mine(
-    forward: Neighbours, backward: Neighbours, margin: str = "ratio", retrieval: str = "max"
-) -> MinedPairs:
+def margins(forward: Neighbours, backward: Neighbours, kind: str = "ratio") -> Margins:
+    """The margins of all neighbours.
+
+    Args:
+        forward: the targets nearest to each source.
+        backward: the sources nearest to each target.
+        kind: how the cosine of a pair is compared with the mean cosine of the k nearest neighbours of both
+            sentences: "ratio" is the cosine divided by this mean, "distance" the cosine minus this mean,
+            "absolute" the cosine alone. Where a mean is not above 0, ratios say nothing, and those of other
+            pairs cannot be compared with distances: then all margins are distances.
+    """
+    # How close the neighbours of a sentence are: the mean of its k cosines.
+    around_sources = forward.cosines.mean(axis=1, dtype=np.float64)  # [N]
+    around_targets = backward.cosines.mean(axis=1, dtype=np.float64)  # [M]
+    forward_means = (around_sources[:, None] + around_targets[forward.numbers]) / 2  # [N, k]
+    backward_means = (around_targets[:, None] + around_sources[backward.numbers]) / 2  # [M, k]
+    if kind == "ratio" and min(forward_means.min(), backward_means.min()) <= 0:
+        kind = "distance"
+    forward_cosines = forward.cosines.astype(np.float64)
+    backward_cosines = backward.cosines.astype(np.float64)
+    if kind == "ratio":
+        return Margins(kind, forward_cosines / forward_means, backward_cosines / backward_means)
+    if kind == "distance":
+        return Margins(kind, forward_cosines - forward_means, backward_cosines - backward_means)
+    return Margins(kind, forward_cosines, backward_cosines)
+
+
+def best(neighbours: Neighbours, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The neighbour with the largest margin of each query, int64 [N], and this margin, float64 [N].
+
+    Args:
+        margins: those of all neighbours, [N, k].
+    """
+    rows = np.arange(len(margins))
+    places = margins.argmax(axis=1)
+    return neighbours.numbers[rows, places], margins[rows, places]
+
+
+def mine(forward: Neighbours, backward: Neighbours, scores: Margins, retrieval: str = "max") -> MinedPairs:
     """Choose pairs among the nearest neighbours.
 
     Args:
         forward: the targets nearest to each source.
         backward: the sources nearest to each target.
-        margin: how a pair is scored. The mean cosine of the k nearest neighbours of both sentences is
-            compared with the cosine of the pair: "ratio" is the cosine divided by this mean, "distance" the
-            cosine minus this mean, "absolute" the cosine alone.
+        scores: the margins of both.
         retrieval: "forward" takes the best target of each source, "backward" the best source of each target,
             "intersect" the pairs that both of these take. "max" goes through the pairs of both, the best
             first, and uses each sentence in one pair only.
-
-    Raises:
-        UserError: the margin is "ratio", and a mean is not above 0.
     """
-    # How close the neighbours of a sentence are: the mean of its k cosines.
-    around_sources = forward.cosines.mean(axis=1, dtype=np.float64)  # [N]
-    around_targets = backward.cosines.mean(axis=1, dtype=np.float64)  # [M]
-    best_targets, forward_scores = _best(forward, around_sources, around_targets, margin)
-    best_sources, backward_scores = _best(backward, around_targets, around_sources, margin)
+    best_targets, forward_scores = best(forward, scores.forward)
+    best_sources, backward_scores = best(backward, scores.backward)
     sources = np.arange(len(best_targets))
     targets = np.arange(len(best_sources))
     if retrieval == "forward":
@@ -110,37 +150,6 @@ def quality(scores: np.ndarray, is_correct: np.ndarray, gold_count: int, thresho
         recall=100.0 * correct / gold_count,
         f1=200.0 * correct / (mined + gold_count),
     )
-
-
-def _best(
-    neighbours: Neighbours, around_queries: np.ndarray, around_targets: np.ndarray, margin: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """The neighbour with the best margin for each query, int64 [N], and its score, float64 [N].
-
-    Args:
-        neighbours: the k nearest targets of each query.
-        around_queries, around_targets: the mean cosine of the neighbours of each query, [N], and of each
-            target, [M].
-        margin: see `mine`.
-    """
-    cosines = neighbours.cosines.astype(np.float64)  # [N, k]
-    means = (around_queries[:, None] + around_targets[neighbours.numbers]) / 2  # [N, k]
-    if margin == "ratio":
-        # `evaluation.search.search_both` takes the differences for such a query. Here the scores of all
-        # queries are compared with each other, so that one query cannot have scores of another kind.
-        if (means <= 0).any():
-            raise UserError(
-                "--margin ratio: the mean cosine of some lines with their nearest is not above 0, so a ratio "
-                "says nothing; take --margin distance, or fewer --neighbours"
-            )
-        scores = cosines / means
-    elif margin == "distance":
-        scores = cosines - means
-    else:
-        scores = cosines
-    rows = np.arange(len(scores))
-    best = scores.argmax(axis=1)
-    return neighbours.numbers[rows, best], scores[rows, best]
 
 
 def _sorted(sources: np.ndarray, targets: np.ndarray, scores: np.ndarray) -> MinedPairs:

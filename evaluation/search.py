@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from evaluation.mining import Neighbours, best, margins
+
 if TYPE_CHECKING:
     import faiss
 
@@ -35,8 +37,7 @@ def search_both(
         english, foreign: [N, H]; row i of `english` translates row i of `foreign`.
         score: "cosine" takes the nearest target. "margin" takes, out of the k nearest, the target with the
             largest ratio of its cosine to the mean cosine of the k nearest neighbours of both sentences
-            (Artetxe and Schwenk, 2019). Where this mean is not positive for one of a query's k targets, a
-            ratio is meaningless, and the query takes the largest difference (their "distance") instead.
+            (Artetxe and Schwenk, 2019), or the largest difference; see `evaluation.mining.margins`.
         neighbours: k of the margin.
     """
     english = unit(english)
@@ -46,15 +47,10 @@ def search_both(
         _, backward = nearest(foreign, english, k=1)
         return Matches(forward[:, 0], backward[:, 0])
     k = min(neighbours, len(english))
-    forward_cosines, forward = nearest(english, foreign, k)  # [N, k]
-    backward_cosines, backward = nearest(foreign, english, k)  # [N, k]
-    # How close the neighbours of a sentence are: the mean of its k cosines.
-    around_english = forward_cosines.mean(axis=1)  # [N]
-    around_foreign = backward_cosines.mean(axis=1)  # [N]
-    return Matches(
-        _best_by_margin(forward_cosines, forward, around_english, around_foreign),
-        _best_by_margin(backward_cosines, backward, around_foreign, around_english),
-    )
+    forward = Neighbours(*nearest(english, foreign, k))
+    backward = Neighbours(*nearest(foreign, english, k))
+    scores = margins(forward, backward)
+    return Matches(best(forward, scores.forward)[0], best(backward, scores.backward)[0])
 
 
 def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,23 +115,3 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     vectors = np.ascontiguousarray(vectors, np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)  # [N, 1]
     return vectors / np.maximum(lengths, 1e-12)
-
-
-def _best_by_margin(
-    cosines: np.ndarray, candidates: np.ndarray, around_query: np.ndarray, around_target: np.ndarray
-) -> np.ndarray:
-    """The candidate with the best margin for each query, int64 [N]; see `search_both`.
-
-    Args:
-        cosines, candidates: [N, k], from `nearest`: the k nearest targets of each query.
-        around_query, around_target: the mean cosine of the k nearest neighbours of each query, and of each
-            target, [N] each.
-    """
-    means = (around_query[:, None] + around_target[candidates]) / 2  # [N, k]
-    has_ratios = (means > 0).all(axis=1, keepdims=True)  # [N, 1], of each query
-    divisors = np.where(has_ratios, means, 1)  # where it is 1, the difference is taken instead
-    ratios = cosines / divisors
-    differences = cosines - means
-    margins = np.where(has_ratios, ratios, differences)
-    best = margins.argmax(axis=1)[:, None]  # [N, 1]
-    return np.take_along_axis(candidates, best, axis=1)[:, 0]

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from evaluation.centring import MEANS_POOLING, LanguageMeans
-from evaluation.mining import MinedPairs, Neighbours, choose_threshold, mine, quality
+from evaluation.mining import MinedPairs, Neighbours, choose_threshold, margins, mine, quality
 from evaluation.search import NEIGHBOURS, index_of, unit
 from inference.loading import load
 from inference.tasks import TaskOptions, make_answerer
@@ -199,9 +199,21 @@ def mine_pairs(options: MiningOptions) -> None:
         backward = find_neighbours(targets, sources, len(source), options.neighbours, backward_paths, facts)
 
         # The pairs.
-        candidates = mine(forward, backward, options.margin, options.retrieval)
+        scores = margins(forward, backward, options.margin)
+        if scores.kind != options.margin:
+            reason = (
+                "the mean cosine of some lines with their nearest is not above 0, so a ratio says nothing"
+            )
+            if options.threshold is not None:
+                raise UserError(
+                    f"--threshold {options.threshold}: {reason}; give --margin distance and a threshold for "
+                    "it, or fewer --neighbours"
+                )
+            logger.warning("%s; the scores are differences (--margin distance)", reason)
+        candidates = mine(forward, backward, scores, options.retrieval)
         pairs, threshold_facts = above_threshold(candidates, options.threshold, gold)
-        results = {**threshold_facts, "candidates": len(candidates.scores), "centred": bool(means)}
+        facts_of_pairs = {"margin": scores.kind, "candidates": len(candidates.scores)}
+        results = {**threshold_facts, **facts_of_pairs, "centred": bool(means)}
         write(Path(options.output), source, target, pairs, results)
     counts = f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs: {options.output}"
     if threshold_facts or not len(pairs.scores):

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from evaluation.mining import Neighbours, choose_threshold, mine, quality
+from evaluation.mining import Neighbours, choose_threshold, margins, mine, quality
 from evaluation.search import nearest, unit
-from utils.errors import UserError
 
 K = 4
 
@@ -25,6 +24,13 @@ def texts(count):
 def both_ways(source, target, k=K):
     """The targets nearest to each source, and the sources nearest to each target."""
     return Neighbours(*nearest(source, target, k)), Neighbours(*nearest(target, source, k))
+
+
+def mined(source, target, margin="ratio", retrieval="max", k=K):
+    """The pairs, and the kind of their margins."""
+    neighbours = both_ways(source, target, k)
+    scores = margins(*neighbours, margin)
+    return mine(*neighbours, scores, retrieval), scores.kind
 
 
 def nearest_numbers(queries, targets):
@@ -98,25 +104,42 @@ def assert_equal(pairs, expected):
 @pytest.mark.parametrize("margin", ["ratio", "distance", "absolute"])
 def test_pairs_and_scores_are_lasers(margin, retrieval):
     source, target = texts(700)
-    pairs = mine(*both_ways(source, target), margin, retrieval)
+    pairs, kind = mined(source, target, margin, retrieval)
+    assert kind == margin
     assert_equal(pairs, by_laser(source, target, margin, retrieval))
 
 
-def test_a_ratio_to_a_mean_that_is_not_above_0_is_refused():
+def test_where_a_mean_is_not_above_0_all_margins_are_distances():
     """If all lines are neighbours, those of centred vectors have a mean cosine of about 0."""
     source, target = (vectors - vectors.mean(axis=0) for vectors in texts(20))
     neighbours = both_ways(source, target, k=20)
-    with pytest.raises(UserError, match="--margin ratio: .*--margin distance"):
-        mine(*neighbours)
-    mine(*neighbours, margin="distance")
+    as_asked = margins(*neighbours, "distance")
+    scores = margins(*neighbours)
+    assert scores.kind == "distance"
+    np.testing.assert_array_equal(scores.forward, as_asked.forward)
+    np.testing.assert_array_equal(scores.backward, as_asked.backward)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_one_mean_of_one_direction_decides(side):
+    """Of source 1, or of target 1, with itself: (0.5 - 0.7) / 2. The other means are above 0."""
+    one, other = (
+        Neighbours(np.float32([[0.8], [0.5]]), np.array([[0], [0]])),
+        Neighbours(np.float32([[0.6], [-0.7]]), np.array([[0], [1]])),
+    )
+    scores = margins(*((one, other) if side == 0 else (other, one)))
+    assert scores.kind == "distance"
+    values = [scores.forward, scores.backward]
+    np.testing.assert_allclose(values[side], [[0.8 - 0.7], [0.5 - 0.55]], atol=1e-6)
+    np.testing.assert_allclose(values[1 - side], [[0.6 - 0.7], [-0.7 + 0.1]], atol=1e-6)
 
 
 def test_texts_of_different_lengths():
     source, _ = texts(300)
     _, target = texts(90)
-    assert_equal(mine(*both_ways(source, target)), by_laser(source, target, "ratio", "max"))
+    assert_equal(mined(source, target)[0], by_laser(source, target, "ratio", "max"))
     two_targets = target[:2]  # fewer than K
-    pairs = mine(*both_ways(source, two_targets, k=2), retrieval="forward")
+    pairs, _ = mined(source, two_targets, retrieval="forward", k=2)
     assert len(pairs.scores) == 300 and set(pairs.targets) == {0, 1}
 
 
@@ -152,7 +175,7 @@ def test_precision_recall_and_f1_by_hand():
 
 def test_pairs_of_at_least_a_score():
     source, target = texts(100)
-    pairs = mine(*both_ways(source, target))
+    pairs, _ = mined(source, target)
     threshold = pairs.scores[30]
     assert as_dict(pairs.at_least(threshold)) == {
         pair: score for pair, score in as_dict(pairs).items() if score >= threshold

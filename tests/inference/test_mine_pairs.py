@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mine_pairs
-from evaluation.mining import MinedPairs, Neighbours, mine
+from evaluation.mining import MinedPairs, Neighbours, margins, mine
 from evaluation.search import NEIGHBOURS, nearest, unit
 from inference import mining
 from model.checkpoint.formats import safetensors
@@ -110,7 +110,7 @@ def mined_from(source, target):
     target = unit(target)
     forward = Neighbours(*nearest(source, target, NEIGHBOURS))
     backward = Neighbours(*nearest(target, source, NEIGHBOURS))
-    return mine(forward, backward)
+    return mine(forward, backward, margins(forward, backward))
 
 
 def test_the_pairs_are_those_of_the_vectors(run_mining, texts, tmp_path):
@@ -132,6 +132,7 @@ def test_the_pairs_are_those_of_the_vectors(run_mining, texts, tmp_path):
     # path -> all lines, and distinct ones
     assert facts["lines"] == {str(texts / "de.txt"): [104, 101], str(texts / "en.txt"): [121, 120]}
     assert facts["pairs"] == facts["candidates"] == len(rows) > PAIRS and not facts["centred"]
+    assert facts["margin"] == "ratio"
 
 
 def test_parts_of_other_work_are_not_taken(run_mining, tmp_path):
@@ -187,6 +188,18 @@ def test_other_pairs_by_other_margins_and_directions(run_mining):
     assert len(results["forward"]) == 101
     assert {row.source_line for row in results["forward"]} == {*range(1, 101), 104}
     assert len(results["backward"]) == 120
+
+
+def test_ratios_that_say_nothing_are_distances(run_mining, texts, capsys):
+    """If all lines are neighbours and vectors are centred, the mean cosines are about 0."""
+    centred = {"neighbours": 200, "centre_on": f"de<={texts}/de.txt,en<={texts}/en.txt"}
+    expected, facts = run_mining(margin="distance", **centred)
+    assert facts["margin"] == "distance" and "--margin" not in capsys.readouterr().out
+    rows, facts = run_mining(**centred)
+    assert (rows, facts["margin"]) == (expected, "distance")
+    assert "--margin distance" in capsys.readouterr().out
+    assert error_of(run_mining, threshold=1.05, **centred).startswith("--threshold 1.05: ")
+    run_mining(threshold=0.1, margin="distance", **centred)
 
 
 def test_more_neighbours_than_lines(run_mining, tmp_path):
