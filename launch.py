@@ -12,7 +12,6 @@ workers-node<N>, so that the machines can share <split_log_path>.
 from utils.environment import run
 
 import contextlib
-import math
 import os
 import shlex
 import signal
@@ -24,14 +23,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
 from utils.command_line import OFFICIAL_BOOLEANS, log_ineffective_flags, parse_args
 from utils.errors import UserError
 from utils.files import unwritable_is_a_user_error
-from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH, setup_console
+from utils.logging import LOG_DIR, LOG_PREFIX, setup_console
 from utils.options import NonNegativeInt, PositiveInt, not_an_option, option, options_of
 from utils.processes import end_with_parent, stop_signals_handled_by
 from utils.runtime import check_paddle, has_gpu
@@ -42,14 +40,11 @@ import paddle
 print(paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0)
 """
 INTERRUPTED = 130  # the exit code after Ctrl-C
-DEFAULT_BATCH = 32  # --batch_size of the scripts
-# Scripts whose --batch_size is for each device.
-PER_DEVICE = ("run_classifier.py", "run_sequence_labeling.py", "run_mrc.py")
 
 
 @dataclass
 class LaunchFlags:
-    """The official flags, --master_port and --recipe_devices."""
+    """The official flags, and --master_port."""
 
     node_ips: str = "127.0.0.1"
     """The addresses of all machines, separated by commas. The first one leads."""
@@ -78,10 +73,6 @@ class LaunchFlags:
     print_config: bool = option(False, bare=True)
     """Whether to print these flags and the script with its flags."""
 
-    recipe_devices: PositiveInt | None = None
-    """The number of devices for which --batch_size was chosen. Fewer processes reach the total batch by
-    accumulation, rounded up."""
-
     script: tuple[str, ...] = not_an_option(())
     on_command_line: tuple[str, ...] = not_an_option(())
 
@@ -109,6 +100,10 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
         is_bare = words[place] == "--print_config" and following not in OFFICIAL_BOOLEANS
         is_one_word = is_bare or "=" in words[place] or words[place] in ("-h", "--help", "--version")
         place += 1 if is_one_word else 2
+    if "--recipe_devices" in (word.partition("=")[0] for word in words[:place]):
+        raise UserError(
+            "--recipe_devices is a flag of the script: launch.py run_classifier.py --recipe_devices 8 ..."
+        )
     flags = parse_args(LaunchFlags, words[:place], __doc__)
     script = tuple(words[place:])
     if not script:
@@ -181,98 +176,10 @@ def number_of_processes(flags: LaunchFlags, gpus: list[str]) -> int:
         UserError: --nproc_per_node is more than there are GPUs.
     """
     if flags.nproc_per_node is None:
-        available = len(gpus) or 1
-        if flags.recipe_devices is None:
-            return available
-        return min(available, flags.recipe_devices)
+        return len(gpus) or 1
     if gpus and flags.nproc_per_node > len(gpus):
         raise UserError(f"--nproc_per_node {flags.nproc_per_node} (NPROC): GPUs there are: {len(gpus)}")
     return flags.nproc_per_node
-
-
-def keep_total_batch(
-    script: Sequence[str], recipe_devices: int, processes: int
-) -> tuple[tuple[str, ...], str]:
-    """Accumulate gradients for the devices that are missing, unless the user chose the accumulation.
-
-    Args:
-        script: the script with its flags.
-        processes: the number of processes on all machines.
-
-    Returns:
-        The script with the accumulation that it needs, and a line for the log. It is a warning if the total
-        batch is not that of the recipe.
-    """
-    sizes = batch_sizes(script)
-    recipe_size = sizes[0]
-    batch_size = sizes[-1]  # another one if the user has overridden that of the recipe
-    accumulations = values_of(script, "--gradient_accumulation_steps")
-    if accumulations and accumulations[-1].isdecimal():
-        accumulation = int(accumulations[-1])
-    else:  # there is none, or one that the script refuses
-        accumulation = math.ceil(recipe_devices / processes)
-        script = (*script, "--gradient_accumulation_steps", str(accumulation))
-    total = batch_size * accumulation * processes
-    line = f"batch: {batch_size} x accumulation {accumulation} x processes {processes} = {total} in all"
-    recipe_total = recipe_size * recipe_devices
-    if total == recipe_total:
-        return tuple(script), f"{line} (the recipe is for {devices(recipe_devices)})"
-    flags_for_total = ways_to_total(recipe_size, recipe_devices, batch_size, processes)
-    return tuple(script), f"warning: {line}; the recipe has {recipe_total}, as {flags_for_total} would give"
-
-
-def ways_to_total(recipe_size: int, recipe_devices: int, batch_size: int, processes: int) -> str:
-    """The flags that give the recipe's total batch with these processes, or else with fewer.
-
-    Args:
-        recipe_size: the recipe's batch size on each of its devices.
-        batch_size: the batch size of each process in this run.
-    """
-    total = recipe_size * recipe_devices
-    if total % (batch_size * processes) == 0:
-        return f"--gradient_accumulation_steps {total // (batch_size * processes)}"
-    if total % processes == 0:
-        return f"--batch_size {total // processes} --gradient_accumulation_steps 1"
-    while recipe_devices % processes:  # ends with 1 process at the latest
-        processes -= 1
-    accumulation = recipe_devices // processes
-    return f"NPROC={processes} and --batch_size {recipe_size} --gradient_accumulation_steps {accumulation}"
-
-
-def idle_gpus(script: Sequence[str], recipe_devices: int, gpus: int) -> str:
-    """A line for the log: why a recipe leaves GPUs idle, and the flags that use all with the same batch."""
-    recipe_size = batch_sizes(script)[0]
-    reason = f"{recipe_devices} of {gpus} GPUs, because the recipe is for {devices(recipe_devices)}"
-    per_gpu, remainder = divmod(recipe_size * recipe_devices, gpus)
-    if remainder:  # no batch size of all GPUs gives the same total
-        return reason
-    return f"{reason}; NPROC={gpus} and --batch_size {per_gpu} use all with the same total"
-
-
-def devices(count: int) -> str:
-    """A number of devices in words, such as "1 device"."""
-    return f"{count} device" if count == 1 else f"{count} devices"
-
-
-def batch_sizes(script: Sequence[str]) -> list[int]:
-    """The values of --batch_size, at least one. The recipe gives the first, and the last one counts."""
-    sizes = []
-    for text in values_of(script, "--batch_size"):
-        # An empty value means the default. The script itself refuses any other value that is no size.
-        is_size = text.isdecimal() and int(text) > 0
-        sizes.append(int(text) if is_size else DEFAULT_BATCH)
-    return sizes or [DEFAULT_BATCH]
-
-
-def values_of(words: Sequence[str], name: str) -> list[str]:
-    """The values of a flag, given as `name 8` or `name=8`, in their order."""
-    texts = []
-    for word, following in pairwise([*words, ""]):  # "" follows the last word
-        if word == name:
-            texts.append(following)
-        elif word.startswith(f"{name}="):
-            texts.append(word.partition("=")[2])
-    return texts
 
 
 def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[dict[str, str]]:
@@ -409,20 +316,6 @@ def main() -> None:
     processes = number_of_processes(flags, gpus)  # those on this machine
     processes_in_all = processes * len(flags.nodes)
 
-    # Say what becomes of the total batch. The script repeats the line in its log.
-    script = flags.script
-    if flags.recipe_devices is not None:
-        if flags.nproc_per_node is None and len(gpus) > processes:
-            print(f"launch: {idle_gpus(script, flags.recipe_devices, len(gpus))}", flush=True)
-        script, line = keep_total_batch(script, flags.recipe_devices, processes_in_all)
-        print(f"launch: {line}", flush=True)
-        os.environ[RECIPE_BATCH] = line
-    elif flags.nproc_per_node is None and Path(script[0]).name in PER_DEVICE:
-        # The number of processes, and with it the total batch, depends on the machine.
-        line = "--batch_size is for each device; --recipe_devices N keeps the total of a recipe for N devices"
-        print(f"launch: {line}", flush=True)
-        os.environ[RECIPE_BATCH] = line
-
     os.environ[LOG_DIR] = flags.split_log_path or os.environ.get(LOG_DIR) or "log"
     os.environ[LOG_PREFIX] = flags.log_prefix or os.environ.get(LOG_PREFIX, "")
     logs = Path(os.environ[LOG_DIR])
@@ -432,9 +325,10 @@ def main() -> None:
     if processes_in_all == 1:  # it takes the place of this program
         if flags.selected_gpus and gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
-        os.execv(sys.executable, command_of(script))
+        os.execv(sys.executable, command_of(flags.script))
     os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle reports how the processes connect
-    sys.exit(run_processes(script, environments(flags, processes, gpus), logs / workers_folder(flags)))
+    places = environments(flags, processes, gpus)
+    sys.exit(run_processes(flags.script, places, logs / workers_folder(flags)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from utils import logging
 from utils.command_line import log_ineffective_flags, without_overridden
 from utils.errors import UserError
 from utils.files import sha256_of
-from utils.logging import RECIPE_BATCH, copy_log, logger
+from utils.logging import copy_log, logger
 from utils.options import deciding_options
 
 SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
@@ -73,10 +72,6 @@ def set_up(flags: TrainingFlags) -> None:
     logger.info("command: %s (paddle %s)", without_overridden(sys.argv), paddle.__version__)
     if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
         logger.warning("--use_cuda true: Paddle sees no GPU, so the CPU is used")
-    # launch.py prints how it divides the total batch of a recipe. job.log gets the same line.
-    line = os.environ.get(RECIPE_BATCH)
-    if line:
-        logger.info("%s", line)
     log_ineffective_flags(flags)
 
 

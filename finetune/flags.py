@@ -284,8 +284,13 @@ class FinetuneFlags(TrainingFlags):
 
     # From here on, flags that the official scripts do not have.
 
-    gradient_accumulation_steps: PositiveInt = option(1, free=True)
-    """The number of micro-batches of an optimizer step on each device."""
+    recipe_devices: PositiveInt | None = option(None, free=True)
+    """The number of devices for which --batch_size was chosen. A step then has the product of both, on any
+    number of processes. Default: the number of processes."""
+
+    gradient_accumulation_steps: PositiveInt | None = option(None, free=True)
+    """The number of micro-batches of an optimizer step on each device. Default: 1, or what --recipe_devices
+    needs."""
 
     rates_of_start: bool = option(False, free=True)  # what it sets decides, and is recorded
     """Whether --learning_rate, --layerwise_lr_decay and --epoch, unless they are given, are those that suit

@@ -1,6 +1,7 @@
 """Fine-tuning on labelled files: the command of all tasks but retrieval, and the `Task` that it trains."""
 
 import gc
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
@@ -250,7 +251,10 @@ class FineTuning(TaskOfSeeds):
     """
 
     divisible = True
-    memory_advice = "lower --batch_size and raise --gradient_accumulation_steps, or add --recompute true"
+    memory_advice = (
+        "lower --batch_size and raise --recipe_devices, whose product is the batch of a step, or add "
+        "--recompute true"
+    )
 
     def __init__(self, task: SupervisedTask, flags: FinetuneFlags, opened: OpenedModel):
         self.task = task
@@ -262,8 +266,7 @@ class FineTuning(TaskOfSeeds):
         # What the classifier of --init_checkpoint reads; a new one reads the pooled first token.
         self.pooling = opened.reading.pooling if flags.init_checkpoint else None
         self.shuffle = flags.shuffle and task.shuffles
-        # Examples (padded tokens with --in_tokens) of a step, over all processes.
-        self.global_batch = flags.batch_size * flags.gradient_accumulation_steps * distributed.world_size()
+        self.global_batch = batch_of_step(flags, distributed.world_size())
         self.train_set = task.read(flags.train_set, "train") if flags.do_train else []
         self.dev_files = self._read_files(flags.dev_set, "dev") if flags.do_val else []
         self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
@@ -351,6 +354,8 @@ class FineTuning(TaskOfSeeds):
             steps |= {*range(flags.validation_steps, self.total_steps, flags.validation_steps)}
             steps |= {end for end in self._epoch_ends if end < self.total_steps}
         self.evaluation_steps = sorted(steps)
+        processes = distributed.world_size()
+        share = math.ceil(self.global_batch / processes)  # the largest of a process
         logger.info(
             "seed %d: %d examples, %d optimizer steps of %d %s (batch %d x accumulation %d x processes %d)",
             seed,
@@ -358,9 +363,9 @@ class FineTuning(TaskOfSeeds):
             self.total_steps,
             self.global_batch,
             "tokens" if flags.in_tokens else "examples",
-            flags.batch_size,
-            flags.gradient_accumulation_steps,
-            distributed.world_size(),
+            min(share, flags.batch_size),
+            math.ceil(share / flags.batch_size),
+            processes,
         )
         # Step folders and --init_checkpoint have this task's classifier; --init_pretraining_params has none.
         fine_tuned = checkpoint is not None or flags.init_checkpoint is not None
@@ -462,6 +467,35 @@ class FineTuning(TaskOfSeeds):
         if self.dev_files:
             facts["selected_by"] = f"{task.metric}, {flags.select_on}, {self.dev_files[0].pattern}"
         return self.files_with(engine, masters, evaluation, settings, facts, self._unread)
+
+
+def batch_of_step(flags: FinetuneFlags, processes: int) -> int:
+    """The examples of an optimizer step over all processes; with --in_tokens its padded tokens.
+
+    Warnings say if that is not what the recipe has, or if the processes cannot have equal shares of it.
+    """
+    total = flags.batch_size * (flags.recipe_devices or processes)
+    if flags.gradient_accumulation_steps is not None:
+        recipe_total = total
+        total = flags.batch_size * flags.gradient_accumulation_steps * processes
+        if flags.recipe_devices and total != recipe_total:
+            logger.warning(
+                "--gradient_accumulation_steps %d: a step has %d examples, but %d with --recipe_devices %d; "
+                "leave the first out to have these on any number of processes",
+                flags.gradient_accumulation_steps,
+                total,
+                recipe_total,
+                flags.recipe_devices,
+            )
+    if total % processes and not flags.in_tokens:
+        even = max(number for number in range(1, processes) if total % number == 0)
+        logger.warning(
+            "%d processes have unequal shares of the %d examples of a step; %d would have equal ones",
+            processes,
+            total,
+            even,
+        )
+    return total
 
 
 def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], name: str) -> None:

@@ -1,5 +1,5 @@
 # Shared by the recipes in scripts/{small,base,large}, which source it.
-# NPROC=n sets the number of processes; otherwise one per GPU up to the recipe's devices, or one on the CPU.
+# NPROC=n sets the number of processes; otherwise one per GPU, or one on the CPU.
 # `ernie-m recipe` sets ERNIE_M_PYTHON: then the project is a package of that Python, and files are those of the current
 # folder. Otherwise they are those of the checkout.
 if [ -z "${ERNIE_M_PYTHON-}" ]; then
@@ -22,14 +22,6 @@ fi
 program() {
     if [ -n "${ERNIE_M_PYTHON-}" ]; then exec "$ERNIE_M_PYTHON" -m ernie_m "$@"; fi
     exec "$python" "$@"
-}
-
-# launch DEVICES SCRIPT FLAGS...: start the script. With fewer processes than the recipe's devices, gradients are
-# accumulated to keep the total batch, which is printed. launch.py warns if it is not that of the recipe.
-launch() {
-    devices=$1
-    shift
-    program launch.py --recipe_devices "$devices" ${NPROC:+--nproc_per_node "$NPROC"} "$@"
 }
 
 # SIZE DEVICES FLAGS...: what all recipes of a task share. Later flags win.
@@ -98,7 +90,7 @@ fine_tune() {
         esac
         set -- --ernie_config_path "./configs/$size/ernie_config.json" "$@"
     fi
-    launch "$devices" "$script" \
+    program launch.py ${NPROC:+--nproc_per_node "$NPROC"} "$script" --recipe_devices "$devices" \
         --do_train true --do_val true --do_test false \
         --dev_set "./data/$task/dev/dev.%s.$ending,./data/$task/test/test.%s.$ending" \
         --test_set "./data/$task/test/test.%s.$ending" \

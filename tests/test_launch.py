@@ -1,112 +1,16 @@
-"""launch.py: the total batch, the place of each process, and the end of all when one, or launch.py, ends."""
+"""launch.py: the place of each process, and the end of all when one, or launch.py, ends."""
 
 import os
 import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import launch
-from finetune.flags import FinetuneFlags
 from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT, clean_environment, error_of, run_script
-from utils.command_line import parse_args
-
-
-@pytest.mark.parametrize(
-    ("flags", "recipe_devices", "processes", "accumulation", "total"),
-    [
-        (["--batch_size", "16"], 2, 1, 2, 32),
-        (["--batch_size", "16"], 8, 2, 4, 128),
-        (["--batch_size", "16"], 8, 3, 3, 144),  # 3 do not divide 8, so the total is larger
-        (["--batch_size", "16", "--batch_size=2"], 2, 1, 2, 4),  # the last flag wins
-        # An empty value is the default, which is 32.
-        (["--batch_size", "16", "--batch_size", "", "--gradient_accumulation_steps", ""], 2, 1, 2, 64),
-        (["--batch_size", "16", "--gradient_accumulation_steps", "1"], 2, 1, 1, 16),  # the user's choice
-    ],
-)
-def test_the_total_batch_is_kept(flags, recipe_devices, processes, accumulation, total):
-    new_flags, line = launch.keep_total_batch(flags, recipe_devices, processes)
-    assert list(new_flags[: len(flags)]) == flags
-    # The accumulation is added, unless the user gave it.
-    assert new_flags[len(flags) :] in ((), ("--gradient_accumulation_steps", str(accumulation)))
-    assert f"= {total} in all" in line
-    assert parse_args(FinetuneFlags, new_flags).gradient_accumulation_steps == accumulation
-
-
-@pytest.mark.parametrize(
-    ("flags", "recipe_devices", "processes", "advice"),
-    [
-        (["--batch_size", "16"], 2, 4, "--batch_size 8 --gradient_accumulation_steps 1"),
-        (["--batch_size", "16", "--batch_size", "8"], 2, 1, "--gradient_accumulation_steps 4"),
-        (["--batch_size", "16"], 8, 3, "NPROC=2 and --batch_size 16 --gradient_accumulation_steps 4"),
-        (["--batch_size", "16"], 2, 3, "NPROC=2 and --batch_size 16 --gradient_accumulation_steps 1"),
-    ],
-)
-def test_another_total_batch_than_that_of_the_recipe_is_a_warning(flags, recipe_devices, processes, advice):
-    """It ends with the flags that give the recipe's total."""
-    recipe_total = 16 * recipe_devices  # with the recipe's batch of 16 on each
-    _, line = launch.keep_total_batch(flags, recipe_devices, processes)
-    assert line.startswith("warning: batch: ")
-    assert line.endswith(f" in all; the recipe has {recipe_total}, as {advice} would give")
-    advised_flags = advice
-    if advice.startswith("NPROC="):
-        number, advised_flags = advice.removeprefix("NPROC=").split(" and ")
-        processes = int(number)
-    _, line = launch.keep_total_batch([*flags, *advised_flags.split()], recipe_devices, processes)
-    assert f"= {recipe_total} in all (the recipe is for {recipe_devices} devices)" in line
-
-
-@pytest.mark.parametrize(
-    ("gpus", "advice"), [(4, "; NPROC=4 and --batch_size 8 use all with the same total"), (3, "")]
-)
-def test_a_recipe_that_leaves_gpus_idle_says_so(gpus, advice):
-    """It advises a batch size for all GPUs, if one gives the recipe's total of 2 x 16."""
-    line = launch.idle_gpus(["--batch_size", "16"], recipe_devices=2, gpus=gpus)
-    assert line == f"2 of {gpus} GPUs, because the recipe is for 2 devices{advice}"
-    assert "for 1 device;" in launch.idle_gpus(["--batch_size", "16"], recipe_devices=1, gpus=4)
-    if advice:  # as advised
-        flags = ["--batch_size", "16", "--batch_size", "8"]
-        _, line = launch.keep_total_batch(flags, recipe_devices=2, processes=4)
-        assert "8 x accumulation 1 x processes 4 = 32 in all" in line
-
-
-@pytest.fixture
-def printed(tmp_path, monkeypatch, capsys):
-    """printed(gpus, *flags) -> what launch.py prints before it starts run_classifier.py on so many GPUs."""
-    monkeypatch.chdir(tmp_path)
-    Path("run_classifier.py").write_text("")
-    monkeypatch.setattr(os, "environ", dict(os.environ))  # a copy, which launch.py may change
-    monkeypatch.setattr(os, "execv", lambda *arguments: sys.exit(0))  # how one process is started
-    monkeypatch.setattr(launch, "run_processes", lambda *arguments: 0)  # how several are
-
-    def launch_main(gpus: int, *flags: str) -> str:
-        monkeypatch.setattr(launch, "visible_gpus", lambda: [str(number) for number in range(gpus)])
-        line = ["launch.py", *flags, "run_classifier.py", "--batch_size", "16"]
-        monkeypatch.setattr(sys, "argv", line)
-        with pytest.raises(SystemExit):
-            launch.main()
-        return capsys.readouterr().out
-
-    return launch_main
-
-
-def test_a_recipe_on_one_gpu_and_on_four(printed):
-    idle = "launch: 2 of 4 GPUs, because the recipe is for 2 devices"
-    assert idle in printed(4, "--recipe_devices", "2")
-    assert idle not in printed(1, "--recipe_devices", "2")
-    assert idle not in printed(4, "--recipe_devices", "2", "--nproc_per_node", "2")
-
-
-def test_a_script_that_names_no_number_of_devices(printed):
-    """The official translate-train scripts, whose total of 128 is for 8 devices."""
-    advice = "launch: --batch_size is for each device; --recipe_devices N keeps the total of a recipe"
-    assert advice in printed(0)  # GPUs
-    assert advice not in printed(0, "--nproc_per_node", "1")
-    assert "batch: 16 x accumulation 8 x processes 1 = 128 in all" in printed(0, "--recipe_devices", "8")
 
 
 def launch_flags(*line: str) -> launch.LaunchFlags:
@@ -124,7 +28,6 @@ def test_processes_follow_the_gpus():
     four = ["0", "1", "2", "3"]
     assert processes_on([]) == 1
     assert processes_on(four) == 4
-    assert processes_on(four, "--recipe_devices", "2") == 2
     assert processes_on(four, "--selected_gpus", "1,3") == 2
     assert processes_on([], "--nproc_per_node", "3") == 3
     assert "--selected_gpus 7: there are only the GPUs 0,1" in error_of(
@@ -164,6 +67,7 @@ def test_gpus_without_paddle(tmp_path, monkeypatch):
         (["--nproc_per_nod", "2"], "--nproc_per_nod;"),
         (["--node_ips", "10.0.0.1,10.0.0.2", "--node_id", "2"], "--node_id 2: --node_ips"),
         (["--node_id", "-1"], "--node_id -1: "),
+        (["--recipe_devices", "8"], "--recipe_devices is a flag of the script"),
         (["run_nothing.py"], "run_nothing.py: "),
     ],
 )

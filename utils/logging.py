@@ -20,11 +20,9 @@ from utils.runtime import is_main
 
 T = TypeVar("T")
 
-# Environment variables that launch.py sets: the folder of the log files, the prefix of job.log.<rank>, and
-# what it found out about the total batch, a line that the script repeats in its log.
+# Environment variables that launch.py sets: the folder of the log files, and the prefix of job.log.<rank>.
 LOG_DIR = "LOG_DIR"
 LOG_PREFIX = "LOG_PREFIX"
-RECIPE_BATCH = "RECIPE_BATCH"
 SECONDS_BETWEEN_LINES = 15.0
 
 logger = logging.getLogger("ernie_m")  # all modules write to it; Paddle writes to the root logger

@@ -168,7 +168,7 @@ def train_two_steps(task: str, program: str) -> None:
     shutil.rmtree("checkpoints", ignore_errors=True)
     recipe = ["sh", f"scripts/base/{task}_cross_lingual_transfer.sh"]
     environment = clean_environment()
-    # The stand-in for launch.py prints its arguments: --recipe_devices N, the script, and the script's flags.
+    # The stand-in for launch.py prints its arguments: the script, and the script's flags.
     printed = subprocess.run(recipe, env=environment, capture_output=True, text=True, check=True).stdout
     arguments = json.loads(printed)
     flags = arguments[arguments.index(f"{program}.py") + 1 :]

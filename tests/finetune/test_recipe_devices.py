@@ -1,0 +1,100 @@
+"""--recipe_devices: a recipe's total batch on any number of processes."""
+
+import json
+import logging
+
+import pytest
+
+from finetune.flags import FinetuneFlags
+from finetune.supervised import batch_of_step
+from tests import command_lines, toys
+from tests.finetune.processes import assert_close, losses, start
+from tests.launching import read_log
+from utils.command_line import parse_args
+
+
+@pytest.mark.parametrize(
+    "line, processes, total",
+    [
+        ("--batch_size 16", 3, 48),  # as in the official code
+        ("--batch_size 16 --gradient_accumulation_steps 2", 3, 96),
+        ("--batch_size 16 --recipe_devices 2", 1, 32),
+        ("--batch_size 16 --recipe_devices 2", 4, 32),
+        ("--batch_size 16 --recipe_devices 8", 2, 128),
+        ("--batch_size 16 --recipe_devices 2 --batch_size 8 --recipe_devices 4", 1, 32),
+        ("--batch_size 16 --recipe_devices 2 --recipe_devices=", 1, 16),
+        ("--batch_size 4000 --recipe_devices 2 --in_tokens true", 3, 8000),
+        ("--batch_size 16 --recipe_devices 2 --gradient_accumulation_steps 2", 1, 32),
+    ],
+)
+def test_the_batch_of_a_step(line, processes, total, caplog):
+    assert batch_of_step(parse_args(FinetuneFlags, line.split()), processes) == total
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    "line, processes, total, warning",
+    [
+        (
+            "--recipe_devices 2",
+            3,
+            32,
+            "3 processes have unequal shares of the 32 examples of a step; 2 ",
+        ),
+        (
+            "--recipe_devices 8",
+            7,
+            128,
+            "7 processes have unequal shares of the 128 examples of a step; 4 ",
+        ),
+        (
+            "--recipe_devices 2 --gradient_accumulation_steps 1",
+            1,
+            16,
+            "--gradient_accumulation_steps 1: a step has 16 examples, but 32 with --recipe_devices 2",
+        ),
+    ],
+)
+def test_what_is_said_of_it(line, processes, total, warning, caplog):
+    flags = parse_args(FinetuneFlags, ["--batch_size", "16", *line.split()])
+    with caplog.at_level(logging.WARNING, logger="ernie_m"):
+        assert batch_of_step(flags, processes) == total
+    (message,) = caplog.messages
+    assert message.startswith(warning)
+
+
+def test_one_process_accumulates_byte_for_byte(classify, tmp_path):
+    """The same weights and the same state of the optimizer as with --gradient_accumulation_steps."""
+    few = {"batch_size": 4, "max_steps": 3, "do_val": "false"}
+    classify(out="devices", recipe_devices=2, **few)
+    assert "8 examples (batch 4 x accumulation 2 x processes 1)" in read_log(tmp_path)
+    classify(out="accumulated", gradient_accumulation_steps=2, **few)
+    one, other = (tmp_path / name / "step_3" for name in ("devices", "accumulated"))
+    files = [path.relative_to(one) for path in one.rglob("*") if path.suffix in (".safetensors", ".npz")]
+    assert len(files) > 1
+    for name in files:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_unequal_shares_are_the_same_step(toy_folder, tmp_path):
+    """Of 3 x 3 examples two processes take 5 and 4, in micro-batches of 3; in float64 without dropout."""
+    config = {**toys.TASK_CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    line = command_lines.classification(
+        toy_folder,
+        "out",
+        ernie_config_path=tmp_path / "config.json",
+        dtype="float64",
+        max_steps=4,
+        batch_size=3,
+        recipe_devices=3,
+        do_val="false",
+    )
+    for processes in (1, 2):
+        (tmp_path / str(processes)).mkdir()
+        start(tmp_path, [("run_classifier", tmp_path / str(processes), line)], processes)
+    assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "2"), abs=1e-9, rel=0)
+    weights = "out/step_4/model.safetensors"
+    assert_close(tmp_path / "1" / weights, tmp_path / "2" / weights)
+    assert "2 processes have unequal shares of the 9 examples" in read_log(tmp_path / "2")
