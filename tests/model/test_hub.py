@@ -24,7 +24,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     folder: Path
     fetched: list[str]
-    is_damaged: bool  # whether the bodies of files are cut short
+    fault: str  # "": none; "damaged": files are cut short; "breaks off": so are answers; "gated"
 
     def log_message(self, *_):
         """Keep the output of the tests clean."""
@@ -44,11 +44,16 @@ class Hub(http.server.BaseHTTPRequestHandler):
             if has_body:
                 self.fetched.append(file.name)
             content = file.read_bytes()
-            if self.is_damaged and has_body:
+            if self.fault == "gated":
+                return self.refuse(403, "GatedRepo")
+            if self.fault == "damaged" and has_body:
                 content = content[:-9]
             return self.send(content, has_body, "application/octet-stream")
-        self.send_response(404)
-        self.send_header("X-Error-Code", "RepoNotFound")
+        return self.refuse(404, "RepoNotFound")
+
+    def refuse(self, status, code):
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -60,7 +65,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
         if has_body:
-            self.wfile.write(content)
+            self.wfile.write(content[: len(content) // 2] if self.fault == "breaks off" else content)
+            self.close_connection = True
 
 
 @pytest.fixture
@@ -68,7 +74,7 @@ def hub(tmp_path, monkeypatch):
     """A hub with one model, and the folder of its files."""
     monkeypatch.setattr(Hub, "folder", tmp_path / "on the hub", raising=False)
     monkeypatch.setattr(Hub, "fetched", [], raising=False)
-    monkeypatch.setattr(Hub, "is_damaged", False, raising=False)
+    monkeypatch.setattr(Hub, "fault", "", raising=False)
     make_xlm_r(Hub.folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -118,8 +124,65 @@ def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
     assert "hub" in message
 
 
-def test_a_damaged_download_is_refused_and_fetched_again(hub):
-    hub.is_damaged = True
+@pytest.mark.parametrize("name", ["models/small-xlm-r", "/models/small", "small-xlm-r", "a/b/c", "models/"])
+def test_what_is_no_name_is_not_asked_for(hub, monkeypatch, name):
+    """A path in a folder that is there, however it is spelt, and what has another form than a name."""
+    Path("models").mkdir()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # it would say that it is missing
+    assert local_folder(name) == Path(name)
+
+
+def test_what_a_model_needs_is_fetched_and_no_more(hub):
+    needed = ["README.md", "modules.json", "sentencepiece.bpe.model", "vocab.txt", "1_Pooling/config.json"]
+    others = ["onnx/model.onnx", "openvino/openvino_model.bin", "tf_model.h5", "pytorch_model.bin", "a.py"]
+    for name in (*needed, *others):
+        (hub.folder / name).parent.mkdir(exist_ok=True)
+        (hub.folder / name).write_text("of a test")
+    folder = local_folder(NAME)
+    found = {str(file.relative_to(folder)) for file in folder.rglob("*.*")}
+    assert found == {*needed, "config.json", "model.safetensors"}
+
+
+def test_weights_of_another_form_are_fetched_if_there_is_no_first(hub):
+    (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
+    assert (local_folder(NAME) / "pytorch_model.bin").is_file()
+
+
+def test_a_download_that_breaks_off_goes_on(hub):
+    hub.fault = "breaks off"
     assert error_of(open_checkpoint, NAME).startswith(f"{NAME}: ")
-    hub.is_damaged = False
+    hub.fault = ""
+    assert open_checkpoint(NAME).format == "xlm-r"
+
+
+def test_a_gated_model(hub):
+    """The line names the page on which its terms are accepted, and what says who asks."""
+    hub.fault = "gated"
+    message = error_of(open_checkpoint, NAME)
+    assert message.startswith(f"{NAME}: ")
+    assert f"{constants.ENDPOINT}/{NAME}" in message and "HF_TOKEN" in message
+
+
+@pytest.mark.parametrize(
+    "endpoint, is_asked",
+    [
+        ("http://example.invalid", False),
+        ("http://127.0.0.1.example.invalid", False),
+        ("http://localhost@example.invalid", False),
+        ("http://[", False),
+        ("https://127.0.0.1:9", True),
+        ("http://localhost:9", True),
+        ("http://[::1]:9", True),
+    ],
+)
+def test_a_hub_is_https_or_this_machine(hub, monkeypatch, endpoint, is_asked):
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    message = error_of(open_checkpoint, NAME)
+    assert message.startswith(f"{NAME}: " if is_asked else f"HF_ENDPOINT is {endpoint}")
+
+
+def test_a_damaged_download_is_refused_and_fetched_again(hub):
+    hub.fault = "damaged"
+    assert error_of(open_checkpoint, NAME).startswith(f"{NAME}: ")
+    hub.fault = ""
     assert open_checkpoint(NAME).format == "xlm-r"
