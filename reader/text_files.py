@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from reader.tmx import TmxRows
 from reader.tsv import refuse_compressed
 from utils.errors import UserError
+from utils.files import refuse_pointer
 
 ENDINGS = ("", ".gz", ".bz2", ".xz")  # what may follow the name of a text file
 LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times as much memory
@@ -51,6 +52,7 @@ class TextFile:
         self.path = path
         self.line = 1
         ending, packing = split_name(path)
+        refuse_pointer(path)
         open_stream = _OPEN.get(packing, io.BufferedReader)  # plain text is only buffered
         with _faults_named(path):
             self.raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import read_bytes
+from utils.files import read_bytes, refuse_pointer
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # What other programs and data sets call a column -> its name here.
@@ -113,6 +113,7 @@ def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
     Raises:
         UserError: the file cannot be read, or is empty.
     """
+    refuse_pointer(path)
     with _open(path) as file:
         version = FileVersion.of(file)
         if not version.size:

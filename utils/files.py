@@ -18,6 +18,7 @@ from utils.errors import FULL, UserError
 from utils.logging import logger
 
 LARGEST_JSON = 256 << 20  # bytes
+_POINTER = b"version https://git-lfs.github.com/spec/"  # how a pointer of Git LFS begins
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
 # Nothing may be written there, or a file is where a folder should be, or a folder where a file should be.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
@@ -95,6 +96,7 @@ def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
                 data += block
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
+    _refuse_pointer_of(data, path)
     if len(data) > largest:
         raise UserError(f"{path}: larger than {largest:,} bytes{ending}")
     try:
@@ -113,9 +115,31 @@ def read_bytes(path: str | os.PathLike, ending: str = "") -> bytes:
         UserError: the file cannot be read.
     """
     try:
-        return Path(path).read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
+    _refuse_pointer_of(data, path)
+    return data
+
+
+def refuse_pointer(path: str | os.PathLike) -> None:
+    """Check that a file is not what Git LFS puts in the place of one that it has not fetched.
+
+    Raises:
+        UserError: it is.
+    """
+    if os.path.isfile(path):  # a pipe can be read but once
+        with suppress(OSError), open(path, "rb") as file:  # who reads the file says why it cannot be read
+            _refuse_pointer_of(file.read(len(_POINTER)), path)
+
+
+def _refuse_pointer_of(content: bytes | bytearray, path: str | os.PathLike) -> None:
+    """`refuse_pointer` for a file whose first bytes, or all, were read."""
+    if content.startswith(_POINTER):
+        raise UserError(
+            f"{path}: not the file itself, but the pointer that Git LFS has put in its place; fetch the file "
+            "in its repository: git lfs pull"
+        )
 
 
 def sha256_of(path: str | os.PathLike) -> str:

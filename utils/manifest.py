@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.files import read_json, sha256_of, write_json
+from utils.files import read_json, refuse_pointer, sha256_of, write_json
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -35,6 +35,7 @@ def check_file(file: Path, entry: Mapping[str, Any], checksum: bool = True) -> N
         raise UserError(f"{file}: missing")
     size = file.stat().st_size
     if size != entry["bytes"]:
+        refuse_pointer(file)
         raise UserError(f"{file}: damaged, {size} bytes instead of {entry['bytes']}")
     if checksum and sha256_of(file) != entry["sha256"]:
         raise UserError(f"{file}: damaged, its checksum differs from the one written with it")

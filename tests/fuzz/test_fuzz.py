@@ -93,6 +93,21 @@ def test_files_that_once_showed_a_fault_are_refused(name, tmp_path):
         assert refusals(name, path, tmp_path), fault
 
 
+# What Git LFS puts in the place of a file that it has not fetched.
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+# A part of a file, and files that come from a server: no repository has a pointer of these.
+IN_NO_REPOSITORY = ("torch_pickle", "zip", "tar")
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name not in IN_NO_REPOSITORY])
+def test_a_pointer_of_git_lfs_is_known(name, tmp_path):
+    """The command that fetches the file stands in the error of each way to read it."""
+    path, _ = prepare(name, tmp_path)
+    path.write_bytes(POINTER)
+    messages = refusals(name, path, tmp_path)
+    assert ["git lfs pull" in message for message in messages] == [True] * len(READERS[name].reads)
+
+
 def test_a_reader_that_takes_too_much_memory_is_seen():
     with pytest.raises(MemoryError), bounded_memory():
         bytearray(16 * MEMORY)  # more than earlier tests of the process have freed

@@ -295,6 +295,16 @@ def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, mess
     assert open_checkpoint(saved).tensors
 
 
+def test_a_pointer_of_git_lfs_is_not_called_damaged(saved):
+    """It has another size than the manifest says, and weights without a manifest another form."""
+    file = saved / "model.safetensors"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
+    for _ in range(2):
+        line = error_of(open_checkpoint, saved)
+        assert line.startswith(f"{file}: ") and "git lfs pull" in line and "damaged" not in line
+        (saved / "manifest.json").unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("content", ["", "\x00", '{"version": 1, "fil'])
 def test_a_manifest_that_is_no_json(saved, content):
     (saved / "manifest.json").write_text(content)

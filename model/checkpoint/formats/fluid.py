@@ -20,7 +20,7 @@ from model.checkpoint.formats.weights import Weights, check_shape, to_foreign, w
 from model.config import ErnieMConfig
 from model.tasks import CLASSIFICATION, task_named
 from utils.errors import UserError
-from utils.files import atomic_dir, write_json
+from utils.files import atomic_dir, refuse_pointer, write_json
 
 BFLOAT16 = 22
 # The protobuf's number of a dtype -> the dtype in the file. bfloat16 is stored as its bits.
@@ -82,6 +82,7 @@ def read_header(path: str | os.PathLike) -> Header:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (struct.error, ValueError, OverflowError) as error:
+        refuse_pointer(path)
         raise UserError(
             f"{path}: cut short or not a parameter file of the official format ({error}); copy or download "
             "the file again"

@@ -22,6 +22,7 @@ import numpy as np
 
 from model.checkpoint.formats.weights import Weights, check_shape, widen_bfloat16, write_data
 from utils.errors import UserError
+from utils.files import refuse_pointer
 
 # The exceptions that a damaged or hostile pickle, or an archive of one, raises.
 BROKEN = (
@@ -49,6 +50,7 @@ def refusing_damage(path: Path, library: str) -> Iterator[None]:
     try:
         yield
     except BROKEN as error:
+        refuse_pointer(path)
         raise UserError(
             f"{path}: damaged, cut short or not a file of {library} ({type(error).__name__}: {error}); copy "
             "or download the file again"

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from model.checkpoint.formats.weights import Weights, check_shape, widen_bfloat16, write_data
 from utils.errors import UserError
+from utils.files import refuse_pointer
 
 # numpy's name of a dtype -> that of the format.
 DTYPES = {
@@ -96,6 +97,7 @@ def read(path: str | os.PathLike) -> Weights:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError, OverflowError) as error:
+        refuse_pointer(path)
         raise UserError(
             f"{path}: damaged, cut short or not a safetensors file ({error}); copy or download the file again"
         ) from error
