@@ -49,7 +49,18 @@ def _keys_of(file: Path) -> set[str]:
 
 
 def _advice(path: Path, nearest: Path, holds_model: Callable[[Path], bool]) -> str:
-    """What the user can name instead: the models right below the nearest folder, or else beside it."""
+    """What the user can do: fetch what should be there, or name a model near the nearest folder."""
+    advice = []
+    if "configs" in path.parts:  # where the released weights would be
+        advice.append(_FETCH_E5 if "e5-small" in path.parts else _FETCH)
+    models = _models_near(nearest, holds_model)
+    if models:
+        advice.append(models)
+    return "; ".join(advice) or "name the folder of a checkpoint, such as best or step_N of a run"
+
+
+def _models_near(nearest: Path, holds_model: Callable[[Path], bool]) -> str:
+    """The models in a folder, right below it, or else beside it, in words; "" if there are none."""
     if holds_model(nearest):
         return f"a model is in {nearest}"
     for folder in (nearest, nearest.parent):
@@ -60,6 +71,4 @@ def _advice(path: Path, nearest: Path, holds_model: Callable[[Path], bool]) -> s
             return f"models are in {', '.join(names[:_MOST_LISTED])} and others"
         if names:
             return f"models are in {', '.join(names)}"
-    if "configs" in path.parts:  # where the released weights would be
-        return _FETCH_E5 if "e5-small" in path.parts else _FETCH
-    return "name the folder of a checkpoint, such as best or step_N of a run"
+    return ""

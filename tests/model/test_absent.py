@@ -66,3 +66,7 @@ def test_without_released_weights(tmp_path):
     (tmp_path / "configs").mkdir()
     assert "sh scripts/data/get_weights.sh" in error_of(open_checkpoint, tmp_path / "configs/base")
     assert "get_weights.sh e5-small" in error_of(open_checkpoint, tmp_path / "configs/e5-small")
+    make_official(tmp_path / "configs/e5-small", official_config(), seed=0)  # as the demo leaves a model
+    for folder in ("base", "base/params", "large/params"):
+        _, fetch, models = error_of(open_checkpoint, tmp_path / "configs" / folder).split("; ")
+        assert "sh scripts/data/get_weights.sh" in fetch and "configs/e5-small" in models
