@@ -89,11 +89,17 @@ def _texts(unit: Element) -> dict[str, str]:
 
 def _parts(element: Element) -> Iterator[str]:
     """The parts of the text in an element, without those in `_CODES`."""
-    yield element.text or ""
-    for inner in element:
-        if _name(inner) not in _CODES:
-            yield from _parts(inner)
-        yield inner.tail or ""
+    # No recursion, because a file may have any depth.
+    left: list[Element | str | None] = [element]  # elements and texts, the next one last
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            yield part
+        elif part is not None:
+            after = [part.text]
+            for inner in part:
+                after += [inner if _name(inner) not in _CODES else None, inner.tail]
+            left += reversed(after)
 
 
 def _side(texts: dict[str, str], language: str) -> str:

@@ -224,6 +224,14 @@ def test_tmx(tmp_path):
     assert "a.tmx: " in error_of(PairRows, f"en-es<={tmp_path}/a.tmx")
 
 
+def test_a_text_in_many_elements(tmp_path):
+    """Of any depth, in the order of the file."""
+    depth = 50_000
+    text = f"a <hi>b <ph>code <hi>x</hi></ph>c </hi>{'<hi>d ' * depth}e{'</hi>' * depth} f"
+    (tmp_path / "a.tmx").write_text(tmx([{"en": text, "de": "g"}]))
+    assert list(PairRows(tmp_path / "a.tmx")) == [[f"a b c {'d ' * depth}e f", "g"]]
+
+
 # Entities in entities, 10 to the power of 9 letters in the end.
 ENTITIES = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
 LAUGHS = f'<!DOCTYPE tmx [<!ENTITY e0 "a">{ENTITIES}]>\n<tmx><tu><tuv><seg>&e9;</seg></tuv></tu></tmx>'
