@@ -67,7 +67,8 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a console that is not UTF-8 shows escapes
             stream.reconfigure(errors="backslashreplace")
     try:
-        main()
+        with long_names_are_mistakes():
+            main()
     except UserError as error:
         with lines_may_be_lost():
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -85,6 +86,20 @@ def run(main: Callable[[], None]) -> None:
         if log.handlers:
             log.error("the run failed", exc_info=True, extra={"console": False})
         raise
+
+
+@contextmanager
+def long_names_are_mistakes() -> Iterator[None]:
+    """Turn the error of a name that no file can have into a `UserError`.
+
+    Even to ask whether there is such a file raises it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UserError(f"{error.filename}: {error.strerror}; name another one") from error
 
 
 @contextmanager

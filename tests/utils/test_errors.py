@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.launching import ROOT, clean_environment
+from tests.launching import ROOT, clean_environment, run_script
 from utils.errors import LONGEST_MESSAGE, UserError
 from utils.files import atomic_dir, atomic_file
 
@@ -46,6 +46,17 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, path):
             pass
     with pytest.raises(UserError, match=f"^{tmp_path}: Is a directory; choose"), atomic_file(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    "words", [["convert.py", "{}", "out"], ["export.py", "--model", "{}", "--output", "out"]]
+)
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path, words):
+    program, *flags = words
+    process = run_script([ROOT / program, *(word.format("x" * 5000) for word in flags)], tmp_path)
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("error: xxx") and "File name too long" in line
 
 
 COMMANDS = sorted({path.stem for path in ROOT.glob("*.py")} - {"ernie_m"})
