@@ -1,11 +1,13 @@
 """Nearest neighbours with faiss, by cosine or by margin."""
 
 from collections.abc import Iterable, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from evaluation.mining import Neighbours, best, margins
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     import faiss
@@ -26,6 +28,19 @@ class Matches(NamedTuple):
         """Per cent of the queries that find their translation, forward and backward."""
         rows = np.arange(len(self.forward))
         return 100.0 * (self.forward == rows).mean(), 100.0 * (self.backward == rows).mean()
+
+
+def load_faiss() -> ModuleType:
+    """The library of every search. A command that searches after long work calls this before it, too.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import faiss  # here, because only a search needs its libraries
+    except ImportError as error:
+        raise UserError(f"a search needs faiss ({error}): pip install faiss-cpu") from error
+    return faiss
 
 
 def search_both(
@@ -55,8 +70,7 @@ def search_both(
 
 def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Search unit vectors exactly: cosines [N, k] float32, descending, and target numbers [N, k] int64."""
-    import faiss  # here, because only a search needs its libraries
-
+    faiss = load_faiss()
     return faiss.knn(queries, targets, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
@@ -70,8 +84,7 @@ def nearest_in_blocks(
         blocks: unit vectors, float32 [rows, H] each.
         k: at most the number of vectors in all blocks.
     """
-    import faiss  # here, because only a search needs its libraries
-
+    faiss = load_faiss()
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
     searched_count = 0  # vectors
     for block in blocks:
@@ -93,8 +106,7 @@ def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":
         blocks: unit vectors, float32 [rows, H] each. They are read in order, perhaps twice.
         count: the number of vectors in all blocks.
     """
-    import faiss  # here, because only a search needs its libraries
-
+    faiss = load_faiss()
     width = blocks[0].shape[1]
     if count <= EXACT_UP_TO:
         index = faiss.IndexFlatIP(width)

@@ -11,7 +11,7 @@ import paddle
 from evaluation.centring import MEANS_POOLING, LanguageMeans
 from evaluation.encode import PaddleEncoder
 from evaluation.hits import accuracy_by_layer, choose_on_half, found_by_margin
-from evaluation.search import Matches, search_both
+from evaluation.search import Matches, load_faiss, search_both
 from finetune import report
 from finetune.command import log_and_write_report, pace_of, run_folder, set_up
 from finetune.flags import RetrievalFlags
@@ -137,10 +137,11 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     """Read the texts, and open the weights.
 
     Raises:
-        UserError: a file is missing or damaged, a flag has another form, a bitext is too short for --layer
-            sweep, or weights were not fine-tuned for the task of --init_task.
+        UserError: faiss is not installed, a file is missing or damaged, a flag has another form, a bitext is
+            too short for --layer sweep, or weights were not fine-tuned for the task of --init_task.
     """
     set_up(flags)
+    load_faiss()
     bitexts = []
     if flags.pairs:
         bitexts = read_bitexts(flags.pairs, flags.languages.split(",") if flags.languages else [])

@@ -52,7 +52,7 @@ def normal_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
     """
     names = []
     for number, label in enumerate(labels):
-        name = normal_label(str(label)) if isinstance(label, str | Real) else ""
+        name = normal_label(str(label)) if isinstance(label, str | Real | np.bool_) else ""
         if not name or name.lower() in NO_LABEL:
             raise UserError(
                 f"label {number + 1:,} (index {number}) is {label!r}; give a text, or leave its text out"

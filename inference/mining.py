@@ -24,10 +24,11 @@ import numpy as np
 
 from evaluation.centring import MEANS_POOLING, LanguageMeans
 from evaluation.mining import MinedPairs, Neighbours, choose_threshold, margins, mine, quality
-from evaluation.search import NEIGHBOURS, index_of, unit
+from evaluation.search import NEIGHBOURS, index_of, load_faiss, unit
 from inference.loading import load
 from inference.tasks import TaskOptions, make_answerer
 from inference.tasks.encode import EncodeTexts
+from model.checkpoint.hub import local_folder
 from model.checkpoint.read import LANGUAGE_MEANS
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.bitext import Sentences, sentences_by_language
@@ -166,12 +167,14 @@ def mine_pairs(options: MiningOptions) -> None:
     """Run the command.
 
     Raises:
-        UserError: a file is missing or damaged, or the folder holds other work.
+        UserError: faiss is not installed, a file is missing or damaged, or the folder holds other work.
     """
-    if not Path(options.model).exists():
+    load_faiss()
+    model = local_folder(options.model)
+    if not model.exists():
         raise UserError(f"--model {options.model}: no such folder")
     # Absolute, because the workers of a cluster run in another folder.
-    options = replace(options, model=str(Path(options.model).absolute()))
+    options = replace(options, model=str(model.absolute()))
     source = DistinctLines(options.source)
     target = DistinctLines(options.target)
     gold = gold_pairs(options.gold, source, target) if options.gold else None

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from evaluation.centring import FEWEST_SENTENCES, LanguageMeans
-from evaluation.search import nearest, unit
+from evaluation.search import load_faiss, nearest, unit
 from inference.index import CorpusSentence, Index
 from inference.loading import LoadedModel
 from inference.tasks import (
@@ -123,6 +123,7 @@ class SearchCorpus:
             raise UserError(
                 "--task search needs --corpus, a text file with a sentence on each line, or an --index of one"
             )
+        load_faiss()
         plain = replace(options, centre=False, normalize=False)
         query_prompt, corpus_prompt = model.reading.search_prompts
         self.encode = EncodeTexts(model, replace(plain, prompt=corpus_prompt))

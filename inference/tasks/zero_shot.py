@@ -81,7 +81,7 @@ class ClassifyByLabels(FineTunedTask):
             raise UserError(
                 f"{model.folder}: zero-shot needs a model of natural language inference, with a label named "
                 f"entailment; this one has {', '.join(model.labels)}. If these are ids, write the names into "
-                "config.json (labels)"
+                "config.json: as id2label, or in a folder that this project wrote as labels"
             )
 
     def parse(self, request: dict) -> LabelRequest:

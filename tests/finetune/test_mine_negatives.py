@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -295,6 +296,13 @@ def test_bad_input(mine_rows, tmp_path, files, flags, message):
         (tmp_path / name).write_bytes(content)
     assert message in error_of(mine_rows, **flags)
     assert not (tmp_path / "out/negatives.tsv").exists()
+
+
+def test_without_faiss(mine_rows, encoded, monkeypatch):
+    """It is missed before the texts are encoded."""
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert "pip install faiss-cpu" in error_of(mine_rows)
+    assert not encoded
 
 
 def test_a_second_command_is_refused(mine_rows, tmp_path):

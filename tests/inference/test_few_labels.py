@@ -126,6 +126,8 @@ def test_labels_in_their_normal_form(caplog):
     """Numbers, of which pandas makes decimals, count as texts; a text with two labels is warned of."""
     labels = ["fro\u0308h ", "fröh\u200b", 1, 1.0, np.float32(1), "1.00"]
     assert check_labels(["a", "b", "c", "c", "d", "e"], labels) == ["fröh", "fröh", "1", "1", "1", "1"]
+    truths = [True, np.bool_(True), "False", np.array([False])[0]]
+    assert check_labels(["a", "b", "c", "d"], truths) == ["True", "True", "False", "False"]
     assert not caplog.messages
     check_labels(["a", "a", "b"], ["x", "y", "x"])
     assert "1 text has two labels, as in index 0 and 1" in caplog.text

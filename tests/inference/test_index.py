@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -47,6 +48,16 @@ def test_the_command_finds_the_same_and_encodes_the_corpus_once(models, ask, tmp
         assert ask(requests[first_request:][:2], **options, **flags) == without_index[first_request:][:2]
         # One is the corpus' first sentence. Layer 1 is not in the index, so the corpus is encoded for it.
         assert sum(encoded) == (3 if first_request == 0 else 1 + 30 + 1)
+
+
+def test_without_faiss(models, ask, monkeypatch, tmp_path, encoded):
+    """It is missed before the corpus is encoded."""
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    corpus = write_lines(tmp_path / "a.txt", TEXTS)
+    search = lambda: ask([{"text": "a"}], task="search", model=models / "encode", corpus=corpus)  # noqa: E731
+    for call in (search, lambda: ernie_m.load(models / "encode").index(TEXTS)):
+        assert "pip install faiss-cpu" in error_of(call)
+    assert not encoded
 
 
 def test_a_second_command_is_refused(models, ask, tmp_path, encoded):

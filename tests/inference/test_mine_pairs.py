@@ -4,6 +4,7 @@ import importlib.util
 import json
 import random
 import shutil
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -378,6 +379,20 @@ def test_another_model_is_other_work(run_mining, models, tmp_path):
     run_mining(model=weights)
     config.write_text(config.read_text() + "\n")
     assert "was made with other settings (model.config.json: " in error_of(run_mining, model=weights)
+
+
+def test_a_model_by_its_name_on_a_hub(run_mining, models, monkeypatch):
+    expected, _ = run_mining()
+    monkeypatch.setattr(mining, "local_folder", {"somebody/encoder": models / "encode"}.get)
+    rows, _ = run_mining(output="again", model="somebody/encoder")
+    assert_equal_pairs(rows, expected)
+
+
+def test_without_faiss(run_mining, monkeypatch, tmp_path):
+    """It is missed before the texts are encoded."""
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert "pip install faiss-cpu" in error_of(run_mining)
+    assert not (tmp_path / "mined").exists()
 
 
 def test_a_layer_that_is_not_there_claims_no_folder(run_mining):

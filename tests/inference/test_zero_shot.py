@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import convert
 import ernie_m
 from inference.loading import load
 from inference.serve import answerers_of
@@ -10,6 +11,7 @@ from inference.tasks import TaskOptions, make_answerer
 from inference.tasks.zero_shot import MOST_LABELS, InferenceLabels
 from tests import toys
 from tests.helpers.batches import padded_batch
+from tests.helpers.checkpoints import change_config
 from tests.launching import error_of
 from tests.toys import sentences
 
@@ -121,6 +123,23 @@ def test_models_without_the_labels(models, tmp_path):
     assert "need a model with a label named contradiction" in error_of(
         model.zero_shot, "bado", LABELS, several=True
     )
+
+
+def test_the_advice_for_labels_without_names(models, tmp_path):
+    """A folder of transformers has them in id2label, one of this project in labels."""
+    settings = {"task": "classification", "labels": ["0", "1", "2"]}
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    toys.make_model(ours, "classify", models / "piece.model", settings)
+    convert.main([str(ours), str(theirs), "--to", "huggingface", "--allow_differences"])
+    (ours / "manifest.json").unlink()
+    numbered = {str(number): f"LABEL_{number}" for number in range(3)}
+    change_config(theirs, id2label=numbered)
+    names = {"labels": toys.LABELS, "id2label": dict(zip(numbered, toys.LABELS))}
+    for folder, key in ((ours, "labels"), (theirs, "id2label")):
+        advice = error_of(make_answerer, "zero-shot", load(folder))
+        assert str(folder) in advice and key in advice
+        change_config(folder, **{key: names[key]})
+        assert ernie_m.load(folder).zero_shot("bado", LABELS)[0]["label"] in LABELS
 
 
 def test_so_many_labels_that_others_would_wait(models):
