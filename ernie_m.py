@@ -486,3 +486,9 @@ def _in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]
     if len(parts) <= 1:
         return parts
     return progress(parts, description, "texts", size=len)
+
+
+if __name__ == "__main__":  # python -m ernie_m in a checkout; the package has ernie_m/__main__.py
+    from install.command import main
+
+    main()

@@ -62,14 +62,23 @@ def main() -> None:
     if program == "recipe":
         run_recipe(words)  # does not return
     if program not in PROGRAMS:
-        print(f"error: {program}: it is none of {', '.join(['recipe', *SHORT, *PROGRAMS])}", file=sys.stderr)
-        sys.exit(2)
+        refuse_name("program", program, ["recipe", *SHORT, *PROGRAMS])
     module, _ = PROGRAMS[program]
     del sys.argv[1]
     package = "" if IN_CHECKOUT else f"{__package__}."
     # alter_sys sets sys.argv[0], which --help prints, and sys.modules["__main__"], which a spawned process
     # imports again.
     runpy.run_module(f"{package}{module}", run_name="__main__", alter_sys=True)
+
+
+def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
+    """End with a line that gives the known name of this kind that is most like one, or else all of them."""
+    from utils.command_line import nearest_key  # not for a name that is known
+
+    nearest = nearest_key(name, known)
+    advice = f"did you mean {nearest}?" if nearest else f"there are {', '.join(known)}"
+    print(f"error: '{name}' is no {kind}; {advice}", file=sys.stderr)
+    sys.exit(2)
 
 
 def usage() -> str:
@@ -101,8 +110,7 @@ def run_recipe(words: list[str]) -> NoReturn:
     """
     name, *flags = words or [""]
     if name not in recipes():
-        print(f"error: recipe {name}: it is none of {', '.join(recipes())}", file=sys.stderr)
-        sys.exit(2)
+        refuse_name("recipe", name, recipes())
     if not IN_CHECKOUT:  # scripts/launch.sh starts the programs with this Python, as `python -m ernie_m`
         os.environ["ERNIE_M_PYTHON"] = sys.executable
     os.execvp("sh", ["sh", str(RECIPES / f"{name}.sh"), *flags])

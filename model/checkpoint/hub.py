@@ -74,7 +74,7 @@ def local_folder(path: str | os.PathLike) -> Path:
 
 
 def _is_trusted(hub: str) -> bool:
-    """Whether nobody can change the answers of a hub on their way: the library makes names of files of them."""
+    """Whether nobody can change a hub's answers on their way: the library makes names of files of them."""
     try:
         host = urlsplit(hub).hostname or ""
         is_here = host == "localhost" or ip_address(host).is_loopback

@@ -138,13 +138,18 @@ def test_an_output_that_exists(models, tmp_path, refused):
     assert f"--output {tmp_path}" in refused(lambda: run_fit(table, models, tmp_path))
 
 
-def test_the_command_of_a_checkout(tmp_path):
+@pytest.mark.parametrize("started", [[str(ROOT / "install/command.py")], ["-m", "ernie_m"]])
+def test_the_command_of_a_checkout(tmp_path, started):
     """From any folder, `ernie-m label` is predict.py --task classify."""
-    command = [sys.executable, str(ROOT / "install/command.py")]
+    command = [sys.executable, *started]
     run = lambda *words: subprocess.run(  # noqa: E731
         [*command, *words], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False
     )
     usage = run("--help")
     assert usage.returncode == 0 and "  label " in usage.stdout and "  fit " in usage.stdout
+    for word, instead in (("fitt", "did you mean fit?"), ("frobnicate", "fit, predict")):
+        process = run(word)
+        assert process.returncode == 2 and process.stderr.startswith(f"error: '{word}' ")
+        assert instead in process.stderr
     process = run("label", "none.csv", "--model", "none", "--output", "none.csv")
     assert process.returncode == 2 and "--output none.csv: it is the input" in process.stderr
