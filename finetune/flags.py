@@ -402,13 +402,15 @@ class RetrievalFlags(TrainingFlags):
     """The number of negatives that a row receives, or fewer if no more are found."""
 
     range_min: NonNegativeInt = option(0, free=True)
-    """The number of nearest lines that are no negatives, because they may be further positives."""
+    """The number of nearest candidates that are passed over, because they may be further positives.
+    Candidates are no positives of the query, and --relative_margin below them."""
 
     range_max: PositiveInt = option(100, free=True)
-    """The number of nearest lines among which negatives are searched, those of --range_min included."""
+    """The number of nearest lines that are looked at, beside the positives of a query."""
 
     relative_margin: UnitInterval = option(0.05, free=True)
-    """A negative's cosine with the query is below the positive's by at least this share of the latter."""
+    """A negative's cosine with the query is below that of the least near positive by at least this share of
+    the latter."""
 
     loss: Literal["hardest", "softmax"] = "hardest"
     """hardest: binary cross-entropy of each pair and of its hardest negatives in the step. softmax:

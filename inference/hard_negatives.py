@@ -11,6 +11,7 @@ and makes the parts that are missing or damaged:
 
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,13 @@ def mine_negatives(flags: RetrievalFlags) -> None:
         facts = {"settings": digest_of_settings(settings)}  # a part of other work is not taken
         encode_parts(encode, {work / "corpus": corpus}, facts)
         vectors = VectorParts(part_paths(work / "corpus", corpus, "npy"), mean=None)
-        count = min(flags.range_max, len(corpus))
+        positives_of = defaultdict(list)  # query -> its positives in all rows
+        for query, positive, *_ in rows:
+            positives_of[query].append(positive)
+        most_positives = max(map(len, positives_of.values()))  # there is room for them beside range_max
+        count = min(flags.range_max + most_positives, len(corpus))
         neighbour_files = find_nearest(encode, rows, vectors, count, work / "rows", facts)
-        write(output, flags, rows, corpus, neighbour_files)
+        write(output, flags, rows, positives_of, corpus, neighbour_files)
 
 
 def find_nearest(
@@ -107,16 +112,26 @@ def find_nearest(
 
 
 def write(
-    path: Path, flags: RetrievalFlags, rows: PairRows, corpus: DistinctLines, neighbour_files: list[Path]
+    path: Path,
+    flags: RetrievalFlags,
+    rows: PairRows,
+    positives_of: Mapping[str, list[str]],
+    corpus: DistinctLines,
+    neighbour_files: list[Path],
 ) -> None:
     """Write the rows with their negatives, and log how many there are.
 
+    Lines are counted as in `mine_hard_negatives` of sentence-transformers: those that are positives, or above
+    the margin, are taken out before `range_min` are passed over.
+
     Args:
+        positives_of: query -> its positives in all rows.
         neighbour_files: the files of `find_nearest`.
     """
-    positives_of = defaultdict(list)  # query -> its positives in all rows
-    for query, positive, *_ in rows:
-        positives_of[query].append(positive)
+    lowest: dict[str, float] = {}  # query -> the lowest of its cosines with its positives
+    positives = np.concatenate([np.load(part)["positives"] for part in neighbour_files])  # [rows]
+    for (query, *_), cosine in zip(rows, positives.tolist(), strict=True):
+        lowest[query] = min(cosine, lowest.get(query, cosine))
     counts = []  # the number of negatives of each row so far
     with atomic_file(path, "w", newline="\n") as file:
         header = rows.header()
@@ -124,21 +139,14 @@ def write(
             file.write("\t".join(header) + "\n")
         for part in neighbour_files:
             arrays = np.load(part)
-            nearest = arrays["lines"][:, flags.range_min :]  # [rows, ranks]
-            cosines = arrays["cosines"][:, flags.range_min :]
-            positives = arrays["positives"]
-            # abs: the limit lies below the positive's cosine even where that is negative.
-            limits = positives - flags.relative_margin * np.abs(positives)
-            for lines, is_allowed in zip(nearest, cosines <= limits[:, None], strict=True):
+            for lines, cosines in zip(arrays["lines"], arrays["cosines"], strict=True):  # [count] each
                 row = rows[len(counts)]
                 own_texts = {*row, *positives_of[row[0]]}
-                negatives: list[str] = []
-                for line in lines[is_allowed]:
-                    if len(negatives) == flags.num_negatives:
-                        break
-                    text = corpus.text(line)
-                    if text not in own_texts:
-                        negatives.append(text)
+                # abs: the limit lies below the positive's cosine even where that is negative.
+                limit = lowest[row[0]] - flags.relative_margin * abs(lowest[row[0]])
+                texts = map(corpus.text, lines[cosines <= limit])
+                candidates = (text for text in texts if text not in own_texts)
+                negatives = list(islice(candidates, flags.range_min, flags.range_min + flags.num_negatives))
                 counts.append(len(negatives))
                 file.write("\t".join([*row, *negatives]) + "\n")
     rows_with_negatives = np.count_nonzero(counts)

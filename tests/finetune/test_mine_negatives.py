@@ -102,20 +102,19 @@ def vectors_of(texts):
 def by_brute_force(rows, lines, num_negatives=3, range_min=0, range_max=100, relative_margin=0.05):
     """The rows with their negatives, by the rule of the manual, from all cosines in float64."""
     line_vectors = unit(vectors_of(lines)).astype(np.float64)
+    positives_of = {query: [row[1] for row in rows if row[0] == query] for query, *_ in rows}
+    most = max(map(len, positives_of.values()))
     written = []
     for row in rows:
-        query, positive = unit(vectors_of(row[:2])).astype(np.float64)
-        known = set(row)
-        for other in rows:
-            if other[0] == row[0]:
-                known.add(other[1])
+        query, *positives = unit(vectors_of([row[0], *positives_of[row[0]]])).astype(np.float64)
+        lowest = min(query @ positive for positive in positives)
         cosines = line_vectors @ query
-        chosen = []
-        for line in np.argsort(-cosines)[range_min:range_max]:
-            is_near = cosines[line] > query @ positive - relative_margin * abs(query @ positive)
-            if lines[line] not in known and not is_near:
-                chosen.append(lines[line])
-        written.append(row + chosen[:num_negatives])
+        candidates = []
+        for line in np.argsort(-cosines)[: range_max + most]:
+            is_near = cosines[line] > lowest - relative_margin * abs(lowest)
+            if lines[line] not in {*row, *positives_of[row[0]]} and not is_near:
+                candidates.append(lines[line])
+        written.append(row + candidates[range_min:][:num_negatives])
     return written
 
 

@@ -1,0 +1,99 @@
+"""run_retrieval.py --mine_negatives finds what sentence-transformers' mine_hard_negatives finds."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from sentence_transformers.util import mine_hard_negatives
+
+import run_retrieval
+from evaluation.search import unit
+from inference import hard_negatives
+from tests import toys
+from tests.launching import as_flags, call_main
+from tests.toys import write_lines
+
+COUNT = 120  # distinct texts
+
+
+def vectors_of(texts):
+    """A random vector of each text, float32 [N, 6], of length 1. Texts n, n + 25, ... are neighbours."""
+    vectors = []
+    for text in texts:
+        topic = int(text.split()[-1]) % 25
+        vector = np.random.default_rng(topic).normal(size=6)
+        vectors.append(vector + 0.6 * np.random.default_rng(list(text.encode())).normal(size=6))
+    return unit(np.array(vectors))
+
+
+class Peer:
+    """What mine_hard_negatives needs of a model."""
+
+    device = torch.device("cpu")
+
+    def encode_query(self, texts, **options):
+        return vectors_of(texts)
+
+    encode_document = encode_query
+
+    def similarity(self, queries, documents):
+        return torch.as_tensor(queries) @ torch.as_tensor(documents).T
+
+    def similarity_pairwise(self, queries, documents):
+        return (torch.as_tensor(queries) * torch.as_tensor(documents)).sum(dim=1)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """24 pairs of a query and a positive; queries 0, 1 and 2 have four positives each."""
+    return [(f"query {n % 3 if n % 2 else n}", f"text {50 + n}") for n in range(24)]
+
+
+@pytest.fixture(scope="module")
+def mine(rows, tmp_path_factory):
+    """mine(**flags) -> (query, positive) -> its negatives, by run_retrieval.py."""
+    folder = tmp_path_factory.mktemp("negatives")
+    model = toys.make_models(folder) / "encode"
+    write_lines(folder / "pairs.tsv", ["\t".join(row) for row in rows])
+    write_lines(folder / "corpus.txt", corpus_of(rows))
+
+    def call(**flags):
+        files = {"train_set": folder / "pairs.tsv", "mine_negatives": folder / "corpus.txt"}
+        more = {"init_pretraining_params": model, "checkpoints": folder / "out", "use_cuda": "false"}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(hard_negatives, "encoder_of", lambda *arguments: vectors_of)
+            call_main(run_retrieval, as_flags({**files, **more, **flags}))
+        lines = (folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()
+        return {(query, positive): texts for query, positive, *texts in (line.split("\t") for line in lines)}
+
+    return call
+
+
+def corpus_of(rows):
+    return [f"text {number}" for number in range(COUNT)] + [query for query, _ in rows[:5]]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"range_min": 5},
+        {"range_min": 7, "range_max": 20},
+        {"range_min": 2, "range_max": 30, "relative_margin": 0.3, "num_negatives": 6},
+        {"range_max": 40, "relative_margin": 0.5, "num_negatives": 5},
+        {"relative_margin": 0.0, "range_max": 1000, "num_negatives": 90},  # more than there are
+    ],
+)
+def test_the_negatives_of_sentence_transformers(mine, rows, flags):
+    dataset = Dataset.from_dict({"query": [row[0] for row in rows], "positive": [row[1] for row in rows]})
+    defaults = {"range_max": 100, "relative_margin": 0.05, "output_format": "triplet", "verbose": False}
+    mined = mine_hard_negatives(dataset, Peer(), corpus=corpus_of(rows), **{**defaults, **flags})
+    expected = defaultdict(list)
+    for row in mined:
+        expected[row["query"], row["positive"]].append(row["negative"])
+    negatives = mine(**flags)
+    assert negatives == {row: expected[row] for row in rows}
+    assert len({len(texts) for texts in negatives.values()}) > 1  # the rows differ in how many they have
