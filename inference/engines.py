@@ -1,12 +1,16 @@
 """The engines that run what export.py wrote: Paddle inference and ONNX Runtime."""
 
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.runtime import prepare, read_cpu
+from utils.logging import logger
+from utils.runtime import has_gpu, prepare, read_cpu
 
 # Engine -> the file of an exported folder that it runs. The first one that is there is the default.
 FILES = {"onnx": "model.onnx", "paddle": "inference.json", "onnx-int8": "model.int8.onnx"}
@@ -17,7 +21,8 @@ WEIGHTS_FILES = {
     "onnx-int8": "model.int8.onnx.data",
 }
 # ONNX Runtime's name of a device -> its options; the first one that is there is used.
-_PROVIDERS = {"CUDAExecutionProvider": {"use_tf32": 0}, "CPUExecutionProvider": {}}  # no TF32: full float32
+_GPU = "CUDAExecutionProvider"
+_PROVIDERS = {_GPU: {"use_tf32": 0}, "CPUExecutionProvider": {}}  # no TF32: full float32
 _LOG_ERRORS_ONLY = 3  # ONNX Runtime's number for it
 # The largest absolute weight in model.int8.onnx. CPUs without VNNI need 7 bits, because sums of 8-bit
 # products saturate there.
@@ -77,6 +82,8 @@ class PaddleEngine:
 class OnnxEngine:
     """An ONNX file in ONNX Runtime, on a GPU with onnxruntime-gpu.
 
+    If there is a GPU and the file runs on the CPU all the same, the first engine of a process says so.
+
     Raises:
         UserError: it cannot be loaded.
     """
@@ -91,12 +98,23 @@ class OnnxEngine:
         options.log_severity_level = _LOG_ERRORS_ONLY
         available = onnxruntime.get_available_providers()
         providers = [(name, settings) for name, settings in _PROVIDERS.items() if name in available]
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # the common base of its exceptions
-            raise UserError(f"{path}: ONNX Runtime cannot load it; export it again") from error
+        with redirect_stdout(sys.stderr):  # it prints what it does not find; answers may go to stdout
+            if has_gpu() and _GPU in available and hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on
+                onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's packages, which it would not find
+            try:
+                self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            except Exception as error:  # the common base of its exceptions
+                raise UserError(f"{path}: ONNX Runtime cannot load it; export it again") from error
+        if has_gpu() and _GPU not in self.session.get_providers():
+            _say_that_it_runs_on_the_cpu(_GPU in available)
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         arrays = self.session.run(None, {"input_ids": np.ascontiguousarray(ids, np.int64)})
         return dict(zip(self.outputs, arrays))
+
+
+@cache  # once in a process
+def _say_that_it_runs_on_the_cpu(has_gpu_package: bool) -> None:
+    reason = "it cannot load CUDA and cuDNN" if has_gpu_package else "onnxruntime-gpu is not installed"
+    logger.warning("ONNX Runtime runs on the CPU, not on this GPU: %s; see docs/export.md, On a GPU", reason)

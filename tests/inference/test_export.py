@@ -5,6 +5,8 @@ import json
 import math
 import shutil
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,6 +14,7 @@ import paddle
 import pytest
 
 import predict
+from inference import engines
 from inference import onnx as onnx_graph
 from inference.engines import OnnxEngine
 from inference.export import (
@@ -432,6 +435,64 @@ def test_only_an_onnxruntime_that_is_not_there_is_called_missing(tmp_path, monke
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImportError, match="interrupted"):
         OnnxEngine(tmp_path / "model.onnx")
+
+
+class OnnxRuntime:
+    """What `OnnxEngine` uses of onnxruntime, on a machine with a GPU.
+
+    Args:
+        available, used: the devices that it was built for, and those of its sessions: letters of GPU, CPU.
+    """
+
+    def __init__(self, available, used):
+        names = {"G": "CUDAExecutionProvider", "C": "CPUExecutionProvider"}
+        self.available = [names[letter] for letter in available]
+        self.used = [names[letter] for letter in used]
+        self.SessionOptions = SimpleNamespace
+        self.calls = []
+
+    def get_available_providers(self):
+        return self.available
+
+    def preload_dlls(self):
+        self.calls.append("preload")
+        print("libcublas.so.12 is not there")
+
+    def InferenceSession(self, path, options, providers):
+        self.calls.append([name for name, _ in providers])
+        return SimpleNamespace(get_providers=lambda: self.used, get_outputs=list)
+
+
+@pytest.mark.parametrize(
+    ("available", "used", "with_gpu", "preloads", "said"),
+    [
+        ("GC", "GC", True, True, None),
+        ("GC", "C", True, True, "CUDA"),
+        ("C", "C", True, False, "onnxruntime-gpu"),
+        ("GC", "C", False, False, None),
+        ("C", "C", False, False, None),
+    ],
+)
+def test_onnx_on_another_device_than_the_gpu_is_said_once(
+    monkeypatch, capsys, caplog, available, used, with_gpu, preloads, said
+):
+    """Nothing of it goes to standard output, where answers are."""
+    library = OnnxRuntime(available, used)
+    monkeypatch.setitem(sys.modules, "onnxruntime", library)
+    monkeypatch.setattr(engines, "has_gpu", lambda: with_gpu)
+    engines._say_that_it_runs_on_the_cpu.cache_clear()
+    for _ in range(2):
+        OnnxEngine(Path("model.onnx"))
+    assert library.calls == [*(["preload"] if preloads else []), library.available] * 2
+    assert capsys.readouterr().out == ""
+    assert len(caplog.messages) == (said is not None) and (said or "") in "".join(caplog.messages)
+
+
+def test_an_older_onnxruntime_preloads_nothing(monkeypatch):
+    monkeypatch.delattr(OnnxRuntime, "preload_dlls")
+    monkeypatch.setitem(sys.modules, "onnxruntime", OnnxRuntime("GC", "GC"))
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    OnnxEngine(Path("model.onnx"))
 
 
 @pytest.mark.parametrize("kind", ["official", "pooled"])
