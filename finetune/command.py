@@ -27,7 +27,7 @@ from training.meter import Interval
 from training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warmup_decay
 from training.precision import LossScaling, Precision
 from training.run import Pace
-from training.run_folder import RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
+from training.run_folder import BEST, RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
 from training.task import Task
 from utils import logging
 from utils.command_line import log_ineffective_flags, without_overridden
@@ -37,10 +37,6 @@ from utils.logging import copy_log, logger
 from utils.options import deciding_options
 
 SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
-_WAYS_OUT = (
-    "choose another --checkpoints, or begin anew with --overwrite true; to start a new run from its weights, "
-    "use --init_pretraining_params"
-)
 # Reports and predictions, which the commands leave in --checkpoints beside the run: patterns of whole names.
 _BESIDE_RUN = {
     FinetuneFlags: (
@@ -88,7 +84,7 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
             # %d stands for the seed in the weights of run_retrieval.py.
             sources |= {path.replace("%d", str(seed)) for seed in flags.seeds}
     rules = FolderRules(
-        ways_out=_WAYS_OUT,
+        ways_out=_ways_out(flags),
         # run.json first: if the removal is interrupted, what remains belongs to no run.
         contents=(re.escape(RUN), *TRAINED, *_BESIDE_RUN[type(flags)]),
     )
@@ -109,6 +105,20 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         # ./log/job.log.0, the official place, has the lines of all runs; this copy has those of this one.
         distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
         yield folder
+
+
+def _ways_out(flags: TrainingFlags) -> str:
+    """What a user can do about another run in --checkpoints, more steps for it included."""
+    folder = Path(flags.checkpoints, "" if len(flags.seeds) == 1 else f"seed_{flags.seeds[0]}")
+    start = f"--init_checkpoint {folder / BEST}"  # with its head
+    if isinstance(flags, RetrievalFlags):
+        start = f"--init_pretraining_params {folder / BEST}"  # it has no other head
+    elif not (folder / BEST).exists():  # nothing was selected, and --init_checkpoint resumes a step folder
+        start = f"--init_pretraining_params {folder}/step_N, the encoder of its last step"
+    return (
+        "choose another --checkpoints, or begin anew with --overwrite true. To train its model further, "
+        f"begin a new run: another --checkpoints, and {start}"
+    )
 
 
 def identity_of(

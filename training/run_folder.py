@@ -329,8 +329,8 @@ def _saved_run(folder: Path, arrays: dict[str, np.ndarray], values: dict[str, An
     """
     if values.keys() != _KEYS or not all(isinstance(values[key], dict) for key in _KEYS - {"seed"}):
         raise UserError(
-            f"{folder}: its {STATE} is of another revision; 95dfa70d goes on with what it or an earlier one "
-            "wrote. The weights load, convert and evaluate here as before, and a new run can start from them"
+            f"{folder}: its {STATE} was written by another version of this project, which alone goes on with "
+            "it. The weights load, convert and evaluate here as before, and a new run can start from them"
         )
     return SavedRun(
         folder,

@@ -175,6 +175,9 @@ def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
     assert "out was made with other settings (train_set: " in error_of(
         train_on_pairs, "out", max_steps=3, train_set=copy
     )
+    further = f"--init_pretraining_params {tmp_path}/out/best"
+    assert further in error_of(train_on_pairs, "out", max_steps=4)
+    train_on_pairs("further", max_steps=1, init_pretraining_params=tmp_path / "out" / "best")
     assert "best: no training_state there" in error_of(
         train_on_pairs, "out", init_checkpoint=tmp_path / "out" / "best"
     )

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -166,6 +167,24 @@ def test_a_finished_run_prints_its_report_again(
         shutil.rmtree(step)
     classify(do_test="true", test_set=f"{toy_folder}/test.%s.tsv", test_save="t.%s", **FAST)
     assert (tmp_path / f"t.en.0.{first['selected']['1']['step']}").is_file()
+
+
+@pytest.mark.parametrize("selects", ["true", "false"])
+def test_how_a_finished_run_is_trained_further(classify, refused, tmp_path, selects):
+    """The error of more steps names the flag that starts from its model, with its head if it has best/."""
+    first = classify(do_val=selects, **FAST)
+    line = refused(do_val=selects, **FAST | {"max_steps": 9})
+    assert "out was made with other settings (max_steps: 6 -> 9)" in line
+    flag, start = re.search(r"another --checkpoints, and --(\w+) ([^\s,]+)", line).groups()
+    start = start.replace("step_N", "step_6")
+    assert (flag, start) == (
+        ("init_checkpoint", f"{tmp_path}/out/best")
+        if selects == "true"
+        else ("init_pretraining_params", f"{tmp_path}/out/step_6")
+    )
+    again = classify("further", **{flag: start}, **FAST | {"learning_rate": 1e-12})
+    if selects == "true":  # nothing was learned, so its scores are those of the start
+        assert again["tables"] == first["tables"]
 
 
 def test_seeds_whose_files_have_other_paths(classify, toy_folder, tmp_path):
