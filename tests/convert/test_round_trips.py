@@ -1,5 +1,7 @@
 """There and back: every pair of output formats keeps every bit of what both have a place for."""
 
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -108,6 +110,22 @@ def test_labels_and_task_go_along(tmp_path, target):
     assert (back.task, back.labels) == ("classification", ["no", "maybe", "yes"])
     assert back.reading.to_json() == {"label_pieces": "all"}
     assert back.settings["architecture"] == "SequenceClassifier"
+
+
+@pytest.mark.parametrize("target", ["ernie-m", "paddlenlp", "huggingface", "xlm-roberta"])
+def test_a_classifier_for_several_labels_stays_one(tmp_path, target):
+    """Its config says so in our key, and to the other library in that library's."""
+    make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
+    change_config(tmp_path / "made", reading={"multi_label": True})
+    assert converted(target, tmp_path / "made", tmp_path / "there").reading.multi_label
+    settings = json.loads((tmp_path / "there/config.json").read_text())
+    problem_type = None if target == "ernie-m" else "multi_label_classification"
+    assert settings.get("problem_type") == problem_type
+    # As a folder that the library has written itself, without our key.
+    del settings["reading"]
+    (tmp_path / "there/config.json").write_text(json.dumps(settings))
+    (tmp_path / "there/manifest.json").unlink(missing_ok=True)
+    assert open_checkpoint(tmp_path / "there").reading.multi_label == (target != "ernie-m")
 
 
 def test_the_card_of_a_masked_lm_says_how_to_use_it(tmp_path):

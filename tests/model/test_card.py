@@ -143,11 +143,13 @@ def test_the_snippet_that_centres_takes_the_layer_of_the_training(tmp_path):
 
 
 def test_the_weights_of_a_pooling_in_the_snippet():
-    """Of [CLS], two tokens, [SEP] and a pad: mean takes the tokens, specials also both special tokens."""
+    """Of [CLS], two tokens, [SEP] and a pad: mean takes the tokens, specials also both special tokens, cls
+    the first one alone."""
     values = {
         "special": np.array([[1, 0, 0, 1, 1]]),
         "inputs": {"attention_mask": np.array([[1, 1, 1, 1, 0]])},
     }
-    expected = {"mean": [0, 1, 1, 0, 0], "specials": [1, 1, 1, 1, 0]}
+    expected = {"mean": [0, 1, 1, 0, 0], "specials": [1, 1, 1, 1, 0], "cls": [1, 0, 0, 0, 0]}
+    assert expected.keys() == _WEIGHTS.keys()
     for pooling, weights in expected.items():
         assert eval(_WEIGHTS[pooling], values)[0, :, 0].tolist() == weights
