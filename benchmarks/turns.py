@@ -82,16 +82,17 @@ def compare(
                 seconds, peaks = alternate(workers, count)
             our_seconds.append(seconds[OURS])
             rows[name] = row_of(amount / seconds[name], peaks[name])
+            rows[name]["ours"] = float(f"{amount / seconds[OURS]:.4g}")  # our speed in the same turns
             rows[name]["times"] = round(seconds[name] / seconds[OURS], 2)
-            print(f"{name}: {rows[name]}, ours {amount / seconds[OURS]:.4g} {unit}", flush=True)
+            print(f"{name}: {rows[name]} {unit}", flush=True)
         if not rivals:
             seconds, peaks = alternate({OURS: ours}, count)
             our_seconds.append(seconds[OURS])
     rows[OURS] = row_of(amount / median(our_seconds), peaks[OURS])
-    lines = [["", unit, "peak GB", "ours is"]]
+    lines = [["", unit, "ours beside it", "ours is", "peak GB"]]
     for name, row in rows.items():
-        times = f"{row['times']:.2f} times" if name != OURS else ""
-        lines.append([name, f"{row['speed']:,g}", f"{row['peak_gb']:.2f}", times])
+        beside = ["", ""] if name == OURS else [f"{row['ours']:,g}", f"{row['times']:.2f} times"]
+        lines.append([name, f"{row['speed']:,g}", *beside, f"{row['peak_gb']:.2f}"])
     print(in_markdown(lines))
     print(json.dumps({"benchmark": module, "unit": unit, "batches": count, "contenders": rows}))
 

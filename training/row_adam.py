@@ -1,10 +1,10 @@
 """AdamW of a word table on a CPU, which updates only the rows that have moments.
 
-AdamW on the whole word table (192 million numbers at base size) takes up to a ninth of a step
-(docs/performance.md), and a fine-tuning batch contains some thousand of 250,002 words. If a row has no
-gradient and its moments are 0, AdamW changes it by weight decay only. The other rows have moments, from
-this step or an earlier one, and only they are updated here. The result equals AdamW on the whole table. If
-more than LARGEST_SHARE of the rows have moments, updating all rows is faster.
+The word table has 192 million numbers at base size, and a fine-tuning batch contains some thousand of its
+250,002 words. If a row has no gradient and its moments are 0, AdamW changes it by weight decay only. The
+other rows have moments, from this step or an earlier one, and only they are updated here. The result equals
+AdamW on the whole table, and docs/performance.md has the share of a step that this saves. If more than
+LARGEST_SHARE of the rows have moments, updating all rows is faster.
 """
 
 from functools import partial
