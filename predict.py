@@ -30,12 +30,13 @@ from reader.tables import (
 )
 from reader.tsv import official_names, refuse_compressed
 from utils.command_line import load_config
-from utils.errors import FULL, UserError, pipe_may_close
+from utils.errors import FULL, UserError, pipe_may_close, printable
 from utils.files import read_bytes, take_lock, unwritable_is_a_user_error
 from utils.logging import progress, setup_console
 from utils.options import PositiveInt, Range, option
 
 if TYPE_CHECKING:
+    from inference.labelled import LabelledRows
     from inference.tasks import Answerer
 
 AT_ONCE = 1024  # requests that are answered together
@@ -61,8 +62,8 @@ class PredictFlags:
     found."""
 
     output: str = "-"
-    """A file, compressed if its name ends in .gz; "-": standard output. The answers to a table are its rows
-    with further columns."""
+    """A new file, compressed if its name ends in .gz; "-": standard output. The answers to a table are its
+    rows with further columns."""
 
     on_error: Literal["stop", "skip"] = "stop"
     """Whether a wrong request stops the command before anything is answered, or is left out."""
@@ -142,26 +143,22 @@ class PredictFlags:
             self._check_output()
 
     def _check_output(self) -> None:
-        """Refuse an --output that is a folder, or that would overwrite what the command reads."""
+        """Refuse an --output that is there, or that would first be written over what the command reads."""
         output = Path(self.output).resolve()
-        if output.exists() and not output.is_file():  # a device would be replaced by a file
-            raise UserError(f"--output {self.output}: it is a folder or a device; name a file")
+        if output.exists():
+            raise UserError(f"--output {self.output}: it exists already; name a new file")
         read = {self.input: "the input"}
         if self.corpus:
             read |= {path: f"{path} of --corpus" for _, path in named_files(self.corpus)}
         for path, name in read.items():
-            if Path(path).resolve() == output:
-                raise UserError(f"--output {self.output}: it is {name}")
             if Path(path).resolve() == _unfinished(output):
                 raise UserError(f"--output {self.output}: {path}, which it is written to first, is {name}")
-        for folder in filter(None, (self.model, self.index)):
-            if output.exists() and output.is_relative_to(Path(folder).resolve()):
-                raise UserError(f"--output {self.output}: it is a file of {folder}; name another file")
 
 
 def main() -> None:
     flags = load_config(PredictFlags, sys.argv[1:], __doc__)
     # Imported here, so that --help is fast.
+    from inference.labelled import LabelledRows
     from inference.loading import load
     from inference.tasks import TaskOptions, make_answerer
 
@@ -183,14 +180,17 @@ def main() -> None:
     if not requests:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
     write = write_answers
+    labelled = LabelledRows()
     if is_table(flags.input):
-        write = partial(write_table, form=form_of_table(Path(flags.input)))
+        write = partial(write_table, form=form_of_table(Path(flags.input)), labelled=labelled)
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if flags.output == "-":
         write_to_stdout(answerer, parts, write)
     else:
         # Resolved, because a link stays: what it leads to is replaced.
         write_to_file(answerer, parts, Path(flags.output).resolve(), write)
+    if requests and is_table(flags.input):
+        print(*map(printable, labelled.summary()), sep="\n", file=sys.stderr)
 
 
 def _unfinished(output: Path) -> Path:
@@ -375,13 +375,24 @@ def write_answers(answerer: "Answerer", parts: Iterable[list[Request]], file: IO
         file.flush()
 
 
-def write_table(answerer: "Answerer", parts: Iterable[list[Request]], file: IO[str], form: TableForm) -> None:
-    """Answer the rows of a table, a part at a time, and write them as `AnsweredTable` does."""
+def write_table(
+    answerer: "Answerer",
+    parts: Iterable[list[Request]],
+    file: IO[str],
+    form: TableForm,
+    labelled: "LabelledRows",
+) -> None:
+    """Answer the rows of a table, a part at a time, and write them as `AnsweredTable` does.
+
+    Args:
+        labelled: receives the rows and the answers.
+    """
     table = AnsweredTable(file, form)
     for part in parts:
         answers = answerer.answer([request.content for request in part])
         for request, answer in zip(part, answers, strict=True):
             table.add([*request.id_entry], [*request.id_entry.values()], answer)
+            labelled.add(request.id_entry, answer)
         file.flush()
 
 

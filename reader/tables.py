@@ -38,6 +38,10 @@ _IN_WORDS = {"text_a": "the text", "text_b": "the second text", "label": "the la
 # The beginnings of what `_guess` says.
 _TEXT = ("the text may be", "no column looks like texts")
 _LABEL = ("the label may be", "no column looks like labels")
+ADDED = "predicted_"  # begins the name of a column that an answer adds
+# What only some answers say: whether the text was cut, and how many of its words are unknown. Each has a
+# column in any case, so that the columns do not depend on the rows.
+_OF_SOME_ROWS = ("cut", "unknown_words")
 _COLUMNS = {2: ["text_a", "label"], 3: ["text_a", "text_b", "label"]}  # number of columns -> their names
 
 
@@ -276,6 +280,8 @@ class TableForm(NamedTuple):
 class AnsweredTable:
     """Writes the rows of a table, each with the cells of an answer.
 
+    Columns of the table that an earlier answer added give way to those of this one.
+
     Args:
         file: open for text.
         form: of the table as it came. Between tabs nothing is quoted.
@@ -286,14 +292,19 @@ class AnsweredTable:
         self._file = file
         self._mark = form.mark
         self._columns: list[str] = []  # those of the answers
+        self._kept: list[int] = []  # the places of those of the table
 
     def add(self, header: Sequence[str], cells: Sequence[str], answer: Mapping[str, Any]) -> None:
         """Write a row, and before the first one the header."""
         added = _cells_of_answer(answer)
         if not self._columns:
             self._columns = list(added)
-            self._write([*header, *self._columns])
-        self._write([*cells, *(added.get(column, "") for column in self._columns)])
+            self._kept = [place for place, name in enumerate(header) if name not in added]
+            if replaced := [name for name in header if name in added]:
+                logger.warning("columns of an earlier answer are replaced: %s", ", ".join(replaced))
+            self._write([*(header[place] for place in self._kept), *self._columns])
+        kept = [cells[place] for place in self._kept]
+        self._write([*kept, *(added.get(column, "") for column in self._columns)])
 
     def _write(self, cells: Sequence[str]) -> None:
         if self._mark == "\t":
@@ -303,24 +314,23 @@ class AnsweredTable:
 
 
 def _cells_of_answer(answer: Mapping[str, Any]) -> dict[str, str]:
-    """An answer as cells: name of the column -> text.
+    """An answer as cells: name of the column -> text, those of `_OF_SOME_ROWS` last.
 
-    A class has its probability alone. Every classification has a column for whether its text was cut, and for
-    its unknown words, because some rows may need it. What is neither text, number nor list of texts is JSON.
+    A class has its probability alone. What is neither text, number nor list of texts is JSON.
     """
-    if "probabilities" in answer:
-        answer = {**answer, "cut": answer.get("cut", ""), "unknown_words": answer.get("unknown_words", "")}
     cells = {}
     for key, value in answer.items():
+        if key in _OF_SOME_ROWS:
+            continue
         if key == "probabilities" and "label" in answer:
-            cells["predicted_probability"] = str(value[answer["label"]])
+            cells[f"{ADDED}probability"] = str(value[answer["label"]])
         elif isinstance(value, str | int | float):
-            cells[f"predicted_{key}"] = str(value)
+            cells[f"{ADDED}{key}"] = str(value)
         elif isinstance(value, list) and all(isinstance(item, str) for item in value):
-            cells[f"predicted_{key}"] = (", " if key == "labels" else " ").join(value)
+            cells[f"{ADDED}{key}"] = (", " if key == "labels" else " ").join(value)
         else:
-            cells[f"predicted_{key}"] = json.dumps(value, ensure_ascii=False)
-    return cells
+            cells[f"{ADDED}{key}"] = json.dumps(value, ensure_ascii=False)
+    return cells | {f"{ADDED}{key}": str(answer.get(key, "")) for key in _OF_SOME_ROWS}
 
 
 def form_of_table(path: Path) -> TableForm:

@@ -42,7 +42,7 @@ def run_fit(table, models, output, **flags):
 
 
 @pytest.mark.parametrize(("name", "mark"), [("rows.csv", ","), ("rows.csv.gz", ","), ("excel.csv", ";")])
-def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, name, mark):
+def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, mark):
     """Scores by label and language; the classifier is that of `Model.fit`; all columns come out again."""
     table = write(tmp_path / name, ROWS, mark)
     run_fit(table, models, tmp_path / "classifier")
@@ -65,7 +65,17 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, name, mark):
     assert [row[:3] for row in rows] == [row[:3] for row in ROWS[1:]]
     texts = [" ".join(row[3].split()) for row in ROWS[1:]]
     expected = ernie_m.load(models / "encode").fit(texts, LABELS).classify(texts)
-    assert [row[4] for row in rows] == [answer["label"] for answer in expected]
+    predicted = [answer["label"] for answer in expected]
+    assert [row[4] for row in rows] == predicted
+    counts, accuracy = capsys.readouterr().err.splitlines()
+    assert counts.startswith("60 rows: ")
+    for label in set(LABELS):
+        assert f"{label} {predicted.count(label)}" in counts
+    right = sum(label == other for label, other in zip(predicted, LABELS))
+    assert accuracy == f"accuracy {100 * right / 60:.1f} %: {right} of 60 rows with a label in 'label'"
+    written = output.read_bytes()
+    assert f"--output {output}: " in refused(lambda: call_main(predict, as_flags(flags)))
+    assert output.read_bytes() == written
 
 
 def test_a_row_is_scored_by_a_classifier_of_other_texts():
@@ -151,5 +161,6 @@ def test_the_command_of_a_checkout(tmp_path, started):
         process = run(word)
         assert process.returncode == 2 and process.stderr.startswith(f"error: '{word}' ")
         assert instead in process.stderr
-    process = run("label", "none.csv", "--model", "none", "--output", "none.csv")
-    assert process.returncode == 2 and "--output none.csv: it is the input" in process.stderr
+    (tmp_path / "my.csv").write_text("text\na\n")
+    process = run("label", "my.csv", "--model", "none", "--output", "my.csv")
+    assert process.returncode == 2 and process.stderr.startswith("error: --output my.csv: ")

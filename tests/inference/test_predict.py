@@ -514,14 +514,53 @@ def test_the_columns_of_a_table_can_be_named(models, tmp_path, ask):
     """Where several have texts, and whatever another one is called."""
     path = tmp_path / "in.csv"
     path.write_text(f"Name,text,Comment\nAda L,{TEXTS[1]},{TEXTS[0]}\nAlan T,x,{TEXTS[2]}\n")
-    flags = {"task": "classify", "model": models / "classify", "input": path, "output": tmp_path / "out.csv"}
-    ask([], columns="Comment", **flags)
+    flags = {"task": "classify", "model": models / "classify", "input": path}
+    ask([], columns="Comment", output=tmp_path / "out.csv", **flags)
     expected = ask([{"text": TEXTS[0]}, {"text": TEXTS[2]}], task="classify", model=models / "classify")
     with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["predicted_label"] for row in rows] == [answer["label"] for answer in expected]
     assert [row["text"] for row in rows] == [TEXTS[1], "x"]
     assert "in.csv, line 1: --columns Remark: " in error_of(ask, [], columns="Remark", **flags)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_the_columns_of_answers_do_not_depend_on_the_rows(models, tmp_path, ask, first):
+    """Texts without oddity, with unknown words, and cut with unknown words, each once in the first row."""
+    texts = [TEXTS[0], "bado qqq", "bado xyx " * 90]
+    for task, added in (
+        ("classify", ["label", "probability"]),
+        ("encode", ["vector"]),
+        ("tag", ["words", "tags", "entities"]),
+    ):
+        path, output = tmp_path / "in.csv", tmp_path / f"{task}.csv"
+        path.write_text("\n".join(["text", *texts[first:], *texts[:first]]) + "\n")
+        ask([], task=task, model=models / task, input=path, output=output)
+        with open(output, newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        assert header == ["text", *(f"predicted_{key}" for key in [*added, "cut", "unknown_words"])]
+        marks = {row[0]: row[-2:] for row in rows}
+        cut = "" if task == "tag" else "True"  # which reads windows
+        assert [marks[text] for text in texts] == [["", ""], ["", "1"], [cut, "90"]]
+
+
+def test_a_table_can_be_answered_again(models, tmp_path, ask, caplog):
+    """The columns of the earlier answer are replaced; other columns stay, whatever they are called."""
+    path = tmp_path / "0.csv"
+    path.write_text(f"predicted_sales,text,predicted_label\n5,{TEXTS[0]},old\n6,{TEXTS[1]},old\n")
+    flags = {"task": "classify", "model": models / "classify"}
+    caplog.set_level(logging.WARNING)
+    for number in (1, 2):
+        ask([], input=path, output=tmp_path / f"{number}.csv", **flags)
+        assert "predicted_label" in caplog.messages[-1] and "predicted_sales" not in caplog.text
+        path = tmp_path / f"{number}.csv"
+    text = path.read_text()
+    assert text == (tmp_path / "1.csv").read_text()
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["predicted_sales"] for row in rows] == ["5", "6"]
+    assert {row["predicted_label"] for row in rows} <= set(toys.LABELS)
+    assert len(set(rows[0])) == text.split("\n")[0].count(",") + 1 == 6
 
 
 def test_faults_of_a_table(models, tmp_path, ask):
@@ -594,7 +633,7 @@ def test_two_commands_with_one_output(models, tmp_path, ask, monkeypatch):
 
 
 def test_an_output_that_is_a_link_or_a_device(models, tmp_path, ask):
-    """A link stays, and what it leads to is replaced. A device, as /dev/null is one, is refused."""
+    """A link stays, and what it leads to is written. A device, as /dev/null is one, is refused."""
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "out.jsonl")
     flags = {"task": "classify", "model": models / "classify"}
@@ -679,7 +718,6 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
     ("flags", "message"),
     [
         ({"task": "classify", "serve": "true"}, "--task TASK or --serve"),
-        ({"task": "classify", "input": "x", "output": "./x"}, "--output ./x: "),
         ({"task": "classify", "output": "."}, "--output .: "),
         ({"task": "classify", "columns": "text"}, "--columns text: "),
         ({"task": "classify", "top_k": 0}, "--top_k 0: "),
@@ -707,12 +745,12 @@ def test_what_is_read_is_not_overwritten(models, ask, refused, tmp_path):
         ("out", {"input": tmp_path / "out.part"}),
         ("model/config.json", {}),
         ("index/manifest.json", {"index": index}),
+        ("answers", {}),  # of an earlier command
     ]
     for name, more in cases:
         line = refused(lambda: ask([], output=tmp_path / name, **{**flags, **more}))  # noqa: B023
         assert f"--output {tmp_path / name}: " in line
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
-    ask([{"text": TEXTS[0]}], output=tmp_path / "answers", **flags)  # an earlier output is replaced
 
 
 def test_onnx_needs_no_paddle(exported):
