@@ -108,7 +108,7 @@ class ObjectiveConfig:
     """Whether to leave out objectives for which the corpus has no text: without monolingual text MMLM and
     BTMLM, without sentence pairs all but MMLM. Otherwise such a corpus is refused."""
 
-    shares: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = option(default_factory=dict, next_one="later_shares")
     """Objective -> its share of a step's sequences, which is also its weight in the loss. Shares are divided
     by their sum: {mmlm: 15, btmlm: 15, camlm: 70}. Empty: half of a step is monolingual text and half pairs,
     if both kinds are active, and each half is divided equally among its active objectives."""

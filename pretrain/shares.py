@@ -8,6 +8,7 @@ from pretrain.config import ObjectiveConfig
 from pretrain.objective import Pair, Text, names_that_read
 from pretrain.objectives import OBJECTIVES
 from utils.errors import UserError
+from utils.logging import logger
 
 
 def shares(config: ObjectiveConfig, step: int, total_steps: int) -> dict[str, float]:
@@ -90,6 +91,47 @@ def parts_of_run(config: ObjectiveConfig) -> list[tuple[float, float]]:
     return list(pairwise([*sorted(starts), 1.0]))
 
 
+def steps_of_parts(config: ObjectiveConfig, total_steps: int) -> list[tuple[range, dict[str, float]]]:
+    """The parts of a run that have a step: their steps, from 0, and the shares in them."""
+    parts = []
+    for start, end in parts_of_run(config):
+        steps = range(round(start * total_steps), round(end * total_steps))
+        if steps:
+            parts.append((steps, shares(config, steps.start, total_steps)))
+    return parts
+
+
+def steps_of_objectives(config: ObjectiveConfig, total_steps: int) -> dict[str, list[tuple[int, int, float]]]:
+    """When each objective is trained: (first step, last step, share) of each span of one share, from step 1.
+
+    Every objective that the configuration names is there; one that is never trained has no span.
+    """
+    named = {*config.names, *config.shares, *config.later_shares}
+    spans: dict[str, list[tuple[int, int, float]]] = {name: [] for name in OBJECTIVES if name in named}
+    for steps, share_of in steps_of_parts(config, total_steps):
+        for name, share in share_of.items():
+            first = steps.start + 1
+            if spans[name] and spans[name][-1][1:] == (steps.start, share):  # the span goes on
+                first, _, _ = spans[name].pop()
+            spans[name].append((first, steps.stop, share))
+    return spans
+
+
+def log_steps(config: ObjectiveConfig, total_steps: int) -> None:
+    """Log when each objective is trained, and warn of those that are named but never trained."""
+    for name, spans in steps_of_objectives(config, total_steps).items():
+        if spans:
+            listed = [f"{first:,} to {last:,} ({100 * share:.3g} %)" for first, last, share in spans]
+            logger.info("%s: steps %s", name, ", ".join(listed))
+        else:
+            logger.warning(
+                "%s is never trained: objectives.shares, later_shares, later_start and btmlm_start leave it "
+                "none of the %s steps",
+                name,
+                f"{total_steps:,}",
+            )
+
+
 def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict[str, int]:
     """The number of texts or pairs of each objective in a step, by largest remainder.
 
@@ -116,11 +158,7 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
 
 def check_batch_size(config: ObjectiveConfig, batch_size: int, total_steps: int) -> None:
     """Raise a UserError if the batch is so small that an active objective would never get a sequence."""
-    for start, end in parts_of_run(config):
-        if start == end:
-            continue
-        first_step = min(round(start * total_steps), total_steps - 1)
-        share = shares(config, first_step, total_steps)
+    for _, share in steps_of_parts(config, total_steps):
         # Objectives of equal remainders take turns, so after as many steps as objectives each had its turn.
         counts_of_steps = [allocate(share, batch_size, step) for step in range(len(share))]
         for name in share:

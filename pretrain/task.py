@@ -28,6 +28,7 @@ from pretrain.objective import Vocabulary
 from pretrain.objectives.mmlm import plateau
 from pretrain.pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from pretrain.report import SUMS, line_of, record_of, summary
+from pretrain.shares import log_steps
 from pretrain.training_text import TrainingText, fit_to_corpus, open_corpus
 from reader.corpus import verify_corpus
 from training import distributed
@@ -75,6 +76,7 @@ class Pretraining(Task):
         self.config = config
         self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), config)
         self.total_steps = total_steps(config, self.text)
+        log_steps(config.objectives, self.total_steps)
         self.pseudo_token_generator = make_pseudo_token_generator(config.objectives, self.text)
         self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_token_generator)
         self.evaluation_steps = self.evaluator.steps(self.total_steps, config.init.lm_head_warmup_steps)

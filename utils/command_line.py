@@ -71,9 +71,10 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
     flags = read_flags(arguments, {CONFIG.key: CONFIG, **options}, sections_of(cls))
     # The files come first, because the command line overrides them, wherever --config stands in it.
     values: dict[str, Any] = {}
+    place_of: dict[str, str] = {}  # key -> where its value stands
     for name, text in flags:
         if name == CONFIG.key:  # the text is the path of the file
-            override(values, read_file(text, options, sections_of(cls)), options, f"{text}: ")
+            override(values, read_file(text, options, sections_of(cls)), options, text, place_of)
     on_command_line: dict[str, Any] = {}
     for name, text in flags:
         if name == CONFIG.key:
@@ -83,7 +84,7 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
             on_command_line.setdefault(name, []).append(text)
         else:
             on_command_line[name] = accept(option, yaml_form(option, text), f"{option.flag} {text}")
-    override(values, on_command_line, options, "command line: ")
+    override(values, on_command_line, options, "command line", place_of)
     missing = [
         option.flag for name, option in options.items() if option.default is MISSING and name not in values
     ]
@@ -310,7 +311,11 @@ def keys_and_values(
 
 
 def override(
-    values: dict[str, Any], later: Mapping[str, Any], options: Mapping[str, Option], place: str
+    values: dict[str, Any],
+    later: Mapping[str, Any],
+    options: Mapping[str, Option],
+    place: str,
+    place_of: dict[str, str],
 ) -> None:
     """Override values by later ones, those of a file or of the command line.
 
@@ -320,26 +325,35 @@ def override(
 
     Args:
         place: where the later values stand, the beginning of the error.
+        place_of: key -> where its earlier value stands; the later ones are added.
 
     Raises:
-        UserError: the later values have both an option and the one that it replaces.
+        UserError: the later values have both an option and the one that it replaces; or they have an option,
+            and only the earlier values have the next one (`next_one` of `utils.options.option`).
     """
     for key, option in options.items():
+        section, dot, _ = key.rpartition(".")
+        next_one = f"{section}{dot}{option.next_one}"
+        if option.next_one and key in later and next_one not in later and values.get(next_one):
+            raise UserError(
+                f"{place}: {key} is given alone, and {next_one} of {place_of[next_one]} would take its place "
+                f"later in the run: give --{next_one}, too ('{{}}': none)"
+            )
         if not option.replaces:
             continue
-        section, dot, _ = key.rpartition(".")
         replaced = f"{section}{dot}{option.replaces}"
         # An option with its default replaces nothing: a saved configuration has both keys.
         is_replacing = key in later and later[key] != option.default
         has_replaced = replaced in later and later[replaced] != options[replaced].default
         if is_replacing and has_replaced:
-            raise UserError(f"{place}{key} replaces {replaced}; give one of them")
+            raise UserError(f"{place}: {key} replaces {replaced}; give one of them")
         if is_replacing:
             values.pop(replaced, None)
         elif replaced in later:
             # The later values bring back the replaced option, so an earlier replacement no longer counts.
             values.pop(key, None)
     values |= later
+    place_of |= dict.fromkeys(later, place)
 
 
 def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:

@@ -70,6 +70,7 @@ def option(
     only: tuple[str, ...] = (),
     bare: bool = False,
     replaces: str = "",
+    next_one: str = "",
     positional: bool = False,
 ) -> Any:
     """A field with properties. A field that has none of them needs only its default.
@@ -82,6 +83,8 @@ def option(
         bare: `--name` without a value means `--name true`.
         replaces: another option of the same section, which does not count if this one differs from its
             default. Of the two, the one that is given last counts; nobody may give both at once.
+        next_one: another mapping of the same section, which takes its place later in the run. Who overrides
+            this one must override that one, too, or a value from elsewhere would end it.
         positional: on a command line its value stands without a flag; a list takes all words that are left.
             In such a command the value of a bare option is the word true or false alone.
     """
@@ -91,6 +94,7 @@ def option(
         "only": only,
         "bare": bare,
         "replaces": replaces,
+        "next_one": next_one,
         "positional": positional,
     }
     if default_factory is not MISSING:
@@ -113,7 +117,7 @@ class Option:
         default: `dataclasses.MISSING` if a value must be given.
         range: the range of a number.
         may_be_none: whether None is accepted.
-        free, no_effect, only, bare, replaces, positional: see `option`.
+        free, no_effect, only, bare, replaces, next_one, positional: see `option`.
     """
 
     key: str
@@ -126,6 +130,7 @@ class Option:
     only: tuple[str, ...] = ()
     bare: bool = False
     replaces: str = ""
+    next_one: str = ""
     positional: bool = False
 
     @property

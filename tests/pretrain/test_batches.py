@@ -14,8 +14,8 @@ from pretrain.config import ObjectiveConfig
 from pretrain.objective import Vocabulary
 from pretrain.objectives import OF_THE_PAPER
 from pretrain.pseudo_tokens import make_pseudo_token_generator
-from pretrain.shares import allocate, shares
-from pretrain.task import learning_rate
+from pretrain.shares import allocate, shares, steps_of_objectives
+from pretrain.task import Pretraining, learning_rate
 from pretrain.training_text import TrainingText, fit_to_corpus
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
@@ -246,6 +246,64 @@ def test_shares_are_divided_by_their_sum_and_change_once():
     assert shares(config, 19, 100) == {"mmlm": 0.3, "tlm": 0.7}
     assert shares(config, 20, 100) == shares(config, 29, 100) == {"mmlm": 0.3, "camlm": 0.7}
     assert shares(config, 30, 100) == {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}
+
+
+def test_the_steps_of_each_objective():
+    """Every step has the objectives and shares that `shares` gives it."""
+    config = ObjectiveConfig(
+        shares={"mmlm": 100, "tlm": 0},
+        later_shares={"mmlm": 15, "btmlm": 15, "camlm": 70},
+        later_start=0.34,
+        btmlm_start=0.5,
+    )
+    expected = {
+        "mmlm": [(1, 340, 1.0), (341, 500, 0.3), (501, 1000, 0.15)],
+        "tlm": [],
+        "camlm": [(341, 1000, 0.7)],
+        "btmlm": [(501, 1000, 0.15)],
+    }
+    assert steps_of_objectives(config, 1000) == expected
+    for total in (1, 2, 3, 7, 50):
+        counted = [{} for _ in range(total)]
+        for name, spans in steps_of_objectives(config, total).items():
+            for first, last, share in spans:
+                for step in range(first - 1, last):
+                    counted[step][name] = share
+        assert counted == [shares(config, step, total) for step in range(total)]
+
+
+@pytest.mark.parametrize(
+    "changes, without_steps",
+    [
+        ({}, []),
+        ({"objectives__shares": {"mmlm": 1, "tlm": 0}}, ["tlm"]),
+        (
+            {
+                "objectives__shares": {"mmlm": 1, "tlm": 1},
+                "objectives__later_shares": {"camlm": 1},
+                "objectives__later_start": 0,
+            },
+            ["mmlm", "tlm"],
+        ),
+        (
+            {
+                "objectives__shares": {"mmlm": 1, "tlm": 1},
+                "objectives__later_shares": {"camlm": 1},
+                "objectives__later_start": 1,
+            },
+            ["camlm"],
+        ),
+        ({"objectives__btmlm_start": 1}, ["btmlm"]),
+    ],
+)
+def test_an_objective_that_is_never_trained_is_warned_of(source, caplog, changes, without_steps):
+    """The log has a line for each objective that is named, and none for the others."""
+    with caplog.at_level("INFO", logger="ernie_m"):
+        task = Pretraining(source.config(**changes))
+    warned = [record.message.split()[0] for record in caplog.records if "never trained" in record.message]
+    assert warned == without_steps
+    steps = [message.split(":")[0] for message in caplog.messages if ": steps " in message]
+    assert sorted(steps + warned) == sorted(steps_of_objectives(task.config.objectives, 12))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 64, 2047, 2048])

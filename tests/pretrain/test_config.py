@@ -93,6 +93,18 @@ def test_a_fault_of_the_whole_configuration_names_both_places():
     assert error_of(load_config, PretrainConfig, words).startswith(f"{FILES[0]}: command line: ")
 
 
+def test_shares_without_the_later_shares_of_a_file():
+    """They would end when those of the file begin, and with them an objective that these do not name."""
+    own = ROOT / "configs/pretrain/own.yaml"
+    shares = ["--objectives.shares", "{mmlm: 1, tlm: 1}"]
+    line = error_of(load_config, PretrainConfig, ["--config", str(own), *shares])
+    assert line.startswith("command line: objectives.shares ")
+    assert f"objectives.later_shares of {own} " in line and "--objectives.later_shares" in line
+    both = ["--config", str(own), *shares, "--data.corpus", "corpus", "--objectives.later_shares"]
+    assert load_config(PretrainConfig, [*both, "{tlm: 1}"]).objectives.later_shares == {"tlm": 1}
+    assert load_config(PretrainConfig, [*both, "{}"]).objectives.names == ["mmlm", "tlm"]
+
+
 def test_steps_on_the_command_line_replace_the_tokens_of_a_file():
     file = ROOT / "configs/pretrain/sample.yaml"
     assert load(file).optimizer.tokens > 0

@@ -154,6 +154,12 @@ def test_the_log_has_what_differs_from_the_defaults_and_the_next_command(pretrai
     assert f"predict.py --serve --model {out / 'full'}" in log
 
 
+def test_the_log_begins_with_the_steps_of_each_objective(pretrain):
+    out = pretrain(optimizer__steps=4, run__eval_sequences=0)
+    first, *_ = (out / "log" / "job.log.0").read_text().splitlines()
+    assert first.endswith("mmlm: steps 1 to 1 (50 %), 2 to 4 (25 %)")
+
+
 def test_options_that_change_nothing_but_memory(pretrain):
     """Recomputing activations, and micro-batches of another size, in float64 without dropout."""
     options = {

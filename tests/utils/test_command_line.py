@@ -207,6 +207,42 @@ def test_two_alternatives_at_once_are_refused(tmp_path):
     )
 
 
+@dataclass
+class Mix:
+    """`late` takes the place of `early` later in a run."""
+
+    early: dict[str, float] = option(default_factory=dict, next_one="late")
+    late: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class WithMix:
+    mix: Mix = field(default_factory=Mix)
+
+
+@pytest.mark.parametrize(
+    "files, line, fault",
+    [
+        (["mix: {early: {a: 1}, late: {b: 1}}"], ["--mix.early", "{a: 2}"], "command line: mix.early "),
+        (["mix: {early: {a: 1}, late: {b: 1}}", "mix: {early: {a: 2}}"], [], "1.yaml: mix.early "),
+        (["mix: {early: {a: 1}, late: {b: 1}}"], ["--mix.early", "{a: 2}", "--mix.late", "{}"], ""),
+        (["mix: {early: {a: 1}, late: {b: 1}}"], ["--mix.late", "{a: 2}"], ""),
+        (["mix: {early: {a: 1}, late: {}}"], ["--mix.early", "{a: 2}"], ""),  # as a run saves it
+        (["mix: {early: {a: 1}}"], ["--mix.early", "{a: 2}"], ""),
+    ],
+)
+def test_who_changes_an_option_changes_what_takes_its_place(tmp_path, monkeypatch, files, line, fault):
+    monkeypatch.chdir(tmp_path)
+    for number, text in enumerate(files):
+        (tmp_path / f"{number}.yaml").write_text(text)
+        line = [*line, "--config", f"{number}.yaml"]
+    if fault:
+        error = error_of(load_config, WithMix, line)
+        assert error.startswith(fault) and "mix.late of 0.yaml " in error and "--mix.late" in error
+    else:
+        load_config(WithMix, line)
+
+
 def test_all_missing_options_are_named_at_once():
     @dataclass
     class Required:
