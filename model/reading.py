@@ -53,8 +53,8 @@ class Reading:
         normalize: whether a vector has length 1.
         prompts: name -> what is put before a text.
         default_prompt: the name of the prompt of a text for which none is named.
-        language_embedding, pseudo_proportion, pseudo_positions: options of the pre-training, as in its
-            configuration.
+        language_embedding, camlm_context, pseudo_proportion, pseudo_positions: options of the pre-training,
+            as in its configuration.
     """
 
     text_rules: TextRules = ERNIE_M_RULES
@@ -77,6 +77,7 @@ class Reading:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     language_embedding: str | None = None
+    camlm_context: str = "unmasked"
     pseudo_proportion: float | None = None
     pseudo_positions: str | None = None
 
@@ -146,9 +147,10 @@ class Reading:
                 return query, document
         return query, ""
 
-    def of_pseudo_tokens(self) -> dict[str, Any]:
-        """What a pre-training recorded of its pseudo-tokens; empty if there was none."""
-        return {name: value for name, value in self.to_json().items() if name.startswith("pseudo_")}
+    def of_objectives(self) -> dict[str, Any]:
+        """What a pre-training recorded of its objectives, without the defaults; empty if there was none."""
+        options = ("camlm_context", "pseudo_proportion", "pseudo_positions")
+        return {name: value for name, value in self.to_json().items() if name in options}
 
     def prompt(self, name: str | None) -> str:
         """The text of a prompt, which may be "". None: that of the default one; "": none.

@@ -122,6 +122,10 @@ class ObjectiveConfig:
     mask_rate: Annotated[float, Range(above=0, at_most=0.9)] = 0.15  # camlm predicts from unmasked tokens
     """The share of the non-special tokens that is chosen for prediction."""
 
+    camlm_context: Literal["unmasked", "with_masks"] = "unmasked"
+    """What CAMLM predicts a masked token from. unmasked: the other side's unmasked tokens, as in the paper's
+    formula; with_masks: the other side's [MASK] symbols, too, as in the paper's example."""
+
     btmlm_start: UnitInterval = 0.3
     """BTMLM begins at this share of all steps. Until then its share goes to MMLM."""
 
@@ -354,10 +358,17 @@ class PretrainConfig:
             raise UserError(
                 f"data.max_seq_len {max_seq_len} is outside 8 to {longest}, model.max_position_embeddings - 2"
             )
-        if self.run.micro_batch_tokens < max_seq_len:
+        longest_example = max_seq_len
+        of_masks = ""
+        if self.objectives.camlm_context == "with_masks":
+            # A pair has four special tokens. The number of masks is rounded on each side, and at least one.
+            longest_example += int(self.objectives.mask_rate * (max_seq_len - 4)) + 2
+            of_masks = " and, with objectives.camlm_context with_masks, a row for each mask"
+        micro_batch_tokens = self.run.micro_batch_tokens
+        if micro_batch_tokens < longest_example:
             raise UserError(
-                f"run.micro_batch_tokens {self.run.micro_batch_tokens} is below data.max_seq_len "
-                f"{max_seq_len}: the longest sequence must fit; raise it, or shorten data.max_seq_len"
+                f"run.micro_batch_tokens {micro_batch_tokens} is below {longest_example}, the longest "
+                f"example (data.max_seq_len {max_seq_len}{of_masks}): raise it, or shorten data.max_seq_len"
             )
         if self.init.lm_head == FROM_ENCODER and self.init.encoder == SCRATCH:
             raise UserError(

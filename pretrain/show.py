@@ -55,6 +55,9 @@ class ShowFlags:
     pseudo_positions: Literal["first", "spread"] = "first"
     """As objectives.pseudo_positions of run_pretrain.py."""
 
+    camlm_context: Literal["unmasked", "with_masks"] = "unmasked"
+    """As objectives.camlm_context of run_pretrain.py."""
+
     language_embedding: Literal["masks", "none", "all"] = "masks"
     """As model.language_embedding of run_pretrain.py."""
 
@@ -86,7 +89,9 @@ def panels_of(arguments: Sequence[str]) -> list[Panel]:
     else:
         tokenizer = WordTokenizer(sentences)
     config = ObjectiveConfig(
-        pseudo_proportion=flags.pseudo_proportion, pseudo_positions=flags.pseudo_positions
+        camlm_context=flags.camlm_context,
+        pseudo_proportion=flags.pseudo_proportion,
+        pseudo_positions=flags.pseudo_positions,
     )
     languages = flags.languages.split(",")
     return draw_panels(

@@ -194,9 +194,10 @@ class Pretraining(Task):
     ) -> ModelFiles:
         """The files of the whole model, to go on from. The evaluation is no part of them."""
         objectives = self.config.objectives
-        # These options are recorded because prediction of masked words must use the same values.
+        # Predictions of masked words and pictures of the masks need the values of these options.
         reading = self.reading.for_task(
             language_embedding=self.config.model.language_embedding,
+            camlm_context=objectives.camlm_context,
             pseudo_proportion=objectives.pseudo_proportion,
             pseudo_positions=objectives.pseudo_positions,
         )

@@ -156,7 +156,7 @@ class DrawMasks:
     def __init__(self, model: LoadedModel, options: TaskOptions):
         self.model = model
         # The files of a model from our pre-training record these options; others get the defaults.
-        self.config = ObjectiveConfig(**model.reading.of_pseudo_tokens())
+        self.config = ObjectiveConfig(**model.reading.of_objectives())
         self.language_embedding = model.reading.language_embedding or ModelConfig().language_embedding
 
     def parse(self, request: dict) -> MaskRequest:

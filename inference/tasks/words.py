@@ -180,7 +180,7 @@ class ProbeTranslation(MaskedLmTask):
     def __init__(self, model: LoadedModel, options: TaskOptions):
         super().__init__(model, options)
         # The placeholders have the number and the positions that they had when the model was trained.
-        config = ObjectiveConfig(**model.reading.of_pseudo_tokens())
+        config = ObjectiveConfig(**model.reading.of_objectives())
         self.btmlm = Btmlm(Setting(config, self.vocabulary, self.max_seq_len))
 
     def parse(self, request: dict) -> MaskedText:

@@ -97,7 +97,7 @@ def compact(context_length: int, placeholders: int) -> np.ndarray:
     It is CAMLM's with nothing masked in the source, and placeholders as the target.
     """
     is_placeholder = np.arange(context_length + placeholders) >= context_length
-    return attention_mask(side=is_placeholder.astype(np.int64), masked=is_placeholder)
+    return attention_mask(side=is_placeholder.astype(np.int64), predicted=is_placeholder)
 
 
 class Filled(NamedTuple):

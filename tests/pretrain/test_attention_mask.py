@@ -13,6 +13,12 @@ from tests.pretrain.examples import compact
 DOCUMENT = Path(__file__).parents[2] / "docs" / "objectives.md"
 SIDE = np.array([0, 0, 0, 1, 1, 1, 1])  # x1 M2 x3 | y4 M5 M6 y7
 MASKED = np.array([0, 1, 0, 0, 1, 1, 0], dtype=bool)
+UNMASKED_CONTEXT = ("x1 M2 x3 y4 M5 M6 y7", attention_mask(SIDE, MASKED))
+ROWS = np.repeat(np.arange(7), 1 + MASKED)  # m2, a [MASK] symbol of the context, stands before M2
+CONTEXT_WITH_MASKS = (
+    "x1 m2 M2 x3 y4 m5 M5 m6 M6 y7",
+    attention_mask(SIDE[ROWS], np.append(ROWS[1:] != ROWS[:-1], True) & MASKED[ROWS]),
+)
 
 
 def drawn(text: str) -> dict[str, np.ndarray]:
@@ -40,7 +46,8 @@ def drawn(text: str) -> dict[str, np.ndarray]:
     [
         (mmlm, "x1 M2 x3", np.ones([3, 3], bool)),
         (tlm, "x1 M2 x3 y4 M5 M6 y7", np.ones([7, 7], bool)),
-        (camlm, "x1 M2 x3 y4 M5 M6 y7", attention_mask(SIDE, MASKED)),
+        (camlm, *UNMASKED_CONTEXT),
+        (camlm, *CONTEXT_WITH_MASKS),
         (camlm, "x1 x3 M5 M6", compact(2, 2)),
         (camlm, "y4 y7 M2", compact(2, 1)),
         (btmlm, "x1 x2 x3 x4 M5 M6 M7", compact(4, 3)),
@@ -55,5 +62,6 @@ def test_the_document_draws_the_matrices():
     for section in re.split(r"^## ", DOCUMENT.read_text(encoding="utf-8"), flags=re.M):
         title = section.split("\n")[0]
         matrices[title.split(" ")[0]] = drawn(section)
-    assert np.array_equal(matrices["CAMLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask(SIDE, MASKED))
+    for labels, matrix in (UNMASKED_CONTEXT, CONTEXT_WITH_MASKS):
+        assert np.array_equal(matrices["CAMLM"][labels], matrix)
     assert np.array_equal(matrices["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], compact(4, 3))

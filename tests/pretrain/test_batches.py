@@ -74,11 +74,12 @@ def sequences_of(*parts: StepBatches) -> Counter:
     return sequences
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 12])
-def test_processes_tile_a_step(source, world_size):
+@pytest.mark.parametrize("world_size, camlm_context", [(2, "unmasked"), (3, "with_masks"), (12, "unmasked")])
+def test_processes_tile_a_step(source, world_size, camlm_context):
     """Together they train on what one process would. All have its position and the whole step's counts."""
-    single = source.reader()
-    readers = [source.reader(rank, world_size) for rank in range(world_size)]
+    choice = {"objectives__camlm_context": camlm_context}
+    single = source.reader(**choice)
+    readers = [source.reader(rank, world_size, **choice) for rank in range(world_size)]
     for _ in range(6):
         step = single.next()
         parts = [reader.next() for reader in readers]
@@ -93,11 +94,15 @@ def test_processes_tile_a_step(source, world_size):
             assert part.counts == step.counts
 
 
-@pytest.mark.parametrize("budget", [32, 50, 4096])
-def test_micro_batches_hold_no_more_tokens_than_asked(source, budget):
+@pytest.mark.parametrize(
+    "budget, camlm_context",
+    [(32, "unmasked"), (50, "unmasked"), (4096, "unmasked"), (38, "with_masks"), (50, "with_masks")],
+)
+def test_micro_batches_hold_no_more_tokens_than_asked(source, budget, camlm_context):
     """4096 tokens hold a whole step. With a smaller budget the same sequences are divided."""
-    reader = source.reader(run__micro_batch_tokens=budget)
-    undivided = source.reader(run__micro_batch_tokens=4096)
+    choice = {"objectives__camlm_context": camlm_context}
+    reader = source.reader(run__micro_batch_tokens=budget, **choice)
+    undivided = source.reader(run__micro_batch_tokens=4096, **choice)
     for _ in range(6):
         divided_step = reader.next()
         step = undivided.next()

@@ -57,7 +57,12 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
             "optimizer.word_rate_ratio 1.5: ",
         ),
         ({"optimizer__batch_size": 0}, "optimizer.batch_size 0: "),
-        ({"run__micro_batch_tokens": 31}, "run.micro_batch_tokens 31 is below data.max_seq_len 32"),
+        ({"run__micro_batch_tokens": 31}, "run.micro_batch_tokens 31 is below 32"),
+        (
+            {"run__micro_batch_tokens": 32, "objectives__camlm_context": "with_masks"},
+            "run.micro_batch_tokens 32 is below 38",
+        ),
+        ({"objectives__camlm_context": "masked"}, "objectives.camlm_context"),
         ({"run__micro_batch_size": 8}, "--run.micro_batch_size; did you mean --run.micro_batch_tokens"),
         ({"run__amp": "int8"}, "run.amp"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate"),

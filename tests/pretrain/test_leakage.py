@@ -2,29 +2,34 @@
 
 Each masked token's loss is differentiated with respect to every token's input embedding. What the objective
 hides must be exactly 0 at every depth, and what it shows must not be 0. The expectations here are written
-from the definitions in docs/objectives.md, not from the attention masks.
+from the definitions in docs/objectives.md, not from the attention masks; those of CAMLM from the pair alone,
+with the words that its batch predicts.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import paddle
 import pytest
 
+from model.config import FIRST_POSITION
+from pretrain.objective import Pair, Text
 from pretrain.objectives import OF_THE_PAPER
+from pretrain.packing import MicroBatch
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import (
-    VOCABULARY,
+    CLS,
+    FIRST_ORDINARY_ID,
+    MASK,
+    SEP,
     filled,
     masked_counts,
     objectives,
     of_all_four,
-    pairs,
     pretraining_model,
     rngs,
     texts,
 )
-
-MASK = VOCABULARY.mask_id
-SEP = VOCABULARY.sep_id
 
 
 @pytest.fixture(scope="module")
@@ -62,64 +67,110 @@ def reach(model, batch, tokens, target_ids=None) -> list[np.ndarray]:
     return reached
 
 
-def pair_of(batch, token: int) -> np.ndarray:
-    """The tokens of the CAMLM pair that a token belongs to, in the order of the pair.
+class Token(NamedTuple):
+    """A token of a pair, by its place in [CLS] S [SEP] [SEP] Y [SEP], and whether its input is [MASK]."""
 
-    A pair is two sequences. The first one begins with [CLS], the second one with the second [SEP].
+    place: int
+    is_mask: bool
+
+
+class WholePair(NamedTuple):
+    """A pair as it is before anything is masked, and the places that its batch predicts.
+
+    Attributes:
+        ids: int64 [t], with the special tokens.
+        in_source: bool [t]; [CLS] and the first [SEP] belong to the source.
+        masked: bool [t].
     """
-    ends = batch.lengths.cumsum()
-    starts = ends - batch.lengths
-    number = int(np.searchsorted(ends, token, side="right"))  # of the token's sequence
-    if batch.input_ids[starts[number]] != VOCABULARY.cls_id:
-        number -= 1
-    pair = np.arange(starts[number], ends[number + 1])
-    return pair[np.argsort(batch.position_ids[pair])]
+
+    ids: np.ndarray
+    in_source: np.ndarray
+    masked: np.ndarray
+
+    @classmethod
+    def of(cls, pair: Pair, batch: MicroBatch) -> "WholePair":
+        """A pair, and the batch that it makes alone."""
+        source, target = pair.source.ids, pair.target.ids
+        ids = np.concatenate([[CLS], source, [SEP, SEP], target, [SEP]])
+        in_source = np.arange(len(ids)) < len(source) + 2
+        places = batch.position_ids[batch.targets] - FIRST_POSITION
+        masked = np.isin(np.arange(len(ids)), places)
+        # Each masked place is predicted once, as its own word, and this word stands nowhere in the batch.
+        assert len(places) == masked.sum() and (batch.target_ids == ids[places]).all()
+        assert not np.isin(batch.input_ids, ids[places]).any()
+        assert masked[in_source].any() and masked[~in_source].any()
+        return cls(ids, in_source, masked)
+
+    def token(self, batch: MicroBatch, number: int) -> Token:
+        """The token of a batch with this number: [MASK], or the word of the pair at its place."""
+        place = int(batch.position_ids[number]) - FIRST_POSITION
+        is_mask = batch.input_ids[number] == MASK
+        assert is_mask or batch.input_ids[number] == self.ids[place]
+        return Token(place, bool(is_mask))
+
+    def context(self, side: bool, camlm_context: str) -> list[Token]:
+        """What is seen of a side: its unmasked words, and with `with_masks` a [MASK] at each other place."""
+        places = np.flatnonzero(self.in_source == side).tolist()
+        seen = [Token(place, bool(self.masked[place])) for place in places]
+        return [token for token in seen if camlm_context == "with_masks" or not token.is_mask]
 
 
-def is_source(batch, pair: np.ndarray) -> np.ndarray:
-    """Whether each token of a CAMLM pair is of the source: up to the first [SEP]."""
-    first_separator = np.flatnonzero(batch.input_ids[pair] == SEP)[0]
-    return np.arange(len(pair)) <= first_separator
+def camlm_pairs(**choices) -> list[tuple[WholePair, MicroBatch]]:
+    """Pairs, each with its own batch. Their words are all different, so that a word is known by its id."""
+    words = np.random.default_rng(1).permutation(np.arange(FIRST_ORDINARY_ID, MASK))
+    made = []
+    for source_length, target_length in ((13, 9), (5, 14), (2, 2)):
+        source = Text(words[:source_length], 0)
+        target = Text(words[source_length : source_length + target_length], 1)
+        (rng,) = rngs(1, seed=source_length)
+        batch = objectives(mask_rate=0.3, **choices)["camlm"].batch([Pair(source, target)], [rng])
+        made.append((WholePair.of(Pair(source, target), batch), batch))
+    return made
 
 
-def test_all_objectives_in_one_batch(model):
+@pytest.mark.parametrize("camlm_context", ["unmasked", "with_masks"])
+def test_a_mask_of_camlm_is_reached_by_the_context_of_the_other_side(model, camlm_context):
+    """And by its own symbol: by no word of its side, by none that is masked, and by none twice."""
+    for pair, batch in camlm_pairs(camlm_context=camlm_context):
+        for target, reached in zip(batch.targets, reach(model, batch, batch.targets, batch.target_ids)):
+            mask = pair.token(batch, target)
+            assert mask.is_mask
+            other_side = not pair.in_source[mask.place]
+            expected = [mask, *pair.context(other_side, camlm_context)]
+            tokens = [pair.token(batch, number) for number in np.flatnonzero(reached)]
+            assert sorted(tokens) == sorted(expected)
+
+
+@pytest.mark.parametrize("camlm_context", ["unmasked", "with_masks"])
+def test_the_context_of_camlm_stays_on_its_side(model, camlm_context):
+    """Each of its tokens is reached by the context of its own side, and by no others."""
+    for pair, batch in camlm_pairs(camlm_context=camlm_context):
+        context = np.setdiff1d(np.arange(batch.tokens), batch.targets)
+        seen = []
+        for number, reached in zip(context, reach(model, batch, context)):
+            token = pair.token(batch, number)
+            seen.append(token)
+            tokens = [pair.token(batch, number) for number in np.flatnonzero(reached)]
+            assert sorted(tokens) == sorted(pair.context(pair.in_source[token.place], camlm_context))
+        both = pair.context(True, camlm_context) + pair.context(False, camlm_context)
+        assert sorted(seen) == sorted(both)
+
+
+@pytest.mark.parametrize("camlm_context", ["unmasked", "with_masks"])
+def test_all_objectives_in_one_batch(model, camlm_context):
     """What reaches the prediction of each masked token, with pseudo-tokens in the slots of BTMLM."""
-    batch = filled(model, of_all_four(objectives(mask_rate=0.3))).batch
+    batch = filled(model, of_all_four(objectives(mask_rate=0.3, camlm_context=camlm_context))).batch
     assert not np.isin(batch.stage1.slots, batch.targets).any()
     assert (batch.input_ids[batch.stage1.slots] != MASK).all()
-    sides = set()  # of the masked tokens of CAMLM: whether they are of the source
     sequences = np.repeat(np.arange(len(batch.lengths)), batch.lengths)  # the sequence of each token
     reached_by_target = reach(model, batch, batch.targets, batch.target_ids)
     for token, objective, reached in zip(batch.targets, batch.target_objectives, reached_by_target):
-        expected = np.zeros(batch.tokens, bool)
-        if OF_THE_PAPER[objective] == "camlm":
-            # The other side's unmasked tokens and the mask's own symbol; no token of its own side, no other
-            # mask, no other sequence.
-            pair = pair_of(batch, token)
-            in_source = is_source(batch, pair)
-            token_in_source = bool(in_source[pair == token])
-            is_unmasked = ~np.isin(pair, batch.targets)
-            expected[pair[(in_source != token_in_source) & is_unmasked]] = True
+        expected = sequences == sequences[token]  # all tokens of its own sequence
+        if OF_THE_PAPER[objective] == "camlm":  # none of the other masks that this sequence predicts
+            expected &= ~np.isin(np.arange(batch.tokens), batch.targets)
             expected[token] = True
-            assert batch.input_ids[token] == MASK
-            sides.add(token_in_source)
-        else:  # all tokens of its own sequence
-            expected[sequences == sequences[token]] = True
         assert np.array_equal(reached, expected), (OF_THE_PAPER[objective], token)
-    assert sides == {True, False}
     assert {*masked_counts(batch)} == {*OF_THE_PAPER}
-
-
-def test_unmasked_tokens_stay_on_their_side_in_camlm(model):
-    """They are reached by the unmasked tokens of their own side, and by no others."""
-    batch = objectives(mask_rate=0.3)["camlm"].batch(pairs([(13, 9), (5, 14)]), rngs(2))
-    unmasked = np.setdiff1d(np.arange(batch.tokens), batch.targets)
-    for token, reached in zip(unmasked, reach(model, batch, unmasked)):
-        pair = pair_of(batch, token)
-        in_source = is_source(batch, pair)
-        on_its_side = in_source == in_source[pair == token]
-        expected = pair[on_its_side & ~np.isin(pair, batch.targets)]
-        assert np.flatnonzero(reached).tolist() == sorted(expected.tolist())
 
 
 def test_the_first_stage_of_btmlm(model):

@@ -1,11 +1,15 @@
 """Examples to packed sequences: layout, positions, languages, masks, whatever the division of a step."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from model.config import NO_LANGUAGE
 from pretrain.objective import Pair, Text
 from pretrain.packing import MicroBatch, Packed
+from tests.launching import error_of
 from tests.pretrain.examples import (
     CLS,
     MASK,
@@ -18,6 +22,7 @@ from tests.pretrain.examples import (
     rngs,
     texts,
 )
+from tests.pretrain.tiny_run import config
 
 SOURCE = np.array([11, 12, 13])
 TARGET = np.array([21, 22, 23, 24])
@@ -66,6 +71,31 @@ def test_pair_layout():
     assert (camlm.input_ids[camlm.targets] == MASK).all()
     assert [target_id // 10 for target_id in camlm.target_ids.tolist()] == [2, 1]
     assert masked_counts(camlm) == {"camlm": 2}
+
+
+def test_the_masks_in_the_context_of_camlm():
+    """By hand: the pair of `test_pair_layout` again, with the same masks."""
+    unmasked = objectives()["camlm"].batch([PAIR], rngs(1))
+    camlm = objectives(camlm_context="with_masks")["camlm"].batch([PAIR], rngs(1))
+    # [CLS], three tokens of the source, [SEP], and the mask of a token of the target; and the reverse.
+    assert camlm.lengths.tolist() == [6, 7] and camlm.context_lengths.tolist() == [5, 6]
+    assert camlm.targets.tolist() == [5, 12]
+    assert camlm.target_ids.tolist() == unmasked.target_ids.tolist()
+    in_target, in_source = camlm.target_ids.tolist()
+    source = [CLS, 11, 12, 13, SEP]
+    target = [SEP, 21, 22, 23, 24, SEP]
+    source[source.index(in_source)] = target[target.index(in_target)] = MASK
+    assert split(camlm, camlm.input_ids) == [[*source, MASK], [*target, MASK]]
+    position_in_target = 7 + target.index(MASK)
+    position_in_source = 2 + source.index(MASK)
+    assert split(camlm, camlm.position_ids) == [
+        [2, 3, 4, 5, 6, position_in_target],
+        [7, 8, 9, 10, 11, 12, position_in_source],
+    ]
+    languages = np.full(13, NO_LANGUAGE)
+    languages[[position_in_source - 2, 12]] = 0
+    languages[[6 + target.index(MASK), 5]] = 2
+    assert camlm.language_ids.tolist() == languages.tolist()
 
 
 @pytest.mark.parametrize("rate", [0.15, 1.0])
@@ -184,6 +214,33 @@ def test_long_examples_are_cut(objective, limit):
         assert batch.position_ids.max() == batch.tokens + 1  # positions begin with 2
         if limit < 600:
             assert batch.tokens == limit
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.15, 0.4, 0.9])
+def test_the_masks_in_the_context_take_no_more_than_a_micro_batch_must_hold(rate):
+    """Of pairs that are cut and pairs that are not, and of any two lengths."""
+    limit = 24
+    camlm = objectives(limit, camlm_context="with_masks", mask_rate=rate)["camlm"]
+    most = 0
+    for source_length in range(2, 22):
+        for pair in pairs([(source_length, length) for length in range(2, 22)]):
+            if camlm.serves(pair):
+                batch = camlm.batch([pair], rngs(1))
+                assert batch.tokens == camlm.tokens(pair)
+                assert batch.position_ids.max() < 2 + limit
+                most = max(most, batch.tokens)
+    changes = {"data__max_seq_len": limit, "objectives__camlm_context": "with_masks"}
+    changes["objectives__mask_rate"] = rate
+    least = smallest_micro_batch(**changes)
+    assert most <= least <= most + 4
+
+
+def smallest_micro_batch(**changes) -> int:
+    """The smallest run.micro_batch_tokens that such a configuration may have."""
+    line = error_of(config, Path("corpus"), run__micro_batch_tokens=1, **changes)
+    (least,) = re.findall(r"run\.micro_batch_tokens 1 is below (\d+)", line)
+    config(Path("corpus"), run__micro_batch_tokens=int(least), **changes)
+    return int(least)
 
 
 def test_the_longer_side_of_a_pair_is_cut_first():

@@ -75,6 +75,23 @@ def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
     assert_equal_runs(straight, out)
 
 
+def test_masks_in_the_context_of_camlm(straight, pretrain, refused):
+    """Such a run goes on with the same bits, is evaluated, and its model says how it was trained."""
+    choice = {"objectives__camlm_context": "with_masks", **USUAL}
+    uninterrupted = pretrain("uninterrupted", **choice)
+    pretrain(**choice, run__stop_after_steps=5)
+    assert "objectives.camlm_context: with_masks -> unmasked" in refused(**USUAL)
+    out = pretrain(**choice)
+    assert_equal_runs(uninterrupted, out)
+    assert open_checkpoint(out / "full").reading.of_objectives()["camlm_context"] == "with_masks"
+    assert "camlm_context" not in (straight / "full/config.json").read_text()
+    # The same pairs and masks as in the other reading, with other losses.
+    *_, last = records(out)
+    *_, of_default = records(straight)
+    assert last["held_out"]["camlm"].keys() == of_default["held_out"]["camlm"].keys()
+    assert losses(out)[0] != losses(straight)[0]
+
+
 def test_a_run_of_an_earlier_revision(straight, out, pretrain, refused):
     """It is refused in one line. The weights of its steps load as before: a new run starts from them."""
     step = out / "checkpoints/step_12"

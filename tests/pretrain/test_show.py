@@ -57,6 +57,25 @@ def test_camlm_panel_is_the_definition():
     assert with_other_seed.tokens != panel.tokens
 
 
+def test_camlm_panel_with_the_other_sides_masks():
+    """A masked place has two rows: the [MASK] symbol of the context, then the one that is predicted."""
+    sentences = [ENGLISH, JAPANESE, "--languages", "en,ja", "--seed", "4"]
+    (panel,) = panels(*sentences, "--camlm_context", "with_masks")
+    (default,) = panels(*sentences)
+    predicted = np.array([bool(word) for word in panel.predicted])
+    side = (np.arange(len(panel.tokens)) >= panel.boundary).astype(int)
+    assert np.array_equal(panel.mask, attention_mask(side, predicted))
+    # Without the symbols of the context it is the panel of the default.
+    stays = predicted | (np.array(panel.tokens) != "[MASK]")
+    assert np.array_equal(panel.mask[np.ix_(stays, stays)], default.mask)
+    for rows, expected in zip(panel[1:5], default[1:5]):
+        assert np.array(rows)[stays].tolist() == expected
+    assert np.array_equal(np.flatnonzero(~stays) + 1, np.flatnonzero(predicted))
+    languages = np.array(panel.languages)
+    assert languages[~stays].tolist() == languages[predicted].tolist() == ["en", "ja"]
+    assert panel.title != default.title
+
+
 def test_btmlm_panels():
     """Eight words with [CLS] and [SEP] are ten tokens, and 20 % of eight are two pseudo-tokens."""
     stage1, stage2 = panels(ENGLISH, "--objective", "btmlm", "--languages", "en,de")

@@ -1,0 +1,151 @@
+"""CAMLM's losses beside a model in NumPy that is given whole pairs: float64, one dense matrix a pair.
+
+It follows docs/objectives.md and shares nothing with the batches and the model that it is compared with. Only
+the words that are masked are those that the batch predicts.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+import pytest
+
+from model.attention import FlashMask, PaddedMask
+from pretrain.loss import loss_of_words, to_device
+from pretrain.objective import Pair
+from tests.helpers.batches import compute_as_on_a_gpu
+from tests.helpers.flash import flashmask
+from tests.pretrain.examples import CLS, CONFIG, MASK, SEP, objectives, pairs, pretraining_model, rngs
+
+READINGS = ["unmasked", "with_masks"]
+EPSILON = float(np.float32(1e-5))  # of the layer norms
+
+
+class Row(NamedTuple):
+    """A token that the oracle computes."""
+
+    place: int  # in [CLS] S [SEP] [SEP] Y [SEP], from 0
+    side: int  # 0 for the source
+    is_predicted: bool  # the others are context
+
+
+def rows_of(sides: list[int], masked: set[int], camlm_context: str) -> list[Row]:
+    """The context of both sides, and a row for each masked place.
+
+    Args:
+        sides: of each place.
+    """
+    rows = []
+    for place, side in enumerate(sides):
+        if place not in masked or camlm_context == "with_masks":
+            rows.append(Row(place, side, is_predicted=False))
+    return rows + [Row(place, sides[place], is_predicted=True) for place in sorted(masked)]
+
+
+def sees(row: Row, column: Row) -> bool:
+    if row == column:
+        return True
+    if column.is_predicted:
+        return False
+    return (row.side != column.side) if row.is_predicted else (row.side == column.side)
+
+
+def linear(x, weights, name):
+    return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def layer_norm(x, weights, name):
+    centred = x - x.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + EPSILON)
+    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def gelu(x):
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def log_softmax(x):
+    shifted = x - x.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def losses_of(weights: dict[str, np.ndarray], pair: Pair, masked: set[int], camlm_context: str) -> dict:
+    """The loss at each masked place of a pair, place -> loss."""
+    ids = [CLS, *pair.source.ids.tolist(), SEP, SEP, *pair.target.ids.tolist(), SEP]
+    sides = [0] * (len(pair.source.ids) + 2) + [1] * (len(pair.target.ids) + 2)
+    rows = rows_of(sides, masked, camlm_context)
+    visible = np.array([[sees(row, column) for column in rows] for row in rows])  # [T, T]
+
+    x = np.zeros([len(rows), CONFIG.hidden_size])  # [T, H]
+    for number, row in enumerate(rows):
+        word = MASK if row.place in masked else ids[row.place]
+        x[number] = weights["ernie_m.embeddings.word_embeddings.weight"][word]
+        x[number] += weights["ernie_m.embeddings.position_embeddings.weight"][2 + row.place]
+        if word == MASK:
+            language = (pair.source, pair.target)[row.side].language
+            x[number] += weights["language_embeddings.weight"][language]
+    x = layer_norm(x, weights, "ernie_m.embeddings.layer_norm")
+    for layer in range(CONFIG.num_hidden_layers):
+        name = f"ernie_m.encoder.layers.{layer}"
+        query, key, value = (linear(x, weights, f"{name}.self_attn.{part}_proj") for part in "qkv")
+        heads = []
+        size = CONFIG.hidden_size // CONFIG.num_attention_heads
+        for head in range(CONFIG.num_attention_heads):
+            part = slice(head * size, (head + 1) * size)
+            scores = query[:, part] @ key[:, part].T / math.sqrt(size)
+            attention = np.exp(log_softmax(np.where(visible, scores, -np.inf)))
+            heads.append(attention @ value[:, part])
+        attended = linear(np.concatenate(heads, axis=-1), weights, f"{name}.self_attn.out_proj")
+        x = layer_norm(x + attended, weights, f"{name}.norm1")
+        inner = gelu(linear(x, weights, f"{name}.linear1"))
+        x = layer_norm(x + linear(inner, weights, f"{name}.linear2"), weights, f"{name}.norm2")
+    x = layer_norm(gelu(linear(x, weights, "lm_head.dense")), weights, "lm_head.layer_norm")
+    logits = x @ weights["ernie_m.embeddings.word_embeddings.weight"].T + weights["lm_head.bias"]  # [T, V]
+    losses = -log_softmax(logits)
+    return {row.place: losses[number, ids[row.place]] for number, row in enumerate(rows) if row.is_predicted}
+
+
+@pytest.fixture(scope="module")
+def model():
+    paddle.set_default_dtype("float64")
+    yield pretraining_model(seed=5)
+    paddle.set_default_dtype("float32")
+
+
+@pytest.mark.parametrize("device", ["cpu", "padded", "flash"])
+@pytest.mark.parametrize("camlm_context", READINGS)
+def test_the_losses_are_those_of_the_oracle(model, monkeypatch, camlm_context, device):
+    """Pairs of several lengths in one packed batch; also with the operations of a GPU."""
+    if device != "cpu":
+        compute_as_on_a_gpu(monkeypatch, PaddedMask if device == "padded" else FlashMask)
+        monkeypatch.setattr("paddle.nn.functional.flashmask_attention", flashmask)
+    examples = pairs([(13, 9), (5, 14), (2, 2), (30, 24)])
+    maker = objectives(mask_rate=0.3, camlm_context=camlm_context)["camlm"]
+    batch = maker.batch(examples, rngs(len(examples)))
+    (on_device,) = to_device([batch])
+    states = model.encode(on_device.inputs, on_device.targets.positions)
+    losses = loss_of_words(model, on_device.targets, states).losses.numpy()  # [M]
+
+    weights = {name: parameter.numpy() for name, parameter in model.named_parameters()}
+    pair_of_token = np.repeat(np.arange(2 * len(examples)) // 2, batch.lengths)  # a pair is two sequences
+    compared = 0
+    for number, pair in enumerate(examples):
+        of_pair = np.flatnonzero(pair_of_token[batch.targets] == number)
+        places = batch.position_ids[batch.targets[of_pair]] - 2
+        expected = losses_of(weights, pair, set(places.tolist()), camlm_context)
+        assert len(of_pair) == len(expected) == maker.count(pair)
+        for place, loss in zip(places.tolist(), losses[of_pair]):
+            assert abs(loss - expected[place]) < 1e-9
+            compared += 1
+    assert compared == len(losses)
+    assert batch.tokens == sum(maker.tokens(pair) for pair in examples)
+
+
+def test_the_readings_differ(model):
+    """So a model of one reading cannot pass as one of the other."""
+    weights = {name: parameter.numpy() for name, parameter in model.named_parameters()}
+    (pair,) = pairs([(7, 6)])
+    unmasked, with_masks = (losses_of(weights, pair, {2, 4, 10, 13}, reading) for reading in READINGS)
+    assert unmasked.keys() == with_masks.keys()
+    assert min(abs(unmasked[place] - with_masks[place]) for place in unmasked) > 1e-4
