@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from inference.loading import LoadedModel
     from inference.tasks.search import SearchCorpus
+    from model.reading import TextKind
 
 __all__ = ["Model", "UserError", "__version__", "load"]
 
@@ -183,9 +184,24 @@ class Model:
             batch_size: the number of texts of the greatest length in a batch, which holds more of shorter
                 texts; None: as many as have 4,096 tokens.
             normalize: whether vectors have length 1; by default as the model's files say, else not.
-            prompt: the name of the prompt of the model that is put before each text; "": none; by default as
-                the files say.
+            prompt: the name of the prompt of the model that is put before each text; "": none; by default the
+                default prompt of the model's files.
         """
+        from model.reading import NEITHER
+
+        options = {"pooling": pooling, "layer": layer, "normalize": normalize, "prompt": prompt}
+        return self._encode(texts, NEITHER, centre, on_empty, batch_size, **options)
+
+    def _encode(
+        self,
+        texts: str | Iterable[str],
+        kind: "TextKind",
+        centre: bool | str | Sequence[str] = False,
+        on_empty: str = "error",
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> "np.ndarray":
+        """`encode`, of texts of a kind, which decides their prompt if `options` name none."""
         import numpy as np
 
         from inference.tasks import is_whole
@@ -200,8 +216,7 @@ class Model:
         sentences = _as_list(texts, "texts")
         languages = _languages_of(centre, len(sentences))
         centred = centre is not False  # languages ask for it, too
-        options = {"pooling": pooling, "layer": layer, "normalize": normalize, "prompt": prompt}
-        answerer = self._answerer("encode", centre=centred, **options)
+        answerer = self._answerer("encode", kind=kind, centre=centred, **options)
         inputs = _parsed(answerer, [{"text": text} for text in sentences], on_empty)
         batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * answerer.max_seq_len
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
@@ -253,11 +268,12 @@ class Model:
 
         Args:
             centre: whether vectors are without the mean of their language; None: if the model has the means.
-            options: `pooling` and `layer` of `encode`.
+            options: `pooling` and `layer` of `encode`, and `prompt`, that of the text.
         """
         from evaluation.search import unit
         from inference.tasks import TaskOptions
         from inference.tasks.encode import centres_by_default
+        from model.reading import DOCUMENT, QUERY
 
         if not isinstance(text, str):
             raise UserError(f"{text!r}: search takes one text; similarity compares several")
@@ -266,9 +282,8 @@ class Model:
         if centre is None:
             centre = centres_by_default(self.loaded, task_options)
         sentences = _as_list(corpus, "corpus")
-        query_prompt, corpus_prompt = self.loaded.reading.search_prompts
-        query = unit(self.encode(text, centre=centre, **{"prompt": query_prompt, **options}))  # [1, H]
-        vectors = unit(self.encode(sentences, centre=centre, **{**options, "prompt": corpus_prompt}))
+        query = unit(self._encode(text, QUERY, centre=centre, **options))  # [1, H]
+        vectors = unit(self._encode(sentences, DOCUMENT, centre=centre, **{**options, "prompt": None}))
         (cosines,) = query @ vectors.T  # [M], of the one text
         best = (-cosines).argsort(kind="stable")[:top_k].tolist()
         return [{"text": sentences[number], "cosine": float(cosines[number])} for number in best]
@@ -284,7 +299,7 @@ class Model:
         Args:
             corpus: the texts; None: those of the folder.
             folder: keeps the texts and their vectors. It is made if it is not there, and otherwise read.
-            options: `pooling`, `layer` and `centre` as of `search`.
+            options: `pooling`, `layer`, `centre` and `prompt` as of `search`.
 
         Raises:
             UserError: the folder is damaged, or has other texts or the vectors of another model or layer.
@@ -335,7 +350,7 @@ class Model:
 
         sentences = _as_list(texts, "texts")
         names = check_labels(sentences, _as_list(labels, "labels"))
-        vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, prompt="")
+        vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False)
         encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)
         classifier = classifier_of(self.loaded, vectors, names, encode.layer)
         if folder is not None:

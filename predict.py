@@ -162,7 +162,8 @@ def main() -> None:
     from inference.loading import load
     from inference.tasks import TaskOptions, make_answerer
 
-    names = [field.name for field in fields(TaskOptions)]  # each is the name of a flag, too
+    # Each is the name of a flag, too, but for the kind of the texts, which the task knows.
+    names = [field.name for field in fields(TaskOptions) if field.name != "kind"]
     options = TaskOptions(**{name: getattr(flags, name) for name in names})
     if flags.serve:
         try:

@@ -24,6 +24,7 @@ from model.config import ErnieMConfig
 from model.device import summary
 from model.ernie_m import ErnieMModel
 from model.layers import use_bfloat16
+from model.reading import NEITHER, Reading, TextKind, kinds_of_pair
 from model.tasks import RETRIEVAL
 from reader.bitext import Bitext, pair_of, read_bitexts, sentences_by_language
 from reader.coverage import warn_if_unsuited
@@ -41,8 +42,9 @@ from utils.tables import in_columns
 DIRECTIONS = ("en -> xx", "xx -> en")
 CHOSEN = "chosen, odd pairs"  # the even pairs choose the layer, and the odd ones score it
 T = TypeVar("T")
-# Texts -> their vectors at the layer that is searched, [N, H]; with --layer sweep at each, [L + 1, N, H].
-Encode = Callable[[Sequence[str]], np.ndarray]
+# Texts and what they are -> their vectors at the layer that is searched, [N, H]; with --layer sweep at each,
+# [L + 1, N, H].
+Encode = Callable[[Sequence[str], TextKind], np.ndarray]
 
 
 class SearchResult(NamedTuple):
@@ -105,8 +107,7 @@ def search(flags: RetrievalFlags) -> None:
     for seed in flags.seeds:
         opened, model = model_of_seed(inputs, seed)
         logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
-        prompt = opened.reading.prompt(None)
-        results[seed] = search_seed(inputs, seed, model, opened.tokenizer, prompt, opened.checkpoint)
+        results[seed] = search_seed(inputs, seed, model, opened.tokenizer, opened.reading, opened.checkpoint)
         del model  # before the next one is made
     report_seeds(flags, results)
 
@@ -129,7 +130,7 @@ def train_then_search(flags: RetrievalFlags, stop: StopSignal) -> None:
             model = train_seed(task, seed, seed_folder, stop)
             if model is None:
                 return
-            results[seed] = search_seed(inputs, seed, model, task.tokenizer, task.prompt)
+            results[seed] = search_seed(inputs, seed, model, task.tokenizer, task.reading)
         report_seeds(flags, results)
 
 
@@ -222,13 +223,13 @@ def search_seed(
     seed: int,
     model: ErnieMModel,
     tokenizer: Tokenizer,
-    prompt: str,
+    reading: Reading,
     start: Checkpoint | None = None,
 ) -> SearchResult | None:
     """Search the bitexts with the model of a seed, and write its predictions.
 
     Args:
-        prompt: what is put before every text.
+        reading: how it reads.
         start: the weights of the model; None: it was trained here, or is random, so no means are beside it.
 
     Returns:
@@ -241,11 +242,12 @@ def search_seed(
     folder = Path(flags.checkpoints)
     if len(flags.seeds) > 1:
         folder /= f"seed_{seed}"
-    encode = encoder_of(flags, model, tokenizer, prompt)
+    encode = encoder_of(flags, model, tokenizer, reading)
     if inputs.sentences:
         mean_of = {}  # language -> [H], or [L + 1, H]
         for language, texts in inputs.sentences.items():
-            mean_of[language] = encode(texts).mean(axis=-2, dtype=np.float64)  # over the texts
+            vectors = encode(texts, NEITHER)
+            mean_of[language] = vectors.mean(axis=-2, dtype=np.float64)  # over the texts
         means = LanguageMeans(list(mean_of), np.stack(list(mean_of.values())))
     else:
         means = means_of_checkpoint(start, flags, model.config, languages_of(bitexts))
@@ -255,7 +257,7 @@ def search_seed(
     encode_at_random = None
     if flags.untrained and has_weights and seed == flags.seeds[0]:
         paddle.seed(seed)
-        encode_at_random = encoder_of(flags, ErnieMModel(model.config), tokenizer, prompt)
+        encode_at_random = encoder_of(flags, ErnieMModel(model.config), tokenizer, reading)
     if flags.layer == "sweep":
         sweep = search_layers(encode, bitexts, means)
         if encode_at_random is not None:
@@ -281,14 +283,19 @@ def warn_of_bitext(tokenizer: Tokenizer, bitext: Bitext) -> None:
     warn_if_found_by_any(name, *sides)
 
 
-def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, prompt: str) -> Encode:
-    """A function from texts to their vectors, as the flags say. With --amp bf16 it changes the model."""
+def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, reading: Reading) -> Encode:
+    """A function from texts to their vectors, as the flags say. With --amp bf16 it changes the model.
+
+    Args:
+        reading: has the prompts.
+    """
     if is_bf16_on_cpu(flags.amp):
         use_bfloat16(model)
     layer = None if flags.layer == "sweep" else layer_of(flags, model.config.num_hidden_layers)
     encoder = PaddleEncoder(model, flags.pooling, layer)
 
-    def encode(texts: Sequence[str]) -> np.ndarray:
+    def encode(texts: Sequence[str], kind: TextKind) -> np.ndarray:
+        prompt = reading.prompt(kind)
         ids = tokenizer.encode_batch([prompt + text for text in texts])
         return encoder.vectors(tokenizer.sentences(ids, flags.max_seq_len))
 
@@ -324,6 +331,12 @@ def languages_of(bitexts: list[Bitext]) -> list[str]:
     return ["en", *(bitext.language for bitext in bitexts)]
 
 
+def encode_sides(encode: Encode, bitext: Bitext) -> list[np.ndarray]:
+    """The vectors of the sentences of a bitext, and of their translations."""
+    sides = (bitext.sentences, bitext.translations)
+    return [encode(texts, kind) for texts, kind in zip(sides, kinds_of_pair(bitext.are_translations))]
+
+
 def search_layer(
     encode: Encode, bitexts: list[Bitext], means: LanguageMeans | None = None
 ) -> dict[str, dict[str, Matches]]:
@@ -334,8 +347,7 @@ def search_layer(
     """
 
     def search_one(bitext: Bitext) -> dict[str, Matches]:
-        english = encode(bitext.translations)  # [N, H]
-        foreign = encode(bitext.sentences)  # [N, H]
+        foreign, english = encode_sides(encode, bitext)  # [N, H] each
         results = {score: search_both(english, foreign, score) for score in ("cosine", "margin")}
         if means is not None:
             english = means.subtract(english, "en")
@@ -359,8 +371,7 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageMeans | 
 
     def search_one(bitext: Bitext) -> dict[str, tuple[float, int | None]]:
         """Row -> the share of sentences found, and for the rows that choose a layer its number."""
-        english = encode(bitext.translations)  # [L + 1, N, H]
-        foreign = encode(bitext.sentences)  # [L + 1, N, H]
+        foreign, english = encode_sides(encode, bitext)  # [L + 1, N, H] each
         accuracies = accuracy_by_layer(english, foreign).mean(axis=1)  # [L + 1], over the two directions
         splits = {CHOSEN: choose_on_half(english, foreign)}
         if means is not None:

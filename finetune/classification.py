@@ -12,6 +12,7 @@ from finetune.flags import FinetuneFlags
 from finetune.metrics import MACRO_F1, accuracy, macro_f1
 from finetune.task import SupervisedTask
 from model.checkpoint.read import Checkpoint
+from model.reading import NEITHER
 from model.tasks import CLASSIFICATION
 from reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch, windows
 from reader.classification import Examples, read_classification
@@ -38,6 +39,7 @@ class Classification(SupervisedTask):
         max_seq_len: longest input in tokens.
         named: whether the label column of a file holds names instead of ids.
         metric: what selects a step; None: accuracy.
+        prompt: what is put before every text_a.
     """
 
     name = CLASSIFICATION
@@ -51,17 +53,22 @@ class Classification(SupervisedTask):
         max_seq_len: int,
         named: bool = True,
         metric: str | None = None,
+        prompt: str = "",
     ):
         self.labels = list(labels)
         self.named = named
         self.metric = metric or self.metric
-        self.encode = EncodePairs(tokenizer, max_seq_len, np.float32 if self.multi_label else np.int64)
+        self.prompt = prompt
+        label_type = np.float32 if self.multi_label else np.int64
+        self.encode = EncodePairs(tokenizer, max_seq_len, label_type, prompt)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         labels, named = labels_of(flags, start)
         metric = MACRO_F1 if flags.select_by == "macro_f1" else None
-        return cls(tokenizer, labels, flags.max_seq_len, named, metric)
+        # A head that `fit` trained goes on with the prompt of its texts; a new one has none.
+        prompt = start.reading.prompt(NEITHER) if flags.init_checkpoint else ""
+        return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt)
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         label_map = None  # the label column holds ids

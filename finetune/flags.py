@@ -392,7 +392,8 @@ class RetrievalFlags(TrainingFlags):
 
     train_set: str | None = option(None, free=True)
     """A corpus folder of pretrain.build_corpus, whose parallel text is used; or a file of pairs (.tsv, .csv,
-    .tmx), whose rows have a query, its positive, and any number of negatives; or two files, en.txt,de.txt."""
+    .tmx), whose rows have a query, its positive, and any number of negatives; or two files, en.txt,de.txt.
+    A name such as en-de.tsv or "en-de<=pairs.tsv" says that they are translations, which decides prompts."""
 
     mine_negatives: str | None = option(None, free=True)
     """A text file with one text on each line, among which the rows of a file of pairs, --train_set, find hard

@@ -31,7 +31,7 @@ class StepRows:
         held_out: texts that are never read. A row that has one as a negative is read without it.
         batch_size: rows of a step, over all processes.
         max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
-        prompt: what is put before every text.
+        prompts: what is put before a query, and before a positive or a negative.
         teacher: a file of vectors, [rows, H], one for each row of the file; None: there is no teacher.
         position: `PairStep.position` of the last step; None starts at the beginning.
     """
@@ -44,7 +44,7 @@ class StepRows:
     max_seq_len: int
     teacher: Path | None
     seed: int
-    prompt: str = ""
+    prompts: tuple[str, str] = ("", "")
     rank: int = 0
     world_size: int = 1
     position: dict[str, Any] | None = None
@@ -58,6 +58,7 @@ class StepRows:
             sampler.restore(self.position)
         teacher = None if self.teacher is None else np.load(self.teacher, mmap_mode="r")
         share = share_of_step(self.batch_size, self.rank, self.world_size)
+        of_query, of_document = self.prompts
         while True:
             drawn = self._draw(sampler)
             rows = list(drawn.values())
@@ -65,10 +66,10 @@ class StepRows:
             # The rows have no text in common, so all candidates but its positive are negatives of a query.
             negative = ~np.eye(self.batch_size, self.batch_size + given_count, dtype=bool)  # [B, C]
             own_rows = rows[share]
-            queries = [row[0] for row in own_rows]
-            positives = [row[1] for row in own_rows]
-            given_negatives = [text for row in own_rows for text in row[2:]]
-            texts = [self.prompt + text for text in queries + positives + given_negatives]
+            queries = [of_query + row[0] for row in own_rows]
+            positives = [of_document + row[1] for row in own_rows]
+            given_negatives = [of_document + text for row in own_rows for text in row[2:]]
+            texts = queries + positives + given_negatives
             yield PairStep(
                 sentences=self.tokenizer.sentences(self.tokenizer.encode_batch(texts), self.max_seq_len),
                 negative=negative,

@@ -34,7 +34,7 @@ from model.checkpoint.reading import READING
 from model.config import ErnieMConfig
 from model.device import Uploadable, upload
 from model.ernie_m import ErnieMModel
-from model.reading import Reading
+from model.reading import DOCUMENT, NEITHER, QUERY, Reading
 from model.tasks import RETRIEVAL
 from reader.batching import padded_batches
 from reader.corpus import Corpus, verify_corpus
@@ -110,8 +110,6 @@ class Retrieval(TaskOfSeeds):
         self.start_of_seed = start_of_seed
         self.tokenizer = opened.tokenizer
         self.config = opened.config
-        self.reading = reading_of_vectors(opened, flags)
-        self.prompt = self.reading.prompt(None)
         self.layer = layer_of(flags, self.config.num_hidden_layers)
         digests = {}
         if is_notation(flags.train_set):  # own pairs; a corpus is a folder
@@ -139,8 +137,28 @@ class Retrieval(TaskOfSeeds):
             distributed.on_main(lambda: check_folder(Path(flags.teacher).parent))
             check_teacher(flags, self.rows, self.config.hidden_size)
             digests["teacher"] = digest_of_files([flags.teacher])
+        # What is put before queries, and before positives and negatives; the model then searches with it.
+        self.reading = reading_of_vectors(opened, self.rows)
+        self.prompts = (self.reading.prompt(QUERY), self.reading.prompt(DOCUMENT))
+        if self.rows is not None and any(self.prompts) and not self.rows.are_translations:
+            line = (
+                "%s: %r stands before queries, %r before the other texts; name translations as in en-de.tsv"
+            )
+            logger.info(line, flags.train_set, *self.prompts)
+        elif opened.reading.prompts:
+            logger.info(
+                "%s: %r stands before every text, and before those of a search",
+                flags.train_set,
+                self.prompts[0],
+            )
         self.identity = identity_of(
-            flags, RETRIEVAL, start_of_seed.values(), self.config, self.tokenizer, **digests
+            flags,
+            RETRIEVAL,
+            start_of_seed.values(),
+            self.config,
+            self.tokenizer,
+            prompts=list(self.prompts),
+            **digests,
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
@@ -196,11 +214,11 @@ class Retrieval(TaskOfSeeds):
             len(self.rows) - len(trained) - len(held_out),
         )
         teacher = Path(flags.teacher) if flags.teacher else None
-        rows = {"rows": self.rows, "numbers": trained, "held_out": texts, "prompt": self.prompt}
+        rows = {"rows": self.rows, "numbers": trained, "held_out": texts, "prompts": self.prompts}
         steps = StepRows(**rows, teacher=teacher, **shared)
         held_out_ids = []
         for number in held_out.tolist():
-            texts_of_row = [self.prompt + text for text in self.rows[number][:2]]
+            texts_of_row = [prompt + text for prompt, text in zip(self.prompts, self.rows[number])]
             held_out_ids.append(self.tokenizer.encode_batch(texts_of_row))
         if not held_out_ids:
             return steps, {}
@@ -355,19 +373,21 @@ def make_encoder(
     return model
 
 
-def reading_of_vectors(opened: OpenedModel, flags: RetrievalFlags) -> Reading:
-    """How the model of a training for vectors reads: as its start does.
+def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:
+    """How the model of a training for vectors reads: as its start does, but for the prompts.
 
-    A default prompt is left out if the training data is a corpus, whose text has no prompts.
+    After a training on translations, a query and a document have the prompt that these had.
+
+    Args:
+        rows: what is trained on; None: a corpus, whose texts have no prompts.
     """
     checkpoint = opened.checkpoint
-    if checkpoint is not None and checkpoint.task not in (None, RETRIEVAL):
-        return opened.reading.for_task()  # how the inputs of its head were made does not matter for vectors
     reading = opened.reading
-    if reading.default_prompt and not Path(flags.train_set or "").is_file():
-        logger.info("%s has no prompts: vectors are trained without the default prompt", flags.train_set)
-        return dataclasses.replace(reading, default_prompt=None)
-    return reading
+    if checkpoint is not None and checkpoint.task not in (None, RETRIEVAL):
+        reading = reading.for_task()  # how the inputs of its head were made does not matter for vectors
+    if rows is None:
+        return reading.with_one_prompt("")
+    return reading.with_one_prompt(reading.prompt(NEITHER)) if rows.are_translations else reading
 
 
 def layer_of(flags: RetrievalFlags, num_layers: int) -> int:

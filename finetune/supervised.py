@@ -453,7 +453,7 @@ class FineTuning(TaskOfSeeds):
         flags = self.flags
         task = self.task
         fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.reading()}
-        reading = self.start_reading.for_task(**fields)
+        reading = self.start_reading.for_task(task.prompt, **fields)
         settings = {"task": task.name, "labels": task.labels, READING: reading.to_json()}
         facts = {
             "name": f"ERNIE-M, {task.name}",

@@ -34,6 +34,7 @@ class SupervisedTask:
         shuffles: whether training may change the order of the examples (--shuffle).
         official: whether inputs, loss and scores are those of the official code (--official_compat).
         encode: turns items of a data set into features, and features into batches.
+        prompt: what it puts before every text.
     """
 
     name: str
@@ -41,6 +42,7 @@ class SupervisedTask:
     labels: list[str] | None = None
     shuffles = True
     official = False
+    prompt = ""
     encode: EncodeExamples
 
     # What a task defines

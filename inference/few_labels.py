@@ -20,6 +20,7 @@ from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.checkpoint.reading import READING
 from model.heads import SequenceClassifier
+from model.reading import NEITHER
 from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
 from reader.labels import NO_LABEL, input_hash, normal_label, oddities
 from reader.tokenizer_files import write_ours
@@ -116,7 +117,7 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str
         tokenizer=loaded.tokenizer,
         labels=names,
         engine_name=loaded.engine_name,
-        reading=loaded.reading.for_task(pooling=MEAN_OF_TOKENS),
+        reading=loaded.reading.for_task(loaded.reading.prompt(NEITHER), pooling=MEAN_OF_TOKENS),
         has_pooler=loaded.has_pooler,
         model=model.eval(),
     )

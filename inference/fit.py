@@ -119,7 +119,7 @@ def fit_head(
         raise UserError(f"--model {flags.model}: it was exported; fit a classifier to the checkpoint")
     texts = [text for (text,) in inputs]
     warn_if_unsuited(loaded.tokenizer, texts, path)
-    options = TaskOptions(pooling=MEAN_OF_TOKENS, layer=flags.layer, normalize=False, prompt="", centre=False)
+    options = TaskOptions(pooling=MEAN_OF_TOKENS, layer=flags.layer, normalize=False, centre=False)
     encode = make_answerer("encode", loaded, options)
     vectors = encode.vectors(texts)
     scored = cross_validated(vectors, inputs, labels)

@@ -11,6 +11,7 @@ and makes the parts that are missing or damaged:
 
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,17 @@ from typing import Any
 import numpy as np
 
 from evaluation.search import nearest_in_blocks, unit
-from finetune.bitext_search import encoder_of, model_of_seed, read_inputs
+from finetune.bitext_search import Encode, encoder_of, model_of_seed, read_inputs
 from finetune.command import digest_of_files, identity_of
 from finetune.flags import RetrievalFlags
 from inference.mining import (
     DistinctLines,
-    Encode,
     VectorParts,
     digest_of_settings,
     encode_parts,
     part_paths,
 )
+from model.reading import TextKind, kinds_of_pair
 from model.tasks import RETRIEVAL
 from reader.batching import windows
 from reader.pairs import PairRows
@@ -54,29 +55,32 @@ def mine_negatives(flags: RetrievalFlags) -> None:
     corpus = DistinctLines(flags.mine_negatives)
     (seed,) = flags.seeds
     opened, model = model_of_seed(inputs, seed)
-    encode = encoder_of(flags, model, opened.tokenizer, opened.reading.prompt(None))
+    encode = encoder_of(flags, model, opened.tokenizer, opened.reading)
+    kinds = kinds_of_pair(rows.are_translations)  # a line of the corpus is what a positive is
     identity = identity_of(flags, RETRIEVAL, [opened.checkpoint], opened.config, opened.tokenizer)
     settings = {key: identity[key] for key in _DECIDING}
     settings |= {"corpus": digest_of_files([corpus.path]), "random_seed": seed}
+    settings["prompts"] = [opened.reading.prompt(kind) for kind in kinds]
 
     output = Path(flags.checkpoints, "negatives.tsv")
     work = Path(flags.checkpoints, ".negatives")
     with only_run_in(work):
         claim_file(work / "settings.json", settings, f"choose another --checkpoints, or delete {work}")
         facts = {"settings": digest_of_settings(settings)}  # a part of other work is not taken
-        encode_parts(encode, {work / "corpus": corpus}, facts)
+        encode_parts(partial(encode, kind=kinds[1]), {work / "corpus": corpus}, facts)
         vectors = VectorParts(part_paths(work / "corpus", corpus, "npy"), mean=None)
         positives_of = defaultdict(list)  # query -> its positives in all rows
         for query, positive, *_ in rows:
             positives_of[query].append(positive)
         most_positives = max(map(len, positives_of.values()))  # there is room for them beside range_max
         count = min(flags.range_max + most_positives, len(corpus))
-        neighbour_files = find_nearest(encode, rows, vectors, count, work / "rows", facts)
+        neighbour_files = find_nearest(encode, kinds, rows, vectors, count, work / "rows", facts)
         write(output, flags, rows, positives_of, corpus, neighbour_files)
 
 
 def find_nearest(
     encode: Encode,
+    kinds: tuple[TextKind, TextKind],
     rows: PairRows,
     corpus: VectorParts,
     count: int,
@@ -86,6 +90,7 @@ def find_nearest(
     """Find the lines that are nearest to each query. Parts that are missing or damaged are searched.
 
     Args:
+        kinds: what a query is, and a positive.
         facts: what decides the vectors; a part that was made with other facts is searched again.
 
     Returns:
@@ -100,8 +105,9 @@ def find_nearest(
         path = folder / f"{len(paths):05d}.npz"
         paths.append(path)
         if not is_whole(path, part=path.name, **facts):
-            queries = unit(encode([row[0] for row in part]))  # [rows, H]
-            positives = unit(encode([row[1] for row in part]))  # [rows, H]
+            queries, positives = (
+                unit(encode([row[side] for row in part], kind)) for side, kind in enumerate(kinds)
+            )  # [rows, H] each
             cosines, lines = nearest_in_blocks(queries, corpus, count)
             with atomic_file(path) as file:
                 np.savez(file, lines=lines, cosines=cosines, positives=(queries * positives).sum(axis=1))
@@ -134,7 +140,7 @@ def write(
         lowest[query] = min(cosine, lowest.get(query, cosine))
     counts = []  # the number of negatives of each row so far
     with atomic_file(path, "w", newline="\n") as file:
-        header = rows.header()
+        header = rows.header(flags.num_negatives)
         if header:
             file.write("\t".join(header) + "\n")
         for part in neighbour_files:

@@ -27,7 +27,18 @@ PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", 
 _TAG = re.compile(r"([A-Za-z])[-_](.+)")
 NO_ENTITIES = "NONE"  # a chunk_scheme
 
+# What a text is, which decides its prompt: see `Reading.prompt`.
+TextKind = Literal["query", "document", "neither"]
+QUERY, DOCUMENT, NEITHER = get_args(TextKind)
+_DOCUMENTS = (DOCUMENT, "passage", "corpus")  # names of a document's prompt; the first that there is counts
+_DEFAULT = "default"  # the name of a recorded prompt
+
 _SHARED_BY_TASKS = ("text_rules", "added_tokens", "separators", "split_han", "label_pieces")
+
+
+def kinds_of_pair(are_translations: bool) -> tuple[TextKind, TextKind]:
+    """What the two texts of a pair are: translations of each other, or a query and what it should find."""
+    return (NEITHER, NEITHER) if are_translations else (QUERY, DOCUMENT)
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class Reading:
         pooling: how the states of the tokens become a vector; in a classifier: what its head reads.
         normalize: whether a vector has length 1.
         prompts: name -> what is put before a text.
-        default_prompt: the name of the prompt of a text for which none is named.
+        default_prompt: the name of the prompt of a text that is neither query nor document.
         language_embedding, camlm_context, pseudo_proportion, pseudo_positions: options of the pre-training,
             as in its configuration.
     """
@@ -124,47 +135,60 @@ class Reading:
         values = {name: getattr(self, name) for name in vars(self)}
         return {name: value for name, value in values.items() if value != getattr(plain, name)}
 
-    def for_task(self, **recorded: Any) -> "Reading":
+    def for_task(self, prompt: str = "", **recorded: Any) -> "Reading":
         """The reading of a model that is trained further for another task: its texts are read as before.
 
         How vectors were made is left out, because the training for another task does not keep them.
 
         Args:
+            prompt: what the training puts before every text.
             recorded: fields that the training decides.
         """
         kept = {name: getattr(self, name) for name in _SHARED_BY_TASKS}
+        if prompt:
+            kept |= {"prompts": {_DEFAULT: prompt}, "default_prompt": _DEFAULT}
         return Reading(**{**kept, **recorded})
 
-    @property
-    def search_prompts(self) -> tuple[str, str]:
-        """The names of the prompts of a query and of the texts of a corpus; "": none.
-
-        They are those that sentence-transformers takes in `encode_query` and `encode_document`.
-        """
-        query = "query" if "query" in self.prompts else ""
-        for document in ("document", "passage", "corpus"):
-            if document in self.prompts:
-                return query, document
-        return query, ""
+    def with_one_prompt(self, prompt: str) -> "Reading":
+        """The reading of a model that was trained with this prompt, which may be "", before every text."""
+        if not prompt:
+            return replace(self, prompts={}, default_prompt=None)
+        prompts = dict.fromkeys((QUERY, DOCUMENT, _DEFAULT), prompt)
+        return replace(self, prompts=prompts, default_prompt=_DEFAULT)
 
     def of_objectives(self) -> dict[str, Any]:
         """What a pre-training recorded of its objectives, without the defaults; empty if there was none."""
         options = ("camlm_context", "pseudo_proportion", "pseudo_positions")
         return {name: value for name, value in self.to_json().items() if name in options}
 
-    def prompt(self, name: str | None) -> str:
-        """The text of a prompt, which may be "". None: that of the default one; "": none.
+    def prompt(self, kind: TextKind, name: str | None = None) -> str:
+        """What is put before a text; "": nothing. Whoever encodes a text asks here.
+
+        ============  ======================================================  ==============================
+        kind          the text                                                its prompt, "" if there is none
+        ============  ======================================================  ==============================
+        "query"       what is searched for; the query of a pair               "query"
+        "document"    what is searched in; positive and negatives of a pair   "document", "passage", "corpus":
+                                                                              the first that there is
+        "neither"     any other: of `encode`, of `fit` and its classifier,    the default prompt
+                      translations
+        any           a prompt is named                                       that one; of the name "": none
+        ============  ======================================================  ==============================
+
+        Queries and documents have those that sentence-transformers takes in `encode_query` and
+        `encode_document`.
 
         Raises:
             UserError: there is no prompt of this name.
         """
-        name = self.default_prompt if name is None else name
-        if not name:
-            return ""
-        if name not in self.prompts:
-            there = ", ".join(self.prompts) or "none"
-            raise UserError(f"prompt {name!r}: the model has {there}")
-        return self.prompts[name]
+        if name is not None:
+            if name and name not in self.prompts:
+                there = ", ".join(self.prompts) or "none"
+                raise UserError(f"prompt {name!r}: the model has {there}")
+            names: tuple[str | None, ...] = (name,)
+        else:
+            names = {QUERY: (QUERY,), DOCUMENT: _DOCUMENTS, NEITHER: (self.default_prompt,)}[kind]
+        return next((self.prompts[name] for name in names if name in self.prompts), "")
 
 
 def _is_of(value: Any, kind: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reader.batching import Example
-from reader.pair_files import WITH_BOTH_SIDES, split_label
+from reader.pair_files import WITH_BOTH_SIDES, languages_in_name, split_label
 from reader.pairs import PairRows
 from reader.text_files import refuse_other_forms, split_name
 from reader.tsv import FileLines, decode, open_lines
@@ -93,11 +93,16 @@ def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) 
 
 
 class Bitext(NamedTuple):
-    """Sentences of a language and their translations into English (or another language), line by line."""
+    """Sentences of a language and their translations into English (or another language), line by line.
+
+    Attributes:
+        are_translations: otherwise they are queries, and texts that these should find.
+    """
 
     language: str
     sentences: list[str]
     translations: list[str]
+    are_translations: bool = True
 
     def alphabetical_order(self) -> list[int]:
         """The line numbers of the translations, from 0, in the order that sorts their texts.
@@ -155,9 +160,11 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
     bitexts = []
     for language in languages or files.keys():
         if len(files[language]) == 1:
-            rows = PairRows(f"{pair_of(language)}<={files[language][0]}")
+            (path,) = files[language]
+            rows = PairRows(f"{pair_of(language)}<={path}")
             sides = zip(*(row[:2] for row in rows))
-            bitexts.append(Bitext(language, *map(list, sides)))
+            are_translations = bool(languages_in_name(path)) or rows.columns.are_translations
+            bitexts.append(Bitext(language, *map(list, sides), are_translations))
         else:
             bitexts.append(read_bitext(language, *files[language]))
     return bitexts

@@ -11,6 +11,8 @@ from utils.errors import UserError
 NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 _LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
 WITH_BOTH_SIDES = (".tsv", ".csv", ".tmx")  # names of files that have both sides
+LANGUAGE = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # in the name of a file; also zh_Hans
+_TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({LANGUAGE})-({LANGUAGE})")
 
 
 def split_label(notation: str) -> tuple[str | None, str]:
@@ -33,6 +35,13 @@ def languages_of(label: Any, count: int) -> tuple[str, ...]:
         form = "two languages such as en-de" if count == 2 else "a language of letters, digits and _"
         raise UserError(f"'{label}' is not {form} (zh-Hans is written zh_Hans); {NOTATION}")
     return languages
+
+
+def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
+    """The two languages of en-de.tsv, wiki.en-de.csv.gz or en-de.tmx; () if the name of a file has none."""
+    name = os.path.basename(path)
+    match = _TWO_LANGUAGES.fullmatch(name[: len(name) - len("".join(split_name(name)))])
+    return match.groups() if match else ()
 
 
 def expand(path: Any) -> str:

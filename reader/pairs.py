@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reader.pair_files import find_pairs, languages_of, split_label
+from reader.pair_files import find_pairs, languages_in_name, languages_of, split_label
 from reader.text_files import TextFile, split_name
 from reader.tsv import FileLines, decode, excel_separator, open_lines, without_blank_end
 from utils.errors import UserError
@@ -49,6 +49,8 @@ _ROLE_OF = {word: role for role, words in _ROLES.items() for word in words.split
 _NUMBER = re.compile(
     r"[-+#]?[\d.][\d.,:/ _-]*(e[-+]?\d+)?%?|nan|none|null|[\da-f]{8}[\da-f-]{8,}", re.IGNORECASE
 )
+# Those of the words for query and positive that say that the two are translations, beside languages.
+_OF_TRANSLATIONS = {"source", "src", "source_sentence", "target", "tgt", "target_sentence", "translation"}
 _DIGITS = re.compile(r"\d+")
 _MOST_NUMBERS = 0.9  # the greatest share of numbers in a column of texts
 _BEGINNING = 20  # characters of a cell without its digits: the same ones in a licence, a URL, an id
@@ -94,6 +96,7 @@ class Columns:
         texts: the numbers of the columns, from 0: query, positive, negatives.
         width: the number of columns of the widest row.
         left_out: the others, for the log.
+        are_translations: whether a header says that query and positive are translations of each other.
     """
 
     delimiter: str
@@ -101,6 +104,7 @@ class Columns:
     texts: tuple[int, ...]
     width: int
     left_out: str = ""
+    are_translations: bool = False
 
     def log(self, path: str | os.PathLike) -> None:
         """Say which columns are not read, if there are any."""
@@ -185,7 +189,14 @@ def find_columns(
     kinds[: len(roles)] = [role or kind for role, kind in zip(roles, kinds)]
     skipped = number if header else number - 1
     found = Columns(delimiter, skipped, tuple(chosen), len(columns))
-    return found if chosen else _choose(kinds, found, header, place=f"{path}, line {number}")
+    if chosen:
+        return found
+    found = _choose(kinds, found, header, place=f"{path}, line {number}")
+    words = (
+        [first[column].strip().strip("\ufeff").casefold() for column in found.texts[:2]] if header else [""]
+    )
+    named = all(word in _OF_TRANSLATIONS or _ROLE_OF.get(word) == TEXT for word in words)
+    return replace(found, are_translations=named)
 
 
 def _role(cell: str, languages: Sequence[str]) -> str | None:
@@ -238,6 +249,11 @@ def _said(columns: Iterable[str]) -> str:
     return ", ".join([*columns[:_MOST_SAID], *["..."] * (len(columns) > _MOST_SAID)])
 
 
+def header_of(are_translations: bool, negatives: int = 0) -> list[str]:
+    """The names of the columns of pairs, which `find_columns` reads."""
+    return [*(("source", "translation") if are_translations else (QUERY, POSITIVE)), *[NEGATIVE] * negatives]
+
+
 class PairFiles(NamedTuple):
     """Where pairs are: one file with both sides, or two aligned files."""
 
@@ -281,6 +297,8 @@ class PairRows(Sequence[list[str]]):
         with_negatives: the number of rows that have negatives.
         own_negatives: the number of negatives that were left out.
         equal: the number of rows whose query and positive are equal.
+        are_translations: whether they are translations of each other: the files have languages, in the
+            notation or in their name, or are two, or .tmx; or a header says it.
 
     Raises:
         UserError: a file is missing, empty or not UTF-8, has no two columns of texts, a row has an empty text
@@ -303,6 +321,13 @@ class PairRows(Sequence[list[str]]):
                 (decode(line, path, number) for number, line in numbered), path, languages
             )
             self.columns.log(self.name)
+            self.are_translations = bool(
+                languages
+                or languages_in_name(path)
+                or len(self.paths) == 2
+                or ending == ".tmx"
+                or self.columns.are_translations
+            )
             file.seek(0)
             starts = array("q")  # the byte at which each row begins; at last the end of the rows
             end = self.with_negatives = self.own_negatives = self.equal = 0
@@ -346,10 +371,11 @@ class PairRows(Sequence[list[str]]):
         number = range(len(self))[index] + self.columns.skipped + 1
         return _without_own(self._texts(self._lines.line(index), number))
 
-    def header(self) -> list[str]:
-        """The names of the columns of these rows, if the file names its columns; otherwise none."""
-        names = [QUERY, POSITIVE, *[NEGATIVE] * (len(self.columns.texts) - 2)]
-        return names if self.columns.skipped else []
+    def header(self, more_negatives: int = 0) -> list[str]:
+        """The names of the columns of these rows with further negatives; none if no name is needed."""
+        if not (self.columns.skipped or self.are_translations):
+            return []
+        return header_of(self.are_translations, len(self.columns.texts) - 2 + more_negatives)
 
     def _texts(self, line: bytes, number: int) -> list[str]:
         """The texts of a line, query and positive first.

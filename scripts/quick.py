@@ -39,13 +39,13 @@ def main() -> None:
     started = time.monotonic()
     topics, texts = read_sentences()
     model = load(flags.model)
-    prompt = "query" if "query" in model.loaded.reading.prompts else ""
     print(f"\ndemo: {sum(map(len, texts.values()))} sentences in {len(texts)} languages", flush=True)
-    vectors = {code: model.encode(sentences, prompt=prompt) for code, sentences in texts.items()}
 
     print(f"\nThe nearest sentences to a question in German, {QUESTION}")
-    show_nearest(model.encode(QUESTION, prompt=prompt), vectors, texts)
-    found = translations_found(vectors)
+    for code, sentences in texts.items():
+        (hit,) = model.search(QUESTION, sentences, top_k=1)
+        print(f"{code}  {hit['cosine']:.2f}  {hit['text']}")
+    found = translations_found({code: model.encode(sentences) for code, sentences in texts.items()})
     print("\nsentences whose translation is the nearest of the 50 English ones, per cent")
     print(in_columns([list(found), [f"{share:.0f}" for share in found.values()]]))
 
@@ -82,14 +82,6 @@ def read_sentences() -> tuple[list[str], dict[str, list[str]]]:
     header, *lines = [line.split("\t") for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
     topics = [line[0] for line in lines]
     return topics, {code: [line[place] for line in lines] for place, code in enumerate(header) if place}
-
-
-def show_nearest(query: np.ndarray, vectors: dict[str, np.ndarray], texts: dict[str, list[str]]) -> None:
-    """Print the nearest sentence of each language to a vector [1, H]."""
-    for code, foreign in vectors.items():
-        cosines = (unit(foreign) @ unit(query).T)[:, 0]
-        best = int(cosines.argmax())
-        print(f"{code}  {cosines[best]:.2f}  {texts[code][best]}")
 
 
 def translations_found(vectors: dict[str, np.ndarray]) -> dict[str, float]:

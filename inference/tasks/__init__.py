@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from evaluation.vectors import POOLINGS
 from inference.loading import LoadedModel
+from model.reading import NEITHER, TextKind
 from model.tasks import PREDICTIONS
 from reader.coverage import count_unknown_words
 from reader.tokenization import Tokenizer
@@ -47,8 +48,9 @@ class TaskOptions:
         centre: whether vectors are without the mean of their language (encode, search); None: in search if
             the model has the means for its pooling, otherwise not.
         normalize: whether vectors have length 1 (encode); None: as the model's files say, else not.
+        kind: what the texts of encode are, which decides their prompt (`Reading.prompt`).
         prompt: the name of the model's prompt that is put before a text (encode, and the texts that search
-            looks for); "": none; None: as the model's files say.
+            looks for); "": none; None: that of the kind.
         labels: the labels of zero-shot requests that name none: a list, or a text with commas between them.
         template: the template of zero-shot requests that have none: a sentence with {} where a label goes.
         several: whether several labels can be true in zero-shot requests that do not say it.
@@ -65,6 +67,7 @@ class TaskOptions:
     index: str | os.PathLike | None = None
     centre: bool | None = None
     normalize: bool | None = None
+    kind: TextKind = NEITHER
     prompt: str | None = None
     labels: str | tuple[str, ...] | None = None
     template: str = "This example is {}."

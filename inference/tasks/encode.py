@@ -26,7 +26,8 @@ class EncodeTexts:
     """Makes one vector of each text.
 
     Args:
-        options: `max_seq_len`, `pooling`, `layer`, `centre`, `normalize` and `prompt` of these are used.
+        options: `max_seq_len`, `pooling`, `layer`, `centre`, `normalize`, `kind` and `prompt` of these are
+            used.
 
     Attributes:
         normalize: whether vectors have length 1.
@@ -50,7 +51,10 @@ class EncodeTexts:
         self.max_seq_len = model.limit(options.max_seq_len, model.longest_of_vectors)
         reading = model.reading
         self.normalize = reading.normalize if options.normalize is None else options.normalize
-        self.prompt = prompt_of(model, options)
+        try:
+            self.prompt = reading.prompt(options.kind, options.prompt)
+        except UserError as error:
+            raise UserError(f"{model.folder}: {error}") from error
         self._encode = EncodePairs(model.tokenizer, self.max_seq_len, prompt=self.prompt)
         self.pooling = pooling_of(model, options)
         layer = model.layer_of_vectors if options.layer is None else options.layer
@@ -177,18 +181,6 @@ def centres_by_default(model: LoadedModel, options: TaskOptions) -> bool:
 def pooling_of(model: LoadedModel, options: TaskOptions) -> str:
     """The pooling that the options name; otherwise that of the model's own vectors, or "mean"."""
     return options.pooling or model.reading.pooling or "mean"
-
-
-def prompt_of(model: LoadedModel, options: TaskOptions) -> str:
-    """What is put before a text: the prompt that the options name, or else the model's default one.
-
-    Raises:
-        UserError: the model has no prompt of this name.
-    """
-    try:
-        return model.reading.prompt(options.prompt)
-    except UserError as error:
-        raise UserError(f"{model.folder}: {error}") from error
 
 
 class GraphEncoder(SentenceEncoder):

@@ -17,7 +17,7 @@ from finetune.tagging import Tagging
 from finetune.task import SupervisedTask
 from inference.loading import LoadedModel
 from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of, unknown_words
-from model.reading import NO_ENTITIES, entity_tags
+from model.reading import NEITHER, NO_ENTITIES, entity_tags
 from reader.batching import BATCH_TOKENS, Example, batches_by_length
 from reader.question_answering import Question, QuestionFile, make_windows
 from reader.tagging import JOINT, Sentence, split_words
@@ -74,7 +74,8 @@ class ClassifyTexts(FineTunedTask):
         elif model.multi_label:
             task = MultiLabelClassification(model.tokenizer, model.labels, limit)
         else:
-            task = Classification(model.tokenizer, model.labels, limit)
+            prompt = model.reading.prompt(NEITHER)
+            task = Classification(model.tokenizer, model.labels, limit, prompt=prompt)
         super().__init__(model, task)
 
     def parse(self, request: dict) -> Example:

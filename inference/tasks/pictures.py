@@ -58,8 +58,8 @@ class CompareTokens:
 
     `similarity` has the cosine of each token of the first text with each token of the second one, after the
     mean state of its own text was subtracted from each: the mean carries what all tokens of a text share,
-    above all its language. `cosine` compares the texts' vectors as `search` does; "centred" is true if they
-    are centred. Tokens are {"text", "start", "end"}, without special tokens.
+    above all its language. `cosine` is that of the vectors that `encode` makes of the texts; "centred" is
+    true if they are centred. Tokens are {"text", "start", "end"}, without special tokens.
     """
 
     fields: ClassVar[Fields] = {
@@ -70,13 +70,11 @@ class CompareTokens:
     }
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        query_prompt, _ = model.reading.search_prompts
-        prompt = query_prompt if options.prompt is None else options.prompt
         # It encodes without centring, because tokens are never centred by language. Each request says whether
         # the texts' vectors are; `centre` is for one that does not.
         # It encodes without centring, because tokens are never centred by language. Each request says whether
         # the texts' vectors are; `centre` is for one that does not.
-        self.encode = EncodeTexts(model, replace(options, centre=False, normalize=False, prompt=prompt))
+        self.encode = EncodeTexts(model, replace(options, centre=False, normalize=False))
         self.centre = centres_by_default(model, options)
 
     def parse(self, request: dict) -> CompareRequest:

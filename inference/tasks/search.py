@@ -25,6 +25,7 @@ from inference.tasks import (
     unknown_words,
 )
 from inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
+from model.reading import DOCUMENT, QUERY
 from reader.bitext import Sentences, named_files
 from utils.errors import UserError
 from utils.files import only_writer_of
@@ -125,11 +126,8 @@ class SearchCorpus:
             )
         load_faiss()
         plain = replace(options, centre=False, normalize=False)
-        query_prompt, corpus_prompt = model.reading.search_prompts
-        self.encode = EncodeTexts(model, replace(plain, prompt=corpus_prompt))
-        if options.prompt is not None:
-            query_prompt = options.prompt
-        self.encode_query = EncodeTexts(model, replace(plain, prompt=query_prompt))
+        self.encode = EncodeTexts(model, replace(plain, kind=DOCUMENT, prompt=None))
+        self.encode_query = EncodeTexts(model, replace(plain, kind=QUERY))
         self.sentences, self.index = self._read(options)
         self.top_k = options.top_k
         languages = np.array([sentence.language for sentence in self.sentences])

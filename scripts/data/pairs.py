@@ -23,8 +23,8 @@ from pathlib import Path
 from finetune.opening import open_model
 from model.checkpoint.read import open_checkpoint
 from reader.coverage import SAMPLE, first_tokens
-from reader.pair_files import WITH_BOTH_SIDES, languages_of, split_label
-from reader.pairs import NEGATIVE, POSITIVE, QUERY, PairRows
+from reader.pair_files import LANGUAGE, WITH_BOTH_SIDES, languages_in_name, languages_of, split_label
+from reader.pairs import PairRows, header_of
 from reader.text_files import split_name
 from reader.tokenization import Tokenizer
 from reader.vocabulary import UNK
@@ -36,8 +36,6 @@ from utils.tables import in_columns
 FOUND = "pairs.json"
 _HELD_OUT = 500  # so many rows of a file are held out, but at most a tenth
 _MOST_UNKNOWN = 0.1  # a language with a greater share of unknown tokens is one that the model lacks
-_LANGUAGE = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # also zh_Hans
-_TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({_LANGUAGE})-({_LANGUAGE})")
 _SIDE = re.compile("[a-z]{2}(_[a-z]+)?")  # the ending of one of two aligned files
 
 
@@ -110,9 +108,8 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
             last_word = stem.rpartition(".")[2]
             side = ending.removeprefix(".")
             if ending in WITH_BOTH_SIDES:
-                match = _TWO_LANGUAGES.fullmatch(stem)
-                pairs.append(PairFile.of(str(path), match.groups() if match else (), stem))
-            elif ending == ".txt" and re.fullmatch(_LANGUAGE, last_word):
+                pairs.append(PairFile.of(str(path), languages_in_name(path), stem))
+            elif ending == ".txt" and re.fullmatch(LANGUAGE, last_word):
                 text.setdefault(last_word, []).append(str(path))
             elif _SIDE.fullmatch(side) or side in last_word.split("-"):
                 aligned.setdefault(path.with_name(stem), {})[side] = path
@@ -181,13 +178,16 @@ def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None
     facts = {}
     with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
         most_texts = max(len(rows.columns.texts) for rows in rows_of.values())  # in a row
-        joint.write(_line([QUERY, POSITIVE, *[NEGATIVE] * (most_texts - 2)]))
+        # All of a training are read in one way; see docs/retrieval.md.
+        joint.write(_line(header_of(any(rows.are_translations for rows in rows_of.values()), most_texts - 2)))
         for file, rows in rows_of.items():
             if held_out[file]:
-                _write(folder / "held-out" / f"{file.name}.tsv", map(file.sides, held_out[file]))
+                held_out_path = folder / "held-out" / f"{file.name}.tsv"
+                _write(held_out_path, map(file.sides, held_out[file]), rows.are_translations)
             # A row that shares a text with a held-out pair is in neither part.
             trained = [number for number, row in enumerate(rows) if held_out_texts.isdisjoint(row[:2])]
-            _write(folder / "train" / f"{file.name}.tsv", (file.sides(rows[number]) for number in trained))
+            trained_sides = (file.sides(rows[number]) for number in trained)
+            _write(folder / "train" / f"{file.name}.tsv", trained_sides, rows.are_translations)
             joint.writelines(_line(rows[number]) for number in trained)
             counts = {"rows": len(rows), "trained": len(trained), "held_out": len(held_out[file])}
             facts[file.name] = {"files": file.files, **counts}
@@ -249,11 +249,11 @@ def hold_out(rows_of: Mapping[PairFile, PairRows]) -> dict[PairFile, list[list[s
     return held_out
 
 
-def _write(path: Path, pairs: Iterable[Sequence[str]]) -> None:
+def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -> None:
     """Write pairs below a header."""
     path.parent.mkdir(exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
-        file.write(_line([QUERY, POSITIVE]))
+        file.write(_line(header_of(are_translations)))
         file.writelines(map(_line, pairs))
 
 

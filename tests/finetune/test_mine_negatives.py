@@ -14,6 +14,7 @@ from evaluation.search import unit
 from finetune.retrieval import make_encoder
 from inference import hard_negatives, mining
 from model.checkpoint.read import open_checkpoint
+from reader.pairs import PairRows
 from reader.tokenization import Tokenizer
 from tests import toys
 from tests.helpers.files import flip_middle_bit
@@ -82,11 +83,11 @@ def encoded(monkeypatch):
     """Replaces the encoder by random vectors, one for each text, and collects the texts that are encoded."""
     texts_encoded = []
 
-    def encode(texts):
+    def encode(texts, kind):
         texts_encoded.extend(texts)
         return vectors_of(texts)
 
-    monkeypatch.setattr(hard_negatives, "encoder_of", lambda flags, model, tokenizer, prompt: encode)
+    monkeypatch.setattr(hard_negatives, "encoder_of", lambda flags, model, tokenizer, reading: encode)
     return texts_encoded
 
 
@@ -226,7 +227,8 @@ def test_rows_with_ids_and_names(mine_rows, rows, lines, tmp_path):
     without_given = mine_rows()
     assert [row[:2] for row in without_given] == pairs
     write_lines(tmp_path / "pairs.tsv", ["answer\tquestion", *(f"{b}\t{a}" for a, b in pairs)])
-    assert mine_rows() == [["query", "positive"], *without_given]
+    assert mine_rows() == [["query", "positive", *["negative"] * 3], *without_given]
+    assert PairRows("out/negatives.tsv").with_negatives == sum(len(row) > 2 for row in without_given)
     assert [row[:2] for row in expected] == pairs
 
 

@@ -6,13 +6,14 @@ import re
 import shutil
 from dataclasses import replace
 from itertools import islice
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from finetune.own_pairs import StepRows, divide
 from model.checkpoint.read import open_checkpoint
-from model.reading import Reading
+from model.reading import Reading, TextKind
 from reader.pairs import PairRows
 from reader.tokenization import Tokenizer
 from tests import command_lines
@@ -412,8 +413,8 @@ def test_a_corpus_has_no_teacher_but_any_loss(train, corpus, tmp_path):
     assert "ave loss" in train("corpus", train_set=corpus, both_directions="true")
 
 
-def test_a_training_keeps_how_its_start_makes_vectors(train, pairs, tmp_path):
-    """Pooling, layer, length 1 and prompts; the default prompt stands before every text."""
+def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_path):
+    """Pooling, layer and length 1, and the prompts that stood before its texts."""
     train("first", max_steps=1)
     prompts = {"query": "kani bado ", "passage": "kofo "}
     reading = Reading(
@@ -425,14 +426,28 @@ def test_a_training_keeps_how_its_start_makes_vectors(train, pairs, tmp_path):
     assert open_checkpoint(tmp_path / "second/best").reading == reading
     train("third", **flags, max_steps=1, pooling="mean", layer="1")
     assert open_checkpoint(tmp_path / "third/best").reading == replace(reading, pooling="mean", layer=1)
+    # Translations are neither queries nor documents. A search afterwards puts what stood before them.
+    (tmp_path / "en-de.tsv").write_bytes(pairs.read_bytes())
+    train("fourth", **flags, max_steps=1, train_set="en-de.tsv")
+    recorded = open_checkpoint(tmp_path / "fourth/best").reading
+    assert [recorded.prompt(kind) for kind in get_args(TextKind)] == ["kani bado "] * 3
+    # A corpus has ids of texts, without prompts; it was cut by the rules of ERNIE-M.
+    reading = replace(reading, text_rules="ernie-m")
+    flags["init_pretraining_params"] = changed_copy(start, tmp_path / "other", reading=reading.to_json())
+    train("fifth", **flags, max_steps=1, train_set=corpus)
+    assert open_checkpoint(tmp_path / "fifth/best").reading == replace(
+        reading, prompts={}, default_prompt=None
+    )
 
 
-def test_the_prompt_stands_before_every_text(corpus, pairs):
+def test_the_prompts_stand_before_every_text(corpus, pairs):
+    """One before a query, another before positives and negatives."""
     plain = next(steps_of(corpus, pairs)())
-    steps = replace(steps_of(corpus, pairs), prompt="kani bado ")
+    steps = replace(steps_of(corpus, pairs), prompts=("kani bado ", "kofo "))
     tokenizer = Tokenizer.from_folder(corpus)
-    beginning = tokenizer.build("kani bado")[:-1]
-    for ids, without in zip(next(steps()).sentences, plain.sentences, strict=True):
+    beginnings = [tokenizer.build(prompt)[:-1] for prompt in ("kani bado", "kofo")]
+    for number, (ids, without) in enumerate(zip(next(steps()).sentences, plain.sentences, strict=True)):
+        beginning = beginnings[number >= BATCH]
         assert ids.tolist()[: len(beginning)] == beginning
         rest = ids.tolist()[len(beginning) : -1]
         assert rest == without.tolist()[1 : 1 + len(rest)]

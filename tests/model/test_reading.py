@@ -7,12 +7,13 @@ from typing import get_args
 import pytest
 
 from model.checkpoint.read import open_checkpoint
-from model.reading import Reading, TextRules
+from model.reading import Reading, TextKind, TextRules
 from reader.tokenization import TEXT_RULES
 from tests.foreign import make_paddlenlp, make_xlm_r
 from tests.launching import error_of
 from tests.toys import make_ours
 
+KINDS = get_args(TextKind)  # query, document, neither
 MODULES = ("Transformer", "Pooling", "Normalize")
 
 
@@ -260,13 +261,16 @@ def test_added_tokens_that_cannot_be_read(tmp_path, name, contents):
 
 
 def test_prompts():
-    reading = Reading(prompts={"query": "query: ", "passage": "passage: "}, default_prompt="passage")
-    assert [reading.prompt(name) for name in (None, "query", "")] == ["passage: ", "query: ", ""]
-    assert reading.search_prompts == ("query", "passage")
-    assert "query, passage" in error_of(reading.prompt, "document")
-    both = Reading(prompts={"passage": "passage: ", "query": "query: ", "document": "document: "})
-    assert both.search_prompts == ("query", "document")
-    assert Reading().prompt(None) == "" and Reading().search_prompts == ("", "")
+    e5 = Reading(prompts={"query": "query: ", "passage": "passage: "})
+    assert [e5.prompt(kind) for kind in KINDS] == ["query: ", "passage: ", ""]
+    default = replace(e5, default_prompt="passage")
+    assert [default.prompt(kind) for kind in KINDS] == ["query: ", "passage: ", "passage: "]
+    both = Reading(prompts={"corpus": "c: ", "passage": "p: ", "document": "d: "}, default_prompt="corpus")
+    assert [both.prompt(kind) for kind in KINDS] == ["", "d: ", "c: "]
+    assert [Reading().prompt(kind) for kind in KINDS] == ["", "", ""]
+    for kind in KINDS:
+        assert [default.prompt(kind, name) for name in ("query", "")] == ["query: ", ""]
+        assert "query, passage" in error_of(e5.prompt, kind, "document")
 
 
 def test_further_training_keeps_how_texts_are_read():
@@ -275,8 +279,8 @@ def test_further_training_keeps_how_texts_are_read():
         pooling="cls", normalize=True, prompts={"query": "q"}, max_seq_len=12,
     )  # fmt: skip
     kept = {"text_rules": "none", "separators": 2, "split_han": False, "label_pieces": "leading"}
-    assert start.for_task(max_seq_len=32).to_json() == {
-        **kept,
-        "added_tokens": {"<e>": 9},
-        "max_seq_len": 32,
-    }
+    kept |= {"added_tokens": {"<e>": 9}, "max_seq_len": 32}
+    assert start.for_task(max_seq_len=32).to_json() == kept
+    recorded = start.for_task("q", max_seq_len=32)
+    assert [recorded.prompt(kind) for kind in KINDS] == ["", "", "q"]
+    assert Reading.from_json(recorded.to_json()) == recorded

@@ -307,3 +307,23 @@ def test_plain_text_is_no_other_form(tmp_path):
 def test_columns_that_are_chosen():
     columns = find_columns(["id\tsource\ttarget", "1\ta\tb"], "x.tsv", chosen=[1, 2])
     assert (columns.skipped, columns.texts) == (1, (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "expected"),
+    [
+        ("pairs.tsv", None, False),
+        ("en-de.tsv", None, True),
+        ("wiki.en-zh_Hans.csv", None, True),
+        ("pairs.tsv", ["query", "positive"], False),
+        ("pairs.tsv", ["source", "translation"], True),
+        ("pairs.tsv", ["de", "en"], True),
+        ("pairs.tsv", ["sentence1", "sentence2"], False),
+        ("pairs.tsv", ["question", "answer", "en"], False),
+    ],
+)
+def test_translations_are_told_by_a_name_or_a_header(tmp_path, name, header, expected):
+    rows = [[*pair, "other words"][: len(header or pair)] for pair in PAIRS]
+    path = write(tmp_path / name, [*([header] if header else []), *rows])
+    assert PairRows(path).are_translations == expected
+    assert PairRows(f"fr-es<={path}").are_translations

@@ -95,6 +95,17 @@ def test_rows_with_a_held_out_text_and_negatives(tmp_path):
     assert taken.isdisjoint(text for row in trained for text in row[:2])
     assert len(trained) == 121 - 12 - (LINES[3] in taken)
     assert trained.with_negatives == sum(len(row) == 3 for row in trained) > 80
+    assert not (held_out.are_translations or trained.are_translations)
+
+
+def test_which_pairs_are_translations(folder, tmp_path):
+    """All of a training are read in one way: as translations, if some are."""
+    write_pairs(folder / "faq.tsv", in_language("is"), in_language("it"))
+    prepare_pairs([str(folder)], tmp_path / "output")
+    for name, are_translations in (("de-en", True), ("fr-en", True), ("faq", False)):
+        for part in ("train", "held-out"):
+            assert PairRows(f"{tmp_path}/output/{part}/{name}.tsv").are_translations == are_translations
+    assert PairRows(f"{tmp_path}/output/train.tsv").are_translations
 
 
 @pytest.mark.parametrize(

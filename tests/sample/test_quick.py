@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from reader.batching import EncodePairs
 from scripts import quick
 from scripts.sample.scenes import CODES
+from tests.helpers.checkpoints import change_config
 from tests.toys import make_ours, train_pieces
 
 
@@ -29,6 +31,25 @@ def model(tmp_path):
     pieces = train_pieces(tmp_path / "piece.model", sentences, vocab_size=900)
     make_ours(tmp_path / "model", pieces=pieces)
     return tmp_path / "model"
+
+
+def test_the_prompts(model, tmp_path, monkeypatch):
+    """The question is searched for; translations, and the texts that are classified, are neither."""
+    change_config(model, reading={"prompts": {"query": "q ", "passage": "p "}})
+    encoded = {}
+    method = EncodePairs.__call__
+
+    def record(encode, examples):
+        encoded.setdefault(encode.prompt, set()).update(example.text_a for example in examples)
+        return method(encode, examples)
+
+    monkeypatch.setattr(EncodePairs, "__call__", record)
+    monkeypatch.setattr(quick, "FOLDER", tmp_path / "demo")
+    monkeypatch.setattr(sys, "argv", ["quick", "--model", str(model)])
+    quick.main()
+    _, texts = quick.read_sentences()
+    sentences = {sentence for of_language in texts.values() for sentence in of_language}
+    assert encoded == {"q ": {quick.QUESTION}, "p ": sentences, "": sentences}
 
 
 def test_the_whole_way(model, tmp_path, monkeypatch, capsys):

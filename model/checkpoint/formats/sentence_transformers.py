@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.config import ErnieMConfig
-from model.reading import Reading
+from model.reading import DOCUMENT, Reading
 from utils.errors import UserError, shown
 from utils.files import as_json, read_json, read_object
 
@@ -192,11 +192,11 @@ def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
     }
     if reading.prompts:
         prompts = dict(reading.prompts)
-        _, document = reading.search_prompts
+        document = reading.prompt(DOCUMENT)
         if document:
             # Without a prompt of this name the library puts nothing before a document, even if there is a
             # prompt "passage".
-            prompts.setdefault("document", prompts[document])
+            prompts.setdefault(DOCUMENT, document)
         files[_PROMPTS] = {
             "prompts": prompts,
             "default_prompt_name": reading.default_prompt,

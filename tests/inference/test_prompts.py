@@ -1,0 +1,202 @@
+"""What reaches the tokenizer: the same text for the same sentence, whatever encodes it."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import ernie_m
+import mine_pairs
+import run_classifier
+import run_retrieval
+from finetune import prediction
+from inference import fit, vectors
+from model.checkpoint.read import open_checkpoint
+from model.reading import NEITHER
+from reader.tokenization import Tokenizer
+from tests.inference.test_reading import with_reading
+from tests.launching import as_flags, call_main
+from tests.toys import sentences, write_lines
+from training import run
+
+TEXTS = sentences(12, seed=6)
+LABELS = ["news", "question"] * 6
+PROMPTS = {"query": "kofo: ", "passage": "tan: ", "plain": "bin: "}
+
+
+class InThisProcess:
+    """`training.prefetch.prefetch` without the other process, so that what it does is seen."""
+
+    def __init__(self, make_iterator, ahead=8):
+        self.items = make_iterator()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __iter__(self):
+        return self.items
+
+    def __next__(self):
+        return next(self.items)
+
+    def next_unless(self, stop):
+        return next(self.items)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """seen() -> the texts whose ids became inputs of a model since the last call."""
+    text_of: dict[tuple[int, ...], str] = {}
+    inputs = []
+
+    def replace(name, recorded):
+        method = getattr(Tokenizer, name)
+        monkeypatch.setattr(Tokenizer, name, lambda *arguments: recorded(method, *arguments))
+
+    def encode_batch(method, tokenizer, texts):
+        ids = method(tokenizer, texts)
+        text_of.update(zip(map(tuple, ids), texts))
+        return ids
+
+    def build_from_ids(method, tokenizer, ids, *others):
+        inputs.append(ids)
+        return method(tokenizer, ids, *others)
+
+    def build_many(method, tokenizer, ids, *others):
+        ids = list(ids)
+        inputs.extend(ids)
+        return method(tokenizer, ids, *others)
+
+    for module in (run, prediction, vectors):
+        monkeypatch.setattr(module, "prefetch", InThisProcess)
+    replace("encode_batch", encode_batch)
+    replace("build_from_ids", build_from_ids)
+    replace("sentences", build_many)
+
+    def since_the_last_call():
+        found = {text_of[tuple(ids)] for ids in inputs}
+        inputs.clear()
+        return found
+
+    return since_the_last_call
+
+
+def with_prompt(prompt, texts=TEXTS):
+    return {f"{prompt}{text}" for text in texts}
+
+
+def test_search_takes_the_prompt_that_is_named(models, tmp_path, seen, ask):
+    """For the text alone; the corpus keeps that of a document."""
+    folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
+    corpus = write_lines(tmp_path / "corpus.txt", TEXTS)
+    model = ernie_m.load(folder)
+    for name, before in ((None, "kofo: "), ("plain", "bin: "), ("", "")):
+        options = {} if name is None else {"prompt": name}
+        model.search("bada", TEXTS, **options)
+        assert seen() == {f"{before}bada", *with_prompt("tan: ")}
+        model.index(TEXTS, **options).search("bada")
+        assert seen() == {f"{before}bada", *with_prompt("tan: ")}
+        ask([{"text": "bada"}], task="search", model=folder, corpus=corpus, **options)
+        assert seen() == {f"{before}bada", *with_prompt("tan: ")}
+
+
+def test_a_classifier_reads_texts_as_fit_did(models, tmp_path, seen, ask):
+    """After the default prompt, which the folder records, and no other prompt."""
+    folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
+    ernie_m.load(folder).fit(TEXTS, LABELS, tmp_path / "python")
+    assert seen() == with_prompt("bin: ")
+    with open(tmp_path / "table.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], *zip(TEXTS, LABELS)])
+    flags = {"model": folder, "output": tmp_path / "command"}
+    call_main(fit, [str(tmp_path / "table.csv"), *as_flags(flags)])
+    assert seen() == with_prompt("bin: ")
+    for name in ("python", "command"):
+        answers = ernie_m.load(tmp_path / name).classify(TEXTS)
+        assert seen() == with_prompt("bin: ")
+        assert ask([{"text": TEXTS[0]}], task="classify", model=tmp_path / name) == answers[:1]
+        assert seen() == with_prompt("bin: ", TEXTS[:1])
+
+
+def test_a_folder_of_fit_that_records_no_prompt(models, tmp_path, seen):
+    """As those of earlier versions, which put none before a text."""
+    ernie_m.load(models / "encode").fit(TEXTS, LABELS, tmp_path / "classifier")
+    ernie_m.load(tmp_path / "classifier").classify(TEXTS)
+    assert seen() == set(TEXTS)
+
+
+def test_run_classifier_goes_on_with_the_prompt_of_fit(models, tmp_path, seen):
+    folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
+    ernie_m.load(folder).fit(TEXTS, LABELS, tmp_path / "fitted")
+    rows = [f"{text}\t{label}" for text, label in zip(TEXTS, LABELS)]
+    flags = {
+        "init_checkpoint": tmp_path / "fitted",
+        "dev_set": write_lines(tmp_path / "dev.tsv", ["text_a\tlabel", *rows]),
+        "train_set": tmp_path / "dev.tsv",
+        "checkpoints": tmp_path / "run",
+        "max_seq_len": 32,
+        "max_steps": 1,
+        "do_test": "false",
+        "use_cuda": "false",
+    }
+    seen()
+    call_main(run_classifier, as_flags(flags))
+    assert seen() == with_prompt("bin: ")
+    assert open_checkpoint(tmp_path / "run/best").reading.prompt(NEITHER) == "bin: "
+    flags |= {"do_train": "false", "init_checkpoint": tmp_path / "run/best"}
+    call_main(run_classifier, as_flags(flags))
+    assert seen() == with_prompt("bin: ")
+    flags |= {"do_train": "true", "init_pretraining_params": tmp_path / "fitted", "init_checkpoint": None}
+    flags |= {"label_map_config": tmp_path / "labels.json", "checkpoints": tmp_path / "new"}
+    (tmp_path / "labels.json").write_text(json.dumps({"news": 0, "question": 1}))
+    call_main(run_classifier, as_flags({**flags, "num_labels": 2}))  # a new head, whose texts have none
+    assert seen() == set(TEXTS)
+    assert open_checkpoint(tmp_path / "new/best").reading.prompt(NEITHER) == ""
+
+
+@pytest.mark.parametrize("default", ["plain", None])
+@pytest.mark.parametrize("name", ["en-de.tsv", "questions.tsv"])
+def test_training_scoring_mining_and_search_read_a_sentence_alike(
+    models, tmp_path, seen, monkeypatch, name, default
+):
+    """The same text in a training, its held-out scores, a search of pairs, mining, and the search afterwards.
+
+    Translations have the default prompt or none, and queries and documents have theirs.
+    """
+    folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt=default)
+    monkeypatch.chdir(tmp_path)
+    lines = list(dict.fromkeys(sentences(200, seed=7)))[:90]
+    left, right = lines[:45], lines[45:]
+    for part, rows in (("train", range(30)), ("scored", range(30, 45))):
+        (tmp_path / part).mkdir()
+        write_lines(tmp_path / part / name, [f"{left[row]}\t{right[row]}" for row in rows])
+    before = {"en-de.tsv": [PROMPTS.get(default, "")] * 2, "questions.tsv": ["kofo: ", "tan: "]}[name]
+
+    def read_as(rows):
+        return with_prompt(before[0], left[rows]) | with_prompt(before[1], right[rows])
+
+    flags = {"train_set": f"train/{name}", "use_cuda": "false", "max_seq_len": 32, "checkpoints": "out"}
+    start = {"init_pretraining_params": folder}
+    training = {"do_train": "true", "max_steps": 6, "batch_size": 9, "loss": "softmax"}
+    call_main(run_retrieval, as_flags({**flags, **start, **training}))  # holds 3 rows out
+    assert seen() == read_as(slice(30))
+    scoring = {"pairs": "scored", "use_cuda": "false", "untrained": "false"}
+    write_lines(tmp_path / "corpus.txt", right)
+    for model in (folder, tmp_path / "out/best"):
+        start = {"init_pretraining_params": model, "checkpoints": f"scored-by-{model.name}"}
+        call_main(run_retrieval, as_flags({**scoring, **start}))
+        assert seen() == read_as(slice(30, None))
+        start = {"init_pretraining_params": model, "checkpoints": f"mined-by-{model.name}"}
+        call_main(run_retrieval, as_flags({**flags, **start, "mine_negatives": "corpus.txt"}))
+        assert seen() == read_as(slice(30)) | with_prompt(before[1], right)
+    ernie_m.load("out/best").search(left[0], right)
+    assert seen() == with_prompt(before[0], left[:1]) | with_prompt(before[1], right)
+    if name == "en-de.tsv":  # `mine_pairs` is for translations
+        write_lines(tmp_path / "source.txt", left)
+        for model in (folder, "out/best"):
+            mining = {"source": "source.txt", "target": "corpus.txt", "output": f"pairs-{Path(model).name}"}
+            call_main(mine_pairs, as_flags({"model": model, **mining}))
+            assert seen() == read_as(slice(None))
