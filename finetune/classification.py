@@ -17,7 +17,7 @@ from model.tasks import CLASSIFICATION
 from reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch, windows
 from reader.classification import Examples, read_classification
 from reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
-from reader.tables import AnsweredTable, form_of_table
+from reader.tables import AnsweredTable, form_of_table, is_number
 from reader.task_files import read_label_map
 from reader.text_files import split_name
 from reader.tokenization import Tokenizer
@@ -35,15 +35,17 @@ class Classification(SupervisedTask):
     """Classify the pooled first token; the metric is accuracy.
 
     Args:
-        labels: label names in the order of their ids.
+        labels: label names in the order of their ids; none: they are those of the training files.
         max_seq_len: longest input in tokens.
         named: whether the label column of a file holds names instead of ids.
         metric: what selects a step; None: accuracy.
         prompt: what is put before every text_a.
+        columns: the names of the columns in the header of a table; see `read_classification`.
     """
 
     name = CLASSIFICATION
     metric = "acc"
+    own_tables = True
     multi_label = False  # whether a text may have several labels, or none
 
     def __init__(
@@ -54,10 +56,12 @@ class Classification(SupervisedTask):
         named: bool = True,
         metric: str | None = None,
         prompt: str = "",
+        columns: Sequence[str] = (),
     ):
         self.labels = list(labels)
         self.named = named
         self.metric = metric or self.metric
+        self.columns = columns
         self.prompt = prompt
         label_type = np.float32 if self.multi_label else np.int64
         self.encode = EncodePairs(tokenizer, max_seq_len, label_type, prompt)
@@ -68,7 +72,7 @@ class Classification(SupervisedTask):
         metric = MACRO_F1 if flags.select_by == "macro_f1" else None
         # A head that `fit` trained goes on with the prompt of its texts; a new one has none.
         prompt = start.reading.prompt(NEITHER) if flags.init_checkpoint else ""
-        return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt)
+        return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, columns_of(flags))
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         label_map = None  # the label column holds ids
@@ -80,14 +84,45 @@ class Classification(SupervisedTask):
             num_labels=len(self.labels),
             labels=purpose != "test",
             multi_label=self.multi_label,
+            columns=self.columns,
+            any_label=not self.labels,
         )
         warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
         if purpose == "train":
             warn_if_cut(self.encode, examples, path)
-            absent = [label for label in self.labels if label not in examples.labels]
-            if absent:
-                logger.warning("%s: no row has the label %s, so it is not learned", path, ", ".join(absent))
         return examples
+
+    def read_training(self, path: str | os.PathLike) -> Examples:
+        (examples,) = self.read_tables([path])
+        return examples
+
+    def read_tables(self, paths: Sequence[str | os.PathLike]) -> list[Examples]:
+        """Read and check training files. If the labels are not known yet, they become those of the files.
+
+        Raises:
+            UserError: as `read_classification`, or the labels are hardly any; names the file.
+        """
+        files = [self.read(path, "train") for path in paths]
+        found = set().union(*(file.labels for file in files))
+        names = ", ".join(map(str, paths))
+        if self.labels:
+            absent = [label for label in self.labels if label not in found]
+            if absent:
+                logger.warning("%s: no row has the label %s, so it is not learned", names, ", ".join(absent))
+            return files
+        rows = sum(map(len, files))
+        if 2 * len(found) > rows and not self.multi_label:  # on average a label has fewer than two rows
+            question = "is the last column the label?"
+            if all(map(is_number, found)):
+                question = "to predict numbers, give --is_regression true"
+            raise UserError(f"{names}: {len(found):,} labels in {rows:,} rows; {question}")
+        if len(found) < 2 and not (found and self.multi_label):
+            raise UserError(f"{names}: the only label is '{''.join(found)}'; give rows with another one, too")
+        ids = names_of_ids(len(found))
+        self.labels = ids if found == set(ids) else sorted(found)  # "10" comes before "2"
+        for file in files:
+            file.number({label: id_ for id_, label in enumerate(self.labels)})
+        return files
 
     def inputs(self, data: Examples) -> np.ndarray:
         return data.inputs
@@ -209,6 +244,8 @@ class Classification(SupervisedTask):
 def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str], bool]:
     """The labels in the order of their ids, and whether the label column of a file holds them and no ids.
 
+    There are none yet if they are those of the training files.
+
     Raises:
         UserError: there is one label alone, or --num_labels is another number.
     """
@@ -226,11 +263,25 @@ def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str]
             )
         # A model that was trained without a label map has the ids in place of names.
         return start.labels, start.labels != names_of_ids(count)
+    if flags.do_train and "num_labels" not in flags.on_command_line:
+        return [], True
     if flags.num_labels == 1 and not flags.multi_label:
         raise UserError(
             "--num_labels 1: there is nothing to tell apart; give --is_regression true to predict numbers"
         )
     return names_of_ids(flags.num_labels), False
+
+
+def columns_of(flags: FinetuneFlags) -> list[str]:
+    """The names in --columns, if it is given.
+
+    Raises:
+        UserError: they are not two or three.
+    """
+    columns = flags.columns.split(",") if flags.columns else []
+    if len(columns) not in (0, 2, 3):
+        raise UserError(f"--columns {flags.columns}: it names text, perhaps a second text, and label")
+    return columns
 
 
 def names_of_ids(count: int) -> list[str]:

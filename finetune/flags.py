@@ -99,7 +99,7 @@ class TrainingFlags:
     """The number of steps between two log lines with the loss."""
 
     train_set: str | None = option(None, free=True)
-    """The training file."""
+    """The training file; of run_classifier also a folder with train.en.tsv, dev.de.csv, ..."""
 
     vocab_path: str | None = option(None, free=True)
     """vocab.txt. Default: made from --piece_model_path, or the one beside the weights."""
@@ -183,6 +183,13 @@ class FinetuneFlags(TrainingFlags):
     multi_label: bool = option(False, only=CLASSIFIER)
     """Whether a text may have several labels, a,b in the label column, or none."""
 
+    columns: str | None = option(None, only=CLASSIFIER)
+    """The names of the columns of the text, perhaps a second text, and the label: "Comment,Topic". Default:
+    they are found."""
+
+    dev_share: Annotated[float, Range(above=0, at_most=0.5)] = option(0.1, only=CLASSIFIER)
+    """The share of the training rows of each label that is held out if there are no dev files."""
+
     task_id: int = option(0, no_effect="the model has no task embedding")
 
     epoch: PositiveInt = 3
@@ -234,13 +241,15 @@ class FinetuneFlags(TrainingFlags):
     do_lower_case: bool = option(True, no_effect="the official tokenizer never lower-cases")
 
     label_map_config: str | None = option(None, free=True)
-    """label_map.json: label -> id. Default: the labels of --init_checkpoint, or else the data has ids."""
+    """label_map.json: label -> id. Default: the labels of --init_checkpoint, or else the data has ids; of
+    run_classifier without --num_labels, the labels of the training files."""
 
     lang_map_config: str | None = option(None, free=True)
     """lang_map.json: its keys replace %s."""
 
     num_labels: PositiveInt = 2
-    """The number of classes. Default: that of --init_checkpoint, or else 2."""
+    """The number of classes. Default: that of --init_checkpoint, or else 2; of run_classifier, the number of
+    labels in the training files."""
 
     diagnostic: str | None = option(None, no_effect="give the file to --test_set")
     diagnostic_save: str | None = option(None, no_effect="use --test_save")
@@ -326,14 +335,33 @@ class FinetuneFlags(TrainingFlags):
             self.amp = "fp16"
         super().__post_init__()
 
-    def check(self) -> None:
-        """Refuse flags that are missing or do not go together, before any file is read."""
+    @property
+    def has_own_tables(self) -> bool:
+        """Whether --train_set names tables of the user's own: a folder, or a file and nothing beside it."""
+        if not (self.do_train and self.train_set):
+            return False
+        is_alone = self.do_val and not (self.dev_set or self.label_map_config)
+        return is_alone or Path(self.train_set).is_dir()
+
+    def check(self, own_tables: bool = False) -> None:
+        """Refuse flags that are missing or do not go together, before any file is read.
+
+        Args:
+            own_tables: whether the task takes a table, or a folder of them, without further files.
+        """
         if not (self.do_train or self.do_val or self.do_test):
             raise UserError("--do_train, --do_val and --do_test are all false: there is nothing to do")
         missing = []
         if not (self.do_train or self.init_checkpoint):
             missing.append("--init_checkpoint is needed with --do_train false: the fine-tuned model")
-        for phase, data in (("do_train", "train_set"), ("do_val", "dev_set"), ("do_test", "test_set")):
+        needed = [("do_train", "train_set"), ("do_val", "dev_set"), ("do_test", "test_set")]
+        if own_tables and self.has_own_tables:
+            needed.remove(("do_val", "dev_set"))
+            if "do_test" not in self.on_command_line:
+                self.do_test = self.test_set is not None
+            if "rates_of_start" not in self.on_command_line:
+                self.rates_of_start = True
+        for phase, data in needed:
             if getattr(self, phase) and not getattr(self, data):
                 missing.append(f"--{data} is needed with --{phase} true")
         has_weights = self.init_checkpoint or self.init_pretraining_params

@@ -2,12 +2,12 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from finetune.classification import Classification
+from finetune.classification import Classification, columns_of
 from finetune.flags import FinetuneFlags
 from finetune.metrics import pearson, spearman
 from model.checkpoint.read import Checkpoint
@@ -32,8 +32,9 @@ class Regression(Classification):
 
     metric = "pearson"
 
-    def __init__(self, tokenizer: Tokenizer, max_seq_len: int):
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, columns: Sequence[str] = ()):
         self.labels = ["score"]
+        self.columns = columns
         self.encode = EncodePairs(tokenizer, max_seq_len, np.float32)
 
     @classmethod
@@ -46,13 +47,17 @@ class Regression(Classification):
             )
         if flags.multi_label:
             raise UserError("--multi_label true is for several labels, --is_regression true for a number")
-        return cls(tokenizer, flags.max_seq_len)
+        return cls(tokenizer, flags.max_seq_len, columns_of(flags))
 
     def reading(self) -> dict[str, Any]:
         return {"regression": True}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
-        return read_classification(path, labels=purpose != "test", regression=True)
+        labelled = purpose != "test"
+        return read_classification(path, labels=labelled, regression=True, columns=self.columns)
+
+    def read_tables(self, paths: Sequence[str | os.PathLike]) -> list[Examples]:
+        return [self.read(path, "train") for path in paths]
 
     def loss_and_counts(
         self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]

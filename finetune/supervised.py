@@ -28,6 +28,7 @@ from finetune.command import (
 )
 from finetune.flags import LAST, MEAN, FinetuneFlags
 from finetune.opening import OpenedModel, open_model, settle
+from finetune.own_tables import read_own_tables
 from finetune.paper import average
 from finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
 from finetune.rates import with_rates
@@ -87,7 +88,7 @@ def fine_tune(
     Args:
         official_class: the task as in the official code (--official_compat); None: there is no difference.
     """
-    flags.check()
+    flags.check(task_class.own_tables)
     set_up(flags)
     fine_tuning = open_task(task_class, flags, official_class)
     flags = fine_tuning.flags
@@ -267,8 +268,17 @@ class FineTuning(TaskOfSeeds):
         self.pooling = opened.reading.pooling if flags.init_checkpoint else None
         self.shuffle = flags.shuffle and task.shuffles
         self.global_batch = batch_of_step(flags, distributed.world_size())
-        self.train_set = task.read(flags.train_set, "train") if flags.do_train else []
-        self.dev_files = self._read_files(flags.dev_set, "dev") if flags.do_val else []
+        # Read the files; those of training first, because they may decide the labels.
+        self._train_paths: list[str | Path] = []
+        self.train_set = []
+        self.dev_files = []
+        if flags.do_train and task.own_tables and flags.has_own_tables:
+            self._train_paths, self.train_set, self.dev_files = read_own_tables(task, flags)
+        elif flags.do_train:
+            self._train_paths = [flags.train_set]
+            self.train_set = task.read_training(flags.train_set)
+        if flags.do_val and flags.dev_set:
+            self.dev_files = self._read_files(flags.dev_set, "dev")
         self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
         if flags.do_train:
             if flags.rates_of_start:
@@ -319,7 +329,7 @@ class FineTuning(TaskOfSeeds):
             official_compat=self.task.official,
             global_batch=self.global_batch,
             labels=self.task.labels,
-            train_set=digest_of_files([self.flags.train_set]),
+            train_set=digest_of_files(self._train_paths),
             dev_set=digest_of_files(file.path for file in self.dev_files),
         )
 

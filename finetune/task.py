@@ -32,6 +32,7 @@ class SupervisedTask:
         metric: the key of `score` that selects a step; larger is better.
         labels: label names in the order of their ids; None if the task has none.
         shuffles: whether training may change the order of the examples (--shuffle).
+        own_tables: whether --train_set may be a folder of tables, or one table without --dev_set.
         official: whether inputs, loss and scores are those of the official code (--official_compat).
         encode: turns items of a data set into features, and features into batches.
         prompt: what it puts before every text.
@@ -41,6 +42,7 @@ class SupervisedTask:
     metric: str
     labels: list[str] | None = None
     shuffles = True
+    own_tables = False
     official = False
     prompt = ""
     encode: EncodeExamples
@@ -59,6 +61,10 @@ class SupervisedTask:
     def read(self, path: str | os.PathLike, purpose: str) -> Sequence[Any]:
         """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed)."""
         raise NotImplementedError
+
+    def read_training(self, path: str | os.PathLike) -> Sequence[Any]:
+        """Read and check the file of --train_set."""
+        return self.read(path, "train")
 
     def targets(self, batch: Any) -> np.ndarray:
         """Return what is to be predicted; it travels to the device with the ids."""

@@ -50,7 +50,7 @@ class OfRows(Classification):
         super().__init__(tokenizer, labels, max_seq_len)
         self.rows = rows
 
-    def read(self, path: str, purpose: str) -> SomeExamples:
+    def read_training(self, path: str) -> SomeExamples:
         return self.rows
 
 
@@ -67,7 +67,7 @@ class _Work:
 
     def fine_tuning(self, numbers: np.ndarray) -> FineTuning:
         """The training on the rows with these numbers, int64 [N]."""
-        rows = SomeExamples(self.examples, numbers)
+        rows = SomeExamples([self.examples], numbers)
         task = OfRows(rows, self.opened.tokenizer, self.names, self.flags.max_seq_len)
         return FineTuning(task, self.flags, self.opened)
 
@@ -93,7 +93,7 @@ class _Work:
             trainer = self.trained(path.stem, np.flatnonzero(~held_out))
             if trainer is None:
                 return None
-            files = [TaskFile("", "", path, SomeExamples(self.examples, np.flatnonzero(held_out)))]
+            files = [TaskFile("", "", path, SomeExamples([self.examples], np.flatnonzero(held_out)))]
             predicted = predict_files(
                 trainer.task.task, trainer.engine, files, self.flags, labelled=False, stop=self.stop
             )

@@ -30,10 +30,7 @@ PROGRAMS = {
     "mine_pairs": ("mine_pairs", "find translations in two texts"),
     "convert": ("convert", "write a model in the format of another library, or a smaller one"),
     "export": ("export", "write a model that predicts by itself: Paddle inference, ONNX, int8"),
-    "prepare": (
-        "scripts.data.prepare",
-        "bring data sets, or texts and labels of your own, into the official layout",
-    ),
+    "prepare": ("scripts.data.prepare", "bring data sets into the official layout"),
     "get_data": ("scripts.data.get_data", "fetch the public data of the recipes"),
     "get_weights": ("scripts.data.get_weights", "fetch the released weights"),
 }
@@ -109,6 +106,9 @@ def run_recipe(words: list[str]) -> NoReturn:
         words: the name of the recipe, and flags.
     """
     name, *flags = words or [""]
+    if name == "base/own":
+        print("error: recipe base/own: run_classifier --train_set FOLDER takes its place", file=sys.stderr)
+        sys.exit(2)
     if name not in recipes():
         refuse_name("recipe", name, recipes())
     if not IN_CHECKOUT:  # scripts/launch.sh starts the programs with this Python, as `python -m ernie_m`

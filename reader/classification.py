@@ -72,6 +72,15 @@ class Examples(FileLines, Sequence[Example]):
         return set() if self._labels is None else self._labels.found
 
     @property
+    def has_pairs(self) -> bool:
+        """Whether a row has two texts."""
+        return "text_b" in self._columns
+
+    def number(self, ids: Mapping[str, int]) -> None:
+        """Give the labels of a file that was read with `any_label` their ids, label -> id."""
+        self._labels.number(ids)
+
+    @property
     def is_official(self) -> bool:
         """Whether the file has the layout of the official scripts and nothing else."""
         return self._content is None and {*self._header} <= {*_COLUMNS}
@@ -97,25 +106,33 @@ class Examples(FileLines, Sequence[Example]):
 
 
 class SomeExamples(Sequence[Example]):
-    """Some of the rows of a file. `numbers`: theirs, int64 [N]."""
+    """Some of the rows of a file, or of several, which are counted one after the other.
 
-    def __init__(self, examples: Examples, numbers: np.ndarray):
-        self.inputs = examples.inputs[numbers]
-        self._examples = examples
+    Args:
+        numbers: those of the rows, int64 [N].
+    """
+
+    def __init__(self, files: Sequence[Examples], numbers: np.ndarray):
+        self.inputs = np.concatenate([file.inputs for file in files])[numbers]
+        self._files = files
         self._numbers = numbers
+        self._ends = np.cumsum([len(file) for file in files])
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def __getitem__(self, index: int) -> Example:
-        return self._examples[self._numbers[index]]
+        number = self._numbers[index]
+        place = np.searchsorted(self._ends, number, side="right")
+        file = self._files[place]
+        return file[number - (self._ends[place] - len(file))]
 
 
 class _Labels:
     """Checks the cells of a label column, and gives their values.
 
     Args:
-        label_map, num_labels, regression, multi_label: as of `read_classification`.
+        label_map, num_labels, regression, multi_label, any_label: as of `read_classification`.
 
     Attributes:
         found: the labels of the cells that were checked; in a regression none.
@@ -127,6 +144,7 @@ class _Labels:
         num_labels: int | None,
         regression: bool,
         multi_label: bool,
+        any_label: bool,
     ):
         self.found: set[str] = set()
         self._ids = None
@@ -135,6 +153,7 @@ class _Labels:
         self._num_labels = num_labels
         self._regression = regression
         self._multi_label = multi_label
+        self._any_label = any_label
         self._checked: dict[str, int] = {}  # cell -> a number that is equal for equal labels
 
     def check(self, cell: str, place: str) -> int:
@@ -148,11 +167,16 @@ class _Labels:
             if self._regression:
                 _check_number(cell, place)
             else:
-                for name in names:
+                for name in () if self._any_label else names:
                     _check_label(name, self._ids, self._num_labels, place)
                 self.found.update(names)
             self._checked[cell] = hash(tuple(sorted(names)))
         return self._checked[cell]
+
+    def number(self, ids: Mapping[str, int]) -> None:
+        """Give the labels their ids, label -> id."""
+        self._ids = dict(ids)
+        self._num_labels = len(ids)
 
     def value(self, cell: str) -> int | float | tuple[int, ...]:
         """A cell as `Example.label`."""
@@ -174,6 +198,8 @@ def read_classification(
     labels: bool = True,
     regression: bool = False,
     multi_label: bool = False,
+    columns: Sequence[str] = (),
+    any_label: bool = False,
 ) -> Examples:
     """Check a table with the columns text_a, text_b (optional), label, qid (optional); return its rows.
 
@@ -187,19 +213,22 @@ def read_classification(
         labels: False ignores the label column (prediction).
         regression: the label column holds numbers, and may be called score.
         multi_label: the label column holds any number of labels, with commas between them.
+        columns: the names in the header of text, perhaps second text, and label; none: they are found.
+        any_label: every label is accepted. Their ids follow their order in the alphabet, until
+            `Examples.number` gives them others.
 
     Raises:
         UserError: the file cannot be read, or a line has another form; names the file and the line.
     """
     path = Path(path)
     required = ["text_a", "label"] if labels else ["text_a"]
-    checked = _Labels(label_map, num_labels, regression, multi_label) if labels else None
+    checked = _Labels(label_map, num_labels, regression, multi_label, any_label) if labels else None
     starts = array("q")  # the byte at which each row begins; at last the end of the rows
     inputs = array("q")
     targets = array("q")  # a number for the label of each row
     numbers = array("q")  # the line of each row
     with open_lines(path) as (opened, version):  # the version shows later whether the file was changed
-        other = in_official_form(path, labels, regression, multi_label)
+        other = in_official_form(path, labels, regression, multi_label, columns, any_label)
         file = opened if other is None else io.BytesIO(other.content)
         first_line = file.readline()
         header = parse_header(first_line, path, required, _FORM, score_is_label=regression)
@@ -218,6 +247,8 @@ def read_classification(
     if not starts:
         raise UserError(f"{path}: no rows after the header")
     starts.append(position)
+    if any_label:
+        checked.number({label: id_ for id_, label in enumerate(sorted(checked.found))})
     input_hashes = np.asarray(inputs, np.int64)
     if labels and not regression:
         for fault in oddities(input_hashes, np.asarray(targets, np.int64), numbers):

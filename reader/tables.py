@@ -92,28 +92,43 @@ class OfficialForm(NamedTuple):
     lines: list[int]
 
 
-def in_official_form(path: Path, labels: bool, regression: bool, multi_label: bool) -> OfficialForm | None:
+def in_official_form(
+    path: Path,
+    labels: bool,
+    regression: bool,
+    multi_label: bool,
+    columns: Sequence[str] = (),
+    any_label: bool = False,
+) -> OfficialForm | None:
     """A table in the form of the official files; None: it is in this form, and need not be kept in memory.
 
     Args:
         labels: whether the column of the labels is needed.
         regression: whether they are numbers, for which a column score will do.
         multi_label: see `LabelledTable`.
+        columns: see `read_table`.
+        any_label: whether it is not known which labels there are. Every table is then read by `read_table`,
+            which leaves out rows whose label stands for none.
 
     Raises:
         UserError: as `read_table`.
     """
     names_needed = {"text_a", "label"} if labels else {"text_a"}
-    if _separator(path) == "tabs" and path.suffix.lower() != ".gz":
+    if not (columns or any_label) and _separator(path) == "tabs" and path.suffix.lower() != ".gz":
         with open_lines(path) as (file, _):
             header = decode(file.readline(), path, 1).removeprefix("\ufeff")
         if names_needed <= {*official_names(split_cells(header), regression)}:
             return None
     rows = rows_of_table(path)
-    if rows and not names_needed <= {*official_names(rows[0][1], regression)}:
+    if columns or any_label or (rows and not names_needed <= {*official_names(rows[0][1], regression)}):
         if labels and not regression:
-            table = read_table(path, multi_label=multi_label, say=logger.warning)
+            table = read_table(path, columns, multi_label, say=logger.warning)
             rows = [(1, list(table.columns)), *zip(table.lines, table.rows)]
+        elif columns and rows:
+            _check_widths(path, rows)
+            names = _COLUMNS[len(columns)] if labels else _COLUMNS[len(columns)][:-1]
+            places = [place_of(path, rows[0][1], name) for name in columns[: len(names)]]
+            rows = [(1, names), *((line, [cells[place] for place in places]) for line, cells in rows[1:])]
         elif not labels:
             place = column_of_texts(path, rows)
             rows = [(1, ["text_a"]), *((line, [cells[place]]) for line, cells in rows[1:])]

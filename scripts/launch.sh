@@ -42,26 +42,6 @@ with_labels() {
         --label_map_config "./data/$task/label_map.json" --num_labels "$num_labels" "$@"
 }
 
-# own SIZE FLAGS...: texts and labels of your own, which scripts/data/prepare.py own wrote to ./data/own, or to OWN_DATA.
-own() {
-    size=$1
-    shift
-    own_data=${OWN_DATA:-./data/own}
-    if [ ! -f "$own_data/label_map.json" ]; then
-        echo "error: no $own_data here; write it from your files: .venv/bin/python scripts/data/prepare.py own FOLDER" >&2
-        exit 2
-    fi
-    # prepare.py puts English first, and then the other languages by their codes. One file of any name is train.all.tsv.
-    # label_map.json has a line with a colon for each label.
-    for train_set in "$own_data"/train/train.en.tsv "$own_data"/train/train.??.tsv "$own_data"/train/train.all.tsv; do
-        if [ -f "$train_set" ]; then break; fi
-    done
-    fine_tune run_classifier.py own tsv "$size" 1 \
-        --train_set "$train_set" --dev_set "$own_data/dev/dev.%s.tsv" --test_set "$own_data/test/test.%s.tsv" \
-        --lang_map_config "$own_data/lang_map.json" \
-        --label_map_config "$own_data/label_map.json" --num_labels "$(grep -c : "$own_data/label_map.json")" "$@"
-}
-
 # fine_tune SCRIPT TASK ENDING SIZE DEVICES FLAGS...: on ./data/TASK, whose files are named *.ENDING.
 fine_tune() {
     script=$1

@@ -17,14 +17,12 @@ from pathlib import Path
 import pytest
 
 import export
-import predict
 from finetune.flags import FinetuneFlags, RetrievalFlags
 from pretrain.config import PretrainConfig
 from reader.tokenization import Tokenizer
-from scripts.data import prepare as prepare_data
 from tests import toys
 from tests.foreign import make_official, official_config
-from tests.helpers.pages import commands_of, commands_on, manuals
+from tests.helpers.pages import commands_on, manuals
 from tests.launching import (
     ROOT,
     as_flags,
@@ -73,9 +71,6 @@ COMMANDS = {
         "needs a GPU; inference/test_export.py::test_onnx_on_another_device_than_the_gpu_is_said_once",
     r"docker build .*": "needs Docker; test_package.py::test_the_image_installs_what_the_package_has",
     r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
-    r".*prepare\.py own \S+|sh scripts/base/own\.sh": "test_commands.py::test_your_own_data",
-    r".*prepare\.py own .* --multi_label true|sh scripts/base/own\.sh --multi_label true":
-        "test_commands.py::test_several_labels_a_text",
     r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*prepare\.py panx .*": "reader/test_prepare.py::test_panx_in_both_forms",
     r".*build_corpus --output .*": HERE,
@@ -117,7 +112,7 @@ SMALLEST = {
     "--model.max_position_embeddings 64 --run.amp none --optimizer.steps 2 --optimizer.batch_size 4 "
     "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
     "pretrain.build_corpus": "--workers 1",
-    "run_classifier": CPU,
+    "run_classifier": f"{CPU} --max_steps 2",
     "run_retrieval": f"{CPU} --amp none --max_steps 2",
     "encode_vector": CPU,
 }
@@ -241,8 +236,13 @@ def put_texts(folder: Path) -> None:
     rows = [(qid, text_a, text_b, label) for qid, text_a, text_b, _ in toys.labelled_texts(12, seed=1)]
     toys.write_labelled_texts(folder / "my/new.tsv", rows, label=False)
     toys.write_labelled_texts(folder / "data/xnli/dev/dev.en.tsv", rows)
-    toys.write_labelled_texts(folder / "data/own/test/test.de.tsv", rows)
-    (folder / "data/own/test/lang_map.json").write_text('{"de": 0}')
+    toys.write_labelled_texts(folder / "my/test.de.tsv", rows)
+    labelled = toys.labelled_texts(40, seed=1)
+    labelled = [row._replace(label=toys.LABELS[i % len(toys.LABELS)]) for i, row in enumerate(labelled)]
+    toys.write_labelled_texts(folder / "my/train.en.tsv", labelled)
+    toys.write_labelled_texts(folder / "my/dev.de.tsv", labelled[:9])
+    reviews = [f'"{row.text_a}; {i}";{row.label}' for i, row in enumerate(labelled)]
+    write_lines(folder / "reviews.csv", ["Kommentar;Art", *reviews])
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
         shutil.rmtree(value_of("--output", flags), ignore_errors=True)
     if name == "convert":
         shutil.rmtree(flags[1], ignore_errors=True)
-    if "--do_train true" in command:
+    if "--do_train true" in command or (name == "run_classifier" and "--train_set" in flags):
         shutil.rmtree(value_of("--checkpoints", flags), ignore_errors=True)
     if name == "run_pretrain":
         shutil.rmtree(load_config(PretrainConfig, flags).run.output, ignore_errors=True)
@@ -322,101 +322,3 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
         parse_args(RetrievalFlags, flags)
     else:
         parse_args(FinetuneFlags, flags)
-
-
-@pytest.mark.parametrize(
-    "languages, trained",
-    [(["sw"], "sw"), (["tr", "de"], "de"), (["de", "en"], "en"), (["de", "all"], "de"), (["all"], "all")],
-)
-def test_own_takes_the_training_file_that_is_there(scripts, tmp_path, languages, trained):
-    for language in languages:
-        toys.write_labelled_texts(tmp_path / f"train/train.{language}.tsv", toys.labelled_texts(3, seed=1))
-    (tmp_path / "label_map.json").write_text('{"a": 0,\n"b": 1}')
-    _, flags = launched(scripts, f"OWN_DATA={tmp_path} sh scripts/base/own.sh")
-    values = dict(zip(flags[::2], flags[1::2]))  # the last value of each flag
-    assert values["--train_set"] == f"{tmp_path}/train/train.{trained}.tsv"
-    assert values["--dev_set"] == f"{tmp_path}/dev/dev.%s.tsv" and values["--num_labels"] == "2"
-
-
-def test_your_own_data(copy_of_clone, scripts):
-    """docs/finetune.md: the recipe on one's own files, then predictions and a test of the selected step."""
-    page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
-    section = page.split("## Your own data")[1].split("\n## ")[0]
-    prepare, _, train, predict_command, test = commands_of(section)
-    lines = []
-    for _, text_a, text_b, kind in toys.labelled_texts(20, seed=1):
-        label = "no" if kind == "tool" else "yes"
-        lines.append(f"{text_a}\t{text_b}\t{label}")
-    for name in ("train.en", "dev.en", "dev.de", "test.de"):
-        write_lines(Path(f"my/{name}.tsv"), lines)
-    shutil.rmtree("data/own")  # the files of the other commands
-    _, program, *arguments = shlex.split(prepare)
-    assert program == "scripts/data/prepare.py"
-    prepare_data.main(arguments)
-    # The folder of the recipes has no data yet.
-    refused = subprocess.run(train, shell=True, cwd=scripts, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("error: no ./data/own here; write it")
-    (scripts / "data").symlink_to(Path("data").resolve())
-    program, flags = launched(scripts, train)
-    (scripts / "data").unlink()
-    assert program == "run_classifier.py"
-    run_classifier = importlib.import_module("run_classifier")
-    shutil.rmtree("output/own")  # the model of the other commands
-    call_main(run_classifier, [*flags, "--max_steps", "2", *CPU.split()])
-    (table,) = json.loads(Path("output/own/results.json").read_text())["tables"]
-    assert list(table["mean"])[:2] == ["en", "de"] and "paper" not in table
-    _, _, *arguments = shlex.split(predict_command)
-    table, *flags = arguments
-    call_main(predict, ["--task", "classify", "--input", table, *flags])  # what the word "label" stands for
-    header, *rows = Path("my/labelled.tsv").read_text().splitlines()
-    place = header.split("\t").index("predicted_label")
-    assert len(rows) == 12  # the rows of my/new.tsv
-    assert {row.split("\t")[place] for row in rows} <= {"no", "yes"}
-    _, _, *flags = shlex.split(test)
-    call_main(run_classifier, [*flags, *CPU.split()])
-    (table,) = json.loads(Path("output/own/evaluation.json").read_text())["tables"]
-    assert table["title"] == "acc, ./data/own/test/test.%s.tsv" and "de" in table["mean"]
-
-
-def test_several_labels_a_text(copy_of_clone, scripts, capsys):
-    """docs/finetune.md: the command that prepare.py prints has the flag, and its model says so."""
-    rows = [
-        f"{text_a} {i}\t{['', kind, f'tool, {kind}'][i % 3]}"
-        for i, (_, text_a, _, kind) in enumerate(toys.labelled_texts(60, 1))
-    ]
-    write_lines(Path("my/train.de.tsv"), rows)
-    page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
-    prepare, train = commands_of(page.split("## Several labels a text")[1].split("\n## ")[0])
-    _, _, *arguments = shlex.split(prepare)
-    shutil.rmtree("data/own")  # the files of the other commands
-    prepare_data.main(arguments)
-    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{train}    # trains on de")
-    (scripts / "data").symlink_to(Path("data").resolve())
-    _, flags = launched(scripts, train)
-    (scripts / "data").unlink()
-    shutil.rmtree("output/own")  # the model of the other commands
-    call_main(importlib.import_module("run_classifier"), [*flags, "--max_steps", "2", *CPU.split()])
-    config = json.loads(Path("output/own/best/config.json").read_text())
-    reading = {"max_seq_len": 62, "multi_label": True}
-    assert (config["labels"], config["reading"]) == (["animal", "drink", "tool"], reading)
-
-
-def test_one_file_of_your_own(copy_of_clone, scripts, capsys):
-    """The command that `prepare.py own reviews.csv` prints trains on it, and selects by its dev file."""
-    rows = [f'"{row.text_a}; {i}";{row.label}' for i, row in enumerate(toys.labelled_texts(40, seed=1))]
-    write_lines(Path("reviews.csv"), ["Kommentar;Art", *rows])
-    prepare_data.main(["own", "reviews.csv", "--output", "data/reviews"])
-    train, _, _ = capsys.readouterr().out.splitlines()[-1].partition("    # ")
-    (scripts / "data").symlink_to(Path("data").resolve())
-    _, flags = launched(scripts, train)
-    (scripts / "data").unlink()
-    shutil.rmtree("output/own")  # the model of the other commands
-    call_main(importlib.import_module("run_classifier"), [*flags, "--max_steps", "2", *CPU.split()])
-    (table,) = json.loads(Path("output/own/results.json").read_text())["tables"]
-    assert table["title"] == "acc, data/reviews/dev/dev.%s.tsv" and list(table["mean"]) == ["all", "avg"]
-    assert json.loads(Path("output/own/best/config.json").read_text())["labels"] == [
-        "animal",
-        "drink",
-        "tool",
-    ]

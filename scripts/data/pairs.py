@@ -23,13 +23,13 @@ from pathlib import Path
 from finetune.opening import open_model
 from model.checkpoint.read import open_checkpoint
 from reader.coverage import SAMPLE, first_tokens
+from reader.own_files import files_in
 from reader.pair_files import LANGUAGE, WITH_BOTH_SIDES, languages_in_name, languages_of, split_label
 from reader.pairs import PairRows, header_of
 from reader.text_files import split_name
 from reader.tokenization import Tokenizer
 from reader.vocabulary import UNK
-from scripts.data.own import files_in, listed
-from utils.errors import UserError
+from utils.errors import UserError, listed
 from utils.files import atomic_dir, write_json
 from utils.tables import in_columns
 
@@ -196,9 +196,9 @@ def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None
     print("", in_columns(lines), "", sep="\n")
     for language, files in found.text.items():
         use = ", for a training from scratch" if model else ""
-        print(f"text of {language}{use}: {listed(files, ', ')}")
+        print(f"text of {language}{use}: {listed(files, 10)}")
     if found.unread:
-        print(f"not read: {listed(found.unread, ', ')}")
+        print(f"not read: {listed(found.unread, 10)}")
 
 
 def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:

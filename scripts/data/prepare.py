@@ -1,18 +1,19 @@
 """Turn public data sets into the layout of the official scripts, ./data/<task>.
 
-    .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|mlqa|own|pairs SOURCE
+    .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|mlqa|pairs SOURCE
 
 A source is a file, or a folder that is searched with its sub-folders. docs/data.md and docs/tasks.md
 list the names of files that are known, and what is written.
 """
 
 import re
+import shlex
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 if not __package__:  # started as a file: the path has the folder of the file, not the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -21,16 +22,16 @@ from utils.environment import run
 
 from model.reading import PLACES
 from reader.labels import normal_label
+from reader.own_files import files_in
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
 from reader.task_files import write_places
-from scripts.data.own import files_in, prepare_own
 from scripts.data.pairs import prepare_pairs
-from utils.command_line import load_config
+from utils.command_line import command_name, load_config
 from utils.errors import UserError
 from utils.files import atomic_file, only_writer_of, read_bytes
 from utils.logging import setup_console
-from utils.options import Range, option
+from utils.options import option
 from utils.tables import in_columns
 
 SPLITS = ("train", "dev", "test", "xquad")
@@ -121,8 +122,8 @@ class DataSet:
 class PrepareFlags:
     """What to prepare, and where to write it."""
 
-    task: Literal["xnli", "pawsx", "conll", "panx", "mlqa", "own", "pairs"] = option(positional=True)
-    """The data set, or your own labelled files (own) or sentence pairs (pairs)."""
+    task: Literal["xnli", "pawsx", "conll", "panx", "mlqa", "pairs"] = option(positional=True)
+    """The data set, or your own sentence pairs (pairs)."""
 
     sources: list[str] = option(positional=True)
     """Files or folders; of two files for the same, the first counts."""
@@ -130,22 +131,19 @@ class PrepareFlags:
     output: str | None = None
     """The folder to write. Default: data/<task>."""
 
-    columns: str | None = None
-    """own: the names of the columns of text, perhaps a second text, and label, as in "Comment,Topic"."""
-
-    dev_share: Annotated[float, Range(at_least=0, at_most=0.5)] = 0.1
-    """own: without dev files, the share of the training rows that becomes dev rows."""
-
     model: str | None = None
     """pairs: the model that will be trained on them, whose vocabulary must have their languages."""
-
-    multi_label: bool = False
-    """own: whether a text may have several labels, a,b in the label column, or none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prepare the sources of the command line, and print a table of what was written."""
-    flags = load_config(PrepareFlags, arguments, __doc__)
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["own"]:
+        raise UserError(
+            f"prepare own: own tables need no preparing; {command_name()} run_classifier --train_set "
+            f"{shlex.join(words[1:2])} --init_pretraining_params MODEL --checkpoints FOLDER trains on them"
+        )
+    flags = load_config(PrepareFlags, words, __doc__)
     setup_console()
     output = Path(flags.output or f"data/{flags.task}")
     with only_writer_of(output):
@@ -158,10 +156,6 @@ def write_data(flags: PrepareFlags, output: Path) -> None:
         prepare_pairs(flags.sources, output, flags.model)
         return
     sources = [Path(source) for source in flags.sources]
-    if flags.task == "own":
-        columns = flags.columns.split(",") if flags.columns else []
-        prepare_own(sources, output, columns, flags.dev_share, flags.multi_label)
-        return
     data_set = DATA_SETS[flags.task]
     written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written
     for file in find_files(data_set, sources, output):

@@ -4,6 +4,7 @@ import difflib
 import gzip
 import logging
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,7 @@ import pytest
 
 from reader.batching import Example
 from reader.classification import read_classification
-from reader.labels import labels_for_none, normal_label, oddities, overlap, split_labels
-from reader.task_files import read_label_map
-from scripts.data.own import prepare_own
+from reader.labels import label_oddities, labels_for_none, normal_label, oddities, overlap, split_labels
 from tests.launching import error_of
 
 MAP = {"no": 0, "yes": 1}
@@ -45,14 +44,6 @@ def write(tmp_path):
 @pytest.mark.parametrize("name", sorted(set(FORMS) - {"quoted.tsv"}))
 def test_training_and_evaluation_read_every_form(write, name):
     assert [*read_classification(write(name, FORMS[name]), MAP)] == EXAMPLES
-
-
-def test_a_tsv_in_quotation_marks(write, tmp_path):
-    """All cells of a column are in them, so they are no part of the texts."""
-    rows = "".join(f'"Text ""{i}"""\t{i % 2}\n' for i in range(8))
-    prepare_own([write("my.tsv", f"Comment\tKind\n{rows}")], tmp_path / "out", dev_share=0)
-    written = (tmp_path / "out/train/train.all.tsv").read_text()
-    assert written.startswith('text_a\tlabel\nText "0"\t0\nText "1"\t1\n')
 
 
 def test_a_file_to_predict_needs_no_labels(write):
@@ -120,27 +111,26 @@ def test_several_labels_in_a_cell(cell, labels):
     assert split_labels(cell) == labels
 
 
-def test_every_way_in_compares_normal_forms(write, tmp_path):
-    """Training, a label map that was written by another program, and prepare.py."""
+def test_every_way_in_compares_normal_forms(write):
+    """Labels of the file itself, and a label map that was written by another program."""
     two_forms = [unicodedata.normalize(form, "fröhlich") for form in ("NFC", "NFD")]
     labels = [" müde\u200b" if i % 3 == 0 else two_forms[i % 2] for i in range(12)]
     rows = [f"text {i}\t{label}" for i, label in enumerate(labels)]
     path = write("my.tsv", "\n".join(["text_a\tlabel", *rows]))
-    prepare_own([path], tmp_path / "out", dev_share=0)
-    labels = read_label_map(tmp_path / "out/label_map.json")
-    assert list(labels) == ["fröhlich", "müde"]
+    assert read_classification(path, any_label=True).labels == {"fröhlich", "müde"}
     examples = read_classification(path, {two_forms[1]: 0, "müde ": 1})
     assert [example.label for example in examples] == [1, 0, 0] * 4
 
 
 @pytest.mark.parametrize("none", ["-", "nan", "NaN", "-1"])
-def test_rows_without_a_label(write, tmp_path, capsys, none):
+def test_rows_without_a_label(write, caplog, none):
     """SNLI's rows on which annotators did not agree, pandas' and Hugging Face's for none."""
     rows = [f"a {i}\tb {i}\t{i % 2}" for i in range(40)]
     path = write("my.tsv", "\n".join(["sentence1\tsentence2\tlabel", *rows, f"c\td\t{none}"]))
-    prepare_own([path], tmp_path / "out")
-    assert list(read_label_map(tmp_path / "out/label_map.json")) == ["0", "1"]
-    assert f"my.tsv: 1 rows left out; their label is '{none}'" in capsys.readouterr().out
+    with caplog.at_level(logging.WARNING):
+        examples = read_classification(path, any_label=True)
+    assert examples.labels == {"0", "1"} and len(examples) == 40
+    assert f"my.tsv: 1 rows left out; their label is '{none}'" in caplog.text
     labels = {"0": 0, "1": 1}
     assert f"my.tsv, line 42: unknown label '{none}'" in error_of(read_classification, path, labels)
 
@@ -153,25 +143,25 @@ def test_a_sentiment_may_be_minus_one():
     ("cells", "place"),
     [(["a", "['joy', 'love']"], "line 3"), (["[1, 2]", "[3]"], "line 2")],
 )
-def test_lists_need_the_flag_of_several_labels(write, tmp_path, cells, place):
+def test_lists_need_the_flag_of_several_labels(write, cells, place):
     rows = [f"text {i}\t{cells[i % 2]}" for i in range(20)]
     path = write("my.tsv", "\n".join(["text_a\tlabel", *rows]))
-    assert f"my.tsv, {place}: " in error_of(prepare_own, [path], tmp_path / "out")
-    prepare_own([path], tmp_path / "out", multi_label=True)
-    split = [label for cell in cells for label in split_labels(cell)]
-    assert list(read_label_map(tmp_path / "out/label_map.json")) == sorted(split)
+    assert f"my.tsv, {place}: " in error_of(read_classification, path, any_label=True)
+    examples = read_classification(path, any_label=True, multi_label=True)
+    assert examples.labels == {label for cell in cells for label in split_labels(cell)}
 
 
-def test_a_label_in_a_list_that_has_the_mark_between_labels(write, tmp_path):
+def test_a_label_in_a_list_that_has_the_mark_between_labels(write):
     path = write("my.tsv", "text_a\tlabel\na\t['x', 'so, so']\n")
-    message = error_of(prepare_own, [path], tmp_path / "out", multi_label=True)
+    message = error_of(read_classification, path, any_label=True, multi_label=True)
     assert "my.tsv, line 2: the label 'so, so'" in message
 
 
-def test_semicolons_between_labels_are_asked_about(write, tmp_path, capsys):
-    rows = [f"text {i}\t{('a', 'b', 'a;b')[i % 3]}" for i in range(30)]
-    prepare_own([write("my.tsv", "\n".join(rows))], tmp_path / "out")
-    assert "if 'a;b' are several labels of a text, add --multi_label true" in capsys.readouterr().out
+def test_semicolons_between_labels_are_asked_about():
+    labels = ["a", "a;b", "b"]
+    counts = Counter(dict.fromkeys(labels, 10))
+    (fault,) = label_oddities(counts, counts, labels)
+    assert fault == "if 'a;b' are several labels of a text, add --multi_label true"
 
 
 def test_oddities_by_hand():
@@ -190,22 +180,7 @@ def test_rows_that_are_evaluated_on():
     assert overlap(np.array([1, 2, 3]), np.array([3, 5, 3])).startswith("2 of 3 rows are training rows")
 
 
-def test_a_line_of_warning_for_each_fault_of_own_labels(write, tmp_path, capsys):
-    """A text with two labels, a dev row and a test row that are trained on, one label nearly alone."""
-    rows = [f"text {i}\tmost" for i in range(100)]
-    folder = write("train.en.tsv", "\n".join([*rows, "text 0\tother", "so\tother", "it\tother"])).parent
-    write("dev.en.tsv", "text  7\tmost\nnew\tother\n")
-    write("test.de.tsv", "new\tother\nso\tother\n")
-    prepare_own([folder], tmp_path / "out")
-    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
-    contradiction, share, dev, test = warnings
-    assert f"{folder / 'train.en.tsv'}: 1 text has two labels, as in line 1 and 101" in contradiction
-    assert "97.1 % of the rows have one label" in share
-    assert f"{folder / 'dev.en.tsv'}: 1 of 2 rows are training rows, too" in dev
-    assert f"{folder / 'test.de.tsv'}: 1 of 2 rows" in test
-
-
-def test_training_warns_of_the_same(write, caplog):
+def test_reading_warns_of_rows_that_are_odd(write, caplog):
     path = write("train.tsv", "text_a\tlabel\nso\tyes\nso\tno\nit\tno\n")
     with caplog.at_level(logging.WARNING):
         read_classification(path, MAP)
@@ -213,10 +188,10 @@ def test_training_warns_of_the_same(write, caplog):
     assert message.startswith(f"{path}: 1 text has two labels, as in line 2 and 3")
 
 
-def test_similar_labels_are_looked_for_as_far_as_they_are_printed(write, tmp_path, monkeypatch):
+def test_similar_labels_are_looked_for_as_far_as_they_are_named(monkeypatch):
     """Each search compares a label with all others: 20,000 of them would take minutes."""
     searches = []
     monkeypatch.setattr(difflib, "get_close_matches", lambda *_, **__: searches.append(1) or [])
-    rows = [f"text {i}\tlabel {i // 2 % 50}" for i in range(150)]  # the labels 25 to 49 have two rows
-    prepare_own([write("my.tsv", "\n".join(rows))], tmp_path / "out", dev_share=0)
-    assert len(searches) == 10
+    labels = [f"label {i}" for i in range(50)]
+    faults = label_oddities(Counter(dict.fromkeys(labels, 2)), Counter(), labels)
+    assert len(searches) == 10 and len(faults) == 11 and faults[-1].startswith("40 more labels")
