@@ -11,7 +11,7 @@ from evaluation.centring import LanguageMeans
 from evaluation.search import unit
 from inference.loading import load
 from inference.serve import answerers_of, describe
-from inference.tasks import TaskOptions, make_answerer
+from inference.tasks import TaskOptions, make_answerer, search
 from model.checkpoint.formats import safetensors
 from model.checkpoint.read import LANGUAGE_MEANS
 from tests import toys
@@ -131,6 +131,30 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     assert (code["centred"], code["language"]) == (True, None)
     (plain,) = search.answer([search.parse({"text": TEXTS[1], "centre": False})])
     assert set(plain) == {"found"}
+
+
+def test_the_means_of_queries_are_of_some_lines_of_each_language(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "_AS_QUERIES", 3)
+    folder = changed_copy(models / "encode", tmp_path / "model", reading={"prompts": {"query": "bado "}})
+    corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
+    found = make_answerer("search", load(folder), TaskOptions(corpus=corpus))
+    model = ernie_m.load(folder)
+    for number, texts in enumerate((TEXTS[:3], TEXTS[5:8])):
+        expected = model.encode(texts, prompt="query").mean(axis=0)
+        np.testing.assert_allclose(found.query_means_at(toys.LAYERS).vectors[number], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_prose"),
+    [
+        ("abcdef 78", True),
+        ("abc def 789", False),
+        ("\u0915\u0941\u091b \u092d\u0940", True),  # Hindi: half of it are marks of letters
+        ("x[1] = (2 + 3) * 4;", False),
+    ],
+)
+def test_three_quarters_of_a_text_are_letters(text, is_prose):
+    assert search._is_prose(text) is is_prose
 
 
 @pytest.mark.parametrize("lines", [{"de": TEXTS}, {"de": TEXTS[:4], "fr": TEXTS[4:]}])

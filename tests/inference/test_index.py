@@ -147,15 +147,30 @@ def test_a_file_that_is_damaged_or_missing(models, tmp_path, name):
     assert error_of(model.index, folder=folder).startswith(f"{folder}: ")
 
 
-def test_a_model_of_another_width(models, tmp_path):
-    """Its manifest is right, so the vectors are what is compared."""
-    folder = tmp_path / "index"
-    model = ernie_m.load(models / "encode")
-    model.index(TEXTS, folder)
+def change_first_vector(folder, change):
+    """Change the vector by which an index knows its model; its manifest is right again."""
     facts = json.loads((folder / "index.json").read_text())
     assert np.shape(facts["first_vector"]) == (toys.HIDDEN_SIZE,)
-    facts["first_vector"] = facts["first_vector"][:-1]
+    facts["first_vector"] = change(np.array(facts["first_vector"])).tolist()
     (folder / "index.json").write_text(json.dumps(facts))
     (folder / MANIFEST).unlink()
     write_manifest(folder / MANIFEST)
-    assert "another model" in error_of(model.index, folder=folder)
+
+
+def test_a_model_of_another_width(models, tmp_path):
+    model = ernie_m.load(models / "encode")
+    model.index(TEXTS, tmp_path / "index")
+    change_first_vector(tmp_path / "index", lambda vector: vector[:-1])
+    assert "another model" in error_of(model.index, folder=tmp_path / "index")
+
+
+def test_a_model_that_was_trained_further(models, tmp_path):
+    """Its vectors are near to those of the index, but not as near as those of another machine."""
+    model = ernie_m.load(models / "encode")
+    model.index(TEXTS, tmp_path / "index")
+    aside = np.zeros(toys.HIDDEN_SIZE)
+    aside[0] = 1
+    change_first_vector(tmp_path / "index", lambda vector: vector + 1e-4 * np.linalg.norm(vector) * aside)
+    assert model.index(folder=tmp_path / "index").search(TEXTS[0])
+    change_first_vector(tmp_path / "index", lambda vector: vector + 0.05 * np.linalg.norm(vector) * aside)
+    assert "another model" in error_of(model.index, folder=tmp_path / "index")

@@ -283,3 +283,11 @@ def test_unknown_words_are_told(models, call, caplog):
     caplog.clear()
     model.encode(texts[:1])
     assert not caplog.records
+
+
+def test_odd_texts_are_counted_over_all_parts(models, monkeypatch, caplog):
+    monkeypatch.setattr(ernie_m, "_AT_ONCE", 2)
+    ernie_m.load(models / "encode").encode(["bado", "qqq", "bado " * 90, "kani", "lera " * 90, "xx"])
+    cut, unknown = caplog.messages
+    assert cut.startswith("2 of 6 texts ")
+    assert unknown.startswith("2 of 6 texts ") and "index 1)" in unknown

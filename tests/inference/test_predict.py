@@ -295,6 +295,15 @@ def test_encode(models, ask, layer, pooling):
     np.testing.assert_allclose([answer["vector"] for answer in answers], expected, atol=1e-5)
 
 
+def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(models, tmp_path):
+    """Its settings are those of the head's inputs; an encoder's are those of its vectors."""
+    longest = {}
+    for kind in ("classify", "encode"):
+        folder = changed_copy(models / kind, tmp_path / kind, reading={"max_seq_len": 8})
+        longest[kind] = make_answerer("encode", load(folder)).max_seq_len
+    assert longest == {"classify": toys.LONGEST, "encode": 8}
+
+
 def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
     """predict.py marks them, and in Python a warning counts them."""
     texts = [*TEXTS, "bado " * 90]
@@ -513,13 +522,14 @@ def test_a_table_is_answered_as_a_table(models, tmp_path, ask, name, mark, heade
 def test_the_columns_of_a_table_can_be_named(models, tmp_path, ask):
     """Where several have texts, and whatever another one is called."""
     path = tmp_path / "in.csv"
-    path.write_text(f"Name,text,Comment\nAda L,{TEXTS[1]},{TEXTS[0]}\nAlan T,x,{TEXTS[2]}\n")
+    path.write_text(f"Comment,Name,text,text_b\n{TEXTS[0]},Ada L,{TEXTS[1]},y\n{TEXTS[2]},Alan T,x,z\n")
     flags = {"task": "classify", "model": models / "classify", "input": path}
     ask([], columns="Comment", output=tmp_path / "out.csv", **flags)
     expected = ask([{"text": TEXTS[0]}, {"text": TEXTS[2]}], task="classify", model=models / "classify")
     with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["predicted_label"] for row in rows] == [answer["label"] for answer in expected]
+    probabilities = [str(answer["probabilities"][answer["label"]]) for answer in expected]
+    assert [row["predicted_probability"] for row in rows] == probabilities
     assert [row["text"] for row in rows] == [TEXTS[1], "x"]
     assert "in.csv, line 1: --columns Remark: " in error_of(ask, [], columns="Remark", **flags)
 

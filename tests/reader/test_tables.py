@@ -2,6 +2,8 @@
 
 import difflib
 import gzip
+import io
+import json
 import logging
 import unicodedata
 from collections import Counter
@@ -13,6 +15,7 @@ import pytest
 from reader.batching import Example
 from reader.classification import read_classification
 from reader.labels import label_oddities, labels_for_none, normal_label, oddities, overlap, split_labels
+from reader.tables import AnsweredTable, TableForm
 from tests.launching import error_of
 
 MAP = {"no": 0, "yes": 1}
@@ -195,3 +198,27 @@ def test_similar_labels_are_looked_for_as_far_as_they_are_named(monkeypatch):
     labels = [f"label {i}" for i in range(50)]
     faults = label_oddities(Counter(dict.fromkeys(labels, 2)), Counter(), labels)
     assert len(searches) == 10 and len(faults) == 11 and faults[-1].startswith("40 more labels")
+
+
+def test_answers_in_the_cells_of_a_table():
+    """Several labels have commas between them, other lists of texts spaces; the rest is JSON."""
+    answers = [
+        {"labels": ["so so", "bad"], "probabilities": {"so so": 0.9, "bad": 0.8}},
+        {"label": "bad", "probabilities": {"so so": 0.25, "bad": 0.75}, "unknown_words": 2},
+        {"unknown_words": 1, "words": ["a", "b"], "entities": [{"type": "PER"}], "cut": True},
+    ]
+    rows = []
+    for answer in answers:
+        file = io.StringIO()
+        AnsweredTable(file, TableForm("\t", "")).add(["text"], ["a\tb"], answer)
+        header, cells = (line.split("\t") for line in file.getvalue().splitlines())
+        assert header[0] == "text" and header[-2:] == ["predicted_cut", "predicted_unknown_words"]
+        assert cells[0] == "a b"
+        rows.append(dict(zip(header[1:], cells[1:], strict=True)))
+    several, one, words = rows
+    assert several["predicted_labels"] == "so so, bad"
+    assert json.loads(several["predicted_probabilities"]) == answers[0]["probabilities"]
+    assert (several["predicted_cut"], several["predicted_unknown_words"]) == ("", "")
+    assert list(one) == [f"predicted_{key}" for key in ("label", "probability", "cut", "unknown_words")]
+    assert list(one.values()) == ["bad", "0.75", "", "2"]
+    assert list(words.values()) == ["a b", '[{"type": "PER"}]', "True", "1"]
