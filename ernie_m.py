@@ -325,6 +325,7 @@ class Model:
         labels: Iterable[str | int | float],
         folder: str | os.PathLike | None = None,
         layer: str | int | None = None,
+        languages: Sequence[str] | None = None,
     ) -> "Model":
         """Train a classifier of few labelled texts in seconds.
 
@@ -336,20 +337,24 @@ class Model:
             labels: the label of each text, compared in their normal form (`reader.labels`).
             folder: a new one, for the classifier; None: it is not saved.
             layer: a number from 1, "middle" or "top"; by default that of the training, else "top".
+            languages: the language of each text. With them, no text is scored by a classifier of its
+                translations.
 
         Raises:
-            UserError: there are fewer than two labels, or not one for each text; the folder exists; or the
-                model is an exported one.
+            UserError: there are fewer than two labels, or not one label or language for each text; the folder
+                exists; or the model is an exported one.
         """
         from model.tasks import MEAN_OF_TOKENS
 
         if self.loaded.model is None:
             raise UserError(f"{self.loaded.folder}: it was exported; fit a classifier to the checkpoint")
         from finetune.cross_validation import single_text
+        from finetune.groups import groups_of
         from inference.few_labels import check_labels, classifier_of, cross_validated, save
 
         sentences = _as_list(texts, "texts")
         names = check_labels(sentences, _as_list(labels, "labels"))
+        languages = _one_for_each(languages, sentences)
         vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False)
         encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)
         classifier = classifier_of(self.loaded, vectors, names, encode.layer)
@@ -358,7 +363,8 @@ class Model:
         inputs = [[str(text)] for text in sentences]
         if single_text(inputs, names) is not None:
             return Model(classifier)
-        return Model(classifier, cross_validated(vectors, inputs, names).summary())
+        groups = groups_of(inputs, names, vectors, languages)
+        return Model(classifier, cross_validated(vectors, groups, names).summary())
 
     def finetune(
         self,
@@ -366,6 +372,7 @@ class Model:
         labels: Iterable[str | int | float],
         folder: str | os.PathLike,
         amp: str = "none",
+        languages: Sequence[str] | None = None,
     ) -> "Model":
         """Train the whole model on labelled texts, or pairs of texts; the same call goes on if it is stopped.
 
@@ -376,6 +383,7 @@ class Model:
             labels: as for `fit`; each label has at least two different texts.
             folder: a new one, for the classifier. <folder>.training is beside it until the end.
             amp: "bf16" or "fp16", as of `load`.
+            languages: as for `fit`.
 
         Raises:
             UserError: a label has one text, or there are fewer than two labels; there is not one for each
@@ -395,12 +403,13 @@ class Model:
         names = normal_labels(rows, _as_list(labels, "labels"))  # `train_and_score` warns of what is odd
         inputs = [[text] if isinstance(text, str) else list(text) for text in rows]
         inputs = [[in_one_line(str(text)) for text in row] for row in inputs]
+        languages = _one_for_each(languages, rows)
         if len(set(names)) < 2:
             raise UserError(f"{len(names)} texts have the same label; two labels are needed at least")
         row = single_text(inputs, names)
         if row is not None:
             raise UserError(f"label {row + 1:,} (index {row}): '{names[row]}' has one text; give it another")
-        scored = train_and_score(inputs, names, self.loaded.folder, folder, amp=amp)
+        scored = train_and_score(inputs, names, self.loaded.folder, folder, amp=amp, languages=languages)
         return Model(load(folder).loaded, scored.summary())
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
@@ -491,6 +500,20 @@ def _languages_of(centre: Any, count: int) -> list[str] | None:
     if not is_list or len(centre) != count:
         raise UserError(f"centre {centre!r}: give True, a language, or a list with the language of each text")
     return list(centre)
+
+
+def _one_for_each(languages: Any, texts: Sequence[Any]) -> list[str]:
+    """The language of each text, in one line; none: there are none.
+
+    Raises:
+        UserError: there is not one for each text.
+    """
+    from reader.tables import in_one_line
+
+    names = [] if languages is None else _as_list(languages, "languages")
+    if languages is not None and len(names) != len(texts):
+        raise UserError(f"{len(texts)} texts have {len(names)} languages; give one for each text")
+    return [in_one_line(str(name)) for name in names]
 
 
 def _in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]]:

@@ -25,6 +25,7 @@ class Scored:
         numbers: the number of each row in its table, int64 [N].
         labels, predicted: the name of the label and of the predicted label of each row.
         probabilities: the probabilities of the predicted labels, float [N].
+        groups: the number of each row's group, int64 [N]; see `finetune.groups.groups_of`.
         folds: how many classifiers there were.
     """
 
@@ -32,22 +33,31 @@ class Scored:
     labels: Sequence[str]
     predicted: Sequence[str]
     probabilities: np.ndarray
+    groups: np.ndarray
     folds: int
 
     @classmethod
-    def of(cls, probabilities: np.ndarray, labels: Sequence[str], names: Sequence[str], folds: int) -> Self:
+    def of(
+        cls,
+        probabilities: np.ndarray,
+        labels: Sequence[str],
+        groups: np.ndarray,
+        names: Sequence[str],
+        folds: int,
+    ) -> Self:
         """Take the rows that were predicted.
 
         Args:
             probabilities: float [rows, C], one for each class; NaN in the rows that were not predicted.
             labels: the label of each row.
+            groups: the group of each row.
             names: the C labels.
         """
         numbers = np.flatnonzero(~np.isnan(probabilities).all(axis=1))
         probabilities = probabilities[numbers]  # [N, C]
         predicted = [names[id_] for id_ in probabilities.argmax(axis=1)]
         labels = [labels[number] for number in numbers]
-        return cls(numbers, labels, predicted, probabilities.max(axis=1), folds)
+        return cls(numbers, labels, predicted, probabilities.max(axis=1), groups[numbers], folds)
 
     def confusion(self, places: Sequence[int] | None = None) -> Confusion:
         """Label -> predicted label -> number, of the rows at these places, or of all."""
@@ -57,9 +67,14 @@ class Scored:
         return confusion
 
     def summary(self) -> dict[str, Any]:
-        """Accuracy, its standard error and macro F1 in per cent, and the same of each label."""
+        """Accuracy, its standard error and macro F1 in per cent, and the same of each label.
+
+        The rows of a group are right or wrong together, so the standard error is that of groups.
+        """
         confusion = self.confusion()
         percent = accuracy(self.predicted, self.labels)
+        right = np.array([100.0 * (a == b) for a, b in zip(self.labels, self.predicted)])
+        deviations = np.bincount(self.groups, right - percent)  # of a group, the sum of its rows
         by_label = {
             label: {
                 "rows": counts.gold,
@@ -71,7 +86,7 @@ class Scored:
         }
         return {
             "accuracy": percent,
-            "standard_error": (percent * (100 - percent) / len(self.labels)) ** 0.5,
+            "standard_error": float(np.sqrt((deviations**2).sum()) / len(self.labels)),
             "macro_f1": macro_f1(confusion),
             "rows": len(self.labels),
             "folds": self.folds,
@@ -95,22 +110,23 @@ def single_text(inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> int |
     return None
 
 
-def folds_of(inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> np.ndarray:
-    """The fold of each row, int64 [N]. Each label is spread over all folds, and equal inputs share a fold.
+def folds_of(groups: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """The fold of each row, int64 [N]. Each label is spread over all folds, and a group is in one fold.
 
     Args:
-        inputs: a text, or a pair of texts, for each row.
+        groups: the number of each row's group, int64 [N]; see `finetune.groups.groups_of`.
         labels: the label of each row.
     """
-    hashes = [input_hash(*texts) for texts in inputs]
-    fold_of_hash: dict[int, int] = {}
-    inputs_so_far: Counter[str] = Counter()  # label -> its different inputs that have a fold
-    for row in np.random.default_rng(_SEED).permutation(len(inputs)):
-        if hashes[row] not in fold_of_hash:
-            # The inputs of a label go to the folds in turn: 0, 1, ..., FOLDS - 1, 0, ...
-            fold_of_hash[hashes[row]] = inputs_so_far[labels[row]] % FOLDS
-            inputs_so_far[labels[row]] += 1
-    return np.array([fold_of_hash[hash_] for hash_ in hashes])
+    fold_of_group: dict[int, int] = {}
+    groups_so_far: Counter[str] = Counter()  # label -> its groups that have a fold
+    for row in np.random.default_rng(_SEED).permutation(len(groups)):
+        if groups[row] not in fold_of_group:
+            # The groups of a label go to the folds in turn: 0, 1, ..., FOLDS - 1, 0, ...
+            fold_of_group[groups[row]] = groups_so_far[labels[row]] % FOLDS
+            groups_so_far[labels[row]] += 1
+    if not any(fold_of_group.values()):  # each group began with another label, so each was the first one
+        fold_of_group = {group: place % FOLDS for place, group in enumerate(fold_of_group)}
+    return np.array([fold_of_group[group] for group in groups])
 
 
 def tables_of_scores(scored: Scored, languages: Sequence[str]) -> Iterator[str]:

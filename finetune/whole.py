@@ -4,6 +4,7 @@ Beside the output, until it is there, <output>.training holds what a later call 
 
     rows.tsv      the rows
     run.json      what decides the result
+    groups.npy    the group of each row; rows of a group are in one fold
     fold_0.npy    what the model that was trained without fold 0 predicts of it
     fold_1/       the run that is at work; all/ is that on all rows
 
@@ -12,20 +13,26 @@ fold decides how the model that predicts it is trained.
 """
 
 import gc
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from evaluation.encode import PaddleEncoder
 from finetune.classification import Classification
 from finetune.command import pace_of
 from finetune.cross_validation import FOLDS, Scored, folds_of
 from finetune.flags import FinetuneFlags
+from finetune.groups import groups_of
 from finetune.opening import OpenedModel, open_model
 from finetune.prediction import TaskFile, predict_files
 from finetune.supervised import FineTuning
+from model.checkpoint.load import HEADS, load_from
 from model.checkpoint.read import open_checkpoint
+from model.ernie_m import ErnieMModel
+from model.tasks import MEAN_OF_TOKENS
 from reader.classification import Examples, SomeExamples
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -79,6 +86,36 @@ class _Work:
             trainer = Trainer(self.fine_tuning(numbers), folder, _SEED, pace_of(self.flags))
             return trainer if trainer.run(self.stop) else None
 
+    def groups(
+        self,
+        inputs: Sequence[Sequence[str]],
+        labels: Sequence[str],
+        languages: Sequence[str],
+        ids: Sequence[str],
+    ) -> np.ndarray:
+        """The group of each row, int64 [N]; see `groups_of`. The start makes the vectors, as in `fit`."""
+        path = self.folder / "groups.npy"
+        if not path.is_file():
+            began = time.monotonic()
+            config = self.opened.config
+            model = ErnieMModel(config)
+            load_from(model, self.opened.checkpoint, ignore=(*HEADS, "pooler."))
+            layer = self.opened.reading.layer
+            layer = config.num_hidden_layers if layer is None else layer
+            task = Classification(self.opened.tokenizer, self.names, self.flags.max_seq_len)
+            features = task.encode([*self.examples])
+            encoder = PaddleEncoder(model, MEAN_OF_TOKENS, layer)
+            vectors = encoder.vectors([feature.ids for feature in features])
+            logger.info(
+                "vectors of %d rows, by which those that belong together are found: %.0f s",
+                len(vectors),
+                time.monotonic() - began,
+            )
+            groups = groups_of(inputs, labels, vectors, languages, ids)
+            with atomic_file(path) as file:
+                np.save(file, groups)
+        return np.load(path)
+
     def predictions(self, fold: int, held_out: np.ndarray) -> np.ndarray | None:
         """The probabilities of the rows of a fold, float [N, C], from a model of all other rows.
 
@@ -115,6 +152,8 @@ def train_and_score(
     name: str = "texts",
     amp: str = "none",
     stop: StopSignal | None = None,
+    languages: Sequence[str] = (),
+    ids: Sequence[str] = (),
 ) -> Scored | None:
     """Train a classifier on all rows, write it to a new folder, and score it; go on if that was interrupted.
 
@@ -128,6 +167,7 @@ def train_and_score(
         name: the name of the table, for the model card.
         amp: a value of run_classifier.py --amp.
         stop: tells whether the process was asked to stop.
+        languages, ids: the language and the id of each row, without tabs and line ends, see `groups_of`.
 
     Returns:
         None if the process was asked to stop.
@@ -151,7 +191,12 @@ def train_and_score(
         keep_checkpoints=1,
     )
     with only_run_in(folder):
-        _write_rows(Path(flags.train_set), inputs, labels)
+        columns = {
+            "text_a": [texts[0] for texts in inputs],
+            "text_b": [texts[1] for texts in inputs if texts[1:]],
+        }
+        columns |= {"label": labels, "language": languages, "id": ids}
+        _write_rows(Path(flags.train_set), {name: cells for name, cells in columns.items() if cells})
         names = sorted(set(labels))
         # This reading warns of what is odd about the rows.
         examples = Classification(opened.tokenizer, names, flags.max_seq_len).read(flags.train_set, "train")
@@ -159,7 +204,8 @@ def train_and_score(
         all_rows = np.arange(len(labels))
         identity = work.fine_tuning(all_rows).identity
         claim_file(folder / RUN, identity, f"choose another output, or delete {folder}")
-        folds = folds_of(inputs, labels)
+        groups = work.groups(inputs, labels, languages, ids)
+        folds = folds_of(groups, labels)
         count = FOLDS if len(labels) < MANY_ROWS else 1
         probabilities = np.full((len(labels), len(work.names)), np.nan)
         for fold in range(count):
@@ -178,13 +224,11 @@ def train_and_score(
         with atomic_dir(output) as new:
             trainer.task.files(trainer.engine, trainer.engine.masters(), None).write(new)
     remove(folder)
-    return Scored.of(probabilities, labels, work.names, count)
+    return Scored.of(probabilities, labels, groups, work.names, count)
 
 
-def _write_rows(path: Path, inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> None:
-    """Write rows in the official form."""
-    header = ["text_a", "label"] if len(inputs[0]) == 1 else ["text_a", "text_b", "label"]
-    lines = ["\t".join(header)]
-    lines += ["\t".join([*texts, label]) for texts, label in zip(inputs, labels)]
+def _write_rows(path: Path, columns: Mapping[str, Sequence[str]]) -> None:
+    """Write rows in the official form: name of a column -> its cells."""
+    lines = ["\t".join(cells) for cells in [tuple(columns), *zip(*columns.values())]]
     with atomic_file(path, "w", encoding="utf-8") as file:
         file.write("\n".join([*lines, ""]))

@@ -64,16 +64,16 @@ def normal_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
     return names
 
 
-def cross_validated(vectors: np.ndarray, inputs: Sequence[Sequence[str]], labels: Sequence[str]) -> Scored:
+def cross_validated(vectors: np.ndarray, groups: np.ndarray, labels: Sequence[str]) -> Scored:
     """Predict each row by a logistic regression that was trained on the other folds.
 
     Args:
         vectors: the vectors of the rows, [N, H].
-        inputs, labels: as for `folds_of`; each label has at least two different texts (`single_text`).
+        groups, labels: as for `folds_of`; each label has at least two different texts (`single_text`).
     """
     names = sorted(set(labels))
     ids = np.array([names.index(label) for label in labels])
-    folds = folds_of(inputs, labels)
+    folds = folds_of(groups, labels)
     probabilities = np.zeros((len(labels), len(names)))
     for fold in np.unique(folds):
         held_out = folds == fold
@@ -81,7 +81,7 @@ def cross_validated(vectors: np.ndarray, inputs: Sequence[Sequence[str]], labels
         # A label whose texts also have other labels may be in this fold alone. If it is one of the last
         # labels, the weight has no column for it.
         probabilities[held_out, : weight.shape[1]] = softmax(vectors[held_out] @ weight + bias)
-    return Scored.of(probabilities, labels, names, FOLDS)
+    return Scored.of(probabilities, labels, groups, names, FOLDS)
 
 
 def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str], layer: int) -> LoadedModel:

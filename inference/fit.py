@@ -8,11 +8,11 @@ ernie-m fit reviews.csv --model intfloat/multilingual-e5-small --output checkpoi
 from utils.environment import run
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from evaluation.search import load_faiss
 from finetune.cross_validation import Scored, least_sure, single_text, tables_of_scores
 from reader.tables import LabelledTable, read_table
 from training.guard import StopSignal
@@ -72,26 +72,24 @@ def fit(flags: FitFlags, stop: StopSignal) -> None:
     check_table(path, table, flags.finetune)
     if len(set(table.languages)) > 1:
         print(f"{path}: there are scores by language, too")
-    inputs = [cells[:-1] for cells in table.rows]
-    labels = [cells[-1] for cells in table.rows]
-    print(f"{len(inputs):,} texts, {len(set(labels))} labels", flush=True)
+        load_faiss()  # which compares the languages, after all texts are encoded
+    count = len(table.rows)
+    print(f"{count:,} texts, {len({cells[-1] for cells in table.rows})} labels", flush=True)
     learn = fine_tune if flags.finetune else fit_head
-    scored = learn(flags, path, inputs, labels, stop)
+    scored = learn(flags, path, table, stop)
     if scored is None:  # asked to stop
         return
     print()
     print(*tables_of_scores(scored, table.languages), sep="\n\n")
-    print("", least_sure(scored, [texts[0] for texts in inputs], table.lines), sep="\n")
-    print(f"\n{flags.output}: a classifier of all {len(inputs):,} texts")
+    print("", least_sure(scored, [cells[0] for cells in table.rows], table.lines), sep="\n")
+    print(f"\n{flags.output}: a classifier of all {count:,} texts")
     print(f"next: {command_name()} label TABLE --model {shlex.quote(flags.output)} --output LABELLED")
 
 
 # Imports are within the functions, so that --help and errors are fast.
 
 
-def fine_tune(
-    flags: FitFlags, path: Path, inputs: Sequence[Sequence[str]], labels: Sequence[str], stop: StopSignal
-) -> Scored | None:
+def fine_tune(flags: FitFlags, path: Path, table: LabelledTable, stop: StopSignal) -> Scored | None:
     """Train the whole model; see `finetune.whole.train_and_score`."""
     from utils.runtime import prepare
 
@@ -99,17 +97,25 @@ def fine_tune(
     from finetune.whole import train_and_score
 
     setup_console()
-    name = path.name.partition(".")[0]
-    return train_and_score(inputs, labels, flags.model, flags.output, name, flags.amp, stop)
+    return train_and_score(
+        [cells[:-1] for cells in table.rows],
+        [cells[-1] for cells in table.rows],
+        flags.model,
+        flags.output,
+        name=path.name.partition(".")[0],
+        amp=flags.amp,
+        stop=stop,
+        languages=table.languages,
+        ids=table.ids,
+    )
 
 
-def fit_head(
-    flags: FitFlags, path: Path, inputs: Sequence[Sequence[str]], labels: Sequence[str], stop: StopSignal
-) -> Scored:
+def fit_head(flags: FitFlags, path: Path, table: LabelledTable, stop: StopSignal) -> Scored:
     """Train a logistic regression on the vectors of the texts; its scores are cross-validated."""
     from inference.loading import load
 
     loaded = load(flags.model, amp=flags.amp)  # first, because it gives Paddle its settings
+    from finetune.groups import groups_of
     from inference.few_labels import classifier_of, cross_validated, save
     from inference.tasks import TaskOptions, make_answerer
     from model.tasks import MEAN_OF_TOKENS
@@ -117,12 +123,14 @@ def fit_head(
 
     if loaded.model is None:
         raise UserError(f"--model {flags.model}: it was exported; fit a classifier to the checkpoint")
-    texts = [text for (text,) in inputs]
+    texts, labels = zip(*table.rows)
     warn_if_unsuited(loaded.tokenizer, texts, path)
     options = TaskOptions(pooling=MEAN_OF_TOKENS, layer=flags.layer, normalize=False, centre=False)
     encode = make_answerer("encode", loaded, options)
     vectors = encode.vectors(texts)
-    scored = cross_validated(vectors, inputs, labels)
+    inputs = [[text] for text in texts]
+    groups = groups_of(inputs, labels, vectors, table.languages, table.ids, say=print)
+    scored = cross_validated(vectors, groups, labels)
     save(classifier_of(loaded, vectors, labels, encode.layer), flags.output, len(labels))
     return scored
 

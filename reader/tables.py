@@ -33,7 +33,20 @@ from utils.logging import logger
 _ENDINGS = (".tsv", ".csv", ".tsv.gz", ".csv.gz")
 _MOST_PACKED = 200  # times: text is packed to a fifth, and nothing but one character to a thousandth
 _NEVER_PACKED = 1 << 26  # bytes that may be unpacked in any case
-LANGUAGE_COLUMNS = ("language", "lang", "locale")  # a column of such a name is no label, if another may be
+# A column of such a name is no label, if another may be.
+LANGUAGE_COLUMNS = ("language", "lang", "locale")
+# Rows with one value in a column of such a name belong together. XNLI has several pairs of one prompt.
+ID_COLUMNS = (
+    "group",
+    "group_id",
+    "doc_id",
+    "document_id",
+    "promptid",
+    "pairid",
+    "sentence_id",
+    "text_id",
+    "id",
+)
 _IN_WORDS = {"text_a": "the text", "text_b": "the second text", "label": "the label"}
 # The beginnings of what `_guess` says.
 _TEXT = ("the text may be", "no column looks like texts")
@@ -55,6 +68,8 @@ class LabelledTable(NamedTuple):
         has_header: whether the first line names the columns.
         multi_label: whether a row may have several labels, with commas between them, or none.
         languages: the language of each row, if one more column is named so; otherwise none.
+        ids: the id of each row, from the first of `ID_COLUMNS` that is there, has an id in several rows, and
+            does not only number the labels; otherwise none.
     """
 
     columns: Sequence[str]
@@ -63,6 +78,7 @@ class LabelledTable(NamedTuple):
     has_header: bool
     multi_label: bool
     languages: list[str]
+    ids: list[str]
 
     def labels(self) -> list[list[str]]:
         """The labels of each row: one, unless `multi_label`."""
@@ -70,9 +86,9 @@ class LabelledTable(NamedTuple):
 
     def part(self, numbers: np.ndarray) -> "LabelledTable":
         """The rows with these numbers, int64."""
-        columns = (self.rows, self.lines, self.languages)
-        rows, lines, languages = ([column[number] for number in numbers if column] for column in columns)
-        return self._replace(rows=rows, lines=lines, languages=languages)
+        columns = (self.rows, self.lines, self.languages, self.ids)
+        rows, lines, languages, ids = ([column[number] for number in numbers if column] for column in columns)
+        return self._replace(rows=rows, lines=lines, languages=languages, ids=ids)
 
 
 def is_table(path: str | os.PathLike) -> bool:
@@ -177,13 +193,16 @@ def read_table(
         )
     if not rows:
         raise UserError(f"{path}: no rows in it")
-    named_so = [
-        place
-        for place, name in enumerate(first_cells)
-        if has_header and place not in places and name.strip().lower() in LANGUAGE_COLUMNS
-    ]
-    languages = [cells[named_so[0]].strip() for _, cells in rows] if named_so else []
-    table = LabelledTable(_COLUMNS[len(places)], [], [], has_header, multi_label, languages)
+    further: dict[str, list[str]] = {}  # language or id, as the header names it -> cells
+    for place, cell in enumerate(first_cells if has_header else ()):
+        name = cell.strip().lower()
+        if name in (*LANGUAGE_COLUMNS, *ID_COLUMNS) and place not in places:
+            further.setdefault(name, [in_one_line(cells[place]).strip() for _, cells in rows])
+    languages = next((cells for name, cells in further.items() if name in LANGUAGE_COLUMNS), [])
+    labels = [cells[places[-1]] for _, cells in rows]
+    columns_of_ids = [further[name] for name in ID_COLUMNS if name in further]
+    ids = next((cells for cells in columns_of_ids if _are_shared_ids(cells, labels)), [])
+    table = LabelledTable(_COLUMNS[len(places)], [], [], has_header, multi_label, languages, ids)
     empty = []  # where a cell is
     for line, cells in rows:
         values = [in_one_line(cells[place]) for place in places]
@@ -198,6 +217,13 @@ def read_table(
         raise UserError(f"{path}, line {line}: the {name} is empty{more}; fill it in, or remove the line")
     _say_what_is_odd(path, first_cells, places, table, say)
     return _without_missing_labels(path, table, say)
+
+
+def _are_shared_ids(cells: Sequence[str], labels: Sequence[str]) -> bool:
+    """Whether the cells of a column name things that have several rows, and not the labels."""
+    given = [cell for cell in cells if cell]
+    is_of_labels = len(set(zip(cells, labels))) == len(set(cells)) == len(set(labels))
+    return len(set(given)) < len(given) and not is_of_labels
 
 
 def _check_widths(path: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> None:
@@ -512,7 +538,8 @@ def find_text_and_label(
     texts = known_texts or [place for place, cells in columns if _are_texts(cells)]
     labels = known_label or [place for place in repeating if place not in known_texts]
     if len(labels) > 1:
-        labels = [place for place in labels if first[place].strip().lower() not in LANGUAGE_COLUMNS]
+        no_labels = (*LANGUAGE_COLUMNS, *ID_COLUMNS)
+        labels = [place for place in labels if first[place].strip().lower() not in no_labels]
     if len(labels) != 1 or not (known_texts or len(texts) == 1):
         text = first[texts[0]] if texts else "TEXT"
         label = first[labels[0]] if labels else "LABEL"

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from finetune.classification import Classification
-from finetune.flags import FinetuneFlags
-from finetune.opening import open_model, settle
+from finetune.flags import FinetuneFlags, RetrievalFlags
+from finetune.opening import open_model, settle, settle_vectors
 from finetune.supervised import FineTuning
 from model.checkpoint.read import TRAINED_LENGTH, open_checkpoint
 from model.reading import Reading
+from model.tasks import CLASSIFICATION, RETRIEVAL
 from tests import command_lines, toys
 from tests.launching import error_of
 from utils.command_line import parse_args
@@ -49,6 +50,14 @@ def test_the_length_of_the_training_is_taken_unless_one_is_given(opened, given, 
     trained = replace(opened, checkpoint=replace(opened.checkpoint, reading=Reading(max_seq_len=32)))
     flags = FinetuneFlags(max_seq_len=100, on_command_line=given)
     assert settle(flags, trained, recorded=["max_seq_len"]).max_seq_len == expected
+
+
+@pytest.mark.parametrize(("task", "expected"), [(None, 32), (RETRIEVAL, 32), (CLASSIFICATION, 40)])
+def test_vectors_take_the_length_of_their_own_training(opened, task, expected):
+    """That of a classifier is the length of other inputs."""
+    checkpoint = replace(opened.checkpoint, task=task, reading=Reading(max_seq_len=32))
+    flags = RetrievalFlags(pairs="pairs", max_seq_len=40, on_command_line=())
+    assert settle_vectors(flags, replace(opened, checkpoint=checkpoint)).max_seq_len == expected
 
 
 def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +78,36 @@ def test_no_row_is_predicted_by_a_model_that_was_trained_on_it(random_encoder, t
 def test_of_many_rows_a_fifth_is_held_out(random_encoder, tmp_path, trained, monkeypatch):
     monkeypatch.setattr(whole, "MANY_ROWS", 30)
     scored = whole.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
-    held_out = np.flatnonzero(folds_of(INPUTS, LABELS) == 0)
+    held_out = np.flatnonzero(folds_of(np.arange(30), LABELS) == 0)
     assert scored.numbers.tolist() == held_out.tolist() and scored.folds == 1
     assert [kind for kind, _ in trained] == ["trained", "predicted", "trained"]
+
+
+def test_a_group_is_in_one_fold_and_the_start_is_read_once(
+    random_encoder, tmp_path, trained, monkeypatch, caplog
+):
+    """Stopped within the first training, the command keeps its groups, and refuses other languages or ids."""
+    caplog.set_level(logging.INFO)
+    inputs = [[f"{language} {text}"] for language in ("en", "fr") for (text,) in INPUTS]
+    known = {"languages": ["en"] * 30 + ["fr"] * 30, "ids": ["x", "x"] + [""] * 58}
+    calls = []
+    numbers = np.tile(np.arange(30), 2)
+    monkeypatch.setattr(whole, "groups_of", lambda *given: calls.append(given) or numbers)
+    call = partial(whole.train_and_score, inputs, LABELS * 2, random_encoder, tmp_path / "out")
+    assert call(**known, stop=AskedToStop()) is None
+    for changed in ({"languages": known["languages"][::-1]}, {"ids": [""] * 60}):
+        assert str(tmp_path / "out.training") in error_of(call, **{**known, **changed})
+    trained.clear()
+    assert call(**known).groups.tolist() == numbers.tolist()
+    sentences = [{text.split(" ", 1)[1] for text in texts} for _, texts in trained[:-1]]
+    assert all(not used & predicted for used, predicted in zip(sentences[::2], sentences[1::2], strict=True))
+    ((*given, vectors, languages, ids),) = calls
+    assert given == [inputs, LABELS * 2] and {"languages": languages, "ids": ids} == known
+    model = ernie_m.load(random_encoder)
+    expected = model.encode([text for (text,) in inputs], pooling="specials", normalize=False, prompt="")
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    (time_of_pass,) = [line for line in caplog.messages if line.startswith("vectors of 60 rows")]
+    assert time_of_pass.endswith(" s")
 
 
 def test_an_interrupted_training_ends_with_the_same_bits(random_encoder, tmp_path, monkeypatch):
@@ -169,6 +198,8 @@ def test_from_python(random_encoder, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("new*"))
     assert f"{tmp_path / 'tuned'}: " in error_of(model.finetune, pairs, LABELS, tmp_path / "tuned")
     assert "index 1" in error_of(model.finetune, ["a", "b", "c"], ["x", "y", "x"], tmp_path / "new")
+    options = {"languages": ["en"]}
+    assert "30 texts have 1 lang" in error_of(model.finetune, pairs, LABELS, tmp_path / "new", **options)
 
 
 @pytest.mark.parametrize(

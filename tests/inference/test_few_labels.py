@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import convert
 import ernie_m
 import run_classifier
 from inference.few_labels import check_labels, logistic_regression
+from tests.helpers.checkpoints import changed_copy
 from tests.inference.conftest import run_export
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences, write_lines
@@ -67,6 +69,24 @@ def test_what_it_predicts(models, fitted):
         likeliest = [classifier.labels[row.argmax()] for row in probabilities]
         assert [answer["label"] for answer in answers] == likeliest
         np.testing.assert_allclose(model.encode(TEXTS), vectors, atol=1e-5)
+
+
+def test_a_classifier_of_a_model_of_search_without_a_pooler(models, tmp_path):
+    """Its vectors are not those of the start, and no random pooler is saved with it."""
+    reading = {"pooling": "cls", "normalize": True, "prompts": {"query": "mo "}}
+    start = changed_copy(models / "encode", tmp_path / "start", reading={"layer": 1, **reading})
+    weights = load_file(start / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
+    save_file(kept, start / "model.safetensors")
+    classifier = ernie_m.load(start).fit(TEXTS, LABELS, tmp_path / "classifier")
+    assert not any("pooler" in name for name in load_file(tmp_path / "classifier/model.safetensors"))
+    answers = classifier.classify(TEXTS)
+    assert ernie_m.load(tmp_path / "classifier").classify(TEXTS) == answers
+    vectors = ernie_m.load(start).encode(TEXTS, pooling="specials", normalize=False, prompt="")
+    weight, bias = logistic_regression(vectors, np.array([sorted(set(LABELS)).index(x) for x in LABELS]))
+    likeliest = (vectors @ weight + bias).argmax(axis=1)
+    assert [answer["label"] for answer in answers] == [sorted(set(LABELS))[number] for number in likeliest]
+    np.testing.assert_allclose(classifier.encode(TEXTS), vectors, atol=1e-5)
 
 
 def test_a_classifier_is_fitted_again(fitted):

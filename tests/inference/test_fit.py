@@ -13,11 +13,13 @@ import pytest
 import ernie_m
 import predict
 from finetune.cross_validation import folds_of
+from finetune.groups import groups_of
 from inference import fit
 from inference.few_labels import cross_validated
+from inference.tasks.encode import EncodeTexts
 from reader.tables import read_table
 from tests.launching import ROOT, as_flags, call_main, clean_environment
-from tests.toys import sentences
+from tests.toys import HIDDEN_SIZE, sentences
 
 TEXTS = sentences(60, seed=6)
 LABELS = ["news", "question", "3"] * 20
@@ -82,10 +84,11 @@ def test_a_row_is_scored_by_a_classifier_of_other_texts():
     """Vectors that only name their text teach nothing about another one, and equal texts share a fold."""
     texts = [[f"text {number // 2}"] for number in range(40)]  # each text is there twice
     labels = ["a", "a", "b", "b"] * 10
-    folds = folds_of(texts, labels)
+    groups = groups_of(texts, labels, np.zeros((40, 1)))
+    folds = folds_of(groups, labels)
     assert (folds[::2] == folds[1::2]).all() and set(folds) == {0, 1, 2, 3, 4}
     vectors = np.repeat(np.eye(20), 2, axis=0)  # a vector for each text
-    scored = cross_validated(vectors, texts, labels)
+    scored = cross_validated(vectors, groups, labels)
     correct = np.array([a == b for a, b in zip(scored.labels, scored.predicted)])
     assert correct.mean() <= 0.5  # 1, if the other row of the text were learned from
     assert (scored.probabilities < 0.6).all()
@@ -95,7 +98,7 @@ def test_what_can_be_learned_is_scored_so():
     random = np.random.default_rng(1)
     labels = ["a", "b", "c"] * 30
     vectors = np.eye(3)[np.arange(90) % 3] * 4 + random.normal(size=(90, 3)) * 0.3
-    scored = cross_validated(vectors, [[str(number)] for number in range(90)], labels)
+    scored = cross_validated(vectors, np.arange(90), labels)
     assert scored.predicted == labels
 
 
@@ -141,6 +144,46 @@ def test_languages_are_those_of_the_rows_that_are_read(tmp_path):
     assert table.languages == [row[1] for row in rows[1:] if row[2] != "nan"]
     assert len(table.languages) == len(table.rows) == 59
     assert not read_table(tmp_path / "rows.csv", ["text", "lang"]).languages
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "expected"),
+    [
+        ("ID", list(range(30)) * 2, list(range(30)) * 2),
+        ("pairID", [""] * 40 + [" x "] * 20, [""] * 40 + ["x"] * 20),
+        ("id", list(range(60)), []),  # each is one row
+        ("id", [0, 1, 2] * 20, []),  # the numbers of the labels
+        ("number", list(range(30)) * 2, []),
+    ],
+)
+def test_the_ids_of_a_table(tmp_path, column, cells, expected):
+    """They are no labels either, although they repeat."""
+    rows = [["comment", "topic", column], *zip(TEXTS, LABELS, cells)]
+    columns = ["comment", "topic"] if column == "number" else []
+    table = read_table(write(tmp_path / "rows.csv", rows), columns)
+    assert table.ids == list(map(str, expected)) and [row[-1] for row in table.rows] == LABELS
+    assert table.part(np.array([59, 3])).ids == [table.ids[row] for row in (59, 3) if expected]
+
+
+def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch):
+    """Labels drawn for each sentence cannot be learned from others: about half of the answers are right."""
+    random = np.random.default_rng(1)
+    drawn = random.choice(["yes", "no"], 24)
+    of_sentences = random.normal(size=(24, HIDDEN_SIZE)) * 5
+    of_languages = {language: random.normal(size=HIDDEN_SIZE) * 5 for language in ("en", "de")}
+    table = [["text", "language", "label"]]
+    vectors = {}
+    for language, vector in of_languages.items():
+        for number, text in enumerate(TEXTS[:24]):
+            table.append([f"{language} {text}", language, drawn[number]])
+            vectors[f"{language} {text}"] = of_sentences[number] + vector
+    as_chosen = lambda self, texts: np.array([vectors[text] for text in texts], np.float32)  # noqa: E731
+    monkeypatch.setattr(EncodeTexts, "vectors", as_chosen)
+    run_fit(write(tmp_path / "rows.csv", table), models, tmp_path / "classifier")
+    printed = capsys.readouterr().out
+    assert "48 of 48 rows are scored together with others" in printed
+    accuracy = float(printed.partition("accuracy ")[2].split()[0])
+    assert 25 < accuracy < 75  # within two and a half standard errors of 24 sentences
 
 
 def test_an_output_that_exists(models, tmp_path, refused):
