@@ -64,7 +64,9 @@ def mine(rows, tmp_path_factory):
         more = {"init_pretraining_params": model, "checkpoints": folder / "out", "use_cuda": "false"}
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            patch.setattr(hard_negatives, "encoder_of", lambda *arguments: vectors_of)
+            patch.setattr(
+                hard_negatives, "encoder_of", lambda *arguments: lambda texts, kind: vectors_of(texts)
+            )
             call_main(run_retrieval, as_flags({**files, **more, **flags}))
         lines = (folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()
         return {(query, positive): texts for query, positive, *texts in (line.split("\t") for line in lines)}
