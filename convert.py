@@ -210,7 +210,7 @@ def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFla
     """The tokenizer: of each file the one that the flags name, or else that of the checkpoint.
 
     Raises:
-        UserError: there is none, a file cannot be read, or the tokenizer has more tokens than the model.
+        UserError: there is none, a file cannot be read, or the tokenizer is not that of the model.
     """
     piece_model_path = flags.piece_model_path or checkpoint.piece_model_path
     if piece_model_path is None:
@@ -218,11 +218,10 @@ def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFla
     reading = checkpoint.reading
     vocab_path = flags.vocab_path or checkpoint.vocab_path
     tokenizer = Tokenizer(vocab_path, piece_model_path, reading.text_rules, reading.added_tokens)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise UserError(
-            f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "
-            f"{config.vocab_size} in {flags.source}; they do not belong together"
-        )
+    unread_rows = tokenizer.check_model(config.vocab_size, config.pad_token_id, flags.source)
+    if unread_rows:
+        with pipe_may_close():
+            print(f"note: {unread_rows}")
     return tokenizer
 
 

@@ -109,17 +109,15 @@ def open_model(
     else:
         source = checkpoint.path
         config = checkpoint.config
-    tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
-    if tokenizer.vocab_size < config.vocab_size:  # such as 250,002 tokens and 250,037 rows
-        _tell_unused_rows(config.vocab_size, tokenizer.vocab_size)
+    unread_rows = tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
+    if unread_rows:
+        _tell(unread_rows)
     return OpenedModel(checkpoint, config, tokenizer, source)
 
 
 @cache  # one line for several models with the same numbers
-def _tell_unused_rows(rows: int, tokens: int) -> None:
-    logger.info(
-        "the word table has %d rows; the tokenizer has %d tokens and never uses the other rows", rows, tokens
-    )
+def _tell(line: str) -> None:
+    logger.info(line)
 
 
 def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> None:

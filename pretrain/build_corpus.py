@@ -22,7 +22,8 @@ from pretrain.corpus.work import WORK, StreamWork, claimed, delete_corpus, finis
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.corpus import Corpus, tokenizer_of_corpus
 from reader.pair_files import expand
-from reader.tokenization import ERNIE_M, Tokenizer
+from reader.text_rules import ERNIE_M
+from reader.tokenization import Tokenizer
 from utils.command_line import load_config
 from utils.errors import UserError
 from utils.logging import logger, setup_console

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pretrain.objectives import OBJECTIVES, OF_THE_PAPER
-from reader.tokenization import TEXT_RULES
+from reader.text_rules import TEXT_RULES
 from utils.errors import UserError
 from utils.options import (
     NonNegativeFloat,

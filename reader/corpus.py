@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from reader.tokenization import ERNIE_M, Tokenizer
+from reader.text_rules import ERNIE_M
+from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.files import read_object, write_json
 from utils.logging import logger
@@ -312,9 +313,8 @@ def tokenizer_of_corpus(path: str | os.PathLike) -> Tokenizer:
     Raises:
         UserError: the corpus is unfinished, or a file of the vocabulary is missing or damaged.
     """
-    vocabulary = read_manifest(Path(path)).get("vocabulary")
-    rules = vocabulary.get("text_rules", ERNIE_M) if isinstance(vocabulary, dict) else ERNIE_M
-    return Tokenizer.from_folder(path, rules)
+    read_manifest(Path(path))
+    return Tokenizer.from_folder(path)
 
 
 def map_array(path: Path) -> np.memmap:

@@ -28,20 +28,20 @@ import numpy as np
 import sentencepiece
 
 from reader.library_rules import cut_pieces
+from reader.text_rules import ERNIE_M, LIBRARY_RULES, TEXT_RULES, texts_of_folder
 from reader.tokenizer_json import PIECES, QUOTES, TOKENIZER_JSON, no_piece_model, piece_model_of_json
 from reader.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
 from utils.errors import UserError
 from utils.files import read_bytes
 
 Span = tuple[int, int]  # start and end in characters
-ERNIE_M = "ernie-m"  # the official text rules
-NONE = "none"
-TEXT_RULES = (ERNIE_M, NONE, "paddlenlp", "transformers")
-_LIBRARIES = TEXT_RULES[2:]
 
 _PIECE_MODEL_NAMES = ("piece.model", PIECES, TOKENIZER_JSON)
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
 _MAX_MISSING_PIECES = 10
+# The most rows of a word table behind those of the tokenizer's tokens: tables are made longer, to a multiple
+# of 64 or 128, and E5-small has 35 rows more.
+_MOST_UNREAD_ROWS = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CUT_PIECE = -1  # in place of the id of a piece that rule 5 cuts into several
 
@@ -234,19 +234,28 @@ class Tokenizer:
     def from_folder(
         cls,
         folder: str | os.PathLike,
-        text_rules: str = ERNIE_M,
+        text_rules: str | None = None,
         added_tokens: Mapping[str, int] | None = None,
     ) -> "Tokenizer":
-        """Load a piece model or XLM-R's tokenizer.json from a folder, and vocab.txt if it is there.
+        """Load the tokenizer in a folder: a piece model or XLM-R's tokenizer.json, and vocab.txt if there.
+
+        Args:
+            text_rules, added_tokens: None: what the folder's files say, and else the official rules.
 
         Raises:
-            UserError: there is no piece model; or any error that making a Tokenizer raises.
+            UserError: there is no piece model; or any error of `texts_of_folder` and of making a Tokenizer.
         """
-        models = [Path(folder, name) for name in _PIECE_MODEL_NAMES if Path(folder, name).is_file()]
+        folder = Path(folder)
+        models = [folder / name for name in _PIECE_MODEL_NAMES if (folder / name).is_file()]
         if not models:
             raise no_piece_model(folder)
-        vocab = Path(folder, "vocab.txt")
-        return cls(vocab if vocab.is_file() else None, models[0], text_rules, added_tokens)
+        has_vocab = (folder / "vocab.txt").is_file()
+        if text_rules is None:
+            said = texts_of_folder(folder)
+            text_rules = said.text_rules
+            added_tokens = said.added_tokens if added_tokens is None else added_tokens
+            has_vocab = has_vocab and said.has_own_vocab
+        return cls(folder / "vocab.txt" if has_vocab else None, models[0], text_rules, added_tokens)
 
     def __reduce__(self):  # for pickle
         return type(self), (self.vocab_path, self.piece_model_path, self.text_rules, self.added_tokens)
@@ -265,20 +274,38 @@ class Tokenizer:
             digest.update(f"{self.text_rules}\t{sorted(self.added_tokens.items())}".encode())
         return digest.hexdigest()
 
-    def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> None:
+    def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> str | None:
         """Check that a model's config goes with the tokenizer.
 
         Args:
             vocab_size, pad_token_id: of the config.
             source: what the error names.
 
+        Returns:
+            a line that says how many rows of the word table are never read; None: all are.
+
         Raises:
-            UserError: the model has fewer words than the tokenizer, or pads are another token.
+            UserError: the model has fewer words than the tokenizer, or many more; or pads are another token.
         """
         if self.vocab_size > vocab_size:
-            raise UserError(f"{source}: vocab_size is {vocab_size}, the tokenizer's {self.vocab_size}")
+            raise UserError(
+                f"{source}: vocab_size is {vocab_size}, but {self.piece_model_path} has ids up to "
+                f"{self.vocab_size - 1}; they do not belong together"
+            )
+        unread = vocab_size - self.vocab_size
+        if unread > _MOST_UNREAD_ROWS:
+            raise UserError(
+                f"{source}: vocab_size is {vocab_size}, but {self.piece_model_path} has ids up to "
+                f"{self.vocab_size - 1} only, added tokens included; put the tokenizer of the model there"
+            )
         if self.pad_id != pad_token_id:
             raise UserError(f"{source}: pad_token_id is {pad_token_id}, but [PAD] is {self.pad_id}")
+        if not unread:
+            return None
+        return (
+            f"the word table has {vocab_size} rows; the tokenizer has {self.vocab_size} tokens and never "
+            "uses the other rows"
+        )
 
     def write_vocab(self, path: str | os.PathLike) -> None:
         """Write vocab.txt as `token<TAB>id` lines, atomically."""
@@ -319,7 +346,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text without special tokens."""
-        if self._added is None and self.text_rules not in _LIBRARIES:  # a batch of one is slower
+        if self._added is None and self.text_rules not in LIBRARY_RULES:  # a batch of one is slower
             return self._to_ids(self._model.EncodeAsIds(self.normalize(text)))
         return self.encode_batch([text])[0]
 
@@ -440,7 +467,7 @@ class Tokenizer:
 
     def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each of some texts without added tokens."""
-        if self.text_rules in _LIBRARIES:
+        if self.text_rules in LIBRARY_RULES:
             normal = [self.normalize(text) for text in texts]
             rows = self._model.Encode(normal, out_type=str, num_threads=1)
             return [self.convert_tokens_to_ids(itertools.chain(*self._cut(pieces, []))) for pieces in rows]
@@ -453,7 +480,7 @@ class Tokenizer:
         numbers = mapping["ids"]  # the piece model's numbers, which are not ids of the vocabulary
         pieces = mapping["pieces"]
         spans = _clean_spans(normal, pieces, mapping["offsets"])
-        if self.text_rules in _LIBRARIES:
+        if self.text_rules in LIBRARY_RULES:
             tokens_of_pieces = self._cut(pieces, numbers)
             ids = self.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces))
             return ids, [
@@ -475,7 +502,7 @@ class Tokenizer:
         Args:
             numbers: of the pieces in the piece model.
         """
-        if self.text_rules in _LIBRARIES:
+        if self.text_rules in LIBRARY_RULES:
             return cut_pieces(pieces, keeps_spaces=self.text_rules == "transformers")
         return [self.digit_comma.get(number, [piece]) for number, piece in zip(numbers, pieces)]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from reader.tokenization import ERNIE_M, Tokenizer
+from reader.text_rules import ERNIE_M
+from reader.tokenization import Tokenizer
 from reader.tokenizer_json import PIECES, TOKENIZER_JSON, UNIGRAM, XLM_R_NAMES, check_settings, tokenizer_json
 from reader.vocabulary import CLS, MASK, PAD, SEP, UNK, derive_vocab, tokens_by_id
 from utils.errors import UserError

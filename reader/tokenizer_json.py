@@ -204,12 +204,12 @@ def _scored_pieces(vocab: Mapping[str, int], model: "ModelProto") -> list[list[A
     The special tokens have the score 0, as in XLM-R's own file; text is never cut into them.
     """
     scores = {piece.piece: piece.score for piece in model.pieces}  # negative: logarithms of probabilities
-    losing_score = 10 * min(scores.values()) - 10
+    of_unknown_letter = min(scores.values()) - 10  # sentencepiece's own
     scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
     scored_pieces = []
     for token in tokens_by_id(vocab):
         name = XLM_R_NAMES.get(token, token)
-        scored_pieces.append([name, scores.get(token, losing_score)])
+        scored_pieces.append([name, scores.get(token, len(token) * of_unknown_letter - 10)])
     return scored_pieces
 
 

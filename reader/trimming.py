@@ -15,7 +15,8 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from reader.batching import windows
 from reader.bitext import Sentences
-from reader.tokenization import ERNIE_M, NONE, Tokenizer
+from reader.text_rules import ERNIE_M, NONE
+from reader.tokenization import Tokenizer
 from reader.tokenizer_files import read_unigram
 from reader.vocabulary import SPECIAL_TOKENS, write_vocab
 from utils.errors import UserError

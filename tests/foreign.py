@@ -220,6 +220,28 @@ def make_xlm_r(folder: Path, pieces: Path | None = None, **changes) -> dict[str,
     return arrays
 
 
+def make_bert(folder: Path, arrays=(), **changes) -> dict[str, np.ndarray]:
+    """Write a BERT with random weights and a file of pieces, and return the weights.
+
+    Args:
+        arrays: more tensors, such as those of a head.
+        changes: of config.json.
+    """
+    settings = xlm_r_config(**{"model_type": "bert", "pad_token_id": 0, "type_vocab_size": 2, **changes})
+    state = {}
+    for name, array in xlm_r_weights(settings).items():
+        if not name.startswith("lm_head."):
+            state[name.removeprefix("roberta.")] = array
+    types = "embeddings.token_type_embeddings.weight"
+    state[types] = np.concatenate([state[types], state[types] + 1])
+    state |= dict(arrays)
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "sentencepiece.bpe.model").write_bytes(b"")
+    save_file(state, folder / "model.safetensors")
+    return state
+
+
 def tokenizer_json(pieces: Path) -> dict:
     """The tokenizer.json that transformers 5 writes for XLM-R with a piece model."""
     model = ModelProto.FromString(pieces.read_bytes())

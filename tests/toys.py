@@ -75,11 +75,13 @@ def train_pieces(path: Path, texts: list[str] | None = None, **options) -> Path:
     return path
 
 
-def write_pieces(folder: Path) -> None:
-    """Write the smallest piece model beside weights, for tests to which its pieces do not matter."""
+def write_pieces(folder: Path, count: int = 1) -> None:
+    """Write a piece model beside weights, for tests to which its pieces do not matter, by default one."""
     model = ModelProto()
     for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL"), ("▁a", "NORMAL")):
         model.pieces.add(piece=name, score=-1.0, type=kind)
+    for number in range(1, count):
+        model.pieces.add(piece=f"a{number}", score=-1.0, type="NORMAL")
     (folder / "piece.model").write_bytes(model.SerializeToString())
 
 

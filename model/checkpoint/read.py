@@ -19,6 +19,7 @@ from model.tasks import TAGGING, task_named
 from utils.errors import UserError, listed
 from utils.files import read_json
 from utils.manifest import check_folder
+from utils.tokenizer_files import TokenizerFiles
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -119,7 +120,8 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
 
     Raises:
         UserError: no such folder, none of these formats, a damaged file (also one that does not match the
-            folder's manifest), a pickle with code; tensors or a problem_type that are not understood.
+            folder's manifest), a pickle with code; tensors or a problem_type that are not understood; a
+            tokenizer of another kind; two files that disagree.
     """
     path = local_folder(path)
     # First of all, because a damaged file may fail in any way later, or not at all.
@@ -131,6 +133,11 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     format_name = _format_of(source, raw_config)
     if format_name == FAIRSEQ:  # its config is in the file of the weights
         raw_config = configs.of_fairseq(source.tensors.metadata)
+    tokenizer_files = TokenizerFiles(source.tokenizer_folders[0])
+    if format_name not in (OURS, OFFICIAL):
+        tokenizer_files.check_kind(raw_config, source.config_path)
+    if format_name == BERT:
+        _check_vocabulary_of_bert(source, raw_config)
 
     # The weights under our names; what is not understood is refused.
     tasks = _possible_tasks(format_name, source, raw_config)
@@ -161,7 +168,7 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
         format_name,
         raw_config,
         source.config_path,
-        source.tokenizer_folders[0],
+        tokenizer_files,
         root,
         has_head=any(name != tables.LM for name in tasks),
         config=config,
@@ -315,7 +322,6 @@ def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
         is_xlm_r = raw_config.get("model_type") == configs.MODEL_TYPES[XLM_R]
         format_name = XLM_R if is_xlm_r else PADDLENLP
     if format_name == XLM_R and raw_config.get("model_type") == configs.MODEL_TYPES[BERT]:
-        _check_vocabulary_of_bert(source, raw_config)
         return BERT
     _check_model_type(format_name, source, raw_config)
     # Our names are PaddleNLP's without a prefix, which PaddleNLP's encoder lacks, too. But a safetensors file

@@ -1,6 +1,6 @@
 """How a folder says that its model reads: in config.json, tokenizer files, those of sentence-transformers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,17 +10,13 @@ from model.checkpoint.formats.tables import HUGGING_FACE, OFFICIAL, OURS, PADDLE
 from model.config import ErnieMConfig
 from model.reading import ERNIE_M_RULES, NO_RULES, Reading
 from utils.errors import UserError, shown
-from utils.files import read_object
+from utils.tokenizer_files import TokenizerFiles
 
 READING = "reading"  # our key of config.json; other libraries ignore it
-_TOKENIZER_JSON = "tokenizer.json"
-_TOKENIZER_CONFIG = "tokenizer_config.json"
-_ADDED = "added_tokens.json"
-_SPECIALS_MAP = "special_tokens_map.json"
 # problem_type -> the field that it sets.
 _KINDS = {configs.MULTI_LABEL: "multi_label", configs.REGRESSION: "regression"}
-# Tokens that every model has.
-_SPECIAL = {"<s>", "<pad>", "</s>", "<unk>", "<mask>", "[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"}
+# The name of a field -> its value, and the file that says it.
+_Fields = dict[str, tuple[Any, Path | None]]
 
 
 class ReadingOfFolder(NamedTuple):
@@ -55,21 +51,20 @@ def reading_of(
     format_name: str,
     raw_config: Mapping[str, Any],
     config_path: Path | None,
-    folder: Path,
+    tokenizer_files: TokenizerFiles,
     root: Path,
     has_head: bool,
     config: ErnieMConfig | None,
 ) -> ReadingOfFolder:
     """How the model in a folder reads.
 
-    A folder that this project wrote has the key "reading" in config.json, which decides. Without it, the
-    names of the tensors decide: a model with those of XLM-R or BERT reads as XLM-R does. An ErnieM of
-    PaddleNLP or transformers reads as the tokenizer of its library does, if it has the head of a task;
-    otherwise it is ERNIE-M itself.
+    A folder that this project wrote has the key "reading" in config.json. Without it, the names of the
+    tensors decide: a model with those of XLM-R or BERT reads as XLM-R does. An ErnieM of PaddleNLP or
+    transformers reads as the tokenizer of its library does, if it has the head of a task; otherwise it is
+    ERNIE-M itself. The other files add what they say. What "reading" and they both say must agree.
 
     Args:
         format_name: one of `model.checkpoint.formats.tables`.
-        folder: the one that has the tokenizer's files.
         root: the one that has modules.json, if there is any.
         has_head: whether the model was fine-tuned for a task.
         config: the model's shape; None: unknown.
@@ -77,129 +72,88 @@ def reading_of(
     Raises:
         UserError: a file is damaged, or two files disagree.
     """
-    if raw_config.get(READING) is not None or format_name in (OURS, OFFICIAL):
+    has_key = raw_config.get(READING) is not None
+    is_ernie_m = format_name in (PADDLENLP, HUGGING_FACE)
+    if has_key or format_name in (OURS, OFFICIAL):
         reading = own_reading(raw_config, config_path)
-    elif format_name in (PADDLENLP, HUGGING_FACE):
+    elif is_ernie_m:
         rules = {PADDLENLP: "paddlenlp", HUGGING_FACE: "transformers"}[format_name]
         reading = Reading.of_library(rules) if has_head else Reading()
     else:
-        reading = replace(Reading.of_xlm_r(), text_rules=_rules_of_tokenizer(folder))
+        reading = Reading.of_xlm_r()
     if format_name in (OURS, OFFICIAL):
         return ReadingOfFolder(reading, [])
-    kind = _KINDS.get(raw_config.get("problem_type"))
-    if kind:
-        reading = replace(reading, **{kind: True})
-    own_length = reading.max_seq_len
-    reading = replace(reading, added_tokens=_added_tokens(folder))
-    if READING not in raw_config:
-        reading = replace(reading, max_seq_len=_longest(folder))
+    fields = _of_config(raw_config, config_path)
+    fields |= _of_tokenizer(tokenizer_files, is_ernie_m, has_key)
     faults: list[str] = []
     if not has_head:  # only models of vectors have files of sentence-transformers
-        reading_of_files, faults = sentence_transformers.read(root, reading, config.num_hidden_layers)
-        if READING not in raw_config or not _wrote(reading, reading_of_files):
-            reading = reading_of_files
-    length = reading.max_seq_len
-    # A length of the files that limits nothing is left out; transformers writes 10^30 for "no limit".
-    if length != own_length and length >= config.longest_input:
-        reading = replace(reading, max_seq_len=None)
-    return ReadingOfFolder(reading, faults)
+        said, faults = sentence_transformers.read(root, config)
+        fields |= said
+    if has_head and has_key:  # the tokenizer's length is the model's, and ours that of the training
+        fields.pop("max_seq_len", None)
+    length, length_path = fields.get("max_seq_len", (None, None))
+    if length is not None and length >= config.longest_input:  # it limits nothing
+        fields["max_seq_len"] = (None, length_path)
+    if has_key:
+        fields = _not_in_key(reading, fields, is_ernie_m, config, config_path)
+    return ReadingOfFolder(replace(reading, **{name: value for name, (value, _) in fields.items()}), faults)
 
 
-def _wrote(reading: Reading, reading_of_files: Reading) -> bool:
-    """Whether the files of sentence-transformers say of vectors what this project writes for a reading."""
-    # `sentence_transformers.write` writes "specials" for a model that does not say its pooling.
-    written = replace(reading, pooling=reading.pooling or "specials")
-    names = ("pooling", "normalize", "prompts", "default_prompt")
-    return all(getattr(written, name) == getattr(reading_of_files, name) for name in names)
+def _of_config(raw_config: Mapping[str, Any], path: Path | None) -> _Fields:
+    """What the library's own key of config.json says of a classifier's outputs."""
+    problem_type = raw_config.get("problem_type")
+    if problem_type not in configs.PROBLEM_TYPES:
+        return {}
+    return {name: (kind == problem_type, path) for kind, name in _KINDS.items()}
 
 
-def _rules_of_tokenizer(folder: Path) -> str:
-    """The text rules of an XLM-R: tokenizer.json has ERNIE-M's if this project wrote it so."""
-    path = folder / _TOKENIZER_JSON
-    if not path.is_file():
-        return NO_RULES
-    normalizer = read_object(path).get("normalizer")
-    steps = normalizer.get("normalizers", [normalizer]) if isinstance(normalizer, dict) else []
-    patterns = [step.get("pattern") for step in steps if isinstance(step, dict)]
-    return ERNIE_M_RULES if {"String": "“"} in patterns else NO_RULES
+def _of_tokenizer(files: TokenizerFiles, is_ernie_m: bool, has_key: bool) -> _Fields:
+    """What the tokenizer's files say.
+
+    Args:
+        is_ernie_m: whether it is an ErnieM of a library, whose files do not say the text rules; nor, in the
+            form that this project writes, the longest input.
+        has_key: whether this project wrote the folder.
+    """
+    fields: _Fields = {}
+    added_tokens, path = files.added_tokens()
+    if path is not None:
+        fields["added_tokens"] = (added_tokens, path)
+    if files.longest is not None and not (is_ernie_m and has_key):
+        fields["max_seq_len"] = (files.longest, files.config_path)
+    if files.has_official_rules is not None and not is_ernie_m:
+        rules = ERNIE_M_RULES if files.has_official_rules else NO_RULES
+        fields["text_rules"] = (rules, files.json_path)
+    return fields
 
 
-def _longest(folder: Path) -> int | None:
-    """The longest input that the tokenizer's files say.
+def _not_in_key(
+    reading: Reading, fields: _Fields, is_ernie_m: bool, config: ErnieMConfig, config_path: Path | None
+) -> _Fields:
+    """The fields of other files of which our key of config.json says nothing.
+
+    Args:
+        reading: what our key says.
+        fields: what the other files say.
+        is_ernie_m: as for `_of_tokenizer`.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: they say another thing than this project writes for the reading.
     """
-    path = folder / _TOKENIZER_CONFIG
-    length = read_object(path).get("model_max_length") if path.is_file() else None
-    return length if type(length) is int and length > 0 else None
-
-
-def _added_tokens(folder: Path) -> dict[str, int]:
-    """The tokens beside the special ones that the tokenizer's files add to the piece model, with their ids.
-
-    Raises:
-        UserError: a file is damaged, two disagree, or a token has no id or asks for what is not done here.
-    """
-    added: dict[str, int] = {}
-    file_of: dict[str, Path] = {}
-    for path, token, id_ in _tokens_of_files(folder):
-        if token in _SPECIAL:
+    written = sentence_transformers.as_written(reading, config)
+    if reading.text_rules != ERNIE_M_RULES:  # a library's rules have no place in tokenizer.json
+        written = replace(written, text_rules=NO_RULES)
+    if is_ernie_m:  # nor have added tokens in that form
+        written = replace(written, added_tokens={})
+    others: _Fields = {}
+    for name, (value, path) in fields.items():
+        if value == getattr(written, name):
             continue
-        if added.get(token, id_) != id_:
+        ours = getattr(reading, name)
+        if ours is not None or name == "default_prompt":
             raise UserError(
-                f"{path}: the token '{shown(token)}' has the id {id_}, and in {file_of[token]} "
-                f"{added[token]}; put the tokenizer's files that belong to the weights there"
+                f"{config_path}: '{READING}' says that {name} is {shown(ours)}, but {path} says "
+                f"{shown(value)}; correct the one that is wrong (without '{READING}' the other files count)"
             )
-        added[token] = id_
-        file_of.setdefault(token, path)
-    for name in (_TOKENIZER_CONFIG, _SPECIALS_MAP):
-        path = folder / name
-        special_tokens = read_object(path).get("additional_special_tokens") if path.is_file() else None
-        if not isinstance(special_tokens, list):
-            continue
-        for token in special_tokens:
-            text = token.get("content") if isinstance(token, dict) else token
-            if not isinstance(text, str):
-                raise UserError(f"{path}: additional_special_tokens must be texts")
-            if text not in added and text not in _SPECIAL:
-                raise UserError(
-                    f"{path}: no file gives the id of the added token {shown(text)}; put added_tokens.json "
-                    "or tokenizer.json of the model there"
-                )
-    return dict(sorted(added.items(), key=lambda item: item[1]))
-
-
-def _tokens_of_files(folder: Path) -> Iterator[tuple[Path, str, int]]:
-    """Each added token of each of the tokenizer's files, with its id.
-
-    Raises:
-        UserError: a file is damaged, or a token is to be found in whole words only.
-    """
-    for name in (_ADDED, _TOKENIZER_CONFIG, _TOKENIZER_JSON):
-        path = folder / name
-        if not path.is_file():
-            continue
-        contents = read_object(path)
-        try:
-            if name == _ADDED:
-                entries = [{"content": token, "id": id_} for token, id_ in contents.items()]
-            elif name == _TOKENIZER_CONFIG:
-                decoder = contents.get("added_tokens_decoder") or {}
-                entries = [{**token, "id": int(id_)} for id_, token in decoder.items()]
-            else:
-                entries = contents.get("added_tokens") or []
-            for entry in entries:
-                token, id_ = entry["content"], entry["id"]
-                if not isinstance(token, str) or not token or type(id_) is not int or id_ < 0:
-                    raise ValueError(f"the token {shown(token)}")
-                if entry.get("single_word") and token not in _SPECIAL:
-                    raise UserError(
-                        f"{path}: the added token {shown(token)} is found in whole words only (single_word), "
-                        "which is not done here; train with tokens that are found anywhere"
-                    )
-                yield path, token, id_
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise UserError(
-                f"{path}: its added_tokens are damaged ({shown(repr(error))}); put back a good copy"
-            ) from error
+        others[name] = (value, path)
+    return others

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pretrain.corpus.inputs import Stream, file_status
 from pretrain.corpus.text import TextFormat, check_format
-from reader.tokenization import ERNIE_M, TEXT_RULES
+from reader.text_rules import ERNIE_M, TEXT_RULES
 from utils.errors import UserError
 from utils.options import NonNegativeFloat, NonNegativeInt, Range, check_values, deciding_options, option
 

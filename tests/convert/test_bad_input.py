@@ -130,7 +130,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
         (
             make_paddlenlp,
             {"pad_token_id": 0},
-            "pad_token_id is 0; XLM-R needs 1: ",
+            "pad_token_id is 0, but [PAD] is 1",
         ),
         (
             make_paddlenlp,

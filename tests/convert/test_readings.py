@@ -59,15 +59,105 @@ def test_xlm_r_there_and_back(tmp_path, pieces, to, head):
         assert open_checkpoint(tmp_path / "there").reading == reading
 
 
-def test_files_that_were_changed_later_count(tmp_path, pieces):
-    """As when sentence-transformers has trained the model further. The rest of our key still counts."""
-    made = make_model(tmp_path / "made", pieces, replace(XLM_R, pooling="cls", layer=2, label_pieces="all"))
-    there = run(made, tmp_path / "there", "xlm-roberta")
-    assert there.reading.pooling == "cls"
-    pooling = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
-    (tmp_path / "there/1_Pooling/config.json").write_text(json.dumps(pooling))
-    reading = open_checkpoint(tmp_path / "there").reading
-    assert (reading.pooling, reading.label_pieces) == ("specials", "all")
+def change(path, **changes):
+    """Change keys of a JSON file; None takes one out."""
+    contents = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps({key: value for key, value in contents.items() if value is not None}))
+
+
+POOLING = "1_Pooling/config.json"
+LENGTH = "sentence_bert_config.json"
+PROMPTS = "config_sentence_transformers.json"
+QUOTES = {"type": "Replace", "pattern": {"String": "“"}, "content": '"'}
+# The field of "reading", a file of the folder, and keys that another library may have written there.
+CHANGES = [
+    ("pooling", POOLING, {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}),
+    ("pooling", POOLING, {"pooling_mode_cls_token": False, "pooling_mode_max_tokens": True}),
+    ("max_seq_len", LENGTH, {"max_seq_length": 20}),
+    ("max_seq_len", LENGTH, {"max_seq_length": 38}),  # no limit
+    ("max_seq_len", "tokenizer_config.json", {"model_max_length": 20}),  # as from version 5.4 on
+    ("prompts", PROMPTS, {"prompts": {"query": "Query: "}}),
+    ("prompts", PROMPTS, {"prompts": None, "default_prompt_name": None}),
+    ("default_prompt", PROMPTS, {"default_prompt_name": None}),
+    ("text_rules", "tokenizer.json", {"normalizer": QUOTES}),
+    ("added_tokens", "tokenizer.json", {"added_tokens": [{"id": 0, "content": "<s>"}]}),
+]
+
+
+@pytest.mark.parametrize(("field", "file", "changes"), CHANGES)
+def test_a_file_that_was_changed_later_is_refused(tmp_path, pieces, field, file, changes):
+    """As when sentence-transformers has saved the folder again: two readings are possible."""
+    reading = replace(
+        XLM_R,
+        pooling="cls",
+        layer=2,
+        max_seq_len=30,
+        prompts={"query": "q: ", "passage": "p: "},
+        default_prompt="query",
+        added_tokens={"<e1>": Tokenizer(None, pieces).vocab_size},
+    )
+    there = tmp_path / "there"
+    assert (
+        run(make_model(tmp_path / "made", pieces, reading, rows=1), there, "xlm-roberta").reading == reading
+    )
+    change(there / file, **changes)
+    if file == "tokenizer_config.json":
+        change(there / LENGTH, max_seq_length=None)
+    line = error_of(open_checkpoint, there)
+    assert line.startswith(f"{there}/config.json: 'reading' says that {field} ")
+    assert f"{there}/{file}" in line
+
+
+@pytest.mark.parametrize("is_in_key", [True, False])
+def test_a_module_of_length_1_that_was_added_or_taken_away(tmp_path, pieces, is_in_key):
+    made = make_model(tmp_path / "made", pieces, replace(XLM_R, normalize=is_in_key))
+    run(made, tmp_path / "there", "xlm-roberta")
+    path = tmp_path / "there/modules.json"
+    modules = json.loads(path.read_text())
+    if is_in_key:
+        modules.pop()
+    else:
+        modules.append({"path": "2_Normalize", "type": "sentence_transformers.models.Normalize"})
+    path.write_text(json.dumps(modules))
+    line = error_of(open_checkpoint, tmp_path / "there")
+    assert (
+        line.startswith(f"{tmp_path}/there/config.json: 'reading'")
+        and "normalize" in line
+        and str(path) in line
+    )
+
+
+def test_what_our_key_does_not_say_another_file_may(tmp_path, pieces):
+    """The pooling and the length of a model that was not trained for vectors. The rest of our key counts."""
+    made = make_model(tmp_path / "made", pieces, replace(XLM_R, label_pieces="all"))
+    there = tmp_path / "there"
+    assert run(made, there, "xlm-roberta").reading.pooling is None
+    change(there / "1_Pooling/config.json", pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
+    change(there / "sentence_bert_config.json", max_seq_length=20)
+    reading = open_checkpoint(there).reading
+    assert (reading.pooling, reading.max_seq_len, reading.label_pieces) == ("cls", 20, "all")
+
+
+def test_what_a_classifier_predicts_is_said_twice(tmp_path, pieces):
+    made = make_model(tmp_path / "made", pieces, replace(XLM_R, multi_label=True), "classification")
+    there = tmp_path / "there"
+    assert run(made, there, "xlm-roberta").reading.multi_label
+    change(there / "config.json", problem_type="single_label_classification")
+    line = error_of(open_checkpoint, there)
+    assert line.startswith(f"{there}/config.json: 'reading'") and "multi_label" in line
+
+
+def test_a_prompt_for_documents_is_written_too(tmp_path, pieces):
+    """The library takes no other name for it."""
+    prompts = {"query": "q: ", "passage": "p: "}
+    run(
+        make_model(tmp_path / "made", pieces, replace(XLM_R, prompts=prompts)),
+        tmp_path / "there",
+        "xlm-roberta",
+    )
+    contents = json.loads((tmp_path / "there/config_sentence_transformers.json").read_text())
+    assert contents["prompts"] == {**prompts, "document": "p: "}
+    assert open_checkpoint(tmp_path / "there").reading.prompts == prompts
 
 
 def test_files_of_vectors_do_not_count_for_a_classifier(tmp_path, pieces):
@@ -158,7 +248,10 @@ def test_rule_5_in_the_form_of_xlm_r(tmp_path):
 def test_modules_that_are_not_known(tmp_path, pieces, module):
     make_xlm_r(tmp_path / "x", pieces)
     kinds = ["Transformer", "Pooling", module]
-    modules = [{"path": f"{n}_{kind}" if n else "", "type": f"x.{kind}"} for n, kind in enumerate(kinds)]
+    modules = [
+        {"path": f"{n}_{kind}" if n else "", "type": f"sentence_transformers.models.{kind}"}
+        for n, kind in enumerate(kinds)
+    ]
     (tmp_path / "x/modules.json").write_text(json.dumps(modules))
     (tmp_path / "x/1_Pooling").mkdir()
     (tmp_path / "x/1_Pooling/config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))

@@ -1,8 +1,11 @@
 """The tokenizer goes along with a model, in the form of the target's library."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import convert
 from model.checkpoint.card import CARD
@@ -166,7 +169,9 @@ def test_a_tokenizer_json_that_is_not_of_xlm_r_is_refused(tmp_path, saved, key, 
     line = error_of(convert.main, [str(tmp_path / "saved"), str(tmp_path / "out")])
     assert line.startswith(f"{path}: ")
     assert key in line
-    assert "sentencepiece.bpe.model" in line
+    # A tokenizer of another kind is of no use with other pieces.
+    is_of_another_kind = "of another kind" in line
+    assert ("sentencepiece.bpe.model" in line) != (is_of_another_kind or key == "KeyError")
     assert not (tmp_path / "out").exists()
 
 
@@ -185,7 +190,51 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
     pieces = train_pieces(tmp_path / "large.model")
     flags = ["--to", "fluid", "--piece_model_path", str(pieces)]
     line = error_of(convert.main, [str(tmp_path / "in"), str(tmp_path / "out"), *flags])
-    assert line.startswith(f"{pieces}: ") and "vocab_size is 60" in line
+    assert line.startswith(f"{tmp_path / 'in'}: vocab_size is 60") and str(pieces) in line
+
+
+def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path, capsys):
+    """A word table may be longer by what tables are rounded up to; a line says so."""
+    size = Tokenizer(None, train_pieces(tmp_path / "piece.model")).vocab_size
+    for rows, is_refused in ((128, False), (129, True)):
+        folder = tmp_path / str(rows)
+        make_ours(folder, config={**CONFIG, "vocab_size": size + rows})
+        shutil.copy(tmp_path / "piece.model", folder / "piece.model")
+        arguments = [str(folder), str(tmp_path / f"{rows}-out")]
+        if is_refused:
+            line = error_of(convert.main, arguments)
+            assert line.startswith(f"{folder}: vocab_size is {size + rows}") and "piece.model" in line
+        else:
+            convert.main(arguments)
+            (note,) = [line for line in capsys.readouterr().out.splitlines() if f"{size + rows} rows" in line]
+            assert f"{size} tokens" in note
+
+
+def test_tokens_without_a_piece_and_the_mask(tmp_path):
+    """A token of vocab.txt that is no piece is never cut out of a text: its score is below any other way.
+
+    The space before a mask belongs to the mask, as in XLM-R's own tokenizer.json.
+    """
+    model = make_model(tmp_path / "in", normalization_rule_name="nmt_nfkc")
+    vocab = Tokenizer(None, model / "piece.model").vocab
+    extra = "bada" * 4  # 16 letters, each of them a piece
+    assert extra not in vocab and set(extra) <= set(vocab)
+    vocab[extra] = len(vocab)
+    lines = "".join(f"{token}\t{id_}\n" for token, id_ in vocab.items())
+    (model / "vocab.txt").write_text(lines, encoding="utf-8")
+    change_config(model, vocab_size=len(vocab))
+    arrays = load_file(model / "model.safetensors")
+    words = arrays["embeddings.word_embeddings.weight"]
+    save_file(
+        {**arrays, "embeddings.word_embeddings.weight": np.concatenate([words, words[:1]])},
+        model / "model.safetensors",
+    )
+    convert.main([str(model), str(tmp_path / "out"), "--to", "xlm-roberta"])
+    contents = json.loads((tmp_path / "out/tokenizer.json").read_text(encoding="utf-8"))
+    scores = dict(contents["model"]["vocab"])
+    assert scores[extra] < sum(scores[letter] for letter in extra)
+    strips = {token["content"]: token["lstrip"] for token in contents["added_tokens"]}
+    assert strips == {"<s>": False, "<pad>": False, "</s>": False, "<unk>": False, "<mask>": True}
 
 
 @pytest.mark.parametrize("kind", [{}, {"lm_head": True}, {"head": "classification"}])

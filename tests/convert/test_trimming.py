@@ -304,7 +304,7 @@ def test_bad_input(toy, tmp_path):
     shutil.copytree(source, tmp_path / "bare")
     for name in ("piece.model", "vocab.txt", "manifest.json"):
         (tmp_path / "bare" / name).unlink(missing_ok=True)
-    bpe = train_pieces(tmp_path / "bpe.model", vocab_size=100, model_type="bpe")
+    bpe = train_pieces(tmp_path / "bpe.model", vocab_size=200, model_type="bpe")
     (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
     keep = ["--keep_pieces_of", str(toy.path)]
     blank = ["--keep_pieces_of", str(tmp_path / "blank.txt")]

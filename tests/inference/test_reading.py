@@ -103,7 +103,7 @@ def test_a_pooling_that_is_not_here_is_not_exported(models, untraced, tmp_path):
     """What convert.py writes of it can be."""
     make_xlm_r(tmp_path / "x", models / "piece.model")
     kinds = {"": "Transformer", "1_Pooling": "Pooling"}
-    modules = [{"path": path, "type": f"x.{kind}"} for path, kind in kinds.items()]
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
     (tmp_path / "x/modules.json").write_text(json.dumps(modules))
     (tmp_path / "x/1_Pooling").mkdir()
     (tmp_path / "x/1_Pooling/config.json").write_text(json.dumps({"pooling_mode": "max"}))

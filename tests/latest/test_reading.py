@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import unicodedata
 
 import numpy as np
@@ -14,8 +15,9 @@ import ernie_m
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
 from tests.foreign import make_xlm_r
+from tests.helpers.checkpoints import change_config
 from tests.launching import ROOT, error_of
-from tests.toys import train_pieces
+from tests.toys import CONFIG, make_ours, train_pieces
 
 # Typographic quotes, full width, decomposed letters, zero width, digits before a comma, what NFKC expands.
 TEXTS = [
@@ -91,6 +93,90 @@ def test_vectors_are_those_of_sentence_transformers(tmp_path, pieces, pooling, n
         for folder in (saved, tmp_path / "ours", tmp_path / "back"):
             vectors = ernie_m.load(folder).encode(TEXTS, prompt=name)
             np.testing.assert_allclose(vectors, expected, atol=1e-5, err_msg=str(folder))
+
+
+# ERNIE-M's rule 5, for digits before a comma, has no place in the library's form.
+WITHOUT_RULE_5 = [text.replace(",", " , ") for text in TEXTS]
+
+
+@pytest.fixture(params=["XLM-R", "ours", "ours, as ERNIE-M reads"])
+def ours_in_its_form(request, tmp_path):
+    """A model in the library's form, of which config.json has our key "reading", or not."""
+    texts = WITHOUT_RULE_5 * 20
+    pieces = train_pieces(tmp_path / "own.model", texts, vocab_size=250, normalization_rule_name="nmt_nfkc")
+    if request.param == "XLM-R":
+        return make_sentence_transformer(
+            tmp_path, pieces, "cls", True, {"query": "plain: ", "passage": "words: "}
+        )
+    reading = {
+        "pooling": "specials",
+        "layer": 2,
+        "normalize": True,
+        "max_seq_len": 60,
+        "prompts": {"query": "a "},
+    }
+    if request.param == "ours":
+        reading["text_rules"] = "none"
+    config = {**CONFIG, "max_position_embeddings": 90}
+    make_ours(tmp_path / "ours", config=config, pieces=pieces)
+    change_config(tmp_path / "ours", reading=reading)
+    convert.main([str(tmp_path / "ours"), str(tmp_path / "there"), "--to", "xlm-roberta"])
+    return tmp_path / "there"
+
+
+def test_what_the_library_saves_again_is_read(tmp_path, ours_in_its_form):
+    """In the form of its newest version, whose keys it may have and others than ours."""
+    peer = SentenceTransformer(str(ours_in_its_form), device="cpu")
+    peer.save(str(tmp_path / "again"))
+    model = ernie_m.load(tmp_path / "again")
+    assert model.loaded.reading == ernie_m.load(ours_in_its_form).loaded.reading
+    np.testing.assert_allclose(model.encode(WITHOUT_RULE_5), peer.encode(WITHOUT_RULE_5), atol=1e-5)
+    queries = model.encode(WITHOUT_RULE_5, prompt="query")
+    np.testing.assert_allclose(queries, peer.encode(WITHOUT_RULE_5, prompt_name="query"), atol=1e-5)
+
+
+def test_a_length_that_was_changed_in_the_library(tmp_path, ours_in_its_form):
+    """If our key of config.json says another, both files are named; without the key the new one counts."""
+    peer = SentenceTransformer(str(ours_in_its_form), device="cpu")
+    peer.max_seq_length = 12
+    peer.save(str(tmp_path / "again"))
+    path = tmp_path / "again/config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if "reading" in config:
+        line = error_of(ernie_m.load, tmp_path / "again")
+        assert line.startswith(f"{path}: 'reading' says that max_seq_len is 60")
+        assert f"{tmp_path}/again/tokenizer_config.json" in line
+        del config["reading"]
+        path.write_text(json.dumps(config), encoding="utf-8")
+    vectors = ernie_m.load(tmp_path / "again").encode(WITHOUT_RULE_5)
+    np.testing.assert_allclose(vectors, peer.encode(WITHOUT_RULE_5), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"truncate_dim": 8}, "config_sentence_transformers.json: truncate_dim 8"),
+        ({"similarity_fn_name": "dot"}, "config_sentence_transformers.json: similarity_fn_name dot"),
+        (
+            {"similarity_fn_name": "euclidean"},
+            "config_sentence_transformers.json: similarity_fn_name euclidean",
+        ),
+    ],
+)
+def test_what_is_not_done_here_is_refused(tmp_path, pieces, options, said):
+    saved = make_sentence_transformer(tmp_path, pieces, "mean", False)
+    SentenceTransformer(str(saved), device="cpu", **options).save(str(tmp_path / "again"))
+    assert error_of(ernie_m.load(tmp_path / "again").encode, TEXTS).startswith(f"{tmp_path}/again/{said}")
+
+
+def test_another_tokenizer_in_a_folder_that_it_saves(tmp_path, pieces):
+    """A WordPiece, beside which somebody put the pieces of XLM-R."""
+    saved = make_sentence_transformer(tmp_path, pieces, "mean", True)
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words/vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nplain\nword\n##s\n")
+    transformers.BertTokenizer.from_pretrained(tmp_path / "words").save_pretrained(saved)
+    shutil.copy(pieces, saved / "sentencepiece.bpe.model")
+    assert error_of(ernie_m.load, saved).startswith(f"{saved}/tokenizer.json: its model is WordPiece")
 
 
 def test_queries_and_documents(tmp_path, pieces):

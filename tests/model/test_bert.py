@@ -1,38 +1,14 @@
 """BERT's form with XLM-R's vocabulary is read: positions from 0, the first token type, the heads."""
 
-import json
-
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from model.checkpoint.read import open_checkpoint
-from tests.foreign import xlm_r_config, xlm_r_weights
+from tests.foreign import make_bert
 from tests.launching import error_of
 
 TYPES = "embeddings.token_type_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
-
-
-def make_bert(folder, arrays=(), **changes) -> dict[str, np.ndarray]:
-    """Write a BERT with random weights and a file of pieces, and return the weights.
-
-    Args:
-        arrays: more tensors, such as those of a head.
-        changes: of config.json.
-    """
-    settings = xlm_r_config(**{"model_type": "bert", "pad_token_id": 0, "type_vocab_size": 2, **changes})
-    state = {}
-    for name, array in xlm_r_weights(settings).items():
-        if not name.startswith("lm_head."):
-            state[name.removeprefix("roberta.")] = array
-    state[TYPES] = np.concatenate([state[TYPES], state[TYPES] + 1])
-    state |= dict(arrays)
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(settings))
-    (folder / "sentencepiece.bpe.model").write_bytes(b"")
-    save_file(state, folder / "model.safetensors")
-    return state
 
 
 def test_positions_and_types(tmp_path, caplog):
@@ -95,8 +71,9 @@ def test_the_head_of_masked_language_modelling(tmp_path):
 def test_a_bert_with_its_own_vocabulary_is_refused(tmp_path):
     make_bert(tmp_path)
     (tmp_path / "sentencepiece.bpe.model").unlink()
+    assert "model.safetensors: a BERT" in error_of(open_checkpoint, tmp_path)
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n")
-    assert "model.safetensors" in error_of(open_checkpoint, tmp_path)
+    assert error_of(open_checkpoint, tmp_path).startswith(f"{tmp_path}/vocab.txt: ")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +86,7 @@ def test_another_architecture_is_refused(tmp_path, key, value):
     assert key in message
 
 
-@pytest.mark.parametrize("problem_type, rows", [("regression", 3), ("ranking", 1)])
+@pytest.mark.parametrize("problem_type, rows", [("regression", 3), ("regression", 2), ("ranking", 1)])
 def test_outputs_that_are_not_understood(tmp_path, problem_type, rows):
     """Three numbers of a regression would pass for three labels."""
     settings = {"architectures": ["BertForSequenceClassification"], "problem_type": problem_type}

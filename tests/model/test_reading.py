@@ -9,12 +9,15 @@ import pytest
 from model.checkpoint.read import open_checkpoint
 from model.reading import Reading, TextKind, TextRules
 from reader.tokenization import TEXT_RULES
-from tests.foreign import make_paddlenlp, make_xlm_r
+from tests.foreign import make_bert, make_paddlenlp, make_xlm_r
 from tests.launching import error_of
 from tests.toys import make_ours
 
 KINDS = get_args(TextKind)  # query, document, neither
 MODULES = ("Transformer", "Pooling", "Normalize")
+FIRST_PIECES = ("<s>", "<pad>", "</s>", "<unk>")
+SPECIAL = {"content": "<s>", "id": 0, "single_word": True}
+XLM_R_JSON = {"model": {"type": "Unigram", "vocab": [[piece, 0.0] for piece in FIRST_PIECES]}}
 
 
 def write(path, contents):
@@ -26,7 +29,7 @@ def make_sentence_transformer(folder, modules=MODULES, pooling=None, length=20, 
     """An XLM-R with the files of sentence-transformers."""
     make_xlm_r(folder)
     names = ["", *(f"{number}_{name}" for number, name in enumerate(modules) if number)]
-    kinds = [f"sentence_transformers.models.{name}" for name in modules]
+    kinds = [name if "." in name else f"sentence_transformers.models.{name}" for name in modules]
     write(folder / "modules.json", [{"path": path, "type": kind} for path, kind in zip(names, kinds)])
     write(folder / "1_Pooling/config.json", pooling or {"pooling_mode_mean_tokens": True})
     write(folder / "sentence_bert_config.json", {"max_seq_length": length})
@@ -106,10 +109,11 @@ def test_xlm_r_reads_as_xlm_r(tmp_path):
     make_xlm_r(tmp_path)
     assert reading_of(tmp_path) == Reading.of_xlm_r()
     normal = {"type": "Precompiled", "precompiled_charsmap": ""}
-    write(tmp_path / "tokenizer.json", {"normalizer": normal, "added_tokens": []})
+    write(tmp_path / "tokenizer.json", {**XLM_R_JSON, "normalizer": normal})
     assert reading_of(tmp_path) == Reading.of_xlm_r()
     quotes = {"type": "Replace", "pattern": {"String": "“"}, "content": '"'}
-    write(tmp_path / "tokenizer.json", {"normalizer": {"type": "Sequence", "normalizers": [quotes, normal]}})
+    normalizers = {"type": "Sequence", "normalizers": [quotes, normal]}
+    write(tmp_path / "tokenizer.json", {**XLM_R_JSON, "normalizer": normalizers})
     assert reading_of(tmp_path).text_rules == "ernie-m"
 
 
@@ -119,6 +123,7 @@ def test_xlm_r_reads_as_xlm_r(tmp_path):
         ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "specials"),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
         ({"pooling_mode": "cls"}, "cls"),
+        ({"pooling_mode": ["cls"], "pooling_mode_cls_token": True, "embedding_dimension": 16}, "cls"),
         ({"embedding_dimension": 16}, "specials"),
     ],
 )
@@ -142,7 +147,10 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
     """As old versions of the library wrote it."""
     make_xlm_r(tmp_path / "0_Transformer")
     kinds = {"0_Transformer": "Transformer", "1_Pooling": "Pooling"}
-    write(tmp_path / "modules.json", [{"path": path, "type": f"x.{kind}"} for path, kind in kinds.items()])
+    write(
+        tmp_path / "modules.json",
+        [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()],
+    )
     write(tmp_path / "1_Pooling/config.json", {"pooling_mode_cls_token": True})
     write(tmp_path / "0_Transformer/sentence_bert_config.json", {"max_seq_length": 12})
     reading = reading_of(tmp_path)
@@ -157,6 +165,7 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
         ({"pooling": {"pooling_mode": ["mean", "cls"]}}, "1_Pooling/config.json: the pooling mean and cls"),
         ({"pooling": {"pooling_mode": "lasttoken"}}, "1_Pooling/config.json: the pooling lasttoken"),
         ({"pooling": {"include_prompt": False}}, "1_Pooling/config.json: the pooling mean and without"),
+        ({"modules": ("custom.Transformer", "Pooling")}, "modules.json: the module custom.Transformer"),
     ],
 )
 def test_vectors_that_are_not_made_here_are_said(tmp_path, options, fault):
@@ -174,8 +183,85 @@ def test_small_letters_are_said(tmp_path):
     make_sentence_transformer(tmp_path)
     write(tmp_path / "sentence_bert_config.json", {"max_seq_length": 20, "do_lower_case": True})
     checkpoint = open_checkpoint(tmp_path)
-    assert checkpoint.reading_faults == [f"{tmp_path}/sentence_bert_config.json: do_lower_case"]
+    assert checkpoint.reading_faults == [f"{tmp_path}/sentence_bert_config.json: do_lower_case True"]
     assert checkpoint.reading.max_seq_len == 20
+
+
+# A file, and a key that is set and may change a vector.
+OTHER_KEYS = [
+    ("config_sentence_transformers.json", "truncate_dim", 8),
+    ("config_sentence_transformers.json", "model_type", "SparseEncoder"),
+    ("config_sentence_transformers.json", "similarity_fn_name", "euclidean"),
+    ("config_sentence_transformers.json", "new_key", 1),
+    ("sentence_bert_config.json", "transformer_task", "fill-mask"),
+    ("sentence_bert_config.json", "modality_config", {"text": {"method": "forward"}, "image": {}}),
+    ("sentence_bert_config.json", "module_output_name", "sentence_embedding"),
+    ("sentence_bert_config.json", "query_length", 32),
+    ("sentence_bert_config.json", "model_args", {"torch_dtype": "float16"}),
+    ("1_Pooling/config.json", "new_key", "x"),
+    ("2_Normalize/config.json", "module_input_name", "token_embeddings"),
+]
+
+
+@pytest.mark.parametrize(("file", "key", "value"), OTHER_KEYS)
+def test_a_key_that_is_not_handled_is_said(tmp_path, file, key, value):
+    make_sentence_transformer(tmp_path, prompts={})
+    path = tmp_path / file
+    contents = json.loads(path.read_text()) if path.is_file() else {}
+    write(path, {**contents, key: value})
+    (said,) = open_checkpoint(tmp_path).reading_faults
+    assert said.startswith(f"{path}: {key} ")
+
+
+@pytest.mark.parametrize("empty", [None, False, "", [], {}])
+def test_a_key_that_is_not_handled_but_empty_says_nothing(tmp_path, empty):
+    make_sentence_transformer(tmp_path, prompts={})
+    reading = reading_of(tmp_path)
+    for file, key, _ in OTHER_KEYS:
+        path = tmp_path / file
+        contents = json.loads(path.read_text()) if path.is_file() else {}
+        write(path, {**contents, key: empty})
+    checkpoint = open_checkpoint(tmp_path)
+    assert (checkpoint.reading, checkpoint.reading_faults) == (reading, [])
+
+
+def test_keys_that_change_no_vector(tmp_path):
+    """As version 6.2 writes them for a model of text."""
+    make_sentence_transformer(tmp_path, pooling={"pooling_mode": "mean", "include_prompt": True})
+    reading = reading_of(tmp_path)
+    write(
+        tmp_path / "config_sentence_transformers.json",
+        {
+            "__version__": {"sentence_transformers": "6.2.0"},
+            "model_type": "SentenceTransformer",
+            "prompts": {"query": "", "document": ""},
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+    )
+    write(
+        tmp_path / "sentence_bert_config.json",
+        {
+            "max_seq_length": 20,
+            "transformer_task": "feature-extraction",
+            "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+            "module_output_name": "token_embeddings",
+            "unpad_inputs": True,
+        },
+    )
+    name = "sentence_embedding"
+    write(tmp_path / "2_Normalize/config.json", {"module_input_name": name, "module_output_name": name})
+    checkpoint = open_checkpoint(tmp_path)
+    assert (checkpoint.reading, checkpoint.reading_faults) == (reading, [])
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_dot_product_is_the_cosine_of_vectors_of_length_1(tmp_path, normalize):
+    make_sentence_transformer(tmp_path, modules=MODULES[: 3 if normalize else 2])
+    path = tmp_path / "config_sentence_transformers.json"
+    write(path, {"similarity_fn_name": "dot"})
+    faults = open_checkpoint(tmp_path).reading_faults
+    assert faults == ([] if normalize else [f"{path}: similarity_fn_name dot"])
 
 
 def test_a_default_prompt_without_text_is_none(tmp_path):
@@ -188,8 +274,14 @@ def test_a_default_prompt_without_text_is_none(tmp_path):
     ("name", "contents"),
     [
         ("modules.json", {"0": 1}),
-        ("modules.json", [{"path": "../elsewhere", "type": "x.Transformer"}]),
+        ("modules.json", [{"path": "../elsewhere", "type": "sentence_transformers.models.Transformer"}]),
+        ("modules.json", [{"path": "/etc", "type": "sentence_transformers.models.Transformer"}]),
+        ("modules.json", [{"path": "x" * 5000, "type": "sentence_transformers.models.Transformer"}]),
+        ("modules.json", []),
         ("1_Pooling/config.json", [1]),
+        ("1_Pooling/config.json", {"word_embedding_dimension": 32}),
+        ("1_Pooling/config.json", {"embedding_dimension": 32}),
+        ("1_Pooling/config.json", {"pooling_mode": "cls", "pooling_mode_mean_tokens": True}),
         ("sentence_bert_config.json", {"max_seq_length": "512"}),
         ("config_sentence_transformers.json", {"prompts": ["query: "]}),
         ("config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "query"}),
@@ -218,12 +310,13 @@ def test_several_labels(tmp_path):
 
 
 def test_added_tokens_of_each_file(tmp_path):
+    """A special token may be what it likes; its id is that of a piece."""
     make_xlm_r(tmp_path)
     entry = {"content": "<e>", "single_word": False}
     files = {
         "added_tokens.json": {"<e>": 60, "<mask>": 59},
         "tokenizer_config.json": {"added_tokens_decoder": {"60": entry, "0": {"content": "<s>"}}},
-        "tokenizer.json": {"added_tokens": [{**entry, "id": 60}, {"content": "<s>", "id": 0}]},
+        "tokenizer.json": {**XLM_R_JSON, "added_tokens": [{**entry, "id": 60}, SPECIAL]},
     }
     for name, contents in files.items():
         write(tmp_path / name, contents)
@@ -235,7 +328,7 @@ def test_added_tokens_of_each_file(tmp_path):
 def test_two_files_disagree_about_a_token(tmp_path):
     make_xlm_r(tmp_path)
     write(tmp_path / "added_tokens.json", {"<e>": 60})
-    write(tmp_path / "tokenizer.json", {"added_tokens": [{"content": "<e>", "id": 61}]})
+    write(tmp_path / "tokenizer.json", {**XLM_R_JSON, "added_tokens": [{"content": "<e>", "id": 61}]})
     line = error_of(open_checkpoint, tmp_path)
     assert line.startswith(f"{tmp_path}/tokenizer.json: ")
     assert f"{tmp_path}/added_tokens.json" in line and "'<e>'" in line
@@ -246,15 +339,75 @@ def test_two_files_disagree_about_a_token(tmp_path):
     [
         ("added_tokens.json", {"<e>": "60"}),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "<e>"}}}),
-        ("tokenizer.json", {"added_tokens": [{"content": "<e>"}]}),
-        ("tokenizer.json", {"added_tokens": [{"content": "<e>", "id": 60, "single_word": True}]}),
+        ("tokenizer.json", {**XLM_R_JSON, "added_tokens": [{"content": "<e>"}]}),
+        (
+            "tokenizer.json",
+            {**XLM_R_JSON, "added_tokens": [{"content": "<e>", "id": 60, "single_word": True}]},
+        ),
         ("special_tokens_map.json", {"additional_special_tokens": ["<e>"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": ["<e>"]}),
     ],
 )
 def test_added_tokens_that_cannot_be_read(tmp_path, name, contents):
     make_xlm_r(tmp_path)
     write(tmp_path / name, contents)
     assert error_of(open_checkpoint, tmp_path).startswith(f"{tmp_path}/{name}: ")
+
+
+# A tokenizer of another kind
+
+WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
+
+
+@pytest.mark.parametrize("model_type", ["bert", "xlm-roberta"])
+@pytest.mark.parametrize("has_pieces", [True, False])
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("vocab.txt", WORD_PIECE),
+        ("tokenizer.json", {"model": {"type": "WordPiece", "vocab": {"[PAD]": 0}}}),
+        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {"<s>": 0}}}),
+        ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [["<pad>", 0.0], ["</s>", 0.0]]}}),
+        ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer"}),
+        ("config.json", {"tokenizer_class": "BertTokenizer"}),
+    ],
+)
+def test_a_tokenizer_of_another_kind_is_refused(tmp_path, model_type, has_pieces, name, contents):
+    """Also if XLM-R's pieces lie beside it, which would give its texts other ids in silence."""
+    if model_type == "bert":
+        make_bert(tmp_path)
+    else:
+        make_xlm_r(tmp_path)
+    pieces = tmp_path / "sentencepiece.bpe.model"
+    pieces.write_bytes(b"")
+    if not has_pieces:
+        pieces.unlink()
+    if name == "vocab.txt":
+        (tmp_path / name).write_text(contents)
+    else:
+        before = json.loads((tmp_path / name).read_text()) if name == "config.json" else {}
+        write(tmp_path / name, before | contents)
+    line = error_of(open_checkpoint, tmp_path)
+    assert line.startswith(f"{tmp_path}/{name}: ") and "of another kind" in line
+    assert "beside" not in line  # no advice to put other pieces there
+
+
+@pytest.mark.parametrize(
+    "class_name",
+    ["XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"],
+)
+def test_classes_of_a_tokenizer_that_are_read(tmp_path, class_name):
+    make_bert(tmp_path)
+    write(tmp_path / "tokenizer_config.json", {"tokenizer_class": class_name})
+    assert reading_of(tmp_path) == Reading.of_xlm_r()
+
+
+def test_the_tokenizer_of_xlm_r_under_another_class(tmp_path):
+    """As transformers 4 loads that of paraphrase-multilingual-MiniLM-L12-v2."""
+    make_bert(tmp_path)
+    write(tmp_path / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    write(tmp_path / "tokenizer.json", XLM_R_JSON)
+    assert reading_of(tmp_path) == Reading.of_xlm_r()
 
 
 # Prompts

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.lm_head import PreTrainingModel
-from tests.foreign import make_xlm_r
+from tests.foreign import make_bert, make_xlm_r
 from tests.launching import error_of
 
 
@@ -63,11 +63,13 @@ def test_the_first_of_two_names_of_a_tensor_counts(tmp_path):
 def test_the_vocabulary_derives_from_the_piece_model(tmp_path):
     """XLM-R has no vocab.txt, so one beside its files is not taken."""
     make_xlm_r(tmp_path)
-    for name in ("vocab.txt", "sentencepiece.bpe.model"):
-        (tmp_path / name).write_text("")
-    checkpoint = open_checkpoint(tmp_path)
-    assert checkpoint.vocab_path is None
-    assert checkpoint.piece_model_path == tmp_path / "sentencepiece.bpe.model"
+    make_bert(tmp_path / "bert")
+    for folder in (tmp_path, tmp_path / "bert"):
+        (folder / "vocab.txt").write_text("<s>\n▁a\n", encoding="utf-8")
+        (folder / "sentencepiece.bpe.model").write_text("")
+        checkpoint = open_checkpoint(folder)
+        assert checkpoint.vocab_path is None
+        assert checkpoint.piece_model_path == folder / "sentencepiece.bpe.model"
 
 
 def test_parts_and_their_index(tmp_path):

@@ -1,7 +1,9 @@
 """The tokenizer: official rules in examples worked by hand, spans of tokens in many scripts, bad files."""
 
 import itertools
+import json
 import pickle
+import shutil
 import unicodedata
 from collections import Counter
 
@@ -285,12 +287,90 @@ def test_rules_and_added_tokens_go_along_and_count(piece_model):
     """In a pickle and in the digest. That of ERNIE-M's rules is as before there were others."""
     size = Tokenizer(None, piece_model).vocab_size
     made = [Tokenizer(None, piece_model, rules) for rules in TEXT_RULES]
-    made.append(Tokenizer(None, piece_model, "none", {"<e1>": size}))
+    for rules in ("none", "ernie-m"):
+        for token in ("<e1>", "<e2>"):
+            made.append(Tokenizer(None, piece_model, rules, {token: size}))
     assert len({tokenizer.digest for tokenizer in made}) == len(made)
     for tokenizer in made:
         again = pickle.loads(pickle.dumps(tokenizer))
         assert (again.text_rules, again.added_tokens) == (tokenizer.text_rules, tokenizer.added_tokens)
         assert again.digest == tokenizer.digest
+
+
+@pytest.mark.parametrize("tokens", [("<e>", "<e>x"), ("<e>x", "<e>")])
+def test_the_longest_added_token_is_found(piece_model, tokens):
+    """Whatever the order in which they were added."""
+    size = Tokenizer(None, piece_model).vocab_size
+    added = {token: size + number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(None, piece_model, added_tokens=added)
+    found = [token for token in tokenizer.tokenize("a <e>x b <e> <e>y") if token in added]
+    assert found == ["<e>x", "<e>", "<e>"]
+
+
+FOLDERS = {
+    "nothing says it": ({}, "ernie-m"),
+    "our key": ({"config.json": {"reading": {"text_rules": "none"}}}, "none"),
+    "our key, for ERNIE-M": ({"config.json": {"model_type": "xlm-roberta", "reading": {}}}, "ernie-m"),
+    "a corpus": ({"manifest.json": {"vocabulary": {"text_rules": "transformers"}}}, "transformers"),
+    "the files of a model": ({"manifest.json": {"version": 1, "files": {}}}, "ernie-m"),
+    "XLM-R": ({"config.json": {"model_type": "xlm-roberta"}}, "none"),
+    "BERT": ({"config.json": {"model_type": "bert"}}, "none"),
+    "XLM-R's tokenizer": ({"tokenizer_config.json": {"tokenizer_class": "XLMRobertaTokenizer"}}, "none"),
+    "an encoder": (
+        {"config.json": {"architectures": ["ErnieMModel"], "paddlenlp_version": "2.8"}},
+        "ernie-m",
+    ),
+    "PaddleNLP's": (
+        {"config.json": {"architectures": ["ErnieMForTokenClassification"], "paddlenlp_version": "2.8"}},
+        "paddlenlp",
+    ),
+    "old PaddleNLP's": ({"model_config.json": {"init_class": "UIEM"}}, "paddlenlp"),
+    "transformers'": (
+        {"config.json": {"architectures": ["ErnieMForTokenClassification"], "transformers_version": "4.49"}},
+        "transformers",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_the_text_rules_of_a_folder(piece_model, tmp_path, case):
+    files, rules = FOLDERS[case]
+    shutil.copy(piece_model, tmp_path / "sentencepiece.bpe.model")
+    for name, contents in files.items():
+        (tmp_path / name).write_text(json.dumps(contents), encoding="utf-8")
+    assert Tokenizer.from_folder(tmp_path).text_rules == rules
+    assert Tokenizer.from_folder(tmp_path, "none").text_rules == "none"  # what is asked for counts
+
+
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("config.json", {"architectures": ["ErnieMForTokenClassification"]}),  # of which library?
+        ("config.json", {"reading": {"text_rules": "bert"}}),
+        ("config.json", {"reading": {"added_tokens": ["<e1>"]}}),
+        ("manifest.json", {"vocabulary": {"text_rules": "bert"}}),
+    ],
+)
+def test_a_folder_that_does_not_say_its_text_rules(piece_model, tmp_path, name, contents):
+    shutil.copy(piece_model, tmp_path / "piece.model")
+    (tmp_path / name).write_text(json.dumps(contents), encoding="utf-8")
+    assert error_of(Tokenizer.from_folder, tmp_path).startswith(f"{tmp_path / name}: ")
+
+
+def test_added_tokens_of_a_folder(piece_model, tmp_path):
+    """From our key, and from the files of XLM-R's tokenizer, beside which a vocab.txt does not count."""
+    shutil.copy(piece_model, tmp_path / "sentencepiece.bpe.model")
+    (tmp_path / "vocab.txt").write_text("▁a\n", encoding="utf-8")
+    added = {"<e1>": Tokenizer(None, piece_model).vocab_size}
+    config = {"model_type": "xlm-roberta"}
+    for files in (
+        {"config.json": config, "added_tokens.json": added},
+        {"config.json": {**config, "reading": {"added_tokens": added}}},
+    ):
+        for name, contents in files.items():
+            (tmp_path / name).write_text(json.dumps(contents), encoding="utf-8")
+        tokenizer = Tokenizer.from_folder(tmp_path)
+        assert (tokenizer.added_tokens, tokenizer.vocab_path) == (added, None)
 
 
 @pytest.mark.data

@@ -90,6 +90,21 @@ def test_the_vectors_of_all_lines(tmp_path, lines, pooling, normalize):
     shutil.rmtree(again)
 
 
+def test_saved_again_by_the_library(tmp_path, lines):
+    """In the form of its newest version: as the makers' folder, and the folder of ours in its form."""
+    for number, folder in enumerate((MODEL, converted(MODEL, tmp_path / "ours", "xlm-roberta"))):
+        peer = SentenceTransformer(str(folder), device="cpu")
+        peer.save(str(tmp_path / f"saved-{number}"))
+        model = ernie_m.load(tmp_path / f"saved-{number}")
+        longest = peer.max_seq_length
+        its_ids = peer.tokenizer(lines[:400], truncation=True, max_length=longest)["input_ids"]
+        our_ids = [model.tokenizer.build(line, None, longest) for line in lines[:400]]
+        texts = [line for line, theirs, ours in zip(lines, its_ids, our_ids) if theirs == ours]
+        assert len(texts) > 360
+        np.testing.assert_allclose(model.encode(texts), peer.encode(texts, batch_size=32), atol=1e-5)
+        shutil.rmtree(tmp_path / f"saved-{number}")
+
+
 @pytest.mark.parametrize("target", ["fluid", "paddlenlp", "huggingface"])
 def test_forms_that_cannot_hold_it_refuse(tmp_path, target):
     error_of(convert.main, [str(MODEL), str(tmp_path / "out"), "--to", target])
