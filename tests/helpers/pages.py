@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from types import CodeType
 
 from tests.launching import ROOT
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)  # the lines of a block of commands
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMENT = re.compile(r"(^|\s)#.*")
 CONTINUED = re.compile(r"\s*\\\n\s*")  # a backslash at the end of a line
 
@@ -18,6 +20,14 @@ def pages() -> list[Path]:
 def manuals() -> list[Path]:
     """The pages for users."""
     return [ROOT / "README.md", ROOT / "README_zh.md", *sorted(ROOT.glob("docs/*.md"))]
+
+
+def python_of(name: str, heading: str | None = None) -> CodeType:
+    """The compiled first block of Python on a page of docs/, or below one of its headings."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    if heading:
+        text = text.partition(f"\n## {heading}\n")[2]
+    return compile(PYTHON.search(text)[1], f"docs/{name}", "exec")
 
 
 def commands_of(text: str) -> list[str]:

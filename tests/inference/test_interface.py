@@ -63,18 +63,6 @@ def test_the_python_of_the_pages(places, capsys):
     assert len(capsys.readouterr().out.splitlines()) > 1
 
 
-def test_the_block_of_the_export_page(places):
-    """ONNX Runtime gives the vector of `encode`, and with the mean of all tokens that of `specials`."""
-    page = (ROOT / "docs/export.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    names: dict = {}
-    exec(compile(block, "docs/export.md", "exec"), names)
-    model = ernie_m.load("exported")
-    np.testing.assert_allclose(names["vector"], model.encode("A man eats."), atol=1e-6)
-    with_specials = model.encode("A man eats.", pooling="specials")
-    np.testing.assert_allclose(names["sequence"].mean(axis=1), with_specials, atol=1e-6)
-
-
 def test_the_readme(places):
     """Its lines of Python, with another model in the place of the real one."""
     for page in ("README.md", "README_zh.md"):

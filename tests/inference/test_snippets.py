@@ -1,0 +1,74 @@
+"""The Python of docs/export.md and docs/architecture.md gives the ids and vectors of `ernie_m.load`."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import ernie_m
+from model.checkpoint.read import open_checkpoint
+from reader.tokenization import Tokenizer
+from tests.helpers.checkpoints import changed_copy
+from tests.helpers.pages import python_of
+from tests.inference.conftest import run_export
+from tests.toys import make_model, sentences, train_pieces
+
+# What ERNIE-M's rules for text change, and XLM-R's do not; and a text that is too long for every model.
+TEXTS = [
+    "“Bado” kani",
+    "bado — kani’s lera",
+    "10, 20, 30",
+    "tan\u00adga",
+    *sentences(20, seed=3),
+    "lera mo " * 60,
+]
+PROMPTS = {"query": "query: ", "passage": "passage: "}
+OF_XLM_R = {"text_rules": "none", "separators": 2, "split_han": False, "label_pieces": "leading"}
+READINGS = {
+    "ernie-m": None,
+    "e5": {**OF_XLM_R, "pooling": "specials", "normalize": True, "prompts": PROMPTS},
+    "bge": {**OF_XLM_R, "pooling": "cls", "max_seq_len": 12, "prompts": PROMPTS, "default_prompt": "query"},
+}
+
+
+@pytest.fixture(scope="module")
+def read_otherwise(tmp_path_factory):
+    """The folder of a model of each of READINGS."""
+    folder = tmp_path_factory.mktemp("models")
+    pieces = train_pieces(folder / "piece.model", [*TEXTS, *PROMPTS.values()] * 20, vocab_size=120)
+    make_model(folder / "made", "encode", pieces)
+    for name, reading in READINGS.items():
+        changed_copy(folder / "made", folder / name, reading=reading)
+    return folder
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_the_block_of_the_export_page(read_otherwise, untraced, tmp_path, monkeypatch, name):
+    run_export(read_otherwise / name, tmp_path / "exported")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(python_of("export.md"), names)
+    model = ernie_m.load("exported", engine="onnx")
+    ids = [names["tokenizer"].encode(text) for text in TEXTS]
+    assert ids == [model.tokenizer.encode(text) for text in TEXTS]
+    with_other_rules = Tokenizer.from_folder("exported", "none" if name == "ernie-m" else "ernie-m")
+    assert ids != [with_other_rules.encode(text) for text in TEXTS]  # or the texts would say nothing
+    vectors = np.stack([names["encode"](text) for text in TEXTS])
+    np.testing.assert_allclose(vectors, model.encode(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_the_block_of_the_tokenizer(read_otherwise, tmp_path, monkeypatch, name):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best").symlink_to(read_otherwise / name)
+    (tmp_path / "configs").mkdir()
+    for target in ("configs/piece.model", "sentencepiece.bpe.model"):
+        shutil.copy(read_otherwise / "piece.model", tmp_path / target)
+    Tokenizer(None, read_otherwise / "piece.model").write_vocab(tmp_path / "configs/vocab.txt")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(python_of("architecture.md", "Tokenizer"), names)
+    expected = ernie_m.load("checkpoints/best").tokenizer
+    assert names["tokenizer"].encode_batch(TEXTS) == expected.encode_batch(TEXTS)
+    assert names["tokenizer"].digest == expected.digest
+    assert open_checkpoint("checkpoints/best").reading.text_rules == names["tokenizer"].text_rules

@@ -1,0 +1,41 @@
+"""The Python of docs/export.md and docs/architecture.md, on an export of the real model, gives what it gives."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+import ernie_m
+import export
+from tests.helpers.pages import python_of
+from tests.launching import as_flags, call_main
+from tests.real.lines import raw_lines
+
+MODEL = Path(os.environ["REAL_MODEL"])
+COUNT = 2_400
+
+
+def test_the_blocks_of_both_pages(tmp_path, data_dir, monkeypatch):
+    lines = raw_lines(data_dir, COUNT)
+    call_main(export, as_flags({"model": MODEL, "output": tmp_path / "exported"}))
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best").symlink_to(tmp_path / "exported")
+    for name in ("vocab.txt", "piece.model"):
+        (tmp_path / "configs" / name).symlink_to(tmp_path / "exported" / name)
+    shutil.copy(MODEL / "sentencepiece.bpe.model", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    of_export: dict = {}
+    of_tokenizer: dict = {}
+    exec(python_of("export.md"), of_export)
+    exec(python_of("architecture.md", "Tokenizer"), of_tokenizer)
+
+    model = ernie_m.load(MODEL)
+    ids = model.tokenizer.encode_batch(lines)
+    for names in (of_export, of_tokenizer):
+        assert names["tokenizer"].encode_batch(lines) == ids
+    vectors = np.stack([of_export["encode"](line) for line in lines])
+    expected = model.encode(lines)
+    print(f"{len(lines)} lines: the largest difference of a vector is {abs(vectors - expected).max():.1e}")
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
