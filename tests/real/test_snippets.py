@@ -1,4 +1,4 @@
-"""The Python of docs/export.md and docs/architecture.md, on an export of the real model, gives what it gives."""
+"""The Python of docs/export.md and docs/architecture.md, on an export of the real model."""
 
 import os
 import shutil
