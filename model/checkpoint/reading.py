@@ -91,12 +91,17 @@ def reading_of(
         fields |= said
     if has_head and has_key:  # the tokenizer's length is the model's, and ours that of the training
         fields.pop("max_seq_len", None)
-    length, length_path = fields.get("max_seq_len", (None, None))
-    if length is not None and length >= config.longest_input:  # it limits nothing
-        fields["max_seq_len"] = (None, length_path)
+    if "max_seq_len" in fields:
+        length, length_path = fields["max_seq_len"]
+        fields["max_seq_len"] = (_limiting(length, config), length_path)
     if has_key:
         fields = _not_in_key(reading, fields, is_ernie_m, config, config_path)
     return ReadingOfFolder(replace(reading, **{name: value for name, (value, _) in fields.items()}), faults)
+
+
+def _limiting(length: int | None, config: ErnieMConfig) -> int | None:
+    """A longest input, or None if it limits nothing; transformers writes 10^30 for "no limit"."""
+    return None if length is None or length >= config.longest_input else length
 
 
 def _of_config(raw_config: Mapping[str, Any], path: Path | None) -> _Fields:
@@ -141,6 +146,7 @@ def _not_in_key(
         UserError: they say another thing than this project writes for the reading.
     """
     written = sentence_transformers.as_written(reading, config)
+    written = replace(written, max_seq_len=_limiting(reading.max_seq_len, config))
     if reading.text_rules != ERNIE_M_RULES:  # a library's rules have no place in tokenizer.json
         written = replace(written, text_rules=NO_RULES)
     if is_ernie_m:  # nor have added tokens in that form

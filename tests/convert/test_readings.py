@@ -147,6 +147,13 @@ def test_what_a_classifier_predicts_is_said_twice(tmp_path, pieces):
     assert line.startswith(f"{there}/config.json: 'reading'") and "multi_label" in line
 
 
+def test_a_longest_input_that_is_all_there_is_room_for(tmp_path, pieces):
+    """The library's files cannot say whether it was asked for."""
+    reading = replace(XLM_R, max_seq_len=CONFIG["max_position_embeddings"] - 2)
+    made = make_model(tmp_path / "made", pieces, reading)
+    assert run(made, tmp_path / "there", "xlm-roberta").reading == reading
+
+
 def test_a_prompt_for_documents_is_written_too(tmp_path, pieces):
     """The library takes no other name for it."""
     prompts = {"query": "q: ", "passage": "p: "}
