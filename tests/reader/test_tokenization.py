@@ -283,13 +283,17 @@ def test_a_tokenizer_from_a_folder_and_from_a_pickle(tokenizer, piece_model, tmp
     assert again.digest == with_vocab.digest == alone.digest == tokenizer.digest
 
 
-def test_rules_and_added_tokens_go_along_and_count(piece_model):
+def test_rules_and_added_tokens_go_along_and_count(piece_model, tmp_path):
     """In a pickle and in the digest. That of ERNIE-M's rules is as before there were others."""
     size = Tokenizer(None, piece_model).vocab_size
     made = [Tokenizer(None, piece_model, rules) for rules in TEXT_RULES]
     for rules in ("none", "ernie-m"):
         for token in ("<e1>", "<e2>"):
             made.append(Tokenizer(None, piece_model, rules, {token: size}))
+    made[-1].write_vocab(
+        tmp_path / "vocab.txt"
+    )  # with the token that was added: in a text it is letters there
+    made.append(Tokenizer(tmp_path / "vocab.txt", piece_model))
     assert len({tokenizer.digest for tokenizer in made}) == len(made)
     for tokenizer in made:
         again = pickle.loads(pickle.dumps(tokenizer))
