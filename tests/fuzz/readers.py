@@ -24,7 +24,6 @@ from model.checkpoint.formats.tables import XLM_R
 from model.checkpoint.read import open_checkpoint
 from model.checkpoint.reading import reading_of
 from model.config import ErnieMConfig
-from model.reading import Reading
 from predict import read_requests
 from pretrain.config import PretrainConfig
 from pretrain.corpus.inputs import TextSource
@@ -35,6 +34,7 @@ from reader.question_answering import read_squad
 from reader.tables import read_table
 from reader.tagging import read_tagged
 from reader.task_files import read_label_map, read_languages
+from reader.text_rules import texts_of_folder
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
 from scripts.data.download import unpack
@@ -47,6 +47,7 @@ from training.run_folder import read_step
 from utils.command_line import load_config
 from utils.config import read_yaml
 from utils.manifest import write_manifest
+from utils.tokenizer_files import TokenizerFiles
 
 
 class Reader(NamedTuple):
@@ -242,10 +243,23 @@ def archives(form: str, folder: Path) -> list[bytes]:
 
 # The files of sentence-transformers.
 VECTORS = {
-    "modules.json": [{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}],
-    "1_Pooling/config.json": {"pooling_mode_cls_token": True, "include_prompt": True},
-    "sentence_bert_config.json": {"max_seq_length": 12, "do_lower_case": False},
-    "config_sentence_transformers.json": {"prompts": {"query": "q: "}, "default_prompt_name": "query"},
+    "modules.json": [
+        {"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ],
+    "1_Pooling/config.json": {
+        "embedding_dimension": CONFIG["hidden_size"],
+        "pooling_mode_cls_token": True,
+        "pooling_mode": "cls",
+    },
+    "2_Normalize/config.json": {"module_input_name": "sentence_embedding"},
+    "sentence_bert_config.json": {"max_seq_length": 12, "modality_config": {"text": {"method": "forward"}}},
+    "config_sentence_transformers.json": {
+        "prompts": {"query": "q: "},
+        "default_prompt_name": "query",
+        "similarity_fn_name": "dot",
+    },
 }
 
 
@@ -264,7 +278,7 @@ def of_vectors(file: str) -> Reader:
 
     def read(path: Path) -> Any:
         folder = path.parent.parent if "/" in file else path.parent
-        return sentence_transformers.read(folder, Reading(), layers=2)
+        return sentence_transformers.read(folder, ErnieMConfig(**CONFIG))
 
     return Reader(file, files, (read,), edit=edit_json)
 
@@ -273,8 +287,9 @@ def of_added_tokens(file: str, contents: Any) -> Reader:
     """The reader of a file of the tokenizer that adds tokens."""
 
     def read(path: Path) -> Any:
-        config = ErnieMConfig(**CONFIG)
-        return reading_of(XLM_R, {}, None, path.parent, path.parent, has_head=False, config=config)
+        files = TokenizerFiles(path.parent)
+        files.check_kind({}, None)
+        return reading_of(XLM_R, {}, None, files, path.parent, has_head=False, config=ErnieMConfig(**CONFIG))
 
     return Reader(file, [json.dumps(contents)], (read,), edit=edit_json)
 
@@ -463,6 +478,7 @@ READERS = {
     ),
     "modules": of_vectors("modules.json"),
     "pooling": of_vectors("1_Pooling/config.json"),
+    "normalize": of_vectors("2_Normalize/config.json"),
     "length": of_vectors("sentence_bert_config.json"),
     "prompts": of_vectors("config_sentence_transformers.json"),
     "added_tokens": of_added_tokens("added_tokens.json", {"<e1>": 9, "<mask>": 8}),
@@ -470,7 +486,30 @@ READERS = {
         "tokenizer_config.json", {"added_tokens_decoder": {"9": {"content": "<e1>", "single_word": False}}}
     ),
     "added_tokens_json": of_added_tokens(
-        "tokenizer.json", {"added_tokens": [{"content": "<e1>", "id": 9}], "normalizer": {"type": "NFC"}}
+        "tokenizer.json",
+        {
+            "added_tokens": [{"content": "<e1>", "id": 9}],
+            "normalizer": {"type": "NFC"},
+            "model": {
+                "type": "Unigram",
+                "vocab": [[piece, 0.0] for piece in ("<s>", "<pad>", "</s>", "<unk>")],
+            },
+        },
+    ),
+    "texts": Reader(
+        "config.json",
+        files=[
+            json.dumps({"reading": {"text_rules": "none", "added_tokens": {"<e1>": 9}}}),
+            json.dumps({"architectures": ["ErnieMForTokenClassification"], "transformers_version": "4.49"}),
+        ],
+        reads=(lambda path: texts_of_folder(path.parent),),
+        edit=edit_json,
+    ),
+    "texts_of_a_corpus": Reader(
+        "manifest.json",
+        files=[json.dumps({"vocabulary": {"text_rules": "none"}})],
+        reads=(lambda path: texts_of_folder(path.parent),),
+        edit=edit_json,
     ),
     "index": Reader(
         "model.safetensors.index.json", files=split_weights, reads=(read_folder,), edit=edit_json
