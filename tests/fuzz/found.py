@@ -50,7 +50,7 @@ FAULTY_FILES: dict[str, dict[str, bytes]] = {
         "a file elsewhere": b'{"version": 1, "files": {"/x": {"bytes": 1, "sha256": ""}}}',
     },
     "modules": {
-        "a path that no file can have": b'[{"path": "%s", "type": "sentence_transformers.models.Transformer"}]'
+        "a path no file can have": b'[{"path": "%s", "type": "sentence_transformers.models.Transformer"}]'
         % (b"x" * 5000)
     },
     "state": {"an array that is missing": b'{"a": {"__array__": "b"}}', "nested too deeply": DEEP},
