@@ -68,8 +68,8 @@ class LabelledTable(NamedTuple):
         has_header: whether the first line names the columns.
         multi_label: whether a row may have several labels, with commas between them, or none.
         languages: the language of each row, if one more column is named so; otherwise none.
-        ids: the id of each row, from the first of `ID_COLUMNS` that is there, has an id in several rows, and
-            does not only number the labels; otherwise none.
+        ids: the id of each row, from the first of `ID_COLUMNS` that is there, has several ids, repeats one,
+            and does not only number the labels; otherwise none.
     """
 
     columns: Sequence[str]
@@ -193,15 +193,10 @@ def read_table(
         )
     if not rows:
         raise UserError(f"{path}: no rows in it")
-    further: dict[str, list[str]] = {}  # language or id, as the header names it -> cells
-    for place, cell in enumerate(first_cells if has_header else ()):
-        name = cell.strip().lower()
-        if name in (*LANGUAGE_COLUMNS, *ID_COLUMNS) and place not in places:
-            further.setdefault(name, [in_one_line(cells[place]).strip() for _, cells in rows])
-    languages = next((cells for name, cells in further.items() if name in LANGUAGE_COLUMNS), [])
-    labels = [cells[places[-1]] for _, cells in rows]
-    columns_of_ids = [further[name] for name in ID_COLUMNS if name in further]
-    ids = next((cells for cells in columns_of_ids if _are_shared_ids(cells, labels)), [])
+    known = _language_and_id(first_cells, places, rows) if has_header else (None, None)
+    languages, ids = (
+        [in_one_line(cells[place]).strip() for _, cells in rows if place is not None] for place in known
+    )
     table = LabelledTable(_COLUMNS[len(places)], [], [], has_header, multi_label, languages, ids)
     empty = []  # where a cell is
     for line, cells in rows:
@@ -215,15 +210,31 @@ def read_table(
         line, name = empty[0]
         more = f" (and {len(empty) - 1:,} more cells)" if len(empty) > 1 else ""
         raise UserError(f"{path}, line {line}: the {name} is empty{more}; fill it in, or remove the line")
-    _say_what_is_odd(path, first_cells, places, table, say)
+    _say_what_is_odd(path, first_cells, places, known, table, say)
     return _without_missing_labels(path, table, say)
 
 
-def _are_shared_ids(cells: Sequence[str], labels: Sequence[str]) -> bool:
-    """Whether the cells of a column name things that have several rows, and not the labels."""
-    given = [cell for cell in cells if cell]
-    is_of_labels = len(set(zip(cells, labels))) == len(set(cells)) == len(set(labels))
-    return len(set(given)) < len(given) and not is_of_labels
+def _language_and_id(
+    header: Sequence[str], places: Sequence[int], rows: Sequence[tuple[int, Sequence[str]]]
+) -> tuple[int | None, int | None]:
+    """The places of the columns that become `languages` and `ids` of a `LabelledTable`; None: there is none.
+
+    Args:
+        places: those of the texts and the label.
+    """
+    others: dict[str, int] = {}  # the name of a column in small letters -> its place
+    for place, name in enumerate(header):
+        if place not in places:
+            others.setdefault(name.strip().lower(), place)
+    language = next((place for name, place in others.items() if name in LANGUAGE_COLUMNS), None)
+    for place in (others[name] for name in ID_COLUMNS if name in others):
+        ids = [cells[place].strip() for _, cells in rows]
+        given = [id_ for id_ in ids if id_]
+        with_labels = {(id_, cells[places[-1]]) for id_, (_, cells) in zip(ids, rows)}
+        numbers_labels = len(with_labels) == len(set(ids)) == len({label for _, label in with_labels})
+        if 1 < len(set(given)) < len(given) and not numbers_labels:
+            return language, place
+    return language, None
 
 
 def _check_widths(path: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> None:
@@ -446,6 +457,7 @@ def _say_what_is_odd(
     path: Path,
     first: Sequence[str],
     places: Sequence[int],
+    known: Sequence[int | None],
     table: LabelledTable,
     say: Callable[[str], None],
 ) -> None:
@@ -453,14 +465,16 @@ def _say_what_is_odd(
 
     Args:
         first: the cells of the first row.
-        places: the columns that are read.
+        places: the columns of the texts and the label.
+        known: those of the language and the id.
     """
     read = [first[place] for place in places]
     if table.has_header and read != table.columns:
         names = (f"{_IN_WORDS[name]} is {printable(cell)}" for name, cell in zip(table.columns, read))
         say(f"{path}: {', '.join(names)}")
-    unread = [printable(cell) or "(no name)" for place, cell in enumerate(first) if place not in places]
-    if unread:
+    others = [place for place in range(len(first)) if place not in places and place not in known]
+    if others:
+        unread = (printable(first[place]) or "(no name)" for place in others)
         say(f"{path}: columns not read: {', '.join(unread)}")
     if _separator(path) == "tabs":
         quoted = sum(any(re.fullmatch('".+"', cell) for cell in cells) for cells in table.rows)

@@ -150,17 +150,19 @@ def test_languages_are_those_of_the_rows_that_are_read(tmp_path):
     ("column", "cells", "expected"),
     [
         ("ID", list(range(30)) * 2, list(range(30)) * 2),
-        ("pairID", [""] * 40 + [" x "] * 20, [""] * 40 + ["x"] * 20),
+        ("pairID", [""] * 39 + ["y"] + [" x "] * 20, [""] * 39 + ["y"] + ["x"] * 20),
+        ("id", [7] * 60, []),  # it names nothing
         ("id", list(range(60)), []),  # each is one row
         ("id", [0, 1, 2] * 20, []),  # the numbers of the labels
         ("number", list(range(30)) * 2, []),
     ],
 )
-def test_the_ids_of_a_table(tmp_path, column, cells, expected):
-    """They are no labels either, although they repeat."""
+def test_the_ids_of_a_table(tmp_path, capsys, column, cells, expected):
+    """They are no labels, although they repeat; a column that is not taken for ids is named as not read."""
     rows = [["comment", "topic", column], *zip(TEXTS, LABELS, cells)]
     columns = ["comment", "topic"] if column == "number" else []
     table = read_table(write(tmp_path / "rows.csv", rows), columns)
+    assert (f"columns not read: {column}" in capsys.readouterr().out) == (not expected)
     assert table.ids == list(map(str, expected)) and [row[-1] for row in table.rows] == LABELS
     assert table.part(np.array([59, 3])).ids == [table.ids[row] for row in (59, 3) if expected]
 
