@@ -72,8 +72,6 @@ class CompareTokens:
     def __init__(self, model: LoadedModel, options: TaskOptions):
         # It encodes without centring, because tokens are never centred by language. Each request says whether
         # the texts' vectors are; `centre` is for one that does not.
-        # It encodes without centring, because tokens are never centred by language. Each request says whether
-        # the texts' vectors are; `centre` is for one that does not.
         self.encode = EncodeTexts(model, replace(options, centre=False, normalize=False))
         self.centre = centres_by_default(model, options)
 
