@@ -1,26 +1,8 @@
-"""Turn texts into vectors. Official name and flags; see docs/retrieval.md.
+"""The official name of `ernie-m encode_vector`."""
 
-python encode_vector.py --data_set texts.tsv --output_dir vectors --init_pretraining_params ...
-python encode_vector.py --data_set sentences.txt --data_format text --vectors mean --layer middle ...
-python encode_vector.py --init_pretraining_params exported --engine onnx-int8 ...    # what export.py wrote
-"""
+from ernie_m.utils.first_import import run
 
-from utils.environment import run
-
-import sys
-
-from inference.flags import EncodeVectorFlags
-from utils.command_line import parse_args
-
-
-def main() -> None:
-    """Write the vectors of the texts that the command line names."""
-    flags = parse_args(EncodeVectorFlags, sys.argv[1:], __doc__)
-    # Not at the top, because the reader process, which needs no model, imports this file again.
-    from inference.vectors import write_vectors
-
-    write_vectors(flags)
-
+from ernie_m.commands.encode_vector import main
 
 if __name__ == "__main__":
     run(main)

@@ -1,40 +1,8 @@
-"""Fine-tune and evaluate on classification (XNLI, PAWS-X) or regression, with the official flags.
+"""The official name of `ernie-m run_classifier`."""
 
-See docs/finetune.md.
+from ernie_m.utils.first_import import run
 
-python run_classifier.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_test false ...
-fleetrun --nproc_per_node 2 run_classifier.py ...
-"""
-
-from utils.environment import run
-
-import sys
-
-from finetune.flags import FinetuneFlags
-from training.guard import StopSignal
-from utils.command_line import parse_args
-from utils.runtime import prepare
-
-
-def main() -> None:
-    flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
-    with StopSignal(active=flags.do_train) as stop:
-        prepare()
-        # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-        from finetune.classification import Classification
-        from finetune.multi_label import MultiLabelClassification
-        from finetune.regression import Regression
-        from finetune.supervised import fine_tune
-
-        if flags.is_regression:
-            task_class = Regression
-        elif flags.multi_label:
-            task_class = MultiLabelClassification
-        else:
-            task_class = Classification
-        fine_tune(task_class, flags, stop)
-    stop.exit_as_asked()
-
+from ernie_m.commands.run_classifier import main
 
 if __name__ == "__main__":
     run(main)

@@ -1,30 +1,8 @@
-"""Fine-tune and evaluate on question answering: MLQA, XQuAD, SQuAD. Official name and flags (docs/tasks.md).
+"""The official name of `ernie-m run_mrc`."""
 
-python run_mrc.py --train_set ... --dev_set dev.%s.json,test.%s.json --do_test false ...
-fleetrun --nproc_per_node 2 run_mrc.py ...
-"""
+from ernie_m.utils.first_import import run
 
-from utils.environment import run
-
-import sys
-
-from finetune.flags import FinetuneFlags
-from training.guard import StopSignal
-from utils.command_line import parse_args
-from utils.runtime import prepare
-
-
-def main() -> None:
-    flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
-    with StopSignal(active=flags.do_train) as stop:
-        prepare()
-        # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-        from finetune.question_answering import OfficialAnswering, QuestionAnswering
-        from finetune.supervised import fine_tune
-
-        fine_tune(QuestionAnswering, flags, stop, official_class=OfficialAnswering)
-    stop.exit_as_asked()
-
+from ernie_m.commands.run_mrc import main
 
 if __name__ == "__main__":
     run(main)

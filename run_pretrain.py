@@ -1,48 +1,8 @@
-"""Pre-train an ERNIE-M: `python run_pretrain.py --config configs/pretrain/base.yaml --data.corpus DIR`.
+"""The official name of `ernie-m run_pretrain`."""
 
-On several devices: `fleetrun run_pretrain.py --config ...`. The same command continues a stopped run. See
-docs/pretraining.md.
-"""
+from ernie_m.utils.first_import import run
 
-from utils.environment import run
-
-import sys
-
-from pretrain.config import PretrainConfig
-from training.guard import StopSignal
-from utils.command_line import load_config
-from utils.runtime import prepare
-
-
-def main() -> None:
-    with StopSignal() as stop:
-        config = load_config(PretrainConfig, sys.argv[1:], __doc__)
-        prepare()  # the CPU settings, which Paddle reads when it is imported
-        train(config, stop)
-    stop.exit_as_asked()
-
-
-def train(config: PretrainConfig, stop: StopSignal) -> None:
-    """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
-    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-    from model.device import use_kernels
-    from pretrain.command import check_checkpoints, finish, open_log, open_run_folder, pace_of, save_settings
-    from pretrain.task import Pretraining
-    from training import distributed
-    from training.run import Trainer
-
-    distributed.init()
-    use_kernels(config.run.kernels)
-    with open_run_folder(config).locked() as folder:
-        open_log(folder)
-        check_checkpoints(folder)
-        task = Pretraining(config)
-        trainer = Trainer(task, folder, config.run.seed, pace_of(config))
-        save_settings(task.config, folder)  # without the objectives for which the corpus has no text
-        is_finished = trainer.run(stop)
-        if is_finished:
-            finish(task, trainer, folder)
-
+from ernie_m.commands.run_pretrain import main
 
 if __name__ == "__main__":
     run(main)

@@ -1,30 +1,8 @@
-"""Fine-tune and evaluate on tagging: CoNLL, PAN-X. Official name and flags; see docs/tasks.md.
+"""The official name of `ernie-m run_sequence_labeling`."""
 
-python run_sequence_labeling.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_test false ...
-fleetrun --nproc_per_node 2 run_sequence_labeling.py ...
-"""
+from ernie_m.utils.first_import import run
 
-from utils.environment import run
-
-import sys
-
-from finetune.flags import FinetuneFlags
-from training.guard import StopSignal
-from utils.command_line import parse_args
-from utils.runtime import prepare
-
-
-def main() -> None:
-    flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
-    with StopSignal(active=flags.do_train) as stop:
-        prepare()
-        # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-        from finetune.supervised import fine_tune
-        from finetune.tagging import OfficialTagging, Tagging
-
-        fine_tune(Tagging, flags, stop, official_class=OfficialTagging)
-    stop.exit_as_asked()
-
+from ernie_m.commands.run_sequence_labeling import main
 
 if __name__ == "__main__":
     run(main)

@@ -17,13 +17,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.environment import run
+from ernie_m.utils.first_import import run
 
 from benchmarks.turns import LATEST, OURS, Contender, compare
-from utils.command_line import load_config
-from utils.errors import UserError
-from utils.files import read_text
-from utils.options import PositiveInt, option
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_text
+from ernie_m.utils.options import PositiveInt, option
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 1 << 30  # bytes of TEXT
@@ -75,8 +75,8 @@ def ours(
     given: dict[str, Any], folder: str = "weights", engine: str = "auto", amp: str = "none"
 ) -> Callable[[list[str]], Any]:
     """What `ernie_m.load(...).encode` does. `folder`: the key of the folder that is loaded."""
-    from inference.loading import load
-    from inference.tasks import TaskOptions, make_answerer
+    from ernie_m.inference.load import load
+    from ernie_m.inference.tasks import TaskOptions, make_answerer
 
     model = load(given[folder], engine=engine, amp=amp)
     return make_answerer("encode", model, TaskOptions(pooling="specials")).vectors

@@ -17,20 +17,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.environment import run
+from ernie_m.utils.first_import import run
 
 import numpy as np
 
 from benchmarks.steps import CLIP_NORM, DECAY, RATE, our_step, torch_step
 from benchmarks.turns import LATEST, OURS, PARITY, Contender, compare
-from finetune.opening import open_model
-from model.checkpoint.read import open_checkpoint
-from reader.batching import Batches, EncodePairs, Example, pad
-from scripts.data.prepare import COLUMNS, read_table
-from utils.command_line import load_config
-from utils.errors import UserError
-from utils.options import PositiveInt, option
-from utils.runtime import prepare
+from ernie_m.finetune.open_model import open_model
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.reader.batching import Batches, EncodePairs, Example, pad
+from ernie_m.data.prepare import COLUMNS, read_table
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.options import PositiveInt, option
+from ernie_m.utils.paddle_settings import prepare
 
 
 @dataclass
@@ -109,10 +109,10 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
     import paddle
     import paddle.nn.functional as F
 
-    from model.batch import TokenBatch
-    from model.checkpoint.load import load_from
-    from model.device import upload
-    from model.heads import SequenceClassifier
+    from ernie_m.model.batch import TokenBatch
+    from ernie_m.model.checkpoint.load import load_from
+    from ernie_m.model.device import upload
+    from ernie_m.model.heads import SequenceClassifier
 
     checkpoint = open_checkpoint(given["weights"])
     pad_token_id = checkpoint.config.pad_token_id

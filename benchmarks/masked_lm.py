@@ -16,23 +16,23 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.environment import run
+from ernie_m.utils.first_import import run
 
 import numpy as np
 
 from benchmarks.steps import our_step, torch_step
 from benchmarks.turns import LATEST, OURS, Contender, compare
-from finetune.opening import open_model
-from model.checkpoint.read import open_checkpoint
-from pretrain.config import ObjectiveConfig
-from pretrain.objective import Setting, Text, Vocabulary, rng_of
-from pretrain.objectives.mmlm import Mmlm
-from pretrain.packing import MicroBatch
-from utils.command_line import load_config
-from utils.errors import UserError
-from utils.files import read_text
-from utils.options import PositiveInt, option
-from utils.runtime import prepare
+from ernie_m.finetune.open_model import open_model
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.pretrain.config import ObjectiveConfig
+from ernie_m.pretrain.objective import Setting, Text, Vocabulary, rng_of
+from ernie_m.pretrain.objectives.mmlm import Mmlm
+from ernie_m.pretrain.packing import MicroBatch
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_text
+from ernie_m.utils.options import PositiveInt, option
+from ernie_m.utils.paddle_settings import prepare
 
 IGNORED = -100  # transformers does not predict positions with this label
 LARGEST = 1 << 30  # bytes of TEXT
@@ -107,9 +107,9 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
     prepare(quiet=True)
     import paddle
 
-    from model.checkpoint.load import load_from
-    from model.lm_head import PreTrainingModel
-    from pretrain.loss import batch_loss, to_device
+    from ernie_m.model.checkpoint.load import load_from
+    from ernie_m.model.lm_head import PreTrainingModel
+    from ernie_m.pretrain.loss import batch_loss, to_device
 
     checkpoint = open_checkpoint(given["weights"])
     model = PreTrainingModel(checkpoint.config, ["en"])

@@ -16,9 +16,9 @@ def our_step(model: Any, loss_of: Callable[[Any], Any], amp: str) -> Callable[[A
         loss_of: the loss of a batch.
         amp: "none" or "bf16".
     """
-    from training.engine import Engine
-    from training.optimizer import build_optimizer
-    from training.precision import Precision
+    from ernie_m.training.engine import Engine
+    from ernie_m.training.optimizer import build_optimizer
+    from ernie_m.training.precision import Precision
 
     optimizer = build_optimizer(model, peak_lr=RATE, weight_decay=DECAY)
     precision = Precision(amp)

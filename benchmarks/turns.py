@@ -18,9 +18,9 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from utils.errors import UserError
-from utils.runtime import read_cpu, settings_for
-from utils.tables import in_markdown
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.paddle_settings import read_cpu, settings_for
+from ernie_m.utils.text_tables import in_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ".venv"

@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import NoReturn
 
-from utils.errors import pipe_may_close
+from ernie_m.utils.errors import pipe_may_close
 
 # Program -> its module, and what it is for.
 PROGRAMS = {
@@ -19,20 +19,20 @@ PROGRAMS = {
     "run_mrc": ("run_mrc", "fine-tune on questions and the texts that answer them"),
     "run_retrieval": ("run_retrieval", "fine-tune on translations, and search them"),
     "run_pretrain": ("run_pretrain", "pre-train on text and sentence pairs"),
-    "build_corpus": ("pretrain.build_corpus", "turn text and pairs into a corpus for run_pretrain"),
-    "train_vocab": ("scripts.data.train_vocab", "train a piece model on text"),
-    "show": ("pretrain.show", "draw what each objective sees of a pair"),
+    "build_corpus": ("ernie_m.pretrain.build_corpus.command", "turn text and pairs into a corpus for run_pretrain"),
+    "train_vocab": ("ernie_m.data.train_vocab", "train a piece model on text"),
+    "show": ("ernie_m.pretrain.pictures.show", "draw what each objective sees of a pair"),
     "launch": ("launch", "start a program as several processes"),
-    "train": ("scripts.train", "train a search model on your sentence pairs, with scores before and after"),
-    "fit": ("inference.fit", "learn labels from a table of texts, with scores"),
+    "train": ("ernie_m.commands.train", "train a search model on your sentence pairs, with scores before and after"),
+    "fit": ("ernie_m.inference.fit", "learn labels from a table of texts, with scores"),
     "predict": ("predict", "classify, tag, answer, fill, search; --serve: a page and a JSON API"),
     "encode_vector": ("encode_vector", "write the vectors of texts"),
     "mine_pairs": ("mine_pairs", "find translations in two texts"),
     "convert": ("convert", "write a model in the format of another library, or a smaller one"),
     "export": ("export", "write a model that predicts by itself: Paddle inference, ONNX, int8"),
-    "prepare": ("scripts.data.prepare", "bring data sets into the official layout"),
-    "get_data": ("scripts.data.get_data", "fetch the public data of the recipes"),
-    "get_weights": ("scripts.data.get_weights", "fetch the released weights"),
+    "prepare": ("ernie_m.data.prepare", "bring data sets into the official layout"),
+    "get_data": ("ernie_m.data.get_data", "fetch the public data of the recipes"),
+    "get_weights": ("ernie_m.data.get_weights", "fetch the released weights"),
 }
 # Name -> the words that it stands for, and what it is for.
 SHORT = {
@@ -70,7 +70,7 @@ def main() -> None:
 
 def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
     """End with a line that gives the known name of this kind that is most like one, or else all of them."""
-    from utils.command_line import nearest_key  # not for a name that is known
+    from ernie_m.utils.command_line import nearest_key  # not for a name that is known
 
     nearest = nearest_key(name, known)
     advice = f"did you mean {nearest}?" if nearest else f"there are {', '.join(known)}"

@@ -23,7 +23,7 @@ FILES = (
     "configs/corpus/*.yaml",
     "configs/pretrain/*.yaml",
     "scripts/launch.sh",
-    "scripts/train.py",
+    "ernie_m/commands/train.py",
     "scripts/data/*.py",
     "scripts/small/*.sh",
     "scripts/base/*.sh",

@@ -5,7 +5,7 @@ from random weights, one from pre-training on monolingual text (MMLM), and one f
 recommended mix (MMLM, BTMLM and CAMLM) on the same number of tokens. docs/demo.md says more.
 """
 
-from utils.environment import run
+from ernie_m.utils.first_import import run
 
 import json
 import shlex
@@ -20,13 +20,13 @@ import numpy as np
 from scripts.jobs import Job, as_line, carry_out_chains
 from scripts.sample.scenes import CODES
 from scripts.sample.write import write_sample
-from utils.command_line import load_config
-from utils.config import read_yaml
-from utils.errors import UserError
-from utils.files import read_json, write_json
-from utils.logging import setup_console
-from utils.options import option
-from utils.tables import in_columns
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.yaml_files import read_yaml
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_json, write_json
+from ernie_m.utils.logging import setup_console
+from ernie_m.utils.options import option
+from ernie_m.utils.text_tables import in_columns
 
 CONFIG = Path("configs/pretrain/sample.yaml")
 OUTPUT = Path("output/demo")
@@ -158,7 +158,7 @@ def make_sample(seed: int) -> None:
     """Make the sample set with its vocabulary, a corpus of it, and the shape of the encoders."""
     if not SAMPLE.exists():
         write_sample(SAMPLE, seed, **SAMPLE_SET)
-    command = ["-m", "pretrain.build_corpus"]
+    command = ["-m", "ernie_m.pretrain.build_corpus.command"]
     command += as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | vocabulary())
     for code in CODES:
         command += ["--mono", f"{code}<={SAMPLE}/mono/{code}.txt"]

@@ -1,5 +1,5 @@
 # Environment variables that must be set before Python starts. The scripts that run the model source this. POSIX sh.
-# The rest, which Python can set itself, is in utils/runtime.py; docs/cpu.md says why.
+# The rest, which Python can set itself, is in ernie_m/utils/paddle_settings.py; docs/cpu.md says why.
 
 case ${NPROC:-1} in
     0* | *[!0-9]*)
@@ -9,7 +9,7 @@ case ${NPROC:-1} in
 esac
 
 # Make glibc's malloc keep freed memory for the next step: the kernel would zero each returned page again. This is
-# skipped if you have set GLIBC_TUNABLES, with another libc, and if a process may use less than 6 GiB. utils/runtime.py
+# skipped if you have set GLIBC_TUNABLES, with another libc, and if a process may use less than 6 GiB. ernie_m/utils/paddle_settings.py
 # sets the same from inside Python; this covers what runs before or without it.
 if [ -z "${GLIBC_TUNABLES-}" ] && [ "$(uname -s)" = Linux ] && getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
     env_memory=0 # KiB

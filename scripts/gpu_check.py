@@ -16,12 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.environment import run
+from ernie_m.utils.first_import import run
 
-from utils import __version__
-from utils.command_line import load_config
-from utils.errors import UserError
-from utils.runtime import prepare
+from ernie_m.utils import __version__
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.paddle_settings import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("kernels", "step", "processes", "export")  # what finds most in the least time comes first
@@ -44,7 +44,7 @@ def main() -> None:
         raise UserError("the checks need pytest: sh scripts/setup.sh test") from error
     import paddle
 
-    from model.device import on_gpu, summary
+    from ernie_m.model.device import on_gpu, summary
 
     if not on_gpu():
         print("no GPU: run on the CPU")

@@ -5,7 +5,7 @@ in front of you, which it then finds in nine other languages. sentences.tsv has 
 languages on each line; the first six of a topic are learned from, the other four are for the test.
 """
 
-from utils.environment import run
+from ernie_m.utils.first_import import run
 
 import json
 import time
@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m import load
-from evaluation.search import unit
-from utils.command_line import load_config
-from utils.files import atomic_dir
-from utils.tables import in_columns
+from ernie_m.vectors.nearest import unit
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.files import atomic_dir
+from ernie_m.utils.text_tables import in_columns
 
 SENTENCES = Path("scripts/sample/sentences.tsv")  # a path from the root, where the demo runs
 LEARNED = 6  # so many of the ten sentences of each topic are learned

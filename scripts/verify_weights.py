@@ -5,20 +5,20 @@
 Ends with 0 if every number agrees, 1 if one does not, 2 if there are no such weights.
 """
 
-from utils.environment import run
+from ernie_m.utils.first_import import run
 
 import sys
 from dataclasses import dataclass
 
 import numpy as np
 
-from model.checkpoint.read import open_checkpoint
-from model.config import FIRST_POSITION, ErnieMConfig
-from model.layout import Layout
-from utils.command_line import load_config
-from utils.errors import UserError
-from utils.options import option
-from utils.runtime import prepare
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
+from ernie_m.model.layout import Layout
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.options import option
+from ernie_m.utils.paddle_settings import prepare
 
 BASE = {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
 # tests/transformers/ernie_m/test_modeling.py: last_hidden_state[0, 1:4, 1:4], with position 0 masked.
@@ -67,8 +67,8 @@ def load_base(path: str):
         UserError: there are no weights, or they are not of the base size.
     """
     # Paddle reads its CPU settings, which `prepare` makes, when it is imported.
-    from model.checkpoint.load import load_from
-    from model.ernie_m import ErnieMModel
+    from ernie_m.model.checkpoint.load import load_from
+    from ernie_m.model.encoder import ErnieMModel
 
     checkpoint = open_checkpoint(path)
     config = checkpoint.config or ErnieMConfig.from_dict(BASE)
@@ -93,8 +93,8 @@ def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
     """
     import paddle
 
-    from model.batch import TokenBatch
-    from model.device import upload
+    from ernie_m.model.batch import TokenBatch
+    from ernie_m.model.device import upload
 
     # A masked position is a placeholder, which nothing else sees. Placeholders come last, so the first
     # positions move to the end.

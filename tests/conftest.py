@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.runtime import prepare
+from ernie_m.utils.paddle_settings import prepare
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a download
@@ -39,9 +39,9 @@ def readers_start_fast() -> Iterator[None]:
     Each of some 500 takes a fifth of a second less. test_prefetch.py, and whatever starts a command in a
     process of its own, has those that users have.
     """
-    multiprocessing.set_forkserver_preload(["reader.batching", "pretrain.batches", "training.prefetch"])
+    multiprocessing.set_forkserver_preload(["ernie_m.reader.batching", "ernie_m.pretrain.batches", "ernie_m.training.prefetch"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.prefetch.START", "forkserver")
+        patch.setattr("ernie_m.training.prefetch.START", "forkserver")
         yield
 
 
@@ -63,7 +63,7 @@ def cpu_with_bf16(monkeypatch) -> None:
 
     A test is skipped where oneDNN itself is missing.
     """
-    from model.cpu import onednn
+    from ernie_m.model.cpu import onednn
 
     missing = onednn.missing()
     if missing is not None and "oneDNN" in missing:

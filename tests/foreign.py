@@ -14,8 +14,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from model.checkpoint.formats import fluid, tables
-from reader.tokenization import Tokenizer
+from ernie_m.model.checkpoint.formats import fluid
+from ernie_m.model.checkpoint.formats import tensor_names as tables
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys
 
 # ---- The official layout.

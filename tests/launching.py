@@ -13,8 +13,8 @@ from unittest import mock
 
 import pytest
 
-from utils import logging as run_log
-from utils.errors import UserError, run
+from ernie_m.utils import logging as run_log
+from ernie_m.utils.errors import UserError, run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,8 +46,8 @@ def start_python(code: str, *arguments: object) -> subprocess.Popen:
 HOLDER = """
 import sys
 from contextlib import ExitStack
-from training.claim import only_run_in
-from utils.files import only_writer_of
+from ernie_m.training.claim import only_run_in
+from ernie_m.utils.files import only_writer_of
 with ExitStack() as locks:
     for argument in sys.argv[1:]:
         kind, path = argument.split(":", 1)

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-import export
-from finetune.flags import FinetuneFlags, RetrievalFlags
-from pretrain.config import PretrainConfig
-from reader.tokenization import Tokenizer
+from ernie_m.commands import export
+from ernie_m.finetune.flags import FinetuneFlags, RetrievalFlags
+from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.pages import commands_on, manuals
@@ -32,7 +32,7 @@ from tests.launching import (
     stand_in_for_launch,
 )
 from tests.toys import make_corpus, sentences, train_pieces, write_lines
-from utils.command_line import load_config, parse_args
+from ernie_m.utils.command_line import load_config, parse_args
 
 # `test_a_command_runs` runs the command as it is written, with the flags of SMALLEST.
 HERE = "here"
@@ -111,7 +111,7 @@ SMALLEST = {
     "run_pretrain": "--model.hidden_size 32 --model.num_hidden_layers 2 --model.num_attention_heads 4 "
     "--model.max_position_embeddings 64 --run.amp none --optimizer.steps 2 --optimizer.batch_size 4 "
     "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
-    "pretrain.build_corpus": "--workers 1",
+    "ernie_m.pretrain.build_corpus.command": "--workers 1",
     "run_classifier": f"{CPU} --max_steps 2",
     "run_retrieval": f"{CPU} --amp none --max_steps 2",
     "encode_vector": CPU,
@@ -270,7 +270,7 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
     program, *flags = words
     name = program.removesuffix(".py").replace("/", ".")
     # Folders that the command must make itself are in `clone` for other commands.
-    if name == "pretrain.build_corpus":
+    if name == "ernie_m.pretrain.build_corpus.command":
         shutil.rmtree(value_of("--output", flags), ignore_errors=True)
     if name == "convert":
         shutil.rmtree(flags[1], ignore_errors=True)

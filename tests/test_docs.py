@@ -11,10 +11,10 @@ from tests.launching import ROOT
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-# sh scripts/test.sh, python run_classifier.py, .venv/bin/python scripts/data/prepare.py
+# sh scripts/test.sh, python run_classifier.py, .venv/bin/python ernie_m/data/prepare.py
 SCRIPT = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/)?[\w/-]+\.(?:sh|py))\b")
 BARE_PYTHON = re.compile(r"(?<!\.venv/bin/)\b(?:python3?|pip) ")
-# 1. `pretrain/corpus/text.py`, `read_units`: ...
+# 1. `ernie_m/pretrain/build_corpus/text_units.py`, `read_units`: ...
 STEP = re.compile(r"^\d+\. `([\w/]+\.py)`, `(?:\w+\.)?(\w+)`", re.MULTILINE)
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-import launch
+from ernie_m.commands import launch
 from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT, clean_environment, error_of, run_script
 
@@ -42,7 +42,7 @@ def test_processes_follow_the_gpus():
 COUNTING = """
 import os
 os.environ.pop("OMP_NUM_THREADS")
-import launch
+from ernie_m.commands import launch
 launch.has_gpu = lambda: True
 print(launch.visible_gpus(), os.environ.get("OMP_NUM_THREADS"))
 """
@@ -113,7 +113,7 @@ def test_each_process_knows_its_place():
     first = launch.environments(launch_flags(*nodes, "--node_id", "0"), 2, gpus=[])
     assert [process["PADDLE_TRAINER_ID"] for process in first] == ["0", "1"]
     assert {process["PADDLE_DISTRI_BACKEND"] for process in first} == {"gloo"}
-    # utils/runtime.py divides the cores by this.
+    # ernie_m/utils/paddle_settings.py divides the cores by this.
     assert {process["PADDLE_LOCAL_SIZE"] for process in first} == {"2"}
     assert first[0]["PADDLE_MASTER"] == second[0]["PADDLE_MASTER"]
     assert first[0]["PADDLE_TRAINER_ENDPOINTS"] == endpoints

@@ -5,17 +5,19 @@ Those of fine-tuning are in tests/finetune/test_runs.py, predict.py and its inde
 
 import pytest
 
-import convert
-import encode_vector
-import export
-import mine_pairs
-import run_pretrain
-from inference import fit
-from pretrain import build_corpus
-from scripts.data import get_weights, prepare, train_vocab
+from ernie_m.commands import convert
+from ernie_m.commands import encode_vector
+from ernie_m.commands import export
+from ernie_m.commands import mine_pairs
+from ernie_m.commands import run_pretrain
+from ernie_m.inference import fit
+from ernie_m.pretrain.build_corpus import command as build_corpus
+from ernie_m.data import get_weights
+from ernie_m.data import prepare
+from ernie_m.data import train_vocab
 from tests.launching import another_process_writes, call_main
 from tests.toys import train_pieces, write_lines
-from utils.errors import UserError
+from ernie_m.utils.errors import UserError
 
 # Each command with the flags that name its output, {}; it is refused before it reads what is named beside.
 COMMANDS = {

@@ -15,7 +15,7 @@ from install.wheel import PackageHook
 from tests import command_lines, toys
 from tests.launching import ROOT, clean_environment, error_of, run_script
 from tests.test_layers import BELOW
-from utils import runtime
+from ernie_m.utils import paddle_settings as runtime
 
 OWN_NAMES = tuple(BELOW)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -48,7 +48,7 @@ def packages(tmp_path_factory):
 @pytest.fixture
 def users_folder(tmp_path):
     """A folder with a utils.py, a training.py and a model/ of the user's own."""
-    for name in ("utils.py", "training.py", "model/__init__.py"):
+    for name in ("utils.py", "training.py", "ernie_m/model/__init__.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(USERS_FILE)
     return tmp_path
@@ -239,7 +239,7 @@ def test_the_image_installs_what_the_package_has():
 def test_every_place_names_the_same_paddle_for_a_gpu():
     """Its version, and the folder of Paddle's index."""
     named = set()
-    for name in ("requirements-gpu.txt", "docs/install.md", "utils/runtime.py"):
+    for name in ("requirements-gpu.txt", "docs/install.md", "ernie_m/utils/paddle_settings.py"):
         text = (ROOT / name).read_text(encoding="utf-8").replace("{PADDLE}", runtime.PADDLE)
         named.update(re.findall(r"paddlepaddle-gpu==[\d.]+|packages/stable/cu\d+", text))
     assert named == {f"paddlepaddle-gpu=={PINNED['paddlepaddle']}", "packages/stable/cu126"}

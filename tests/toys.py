@@ -19,16 +19,17 @@ import paddle
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from model.checkpoint.folder import save_model
-from model.checkpoint.formats import safetensors, tables
-from model.ernie_m import ErnieMConfig, ErnieMModel
-from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
-from model.lm_head import PreTrainingModel
-from model.tasks import SUPERVISED_TASKS, TASKS
-from pretrain.build_corpus import build_corpus
-from pretrain.corpus.options import BuildOptions
-from reader.tagging import JOINT
-from reader.tokenization import Tokenizer
+from ernie_m.model.checkpoint.write import save_model
+from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint.formats import tensor_names as tables
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.tasks import SUPERVISED_TASKS, TASKS
+from ernie_m.pretrain.build_corpus.command import build_corpus
+from ernie_m.pretrain.build_corpus.options import BuildOptions
+from ernie_m.reader.tagging import JOINT
+from ernie_m.tokenizer.tokenizer import Tokenizer
 
 # ---- Texts, and the pieces of a tokenizer.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.sample.scenes import NAMES, Scene
-from utils.config import read_yaml
+from ernie_m.utils.yaml_files import read_yaml
 
 SPARE_SPACE = re.compile(" +(?=[ .।])")  # before a space and before the end of a sentence
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
-from reader.tokenization import Tokenizer
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from scripts.sample import scenes
 from scripts.sample.languages import chinese_words, say
 from scripts.sample.scenes import CODES, LABELS
-from utils.files import atomic_dir
-from utils.logging import logger, progress
+from ernie_m.utils.files import atomic_dir
+from ernie_m.utils.logging import logger, progress
 
 TRANSLATIONS = 300  # sentences to find, in each language
 BOUNDARY = "\t"  # stands around a Chinese word; no sentence has it

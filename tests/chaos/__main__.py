@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from utils.runtime import prepare
+from ernie_m.utils.paddle_settings import prepare
 
 prepare(quiet=True)  # before the toys of the trainings import Paddle
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos.trainings import SAVE_STEPS, STEPS, Training, send
-from utils.files import host_name
+from ernie_m.utils.files import host_name
 
 ROOM = 12 << 10  # the largest file on the full disk, in bytes: a log fits, a checkpoint does not
 

@@ -3,12 +3,12 @@
 import importlib
 import os
 
-from utils.errors import run
-from utils.runtime import prepare
+from ernie_m.utils.errors import run
+from ernie_m.utils.paddle_settings import prepare
 
 if __name__ == "__main__":
     prepare(quiet=True)
-    from training import run_folder
+    from ernie_m.training import run_folder
 
     run_folder.newest_step = lambda folder: None
     run(importlib.import_module(os.environ["SCRIPT"]).main)

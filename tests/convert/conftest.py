@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from utils import files
+from ernie_m.utils import files
 
 
 def assert_same_bits(tensors: Mapping[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

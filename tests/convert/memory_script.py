@@ -3,11 +3,11 @@
 import resource
 import sys
 
-import convert
+from ernie_m.commands import convert
 
 # What convert.py imports in `main`, so that its memory is not counted.
-from model.checkpoint import convert as conversion  # noqa: F401
-from reader import tokenization  # noqa: F401
+from ernie_m.model.checkpoint import convert as conversion  # noqa: F401
+from ernie_m.tokenizer import tokenizer as tokenization  # noqa: F401
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 convert.main(sys.argv[1:])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import convert
-from model.checkpoint.read import open_checkpoint
+from ernie_m.commands import convert
+from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.foreign import fairseq_state, make_paddlenlp, make_xlm_r
 from tests.helpers.checkpoints import change_config
 from tests.helpers.torch_files import write_torch_file

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model.checkpoint.convert import TARGETS
+from ernie_m.model.checkpoint.convert import TARGETS
 from tests.foreign import make_official, official_config
 from tests.launching import run_script
 from tests.toys import write_pieces

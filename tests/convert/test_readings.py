@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-import convert
-from model.checkpoint.card import CARD
-from model.checkpoint.read import open_checkpoint
-from model.reading import Reading
-from reader.tokenization import Tokenizer
+from ernie_m.commands import convert
+from ernie_m.model.checkpoint.card import CARD
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.conventions import Reading
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config
 from tests.launching import error_of

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import convert
-from model.checkpoint.card import CARD, read_metadata
-from model.checkpoint.convert import TARGETS
-from model.checkpoint.formats import safetensors as safe
-from model.checkpoint.read import open_checkpoint
+from ernie_m.commands import convert
+from ernie_m.model.checkpoint.card import CARD, read_metadata
+from ernie_m.model.checkpoint.convert import TARGETS
+from ernie_m.model.checkpoint.formats import safetensors as safe
+from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.convert.conftest import assert_same_bits
 from tests.helpers.checkpoints import change_config
 from tests.launching import error_of

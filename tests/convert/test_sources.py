@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-import convert
-from model.checkpoint.formats import pickles
-from model.checkpoint.formats import safetensors as safe
-from model.checkpoint.read import open_checkpoint
+from ernie_m.commands import convert
+from ernie_m.model.checkpoint.formats import pickles
+from ernie_m.model.checkpoint.formats import safetensors as safe
+from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.convert.conftest import assert_same_bits
 from tests.foreign import (
     fairseq_args,

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import convert
-from model.checkpoint.card import CARD
-from model.checkpoint.convert import TARGETS
-from model.checkpoint.folder import save_model
-from model.checkpoint.read import open_checkpoint
-from model.config import ErnieMConfig
-from model.ernie_m import ErnieMModel
-from reader.tokenization import Tokenizer
+from ernie_m.commands import convert
+from ernie_m.model.checkpoint.card import CARD
+from ernie_m.model.checkpoint.convert import TARGETS
+from ernie_m.model.checkpoint.write import save_model
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.foreign import make_xlm_r, tokenizer_json
 from tests.helpers.checkpoints import change_config
 from tests.launching import error_of

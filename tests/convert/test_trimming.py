@@ -10,16 +10,16 @@ import paddle
 import pytest
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-import convert
-from model.checkpoint.card import CARD, model_card, read_metadata
-from model.checkpoint.convert import TARGETS, with_tokens
-from model.checkpoint.formats import safetensors
-from model.checkpoint.load import load_from
-from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
-from model.config import ErnieMConfig
-from reader.batching import pad
-from reader.tokenization import Tokenizer
-from reader.trimming import trim
+from ernie_m.commands import convert
+from ernie_m.model.checkpoint.card import CARD, model_card, read_metadata
+from ernie_m.model.checkpoint.convert import TARGETS, with_tokens
+from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.reader.batching import pad
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.trim_vocabulary import trim
 from tests import toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.files import flip_last_bit

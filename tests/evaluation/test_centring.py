@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from evaluation.centring import LanguageMeans
-from evaluation.hits import hits
+from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.vectors.hits import hits
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from evaluation.mining import Neighbours, choose_threshold, margins, mine, quality
-from evaluation.search import nearest, unit
+from ernie_m.vectors.mine_by_margin import Neighbours, choose_threshold, margins, mine, quality
+from ernie_m.vectors.nearest import nearest, unit
 
 K = 4
 

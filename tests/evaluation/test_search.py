@@ -4,9 +4,9 @@ import faiss
 import numpy as np
 import pytest
 
-from evaluation import search
-from evaluation.hits import hits
-from evaluation.search import index_of, nearest, nearest_in_blocks, search_both, unit
+from ernie_m.vectors import nearest as search
+from ernie_m.vectors.hits import hits
+from ernie_m.vectors.nearest import index_of, nearest, nearest_in_blocks, search_both, unit
 
 
 def bitext(count=150, width=24, noise=1.2, seed=0):

@@ -6,10 +6,10 @@ from functools import partial
 import paddle
 import pytest
 
-import run_classifier
-import run_retrieval
-from model.checkpoint.folder import save_model
-from model.ernie_m import ErnieMConfig, ErnieMModel
+from ernie_m.commands import run_classifier
+from ernie_m.commands import run_retrieval
+from ernie_m.model.checkpoint.write import save_model
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from tests import command_lines, toys
 from tests.launching import call_main, one_error
 

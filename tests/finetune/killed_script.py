@@ -11,9 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
-import run_classifier
-from utils.errors import run
-from utils.runtime import prepare
+from ernie_m.commands import run_classifier
+from ernie_m.utils.errors import run
+from ernie_m.utils.paddle_settings import prepare
 
 
 def arm(event: str, number: int) -> None:
@@ -24,9 +24,9 @@ def arm(event: str, number: int) -> None:
             "best", when the old best model is renamed but not the new one.
         number: at which of these events, from 1.
     """
-    from finetune.classification import Classification
-    from training.engine import Engine
-    from utils import files
+    from ernie_m.finetune.tasks.classification import Classification
+    from ernie_m.training.engine import Engine
+    from ernie_m.utils import files
 
     calls = 0
 
@@ -69,7 +69,7 @@ def arm(event: str, number: int) -> None:
 
 def main() -> None:
     prepare(quiet=True)
-    from finetune.supervised import FineTuning
+    from ernie_m.finetune.labelled_task import FineTuning
 
     evaluate = FineTuning.evaluate
 

@@ -11,14 +11,14 @@ import signal
 import sys
 from pathlib import Path
 
-from utils.errors import run
-from utils.runtime import prepare
+from ernie_m.utils.errors import run
+from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
     prepare(quiet=True)
     from tests.launching import call_main
-    from training.engine import Engine
+    from ernie_m.training.engine import Engine
 
     step = Engine.step
     records = {}  # step -> [[loss, samples], ...], of each time that the step was done

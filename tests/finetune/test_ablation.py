@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from finetune.flags import FinetuneFlags
-from pretrain.config import PretrainConfig
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.pretrain.config import PretrainConfig
 from tests.launching import ROOT, clean_environment
-from utils.command_line import load_config, parse_args
+from ernie_m.utils.command_line import load_config, parse_args
 
 # Instead of Python: it writes its arguments as a line of JSON.
 RECORDER = f"""#!{sys.executable}

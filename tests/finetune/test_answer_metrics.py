@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from finetune.metrics import answer_scores, exact_match, f1, normalize
-from reader.question_answering import read_squad
+from ernie_m.finetune.metrics import answer_scores, exact_match, f1, normalize
+from ernie_m.reader.question_answering import read_squad
 
 
 @pytest.mark.parametrize(

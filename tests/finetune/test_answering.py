@@ -6,23 +6,23 @@ import numpy as np
 import paddle
 import pytest
 
-import run_mrc
-from finetune import supervised
-from finetune.flags import FinetuneFlags
-from finetune.question_answering import OfficialAnswering, QuestionAnswering, language_of_contexts
-from model.checkpoint.read import open_checkpoint
-from model.ernie_m import ErnieMConfig
-from model.heads import SpanClassifier
-from model.reading import Reading
-from reader.batching import Batches
-from reader.question_answering import NO_ANSWER
-from reader.tokenization import Tokenizer
+from ernie_m.commands import run_mrc
+from ernie_m.finetune import labelled_task as supervised
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.tasks.question_answering import OfficialAnswering, QuestionAnswering, language_of_contexts
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.encoder import ErnieMConfig
+from ernie_m.model.heads import SpanClassifier
+from ernie_m.model.conventions import Reading
+from ernie_m.reader.batching import Batches
+from ernie_m.reader.question_answering import NO_ANSWER
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import ROOT, call_main, error_of, run_script
-from utils.command_line import parse_args
-from utils.errors import UserError
+from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from reader.tokenization import Tokenizer
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-import run_retrieval
-from finetune import bitext_search
+from ernie_m.commands import run_retrieval
+from ernie_m.finetune.retrieval import command as bitext_search
 from tests import command_lines, toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of

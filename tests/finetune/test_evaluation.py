@@ -10,15 +10,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import predict
-from finetune.classification import Classification
-from finetune.flags import FinetuneFlags
-from finetune.metrics import accuracy
-from finetune.regression import Regression
-from model.checkpoint.formats.fluid import write_fluid
-from model.checkpoint.read import open_checkpoint
-from reader.classification import read_classification
-from reader.tokenization import Tokenizer
+from ernie_m.commands import predict
+from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.metrics import accuracy
+from ernie_m.finetune.tasks.regression import Regression
+from ernie_m.model.checkpoint.formats.fluid import write_fluid
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.reader.classification import read_classification
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
 from tests.launching import ROOT, as_flags, call_main, read_log, run_script
 

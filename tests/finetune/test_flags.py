@@ -10,12 +10,12 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-import encode_vector
-import launch
-from finetune.flags import FinetuneFlags
+from ernie_m.commands import encode_vector
+from ernie_m.commands import launch
+from ernie_m.finetune.flags import FinetuneFlags
 from tests.launching import ROOT, as_flags, call_main, error_of, run_script
-from utils.command_line import log_ineffective_flags, parse_args
-from utils.options import options_of
+from ernie_m.utils.command_line import log_ineffective_flags, parse_args
+from ernie_m.utils.options import options_of
 
 parse = partial(parse_args, FinetuneFlags)
 FLAGS = options_of(FinetuneFlags)
@@ -87,7 +87,7 @@ def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", dict(os.environ))  # a copy, which launch.py may change
     monkeypatch.setattr(os, "execv", record_command)
-    monkeypatch.setattr("finetune.supervised.fine_tune", record_flags)
+    monkeypatch.setattr("ernie_m.finetune.labelled_task.fine_tune", record_flags)
     values = OFFICIAL | GIVEN
     line = [*as_flags(OFFICIAL_LAUNCHER), str(ROOT / f"{program}.py"), *as_flags(values)]
     with pytest.raises(SystemExit):
@@ -111,7 +111,7 @@ def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path
 def test_the_official_command_line_of_encode_vector_is_taken(monkeypatch, tmp_path):
     taken = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("inference.vectors.write_vectors", taken.append)
+    monkeypatch.setattr("ernie_m.inference.encode_files.write_vectors", taken.append)
     call_main(encode_vector, as_flags(OFFICIAL_ENCODER))
     (flags,) = taken
     assert {name: getattr(flags, name) for name in OFFICIAL_ENCODER} == OFFICIAL_ENCODER

@@ -5,10 +5,10 @@ import logging
 import numpy as np
 import pytest
 
-from finetune import groups
-from finetune.cross_validation import FOLDS, Scored, folds_of
-from finetune.groups import groups_of
-from inference.few_labels import cross_validated
+from ernie_m.finetune.fit import groups
+from ernie_m.finetune.fit.folds import FOLDS, Scored, folds_of
+from ernie_m.finetune.fit.groups import groups_of
+from ernie_m.inference.fit_head import cross_validated
 
 LANGUAGES = ["en", "de", "tr", "zh"]
 

@@ -6,15 +6,15 @@ import numpy as np
 import paddle
 import pytest
 
-import predict
-import run_classifier
-from finetune.metrics import MACRO_F1
-from finetune.multi_label import MultiLabelClassification
-from finetune.report import LabelTable, rows_of_labels, to_text
-from model.batch import LabelledBatch
-from reader.batching import Example
-from reader.classification import read_classification
-from reader.tokenization import Tokenizer
+from ernie_m.commands import predict
+from ernie_m.commands import run_classifier
+from ernie_m.finetune.metrics import MACRO_F1
+from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
+from ernie_m.finetune.score_tables import LabelTable, rows_of_labels, to_text
+from ernie_m.model.batch import LabelledBatch
+from ernie_m.reader.batching import Example
+from ernie_m.reader.classification import read_classification
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
 from tests.launching import as_flags, call_main, give_input
 

@@ -11,18 +11,18 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from finetune.own_pairs import StepRows, divide
-from model.checkpoint.read import open_checkpoint
-from model.reading import Reading, TextKind
-from reader.pairs import PairRows
-from reader.tokenization import Tokenizer
+from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.conventions import Reading, TextKind
+from ernie_m.reader.files.pairs import PairRows
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines
 from tests.finetune.processes import assert_close, in_order, losses, start
 from tests.helpers.checkpoints import assert_same_weights, changed_copy
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 from tests.toys import sentences
-from utils.manifest import MANIFEST, write_manifest
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 ROWS = 60
 BATCH = 8

@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-import predict
-import run_sequence_labeling
-from finetune.metrics import seqeval_scores
-from finetune.tagging import read_conll
+from ernie_m.commands import predict
+from ernie_m.commands import run_sequence_labeling
+from ernie_m.finetune.metrics import seqeval_scores
+from ernie_m.finetune.tasks.tagging import read_conll
 from tests import command_lines, toys
 from tests.launching import as_flags, call_main, give_input
 

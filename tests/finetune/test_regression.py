@@ -6,14 +6,14 @@ import numpy as np
 import paddle
 import pytest
 
-import predict
-import run_classifier
-from finetune.metrics import pearson, spearman
-from finetune.regression import Regression
-from model.batch import LabelledBatch
-from reader.batching import EncodePairs, Example
-from reader.classification import read_classification
-from reader.tokenization import Tokenizer
+from ernie_m.commands import predict
+from ernie_m.commands import run_classifier
+from ernie_m.finetune.metrics import pearson, spearman
+from ernie_m.finetune.tasks.regression import Regression
+from ernie_m.model.batch import LabelledBatch
+from ernie_m.reader.batching import EncodePairs, Example
+from ernie_m.reader.classification import read_classification
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
 from tests.launching import as_flags, call_main, give_input
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from finetune.paper import average, figures, recipes
-from finetune.report import (
+from ernie_m.finetune.paper import average, figures, recipes
+from ernie_m.finetune.score_tables import (
     LabelTable,
     Table,
     faults_of_labels,
@@ -15,8 +15,8 @@ from finetune.report import (
     transfer_gap,
     write_report,
 )
-from training.evaluation import Evaluation
-from utils.tables import in_markdown
+from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.utils.text_tables import in_markdown
 
 TWO_SEEDS = Table("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.0, "de": 76.0}})
 ONE_SEED = Table("acc, test.%s.tsv", {7: {"de": 61.234, "fr": 60.0}})

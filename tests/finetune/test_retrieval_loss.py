@@ -7,9 +7,9 @@ import numpy as np
 import paddle
 import pytest
 
-from finetune import retrieval
-from finetune.pair_losses import hardest_negative_bce, in_batch_softmax, teacher_mse
-from finetune.sentence_pairs import negatives
+from ernie_m.finetune.retrieval import task as retrieval
+from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax, teacher_mse
+from ernie_m.finetune.retrieval.steps_of_bitexts import negatives
 
 SCALE = 5.0
 OFFSET = 0.3

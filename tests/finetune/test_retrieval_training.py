@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune.command import identity_of
-from finetune.flags import RetrievalFlags
-from finetune.sentence_pairs import StepPairs
-from model.config import ErnieMConfig
-from reader.corpus import Corpus
-from reader.tokenization import Tokenizer
+from ernie_m.finetune.command import identity_of
+from ernie_m.finetune.flags import RetrievalFlags
+from ernie_m.finetune.retrieval.steps_of_bitexts import StepPairs
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.reader.corpus import Corpus
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.finetune.processes import in_order
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of

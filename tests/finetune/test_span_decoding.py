@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from finetune.metrics import answer_scores
-from finetune.question_answering import QuestionAnswering, SpanScores, best_spans
-from reader.question_answering import NO_ANSWER, AnswerWindows, ContextWindow, Cut
-from reader.tokenization import Tokenizer
+from ernie_m.finetune.metrics import answer_scores
+from ernie_m.finetune.tasks.question_answering import QuestionAnswering, SpanScores, best_spans
+from ernie_m.reader.question_answering import NO_ANSWER, AnswerWindows, ContextWindow, Cut
+from ernie_m.tokenizer.tokenizer import Tokenizer
 
 
 def random_scores(rng: np.random.Generator, starts: int, ends: int, first_token: int) -> SpanScores:

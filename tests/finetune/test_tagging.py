@@ -7,11 +7,11 @@ from functools import partial
 
 import pytest
 
-import run_sequence_labeling
-from finetune.metrics import entity_scores
-from finetune.tagging import read_conll
-from model.checkpoint.read import open_checkpoint
-from model.reading import Reading
+from ernie_m.commands import run_sequence_labeling
+from ernie_m.finetune.metrics import entity_scores
+from ernie_m.finetune.tasks.tagging import read_conll
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.conventions import Reading
 from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import ROOT, read_log, run_script

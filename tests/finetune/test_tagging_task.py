@@ -8,9 +8,9 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from finetune.tagging import OfficialTagging, Tagging
-from model.ernie_m import ErnieMConfig, ErnieMModel
-from reader.tagging import JOINT, Sentence
+from ernie_m.finetune.tasks.tagging import OfficialTagging, Tagging
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.reader.tagging import JOINT, Sentence
 from tests.helpers.letters import Letters
 
 TAGS = ["B-A", "I-A", "B-B", "I-B", "O"]

@@ -15,14 +15,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from finetune import bitext_search
-from finetune.retrieval import Retrieval
+from ernie_m.finetune.retrieval import command as bitext_search
+from ernie_m.finetune.retrieval.task import Retrieval
 from install.command import PROGRAMS
-from model.checkpoint.read import open_checkpoint
-from pretrain import command
-from pretrain.corpus import build
-from scripts import train
-from scripts.data import pairs, train_vocab
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.pretrain import command
+from ernie_m.pretrain.build_corpus import build
+from ernie_m.commands import train
+from ernie_m.data import own_pairs as pairs
+from ernie_m.data import train_vocab
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of, one_error
@@ -226,7 +227,7 @@ def test_a_program_receives_the_signals_to_stop(tmp_path, monkeypatch, number):
         "print(os.getpgrp() == os.getpid(), file=open(sys.argv[1], 'a'))\n"
         "time.sleep(20)\n"
     )
-    monkeypatch.setattr(train, "__file__", str(tmp_path / "scripts/train.py"))
+    monkeypatch.setattr(train, "__file__", str(tmp_path / "ernie_m/commands/train.py"))
     log = tmp_path / "log"
 
     def send():

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune import command, supervised
-from model import device
+from ernie_m.finetune import command
+from ernie_m.finetune import labelled_task as supervised
+from ernie_m.model import device
 from tests import command_lines, toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import read_log
-from training.optimizer import build_optimizer
+from ernie_m.training.optimizer import build_optimizer
 
 
 def weights(folder):

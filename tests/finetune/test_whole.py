@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 
 import ernie_m
-import predict
-import run_classifier
-from finetune import rates, whole
-from finetune.cross_validation import folds_of
-from finetune.flags import FinetuneFlags
-from inference import fit
-from model.config import ErnieMConfig
+from ernie_m.commands import predict
+from ernie_m.commands import run_classifier
+from ernie_m.finetune import rates
+from ernie_m.finetune.fit import whole_model as whole
+from ernie_m.finetune.fit.folds import folds_of
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.inference import fit
+from ernie_m.model.config import ErnieMConfig
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of
-from training.guard import StopSignal
+from ernie_m.training.stop_requests import StopSignal
 
 ROWS = toys.labelled_texts(30, seed=4)
 INPUTS = [[row.text_a] for row in ROWS]

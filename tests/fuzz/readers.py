@@ -14,40 +14,43 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evaluation.centring import LanguageMeans
-from finetune.tagging import read_conll
-from model.checkpoint.folder import ModelFiles
-from model.checkpoint.formats import configs, fluid, pickles, sentence_transformers
-from model.checkpoint.formats import safetensors as safe
-from model.checkpoint.formats import torch as torch_file
-from model.checkpoint.formats.tables import XLM_R
-from model.checkpoint.read import open_checkpoint
-from model.checkpoint.reading import reading_of
-from model.config import ErnieMConfig
-from predict import read_requests
-from pretrain.config import PretrainConfig
-from pretrain.corpus.inputs import TextSource
-from pretrain.corpus.text import TextFormat, read_lines, read_units
-from reader.classification import read_classification
-from reader.pairs import PairRows
-from reader.question_answering import read_squad
-from reader.tables import read_table
-from reader.tagging import read_tagged
-from reader.task_files import read_label_map, read_languages
-from reader.text_rules import texts_of_folder
-from reader.tokenization import Tokenizer
-from reader.tokenizer_files import write_xlm_r
-from scripts.data.download import unpack
+from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.finetune.tasks.tagging import read_conll
+from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.model.checkpoint.formats import configs
+from ernie_m.model.checkpoint.formats import fluid
+from ernie_m.model.checkpoint.formats import pickles
+from ernie_m.model.checkpoint.formats import sentence_transformers
+from ernie_m.model.checkpoint.formats import safetensors as safe
+from ernie_m.model.checkpoint.formats import torch_save as torch_file
+from ernie_m.model.checkpoint.formats.tensor_names import XLM_R
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.conventions import reading_of
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.commands.predict import read_requests
+from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.pretrain.build_corpus.inputs import TextSource
+from ernie_m.pretrain.build_corpus.text_units import TextFormat, read_lines, read_units
+from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.question_answering import read_squad
+from ernie_m.reader.files.tables import read_table
+from ernie_m.reader.tagging import read_tagged
+from ernie_m.reader.label_map import read_label_map, read_languages
+from ernie_m.tokenizer.text_rules import texts_of_folder
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.tokenizer.write import write_xlm_r
+from ernie_m.data.download import unpack
 from tests.foreign import fairseq_args, tokenizer_json
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.torch_files import legacy_bytes, write_torch_file, zip_bytes
 from tests.toys import CONFIG, make_ours, sentences, train_pieces
-from training.checkpoint import write_checkpoint
-from training.run_folder import read_step
-from utils.command_line import load_config
-from utils.config import read_yaml
-from utils.manifest import write_manifest
-from utils.tokenizer_files import TokenizerFiles
+from ernie_m.training.checkpoint import write_checkpoint
+from ernie_m.training.run_folder import read_step
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.yaml_files import read_yaml
+from ernie_m.utils.checksums import write_manifest
+from ernie_m.tokenizer.foreign_files import TokenizerFiles
 
 
 class Reader(NamedTuple):

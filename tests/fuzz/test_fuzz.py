@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.fuzz.damage import damaged
 from tests.fuzz.found import FAULTY_FILES
 from tests.fuzz.readers import READERS
-from utils.errors import UserError
+from ernie_m.utils.errors import UserError
 
 MEMORY = 256 << 20  # bytes of address space that a reader may add
 EXAMPLES = settings(

@@ -2,11 +2,11 @@
 
 import paddle
 
-from inference.engines import FILES, PaddleEngine
-from inference.graph import ExportedGraph
-from inference.paddle_model import DygraphEngine
-from model.heads import SequenceClassifier
-from model.tasks import CLASSIFICATION
+from ernie_m.inference.exported_model import FILES, PaddleEngine
+from ernie_m.inference.export.paddle_graph import ExportedGraph
+from ernie_m.inference.paddle_model import DygraphEngine
+from ernie_m.model.heads import SequenceClassifier
+from ernie_m.model.tasks import CLASSIFICATION
 from tests.gpu import toys
 from tests.gpu.conftest import BOUNDS, difference, has_card
 

@@ -11,12 +11,12 @@ import pytest
 from paddle import Tensor
 from paddle.distributed.fleet.utils import recompute
 
-from model import device as model_device
-from model import lm_head
-from model.attention import FlashMask, mask_class
-from model.device import upload
-from model.layout import Layout
-from model.word_table import TableGradient
+from ernie_m.model import device as model_device
+from ernie_m.model import lm_head
+from ernie_m.model.attention import FlashMask, mask_class
+from ernie_m.model.device import upload
+from ernie_m.model.layout import Layout
+from ernie_m.model.word_table import TableGradient
 from tests.gpu import toys
 from tests.gpu.conftest import difference
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from paddle import Tensor
 
-from model.device import on_gpu
-from model.lm_head import PreTrainingModel
-from pretrain.loss import DeviceBatch
-from pretrain.objectives import OF_THE_PAPER
-from pretrain.task import objectives_loss
+from ernie_m.model.device import on_gpu
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.pretrain.loss import DeviceBatch
+from ernie_m.pretrain.objectives import OF_THE_PAPER
+from ernie_m.pretrain.task import objectives_loss
 from tests.gpu import toys
-from training import distributed
-from training.precision import Precision
+from ernie_m.training import distributed
+from ernie_m.training.precision import Precision
 
 RESULTS = "results.json"
 STEPS = 4

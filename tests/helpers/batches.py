@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from model import attention, device
-from model.attention import AttentionMask, PaddedMask
-from model.batch import TokenBatch
-from model.device import upload
-from model.layout import Layout
+from ernie_m.model import attention
+from ernie_m.model import device
+from ernie_m.model.attention import AttentionMask, PaddedMask
+from ernie_m.model.batch import TokenBatch
+from ernie_m.model.device import upload
+from ernie_m.model.layout import Layout
 
 PAD = 1
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.cpu import onednn
+from ernie_m.model.cpu import onednn
 
 
 def skip_module_without_onednn() -> None:

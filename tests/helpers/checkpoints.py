@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from utils.manifest import MANIFEST
+from ernie_m.utils.checksums import MANIFEST
 
 
 def change_config(folder: Path, **changes) -> None:

@@ -4,9 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-from model.checkpoint.formats import safetensors
-from training.checkpoint import read_state
-from utils.manifest import MANIFEST, write_manifest
+from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.training.checkpoint import read_state
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 
 def as_95dfa70d_wrote_it(step: Path) -> None:

@@ -25,7 +25,7 @@ import pytest
 from paddle import Tensor
 from paddle.base.core import AmpLevel
 
-from model import device
+from ernie_m.model import device
 from tests.helpers.flash import flashmask
 
 auto_cast = importlib.import_module("paddle.amp.auto_cast")  # the attribute of this name is a function

@@ -1,6 +1,6 @@
 """A tokenizer whose pieces are single characters."""
 
-from reader.tokenization import Tokenizer
+from ernie_m.tokenizer.tokenizer import Tokenizer
 
 
 class Letters:

@@ -9,8 +9,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from inference.graph import absolute_positions
-from model.layout import Layout
+from ernie_m.inference.export.paddle_graph import absolute_positions
+from ernie_m.model.layout import Layout
 
 PAD = 1
 

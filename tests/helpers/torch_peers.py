@@ -5,11 +5,11 @@ import paddle
 import torch
 import transformers
 
-from model.checkpoint.formats import tables
-from model.checkpoint.load import load_from
-from model.checkpoint.read import open_checkpoint
-from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
-from model.lm_head import PreTrainingModel
+from ernie_m.model.checkpoint.formats import tensor_names as tables
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
+from ernie_m.model.lm_head import PreTrainingModel
 from tests.helpers.batches import padded_batch
 from tests.toys import CONFIG, OUTPUTS, make_ours
 

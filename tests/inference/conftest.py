@@ -8,11 +8,11 @@ import numpy as np
 import paddle
 import pytest
 
-import encode_vector
-import export
-import predict
-from model.checkpoint.formats import safetensors
-from model.checkpoint.read import LANGUAGE_MEANS
+from ernie_m.commands import encode_vector
+from ernie_m.commands import export
+from ernie_m.commands import predict
+from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint.open import LANGUAGE_MEANS
 from tests import toys
 from tests.launching import as_flags, call_main, give_input, one_error
 from tests.toys import write_lines
@@ -71,8 +71,8 @@ def untraced(monkeypatch):
 
         return run
 
-    monkeypatch.setattr("inference.export._save_paddle", save)
-    monkeypatch.setattr("inference.export.PaddleEngine", engine)
+    monkeypatch.setattr("ernie_m.inference.export.export._save_paddle", save)
+    monkeypatch.setattr("ernie_m.inference.export.export.PaddleEngine", engine)
 
 
 @pytest.fixture

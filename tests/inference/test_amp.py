@@ -9,13 +9,13 @@ import paddle
 import pytest
 
 import ernie_m
-import predict
-from inference.engines import PaddleEngine
-from model.cpu import onednn
-from model.device import to_array
-from model.ernie_m import ErnieMModel
+from ernie_m.commands import predict
+from ernie_m.inference.exported_model import PaddleEngine
+from ernie_m.model.cpu import onednn
+from ernie_m.model.device import to_array
+from ernie_m.model.encoder import ErnieMModel
 from tests.launching import as_flags, call_main, error_of
-from training import precision
+from ernie_m.training import precision
 
 TEXTS = ["the old cat", "a red saw is here", "the milk"]
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 import ernie_m
-from evaluation.centring import LanguageMeans
-from evaluation.search import unit
-from inference.loading import load
-from inference.serve import answerers_of, describe
-from inference.tasks import TaskOptions, make_answerer, search
-from model.checkpoint.formats import safetensors
-from model.checkpoint.read import LANGUAGE_MEANS
+from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.vectors.nearest import unit
+from ernie_m.inference.load import load
+from ernie_m.inference.server.serve import answerers_of, describe
+from ernie_m.inference.tasks import search
+from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint.open import LANGUAGE_MEANS
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.inference.conftest import run_export, write_means

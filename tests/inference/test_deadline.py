@@ -11,11 +11,12 @@ from contextlib import contextmanager
 import numpy as np
 import uvicorn
 
-from inference import deadline, serve
-from inference.embeddings import PATH
-from inference.loading import load
-from inference.tasks import TaskOptions
-from inference.tasks.encode import EncodeTexts
+from ernie_m.inference.server import deadline
+from ernie_m.inference.server import serve
+from ernie_m.inference.server.embeddings import PATH
+from ernie_m.inference.load import load
+from ernie_m.inference.tasks import TaskOptions
+from ernie_m.inference.tasks.encode import EncodeTexts
 
 CLIENTS = 10
 SHORT = json.dumps({"input": "bado"})

@@ -13,11 +13,11 @@ import onnx
 import paddle
 import pytest
 
-import predict
-from inference import engines
-from inference import onnx as onnx_graph
-from inference.engines import OnnxEngine
-from inference.export import (
+from ernie_m.commands import predict
+from ernie_m.inference import exported_model as engines
+from ernie_m.inference.export import onnx_graph
+from ernie_m.inference.exported_model import OnnxEngine
+from ernie_m.inference.export.export import (
     CheckSet,
     agreement,
     in_words,
@@ -26,14 +26,14 @@ from inference.export import (
     read_check_set,
     run_all,
 )
-from inference.loading import load
-from inference.onnx import quantised
-from inference.tasks import make_answerer
-from inference.tasks.encode import GraphEncoder
-from model.checkpoint.load import load_from
-from model.checkpoint.read import open_checkpoint
-from model.tasks import TASKS, task_named
-from reader.batching import pad, padded_batches
+from ernie_m.inference.load import load
+from ernie_m.inference.export.onnx_graph import quantised
+from ernie_m.inference.tasks import make_answerer
+from ernie_m.inference.tasks.encode import GraphEncoder
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.tasks import TASKS, task_named
+from ernie_m.reader.batching import pad, padded_batches
 from tests import toys
 from tests.helpers.batches import PAD, padded_batch
 from tests.helpers.checkpoints import changed_copy
@@ -41,7 +41,7 @@ from tests.helpers.files import disk_full_after
 from tests.inference.conftest import run_export
 from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 from tests.toys import sentences
-from utils import runtime
+from ernie_m.utils import paddle_settings as runtime
 
 HEADS = ("encode", "classify", "tag", "answer")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import convert
+from ernie_m.commands import convert
 import ernie_m
-import run_classifier
-from inference.few_labels import check_labels, logistic_regression
+from ernie_m.commands import run_classifier
+from ernie_m.inference.fit_head import check_labels, logistic_regression
 from tests.helpers.checkpoints import changed_copy
 from tests.inference.conftest import run_export
 from tests.launching import as_flags, call_main, error_of

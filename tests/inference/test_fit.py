@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import ernie_m
-import predict
-from finetune.cross_validation import folds_of
-from finetune.groups import groups_of
-from inference import fit
-from inference.few_labels import cross_validated
-from inference.tasks.encode import EncodeTexts
-from reader.tables import read_table
+from ernie_m.commands import predict
+from ernie_m.finetune.fit.folds import folds_of
+from ernie_m.finetune.fit.groups import groups_of
+from ernie_m.inference import fit
+from ernie_m.inference.fit_head import cross_validated
+from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.reader.files.tables import read_table
 from tests.launching import ROOT, as_flags, call_main, clean_environment
 from tests.toys import HIDDEN_SIZE, sentences
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ernie_m
-from inference.paddle_model import DygraphEngine
+from ernie_m.inference.paddle_model import DygraphEngine
 from tests.launching import ROOT, error_of, run_script
 from tests.toys import sentences
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inference.labelled import LabelledRows
+from ernie_m.inference.labelled import LabelledRows
 
 
 def summary(rows, answers):

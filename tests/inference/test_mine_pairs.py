@@ -10,19 +10,19 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-import mine_pairs
-from evaluation.mining import MinedPairs, Neighbours, margins, mine
-from evaluation.search import NEIGHBOURS, nearest, unit
-from inference import mining
-from model.checkpoint.formats import safetensors
-from model.checkpoint.read import LANGUAGE_MEANS
-from reader.corpus import Corpus
+from ernie_m.commands import mine_pairs
+from ernie_m.vectors.mine_by_margin import MinedPairs, Neighbours, margins, mine
+from ernie_m.vectors.nearest import NEIGHBOURS, nearest, unit
+from ernie_m.inference import mine_pairs as mining
+from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint.open import LANGUAGE_MEANS
+from ernie_m.reader.corpus import Corpus
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.files import flip_middle_bit
 from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 from tests.toys import make_corpus, sentences, write_lines
-from utils.manifest import MANIFEST, check_manifest
+from ernie_m.utils.checksums import MANIFEST, check_manifest
 
 PAIRS = 40
 

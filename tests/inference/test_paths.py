@@ -5,10 +5,10 @@ import csv
 import numpy as np
 import pytest
 
-import convert
+from ernie_m.commands import convert
 import ernie_m
-from inference import fit
-from reader.tokenization import Tokenizer
+from ernie_m.inference import fit
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.helpers.checkpoints import change_config
 from tests.launching import as_flags, call_main
 from tests.toys import make_model, sentences, train_pieces

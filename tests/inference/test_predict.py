@@ -19,27 +19,28 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import ernie_m
-import predict
-import run_retrieval
-from evaluation.encode import PaddleEncoder
-from finetune.flags import FinetuneFlags
-from finetune.question_answering import QuestionAnswering
-from finetune.tagging import OfficialTagging, Tagging
-from inference.loading import load
-from inference.tasks import TaskOptions, finetuned, make_answerer
-from inference.tasks.search import read_corpus
-from inference.tasks.words import masked_ids
-from model.layout import Layout
-from model.reading import Reading
-from reader.question_answering import Cut
-from reader.tagging import JOINT, Sentence
+from ernie_m.commands import predict
+from ernie_m.commands import run_retrieval
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.tasks.question_answering import QuestionAnswering
+from ernie_m.finetune.tasks.tagging import OfficialTagging, Tagging
+from ernie_m.inference.load import load
+from ernie_m.inference.tasks import finetuned
+from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.inference.tasks.search import read_corpus
+from ernie_m.inference.tasks.masked_words import masked_ids
+from ernie_m.model.layout import Layout
+from ernie_m.model.conventions import Reading
+from ernie_m.reader.question_answering import Cut
+from ernie_m.reader.tagging import JOINT, Sentence
 from tests import toys
 from tests.helpers.batches import packed_batch, padded_batch
 from tests.helpers.checkpoints import change_config, changed_copy
 from tests.inference.conftest import run_export
 from tests.launching import ROOT, as_flags, call_main, error_of, give_input
 from tests.toys import sentences, write_lines
-from utils.command_line import parse_args
+from ernie_m.utils.command_line import parse_args
 
 ENGINES = ("dygraph", "paddle", "onnx")
 TEXTS = sentences(9, seed=4)
@@ -768,7 +769,7 @@ def test_onnx_needs_no_paddle(exported):
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-import predict
+from ernie_m.commands import predict
 sys.argv = ["predict.py", "--task", "classify", "--model", {str(exported / "classify")!r}]
 predict.main()
 heavy = {{"paddle", "torch", "faiss", "fastapi", "onnx", "matplotlib", "pretrain", "training"}}

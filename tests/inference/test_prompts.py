@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 
 import ernie_m
-import mine_pairs
-import run_classifier
-import run_retrieval
-from finetune import prediction
-from inference import fit, vectors
-from model.checkpoint.read import open_checkpoint
-from model.reading import NEITHER
-from reader.tokenization import Tokenizer
+from ernie_m.commands import mine_pairs
+from ernie_m.commands import run_classifier
+from ernie_m.commands import run_retrieval
+from ernie_m.finetune import prediction
+from ernie_m.inference import fit
+from ernie_m.inference import encode_files as vectors
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.conventions import NEITHER
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.inference.test_reading import with_reading
 from tests.launching import as_flags, call_main
 from tests.toys import sentences, write_lines
-from training import run
+from ernie_m.training import run
 
 TEXTS = sentences(12, seed=6)
 LABELS = ["news", "question"] * 6

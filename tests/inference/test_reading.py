@@ -9,18 +9,18 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import convert
+from ernie_m.commands import convert
 import ernie_m
-from evaluation.search import unit
-from inference.loading import load
-from inference.tasks import TaskOptions, make_answerer
-from reader.tokenization import Tokenizer
+from ernie_m.vectors.nearest import unit
+from ernie_m.inference.load import load
+from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, changed_copy
 from tests.inference.conftest import run_export
 from tests.launching import error_of
-from utils.manifest import MANIFEST
+from ernie_m.utils.checksums import MANIFEST
 
 TEXTS = ["bada gan", "“kofo” lera, 12, bin", "nor 10,5 tan"]
 SOFT = "ba\u00adda"  # a soft hyphen, which ERNIE-M drops

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-import convert
+from ernie_m.commands import convert
 import ernie_m
-from inference.loading import load
-from inference.serve import answerers_of
-from inference.tasks import TaskOptions, make_answerer
-from inference.tasks.zero_shot import MOST_LABELS, InferenceLabels
+from ernie_m.inference.load import load
+from ernie_m.inference.server.serve import answerers_of
+from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.inference.tasks.zero_shot import MOST_LABELS, InferenceLabels
 from tests import toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import change_config

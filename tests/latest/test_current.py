@@ -12,14 +12,15 @@ from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import MSELoss, MultipleNegativesRankingLoss
 
-import convert
+from ernie_m.commands import convert
 import ernie_m
-from finetune.pair_losses import in_batch_softmax, teacher_mse
-from model.checkpoint.card import model_card
-from model.checkpoint.formats import safetensors, tables
-from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
-from model.checkpoint.usage import FOLDER
-from reader.tokenization import Tokenizer
+from ernie_m.finetune.retrieval.losses import in_batch_softmax, teacher_mse
+from ernie_m.model.checkpoint.card import model_card
+from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint.formats import tensor_names as tables
+from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
+from ernie_m.model.checkpoint.card_usage import FOLDER
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.helpers.checkpoints import change_config
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.toys import CONFIG, make_ours, train_pieces

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-import convert
+from ernie_m.commands import convert
 from tests.toys import CONFIG, make_ours, train_pieces
 
 openai = pytest.importorskip("openai")

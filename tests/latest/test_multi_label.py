@@ -5,10 +5,10 @@ import json
 import numpy as np
 import transformers
 
-import convert
+from ernie_m.commands import convert
 import ernie_m
-from model.checkpoint.formats import safetensors
-from model.checkpoint.read import open_checkpoint
+from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.helpers.checkpoints import change_config
 from tests.toys import CONFIG, make_ours, train_pieces
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import transformers
 
-import convert
+from ernie_m.commands import convert
 import ernie_m
 from tests.toys import CONFIG, make_ours, train_pieces
 

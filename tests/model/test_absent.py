@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from model.checkpoint import absent
-from model.checkpoint.folder import save_model
-from model.checkpoint.read import open_checkpoint
-from model.ernie_m import ErnieMConfig, ErnieMModel
+from ernie_m.model.checkpoint import no_model_here as absent
+from ernie_m.model.checkpoint.write import save_model
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from tests.foreign import make_official, official_config
 from tests.launching import error_of
 from tests.toys import make_corpus, sentences, train_pieces, write_lines

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
-from model.attention import FlashMask
-from model.batch import TokenBatch
-from model.device import Uploadable, upload
-from model.layout import Layout
+from ernie_m.model.attention import FlashMask
+from ernie_m.model.batch import TokenBatch
+from ernie_m.model.device import Uploadable, upload
+from ernie_m.model.layout import Layout
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
 
 

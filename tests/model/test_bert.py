@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.checkpoint.read import open_checkpoint
+from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.foreign import make_bert
 from tests.launching import error_of
 

@@ -6,13 +6,16 @@ import numpy as np
 import paddle
 import pytest
 
-from model import layers, lm_head, word_table
-from model.batch import TokenBatch
-from model.config import ErnieMConfig
-from model.cpu import bfloat16, onednn
-from model.device import upload
-from model.heads import SequenceClassifier
-from model.lm_head import PreTrainingModel
+from ernie_m.model import layers
+from ernie_m.model import lm_head
+from ernie_m.model import word_table
+from ernie_m.model.batch import TokenBatch
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.cpu import bfloat16
+from ernie_m.model.cpu import onednn
+from ernie_m.model.device import upload
+from ernie_m.model.heads import SequenceClassifier
+from ernie_m.model.lm_head import PreTrainingModel
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 from tests.helpers.gradients import gradients_of
 

@@ -6,19 +6,20 @@ import numpy as np
 import paddle
 import pytest
 
-from model.checkpoint.folder import model_weights, save_model
-from model.checkpoint.formats import fluid, tables
-from model.checkpoint.formats import safetensors as safe
-from model.checkpoint.formats.fluid import write_fluid
-from model.checkpoint.load import load_from
-from model.checkpoint.read import open_checkpoint
-from model.ernie_m import ErnieMConfig
-from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
-from model.lm_head import PreTrainingModel
+from ernie_m.model.checkpoint.write import model_weights, save_model
+from ernie_m.model.checkpoint.formats import fluid
+from ernie_m.model.checkpoint.formats import tensor_names as tables
+from ernie_m.model.checkpoint.formats import safetensors as safe
+from ernie_m.model.checkpoint.formats.fluid import write_fluid
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.encoder import ErnieMConfig
+from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
+from ernie_m.model.lm_head import PreTrainingModel
 from tests.foreign import make_official, official_config
 from tests.helpers.files import disk_full_after, flip_last_bit
 from tests.launching import error_of
-from utils.errors import UserError
+from ernie_m.utils.errors import UserError
 
 CONFIG = official_config()
 SHAPE = ErnieMConfig.from_dict(CONFIG)

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from model.config import ErnieMConfig
-from model.ernie_m import ErnieMModel
-from model.layout import Layout
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.layout import Layout
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.launching import error_of
-from utils.errors import UserError
+from ernie_m.utils.errors import UserError
 
 SIZES = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -119,8 +119,8 @@ def test_where_dropout_is(monkeypatch):
         calls.append((x.shape, probability, training))
         return x if residual is None else x + residual
 
-    monkeypatch.setattr("model.ernie_m.dropout", record)
-    monkeypatch.setattr("model.attention.dropout", record)
+    monkeypatch.setattr("ernie_m.model.encoder.dropout", record)
+    monkeypatch.setattr("ernie_m.model.attention.dropout", record)
     compute_as_on_a_gpu(monkeypatch)
     model = ErnieMModel(ErnieMConfig(**SIZES, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3))
     batch = packed_batch(np.full(64, 5), Layout([60, 4]))

@@ -7,10 +7,10 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model import device
-from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
-from model.layout import Layout
-from model.lm_head import LMHead, PreTrainingModel
+from ernie_m.model import device
+from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
+from ernie_m.model.layout import Layout
+from ernie_m.model.lm_head import LMHead, PreTrainingModel
 from tests.helpers.batches import packed_batch, padded_batch
 from tests.toys import small_config
 
@@ -110,7 +110,7 @@ def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretrainin
         return (F.cross_entropy(head(x), labels, reduction="none").squeeze() * weights).sum()
 
     plain_total, plain_gradients = loss_and_gradients(head, hidden, plain)
-    monkeypatch.setattr("model.lm_head.LOGITS_BYTES", rows * 40 * 8)  # 40 words, 8 bytes each
+    monkeypatch.setattr("ernie_m.model.lm_head.LOGITS_BYTES", rows * 40 * 8)  # 40 words, 8 bytes each
     monkeypatch.setattr(device, "on_cpu", lambda x: on_cpu)
     result = head.loss(hidden, labels)
     assert np.abs(result.losses.numpy() - expected).max() < 1e-9

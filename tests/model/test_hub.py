@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from model.checkpoint.hub import local_folder
-from model.checkpoint.read import open_checkpoint
+from ernie_m.model.checkpoint.hub import local_folder
+from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.foreign import make_xlm_r
 from tests.launching import error_of
 

@@ -6,20 +6,20 @@ import numpy as np
 import paddle
 import pytest
 
-from model import device
-from model.ernie_m import ErnieMModel
-from model.heads import SequenceClassifier
-from model.layout import Layout
-from model.lm_head import PreTrainingModel
+from ernie_m.model import device
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.heads import SequenceClassifier
+from ernie_m.model.layout import Layout
+from ernie_m.model.lm_head import PreTrainingModel
 from tests.helpers.batches import packed_batch
 from tests.helpers.flash import flashmask
 from tests.helpers.gradients import gradients_of
 from tests.launching import error_of
 from tests.toys import small_config
-from training.engine import Engine
-from training.optimizer import build_optimizer
-from training.precision import Precision, prepare_for_prediction
-from utils.logging import logger
+from ernie_m.training.engine import Engine
+from ernie_m.training.optimizer import build_optimizer
+from ernie_m.training.precision import Precision, prepare_for_prediction
+from ernie_m.utils.logging import logger
 
 CONFIG = small_config(initializer_range=0.02)
 
@@ -121,7 +121,7 @@ def test_plain_kernels_compute_the_same(monkeypatch, loss_of):
     fast = loss_and_gradients(model, loss_of)
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
     # A call of one of the fast kernels would now be an error.
-    for kernel in ("model.layers.GeluOnCpu", "model.layers.LinearOnCpu", "model.word_table.LookUpOnCpu"):
+    for kernel in ("ernie_m.model.layers.GeluOnCpu", "ernie_m.model.layers.LinearOnCpu", "ernie_m.model.word_table.LookUpOnCpu"):
         monkeypatch.setattr(kernel, None)
     plain = loss_and_gradients(model, loss_of)
     assert plain.keys() == fast.keys()
@@ -159,7 +159,7 @@ def test_the_optimizer_with_plain_kernels_is_paddles(monkeypatch):
 
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
-    monkeypatch.setattr("model.cpu.onednn.missing", lambda: None)
+    monkeypatch.setattr("ernie_m.model.cpu.onednn.missing", lambda: None)
     assert not Precision("bf16").cpu_bf16
     assert "amp bf16 needs kernels that are not plain" in error_of(
         prepare_for_prediction, ErnieMModel(CONFIG), "bf16"

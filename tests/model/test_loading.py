@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.checkpoint.folder import model_weights
-from model.checkpoint.formats.weights import Weights
-from model.checkpoint.load import load_from
-from model.checkpoint.read import open_checkpoint
-from model.ernie_m import ErnieMConfig, ErnieMModel
-from model.heads import SequenceClassifier
-from model.lm_head import PreTrainingModel
+from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.formats.lazy_weights import Weights
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.model.heads import SequenceClassifier
+from ernie_m.model.lm_head import PreTrainingModel
 from tests.foreign import make_official, official_config
 from tests.launching import error_of
 

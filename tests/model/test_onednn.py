@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.cpu import onednn
+from ernie_m.model.cpu import onednn
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,10 +190,10 @@ def test_what_is_missing_is_named(monkeypatch, tmp_path):
 # Prints whether a product is right, how many threads it has started, and what is missing.
 OTHER_CPU = """
 import os
-from utils.runtime import prepare
+from ernie_m.utils.paddle_settings import prepare
 prepare(quiet=True)
 import paddle
-from model.cpu import onednn
+from ernie_m.model.cpu import onednn
 from tests.helpers.bfloat16 import distance
 from tests.model.test_onednn import exact_product, numbers, product
 

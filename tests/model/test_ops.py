@@ -7,11 +7,11 @@ import pytest
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
-from model import layers
-from model.attention import CpuMask
-from model.cpu import rows
-from model.cpu.layers import draw_dropout_mask
-from model.layout import Layout
+from ernie_m.model import layers
+from ernie_m.model.attention import CpuMask
+from ernie_m.model.cpu import rows
+from ernie_m.model.cpu.layers import draw_dropout_mask
+from ernie_m.model.layout import Layout
 
 TOLERANCE = 1e-9
 
@@ -153,7 +153,7 @@ def test_dropout_adds_the_residual():
 
 def test_each_part_of_a_large_tensor_has_its_own_dropout(monkeypatch):
     """A part has 100 numbers, as many as a row."""
-    monkeypatch.setattr("model.cpu.layers.PART_SIZE", 100)
+    monkeypatch.setattr("ernie_m.model.cpu.layers.PART_SIZE", 100)
     first_row, second_row = draw_dropout_mask([2, 100], 0.5).stays
     assert not np.array_equal(first_row, second_row)
 

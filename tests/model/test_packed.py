@@ -7,11 +7,11 @@ import numpy as np
 import paddle
 import pytest
 
-from model import device
-from model.attention import CpuMask, FlashMask, PaddedMask, SelfAttention, mask_class
-from model.ernie_m import ErnieMModel
-from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
-from model.layout import SIMILAR, Layout
+from ernie_m.model import device
+from ernie_m.model.attention import CpuMask, FlashMask, PaddedMask, SelfAttention, mask_class
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
+from ernie_m.model.layout import SIMILAR, Layout
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.helpers.flash import flashmask, visible
 from tests.helpers.gradients import gradients_of

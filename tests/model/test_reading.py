@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from model.checkpoint.read import open_checkpoint
-from model.reading import Reading, TextKind, TextRules
-from reader.tokenization import TEXT_RULES
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.conventions import Reading, TextKind, TextRules
+from ernie_m.tokenizer.tokenizer import TEXT_RULES
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r
 from tests.launching import error_of
 from tests.toys import make_ours

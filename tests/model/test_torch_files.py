@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from model.checkpoint.formats import torch as torch_file
+from ernie_m.model.checkpoint.formats import torch_save as torch_file
 from tests.helpers.torch_files import legacy_bytes, write_torch_file, zip_bytes
 from tests.launching import error_of
 

@@ -5,7 +5,9 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model import device, lm_head, word_table
+from ernie_m.model import device
+from ernie_m.model import lm_head
+from ernie_m.model import word_table
 
 TOLERANCE = 1e-9
 WORDS = 23
@@ -20,7 +22,7 @@ def float64(monkeypatch):
     paddle.seed(0)
     # A chunk has the logits of four of the nine positions, so that the last one has one.
     monkeypatch.setattr(lm_head, "LOGITS_BYTES", 4 * WORDS * 8)
-    monkeypatch.setattr("model.loss_on_cpu.BLOCK_WORDS", 5)  # the words of a block
+    monkeypatch.setattr("ernie_m.model.cpu.masked_lm_loss.BLOCK_WORDS", 5)  # the words of a block
     yield
     paddle.set_default_dtype("float32")
 

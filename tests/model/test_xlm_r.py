@@ -5,9 +5,9 @@ import json
 import numpy as np
 from safetensors.numpy import save_file
 
-from model.checkpoint.load import load_from
-from model.checkpoint.read import open_checkpoint
-from model.lm_head import PreTrainingModel
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.lm_head import PreTrainingModel
 from tests.foreign import make_bert, make_xlm_r
 from tests.launching import error_of
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers
 
-from inference.paddle_model import build_model, task_of_head
-from model.checkpoint.read import open_checkpoint
+from ernie_m.inference.paddle_model import build_model, task_of_head
+from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.helpers.batches import padded_batch
 
 HEADS = {

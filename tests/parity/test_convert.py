@@ -9,11 +9,11 @@ import pytest
 import torch
 import transformers
 
-import convert
-from model.checkpoint.formats import tables
-from model.checkpoint.formats import torch as torch_file
-from model.checkpoint.read import open_checkpoint
-from reader.tokenization import Tokenizer
+from ernie_m.commands import convert
+from ernie_m.model.checkpoint.formats import tensor_names as tables
+from ernie_m.model.checkpoint.formats import torch_save as torch_file
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.foreign import fairseq_args, fairseq_state
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.toys import CONFIG, weights, write_pieces

@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 
-from inference.graph import absolute_positions
-from model.config import ErnieMConfig
-from model.heads import SequenceClassifier
+from ernie_m.inference.export.paddle_graph import absolute_positions
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.heads import SequenceClassifier
 from tests.helpers.batches import padded_batch
 
 VOCABULARY = 5000

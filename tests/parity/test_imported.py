@@ -15,13 +15,13 @@ from transformers.models.deprecated.ernie_m import (
 )
 from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTokenizer
 
-from finetune.question_answering import best_spans
-from inference.loading import load
-from inference.tasks import TaskOptions, make_answerer
-from model.checkpoint.read import open_checkpoint
-from reader.question_answering import Question, QuestionFile, make_windows
-from reader.tokenization import Tokenizer
-from reader.tokenizer_files import write_ernie_m
+from ernie_m.finetune.tasks.question_answering import best_spans
+from ernie_m.inference.load import load
+from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.reader.question_answering import Question, QuestionFile, make_windows
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.tokenizer.write import write_ernie_m
 
 SHAPE = {
     "hidden_size": 32,

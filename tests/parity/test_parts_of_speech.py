@@ -5,7 +5,7 @@ import pytest
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
-from finetune.metrics import seqeval_chunks, seqeval_scores
+from ernie_m.finetune.metrics import seqeval_chunks, seqeval_scores
 
 # The tags of Universal Dependencies, and others.
 TAGS = [

@@ -6,8 +6,8 @@ import pytest
 from paddlenlp.transformers import ErnieMConfig as PaddleNLPConfig
 from paddlenlp.transformers import ErnieMModel as PaddleNLPModel
 
-from model.checkpoint.folder import model_weights
-from model.ernie_m import ErnieMConfig, ErnieMModel
+from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from scripts.verify_weights import IDS, hidden_states
 
 CONFIG = {

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaModel
 
-from model.checkpoint.load import load_from
-from model.checkpoint.read import open_checkpoint
-from model.lm_head import PreTrainingModel
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.lm_head import PreTrainingModel
 from tests.helpers.batches import padded_batch
 
 SHAPE = {

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from model.config import ErnieMConfig
-from model.lm_head import PreTrainingModel
-from pretrain.batches import StepReader
-from pretrain.config import PretrainConfig
-from pretrain.objective import Vocabulary
-from pretrain.show import panels_of
-from pretrain.task import Pretraining, objectives_loss, send_step
-from pretrain.training_text import TrainingText, open_corpus
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.pretrain.batches import StepReader
+from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.pretrain.objective import Vocabulary
+from ernie_m.pretrain.pictures.show import panels_of
+from ernie_m.pretrain.task import Pretraining, objectives_loss, send_step
+from ernie_m.pretrain.training_text import TrainingText, open_corpus
 from tests.helpers.gradients import take_gradients
 from tests.launching import error_of
 from tests.pretrain.tiny_run import config, pretrain, records

@@ -9,21 +9,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pretrain.batches import StepBatches, StepReader, check_pairs, cut_by_tokens, total_steps
-from pretrain.config import ObjectiveConfig
-from pretrain.objective import Vocabulary
-from pretrain.objectives import OF_THE_PAPER
-from pretrain.pseudo_tokens import make_pseudo_token_generator
-from pretrain.shares import allocate, shares, steps_of_objectives
-from pretrain.task import Pretraining, learning_rate
-from pretrain.training_text import TrainingText, fit_to_corpus
-from reader.corpus import Corpus
-from reader.tokenization import Tokenizer
+from ernie_m.pretrain.batches import StepBatches, StepReader, check_pairs, cut_by_tokens, total_steps
+from ernie_m.pretrain.config import ObjectiveConfig
+from ernie_m.pretrain.objective import Vocabulary
+from ernie_m.pretrain.objectives import OF_THE_PAPER
+from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
+from ernie_m.pretrain.shares import allocate, shares, steps_of_objectives
+from ernie_m.pretrain.task import Pretraining, learning_rate
+from ernie_m.pretrain.training_text import TrainingText, fit_to_corpus
+from ernie_m.reader.corpus import Corpus
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.helpers.files import files_of
 from tests.launching import error_of
 from tests.pretrain.examples import masked_counts
 from tests.pretrain.tiny_run import config
-from utils.errors import UserError
+from ernie_m.utils.errors import UserError
 
 
 class Source:
@@ -402,7 +402,7 @@ def test_pseudo_tokens_are_sampled_only_if_asked(source, choice, temperature):
 )
 def test_a_run_of_so_many_tokens(source, changes, monkeypatch):
     """The steps that are computed for optimizer.tokens train about as many tokens."""
-    monkeypatch.setattr("pretrain.batches._PROBE_SEQUENCES", 2048)  # instead of 8192, to be quick
+    monkeypatch.setattr("ernie_m.pretrain.batches._PROBE_SEQUENCES", 2048)  # instead of 8192, to be quick
     changes = {"optimizer__batch_size": 64, **changes}
     steps = source.steps(optimizer__tokens=100_000, **changes)
     reader = source.reader(optimizer__steps=steps, **changes)
@@ -413,7 +413,7 @@ def test_a_run_of_so_many_tokens(source, changes, monkeypatch):
 
 
 def test_equal_compute_divides_the_steps(source, monkeypatch):
-    monkeypatch.setattr("pretrain.batches._PROBE_SEQUENCES", 400)  # the same sample for both numbers of steps
+    monkeypatch.setattr("ernie_m.pretrain.batches._PROBE_SEQUENCES", 400)  # the same sample for both numbers of steps
     assert source.steps(optimizer__steps=1000, run__compute_ratio=1.075) == 930  # 1000 / 1.075
     steps = source.steps(optimizer__tokens=200_000)
     steps_at_twice_the_cost = source.steps(optimizer__tokens=200_000, run__compute_ratio=2.0)

@@ -15,21 +15,22 @@ from unittest import mock
 
 import pytest
 
-from pretrain.corpus import duplicates, stages
-from pretrain.corpus.build import CorpusBuild
-from pretrain.corpus.options import BuildOptions
-from pretrain.corpus.report import pair_report, summary
-from pretrain.corpus.stages import group_units
-from pretrain.corpus.workers import LocalWorkers
-from reader.corpus import Corpus
-from reader.tokenization import Tokenizer
+from ernie_m.pretrain.build_corpus import duplicates
+from ernie_m.pretrain.build_corpus import stages
+from ernie_m.pretrain.build_corpus.build import CorpusBuild
+from ernie_m.pretrain.build_corpus.options import BuildOptions
+from ernie_m.pretrain.build_corpus.report import pair_report, summary
+from ernie_m.pretrain.build_corpus.stages import group_units
+from ernie_m.pretrain.build_corpus.workers import LocalWorkers
+from ernie_m.reader.corpus import Corpus
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.helpers.files import files_of, flip_last_bit, flip_middle_bit
 from tests.helpers.processes import is_running
 from tests.launching import ROOT, error_of
 from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
 from tests.toys import make_corpus, sentences, train_pieces, write_lines
-from utils.errors import UserError
-from utils.manifest import MANIFEST, write_manifest
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 
 def lines_of(text) -> list[list[int]]:
@@ -305,7 +306,7 @@ def test_the_table_and_the_warning(tmp_path, pieces):
 
 
 def test_the_progress_of_each_stage_ends_at_its_total(tmp_path, monkeypatch, caplog, pieces, inputs):
-    monkeypatch.setattr("utils.logging.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("ernie_m.utils.logging.SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO):
         make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     last_line = {}  # stage -> "100 parts of 100"
@@ -483,7 +484,7 @@ def test_command_line(tmp_path, pieces, monkeypatch):
     """A YAML file and flags together; one line for a mistake, exit code 2."""
     text = write_lines(tmp_path / "en", sentences(50))
     (tmp_path / "c.yaml").write_text(f"mono:\n  en: {text}\npiece_model_path: {pieces}\nheld_out: 0\n")
-    words = [sys.executable, "-m", "pretrain.build_corpus", "--config", str(tmp_path / "c.yaml")]
+    words = [sys.executable, "-m", "ernie_m.pretrain.build_corpus.command", "--config", str(tmp_path / "c.yaml")]
     words += ["--output", "$FOLDER/corpus", "--workers", "1"]
     monkeypatch.setenv("FOLDER", str(tmp_path))
     english = write_lines(tmp_path / "x.en", ["a", "b"])

@@ -11,9 +11,9 @@ import numpy as np
 import paddle
 import pytest
 
-from model.attention import FlashMask, PaddedMask
-from pretrain.loss import loss_of_words, to_device
-from pretrain.objective import Pair
+from ernie_m.model.attention import FlashMask, PaddedMask
+from ernie_m.pretrain.loss import loss_of_words, to_device
+from ernie_m.pretrain.objective import Pair
 from tests.helpers.batches import compute_as_on_a_gpu
 from tests.helpers.flash import flashmask
 from tests.pretrain.examples import CLS, CONFIG, MASK, SEP, objectives, pairs, pretraining_model, rngs

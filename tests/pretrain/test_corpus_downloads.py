@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from pretrain.corpus.inputs import resolve
-from pretrain.corpus.options import BuildOptions
+from ernie_m.pretrain.build_corpus.inputs import resolve
+from ernie_m.pretrain.build_corpus.options import BuildOptions
 from tests.launching import ROOT, error_of
-from utils.command_line import load_config
+from ernie_m.utils.command_line import load_config
 
 PAPER = ROOT / "configs/corpus/paper-96.yaml"
 # The 15 languages of XNLI.

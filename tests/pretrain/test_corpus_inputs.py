@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import pytest
 
-from pretrain.corpus.inputs import gather_notation, resolve
-from pretrain.corpus.text import TextFormat, read_lines, read_units
-from reader import text_files
+from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
+from ernie_m.pretrain.build_corpus.text_units import TextFormat, read_lines, read_units
+from ernie_m.reader.files import plain_text as text_files
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
-from utils.errors import UserError
+from ernie_m.utils.errors import UserError
 
 LINES = sentences(500)
 TEXT = "".join(f"{line}\n" for line in LINES).encode()

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from model.cpu import onednn
+from ernie_m.model.cpu import onednn
 from tests.command_lines import pretraining
 from tests.launching import ROOT, clean_environment, launch
 from tests.pretrain.tiny_run import checkpoint, losses, pretrain, records
@@ -31,9 +31,9 @@ BFLOAT16 = {"run__amp": "bf16", "run__log_steps": 1, "optimizer__steps": 6, **NO
 # Runs several trainings, one after the other, in each of the processes that it is started in.
 SCRIPT = """
 import json, sys
-from utils.runtime import prepare
+from ernie_m.utils.paddle_settings import prepare
 prepare(quiet=True)
-import run_pretrain
+from ernie_m.commands import run_pretrain
 from tests.launching import call_main
 for line in json.loads(sys.argv[1]):
     call_main(run_pretrain, line)

@@ -7,18 +7,18 @@ import numpy as np
 import paddle
 import pytest
 
-from evaluation.encode import PaddleEncoder
-from evaluation.hits import hits
-from pretrain import evaluate
-from pretrain.evaluate import Evaluator
-from pretrain.loss import batch_loss
-from pretrain.objective import Vocabulary
-from pretrain.task import Pretraining
-from pretrain.training_text import TrainingText
-from reader.corpus import Blocks, Corpus
-from reader.tokenization import Tokenizer
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.hits import hits
+from ernie_m.pretrain.held_out import evaluate
+from ernie_m.pretrain.held_out.evaluate import Evaluator
+from ernie_m.pretrain.loss import batch_loss
+from ernie_m.pretrain.objective import Vocabulary
+from ernie_m.pretrain.task import Pretraining
+from ernie_m.pretrain.training_text import TrainingText
+from ernie_m.reader.corpus import Blocks, Corpus
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
-from training.guard import StopSignal
+from ernie_m.training.stop_requests import StopSignal
 
 
 class HeldOutRun:

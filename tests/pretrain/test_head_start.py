@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from model.config import FIRST_POSITION
-from pretrain.head_start import count_neighbours, neighbour_weights, sinusoids, word_vectors
-from pretrain.task import Pretraining
+from ernie_m.model.config import FIRST_POSITION
+from ernie_m.pretrain.head_start import count_neighbours, neighbour_weights, sinusoids, word_vectors
+from ernie_m.pretrain.task import Pretraining
 from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain
 from tests.toys import make_corpus, train_pieces, write_lines
 
@@ -30,8 +30,8 @@ def small(tmp_path_factory):
 
 def test_neighbours_are_counted(small, monkeypatch):
     """Line by line and pair by pair, with plain loops."""
-    monkeypatch.setattr("pretrain.head_start._LINES", 2)
-    monkeypatch.setattr("pretrain.head_start._PAIRS", 3)
+    monkeypatch.setattr("ernie_m.pretrain.head_start._LINES", 2)
+    monkeypatch.setattr("ernie_m.pretrain.head_start._PAIRS", 3)
     text = small.text
     pairs = text.pairs["de", "en"]
     lines = [text.corpus.mono["en"].line(number) for number in range(3)]
@@ -140,7 +140,7 @@ def test_what_a_run_starts_from(tiny_corpus):
 def test_processes_begin_with_the_same_weights(tiny_corpus, monkeypatch):
     """What is counted and added is sent by the main process: other machines may round otherwise."""
     calls = []  # those of the engine, too
-    monkeypatch.setattr("pretrain.head_start.distributed.broadcast_", calls.append)
+    monkeypatch.setattr("ernie_m.pretrain.head_start.distributed.broadcast_", calls.append)
     model = Pretraining(config(tiny_corpus, init__head_start=True)).begin(seed=1, checkpoint=None).model
     attention = model.ernie_m.encoder.layers[0].self_attn
     embeddings = model.ernie_m.embeddings

@@ -6,18 +6,18 @@ import shutil
 import numpy as np
 import pytest
 
-import convert
-from evaluation.centring import LanguageMeans
-from evaluation.encode import PaddleEncoder
-from model.checkpoint.load import load_from
-from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
-from model.ernie_m import ErnieMModel
-from pretrain import language_means
-from reader.corpus import Corpus
-from reader.tokenization import Tokenizer
+from ernie_m.commands import convert
+from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.pretrain.held_out import language_means
+from ernie_m.reader.corpus import Corpus
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.launching import error_of
 from tests.toys import make_small_corpus
-from utils.errors import UserError
+from ernie_m.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import numpy as np
 import paddle
 import pytest
 
-from model.config import FIRST_POSITION
-from pretrain.objective import Pair, Text
-from pretrain.objectives import OF_THE_PAPER
-from pretrain.packing import MicroBatch
+from ernie_m.model.config import FIRST_POSITION
+from ernie_m.pretrain.objective import Pair, Text
+from ernie_m.pretrain.objectives import OF_THE_PAPER
+from ernie_m.pretrain.packing import MicroBatch
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import (
     CLS,

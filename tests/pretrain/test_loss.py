@@ -12,12 +12,12 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model.config import NO_LANGUAGE, PAD_POSITION
-from pretrain.loss import batch_loss, loss_of_words, to_device
-from pretrain.objective import Text
-from pretrain.objectives import OF_THE_PAPER
-from pretrain.objectives.camlm import attention_mask
-from pretrain.packing import MicroBatch, Packed, Stage1
+from ernie_m.model.config import NO_LANGUAGE, PAD_POSITION
+from ernie_m.pretrain.loss import batch_loss, loss_of_words, to_device
+from ernie_m.pretrain.objective import Text
+from ernie_m.pretrain.objectives import OF_THE_PAPER
+from ernie_m.pretrain.objectives.camlm import attention_mask
+from ernie_m.pretrain.packing import MicroBatch, Packed, Stage1
 from tests.helpers.gradients import gradients_of, take_gradients
 from tests.helpers.plain_model import PlainErnieM
 from tests.pretrain.examples import (

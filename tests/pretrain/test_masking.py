@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from pretrain.config import ObjectiveConfig
-from pretrain.objective import Setting, Vocabulary, class_of, number_chosen, rng_of
+from ernie_m.pretrain.config import ObjectiveConfig
+from ernie_m.pretrain.objective import Setting, Vocabulary, class_of, number_chosen, rng_of
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=49, size=50)
 LONGEST = 200_000

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pretrain.objectives import OF_THE_PAPER
-from pretrain.objectives.mmlm import plateau
-from pretrain.report import SUMS, line_of, record_of, summary
-from training.engine import Step
-from training.meter import Meter
-from training.records import Records
+from ernie_m.pretrain.objectives import OF_THE_PAPER
+from ernie_m.pretrain.objectives.mmlm import plateau
+from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summary
+from ernie_m.training.engine import Step
+from ernie_m.training.log.meter import Meter
+from ernie_m.training.log.metrics_jsonl import Records
 
 
 def step(loss: float = 1.0, skipped: bool = False, **sums) -> Step:

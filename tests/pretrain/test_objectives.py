@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.config import NO_LANGUAGE
-from pretrain.objective import Pair, Text
-from pretrain.packing import MicroBatch, Packed
+from ernie_m.model.config import NO_LANGUAGE
+from ernie_m.pretrain.objective import Pair, Text
+from ernie_m.pretrain.packing import MicroBatch, Packed
 from tests.launching import error_of
 from tests.pretrain.examples import (
     CLS,

@@ -6,16 +6,16 @@ import logging
 import pytest
 import yaml
 
-from finetune.flags import FinetuneFlags
-from finetune.opening import open_model, settle
-from model.checkpoint.read import TRAINED_LENGTH, Checkpoint, open_checkpoint
-from pretrain.config import ObjectiveConfig
-from pretrain.shares import with_text
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.open_model import open_model, settle
+from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint, open_checkpoint
+from ernie_m.pretrain.config import ObjectiveConfig
+from ernie_m.pretrain.shares import with_text
 from tests.helpers.checkpoints import change_config
 from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import pretrain
 from tests.toys import make_corpus, sentences, train_pieces, write_lines
-from utils.manifest import MANIFEST
+from ernie_m.utils.checksums import MANIFEST
 
 OWN = str(ROOT / "configs" / "pretrain" / "own.yaml")
 

@@ -4,11 +4,11 @@ import numpy as np
 import paddle
 import pytest
 
-from pretrain import pseudo_tokens
-from pretrain.objective import Text
-from pretrain.objectives.btmlm import SecondLanguage
-from pretrain.pseudo_tokens import PseudoTokenGenerator, allowed_pieces
-from pretrain.pseudo_translations import found_in_translation, most_frequent, punctuation_ids
+from ernie_m.pretrain import btmlm_pseudo_tokens as pseudo_tokens
+from ernie_m.pretrain.objective import Text
+from ernie_m.pretrain.objectives.btmlm import SecondLanguage
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, allowed_pieces
+from ernie_m.pretrain.held_out.btmlm_translations import found_in_translation, most_frequent, punctuation_ids
 from tests.launching import error_of
 from tests.pretrain.examples import (
     LANGUAGES,

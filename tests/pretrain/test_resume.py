@@ -12,23 +12,23 @@ import numpy as np
 import pytest
 import yaml
 
-from model.checkpoint.read import TRAINED_LENGTH, open_checkpoint
-from pretrain.command import check_checkpoints, open_run_folder
-from pretrain.evaluate import Evaluator
-from pretrain.task import Pretraining
-from reader.corpus import checksum_of
+from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
+from ernie_m.pretrain.command import check_checkpoints, open_run_folder
+from ernie_m.pretrain.held_out.evaluate import Evaluator
+from ernie_m.pretrain.task import Pretraining
+from ernie_m.reader.corpus import checksum_of
 from tests.command_lines import STEPS
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.files import disk_full_after, flip_middle_bit
 from tests.launching import error_of
 from tests.pretrain.builds import Stopped, stop_at
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, config, losses, pretrain, records
-from training import distributed
-from training.engine import Engine
-from training.run_folder import RunFolder
-from utils.errors import run
-from utils.files import sha256_of
-from utils.manifest import MANIFEST, write_manifest
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine
+from ernie_m.training.run_folder import RunFolder
+from ernie_m.utils.errors import run
+from ernie_m.utils.files import sha256_of
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 # One layer is enough for what is stopped and resumed here. Evaluations come after 5, 10 and 12 steps, lines
 # of the log every 3 steps, and checkpoints every 4.
@@ -250,7 +250,7 @@ def test_only_the_main_process_compares_the_checksums_of_a_corpus(tiny_corpus, m
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "is_main", lambda: False)
     monkeypatch.setattr(distributed, "gather", lambda item: [(None, "x.npy: damaged"), item])
-    monkeypatch.setattr("utils.manifest.sha256_of", None)
+    monkeypatch.setattr("ernie_m.utils.checksums.sha256_of", None)
     assert error_of(Pretraining, config(tiny_corpus)).startswith("x.npy: ")
 
 

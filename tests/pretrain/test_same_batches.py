@@ -9,15 +9,15 @@ import json
 import numpy as np
 import pytest
 
-from pretrain.batches import StepReader, total_steps
-from pretrain.config import PretrainConfig
-from pretrain.objective import Vocabulary
-from pretrain.objectives import OF_THE_PAPER
-from pretrain.training_text import TrainingText
-from reader.corpus import FORMAT, Corpus
+from ernie_m.pretrain.batches import StepReader, total_steps
+from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.pretrain.objective import Vocabulary
+from ernie_m.pretrain.objectives import OF_THE_PAPER
+from ernie_m.pretrain.training_text import TrainingText
+from ernie_m.reader.corpus import FORMAT, Corpus
 from tests.launching import ROOT
-from utils.command_line import load_config
-from utils.manifest import MANIFEST
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.checksums import MANIFEST
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
@@ -78,7 +78,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_sample(monkeypatch):
     """Measure the tokens of a step in 400 sequences instead of 8,192, to be quick."""
-    monkeypatch.setattr("pretrain.batches._PROBE_SEQUENCES", 400)
+    monkeypatch.setattr("ernie_m.pretrain.batches._PROBE_SEQUENCES", 400)
 
 
 def digest_of_run(corpus, name, *flags):

@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from pretrain import show
-from pretrain.objectives.camlm import attention_mask
-from pretrain.panels import Panel, as_text
+from ernie_m.pretrain.pictures import show
+from ernie_m.pretrain.objectives.camlm import attention_mask
+from ernie_m.pretrain.pictures.mask_panels import Panel, as_text
 from tests.launching import ROOT, error_of
 from tests.pretrain.examples import compact
 from tests.toys import train_pieces

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from model import device
-from model.checkpoint.load import load_from
-from model.checkpoint.read import open_checkpoint
-from model.heads import SequenceClassifier
-from pretrain.batches import StepBatches
-from pretrain.task import Pretraining
+from ernie_m.model import device
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.heads import SequenceClassifier
+from ernie_m.pretrain.batches import StepBatches
+from ernie_m.pretrain.task import Pretraining
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-import run_pretrain
-from pretrain.config import PretrainConfig
+from ernie_m.commands import run_pretrain
+from ernie_m.pretrain.config import PretrainConfig
 from tests import command_lines
 from tests.command_lines import STEPS
 from tests.launching import call_main
-from utils.command_line import load_config
+from ernie_m.utils.command_line import load_config
 
 
 def config(corpus: Path, output: Path = Path("unused"), **changes) -> PretrainConfig:

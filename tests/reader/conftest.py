@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reader.tokenization import Tokenizer
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.toys import train_pieces
 
 SENTENCES = [

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from reader import batching
-from reader.batching import Batches, EncodePairs, Feature, batches_by_length
-from reader.classification import read_classification
-from training.prefetch import prefetch
+from ernie_m.reader import batching
+from ernie_m.reader.batching import Batches, EncodePairs, Feature, batches_by_length
+from ernie_m.reader.classification import read_classification
+from ernie_m.training.prefetch import prefetch
 
 PAD = 1
 LONGEST = 60  # tokens

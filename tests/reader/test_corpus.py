@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from reader import corpus
-from reader.corpus import (
+from ernie_m.reader import corpus
+from ernie_m.reader.corpus import (
     Blocks,
     Corpus,
     map_array,
@@ -19,14 +19,14 @@ from reader.corpus import (
     tokenizer_of_corpus,
     verify_corpus,
 )
-from reader.tokenization import Tokenizer
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 from tests.toys import make_corpus, sentences, train_pieces, write_lines
-from utils import files
-from utils import manifest as checksums
-from utils.errors import UserError
-from utils.manifest import MANIFEST
+from ernie_m.utils import files
+from ernie_m.utils import checksums
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.checksums import MANIFEST
 
 ENGLISH = sentences(400, seed=1)
 # 50 documents of 1 to 7 sentences.

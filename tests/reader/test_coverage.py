@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from reader.batching import EncodePairs, Example
-from reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
-from reader.tokenization import Tokenizer
+from ernie_m.reader.batching import EncodePairs, Example
+from ernie_m.reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.toys import sentences, train_pieces
 
 

@@ -1,4 +1,4 @@
-"""scripts/data/get_data.py: small copies of all data on a local server, fetched, prepared, trained on."""
+"""ernie_m/data/get_data.py: small copies of all data on a local server, fetched, prepared, trained on."""
 
 import importlib
 import io
@@ -13,17 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from finetune.flags import FinetuneFlags
-from reader.bitext import TATOEBA
-from reader.tokenization import Tokenizer
-from scripts.data import download, get_data
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.reader.files.aligned_lines import TATOEBA
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.data import download
+from ernie_m.data import get_data
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.files import disk_full_after
 from tests.launching import ROOT, as_flags, call_main, clean_environment, error_of, stand_in_for_launch
 from tests.reader.conftest import files
 from tests.toys import sentences, train_pieces
-from utils.errors import UserError
+from ernie_m.utils.errors import UserError
 
 TEXTS = sentences(12, seed=3)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reader.pairs import PairRows, find_columns, is_shifted
-from reader.text_files import TextFile
+from ernie_m.reader.files.pairs import PairRows, find_columns, is_shifted
+from ernie_m.reader.files.plain_text import TextFile
 from tests.launching import error_of
 from tests.toys import sentences
 

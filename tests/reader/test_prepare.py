@@ -1,4 +1,4 @@
-"""scripts/data/prepare.py: small public releases become the files that the programs read."""
+"""ernie_m/data/prepare.py: small public releases become the files that the programs read."""
 
 import itertools
 import json
@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from reader.classification import read_classification
-from reader.question_answering import read_squad
-from reader.tagging import JOINT, read_tagged
-from reader.task_files import read_label_map, read_languages
-from scripts.data.prepare import DATA_SETS, NLI, main
+from ernie_m.reader.classification import read_classification
+from ernie_m.reader.question_answering import read_squad
+from ernie_m.reader.tagging import JOINT, read_tagged
+from ernie_m.reader.label_map import read_label_map, read_languages
+from ernie_m.data.prepare import DATA_SETS, NLI, main
 from tests.launching import ROOT, error_of
 from tests.reader.conftest import files
 
 
 def prepare(task: str, *arguments) -> None:
-    """`python scripts/data/prepare.py task arguments`, in this process."""
+    """`python ernie_m/data/prepare.py task arguments`, in this process."""
     main([task, *map(str, arguments)])
 
 
@@ -361,7 +361,7 @@ def test_a_task_that_is_closed_is_unknown(tmp_path, task):
 
 def test_as_a_command(tmp_path):
     """The imports of the repository are found from any folder."""
-    command = [sys.executable, ROOT / "scripts/data/prepare.py", "conll"]
+    command = [sys.executable, ROOT / "ernie_m/data/prepare.py", "conll"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     source = write(tmp_path, **{"eng.train": "a O\n"}) / "eng.train"
     process = subprocess.run([*command, source], cwd=tmp_path, env=environment, check=False)

@@ -1,4 +1,4 @@
-"""scripts/data/prepare.py pairs: which files are found, what is held out, bad input."""
+"""ernie_m/data/prepare.py pairs: which files are found, what is held out, bad input."""
 
 import gzip
 import json
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reader.pairs import PairRows
-from scripts.data.pairs import find, prepare_pairs
+from ernie_m.reader.files.pairs import PairRows
+from ernie_m.data.own_pairs import find, prepare_pairs
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
 

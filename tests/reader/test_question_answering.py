@@ -6,9 +6,9 @@ import pickle
 import numpy as np
 import pytest
 
-from reader.batching import Batches
-from reader.official_answering import EncodeInOrder, make_official_windows
-from reader.question_answering import (
+from ernie_m.reader.batching import Batches
+from ernie_m.reader.official_question_answering import EncodeInOrder, make_official_windows
+from ernie_m.reader.question_answering import (
     NO_ANSWER,
     ContextPart,
     Cut,

@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from reader.sampling import Draws, Sampler, permuted, temperature
+from ernie_m.reader.sampling import Draws, Sampler, permuted, temperature
 from tests.launching import error_of
 
 # stream -> how many items it has, and the amount of text by which it is weighed against the others

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reader.batching import Example
-from reader.classification import read_classification
-from reader.labels import label_oddities, labels_for_none, normal_label, oddities, overlap, split_labels
-from reader.tables import AnsweredTable, TableForm
+from ernie_m.reader.batching import Example
+from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.labels import label_oddities, labels_for_none, normal_label, oddities, overlap, split_labels
+from ernie_m.reader.files.tables import AnsweredTable, TableForm
 from tests.launching import error_of
 
 MAP = {"no": 0, "yes": 1}

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from reader.tagging import (
+from ernie_m.reader.tagging import (
     IGNORED,
     JOINT,
     EncodeTagged,

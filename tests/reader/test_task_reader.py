@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from reader.batching import EncodePairs, Example
-from reader.classification import read_classification
-from reader.task_files import expand, read_label_map, read_languages
+from ernie_m.reader.batching import EncodePairs, Example
+from ernie_m.reader.classification import read_classification
+from ernie_m.reader.label_map import expand, read_label_map, read_languages
 from tests.launching import error_of
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}

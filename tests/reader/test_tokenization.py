@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from reader.tokenization import TEXT_RULES, Tokenizer, normalize, truncate_longest_first
-from reader.tokenizer_files import write_ernie_m
-from reader.vocabulary import write_vocab
+from ernie_m.tokenizer.tokenizer import TEXT_RULES, Tokenizer, normalize, truncate_longest_first
+from ernie_m.tokenizer.write import write_ernie_m
+from ernie_m.tokenizer.vocabulary import write_vocab
 from tests.launching import error_of
 from tests.reader.conftest import SENTENCES
 from tests.toys import train_pieces

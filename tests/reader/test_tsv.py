@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from reader.bitext import Sentences
-from reader.classification import read_classification
-from reader.tagging import read_tagged
+from ernie_m.reader.files.aligned_lines import Sentences
+from ernie_m.reader.classification import read_classification
+from ernie_m.reader.tagging import read_tagged
 from tests.launching import error_of
-from utils.errors import UserError
+from ernie_m.utils.errors import UserError
 
 HEADER = "text_a\tlabel\n"
 ROWS = "a man\t0\na dog\t1\na cat\t2\n"

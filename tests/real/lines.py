@@ -6,7 +6,7 @@ import io
 import unicodedata
 from pathlib import Path
 
-import convert
+from ernie_m.commands import convert
 
 LANGUAGES = ("en", "fr", "es", "de", "ru", "zh", "ar", "tr", "vi", "hi", "sw", "ur", "el", "bg", "th")
 

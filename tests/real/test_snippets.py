@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import ernie_m
-import export
+from ernie_m.commands import export
 from tests.helpers.pages import python_of
 from tests.launching import as_flags, call_main
 from tests.real.lines import raw_lines

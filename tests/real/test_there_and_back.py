@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers
 
-import convert
-from model.checkpoint.read import open_checkpoint
+from ernie_m.commands import convert
+from ernie_m.model.checkpoint.open import open_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = Path(os.environ["REAL_MODEL"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-import convert
+from ernie_m.commands import convert
 import ernie_m
 from tests.launching import error_of
 from tests.real.lines import converted, raw_lines

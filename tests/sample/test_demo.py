@@ -13,8 +13,8 @@ from scripts import demo
 from scripts.jobs import Job, carry_out_chains
 from scripts.sample.scenes import CODES
 from tests.launching import ROOT, one_error
-from utils.errors import UserError
-from utils.files import write_json
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import write_json
 
 
 @pytest.fixture

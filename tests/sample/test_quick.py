@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from reader.batching import EncodePairs
+from ernie_m.reader.batching import EncodePairs
 from scripts import quick
 from scripts.sample.scenes import CODES
 from tests.helpers.checkpoints import change_config

@@ -10,12 +10,12 @@ import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
-import convert
-from model.checkpoint.folder import save_model
-from model.ernie_m import ErnieMConfig, ErnieMModel
-from reader.classification import read_classification
-from reader.task_files import read_label_map
-from reader.tokenization import Tokenizer
+from ernie_m.commands import convert
+from ernie_m.model.checkpoint.write import save_model
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.reader.classification import read_classification
+from ernie_m.reader.label_map import read_label_map
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from scripts.sample import scenes
 from scripts.sample.languages import chinese_words, lexicon, say
 from scripts.sample.scenes import CODES, LABELS, Scene, relation

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from utils.errors import UserError
+from ernie_m.utils.errors import UserError
 
 
 def count(n: int):

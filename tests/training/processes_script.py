@@ -15,12 +15,12 @@ from unittest import mock
 import numpy as np
 import paddle
 
-from model.checkpoint.folder import model_weights
+from ernie_m.model.checkpoint.write import model_weights
 from tests.training.toy_training import STEPS, load, make, read_step, run, state_of, weights, write_step
-from training import distributed
-from training.guard import StallWatch
-from utils import logging
-from utils.errors import UserError
+from ernie_m.training import distributed
+from ernie_m.training.stop_requests import StallWatch
+from ernie_m.utils import logging
+from ernie_m.utils.errors import UserError
 
 FOLDER = Path(sys.argv[1])
 PROOFS = sys.argv[2:]

@@ -21,9 +21,9 @@ from tests.training.toy_training import (
     weights,
     write_step,
 )
-from training import distributed
-from training.engine import Engine, Step, step_seed
-from training.precision import LossScaling, Precision
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine, Step, step_seed
+from ernie_m.training.precision import LossScaling, Precision
 
 
 def assert_equal_steps(steps: list[Step], expected: list[Step], tolerance: float) -> None:

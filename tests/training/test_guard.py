@@ -9,8 +9,8 @@ import time
 import pytest
 
 from tests.launching import clean_environment, start_python
-from training.guard import StallWatch, StopSignal
-from utils.logging import logger
+from ernie_m.training.stop_requests import StallWatch, StopSignal
+from ernie_m.utils.logging import logger
 
 
 def send(number: signal.Signals) -> None:
@@ -62,8 +62,8 @@ def test_sighup_is_a_request_unless_it_is_ignored(handlers_put_back):
 IN_A_TERMINAL = """
 import fcntl, pathlib, termios, time
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-from training.guard import StopSignal
-from utils import logging
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils import logging
 logging.setup()
 with StopSignal() as stop:
     logging.logger.info("ready")
@@ -98,7 +98,7 @@ def test_a_closed_terminal(tmp_path):
 # A second signal, after the `with` statement, does not end the process; a child can still be ended.
 LATE = """
 import os, signal, subprocess, sys
-from training.guard import StopSignal
+from ernie_m.training.stop_requests import StopSignal
 number = int(sys.argv[1])
 with StopSignal() as stop:
     os.kill(os.getpid(), number)
@@ -119,7 +119,7 @@ def test_a_late_signal_does_not_end_a_run_that_is_ending(number):
 # Locking a mutex for the second time waits for ever.
 TWICE = """
 import ctypes
-from training.guard import StopSignal
+from ernie_m.training.stop_requests import StopSignal
 with StopSignal():
     print("ready", flush=True)
     lock = ctypes.create_string_buffer(64)
@@ -141,8 +141,8 @@ def test_a_second_ctrl_c_ends_the_process():
 
 # A run that imports Paddle while it may already be asked to stop.
 WITH_PADDLE = """
-from training.guard import StopSignal
-from utils.runtime import prepare
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.paddle_settings import prepare
 with StopSignal() as stop:
     print("ready", flush=True)
     prepare(quiet=True)
@@ -180,8 +180,8 @@ except KeyboardInterrupt:
 """
 WITHOUT_STOP_SIGNAL = """
 import sys, threading, time
-from utils.errors import run
-from utils.runtime import prepare
+from ernie_m.utils.errors import run
+from ernie_m.utils.paddle_settings import prepare
 sys.path.insert(0, sys.argv[1])
 threading.Thread(target=time.sleep, args=[2], daemon=True).start()  # as numpy has some
 run(lambda: prepare(quiet=True))
@@ -226,7 +226,7 @@ def test_a_stalled_step(warnings):
 STALLED = """
 import os, time
 os.environ["PADDLE_TRAINERS_NUM"] = "2"
-from training.guard import StallWatch
+from ernie_m.training.stop_requests import StallWatch
 with StallWatch(seconds=0.1, end_seconds=0.4) as watch, watch.during("step 7"):
     time.sleep(60)
 """

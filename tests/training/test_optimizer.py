@@ -4,9 +4,9 @@ import numpy as np
 import paddle
 import pytest
 
-from model.config import ErnieMConfig
-from model.heads import SequenceClassifier
-from training.optimizer import (
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.heads import SequenceClassifier
+from ernie_m.training.optimizer import (
     FULL_RATE,
     LAYER_RATE,
     WITH_DROP,

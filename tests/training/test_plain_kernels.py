@@ -7,9 +7,9 @@ import numpy as np
 import paddle
 import pytest
 
-from model import device
+from ernie_m.model import device
 from tests.gpu import toys
-from training.precision import Precision
+from ernie_m.training.precision import Precision
 
 LARGE = 0.3  # the standard deviation of weights, instead of 0.02, so that attention and losses matter
 

@@ -9,18 +9,19 @@ import pytest
 from paddle import nn
 from paddle.amp import amp_lists
 
-from finetune.flags import FinetuneFlags
-from model import device, layers
-from model.checkpoint.folder import model_weights
-from model.cpu import onednn
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.model import device
+from ernie_m.model import layers
+from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.cpu import onednn
 from tests.launching import error_of
-from training import precision
-from training.engine import Engine
-from training.optimizer import build_optimizer
-from training.precision import DTYPES, LossScaling, Precision
-from utils.command_line import parse_args
-from utils.errors import UserError
-from utils.logging import logger
+from ernie_m.training import precision
+from ernie_m.training.engine import Engine
+from ernie_m.training.optimizer import build_optimizer
+from ernie_m.training.precision import DTYPES, LossScaling, Precision
+from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
 
 
 class OneWeight(nn.Layer):
@@ -61,7 +62,7 @@ def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
 
 def pretend_gpu(monkeypatch, major: int, minor: int) -> None:
     """Let Paddle say that it computes on a GPU of this capability, and undo the `has_bf16` of `fp16`."""
-    monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
+    monkeypatch.setattr("ernie_m.training.precision.has_bf16", device.has_bf16)
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda device=None: (major, minor))
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda device=None: "Card")

@@ -13,13 +13,13 @@ import pytest
 from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT
 from tests.training.prefetch_work import count, large, one_then, one_then_wait, pids
-from training.prefetch import prefetch
-from utils.errors import UserError
+from ernie_m.training.prefetch import prefetch
+from ernie_m.utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def as_users_have_it(monkeypatch) -> None:
-    monkeypatch.setattr("training.prefetch.START", "spawn")
+    monkeypatch.setattr("ernie_m.training.prefetch.START", "spawn")
 
 
 def test_items_in_order_and_the_end():
@@ -88,7 +88,7 @@ def test_no_worker_stays(ending):
 ENTRY_POINT = """
 import os, signal, sys, time
 sys.path[:0] = [{root!r}, {here!r}]
-from training.prefetch import prefetch
+from ernie_m.training.prefetch import prefetch
 from tests.training import prefetch_work
 
 def main():
@@ -134,7 +134,7 @@ def test_the_worker_imports_only_what_it_needs(start):
     assert words.count("!") == 1
     assert paddle_in_parent == "False"
     modules_of_worker = set(words)
-    assert {"__mp_main__", "training.prefetch"} <= modules_of_worker
+    assert {"__mp_main__", "ernie_m.training.prefetch"} <= modules_of_worker
     assert not modules_of_worker & {"heavy", "paddle", "torch", "model"}
 
 

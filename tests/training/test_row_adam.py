@@ -5,15 +5,16 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model import lm_head, word_table
-from model.config import ErnieMConfig
-from model.heads import SequenceClassifier
+from ernie_m.model import lm_head
+from ernie_m.model import word_table
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.heads import SequenceClassifier
 from tests.helpers.batches import padded_batch
 from tests.training.toy_training import state_of
-from training import row_adam
-from training.engine import Engine
-from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
-from training.row_adam import RowAdam
+from ernie_m.training import row_adam
+from ernie_m.training.engine import Engine
+from ernie_m.training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
+from ernie_m.training.row_adam import RowAdam
 
 WORDS = 60
 STEPS = 6

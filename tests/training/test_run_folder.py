@@ -9,19 +9,19 @@ import numpy as np
 import paddle
 import pytest
 
-from model.checkpoint.folder import ModelFiles, model_files
-from model.checkpoint.read import open_checkpoint
-from model.config import ErnieMConfig
-from model.ernie_m import ErnieMModel
+from ernie_m.model.checkpoint.write import ModelFiles, model_files
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.encoder import ErnieMModel
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
-from training import distributed
-from training.claim import only_run_in
-from training.evaluation import Evaluation
-from training.run_folder import FolderRules, RunFolder
-from utils.errors import UserError
-from utils.files import host_name
+from ernie_m.training import distributed
+from ernie_m.training.claim import only_run_in
+from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.training.run_folder import FolderRules, RunFolder
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import host_name
 
 WAYS_OUT = "choose another --checkpoints"
 RULES = FolderRules(ways_out=WAYS_OUT, contents=(r"run\.json", r"step_\d+", "best"))

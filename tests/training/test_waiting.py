@@ -8,24 +8,24 @@ import numpy as np
 import paddle
 import pytest
 
-from finetune.classification import Classification
-from model import device
-from model.config import ErnieMConfig
-from model.cpu import rows
-from model.heads import SequenceClassifier
-from model.layout import Layout
-from model.lm_head import PreTrainingModel
-from pretrain.batches import StepBatches
-from pretrain.pseudo_tokens import PseudoTokenGenerator
-from pretrain.report import SUMS
-from pretrain.task import objectives_loss, send_step
-from reader.batching import TaskBatch
+from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.model import device
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.cpu import rows
+from ernie_m.model.heads import SequenceClassifier
+from ernie_m.model.layout import Layout
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.pretrain.batches import StepBatches
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
+from ernie_m.pretrain.held_out.log_lines import SUMS
+from ernie_m.pretrain.task import objectives_loss, send_step
+from ernie_m.reader.batching import TaskBatch
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, masked_counts, objectives, of_all_four
-from training import distributed
-from training.engine import Engine, Step
-from training.optimizer import AdamW, build_optimizer
-from training.precision import LossScaling, Precision
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine, Step
+from ernie_m.training.optimizer import AdamW, build_optimizer
+from ernie_m.training.precision import LossScaling, Precision
 
 # The methods with which the host reads a tensor.
 READING = ("numpy", "item", "tolist", "__array__", "__bool__", "__int__", "__float__", "__index__")

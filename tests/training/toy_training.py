@@ -7,11 +7,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from model.checkpoint.folder import ModelFiles
-from training import distributed
-from training.checkpoint import read_state, write_checkpoint
-from training.engine import Engine, Step
-from training.optimizer import build_optimizer, linear_warmup_decay
+from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.training import distributed
+from ernie_m.training.checkpoint import read_state, write_checkpoint
+from ernie_m.training.engine import Engine, Step
+from ernie_m.training.optimizer import build_optimizer, linear_warmup_decay
 
 STEPS = 20
 BATCH = 12

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.launching import error_of
-from utils.config import differences, read_yaml
+from ernie_m.utils.yaml_files import differences, read_yaml
 
 
 def test_a_file_without_end_is_not_read_whole():

@@ -12,9 +12,9 @@ import pytest
 
 from tests.helpers.files import disk_full_after
 from tests.launching import error_of
-from utils import files
-from utils.errors import UserError
-from utils.manifest import MANIFEST, write_manifest
+from ernie_m.utils import files
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

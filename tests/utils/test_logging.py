@@ -12,8 +12,8 @@ import pytest
 
 from tests.helpers.files import disk_full_after
 from tests.launching import ROOT, clean_environment, error_of
-from utils import logging as run_log
-from utils.errors import UserError, run
+from ernie_m.utils import logging as run_log
+from ernie_m.utils.errors import UserError, run
 
 
 @pytest.fixture(autouse=True)
@@ -181,8 +181,8 @@ def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, mon
 def test_output_on_a_full_disk_changes_no_exit_code(tmp_path, full):
     """Writing to /dev/full fails as on a full disk. The log file has every line."""
     code = f"""
-from utils import logging
-from utils.errors import UserError, run
+from ernie_m.utils import logging
+from ernie_m.utils.errors import UserError, run
 def main():
     logging.setup({str(tmp_path)!r})
     for _ in range(2):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 import pytest
 
 from tests.launching import error_of
-from utils.options import (
+from ernie_m.utils.options import (
     PositiveInt,
     Range,
     UnitInterval,
@@ -22,17 +22,17 @@ OPTIONS = (
     ("convert", "ConvertFlags"),
     ("encode_vector", "EncodeVectorFlags"),
     ("export", "ExportFlags"),
-    ("finetune.flags", "FinetuneFlags"),
-    ("finetune.flags", "RetrievalFlags"),
+    ("ernie_m.finetune.flags", "FinetuneFlags"),
+    ("ernie_m.finetune.flags", "RetrievalFlags"),
     ("predict", "PredictFlags"),
     ("launch", "LaunchFlags"),
-    ("pretrain.config", "PretrainConfig"),
-    ("pretrain.corpus.options", "BuildOptions"),
-    ("pretrain.show", "ShowFlags"),
-    ("scripts.data.get_data", "DataFlags"),
-    ("scripts.data.get_weights", "WeightsFlags"),
-    ("scripts.data.prepare", "PrepareFlags"),
-    ("scripts.data.train_vocab", "VocabOptions"),
+    ("ernie_m.pretrain.config", "PretrainConfig"),
+    ("ernie_m.pretrain.build_corpus.options", "BuildOptions"),
+    ("ernie_m.pretrain.pictures.show", "ShowFlags"),
+    ("ernie_m.data.get_data", "DataFlags"),
+    ("ernie_m.data.get_weights", "WeightsFlags"),
+    ("ernie_m.data.prepare", "PrepareFlags"),
+    ("ernie_m.data.train_vocab", "VocabOptions"),
     ("scripts.demo", "DemoFlags"),
 )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.runtime import Cpu, int8_saturates, read_cpu, settings_for
+from ernie_m.utils.paddle_settings import Cpu, int8_saturates, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SSE2 = frozenset({"sse2"})

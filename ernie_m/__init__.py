@@ -1,0 +1,532 @@
+"""ERNIE-M from Python, in a few lines. See docs/predict.md.
+
+import ernie_m
+
+model = ernie_m.load("checkpoints/best")
+model.classify([("A man eats.", "Somebody eats.")])
+"""
+
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if not __package__:  # this is the file of a checkout, beside folders whose names a user may have, too
+    for _own in sorted(Path(__file__).parent.glob("*/__init__.py")):
+        if _own.parent.name == "benchmarks":
+            continue  # nothing below imports it
+        _found = find_spec(_own.parent.name)
+        if _found is None or _found.origin != str(_own):
+            raise ImportError(
+                f"{_found and _found.origin} hides {_own.parent.name}/ of ERNIE-M's checkout; install "
+                f"ERNIE-M as a package, whose only name is ernie_m: pip install {Path(__file__).parent}"
+            )
+
+from ernie_m.utils import __version__
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.paddle_settings import be_a_guest, check_paddle
+
+if os.path.basename(sys.argv[0]) not in ("ernie-m", "-m"):  # these commands say it in one line themselves
+    try:
+        check_paddle()
+    except UserError as error:
+        raise ImportError(str(error)) from None
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ernie_m.inference.load import LoadedModel
+    from ernie_m.inference.tasks.search import SearchCorpus
+    from ernie_m.model.conventions import TextKind
+
+__all__ = ["Model", "UserError", "__version__", "load"]
+
+HEAD_TASKS = ("classify", "tag", "answer")  # what `load` accepts as `task`
+_AT_ONCE = 256  # inputs between two reports of the progress
+
+
+def load(
+    folder: str | os.PathLike, engine: str = "auto", task: str | None = None, amp: str = "none"
+) -> "Model":
+    """Load a checkpoint of any supported format, or a folder that export.py wrote.
+
+    The first call gives Paddle its settings (docs/cpu.md); the environment and malloc stay as they are.
+
+    Args:
+        folder: the folder of the weights.
+        engine: "auto", "dygraph", "paddle", "onnx" or "onnx-int8".
+        task: the task of its classifier, if no file names it: "classify", "tag" or "answer".
+        amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
+            in float16, on a GPU. For checkpoints; "fp16" also for engine "paddle" on a GPU.
+
+    Raises:
+        UserError: something is missing or does not fit together; the message says what to do.
+    """
+    from ernie_m.inference.load import load as load_model
+    from ernie_m.model.tasks import task_named
+
+    if not isinstance(folder, str | os.PathLike):
+        raise UserError(f"load({folder!r}): the folder must be a path")
+    if task is not None and task not in HEAD_TASKS:
+        raise UserError(f"task {task!r}: it must be one of {', '.join(HEAD_TASKS)}")
+    be_a_guest()
+    loaded = load_model(Path(folder), engine=engine, task=task, amp=amp)
+    if task is not None and loaded.task != task_named(task):
+        raise UserError(f"{folder}: task {task!r}: {loaded.description_of_head()}")
+    return Model(loaded)
+
+
+class Model:
+    """A model with its tokenizer.
+
+    A string is one text. A method raises `UserError` if the model is not for its task, or if an input or an
+    option is wrong.
+
+    Attributes:
+        tokenizer: `reader.tokenization.Tokenizer`.
+        labels: the labels of its head, in the order of the ids.
+        scores: the scores of a model that `fit` or `finetune` made: "accuracy", its "standard_error" and
+            "macro_f1" in per cent, of "rows" texts that models of other texts predicted, in "folds" folds;
+            and "by_label". None: there are none.
+    """
+
+    def __init__(self, loaded: "LoadedModel", scores: dict[str, Any] | None = None):
+        self.scores = scores
+        self.loaded = loaded
+        self.tokenizer = loaded.tokenizer
+        self.labels = loaded.labels
+        self._answerers: dict[tuple, Any] = {}  # (word of the prediction, TaskOptions) -> answerer
+
+    def __repr__(self) -> str:
+        loaded = self.loaded
+        purpose = f"for {loaded.task}" if loaded.task else "an encoder"
+        size = f"{loaded.num_layers} layers of {loaded.config.hidden_size}"
+        return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {loaded.engine_name}>"
+
+    def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
+        """Classify texts, or pairs of texts: {"label", "probabilities": {label: float}} of each.
+
+        A model for several labels a text answers {"labels", "probabilities"}. A tuple of two strings is one
+        pair, and a list of strings has a text in each.
+        """
+        if isinstance(texts, tuple) and all(isinstance(text, str) for text in texts):
+            texts = [texts]
+        requests = []
+        for text in _as_list(texts, "texts"):
+            pair = text if isinstance(text, list | tuple) else [text]
+            if not 1 <= len(pair) <= 2:
+                raise UserError(f"{text!r}: it is neither a text nor a pair of texts")
+            requests.append(dict(zip(("text_a", "text_b"), pair)))  # "text_b" of a pair only
+        return self._answer("classify", requests)
+
+    def zero_shot(
+        self,
+        texts: str | Iterable[str],
+        labels: str | Sequence[str],
+        template: str = "This example is {}.",
+        several: bool = False,
+    ) -> list[dict]:
+        """Classify texts by labels of one's own: {"label", "probabilities": {label: float}} of each.
+
+        The model is one of natural language inference, with a label named entailment.
+
+        Args:
+            labels: a list, or a text with commas between them.
+            template: a sentence in any language, with {} where a label goes.
+            several: whether several labels can be true of a text.
+        """
+        shared = {"labels": labels, "template": template, "several": several}
+        requests = [{"text": text, **shared} for text in _as_list(texts, "texts")]
+        return self._answer("zero-shot", requests)
+
+    def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
+        """Tag texts, or lists of words: {"words", "tags", "entities"} of each."""
+        requests = []
+        for text in _as_list(texts, "texts"):
+            if isinstance(text, list | tuple):
+                requests.append({"words": [*text]})
+            else:
+                requests.append({"text": text})
+        return self._answer("tag", requests)
+
+    def answer(self, question: str, context: str) -> dict:
+        """Answer a question from a text: {"answer", "start", "probability", "candidates"}."""
+        (answer,) = self._answer("answer", [{"question": question, "context": context}])
+        return answer
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        pooling: str | None = None,
+        layer: str | int | None = None,
+        centre: bool | str | Sequence[str] = False,
+        on_empty: str = "error",
+        batch_size: int | None = None,
+        normalize: bool | None = None,
+        prompt: str | None = None,
+    ) -> "np.ndarray":
+        """Make a vector of each text: float32 [N, H].
+
+        Warnings say how many texts are cut, and how many have words that are unknown to the vocabulary.
+
+        Args:
+            pooling: a name of `evaluation.vectors.POOLINGS`; by default as the files say, else "mean".
+            layer: a number, "middle" or "top"; by default as the files say, else "top".
+            centre: whether vectors are without the mean of their language, which needs the means beside the
+                weights. True: a text has the language whose mean is nearest. Otherwise the language of all
+                texts, or a list with the language of each text.
+            on_empty: what a text that is empty, white space, None or NaN does: "error", or "skip", with which
+                its row is NaN, so that row i always belongs to text i.
+            batch_size: the number of texts of the greatest length in a batch, which holds more of shorter
+                texts; None: as many as have 4,096 tokens.
+            normalize: whether vectors have length 1; by default as the model's files say, else not.
+            prompt: the name of the prompt of the model that is put before each text; "": none; by default the
+                default prompt of the model's files.
+        """
+        from ernie_m.model.conventions import NEITHER
+
+        options = {"pooling": pooling, "layer": layer, "normalize": normalize, "prompt": prompt}
+        return self._encode(texts, NEITHER, centre, on_empty, batch_size, **options)
+
+    def _encode(
+        self,
+        texts: str | Iterable[str],
+        kind: "TextKind",
+        centre: bool | str | Sequence[str] = False,
+        on_empty: str = "error",
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> "np.ndarray":
+        """`encode`, of texts of a kind, which decides their prompt if `options` name none."""
+        import numpy as np
+
+        from ernie_m.inference.tasks import is_whole
+        from ernie_m.reader.batching import BATCH_TOKENS
+        from ernie_m.reader.coverage import count_unknown_words
+        from ernie_m.utils.logging import logger
+
+        if on_empty not in ("error", "skip"):
+            raise UserError(f"on_empty {on_empty!r}: it must be error or skip")
+        if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
+            raise UserError(f"batch_size {batch_size!r}: it must be a whole number, at least 1")
+        sentences = _as_list(texts, "texts")
+        languages = _languages_of(centre, len(sentences))
+        centred = centre is not False  # languages ask for it, too
+        answerer = self._answerer("encode", kind=kind, centre=centred, **options)
+        inputs = _parsed(answerer, [{"text": text} for text in sentences], on_empty)
+        batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * answerer.max_seq_len
+        vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
+        numbers_of_texts = [number for number, text in enumerate(inputs) if text is not None]
+        cut_count = 0
+        unknown = []  # numbers of texts
+        for numbers in _in_parts(numbers_of_texts, "encoding"):
+            features = answerer.features([inputs[number] for number in numbers])
+            part_languages = None if languages is None else [languages[number] for number in numbers]
+            vectors[numbers] = answerer.vectors_of(features, part_languages, batch_tokens)
+            cut_count += sum(feature.cut for feature in features)
+            unknown += [number for number in numbers if count_unknown_words(self.tokenizer, inputs[number])]
+        if cut_count:
+            logger.warning(
+                "%d of %d texts are longer than %d tokens and are cut",
+                cut_count,
+                len(inputs),
+                answerer.max_seq_len,
+            )
+        if unknown:
+            logger.warning(
+                "%d of %d texts have words that are unknown to the model's vocabulary (the first: index %d); "
+                "their vectors may mean little",
+                len(unknown),
+                len(inputs),
+                unknown[0],
+            )
+        return vectors
+
+    def similarity(
+        self, texts: str | Iterable[str], others: str | Iterable[str], **options: Any
+    ) -> "np.ndarray":
+        """The cosine of each text and each other text: float32 [N, M]. Options: those of `encode`."""
+        from ernie_m.vectors.nearest import unit
+
+        vectors = unit(self.encode(texts, **options))
+        other_vectors = unit(self.encode(others, **options))
+        return vectors @ other_vectors.T
+
+    def search(
+        self,
+        text: str,
+        corpus: str | Iterable[str],
+        top_k: int = 5,
+        centre: bool | None = None,
+        **options: Any,
+    ) -> list[dict]:
+        """The `top_k` texts of the corpus nearest to a text, best first: {"text", "cosine"} each.
+
+        Args:
+            centre: whether vectors are without the mean of their language; None: if the model has the means.
+            options: `pooling` and `layer` of `encode`, and `prompt`, that of the text.
+        """
+        from ernie_m.vectors.nearest import unit
+        from ernie_m.inference.tasks import TaskOptions
+        from ernie_m.inference.tasks.encode import centres_by_default
+        from ernie_m.model.conventions import DOCUMENT, QUERY
+
+        if not isinstance(text, str):
+            raise UserError(f"{text!r}: search takes one text; similarity compares several")
+        # TaskOptions checks its values.
+        task_options = TaskOptions(top_k=top_k, pooling=options.get("pooling"))
+        if centre is None:
+            centre = centres_by_default(self.loaded, task_options)
+        sentences = _as_list(corpus, "corpus")
+        query = unit(self._encode(text, QUERY, centre=centre, **options))  # [1, H]
+        vectors = unit(self._encode(sentences, DOCUMENT, centre=centre, **{**options, "prompt": None}))
+        (cosines,) = query @ vectors.T  # [M], of the one text
+        best = (-cosines).argsort(kind="stable")[:top_k].tolist()
+        return [{"text": sentences[number], "cosine": float(cosines[number])} for number in best]
+
+    def index(
+        self,
+        corpus: str | Iterable[str] | None = None,
+        folder: str | os.PathLike | None = None,
+        **options: Any,
+    ) -> "SearchCorpus":
+        """Encode a corpus for many searches: `index.search(text, top_k)` gives "line", "text" and "cosine".
+
+        Args:
+            corpus: the texts; None: those of the folder.
+            folder: keeps the texts and their vectors. It is made if it is not there, and otherwise read.
+            options: `pooling`, `layer`, `centre` and `prompt` as of `search`.
+
+        Raises:
+            UserError: the folder is damaged, or has other texts or the vectors of another model or layer.
+        """
+        from ernie_m.inference.tasks import TaskOptions
+        from ernie_m.inference.tasks.search import SearchCorpus
+
+        task_options = TaskOptions(index=folder, **options)
+        if corpus is None and folder is None:
+            raise UserError("index needs a corpus, or the folder of one")
+        if corpus is not None:
+            texts = _as_list(corpus, "corpus")
+            if not texts:
+                raise UserError("the corpus has no texts")
+            encode = self._answerer("encode", pooling=task_options.pooling, layer=task_options.layer)
+            parsed = _parsed(encode, [{"text": text} for text in texts])
+            task_options = replace(task_options, corpus=tuple(parsed))
+        return SearchCorpus(self.loaded, task_options)
+
+    def fit(
+        self,
+        texts: str | Iterable[str],
+        labels: Iterable[str | int | float],
+        folder: str | os.PathLike | None = None,
+        layer: str | int | None = None,
+        languages: Sequence[str] | None = None,
+    ) -> "Model":
+        """Train a classifier of few labelled texts in seconds.
+
+        It is a logistic regression on the mean over all tokens of each text. The encoder is not trained, and
+        ends at the layer. The classifier computes in float32, also if this model was loaded with `amp`. Its
+        `scores` are cross-validated, if each label has two texts.
+
+        Args:
+            labels: the label of each text, compared in their normal form (`reader.labels`).
+            folder: a new one, for the classifier; None: it is not saved.
+            layer: a number from 1, "middle" or "top"; by default that of the training, else "top".
+            languages: the language of each text. With them, no text is scored by a classifier of its
+                translations.
+
+        Raises:
+            UserError: there are fewer than two labels, or not one label or language for each text; the folder
+                exists; or the model is an exported one.
+        """
+        from ernie_m.model.tasks import MEAN_OF_TOKENS
+
+        if self.loaded.model is None:
+            raise UserError(f"{self.loaded.folder}: it was exported; fit a classifier to the checkpoint")
+        from ernie_m.finetune.fit.folds import single_text
+        from ernie_m.finetune.fit.groups import groups_of
+        from ernie_m.inference.fit_head import check_labels, classifier_of, cross_validated, save
+
+        sentences = _as_list(texts, "texts")
+        names = check_labels(sentences, _as_list(labels, "labels"))
+        languages = _one_for_each(languages, sentences)
+        vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False)
+        encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)
+        classifier = classifier_of(self.loaded, vectors, names, encode.layer)
+        if folder is not None:
+            save(classifier, folder, len(names))
+        inputs = [[str(text)] for text in sentences]
+        if single_text(inputs, names) is not None:
+            return Model(classifier)
+        groups = groups_of(inputs, names, vectors, languages)
+        return Model(classifier, cross_validated(vectors, groups, names).summary())
+
+    def finetune(
+        self,
+        texts: Iterable[str | tuple[str, str]],
+        labels: Iterable[str | int | float],
+        folder: str | os.PathLike,
+        amp: str = "none",
+        languages: Sequence[str] | None = None,
+    ) -> "Model":
+        """Train the whole model on labelled texts, or pairs of texts; the same call goes on if it is stopped.
+
+        It begins with the weights of this model's folder, and takes minutes where `fit` takes seconds. The
+        `scores` are those of models that were trained in the same way on other rows.
+
+        Args:
+            labels: as for `fit`; each label has at least two different texts.
+            folder: a new one, for the classifier. <folder>.training is beside it until the end.
+            amp: "bf16" or "fp16", as of `load`.
+            languages: as for `fit`.
+
+        Raises:
+            UserError: a label has one text, or there are fewer than two labels; there is not one for each
+                text; the folder exists, or the one beside it holds other work; or the model is an exported
+                one.
+        """
+        if self.loaded.model is None:
+            raise UserError(f"{self.loaded.folder}: it was exported; finetune the checkpoint")
+        if os.path.exists(folder):
+            raise UserError(f"{folder}: it exists already; name a new folder")
+        from ernie_m.finetune.fit.folds import single_text
+        from ernie_m.finetune.fit.whole_model import train_and_score
+        from ernie_m.inference.fit_head import normal_labels
+        from ernie_m.reader.files.tables import in_one_line
+
+        rows = _as_list(texts, "texts")
+        names = normal_labels(rows, _as_list(labels, "labels"))  # `train_and_score` warns of what is odd
+        inputs = [[text] if isinstance(text, str) else list(text) for text in rows]
+        inputs = [[in_one_line(str(text)) for text in row] for row in inputs]
+        languages = _one_for_each(languages, rows)
+        if len(set(names)) < 2:
+            raise UserError(f"{len(names)} texts have the same label; two labels are needed at least")
+        row = single_text(inputs, names)
+        if row is not None:
+            raise UserError(f"label {row + 1:,} (index {row}): '{names[row]}' has one text; give it another")
+        scored = train_and_score(inputs, names, self.loaded.folder, folder, amp=amp, languages=languages)
+        return Model(load(folder).loaded, scored.summary())
+
+    def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
+        """For each [MASK] of the text, the likeliest tokens with their probabilities."""
+        (answer,) = self._answer("fill", [{"text": text, "language": language}], top_k=top_k)
+        return answer["masks"]
+
+    def translate_probe(self, text: str, language: str, top_k: int = 5) -> list[list[dict]]:
+        """For each pseudo-token that BTMLM would make, the likeliest tokens of `language`."""
+        request = {"text": text, "language": language}
+        (answer,) = self._answer("translate-probe", [request], top_k=top_k)
+        return answer["slots"]
+
+    def _answer(self, word: str, requests: list[dict], **options: Any) -> list[dict]:
+        """The answers to requests in the form of predict.py.
+
+        Args:
+            word: the prediction, a value of predict.py's --task.
+        """
+        answerer = self._answerer(word, **options)
+        inputs = _parsed(answerer, requests)
+        answers = []
+        for part in _in_parts(inputs, "predicting"):
+            answers += answerer.answer(part)
+        return answers
+
+    def _answerer(self, word: str, **options: Any) -> Any:
+        """The answerer of a prediction with these options; it is made once."""
+        from ernie_m.inference.tasks import TaskOptions, make_answerer
+
+        task_options = TaskOptions(**options)
+        key = (word, task_options)
+        if key not in self._answerers:
+            self._answerers[key] = make_answerer(word, self.loaded, task_options)
+        return self._answerers[key]
+
+
+def _as_list(texts: Any, name: str) -> list[Any]:
+    """Several texts as a list; a string is one text.
+
+    Raises:
+        UserError: they are nothing with texts in an order.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set | bytes):
+        raise UserError(f"{name} is a {type(texts).__name__}; give a text, or several in a list")
+    return list(texts)
+
+
+def _parsed(answerer: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:
+    """The contents of requests; None for an empty text, if `on_empty` is "skip".
+
+    Raises:
+        UserError: a request is wrong. The message says which, if there are several.
+    """
+    contents = []
+    for number, request in enumerate(requests):
+        try:
+            is_skipped = on_empty == "skip" and _is_empty(request["text"])
+            contents.append(None if is_skipped else answerer.parse(request))
+        except UserError as error:
+            if len(requests) == 1:
+                raise
+            place = f"text {number + 1:,} of {len(requests):,} (index {number})"
+            raise UserError(f"{place}: {error}") from error
+    return contents
+
+
+def _is_empty(text: Any) -> bool:
+    """Whether a text is one without words, or what a table has in the place of a text."""
+    if isinstance(text, str):
+        return not text.strip()
+    return text is None or (isinstance(text, float) and math.isnan(text))
+
+
+def _languages_of(centre: Any, count: int) -> list[str] | None:
+    """The language of each text that `centre` names; None: it names none.
+
+    Raises:
+        UserError: it is neither true, false, a language nor a list of one for each text.
+    """
+    if isinstance(centre, bool):
+        return None
+    if isinstance(centre, str):
+        return [centre] * count
+    is_list = isinstance(centre, list | tuple) and all(isinstance(language, str) for language in centre)
+    if not is_list or len(centre) != count:
+        raise UserError(f"centre {centre!r}: give True, a language, or a list with the language of each text")
+    return list(centre)
+
+
+def _one_for_each(languages: Any, texts: Sequence[Any]) -> list[str]:
+    """The language of each text, in one line; none: there are none.
+
+    Raises:
+        UserError: there is not one for each text.
+    """
+    from ernie_m.reader.files.tables import in_one_line
+
+    names = [] if languages is None else _as_list(languages, "languages")
+    if languages is not None and len(names) != len(texts):
+        raise UserError(f"{len(texts)} texts have {len(names)} languages; give one for each text")
+    return [in_one_line(str(name)) for name in names]
+
+
+def _in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]]:
+    """The inputs, `_AT_ONCE` at a time, with a progress bar if there are several parts."""
+    from ernie_m.utils.logging import progress
+
+    parts = [inputs[first : first + _AT_ONCE] for first in range(0, len(inputs), _AT_ONCE)]
+    if len(parts) <= 1:
+        return parts
+    return progress(parts, description, "texts", size=len)
+
+
+if __name__ == "__main__":  # python -m ernie_m in a checkout; the package has ernie_m/__main__.py
+    from install.command import main
+
+    main()

@@ -1,0 +1,26 @@
+"""Turn texts into vectors. Official name and flags; see docs/retrieval.md.
+
+python encode_vector.py --data_set texts.tsv --output_dir vectors --init_pretraining_params ...
+python encode_vector.py --data_set sentences.txt --data_format text --vectors mean --layer middle ...
+python encode_vector.py --init_pretraining_params exported --engine onnx-int8 ...    # what export.py wrote
+"""
+
+from ernie_m.utils.first_import import run
+
+import sys
+
+from ernie_m.inference.encode_flags import EncodeVectorFlags
+from ernie_m.utils.command_line import parse_args
+
+
+def main() -> None:
+    """Write the vectors of the texts that the command line names."""
+    flags = parse_args(EncodeVectorFlags, sys.argv[1:], __doc__)
+    # Not at the top, because the reader process, which needs no model, imports this file again.
+    from ernie_m.inference.encode_files import write_vectors
+
+    write_vectors(flags)
+
+
+if __name__ == "__main__":
+    run(main)

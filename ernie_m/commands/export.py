@@ -1,0 +1,125 @@
+"""Export a checkpoint as a folder that predicts by itself: Paddle inference, ONNX, int8. See docs/export.md.
+
+python export.py --model checkpoints/best --output exported
+python export.py --model checkpoints/best --output exported --int8 true --check_set data/xnli/dev/dev.en.tsv
+python export.py --model checkpoints/best --output exported --task encoding --layer middle
+"""
+
+from ernie_m.utils.first_import import run
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ernie_m.model.tasks import ENCODING, EXPORTED_TASKS, MASKED_LM
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import only_writer_of
+from ernie_m.utils.logging import logger, setup_console
+from ernie_m.utils.paddle_settings import int8_saturates, prepare, read_cpu
+
+
+@dataclass
+class ExportFlags:
+    """What to export."""
+
+    model: str
+    """A checkpoint of any supported format."""
+
+    output: str
+    """The folder to write. An exported folder there is replaced."""
+
+    task: Literal[EXPORTED_TASKS] | None = None
+    """The task of the model's head (the default), or encoding, the encoder alone."""
+
+    layer: str | None = None
+    """For encoding: the layer at which the encoder ends, a number, middle or top. Default: as trained for
+    retrieval, otherwise top."""
+
+    int8: bool = False
+    """Whether to write ONNX with int8 weights and activations, too, and report how the predictions change."""
+
+    reduce_range: bool | None = None
+    """Whether int8 weights have 7 bits, for CPUs without VNNI. Default: whether this CPU has none."""
+
+    check_set: str | None = None
+    """Texts to compare on: TSV with text_a (text_b, label), or plain lines. Default: made-up texts."""
+
+
+def main() -> None:
+    # Otherwise Paddle prints a warning about its own static graph. (2: only errors.)
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    flags = load_config(ExportFlags, sys.argv[1:], __doc__)
+    prepare()
+    setup_console()
+    output = Path(flags.output)
+    if output.resolve() == Path.cwd() or os.path.ismount(output):
+        raise UserError(f"--output {output}: name a new folder in it, which appears when it is complete")
+    with only_writer_of(output):
+        export_to(output, flags)
+
+
+def export_to(output: Path, flags: ExportFlags) -> None:
+    """Export to this folder, while no other command writes it."""
+    # Imported here, after `prepare`, because Paddle reads its CPU settings when it is imported.
+    import paddle
+
+    from ernie_m.vectors.pooling import layer_number
+    from ernie_m.inference.export.export import NAMES, export, read_check_set
+    from ernie_m.inference.load import exported_settings, load
+
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    is_empty_folder = output.is_dir() and not names
+    holds_something = output.exists() and not is_empty_folder
+    if holds_something and exported_settings(output) is None:
+        raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
+    if others := names - NAMES:
+        raise UserError(
+            f"--output {output}: a new export would delete {', '.join(sorted(others))}, which export.py did "
+            "not write; move it, or name a new folder"
+        )
+    if exported_settings(Path(flags.model)) is not None:
+        raise UserError(
+            f"--model {flags.model}: what export.py wrote; name the checkpoint that it was made of"
+        )
+    paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
+    loaded = load(flags.model, engine="dygraph", task=flags.task)
+    task = flags.task or loaded.task or ENCODING
+    if task == MASKED_LM:
+        task = ENCODING
+        logger.info("the encoder is exported, without the masked-LM head and the language table")
+    if task == ENCODING and loaded.reading_faults:
+        raise UserError(
+            f"{'; '.join(loaded.reading_faults)}: this is not done here; python convert.py {flags.model} NEW "
+            "--allow_differences writes a model without it, which can be exported"
+        )
+    layer_by_default = loaded.layer_of_vectors if task == ENCODING else loaded.num_layers
+    layer = layer_number(layer_by_default if flags.layer is None else flags.layer, loaded.num_layers)
+    if task != ENCODING and layer != loaded.num_layers:
+        raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")
+    int8_largest = largest_int8_weight(flags.reduce_range) if flags.int8 else None  # None: no int8
+    check_set = read_check_set(loaded, task, flags.check_set)
+    export(loaded, output, task, layer, check_set, int8_largest=int8_largest)
+    logger.info("exported for %s: %s", task, flags.output)
+
+
+def largest_int8_weight(reduce_range: bool | None) -> int:
+    """The largest weight in int8: 127, or 63 if weights have 7 bits.
+
+    Args:
+        reduce_range: whether they have 7 bits. None: if this CPU has no VNNI, because sums of products of 8
+            bits can be too large for its instructions.
+    """
+    from ernie_m.inference.exported_model import INT7_LARGEST, INT8_LARGEST  # and numpy, without which --help is faster
+
+    if reduce_range is None:
+        reduce_range = int8_saturates(read_cpu())
+        if reduce_range:
+            logger.info("this CPU has no VNNI: int8 weights have 7 bits; --reduce_range false writes 8")
+    return INT7_LARGEST if reduce_range else INT8_LARGEST
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,335 @@
+"""Start a script as one or several processes, with the official flags.
+
+    python launch.py --nproc_per_node 2 run_classifier.py --batch_size 16 ...
+
+The processes use the GPUs, or the CPU if there are none. A single process takes the place of this program.
+
+The log of a process is <split_log_path>/<log_prefix>job.log.<rank>. The first process of this machine prints
+on the console, the others print into <split_log_path>/workers. With several machines this folder has the name
+workers-node<N>, so that the machines can share <split_log_path>.
+"""
+
+from ernie_m.utils.first_import import run
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from ernie_m.utils.command_line import OFFICIAL_BOOLEANS, log_ineffective_flags, parse_args
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import unwritable_is_a_user_error
+from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
+from ernie_m.utils.options import NonNegativeInt, PositiveInt, not_an_option, option, options_of
+from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
+from ernie_m.utils.paddle_settings import check_paddle, has_gpu
+
+GRACE = 2.0  # seconds in which the other processes may end by themselves after one has failed
+COUNT_GPUS = """
+import paddle
+print(paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0)
+"""
+INTERRUPTED = 130  # the exit code after Ctrl-C
+
+
+@dataclass
+class LaunchFlags:
+    """The official flags, and --master_port."""
+
+    node_ips: str = "127.0.0.1"
+    """The addresses of all machines, separated by commas. The first one leads."""
+
+    node_id: NonNegativeInt = 0
+    """The place of this machine in --node_ips, from 0."""
+
+    current_node_ip: str | None = option(None, no_effect="--node_ips and --node_id name this machine")
+
+    master_port: PositiveInt | None = None
+    """A port of the leader. Default: a free one; with several machines, one from 20000 to 29999 that is made
+    from the command."""
+
+    nproc_per_node: PositiveInt | None = None
+    """The number of processes on this machine. Default: one per GPU, or one on a CPU."""
+
+    selected_gpus: str | None = None
+    """The GPUs to use, as in 0,1. Default: all."""
+
+    split_log_path: str | None = None
+    """The folder of the logs. Default: the variable LOG_DIR, or log."""
+
+    log_prefix: str | None = None
+    """The prefix of job.log.<rank>. Default: the variable LOG_PREFIX, or none."""
+
+    print_config: bool = option(False, bare=True)
+    """Whether to print these flags and the script with its flags."""
+
+    script: tuple[str, ...] = not_an_option(())
+    on_command_line: tuple[str, ...] = not_an_option(())
+
+    def __post_init__(self) -> None:
+        if self.node_id >= len(self.nodes):
+            raise UserError(f"--node_id {self.node_id}: --node_ips has 0 to {len(self.nodes) - 1}")
+
+    @property
+    def nodes(self) -> list[str]:
+        """The addresses of all machines."""
+        return self.node_ips.split(",")
+
+
+def read_command_line(words: Sequence[str]) -> LaunchFlags:
+    """The flags of this program. They end at the script: the first word that is no flag and no flag's value.
+
+    Raises:
+        UserError: a flag is unknown or wrong, or there is no such script.
+    """
+    place = 0
+    while place < len(words) and words[place].startswith("-"):
+        # --flag value has two words, --flag=value one; --help and --version have no value, and --print_config
+        # need not have one.
+        following = words[place + 1].lower() if place + 1 < len(words) else ""
+        is_bare = words[place] == "--print_config" and following not in OFFICIAL_BOOLEANS
+        is_one_word = is_bare or "=" in words[place] or words[place] in ("-h", "--help", "--version")
+        place += 1 if is_one_word else 2
+    if "--recipe_devices" in (word.partition("=")[0] for word in words[:place]):
+        raise UserError(
+            "--recipe_devices is a flag of the script: launch.py run_classifier.py --recipe_devices 8 ..."
+        )
+    flags = parse_args(LaunchFlags, words[:place], __doc__)
+    script = tuple(words[place:])
+    if not script:
+        raise UserError("the script is missing: python launch.py run_classifier.py --batch_size 16 ...")
+    if not Path(script[0]).is_file() and not is_own_program(script[0]):
+        raise UserError(f"{script[0]}: no such file")
+    return replace(flags, script=script)
+
+
+def print_config(flags: LaunchFlags) -> None:
+    """Print what the run was given: each flag with its value, and the script with its flags."""
+    for name in options_of(LaunchFlags):
+        print(f"launch: --{name} {getattr(flags, name)}")
+    print(f"launch: script {shlex.join(flags.script)}", flush=True)
+
+
+def is_own_program(name: str) -> bool:
+    """Whether this file is installed as a part of the package `ernie_m`, which has the program `name`."""
+    return bool(__package__) and Path(__file__).with_name(name).is_file()
+
+
+def command_of(script: Sequence[str]) -> list[str]:
+    """The words that start a script with its flags: a file, or a program of the installed package."""
+    if Path(script[0]).is_file():
+        return [sys.executable, "-u", *script]
+    return [sys.executable, "-u", "-m", "ernie_m", *script]
+
+
+def visible_gpus() -> list[str]:
+    """The labels of the GPUs that Paddle can use.
+
+    Raises:
+        UserError: as `check_paddle`.
+    """
+    if not has_gpu():
+        return []
+    check_paddle()
+    # In a process of its own, because Paddle changes the environment when it is imported.
+    command = [sys.executable, "-W", "ignore", "-c", COUNT_GPUS]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    count = int(output.split()[-1])  # Paddle may print other things before
+    labels = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if labels and count:
+        return labels.split(",")
+    return [str(gpu) for gpu in range(count)]
+
+
+def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
+    """The labels of --selected_gpus, or of all GPUs.
+
+    Args:
+        visible: the labels of the GPUs that Paddle can use.
+
+    Raises:
+        UserError: a selected GPU is not among them.
+    """
+    if not flags.selected_gpus or not visible:  # without GPUs the flag has no effect
+        return visible
+    selected = flags.selected_gpus.split(",")
+    for label in selected:
+        if label not in visible:
+            raise UserError(f"--selected_gpus {label}: there are only the GPUs {','.join(visible)}")
+    return selected
+
+
+def number_of_processes(flags: LaunchFlags, gpus: list[str]) -> int:
+    """How many processes to start on this machine.
+
+    Raises:
+        UserError: --nproc_per_node is more than there are GPUs.
+    """
+    if flags.nproc_per_node is None:
+        return len(gpus) or 1
+    if gpus and flags.nproc_per_node > len(gpus):
+        raise UserError(f"--nproc_per_node {flags.nproc_per_node} (NPROC): GPUs there are: {len(gpus)}")
+    return flags.nproc_per_node
+
+
+def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[dict[str, str]]:
+    """The environment variables that tell each process of this machine its place in the run.
+
+    They are those of paddle.distributed. The port of the leader is where the processes meet. The others are
+    only labels, because every process chooses its own ports.
+    """
+    nodes = flags.nodes
+    port = leading_port(flags)
+    addresses = [node for node in nodes for _ in range(processes)]  # the address of each process, by its rank
+    endpoints = [f"{address}:{port + 1 + rank}" for rank, address in enumerate(addresses)]
+    variables = []
+    for local_rank in range(processes):
+        rank = flags.node_id * processes + local_rank
+        place = {
+            "PADDLE_MASTER": f"{nodes[0]}:{port}",
+            "PADDLE_TRAINERS_NUM": str(len(endpoints)),
+            "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
+            "PADDLE_TRAINER_ID": str(rank),
+            "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
+            "PADDLE_LOCAL_SIZE": str(processes),
+            "PADDLE_RANK_IN_NODE": str(local_rank),
+        }
+        if gpus:
+            # Each process sees one GPU, which has the number 0 there.
+            place |= {"CUDA_VISIBLE_DEVICES": gpus[local_rank], "FLAGS_selected_gpus": "0"}
+        else:
+            place["PADDLE_DISTRI_BACKEND"] = "gloo"
+        variables.append(place)
+    return variables
+
+
+def leading_port(flags: LaunchFlags) -> int:
+    """The port at which the processes meet; on several machines all must choose the same one."""
+    if flags.master_port is not None:
+        return flags.master_port
+    if len(flags.nodes) > 1:
+        # 20000 to 29999; the command is the same on all machines.
+        command = "\0".join([flags.node_ips, *flags.script])
+        return 20000 + zlib.crc32(command.encode()) % 10000
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))  # the system chooses a free port
+        return listener.getsockname()[1]
+
+
+def workers_folder(flags: LaunchFlags) -> str:
+    """The folder for what all but the first process of this machine print."""
+    return f"workers-node{flags.node_id}" if len(flags.nodes) > 1 else "workers"
+
+
+def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Path) -> int:
+    """Start the processes of this machine, and wait for all of them.
+
+    The first process prints on the console, the others into `logs`. A signal is handed on to all. When one
+    has failed, the others cannot go on without it: they are killed if they do not end soon.
+
+    Args:
+        places: for each process what `environments` returned.
+        logs: the folder `workers_folder`.
+
+    Returns:
+        The exit code: 0, or that of the first process that failed.
+    """
+    with unwritable_is_a_user_error(logs):
+        logs.mkdir(parents=True, exist_ok=True)
+        for log in logs.glob("workerlog.*"):
+            if log.suffix[1:].isdecimal():  # a log of an earlier run
+                log.unlink()
+    processes: list[subprocess.Popen] = []
+    handler = partial(hand_on, processes)  # `processes` grows as they are started
+    with stop_signals_handled_by(handler), contextlib.ExitStack() as files:
+        for number, place in enumerate(places):
+            output = None  # the child writes where this program does
+            if number > 0:
+                output = files.enter_context(open(logs / f"workerlog.{number}", "w"))
+            processes.append(
+                subprocess.Popen(
+                    command_of(script),
+                    env=os.environ | place,
+                    stdout=output,
+                    stderr=output,
+                    process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on
+                    preexec_fn=partial(end_with_parent, signal.SIGTERM),
+                )
+            )
+        return wait_for(processes, logs)
+
+
+def hand_on(processes: list[subprocess.Popen], number: int, frame: FrameType | None) -> None:
+    """Send a signal to the processes, which save their state and end; a handler of the signals to stop."""
+    for process in processes:
+        process.send_signal(number)
+
+
+def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
+    """Wait for the processes; see `run_processes`."""
+    failed = None  # the number of the first process that failed
+    failed_at = 0.0  # when its failure was noticed, by time.monotonic()
+    while True:
+        codes = [process.poll() for process in processes]  # None: it runs
+        if failed is None:
+            # After Ctrl-C the processes end with 130, which is no failure.
+            failures = [number for number, code in enumerate(codes) if code not in (None, 0, INTERRUPTED)]
+            if failures:
+                failed = failures[0]
+                failed_at = time.monotonic()
+        elif time.monotonic() - failed_at > GRACE:
+            for process in processes:
+                process.kill()
+        if None not in codes:
+            break
+        time.sleep(0.05)
+    if failed is None:
+        return max(codes)  # 0, or INTERRUPTED
+    code = codes[failed]
+    if code < 0:  # signal n ended it, which shells write as 128 + n
+        code = 128 + abs(code)
+    if codes[0] != codes[failed]:  # otherwise the first process has printed on the console why
+        log = logs / f"workerlog.{failed}"
+        # With its last line a process usually says why it failed.
+        lines = log.read_text("utf-8", "replace").splitlines() or ["it printed nothing"]
+        print(f"error: process {failed} ended with {code}: {lines[-1]}; see {log}", file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    flags = read_command_line(sys.argv[1:])
+    setup_console()
+    log_ineffective_flags(flags)
+    if flags.print_config:
+        print_config(flags)
+    gpus = gpus_to_use(flags, visible_gpus())
+    processes = number_of_processes(flags, gpus)  # those on this machine
+    processes_in_all = processes * len(flags.nodes)
+
+    os.environ[LOG_DIR] = flags.split_log_path or os.environ.get(LOG_DIR) or "log"
+    os.environ[LOG_PREFIX] = flags.log_prefix or os.environ.get(LOG_PREFIX, "")
+    logs = Path(os.environ[LOG_DIR])
+    log = f"{logs}/{os.environ[LOG_PREFIX]}job.log.0"
+    print(f"launch: {processes} x {'GPU' if gpus else 'CPU'}, log {log}", flush=True)
+
+    if processes_in_all == 1:  # it takes the place of this program
+        if flags.selected_gpus and gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
+        os.execv(sys.executable, command_of(flags.script))
+    os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle reports how the processes connect
+    places = environments(flags, processes, gpus)
+    sys.exit(run_processes(flags.script, places, logs / workers_folder(flags)))
+
+
+if __name__ == "__main__":
+    run(main)

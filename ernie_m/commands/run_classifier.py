@@ -1,0 +1,40 @@
+"""Fine-tune and evaluate on classification (XNLI, PAWS-X) or regression, with the official flags.
+
+See docs/finetune.md.
+
+python run_classifier.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_test false ...
+fleetrun --nproc_per_node 2 run_classifier.py ...
+"""
+
+from ernie_m.utils.first_import import run
+
+import sys
+
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.paddle_settings import prepare
+
+
+def main() -> None:
+    flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
+    with StopSignal(active=flags.do_train) as stop:
+        prepare()
+        # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+        from ernie_m.finetune.tasks.classification import Classification
+        from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
+        from ernie_m.finetune.tasks.regression import Regression
+        from ernie_m.finetune.labelled_task import fine_tune
+
+        if flags.is_regression:
+            task_class = Regression
+        elif flags.multi_label:
+            task_class = MultiLabelClassification
+        else:
+            task_class = Classification
+        fine_tune(task_class, flags, stop)
+    stop.exit_as_asked()
+
+
+if __name__ == "__main__":
+    run(main)

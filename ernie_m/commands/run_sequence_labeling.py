@@ -1,0 +1,30 @@
+"""Fine-tune and evaluate on tagging: CoNLL, PAN-X. Official name and flags; see docs/tasks.md.
+
+python run_sequence_labeling.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_test false ...
+fleetrun --nproc_per_node 2 run_sequence_labeling.py ...
+"""
+
+from ernie_m.utils.first_import import run
+
+import sys
+
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.paddle_settings import prepare
+
+
+def main() -> None:
+    flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
+    with StopSignal(active=flags.do_train) as stop:
+        prepare()
+        # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+        from ernie_m.finetune.labelled_task import fine_tune
+        from ernie_m.finetune.tasks.tagging import OfficialTagging, Tagging
+
+        fine_tune(Tagging, flags, stop, official_class=OfficialTagging)
+    stop.exit_as_asked()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,293 @@
+"""Train a search model on sentence pairs: `ernie-m train my --output model --start configs/e5-small`.
+
+It finds the pairs by the names of their files, holds some out, and trains on the others, from a model or from
+scratch. Every step is a program of its own, with a command that is printed; after an interruption the same
+command goes on. See docs/retrieval.md.
+"""
+
+from ernie_m.utils.first_import import run
+
+import math
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.reader.files.pairs import PairFiles
+from ernie_m.data.own_pairs import FOUND, FoundFiles, find
+from ernie_m.training.claim import claim_file
+from ernie_m.utils.command_line import command_name, load_config
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_json, sha256_of
+from ernie_m.utils.checksums import MANIFEST
+from ernie_m.utils.options import option
+from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
+from ernie_m.utils.paddle_settings import read_cpu
+from ernie_m.utils.text_tables import in_columns
+
+_PLAN = "train.json"  # in the output: what the steps are made from
+_BATCH = 64  # pairs of a step, or fewer long ones
+_STEP_TOKENS = 8192
+# The learning rate and the most steps, by the width of the start: the small encoder of own.yaml, E5-small,
+# released weights. Other widths take those of the nearest.
+_RATE_AND_STEPS = {128: (1e-3, 9000), 384: (5e-5, 100), 768: (2e-5, 2000)}
+
+
+@dataclass
+class TrainFlags:
+    """What to train on."""
+
+    sources: list[str] = option(positional=True)
+    """Folders, or files of pairs: en-de.tsv, .csv or .tmx, train.en beside train.de, each perhaps .gz;
+    "en-de<=a.txt,b.txt" names others."""
+
+    output: str
+    """A new folder for the model, best/, and for the steps on the way."""
+
+    start: str | None = None
+    """The model to start from: a checkpoint, or the name of a model on Hugging Face's hub. Default: a small
+    one is trained from scratch, with a vocabulary of its own, also on text such as en.txt.gz."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model that is trained on pairs.
+
+    Args:
+        path: its folder or name.
+        rate: the peak learning rate.
+        steps: the most steps.
+        seconds: that a pair takes in training, on one core; in a search it takes a third.
+        batch_size: the most pairs of a step.
+        layer: that of its vectors; None: as its files say.
+    """
+
+    path: str | Path
+    rate: float
+    steps: int
+    seconds: float
+    batch_size: int = _BATCH
+    layer: int | None = None
+
+
+class Command(NamedTuple):
+    """A command of the project.
+
+    Attributes:
+        purpose: what it does, in words.
+        words: the program and its flags.
+        result: the file that it writes last.
+        minutes: how long it takes on one core.
+    """
+
+    purpose: str
+    words: Sequence[object]
+    result: Path
+    minutes: float = 0.0
+
+    def __str__(self) -> str:
+        return shlex.join([command_name(), *map(str, self.words)])
+
+
+def main() -> None:
+    flags = load_config(TrainFlags, None, __doc__)
+    output = Path(flags.output)
+    refuse_others(output)
+    found = find(flags.sources, output)
+    if not flags.start:
+        check_languages(found)
+
+    data = output / "pairs"
+    words = ["prepare", "pairs", *flags.sources, "--output", data]
+    if flags.start:
+        words += ["--model", flags.start]
+    if not (data / FOUND).exists():
+        carry_out(Command("find the pairs, and hold some out for the scores", words, data / FOUND))
+    claim(output, flags.start, found)
+    facts = read_json(data / FOUND)
+    if flags.start:
+        start = start_of(flags.start, facts["tokens_of_a_pair"])
+        steps = steps_on_pairs(output, start, facts["pairs"])
+    else:
+        encoder = output / "pretraining" / "encoder"
+        start = Start(encoder, *_RATE_AND_STEPS[128], seconds=0.002, layer=2)
+        steps = steps_from_scratch(output, found) + steps_on_pairs(output, start, facts["pairs"])
+    cores = read_cpu().cores
+    for number, step in enumerate(steps, 1):
+        minutes = max(1, round(step.minutes / cores))
+        print(f"\nstep {number} of {len(steps)}, about {minutes} min: {step.purpose}\n  {step}", flush=True)
+    for step in steps:
+        carry_out(step)
+    best = output / "best"
+    print("", scores(output), "", sep="\n")
+    print(f"{best}: the model\nnext, a page that searches the lines of a file:")
+    print(f"  {command_name()} predict --serve --model {best} --corpus FILE")
+
+
+def check_languages(found: FoundFiles) -> None:
+    """Raise a UserError if the languages of pairs are unknown: a corpus needs them."""
+    for file in found.pairs:
+        if not file.languages:
+            raise UserError(
+                f"{file.files}: its name has no languages, which training from scratch needs; name it as in "
+                "pairs.en-de.tsv, or give the model to start from: --start"
+            )
+
+
+def refuse_others(output: Path) -> None:
+    """Raise a UserError if the output has contents that are not of this command."""
+    is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not is_new and not (output / "pairs" / FOUND).is_file():
+        raise UserError(f"--output {output}: it exists, and ernie-m train did not make it; name a new folder")
+
+
+def claim(output: Path, start: str | None, found: FoundFiles) -> None:
+    """Write down what the steps are made from, or compare it with what was.
+
+    Raises:
+        UserError: the output has the steps of another start or of other files.
+    """
+    paths = [path for file in found.pairs for path in PairFiles.find(file.files).paths]
+    if start is None:
+        paths += chain.from_iterable(found.text.values())
+    identity = {"start": start, "files": {path: sha256_of(path) for path in paths}}
+    claim_file(output / _PLAN, identity, "name a new folder")
+
+
+def start_of(path: str, tokens_of_a_pair: float) -> Start:
+    """How a model is trained on pairs."""
+    config = open_checkpoint(path).config
+    # The nearest by ratio: 256 is nearer to 384 than to 128.
+    nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
+    rate, steps = _RATE_AND_STEPS[nearest]
+    work = config.num_hidden_layers * config.hidden_size**2 * tokens_of_a_pair
+    return Start(path, rate, steps, 1e-9 * work, min(_BATCH, int(_STEP_TOKENS / tokens_of_a_pair)))
+
+
+def steps_from_scratch(output: Path, found: FoundFiles) -> list[Command]:
+    """The steps that make a vocabulary, a corpus, and a small encoder."""
+    pairs = output / "pairs" / "train"
+    text = []
+    for language, files in found.text.items():
+        text += [word for file in files for word in ("--mono", f"{language}<={file}")]
+    for file in found.pairs:
+        text += ["--parallel", f"{file.name}<={pairs / file.name}.tsv"]
+    vocab, corpus, run_output = (output / name for name in ("vocab", "corpus", "pretraining"))
+    pieces = ["--vocab_size", 8000, "--hard_vocab_limit", "false"]
+    with_vocab = ["--piece_model_path", vocab / "piece.model"]
+    config = ["--config", "configs/pretrain/own.yaml"]
+    folders = ["--data.corpus", corpus, "--run.output", run_output]
+    return [
+        Command(
+            "train a vocabulary", ["train_vocab", "--output", vocab, *pieces, *text], vocab / "piece.model", 2
+        ),
+        Command(
+            "turn the text into a corpus",
+            ["build_corpus", "--output", corpus, *with_vocab, *text],
+            corpus / MANIFEST,
+            1,
+        ),
+        Command(
+            "pre-train a small encoder",
+            ["run_pretrain", *config, *folders],
+            run_output / "encoder" / MANIFEST,
+            15,
+        ),
+    ]
+
+
+def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> list[Command]:
+    """The steps that score the start, train it on the pairs, and score it again."""
+    trained = sum(count["trained"] for count in counts.values())
+    held_out = sum(count["held_out"] for count in counts.values())
+    batch_size = max(2, min(start.batch_size, trained // 10))
+    steps = max(20, min(start.steps, 13 * trained // batch_size))
+    model = ["--init_pretraining_params", start.path]
+    if start.layer is not None:
+        model += ["--layer", start.layer]
+    search = ["--pairs", output / "pairs" / "held-out", "--untrained", "false"]
+    training = ["--do_train", "true", "--train_set", output / "pairs" / "train.tsv"]
+    training += ["--loss", "softmax", "--both_directions", "true", "--learning_rate", start.rate]
+    training += ["--batch_size", batch_size, "--max_steps", steps]
+    training += ["--validation_steps", steps // 5, "--save_steps", steps // 5]
+    training += ["--keep_checkpoints", 1]  # of E5-small one has 1.3 GB
+    searched = held_out * start.seconds / 3
+    validated = 6 * min(500, trained // 10) * start.seconds / 3
+    return [
+        Command(
+            f"search the {held_out:,} held-out pairs before the training",
+            ["run_retrieval", *search, *model, "--checkpoints", output / "before"],
+            output / "before" / "retrieval.json",
+            searched / 60,
+        ),
+        Command(
+            f"train on {trained:,} pairs, and search again",
+            ["run_retrieval", *training, *search, *model, "--checkpoints", output],
+            output / "retrieval.json",
+            (steps * batch_size * start.seconds + validated + searched) / 60,
+        ),
+    ]
+
+
+def carry_out(step: Command) -> None:
+    """Run a step unless it is finished. If it does not finish, this command ends with its exit code."""
+    if step.result.exists():
+        print(f"\ndone: {step.purpose}", flush=True)
+        return
+    print(f"\nnow: {step.purpose}\n  {step}", flush=True)
+    code = run_program(list(map(str, step.words)))
+    if code or not step.result.exists():
+        if code in (0, 130):  # SIGTERM or Ctrl-C; an error has its own line
+            print("stopped here; the same command goes on", file=sys.stderr)
+        sys.exit(code)
+
+
+def run_program(words: Sequence[str]) -> int:
+    """Run a program of the project to its end, and return its exit code. It receives the signals to stop."""
+    early: list[int] = []  # signals that came while the process was started
+    processes: list[subprocess.Popen] = []
+
+    def hand_on(number: int, frame: object) -> None:
+        if not processes:
+            early.append(number)
+        for process in processes:
+            process.send_signal(number)
+
+    root = Path(__file__).resolve().parents[1]  # of the checkout, or of the package
+    is_package = (root / "__main__.py").exists()
+    command = ["-m", root.name] if is_package else [str(root / "install" / "command.py")]
+    with stop_signals_handled_by(hand_on):
+        process = subprocess.Popen(
+            [sys.executable, *command, *words],
+            process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on
+            preexec_fn=partial(end_with_parent, signal.SIGTERM),
+        )
+        processes.append(process)
+        for number in early:
+            process.send_signal(number)
+        code = process.wait()
+    return 128 - code if code < 0 else code  # signal n ended it: as shells write it
+
+
+def scores(output: Path) -> str:
+    """The share of held-out pairs that are found before and after the training, as a table."""
+    lines = []
+    for measure in ("cosine", "margin"):
+        for time, folder in (("before", output / "before"), ("after", output)):
+            for table in read_json(folder / "retrieval.json")["tables"]:
+                if table["title"].startswith(f"mean of both directions, {measure},"):
+                    (row,) = table["seeds"].values()
+                    lines.append([f"{time}, by {measure}", *(f"{value:.1f}" for value in row.values())])
+    title = "held-out pairs whose translation is found, per cent, mean of both directions"
+    return f"{title}\n{in_columns([['', *row], *lines])}"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,162 @@
+"""Fetch the public data of the fine-tuning recipes and prepare it.
+
+Archives and files go to data/downloads/<part>. They are unpacked beside it, prepared by prepare.py into
+data/<task>, and the unpacked files are removed. What is in data/downloads already is not fetched again.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+if not __package__:  # started as a file: the path has the folder of the file, not the root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ernie_m.utils.first_import import run
+
+from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
+from ernie_m.data import prepare
+from ernie_m.data.download import fetch_missing, refuse_faults, unpack
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import remove
+from ernie_m.utils.options import option
+
+FACEBOOK = "https://dl.fbaipublicfiles.com"
+GOOGLE = "https://storage.googleapis.com"
+GITHUB = "https://raw.githubusercontent.com"
+XQUAD_LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")
+
+
+class Part(NamedTuple):
+    """A public data set.
+
+    Attributes:
+        task: the task of prepare.py that lays it out; "" for Tatoeba, which is read as it is.
+        folder: what all addresses begin with.
+        files: their names in it.
+    """
+
+    task: str
+    folder: str
+    files: Sequence[str]
+
+
+TATOEBA_CODES = tuple(TATOEBA.values())  # "deu" for German
+TATOEBA_FILES = [f"tatoeba.{code}-eng.{side}" for code in TATOEBA_CODES for side in (code, "eng")]
+PARTS = {
+    "xnli": Part("xnli", f"{FACEBOOK}/XNLI", ["XNLI-1.0.zip", "XNLI-MT-1.0.zip"]),
+    "pawsx": Part("pawsx", f"{GOOGLE}/paws/pawsx", ["x-final.tar.gz"]),
+    "mlqa": Part("mlqa", f"{FACEBOOK}/MLQA", ["MLQA_V1.zip"]),
+    "squad": Part("mlqa", f"{GITHUB}/rajpurkar/SQuAD-explorer/master/dataset", ["train-v1.1.json"]),
+    "xquad": Part(
+        "mlqa", f"{GITHUB}/deepmind/xquad/master", [f"xquad.{language}.json" for language in XQUAD_LANGUAGES]
+    ),
+    "tatoeba": Part("", f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1", TATOEBA_FILES),
+}
+BY_HAND = {
+    "panx": "it is on a shared drive that XTREME's README names (AmazonPhotos.zip); unpack it and its "
+    "archives, then run .venv/bin/python ernie_m/data/prepare.py panx FOLDER",
+    "conll": "its licences do not allow a download; www.clips.uantwerpen.be/conll2002/ner and conll2003/ner "
+    "say where to ask, then run .venv/bin/python ernie_m/data/prepare.py conll FOLDER",
+}
+
+
+@dataclass
+class DataFlags:
+    """What to fetch, and where to."""
+
+    parts: list[str] = option(default_factory=list, positional=True)
+    """xnli, pawsx, mlqa, squad, xquad or tatoeba; none: all of them."""
+
+    data: str = "data"
+    """The folder to write."""
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if part in BY_HAND:
+                raise UserError(f"{part}: {BY_HAND[part]}")
+            if part not in PARTS:
+                raise UserError(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Get the parts that the command line names.
+
+    Raises:
+        UserError: a file could not be fetched or prepared. What can be fetched is prepared before.
+    """
+    flags = load_config(DataFlags, arguments, __doc__)
+    data = Path(flags.data)
+    faults = []
+    fetched = []  # the parts whose files are all there
+    for part in flags.parts or PARTS:
+        faults_of_part = fetch_missing(addresses(data, part))
+        faults += faults_of_part
+        if not faults_of_part:
+            fetched.append(part)
+    if "tatoeba" in fetched:
+        check_tatoeba(data / "tatoeba")
+    tasks = dict.fromkeys(PARTS[part].task for part in fetched)  # several parts may have the same task
+    for task in tasks:
+        if task:
+            prepare_task(data, task)
+    refuse_faults(faults)
+
+
+def addresses(data: Path, part: str) -> dict[Path, str]:
+    """The path of each file of a part -> its address."""
+    if PARTS[part].task:
+        target = data / "downloads" / part
+    else:  # files that are used as they are
+        target = data / part
+    return {target / name: f"{PARTS[part].folder}/{name}" for name in PARTS[part].files}
+
+
+def check_tatoeba(folder: Path) -> None:
+    """Read all of Tatoeba's files, which are used as they are.
+
+    Raises:
+        UserError: a file is damaged, or two do not belong together.
+    """
+    try:
+        bitexts = read_bitexts(folder)
+    except UserError as error:
+        raise UserError(f"{error}; if a download is damaged, delete it and run this again") from error
+    print(f"tatoeba: {len(bitexts)} languages in {folder}")
+
+
+def prepare_task(data: Path, task: str) -> None:
+    """Unpack and prepare all complete parts of a task, also those of earlier calls.
+
+    Raises:
+        UserError: an archive or a file in it is damaged.
+    """
+    sources = []  # files and unpacked folders
+    unpacked = []
+    for name, part in PARTS.items():
+        paths = list(addresses(data, name))
+        if part.task != task or not all(path.is_file() for path in paths):
+            continue
+        for path in paths:
+            if path.suffix == ".json":
+                sources.append(path)
+            else:
+                folder = path.with_name(f"{path.name}.unpacked")
+                unpack(path, folder)
+                sources.append(folder)
+                unpacked.append(folder)
+    try:
+        prepare.main([task, *map(str, sources), "--output", str(data / task)])
+    except UserError as error:
+        raise UserError(
+            f"{error}; if a download is damaged, delete it in {data / 'downloads'} and run this again"
+        ) from error
+    finally:
+        for folder in unpacked:
+            remove(folder)
+
+
+if __name__ == "__main__":
+    run(main)

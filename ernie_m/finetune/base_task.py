@@ -1,0 +1,165 @@
+"""The base class of the tasks with labelled files: classification, tagging, question answering.
+
+One class makes the features and decodes the outputs in training, evaluation and prediction. Training makes a
+task from the flags. Prediction makes it from the labels and the "reading" in the model's config.json; what
+export.py wrote is predicted without Paddle, so only the methods that run a Paddle model import it.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.model.tasks import TASKS
+from ernie_m.reader.batching import EncodeExamples
+from ernie_m.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from paddle import Tensor, nn
+
+    from ernie_m.model.batch import LabelledBatch
+
+
+class SupervisedTask:
+    """Features, loss, decoding and metric of one task. A subclass defines the methods of the first part.
+
+    Attributes:
+        name: one of `model.tasks`; written to config.json and to the model card.
+        metric: the key of `score` that selects a step; larger is better.
+        labels: label names in the order of their ids; None if the task has none.
+        shuffles: whether training may change the order of the examples (--shuffle).
+        own_tables: whether --train_set may be a folder of tables, or one table without --dev_set.
+        official: whether inputs, loss and scores are those of the official code (--official_compat).
+        encode: turns items of a data set into features, and features into batches.
+        prompt: what it puts before every text.
+    """
+
+    name: str
+    metric: str
+    labels: list[str] | None = None
+    shuffles = True
+    own_tables = False
+    official = False
+    prompt = ""
+    encode: EncodeExamples
+
+    # What a task defines
+
+    @classmethod
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
+        """Make the task from the command line. `start`: the weights that the flags name."""
+        raise NotImplementedError
+
+    def reading(self) -> dict[str, Any]:
+        """How the inputs were read, beside `max_seq_len`, for prediction: "reading" in config.json."""
+        return {}
+
+    def read(self, path: str | os.PathLike, purpose: str) -> Sequence[Any]:
+        """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed)."""
+        raise NotImplementedError
+
+    def read_training(self, path: str | os.PathLike) -> Sequence[Any]:
+        """Read and check the file of --train_set."""
+        return self.read(path, "train")
+
+    def targets(self, batch: Any) -> np.ndarray:
+        """Return what is to be predicted; it travels to the device with the ids."""
+        return batch.labels
+
+    def inputs(self, data: Any) -> np.ndarray:
+        """`reader.labels.input_hash` of each row, sentence or question of a file that was read, int64 [N]."""
+        raise NotImplementedError
+
+    def loss_and_counts(
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
+        """Return the summed loss of a batch, the number of correct decisions, and the number of decisions.
+
+        Args:
+            on_device: the batch on the device, with what `targets` returned.
+            outputs: the outputs of the model, by the names in `model.tasks`.
+        """
+        raise NotImplementedError
+
+    def decode(self, batch: Any, outputs: Mapping[str, np.ndarray]) -> list[Any]:
+        """Turn the model's outputs into one prediction (numpy or plain values) for each feature."""
+        raise NotImplementedError
+
+    def score(self, data: Sequence[Any], predictions: list[Any], language: str) -> Mapping[str, float]:
+        """Score the predictions of a whole file, in the order of its items: metric -> per cent."""
+        raise NotImplementedError
+
+    def confusion(self, data: Sequence[Any], predictions: list[Any]) -> dict[str, dict[str, int]]:
+        """A classification's: label of a row -> predicted label -> number of rows, without zeros."""
+        return {}
+
+    def write(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
+        """Write the predictions of a file in the official form, atomically."""
+        raise NotImplementedError
+
+    # The loss and the predictions of a model
+
+    def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabelledBatch"]]:
+        """Send batches to the device in one copy. Return (batch, batch on the device) for each."""
+        from ernie_m.model.batch import LabelledBatch, TokenBatch
+        from ernie_m.model.device import upload
+
+        pad_id = model.ernie_m.config.pad_token_id
+        labelled = [
+            LabelledBatch(TokenBatch.from_padded(batch.input_ids, pad_id), self.targets(batch))
+            for batch in batches
+        ]
+        return list(zip(batches, upload(labelled), strict=True))
+
+    def outputs(self, model: "nn.Layer", on_device: "LabelledBatch") -> dict[str, "Tensor"]:
+        """Run the model: output name -> float32 tensor (float64 if the model is float64)."""
+        import paddle
+
+        tensors = model(on_device.inputs)
+        if not isinstance(tensors, tuple):
+            tensors = (tensors,)
+        outputs = {}
+        for name, tensor in zip(TASKS[self.name].outputs, tensors, strict=True):
+            is_half = tensor.dtype not in (paddle.float32, paddle.float64)
+            outputs[name] = tensor.astype("float32") if is_half else tensor
+        return outputs
+
+    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], on_device: "LabelledBatch") -> float:
+        """Return the sum of the losses of the items of a batch, for the mean over a file."""
+        total, _, _ = self.loss_and_counts(on_device, outputs)
+        return total.item()
+
+    def loss(
+        self, model: "nn.Layer", micro_batch: tuple[Any, "LabelledBatch"]
+    ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
+        """Return the loss of one of the micro-batches from `send_batches`; see `training.task.Task.loss`."""
+        batch, on_device = micro_batch
+        # `batch.count` is that of the whole step, `count` that of this micro-batch.
+        total, correct, count = self.loss_and_counts(on_device, self.outputs(model, on_device))
+        return total / batch.count, {"correct": correct, "count": count}
+
+    def measure(self, sums: Mapping[str, float]) -> str:
+        """What a line of the log says beside the loss, from the sums over some steps."""
+        return f"ave acc: {accuracy_of(sums):f}"
+
+    def predict(self, model: "nn.Layer", batch: Any, labelled: bool) -> tuple[list[Any], float]:
+        """Return the predictions for a batch, and its `evaluation_loss` (0 without labels)."""
+        _, on_device = self.send_batches(model, [batch])[0]
+        outputs = self.outputs(model, on_device)
+        loss = self.evaluation_loss(batch, outputs, on_device) if labelled else 0.0
+        arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
+        return self.decode(batch, arrays), loss
+
+
+def accuracy_of(sums: Mapping[str, float]) -> float:
+    """The share of correct decisions, from the sums over some steps; nan if all steps were skipped.
+
+    It is 0 if there was nothing to decide.
+    """
+    if not sums["steps"]:
+        return math.nan
+    return sums["correct"] / max(sums["count"], 1)

@@ -1,0 +1,299 @@
+"""What all fine-tuning commands share: log, run folder, identity, engine, the files of a model, report."""
+
+import hashlib
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from ernie_m.finetune import score_tables as report
+from ernie_m.finetune.flags import FinetuneFlags, RetrievalFlags, TrainingFlags
+from ernie_m.model.checkpoint.write import ModelFiles, model_files
+from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.device import use_kernels
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine
+from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.training.log.meter import Interval
+from ernie_m.training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warmup_decay
+from ernie_m.training.precision import LossScaling, Precision
+from ernie_m.training.run import Pace
+from ernie_m.training.run_folder import BEST, RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
+from ernie_m.training.task import Task
+from ernie_m.utils import logging
+from ernie_m.utils.command_line import log_ineffective_flags, without_overridden
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import sha256_of
+from ernie_m.utils.logging import copy_log, logger
+from ernie_m.utils.options import deciding_options
+
+SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
+# Reports and predictions, which the commands leave in --checkpoints beside the run: patterns of whole names.
+_BESIDE_RUN = {
+    FinetuneFlags: (
+        r"(results|evaluation(-\d+)?)\.(txt|md|json)",
+        r"(nbest_)?test_result.*\.\d+\.\d+(\.jsonl|\.tsv|\.csv)?",  # the default of --test_save names these
+    ),
+    RetrievalFlags: (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions"),
+}
+# Flags that name what a run reads, where a command has them.
+_READ = (
+    "init_checkpoint",
+    "init_pretraining_params",
+    "ernie_config_path",
+    "vocab_path",
+    "piece_model_path",
+    "label_map_config",
+    "lang_map_config",
+    "train_set",
+    "pairs",
+    "teacher",
+)
+
+
+def set_up(flags: TrainingFlags) -> None:
+    """Start a command: join the other processes, open the log, and log the command line."""
+    device = distributed.init(flags.use_cuda)
+    use_kernels(flags.kernels)
+    logging.setup(rank=distributed.rank(), is_copied=True)  # `run_folder` copies the log
+    logger.info("command: %s (paddle %s)", without_overridden(sys.argv), paddle.__version__)
+    if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
+        logger.warning("--use_cuda true: Paddle sees no GPU, so the CPU is used")
+    log_ineffective_flags(flags)
+
+
+@contextmanager
+def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFolder]:
+    """Lock --checkpoints for a run.
+
+    Raises:
+        UserError: another command writes there, or the folder holds another run.
+    """
+    sources = set()  # what overwriting must not remove
+    for name in _READ:
+        if path := getattr(flags, name, None):
+            # %d stands for the seed in the weights of run_retrieval.py.
+            sources |= {path.replace("%d", str(seed)) for seed in flags.seeds}
+    rules = FolderRules(
+        ways_out=_ways_out(flags),
+        # run.json first: if the removal is interrupted, what remains belongs to no run.
+        contents=(re.escape(RUN), *TRAINED, *_BESIDE_RUN[type(flags)]),
+    )
+    resume_from = None  # a step folder of another run folder, to go on from
+    if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
+        resume_from = Path(flags.init_checkpoint)
+    folder = RunFolder(
+        Path(flags.checkpoints),
+        rules,
+        keep_checkpoints=flags.keep_checkpoints,
+        overwrite=flags.overwrite,
+        sources=sorted(sources),
+        resume_from=resume_from,
+    )
+    with folder.locked():
+        # A step folder belongs to one seed, and other seeds may be run beside it.
+        folder.claim({**identity, "random_seed": list(flags.seeds)})
+        # ./log/job.log.0, the official place, has the lines of all runs; this copy has those of this one.
+        distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
+        yield folder
+
+
+def _ways_out(flags: TrainingFlags) -> str:
+    """What a user can do about another run in --checkpoints, more steps for it included."""
+    folder = Path(flags.checkpoints, "" if len(flags.seeds) == 1 else f"seed_{flags.seeds[0]}")
+    start = f"--init_checkpoint {folder / BEST}"  # with its head
+    if isinstance(flags, RetrievalFlags):
+        start = f"--init_pretraining_params {folder / BEST}"  # it has no other head
+    elif not (folder / BEST).exists():  # nothing was selected, and --init_checkpoint resumes a step folder
+        start = f"--init_pretraining_params {folder}/step_N, the encoder of its last step"
+    return (
+        "choose another --checkpoints, or begin anew with --overwrite true. To train its model further, "
+        f"begin a new run: another --checkpoints, and {start}"
+    )
+
+
+def identity_of(
+    flags: TrainingFlags,
+    task: str,
+    starts: Iterable[Checkpoint | None],
+    config: ErnieMConfig,
+    tokenizer: Tokenizer,
+    **more: Any,
+) -> dict[str, Any]:
+    """The identity of a run but for its seeds, JSON values.
+
+    Args:
+        task: its name.
+        starts: the checkpoint that each seed starts from; None: random weights.
+        more: further values, such as the digests of data files.
+    """
+    flags_that_decide = deciding_options(flags)
+    del flags_that_decide["random_seed"]  # a step folder belongs to one seed of the run
+    return {
+        "task": task,
+        **flags_that_decide,
+        **more,
+        "weights": _weights_of(flags, starts),
+        "model": config.to_dict(),
+        "vocabulary": tokenizer.digest,
+    }
+
+
+def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> str:
+    """The digests of the weights that the seeds start from, or "random".
+
+    If --init_checkpoint is a step folder, these are the weights that its run started from.
+
+    Raises:
+        UserError: --init_checkpoint is a step folder, and --random_seed is not its seed alone.
+    """
+    if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
+        saved = read_step(Path(flags.init_checkpoint))
+        if flags.seeds != (saved.seed,):
+            raise UserError(f"{flags.init_checkpoint} is of --random_seed {saved.seed}; give that one alone")
+        return saved.identity["weights"]
+    by_path = {start.path: start for start in starts if start is not None}  # seeds may share a folder
+    return ", ".join(_digest_of_weights(start) for start in by_path.values()) or "random"
+
+
+def _digest_of_weights(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the tensors, the same in every file format."""
+    digest = hashlib.sha256()
+    for name in sorted(checkpoint.tensors):
+        array = checkpoint.tensors[name]
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def digest_of_files(paths: Iterable[str | Path]) -> str | None:
+    """SHA-256 of the digests of the files, in the given order; None without files."""
+    digests = "".join(sha256_of(path) for path in paths)
+    return hashlib.sha256(digests.encode()).hexdigest() if digests else None
+
+
+def open_step(step: Path | None, start: Checkpoint | None) -> Checkpoint | None:
+    """Open the step folder that a run goes on from, unless it is the start; without one, return the start."""
+    if step is None or (start is not None and step == start.path):
+        return start
+    return open_checkpoint(step)
+
+
+def make_engine(
+    flags: TrainingFlags,
+    model: paddle.nn.Layer,
+    total_steps: int,
+    seed: int,
+    schedule: Schedule | None = None,
+    decay_style: str = FULL_RATE,
+    loss_scaling: LossScaling | None = None,
+) -> Engine:
+    """Make the optimizer and the engine of a model.
+
+    Args:
+        schedule: the schedule of the learning rate; None: a linear rise and decay.
+        decay_style, loss_scaling: what only FinetuneFlags has flags for.
+    """
+    if schedule is None:
+        warmup_steps = int(total_steps * flags.warmup_proportion)
+        schedule = linear_warmup_decay(warmup_steps, total_steps, flags.lr_schedule_style)
+    optimizer = build_optimizer(
+        model,
+        flags.learning_rate,
+        schedule,
+        flags.weight_decay,
+        flags.layerwise_lr_decay,
+        decay_style=decay_style,
+    )
+    precision = Precision(flags.amp, loss_scaling=loss_scaling)
+    return Engine(model, optimizer, seed, precision=precision, sums=SUMS)
+
+
+def pace_of(flags: TrainingFlags) -> Pace:
+    """How often a run logs and saves, and when a stalled process is ended, as the flags say."""
+    return Pace(
+        log_steps=flags.skip_steps,  # the official name of this flag
+        save_steps=flags.save_steps,
+        stall_ends_seconds=flags.stall_ends_seconds,
+    )
+
+
+def official_line(interval: Interval, total_steps: int, measure: str) -> str:
+    """A line of the log as the official code writes it. `measure`: such as "ave acc: 0.912"."""
+    steps = interval.sums["steps"]
+    loss = interval.sums["loss"] / steps if steps else math.nan
+    return (
+        f"step: {interval.steps}/{total_steps}, ave loss: {loss:f}, {measure}, lr: {interval.step.lr:.3e}, "
+        f"grad norm: {interval.step.grad_norm:.3f}, speed: {interval.steps_per_second:.3f} steps/s, "
+        f"{interval.remaining} left"
+    )
+
+
+class TaskOfSeeds(Task):
+    """The base of the tasks of fine-tuning, which train one seed after the other.
+
+    Attributes:
+        config, tokenizer: the config and the tokenizer of the model.
+        seed: the one that is trained now.
+    """
+
+    config: ErnieMConfig
+    tokenizer: Tokenizer
+    seed: int
+
+    def files_with(
+        self,
+        engine: Engine,
+        masters: Mapping[str, Tensor],
+        evaluation: Evaluation | None,
+        settings: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        leave_out: tuple[str, ...] = (),
+    ) -> ModelFiles:
+        """The files of the model; see `training.task.Task.files`.
+
+        Args:
+            settings: "task", "labels" and "reading" for config.json.
+            facts: for the model card; steps, seed, command and scores are added.
+            leave_out: prefixes of the names of weights that are not written.
+        """
+        facts = {
+            **facts,
+            "steps": engine.steps,
+            "seed": self.seed,
+            "command": without_overridden(sys.argv),
+        }
+        if evaluation is not None:
+            facts["scores"] = evaluation.scores
+        return model_files(
+            engine.model,
+            self.config,
+            vocab_path=self.tokenizer.vocab_path,
+            piece_model_path=self.tokenizer.piece_model_path,
+            facts=facts,
+            settings={**settings, "step": engine.steps},
+            leave_out=leave_out,
+            masters=masters,
+        )
+
+
+def log_and_write_report(
+    flags: TrainingFlags,
+    name: str,
+    tables: Sequence[report.Table],
+    facts: Mapping[str, Any],
+    label_tables: Sequence[report.LabelTable] = (),
+) -> None:
+    """Log the tables, and write them and those of labels as <name>.txt, .md and .json into --checkpoints."""
+    logger.info("results\n%s", report.to_text(tables))
+    if distributed.is_main():
+        report.write_report(Path(flags.checkpoints), name, tables, facts, label_tables)

@@ -1,0 +1,529 @@
+"""The flags of the fine-tuning commands. Reader processes import this file, so it does not import Paddle.
+
+FinetuneFlags has every official flag with its type and default.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ernie_m.finetune.paper import check_recipe
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.options import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    UnitInterval,
+    not_an_option,
+    option,
+)
+
+FINE_TUNED_TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, RETRIEVAL)
+# Values of --select_on beside the languages. LAST: the dev files are scored only at the end.
+MEAN = "mean"
+LAST = "last"
+# The commands that read a flag, for `option(only=...)`. The --help of the others omits it.
+MRC = ("run_mrc",)
+TAGGER = ("run_sequence_labeling",)
+CLASSIFIER = ("run_classifier",)
+_DIVIDED = "evaluation is always divided among the processes"
+_NO_EXECUTOR = "there is no static-graph executor"
+
+AtLeastOne = Annotated[float, Range(at_least=1)]
+Decay = Annotated[float, Range(above=0, at_most=1)]
+SequenceLength = Annotated[int, Range(at_least=8, at_most=512)]
+
+
+# A folder that the recipes read -> the parts of scripts/data/get_data.sh that fill it.
+_PARTS_OF_DATA = {
+    "xnli": "xnli",
+    "pawsx": "pawsx",
+    "mlqa": "mlqa squad xquad",
+    "panx": "panx",
+    "conll": "conll",
+}
+_BY_HAND = ("panx", "conll")  # get_data.sh cannot fetch them
+
+
+def _check_recipe_data(train_set: Path) -> None:
+    """Raise a UserError if a training file lies in a recipe's folder, such as data/xnli, that is not there.
+
+    If another file is missing, its reader says so.
+    """
+    folder = Path(*train_set.parts[:2])  # data/xnli of data/xnli/train/train.en.tsv
+    parts = _PARTS_OF_DATA.get(folder.name)
+    if folder.parent == Path("data") and parts and not folder.exists():
+        verb = "says how to get" if parts in _BY_HAND else "fetches"
+        raise UserError(f"{folder}: no such folder; sh scripts/data/get_data.sh {parts} {verb} the data")
+
+
+@dataclass
+class TrainingFlags:
+    """The flags that all commands share."""
+
+    ernie_config_path: str | None = option(None, free=True)
+    """The model's shape, ernie_config.json. Default: the one beside the weights."""
+
+    init_checkpoint: str | None = option(None, free=True)
+    """A step folder of this project, to resume from, or an official checkpoint, for its weights."""
+
+    init_pretraining_params: str | None = option(None, free=True)
+    """Pre-trained weights in any format of docs/convert.md."""
+
+    checkpoints: str = option("checkpoints", free=True)
+    """The folder for step_N, best and the results."""
+
+    learning_rate: NonNegativeFloat = 5e-5
+    """The peak learning rate."""
+
+    weight_decay: NonNegativeFloat = 0.01
+    """Decoupled weight decay. Biases and layer norms do not decay."""
+
+    layerwise_lr_decay: Decay = 0.9
+    """d: layer i of L learns at the rate times d^(L-i)."""
+
+    warmup_proportion: UnitInterval = 0.1
+    """The share of all steps in which the rate rises. 0: the rate is constant."""
+
+    save_steps: PositiveInt = option(10000, free=True)
+    """The number of steps between checkpoints. There is one at the end, too."""
+
+    validation_steps: PositiveInt = 1000
+    """The number of steps between evaluations. There is one at the end of each epoch, too."""
+
+    skip_steps: PositiveInt = option(10, free=True)
+    """The number of steps between two log lines with the loss."""
+
+    train_set: str | None = option(None, free=True)
+    """The training file; of run_classifier also a folder with train.en.tsv, dev.de.csv, ..."""
+
+    vocab_path: str | None = option(None, free=True)
+    """vocab.txt. Default: made from --piece_model_path, or the one beside the weights."""
+
+    piece_model_path: str | None = option(None, free=True)
+    """The sentencepiece model. Default: the one beside the weights."""
+
+    max_seq_len: SequenceLength = 512
+    """The longest input in tokens, special tokens included. Default: 512, or less if the model has room for
+    less."""
+
+    batch_size: PositiveInt = option(32, free=True)
+    """The sequences of a micro-batch on one device; with --in_tokens its tokens."""
+
+    random_seed: tuple[int, ...] | None = None
+    """One seed, or several (1,2,3) that are run in turn. Default: 1."""
+
+    use_cuda: bool = option(True, free=True)
+    """Whether to use GPUs if there are any."""
+
+    do_train: bool = option(True, free=True)
+    """Whether to train."""
+
+    # From here on, flags that the official scripts do not have.
+
+    max_steps: PositiveInt | None = None
+    """The number of optimizer steps after which the run ends."""
+
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    """Half precision: bf16 on a GPU from A100 on, or on a CPU with avx512_bf16 or AMX; fp16 on a GPU."""
+
+    kernels: Literal["fast", "plain"] = option("fast", free=True)
+    """plain: Paddle's own operations alone, to see whether a faster one is at fault. On a CPU they compute
+    what a GPU computes, FlashMask and mixed precision aside."""
+
+    lr_schedule_style: Literal["official", "paddlenlp"] = "official"
+    """After the warm-up the rate is the peak times 1 - t/T (official), or falls straight to 0 (paddlenlp)."""
+
+    recompute: bool = option(False, free=True)
+    """Whether the backward pass recomputes activations, which saves memory."""
+
+    paper: str | None = option(None, free=True)
+    """The recipe whose figures in the paper the report shows: xnli_cross_lingual_transfer, ..."""
+
+    keep_checkpoints: PositiveInt = option(2, free=True)
+    """The number of step_N folders that are kept. best is always kept."""
+
+    overwrite: bool = option(False, free=True)
+    """Whether to start again: removes what a run left in --checkpoints."""
+
+    stall_ends_seconds: NonNegativeFloat = option(3600.0, free=True)
+    """Of several processes, one that reads or waits longer than this is ended. 0: never."""
+
+    dtype: Literal["float32", "float64"] = "float32"
+    """The type of the weights. float64 is for checks."""
+
+    on_command_line: tuple[str, ...] = not_an_option(())
+
+    def __post_init__(self) -> None:
+        check_recipe(self.paper)
+        are_in_range = all(0 <= seed < 2**63 for seed in self.seeds)
+        differ = len(set(self.seeds)) == len(self.seeds)
+        if not are_in_range or not differ:
+            seeds = ",".join(map(str, self.seeds))
+            raise UserError(f"--random_seed {seeds}: seeds must be from 0 to 2^63 - 1 and differ")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, in the order in which they are run."""
+        return self.random_seed or (1,)
+
+
+@dataclass
+class FinetuneFlags(TrainingFlags):
+    """The flags of run_classifier.py, run_sequence_labeling.py and run_mrc.py."""
+
+    is_classify: bool = option(True, no_effect="the entry point decides the task")
+    is_regression: bool = option(False, only=CLASSIFIER)
+    """Whether labels are numbers to predict, by mean squared error, as in STS-B."""
+
+    multi_label: bool = option(False, only=CLASSIFIER)
+    """Whether a text may have several labels, a,b in the label column, or none."""
+
+    columns: str | None = option(None, only=CLASSIFIER)
+    """The names of the columns of the text, perhaps a second text, and the label: "Comment,Topic". Default:
+    they are found."""
+
+    dev_share: Annotated[float, Range(above=0, at_most=0.5)] = option(0.1, only=CLASSIFIER)
+    """The share of the training rows of each label that is held out if there are no dev files."""
+
+    task_id: int = option(0, no_effect="the model has no task embedding")
+
+    epoch: PositiveInt = 3
+    """The number of passes over the training set."""
+
+    lr_scheduler: Literal["linear_warmup_decay", "noam_decay"] = "linear_warmup_decay"
+    """The schedule of the learning rate."""
+
+    use_fp16: bool = option(False, free=True)
+    """The same as --amp fp16."""
+
+    use_dynamic_loss_scaling: bool = True
+    """fp16: whether the loss scale follows the overflows."""
+
+    init_loss_scaling: AtLeastOne = 102400.0
+    """fp16: the first loss scale."""
+
+    incr_every_n_steps: PositiveInt = 100
+    """fp16: the number of steps without overflow before the loss scale grows."""
+
+    decr_every_n_nan_or_inf: PositiveInt = 2
+    """fp16: the number of overflows before the loss scale shrinks."""
+
+    incr_ratio: Annotated[float, Range(above=1)] = 2.0
+    """fp16: the factor by which the loss scale grows."""
+
+    decr_ratio: Annotated[float, Range(above=0, below=1)] = 0.8
+    """fp16: the factor by which the loss scale shrinks."""
+
+    test_save: str = option("./checkpoints/test_result", free=True)
+    """The files for predictions, one pattern for each of --test_set. .<epoch>.<step> is appended."""
+
+    metric: str = option("simple_accuracy", no_effect="the task decides the metric")
+    verbose: bool = option(False, no_effect="the log is always complete")
+    tokenizer: str = option("FullTokenizer", no_effect="there is one tokenizer")
+
+    test_set: str | None = option(None, free=True)
+    """The files for --do_test: patterns with %s, separated by commas."""
+
+    dev_set: str | None = option(None, free=True)
+    """The files for --do_val: patterns with %s, separated by commas. The first pattern selects the step."""
+
+    predict_batch_size: PositiveInt | None = option(None, free=True)
+    """The batch size of evaluations. Default: --batch_size."""
+
+    in_tokens: bool = False
+    """Whether --batch_size counts tokens, padding included."""
+
+    do_lower_case: bool = option(True, no_effect="the official tokenizer never lower-cases")
+
+    label_map_config: str | None = option(None, free=True)
+    """label_map.json: label -> id. Default: the labels of --init_checkpoint, or else the data has ids; of
+    run_classifier without --num_labels, the labels of the training files."""
+
+    lang_map_config: str | None = option(None, free=True)
+    """lang_map.json: its keys replace %s."""
+
+    num_labels: PositiveInt = 2
+    """The number of classes. Default: that of --init_checkpoint, or else 2; of run_classifier, the number of
+    labels in the training files."""
+
+    diagnostic: str | None = option(None, no_effect="give the file to --test_set")
+    diagnostic_save: str | None = option(None, no_effect="use --test_save")
+
+    max_query_length: PositiveInt = option(64, only=MRC)
+    """The longest question in tokens."""
+
+    max_answer_length: PositiveInt = option(100, only=MRC)
+    """The longest answer in tokens."""
+
+    doc_stride: PositiveInt = option(128, only=MRC)
+    """The number of tokens between the starts of two windows."""
+
+    n_best_size: PositiveInt = option(20, only=MRC)
+    """The number of candidates that are written."""
+
+    chunk_scheme: Literal["IO", "IOB", "IOE", "IOBES", "NONE"] = option("IOB", only=TAGGER)
+    """The scheme of the tags. IOB is IOB1 or IOB2; NONE: tags without B- and I-, such as parts of speech."""
+
+    is_distributed: bool = option(False, no_effect="the launcher decides (fleetrun, launch.py)")
+    use_fast_executor: bool = option(False, no_effect=_NO_EXECUTOR)
+    num_iteration_per_drop_scope: int = option(10, no_effect=_NO_EXECUTOR)
+
+    do_val: bool = True
+    """Whether to evaluate on --dev_set."""
+
+    do_test: bool = option(True, free=True)
+    """Whether to predict --test_set into --test_save."""
+
+    use_multi_gpu_test: bool = option(False, no_effect=_DIVIDED)
+    use_gpu_num_in_test: int = option(2, no_effect=_DIVIDED)
+    metrics: bool = option(True, no_effect="the metric is always computed")
+
+    shuffle: bool = True
+    """Whether each epoch has a new order of the training set."""
+
+    for_cn: bool = option(True, no_effect="answers are compared by the rules of their language")
+    enable_ce: bool = option(
+        False, no_effect="it belonged to a test system of the official repository", bare=True
+    )
+
+    # From here on, flags that the official scripts do not have.
+
+    recipe_devices: PositiveInt | None = option(None, free=True)
+    """The number of devices for which --batch_size was chosen. A step then has the product of both, on any
+    number of processes. Default: the number of processes."""
+
+    gradient_accumulation_steps: PositiveInt | None = option(None, free=True)
+    """The number of micro-batches of an optimizer step on each device. Default: 1, or what --recipe_devices
+    needs."""
+
+    rates_of_start: bool = option(False, free=True)  # what it sets decides, and is recorded
+    """Whether --learning_rate, --layerwise_lr_decay and --epoch, unless they are given, are those that suit
+    the size of the start and the number of rows (`finetune.rates`)."""
+
+    select_on: str = MEAN
+    """What selects the best step: the mean over the languages, one language (en), or last, the last step."""
+
+    select_by: Literal["metric", "macro_f1"] = option("metric", only=CLASSIFIER)
+    """The score that selects the best step: the metric of the task (accuracy; of several labels micro F1), or
+    macro_f1."""
+
+    decay_style: Literal["official", "paddlenlp"] = "official"
+    """Whether weights decay at the full rate (official) or at the rate of their layer (paddlenlp)."""
+
+    official_compat: bool = option(True, only=MRC + TAGGER)
+    """Whether labels, loss, windows and scores are those of the official code, as for the paper's figures.
+    false is better for data of your own."""
+
+    split_han: bool = option(True, only=MRC)
+    """Whether each Han character is a token, so that an answer can end there. Default: as the weights
+    read."""
+
+    answer_rules: Literal["mlqa", "squad"] = option("mlqa", only=MRC)
+    """The rules by which F1 and exact match compare answers."""
+
+    label_pieces: Literal["first", "leading", "all"] = option("first", only=TAGGER)
+    """Which pieces of a word are tagged: the first that is no space alone, the leading one whatever it is, or
+    all. Default: as the weights read."""
+
+    def __post_init__(self) -> None:
+        if self.use_fp16 and "amp" not in self.on_command_line:
+            self.amp = "fp16"
+        super().__post_init__()
+
+    @property
+    def has_own_tables(self) -> bool:
+        """Whether --train_set names tables of the user's own: a folder, or a file and nothing beside it."""
+        if not (self.do_train and self.train_set):
+            return False
+        is_alone = self.do_val and not (self.dev_set or self.label_map_config)
+        return is_alone or Path(self.train_set).is_dir()
+
+    def check(self, own_tables: bool = False) -> None:
+        """Refuse flags that are missing or do not go together, before any file is read.
+
+        Args:
+            own_tables: whether the task takes a table, or a folder of them, without further files.
+        """
+        if not (self.do_train or self.do_val or self.do_test):
+            raise UserError("--do_train, --do_val and --do_test are all false: there is nothing to do")
+        missing = []
+        if not (self.do_train or self.init_checkpoint):
+            missing.append("--init_checkpoint is needed with --do_train false: the fine-tuned model")
+        needed = [("do_train", "train_set"), ("do_val", "dev_set"), ("do_test", "test_set")]
+        if own_tables and self.has_own_tables:
+            needed.remove(("do_val", "dev_set"))
+            if "do_test" not in self.on_command_line:
+                self.do_test = self.test_set is not None
+            if "rates_of_start" not in self.on_command_line:
+                self.rates_of_start = True
+        for phase, data in needed:
+            if getattr(self, phase) and not getattr(self, data):
+                missing.append(f"--{data} is needed with --{phase} true")
+        has_weights = self.init_checkpoint or self.init_pretraining_params
+        if not has_weights and not self.piece_model_path:
+            missing.append("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
+        if not has_weights and not self.ernie_config_path:
+            missing.append("--ernie_config_path is needed: its shape (configs/base/ernie_config.json)")
+        if missing:
+            raise UserError("; ".join(missing))
+        if self.do_train:
+            _check_recipe_data(Path(self.train_set))
+        if self.do_test and self.test_set.count(",") != self.test_save.count(","):
+            raise UserError("--test_set and --test_save must name the same number of patterns")
+
+
+@dataclass
+class RetrievalFlags(TrainingFlags):
+    """The flags of run_retrieval.py: model and data, then the search, then training."""
+
+    init_pretraining_params: str | None = option(None, free=True)
+    """The weights; %d is replaced by the seed, as in checkpoints/seed_%d/best. Default: random weights."""
+
+    init_task: Literal[FINE_TUNED_TASKS] | None = option(None, free=True)
+    """The task for which the weights must have been fine-tuned; others are refused."""
+
+    init_checkpoint: str | None = option(None, free=True)
+    """A step folder from which training continues."""
+
+    pairs: str | None = option(None, free=True)
+    """The folder of <language>-en.<language> and .en, of <language>-en.tsv, or of tatoeba.<lan>-eng.<lan>
+    and .eng."""
+
+    languages: str | None = option(None, free=True)
+    """Codes of XTREME, separated by commas. Default: all languages in the folder."""
+
+    layer: str = "middle"
+    """The layer of the vectors: a number, middle or top. sweep: a table of all layers. Default with a model
+    that says how its vectors are made: as it says."""
+
+    pooling: Literal["mean", "specials", "cls", "pooled"] = "mean"
+    """A vector is the mean of the tokens, the mean with [CLS] and [SEP] (specials), the state of [CLS] (cls),
+    or the pooled [CLS]. Default with a model that says how its vectors are made: as it says."""
+
+    score: Literal["cosine", "margin"] = option("cosine", free=True)
+    """cosine, or margin: the ratio of the cosine to the mean cosine of the 4 nearest neighbours."""
+
+    centre_on: str | None = option(None, free=True)
+    """Files of sentences, "de<=de.txt,en<=en.txt": the report also has searches with vectors from which the
+    mean of their language is subtracted. Default: the means beside the weights, if there are any."""
+
+    untrained: bool = option(True, free=True)
+    """Whether to search with random weights, too."""
+
+    do_train: bool = option(False, free=True)
+    """Whether to fine-tune first."""
+
+    train_set: str | None = option(None, free=True)
+    """A corpus folder of pretrain.build_corpus, whose parallel text is used; or a file of pairs (.tsv, .csv,
+    .tmx), whose rows have a query, its positive, and any number of negatives; or two files, en.txt,de.txt.
+    A name such as en-de.tsv or "en-de<=pairs.tsv" says that they are translations, which decides prompts."""
+
+    mine_negatives: str | None = option(None, free=True)
+    """A text file with one text on each line, among which the rows of a file of pairs, --train_set, find hard
+    negatives: lines near to the query. negatives.tsv in --checkpoints receives the rows with them."""
+
+    num_negatives: PositiveInt = option(3, free=True)
+    """The number of negatives that a row receives, or fewer if no more are found."""
+
+    range_min: NonNegativeInt = option(0, free=True)
+    """The number of nearest candidates that are passed over, because they may be further positives.
+    Candidates are no positives of the query, and --relative_margin below them."""
+
+    range_max: PositiveInt = option(100, free=True)
+    """The number of nearest lines that are looked at, beside the positives of a query."""
+
+    relative_margin: UnitInterval = option(0.05, free=True)
+    """A negative's cosine with the query is below that of the least near positive by at least this share of
+    the latter."""
+
+    loss: Literal["hardest", "softmax"] = "hardest"
+    """hardest: binary cross-entropy of each pair and of its hardest negatives in the step. softmax:
+    cross-entropy of each query over all positives and negatives of the step."""
+
+    both_directions: bool = False
+    """With --loss softmax: also cross-entropy of each positive over all queries; the loss is the mean."""
+
+    teacher: str | None = option(None, free=True)
+    """An .npy file with the vectors that a teacher gives the queries of --train_set. Instead of --loss, the
+    vectors of query and positive learn them by mean squared error."""
+
+    max_steps: PositiveInt = 200_000
+    """The number of training steps."""
+
+    batch_size: Annotated[int, Range(at_least=2)] = 32
+    """The pairs of a step, over all processes. For each pair, all others are negatives."""
+
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay."""
+
+    layerwise_lr_decay: Decay = 1.0
+    """d: layer i of L learns at the rate times d^(L-i)."""
+
+    pair_alpha: float = 0.7
+    """Language pairs are drawn in proportion to their size to this power."""
+
+    scale: PositiveFloat = 20.0
+    """The logit of a pair is scale x (cosine - offset); with --loss softmax scale x cosine."""
+
+    offset: float = 0.5
+    """The cosine at which the probability of a translation is one half."""
+
+    validation_pairs: NonNegativeInt = 500
+    """The number of held-out pairs of each language pair, or of a file, of which at most a tenth is held out.
+    0: no validation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        can_sweep = (
+            not (self.do_train or self.mine_negatives)
+            and len(self.seeds) == 1
+            and self.pooling != "pooled"
+            and self.score == "cosine"
+        )
+        if self.layer == "sweep" and not can_sweep:
+            raise UserError(
+                "--layer sweep searches with one seed and a mean of tokens, by cosine; train and mine at one "
+                "layer"
+            )
+        if not (self.do_train or self.pairs or self.mine_negatives):
+            raise UserError("nothing to do: give --pairs, or --do_train true, or --mine_negatives")
+        if self.do_train and not self.train_set:
+            raise UserError(
+                "--train_set is needed with --do_train true: a corpus of build_corpus or a file of pairs"
+            )
+        if self.mine_negatives:
+            self._check_mining()
+        if self.both_directions and self.loss != "softmax":
+            raise UserError("--both_directions true belongs to --loss softmax")
+        if self.init_checkpoint and not self.do_train:
+            raise UserError(
+                "--init_checkpoint resumes --do_train true; to search with it, name it with "
+                "--init_pretraining_params"
+            )
+
+    def _check_mining(self) -> None:
+        """Refuse flags that do not go together with --mine_negatives."""
+        if not self.train_set:
+            raise UserError("--train_set is needed with --mine_negatives: a file of pairs")
+        if self.do_train or self.pairs or self.centre_on or len(self.seeds) > 1:
+            raise UserError(
+                "--mine_negatives only writes rows: give it without --do_train, --pairs and --centre_on, and "
+                "with one seed; train on the rows with a second command"
+            )
+        if self.range_max - self.range_min < self.num_negatives:
+            raise UserError(
+                f"--range_min {self.range_min} and --range_max {self.range_max}: fewer than --num_negatives "
+                f"{self.num_negatives} lines are between them"
+            )
+
+    def of_seed(self, seed: int) -> "RetrievalFlags":
+        """The flags of one seed, with the seed in the name of the weights."""
+        weights = self.init_pretraining_params
+        if weights is not None:
+            weights = weights.replace("%d", str(seed))
+        return dataclasses.replace(self, random_seed=(seed,), init_pretraining_params=weights)

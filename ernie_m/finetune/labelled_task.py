@@ -1,0 +1,536 @@
+"""Fine-tuning on labelled files: the command of all tasks but retrieval, and the `Task` that it trains."""
+
+import gc
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from ernie_m.finetune import score_tables as report
+from ernie_m.finetune.tasks.classification import names_of_ids
+from ernie_m.finetune.command import (
+    TaskOfSeeds,
+    digest_of_files,
+    identity_of,
+    log_and_write_report,
+    make_engine,
+    official_line,
+    open_step,
+    pace_of,
+    run_folder,
+    set_up,
+)
+from ernie_m.finetune.flags import LAST, MEAN, FinetuneFlags
+from ernie_m.finetune.open_model import OpenedModel, open_model, settle
+from ernie_m.finetune.own_tables import read_own_tables
+from ernie_m.finetune.paper import average
+from ernie_m.finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
+from ernie_m.finetune.rates import with_rates
+from ernie_m.finetune.base_task import SupervisedTask
+from ernie_m.model.batch import LabelledBatch
+from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
+from ernie_m.model.checkpoint.conventions import READING
+from ernie_m.model.heads import task_model
+from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
+from ernie_m.reader.batching import Batches, GlobalBatch
+from ernie_m.reader.files.labels import overlap
+from ernie_m.reader.label_map import expand, read_languages
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine
+from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.log.meter import Interval
+from ernie_m.training.optimizer import noam_decay
+from ernie_m.training.precision import LossScaling
+from ernie_m.training.run import Trainer
+from ernie_m.training.run_folder import BEST, SELECTED, RunFolder
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+
+# The flags that the method `reading` of the tasks records in config.json.
+RECORDED = (
+    "max_seq_len",
+    "label_pieces",
+    "max_query_length",
+    "doc_stride",
+    "split_han",
+    "chunk_scheme",
+    "max_answer_length",
+)
+# The flags of `RECORDED` that a training takes from its start.
+KEPT = ("label_pieces", "split_han")
+# --official_compat -> what the log says of it.
+PROCEDURES = {
+    True: "labels, loss, windows and scores are those of the official code, as for the paper's figures; for "
+    "data of your own add --official_compat false",
+    False: "labels, loss, windows and scores are this project's; to compare with the paper add "
+    "--official_compat true",
+}
+
+
+def fine_tune(
+    task_class: type[SupervisedTask],
+    flags: FinetuneFlags,
+    stop: StopSignal,
+    official_class: type[SupervisedTask] | None = None,
+) -> None:
+    """Run the command. It returns early if it is asked to stop; the same command then goes on.
+
+    Args:
+        official_class: the task as in the official code (--official_compat); None: there is no difference.
+    """
+    flags.check(task_class.own_tables)
+    set_up(flags)
+    fine_tuning = open_task(task_class, flags, official_class)
+    flags = fine_tuning.flags
+    test_paths = prediction_paths(flags, fine_tuning.test_files)
+    if not flags.do_train:
+        evaluate_and_predict(fine_tuning, test_paths)
+        return
+
+    # Train each seed, and report.
+    evaluations: dict[int, Evaluation] = {}
+    with run_folder(flags, fine_tuning.identity) as folder:
+        for seed in flags.seeds:
+            seed_folder = folder
+            paths_of_seed = test_paths
+            if len(flags.seeds) > 1:
+                seed_folder = folder.of_seed(seed)
+                paths_of_seed = [f"{path}.seed_{seed}" for path in test_paths]
+            if not run_seed(fine_tuning, seed, seed_folder, paths_of_seed, stop):
+                return
+            if fine_tuning.dev_files:
+                evaluations[seed] = seed_folder.selected()
+        if evaluations:
+            report_seeds(fine_tuning, evaluations, name="results")
+
+
+def open_task(
+    task_class: type[SupervisedTask], flags: FinetuneFlags, official_class: type[SupervisedTask] | None
+) -> "FineTuning":
+    """Open the model, let it decide what the command line left open, and read the files.
+
+    Args:
+        official_class: see `fine_tune`.
+
+    Raises:
+        UserError: a file is missing or damaged, or a flag does not fit the model.
+    """
+    path = flags.init_checkpoint or flags.init_pretraining_params
+    start = open_checkpoint(path) if path else None
+    opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
+    recorded = KEPT if flags.do_train else RECORDED
+    if official_class and not flags.do_train:
+        recorded = (*recorded, "official_compat")
+    flags = settle(flags, opened, recorded)
+    if official_class:
+        logger.info("official_compat %s: %s", flags.official_compat, PROCEDURES[flags.official_compat])
+        if flags.official_compat:
+            task_class = official_class
+        elif flags.paper:
+            logger.warning("--paper %s: not shown, its scores are those of the official code", flags.paper)
+    if flags.in_tokens and flags.batch_size < flags.max_seq_len:
+        raise UserError(
+            f"--batch_size {flags.batch_size}: with --in_tokens at least --max_seq_len {flags.max_seq_len}"
+        )
+    task = task_class.from_flags(flags, opened.tokenizer, start)
+    if flags.init_checkpoint:
+        check_head(task, opened, flags.label_map_config)
+    return FineTuning(task, flags, opened)
+
+
+def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None) -> None:
+    """Check that the weights of --init_checkpoint are fine-tuned for a task.
+
+    Args:
+        label_map: --label_map_config; None: the labels of the task are those of the weights.
+
+    Raises:
+        UserError: they have no classifier, or it is of another task, predicts numbers, has other labels, or
+            gives a text several labels where the task gives one, or the reverse.
+    """
+    checkpoint = opened.checkpoint
+    # A multiple choice is a classifier with one number, as a regression is.
+    head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
+    if head_task not in (None, task.name):
+        raise UserError(
+            f"{checkpoint.path}: its head is for {head_task}, not {task.name}; to train from its encoder, "
+            "name it with --init_pretraining_params"
+        )
+    if opened.reading.regression and not task.reading().get("regression"):
+        raise UserError(f"{checkpoint.path}: it predicts numbers; add --is_regression true")
+    if not any(name.startswith("classifier.") for name in checkpoint.tensors):
+        raise UserError(
+            f"{checkpoint.path}: not fine-tuned, there is no classifier in it; to train from it, "
+            "name it with --init_pretraining_params"
+        )
+    several = opened.reading.multi_label
+    if several != task.reading().get("multi_label", False):
+        kind = "several labels a text" if several else "one label a text"
+        raise UserError(f"{checkpoint.path}: it predicts {kind}; give --multi_label {str(several).lower()}")
+    labels = task.labels or []
+    # A checkpoint may have no names of labels. If it was trained without a label map, they are only numbers.
+    numbers = names_of_ids(len(checkpoint.labels))
+    has_names = checkpoint.labels not in ([], numbers)
+    if label_map and has_names and checkpoint.labels != labels:
+        raise UserError(
+            f"{label_map}: the labels are {', '.join(labels)}, but those of {checkpoint.path} are "
+            f"{', '.join(checkpoint.labels)}; give the label map of its training"
+        )
+
+
+def run_seed(
+    fine_tuning: "FineTuning", seed: int, folder: RunFolder, test_paths: list[str], stop: StopSignal
+) -> bool:
+    """Train a seed unless it is finished, and predict the test files with its best model.
+
+    Args:
+        test_paths: for each test file, the file of predictions; .<epoch>.<step> is appended.
+
+    Returns:
+        False if a process was asked to stop.
+    """
+    flags = fine_tuning.flags
+    predict = partial(predict_tests, fine_tuning.task, flags, fine_tuning.test_files, test_paths, stop=stop)
+    if folder.is_finished():
+        logger.info("seed %d is finished: %s", seed, folder.path / SELECTED)
+    else:
+        trainer = Trainer(fine_tuning, folder, seed, pace_of(flags))
+        if not trainer.run(stop):
+            return False
+        if not fine_tuning.dev_files:  # nothing selects a step: the last one predicts
+            step = trainer.engine.steps
+            return predict(trainer.engine, epoch=fine_tuning.epoch_of(step), step=step)
+        best = trainer.best
+        logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
+        # Free the model and its moments before the next model is made.
+        del trainer
+        gc.collect()
+    if not test_paths:
+        return True
+    selected = folder.selected()
+    engine = fine_tuning.engine_of(open_checkpoint(folder.path / BEST))
+    return predict(engine, epoch=selected.epoch, step=selected.step)
+
+
+def evaluate_and_predict(fine_tuning: "FineTuning", test_paths: list[str]) -> None:
+    """Predict the test files and score the dev files with the model of --init_checkpoint."""
+    task = fine_tuning.task
+    flags = fine_tuning.flags
+    engine = fine_tuning.engine_of(fine_tuning.start)
+    predict_tests(task, flags, fine_tuning.test_files, test_paths, engine, epoch=0, step=0)
+    if fine_tuning.dev_files:
+        scores, confusion = evaluate_files(task, engine, fine_tuning.dev_files, flags)
+        evaluation = Evaluation(step=0, epoch=0, selected_by=0.0, scores=scores, confusion=confusion)
+        # The seed of the training is not known.
+        report_seeds(fine_tuning, {0: evaluation}, name="evaluation")
+
+
+class FineTuning(TaskOfSeeds):
+    """The training of a task on labelled files; see `training.task.Task` for its methods.
+
+    Args:
+        task: what is learned.
+        flags: as `settle` returns them.
+        opened: the model that every seed starts from.
+
+    Attributes:
+        train_set: the items of --train_set.
+        dev_files, test_files: the files of --dev_set and --test_set.
+
+    Raises:
+        UserError: a file is missing or damaged, or --select_on names a language without a file.
+    """
+
+    divisible = True
+    memory_advice = (
+        "lower --batch_size and raise --recipe_devices, whose product is the batch of a step, or add "
+        "--recompute true"
+    )
+
+    def __init__(self, task: SupervisedTask, flags: FinetuneFlags, opened: OpenedModel):
+        self.task = task
+        self.flags = flags
+        self.start = opened.checkpoint
+        self.start_reading = opened.reading
+        self.tokenizer = opened.tokenizer
+        self.config = opened.config
+        # What the classifier of --init_checkpoint reads; a new one reads the pooled first token.
+        self.pooling = opened.reading.pooling if flags.init_checkpoint else None
+        self.shuffle = flags.shuffle and task.shuffles
+        self.global_batch = batch_of_step(flags, distributed.world_size())
+        # Read the files; those of training first, because they may decide the labels.
+        self._train_paths: list[str | Path] = []
+        self.train_set = []
+        self.dev_files = []
+        if flags.do_train and task.own_tables and flags.has_own_tables:
+            self._train_paths, self.train_set, self.dev_files = read_own_tables(task, flags)
+        elif flags.do_train:
+            self._train_paths = [flags.train_set]
+            self.train_set = task.read_training(flags.train_set)
+        if flags.do_val and flags.dev_set:
+            self.dev_files = self._read_files(flags.dev_set, "dev")
+        self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
+        if flags.do_train:
+            if flags.rates_of_start:
+                self.flags = flags = with_rates(flags, self.config, len(self.train_set))
+            self._warn_of_training_rows()
+        languages = [file.language for file in self.dev_files]
+        if flags.do_val and flags.select_on not in (MEAN, LAST, *languages):
+            raise UserError(f"--select_on {flags.select_on}: {MEAN}, {LAST} or {', '.join(languages)}")
+
+    def _read_files(self, patterns: str, purpose: str) -> list[TaskFile]:
+        """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
+        phase = "do_val" if purpose == "dev" else "do_test"
+        languages = None
+        language_map = self.flags.lang_map_config
+        if language_map:
+            languages = read_languages(language_map)
+        files = []
+        file_sets = expand(patterns, languages, f"--{purpose}_set")
+        for pattern, path_of_language in file_sets.items():
+            advice = f"give --{phase} false"
+            if len(file_sets) > 1:  # as in the recipes of XNLI, whose --dev_set names dev and test files
+                advice = f"take {pattern} out of --{purpose}_set"
+            for language, path in path_of_language.items():
+                if languages and not path.exists():  # without a map the reader says that it is missing
+                    if any(other.exists() for other in path_of_language.values()):
+                        advice = f"take {language} out of {language_map}"
+                    raise UserError(f"{path}: no such file; add it, or {advice}")
+                files.append(TaskFile(pattern, language, path, self.task.read(path, purpose)))
+        return files
+
+    def _warn_of_training_rows(self) -> None:
+        """Log a warning for each dev and test file with rows that are trained on."""
+        trained_hashes = self.task.inputs(self.train_set)
+        for file in [*self.dev_files, *self.test_files]:
+            if fault := overlap(trained_hashes, self.task.inputs(file.data)):
+                logger.warning("%s: %s", file.path, fault)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        return identity_of(
+            self.flags,
+            self.task.name,
+            [self.start],
+            self.config,
+            self.tokenizer,
+            # Not the flags, which some tasks do not follow.
+            shuffle=self.shuffle,
+            official_compat=self.task.official,
+            global_batch=self.global_batch,
+            labels=self.task.labels,
+            train_set=digest_of_files(self._train_paths),
+            dev_set=digest_of_files(file.path for file in self.dev_files),
+        )
+
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        flags = self.flags
+        self.seed = seed
+        self._batches = Batches(
+            self.train_set,
+            self.task.encode,
+            batch_size=self.global_batch,
+            micro_batch_size=flags.batch_size,
+            in_tokens=flags.in_tokens,
+            shuffle=self.shuffle,
+            seed=seed,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+        )
+        self._steps_of_epoch = [self._batches.count(epoch) for epoch in range(flags.epoch)]
+        self._epoch_ends = list(accumulate(self._steps_of_epoch))  # the number of the last step of each
+        self.total_steps = self._epoch_ends[-1]
+        schedule_steps = self.total_steps
+        if self.task.official and not flags.in_tokens:
+            # The official code rounds down once, so that the rate of the last steps may be 0.
+            schedule_steps = max(1, flags.epoch * len(self.train_set) // self.global_batch)
+        if flags.max_steps is not None:
+            self.total_steps = min(self.total_steps, flags.max_steps)
+            schedule_steps = min(schedule_steps, flags.max_steps)
+        # The dev files are scored after every --validation_steps-th step, the last step of each epoch, and
+        # the last step of all; with --select_on last only after the last step of all.
+        steps = {self.total_steps} if self.dev_files else set()
+        if self.dev_files and flags.select_on != LAST:
+            steps |= {*range(flags.validation_steps, self.total_steps, flags.validation_steps)}
+            steps |= {end for end in self._epoch_ends if end < self.total_steps}
+        self.evaluation_steps = sorted(steps)
+        processes = distributed.world_size()
+        share = math.ceil(self.global_batch / processes)  # the largest of a process
+        logger.info(
+            "seed %d: %d examples, %d optimizer steps of %d %s (batch %d x accumulation %d x processes %d)",
+            seed,
+            len(self.train_set),
+            self.total_steps,
+            self.global_batch,
+            "tokens" if flags.in_tokens else "examples",
+            min(share, flags.batch_size),
+            math.ceil(share / flags.batch_size),
+            processes,
+        )
+        # Step folders and --init_checkpoint have this task's classifier; --init_pretraining_params has none.
+        fine_tuned = checkpoint is not None or flags.init_checkpoint is not None
+        return self.engine_of(open_step(checkpoint, self.start), fine_tuned, schedule_steps, seed)
+
+    def engine_of(
+        self, weights: Checkpoint | None, fine_tuned: bool = True, schedule_steps: int = 1, seed: int = 0
+    ) -> Engine:
+        """Make a model in --dtype, identical on every process, and its engine.
+
+        Args:
+            weights: None: they are random.
+            fine_tuned: whether the weights have the classifier of this task; otherwise it is random.
+            schedule_steps: the number of steps of the learning rate's schedule; an engine that only predicts
+                has none.
+        """
+        flags = self.flags
+        paddle.seed(seed)
+        paddle.set_default_dtype(flags.dtype)
+        model = task_model(self.task.name, self.config, len(self.task.labels or []), self.pooling)
+        model.ernie_m.use_recompute(flags.recompute)
+        if weights is None:
+            logger.warning("no --init_pretraining_params: training starts from random weights")
+        else:
+            load_from(model, weights, ignore=self._unread if fine_tuned else ("classifier.",))
+        schedule = None
+        if flags.lr_scheduler == "noam_decay":
+            schedule = noam_decay(int(schedule_steps * flags.warmup_proportion))
+        loss_scaling = LossScaling(
+            use_dynamic_loss_scaling=flags.use_dynamic_loss_scaling,
+            init_loss_scaling=flags.init_loss_scaling,
+            incr_every_n_steps=flags.incr_every_n_steps,
+            decr_every_n_nan_or_inf=flags.decr_every_n_nan_or_inf,
+            incr_ratio=flags.incr_ratio,
+            decr_ratio=flags.decr_ratio,
+        )
+        return make_engine(flags, model, schedule_steps, seed, schedule, flags.decay_style, loss_scaling)
+
+    @property
+    def _unread(self) -> tuple[str, ...]:
+        """Prefixes of the names of weights that the classifier does not read."""
+        return ("pooler.",) if self.pooling == MEAN_OF_TOKENS else ()
+
+    def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
+        epoch, index = position or (0, 0)  # `GlobalBatch.position`
+        return partial(self._batches.stream, epochs=self.flags.epoch, epoch=epoch, index=index)
+
+    def send(self, model: nn.Layer, data: GlobalBatch) -> list[tuple[Any, LabelledBatch]]:
+        return self.task.send_batches(model, data.micro_batches)
+
+    def loss(
+        self, model: nn.Layer, micro_batch: tuple[Any, LabelledBatch]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        return self.task.loss(model, micro_batch)
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Score the dev files of all languages; those of the first pattern select the best step."""
+        epoch = self.epoch_of(engine.steps)
+        evaluated = evaluate_files(self.task, engine, self.dev_files, self.flags, epoch, stop)
+        if evaluated is None:
+            return None
+        scores, confusion = evaluated
+        first_pattern = next(iter(scores.values()))
+        by_language = {language: metrics[self.task.metric] for language, metrics in first_pattern.items()}
+        if self.flags.select_on in (MEAN, LAST):
+            selected_by = average(by_language)
+        else:
+            selected_by = by_language[self.flags.select_on]
+        return Evaluation(engine.steps, epoch, selected_by, scores, confusion)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, from 0, of an optimizer step, from 1."""
+        return bisect_left(self._epoch_ends, step)  # the first epoch that ends with this step or later
+
+    def line(self, interval: Interval) -> str:
+        batch: GlobalBatch = interval.data
+        examples = len(self.train_set)
+        share_of_epoch = (batch.index + 1) / self._steps_of_epoch[batch.epoch]
+        progress = f"epoch: {batch.epoch}, progress: {round(share_of_epoch * examples)}/{examples}"
+        return f"{progress}, {official_line(interval, self.total_steps, self.task.measure(interval.sums))}"
+
+    def files(
+        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    ) -> ModelFiles:
+        flags = self.flags
+        task = self.task
+        fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.reading()}
+        reading = self.start_reading.for_task(task.prompt, **fields)
+        settings = {"task": task.name, "labels": task.labels, READING: reading.to_json()}
+        facts = {
+            "name": f"ERNIE-M, {task.name}",
+            "task": task.name,
+            "data": flags.train_set,
+            "languages": list(dict.fromkeys(file.language for file in self.dev_files)) or None,
+            "initialised_from": flags.init_checkpoint or flags.init_pretraining_params or "random weights",
+            "epochs": None if flags.max_steps else flags.epoch,
+            "selected_by": None,
+        }
+        if self.dev_files:
+            facts["selected_by"] = f"{task.metric}, {flags.select_on}, {self.dev_files[0].pattern}"
+        return self.files_with(engine, masters, evaluation, settings, facts, self._unread)
+
+
+def batch_of_step(flags: FinetuneFlags, processes: int) -> int:
+    """The examples of an optimizer step over all processes; with --in_tokens its padded tokens.
+
+    Warnings say if that is not what the recipe has, or if the processes cannot have equal shares of it.
+    """
+    total = flags.batch_size * (flags.recipe_devices or processes)
+    if flags.gradient_accumulation_steps is not None:
+        recipe_total = total
+        total = flags.batch_size * flags.gradient_accumulation_steps * processes
+        if flags.recipe_devices and total != recipe_total:
+            logger.warning(
+                "--gradient_accumulation_steps %d: a step has %d examples, but %d with --recipe_devices %d; "
+                "leave the first out to have these on any number of processes",
+                flags.gradient_accumulation_steps,
+                total,
+                recipe_total,
+                flags.recipe_devices,
+            )
+    if total % processes and not flags.in_tokens:
+        even = max(number for number in range(1, processes) if total % number == 0)
+        logger.warning(
+            "%d processes have unequal shares of the %d examples of a step; %d would have equal ones",
+            processes,
+            total,
+            even,
+        )
+    return total
+
+
+def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], name: str) -> None:
+    """Write the tables of `report.tables_of_seeds`, and after a training the selected step of each seed.
+
+    Args:
+        evaluations: seed -> the evaluation of its selected step.
+        name: the name of the files: "results" or "evaluation".
+    """
+    flags = fine_tuning.flags
+    tables, label_tables = report.tables_of_seeds(evaluations, flags.paper)
+    for fault in report.faults_of_labels(label_tables):
+        logger.warning("%s", fault)
+    facts: dict[str, Any] = {
+        "task": fine_tuning.task.name,
+        "metric": fine_tuning.task.metric,
+        "select_on": flags.select_on,
+    }
+    if flags.do_train:
+        facts["selected"] = {
+            str(seed): {
+                "step": evaluation.step,
+                "epoch": evaluation.epoch,
+                "selected_by": evaluation.selected_by,
+            }
+            for seed, evaluation in evaluations.items()
+        }
+    log_and_write_report(flags, name, tables, facts, label_tables)

@@ -1,0 +1,181 @@
+"""Open a model: its weights, its shape and its tokenizer, which are checked once. Needs no Paddle."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, TypeVar
+
+from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.conventions import Reading
+from ernie_m.model.tasks import RETRIEVAL
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.tokenizer.tokenizer_json import no_piece_model
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+
+Flags = TypeVar("Flags")
+# The keys in which the configs of small, base and large differ.
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """The files of a model, which belong together. No weight has been read yet.
+
+    Attributes:
+        checkpoint: the weights; None: they are random.
+        config: the model's shape.
+        tokenizer: all its tokens have a row in the word table.
+        source: the file or the folder that says the shape, for messages.
+    """
+
+    checkpoint: Checkpoint | None
+    config: ErnieMConfig
+    tokenizer: Tokenizer
+    source: str | os.PathLike
+
+    @property
+    def longest(self) -> int:
+        """The longest input in tokens, special tokens included."""
+        return self.config.longest_input
+
+    @property
+    def reading(self) -> Reading:
+        """How the model reads its inputs; ERNIE-M's own way if its weights are random."""
+        return self.checkpoint.reading if self.checkpoint else Reading()
+
+    def check_length(self, max_seq_len: int) -> None:
+        """Refuse a --max_seq_len for which the model has no room; warn of positions that were never trained.
+
+        Raises:
+            UserError: it is above `longest`.
+        """
+        if max_seq_len > self.longest:
+            raise UserError(
+                f"--max_seq_len {max_seq_len}: {self.source} has room for {self.longest} tokens; give "
+                f"--max_seq_len {self.longest} or less"
+            )
+        trained_length = self.checkpoint.settings.get(TRAINED_LENGTH) if self.checkpoint else None
+        if isinstance(trained_length, int) and max_seq_len > trained_length:
+            logger.warning(
+                "--max_seq_len %d: the positions above %d of %s were never trained in its pre-training",
+                max_seq_len,
+                trained_length,
+                self.checkpoint.path,
+            )
+
+
+def open_model(
+    checkpoint: Checkpoint | None,
+    config_path: str | None = None,
+    vocab_path: str | None = None,
+    piece_model_path: str | None = None,
+) -> OpenedModel:
+    """Open the tokenizer and the shape of a model.
+
+    Args:
+        checkpoint: the weights; None: they are random.
+        config_path, vocab_path, piece_model_path: the files that --ernie_config_path, --vocab_path and
+            --piece_model_path name; None: those beside the weights. Of a piece_model_path alone the
+            vocabulary is derived.
+
+    Raises:
+        UserError: a file is missing or damaged, or the files do not belong together.
+    """
+    if piece_model_path is None:
+        if checkpoint is None:
+            raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
+        if checkpoint.piece_model_path is None:
+            raise no_piece_model(checkpoint.path)
+        piece_model_path = checkpoint.piece_model_path
+        vocab_path = vocab_path or checkpoint.vocab_path
+    reading = checkpoint.reading if checkpoint else Reading()
+    tokenizer = Tokenizer(vocab_path, piece_model_path, reading.text_rules, reading.added_tokens)
+
+    if config_path:
+        source = config_path
+        config = ErnieMConfig.from_json(config_path)
+        if checkpoint and checkpoint.config:
+            _check_size(checkpoint, config, config_path)
+    elif checkpoint is None:
+        raise UserError("--ernie_config_path is needed: the model's shape (configs/base/ernie_config.json)")
+    elif checkpoint.config is None:
+        raise UserError(
+            f"{checkpoint.path}: no config.json or ernie_config.json there; put it beside the weights (a "
+            "command with --ernie_config_path can also read it elsewhere)"
+        )
+    else:
+        source = checkpoint.path
+        config = checkpoint.config
+    unread_rows = tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
+    if unread_rows:
+        _tell(unread_rows)
+    return OpenedModel(checkpoint, config, tokenizer, source)
+
+
+@cache  # one line for several models with the same numbers
+def _tell(line: str) -> None:
+    logger.info(line)
+
+
+def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> None:
+    """Refuse weights of another size than the config in the file `source`."""
+    for key in SIZES:
+        size = getattr(checkpoint.config, key)
+        expected = getattr(config, key)
+        if size != expected:
+            raise UserError(
+                f"{checkpoint.path}: a model of another size ({key} {size}) "
+                f"than --ernie_config_path {source} ({key} {expected})"
+            )
+
+
+def settle_vectors(
+    flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ("pooling", "layer")
+) -> Flags:
+    """`settle` for a command that makes vectors: a recorded length is taken, too.
+
+    That of a model with a head is not, because it is that of the head's inputs.
+
+    Raises:
+        UserError: also if its makers make its vectors in a way that is not done here, and --pooling, which is
+            recorded, is not given.
+    """
+    checkpoint = opened.checkpoint
+    takes_pooling = "pooling" in recorded and "pooling" not in flags.on_command_line
+    if takes_pooling and checkpoint and checkpoint.reading_faults:
+        faults = "; ".join(checkpoint.reading_faults)
+        raise UserError(f"{faults}: this is not done here; give --pooling to make other vectors")
+    if checkpoint and checkpoint.task in (None, RETRIEVAL):
+        recorded = [*recorded, "max_seq_len"]
+    return settle(flags, opened, recorded)
+
+
+def settle(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> Flags:
+    """The flags of a command, after the model has decided those that were not given.
+
+    Args:
+        flags: the flags of any command with --max_seq_len, whose default becomes what the model has room for.
+        recorded: names of flags that are fields of `Reading`. Each takes the value of the model's reading,
+            unless that is None or the flag was given.
+
+    Raises:
+        UserError: the model has no room for the --max_seq_len that was given.
+    """
+    values: dict[str, Any] = {}
+    for name in recorded:
+        value = getattr(opened.reading, name)
+        default = getattr(flags, name)
+        if value is not None and name not in flags.on_command_line:
+            values[name] = str(value) if isinstance(default, str) else value  # --layer is a str
+    changed_values = {name: value for name, value in values.items() if value != getattr(flags, name)}
+    if changed_values:
+        in_words = ", ".join(f"--{name} {value}" for name, value in changed_values.items())
+        logger.info("as in the training of %s: %s", opened.checkpoint.path, in_words)
+    if "max_seq_len" not in flags.on_command_line:
+        values["max_seq_len"] = min(values.get("max_seq_len", flags.max_seq_len), opened.longest)
+    flags = replace(flags, **values)
+    opened.check_length(flags.max_seq_len)
+    return flags

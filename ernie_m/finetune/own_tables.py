@@ -1,0 +1,142 @@
+"""Tables of the user's own: --train_set of run_classifier.py is a folder of them, or one without --dev_set.
+
+A folder holds train.en.tsv, dev.en.tsv, dev.de.csv, test.de.tsv.gz, ... All training files are trained on,
+the dev files select the best step, and the test files are reported at it. Without a dev file, some of the
+training rows are held out.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.prediction import TaskFile
+from ernie_m.reader.batching import Example
+from ernie_m.reader.classification import Examples, SomeExamples
+from ernie_m.reader.files.labels import FEW_ROWS, label_oddities
+from ernie_m.reader.files.own_files import find_tables
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+from ernie_m.utils.text_tables import in_columns
+
+_SEED = 1  # for the draw of the rows that are held out
+
+
+class OwnTables(NamedTuple):
+    """What a run reads.
+
+    Attributes:
+        paths: the training files.
+        train_set: their rows, but for those that are held out.
+        dev_files: the dev files or the rows that are held out, then the test files.
+    """
+
+    paths: list[Path]
+    train_set: SomeExamples
+    dev_files: list[TaskFile]
+
+
+def read_own_tables(task: Classification, flags: FinetuneFlags) -> OwnTables:
+    """Find, read and check the tables of --train_set; the log has the labels, and what is odd about them.
+
+    Raises:
+        UserError: there is no training file, a file is malformed, or two do not belong together.
+    """
+    source = Path(flags.train_set)
+    files = find_tables(source, Path(flags.checkpoints))
+    training = [file for file in files if file.split == "train"]
+    tables = task.read_tables([file.path for file in training])
+    dev_files = []
+    if flags.do_val and not flags.dev_set:
+        for path, split, language in files[len(training) :]:  # dev, then test
+            pattern = f"{source}/{split}.%s"
+            dev_files.append(TaskFile(pattern, language, path, task.read(path, "dev")))
+    for table in [*tables, *(file.data for file in dev_files)]:
+        if table.has_pairs != tables[0].has_pairs:
+            kinds = ("pairs", "single texts") if table.has_pairs else ("single texts", "pairs")
+            raise UserError(f"{table.path}: it has {kinds[0]}, but {tables[0].path} has {kinds[1]}")
+
+    # Hold rows out if no dev file selects a step.
+    is_held_out = [np.zeros(len(table), bool) for table in tables]
+    if flags.do_val and not flags.dev_set and not any(file.split == "dev" for file in files):
+        is_held_out = rows_to_hold_out(tables, flags.dev_share)
+        pattern = f"held out of {source}"
+        held_out = [
+            TaskFile(pattern, file.language, file.path, SomeExamples([table], np.flatnonzero(is_held)))
+            for file, table, is_held in zip(training, tables, is_held_out)
+            if is_held.any()
+        ]
+        if not held_out:
+            raise UserError(
+                f"{source}: too few rows to hold some out; add a dev file, or train without one: "
+                "--do_val false --do_test false"
+            )
+        dev_files = held_out + dev_files
+    train_set = SomeExamples(tables, np.flatnonzero(~np.concatenate(is_held_out)))
+    _log_labels(source, task.labels, train_set, dev_files)
+    return OwnTables([file.path for file in training], train_set, dev_files)
+
+
+def rows_to_hold_out(tables: Sequence[Examples], share: float) -> list[np.ndarray]:
+    """Choose dev rows from each table: a share of the texts of each label, at least one.
+
+    Rows with the same text stay together. A label with fewer than `FEW_ROWS` texts stays with the training
+    rows. Files whose rows are translations of each other are divided at the same rows.
+
+    Returns:
+        for each table whether a row is held out, bool [N].
+    """
+    counts = _count_labels(chain.from_iterable(tables))
+    held_out = []
+    for table in tables:
+        # Each text counts once, with the rarest label of its first row; -1: it has none.
+        _, first_rows, text_of_row = np.unique(table.inputs, return_index=True, return_inverse=True)
+        texts_of: dict[int, list[int]] = {}
+        for text in np.argsort(first_rows).tolist():  # in the order of the file
+            ids = _label_ids(table[first_rows[text]])
+            texts_of.setdefault(min(ids, key=counts.__getitem__, default=-1), []).append(text)
+        random = np.random.Generator(np.random.Philox(_SEED))
+        chosen: list[int] = []
+        for _, texts in sorted(texts_of.items()):
+            if len(texts) >= FEW_ROWS:
+                count = max(1, round(share * len(texts)))
+                chosen += random.choice(texts, count, replace=False).tolist()
+        held_out.append(np.isin(text_of_row, chosen))
+    return held_out
+
+
+def _log_labels(
+    source: Path, labels: Sequence[str], train_set: SomeExamples, dev_files: Sequence[TaskFile]
+) -> None:
+    """Log how often each label occurs, and warn of what is odd about the labels."""
+    rows_of: dict[str, list[Sequence[Example]]] = {"train": [train_set]}  # column of the table -> data
+    for file in dev_files:
+        rows_of.setdefault(file.pattern, []).append(file.data)
+    counts = {name: _count_labels(chain.from_iterable(data)) for name, data in rows_of.items()}
+    if not counts["train"]:  # numbers, in a regression
+        return
+    lines = [["label", *counts]]
+    for id_, label in enumerate(labels):
+        lines.append([label, *(f"{counts_of_column[id_]:,}" for counts_of_column in counts.values())])
+    logger.info("labels\n%s", in_columns(lines))
+    by_name = [Counter({labels[id_]: count for id_, count in column.items()}) for column in counts.values()]
+    evaluated = by_name[1] if dev_files else Counter()  # the pattern that selects
+    for oddity in label_oddities(by_name[0], evaluated, labels):
+        logger.warning("%s: %s", source, oddity)
+
+
+def _count_labels(rows: Iterable[Example]) -> Counter[int]:
+    """How often each label id occurs; nothing in a regression."""
+    return Counter(id_ for row in rows for id_ in _label_ids(row))
+
+
+def _label_ids(row: Example) -> list[int]:
+    """The ids of the labels of a row; none in a regression."""
+    if isinstance(row.label, tuple):
+        return np.flatnonzero(row.label).tolist()
+    return [] if isinstance(row.label, float) else [row.label]

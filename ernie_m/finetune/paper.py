@@ -1,0 +1,76 @@
+"""The figures of the paper (paper.json), beside which a report of one of its recipes shows its own."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ernie_m.utils.errors import UserError
+
+AVERAGE = "avg"  # the column behind those of the languages
+
+
+def average(scores: Mapping[Any, float]) -> float:
+    """The unweighted mean, as in the tables of the paper."""
+    return sum(scores.values()) / len(scores)
+
+
+@cache
+def recipes() -> dict[str, dict[str, Any]]:
+    """The paper's figures: recipe (the name of its script) -> a dictionary with these keys.
+
+    "table": "Table 1"
+    "columns": the languages, then "avg", separated by spaces
+    "figures": metric -> size of the model -> a number for each column, separated by spaces; or, if the paper
+        has fewer, {"table": ..., column: number, ...}
+    """
+    text = Path(__file__).with_name("paper.json").read_text(encoding="utf-8")
+    return json.loads(text)["recipes"]
+
+
+def check_recipe(name: str | None) -> None:
+    """Raise a UserError that lists the recipes, if the paper has no figures for this one."""
+    if name is not None and name not in recipes():
+        raise UserError(f"--paper {name}: the paper has no such recipe; it has {', '.join(recipes())}")
+
+
+def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the paper's rows for the languages of a run.
+
+    Args:
+        recipe: a key of `recipes`, or None for no rows.
+        metric: a name in a report, such as "acc" or "en -> xx". Scores that are not counted as the paper's
+            have other names.
+        languages: the columns of the run.
+
+    Returns:
+        row -> language and "avg" -> per cent. If the run has exactly the languages of the paper's table,
+        "avg" is the printed average; otherwise it is the mean over the common languages. Rows that only have
+        an average are left out in the second case. The name of a row says if the run has more languages.
+    """
+    if recipe is None:
+        return {}
+    recipe_figures = recipes()[recipe]
+    columns = recipe_figures["columns"].split()
+    same_languages = set(languages) == set(columns) - {AVERAGE}
+    rows = {}
+    for size, row_of_paper in recipe_figures["figures"].get(metric, {}).items():
+        if isinstance(row_of_paper, str):  # a whole row of the recipe's table
+            numbers = [float(number) for number in row_of_paper.split()]
+            cells = {"table": recipe_figures["table"], **dict(zip(columns, numbers, strict=True))}
+        else:
+            cells = row_of_paper
+        row = {language: cells[language] for language in languages if language in cells}
+        if same_languages:
+            row[AVERAGE] = cells[AVERAGE]
+        elif row:
+            row[AVERAGE] = average(row)
+        else:
+            continue  # this row has an average alone, of other languages
+        source = cells["table"]
+        languages_in_paper = [language for language in languages if language in row]
+        if languages_in_paper and len(languages_in_paper) < len(languages):
+            source += f"; avg of {len(languages_in_paper)}"
+        rows[f"paper, {size} ({source})"] = row
+    return rows

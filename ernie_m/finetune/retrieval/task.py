@@ -1,0 +1,427 @@
+"""Fine-tuning of sentence vectors on pairs: for retrieval (paper, section 4.2, Table 14), or on own pairs."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, sentence_vectors
+from ernie_m.vectors.hits import nearest
+from ernie_m.vectors.pooling import layer_number
+from ernie_m.finetune.command import (
+    TaskOfSeeds,
+    digest_of_files,
+    identity_of,
+    make_engine,
+    official_line,
+    open_step,
+)
+from ernie_m.finetune.flags import RetrievalFlags
+from ernie_m.finetune.open_model import OpenedModel
+from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide
+from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax, teacher_mse
+from ernie_m.finetune.retrieval.steps_of_bitexts import PairStep, StepPairs, numbers_of, warn_if_found_by_any
+from ernie_m.finetune.base_task import accuracy_of
+from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.model.checkpoint.load import HEADS, load_from
+from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.model.checkpoint.conventions import READING
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.device import Uploadable, upload
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.conventions import DOCUMENT, NEITHER, QUERY, Reading
+from ernie_m.model.tasks import RETRIEVAL
+from ernie_m.reader.batching import padded_batches
+from ernie_m.reader.corpus import Corpus, verify_corpus
+from ernie_m.reader.coverage import warn_if_unsuited
+from ernie_m.reader.files.pairs import PairRows, is_notation
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine
+from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.log.meter import Interval
+from ernie_m.training.run_folder import has_state
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+from ernie_m.utils.checksums import MANIFEST, check_folder
+
+GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
+
+
+@dataclasses.dataclass(frozen=True)
+class PairBatch(Uploadable):
+    """The pairs of a step on the device.
+
+    Attributes:
+        groups: all sentences, in groups of similar length.
+        order: int64 [2b + n], the place of each sentence in the groups: b sources, b translations, then n
+            given negatives.
+        negative: [B, C], whether source i and candidate j may be a negative; see `PairStep`.
+        pair_count: b.
+        teacher: [B, H], the teacher's vectors of all sources of the step, or None.
+    """
+
+    groups: list[SentenceBatch]
+    order: Tensor
+    negative: Tensor
+    pair_count: int
+    teacher: Tensor | None
+
+
+class PairVectors(NamedTuple):
+    """The sentence vectors of the pairs that one process has encoded: [b, H], [b, H] and [n, H]."""
+
+    sources: Tensor
+    translations: Tensor
+    given_negatives: Tensor
+
+
+class Retrieval(TaskOfSeeds):
+    """Training of sentence vectors on pairs; held-out pairs select the best step.
+
+    The pairs are the parallel text of a corpus, or the rows of a file.
+
+    Args:
+        opened: the tokenizer and the shape of the models of all seeds.
+        start_of_seed: seed -> the weights that it starts from; None: random ones.
+
+    Raises:
+        UserError: there is no such corpus or file or no pairs in it, no layer of that number, fewer pairs in
+            a batch than processes, or the teacher's vectors do not fit.
+    """
+
+    divisible = False  # the loss needs the vectors of every process
+    memory_advice = "lower --batch_size or --max_seq_len, or add --recompute true"
+
+    def __init__(
+        self, flags: RetrievalFlags, opened: OpenedModel, start_of_seed: Mapping[int, Checkpoint | None]
+    ):
+        if flags.init_checkpoint and not has_state(Path(flags.init_checkpoint)):
+            raise UserError(f"{flags.init_checkpoint}: no training_state there to resume from")
+        world_size = distributed.world_size()
+        if flags.batch_size < world_size:
+            raise UserError(f"--batch_size {flags.batch_size} is below the {world_size} processes; raise it")
+        self.flags = flags
+        self.start_of_seed = start_of_seed
+        self.tokenizer = opened.tokenizer
+        self.config = opened.config
+        self.layer = layer_of(flags, self.config.num_hidden_layers)
+        digests = {}
+        if is_notation(flags.train_set):  # own pairs; a corpus is a folder
+            self.rows = PairRows(flags.train_set)
+            warn_if_unsuited(self.tokenizer, itertools.chain.from_iterable(self.rows), flags.train_set)
+            if self.rows.with_negatives:
+                logger.info(
+                    "%s: of %d rows %d have negatives, the texts behind query and positive",
+                    flags.train_set,
+                    len(self.rows),
+                    self.rows.with_negatives,
+                )
+            self.languages: list[str] = []
+            digests["train_set"] = digest_of_files(self.rows.paths)
+        else:
+            self.rows = None
+            corpus = Corpus(flags.train_set, self.tokenizer)
+            distributed.on_main(lambda: verify_corpus(flags.train_set))
+            self.languages = corpus.languages
+            digests["train_set"] = digest_of_files([corpus.path / MANIFEST])
+        if flags.teacher:
+            if "loss" in flags.on_command_line:
+                logger.info("--loss has no effect: --teacher has a loss of its own")
+            # encode_vector.py writes a manifest beside the vectors.
+            distributed.on_main(lambda: check_folder(Path(flags.teacher).parent))
+            check_teacher(flags, self.rows, self.config.hidden_size)
+            digests["teacher"] = digest_of_files([flags.teacher])
+        # What is put before queries, and before positives and negatives; the model then searches with it.
+        self.reading = reading_of_vectors(opened, self.rows)
+        self.prompts = (self.reading.prompt(QUERY), self.reading.prompt(DOCUMENT))
+        if self.rows is not None and any(self.prompts) and not self.rows.are_translations:
+            line = (
+                "%s: %r stands before queries, %r before the other texts; name translations as in en-de.tsv"
+            )
+            logger.info(line, flags.train_set, *self.prompts)
+        elif opened.reading.prompts:
+            logger.info(
+                "%s: %r stands before every text, and before those of a search",
+                flags.train_set,
+                self.prompts[0],
+            )
+        self.identity = identity_of(
+            flags,
+            RETRIEVAL,
+            start_of_seed.values(),
+            self.config,
+            self.tokenizer,
+            prompts=list(self.prompts),
+            **digests,
+        )
+
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        flags = self.flags.of_seed(seed)
+        self.seed = seed
+        self.pairs, self.held_out = self._pairs(flags, seed)
+        for languages, pairs in self.held_out.items():
+            count = min(flags.validation_pairs, len(pairs))
+            if count:
+                sources, translations = zip(*(pairs[number] for number in range(count)))
+                warn_if_found_by_any("-".join(languages), sources, translations)
+        self.total_steps = flags.max_steps
+        self.evaluation_steps: Sequence[int] = []
+        if self.held_out and flags.validation_pairs:
+            # Also before the first step: training has to beat that score.
+            self.evaluation_steps = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
+        elif flags.validation_pairs:
+            logger.warning(
+                "%s: too few pairs for a selection: none is held out, so the last step is the result. Give "
+                "ten or more, or --validation_pairs 0",
+                flags.train_set,
+            )
+        weights = open_step(checkpoint, self.start_of_seed[seed])
+        model = make_encoder(self.config, weights, flags.dtype, seed)
+        model.use_recompute(flags.recompute)
+        return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
+
+    def _pairs(self, flags: RetrievalFlags, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
+        """The training steps of a seed, and the held-out pairs as ids.
+
+        Returns:
+            The steps; and names -> pairs, where the names are languages, ("de", "en"), or the file,
+            ("pairs.tsv",).
+        """
+        shared = {
+            "tokenizer": self.tokenizer,
+            "batch_size": flags.batch_size,
+            "max_seq_len": flags.max_seq_len,
+            "seed": seed,
+            "rank": distributed.rank(),
+            "world_size": distributed.world_size(),
+        }
+        if self.rows is None:
+            steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
+            corpus = steps.open()
+            return steps, corpus.held_out_parallel
+        held_out, texts, trained = divide(self.rows, flags.validation_pairs, seed)
+        logger.info(
+            "%s: %d rows are trained on and %d held out; %d more have a query or a positive of these",
+            self.rows.name,
+            len(trained),
+            len(held_out),
+            len(self.rows) - len(trained) - len(held_out),
+        )
+        teacher = Path(flags.teacher) if flags.teacher else None
+        rows = {"rows": self.rows, "numbers": trained, "held_out": texts, "prompts": self.prompts}
+        steps = StepRows(**rows, teacher=teacher, **shared)
+        held_out_ids = []
+        for number in held_out.tolist():
+            texts_of_row = [prompt + text for prompt, text in zip(self.prompts, self.rows[number])]
+            held_out_ids.append(self.tokenizer.encode_batch(texts_of_row))
+        if not held_out_ids:
+            return steps, {}
+        return steps, {(Path(self.rows.name).name,): held_out_ids}
+
+    def batches(self, position: dict[str, Any] | None) -> StepPairs | StepRows:
+        return dataclasses.replace(self.pairs, position=position)
+
+    def send(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
+        """Send the sentences of a step in groups of similar length."""
+        pad_id = model.config.pad_token_id
+        groups = []
+        numbers_in_groups: list[int] = []  # the number of each sentence, in the order of the groups
+        for numbers, ids in padded_batches(data.sentences, pad_id, GROUP_TOKENS):  # ids [B, T]
+            groups.append(SentenceBatch.of(ids, pad_id, self.flags.pooling))
+            numbers_in_groups += numbers
+        order = np.argsort(numbers_in_groups)  # the place of each sentence in the groups
+        return [upload(PairBatch(groups, order, data.negative, data.pair_count, data.teacher))]
+
+    def loss(self, model: ErnieMModel, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Return the loss of the whole step, and the percentage of pairs that beat their negatives.
+
+        The vectors of the other processes are constants. Each process computes the same loss and its gradient
+        with respect to its own vectors; the engine adds the gradients up.
+        """
+        world_size = distributed.world_size()
+        vectors_of_groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
+        vectors = paddle.index_select(paddle.concat(vectors_of_groups), batch.order, axis=0)  # [2b + n, H]
+        own_part = split_pairs(vectors, batch.pair_count)
+        parts = [own_part]  # the parts of all processes
+        if world_size > 1:
+            # For each process: its vectors, and its number of pairs.
+            gathered = distributed.gather_rows(vectors.detach(), batch.pair_count)
+            parts = [split_pairs(rows, pair_count) for rows, pair_count in gathered]
+            parts[distributed.rank()] = own_part  # this one has a gradient
+        sources = paddle.concat([part.sources for part in parts])  # [B, H]
+        candidates = [part.translations for part in parts]
+        candidates += [part.given_negatives for part in parts if len(part.given_negatives)]
+        total, correct = self._total(sources, paddle.concat(candidates), batch)  # candidates [C, H]
+        count = len(batch.negative)  # B
+        loss = total / count
+        if world_size > 1:
+            # The engine sums values and gradients over the processes. Each process has the value of the whole
+            # step, so its value is divided by their number; its gradient is a part, which stays as it is.
+            loss = loss + (loss / world_size - loss).detach()
+        # The engine sums these values, too. `line` logs per cent.
+        return loss, {"correct": 100.0 * correct / world_size, "count": count / world_size}
+
+    def _total(self, sources: Tensor, candidates: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """The loss that the flags name, over the whole step; and how many pairs beat all their negatives.
+
+        Args:
+            sources, candidates: the vectors of all processes, [B, H] and [C, H]; see `finetune.pair_losses`.
+        """
+        flags = self.flags
+        negative = batch.negative.astype("bool")  # [B, C]; `upload` sends bools as int64
+        if batch.teacher is not None:
+            return teacher_mse(sources, candidates, negative, batch.teacher)
+        if flags.loss == "softmax":
+            return in_batch_softmax(sources, candidates, negative, flags.scale, flags.both_directions)
+        return hardest_negative_bce(sources, candidates, negative, flags.scale, flags.offset)
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Search the held-out pairs in both directions; the processes share the language pairs."""
+        names = sorted(self.held_out)
+        world_size = distributed.world_size()
+        own_scores: dict[str, float] = {}
+        for first in range(0, len(names), world_size):
+            # One language pair for each process; the last round may have none for some of them.
+            number = first + distributed.rank()
+            if number < len(names):
+                languages = names[number]
+                with engine.autocast():
+                    own_scores["-".join(languages)] = self._accuracy(engine.model, self.held_out[languages])
+            if stop.anywhere():  # every process asks equally often
+                return None
+        scores: dict[str, float] = {}
+        for part in distributed.gather(own_scores):
+            scores |= part
+        mean = sum(scores.values()) / len(scores)
+        listed = ", ".join(f"{name} {score:.1f}" for name, score in sorted(scores.items()))
+        logger.info("held-out pairs found at step %d: mean %.2f; %s", engine.steps, mean, listed)
+        by_name = {name: {"accuracy": score} for name, score in scores.items()}
+        return Evaluation(engine.steps, epoch=0, selected_by=mean, scores={"held-out pairs": by_name})
+
+    def _accuracy(self, model: ErnieMModel, pairs: Sequence) -> float:
+        """Per cent of up to --validation_pairs pairs (source ids, translation ids) that are found.
+
+        It is the mean of both directions. Another pair with the same source or translation is right, too.
+        """
+        count = min(self.flags.validation_pairs, len(pairs))
+        source_ids, translation_ids = zip(*(pairs[number] for number in range(count)))
+        encoder = PaddleEncoder(model, self.flags.pooling, self.layer)
+        max_seq_len = self.flags.max_seq_len
+        sources = self.tokenizer.sentences(source_ids, max_seq_len)
+        translations = self.tokenizer.sentences(translation_ids, max_seq_len)
+        source_vectors = encoder.vectors(sources)  # [count, H]
+        translation_vectors = encoder.vectors(translations)
+        forward = nearest(source_vectors, translation_vectors)  # int64 [count]
+        backward = nearest(translation_vectors, source_vectors)
+        source_numbers = numbers_of(sources)  # int64 [count]
+        translation_numbers = numbers_of(translations)
+        is_found = []  # one for each direction: bool [count]
+        for found in (forward, backward):
+            is_found.append(
+                (source_numbers[found] == source_numbers)
+                | (translation_numbers[found] == translation_numbers)
+            )
+        return float(100.0 * np.mean(is_found))
+
+    def line(self, interval: Interval) -> str:
+        per_cent = accuracy_of(interval.sums)  # `loss` counts each such pair as 100
+        measure = f"pairs that beat their negatives: {per_cent:.1f} %"
+        return official_line(interval, self.total_steps, measure)
+
+    def files(
+        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    ) -> ModelFiles:
+        flags = self.flags.of_seed(self.seed)
+        reading = dataclasses.replace(self.reading, layer=self.layer, pooling=flags.pooling)
+        settings = {"task": RETRIEVAL, READING: reading.to_json()}
+        facts = {
+            "name": "ERNIE-M, retrieval",
+            "task": RETRIEVAL,
+            "data": flags.train_set,
+            "languages": self.languages,
+            "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
+        }
+        return self.files_with(engine, masters, evaluation, settings, facts)
+
+
+def make_encoder(
+    config: ErnieMConfig,
+    checkpoint: Checkpoint | None,
+    dtype: str = "float32",
+    seed: int = 1,
+    needs_pooler: bool = False,
+) -> ErnieMModel:
+    """Make an encoder, identical on every process, and load its weights; a head among them is ignored.
+
+    Args:
+        checkpoint: the weights; None: they stay random.
+        needs_pooler: refuse weights without a pooler. Otherwise it stays random, and its vectors say nothing.
+    """
+    paddle.seed(seed)
+    paddle.set_default_dtype(dtype)
+    model = ErnieMModel(config)
+    if checkpoint is None:
+        logger.warning("no --init_pretraining_params: the weights are random")
+    else:
+        load_from(model, checkpoint, optional=() if needs_pooler else ("pooler.",), ignore=HEADS)
+    return model
+
+
+def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:
+    """How the model of a training for vectors reads: as its start does, but for the prompts.
+
+    After a training on translations, a query and a document have the prompt that these had.
+
+    Args:
+        rows: what is trained on; None: a corpus, whose texts have no prompts.
+    """
+    checkpoint = opened.checkpoint
+    reading = opened.reading
+    if checkpoint is not None and checkpoint.task not in (None, RETRIEVAL):
+        reading = reading.for_task()  # how the inputs of its head were made does not matter for vectors
+    if rows is None:
+        return reading.with_one_prompt("")
+    return reading.with_one_prompt(reading.prompt(NEITHER)) if rows.are_translations else reading
+
+
+def layer_of(flags: RetrievalFlags, num_layers: int) -> int:
+    """The number of the layer that is trained and searched. The pooled [CLS] is of the top layer."""
+    return num_layers if flags.pooling == "pooled" else layer_number(flags.layer, num_layers)
+
+
+def split_pairs(vectors: Tensor, pair_count: int) -> PairVectors:
+    """Split the vectors of b = `pair_count` sources, b translations and n given negatives, [2b + n, H]."""
+    behind_translations = 2 * pair_count
+    return PairVectors(
+        sources=vectors[:pair_count],
+        translations=vectors[pair_count:behind_translations],
+        given_negatives=vectors[behind_translations:],
+    )
+
+
+def check_teacher(flags: RetrievalFlags, rows: PairRows | None, hidden_size: int) -> None:
+    """Refuse a teacher's vectors that do not belong to the rows or to the model.
+
+    Args:
+        rows: the rows of the file of pairs; None: the training data is a corpus.
+    """
+    if rows is None:
+        raise UserError("--teacher has a vector for each row of a file: give a file of pairs as --train_set")
+    try:
+        vectors = np.lib.format.open_memmap(flags.teacher, mode="r")
+    except Exception as error:  # numpy reads the header, Python text; if it is damaged, anything is raised
+        raise UserError(f"--teacher {flags.teacher}: cannot be read as an .npy file: {error}") from error
+    if vectors.dtype.kind not in "fiu":
+        raise UserError(f"--teacher {flags.teacher}: holds {vectors.dtype}, not numbers")
+    shape = vectors.shape
+    if shape != (len(rows), hidden_size):
+        raise UserError(
+            f"--teacher {flags.teacher}: its shape is {list(shape)}; the rows of {flags.train_set} and the "
+            f"model's hidden size make {[len(rows), hidden_size]}"
+        )

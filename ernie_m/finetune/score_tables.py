@@ -1,0 +1,300 @@
+"""Score tables: a row per seed and a column per language, then the average and the transfer gap.
+
+Below the seeds are their mean and deviation, and the figures of the paper (`finetune.paper`) if the run names
+its recipe. A classification has a table of its labels, too. All scores are per cent.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from ernie_m.finetune.metrics import MACRO_F1, NO_LABEL, Confusion, label_counts, macro_f1, share_of_most_frequent
+from ernie_m.finetune.paper import AVERAGE, average, figures
+from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.utils.command_line import without_overridden
+from ernie_m.utils.files import atomic_file, read_object
+from ernie_m.utils.logging import logger
+from ernie_m.utils.text_tables import in_columns, in_markdown
+
+SOURCE = "en"  # the source language of cross-lingual transfer
+EVALUATION = "evaluation"  # the name of a report that no training writes
+GAP = "gap"  # the last column
+_ROWS_TO_JUDGE = 30  # with fewer, any accuracy may be chance
+# With more labels than this, a table of labels is too wide to show as which label each one is predicted.
+_MOST_PREDICTED = 12
+
+
+def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
+    """{"gap": English minus the mean of the others} (paper, Table 7); {} without English or the others."""
+    targets = [score for language, score in scores.items() if language != SOURCE]
+    if SOURCE not in scores or not targets:
+        return {}
+    return {GAP: scores[SOURCE] - sum(targets) / len(targets)}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Scores of one metric on one set of files.
+
+    Args:
+        title: what was measured, such as "acc, ./data/xnli/dev/dev.%s.tsv".
+        rows: seed -> language -> per cent; every seed has the same languages.
+        paper: rows of the paper, as `figures` returns them.
+        beside: further rows, for comparison, such as "untrained", the same model with random weights: name ->
+            language -> per cent; empty: not measured.
+    """
+
+    title: str
+    rows: dict[int, dict[str, float]]
+    paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def full_rows(self) -> dict[int, dict[str, float]]:
+        """Add the average and the gap to each row."""
+        return {seed: {**row, AVERAGE: average(row), **transfer_gap(row)} for seed, row in self.rows.items()}
+
+    def paper_rows(self) -> dict[str, dict[str, float]]:
+        """Add the gap over the languages of the run to the paper's rows."""
+        languages = next(iter(self.rows.values()))
+        rows = {}
+        for name, row in self.paper.items():
+            without_average = {language: row[language] for language in languages if language in row}
+            rows[name] = {**row, **transfer_gap(without_average)}
+        return rows
+
+    def summary(self) -> dict[str, tuple[float, float]]:
+        """column -> mean and standard deviation over the seeds (divisor n - 1; 0 with one seed)."""
+        rows = list(self.full_rows().values())
+        summary = {}
+        for column in rows[0]:
+            scores = [row[column] for row in rows]
+            deviation = stdev(scores) if len(scores) > 1 else 0.0
+            summary[column] = (fmean(scores), deviation)
+        return summary
+
+    def cells(self) -> list[list[str]]:
+        """The lines of the table, with two decimals.
+
+        They are the header, the seeds, the mean and the deviation of several seeds, the rows beside them, and
+        the paper's rows.
+        """
+        summary = self.summary()
+
+        def line(name: str, row: Mapping[str, float]) -> list[str]:
+            """A line of the table. Rows of the paper may lack a column."""
+            cells = [f"{row[column]:.2f}" if column in row else "" for column in summary]
+            return [name, *cells]
+
+        lines = [["", *summary]]
+        lines += [line(f"seed {seed}", row) for seed, row in self.full_rows().items()]
+        if len(self.rows) > 1:
+            lines.append(["mean", *(f"{mean:.2f}" for mean, _ in summary.values())])
+            lines.append(["deviation", *(f"± {deviation:.2f}" for _, deviation in summary.values())])
+        for name, row in self.beside.items():
+            if row:
+                lines.append(line(name, {**row, AVERAGE: average(row)}))
+        lines += [line(name, row) for name, row in self.paper_rows().items()]
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Every seed, the mean, the deviation and the paper, in full precision."""
+        summary = self.summary()
+        values: dict[str, Any] = {
+            "title": self.title,
+            "seeds": {str(seed): row for seed, row in self.full_rows().items()},
+            "mean": {column: mean for column, (mean, _) in summary.items()},
+            "deviation": {column: deviation for column, (_, deviation) in summary.items()},
+        }
+        values |= {name: dict(row) for name, row in self.beside.items() if row}
+        if self.paper:
+            values["paper"] = self.paper_rows()
+        return values
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """How well a model tells the labels of a file apart.
+
+    Args:
+        title: the file and the seed.
+        confusion: label of a row -> predicted label -> number of rows.
+    """
+
+    title: str
+    confusion: Confusion
+
+    def cells(self) -> list[list[str]]:
+        """The lines of the table: a label, its scores, its number of rows, and how they are predicted.
+
+        Where a row may have several labels, the last two columns are the rows that have the label and were
+        not given it ("missed"), and those that were given it and do not have it ("wrong").
+        """
+        counts_of_label = label_counts(self.confusion)
+        has_several = NO_LABEL in self.confusion
+        predicted_labels = list(counts_of_label) if len(counts_of_label) <= _MOST_PREDICTED else []
+        if has_several:
+            columns = ["missed", "wrong"]
+        else:
+            columns = [f"as {label}" for label in predicted_labels]
+        lines = [["", "precision", "recall", "f1", "rows", *columns]]
+        for label, counts in counts_of_label.items():
+            scores = [f"{score:.2f}" for score in (counts.precision, counts.recall, counts.f1)]
+            if has_several:
+                numbers = [counts.gold - counts.correct, counts.predicted - counts.correct]
+            else:
+                row = self.confusion.get(label, {})
+                numbers = [row.get(predicted, 0) for predicted in predicted_labels]
+            lines.append([label, *scores, *map(str, [counts.gold, *numbers])])
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores of each label, macro F1, and the confusion without zeros, in full precision."""
+        labels = {
+            label: {
+                "precision": counts.precision,
+                "recall": counts.recall,
+                "f1": counts.f1,
+                "rows": counts.gold,
+            }
+            for label, counts in label_counts(self.confusion).items()
+        }
+        macro = macro_f1(self.confusion)
+        return {"title": self.title, MACRO_F1: macro, "labels": labels, "confusion": self.confusion}
+
+
+def tables_of_labels(pattern: str, confusions: Mapping[int, Mapping[str, Confusion]]) -> list[LabelTable]:
+    """A table for each language and seed. `confusions`: seed -> language -> confusion."""
+    return [
+        LabelTable(f"labels, {pattern}, {language}, seed {seed}", confusion)
+        for seed, by_language in confusions.items()
+        for language, confusion in by_language.items()
+    ]
+
+
+def rows_of_labels(confusions: Mapping[int, Mapping[str, Confusion]]) -> dict[str, dict[str, float]]:
+    """Further rows of the score table, name -> language -> per cent.
+
+    They are macro F1 (the mean over seeds), and the share of the most frequent label.
+    """
+    first, *_ = confusions.values()  # every seed has the same files
+    f1_of_language = {
+        language: fmean(macro_f1(by_language[language]) for by_language in confusions.values())
+        for language in first
+    }
+    shares = {language: share_of_most_frequent(confusion) for language, confusion in first.items()}
+    return {MACRO_F1: f1_of_language, "most frequent label": shares}
+
+
+def tables_of_seeds(
+    evaluations: Mapping[int, Evaluation], recipe: str | None
+) -> tuple[list[Table], list[LabelTable]]:
+    """A table for each pattern of --dev_set and each metric, and the tables of labels of a classification.
+
+    Args:
+        evaluations: seed -> the evaluation of its selected step.
+        recipe: whose figures in the paper are shown; None: none.
+    """
+    first_scores = next(iter(evaluations.values())).scores
+    # By place, not by pattern: a seed that an earlier command evaluated may have the same files under another
+    # pattern.
+    scores_of_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
+    confusions_of_seed = {
+        seed: list(evaluation.confusion.values()) for seed, evaluation in evaluations.items()
+    }
+    # Tasks other than classification have none, nor have runs of earlier versions.
+    has_confusion = all(confusions_of_seed.values())
+    tables: list[Table] = []
+    label_tables: list[LabelTable] = []
+    for place, (pattern, by_language) in enumerate(first_scores.items()):
+        label_rows = {}
+        if has_confusion:
+            confusions_here = {seed: confusions[place] for seed, confusions in confusions_of_seed.items()}
+            label_rows = rows_of_labels(confusions_here)
+            label_tables += tables_of_labels(pattern, confusions_here)
+        # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
+        recipe_of_place = recipe if place == len(first_scores) - 1 else None
+        metrics = next(iter(by_language.values()))  # every language has the same
+        for metric in metrics:
+            rows = {}
+            for seed, scores in scores_of_seed.items():
+                rows[seed] = {language: values[metric] for language, values in scores[place].items()}
+            paper = figures(recipe_of_place, metric, list(by_language))
+            # With --select_by macro_f1 the table's own metric is one of these rows.
+            other_rows = {name: row for name, row in label_rows.items() if name != metric}
+            tables.append(Table(f"{metric}, {pattern}", rows, paper, other_rows))
+    return tables, label_tables
+
+
+def faults_of_labels(label_tables: Sequence[LabelTable]) -> list[str]:
+    """A warning for each table whose accuracy is no better than that of always saying one label.
+
+    "No better" means less than two standard errors above it. It happens if labels are shifted by a row, or
+    if the vocabulary knows no token of the texts.
+    """
+    faults = []
+    for table in label_tables:
+        rows = sum(sum(predicted.values()) for predicted in table.confusion.values())
+        if NO_LABEL in table.confusion or rows < _ROWS_TO_JUDGE:
+            continue
+        correct = sum(row.get(label, 0) for label, row in table.confusion.items()) / rows
+        share = share_of_most_frequent(table.confusion) / 100
+        if correct < share + 2 * sqrt(share * (1 - share) / rows):
+            faults.append(
+                f"{table.title}: the accuracy, {100 * correct:.2f}, is no better than that of always saying "
+                f"the most frequent label, {100 * share:.2f}"
+            )
+    return faults
+
+
+def to_text(tables: Sequence[Table | LabelTable]) -> str:
+    """The tables as aligned columns."""
+    return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}" for table in tables)
+
+
+def _name_for(folder: Path, command: str) -> str:
+    """The name of an evaluation's files: that of an earlier one by the same command, or the next free one."""
+    number = 1
+    while True:
+        name = EVALUATION if number == 1 else f"{EVALUATION}-{number}"
+        path = folder / f"{name}.json"
+        if not path.exists() or read_object(path).get("command") == command:
+            return name
+        number += 1
+
+
+def write_report(
+    folder: Path,
+    name: str,
+    tables: Sequence[Table],
+    facts: Mapping[str, Any],
+    label_tables: Sequence[LabelTable] = (),
+) -> None:
+    """Write <name>.{txt,md,json} into `folder`, each atomically. `facts` are added to the JSON file.
+
+    Beside an evaluation that another command wrote, the name is evaluation-2, evaluation-3, ...
+    """
+    command = without_overridden(sys.argv)
+    values: dict[str, Any] = {
+        **facts,
+        "tables": [table.to_json() for table in tables],
+        "command": command,
+    }
+    if name == EVALUATION:
+        name = _name_for(folder, command)
+    if label_tables:
+        values["labels"] = [table.to_json() for table in label_tables]
+    all_tables = [*tables, *label_tables]
+    contents = {
+        "txt": to_text(all_tables),
+        "md": "\n\n".join(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in all_tables),
+        "json": json.dumps(values, indent=2, ensure_ascii=False),
+    }
+    for ending, content in contents.items():
+        with atomic_file(folder / f"{name}.{ending}", "w") as file:
+            file.write(f"{content}\n")
+    logger.info("wrote %s.{%s}", folder / name, ",".join(contents))  # results.{txt,md,json}

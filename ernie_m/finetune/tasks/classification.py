@@ -1,0 +1,301 @@
+"""Classification of sentences and sentence pairs: XNLI, PAWS-X."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.metrics import MACRO_F1, accuracy, macro_f1
+from ernie_m.finetune.base_task import SupervisedTask
+from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.model.conventions import NEITHER
+from ernie_m.model.tasks import CLASSIFICATION
+from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch, windows
+from ernie_m.reader.classification import Examples, read_classification
+from ernie_m.reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
+from ernie_m.reader.files.tables import AnsweredTable, form_of_table, is_number
+from ernie_m.reader.label_map import read_label_map
+from ernie_m.reader.files.plain_text import split_name
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_file
+from ernie_m.utils.logging import logger
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+    from ernie_m.model.batch import LabelledBatch
+
+
+class Classification(SupervisedTask):
+    """Classify the pooled first token; the metric is accuracy.
+
+    Args:
+        labels: label names in the order of their ids; none: they are those of the training files.
+        max_seq_len: longest input in tokens.
+        named: whether the label column of a file holds names instead of ids.
+        metric: what selects a step; None: accuracy.
+        prompt: what is put before every text_a.
+        columns: the names of the columns in the header of a table; see `read_classification`.
+    """
+
+    name = CLASSIFICATION
+    metric = "acc"
+    own_tables = True
+    multi_label = False  # whether a text may have several labels, or none
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        labels: Sequence[str],
+        max_seq_len: int,
+        named: bool = True,
+        metric: str | None = None,
+        prompt: str = "",
+        columns: Sequence[str] = (),
+    ):
+        self.labels = list(labels)
+        self.named = named
+        self.metric = metric or self.metric
+        self.columns = columns
+        self.prompt = prompt
+        label_type = np.float32 if self.multi_label else np.int64
+        self.encode = EncodePairs(tokenizer, max_seq_len, label_type, prompt)
+
+    @classmethod
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
+        labels, named = labels_of(flags, start)
+        metric = MACRO_F1 if flags.select_by == "macro_f1" else None
+        # A head that `fit` trained goes on with the prompt of its texts; a new one has none.
+        prompt = start.reading.prompt(NEITHER) if flags.init_checkpoint else ""
+        return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, columns_of(flags))
+
+    def read(self, path: str | os.PathLike, purpose: str) -> Examples:
+        label_map = None  # the label column holds ids
+        if self.named:
+            label_map = {label: id_ for id_, label in enumerate(self.labels)}
+        examples = read_classification(
+            path,
+            label_map,
+            num_labels=len(self.labels),
+            labels=purpose != "test",
+            multi_label=self.multi_label,
+            columns=self.columns,
+            any_label=not self.labels,
+        )
+        warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
+        if purpose == "train":
+            warn_if_cut(self.encode, examples, path)
+        return examples
+
+    def read_training(self, path: str | os.PathLike) -> Examples:
+        (examples,) = self.read_tables([path])
+        return examples
+
+    def read_tables(self, paths: Sequence[str | os.PathLike]) -> list[Examples]:
+        """Read and check training files. If the labels are not known yet, they become those of the files.
+
+        Raises:
+            UserError: as `read_classification`, or the labels are hardly any; names the file.
+        """
+        files = [self.read(path, "train") for path in paths]
+        found = set().union(*(file.labels for file in files))
+        names = ", ".join(map(str, paths))
+        if self.labels:
+            absent = [label for label in self.labels if label not in found]
+            if absent:
+                logger.warning("%s: no row has the label %s, so it is not learned", names, ", ".join(absent))
+            return files
+        rows = sum(map(len, files))
+        if 2 * len(found) > rows and not self.multi_label:  # on average a label has fewer than two rows
+            question = "is the last column the label?"
+            if all(map(is_number, found)):
+                question = "to predict numbers, give --is_regression true"
+            raise UserError(f"{names}: {len(found):,} labels in {rows:,} rows; {question}")
+        if len(found) < 2 and not (found and self.multi_label):
+            raise UserError(f"{names}: the only label is '{''.join(found)}'; give rows with another one, too")
+        ids = names_of_ids(len(found))
+        self.labels = ids if found == set(ids) else sorted(found)  # "10" comes before "2"
+        for file in files:
+            file.number({label: id_ for id_, label in enumerate(self.labels)})
+        return files
+
+    def inputs(self, data: Examples) -> np.ndarray:
+        return data.inputs
+
+    def loss_and_counts(
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
+        import paddle.nn.functional as F
+
+        logits = outputs["logits"]  # [B, C]
+        labels = on_device.targets  # [B]
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        correct = (logits.argmax(-1) == labels).sum()
+        return loss, correct, len(labels)
+
+    def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the class probabilities of each input, [C] float."""
+        activation = sigmoid if self.multi_label else softmax
+        return list(activation(outputs["logits"]))
+
+    def chosen(self, probabilities: np.ndarray) -> list[int]:
+        """The ids of the labels that are predicted: the likeliest one."""
+        return [int(probabilities.argmax())]
+
+    def answer(self, prediction: np.ndarray) -> dict[str, Any]:
+        """A prediction as JSON values, for predict.py and the server."""
+        (best,) = self.chosen(prediction)
+        return {"label": self.labels[best], "probabilities": self.by_name(prediction)}
+
+    def readable(self, prediction: np.ndarray) -> dict[str, Any]:
+        """A prediction as JSON values, for people: the label and its probability."""
+        (best,) = self.chosen(prediction)
+        return {"label": self.labels[best], "probability": round(float(prediction[best]), 6)}
+
+    def by_name(self, probabilities: np.ndarray) -> dict[str, float]:
+        """Label -> probability, with six decimals."""
+        return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
+
+    def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:
+        labels = [example.label for example in data]
+        predicted = [int(probabilities.argmax()) for probabilities in predictions]
+        scores = {"acc": accuracy(predicted, labels)}
+        if self.metric == MACRO_F1:
+            scores[MACRO_F1] = macro_f1(self.confusion(data, predictions))
+        return scores
+
+    def confusion(self, data: Examples, predictions: list[np.ndarray]) -> dict[str, dict[str, int]]:
+        pairs = Counter(
+            (example.label, int(probabilities.argmax())) for example, probabilities in zip(data, predictions)
+        )
+        confusion: dict[str, dict[str, int]] = {}
+        for (label, predicted), count in sorted(pairs.items()):  # in the order of the ids
+            confusion.setdefault(self.labels[label], {})[self.labels[predicted]] = count
+        return confusion
+
+    def write(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
+        """Write the predictions of an official file in the official form, and those of a table as a table.
+
+        The table has the rows as they came, with further columns, as from predict.py. The name of its file is
+        `path` and the ending of the table's name.
+        """
+        if data.is_official:
+            self.write_official(path, data, predictions)
+            return
+        table_path = f"{path}{split_name(data.path)[0]}"
+        header, *rows = data.table()
+        with atomic_file(table_path, "w") as file:
+            table = AnsweredTable(file, form_of_table(data.path))
+            rows_of_data = zip(rows, data, predictions, self.cut_rows(data), strict=True)
+            for cells, example, prediction, cut in rows_of_data:
+                unknown = count_unknown_words(self.encode.tokenizer, example.text_a, example.text_b or "")
+                marks = {"cut": cut or "", "unknown_words": unknown or ""}
+                table.add(header, cells, {**self.answer(prediction), **marks})
+        logger.info("the rows with their predictions: %s", table_path)
+
+    def write_official(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
+        """Write a line per input: qid (if there is one), label id and probabilities, separated by tabs.
+
+        Several label ids have commas between them. A second file, `path` + ".jsonl", has the texts and the
+        names of the labels, for people.
+        """
+        with atomic_file(path, "w") as file:
+            for example, probabilities in zip(data, predictions, strict=True):
+                cells = [] if example.qid is None else [example.qid]
+                cells.append(",".join(map(str, self.chosen(probabilities))))
+                cells += [f"{probability:.6f}" for probability in probabilities]
+                file.write("\t".join(cells) + "\n")
+        readable_path = f"{path}.jsonl"
+        with atomic_file(readable_path, "w") as file:
+            for example, probabilities, cut in zip(data, predictions, self.cut_rows(data), strict=True):
+                values = {
+                    "qid": example.qid,
+                    "text_a": example.text_a,
+                    "text_b": example.text_b,
+                    **self.readable(probabilities),
+                    "cut": cut or None,
+                }
+                # Without the columns that the data file does not have.
+                line = {key: value for key, value in values.items() if value is not None}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        logger.info("the same with texts and names of labels: %s", readable_path)
+
+    def cut_rows(self, data: Examples) -> list[bool]:
+        """Whether each row is longer than an input and was cut. A warning says how many are."""
+        cut: list[bool] = []
+        for window in windows(data, WINDOW_EXAMPLES):
+            cut += [feature.cut for feature in self.encode(window)]
+        if any(cut):
+            logger.warning(
+                "%s: %d of %d rows are longer than --max_seq_len %d and were cut",
+                data.path,
+                sum(cut),
+                len(cut),
+                self.encode.max_seq_len,
+            )
+        return cut
+
+
+def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str], bool]:
+    """The labels in the order of their ids, and whether the label column of a file holds them and no ids.
+
+    There are none yet if they are those of the training files.
+
+    Raises:
+        UserError: there is one label alone, or --num_labels is another number.
+    """
+    if flags.label_map_config is not None:
+        ids = read_label_map(flags.label_map_config, flags.num_labels)
+        if len(ids) == 1 and not flags.multi_label:
+            raise UserError(f"{flags.label_map_config}: one label alone; there is nothing to tell apart")
+        return sorted(ids, key=ids.get), True
+    if flags.init_checkpoint and start and start.labels:
+        count = len(start.labels)
+        if "num_labels" in flags.on_command_line and flags.num_labels != count:
+            raise UserError(
+                f"--num_labels {flags.num_labels}: {start.path} has {count} labels "
+                f"({', '.join(start.labels)}); leave the flag out"
+            )
+        # A model that was trained without a label map has the ids in place of names.
+        return start.labels, start.labels != names_of_ids(count)
+    if flags.do_train and "num_labels" not in flags.on_command_line:
+        return [], True
+    if flags.num_labels == 1 and not flags.multi_label:
+        raise UserError(
+            "--num_labels 1: there is nothing to tell apart; give --is_regression true to predict numbers"
+        )
+    return names_of_ids(flags.num_labels), False
+
+
+def columns_of(flags: FinetuneFlags) -> list[str]:
+    """The names in --columns, if it is given.
+
+    Raises:
+        UserError: they are not two or three.
+    """
+    columns = flags.columns.split(",") if flags.columns else []
+    if len(columns) not in (0, 2, 3):
+        raise UserError(f"--columns {flags.columns}: it names text, perhaps a second text, and label")
+    return columns
+
+
+def names_of_ids(count: int) -> list[str]:
+    """The labels of a model without a label map: "0", "1", ..."""
+    return [str(id_) for id_ in range(count)]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis, in float64."""
+    logits = logits.astype(np.float64)
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """The probability of each label by itself, in float64."""
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))

@@ -1,0 +1,96 @@
+"""Regression: a number for each text or pair of texts, such as the similarity of two sentences in STS-B."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ernie_m.finetune.tasks.classification import Classification, columns_of
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.metrics import pearson, spearman
+from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.reader.batching import EncodePairs, TaskBatch
+from ernie_m.reader.classification import Examples, read_classification
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_file
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+    from ernie_m.model.batch import LabelledBatch
+
+
+class Regression(Classification):
+    """Predict a number from the pooled first token, by mean squared error (--is_regression true).
+
+    Pearson's correlation selects a step. The model is a classifier with one output, its only label is
+    "score", and "reading" in config.json says that it is a regression.
+    """
+
+    metric = "pearson"
+
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, columns: Sequence[str] = ()):
+        self.labels = ["score"]
+        self.columns = columns
+        self.encode = EncodePairs(tokenizer, max_seq_len, np.float32)
+
+    @classmethod
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
+        if flags.label_map_config is not None:
+            raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
+        if flags.select_by == "macro_f1":
+            raise UserError(
+                "--select_by macro_f1 is the F1 of labels, but with --is_regression true they are numbers"
+            )
+        if flags.multi_label:
+            raise UserError("--multi_label true is for several labels, --is_regression true for a number")
+        return cls(tokenizer, flags.max_seq_len, columns_of(flags))
+
+    def reading(self) -> dict[str, Any]:
+        return {"regression": True}
+
+    def read(self, path: str | os.PathLike, purpose: str) -> Examples:
+        labelled = purpose != "test"
+        return read_classification(path, labels=labelled, regression=True, columns=self.columns)
+
+    def read_tables(self, paths: Sequence[str | os.PathLike]) -> list[Examples]:
+        return [self.read(path, "train") for path in paths]
+
+    def loss_and_counts(
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
+        """Return the summed squared errors of a batch. No decision is right or wrong here."""
+        scores = outputs["logits"][:, 0]  # [B]
+        errors = scores - on_device.targets.astype(scores.dtype)
+        return errors.square().sum(), 0.0, len(scores)
+
+    def measure(self, sums: Mapping[str, float]) -> str:
+        error = math.nan  # if all steps were skipped
+        if sums["steps"]:
+            error = math.sqrt(sums["loss"] / sums["steps"])
+        return f"root mean squared error: {error:f}"
+
+    def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[float]:
+        """Return the predicted number of each input."""
+        return outputs["logits"][:, 0].tolist()
+
+    def answer(self, prediction: float) -> dict[str, Any]:
+        return {"score": round(prediction, 6)}
+
+    def score(self, data: Examples, predictions: list[float], language: str) -> dict[str, float]:
+        labels = [example.label for example in data]
+        return {self.metric: pearson(predictions, labels), "spearman": spearman(predictions, labels)}
+
+    def confusion(self, data: Examples, predictions: list[float]) -> dict[str, dict[str, int]]:
+        return {}  # numbers are no labels
+
+    def write_official(self, path: str | os.PathLike, data: Examples, predictions: list[float]) -> None:
+        """Write a line per input: qid (if there is one) and the predicted number, separated by a tab."""
+        with atomic_file(path, "w") as file:
+            for example, prediction in zip(data, predictions, strict=True):
+                cells = [] if example.qid is None else [example.qid]
+                file.write("\t".join([*cells, f"{prediction:.6f}"]) + "\n")
+        self.cut_rows(data)  # logs a warning

@@ -1,0 +1,261 @@
+"""The work of encode_vector.py: open a model or an export, and write the vectors of texts to a new folder."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import SentenceEncoder
+from ernie_m.finetune.open_model import open_model, settle_vectors
+from ernie_m.inference.encode_flags import EncodeVectorFlags
+from ernie_m.inference.load import exported_settings, load, load_opened
+from ernie_m.inference.tasks import TaskOptions
+from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
+from ernie_m.reader.batching import (
+    BATCH_TOKENS,
+    WINDOW_TEXTS,
+    EncodeExamples,
+    EncodePairs,
+    encode_in_windows,
+    padded_batches,
+)
+from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
+from ernie_m.reader.classification import read_classification
+from ernie_m.training.prefetch import prefetch
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_dir, only_writer_of
+from ernie_m.utils.logging import Progress, logger, setup_console
+from ernie_m.utils.checksums import MANIFEST, write_manifest
+from ernie_m.utils.paddle_settings import prepare
+
+_HEADER_BYTES = 128  # what numpy writes before the data of an array of two dimensions
+
+
+def write_vectors(flags: EncodeVectorFlags) -> None:
+    """Run the command.
+
+    Raises:
+        UserError: a file is missing or damaged, or a flag does not fit the model.
+    """
+    is_exported = exported_settings(Path(flags.init_pretraining_params)) is not None
+    if not is_exported:  # what export.py wrote runs without Paddle
+        prepare()
+    setup_console()
+    with only_writer_of(flags.output_dir), atomic_dir(flags.output_dir) as folder:
+        if flags.data_format == "text":
+            texts = Sentences(flags.data_set)
+        else:
+            texts = read_classification(Path(flags.data_set), labels=False)
+        encode, encoder = open_encoder(flags)
+        writer = VectorWriter(
+            encoder,
+            texts,
+            EncodePairs(encode.model.tokenizer, encode.max_seq_len, prompt=encode.prompt),
+            folder,
+            dtype=flags.dtype,
+            batch_tokens=flags.batch_size * encode.max_seq_len,
+            means=means_to_subtract(flags, encode, encoder) if flags.centre_on else None,
+            normalize=encode.normalize,
+        )
+        if flags.vectors == "official":
+            writer.official()
+        else:
+            writer.vectors()
+        write_manifest(folder / MANIFEST)
+    logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
+
+
+def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder]:
+    """Open a checkpoint, or a folder that export.py wrote.
+
+    Returns:
+        How the model makes vectors of texts, and what makes them of ids.
+
+    Raises:
+        UserError: the files cannot be used, or the model has no such layer, length or pooler.
+    """
+    path = Path(flags.init_pretraining_params)
+    # cls_emb.npy has pooled vectors; None: as the model's files say.
+    pooling = {"official": "pooled", "model": None}.get(flags.vectors, flags.vectors)
+    if exported_settings(path) is None and flags.engine in ("auto", "dygraph"):
+        from ernie_m.training import distributed  # here, because it imports Paddle
+
+        distributed.init(flags.use_cuda)
+        files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
+        opened = open_model(open_checkpoint(path), *files)
+        flags = settle_vectors(flags, opened, recorded=() if pooling == "pooled" else ("layer",))
+        layer: str | None = flags.layer
+        loaded = load_opened(opened, path, amp=flags.amp, encoder_only=True)
+    else:
+        if not flags.use_cuda:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
+        loaded = load(path, engine=flags.engine, amp=flags.amp)
+        if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
+            flags = replace(flags, max_seq_len=min(flags.max_seq_len, loaded.longest_of_vectors))
+        # None: the layer of the export, unless the vectors are those of the top layer.
+        layer = flags.layer if pooling == "pooled" or "layer" in flags.on_command_line else None
+    if pooling == "pooled" and not loaded.has_pooler:
+        raise UserError(
+            f"{loaded.folder}: the weights have no pooler, which --vectors {flags.vectors} needs; give "
+            "--vectors mean, specials or cls"
+        )
+    options = TaskOptions(max_seq_len=flags.max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt)
+    encode = EncodeTexts(loaded, options)
+    if loaded.model is None:
+        return encode, encode.encoder
+    from ernie_m.vectors.encode import PaddleEncoder  # here, because it imports Paddle
+
+    # It pools on the device, so that the states of all tokens stay there.
+    return encode, PaddleEncoder(loaded.model, encode.pooling, encode.layer, loaded.autocast)
+
+
+def means_to_subtract(
+    flags: EncodeVectorFlags, encode: EncodeTexts, encoder: SentenceEncoder
+) -> LanguageMeans:
+    """The mean vector of each language that --centre_on names, at the layer of the encoder.
+
+    Raises:
+        UserError: there are no means beside the model, or a file cannot be read.
+    """
+    if flags.centre_on == "model":
+        if encode.model.language_means_path is None:
+            raise UserError(
+                f"--init_pretraining_params {flags.init_pretraining_params}, {LANGUAGE_MEANS}: no such file; "
+                "run_pretrain.py leaves it beside a finished model. For another model give --centre_on "
+                "language<=file,language<=file"
+            )
+        return encode.means_of_languages()
+    tokenizer = encode.model.tokenizer
+    vectors = {}
+    for language, sentences in sentences_by_language(flags.centre_on, "--centre_on").items():
+        ids = tokenizer.encode_batch(sentences)
+        vectors[language] = encoder.vectors(tokenizer.sentences(ids, encode.max_seq_len))
+    return LanguageMeans.of(vectors)
+
+
+# Files of any number of vectors, in bounded memory
+
+
+class ArrayFile:
+    """A new .npy file that grows: an array [rows, width]. `np.load` reads it after the `with` statement.
+
+    The header, which holds the number of rows, is written at the end.
+    """
+
+    def __init__(self, path: str | os.PathLike, width: int, dtype: str):
+        self.width = width
+        self.dtype = np.dtype(dtype)
+        self.rows = 0
+        self._file = open(path, "xb+")  # noqa: SIM115 - closed by __exit__
+
+    def grow(self, rows: int) -> np.ndarray:
+        """Append rows, and return them as an array [rows, width] that the caller fills."""
+        if rows == 0:  # a memory map cannot be empty
+            return np.empty([0, self.width], self.dtype)
+        start = self._end()
+        self.rows += rows
+        new_bytes = self._end() - start
+        # Reserve the space: a full disk is an error here, not a signal while the memory map is written.
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            os.posix_fallocate(self._file.fileno(), start, new_bytes)
+        shape = (rows, self.width)
+        return np.memmap(self._file, self.dtype, mode="r+", offset=start, shape=shape).view(np.ndarray)
+
+    def _end(self) -> int:
+        """The number of bytes of the header and of all rows."""
+        return _HEADER_BYTES + self.rows * self.width * self.dtype.itemsize
+
+    def __enter__(self) -> "ArrayFile":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        if error is None:  # the `with` block ended without one, so the number of rows is known
+            description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.width)}
+            self._file.seek(0)
+            # numpy pads the header to _HEADER_BYTES for any number of rows.
+            np.lib.format.write_array_header_1_0(self._file, description)
+        self._file.close()
+
+
+@dataclass
+class VectorWriter:
+    """Encodes texts, in the given order, into the files of a folder.
+
+    Args:
+        encoder: makes vectors of ids, of one layer.
+        texts: what `encode` takes.
+        encode: makes ids of texts, in the reader process.
+        folder: the files must not be there yet.
+        dtype: type of the files, "float32" or "float16".
+        batch_tokens: padded tokens in one forward pass.
+        window: number of texts in memory at a time.
+        means: `vectors` subtracts the nearest of these from each vector; None: vectors stay plain.
+        normalize: whether `vectors` divides each vector by its length.
+    """
+
+    encoder: SentenceEncoder
+    texts: Sequence
+    encode: EncodeExamples
+    folder: Path
+    dtype: str = "float32"
+    batch_tokens: int = BATCH_TOKENS
+    window: int = WINDOW_TEXTS
+    means: LanguageMeans | None = None
+    normalize: bool = False
+
+    def official(self) -> None:
+        """Write cls_emb.npy and top_layer_emb.npy, as the official script does.
+
+        cls_emb.npy has the pooled first tokens, [N, H]. top_layer_emb.npy has the top layer's states of all
+        tokens without pads, one text after the other, [sum of lengths, H].
+        """
+        with self._file("cls_emb") as cls_file, self._file("top_layer_emb") as token_file:
+            for window in self._windows():
+                lengths = [len(ids) for ids in window]
+                ends = np.cumsum(lengths)  # where each text ends in `token_vectors`
+                cls_vectors = cls_file.grow(len(window))  # [texts, H]
+                token_vectors = token_file.grow(int(ends[-1]))  # [tokens, H]
+                for rows, ids in self._batches(window):
+                    pooled, sequences = self.encoder.states(ids)  # [B, H], [B, T, H]
+                    cls_vectors[rows] = pooled
+                    for row, states in zip(rows, sequences):
+                        length = lengths[row]
+                        end = ends[row]
+                        token_vectors[end - length : end] = states[:length]  # without the pads
+
+    def vectors(self) -> None:
+        """Write vectors.npy, [N, H]."""
+        with self._file("vectors") as file:
+            for window in self._windows():
+                vectors = file.grow(len(window))
+                for rows, ids in self._batches(window):
+                    batch = self.encoder.batch(ids)
+                    if self.means is not None:
+                        batch = self.means.centred(batch)
+                    vectors[rows] = unit(batch) if self.normalize else batch
+
+    def _batches(self, window: list[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Yield batches of texts of similar length: their numbers in the window, and their ids [B, T]."""
+        for rows, ids in padded_batches(window, self.encoder.config.pad_token_id, self.batch_tokens):
+            yield rows, ids
+            self._progress.update(len(rows))
+
+    def _windows(self) -> Iterator[list[np.ndarray]]:
+        """Yield the ids of `self.window` texts at a time, which another process makes.
+
+        The progress bar advances in `_batches`.
+        """
+        self._progress = Progress(len(self.texts), "encoding", unit="texts")
+        with prefetch(partial(encode_in_windows, self.texts, self.encode, self.window), ahead=2) as windows:
+            yield from windows
+        self._progress.close()
+
+    def _file(self, name: str) -> ArrayFile:
+        """A new file of the folder."""
+        return ArrayFile(self.folder / f"{name}.npy", self.encoder.config.hidden_size, self.dtype)

@@ -1,0 +1,334 @@
+"""Load a model for prediction: a checkpoint of any format, or a folder that export.py wrote.
+
+The config.json of an exported folder has "export": its task, its layer and how it was checked.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.finetune.tasks.classification import names_of_ids
+from ernie_m.finetune.open_model import OpenedModel, open_model
+from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
+from ernie_m.model.checkpoint.formats.configs import read_json
+from ernie_m.model.checkpoint.open import CONFIG, LANGUAGE_MEANS, open_checkpoint
+from ernie_m.model.checkpoint.conventions import own_reading
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.conventions import Reading
+from ernie_m.model.tasks import CLASSIFICATION, ENCODING, EXPORTED_TASKS, MASKED_LM, TASKS, outputs_of
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.checksums import check_folder
+from ernie_m.utils.paddle_settings import prepare
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+    from ernie_m.training.precision import Autocast
+
+EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
+SHORTEST_LIMIT = 8  # the smallest max_seq_len, in tokens
+
+
+@dataclass
+class LoadedModel:
+    """A model that is ready to predict.
+
+    Attributes:
+        folder: the folder it was loaded from.
+        task: what its head is for, a task of `model.tasks`; None: it is an encoder.
+        labels: names in the order of the ids; [] if the head has none.
+        engine_name: a key of `FILES`, or "dygraph".
+        reading: how inputs are read, and how vectors are made.
+        reading_faults: what the model's makers did in another way than this project can, in words.
+        exported_layer: the layer at which an exported model ends; None for a checkpoint.
+        has_pooler: False if the weights lack a pooler; the vectors of a random pooler would say nothing.
+        amp: the half precision of an exported folder, or "none".
+        model: the model of a checkpoint: an encoder, or a model that has an encoder as `.ernie_m`.
+        autocast: makes the context for a forward pass of `model`.
+        languages: the languages that the masked-LM head can be asked for.
+        language_means_path: the file of the mean sentence vectors of languages; None: there is none.
+    """
+
+    folder: Path
+    task: str | None
+    config: ErnieMConfig
+    tokenizer: Tokenizer
+    labels: list[str]
+    engine_name: str
+    reading: Reading
+    exported_layer: int | None = None
+    has_pooler: bool = True
+    amp: str = "none"
+    model: "nn.Layer | None" = None
+    autocast: "Autocast" = nullcontext
+    languages: list[str] = field(default_factory=list)
+    language_means_path: Path | None = None
+    reading_faults: list[str] = field(default_factory=list)
+    _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The last two folders of its path, and not where it is on this machine."""
+        return str(Path(*self.folder.parts[-2:]))
+
+    @property
+    def longest(self) -> int:
+        """The longest input in tokens, special tokens included."""
+        return self.config.longest_input
+
+    @property
+    def longest_in_training(self) -> int:
+        """The longest input of the fine-tuning if the files say it, otherwise `longest`."""
+        return self.reading.max_seq_len or self.longest
+
+    @property
+    def longest_of_vectors(self) -> int:
+        """The longest input of which vectors are made.
+
+        It is what the model's files say. If the model has a head, they say it of the inputs of that head, and
+        vectors are made of any input that the model has room for.
+        """
+        return self.longest if self.task else self.longest_in_training
+
+    @property
+    def num_layers(self) -> int:
+        return self.config.num_hidden_layers
+
+    @property
+    def layer_of_vectors(self) -> int:
+        """The layer of an exported folder, else that of the training, else the top."""
+        for layer in (self.exported_layer, self.reading.layer):
+            if layer is not None:
+                return layer
+        return self.num_layers
+
+    @cached_property
+    def language_means(self) -> LanguageMeans:
+        """The mean sentence vectors of languages, with "mean" pooling.
+
+        Raises:
+            UserError: there are none, they are damaged, or they are of another model.
+        """
+        if self.language_means_path is None:
+            raise UserError(
+                f"{self.name}: no {LANGUAGE_MEANS} is there, which centred vectors need; run_pretrain.py "
+                "leaves it beside a finished model"
+            )
+        shape = (self.num_layers + 1, self.config.hidden_size)
+        return LanguageMeans.read(self.language_means_path, shape)
+
+    def limit(self, max_seq_len: int | None, default: int) -> int:
+        """The longest input or window in tokens: `max_seq_len` if it is given, else the default.
+
+        Raises:
+            UserError: it is below 8 or above `longest`.
+        """
+        limit = default if max_seq_len is None else max_seq_len
+        if not SHORTEST_LIMIT <= limit <= self.longest:
+            raise UserError(
+                f"max_seq_len {limit}: it must be between {SHORTEST_LIMIT} and {self.longest}, the longest "
+                "input of this model"
+            )
+        return limit
+
+    def engine(self, task: str, layer: int | None = None) -> GraphRunner:
+        """The engine for a task.
+
+        Args:
+            layer: the layer at which encoding ends; None: the layer of an exported folder, else the top one.
+
+        Raises:
+            UserError: the model is not for this task.
+        """
+        self.check_task(task, layer)
+        if layer is None:
+            layer = self.num_layers if self.exported_layer is None else self.exported_layer
+        if (task, layer) not in self._engines:
+            self._engines[task, layer] = self._start(task, layer)
+        return self._engines[task, layer]
+
+    def part(self, task: str) -> "nn.Layer":
+        """The part of a checkpoint's model that runs for a task."""
+        if task == ENCODING and hasattr(self.model, "ernie_m"):
+            return self.model.ernie_m
+        return self.model
+
+    def check_task(self, task: str, layer: int | None = None) -> None:
+        """Check that the model is for a task, and that an exported encoder ends at the layer.
+
+        Raises:
+            UserError: it is not, or ends elsewhere.
+        """
+        if self.exported_layer is None:
+            if task not in (ENCODING, self.task):  # every model has an encoder
+                raise UserError(f"{self.folder}: this model is not for {task}: {self.description_of_head()}")
+            return
+        exported_task = self.task or ENCODING
+        if task != exported_task or layer not in (None, self.exported_layer):
+            up_to = "" if layer is None else f" --layer {layer}"
+            raise UserError(
+                f"{self.folder}: exported for {exported_task} up to layer {self.exported_layer}; export the "
+                f"checkpoint for this: {EXPORT_FIRST} --task {task}{up_to}"
+            )
+
+    @property
+    def predicts_numbers(self) -> bool:
+        """Whether the head has one output, as those of a regression and of multiple choice."""
+        return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.multi_label
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text has several labels, or none."""
+        return self.reading.multi_label
+
+    def description_of_head(self) -> str:
+        """What the model is for, for a message to someone who expects something else."""
+        if self.task is None:
+            return "it has no head, so fine-tune it first"
+        if self.task == MASKED_LM:
+            return "its head is for masked language modelling, so fine-tune it first"
+        return f"its head is for {self.task}"
+
+    def _start(self, task: str, layer: int) -> GraphRunner:
+        """Make the engine of this model for a task and a layer."""
+        if self.engine_name == "dygraph":
+            from ernie_m.inference.paddle_model import DygraphEngine
+
+            return DygraphEngine(self.part(task), task, layer, self.autocast, self.has_pooler)
+        if self.engine_name == "paddle":
+            outputs = outputs_of(task, self.has_pooler and layer == self.num_layers)
+            return PaddleEngine(self.folder, outputs, self.amp)
+        return OnnxEngine(self.folder / FILES[self.engine_name])
+
+
+def load(
+    folder: str | Path, *, engine: str = "auto", task: str | None = None, amp: str = "none"
+) -> LoadedModel:
+    """Load a model.
+
+    Args:
+        folder: a checkpoint of any supported format, or an exported folder.
+        engine: "auto" is "dygraph" for a checkpoint, and for an exported folder the first one that it has of
+            onnx, paddle and onnx-int8.
+        task: the task of a checkpoint's classifier, if its files do not name it.
+        amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
+            in float16, on a GPU. An exported folder computes as it was exported, but in float16 with "fp16"
+            and engine "paddle" on a GPU.
+
+    Raises:
+        UserError: a missing folder or file, an engine that the folder does not have, or `amp` where it is not
+            possible.
+    """
+    folder = Path(folder)
+    if engine not in ("auto", "dygraph", *FILES):
+        raise UserError(f"engine {engine!r}: it must be one of auto, dygraph, {', '.join(FILES)}")
+    config_json = exported_settings(folder)
+    if config_json is not None:
+        return _load_export(folder, config_json, engine, amp)
+    if engine not in ("auto", "dygraph"):
+        raise UserError(f"{folder}: engine {engine} needs an exported folder: {EXPORT_FIRST}")
+    prepare(quiet=True)
+    return load_opened(open_model(open_checkpoint(folder)), folder, task, amp)
+
+
+def exported_settings(folder: Path) -> dict[str, Any] | None:
+    """The config.json of an exported folder; None for other folders."""
+    path = folder / CONFIG
+    config_json = read_json(path) if path.is_file() else {}
+    return config_json if "export" in config_json else None
+
+
+def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: str) -> LoadedModel:
+    """`load` for an exported folder with this config.json."""
+    available = [name for name, file in FILES.items() if (folder / file).is_file()]
+    if engine == "auto" and available:
+        engine = available[0]
+    if engine not in available:
+        names = ", ".join(available) or "none"
+        raise UserError(f"{folder}: engine {engine} is not in this folder, which has {names}")
+    is_float16_in_paddle = engine == "paddle" and amp == "fp16"
+    if amp != "none" and not is_float16_in_paddle:
+        raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
+    # Each engine has a copy of all weights, so the files of the others are not checked.
+    other_engines = [name for name in FILES if name != engine]
+    check_folder(folder, unused={file[name] for file in (FILES, WEIGHTS_FILES) for name in other_engines})
+    config = _config_of_export(folder / CONFIG, config_json)
+    export = config_json["export"]
+    reading = own_reading(config_json, folder / CONFIG)
+    means_path = folder / LANGUAGE_MEANS
+    return LoadedModel(
+        folder=folder,
+        task=None if export["task"] == ENCODING else export["task"],
+        config=config,
+        tokenizer=Tokenizer.from_folder(folder, reading.text_rules, reading.added_tokens),
+        labels=config_json.get("labels", []),
+        engine_name=engine,
+        amp=amp,
+        reading=reading,
+        exported_layer=export["layer"],
+        has_pooler=export.get("has_pooler", True),
+        language_means_path=means_path if means_path.is_file() else None,
+    )
+
+
+def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
+    """The model's shape from the config.json of an exported folder, which need not be as export.py wrote it.
+
+    Raises:
+        UserError: it does not say what was exported.
+    """
+    try:
+        config = ErnieMConfig.from_dict(config_json)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    export = config_json["export"] if isinstance(config_json["export"], dict) else {}
+    task = export.get("task")
+    layer = export.get("layer")
+    labels = config_json.get("labels", [])
+    is_task = task in EXPORTED_TASKS
+    is_layer = type(layer) is int and 0 <= layer <= config.num_hidden_layers
+    are_labels = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    if not is_task or not is_layer or not are_labels or (TASKS[task].has_labels and not labels):
+        raise UserError(f"{path}: does not say what was exported, or the labels; export the checkpoint again")
+    return config
+
+
+def load_opened(
+    opened: OpenedModel, folder: Path, task: str | None = None, amp: str = "none", encoder_only: bool = False
+) -> LoadedModel:
+    """`load` for a checkpoint that was opened; with `encoder_only` without its head, whatever that is for."""
+    # Imported here, because Paddle takes a second to start and an exported folder may not need it.
+    from ernie_m.inference.paddle_model import build_model, task_of_head
+    from ernie_m.training.precision import prepare_for_prediction
+
+    checkpoint = opened.checkpoint
+    task = None if encoder_only else task_of_head(checkpoint, task)
+    model, languages = build_model(checkpoint, opened.config, task)
+    autocast = prepare_for_prediction(model, amp)
+    labels: list[str] = []
+    if task is not None and TASKS[task].has_labels:
+        count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
+        labels = checkpoint.labels or names_of_ids(count)
+        if len(labels) != count:
+            raise UserError(
+                f"{checkpoint.path}: {count} labels, but {len(labels)} names of labels in config.json"
+            )
+    return LoadedModel(
+        folder=folder,
+        task=task,
+        config=opened.config,
+        tokenizer=opened.tokenizer,
+        labels=labels,
+        engine_name="dygraph",
+        reading=opened.reading,
+        has_pooler="pooler.dense.weight" in checkpoint.tensors,
+        model=model,
+        autocast=autocast,
+        languages=languages,
+        language_means_path=checkpoint.language_means_path,
+        reading_faults=checkpoint.reading_faults,
+    )

@@ -1,0 +1,144 @@
+"""Build the Paddle model of a checkpoint, with its head, and run the part of it that a task needs."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from ernie_m.model.batch import TokenBatch
+from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
+from ernie_m.model.checkpoint.load import HEADS, load_from
+from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.device import to_array, upload
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.heads import task_model
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.tasks import (
+    CLASSIFICATION,
+    ENCODING,
+    MASKED_LM,
+    POOLED,
+    SUPERVISED_TASKS,
+    TASKS,
+    outputs_of,
+    task_named,
+)
+from ernie_m.training.precision import Autocast
+from ernie_m.utils.errors import UserError
+
+LM_HEAD = "lm_head.dense.weight"
+LANGUAGE_TABLE = "language_embeddings.weight"
+CLASSIFIER = "classifier.weight"
+
+
+class DygraphEngine:
+    """What a task computes with a Paddle model, without dropout and gradients.
+
+    Args:
+        model: an encoder for encoding, else a task model.
+        task: one of `model.tasks.EXPORTED_TASKS`.
+        layer: the layer at which an encoder ends.
+        autocast: makes the context for a forward pass, see `training.precision.prepare_for_prediction`.
+        has_pooler: False if the weights of an encoder have none, and so no pooled output.
+    """
+
+    def __init__(
+        self,
+        model: nn.Layer,
+        task: str,
+        layer: int,
+        autocast: Autocast = nullcontext,
+        has_pooler: bool = True,
+    ):
+        self.model = model.eval()
+        self.task = task
+        self.layer = layer
+        self.autocast = autocast
+        self.config = getattr(model, "ernie_m", model).config
+        self.outputs = outputs_of(task, has_pooler and layer == self.config.num_hidden_layers)
+
+    @paddle.no_grad()
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Ids, int64 [B, T], padded on the right -> the name of each output and its values."""
+        with self.autocast():
+            inputs = upload(TokenBatch.from_padded(ids, self.config.pad_token_id))
+            results = self._encode(inputs) if self.task == ENCODING else self.model(inputs)
+        if isinstance(results, Tensor):
+            results = (results,)
+        return dict(zip(self.outputs, [to_array(result) for result in results], strict=True))
+
+    def _encode(self, inputs: TokenBatch) -> tuple[Tensor, ...]:
+        states = self.model.encode(inputs, layers=self.layer).sequence  # [N, H]
+        sequence = inputs.padded(states)  # [B, T, H]
+        if len(self.outputs) == 1:
+            return (sequence,)
+        return sequence, self.model.pooler(paddle.gather(states, inputs.first_tokens))
+
+
+def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | None:
+    """The task of a checkpoint's head: one of `SUPERVISED_TASKS`, `MASKED_LM` or None.
+
+    Args:
+        requested_task: the task of a classifier whose files do not name it.
+
+    Raises:
+        UserError: nothing says what its classifier is for.
+    """
+    tensors = checkpoint.tensors
+    if CLASSIFIER not in tensors:
+        return MASKED_LM if LM_HEAD in tensors else None
+    task = checkpoint.task or task_named(requested_task or "")
+    if task == CHOICE:  # its choices are scored by a classifier of one label
+        return CLASSIFICATION
+    if task not in SUPERVISED_TASKS:
+        # A user names a task by the word of its prediction, such as "classify".
+        words = ", ".join(TASKS[name].predictions[0].word for name in SUPERVISED_TASKS)
+        raise UserError(
+            f"{tensors.source}: it has a classifier, and no file says what it is for; name its task ({words})"
+        )
+    return task
+
+
+def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tuple[nn.Layer, list[str]]:
+    """The model of a checkpoint with its weights, and the languages that its masks can be filled in.
+
+    Args:
+        task: the task of the head, from `task_of_head`.
+
+    Raises:
+        UserError: weights and config do not fit together.
+    """
+    if task == MASKED_LM:
+        return _build_masked_lm(checkpoint, config)
+    optional = ("pooler.",)  # the prefix of weights that may be missing
+    if task is None:
+        model: nn.Layer = ErnieMModel(config)
+    else:
+        num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
+        model = task_model(task, config, num_labels, checkpoint.reading.pooling)
+        if getattr(model, "pooling", None) == POOLED:  # a random pooler would give random classes
+            optional = ()
+    ignored = HEADS if task is None else ()
+    if "pooler.dense.weight" not in checkpoint.tensors:
+        # Such an encoder is not asked for pooled vectors, so that its random pooler needs no warning.
+        ignored += optional
+    load_from(model, checkpoint, optional, ignored)
+    return model.eval(), []
+
+
+def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.Layer, list[str]]:
+    """`build_model` for a model with a masked-LM head."""
+    settings = checkpoint.settings
+    languages: list[str] = []
+    # Only in a pre-training with language_embedding "masks" does the table say in which language to predict.
+    # None: the model does not say it, and "masks" is the default.
+    gives_language_to_masks = checkpoint.reading.language_embedding in (None, "masks")
+    if gives_language_to_masks and LANGUAGE_TABLE in checkpoint.tensors:
+        languages = list(settings.get("languages") or [])
+    ignored = () if languages else (LANGUAGE_TABLE,)
+    # A table has at least one row; without languages nothing reads it.
+    model = PreTrainingModel(config, languages or ["none"])
+    load_from(model, checkpoint, optional=("pooler.",), ignore=ignored)
+    return model.eval(), languages

@@ -1,0 +1,222 @@
+"""Vectors of texts: {"text"} -> {"vector"}, "cut" if the text was too long, and "unknown_words"."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
+from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import SentenceEncoder, layer_number, token_weights
+from ernie_m.inference.exported_model import GraphRunner
+from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.tasks import Fields, TaskOptions, flag_of, is_whole, text_of, unknown_words
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.tasks import ENCODING
+from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
+from ernie_m.utils.errors import UserError
+
+# The (type, default) of two keys of a request.
+LAYER = (int | None, None)
+CENTRE = (bool | None, None)
+
+
+class EncodeTexts:
+    """Makes one vector of each text.
+
+    Args:
+        options: `max_seq_len`, `pooling`, `layer`, `centre`, `normalize`, `kind` and `prompt` of these are
+            used.
+
+    Attributes:
+        normalize: whether vectors have length 1.
+        prompt: what is put before every text.
+        means: the mean vectors of the languages, which are subtracted from the vectors; None: no subtraction.
+
+    Raises:
+        UserError: the model has no such layer or prompt, the pooling is that of another layer or needs a
+            pooler that is not there, there are no means although `centre` is true, or the model's makers make
+            its vectors in a way that is not done here, and no pooling is given.
+    """
+
+    fields: ClassVar[Fields | None] = None
+
+    def __init__(self, model: LoadedModel, options: TaskOptions):
+        self.model = model
+        self.options = options
+        if model.reading_faults and options.pooling is None:
+            faults = "; ".join(model.reading_faults)
+            raise UserError(f"{faults}: this is not done here; name a pooling to make other vectors")
+        self.max_seq_len = model.limit(options.max_seq_len, model.longest_of_vectors)
+        reading = model.reading
+        self.normalize = reading.normalize if options.normalize is None else options.normalize
+        try:
+            self.prompt = reading.prompt(options.kind, options.prompt)
+        except UserError as error:
+            raise UserError(f"{model.folder}: {error}") from error
+        self._encode = EncodePairs(model.tokenizer, self.max_seq_len, prompt=self.prompt)
+        self.pooling = pooling_of(model, options)
+        layer = model.layer_of_vectors if options.layer is None else options.layer
+        self.layer = layer_number(layer, model.num_layers)
+        if self.pooling == "pooled" and not model.has_pooler:
+            raise UserError(
+                f"{model.folder}: pooling pooled: the weights have no pooler; take mean, specials or cls"
+            )
+        if self.pooling == "pooled" and self.layer != model.num_layers:
+            raise UserError(
+                f"pooling pooled is that of the top layer, {model.num_layers}; layer {self.layer} has none"
+            )
+        self.means = self.means_of_languages() if options.centre else None
+        self.encoder = GraphEncoder(
+            model.engine(ENCODING, self.layer), model.config, self.pooling, self.layer
+        )
+
+    def means_of_languages(self) -> LanguageMeans:
+        """The means of the languages at this layer.
+
+        Raises:
+            UserError: the model has none, or they are of another pooling.
+        """
+        if self.pooling != MEANS_POOLING:
+            raise UserError(
+                f"pooling {self.pooling}: centred vectors need pooling {MEANS_POOLING}, with which the means "
+                "of the languages were made"
+            )
+        return self.model.language_means.at(self.layer)
+
+    def at(self, layer: int | None) -> "EncodeTexts":
+        """An encoder with the same options at another layer; None: this one.
+
+        Raises:
+            UserError: an exported folder ends at another layer.
+        """
+        if layer in (None, self.layer):
+            return self
+        return EncodeTexts(self.model, replace(self.options, layer=layer))
+
+    def parse(self, request: dict) -> str:
+        return text_of(request, "text")
+
+    def layer_of(self, request: dict) -> int:
+        """The "layer" of a request, or the encoder's.
+
+        Raises:
+            UserError: the model has no such layer, or an exported folder ends at another one.
+        """
+        layer = request.get("layer", self.layer)
+        if not is_whole(layer) or not 0 <= layer <= self.model.num_layers:
+            raise UserError(f"'layer' is {layer!r}; this model has the layers 0 to {self.model.num_layers}")
+        return self.at(layer).layer  # `at` refuses a layer that an exported folder does not have
+
+    def centre_of(self, request: dict, default: bool) -> bool:
+        """The "centre" of a request: whether its vectors are centred.
+
+        Raises:
+            UserError: it is neither true nor false, or it is true and the model has no means for its pooling.
+        """
+        centre = flag_of(request, "centre", default)
+        if centre:
+            self.means_of_languages()  # raises the error
+        return centre
+
+    def answer(self, texts: list[str]) -> list[dict]:
+        features = self.features(texts)
+        answers: list[dict] = []
+        for text, feature, vector in zip(texts, features, self.vectors_of(features)):
+            answer: dict = {"vector": [round(float(x), 6) for x in vector]}
+            if feature.cut:
+                answer["cut"] = True
+            answers.append(answer | unknown_words(self.model.tokenizer, text))
+        return answers
+
+    def features(self, texts: Sequence[str]) -> list[Feature]:
+        """The model inputs of texts."""
+        return self._encode([Example(text, text_b=None) for text in texts])
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """The vectors of texts, float32 [N, H]."""
+        return self.vectors_of(self.features(texts))
+
+    def vectors_of(
+        self,
+        features: Sequence[Feature],
+        languages: Sequence[str] | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> np.ndarray:
+        """The vectors of `features`, float32 [N, H].
+
+        Args:
+            languages: the language of each text, if vectors are centred; None: a text has the language whose
+                mean is nearest.
+            batch_tokens: padded tokens in one forward pass.
+        """
+        vectors = self.encoder.vectors([feature.ids for feature in features], batch_tokens)
+        if self.means is not None:
+            vectors = self.means.centred(vectors, languages)
+        return unit(vectors) if self.normalize else vectors
+
+    def unit_vectors(self, texts: Sequence[str], centre: bool) -> np.ndarray:
+        """The vectors of texts with length 1, [N, H].
+
+        Args:
+            centre: whether the nearest language mean is subtracted from each vector.
+        """
+        vectors = self.vectors(texts)
+        if centre:
+            vectors = self.means_of_languages().centred(vectors)
+        return unit(vectors)
+
+
+def centres_by_default(model: LoadedModel, options: TaskOptions) -> bool:
+    """Whether vectors are centred for a request without "centre".
+
+    Without the option `centre`, they are if the model has means that fit its pooling.
+    """
+    if options.centre is not None:
+        return options.centre
+    return model.language_means_path is not None and pooling_of(model, options) == MEANS_POOLING
+
+
+def pooling_of(model: LoadedModel, options: TaskOptions) -> str:
+    """The pooling that the options name; otherwise that of the model's own vectors, or "mean"."""
+    return options.pooling or model.reading.pooling or "mean"
+
+
+class GraphEncoder(SentenceEncoder):
+    """Runs an engine for encoding, and pools its outputs.
+
+    Args:
+        pooling: see `SentenceEncoder`.
+        layer: the layer at which the engine ends.
+    """
+
+    def __init__(self, engine: GraphRunner, config: ErnieMConfig, pooling: str, layer: int):
+        super().__init__(config, pooling, layer)
+        self.engine = engine
+
+    def batch(self, ids: np.ndarray) -> np.ndarray:
+        outputs = self.outputs(ids)
+        if self.pooling == "pooled":
+            return outputs["pooled"]
+        weights = token_weights(ids, self.config.pad_token_id, self.pooling).astype(np.float32)  # [B, T]
+        return (weights[:, None] @ outputs["sequence"])[:, 0]  # [B, 1, T] @ [B, T, H]
+
+    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        outputs = self.outputs(ids)
+        return outputs["pooled"], outputs["sequence"]
+
+    def outputs(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """What the engine gives for ids [B, T]: "sequence", [B, T, H], and "pooled", [B, H], if it has it.
+
+        Raises:
+            UserError: the config is that of a model of another width.
+        """
+        outputs = self.engine(ids)
+        width = outputs["sequence"].shape[-1]
+        if width != self.config.hidden_size:
+            raise UserError(
+                f"config.json: hidden_size is {self.config.hidden_size}, but the exported model's is "
+                f"{width}; export the model again"
+            )
+        return outputs

@@ -1,0 +1,237 @@
+"""Answers of fine-tuned models: classes, tags, and answers to questions.
+
+Features and decoding are those of the training tasks in `finetune`, with the settings that training recorded.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.metrics import entities
+from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
+from ernie_m.finetune.tasks.question_answering import Answer, QuestionAnswering
+from ernie_m.finetune.tasks.regression import Regression
+from ernie_m.finetune.tasks.tagging import Tagging
+from ernie_m.finetune.base_task import SupervisedTask
+from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of, unknown_words
+from ernie_m.model.conventions import NEITHER, NO_ENTITIES, entity_tags
+from ernie_m.reader.batching import BATCH_TOKENS, Example, batches_by_length
+from ernie_m.reader.question_answering import Question, QuestionFile, make_windows
+from ernie_m.reader.tagging import JOINT, Sentence, split_words
+from ernie_m.utils.errors import UserError
+
+ANSWER_WINDOW = 384  # tokens
+# The probabilities of answers are a softmax over so many candidates, as in run_mrc.py, or over top_k if that
+# is more.
+RANKED = 20
+
+
+class FineTunedTask:
+    """The base of the classes below: a training task, which makes features and decodes, and an engine."""
+
+    def __init__(self, model: LoadedModel, task: SupervisedTask):
+        self.task = task
+        self.engine = model.engine(task.name)
+
+    def predictions(self, features: Sequence[Any]) -> list[Any]:
+        """The task's prediction for each feature. Features of similar length are run in one batch."""
+        predictions: list[Any] = [None] * len(features)
+        for numbers, batch, outputs in self.batches(features):
+            for number, prediction in zip(numbers, self.task.decode(batch, outputs), strict=True):
+                predictions[number] = prediction
+        return predictions
+
+    def batches(self, features: Sequence[Any]) -> Iterator[tuple[list[int], Any, dict[str, np.ndarray]]]:
+        """Yield the numbers of some features, their batch, and the outputs of the model for it."""
+        for numbers in batches_by_length([len(feature.ids) for feature in features], BATCH_TOKENS):
+            features_of_batch = [features[number] for number in numbers]
+            batch = self.task.encode.collate(features_of_batch, numbers, count=len(numbers))
+            # A feature may have many windows, each of them a row, so the engine gets some rows at a time.
+            rows_at_once = max(1, BATCH_TOKENS // batch.input_ids.shape[1])
+            parts = []
+            for first in range(0, len(batch.input_ids), rows_at_once):
+                parts.append(self.engine(batch.input_ids[first : first + rows_at_once]))
+            yield numbers, batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+class ClassifyTexts(FineTunedTask):
+    """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, "cut" if the text was too long, and
+    the number of "unknown_words" if there are any.
+
+    A model with one output, such as a regression, answers {"score"} instead, and one for several labels a
+    text {"labels", "probabilities"}.
+    """
+
+    fields: ClassVar[Fields] = {"text_a": REQUIRED_TEXT, "text_b": OPTIONAL_TEXT}
+
+    def __init__(self, model: LoadedModel, options: TaskOptions):
+        limit = model.limit(options.max_seq_len, model.longest_in_training)
+        if model.predicts_numbers:
+            task = Regression(model.tokenizer, limit)
+        elif model.multi_label:
+            task = MultiLabelClassification(model.tokenizer, model.labels, limit)
+        else:
+            prompt = model.reading.prompt(NEITHER)
+            task = Classification(model.tokenizer, model.labels, limit, prompt=prompt)
+        super().__init__(model, task)
+
+    def parse(self, request: dict) -> Example:
+        key = "text" if "text" in request else "text_a"
+        return Example(text_of(request, key), text_of(request, "text_b", optional=True))
+
+    def answer(self, examples: list[Example]) -> list[dict]:
+        features = self.task.encode(examples)
+        answers = []
+        for example, feature, prediction in zip(examples, features, self.predictions(features)):
+            answer = self.task.answer(prediction)
+            if feature.cut:  # the text was longer than the limit
+                answer["cut"] = True
+            texts = (example.text_a, example.text_b or "")
+            answers.append({**answer, **unknown_words(self.task.encode.tokenizer, *texts)})
+        return answers
+
+
+class Words(NamedTuple):
+    """Words to tag.
+
+    Attributes:
+        text: what was split into them; None: the user gave words.
+        spans: the characters (start, end) of each word in the text.
+    """
+
+    words: list[str]
+    text: str | None = None
+    spans: Sequence[tuple[int, int]] = ()
+
+
+class TagWords(FineTunedTask):
+    """{"words"}, or {"text"} split as in the training data -> {"words", "tags", "entities", "unknown_words"}.
+
+    Long sentences are read in overlapping windows of `max_seq_len` tokens.
+    """
+
+    fields: ClassVar[Fields] = {"text": OPTIONAL_TEXT, "words": (list[str] | None, None)}  # one of them
+
+    def __init__(self, model: LoadedModel, options: TaskOptions):
+        limit = model.limit(options.max_seq_len, model.longest_in_training)
+        self.marks_apart = model.reading.marks_apart
+        super().__init__(model, Tagging.from_reading(model.reading, model.tokenizer, model.labels, limit))
+        marks_entities = model.reading.chunk_scheme != NO_ENTITIES
+        self.iobes = entity_tags(model.labels) if marks_entities else {}  # label -> its tag
+
+    def parse(self, request: dict) -> Words:
+        if "words" in request:
+            words = Words(request["words"])
+            key = "words"
+        else:
+            text = text_of(request, "text")
+            spans = split_words(text, self.marks_apart)
+            words = Words([text[start:end] for start, end in spans], text, spans)
+            key = "text"
+        _check_words(words.words, key)
+        return words
+
+    def answer(self, sentences: list[Words]) -> list[dict]:
+        features = self.task.encode(
+            [Sentence(JOINT.join(sentence.words), labels=None) for sentence in sentences]
+        )
+        answers = []
+        for sentence, label_ids in zip(sentences, self.predictions(features)):
+            tags = self.task.tags(label_ids)
+            iobes = [self.iobes.get(tag, "O") for tag in tags]
+            answer = {"words": sentence.words, "tags": tags, "entities": _entities_as_json(sentence, iobes)}
+            answers.append({**answer, **unknown_words(self.task.encode.tokenizer, *sentence.words)})
+        return answers
+
+
+def _check_words(words: Any, key: str) -> None:
+    """Refuse what is not a list of words.
+
+    Args:
+        key: the key of the request that they come from.
+
+    Raises:
+        UserError: they are no list, the list is empty, or something in it is no word.
+    """
+    if not isinstance(words, list) or not words:
+        raise UserError("'words' must be a list of strings that is not empty")
+    for number, word in enumerate(words, 1):
+        if not isinstance(word, str) or not word or JOINT in word:
+            raise UserError(
+                f"'{key}': word {number} of {len(words)} is empty, is no string, or has the character U+0002"
+            )
+
+
+def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
+    """The entities of a sentence in their order, with their places.
+
+    A place is in characters if there is a text, otherwise in words. Its end is behind the entity.
+
+    Args:
+        tags: the tags of the words, in the scheme IOBES.
+    """
+    places = [(first, last, kind) for kind, first, last in entities(tags)]
+    answers = []
+    for first, last, kind in sorted(places):
+        if sentence.text is None:
+            place = {"words": sentence.words[first : last + 1], "first": first, "last": last + 1}
+        else:
+            start, _ = sentence.spans[first]
+            _, end = sentence.spans[last]
+            place = {"text": sentence.text[start:end], "start": start, "end": end}
+        answers.append({"type": kind, **place})
+    return answers
+
+
+class AnswerQuestions(FineTunedTask):
+    """{"question", "context"} -> {"answer", "start", "probability", "candidates"}, "unknown_words".
+
+    Long contexts are read in overlapping windows of `max_seq_len` tokens.
+    """
+
+    fields: ClassVar[Fields] = {"question": REQUIRED_TEXT, "context": REQUIRED_TEXT}
+
+    def __init__(self, model: LoadedModel, options: TaskOptions):
+        window = model.reading.max_seq_len or min(ANSWER_WINDOW, model.longest)
+        limit = model.limit(options.max_seq_len, window)
+        self.top_k = options.top_k
+        n_best = max(RANKED, options.top_k)
+        task = QuestionAnswering.from_reading(model.reading, model.tokenizer, limit, n_best)
+        super().__init__(model, task)
+
+    def parse(self, request: dict) -> tuple[str, str]:
+        return text_of(request, "question"), text_of(request, "context")
+
+    def answer(self, requests: list[tuple[str, str]]) -> list[dict]:
+        questions = []
+        contexts = []  # one for each question
+        for number, (question, context) in enumerate(requests):
+            questions.append(Question(id=str(number), text=question, context=number, answers=(), span=None))
+            contexts.append(context)
+        file = QuestionFile(path=None, contexts=contexts, questions=questions)
+        windows = make_windows(file, self.task.tokenizer, self.task.cut)
+        scores = self.predictions(self.task.encode(windows))  # `SpanScores` of each window
+        answers = []
+        for request, ranked in zip(requests, self.task.rank(windows, scores), strict=True):
+            answers.append({**_as_json(ranked[: self.top_k]), **unknown_words(self.task.tokenizer, *request)})
+        return answers
+
+
+def _as_json(ranked: list[Answer]) -> dict[str, Any]:
+    """The answer to a question from its candidates, the best one first; there may be none."""
+    candidates = []
+    for answer in ranked:
+        place = {"text": answer.text, "start": answer.start, "end": answer.start + len(answer.text)}
+        candidates.append({**place, "probability": round(answer.probability, 6)})
+    if not candidates:
+        return {"answer": "", "start": None, "probability": 0.0, "candidates": []}
+    best = candidates[0]
+    return {
+        "answer": best["text"],
+        "start": best["start"],
+        "probability": best["probability"],
+        "candidates": candidates,
+    }

@@ -1,0 +1,221 @@
+"""Predictions of the masked-LM head: `fill` for masks in a text, `translate-probe` for BTMLM's pseudo-tokens.
+
+Both run in Paddle and need a checkpoint with the head: the full folder of run_pretrain.py, or for `fill` also
+XLM-R. `translate-probe`, and `fill` in a given language, also need the language table.
+"""
+
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.tasks import (
+    OPTIONAL_TEXT,
+    REQUIRED_TEXT,
+    Fields,
+    TaskOptions,
+    check_length,
+    text_of,
+    unknown_words,
+)
+from ernie_m.model.batch import TokenBatch
+from ernie_m.model.config import NO_LANGUAGE
+from ernie_m.model.device import upload
+from ernie_m.model.layout import Layout
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.tasks import MASKED_LM
+from ernie_m.pretrain.config import ObjectiveConfig
+from ernie_m.pretrain.loss import to_device
+from ernie_m.pretrain.objective import Setting, Text, Vocabulary, rng_of
+from ernie_m.pretrain.objectives.btmlm import Btmlm
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.errors import UserError
+
+MASK = "[MASK]"
+_AT_ONCE = 64  # rows of logits, [64, V]
+
+
+class MaskedText(NamedTuple):
+    """A text of a request.
+
+    Attributes:
+        ids: its tokens.
+        language: the number of the language to predict in; None: any.
+        unknown: what an answer says of unknown words; see `unknown_words`.
+    """
+
+    ids: list[int]
+    language: int | None
+    unknown: dict[str, int]
+
+
+class MaskedLmTask:
+    """The base of both predictions.
+
+    Raises:
+        UserError: the model has no masked-LM head.
+    """
+
+    word = "fill"
+
+    def __init__(self, model: LoadedModel, options: TaskOptions):
+        if model.task != MASKED_LM:
+            raise UserError(
+                f"{model.folder}: {self.word} needs a checkpoint with the masked-LM head, such as the folder "
+                "full that run_pretrain.py leaves"
+            )
+        self.name = model.name
+        self.tokenizer = model.tokenizer
+        self.languages = model.languages
+        self.model: PreTrainingModel = model.model
+        self.autocast = model.autocast
+        self.vocabulary = Vocabulary.of(model.tokenizer)
+        self.max_seq_len = model.limit(options.max_seq_len, model.longest)
+        self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
+
+    def language_of(self, request: dict) -> int:
+        """The number of the "language" of a request.
+
+        Raises:
+            UserError: the model has no such language.
+        """
+        if not self.languages:
+            raise UserError(
+                f"{self.name}: it has no language table, as run_pretrain.py trains with "
+                "language_embedding: masks, so no 'language' can be chosen"
+            )
+        return self.languages.index(text_of(request, "language", choices=self.languages))
+
+    def likeliest(self, hidden: Tensor) -> list[list[dict]]:
+        """The likeliest ordinary tokens and their probabilities for each hidden state of [M, H]."""
+        bias = np.zeros(self.model.lm_head.bias.shape[0], np.float32)  # [V]; -inf: never predicted
+        bias[self.vocabulary.special_ids] = -np.inf
+        bias[self.vocabulary.size :] = -np.inf  # rows of the table that have no token
+        tokens_of_rows = []
+        for first in range(0, hidden.shape[0], _AT_ONCE):
+            logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(bias)
+            probabilities, ids = F.softmax(logits.astype("float32"), axis=-1).topk(self.top_k)
+            for ids_of_row, probabilities_of_row in zip(ids.tolist(), probabilities.tolist()):
+                names = self.tokenizer.convert_ids_to_tokens(ids_of_row)
+                tokens = [
+                    {"token": name, "probability": round(probability, 6)}
+                    for name, probability in zip(names, probabilities_of_row)
+                ]
+                tokens_of_rows.append(tokens)
+        return tokens_of_rows
+
+
+class FillMasks(MaskedLmTask):
+    """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}."""
+
+    fields: ClassVar[Fields] = {"text": REQUIRED_TEXT, "language": OPTIONAL_TEXT}
+
+    def parse(self, request: dict) -> MaskedText:
+        text = text_of(request, "text")
+        if MASK not in text:
+            raise UserError(f"'text' has no {MASK} to fill")
+        language = None if request.get("language") is None else self.language_of(request)
+        ids = masked_ids(self.tokenizer, text)
+        check_length("text", count=len(ids), most=self.max_seq_len)
+        return MaskedText(ids, language, unknown_words(self.tokenizer, *text.split(MASK)))
+
+    @paddle.no_grad()
+    def answer(self, requests: list[MaskedText]) -> list[dict]:
+        states_of_requests = []  # for each request: the states of its masks, [masks, H]
+        # The texts are few and are encoded one by one. The logits of all masks are made together below.
+        for request in requests:
+            ids = np.asarray(request.ids, np.int64)
+            is_mask = ids == self.tokenizer.mask_id
+            languages = None
+            if request.language is not None:
+                languages = np.where(is_mask, request.language, NO_LANGUAGE)
+            with self.autocast():
+                inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
+                states = self.model.encode(inputs, positions=paddle.to_tensor(np.flatnonzero(is_mask)))
+            states_of_requests.append(states.astype("float32"))
+        candidates = self.likeliest(paddle.concat(states_of_requests))  # for each mask of all requests
+        answers = []
+        first = 0
+        for request, states in zip(requests, states_of_requests):
+            end = first + len(states)
+            answers.append({"masks": candidates[first:end], **request.unknown})
+            first = end
+        return answers
+
+
+def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of `[CLS] text [SEP]`, with the mask id for each [MASK] in the text.
+
+    After a mask, a word begins only if there is a space: in "[MASK]s" there is no "▁" before the "s", unless
+    the vocabulary has "▁s" alone.
+    """
+    ids = [tokenizer.cls_id]
+    for number, part in enumerate(text.split(MASK)):
+        pieces = tokenizer.encode(part)
+        if number > 0:  # a mask stands before every part but the first
+            ids.append(tokenizer.mask_id)
+            if pieces and not part[0].isspace():
+                (token,) = tokenizer.convert_ids_to_tokens(pieces[:1])
+                if token == "▁":
+                    pieces = pieces[1:]
+                elif token.startswith("▁") and token[1:] in tokenizer.vocab:
+                    pieces[:1] = tokenizer.convert_tokens_to_ids([token[1:]])
+        ids += pieces
+    return [*ids, tokenizer.sep_id]
+
+
+class ProbeTranslation(MaskedLmTask):
+    """{"text", "language"} -> {"language", "slots": [[{"token", "probability"}]]}.
+
+    The input is that of BTMLM's first stage (docs/objectives.md): the sentence, then as many placeholders in
+    the other language as the objective would use. Each placeholder attends to the sentence and itself.
+    """
+
+    word = "translate-probe"
+    fields: ClassVar[Fields] = {"text": REQUIRED_TEXT, "language": REQUIRED_TEXT}
+
+    def __init__(self, model: LoadedModel, options: TaskOptions):
+        super().__init__(model, options)
+        # The placeholders have the number and the positions that they had when the model was trained.
+        config = ObjectiveConfig(**model.reading.of_objectives())
+        self.btmlm = Btmlm(Setting(config, self.vocabulary, self.max_seq_len))
+
+    def parse(self, request: dict) -> MaskedText:
+        language = self.language_of(request)
+        text = text_of(request, "text")
+        ids = self.tokenizer.encode(text)
+        if not ids:
+            raise UserError("'text' has no token")
+        return MaskedText(ids, language, unknown_words(self.tokenizer, text))
+
+    def check_length(self, request: MaskedText) -> None:
+        """Refuse a sentence that would be cut, so that the pseudo-tokens fit.
+
+        Raises:
+            UserError: it would be.
+        """
+        text = Text(np.asarray(request.ids), request.language)
+        most_tokens, _pseudo_tokens = self.btmlm.lengths(text)
+        check_length("text", count=len(request.ids), most=most_tokens)
+
+    @paddle.no_grad()
+    def answer(self, requests: list[MaskedText]) -> list[dict]:
+        languages = [request.language for request in requests]
+        # Only placeholders carry a language, which is the wanted one; that of a text itself is not used.
+        texts = [Text(np.asarray(request.ids, np.int64), request.language) for request in requests]
+        # The objective takes a generator for each text, to mask it in the second stage, which is not run.
+        rngs = [rng_of(seed=0, step=0, index=number) for number in range(len(texts))]
+        batch = self.btmlm.batch(texts, rngs, languages)
+        with self.autocast():
+            (on_device,) = to_device([batch])
+            stage1 = on_device.stage1
+            states = self.model.encode(stage1.inputs, positions=stage1.placeholders)
+        tokens_of_slots = self.likeliest(states.astype("float32"))
+        answers = [{"language": self.languages[language], "slots": []} for language in languages]
+        # A slot is a placeholder; `slot_sentences` has the number of its text.
+        for text_number, tokens in zip(batch.stage1.slot_sentences.tolist(), tokens_of_slots):
+            answers[text_number]["slots"].append(tokens)
+        return [answer | request.unknown for answer, request in zip(answers, requests)]

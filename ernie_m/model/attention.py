@@ -1,0 +1,218 @@
+"""Self-attention inside each sequence of a packed batch, and the mask in the form that each device needs.
+
+    device                                           mask          how it is computed
+    a CPU                                            CpuMask       group by group, in `ernie_m/model/cpu/attention.py`
+    a GPU from capability 8.0 on, half precision     FlashMask     all tokens at once, by FlashMask
+    other GPUs, float32, and plain kernels           PaddedMask    group by group, each padded to [b, T]
+
+`ernie_m/model/layout.py` draws the mask. Symbols: see `ernie_m/model/encoder.py`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Self
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from ernie_m.model import device
+from ernie_m.model.cpu.attention import AttentionOnCpu
+from ernie_m.model.layers import Linear, at_positions, dropout, linear_layers
+from ernie_m.model.layout import Group, Layout
+
+# Added to the scores that a row must not see. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is
+# finite in float16.
+MASK_VALUE = -1e4
+
+
+class AttentionMask(device.Uploadable):
+    """Who attends to whom in a packed batch, and how attention is computed from that.
+
+    Attributes:
+        multiple: N, the number of tokens, is a multiple of this.
+    """
+
+    multiple: ClassVar[int] = 1
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        """The mask of a layout, as arrays that are still to be uploaded."""
+        raise NotImplementedError
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
+    ) -> Tensor:
+        """softmax(q k^T / sqrt(D)) v inside each sequence: [N, H] each -> [N, H].
+
+        Args:
+            dropout_rate: the probability with which a weight is dropped; 0 outside of training.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class CpuMask(AttentionMask):
+    """The mask as groups of sequences, on the host."""
+
+    groups: list[Group]
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        return cls(layout.groups)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
+    ) -> Tensor:
+        return AttentionOnCpu.apply(query, key, value, self.groups, num_heads, dropout_rate)
+
+
+@dataclass(frozen=True)
+class FlashMask(AttentionMask):
+    """The mask as `paddle.nn.functional.flashmask_attention` takes it: `Layout.row_indices`."""
+
+    row_indices: Tensor  # int64 [1, 1, N, 2]
+    # The kernel computes blocks of 128 rows. Versions before PaddlePaddle/flash-attention 77c311d read beyond
+    # the mask if the last block is not full.
+    multiple: ClassVar[int] = 128
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        return cls(layout.row_indices()[None, None])  # [1, 1, N, 2]
+
+    @cached_property
+    def startend_row_indices(self) -> Tensor:
+        """`row_indices` in the type that the kernel takes, int32 [1, 1, N, 2]; made once for all layers."""
+        return self.row_indices.astype("int32")
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
+    ) -> Tensor:
+        shape = [1, query.shape[0], num_heads, query.shape[-1] // num_heads]  # 1, N, heads, D
+        output = F.flashmask_attention(
+            query.reshape(shape),
+            key.reshape(shape),
+            value.reshape(shape),
+            self.startend_row_indices,
+            dropout=dropout_rate,
+        )
+        return output.reshape(query.shape)
+
+
+@dataclass(frozen=True)
+class PaddedGroup(device.Uploadable):
+    """b sequences of similar length as an array [b, T] with pads; see `Group`."""
+
+    shape: tuple[int, int]  # b, T
+    token_of_cell: Tensor  # int64 [b x T], the index of the token in each cell
+    context_lengths: Tensor  # int64 [b], the number of context tokens of each sequence
+
+    @classmethod
+    def of(cls, group: Group) -> Self:
+        return cls(group.shape, group.token_of_cell().ravel(), group.context_lengths)
+
+    @cached_property
+    def _biases(self) -> dict[paddle.dtype, Tensor]:
+        """What `bias` has computed: dtype -> [b, 1, T, T]; empty at first."""
+        return {}
+
+    def bias(self, dtype: paddle.dtype) -> Tensor:
+        """What is added to the scores, 0 or MASK_VALUE: [b, 1, T, T]. Computed once for all layers.
+
+        Every token sees itself, pads too.
+        """
+        if dtype not in self._biases:
+            _, longest = self.shape
+            context_lengths = self.context_lengths.reshape([-1, 1, 1, 1])  # [b, 1, 1, 1]
+            behind_context = paddle.arange(longest) >= context_lengths  # [b, 1, 1, T]
+            masked = behind_context & ~paddle.eye(longest).astype("bool")  # [b, 1, T, T]
+            self._biases[dtype] = masked.astype(dtype) * MASK_VALUE
+        return self._biases[dtype]
+
+
+@dataclass(frozen=True)
+class PaddedMask(AttentionMask):
+    """The mask as groups of sequences, each with its bias."""
+
+    groups: list[PaddedGroup]
+    cell_of_token: Tensor  # int64 [N], the index of each token's cell among the cells of all groups
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        cell_of_token = np.empty(layout.tokens, np.int64)
+        cells_before = 0  # the number of cells of the groups before this one
+        for group in layout.groups:
+            # The tokens of the group, and the indices of their cells, both row by row.
+            cell_of_token[group.token_indices] = cells_before + np.flatnonzero(group.is_real)
+            cells_before += group.is_real.size
+        return cls([PaddedGroup.of(group) for group in layout.groups], cell_of_token)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
+    ) -> Tensor:
+        hidden_size = query.shape[-1]
+        outputs = []  # one for each group: [b x T, H]
+        for group in self.groups:
+            shape = [*group.shape, hidden_size]  # b, T, H
+            output = padded_attention(
+                paddle.gather(query, group.token_of_cell).reshape(shape),
+                paddle.gather(key, group.token_of_cell).reshape(shape),
+                paddle.gather(value, group.token_of_cell).reshape(shape),
+                group.bias(query.dtype),
+                num_heads,
+                dropout_rate,
+            )  # [b, T, H]
+            outputs.append(output.reshape([-1, hidden_size]))
+        output_of_cells = outputs[0] if len(outputs) == 1 else paddle.concat(outputs)  # [cells, H]
+        return paddle.gather(output_of_cells, self.cell_of_token)
+
+
+def padded_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, num_heads: int, dropout_rate: float = 0.0
+) -> Tensor:
+    """softmax(q k^T / sqrt(D) + bias) v: [B, T, H] each -> [B, T, H].
+
+    Args:
+        bias: broadcasts to the scores, [B, heads, T, T].
+        dropout_rate: the probability with which a weight is dropped; 0 outside of training.
+    """
+    head_size = query.shape[-1] // num_heads
+    # In `reshape`, 0 keeps the size of an axis.
+    query = query.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])  # [B, heads, T, D]
+    key = key.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])
+    value = value.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])
+    scores = paddle.matmul(query * head_size**-0.5, key, transpose_y=True) + bias
+    # The caller's rate is 0 outside of training.
+    weights = dropout(F.softmax(scores, axis=-1), dropout_rate, training=True)
+    return paddle.matmul(weights, value).transpose([0, 2, 1, 3]).flatten(2)  # [B, T, H]
+
+
+def mask_class() -> type[AttentionMask]:
+    """The kind of mask for the device in use; the table at the top of this file lists them."""
+    if device.has_plain_kernels():
+        return PaddedMask
+    if not device.on_gpu():
+        return CpuMask
+    half_precision = paddle.amp.is_autocast_enabled()
+    return FlashMask if device.uses_flash_mask(half_precision) else PaddedMask
+
+
+class SelfAttention(nn.Layer):
+    """Multi-head self-attention: softmax(q k^T / sqrt(D)) v inside each sequence, dropout on the weights."""
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout_rate: float, weight_attr=None):
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout_rate = dropout_rate
+        self.q_proj = Linear(hidden_size, hidden_size, weight_attr)
+        self.k_proj = Linear(hidden_size, hidden_size, weight_attr)
+        self.v_proj = Linear(hidden_size, hidden_size, weight_attr)
+        self.out_proj = Linear(hidden_size, hidden_size, weight_attr)
+
+    def forward(self, x: Tensor, mask: AttentionMask, positions: Tensor | None = None) -> Tensor:
+        """[N, H] -> [N, H], or [M, H] at `positions`, int64 [M]."""
+        query, key, value = linear_layers(x, [self.q_proj, self.k_proj, self.v_proj])
+        dropout_rate = self.dropout_rate if self.training else 0.0
+        output = mask.attend(query, key, value, self.num_heads, dropout_rate)  # [N, H]
+        return self.out_proj(at_positions(output, positions))

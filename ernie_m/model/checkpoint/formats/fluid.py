@@ -1,0 +1,242 @@
+"""The official parameter directory: one LoDTensor file per variable, read and written without Paddle.
+
+The directory is `params/`, beside `ernie_config.json`. A file contains, in little endian: uint32 0 (LoDTensor
+version), uint64 number of lod levels, each level as uint64 size and that many bytes; uint32 0 (tensor
+version), int32 length of a protobuf `VarType.TensorDesc` and that many bytes (field 1 the dtype, field 2 the
+dims); then the data in C order.
+"""
+
+import math
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from ernie_m.model.checkpoint.formats import configs
+from ernie_m.model.checkpoint.formats import tensor_names as tables
+from ernie_m.model.checkpoint.formats.lazy_weights import Weights, check_shape, to_foreign, widen_bfloat16, write_data
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.tasks import CLASSIFICATION, task_named
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_dir, refuse_pointer, write_json
+
+BFLOAT16 = 22
+# The protobuf's number of a dtype -> the dtype in the file. bfloat16 is stored as its bits.
+DTYPES = {
+    0: np.dtype("bool"),
+    1: np.dtype("<i2"),
+    2: np.dtype("<i4"),
+    3: np.dtype("<i8"),
+    4: np.dtype("<f2"),
+    5: np.dtype("<f4"),
+    6: np.dtype("<f8"),
+    19: np.dtype("<u8"),
+    20: np.dtype("u1"),
+    21: np.dtype("i1"),
+    BFLOAT16: np.dtype("<u2"),
+}
+CONFIG = "ernie_config.json"
+CONFIG_KEYS = (
+    "attention_probs_dropout_prob",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "hidden_size",
+    "initializer_range",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+)
+MARK = "word_embedding"  # the one variable that every official directory has
+# The tags of the protobuf message.
+_DTYPE_TAG = 0x08
+_DIM_TAG = 0x10
+_PACKED_DIMS_TAG = 0x12
+_LONGEST_DESCRIPTION = 1 << 16  # bytes; one of 8 dims takes under 100
+
+
+class Header(NamedTuple):
+    """The header of a file."""
+
+    code: int  # the protobuf's number of the dtype, a key of `DTYPES`
+    shape: tuple[int, ...]
+    offset: int  # where the data begins, in bytes
+
+
+def read_header(path: str | os.PathLike) -> Header:
+    """Read the header of one variable and check that the file holds exactly the data it announces.
+
+    Raises:
+        UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = _parse_header(file)
+            data_bytes = os.fstat(file.fileno()).st_size - header.offset
+        check_shape(header.shape, DTYPES[header.code])
+        announced_bytes = math.prod(header.shape) * DTYPES[header.code].itemsize
+        if data_bytes != announced_bytes:
+            raise ValueError(f"{data_bytes} data bytes instead of {announced_bytes}")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (struct.error, ValueError, OverflowError) as error:
+        refuse_pointer(path)
+        raise UserError(
+            f"{path}: cut short or not a parameter file of the official format ({error}); copy or download "
+            "the file again"
+        ) from error
+    return header
+
+
+def _parse_header(file: IO[bytes]) -> Header:
+    """Read the header from the beginning of a file; the top of this module describes it.
+
+    Raises:
+        struct.error, ValueError, OverflowError: it is cut short, or not such a header.
+    """
+
+    def take(form: str) -> tuple:
+        """The next values of the file, in a form of `struct`."""
+        return struct.unpack(form, file.read(struct.calcsize(form)))
+
+    version, levels = take("<IQ")
+    _check_version(version)
+    for _ in range(levels):  # offsets of sequences, which weights do not have
+        (size,) = take("<Q")
+        file.seek(size, os.SEEK_CUR)
+    tensor_version, length = take("<Ii")
+    _check_version(tensor_version)
+    if length <= 0 or length >= _LONGEST_DESCRIPTION:
+        raise ValueError(f"a tensor description of {length} bytes")
+    (description,) = take(f"{length}s")
+    dtype_tag, code, *rest = _varints(description)
+    if rest and rest[0] == _PACKED_DIMS_TAG:  # then the number of bytes of all dims, and the dims
+        dims = rest[2:]
+        dim_tags = []
+    else:  # a tag and a dim, a tag and a dim, ...
+        dims = rest[1::2]
+        dim_tags = rest[::2]
+    has_known_tags = dtype_tag == _DTYPE_TAG and all(tag == _DIM_TAG for tag in dim_tags)
+    if not has_known_tags or code not in DTYPES:
+        raise ValueError(f"a tensor description with dtype {code} that is not known")
+    return Header(code, tuple(dims), file.tell())
+
+
+def _check_version(version: int) -> None:
+    """Check that a file, or the tensor in it, has the only version that there is.
+
+    Raises:
+        ValueError: another one.
+    """
+    if version != 0:
+        raise ValueError(f"version {version}, only 0 is known")
+
+
+def _varints(data: bytes) -> list[int]:
+    """Protobuf's numbers of seven bits a byte, the lowest first. The eighth bit says that a byte follows.
+
+    Raises:
+        ValueError: the last number has no end.
+    """
+    numbers = []
+    value = 0
+    shift = 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:  # no byte follows
+            numbers.append(value)
+            value = 0
+            shift = 0
+    if shift:  # the last byte says that another one follows
+        raise ValueError("a broken tensor description")
+    return numbers
+
+
+def _varint(value: int) -> bytes:
+    """The bytes of a number, as `_varints` reads them."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append((value & 0x7F) | 0x80)  # seven bits, and the bit that says that a byte follows
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def read(path: str | os.PathLike) -> np.ndarray:
+    """Read one variable. bfloat16 is returned as float32.
+
+    Raises:
+        UserError: as `read_header`.
+    """
+    header = read_header(path)
+    array = np.fromfile(path, DTYPES[header.code], math.prod(header.shape), offset=header.offset)
+    if header.code == BFLOAT16:
+        array = widen_bfloat16(array)
+    return array.reshape(header.shape)
+
+
+def write(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write one variable, byte for byte what `paddle.save(tensor, path, use_binary_format=True)` writes."""
+    data = np.asarray(array)
+    data = np.asarray(data, data.dtype.newbyteorder("<"), order="C")  # little endian
+    code = next(code for code, dtype in DTYPES.items() if dtype == data.dtype)
+    description = bytes([_DTYPE_TAG]) + _varint(code)
+    for dim in data.shape:
+        description += bytes([_DIM_TAG]) + _varint(dim)
+    with open(path, "wb") as file:
+        # Both versions are 0, and there are no lod levels.
+        file.write(struct.pack("<IQIi", 0, 0, 0, len(description)))
+        file.write(description)
+        write_data(file, data)
+
+
+def read_directory(folder: Path) -> Weights:
+    """Open a directory. The headers are read at once, the data of a variable when it is accessed.
+
+    Raises:
+        UserError: a file is cut short, over-long or foreign.
+    """
+    files = {file.name for file in folder.iterdir() if file.is_file()}
+    shapes = {name: read_header(folder / name).shape for name in tables.official_names(files)}
+    other_names = sorted(files - shapes.keys() - {CONFIG})
+    return Weights(folder, shapes, lambda name: read(folder / name), other_names=other_names)
+
+
+def write_fluid(
+    folder: str | os.PathLike,
+    weights: Mapping[str, np.ndarray],
+    config: dict | None = None,
+    head: str = CLASSIFICATION,
+) -> list[str]:
+    """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`; replace older ones.
+
+    Args:
+        weights: our name -> array.
+        config: the keys of our config; those that the official code reads are written.
+        head: a task of `model.tasks`. `classifier.*` gets the official name of its head, such as `cls_out`.
+
+    Returns:
+        The names that the official format has no place for; they are not written.
+
+    Raises:
+        UserError: a size that the official code cannot express; a full disk.
+    """
+    folder = Path(folder)
+    if config:
+        configs.check_fixed_sizes(ErnieMConfig.from_dict(config), "the official format")
+    translated = to_foreign(tables.OFFICIAL, Weights.of(weights), task_named(head))
+    with atomic_dir(folder / "params") as params:
+        for name in translated.weights:
+            write(params / name, np.asarray(translated.weights[name], np.float32))
+    if config:
+        write_config(folder / CONFIG, config)
+    return translated.left_out
+
+
+def write_config(path: str | os.PathLike, config: dict) -> None:
+    """Write those keys of a config that the official code reads, as JSON."""
+    write_json(path, {key: config[key] for key in CONFIG_KEYS if key in config})

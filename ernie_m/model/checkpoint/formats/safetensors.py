@@ -1,0 +1,116 @@
+"""Safetensors files, read and written one tensor at a time.
+
+The library checks a file's header. The data is read with numpy, because the library maps the whole file into
+memory, and it is written here because the library wants all tensors in memory at once.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ernie_m.model.checkpoint.formats.lazy_weights import Weights, check_shape, widen_bfloat16, write_data
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import refuse_pointer
+
+# numpy's name of a dtype -> that of the format.
+DTYPES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "uint16": "U16",
+    "int16": "I16",
+    "uint32": "U32",
+    "int32": "I32",
+    "uint64": "U64",
+    "int64": "I64",
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+}
+_NUMPY_DTYPES = {code: np.dtype(name).newbyteorder("<") for name, code in DTYPES.items()}
+_NUMPY_DTYPES["BF16"] = np.dtype("<u2")  # its bits
+
+
+def write(
+    path: str | os.PathLike,
+    arrays: Mapping[str, np.ndarray],
+    dtype: np.dtype | type | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write arrays. Not atomic: write into a folder of `utils.files.atomic_dir`.
+
+    Args:
+        path: the file.
+        arrays: arrays of any dtype in `DTYPES`. With `dtype`, a `Weights` is read one tensor at a time.
+        dtype: what all arrays are converted to; None: each keeps its own.
+        metadata: kept in the header.
+    """
+    weights = Weights.of(arrays)
+    if dtype is None:
+        dtypes = {name: arrays[name].dtype for name in weights}
+    else:
+        dtypes = {name: np.dtype(dtype) for name in weights}
+    # The library's order: the widest dtype first, so that each tensor is aligned.
+    order = sorted(weights, key=lambda name: (-dtypes[name].itemsize, name))
+    header: dict = {}
+    if metadata:
+        header["__metadata__"] = dict(metadata)
+    end = 0
+    for name in order:
+        start = end
+        end = start + math.prod(weights.shape(name)) * dtypes[name].itemsize
+        header[name] = {
+            "dtype": DTYPES[dtypes[name].name],
+            "shape": list(weights.shape(name)),
+            "data_offsets": [start, end],
+        }
+    encoded_header = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded_header += b" " * (-len(encoded_header) % 8)  # so that the data begins at a multiple of 8
+    with open(path, "wb") as file:
+        file.write(len(encoded_header).to_bytes(8, "little") + encoded_header)
+        for name in order:
+            write_data(file, np.asarray(weights[name], dtype=dtypes[name].newbyteorder("<"), order="C"))
+
+
+def read(path: str | os.PathLike) -> Weights:
+    """Open a file; each tensor is read when it is accessed. bfloat16 is returned as float32.
+
+    Raises:
+        UserError: no such file, cut short, not safetensors, or a dtype that numpy does not have.
+    """
+    try:
+        with safe_open(path, framework="numpy") as opened:  # checks the whole header
+            metadata = opened.metadata()
+        with open(path, "rb") as file:
+            # The file begins with the number of bytes of the header, in 8 bytes; the data follows the header.
+            header_bytes = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(header_bytes))
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            if entry["dtype"] not in _NUMPY_DTYPES:
+                raise ValueError(f"{name} has dtype {entry['dtype']}")
+            check_shape(entry["shape"], _NUMPY_DTYPES[entry["dtype"]])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, ValueError, OverflowError) as error:
+        refuse_pointer(path)
+        raise UserError(
+            f"{path}: damaged, cut short or not a safetensors file ({error}); copy or download the file again"
+        ) from error
+    shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+
+    def fetch(name: str) -> np.ndarray:
+        dtype = header[name]["dtype"]
+        start, _end = header[name]["data_offsets"]
+        count = math.prod(shapes[name])
+        array = np.fromfile(path, _NUMPY_DTYPES[dtype], count, offset=8 + header_bytes + start)
+        if array.size != count:
+            raise UserError(f"{path}: changed while it was read; copy or download the file again")
+        array = array.reshape(shapes[name])
+        return widen_bfloat16(array) if dtype == "BF16" else array
+
+    return Weights(path, shapes, fetch, metadata)

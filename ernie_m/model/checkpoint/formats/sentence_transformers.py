@@ -1,0 +1,313 @@
+"""The files with which sentence-transformers makes a folder of transformers a model of sentence vectors.
+
+modules.json                        the parts of the model, in order
+1_Pooling/config.json               how the states of the tokens become one vector
+2_Normalize/                        vectors have length 1
+sentence_bert_config.json           the longest input
+config_sentence_transformers.json   prompts
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.conventions import DOCUMENT, Reading
+from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.files import as_json, read_json, read_object
+
+MODULES = "modules.json"
+_CONFIG = "config.json"
+_LENGTH = "sentence_bert_config.json"
+_PROMPTS = "config_sentence_transformers.json"
+_POOLING = "1_Pooling"
+_NORMALIZE = "2_Normalize"
+_LIBRARY = "sentence_transformers.models"
+# The library's name of a pooling -> ours.
+_POOLINGS = {"mean": "specials", "cls": "cls"}
+_NAMES = {ours: name for name, ours in _POOLINGS.items()}
+# The keys that say the pooling by true or false in most files -> the name of the pooling.
+_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+_FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
+_READ = "read"  # a function below reads the key
+_ANY = "any"  # no value changes a vector
+# Kind of file -> key -> _READ, _ANY, or the one value with which the key changes no vector. A key that has
+# another value or is not here is refused, unless it is empty. Behind each: the versions that write it.
+_KEYS: dict[str, dict[str, Any]] = {
+    _PROMPTS: {
+        "__version__": _ANY,  # 2.0 -
+        "prompts": _READ,  # 2.4 -
+        "default_prompt_name": _READ,  # 2.4 -
+        "similarity_fn_name": _READ,  # 3.0 -
+        "model_type": "SentenceTransformer",  # 5.0 -
+        "truncate_dim": None,  # 5.4 -
+    },
+    _LENGTH: {
+        "max_seq_length": _READ,  # 0.4 - 5.3, and then in tokenizer_config.json
+        "do_lower_case": None,  # 1.2 - 5.3
+        "transformer_task": "feature-extraction",  # 5.4 -
+        "modality_config": {"text": _FORWARD},  # 5.4 -
+        "module_output_name": "token_embeddings",  # 5.4 -
+        "unpad_inputs": _ANY,  # 5.4 -
+        "processing_kwargs": None,  # 5.4 -
+        "query_length": None,  # 6.0 -
+        "document_length": None,  # 6.0 -
+        "query_expansion": None,  # 6.0 -
+    },
+    _POOLING: {
+        "word_embedding_dimension": _READ,  # 0.4 - 5.3
+        "embedding_dimension": _READ,  # 5.4 -
+        **dict.fromkeys(_FLAGS, _READ),  # 0.4 - 5.3; the last two 2.3 - 5.3
+        "pooling_mode": _READ,  # 5.4 -
+        "include_prompt": _READ,  # 2.4 -
+    },
+    _NORMALIZE: {
+        "module_input_name": "sentence_embedding",  # 6.0 -
+        "module_output_name": "sentence_embedding",  # 6.0 -
+    },
+}
+
+
+class _Module(NamedTuple):
+    """A part of the model: the name of its class, and its folder."""
+
+    kind: str
+    folder: Path
+
+
+class Said(NamedTuple):
+    """What the library's files say.
+
+    Attributes:
+        fields: the name of a field of `Reading` -> its value, and the file that says it.
+        faults: what a reading cannot hold, in words; mostly nothing.
+    """
+
+    fields: dict[str, tuple[Any, Path]]
+    faults: list[str]
+
+
+def encoder_folder(folder: Path) -> Path:
+    """The folder of the encoder: the first module's, which old versions of the library put in a subfolder."""
+    modules = _modules(folder)
+    return modules[0].folder if modules else folder
+
+
+def read(folder: Path, config: ErnieMConfig) -> Said:
+    """What the library's files in a folder say of vectors; without them nothing.
+
+    Args:
+        config: the encoder's; the library takes the vectors of the top layer.
+
+    Raises:
+        UserError: a file is damaged, or is not of this encoder.
+    """
+    modules = _modules(folder)
+    if not modules:
+        return Said({}, [])
+    path = folder / MODULES
+    faults: list[str] = []
+    fields = {"pooling": (None, path), "layer": (config.num_hidden_layers, path), "normalize": (False, path)}
+    for number, (kind, module_folder) in enumerate(modules):
+        if kind == "Transformer" and number == 0:
+            fields |= _length(module_folder / _LENGTH, faults)
+        elif kind == "Pooling" and number == 1:
+            pooling_path = module_folder / _CONFIG
+            fields["pooling"] = (_pooling(pooling_path, config.hidden_size, faults), pooling_path)
+        elif kind == "Normalize" and number == len(modules) - 1:
+            fields["normalize"] = (True, path)
+            normalize_path = module_folder / _CONFIG
+            if normalize_path.is_file():  # from version 6 on
+                _refuse_other_keys(_NORMALIZE, normalize_path, read_object(normalize_path), faults)
+        else:
+            faults.append(f"{path}: the module {shown(kind)}")
+    prompts_path = folder / _PROMPTS
+    if prompts_path.is_file():
+        fields |= _prompts(prompts_path, fields["normalize"][0], faults)
+    return Said(fields, faults)
+
+
+def _modules(folder: Path) -> list[_Module]:
+    """The parts that modules.json lists; none without it.
+
+    Raises:
+        UserError: it has another form, or names a folder elsewhere.
+    """
+    path = folder / MODULES
+    if not path.is_file():
+        return []
+    modules = []
+    try:
+        for module in read_json(path):
+            name = Path(module["path"])
+            if name.is_absolute() or ".." in name.parts:
+                raise ValueError("a folder elsewhere")
+            (folder / name).is_dir()  # an error if the system cannot have such a name
+            is_of_library = module["type"].startswith("sentence_transformers.")
+            # A class of another package is named in full, so that none is taken for the library's own.
+            kind = module["type"].split(".")[-1] if is_of_library else module["type"]
+            modules.append(_Module(kind, folder / name))
+        if not modules:
+            raise ValueError("no module")
+    except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
+        raise UserError(
+            f"{path}: it does not list the modules of a model ({shown(repr(error))}); put back a good copy"
+        ) from error
+    return modules
+
+
+def _refuse_other_keys(kind: str, path: Path, settings: Mapping[str, Any], faults: list[str]) -> None:
+    """Add each key that is set and may change a vector, but is not handled, to the faults.
+
+    Args:
+        kind: a key of `_KEYS`.
+        settings: the content of the file.
+    """
+    for key, value in settings.items():
+        handled = _KEYS[kind].get(key)
+        if value not in (None, False, "", [], {}) and handled not in (_READ, _ANY, value):
+            faults.append(f"{path}: {shown(key)} {shown(value)}")
+
+
+def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
+    """Our name of the pooling; None if there is none, and then it is added to the faults.
+
+    Raises:
+        UserError: the file is missing or damaged, says two poolings, or is of vectors of another size.
+    """
+    settings = read_object(path)
+    _refuse_other_keys(_POOLING, path, settings, faults)
+    for key in ("word_embedding_dimension", "embedding_dimension"):
+        if settings.get(key) not in (None, hidden_size):
+            raise UserError(
+                f"{path}: {key} is {shown(settings[key])}, but hidden_size in the encoder's config.json is "
+                f"{hidden_size}; put the files of one model there"
+            )
+    by_flags = [name for flag, name in _FLAGS.items() if settings.get(flag)]
+    names = settings.get("pooling_mode")
+    if names is None:
+        names = by_flags or ["mean"]
+    elif isinstance(names, str):
+        names = [names]
+    if not isinstance(names, list):
+        raise UserError(f"{path}: pooling_mode is {shown(names)}; it must be the name of a pooling")
+    if by_flags and sorted(map(str, names)) != sorted(by_flags):
+        raise UserError(
+            f"{path}: pooling_mode is {shown(settings['pooling_mode'])}, but {' and '.join(by_flags)} by the "
+            "keys pooling_mode_...; take out what is wrong"
+        )
+    if not settings.get("include_prompt", True):
+        names = [*names, "without the prompt"]
+    if len(names) == 1 and names[0] in _NAMES.values():
+        return _POOLINGS[names[0]]
+    faults.append(f"{path}: the pooling {' and '.join(map(shown, names[:9]))}")
+    return None
+
+
+def _length(path: Path, faults: list[str]) -> dict[str, tuple[Any, Path]]:
+    """The longest input, if sentence_bert_config.json says it.
+
+    Raises:
+        UserError: the file is damaged, or the length is no whole number.
+    """
+    if not path.is_file():
+        return {}
+    settings = read_object(path)
+    _refuse_other_keys(_LENGTH, path, settings, faults)
+    length = settings.get("max_seq_length")
+    if length is None:
+        return {}
+    if type(length) is not int or length < 1:
+        raise UserError(f"{path}: max_seq_length is {shown(length)}; it must be a number of tokens")
+    return {"max_seq_len": (length, path)}
+
+
+def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tuple[Any, Path]]:
+    """The prompts, and the name of the default one.
+
+    Args:
+        has_length_1: whether the vectors have length 1, so that their dot product is the cosine.
+
+    Raises:
+        UserError: the file is damaged, or the default prompt is not among the prompts.
+    """
+    settings = read_object(path)
+    _refuse_other_keys(_PROMPTS, path, settings, faults)
+    similarity = settings.get("similarity_fn_name") or "cosine"
+    if similarity != "cosine" and not (similarity == "dot" and has_length_1):
+        faults.append(f"{path}: similarity_fn_name {shown(similarity)}")
+    prompts = settings.get("prompts") or {}
+    default = settings.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
+        raise UserError(f"{path}: 'prompts' must give each name a text")
+    prompts = {name: text for name, text in prompts.items() if text}  # "" and null: nothing is put before
+    if not isinstance(default, str | None) or default not in (None, *(settings.get("prompts") or {})):
+        there = ", ".join(map(shown, list(prompts)[:9])) or "none"
+        raise UserError(f"{path}: default_prompt_name is {shown(default)}, but 'prompts' has {there}")
+    return {"prompts": (prompts, path), "default_prompt": (default if default in prompts else None, path)}
+
+
+def as_written(reading: Reading, config: ErnieMConfig) -> Reading:
+    """The reading that `read` finds in what `write` writes for a reading.
+
+    A model that does not say how its vectors are made gets the mean over all tokens, of the top layer.
+    Without a prompt "document" the library puts nothing before a document, even if there is a prompt
+    "passage".
+    """
+    prompts = dict(reading.prompts)
+    document = reading.prompt(DOCUMENT)
+    if document:
+        prompts.setdefault(DOCUMENT, document)
+    layer = config.num_hidden_layers if reading.layer is None else reading.layer
+    return replace(reading, pooling=reading.pooling or "specials", layer=layer, prompts=prompts)
+
+
+def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
+    """Write what says how a text gets its vector: pooling, length 1, the longest input, prompts.
+
+    The library has the top layer only, and no mean without the special tokens.
+
+    Args:
+        folder: holds the encoder in the form of transformers.
+
+    Returns:
+        The names of the files; none if the model's vectors are of another kind.
+    """
+    written = as_written(reading, config)
+    if written.pooling not in _NAMES or written.layer != config.num_hidden_layers:
+        return []
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": f"{_LIBRARY}.Transformer"},  # "": the folder itself
+        {"idx": 1, "name": "1", "path": _POOLING, "type": f"{_LIBRARY}.Pooling"},
+    ]
+    if written.normalize:
+        modules.append({"idx": 2, "name": "2", "path": _NORMALIZE, "type": f"{_LIBRARY}.Normalize"})
+    pooling: dict[str, Any] = {"word_embedding_dimension": config.hidden_size}
+    for flag, name in list(_FLAGS.items())[:4]:  # the flags that every version of the library has
+        pooling[flag] = name == _NAMES[written.pooling]
+    files: dict[str, Any] = {
+        MODULES: modules,
+        f"{_POOLING}/{_CONFIG}": pooling,
+        _LENGTH: {"max_seq_length": written.max_seq_len or config.longest_input, "do_lower_case": False},
+    }
+    if written.prompts:
+        files[_PROMPTS] = {
+            "prompts": written.prompts,
+            "default_prompt_name": written.default_prompt,
+            "similarity_fn_name": "cosine",
+        }
+    for name, contents in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(as_json(contents), encoding="utf-8")
+    if reading.normalize:
+        (folder / _NORMALIZE).mkdir()
+    return list(files)

@@ -1,0 +1,83 @@
+"""A model by its name on Hugging Face's hub, as in intfloat/multilingual-e5-small; cached.
+
+A folder that exists counts more than a name, and a folder in one that exists is no name.
+"""
+
+import os
+import re
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ernie_m.utils.errors import UserError
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")  # an organisation and its model
+# Config, tokenizer, the modules of sentence-transformers, the card. A * also stands for folders here, as in
+# 1_Pooling/config.json.
+_FILES = ["*.json", "*.model", "vocab.txt", "README.md"]
+# Two forms of the same weights: the second is fetched only if there is no first.
+_WEIGHTS = (["model*.safetensors"], ["pytorch_model*.bin", "*.pdparams"])
+
+
+def local_folder(path: str | os.PathLike) -> Path:
+    """The folder or file at a path, or the folder of the model that has this name on the hub.
+
+    HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE have the meaning that huggingface_hub gives them.
+
+    Raises:
+        UserError: it is a name, and the hub has no such model or gives it to nobody who has not accepted its
+            terms; the download broke off, or the hub cannot be reached and nothing is cached; or the hub is
+            on another machine and not https.
+    """
+    name = str(path)
+    if not _NAME.fullmatch(name) or Path(path).parent.exists():  # the parent of a name is the organisation
+        return Path(path)
+    no_folder = f"{name}: there is no such folder"
+    try:
+        from huggingface_hub import constants, errors, snapshot_download
+    except ImportError as error:
+        raise UserError(
+            f"{no_folder}; as the name of a model on Hugging Face's hub it needs huggingface_hub: sh "
+            "scripts/setup.sh hub (or pip install huggingface_hub)"
+        ) from error
+    hub = constants.ENDPOINT
+    if not (constants.HF_HUB_OFFLINE or _is_trusted(hub)):
+        raise UserError(
+            f"HF_ENDPOINT is {hub}, and who can change its answers could write any file here; a hub on "
+            "another machine must begin with https://"
+        )
+    try:
+        for weights in _WEIGHTS:
+            folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *weights]))
+            if any(file for pattern in weights for file in folder.glob(pattern)):
+                break
+    except errors.GatedRepoError as error:  # it is a RepositoryNotFoundError, too
+        raise UserError(
+            f"{no_folder}, and the model of this name is gated: accept its terms at {hub}/{name}, then run "
+            "hf auth login, or set HF_TOKEN, and run the same command again"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{no_folder}, and Hugging Face's hub has no model of this name, or a private one that needs "
+            "your HF_TOKEN"
+        ) from error
+    # A server may answer anything, and a connection break anywhere. What the library then raises depends on
+    # its version and on the libraries below it, and has no common base.
+    except Exception as error:
+        first_line = str(error).strip().partition("\n")[0]
+        reason = f"{type(error).__name__}: {first_line}"
+        raise UserError(
+            f"{no_folder}, and as the name of a model on Hugging Face's hub it cannot be fetched ({reason}); "
+            "run the same command again when the hub can be reached, or name a folder"
+        ) from error
+    return folder
+
+
+def _is_trusted(hub: str) -> bool:
+    """Whether nobody can change a hub's answers on their way: the library makes names of files of them."""
+    try:
+        host = urlsplit(hub).hostname or ""
+        is_here = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # the host is another name, or it is no address at all
+        is_here = False
+    return is_here or hub.startswith("https://")

@@ -1,0 +1,168 @@
+"""Our checkpoint folder, written from a model.
+
+    config.json             the model's config, with architecture, task and labels
+    model.safetensors       weights, named as in `model.checkpoint.formats.tables`; float32 or float64
+    vocab.txt, piece.model  the tokenizer's files, if known
+    language_means.safetensors  the mean sentence vector of each language at each layer, if known
+    README.md               the model card
+    manifest.json           sizes and checksums of the files above, except the card
+    training_state/         in step folders: what a run resumes from (`training.checkpoint`)
+
+`model.checkpoint.read` opens this folder and all other formats; `model.checkpoint.load` fills a model.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ernie_m.model.checkpoint.card import CARD, model_card
+from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint.formats.tensor_names import OURS
+from ernie_m.model.checkpoint.load import STORED_DTYPES, parameters_of
+from ernie_m.model.checkpoint.open import CONFIG, LANGUAGE_MEANS, PIECES, TOKENIZER_JSON, VOCAB, WEIGHTS
+from ernie_m.model.checkpoint.conventions import READING
+from ernie_m.model.checkpoint.card_usage import usage
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.conventions import Reading
+from ernie_m.model.tasks import task_named
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import as_json, atomic_dir
+from ernie_m.utils.checksums import MANIFEST, write_manifest
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The contents of a model's checkpoint folder, ready to be written.
+
+    Attributes:
+        weights: our name -> array; on a CPU the parameters' own memory.
+        config_json: the contents of config.json.
+        card: the contents of README.md.
+        copies: file name -> the file to copy.
+        language_means: language -> its mean sentence vector at each layer, [L + 1, H]; may be empty.
+    """
+
+    weights: Mapping[str, np.ndarray]
+    config_json: Mapping[str, Any]
+    card: str
+    copies: Mapping[str, Path]
+    language_means: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write into an existing folder, with a manifest; not atomic.
+
+        Raises:
+            UserError: a tokenizer file is missing.
+        """
+        safetensors.write(folder / WEIGHTS, self.weights)
+        (folder / CONFIG).write_text(as_json(self.config_json), encoding="utf-8")
+        for name, source in self.copies.items():
+            if not source.is_file():
+                raise UserError(f"{source}: no such file; it is to be copied into the checkpoint")
+            shutil.copyfile(source, folder / name)
+        if self.language_means:
+            safetensors.write(folder / LANGUAGE_MEANS, self.language_means)
+        write_manifest(folder / MANIFEST)
+        (folder / CARD).write_text(self.card, encoding="utf-8")
+
+
+def model_files(
+    model: paddle.nn.Layer,
+    config: ErnieMConfig,
+    *,
+    vocab_path: str | os.PathLike | None = None,
+    piece_model_path: str | os.PathLike | None = None,
+    settings: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    leave_out: tuple[str, ...] = (),
+    masters: Mapping[str, paddle.Tensor] | None = None,
+    language_means: Mapping[str, np.ndarray] | None = None,
+) -> ModelFiles:
+    """What a checkpoint folder of a model holds.
+
+    Args:
+        model: an encoder, or a model with one as `.ernie_m`.
+        config: the config of the model.
+        vocab_path, piece_model_path: copied as vocab.txt and piece.model, or tokenizer.json; None: unknown.
+        settings: the keys of config.json beside the model's shape: "task", "labels", "languages".
+        facts: for the model card (`model.checkpoint.card.model_card`); sizes and config are added.
+        leave_out: prefixes of our names that are not written ("lm_head.", "language_embeddings.").
+        masters: float32 tensors that are written instead of the parameters with these `parameter.name`s.
+        language_means: language -> its mean sentence vector at each layer, [L + 1, H].
+    """
+    weights = model_weights(model, masters or {})
+    weights = {name: array for name, array in weights.items() if not name.startswith(leave_out)}
+    config_json = {**config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__}
+    config_json |= settings or {}
+    parameters = sum(array.size for array in weights.values())
+    task = task_named(config_json.get("task") or config_json["architecture"])
+    snippets = usage(
+        OURS, task, Reading.from_json(config_json.get(READING) or {}), has_means=bool(language_means)
+    )
+    card = model_card({**(facts or {}), "config": config_json, "parameters": parameters}, snippets)
+    copies: dict[str, Path] = {}
+    if vocab_path is not None:
+        copies[VOCAB] = Path(vocab_path)
+    if piece_model_path is not None:
+        is_json = Path(piece_model_path).suffix == ".json"
+        copies[TOKENIZER_JSON if is_json else PIECES] = Path(piece_model_path)
+    return ModelFiles(weights, config_json, card, copies, language_means or {})
+
+
+def save_model(
+    path: str | os.PathLike,
+    model: paddle.nn.Layer,
+    config: ErnieMConfig,
+    **options,
+) -> None:
+    """Write a checkpoint folder, atomically: at any moment `path` is either the old or the new one, complete.
+
+    Args:
+        path: replaces an older checkpoint.
+        model, config, options: the arguments of `model_files`.
+
+    Raises:
+        UserError: the disk is full (the older checkpoint is untouched), or a tokenizer file is missing.
+    """
+    files = model_files(model, config, **options)
+    with atomic_dir(path) as folder:
+        files.write(folder)
+
+
+def model_weights(
+    model: paddle.nn.Layer, masters: Mapping[str, paddle.Tensor] = MappingProxyType({})
+) -> dict[str, np.ndarray]:
+    """A model's parameters as arrays under our names: float64 stays, everything else becomes float32.
+
+    On a CPU the arrays share the parameters' memory: use them before the next training step.
+
+    Args:
+        masters: `parameter.name` -> the float32 tensor that is written instead of that parameter.
+    """
+    weights = {}
+    for name, parameter in parameters_of(model).items():
+        tensor = masters.get(parameter.name, parameter)
+        if tensor.dtype not in STORED_DTYPES:
+            tensor = tensor.detach().astype("float32")
+        weights[name] = as_numpy(tensor)
+    return weights
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """A tensor or array as an array, which shares a CPU tensor's memory if possible.
+
+    A bfloat16 tensor becomes its bits, uint16, as `Tensor.numpy` gives and `set_value` takes.
+    """
+    if not isinstance(value, paddle.Tensor):
+        return np.asarray(value)
+    value = value.detach()
+    if value.place.is_cpu_place() and value.dtype != paddle.bfloat16:
+        return np.from_dlpack(value)
+    return value.numpy()  # a copy on the host

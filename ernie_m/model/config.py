@@ -1,0 +1,134 @@
+"""The config of an encoder: its shape and regularisation, read from JSON. Needs no Paddle."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
+
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_object, shipped
+
+FIRST_POSITION = 2  # the position of a sequence's first token
+PAD_POSITION = 1  # the position of every pad
+NO_LANGUAGE = -1  # the language id of a token without a language
+_MOST_NUMBERS = 1 << 40  # the most numbers of a matrix: 4 TB in float32
+# All other numbers of a config must be above 0.
+_MAY_BE_ZERO = ("pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")
+
+
+@dataclass
+class ErnieMConfig:
+    """Shape and regularisation of an encoder.
+
+    The keys are those of the official `ernie_config.json`, and `intermediate_size`, `layer_norm_eps` and
+    `pad_token_id`. `intermediate_size` None means 4 x hidden_size, which the official code always uses.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int | None = None
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 514
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-5
+    pad_token_id: int = 1
+
+    def __post_init__(self):
+        """Check the values.
+
+        Raises:
+            UserError: a value has the wrong type or is out of its range, hidden_size is no multiple of
+                num_attention_heads, the activation is not gelu, or a matrix fits into no memory.
+        """
+        if self.intermediate_size is None:
+            _check_number("hidden_size", self.hidden_size, is_real=False)
+            self.intermediate_size = 4 * self.hidden_size
+        for field in fields(self):
+            if field.type is not str:  # every field but `hidden_act`
+                _check_number(field.name, getattr(self, field.name), is_real=field.type is float)
+        rows = max(self.vocab_size, self.intermediate_size, self.max_position_embeddings)
+        if rows * self.hidden_size > _MOST_NUMBERS:
+            raise UserError(
+                f"hidden_size {self.hidden_size}: with it a matrix has {rows * self.hidden_size:,} numbers, "
+                "more than any memory holds"
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"hidden_size {self.hidden_size} is no multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
+        if self.pad_token_id >= self.vocab_size:
+            raise UserError(f"pad_token_id {self.pad_token_id} is no id below vocab_size {self.vocab_size}")
+        if self.max_position_embeddings <= FIRST_POSITION:
+            raise UserError(
+                f"max_position_embeddings {self.max_position_embeddings}: the first token has position "
+                f"{FIRST_POSITION}"
+            )
+        if self.hidden_act != "gelu":
+            raise UserError(f'hidden_act {self.hidden_act!r} is not supported, only "gelu" is')
+
+    @property
+    def longest_input(self) -> int:
+        """The longest input that the model has room for, in tokens, special tokens included."""
+        return self.max_position_embeddings - FIRST_POSITION
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "ErnieMConfig":
+        """Take the keys of a config; others are ignored. A key whose value is None counts as absent.
+
+        Raises:
+            UserError: a size without a default is absent, or a value is wrong.
+        """
+        names = [field.name for field in fields(cls)]
+        arguments = {name: values[name] for name in names if values.get(name) is not None}
+        required_keys = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        missing = [name for name in required_keys if name not in arguments]
+        if missing:
+            raise UserError(f"the model config lacks {', '.join(missing)}")
+        return cls(**arguments)
+
+    @classmethod
+    def from_json(cls, path) -> "ErnieMConfig":
+        """Read a JSON file.
+
+        Raises:
+            UserError: no such file, not JSON, a missing key, or as `from_dict`.
+        """
+        values = read_object(shipped(path), "give the model's config file (JSON)")
+        try:
+            return cls.from_dict(values)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+
+    def to_dict(self) -> dict:
+        """All keys with their values."""
+        return asdict(self)
+
+
+def _check_number(name: str, value: object, is_real: bool) -> None:
+    """Check a value of the config.
+
+    Args:
+        name: the config's key.
+        is_real: whether the value may be a fraction.
+
+    Raises:
+        UserError: the value is no number, or out of the range of its key.
+    """
+    may_be_zero = name in _MAY_BE_ZERO
+    is_probability = name.endswith("_prob")
+    number_type = Real if is_real else Integral
+    if isinstance(value, number_type) and not isinstance(value, bool):  # True is an Integral
+        # Every comparison with NaN is False.
+        is_large_enough = value >= 0 if may_be_zero else value > 0
+        is_small_enough = value <= 1 if is_probability else value < math.inf
+        if is_large_enough and is_small_enough:
+            return
+    kind = "number" if is_real else "whole number"
+    limits = "from 0" if may_be_zero else "above 0"
+    if is_probability:
+        limits += " to 1"
+    raise UserError(f"{name} is {value!r}; it must be a {kind} {limits}")

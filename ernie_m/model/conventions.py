@@ -1,0 +1,241 @@
+"""How a model reads its inputs and makes its vectors: what its makers trained it with. No Paddle here.
+
+The defaults are ERNIE-M's own. `model.checkpoint.read` fills a `Reading` from the files of a folder, and our
+config.json keeps it below "reading", with the fields that differ from the defaults.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self, get_args
+
+from ernie_m.utils.errors import UserError, shown
+
+# The names that `reader.tokenization` gives the rules for text before and after sentencepiece: the official
+# ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
+TextRules = Literal["ernie-m", "none", "paddlenlp", "transformers"]
+ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)
+# "mean" over the tokens without [CLS] and [SEP]; "specials": the mean over all tokens; "cls": the state of
+# [CLS] itself; "pooled": tanh(dense([CLS])) of the top layer.
+Pooling = Literal["mean", "specials", "cls", "pooled"]
+# The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
+LabelPieces = Literal["first", "leading", "all"]
+
+# The letters that say where a word is in its entity -> those of IOBES. L and U are BILOU's, M is BMES's, W is
+# BMEWO's.
+PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
+_TAG = re.compile(r"([A-Za-z])[-_](.+)")
+NO_ENTITIES = "NONE"  # a chunk_scheme
+
+# What a text is, which decides its prompt: see `Reading.prompt`.
+TextKind = Literal["query", "document", "neither"]
+QUERY, DOCUMENT, NEITHER = get_args(TextKind)
+_DOCUMENTS = (DOCUMENT, "passage", "corpus")  # names of a document's prompt; the first that there is counts
+_DEFAULT = "default"  # the name of a recorded prompt
+
+_SHARED_BY_TASKS = ("text_rules", "added_tokens", "separators", "split_han", "label_pieces")
+
+
+def kinds_of_pair(are_translations: bool) -> tuple[TextKind, TextKind]:
+    """What the two texts of a pair are: translations of each other, or a query and what it should find."""
+    return (NEITHER, NEITHER) if are_translations else (QUERY, DOCUMENT)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model reads its inputs. None: its files do not say.
+
+    Attributes:
+        text_rules: what is done to a text beside sentencepiece.
+        added_tokens: token -> id, of tokens that are not in the piece model and have one id each in a text.
+        max_seq_len: the longest input or window in tokens.
+        separators: the number of [SEP] between a question and its context. Between two texts there are always
+            two.
+        split_han: whether each Han character of a question and its context is a token.
+        max_query_length, doc_stride, max_answer_length: options of question answering, in tokens.
+        label_pieces: which pieces of a word have its tag.
+        chunk_scheme: the scheme of the tags; NONE: they mark no entities.
+        official_compat: whether words were tagged as in the official code.
+        marks_apart: whether "(here)," is four words in tagging.
+        multi_label: whether a text has several labels, or none.
+        regression: whether a classifier predicts a number.
+        layer: the layer of the vectors, a number from 0.
+        pooling: how the states of the tokens become a vector; in a classifier: what its head reads.
+        normalize: whether a vector has length 1.
+        prompts: name -> what is put before a text.
+        default_prompt: the name of the prompt of a text that is neither query nor document.
+        language_embedding, camlm_context, pseudo_proportion, pseudo_positions: options of the pre-training,
+            as in its configuration.
+    """
+
+    text_rules: TextRules = ERNIE_M_RULES
+    added_tokens: Mapping[str, int] = field(default_factory=dict)
+    max_seq_len: int | None = None
+    separators: int = 1
+    split_han: bool = True
+    max_query_length: int | None = None
+    doc_stride: int | None = None
+    max_answer_length: int | None = None
+    label_pieces: LabelPieces = "first"
+    chunk_scheme: str | None = None
+    official_compat: bool = False
+    marks_apart: bool = True
+    multi_label: bool = False
+    regression: bool = False
+    layer: int | None = None
+    pooling: Pooling | None = None
+    normalize: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    language_embedding: str | None = None
+    camlm_context: str = "unmasked"
+    pseudo_proportion: float | None = None
+    pseudo_positions: str | None = None
+
+    @classmethod
+    def of_xlm_r(cls) -> Self:
+        """The reading of XLM-R.
+
+        Text goes to sentencepiece as it is, a pair is `<s> question </s></s> context </s>`, and the label of
+        a word belongs to its first piece.
+        """
+        return cls(text_rules=NO_RULES, separators=2, split_han=False, label_pieces="leading")
+
+    @classmethod
+    def of_library(cls, text_rules: TextRules) -> Self:
+        """The reading of an ErnieM which PaddleNLP or transformers has fine-tuned."""
+        return replace(cls.of_xlm_r(), text_rules=text_rules)
+
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """Read what `to_json` wrote; keys that are missing have the default.
+
+        Raises:
+            UserError: it is no JSON object, or the value of a key, which the error names, is wrong.
+        """
+        if not isinstance(values, dict):
+            raise UserError("no JSON object")
+        known = {field.name: field.type for field in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise UserError(f"unknown key '{shown(name)}'")
+            if not _is_of(value, known[name]):
+                raise UserError(f"'{name}' is {shown(value)}")
+        reading = cls(**values)
+        if reading.separators not in (1, 2):
+            raise UserError(f"'separators' is {reading.separators}, not 1 or 2")
+        if reading.default_prompt is not None and reading.default_prompt not in reading.prompts:
+            name = shown(reading.default_prompt)
+            raise UserError(f"'default_prompt' is {name}, which 'prompts' does not have")
+        return reading
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that differ from the defaults."""
+        plain = Reading()
+        values = {name: getattr(self, name) for name in vars(self)}
+        return {name: value for name, value in values.items() if value != getattr(plain, name)}
+
+    def for_task(self, prompt: str = "", **recorded: Any) -> "Reading":
+        """The reading of a model that is trained further for another task: its texts are read as before.
+
+        How vectors were made is left out, because the training for another task does not keep them.
+
+        Args:
+            prompt: what the training puts before every text.
+            recorded: fields that the training decides.
+        """
+        kept = {name: getattr(self, name) for name in _SHARED_BY_TASKS}
+        if prompt:
+            kept |= {"prompts": {_DEFAULT: prompt}, "default_prompt": _DEFAULT}
+        return Reading(**{**kept, **recorded})
+
+    def with_one_prompt(self, prompt: str) -> "Reading":
+        """The reading of a model that was trained with this prompt, which may be "", before every text."""
+        if not prompt:
+            return replace(self, prompts={}, default_prompt=None)
+        prompts = dict.fromkeys((QUERY, DOCUMENT, _DEFAULT), prompt)
+        return replace(self, prompts=prompts, default_prompt=_DEFAULT)
+
+    def of_objectives(self) -> dict[str, Any]:
+        """What a pre-training recorded of its objectives, without the defaults; empty if there was none."""
+        options = ("camlm_context", "pseudo_proportion", "pseudo_positions")
+        return {name: value for name, value in self.to_json().items() if name in options}
+
+    def prompt(self, kind: TextKind, name: str | None = None) -> str:
+        """What is put before a text; "": nothing. Whoever encodes a text asks here.
+
+        ============  ======================================================  ==============================
+        kind          the text                                                its prompt, "" if there is none
+        ============  ======================================================  ==============================
+        "query"       what is searched for; the query of a pair               "query"
+        "document"    what is searched in; positive and negatives of a pair   "document", "passage", "corpus":
+                                                                              the first that there is
+        "neither"     any other: of `encode`, of `fit` and its classifier,    the default prompt
+                      translations
+        any           a prompt is named                                       that one; of the name "": none
+        ============  ======================================================  ==============================
+
+        Queries and documents have those that sentence-transformers takes in `encode_query` and
+        `encode_document`.
+
+        Raises:
+            UserError: there is no prompt of this name.
+        """
+        if name is not None:
+            if name and name not in self.prompts:
+                there = ", ".join(self.prompts) or "none"
+                raise UserError(f"prompt {name!r}: the model has {there}")
+            names: tuple[str | None, ...] = (name,)
+        else:
+            names = {QUERY: (QUERY,), DOCUMENT: _DOCUMENTS, NEITHER: (self.default_prompt,)}[kind]
+        return next((self.prompts[name] for name in names if name in self.prompts), "")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON has the type of a field."""
+    choices = get_args(kind) or (kind,)
+    if kind in (TextRules, Pooling, LabelPieces):
+        return value in choices
+    if kind in (Mapping[str, int], Mapping[str, str]):
+        if not isinstance(value, dict):
+            return False
+        items = value.values()
+        if kind == Mapping[str, int]:
+            return all(type(item) is int and item >= 0 for item in items)  # not True and False
+        return all(isinstance(item, str) for item in items)
+    for choice in choices:
+        if get_args(choice):  # a Literal of which None is an alternative
+            if value in get_args(choice):
+                return True
+        elif type(value) is choice or (choice is float and type(value) is int):
+            return True
+    return False
+
+
+def entity_tags(labels: Sequence[str]) -> dict[str, str]:
+    """The labels of a tagger -> their tags in the scheme IOBES, "O" or as in "B-PER".
+
+    The schemes that are known are IOB, IOE, IOBES, BILOU, BMES and BMEWO in capital or small letters, and IO,
+    in which a label is the name of a type. Labels without "O" and without letters before them, such as parts
+    of speech, mark no entities: {}.
+
+    Raises:
+        UserError: some labels have the letters of a scheme, and others, which it names, do not.
+    """
+    outside = {label: "O" for label in labels if label in ("O", "o")}
+    inside: dict[str, str] = {}  # a label with a letter before its type -> its tag
+    others = []  # labels without such a letter
+    for label in labels:
+        match = _TAG.fullmatch(label)
+        place = PLACES.get(match[1].upper()) if match else None
+        if place:
+            inside[label] = f"{place}-{match[2]}"
+        elif label not in outside:
+            others.append(label)
+    if inside and others:
+        raise UserError(f"the labels {', '.join(others[:5])} are beside tags with B- or I-")
+    if inside:
+        return outside | inside
+    if outside:  # the scheme IO
+        return outside | {label: f"I-{label}" for label in others}
+    return {}

@@ -1,0 +1,207 @@
+"""The masked-LM loss on a CPU: one pass over the logits of a chunk, and gradients that are added in place.
+
+The gradients of a chunk are made in the forward pass, so that no logits wait for the backward pass. What the
+backward pass then gets from above is one number, the factor of the whole sum.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from ernie_m.model.cpu import bfloat16
+from ernie_m.model.cpu.rows import add, as_array, as_tensor, over_rows, row_sums
+from ernie_m.model.word_table import WordEmbeddings
+
+BLOCK_WORDS = 1 << 14  # rows of the word table whose gradients are added at a time
+
+
+def cross_entropy(
+    x: Tensor,
+    table: WordEmbeddings,
+    bias: Tensor,
+    labels: Tensor,
+    loss_weights: Tensor,
+    chunks: Sequence[slice],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The fields of `model.lm_head.MaskedLoss`. Only the sum has a gradient.
+
+    Args:
+        x: [M, H].
+        table: the word table [V, H].
+        bias: [V].
+        labels: int64 [M].
+        loss_weights: float [M], the factor of each loss in the sum.
+        chunks: the positions of each chunk.
+    """
+    kernels = LossOnCpu(table, bias)
+    all_frozen = x.stop_gradient and table.weight.stop_gradient and bias.stop_gradient
+    if paddle.is_grad_enabled() and not all_frozen:
+        return CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, kernels, chunks)
+    results = [kernels.losses(x[rows], labels[rows]) for rows in chunks]
+    losses, correct = (paddle.concat(parts) for parts in zip(*results))
+    return (losses * loss_weights).sum(), losses, correct
+
+
+class CrossEntropyOnCpu(PyLayer):
+    """`cross_entropy` with gradients, which are made in the forward pass.
+
+    Args:
+        weight: the weight of the table, which gets a gradient.
+        kernels: keep the gradients of table and bias until the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        labels: Tensor,
+        loss_weights: Tensor,
+        kernels: "LossOnCpu",
+        chunks: Sequence[slice],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # `kernels` has the weight and the bias. They are arguments so that Paddle asks for their gradients.
+        # Each call of `derive` adds these up in `kernels`, for the backward pass.
+        results = [kernels.derive(x[rows], labels[rows], loss_weights[rows]) for rows in chunks]
+        losses, correct, grads_x = zip(*results)
+        losses = paddle.concat(losses)
+        correct = paddle.concat(correct)
+        ctx.grad_x = None if x.stop_gradient else paddle.concat(grads_x)  # [M, H]
+        ctx.kernels = kernels
+        ctx.mark_non_differentiable(losses, correct)
+        ctx.set_materialize_grads(False)  # the backward pass gets None for these two, not zeros
+        return (losses * loss_weights).sum(), losses, correct
+
+    @staticmethod
+    def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        grad_x = None if ctx.grad_x is None else ctx.grad_x * grad_total
+        grad_bias = ctx.kernels.take_gradients(grad_total)
+        ctx.grad_x = ctx.kernels = None  # frees the memory
+        # The gradient of the table is added in place; labels and loss weights have none.
+        return grad_x, None, grad_bias, None, None
+
+
+class LossOnCpu:
+    """The losses of masked positions, chunk by chunk, and the gradients of their weighted sum.
+
+    Args:
+        table: the word table [V, H].
+        bias: [V].
+    """
+
+    def __init__(self, table: WordEmbeddings, bias: Tensor):
+        self._table = table
+        self._bias = bias
+        self._grad_weight: np.ndarray | None = None  # [V, H]
+        self._grad_bias: Tensor | None = None  # [V]
+
+    def losses(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
+
+        Args:
+            labels: int64 [m].
+        """
+        return cross_entropy_(self._products(x), self._bias, as_array(labels), derive=False)
+
+    def derive(self, x: Tensor, labels: Tensor, loss_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `losses` returns, and the gradient of x, [m, H].
+
+        The gradients of table and bias are kept for `take_gradients`.
+
+        Args:
+            loss_weights: [m], the factor of each loss.
+        """
+        logits = self._products(x)  # [m, V]
+        losses, correct = cross_entropy_(logits, self._bias, as_array(labels), derive=True)
+        grad_logits = logits  # `cross_entropy_` has overwritten the logits with their gradients
+        factors = loss_weights.unsqueeze(1)  # [m, 1]
+        if not self._bias.stop_gradient:
+            product = paddle.matmul(factors, grad_logits, transpose_x=True).sum(0)  # [1, V] -> [V]
+            self._grad_bias = product if self._grad_bias is None else self._grad_bias + product
+        is_first = self._grad_weight is None  # the first chunk overwrites what the borrowed memory holds
+        if is_first and not self._table.weight.stop_gradient:
+            self._grad_weight = self._table.gradient.borrow()
+        # The factors of the losses are not multiplied into `grad_logits`, which is large, but into x for the
+        # gradient of the table, and into the gradient of x.
+        grad_x = self._product_gradients(grad_logits, x * factors, accumulate=not is_first)
+        return losses, correct, grad_x * factors
+
+    def take_gradients(self, grad_total: Tensor) -> Tensor | None:
+        """The gradient of the bias [V], or None if it is frozen. That of the table is added in place.
+
+        Args:
+            grad_total: the gradient of the weighted sum of all losses, [].
+        """
+        if self._grad_weight is not None:
+            self._table.gradient.add_borrowed(self._grad_weight, factor=grad_total.item())
+        return None if self._grad_bias is None else self._grad_bias * grad_total
+
+    def _products(self, x: Tensor) -> Tensor:
+        """The logits of x [m, H] before the bias is added: [m, V]."""
+        if self._table.in_bfloat16:
+            return bfloat16.table_products(x, self._table.weight)
+        return paddle.matmul(x, self._table.weight, transpose_y=True)
+
+    def _product_gradients(self, grad_logits: Tensor, weighted_x: Tensor, accumulate: bool) -> Tensor:
+        """Return the gradient of x, and write the gradient of the table to `_grad_weight`, if it is needed.
+
+        Args:
+            grad_logits: [m, V], without the factors of the losses.
+            weighted_x: [m, H], x times the factors of the losses.
+            accumulate: add the gradient of the table to that of the chunks before.
+
+        Returns:
+            The gradient of x, [m, H], without the factors of the losses.
+        """
+        weight = self._table.weight
+        grad_weight = self._grad_weight
+        if self._table.in_bfloat16:
+            return bfloat16.table_gradients(grad_logits, weighted_x, weight, grad_weight, accumulate)
+        if grad_weight is not None and not accumulate:
+            # The tensor shares the memory of the array, so the product is written to `grad_weight`.
+            paddle.matmul(grad_logits, weighted_x, transpose_x=True, out=as_tensor(grad_weight))
+        elif grad_weight is not None:
+            # In blocks, because a product takes memory of its own before it is added.
+            for start in range(0, len(grad_weight), BLOCK_WORDS):
+                words = slice(start, start + BLOCK_WORDS)
+                product = paddle.matmul(grad_logits[:, words], weighted_x, transpose_x=True)
+                add(grad_weight[words], as_array(product))
+        return paddle.matmul(grad_logits, weight)
+
+
+def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: bool) -> tuple[Tensor, Tensor]:
+    """The losses of logits [m, V] to which a bias [V] is still to be added. The logits are overwritten.
+
+    Args:
+        labels: int64 [m].
+        derive: leave in the place of the logits the gradient of each loss with respect to its logits.
+
+    Returns:
+        The losses [m], and whether no logit is above the label's, bool [m].
+    """
+    values = as_array(logits)
+    biases = as_array(bias)
+    losses = np.empty(len(values), values.dtype)
+    correct = np.empty(len(values), bool)
+
+    def work(rows: slice) -> None:
+        part = values[rows]
+        at_label = (np.arange(len(part)), labels[rows])  # indexes the logit of each row's label
+        part += biases
+        highest = part.max(1, keepdims=True)  # [rows, 1]
+        label_logit = part[at_label][:, None]  # [rows, 1]
+        correct[rows] = (label_logit >= highest)[:, 0]
+        part -= highest
+        np.exp(part, out=part)
+        exp_sum = row_sums(part)
+        losses[rows] = (np.log(exp_sum) + highest - label_logit)[:, 0]
+        if derive:  # softmax, less 1 at the label
+            part /= exp_sum
+            part[at_label] -= 1.0
+
+    over_rows(work, *values.shape)
+    return as_tensor(losses), paddle.to_tensor(correct)

@@ -1,0 +1,219 @@
+"""What the device can do: half precision, attention kernels, TF32; and which kernels a process uses.
+
+    compute capability     amp fp16    amp bf16     attention in half precision
+    below 8.0 (V100, T4)   yes         refused      padded groups: two products and a softmax each
+    8.0 and above          yes         yes          FlashMask, all tokens at once
+    a CPU                  no          no           padded groups, computed by `ernie_m/model/cpu/attention.py`
+
+float32 products use TF32 on a GPU from capability 8.0, which keeps 10 bits of the mantissa. The environment
+variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
+
+With `--kernels plain` (`run.kernels`) every device takes Paddle's public operations alone, so what a CPU then
+computes is what a GPU computes, FlashMask and autocast aside. Numbers that differ from those of the fast
+kernels by more than rounding point to a faulty kernel.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from ernie_m.utils.logging import logger
+
+T = TypeVar("T")
+AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 begin with this capability
+FAST = "fast"
+PLAIN = "plain"
+FLASH_VERSION = "FLAGS_flash_attn_version"
+_kernels = FAST
+
+
+def use_kernels(kind: str) -> None:
+    """Choose the kernels of this process: FAST or PLAIN. Call it before you make the optimizer.
+
+    What PLAIN computes on a CPU is what a GPU computes, FlashMask and autocast aside.
+    """
+    global _kernels
+    _kernels = kind
+
+
+def has_plain_kernels() -> bool:
+    """Whether this process takes Paddle's public operations alone."""
+    return _kernels == PLAIN
+
+
+def on_gpu() -> bool:
+    """Whether Paddle computes on a GPU."""
+    return str(paddle.device.get_device()).startswith("gpu")
+
+
+def capability() -> tuple[int, int]:
+    """The compute capability of the GPU in use."""
+    return tuple(paddle.device.cuda.get_device_capability())
+
+
+def has_bf16() -> bool:
+    """Whether the GPU in use computes in bfloat16."""
+    return capability() >= AMPERE
+
+
+def uses_flash_mask(half: bool) -> bool:
+    """Whether attention is computed by FlashMask on the device in use.
+
+    Args:
+        half: whether the model computes in half precision.
+    """
+    return half and on_gpu() and not has_plain_kernels() and has_bf16() and flash_works()
+
+
+@functools.cache
+def flash_works() -> bool:
+    """Whether FlashMask computes a small example correctly. If not, the log says so, once.
+
+    A wheel may lack the kernel for a card that has the capability. This sets version 2 of the kernel, because
+    version 3 refuses dropout and `training=False` (`flashmask_attention` in
+    paddle/nn/functional/flash_attention.py).
+    """
+    try:
+        paddle.set_flags({FLASH_VERSION: 2})
+        with paddle.enable_grad(), paddle.amp.auto_cast(False):
+            error = _error_of_flash()
+    except (RuntimeError, OSError, ValueError, AssertionError) as problem:  # what Paddle raises, CUDA's too
+        reason = str(problem).strip().rpartition("\n")[2]  # the last line; Paddle's stack is above
+    else:
+        if error < 0.02:  # rounding a number near 2 to bfloat16 is off by up to 0.008
+            return True
+        reason = f"its result is off by {error:.2g}"
+    logger.warning("FlashMask does not work here; attention uses padded groups, which is slower: %s", reason)
+    return False
+
+
+def _error_of_flash() -> float:
+    """The greatest error of FlashMask's output and of its gradient for two sequences of 64 tokens.
+
+    All values of the first sequence are 1, those of the second 2. So the output is the values, if no token
+    attends to the other sequence. All scores are equal, so the gradient of each value is 1.
+    """
+    value = paddle.repeat_interleave(paddle.to_tensor([1.0, 2.0]), 64).reshape([1, 128, 1, 1])
+    value = value.expand([1, 128, 2, 64]).astype("bfloat16")  # 1, N, heads, D
+    value.stop_gradient = False
+    query = paddle.ones_like(value)
+    # For the columns of each sequence (start, end): rows from `start` on are masked, and rows before `end`.
+    bounds = paddle.to_tensor([[64, 0], [128, 64]], dtype="int32")
+    bounds = paddle.repeat_interleave(bounds, 64, axis=0).reshape([1, 1, 128, 2])
+    output = F.flashmask_attention(query, query, value, bounds)
+    output.sum().backward()
+    errors = [output - value, value.grad - 1.0]
+    return max(error.astype("float32").abs().max().item() for error in errors)
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether the kernels of `model/cpu/` compute with a tensor.
+
+    They do if it lies on a CPU, unless a graph is being traced or the kernels of the process are plain.
+    """
+    return paddle.in_dynamic_mode() and not has_plain_kernels() and x.place.is_cpu_place()
+
+
+def training_on_cpu(x: Tensor) -> bool:
+    """Whether the kernels of `model/cpu/` compute with a tensor, and the result gets gradients."""
+    return on_cpu(x) and paddle.is_grad_enabled()
+
+
+class Uploadable:
+    """The base of dataclasses whose arrays travel to the device.
+
+    The fields hold NumPy arrays at first, and tensors in the copy that `upload` returns. Lists, dictionaries
+    and further `Uploadable`s in the fields are followed; everything else stays on the host.
+    """
+
+
+def upload(tree: T) -> T:
+    """Copy all arrays of a tree to the device in one copy, because each copy waits for the device.
+
+    Args:
+        tree: an `Uploadable`, or lists and dictionaries of them. Its arrays hold bools, integers below 2^53,
+            or floats: they travel as float64.
+
+    Returns:
+        The same tree with tensors of the same shapes: float64 for an array of floats, otherwise int64.
+    """
+    arrays: list[np.ndarray] = []
+    _replace_arrays(tree, arrays.append)  # only collects the arrays
+    tensors = iter(_copy(arrays))  # in the order of the arrays
+    return _replace_arrays(tree, lambda array: next(tensors))
+
+
+def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
+    """The tree with `replacement(array)` for each array, always in the same order."""
+    if isinstance(tree, np.ndarray):
+        return replacement(tree)
+    if isinstance(tree, list):
+        return [_replace_arrays(item, replacement) for item in tree]
+    if isinstance(tree, dict):
+        return {key: _replace_arrays(item, replacement) for key, item in tree.items()}
+    if isinstance(tree, Uploadable):
+        values = {field.name: getattr(tree, field.name) for field in fields(tree)}
+        return replace(tree, **_replace_arrays(values, replacement))
+    return tree
+
+
+def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
+    """The arrays as tensors, copied as one array of float64, which is split on the device."""
+    not_empty = [array for array in arrays if array.size]
+    parts: Iterator[Tensor] = iter(())  # one for each array that is not empty
+    if not_empty:
+        numbers = np.concatenate([array.ravel().astype(np.float64) for array in not_empty])
+        parts = iter(paddle.split(paddle.to_tensor(numbers), [array.size for array in not_empty]))
+    tensors = []
+    for array in arrays:
+        tensor = next(parts) if array.size else paddle.zeros([0], "float64")
+        if array.ndim > 1:
+            tensor = tensor.reshape(array.shape)
+        tensors.append(tensor if array.dtype.kind == "f" else tensor.astype("int64"))
+    return tensors
+
+
+def to_array(x: Tensor) -> np.ndarray:
+    """A tensor as an array on the host. Half precision becomes float32, because NumPy has no bfloat16."""
+    if x.dtype in (paddle.float16, paddle.bfloat16):
+        x = x.astype("float32")
+    return x.numpy()
+
+
+def precise_dtype(x: Tensor) -> paddle.dtype:
+    """The type in which losses and sums of x are computed: float64 if x is float64, otherwise float32."""
+    return paddle.float64 if x.dtype == paddle.float64 else paddle.float32
+
+
+def has_tf32() -> bool:
+    """Whether float32 products on the GPU in use are computed in TF32."""
+    return has_bf16() and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+
+
+def summary(precision: str, processes: int) -> str:
+    """One line for the log: device, capability, precision, attention, TF32, collectives.
+
+    Args:
+        precision: "bf16 O1", "fp16 O1", ..., or the dtype of the weights without mixed precision.
+        processes: the number of processes of the run, on all machines.
+    """
+    device = str(paddle.device.get_device())
+    is_half = precision.startswith(("bf16", "fp16"))
+    attention = "FlashMask" if uses_flash_mask(is_half) else "padded groups"
+    backend = "NCCL" if on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
+    facts = [f"precision {precision}", f"attention {attention}"]
+    if on_gpu():
+        major, minor = capability()
+        device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"
+        facts.append("TF32 on, NVIDIA_TF32_OVERRIDE=0 turns it off" if has_tf32() else "TF32 off")
+    facts.append(f"collectives {backend}, {processes} processes" if processes > 1 else "collectives none")
+    if has_plain_kernels():
+        facts.append("kernels plain")
+    return "; ".join([f"device: {device}", *facts])

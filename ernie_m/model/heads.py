@@ -1,0 +1,82 @@
+"""The models of the tasks with labelled files: classifier, tagger and span finder, each on the encoder.
+
+Each task model has `.ernie_m` and `.classifier`, PaddleNLP's names for all three tasks.
+"""
+
+from paddle import Tensor, nn
+
+from ernie_m.model.batch import TokenBatch
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.encoder import ErnieMModel, initial_weights
+from ernie_m.model.layers import Linear
+from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS
+
+
+class TaskModel(nn.Layer):
+    """The base of the three task models: the encoder, and a linear layer with `num_labels` outputs."""
+
+    def __init__(self, config: ErnieMConfig, num_labels: int):
+        super().__init__()
+        self.ernie_m = ErnieMModel(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = Linear(config.hidden_size, num_labels, initial_weights(config))
+
+
+class SequenceClassifier(TaskModel):
+    """Dropout and a linear layer on the vector of a sequence.
+
+    Args:
+        pooling: what the vector is: `POOLED`, the pooled first token; or `MEAN_OF_TOKENS`, the mean over all
+            tokens, for which the pooler is not used.
+    """
+
+    def __init__(self, config: ErnieMConfig, num_labels: int, pooling: str = POOLED):
+        super().__init__(config, num_labels)
+        self.pooling = pooling
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """S sequences -> logits [S, num_labels]."""
+        if self.pooling == MEAN_OF_TOKENS:
+            states = batch.padded(self.ernie_m.encode(batch).sequence)  # [S, T, H], 0 at pads
+            lengths = (~batch.is_pad()).sum(axis=1, keepdim=True)  # [S, 1]
+            return self.classifier(self.dropout(states.sum(axis=1) / lengths.astype(states.dtype)))
+        first = self.ernie_m.encode(batch, positions=batch.first_tokens).sequence  # [S, H]
+        return self.classifier(self.dropout(self.ernie_m.pooler(first)))
+
+
+class TokenClassifier(TaskModel):
+    """A linear layer on every token. No dropout here, as in the official code."""
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """A batch that was an array [B, T] -> logits [B, T, num_labels]."""
+        sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
+        return self.classifier(sequence)
+
+
+class SpanClassifier(TaskModel):
+    """Dropout and a linear layer with two outputs on every token."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__(config, num_labels=2)  # the start and the end of a span
+
+    def forward(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """A batch that was an array [B, T] -> start and end logits, each [B, T]."""
+        sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
+        start, end = self.classifier(self.dropout(sequence)).unbind(-1)
+        return start, end
+
+
+MODEL_CLASSES = {cls.__name__: cls for cls in (SequenceClassifier, TokenClassifier, SpanClassifier)}
+
+
+def task_model(task: str, config: ErnieMConfig, num_labels: int, pooling: str | None = None) -> TaskModel:
+    """A new model for one of `model.tasks.SUPERVISED_TASKS`.
+
+    Args:
+        num_labels: the number of labels, for a task whose outputs are labels.
+        pooling: what a classifier reads, as in `model.reading.Reading`; None: the pooled first token.
+    """
+    if task == CLASSIFICATION and pooling == MEAN_OF_TOKENS:
+        return SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)
+    model_class = MODEL_CLASSES[TASKS[task].model_class]
+    return model_class(config, num_labels) if TASKS[task].has_labels else model_class(config)

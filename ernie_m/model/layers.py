@@ -1,0 +1,123 @@
+"""The layers that the network is made of: Paddle's own, or on a CPU in training those of `model/cpu/`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from ernie_m.model import device
+from ernie_m.model.cpu.bfloat16 import LinearInBfloat16, frozen_linear_layers
+from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
+from ernie_m.model.cpu.onednn import to_bfloat16
+from ernie_m.model.cpu.rows import as_array
+from ernie_m.model.word_table import WordEmbeddings
+
+
+def use_bfloat16(model: nn.Layer) -> None:
+    """Compute the products of a model's linear layers and of its masked-LM loss in bfloat16 on a CPU."""
+    for layer in model.sublayers(include_self=True):
+        if isinstance(layer, Linear | WordEmbeddings):
+            layer.use_bfloat16()
+
+
+def freeze_in_bfloat16(model: nn.Layer) -> None:
+    """As `use_bfloat16`, for a model that only predicts: its linear layers keep bfloat16 weights only."""
+    use_bfloat16(model)
+    for layer in model.sublayers(include_self=True):
+        if isinstance(layer, Linear):
+            layer.freeze_in_bfloat16()
+
+
+class Linear(nn.Linear):
+    """paddle.nn.Linear with I inputs and O outputs, whose products on a CPU can be in bfloat16.
+
+    Attributes:
+        in_bfloat16: whether its products on a CPU are in bfloat16.
+        frozen_weight: the bits of the weight [I, O] in bfloat16, as uint16, if the layer only predicts. Then
+            `weight` is None. Otherwise None.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.in_bfloat16 = False
+        self.frozen_weight: np.ndarray | None = None
+
+    def use_bfloat16(self) -> None:
+        """Compute the product of this layer in bfloat16 on a CPU."""
+        self.in_bfloat16 = True
+
+    def freeze_in_bfloat16(self) -> None:
+        """Replace the weight by its bfloat16 form, and free the memory of the float32 numbers."""
+        self.frozen_weight = to_bfloat16(as_array(self.weight))
+        self.weight = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., I] -> [..., O]."""
+        if self.in_bfloat16 and device.on_cpu(x):
+            (y,) = _linear_layers_in_bfloat16(x, [self])
+            return y
+        if not device.training_on_cpu(x):
+            return super().forward(x)
+        return LinearOnCpu.apply(x, self.weight, self.bias)
+
+
+def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
+    """The results of some linear layers of the same x [..., I]: [..., O] each. In bfloat16 x is rounded once.
+
+    Either all of the layers compute in bfloat16, or none; either all of them are frozen, or none.
+    """
+    if layers[0].in_bfloat16 and device.on_cpu(x):
+        return _linear_layers_in_bfloat16(x, layers)
+    return [layer(x) for layer in layers]
+
+
+def _linear_layers_in_bfloat16(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
+    """As `linear_layers`, with products in bfloat16 on a CPU."""
+    biases = [layer.bias for layer in layers]
+    if layers[0].frozen_weight is not None:
+        return frozen_linear_layers(x, [layer.frozen_weight for layer in layers], biases)
+    return LinearInBfloat16.apply(x, *(layer.weight for layer in layers), *biases)
+
+
+class LayerNorm(nn.LayerNorm):
+    """paddle.nn.LayerNorm over the last axis."""
+
+    def __init__(self, size: int, epsilon: float):
+        super().__init__(size, epsilon)
+        # Paddle's kernels take epsilon as a float32, even if x is float64; `LayerNormOnCpu` gets the same.
+        self.epsilon = float(np.float32(epsilon))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., H] -> [..., H]."""
+        if not device.training_on_cpu(x):
+            return super().forward(x)
+        return LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x times the normal distribution's cdf, exact (erf)."""
+    return GeluOnCpu.apply(x) if device.training_on_cpu(x) else F.gelu(x)
+
+
+def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
+    """Zero elements with this probability and scale the rest up, in training only; then add `residual`.
+
+    Nothing else may use x: in training on a CPU the sum may take its memory.
+    """
+    if training and probability > 0.0:
+        if device.on_cpu(x):
+            return DropoutOnCpu.apply(x, probability, residual)
+        x = F.dropout(x, probability, training=True)
+    return x if residual is None else add_to(x, residual)
+
+
+def add_to(x: Tensor, y: Tensor) -> Tensor:
+    """x + y. Nothing else may use x: in training on a CPU the sum takes its memory."""
+    return x.add_(y) if device.training_on_cpu(x) else x + y
+
+
+def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:
+    """Rows of x [N, H] at `positions`, int64 [M]: [M, H]. None: x itself."""
+    return x if positions is None else paddle.gather(x, positions)

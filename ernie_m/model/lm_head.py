@@ -1,0 +1,164 @@
+"""The model of pre-training: the encoder with language embeddings, the tied masked-LM head, and its loss.
+
+The loss is a cross-entropy over the whole vocabulary, in memory that does not grow with the number of masked
+positions: they are taken in chunks, whose logits take at most LOGITS_BYTES. On a CPU `ernie_m/model/cpu/masked_lm_loss.py`
+computes a chunk. On a GPU, and with plain kernels, a chunk is three operations of Paddle, whose logits are
+computed again in the backward pass instead of being kept.
+"""
+
+from typing import NamedTuple
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.distributed.fleet.utils import recompute
+
+from ernie_m.model import device
+from ernie_m.model.cpu import masked_lm_loss as loss_on_cpu
+from ernie_m.model.batch import TokenBatch
+from ernie_m.model.config import NO_LANGUAGE, ErnieMConfig
+from ernie_m.model.encoder import ErnieMModel, initial_weights
+from ernie_m.model.layers import LayerNorm, Linear, gelu
+from ernie_m.model.word_table import WordEmbeddings
+
+# Of the logits of a chunk: 512 MB. Paddle's cross-entropy on a GPU counts places in 32 bits, so a chunk must
+# have fewer than 2^31 logits (`VectorizedSoftmaxForward` in paddle/phi/kernels/gpu/cross_entropy_kernel.cu).
+LOGITS_BYTES = 1 << 29
+
+
+class MaskedLoss(NamedTuple):
+    """The loss of M masked positions."""
+
+    total: Tensor  # the sum of the losses times their weights, [], with a gradient
+    losses: Tensor  # [M], without their weights or a gradient, float32 (float64 of a model in float64)
+    correct: Tensor  # bool [M], whether no logit is above the label's
+
+
+class PreTrainingModel(nn.Layer):
+    """Encoder, masked-LM head and language embeddings, for all four objectives.
+
+    The language embeddings, one row per name in `languages` and zero at the start, tell a [MASK] or a
+    placeholder which language to produce (paper, section 3, BTMLM). They are added to the embeddings of the
+    tokens that carry a language id, so the exported encoder, which has no such table, is unchanged for
+    every other token.
+    """
+
+    def __init__(self, config: ErnieMConfig, languages: list[str]):
+        super().__init__()
+        self.languages = list(languages)
+        self.ernie_m = ErnieMModel(config)
+        self.lm_head = LMHead(config, self.ernie_m.embeddings.word_embeddings)
+        self.language_embeddings = nn.Embedding(
+            len(self.languages), config.hidden_size, weight_attr=nn.initializer.Constant(0.0)
+        )
+
+    def encode(self, batch: TokenBatch, positions: Tensor | None = None) -> Tensor:
+        """The last layer: [N, H], or [M, H] at `positions`, int64 [M]."""
+        input_bias = None  # [N, H]
+        if batch.language_ids is not None:
+            # A token without a language looks up the first one, and its row is multiplied by 0.
+            rows = self.language_embeddings(batch.language_ids.clip(min=0))  # [N, H]
+            has_language = (batch.language_ids != NO_LANGUAGE).astype(rows.dtype)
+            input_bias = rows * has_language.unsqueeze(-1)
+        return self.ernie_m.encode(batch, positions, input_bias=input_bias).sequence
+
+
+class LMHead(nn.Layer):
+    """The masked-LM head of XLM-R: layer_norm(gelu(dense(h))) times the word embeddings, plus a bias.
+
+    Only the M masked positions are projected. The logits of all positions of a batch of 32 x 512 tokens would
+    take 16 GB.
+    """
+
+    def __init__(self, config: ErnieMConfig, word_embeddings: WordEmbeddings):
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
+        self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.bias = self.create_parameter([config.vocab_size], is_bias=True)
+        # The table belongs to the encoder. `self.word_embeddings = ...` would make it a sublayer of the head,
+        # too, and its weight would have a second name.
+        object.__setattr__(self, "word_embeddings", word_embeddings)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """[M, H] -> [M, H]: all but the last product."""
+        return self.layer_norm(gelu(self.dense(hidden)))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states of the masked positions [M, H] -> logits [M, V]."""
+        return logits(self.transform(hidden), self.word_embeddings.weight, self.bias)
+
+    def loss(self, hidden: Tensor, labels: Tensor, loss_weights: Tensor | None = None) -> MaskedLoss:
+        """Cross-entropy of masked positions [M, H], in bounded memory whatever M is; M may be 0.
+
+        Args:
+            labels: int64 [M].
+            loss_weights: float [M], the factor of each loss in the sum; None: 1.
+        """
+        if hidden.shape[0] == 0:
+            empty = hidden.sum(-1)  # [0]; made of `hidden`, so that backward() works on the total, 0
+            return MaskedLoss(total=empty.sum(), losses=empty.detach(), correct=empty.detach().astype("bool"))
+        x = self.transform(hidden)
+        return cross_entropy(x, self.word_embeddings, self.bias, labels, loss_weights)
+
+
+def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x [M, H] times the table [V, H], plus bias [V]: [M, V]."""
+    return paddle.matmul(x, weight, transpose_y=True) + bias
+
+
+def logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> list[slice]:
+    """Slices of the positions, such that the logits of a slice take at most LOGITS_BYTES.
+
+    Args:
+        position_count: M, the number of masked positions.
+        vocab_size: V, the number of logits of a position.
+        dtype: the dtype of the logits.
+    """
+    bytes_per_logit = paddle.empty([0], dtype).element_size()
+    size = max(1, LOGITS_BYTES // (bytes_per_logit * vocab_size))  # positions of a slice
+    return [slice(start, min(start + size, position_count)) for start in range(0, position_count, size)]
+
+
+def cross_entropy(
+    x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, loss_weights: Tensor | None = None
+) -> MaskedLoss:
+    """-log softmax(logits)[label] of each position, without an array of [M, V].
+
+    Args:
+        x: [M, H], M at least 1.
+        table: the word table [V, H].
+        bias: [V], added to the logits.
+        labels: [M] int64, from 0 to V - 1.
+        loss_weights: [M] float, the factor of each loss in the sum; None: 1. They get no gradient.
+    """
+    precise = device.precise_dtype(x)
+    if loss_weights is None:
+        loss_weights = paddle.ones([x.shape[0]])
+    loss_weights = loss_weights.astype(precise)
+    chunks = logit_chunks(x.shape[0], bias.shape[0], precise)
+    if device.on_cpu(x):
+        return MaskedLoss(*loss_on_cpu.cross_entropy(x, table, bias, labels, loss_weights, chunks))
+
+    all_frozen = x.stop_gradient and table.weight.stop_gradient and bias.stop_gradient
+    has_backward = paddle.is_grad_enabled() and not all_frozen
+    results = []
+    for rows in chunks:
+        inputs = (x[rows], table.weight, bias, labels[rows])
+        if has_backward:
+            # Nothing here is random, so no random state has to be kept.
+            results.append(recompute(_losses_of_chunk, *inputs, preserve_rng_state=False))
+        else:
+            results.append(_losses_of_chunk(*inputs))
+    losses, correct = (paddle.concat(parts) for parts in zip(*results))
+    return MaskedLoss((losses * loss_weights).sum(), losses.detach(), correct.detach())
+
+
+def _losses_of_chunk(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
+
+    Within autocast the product is in half precision; the softmax is not.
+    """
+    scores = logits(x, weight, bias).astype(device.precise_dtype(x))  # [m, V]
+    losses = F.cross_entropy(scores, labels, reduction="none")
+    label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), axis=1).squeeze(1)
+    return losses, label_logit >= scores.max(1)

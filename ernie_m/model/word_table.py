@@ -1,0 +1,184 @@
+"""The word table of the input, and its gradient, which both of its uses share.
+
+The table is used twice: rows of the input are looked up in it, and masked positions are predicted from it
+(`ernie_m/model/lm_head.py`). On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch
+(768 MB at base size, zeroed on one thread) and adds them up. In training on a CPU both uses therefore add to
+one `weight.grad` in place. `paddle.grad` of a loss adds to it too, and cannot return it.
+"""
+
+import weakref
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.autograd import PyLayer
+
+from ernie_m.model import device
+from ernie_m.model.cpu.rows import add, as_array, as_rows, as_tensor
+
+
+class TableGradient:
+    """The gradient of a word table [V, H] in training on a CPU, and the rows of it that may differ from 0.
+
+    Both uses of the table add to `weight.grad` in place. It lies in memory that is kept from step to step,
+    because other tensors would take the space if it were freed. A batch of fine-tuning touches a few thousand
+    of 250,002 words: the optimizer asks for these rows and leaves the others alone (`ernie_m/training/row_adam.py`).
+
+    A masked-LM loss makes its gradient of the table in the forward pass, before it knows the factor from
+    above. It borrows the kept memory for that, if it is free, and gives it back in the backward pass.
+
+    Attributes:
+        touched: bool [V], True where the kept memory may differ from 0; None: any row may.
+    """
+
+    def __init__(self, weight: Tensor):
+        self.weight = weight
+        self.touched: np.ndarray | None = None
+        self._memory: np.ndarray | None = None  # [V, H]; made at the first use
+        # The array that `borrow` gave to a loss. The reference is weak: it dies when the loss is freed.
+        self._borrowed_ref: weakref.ref | None = None
+
+    def array(self) -> np.ndarray:
+        """`weight.grad` as an array [V, H] to add to. If there is no gradient yet, it becomes zeros."""
+        if self.weight.grad is None and self._is_lent():  # then the kept memory is not free
+            self.weight.grad_ = paddle.zeros_like(self.weight)  # `grad_` and not `grad`, which would copy it
+        elif self.weight.grad is None:
+            memory = self._kept_memory()
+            rows_to_clear = slice(None) if self.touched is None else self.touched
+            memory[rows_to_clear] = 0
+            self.touched = np.zeros(len(memory), bool)
+            self.weight.grad_ = as_tensor(memory)
+        return as_array(self.weight.grad)
+
+    def add_rows(self, ids: np.ndarray, values: np.ndarray) -> None:
+        """Add `values` [N, H] to the rows `ids` [N]; a row may occur more than once."""
+        table = self.array()
+        if self.touched is not None:
+            self.touched[ids] = True
+        # The values of equal ids are added up first, in their order.
+        order = np.argsort(ids, kind="stable")
+        rows, starts = np.unique(ids[order], return_index=True)
+        table[rows] += np.add.reduceat(values[order], starts, axis=0)
+
+    def borrow(self) -> np.ndarray:
+        """Memory [V, H] for the gradient of one loss, with any content, to be given back to `add_borrowed`.
+
+        It is the kept memory if that is free. Then `add_borrowed` need not add: what the loss has written
+        becomes `weight.grad`.
+        """
+        if self.weight.grad is not None or self._is_lent():
+            return as_array(paddle.empty_like(self.weight))
+        borrowed = self._kept_memory()[:]  # a view, an object of its own that dies with the loss
+        self._borrowed_ref = weakref.ref(borrowed)
+        self.touched = None  # the loss may write to any row
+        return borrowed
+
+    def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:
+        """Add `factor` times `gradient` [V, H], which is what `borrow` returned and the loss has filled."""
+        is_kept_memory = self._borrowed_ref is not None and self._borrowed_ref() is gradient
+        if is_kept_memory:
+            self._borrowed_ref = None  # it is given back
+        if is_kept_memory and self.weight.grad is None:  # no sum is needed: it becomes the gradient
+            if factor != 1.0:
+                self._memory *= factor
+            self.weight.grad_ = as_tensor(self._memory)
+            return
+        add(self.array(), gradient, factor)
+        self.touched = None  # the loss may have written to any row
+
+    def touched_rows(self, gradient: Tensor) -> np.ndarray | None:
+        """The rows, bool [V], where a gradient of the table may differ from 0; None: any row.
+
+        Args:
+            gradient: [V, H], in the kept memory or elsewhere.
+        """
+        if self._memory is None:
+            return None
+        has_same_address = as_array(gradient).ctypes.data == self._memory.ctypes.data
+        return self.touched if has_same_address else None
+
+    def forget_rows(self) -> None:
+        """Record that any row may differ from 0, because code outside of this class adds to the gradient."""
+        self.touched = None
+
+    def squared_norm(self) -> Tensor:
+        """The sum of the squares of `weight.grad`, float64 []."""
+        gradient = self.weight.grad
+        rows = self.touched_rows(gradient)
+        if rows is not None:  # all other rows are 0
+            gradient = paddle.to_tensor(as_array(gradient)[rows])
+        return squared_norm(gradient)
+
+    def scale_(self, factor: float) -> None:
+        """Multiply `weight.grad` in place."""
+        rows = self.touched_rows(self.weight.grad)  # None: any row may differ from 0
+        if rows is None:
+            self.weight.grad.scale_(factor)
+        else:
+            as_array(self.weight.grad)[rows] *= factor
+
+    def _kept_memory(self) -> np.ndarray:
+        """The memory [V, H] that is kept from step to step."""
+        if self._memory is None:
+            self._memory = as_array(paddle.zeros_like(self.weight))
+            self.touched = np.zeros(len(self._memory), bool)
+        return self._memory
+
+    def _is_lent(self) -> bool:
+        """Whether a loss that still lives has borrowed the kept memory and not given it back."""
+        return self._borrowed_ref is not None and self._borrowed_ref() is not None
+
+
+def squared_norm(gradient: Tensor) -> Tensor:
+    """The sum of the squares of a gradient, float64 []."""
+    return gradient.square().sum().astype("float64")
+
+
+class LookUpOnCpu(PyLayer):
+    """Rows of a table [V, H]: ids [N] -> [N, H]. The gradient is added to the table's own in place."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, ids: Tensor, table_gradient: TableGradient) -> Tensor:
+        ctx.ids = ids.numpy()
+        ctx.table_gradient = table_gradient
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> None:
+        # Returns no gradient: it is added in place.
+        ctx.table_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
+
+
+class WordEmbeddings(nn.Embedding):
+    """paddle.nn.Embedding that owns the gradient of its table in training.
+
+    Attributes:
+        gradient: the gradient of the table on a CPU.
+        in_bfloat16: whether a CPU computes the products of `model.lm_head.cross_entropy` in bfloat16.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.gradient = TableGradient(self.weight)
+        self.in_bfloat16 = False
+        if not self.weight.stop_gradient:
+            self.weight.register_hook(self._note_paddles_gradient)
+
+    def use_bfloat16(self) -> None:
+        """Compute the products of the masked-LM loss with this table in bfloat16 on a CPU."""
+        self.in_bfloat16 = True
+
+    def _note_paddles_gradient(self, gradient: Tensor | None) -> None:
+        """Note that Paddle is going to add a gradient of the whole table; a hook of the weight."""
+        if gradient is not None:  # None comes from `LookUpOnCpu`, which has added its rows itself
+            self.gradient.forget_rows()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[N] int64 -> [N, H]."""
+        is_traced = not paddle.in_dynamic_mode()  # for an exported graph, which is not trained
+        if is_traced or self.weight.stop_gradient or not paddle.is_grad_enabled():
+            return super().forward(ids)
+        if device.on_cpu(self.weight):
+            return LookUpOnCpu.apply(self.weight, ids, self.gradient)
+        return super().forward(ids)

@@ -1,0 +1,363 @@
+"""An optimizer step's micro-batches: text drawn by temperature, masked, packed. It runs in its own process.
+
+What a step holds is a function of (corpus, config, step) alone. Every process reads the whole step, divides
+it in the same way by tokens, then masks its own part. So any number of processes read the same steps, and a
+run goes on from the samplers' positions. No paddle here.
+"""
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.pretrain.objective import Pair, Text, Vocabulary, class_of, names_that_read, rng_of
+from ernie_m.pretrain.packing import MicroBatch, pack
+from ernie_m.pretrain.shares import allocate, check_batch_size, parts_of_run, shares
+from ernie_m.pretrain.training_text import TrainingText, make_objectives
+from ernie_m.reader.corpus import Blocks, Corpus
+from ernie_m.reader.sampling import Sampler
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+
+_CHECKED_PAIRS = 200  # how many pairs of each two languages `check_pairs` looks at
+_MANY_SHORT_PAIRS = 0.2  # a warning names a larger share
+# `mean_tokens` measures the tokens of a step on this many sequences of each part of the run. It assumes a run
+# of so many steps that each part is long enough for them.
+_PROBE_SEQUENCES = 8192
+_ASSUMED_STEPS = 1 << 30
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """One process's part of one optimizer step.
+
+    Attributes:
+        micro_batches: the micro-batches of all objectives of the step; there may be none.
+        share: objective -> its weight in the step's loss.
+        counts: objective -> the number of its losses in the whole step, over all processes.
+        position: the step's number, from 1, and the samplers' positions after it, JSON values.
+    """
+
+    micro_batches: list[MicroBatch]
+    share: dict[str, float]
+    counts: dict[str, int]
+    position: dict[str, Any]
+
+
+class StepReader:
+    """Makes the batches of step after step for process `rank` of `world_size`.
+
+    Args:
+        text: what the run trains on.
+        total_steps: the number of steps of the run; decides when BTMLM starts.
+        position: the `StepBatches.position` of the last step of this run, to go on from.
+        step: the first step, from 0, if there is no position.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        text: TrainingText,
+        total_steps: int,
+        rank: int = 0,
+        world_size: int = 1,
+        position: dict[str, Any] | None = None,
+        step: int = 0,
+    ):
+        self.config = config
+        self.text = text
+        self.total_steps = total_steps
+        self.rank = rank
+        self.world_size = world_size
+        self.step = step
+        self.objectives = make_objectives(config, text)
+        self.samplers: dict[str, Sampler] = {}  # "mono" and "parallel", as far as an objective reads them
+        active = set(config.objectives.names)
+        data = config.data
+        if active & set(names_that_read(Text)):
+            longest = data.max_seq_len - 2  # without [CLS] and [SEP]
+            self.blocks = {}  # language -> its texts for MMLM and BTMLM
+            for name in text.mono:
+                self.blocks[name] = Blocks(text.corpus.mono[name], longest, one_line=not data.pack_lines)
+            self.samplers["mono"] = Sampler(
+                items={name: len(blocks) for name, blocks in self.blocks.items()},
+                amounts=text.mono,  # the tokens of each language
+                alpha=data.language_alpha,
+                seed=config.run.seed,
+                purpose="mono",
+            )
+        if active & set(names_that_read(Pair)):
+            self.languages_of = {"-".join(pair): pair for pair in text.pairs}  # "de-en" -> ("de", "en")
+            counts = {"-".join(pair): len(pairs) for pair, pairs in text.pairs.items()}
+            self.samplers["parallel"] = Sampler(
+                items=counts,
+                amounts=counts,
+                alpha=data.pair_alpha,
+                seed=config.run.seed,
+                purpose="parallel",
+            )
+        if position is not None:
+            self.step = int(position["step"])
+            for name, sampler in self.samplers.items():
+                sampler.restore(position[name])
+
+    def __iter__(self) -> Iterator[StepBatches]:
+        while True:
+            yield self.next()
+
+    def next(self) -> StepBatches:
+        """The next step's batches."""
+        # Draw the whole step, and divide it among the processes.
+        share = shares(self.config.objectives, self.step, self.total_steps)
+        batch_size = self.config.optimizer.batch_size
+        counts = allocate(share, batch_size, self.step)
+        examples = self._examples(counts)
+        tokens = [self.objectives[name].tokens(example) for name, example in examples]
+        groups = self._groups(examples)
+        groups_by_process = cut_by_tokens(
+            [sum(tokens[number] for number in group) for group in groups],
+            budget=self.config.run.micro_batch_tokens,
+            processes=self.world_size,
+        )
+
+        # Mask the examples of this process alone.
+        micro_batches = []
+        for places in groups_by_process[self.rank]:  # the places in `groups` of one micro-batch
+            micro_batches.append(self._micro_batch(examples, [groups[place] for place in places]))
+
+        # The loss needs the masked tokens of the whole step. They can be counted without drawing them.
+        loss_counts = dict.fromkeys(share, 0)
+        for name, example in examples:
+            loss_counts[name] += self.objectives[name].count(example)
+        self.step += 1
+        position = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
+        return StepBatches(micro_batches, share, loss_counts, position)
+
+    def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
+        """The texts and pairs of the whole step, each with its objective.
+
+        Every process draws all, so that the positions stay equal. An example's place in the list decides what
+        is drawn for it.
+
+        Args:
+            counts: the number of examples of each objective that is trained in this part of the run.
+        """
+        of_texts = _repeated(names_that_read(Text), counts)  # the objective of each text
+        examples = list(zip(of_texts, self._draw("mono", len(of_texts))))
+
+        of_pairs = _repeated(names_that_read(Pair), counts)  # the objective of each pair
+        for name, pair in zip(of_pairs, self._draw("parallel", len(of_pairs)), strict=True):
+            if not self.objectives[name].serves(pair):
+                # A side may have one token, and CAMLM must leave one of a side unmasked. Such a pair serves
+                # TLM instead; it is left out if TLM is not trained.
+                if "tlm" not in counts:
+                    continue
+                name = "tlm"
+            examples.append((name, pair))
+        return examples
+
+    def _groups(self, examples: Sequence[tuple[str, Text | Pair]]) -> list[list[int]]:
+        """The numbers of the examples that stay together in a micro-batch; most are alone."""
+        groups: list[list[int]] = []
+        last_group: dict[str, list[int]] = {}  # objective -> its group that began last
+        for number, (name, _) in enumerate(examples):
+            if name not in last_group or len(last_group[name]) == self.objectives[name].group:
+                last_group[name] = []
+                groups.append(last_group[name])
+            last_group[name].append(number)
+        return groups
+
+    def _draw(self, kind: str, count: int) -> list[Text] | list[Pair]:
+        """The next texts ("mono") or pairs ("parallel")."""
+        if not count:
+            return []
+        sampler = self.samplers[kind]
+        draws = sampler.draw(count)
+        language_number = self.text.language_number
+        examples: list[Any] = []
+        for stream_number, item, reverse in zip(draws.stream, draws.item.tolist(), draws.reverse):
+            stream = sampler.names[stream_number]  # "de", or "de-en"
+            if kind == "mono":
+                examples.append(Text(self.blocks[stream][item], language_number[stream]))
+                continue
+            languages = self.languages_of[stream]
+            first_ids, second_ids = self.text.pairs[languages][item]
+            first = Text(first_ids, language_number[languages[0]])
+            second = Text(second_ids, language_number[languages[1]])
+            examples.append(Pair(second, first) if reverse else Pair(first, second))
+        return examples
+
+    def _micro_batch(
+        self, examples: Sequence[tuple[str, Text | Pair]], groups: Sequence[Sequence[int]]
+    ) -> MicroBatch:
+        """The micro-batch of the examples with the numbers in these groups."""
+        masked = []
+        for place, group in enumerate(groups):
+            for number in group:
+                name, example = examples[number]
+                rng = rng_of(self.config.run.seed, self.step, number)
+                masked.append(self.objectives[name].mask(example, rng)._replace(group=place))
+        return pack(masked)
+
+
+def _repeated(objectives: Sequence[str], counts: Mapping[str, int]) -> list[str]:
+    """Each of the objectives in turn, as often as `counts` says."""
+    repeated = []
+    for objective in objectives:
+        repeated += [objective] * counts.get(objective, 0)
+    return repeated
+
+
+def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[list[list[int]]]:
+    """Divide a step's sequences into micro-batches with about equal sums of tokens.
+
+    Every process gets the same number of micro-batches, unless there are fewer sequences than micro-batches.
+    Empty micro-batches are left out, so a process may have none.
+
+    Args:
+        tokens: the number of tokens of each sequence.
+        budget: most tokens of a micro-batch; no sequence has more.
+        processes: the number of processes among which the step is divided.
+
+    Returns:
+        The micro-batches of each process. A micro-batch is the numbers of its sequences, ascending.
+    """
+    longest_first = np.argsort(-np.asarray(tokens), kind="stable").tolist()  # the numbers of the sequences
+    per_process = max(1, -(-sum(tokens) // (budget * processes)))  # micro-batches of a process, rounded up
+    micro_batches = _divide_evenly(tokens, longest_first, count=per_process * processes)
+    while max(sum(tokens[number] for number in numbers) for numbers in micro_batches) > budget:
+        per_process += 1  # divide all anew among more micro-batches
+        micro_batches = _divide_evenly(tokens, longest_first, count=per_process * processes)
+    by_process = []
+    for rank in range(processes):
+        own_micro_batches = micro_batches[rank::processes]  # every `processes`-th one, from `rank` on
+        by_process.append([sorted(numbers) for numbers in own_micro_batches if numbers])
+    return by_process
+
+
+def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> list[list[int]]:
+    """Put each sequence, in this order, into the one of `count` micro-batches that has the fewest tokens.
+
+    Args:
+        tokens: the number of tokens of each sequence.
+        order: the numbers of the sequences.
+
+    Returns:
+        The numbers of the sequences of each micro-batch.
+    """
+    micro_batches: list[list[int]] = [[] for _ in range(count)]
+    heap = [(0, place) for place in range(count)]  # tokens so far, and place in `micro_batches`
+    for number in order:
+        fewest_tokens, place = heap[0]
+        micro_batches[place].append(number)
+        heapq.heapreplace(heap, (fewest_tokens + tokens[number], place))
+    return micro_batches
+
+
+def read_steps(config: PretrainConfig, vocabulary: Vocabulary, **arguments: Any) -> Iterator[StepBatches]:
+    """The batches of a run, in the reader process, which opens the corpus itself.
+
+    Args:
+        arguments: the keyword arguments of `StepReader` after `text`.
+    """
+    text = TrainingText.of(Corpus(config.data.corpus), vocabulary, config)
+    return iter(StepReader(config, text, **arguments))
+
+
+def total_steps(config: PretrainConfig, text: TrainingText) -> int:
+    """The number of steps of the run and its schedule.
+
+    With `optimizer.tokens`, it is that number divided by the mean number of tokens per step. The result
+    depends only on corpus and configuration, so a resumed run gets the same number.
+
+    Raises:
+        UserError: `init.lm_head_warmup_steps` leaves no step for the encoder, the batch is too small for an
+            objective, or no pair is long enough for CAMLM.
+    """
+    optimizer = config.optimizer
+    check_groups(config)
+    check_pairs(config, text)
+    if optimizer.tokens:
+        exact_steps = optimizer.tokens / config.run.compute_ratio / mean_tokens(config, text)
+    else:
+        exact_steps = optimizer.steps / config.run.compute_ratio
+    steps = max(1, round(exact_steps))
+    head_steps = config.init.lm_head_warmup_steps
+    if head_steps >= steps:
+        raise UserError(
+            f"init.lm_head_warmup_steps {head_steps} leaves nothing of the {steps} steps in all: the encoder "
+            "would never be trained"
+        )
+    check_batch_size(config.objectives, optimizer.batch_size, steps)
+    # A run of one step is no training: with a warm-up its rate is 0, and it writes the initial weights.
+    if optimizer.warmup_steps >= steps - head_steps and steps > 1:
+        logger.warning(
+            "optimizer.warmup_steps %d: the run ends, after %d steps, before the rate is at its peak; give "
+            "--optimizer.warmup_steps a lower number",
+            optimizer.warmup_steps,
+            steps,
+        )
+    return steps
+
+
+def check_groups(config: PretrainConfig) -> None:
+    """Raise a UserError if a group of an objective may be longer than a micro-batch."""
+    for name in config.objectives.names:
+        group = class_of(name).group
+        longest = group * config.data.max_seq_len
+        if longest > config.run.micro_batch_tokens:
+            raise UserError(
+                f"run.micro_batch_tokens {config.run.micro_batch_tokens}: {name} keeps {group} examples "
+                f"together, of up to {longest} tokens; raise it, or shorten data.max_seq_len"
+            )
+
+
+def check_pairs(config: PretrainConfig, text: TrainingText) -> None:
+    """Warn if many pairs do not serve an objective (`Objective.serves`), and refuse it if none does.
+
+    Some pairs of each two languages, drawn at random, are looked at.
+    """
+    rng = rng_of(seed=0, step=0, index=0)  # any fixed one
+    pairs = []
+    for languages, stream in text.pairs.items():
+        numbers = [text.language_number[language] for language in languages]
+        count = min(_CHECKED_PAIRS, len(stream))
+        for place in rng.choice(len(stream), count, replace=False):
+            first, second = (Text(ids, number) for ids, number in zip(stream[place], numbers))
+            pairs.append(Pair(first, second))
+    for name, objective in make_objectives(config, text).items():
+        if objective.reads is not Pair:
+            continue
+        served = sum(objective.serves(pair) for pair in pairs)
+        if not served:
+            key = "shares" if config.objectives.shares else "active"
+            raise UserError(
+                f"{config.data.corpus}: {name} has no pair to train on: it needs {objective.needs}, and none "
+                f"of {len(pairs)} pairs has that; give longer pairs, or take {name} out of objectives.{key}"
+            )
+        share = 1 - served / len(pairs)
+        if share > _MANY_SHORT_PAIRS:
+            use = "serve tlm instead" if "tlm" in config.objectives.names else "are left out"
+            logger.warning("%.0f %% of the pairs are too short for %s and %s", 100 * share, name, use)
+
+
+def mean_tokens(config: PretrainConfig, text: TrainingText) -> float:
+    """The mean number of trained tokens per step of the run, measured in each part with its own shares."""
+    steps_to_read = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)  # steps of each part
+    assumed_steps = _ASSUMED_STEPS + steps_to_read
+    mean = 0.0
+    for number, (start, end) in enumerate(parts_of_run(config.objectives)):
+        if start == end:
+            continue
+        # All steps of a part have the same shares. Read the first ones of the run, and the last ones of every
+        # later part.
+        first_step = 0 if number == 0 else round(end * assumed_steps) - steps_to_read
+        reader = StepReader(config, text, total_steps=assumed_steps, step=first_step)
+        tokens = 0
+        for _ in range(steps_to_read):
+            tokens += sum(batch.tokens for batch in reader.next().micro_batches)
+        mean += (end - start) * tokens / steps_to_read
+    return mean

@@ -1,0 +1,113 @@
+"""The options of a corpus build: `--config file.yaml`, then `--key value`."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from ernie_m.pretrain.build_corpus.inputs import Stream, file_status
+from ernie_m.pretrain.build_corpus.text_units import TextFormat, check_format
+from ernie_m.tokenizer.text_rules import ERNIE_M, TEXT_RULES
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.options import NonNegativeFloat, NonNegativeInt, Range, check_values, deciding_options, option
+
+
+@dataclass
+class BuildOptions:
+    """The options of a corpus build. Those that are `free` do not change the bytes of the corpus."""
+
+    output: str = option("", free=True)
+    """The folder for the corpus. A stopped build continues there."""
+
+    mono: dict[str, Any] = option(default_factory=dict, free=True)
+    """Text of one language, "language<=path"; may be repeated. In YAML: language: path, or list of paths.
+    On the command line it replaces all languages of --config."""
+
+    parallel: dict[str, Any] = option(default_factory=dict, free=True)
+    """Sentence pairs, "a-b<=path"; may be repeated. In YAML: a-b: path, or list of paths and [path, path]."""
+
+    piece_model_path: str = option("", free=True)
+    """The sentencepiece model."""
+
+    vocab_path: str | None = option(None, free=True)
+    """vocab.txt. Default: the vocabulary is made from the piece model."""
+
+    # Free, because the plan has the rules beside the vocabulary.
+    text_rules: Literal[TEXT_RULES] = option(ERNIE_M, free=True)
+    """What is done to a text beside sentencepiece: the official rules of ERNIE-M, nothing, as in XLM-R, or
+    what the ErnieMTokenizer of a library does. A run needs the rules of the model that it starts from."""
+
+    documents: Literal["line", "blank"] = "line"
+    """line: each line is a document; blank: blank lines separate documents, and each line is a sentence."""
+
+    tsv_columns: list[int] = field(default_factory=list)
+    """The two columns of .tsv and .csv files that hold the pair, from 1. Empty: the two that have texts, and
+    not numbers or few values."""
+
+    score_column: NonNegativeInt = 0
+    """The column of .tsv files with a pair's score (WikiMatrix: 1), from 1. 0: there are no scores."""
+
+    min_score: float = 0.0
+    """Pairs of .tsv files with a lower score are left out."""
+
+    deduplicate: bool = False
+    """Whether only the first of equal lines of a language, and of equal pairs, is used."""
+
+    max_ratio: NonNegativeFloat = 0.0
+    """Pairs whose longer side has more than this many times the tokens of the shorter side are left out.
+    0: no limit."""
+
+    held_out: NonNegativeInt = 1000
+    """About how many documents or pairs to set apart per language and pair, at most 5 %. 0: none."""
+
+    unit_mib: Annotated[float, Range(above=0, at_most=32)] = 4.0  # a worker holds a unit in memory
+    """The text that a worker gets at a time, in MiB."""
+
+    shard_mib: Annotated[float, Range(above=0, at_most=4096)] = 256.0
+    """The largest shard, in MiB of ids."""
+
+    engine: Literal["local", "ray"] = option("local", free=True)
+    """local: processes on this machine; ray: a Ray cluster. Both write the same bytes."""
+
+    ray_address: str | None = option(None, free=True)
+    """host:port of a cluster's head, or auto. Default: the build starts a cluster on this machine."""
+
+    workers: NonNegativeInt = option(0, free=True)
+    """The number of processes, or of units at a time on the cluster. 0: one per core."""
+
+    overwrite: bool = option(False, free=True)
+    """Whether to delete the corpus or unfinished build in the output folder first."""
+
+    def __post_init__(self):
+        check_values(self)
+        if not self.output:
+            raise UserError("no folder for the corpus; give --output")
+        if not self.piece_model_path:
+            raise UserError("no --piece_model_path; sh scripts/data/train_vocab.sh makes a piece model")
+        check_format(self.text_format)
+        if self.ray_address and self.engine != "ray":
+            raise UserError("ray_address: given without --engine ray")
+
+    @property
+    def text_format(self) -> TextFormat:
+        """The options that decide how lines are read."""
+        return TextFormat(self.documents, self.tsv_columns, self.score_column, self.min_score)
+
+
+def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, Any]) -> dict[str, Any]:
+    """Everything that decides the bytes of the corpus, for the manifest.
+
+    Args:
+        vocabulary: its digest and its size, and text rules that are not the official ones.
+    """
+    inputs: dict[str, dict[str, int]] = {}  # stream -> source -> size in bytes
+    for stream in streams:
+        inputs[stream.folder] = {}
+        for source in stream.sources:
+            label = f"{'-'.join(source.languages)}<={','.join(source.paths)}"
+            inputs[stream.folder][label] = source.size
+    return {"vocabulary": vocabulary, "options": deciding_options(options), "inputs": inputs}
+
+
+def modification_times(streams: list[Stream]) -> dict[str, int]:
+    """When each file was last written, in ns. A build does not continue with changed files."""
+    paths = [path for stream in streams for source in stream.sources for path in source.paths]
+    return {path: file_status(path).st_mtime_ns for path in paths}

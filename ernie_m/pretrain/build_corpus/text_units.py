@@ -1,0 +1,322 @@
+"""Reads plain and compressed text: cuts it into work units of whole lines, and units into lines or pairs.
+
+Only the text decides where a unit ends, not its compression or who reads it when. So a build writes the same
+bytes with any number of workers and after any interruption. Memory does not grow with the size of a file.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ernie_m.pretrain.build_corpus.inputs import TextSource
+from ernie_m.reader.files import plain_text as text_files
+from ernie_m.reader.files.pairs import Columns, find_columns
+from ernie_m.reader.files.plain_text import TextFile, too_long
+from ernie_m.utils.errors import UserError
+
+# The most lines of a unit of aligned files: where one has short lines, the other may have long ones.
+_MOST_LINES = 1 << 16
+_HEAD = 1 << 18  # bytes of a file of pairs that tell which columns are read
+
+
+class Unit(NamedTuple):
+    """A piece of a source.
+
+    Args:
+        stream: number of the stream.
+        source: number of the source in its stream.
+        number: number of the unit in its source.
+        texts: whole lines as bytes; for aligned files two texts with equally many lines.
+        first_line: number of its first line in the file, from 1.
+        bytes_read: the number of bytes on disk that were read for it.
+        columns: which columns are read of a file with both sides of each pair; None: it has another form.
+        last: whether it is the last of its source.
+    """
+
+    stream: int
+    source: int
+    number: int
+    texts: tuple[bytes, ...]
+    first_line: int
+    bytes_read: int
+    columns: Columns | None = None
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How to read lines from a unit; `BuildOptions` describes the fields."""
+
+    documents: str = "line"
+    tsv_columns: Sequence[int] = ()
+    score_column: int = 0
+    min_score: float = 0.0
+
+
+def check_format(form: TextFormat) -> None:
+    """Refuse other than two columns of text, a score without columns, and a least score without a score.
+
+    Raises:
+        UserError: one of these; names the option.
+    """
+    if form.tsv_columns and (len(set(form.tsv_columns)) != 2 or min(form.tsv_columns) < 1):
+        raise UserError(
+            f"tsv_columns: {form.tsv_columns} is not two different column numbers from 1, such as 1,2"
+        )
+    if form.score_column and not form.tsv_columns:
+        raise UserError("score_column: name the columns of the pair too, as in --tsv_columns 2,3")
+    if form.min_score and not form.score_column:
+        raise UserError("min_score: give --score_column, the column that holds the score")
+
+
+class Lines(NamedTuple):
+    """The lines of a unit without white space at both ends. No line is empty.
+
+    Args:
+        sides: one list of lines, or two lists of equal length in the order of the stream's languages.
+        documents: number of lines of each document, int64 [documents]; each pair is a document.
+        empty_count: number of blank lines, or of pairs with an empty side.
+        low_score_count: number of pairs that were left out for their score.
+    """
+
+    sides: tuple[list[str], ...]
+    documents: np.ndarray
+    empty_count: int
+    low_score_count: int = 0
+
+    def hashes(self) -> np.ndarray:
+        """A 64-bit hash of each line or pair. uint64 [lines]."""
+        return _hashes("\t".join(line) for line in zip(*self.sides))
+
+    def document_hashes(self, side: int) -> np.ndarray:
+        """A 64-bit hash of each document, of one side of a pair. uint64 [documents]."""
+        lines = iter(self.sides[side])
+        return _hashes("\n".join(itertools.islice(lines, count)) for count in self.documents.tolist())
+
+
+def read_units(
+    stream_number: int, source_number: int, source: TextSource, unit_bytes: int, form: TextFormat
+) -> Iterator[Unit]:
+    """The units of one source in order.
+
+    Args:
+        stream_number: the number of the stream.
+        source_number: the number of the source in the stream.
+        unit_bytes: a unit ends with the last line (document, pair) that ends within this size.
+        form: with blank lines between documents, units are cut there; a document longer than a unit is cut
+            at a line.
+
+    Raises:
+        UserError: a file is empty, binary, damaged or has an endless line, two aligned files have different
+            numbers of lines, or a file of pairs has no two columns of texts.
+    """
+    unit: Unit | None = None  # it is held back until it is known whether it is the last
+    bytes_before = 0  # how many bytes on disk were read for the units before
+    with contextlib.ExitStack() as opened:
+        languages = source.languages if len(source.languages) == 2 else None
+        files = [opened.enter_context(contextlib.closing(TextFile(path, languages))) for path in source.paths]
+        columns = None
+        if source.has_columns and files[0].buffer:
+            columns = _columns_of(files[0], source, form)
+        for unit_number in itertools.count():
+            first_line = files[0].line
+            if len(files) == 2:
+                texts = _cut_aligned(files, unit_bytes)
+            else:
+                texts = (_cut(files[0], unit_bytes, blank_lines=form.documents == "blank"),)
+            if not any(texts):  # the files have ended
+                break
+            if unit is not None:
+                yield unit
+            bytes_so_far = sum(file.raw.tell() for file in files)
+            bytes_read = bytes_so_far - bytes_before
+            unit = Unit(stream_number, source_number, unit_number, texts, first_line, bytes_read, columns)
+            bytes_before = bytes_so_far
+    if unit is None:
+        raise UserError(f"{source}: empty: no text in it; leave it out")
+    yield unit._replace(last=True)
+
+
+def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form: TextFormat) -> Lines:
+    """The lines of one unit.
+
+    Args:
+        unit: a unit of `source`.
+        languages: the languages of the stream; they give the order of the sides.
+
+    Raises:
+        UserError: bytes that are not UTF-8, a wrong number of columns or a missing score; with file and line.
+    """
+    # The lines of each file, and from them rows with a cell for each side.
+    decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
+    low_scores = 0
+    if source.has_columns:
+        rows, low_scores = _rows(decoded[0], unit, source.paths[0], form)
+    else:
+        rows = list(zip(*decoded))
+    # White space at both ends of a cell is removed, and then rows with an empty cell are.
+    stripped = [tuple(cell.strip() for cell in row) for row in rows]
+    full = [row for row in stripped if all(row)]
+    sides = tuple([row[side] for row in full] for side in range(len(languages)))  # a list of lines for each
+    if source.languages != languages:  # the source has the pair the other way round
+        sides = sides[::-1]
+    if len(languages) == 1 and form.documents == "blank":
+        # Blank lines separate documents, and are not counted as left out.
+        return Lines(sides, _lines_of_documents([bool(line) for (line,) in stripped]), empty_count=0)
+    documents = np.ones(len(full), np.int64)  # each line or pair is a document
+    empty_count = len(stripped) - len(full)
+    return Lines(sides, documents, empty_count, low_score_count=low_scores)
+
+
+def _lines_of_documents(is_text: list[bool]) -> np.ndarray:
+    """The number of lines of each document, int64 [documents], given which lines are not blank."""
+    is_text = np.array(is_text, bool)
+    follows_text = np.concatenate([[False], is_text[:-1]])
+    begins_document = is_text & ~follows_text
+    document = np.cumsum(begins_document)[is_text] - 1  # for each line of text: the number of its document
+    return np.bincount(document)
+
+
+def _cut(file: TextFile, size: int, blank_lines: bool) -> bytes:
+    """The next lines of a file, at most `size` bytes or one longer line; with `blank_lines` whole documents.
+
+    Only the bytes up to `size` decide where to cut, not how many happen to be in the buffer.
+    """
+    has_ended = file.fill(size)
+    if has_ended:  # so all that is left is in the buffer, at most `size` bytes
+        return file.take(len(file.buffer))
+    end = file.buffer.rfind(b"\n", 0, size) + 1  # 0 if no line ends within `size`
+    if not end:
+        end = file.buffer.find(b"\n") + 1
+    if blank_lines:
+        for blank in re.finditer(rb"\n(?:[^\S\n]*\n)+", file.buffer[:size]):
+            end = blank.end()  # the last one counts
+    return file.take(end)
+
+
+def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
+    """The next lines of two files, equally many: at most `size` bytes of each, or one longer line.
+
+    Raises:
+        UserError: one file has ended and the other has not.
+    """
+    line_ends = []  # for each file: the ends of the lines that fit
+    for file in files:
+        file.fill(size)
+        file_bytes = np.frombuffer(file.buffer, np.uint8)[:size]
+        ends = np.flatnonzero(file_bytes == ord("\n")) + 1
+        if file.buffer and not len(ends):  # the first line is longer
+            ends = np.array([file.buffer.find(b"\n") + 1])
+        line_ends.append(ends[:_MOST_LINES])
+    lines = min(len(ends) for ends in line_ends)
+    if lines:
+        return tuple(file.take(int(ends[lines - 1])) for file, ends in zip(files, line_ends))
+    if any(file.buffer for file in files):
+        shorter = next(file for file in files if not file.buffer)
+        raise UserError(
+            f"{' and '.join(file.path for file in files)}: {shorter.path} has {shorter.line - 1:,} lines, "
+            "the other more: not aligned; line i of one must translate line i of the other"
+        )
+    return tuple(b"" for _ in files)
+
+
+def _decode(text: bytes, path: str, first_line: int) -> list[str]:
+    """The lines of a text.
+
+    Raises:
+        UserError: a line is not UTF-8, or too long.
+    """
+    if len(text) > text_files.LONGEST_LINE:  # otherwise no line of it can be longer
+        for number, line in enumerate(text.split(b"\n"), first_line):
+            if len(line) > text_files.LONGEST_LINE:
+                raise too_long(path, number)
+    try:
+        return text.decode().split("\n")[:-1]  # each line has a line end, also the last one
+    except UnicodeDecodeError as error:
+        line = first_line + text.count(b"\n", 0, error.start)
+        raise UserError(
+            f"{path}: line {line}: not UTF-8 (byte 0x{text[error.start]:02x}); convert the file, or drop "
+            "such bytes with iconv -c -f utf-8 -t utf-8"
+        ) from error
+
+
+def _columns_of(file: TextFile, source: TextSource, form: TextFormat) -> Columns:
+    """Which columns of a file hold the pairs, by its first rows or by the options.
+
+    Raises:
+        UserError: there are no two columns of texts, or more.
+    """
+    lines = file.head(_HEAD).decode(errors="replace").removesuffix("\n").split("\n")
+    chosen = [column - 1 for column in form.tsv_columns]  # options count from 1
+    columns = find_columns(lines, file.path, source.languages, chosen)
+    if len(columns.texts) > 2:
+        raise UserError(
+            f"{file.path}: line {columns.skipped + 1}: {len(columns.texts)} columns of texts, not 2; name "
+            "those that hold the pair with --tsv_columns, as in [2, 3]"
+        )
+    if not chosen:
+        columns.log(file.path)
+    return columns
+
+
+def _rows(lines: list[str], unit: Unit, path: str, form: TextFormat) -> tuple[list[tuple[str, str]], int]:
+    """The two cells of each line that is not blank, and the number of lines with too low a score.
+
+    Raises:
+        UserError: a line has another number of columns, or no score.
+    """
+    columns = unit.columns
+    first, second = columns.texts
+    score = form.score_column - 1  # -1: there are no scores
+    fewest = columns.width  # the number of cells that a line must have
+    if form.tsv_columns:  # further cells do not matter
+        fewest = max(first, second, score) + 1
+    rows = []
+    low_scores = 0
+    for number, line in enumerate(lines, unit.first_line):
+        if number <= columns.skipped or not line.strip():
+            continue
+        cells = columns.cells(line, path, number)
+        if len(cells) < fewest or (len(cells) > fewest and not form.tsv_columns):
+            if len(cells) == 1:
+                raise UserError(
+                    f"{path}: line {number}: no tab; put one between the two texts, or remove the line"
+                )
+            expected = f"at least {fewest}" if form.tsv_columns else fewest
+            raise UserError(
+                f"{path}: line {number}: {len(cells)} columns, expected {expected}; name the columns "
+                "that hold the pair with --tsv_columns, as in [2, 3]"
+            )
+        # A score of NaN is too low, too: it is not at least `min_score`.
+        is_good_enough = score < 0 or _score(cells[score], path, number) >= form.min_score
+        if is_good_enough:
+            rows.append((cells[first], cells[second]))
+        else:
+            low_scores += 1
+    return rows, low_scores
+
+
+def _score(cell: str, path: str, number: int) -> float:
+    """The score in a cell of line `number`.
+
+    Raises:
+        UserError: it is no number.
+    """
+    try:
+        return float(cell)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: line {number}: '{cell[:40]}' is no score; name its column with --score_column"
+        ) from error
+
+
+def _hashes(texts: Iterable[str]) -> np.ndarray:
+    """A 64-bit hash of each text, uint64 [texts]."""
+    hashes = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(hashes, "<u8")

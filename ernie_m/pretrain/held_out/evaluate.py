@@ -1,0 +1,342 @@
+"""Held-out evaluation: how well each objective is solved, and whether the languages share a space."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.hits import accuracy_by_layer
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.pretrain.loss import batch_loss, to_device
+from ernie_m.pretrain.objective import Pair, Text, perplexity, rng_of
+from ernie_m.pretrain.packing import Stage1
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
+from ernie_m.pretrain.held_out.btmlm_translations import found_in_translation, most_frequent, punctuation_ids
+from ernie_m.pretrain.training_text import TrainingText, make_objectives
+from ernie_m.reader.corpus import Blocks
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import progress
+
+# The masks of held-out text are drawn for this seed and step, in all runs alike. No run reaches this step, so
+# no training masks are equal to them.
+_SEED = 0
+_STEP = (1 << 40) - 1
+# These objectives are evaluated even if the run does not train them, so that runs can be compared.
+_ALWAYS = ("mmlm", "tlm", "camlm")
+_SAMPLES = 2  # how many sentences of each language pair are recorded with their pseudo-tokens
+
+
+class Evaluator:
+    """The held-out part of a corpus, made into the same batches at every evaluation.
+
+    Args:
+        text: what the run trains on.
+        pseudo_token_generator: BTMLM's stage 1; None if BTMLM is not active.
+
+    Attributes:
+        mono: language -> its held-out text.
+        pairs: (a, b) -> their held-out pairs.
+
+    Raises:
+        UserError: evaluations are asked for, but the corpus has no held-out part.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        text: TrainingText,
+        tokenizer: Tokenizer,
+        pseudo_token_generator: PseudoTokenGenerator | None,
+    ):
+        self.config = config
+        self.text = text
+        self.tokenizer = tokenizer
+        self.pseudo_token_generator = pseudo_token_generator
+        self.stop: StopSignal | None = None  # for the evaluation in progress
+        self.objectives = make_objectives(config, text, further=_ALWAYS)
+        languages = set(text.languages)
+        self.mono = {name: stream for name, stream in text.corpus.held_out_mono.items() if name in languages}
+        self.pairs = {
+            pair: stream for pair, stream in text.corpus.held_out_parallel.items() if set(pair) <= languages
+        }
+        run = config.run
+        if run.eval_steps and run.eval_sequences and not self.mono and not self.pairs:
+            raise UserError(
+                f"{text.corpus.path} has no held-out part; build it with one, or set run.eval_steps 0"
+            )
+
+    def steps(self, last: int, head_steps: int) -> list[int]:
+        """The steps after which a run of `last` steps is evaluated, in ascending order.
+
+        Args:
+            head_steps: the first steps, which train a fresh head alone; 0: none. After them the evaluation
+                says whether the head is ready.
+        """
+        if not self.config.run.eval_sequences or not (self.mono or self.pairs):
+            return []
+        every = self.config.run.eval_steps or last  # eval_steps 0: only after the last step
+        due = {*range(every, last, every), last}
+        if head_steps:
+            due.add(head_steps)
+        return sorted(due)
+
+    def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
+        """Evaluate. The processes share the parts, and the result is the same on all.
+
+        Args:
+            stop: a request, on any process, breaks the evaluation off on all.
+
+        Returns:
+            mmlm: language -> {perplexity, accuracy, frequency_perplexity}; tlm, camlm: "a-b" -> {perplexity,
+            accuracy}, as any further objective; btmlm: "a-b" -> {perplexity, perplexity_without, precision,
+            frequent_precision, copy_rate, repeat_rate, samples};
+            retrieval: "a-b" -> accuracy of each layer, mean of both directions; candidates: "a-b" ->
+            the number of sentences that retrieval searches. None if it was broken off.
+
+            In mmlm, frequency_perplexity is the perplexity of the same text for a model that knows only how
+            often each piece occurs in the language's training text.
+
+            In btmlm, perplexity_without is the perplexity of the same masked tokens without pseudo-tokens,
+            precision is the share of pseudo-tokens that are in the real translation, frequent_precision is
+            the same for the most frequent pieces of the language, and samples are sentences with their
+            pseudo-tokens.
+        """
+        # What to evaluate: the kind, and a language or a pair of languages. BTMLM needs real translations.
+        on_text = [
+            name for name in self.objectives if name != "btmlm" and self.objectives[name].reads is Text
+        ]
+        on_pairs = [name for name in self.objectives if name not in on_text]
+        parts: list[tuple[str, Any]] = [(name, language) for name in on_text for language in self.mono]
+        for pair in self.pairs:
+            parts += [(name, pair) for name in [*on_pairs, "retrieval"]]
+        model = engine.model
+        model.eval()
+        self.stop = stop
+        # Each returns the result of a part, or None if its text has no token that can be predicted.
+        evaluate: dict[str, Callable[[PreTrainingModel, Any], Any]] = {
+            name: partial(self._of_objective, name) for name in self.objectives
+        }
+        evaluate |= {"mmlm": self._mmlm, "btmlm": self._btmlm, "retrieval": self._retrieval}
+        rank = distributed.rank()
+        world_size = distributed.world_size()
+        own_scores: list[tuple[str, str, Any]] = []  # what this process evaluates: kind, name, result
+        with paddle.no_grad(), engine.autocast():
+            # The processes evaluate `world_size` parts at a time, one on each. In between, all ask whether
+            # to stop.
+            for first in progress(range(0, len(parts), world_size), "held-out evaluation", unit="streams"):
+                if first + rank < len(parts):  # the last time there may be fewer parts than processes
+                    kind, languages = parts[first + rank]
+                    name = languages if isinstance(languages, str) else "-".join(languages)
+                    own_scores.append((kind, name, evaluate[kind](model, languages)))
+                if stop.anywhere():
+                    return None
+        scores: dict[str, dict[str, Any]] = {kind: {} for kind, _ in parts}
+        for scores_of_process in distributed.gather(own_scores):
+            for kind, name, result in scores_of_process:
+                if result:
+                    scores[kind][name] = result
+        if scores.get("retrieval"):
+            most = self.config.run.eval_sequences
+            candidates = {}
+            for pair, held_out in self.pairs.items():
+                candidates["-".join(pair)] = min(len(held_out), most)
+            scores["candidates"] = candidates
+        return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
+
+    def _of_objective(
+        self, objective: str, model: PreTrainingModel, languages: str | tuple[str, str]
+    ) -> dict[str, float] | None:
+        """Perplexity and accuracy on blocks of text, as in training, or on pairs that serve the objective."""
+        if isinstance(languages, str):
+            examples = self._texts(languages)
+        else:
+            serves = self.objectives[objective].serves
+            examples = [pair for pair in self._examples(languages) if serves(pair)]
+        return self._scores(model, objective, examples)
+
+    def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
+        """As `_of_objective`, with frequency_perplexity (see `run`)."""
+        examples = self._texts(language)
+        scores = self._scores(model, "mmlm", examples)
+        if scores is None:
+            return None
+        ids = np.concatenate([example.ids for example in examples])
+        piece_counts = np.array(self.text.corpus.piece_counts(language))
+        unknown = self.text.vocabulary.unk_id
+        piece_counts[unknown] = 0  # never masked, so not predicted here either
+        losses = frequency_losses(piece_counts, ids[ids != unknown])
+        return scores | {"frequency_perplexity": perplexity(losses.mean())}
+
+    def _btmlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, Any]:
+        """BTMLM on the sources of pairs, whose targets are the real translations for its pseudo-tokens."""
+        samples: list[str] = []
+        sums: Counter[str] = Counter()
+        examples = self._examples(pair)
+        sources = [example.source for example in examples]
+        btmlm = self.objectives["btmlm"]
+        for chunk, rngs in self._chunks("btmlm", sources):
+            targets = [example.target for example in examples[chunk]]
+            languages = [target.language for target in targets]  # the languages of the pseudo-tokens
+            batch = btmlm.batch(sources[chunk], rngs, languages)
+            (device_batch,) = to_device([batch])
+            device_batch, counts = self.pseudo_token_generator.fill(model, device_batch)
+            # `update` of a Counter adds.
+            sums.update({name: int(count) for name, count in counts.items()})
+            total, _ = batch_loss(model, device_batch)
+            sums.update(loss=float(total), masked=len(batch.targets))
+            pseudo_ids = device_batch.inputs.input_ids.numpy()[batch.stage1.slots]  # int64 [P]
+            sums.update(self._translation_counts(batch.stage1, pseudo_ids, targets))
+            # The first sentences of all, with their pseudo-tokens, are the samples.
+            missing_samples = _SAMPLES - len(samples)
+            for number, source in enumerate(sources[chunk][:missing_samples]):
+                is_of_sentence = batch.stage1.slot_sentences == number  # bool [P]
+                pseudo = Text(pseudo_ids[is_of_sentence], languages[number])
+                samples.append(f"{self._in_words(source)} | {self._in_words(pseudo)}")
+        # MMLM of the same sentences, cut as BTMLM cut them. Their generators are the same, so the same tokens
+        # are masked.
+        cut_sources = []
+        for source in sources:
+            length, _ = btmlm.lengths(source)
+            cut_sources.append(source._replace(ids=source.ids[:length]))
+        scores_without = self._scores(model, "mmlm", cut_sources)
+        result: dict[str, Any] = {}
+        if scores_without:  # None: no sentence has a token that can be predicted
+            result["perplexity"] = perplexity(sums["loss"] / sums["masked"])
+            result["perplexity_without"] = scores_without["perplexity"]
+        return result | {
+            "precision": sums["pseudo_found"] / max(sums["pseudo_sought"], 1),
+            "frequent_precision": sums["frequent_found"] / max(sums["frequent_sought"], 1),
+            "copy_rate": sums["copied"] / max(sums["pseudo"], 1),
+            "repeat_rate": sums["repeated"] / max(sums["pseudo"], 1),
+            "samples": samples,
+        }
+
+    def _translation_counts(
+        self, stage1: Stage1, pseudo_ids: np.ndarray, targets: Sequence[Text]
+    ) -> dict[str, int]:
+        """Count how many pseudo-tokens, and how many frequent words instead, are in the real translations.
+
+        Args:
+            pseudo_ids: int64 [P], in the order of `stage1.slots`.
+            targets: the real translation of each sentence.
+        """
+        translations = [target.ids for target in targets]
+        guesses = most_frequent(stage1, self._piece_counts, self._ignored)
+        pseudo_found, pseudo_sought = found_in_translation(stage1, pseudo_ids, translations, self._ignored)
+        frequent_found, frequent_sought = found_in_translation(stage1, guesses, translations, self._ignored)
+        return {
+            "pseudo_found": pseudo_found,
+            "pseudo_sought": pseudo_sought,
+            "frequent_found": frequent_found,
+            "frequent_sought": frequent_sought,
+        }
+
+    def _in_words(self, text: Text) -> str:
+        """A sentence behind the name of its language: "en: a sentence"."""
+        return f"{self.text.languages[text.language]}: {self.tokenizer.decode(text.ids)}"
+
+    def _retrieval(self, model: PreTrainingModel, pair: tuple[str, str]) -> list[float]:
+        """The accuracy at each layer, the mean of both directions."""
+        stream = self.pairs[pair]
+        count = min(len(stream), self.config.run.eval_sequences)
+        pairs = [stream[i] for i in range(count)]
+        src = [src_ids for src_ids, _ in pairs]
+        tgt = [tgt_ids for _, tgt_ids in pairs]
+        max_seq_len = self.config.data.max_seq_len
+        encoder = PaddleEncoder(model.ernie_m)
+        src_vectors = encoder.vectors(self.tokenizer.sentences(src, max_seq_len))  # [L + 1, N, H]
+        tgt_vectors = encoder.vectors(self.tokenizer.sentences(tgt, max_seq_len))
+        accuracy = accuracy_by_layer(src_vectors, tgt_vectors)  # [L + 1, 2]
+        return accuracy.mean(axis=1).tolist()
+
+    def _texts(self, language: str) -> list[Text]:
+        """Held-out blocks of text, as in training."""
+        data = self.config.data
+        longest = data.max_seq_len - 2  # without [CLS] and [SEP]
+        blocks = Blocks(self.mono[language], longest, one_line=not data.pack_lines)
+        count = min(len(blocks), self.config.run.eval_sequences)
+        return [Text(blocks[i], self.text.language_number[language]) for i in range(count)]
+
+    def _examples(self, pair: tuple[str, str]) -> list[Pair]:
+        """Held-out pairs, every second one with its sides exchanged."""
+        stream = self.pairs[pair]
+        number_a, number_b = (self.text.language_number[language] for language in pair)
+        examples = []
+        for i in range(min(len(stream), self.config.run.eval_sequences)):
+            ids_a, ids_b = stream[i]
+            a = Text(ids_a, number_a)
+            b = Text(ids_b, number_b)
+            examples.append(Pair(a, b) if i % 2 == 0 else Pair(b, a))
+        return examples
+
+    def _scores(
+        self, model: PreTrainingModel, objective: str, examples: Sequence[Text | Pair]
+    ) -> dict[str, float] | None:
+        """Perplexity and accuracy over all losses of the examples; None if there are none."""
+        loss = 0.0
+        correct = 0.0
+        count = 0
+        for chunk, rngs in self._chunks(objective, examples):
+            batch = self.objectives[objective].batch(examples[chunk], rngs)
+            (device_batch,) = to_device([batch])
+            total, sums = batch_loss(model, device_batch)
+            loss += float(total)
+            correct += float(sums.get(f"{objective}.correct", 0.0))
+            count += sums.get(f"{objective}.count", 0)
+        if count == 0:
+            return None
+        return {"perplexity": perplexity(loss / count), "accuracy": correct / count}
+
+    def _chunks(
+        self, objective: str, examples: Sequence
+    ) -> Iterator[tuple[slice, list[np.random.Generator]]]:
+        """Slices of at most `run.micro_batch_tokens`, and a generator for each example in them."""
+        tokens = [self.objectives[objective].tokens(example) for example in examples]
+        group = self.objectives[objective].group
+        budget = self.config.run.micro_batch_tokens  # `check_groups` has seen to it that any group fits
+        first = 0
+        # A request to stop ends the loop early; `run` drops the unfinished result.
+        while first < len(examples) and not self.stop:
+            end = first
+            chunk_tokens = 0
+            while end < len(examples) and chunk_tokens + sum(tokens[end : end + group]) <= budget:
+                chunk_tokens += sum(tokens[end : end + group])
+                end += group
+            yield slice(first, end), [rng_of(_SEED, _STEP, i) for i in range(first, end)]
+            first = end
+
+    @cached_property
+    def _piece_counts(self) -> np.ndarray:
+        """int64 [languages, V]."""
+        return self.text.piece_counts()
+
+    @cached_property
+    def _ignored(self) -> np.ndarray:
+        """The ids that are not looked for in translations: punctuation, and the special ids.
+
+        Pseudo-tokens are compared with guesses of frequent pieces. They are never special, and so a guess is
+        not, either.
+        """
+        pieces = self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size))
+        return np.union1d(punctuation_ids(pieces), self.tokenizer.special_ids)
+
+
+def frequency_losses(piece_counts: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The losses of pieces for a model that knows only how often each occurs, float64 [n].
+
+    Args:
+        piece_counts: how often each piece occurs in the training text, [V]. One is added, because a held-out
+            piece may be absent from it.
+        ids: the ids of the pieces, [n].
+    """
+    counts = piece_counts + 1.0  # [V]
+    return -np.log(counts[ids] / counts.sum())

@@ -1,0 +1,179 @@
+"""The initial weights of a run: encoder, head and language embeddings, each from its own source."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ernie_m.model.checkpoint.formats.tensor_names import WORDS
+from ernie_m.model.checkpoint.formats.lazy_weights import finite
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
+from ernie_m.model.lm_head import LMHead, PreTrainingModel
+from ernie_m.pretrain.config import FRESH, FROM_ENCODER, SCRATCH, START, InitConfig
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+
+# Prefixes of the names of tensors.
+_ENCODER = ("embeddings.", "encoder.", "pooler.")
+_HEAD = "lm_head."
+_LANGUAGES = "language_embeddings."
+_CLASSIFIER = "classifier."  # how the tensors of a fine-tuned model's classifier begin
+_SMALL = 0.2  # the initial scale of the states that a new head multiplies with the word table; usually 1
+
+
+def initialise(
+    model: PreTrainingModel,
+    config: InitConfig,
+    tokenizer: Tokenizer,
+    corpus_and_seed: Mapping[str, Any],
+    text_rules: str = START,
+) -> Checkpoint | None:
+    """Load weights into a new model. Whatever `config` does not name keeps its initial value.
+
+    Args:
+        tokenizer: the tokenizer of the corpus. If a folder has a vocabulary, it must be the same.
+        corpus_and_seed: the digest of the corpus and the seed of this run. If the encoder was trained with
+            the same, it has seen the items that the run begins with; a warning says so.
+
+        text_rules: the text rules that the corpus must have. START: those of the encoder.
+
+    Returns:
+        The checkpoint of the encoder; None: its weights are new.
+
+    Raises:
+        UserError: a folder is missing, has another shape or vocabulary, or lacks the head.
+    """
+    encoder = None if config.encoder == SCRATCH else open_checkpoint(config.encoder)
+    if encoder is not None:
+        _check_vocabulary(encoder, tokenizer)
+    _check_text_rules(encoder, tokenizer, text_rules)
+    if encoder is not None:
+        load_from(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
+        _load_languages(model, encoder)
+        logger.info("encoder: from %s", encoder.path)
+        # `Pretraining.files` writes the setting "drawn".
+        if encoder.settings.get("drawn") == corpus_and_seed:
+            logger.warning(
+                "%s was trained on this corpus with run.seed %d, so this run draws the same items again: "
+                "change run.seed",
+                encoder.path,
+                corpus_and_seed["seed"],
+            )
+    if encoder is not None and config.lm_head in (FROM_ENCODER, config.encoder):
+        _load_head(model, encoder, tokenizer)  # the same folder, which is open already
+    elif config.lm_head != FRESH:
+        _load_head(model, open_checkpoint(config.lm_head), tokenizer)
+    return encoder
+
+
+def give_frequencies(head: LMHead, piece_counts: np.ndarray) -> None:
+    """Let a new head on a trained encoder begin with how often each piece occurs.
+
+    A bias changes by no more than the learning rate in a step, and the most frequent pieces are e^10 times as
+    frequent as the rarest: a warm-up of some hundred steps would not learn them. What a random head adds to
+    the bias is noise, so it begins small.
+
+    Args:
+        piece_counts: int64 [V]. One is added to each.
+    """
+    logarithms = np.log(piece_counts + 1.0)
+    head.bias.set_value((logarithms - logarithms.mean()).astype(head.bias.numpy().dtype))
+    head.layer_norm.weight.set_value(_SMALL * head.layer_norm.weight.numpy())
+
+
+def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rules: str) -> None:
+    """Refuse a corpus whose text was cut with other rules than the run asks for.
+
+    Args:
+        tokenizer: the tokenizer of the corpus, whose files are in the folder of the corpus.
+        text_rules: as in the configuration.
+
+    Raises:
+        UserError: the corpus has other rules.
+    """
+    reason = f"data.text_rules is {text_rules}"
+    if text_rules == START:  # those of the weights that the run starts from
+        if encoder is None:
+            return  # new weights have none: they learn those of the corpus
+        text_rules = encoder.reading.text_rules
+        reason = f"{encoder.path} reads with {text_rules}"
+    if text_rules != tokenizer.text_rules:
+        raise UserError(
+            f"{tokenizer.piece_model_path.parent}: its text was cut with the text rules "
+            f"{tokenizer.text_rules}, and {reason}; build the corpus with --text_rules {text_rules}, or ask "
+            f"for data.text_rules {tokenizer.text_rules}"
+        )
+
+
+def _load_head(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Load the masked-LM head.
+
+    Raises:
+        UserError: there is none, or it has another vocabulary.
+    """
+    if not any(name.startswith(_HEAD) for name in checkpoint.tensors):
+        raise UserError(
+            f"init.lm_head: {checkpoint.path} has no masked-LM head (released ERNIE-M weights have none); "
+            "use init.lm_head fresh with init.lm_head_warmup_steps"
+        )
+    _check_vocabulary(checkpoint, tokenizer)
+    # Only the head is loaded, and none of its weights may be absent.
+    load_from(model, checkpoint, optional=(), ignore=(*_ENCODER, _LANGUAGES, _CLASSIFIER))
+    logger.info("masked-LM head: from %s", checkpoint.path)
+
+
+def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Compare the size and, if the folder has vocabulary files, the tokens.
+
+    Raises:
+        UserError: they differ from those of the corpus.
+    """
+    if WORDS in checkpoint.tensors:
+        words = checkpoint.tensors.shape(WORDS)[0]
+        if words != tokenizer.vocab_size:
+            raise _another_vocabulary(checkpoint, f"{words} tokens instead of {tokenizer.vocab_size}")
+    if checkpoint.piece_model_path is not None:
+        vocab = Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path).vocab
+        if vocab != tokenizer.vocab:
+            raise _another_vocabulary(checkpoint, "other tokens")
+
+
+def _another_vocabulary(checkpoint: Checkpoint, difference: str) -> UserError:
+    """The error, with the flags of `pretrain.build_corpus` that take the vocabulary of the weights."""
+    paths = {"--piece_model_path": checkpoint.piece_model_path, "--vocab_path": checkpoint.vocab_path}
+    flags = [f"{flag} {path}" for flag, path in paths.items() if path]
+    advice = "build the corpus with that of the weights"
+    if flags:
+        advice += f", {' and '.join(flags)}"
+    return UserError(f"{checkpoint.path} has another vocabulary than the corpus ({difference}): {advice}")
+
+
+def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
+    """Copy the language embeddings, if there are some, by the name of the language.
+
+    A language that the checkpoint lacks keeps its zero row.
+
+    Raises:
+        UserError: they are not one row for each of the languages of config.json, or not finite.
+    """
+    name = f"{_LANGUAGES}weight"
+    if name not in checkpoint.tensors:
+        return
+    saved_languages = checkpoint.settings.get("languages") or []
+    saved_rows = finite(name, checkpoint.tensors[name], checkpoint.tensors.source)
+    table = model.language_embeddings.weight
+    rows = table.numpy()  # [languages, H]
+    if saved_rows.shape != (len(saved_languages), rows.shape[1]):
+        raise UserError(
+            f"{checkpoint.path}: {name} has shape {list(saved_rows.shape)}, but config.json has "
+            f"{len(saved_languages)} languages, of {rows.shape[1]} numbers each"
+        )
+    common_languages = []
+    for number, language in enumerate(model.languages):
+        if language in saved_languages:
+            rows[number] = saved_rows[saved_languages.index(language)]
+            common_languages.append(language)
+    table.set_value(rows)
+    logger.info("language embeddings: %s", ", ".join(sorted(common_languages)) or "none")

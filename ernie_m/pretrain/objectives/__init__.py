@@ -1,0 +1,11 @@
+"""The objectives, one file each, found by the name of the file; docs/new_objective.md adds one.
+
+`ernie_m/pretrain/objective.py` has their base class.
+"""
+
+import pkgutil
+
+OF_THE_PAPER = ("mmlm", "tlm", "camlm", "btmlm")
+_FILES = {module.name for module in pkgutil.iter_modules(__path__)}
+# All of them; a batch names the objective of a masked token by its place here.
+OBJECTIVES = (*OF_THE_PAPER, *sorted(_FILES.difference(OF_THE_PAPER)))

@@ -1,0 +1,197 @@
+"""BTMLM, the back-translation masked language model: two stages on the text of one language.
+
+Stage 1 (paper, section 3 and Figure 4), without gradient or dropout: max(1, round(0.2 n)) placeholders in a
+second language follow a sentence of n tokens. Each sees the sentence and itself, as a mask of CAMLM does, and
+its prediction becomes a pseudo-token (`ernie_m/pretrain/btmlm_pseudo_tokens.py`):
+
+             x1 x2 x3 x4 | M5 M6 M7
+        x1    1  1  1  1 |  .  .  .
+        x2    1  1  1  1 |  .  .  .
+        x3    1  1  1  1 |  .  .  .
+        x4    1  1  1  1 |  .  .  .
+        M5    1  1  1  1 |  1  .  .
+        M6    1  1  1  1 |  .  1  .
+        M7    1  1  1  1 |  .  .  1
+
+Stage 2: the sentence is masked as in MMLM, and the pseudo-tokens stand behind it. All tokens see all tokens,
+and the loss is on the masked tokens of the sentence.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
+from ernie_m.pretrain.objective import Objective, Setting, Text, geometric_mean
+from ernie_m.pretrain.packing import MaskedExample, MicroBatch, Stage1Sequence, pack
+from ernie_m.utils.errors import UserError
+
+_PAIR_EXPONENT = 0.7  # as for the sampling of pairs in InfoXLM
+_SAMPLES = 3  # how many sentences the log shows with their pseudo-tokens
+
+
+class Btmlm(Objective):
+    """[CLS] X [SEP] and p placeholders; then [CLS] X' [SEP] [SEP] P [SEP]."""
+
+    reads = Text
+    title = "BTMLM stage 2: h1, h2, ... are the pseudo-tokens of stage 1"
+    further_sums = ("pseudo", "copied", "repeated")
+
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
+        self.second_language: SecondLanguage | None = None
+        if setting.languages:
+            mode = self.config.second_language
+            self.second_language = SecondLanguage(setting.languages, setting.pairs, mode)
+
+    def lengths(self, text: Text) -> tuple[int, int]:
+        """n and p: how many tokens of the sentence are used, and the number of pseudo-tokens.
+
+        p = max(1, round(proportion x n)); the paper's Figure 6 compares 5, 10, 15 and 20 %. n is the length
+        of the text, or if that is too long, the largest for which n + p + 4 special tokens are at most
+        `max_seq_len`.
+        """
+        proportion = self.config.pseudo_proportion
+        longest = self.max_seq_len - 4
+        # n + proportion x n is about `longest`. So begin with an n that is not too small, and count down.
+        n = min(len(text.ids), int(longest / (1 + proportion)) + 1)
+        p = max(1, round(proportion * n))
+        while n > 0 and n + p > longest:
+            n -= 1
+            p = max(1, round(proportion * n))
+        return n, p
+
+    def sides(self, text: Text) -> list[np.ndarray]:
+        """The sentence; pseudo-tokens are never predicted."""
+        n, _ = self.lengths(text)
+        return [text.ids[:n]]
+
+    def tokens(self, text: Text) -> int:
+        return sum(self.lengths(text)) + 4  # [CLS] X' [SEP] [SEP] P [SEP]
+
+    def mask(self, text: Text, rng: np.random.Generator, second_language: int | None = None) -> MaskedExample:
+        """Both stages of a sentence. Until the first has run, [MASK] is in the slots of the second.
+
+        Args:
+            second_language: the second language of the pseudo-tokens; None: it is drawn.
+        """
+        if second_language is None:
+            second_language = self.second_language.draw(text.language, rng)
+        n, p = self.lengths(text)
+        # The positions of the pseudo-tokens, as offsets from the first position after [CLS] X [SEP] [SEP].
+        offsets = np.arange(p)
+        if self.config.pseudo_positions == "spread":
+            span = max(p, min(n, self.max_seq_len - 4 - n))  # as long as X, if there is room
+            offsets = (2 * offsets + 1) * span // (2 * p)  # the middles of p equal parts of the span
+        slot_positions = FIRST_POSITION + n + 3 + offsets  # [p]
+        context = np.concatenate([self.cls, text.ids[:n], self.sep])  # [n + 2]
+        placeholders = np.full(p, self.vocabulary.mask_id)
+
+        # The first stage: [CLS] X [SEP] is the context of n + 2 tokens, and the placeholders follow. What
+        # they will predict is not known, so their target ids are [MASK], too.
+        stage1 = self.sequence(
+            ids=np.concatenate([context, placeholders]),
+            languages=np.repeat([text.language, second_language], [n + 2, p]),
+            chosen=n + 2 + np.arange(p),
+            replacements=self.vocabulary.mask_id,
+        )
+        stage1_positions = np.concatenate([self.positions[: n + 2], slot_positions])
+        stage1 = stage1._replace(position_ids=stage1_positions, context=n + 2)
+
+        # The second stage: all tokens are context.
+        ids = np.concatenate([context, self.sep, placeholders, self.sep])
+        languages = np.repeat([text.language, second_language], [n + 2, p + 2])
+        chosen = 1 + self.choose(text.ids[:n], rng)  # X begins in column 1
+        stage2 = self.replaced(ids, languages, chosen, rng)
+        last_position = slot_positions[-1:] + 1  # the position of the last [SEP], [1]
+        stage2_positions = np.concatenate([self.positions[: n + 3], slot_positions, last_position])
+        slots = n + 3 + np.arange(p)  # columns, after [CLS] X [SEP] [SEP]
+        if self.language_embedding == "masks":
+            # [MASK] stands in the slots only until the pseudo-tokens are known, which carry no language.
+            stage2.language_ids[slots] = NO_LANGUAGE
+        stage2 = stage2._replace(position_ids=stage2_positions)
+        draws = rng.random(p)  # one for each pseudo-token; used where they are sampled
+        return MaskedExample(self.name, [stage2], Stage1Sequence(stage1, slots, draws))
+
+    def batch(
+        self,
+        texts: Sequence[Text],
+        rngs: Sequence[np.random.Generator],
+        second_languages: Sequence[int | None] | None = None,
+    ) -> MicroBatch:
+        """As `Objective.batch`, with the language of each text's pseudo-tokens; None: they are drawn."""
+        languages = second_languages or [None] * len(texts)
+        return pack([self.mask(text, rng, language) for text, rng, language in zip(texts, rngs, languages)])
+
+    @classmethod
+    def record(cls, sums: Mapping[str, float]) -> dict[str, float]:
+        record = super().record(sums)
+        # Sentences of [UNK] alone get pseudo-tokens but have no masked tokens, so no record.
+        if record and sums["pseudo"]:
+            record["copy_rate"] = sums["copied"] / sums["pseudo"]
+            record["repeat_rate"] = sums["repeated"] / sums["pseudo"]
+        return record
+
+    @classmethod
+    def summary(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
+        lines = []
+        with_perplexity = [result for result in results if "perplexity" in result]  # those with masked tokens
+        if with_perplexity:
+            mean = geometric_mean(result["perplexity"] for result in with_perplexity)
+            without = geometric_mean(result["perplexity_without"] for result in with_perplexity)
+            lines.append(f"btmlm: perplexity {mean:.2f}, without the pseudo-tokens {without:.2f}")
+        rates = {
+            rate: 100 * np.mean([result[rate] for result in results])
+            for rate in ("precision", "frequent_precision", "copy_rate", "repeat_rate")
+        }
+        lines.append(
+            f"btmlm: pseudo-tokens in the translation {rates['precision']:.2f} % (the most frequent words: "
+            f"{rates['frequent_precision']:.2f} %), copied {rates['copy_rate']:.2f} %, "
+            f"repeated {rates['repeat_rate']:.2f} %"
+        )
+        first_samples = [result["samples"][0] for result in results if result["samples"]]
+        return lines + [f"pseudo-tokens of {sample}" for sample in first_samples[:_SAMPLES]]
+
+
+class SecondLanguage:
+    """Draws the language of BTMLM's pseudo-tokens.
+
+    Args:
+        pairs: number of sentence pairs by two indices into `languages`; (a, b) and (b, a) are added.
+        mode: "parallel": in proportion to pairs^0.7 among the languages that have sentence pairs with the
+            sentence's own, because CAMLM taught only these directions. Where there is no such language, each
+            other language has the weight (number of all its pairs)^0.7; where no language has pairs, all have
+            the same weight. "uniform": all other languages have the same weight.
+
+    Raises:
+        UserError: there is only one language.
+    """
+
+    def __init__(
+        self, languages: Sequence[str], pairs: Mapping[tuple[int, int], int], mode: str = "parallel"
+    ):
+        if len(languages) < 2:
+            raise UserError(f"btmlm needs a second language, but the only language is {list(languages)}")
+        counts = np.zeros((len(languages), len(languages)))
+        for (a, b), count in pairs.items():
+            counts[a, b] += count
+            counts[b, a] += count
+        np.fill_diagonal(counts, 0)
+        # All weights are [languages, languages]: a row for the sentence's language, with 0 for itself.
+        uniform = 1.0 - np.eye(len(languages))
+        by_pairs = counts**_PAIR_EXPONENT
+        pairs_of_language = counts.sum(0)  # [languages], the pairs with any other language
+        by_all_pairs = uniform * pairs_of_language**_PAIR_EXPONENT
+        weights = uniform if mode == "uniform" else by_pairs
+        for fallback in (by_all_pairs, uniform):  # each fills the rows that are still 0
+            has_weights = weights.sum(1, keepdims=True) > 0
+            weights = np.where(has_weights, weights, fallback)
+        self.probabilities = weights / weights.sum(1, keepdims=True)  # [languages, languages]
+        self._cumulative = np.cumsum(self.probabilities, axis=1)
+        self._cumulative /= self._cumulative[:, -1:]  # exactly 1 at the end, so that no draw falls beyond
+
+    def draw(self, language: int, rng: np.random.Generator) -> int:
+        """A language other than `language`."""
+        # side="right": a draw of exactly 0 does not fall on a first language whose probability is 0.
+        return int(np.searchsorted(self._cumulative[language], rng.random(), side="right"))

@@ -1,0 +1,138 @@
+"""CAMLM, the cross-attention masked language model: a masked token is predicted from the other language.
+
+It sees itself and the other side's unmasked tokens (paper, section 3 and Figure 2 c). Unmasked tokens see the
+unmasked tokens of their own side only: had they seen the other side, they would carry a masked token's
+neighbours into its view one layer later.
+
+             x1 M2 x3 | y4 M5 M6 y7
+        x1    1  .  1 |  .  .  .  .
+        M2    .  1  . |  1  .  .  1
+        x3    1  .  1 |  .  .  .  .
+        y4    .  .  . |  1  .  .  1
+        M5    1  .  1 |  .  1  .  .
+        M6    1  .  1 |  .  .  1  .
+        y7    .  .  . |  1  .  .  1
+
+Training computes this as two sequences of context and placeholders, with equal states: the unmasked tokens of
+one side, then the masks of the other, each seen by itself alone (`model.layout.Layout`).
+
+             x1 x3 | M5 M6
+        x1    1  1 |  .  .
+        x3    1  1 |  .  .
+        M5    1  1 |  1  .
+        M6    1  1 |  .  1
+
+             y4 y7 | M2
+        y4    1  1 |  .
+        y7    1  1 |  .
+        M2    1  1 |  1
+
+This is the paper's formula, and the default (`objectives.camlm_context: unmasked`). In the paper's example,
+p(x2 | M2, y4, y5, y6, y7), the masked y5 and y6 are seen, too. So with `with_masks` a masked token also sees
+the other side's [MASK] symbols, here m2, m5 and m6, which are context and see their own side alone. The masks
+that are predicted are rows of their own, seen by themselves alone: had M2 seen M5, it would have seen x1 and
+x3 one layer later.
+
+             x1 m2 M2 x3 | y4 m5 M5 m6 M6 y7
+        x1    1  1  .  1 |  .  .  .  .  .  .
+        m2    1  1  .  1 |  .  .  .  .  .  .
+        M2    .  .  1  . |  1  1  .  1  .  1
+        x3    1  1  .  1 |  .  .  .  .  .  .
+        y4    .  .  .  . |  1  1  .  1  .  1
+        m5    .  .  .  . |  1  1  .  1  .  1
+        M5    1  1  .  1 |  .  .  1  .  .  .
+        m6    .  .  .  . |  1  1  .  1  .  1
+        M6    1  1  .  1 |  .  .  .  .  1  .
+        y7    .  .  .  . |  1  1  .  1  .  1
+
+Its two sequences are x1 m2 x3 | M5 M6 and y4 m5 m6 y7 | M2.
+"""
+
+import numpy as np
+
+from ernie_m.pretrain.objective import Objective, Pair, Setting, number_chosen
+from ernie_m.pretrain.packing import MaskedExample, MaskedSequence, MicroBatch
+
+
+class Camlm(Objective):
+    """[CLS] S [SEP] [SEP] Y [SEP]; [CLS] and the first [SEP] belong to the source."""
+
+    reads = Pair
+    title = "CAMLM (Figure 2 c)"
+    needs = "an unmasked token on each side (objectives.mask_rate)"
+
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
+        self.with_masks = self.config.camlm_context == "with_masks"
+        if self.with_masks:
+            self.title = "CAMLM, with the other side's masks"
+
+    def tokens(self, pair: Pair) -> int:
+        # With the masks in the context, those that are predicted are further rows.
+        return super().tokens(pair) + (self.count(pair) if self.with_masks else 0)
+
+    def serves(self, pair: Pair) -> bool:
+        """Whether both sides keep an unmasked token that is not special, to predict from."""
+        lengths = [len(self.predictable(ids)) for ids in self.sides(pair)]
+        return all(number_chosen(n, self.config.mask_rate) < n for n in lengths)
+
+    def mask(self, pair: Pair, rng: np.random.Generator) -> MaskedExample:
+        ids, languages, side, chosen = self.choose_in_pair(pair, rng)
+        # Always [MASK]: since a masked place attends to itself, a token that stayed would give itself away.
+        masked = self.sequence(ids, languages, chosen, self.vocabulary.mask_id)
+        halves = [_half(masked, side, context_side, self.with_masks) for context_side in (0, 1)]
+        return MaskedExample(self.name, halves)
+
+    def picture(self, batch: MicroBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Both sequences as the pair that they are the halves of."""
+        predicted = np.isin(np.arange(batch.tokens), batch.targets)  # bool [T]
+        # By the position in the pair; of two rows with the same one, the predicted one comes second.
+        order = np.lexsort([predicted, batch.position_ids])
+        context_side = np.repeat([0, 1], batch.lengths)  # [T], of each token's sequence
+        side = np.where(predicted, 1 - context_side, context_side)  # what is predicted is of the other side
+        return order, attention_mask(side[order], predicted[order])
+
+
+def _half(whole: MaskedSequence, side: np.ndarray, context_side: int, with_masks: bool) -> MaskedSequence:
+    """Half of a masked pair: one side as context, then the other's masks as placeholders.
+
+    Each token keeps its position and language, and each mask its target. So both halves together have the
+    whole pair's loss.
+
+    Args:
+        whole: the masked pair, as one sequence of t tokens.
+        side: [t], 0 or 1.
+        context_side: the side that is the context.
+        with_masks: whether the masks of this side are context, too, besides its unmasked tokens.
+    """
+    context = np.flatnonzero(side == context_side)  # columns, ascending
+    if not with_masks:
+        context = np.setdiff1d(context, whole.targets)
+    is_placeholder = side[whole.targets] != context_side  # [m]
+    columns = np.concatenate([context, whole.targets[is_placeholder]])
+    return MaskedSequence(
+        input_ids=whole.input_ids[columns],
+        position_ids=whole.position_ids[columns],
+        language_ids=whole.language_ids[columns],
+        targets=np.arange(len(context), len(columns)),
+        target_ids=whole.target_ids[is_placeholder],
+        target_languages=whole.target_languages[is_placeholder],
+        context=len(context),
+    )
+
+
+def attention_mask(side: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """The matrices of whole pairs above, for pictures and tests: row i has True for what token i sees.
+
+    Args:
+        side: [T], 0 for the source, 1 for the target.
+        predicted: bool [T]; a [MASK] symbol of the context is not predicted.
+
+    Returns:
+        bool [T, T].
+    """
+    same_side = side[:, None] == side[None, :]  # [T, T]
+    # A predicted row sees the other side, the others their own side, and no row sees a predicted one.
+    seen_side = np.where(predicted[:, None], ~same_side, same_side)  # [T, T]
+    visible = seen_side & ~predicted[None, :]
+    return visible | np.eye(len(side), dtype=bool)  # every row sees itself

@@ -1,0 +1,193 @@
+"""Masked sequences, packed into the micro-batches that the training sees. No Paddle here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ernie_m.model.layout import Layout
+from ernie_m.pretrain.objectives import OBJECTIVES
+
+
+class MaskedSequence(NamedTuple):
+    """One sequence of t tokens, of which m are to be predicted. Arrays are int64.
+
+    The targets of an objective with a loss of its own are the tokens whose states this loss reads. All tokens
+    see the first `context` tokens. The others are placeholders, each of which is seen only by itself.
+    """
+
+    input_ids: np.ndarray  # [t]
+    position_ids: np.ndarray  # [t] absolute, the first token has 2
+    language_ids: np.ndarray  # [t] `model.config.NO_LANGUAGE` for a token without one
+    targets: np.ndarray  # [m] the tokens to predict, as indices into t
+    target_ids: np.ndarray  # [m]
+    target_languages: np.ndarray  # [m]
+    context: int
+
+
+class Stage1Sequence(NamedTuple):
+    """The first stage of a BTMLM sequence with p pseudo-tokens."""
+
+    sequence: MaskedSequence  # the sentence, then p placeholders, which are its targets
+    slots: np.ndarray  # int64 [p], which tokens of the second stage's sequence the predictions replace
+    draws: np.ndarray  # float64 [p], uniform in [0, 1), for pseudo-tokens that are sampled
+
+
+class MaskedExample(NamedTuple):
+    """An example: the objective whose loss it serves, its sequences (two for CAMLM), BTMLM's first stage.
+
+    Examples of one objective with the same `group` are compared by its loss.
+    """
+
+    objective: str
+    sequences: list[MaskedSequence]
+    stage1: Stage1Sequence | None = None
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class Packed:
+    """S sequences of N tokens, one after the other, without pads.
+
+    Attributes:
+        input_ids: int64 [N].
+        position_ids: int64 [N]; absolute, a sequence's first token has 2.
+        language_ids: int64 [N]; `model.config.NO_LANGUAGE` for a token without one.
+        lengths: int64 [S], tokens of each sequence.
+        context_lengths: int64 [S], how many of them are context; the rest are placeholders.
+    """
+
+    input_ids: np.ndarray
+    position_ids: np.ndarray
+    language_ids: np.ndarray
+    lengths: np.ndarray
+    context_lengths: np.ndarray
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return len(self.input_ids)
+
+    @property
+    def layout(self) -> Layout:
+        """Where each sequence lies, and who attends to whom."""
+        return Layout(self.lengths, self.context_lengths)
+
+
+@dataclass(frozen=True)
+class Stage1(Packed):
+    """BTMLM's first pass: S sentences, each with its placeholders. It predicts P pseudo-tokens.
+
+    A slot is the token of the second pass that a prediction replaces. The slots, and with them the other
+    arrays [P], are ordered by language, so that one language's slots are one slice.
+
+    Attributes:
+        placeholders: int64 [P], indices into N: the token that predicts each slot.
+        slots: int64 [P], indices into the N of the second pass.
+        slot_sentences: int64 [P], the sentence of each slot, from 0.
+        slot_languages: int64 [P], the language to produce.
+        draws: float64 [P], uniform in [0, 1), for pseudo-tokens that are sampled.
+    """
+
+    placeholders: np.ndarray
+    slots: np.ndarray
+    slot_sentences: np.ndarray
+    slot_languages: np.ndarray
+    draws: np.ndarray
+
+
+@dataclass(frozen=True)
+class MicroBatch(Packed):
+    """A micro-batch, of any objectives, with M tokens to predict.
+
+    Attributes:
+        targets: indices into N of the tokens to predict, int64 [M], ascending.
+        target_ids: int64 [M].
+        target_objectives: int64 [M], places in `OBJECTIVES`.
+        target_groups: int64 [M], the group of each target's example.
+        stage1: BTMLM's first pass; until it has run, the slots hold [MASK]. None without BTMLM sequences.
+    """
+
+    targets: np.ndarray
+    target_ids: np.ndarray
+    target_objectives: np.ndarray
+    target_groups: np.ndarray
+    stage1: Stage1 | None = None
+
+
+def pack(examples: Sequence[MaskedExample]) -> MicroBatch:
+    """Masked examples, at least one, as a micro-batch."""
+    sequences = [sequence for example in examples for sequence in example.sequences]
+    packed = _join(sequences)
+    starts = packed.layout.starts  # [S]
+    objectives = []  # the place in `OBJECTIVES` of each sequence
+    groups = []  # the group of each sequence
+    stage1_sequences = []
+    first_tokens = []  # where each BTMLM sequence begins among the N tokens
+    first_sequence = 0  # where the example begins in `sequences`
+    for example in examples:
+        if example.stage1 is not None:
+            stage1_sequences.append(example.stage1)
+            first_tokens.append(starts[first_sequence])
+        objectives += [OBJECTIVES.index(example.objective)] * len(example.sequences)
+        groups += [example.group] * len(example.sequences)
+        first_sequence += len(example.sequences)
+    targets = _targets(starts, sequences)  # [M]
+    target_counts = [len(sequence.targets) for sequence in sequences]
+    order = np.argsort(targets, kind="stable")  # the targets of a sequence need not come in order
+    return MicroBatch(
+        **vars(packed),  # the fields of `Packed`
+        targets=targets[order],
+        target_ids=_concatenate([sequence.target_ids for sequence in sequences])[order],
+        target_objectives=np.repeat(objectives, target_counts)[order],
+        target_groups=np.repeat(groups, target_counts)[order],
+        stage1=_stage1(stage1_sequences, first_tokens) if stage1_sequences else None,
+    )
+
+
+def _stage1(stage1_sequences: Sequence[Stage1Sequence], first_tokens: Sequence[int]) -> Stage1:
+    """The first pass of BTMLM sequences.
+
+    Args:
+        first_tokens: the index of each sequence's first token in the batch of the second pass.
+    """
+    sequences = [stage1.sequence for stage1 in stage1_sequences]
+    packed = _join(sequences)
+    slots = [first_token + stage1.slots for first_token, stage1 in zip(first_tokens, stage1_sequences)]
+    slot_counts = [len(stage1.slots) for stage1 in stage1_sequences]
+    languages = _concatenate([sequence.target_languages for sequence in sequences])  # [P]
+    order = np.argsort(languages, kind="stable")  # all slots, by language
+    return Stage1(
+        **vars(packed),  # the fields of `Packed`
+        placeholders=_targets(packed.layout.starts, sequences)[order],
+        slots=_concatenate(slots)[order],
+        slot_sentences=np.repeat(np.arange(len(sequences)), slot_counts)[order],
+        slot_languages=languages[order],
+        draws=np.concatenate([stage1.draws for stage1 in stage1_sequences])[order],
+    )
+
+
+def _join(sequences: Sequence[MaskedSequence]) -> Packed:
+    """The inputs of all sequences, one after the other."""
+    return Packed(
+        input_ids=_concatenate([sequence.input_ids for sequence in sequences]),
+        position_ids=_concatenate([sequence.position_ids for sequence in sequences]),
+        language_ids=_concatenate([sequence.language_ids for sequence in sequences]),
+        lengths=np.array([len(sequence.input_ids) for sequence in sequences]),
+        context_lengths=np.array([sequence.context for sequence in sequences]),
+    )
+
+
+def _targets(starts: Sequence[int], sequences: Sequence[MaskedSequence]) -> np.ndarray:
+    """The tokens to predict, as indices into the tokens of all sequences, [M].
+
+    Args:
+        starts: the index of each sequence's first token.
+    """
+    return _concatenate([start + sequence.targets for start, sequence in zip(starts, sequences)])
+
+
+def _concatenate(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The arrays one after the other, as one int64 array."""
+    return np.concatenate(arrays).astype(np.int64)

@@ -1,0 +1,302 @@
+"""Rows with one text or two and a label, from the official TSV files and other tables."""
+
+import io
+import math
+import os
+from array import array
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+
+import numpy as np
+
+from ernie_m.reader.batching import Example
+from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label, oddities, split_labels
+from ernie_m.reader.files.tables import in_official_form, rows_of_table
+from ernie_m.reader.files.official_tsv import (
+    FileLines,
+    FileVersion,
+    open_lines,
+    parse_header,
+    parse_row,
+    split_cells,
+    without_blank_end,
+)
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+
+# What the header should be, for the error.
+_FORM = "text_a, text_b, label, optional qid"
+_COLUMNS = ("text_a", "text_b", "label", "qid")  # others are ignored
+
+
+class Examples(FileLines, Sequence[Example]):
+    """The rows of a table; made by `read_classification`, which checks them.
+
+    Args:
+        path, version, starts, content: see `FileLines`.
+        header: the cells of the first line, if the file is read as it is.
+        columns: name -> place of the columns that are read.
+        labels: what the cells of the label column are; None: they are not read.
+        inputs: `input_hash` of each row, int64 [N]; a worker process does not get them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        version: FileVersion,
+        starts: np.ndarray,
+        header: Sequence[str],
+        columns: Mapping[str, int],
+        labels: "_Labels | None",
+        inputs: np.ndarray,
+        content: bytes | None,
+    ):
+        super().__init__(path, version, starts, content)
+        self.inputs = inputs
+        self._header = header
+        self._columns = columns
+        self._labels = labels
+
+    def __getitem__(self, index: int) -> Example:
+        # `read_classification` has checked the line already.
+        cells = split_cells(self.line(index).decode("utf-8"))
+        row = {name: cells[place] for name, place in self._columns.items()}
+        texts = (row["text_a"], row.get("text_b"))
+        if self._labels is None:
+            return Example(*texts, qid=row.get("qid"))
+        return Example(*texts, self._labels.value(row["label"]), row.get("qid"))
+
+    @property
+    def labels(self) -> Set[str]:
+        """Every label of the column that is read."""
+        return set() if self._labels is None else self._labels.found
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a row has two texts."""
+        return "text_b" in self._columns
+
+    def number(self, ids: Mapping[str, int]) -> None:
+        """Give the labels of a file that was read with `any_label` their ids, label -> id."""
+        self._labels.number(ids)
+
+    @property
+    def is_official(self) -> bool:
+        """Whether the file has the layout of the official scripts and nothing else."""
+        return self._content is None and {*self._header} <= {*_COLUMNS}
+
+    def table(self) -> list[list[str]]:
+        """The header and all cells of each row, as the file has them.
+
+        Raises:
+            UserError: the file was changed.
+        """
+        if self._content is None:
+            return [
+                [*self._header],
+                *(split_cells(self.line(row).decode("utf-8")) for row in range(len(self))),
+            ]
+        rows = [cells for _, cells in rows_of_table(self.path)]
+        with open_lines(self.path) as (file, _):
+            self._check_version(file)
+        return rows
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "inputs": None}
+
+
+class SomeExamples(Sequence[Example]):
+    """Some of the rows of a file, or of several, which are counted one after the other.
+
+    Args:
+        numbers: those of the rows, int64 [N].
+    """
+
+    def __init__(self, files: Sequence[Examples], numbers: np.ndarray):
+        self.inputs = np.concatenate([file.inputs for file in files])[numbers]
+        self._files = files
+        self._numbers = numbers
+        self._ends = np.cumsum([len(file) for file in files])
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> Example:
+        number = self._numbers[index]
+        place = np.searchsorted(self._ends, number, side="right")
+        file = self._files[place]
+        return file[number - (self._ends[place] - len(file))]
+
+
+class _Labels:
+    """Checks the cells of a label column, and gives their values.
+
+    Args:
+        label_map, num_labels, regression, multi_label, any_label: as of `read_classification`.
+
+    Attributes:
+        found: the labels of the cells that were checked; in a regression none.
+    """
+
+    def __init__(
+        self,
+        label_map: Mapping[str, int] | None,
+        num_labels: int | None,
+        regression: bool,
+        multi_label: bool,
+        any_label: bool,
+    ):
+        self.found: set[str] = set()
+        self._ids = None
+        if label_map is not None:
+            self._ids = {normal_label(label): id_ for label, id_ in label_map.items()}
+        self._num_labels = num_labels
+        self._regression = regression
+        self._multi_label = multi_label
+        self._any_label = any_label
+        self._checked: dict[str, int] = {}  # cell -> a number that is equal for equal labels
+
+    def check(self, cell: str, place: str) -> int:
+        """Check a cell; return a number that is equal for cells with the same labels.
+
+        Raises:
+            UserError: it has no number, or a label that is not known; begins with `place`.
+        """
+        if cell not in self._checked:
+            names = [cell] if self._regression else self._names(cell)
+            if self._regression:
+                _check_number(cell, place)
+            else:
+                for name in () if self._any_label else names:
+                    _check_label(name, self._ids, self._num_labels, place)
+                self.found.update(names)
+            self._checked[cell] = hash(tuple(sorted(names)))
+        return self._checked[cell]
+
+    def number(self, ids: Mapping[str, int]) -> None:
+        """Give the labels their ids, label -> id."""
+        self._ids = dict(ids)
+        self._num_labels = len(ids)
+
+    def value(self, cell: str) -> int | float | tuple[int, ...]:
+        """A cell as `Example.label`."""
+        if self._regression:
+            return float(cell)
+        ids = [int(name) if self._ids is None else self._ids[name] for name in self._names(cell)]
+        if self._multi_label:
+            return tuple(int(id_ in ids) for id_ in range(self._num_labels))
+        return ids[0]
+
+    def _names(self, cell: str) -> list[str]:
+        return split_labels(cell) if self._multi_label else [normal_label(cell)]
+
+
+def read_classification(
+    path: str | os.PathLike,
+    label_map: Mapping[str, int] | None = None,
+    num_labels: int | None = None,
+    labels: bool = True,
+    regression: bool = False,
+    multi_label: bool = False,
+    columns: Sequence[str] = (),
+    any_label: bool = False,
+) -> Examples:
+    """Check a table with the columns text_a, text_b (optional), label, qid (optional); return its rows.
+
+    Other columns are ignored. A byte order mark, Windows line ends and blank lines at the end are accepted.
+    Any other table of `reader.tables` is read, too, and kept in memory. Labels are compared in their normal
+    form. A warning says if texts have two labels, or one label is nearly alone.
+
+    Args:
+        label_map: label -> id; without it the label column contains ids.
+        num_labels: without a label map, the ids must be below it. It is needed if a text has several labels.
+        labels: False ignores the label column (prediction).
+        regression: the label column holds numbers, and may be called score.
+        multi_label: the label column holds any number of labels, with commas between them.
+        columns: the names in the header of text, perhaps second text, and label; none: they are found.
+        any_label: every label is accepted. Their ids follow their order in the alphabet, until
+            `Examples.number` gives them others.
+
+    Raises:
+        UserError: the file cannot be read, or a line has another form; names the file and the line.
+    """
+    path = Path(path)
+    required = ["text_a", "label"] if labels else ["text_a"]
+    checked = _Labels(label_map, num_labels, regression, multi_label, any_label) if labels else None
+    starts = array("q")  # the byte at which each row begins; at last the end of the rows
+    inputs = array("q")
+    targets = array("q")  # a number for the label of each row
+    numbers = array("q")  # the line of each row
+    with open_lines(path) as (opened, version):  # the version shows later whether the file was changed
+        other = in_official_form(path, labels, regression, multi_label, columns, any_label)
+        file = opened if other is None else io.BytesIO(other.content)
+        first_line = file.readline()
+        header = parse_header(first_line, path, required, _FORM, score_is_label=regression)
+        columns = {name: place for place, name in enumerate(header) if name in _COLUMNS}
+        place_b = columns.get("text_b")
+        position = len(first_line)  # the byte at which the next row begins
+        for index, line in enumerate(without_blank_end(file), 1):
+            number = index + 1 if other is None else other.lines[index]
+            cells = parse_row(line, path, number, header)
+            if checked:
+                targets.append(checked.check(cells[columns["label"]], f"{path}, line {number}"))
+            starts.append(position)
+            inputs.append(input_hash(cells[columns["text_a"]], None if place_b is None else cells[place_b]))
+            numbers.append(number)
+            position += len(line)
+    if not starts:
+        raise UserError(f"{path}: no rows after the header")
+    starts.append(position)
+    if any_label:
+        checked.number({label: id_ for id_, label in enumerate(sorted(checked.found))})
+    input_hashes = np.asarray(inputs, np.int64)
+    if labels and not regression:
+        for fault in oddities(input_hashes, np.asarray(targets, np.int64), numbers):
+            logger.warning("%s: %s", path, fault)
+    return Examples(
+        path,
+        version,
+        np.asarray(starts, np.int64),
+        split_cells(first_line.decode("utf-8").removeprefix("\ufeff")),
+        columns,
+        checked,
+        input_hashes,
+        None if other is None else other.content,
+    )
+
+
+def _check_number(label: str, place: str) -> None:
+    """Check a label of a regression.
+
+    Raises:
+        UserError: it is no finite number; begins with `place`.
+    """
+    try:
+        is_finite = math.isfinite(float(label))
+    except ValueError:
+        is_finite = False
+    if not is_finite:
+        raise UserError(f"{place}: the label '{label}' is no number, and --is_regression true needs numbers")
+
+
+def _check_label(label: str, label_map: Mapping[str, int] | None, num_labels: int | None, place: str) -> None:
+    """Check a label of a classification.
+
+    Raises:
+        UserError: the label map does not have it, or without a map it is no id. The message begins with
+            `place`.
+    """
+    if label_map is not None:
+        if label not in label_map:
+            labels = ", ".join(label_map)
+            advice = "; it stands for no label: remove the line" if label.lower() in NO_LABEL else ""
+            raise UserError(f"{place}: unknown label '{label}'; the labels are {labels}{advice}")
+        return
+    is_id = label.isdecimal() and len(label) < 10  # int() refuses thousands of digits
+    if is_id and num_labels is not None:
+        is_id = int(label) < num_labels
+    if not is_id:
+        ids = "0 or more" if num_labels is None else f"0 to {num_labels - 1} (--num_labels {num_labels})"
+        raise UserError(
+            f"{place}: the label is '{label}', but without --label_map_config it must be a number, {ids}"
+        )

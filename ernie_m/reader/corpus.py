@@ -1,0 +1,427 @@
+"""A corpus on disk, as `pretrain.build_corpus` writes it, read through memory maps (docs/data.md).
+
+    manifest.json                          languages, pairs, counts, vocabulary digest; SHA-256 of each file
+                                           and of the rest of the manifest
+    mono/<language>/<split>-00000.*.npy    split: train or held_out
+    parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
+    pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train text
+    piece.model, vocab.txt                 the vocabulary: `tokenizer_of_corpus`
+
+A shard has these files: `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1],
+where each line begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each
+document begins in `lines`). Pair i of a parallel shard is its lines 2i (language a) and 2i + 1 (language b).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_m.tokenizer.text_rules import ERNIE_M
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_object, write_json
+from ernie_m.utils.logging import logger
+from ernie_m.utils.checksums import MANIFEST, check_file
+
+FORMAT = 1
+SPLITS = ("train", "held_out")
+VERIFIED = ".verified.json"  # the files' times when their bytes were compared with the manifest
+_REPAIR = "put back a good copy, or delete the corpus and build it again"
+
+
+class Corpus:
+    """A corpus folder.
+
+    Args:
+        path: the folder.
+        tokenizer: the one in use; None accepts any vocabulary and text rules.
+        verify: compare the SHA-256 of every file with the manifest, not only its size.
+
+    Attributes:
+        manifest: the manifest as a dict.
+        text_rules: those that its text was cut with.
+        languages: every language with any text, alone or in pairs, in alphabetical order.
+        mono: language -> `CorpusText` of its train documents.
+        parallel: (a, b), a < b -> `CorpusPairs` of its train pairs.
+        held_out_mono, held_out_parallel: the same for the held-out part; streams without one are missing.
+        vocab_size: V.
+
+    Raises:
+        UserError: there is no finished corpus, it has another format, vocabulary or other text rules, or a
+            file is missing, cut short or altered.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        tokenizer: Tokenizer | None = None,
+        verify: bool = False,
+    ):
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path)
+        try:
+            self.text_rules: str = self.manifest["vocabulary"].get("text_rules", ERNIE_M)
+            if tokenizer is not None:
+                self._check_tokenizer(tokenizer)
+            self._open(verify)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            # The manifest is JSON, but not with the keys and values that `build_corpus` writes.
+            raise UserError(f"{self.path / MANIFEST}: damaged ({error!r}); {_REPAIR}") from error
+
+    def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Refuse a tokenizer with which this corpus was not made."""
+        rules = tokenizer.text_rules
+        if rules != self.text_rules:
+            raise UserError(
+                f"{self.path}: its text was cut with the text rules {self.text_rules}, and the model reads "
+                f"with {rules}; build a corpus with --text_rules {rules}"
+            )
+        digest = self.manifest["vocabulary"]["digest"]
+        if digest != tokenizer.digest:
+            raise UserError(
+                f"{self.path}: its shards were made with another vocabulary ({digest[:12]}, this one is "
+                f"{tokenizer.digest[:12]}); use the vocabulary of the corpus, or build a corpus with this one"
+            )
+
+    def _open(self, verify: bool) -> None:
+        """Set the attributes from the manifest; see the class."""
+        check_files(self.path, self.manifest["files"], checksums=verify)
+        self.vocab_size: int = self.manifest["vocabulary"]["size"]
+        self.languages = sorted(self.manifest["pieces"])
+        train, held_out = SPLITS
+        self.mono = self._texts(train)
+        self.held_out_mono = self._texts(held_out)
+        self.parallel = self._pairs(train)
+        self.held_out_parallel = self._pairs(held_out)
+
+    def _texts(self, split: str) -> dict[str, "CorpusText"]:
+        """Language -> its documents of a split, if there are any."""
+        texts = {}
+        for language, stream in self.manifest["mono"].items():
+            if stream[split]["shards"]:
+                texts[language] = CorpusText(self.path / "mono" / language, stream[split]["shards"])
+        return texts
+
+    def _pairs(self, split: str) -> dict[tuple[str, str], "CorpusPairs"]:
+        """Two languages -> their pairs of a split, if there are any."""
+        pairs = {}
+        for name, stream in self.manifest["parallel"].items():
+            if stream[split]["shards"]:
+                first, second = name.split("-")
+                pairs[first, second] = CorpusPairs(self.path / "parallel" / name, stream[split]["shards"])
+        return pairs
+
+    @property
+    def digest(self) -> str:
+        """A digest of the vocabulary and of all files: equal for copies of one corpus in different places."""
+        content = {"files": self.manifest["files"], "vocabulary": self.manifest["vocabulary"]["digest"]}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def piece_counts(self, language: str) -> np.ndarray:
+        """How often each piece occurs in the language's train text, alone and in pairs. int64 [V].
+
+        Raises:
+            UserError: the corpus has no such language, or the file was altered.
+        """
+        if language not in self.languages:
+            raise UserError(f"{self.path}: no language '{language}'; it has {', '.join(self.languages)}")
+        name = self.manifest["pieces"][language]
+        check_files(self.path, {name: self.manifest["files"][name]}, checksums=True)
+        return np.asarray(map_array(self.path / name))
+
+
+class _Shards:
+    """Several shards, read as one sequence of lines."""
+
+    def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
+        self.folder = folder
+        self.shards = shards  # their entries in the manifest
+        self.num_tokens = sum(shard["tokens"] for shard in shards)
+        # The first line of each shard, and the number of all lines. int64 [shards + 1]
+        self._first_line = starts_of(shard["lines"] for shard in shards)
+        self.num_lines = int(self._first_line[-1])
+        self._arrays: dict[tuple[int, str], np.ndarray] = {}  # (shard, kind) -> its file, memory-mapped
+
+    def line_offsets(self, shard: int) -> np.ndarray:
+        """Where each line of a shard begins in its ids, and where the last one ends. uint32 [lines + 1]."""
+        return self._offsets(shard, "lines", self.shards[shard]["tokens"])
+
+    def line(self, number: int) -> np.ndarray:
+        """The ids of one line. int64 [n]."""
+        shard, line = locate(self._first_line, number)
+        return self._lines(shard, line, count=1)[0]
+
+    def read_ids(self, shard: int, start: int, end: int) -> np.ndarray:
+        """Ids start .. end - 1 of a shard. int64 [n]."""
+        return self._read(shard, "ids", start, end).astype(np.int64)
+
+    def _lines(self, shard: int, first: int, count: int) -> list[np.ndarray]:
+        """The ids of `count` consecutive lines of a shard from line `first` on, each int64 [n]."""
+        # Where the lines begin in the ids of the shard, and where the last one ends. [count + 1]
+        bounds = self._read(shard, "lines", first, first + count + 1).tolist()
+        # Damaged offsets must raise an error, not give other text.
+        if bounds != sorted(bounds):
+            raise self._damaged(shard, "lines")
+        return [self.read_ids(shard, start, end) for start, end in pairwise(bounds)]
+
+    def _read(self, shard: int, kind: str, start: int, end: int) -> np.ndarray:
+        """Elements start .. end - 1 of a file of a shard.
+
+        Args:
+            kind: which file: "ids", "lines" or "documents".
+
+        Raises:
+            UserError: it has no such elements.
+        """
+        array = self._array(shard, kind)
+        if not 0 <= start <= end <= len(array):
+            raise self._damaged(shard, kind)
+        return array[start:end]
+
+    def _offsets(self, shard: int, kind: str, end: int) -> np.ndarray:
+        """A file of offsets, uint32 [n + 1].
+
+        Args:
+            kind: which file: "lines" or "documents".
+            end: what the last offset must be.
+
+        Raises:
+            UserError: they do not ascend, or do not end with `end`.
+        """
+        offsets = self._array(shard, kind)
+        if not len(offsets) or offsets[-1] != end:
+            raise self._damaged(shard, kind)
+        if (offsets[1:] < offsets[:-1]).any():  # not by np.diff: differences of uint32 are never negative
+            raise self._damaged(shard, kind)
+        return offsets
+
+    def _array(self, shard: int, kind: str) -> np.ndarray:
+        """A file of a shard, memory-mapped when it is first used."""
+        if (shard, kind) not in self._arrays:
+            # A plain view of the mapped file: the indexing of np.memmap itself is several times slower.
+            self._arrays[shard, kind] = map_array(self._file(shard, kind)).view(np.ndarray)
+        return self._arrays[shard, kind]
+
+    def _file(self, shard: int, kind: str) -> Path:
+        """The path of a file of a shard; see `_read`."""
+        return self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
+
+    def _damaged(self, shard: int, kind: str) -> UserError:
+        """The error for a file of a shard that has the right size, but wrong numbers."""
+        return UserError(f"{self._file(shard, kind)}: damaged: its numbers are wrong; {_REPAIR}")
+
+
+class CorpusText(_Shards):
+    """The documents of one language; `Blocks` cuts them into blocks."""
+
+    def document_offsets(self, shard: int) -> np.ndarray:
+        """Where each document of a shard begins in its lines, and the last ends. uint32 [documents + 1]."""
+        return self._offsets(shard, "documents", self.shards[shard]["lines"])
+
+
+class CorpusPairs(_Shards):
+    """Pairs of two languages a < b: `len(pairs)` of them, `pairs[i]` the ids of both sides, int64 [n]."""
+
+    def __len__(self) -> int:
+        return self.num_lines // 2
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        shard, line = locate(self._first_line, 2 * number)
+        first, second = self._lines(shard, line, count=2)
+        return first, second
+
+
+def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_tokens: int) -> np.ndarray:
+    """Cut documents into blocks of as many whole lines as fit. A line longer than a block is cut.
+
+    All documents advance together, one block per round. 100 million tokens take a fraction of a second, so
+    the result is not stored.
+
+    Args:
+        line_offsets: integer [lines + 1], the token with which each line begins, and the number of tokens.
+        document_offsets: integer [documents + 1], the line with which each document begins, and the number
+            of lines.
+        max_tokens: longest block, without special tokens.
+
+    Returns:
+        uint32 [blocks + 1], ascending, where each block begins and the last one ends. No block crosses a
+        document boundary.
+    """
+    line_offsets = line_offsets.astype(np.int64)
+    # In each round: where the next block of each unfinished document begins. int64 [unfinished documents]
+    begins = line_offsets[document_offsets[:-1]]
+    document_ends = line_offsets[document_offsets[1:]]
+    bounds = [begins, line_offsets[-1:]]  # where the blocks of all rounds begin, and the last one ends
+    while begins.size:
+        # Leave out the documents whose rest fits into one block.
+        limits = begins + max_tokens
+        has_more = limits < document_ends
+        begins = begins[has_more]
+        limits = limits[has_more]
+        document_ends = document_ends[has_more]
+        # A block ends with the last line that fits, or in the middle of a line that is longer than a block.
+        last_lines = np.searchsorted(line_offsets, limits, side="right") - 1
+        last_line_ends = line_offsets[last_lines]
+        begins = np.where(last_line_ends > begins, last_line_ends, limits)
+        bounds.append(begins)
+    return np.sort(np.concatenate(bounds), kind="stable").astype(np.uint32)
+
+
+class Blocks:
+    """The blocks of a language's text: `len(blocks)` of them, `blocks[i]` the ids of one, int64 [n].
+
+    The constructor computes where they begin, which takes 4 bytes of memory per block.
+
+    Args:
+        text: a text of the corpus.
+        max_tokens: longest block, without special tokens.
+        one_line: put each line into a block of its own; longer lines are still cut.
+    """
+
+    def __init__(self, text: CorpusText, max_tokens: int, one_line: bool = False):
+        self.text = text
+        self._bounds: list[np.ndarray] = []  # one for each shard: uint32 [blocks + 1]
+        for shard in range(len(text.shards)):
+            line_offsets = text.line_offsets(shard)
+            if one_line:  # each line is a document of its own
+                document_offsets = np.arange(len(line_offsets))
+            else:
+                document_offsets = text.document_offsets(shard)
+            self._bounds.append(pack_lines(line_offsets, document_offsets, max_tokens))
+        # The first block of each shard, and the number of all blocks. int64 [shards + 1]
+        self._first_block = starts_of(len(bounds) - 1 for bounds in self._bounds)
+
+    def __len__(self) -> int:
+        return int(self._first_block[-1])
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        shard, block = locate(self._first_block, number)
+        start = int(self._bounds[shard][block])
+        end = int(self._bounds[shard][block + 1])
+        return self.text.read_ids(shard, start, end)
+
+
+def tokenizer_of_corpus(path: str | os.PathLike) -> Tokenizer:
+    """The tokenizer that the text of a corpus was cut with.
+
+    Raises:
+        UserError: the corpus is unfinished, or a file of the vocabulary is missing or damaged.
+    """
+    read_manifest(Path(path))
+    return Tokenizer.from_folder(path)
+
+
+def map_array(path: Path) -> np.memmap:
+    """A one-dimensional .npy file of integers, memory-mapped.
+
+    Raises:
+        UserError: the file is missing, or holds no such array.
+    """
+    try:
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise UserError(f"{path}: missing ({error.strerror}); {_REPAIR}") from error
+    except Exception as error:  # numpy reads the header, Python text; if it is damaged, anything is raised
+        raise UserError(f"{path}: damaged, no array ({error}); {_REPAIR}") from error
+    if mapped.ndim != 1 or mapped.dtype.kind not in "ui":
+        raise UserError(f"{path}: damaged, not a list of numbers; {_REPAIR}")
+    return mapped
+
+
+def verify_corpus(path: str | os.PathLike) -> None:
+    """Compare a corpus with its manifest: every byte once, and sizes and times after that.
+
+    Of several processes, one is enough. What was compared is in the file `.verified.json` of the corpus; the
+    bytes are compared again if a file was written, copied or replaced since then, or if that file cannot be
+    written.
+
+    Raises:
+        UserError: as `Corpus`.
+    """
+    corpus = Corpus(path)
+    record = corpus.path / VERIFIED
+    times = {}
+    for name in corpus.manifest["files"]:
+        status = (corpus.path / name).stat()
+        times[name] = [status.st_mtime_ns, status.st_ctime_ns]  # the latter is new in a copy, too
+    seen = {"corpus": corpus.digest, "times": times}
+    if record.is_file() and read_object(record, "delete it") == seen:
+        return
+    check_files(corpus.path, corpus.manifest["files"], checksums=True)
+    try:
+        write_json(record, seen)
+    except UserError as error:
+        logger.info("%s. So each start of a training reads the whole corpus; see data.verify", error)
+
+
+def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
+    """Compare files with their entries in the manifest, by size and, with `checksums`, by SHA-256.
+
+    Args:
+        path: the corpus.
+        files: name -> entry, which has the keys "bytes" and "sha256".
+
+    Raises:
+        UserError: a file is missing, cut short or altered.
+    """
+    for name, entry in files.items():
+        try:
+            check_file(path / name, entry, checksums)
+        except UserError as error:
+            raise UserError(f"{error}; {_REPAIR}") from error
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a corpus folder.
+
+    Raises:
+        UserError: there is none, it has another format version, or it is damaged.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        raise UserError(
+            f"{path}: no finished corpus there (no {MANIFEST}); build it with "
+            "python -m pretrain.build_corpus, or run that again if it was stopped"
+        )
+    manifest = read_object(file, "build the corpus again")
+    version = manifest.get("format")
+    if version != FORMAT:
+        raise UserError(
+            f"{file}: format version {version}, this program reads {FORMAT}; build the corpus again"
+        )
+    if "sha256" in manifest and manifest["sha256"] != checksum_of(manifest):  # version 1.0 wrote none
+        raise UserError(f"{file}: damaged, its checksum differs from the one in it; {_REPAIR}")
+    return manifest
+
+
+def checksum_of(manifest: Mapping[str, Any]) -> str:
+    """The SHA-256 of all keys of a manifest but "sha256", which holds it."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def starts_of(counts: Iterable[int]) -> np.ndarray:
+    """Where each of several parts begins, and the last one ends. int64 [parts + 1].
+
+    Args:
+        counts: the number of items in each part.
+    """
+    return np.concatenate([[0], np.cumsum(list(counts), dtype=np.int64)])
+
+
+def locate(starts: np.ndarray, number: int) -> tuple[int, int]:
+    """The part that holds item `number` of all parts, and the item's number in that part.
+
+    Args:
+        starts: from `starts_of`.
+    """
+    if not 0 <= number < starts[-1]:
+        raise IndexError(f"{number} is not in 0 .. {starts[-1] - 1}")
+    part = int(np.searchsorted(starts, number, side="right")) - 1
+    return part, int(number - starts[part])

@@ -1,0 +1,200 @@
+"""Plain text with one sentence a line, and bitexts.
+
+A bitext is two such files: line i of one translates line i of the other. A retrieval set of several languages
+is a folder of files with these names:
+
+    de-en.de, de-en.en                              XTREME's names; its own files are sorted, and refused
+    tatoeba.deu-eng.deu, tatoeba.deu-eng.eng        the public files of Tatoeba (LASER)
+    de-en.tsv, de-en.csv.gz, de-en.tmx              both sides in one file, German first
+    fr-de.tsv, questions.tsv                        other languages, or any pairs, by their whole name
+"""
+
+import os
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ernie_m.reader.batching import Example
+from ernie_m.reader.files.find_pairs import WITH_BOTH_SIDES, languages_in_name, split_label
+from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.plain_text import refuse_other_forms, split_name
+from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
+from ernie_m.utils.errors import UserError
+
+# XTREME's codes of the 36 languages of Tatoeba -> the codes in the public file names, in the order of the
+# paper's Table 16.
+TATOEBA = {
+    "af": "afr", "ar": "ara", "bg": "bul", "bn": "ben", "de": "deu", "el": "ell", "es": "spa", "et": "est",
+    "eu": "eus", "fa": "pes", "fi": "fin", "fr": "fra", "he": "heb", "hi": "hin", "hu": "hun", "id": "ind",
+    "it": "ita", "ja": "jpn", "jv": "jav", "ka": "kat", "kk": "kaz", "ko": "kor", "ml": "mal", "mr": "mar",
+    "nl": "nld", "pt": "por", "ru": "rus", "sw": "swh", "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl",
+    "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn",
+}  # fmt: skip
+_MANY_LINES = 20  # a file with more lines is in alphabetical order only if it was sorted
+
+
+class Sentences(FileLines, Sequence[Example]):
+    """The lines of a text file, each an `Example` without a second text.
+
+    Raises:
+        UserError: the file is missing or empty; when a line is read: it is not UTF-8.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        starts = array("q", [0])  # the byte at which each line begins; at last the end of the file
+        # The version is kept, so that a change of the file while it is in use is noticed.
+        with open_lines(Path(path)) as (file, version):
+            refuse_other_forms(file.peek(), path)
+            for line in file:
+                starts.append(starts[-1] + len(line))
+        super().__init__(Path(path), version, np.asarray(starts, np.int64))
+
+    def __getitem__(self, index: int) -> Example:
+        text = decode(self.line(index), self.path, index + 1).strip("\ufeff\r\n")  # U+FEFF: byte order mark
+        return Example(text, text_b=None)
+
+    def texts(self) -> list[str]:
+        """All lines."""
+        return [example.text_a for example in self]
+
+
+def named_files(files: str) -> list[tuple[str, str]]:
+    """(language, path) of each file in "de<=de.txt,fr<=fr.txt"; the language of a path alone is ""."""
+    parts = [split_label(item) for item in files.split(",")]
+    return [(language or "", path) for language, path in parts]
+
+
+def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Language -> the lines of its file that are not blank.
+
+    Args:
+        files: "de<=de.txt,en<=en.txt".
+        flag: the option that names them, for the error.
+        languages: those that must be there.
+
+    Raises:
+        UserError: `files` has another form, one of `languages` is not there, a file cannot be read, or it
+            has blank lines alone.
+    """
+    sentences = {}
+    for language, path in named_files(files):
+        if not language or not path or language in sentences:
+            raise UserError(f"{flag} {files}: give language<=file,language<=file, each language once")
+        sentences[language] = [text for text in Sentences(path).texts() if text.strip()]
+        if not sentences[language]:
+            raise UserError(f"{path}: all of its lines are blank; give a sentence on each line")
+    missing = [language for language in languages if language not in sentences]
+    if missing:
+        raise UserError(f"{flag} has no {', '.join(missing)}; give language<=file for every language")
+    return sentences
+
+
+class Bitext(NamedTuple):
+    """Sentences of a language and their translations into English (or another language), line by line.
+
+    Attributes:
+        are_translations: otherwise they are queries, and texts that these should find.
+    """
+
+    language: str
+    sentences: list[str]
+    translations: list[str]
+    are_translations: bool = True
+
+    def alphabetical_order(self) -> list[int]:
+        """The line numbers of the translations, from 0, in the order that sorts their texts.
+
+        The prediction files of XTREME (Hu et al., 2020) have this order.
+        """
+        texts = [text.strip() for text in self.translations]
+        return sorted(range(len(texts)), key=lambda number: texts[number])
+
+
+def pair_of(language: str) -> str:
+    """The languages of a bitext: "de-en" of "de", and "fr-de" of itself."""
+    return language if "-" in language else f"{language}-en"
+
+
+def read_bitext(language: str, path: str | os.PathLike, translations_path: str | os.PathLike) -> Bitext:
+    """Read two files with the same number of lines.
+
+    Raises:
+        UserError: a file is missing, empty or not UTF-8, the numbers of lines differ, or the second file is
+            sorted.
+    """
+    sentences = Sentences(path)
+    translations = Sentences(translations_path)
+    if len(sentences) != len(translations):
+        raise UserError(
+            f"{path} has {len(sentences):,} lines and {translations_path} {len(translations):,}: line i of "
+            "one must translate line i of the other"
+        )
+    texts = translations.texts()
+    if len(texts) > _MANY_LINES and texts == sorted(texts):
+        raise UserError(
+            f"{translations_path}: sorted, as by XTREME's script; give LASER/data/tatoeba/v1 instead"
+        )
+    return Bitext(language, sentences.texts(), texts)
+
+
+def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> list[Bitext]:
+    """The bitexts of a folder; without `languages` all, in the order of the paper's Table 16.
+
+    Raises:
+        UserError: the folder has no bitext, or not that of a language, or as `read_bitext`.
+    """
+    folder = Path(folder)
+    files = _find_bitexts(folder)
+    if not files:
+        _refuse_reversed_names(folder)
+        raise UserError(
+            f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; "
+            "sh scripts/data/get_data.sh tatoeba fetches those of Tatoeba to data/tatoeba"
+        )
+    absent = [language for language in languages if language not in files]
+    if absent:
+        raise UserError(f"{folder}: no {', '.join(absent)} there; it has {', '.join(files)}")
+    bitexts = []
+    for language in languages or files.keys():
+        if len(files[language]) == 1:
+            (path,) = files[language]
+            rows = PairRows(f"{pair_of(language)}<={path}")
+            sides = zip(*(row[:2] for row in rows))
+            are_translations = bool(languages_in_name(path)) or rows.columns.are_translations
+            bitexts.append(Bitext(language, *map(list, sides), are_translations))
+        else:
+            bitexts.append(read_bitext(language, *files[language]))
+    return bitexts
+
+
+def _refuse_reversed_names(folder: Path) -> None:
+    """Raise a UserError if a file has English first in its name, as in en-de.de."""
+    for path in sorted(folder.glob("en-*.*")):
+        language = path.stem.removeprefix("en-")
+        if path.name == f"en-{language}.{language}":
+            raise UserError(
+                f"{path}: the other language comes first in the names; rename the files to {language}-en."
+                f"{language} and {language}-en.en"
+            )
+
+
+def _find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Language -> its file and the English one, or one with both. Languages of Table 16 come first."""
+    files: dict[str, tuple[Path, ...]] = {}
+    for language, code in TATOEBA.items():
+        path = folder / f"tatoeba.{code}-eng.{code}"
+        if path.is_file():
+            files[language] = (path, folder / f"tatoeba.{code}-eng.eng")
+    for path in sorted(folder.glob("[!.]*.*")):
+        language = path.name.split(".")[0].removesuffix("-en")
+        is_bitext = path.name == f"{language}-en.{language}"  # and not de-en.en or notes-en.txt
+        if is_bitext and language != "en" and path.is_file():
+            files[language] = (path, folder / f"{language}-en.en")
+        elif split_name(path)[0] in WITH_BOTH_SIDES:
+            files[language] = (path,)
+    in_paper = [language for language in TATOEBA if language in files]
+    not_in_paper = sorted(files.keys() - TATOEBA.keys())
+    return {language: files[language] for language in in_paper + not_in_paper}

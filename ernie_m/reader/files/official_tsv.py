@@ -1,0 +1,275 @@
+"""Lines and cells of the official TSV files: UTF-8, a header, every tab ends a cell, no quoting."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_bytes, refuse_pointer
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# What other programs and data sets call a column -> its name here.
+_USUAL_NAMES = {
+    "text": "text_a",
+    "sentence": "text_a",
+    "sentence1": "text_a",
+    "premise": "text_a",
+    "sentence2": "text_b",
+    "hypothesis": "text_b",
+    "hypo": "text_b",
+    "labels": "label",
+    "gold_label": "label",
+    "target": "label",
+    "class": "label",
+    "category": "label",
+}
+# The first bytes of a compressed file -> the program that unpacks it.
+_UNPACKED_BY = {
+    b"\x1f\x8b": "gunzip",
+    b"BZh91AY&SY": "bunzip2",
+    b"\xfd7zXZ\0": "unxz",
+    b"PK\x03\x04": "unzip",
+}
+
+
+class FileVersion(NamedTuple):
+    """What changes when a file is written: its size in bytes, and the time of the last change in ns."""
+
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> "FileVersion":
+        """The version of an open file."""
+        status = os.fstat(file.fileno())
+        return cls(status.st_size, status.st_mtime_ns)
+
+
+class FileLines:
+    """Lines of a file, read from disk when they are asked for: a line costs 8 bytes of memory.
+
+    Pickled as the file's name and the positions, so that a worker process gets millions of lines at once.
+
+    Args:
+        path: the file.
+        version: of the file before it was read to find the lines.
+        starts: int64 [lines + 1], where each line begins and the last one ends, in bytes.
+        content: the bytes that have the lines, if the file has them in another form; it is not read again.
+    """
+
+    def __init__(self, path: Path, version: FileVersion, starts: np.ndarray, content: bytes | None = None):
+        self.path = path.absolute()
+        self._version = version
+        self._content = content
+        self._starts = starts
+        self._file: BinaryIO | None = None  # opened when the first line is read
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def line(self, index: int) -> bytes:
+        """One line with its line end.
+
+        Raises:
+            IndexError: there is no such line.
+            UserError: the file was changed or removed.
+        """
+        index = range(len(self))[index]  # as in a list: -1 is the last line
+        start = int(self._starts[index])
+        length = int(self._starts[index + 1]) - start
+        if self._content is not None:
+            return self._content[start : start + length]
+        if self._file is None:
+            self._file = _open(self.path)
+        # Read first, then compare: so a change during the read is seen, too. A memory map would kill the
+        # process if the file became shorter.
+        line = os.pread(self._file.fileno(), length, start)
+        self._check_version(self._file)
+        return line
+
+    def _check_version(self, file: BinaryIO) -> None:
+        """Check that the file, which is open, is still the one that was read.
+
+        Raises:
+            UserError: it was changed.
+        """
+        if FileVersion.of(file) != self._version:
+            raise UserError(f"{self.path} was changed while it was in use; start again with the new file")
+
+    def __getstate__(self) -> dict:  # an open file cannot be pickled
+        return {**vars(self), "_file": None}
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
+    """Open a file whose lines will be `FileLines`, and yield the file and its version.
+
+    Raises:
+        UserError: the file cannot be read, or is empty.
+    """
+    refuse_pointer(path)
+    with _open(path) as file:
+        version = FileVersion.of(file)
+        if not version.size:
+            raise UserError(f"{path}: the file is empty")
+        yield file, version
+
+
+def read_all(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        UserError: the file cannot be read, or is empty.
+    """
+    content = read_bytes(path)
+    if not content:
+        raise UserError(f"{path}: the file is empty")
+    return content
+
+
+def parse_header(
+    line: bytes, path: Path, required: Sequence[str], form: str, score_is_label: bool = False
+) -> list[str]:
+    """The column names in the first line of a TSV file, as `official_names` gives them.
+
+    Args:
+        required: columns that must be there.
+        form: what the header should be, for the error.
+        score_is_label: see `official_names`.
+
+    Raises:
+        UserError: a required column is missing, two columns have one name, or the file is no text.
+    """
+    cells = split_cells(decode(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
+    header = official_names(cells, score_is_label)
+    missing = [name for name in required if name not in header]
+    if missing:
+        raise UserError(
+            f"{path}, line 1: no column {', '.join(missing)} in the header; it names the tab-separated "
+            f"columns ({form})"
+        )
+    refuse_two_columns(cells, header, path)
+    return header
+
+
+def official_names(header: Sequence[str], score_is_label: bool = False) -> list[str]:
+    """The names of columns in small letters, with text_a, text_b and label for their usual names.
+
+    A usual name, such as sentence, stays if the header has the official one, too. Beside text_a, a column
+    such as hypothesis also keeps its name: it does not make pairs of single texts.
+
+    Args:
+        score_is_label: whether a column score, as STS-B has it, is the label if no other column is.
+    """
+    lowered = [name.strip().lower() for name in header]
+    official = []
+    for name in lowered:
+        known = _USUAL_NAMES.get(name, name)
+        stays = known in lowered or (known == "text_b" and "text_a" in lowered)
+        official.append(name if stays else known)
+    if score_is_label and "label" not in official:
+        return ["label" if name == "score" else name for name in official]
+    return official
+
+
+def refuse_two_columns(cells: Sequence[str], header: Sequence[str], path: Path) -> None:
+    """Refuse a header in which two columns have one name.
+
+    Args:
+        cells: the header as it stands in the file.
+        header: its `official_names`.
+
+    Raises:
+        UserError: there are such columns; names them.
+    """
+    for name, count in Counter(header).items():
+        if count > 1:
+            same = [cell for cell, known in zip(cells, header) if known == name]
+            raise UserError(f"{path}, line 1: {' and '.join(same)}: two columns for {name}; rename one")
+
+
+def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> list[str]:
+    """The cells of line `number` of a TSV file.
+
+    Raises:
+        UserError: there are not as many cells as the header has columns, or the line is not UTF-8.
+    """
+    cells = split_cells(decode(line, path, number))
+    if len(cells) != len(header):
+        raise UserError(
+            f"{path}, line {number}: {len(cells)} columns, but the header names {len(header)} "
+            f"({', '.join(header)}); a text must not hold a tab or a line end"
+        )
+    return cells
+
+
+def without_blank_end(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a file without the blank ones at its end."""
+    blank: list[bytes] = []
+    for line in lines:
+        if line.strip(b"\r\n"):
+            yield from blank
+            blank.clear()
+            yield line
+        else:
+            blank.append(line)
+
+
+def decode(line: bytes, path: Path, number: int) -> str:
+    """Line `number` of a file as text.
+
+    Raises:
+        UserError: the file is compressed, or the line is not UTF-8.
+    """
+    if number == 1:
+        refuse_compressed(line, path)
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line); save it as UTF-8"
+        ) from error
+
+
+def refuse_compressed(content: bytes, path: str | os.PathLike) -> None:
+    """Check the first bytes of a file that should be text.
+
+    Raises:
+        UserError: they are those of an archive.
+    """
+    for magic, program in _UNPACKED_BY.items():
+        if content.startswith(magic):
+            if str(path).lower().endswith((".xlsx", ".ods")):
+                raise UserError(f"{path}: it is a spreadsheet; save it as .csv")
+            raise UserError(f"{path}: the file is compressed; unpack it first with {program}")
+
+
+def excel_separator(line: str) -> str:
+    """The mark that the first line of a file names for Excel, as in "sep=;"; "" for another line."""
+    # A program that reads the line as an ordinary row may save it in quotes, and with a separator for each
+    # empty cell up to the width of the table, as in `"sep=;",,`.
+    match = re.fullmatch('"?sep=(.)"?[,;\t]*', line.strip("\ufeff\r\n"), re.IGNORECASE)
+    return match[1] if match else ""
+
+
+def split_cells(line: str) -> list[str]:
+    """The cells of a line, which may end in a line break."""
+    return line.rstrip("\r\n").split("\t")
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,0 +1,88 @@
+"""The files of a folder with labelled tables: train.en.tsv, dev.en.tsv, dev.de.csv, test.de.tsv.gz, ..."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ernie_m.reader.label_map import ALL_LANGUAGES
+from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.logging import logger
+
+SPLITS = ("train", "dev", "test")
+_FILE_NAME = re.compile(r"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.(tsv|csv)(\.gz)?")
+_ENDINGS = ("tsv", "csv", "tsv.gz", "csv.gz")
+
+
+class LabelledFile(NamedTuple):
+    """A table of one language, and what it is for: "train", "dev" or "test"."""
+
+    path: Path
+    split: str
+    language: str
+
+
+def find_tables(source: Path, output: Path) -> list[LabelledFile]:
+    """The files in a folder whose names are known, by split and language; English is first.
+
+    A source that is a file is the training file, whatever its name. Files below `output` are passed over.
+    Files that are not used are named in the log.
+
+    Raises:
+        UserError: there is no such source, or no training file in it.
+    """
+    files: dict[tuple[str, str], LabelledFile] = {}  # (split, language) -> file
+    unread: dict[str, list[str]] = {}  # why -> files
+    for path in files_in(source, output):
+        match = _FILE_NAME.fullmatch(path.name)
+        fault = _fault_of_name(path.name, match)
+        if path == source:
+            return [LabelledFile(path, "train", ALL_LANGUAGES if fault else match["language"])]
+        if fault:
+            unread.setdefault(fault, []).append(str(path))
+            continue
+        file = LabelledFile(path, match["split"], match["language"])
+        used = files.setdefault((file.split, file.language), file)  # the first of several is used
+        if used != file:
+            logger.warning("not used: %s; %s %s is %s", path, file.split, file.language, used.path)
+    for fault, paths in unread.items():
+        logger.warning("not read: %s (%s)", listed(paths, 10), fault)
+    if not any(file.split == "train" for file in files.values()):
+        raise UserError(
+            f"{source}: no training file there, such as train.en.tsv; docs/data.md lists the names under "
+            "Your own labels"
+        )
+    return sorted(files.values(), key=_order)
+
+
+def files_in(source: Path, output: Path) -> list[Path]:
+    """The files in a folder and its sub-folders, in alphabetical order; or the one file that is the source.
+
+    Args:
+        output: a folder whose files are left out: an earlier call wrote them.
+
+    Raises:
+        UserError: there is no such source.
+    """
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    paths = [source]
+    if source.is_dir():
+        paths = sorted(path for path in source.rglob("*") if path.is_file())
+    return [path for path in paths if output.resolve() not in path.resolve().parents]
+
+
+def _fault_of_name(name: str, match: re.Match | None) -> str:
+    """Why the name of a file says that it is not to be read, or "". `match`: of `_FILE_NAME`."""
+    if not name.lower().endswith(_ENDINGS):
+        return f"a name ends in .{', .'.join(_ENDINGS)}"
+    if match is None:
+        return "a name is train, dev or test with a language, as in train.en.tsv"
+    if not re.fullmatch("[a-z]{2,3}", match["language"]) or match["language"] == ALL_LANGUAGES:
+        return "a language has two or three small letters, as in train.en.tsv"
+    return ""
+
+
+def _order(file: LabelledFile) -> tuple[int, bool, str]:
+    """A sort key."""
+    is_other = file.language != "en"  # False is before True, so English is first
+    return SPLITS.index(file.split), is_other, file.language

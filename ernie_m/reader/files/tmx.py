@@ -1,0 +1,112 @@
+"""TMX files (Translation Memory eXchange 1.4b) as lines of two cells."""
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+from xml.etree.ElementTree import Element, ParseError, iterparse
+
+from ernie_m.utils.errors import UserError
+
+_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"  # xml:lang
+_CODES = {"bpt", "ept", "it", "ph", "ut"}  # elements in a text that hold the formatting of another program
+
+
+class TmxRows(io.RawIOBase):
+    """The bytes of a text with one line for each unit of a TMX file: one language, tab, the other language.
+
+    The line of a unit without one of the languages has an empty cell. White space in a text becomes a space.
+
+    Args:
+        file: the XML.
+        path: its name, for errors.
+        languages: the two in their order, as in ("en", "pt_BR"); "en" also takes en-GB. (): the first two of
+            the first unit.
+
+    Raises:
+        UserError: when it is read: it is no TMX, or no unit has both languages.
+    """
+
+    def __init__(self, file: BinaryIO, path: str, languages: Sequence[str]):
+        self._file = file  # without this it would be closed when the last unit is read
+        self._rows = _rows(file, path, list(languages))
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        if not self._rest:
+            self._rest = next(self._rows, b"")
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def _rows(file: BinaryIO, path: str, languages: list[str]) -> Iterator[bytes]:
+    """The lines of `TmxRows`."""
+    has_both = False
+    around: Element | None = None  # what the units are in
+    try:
+        # expat, below it, refuses entities that would make a small file endless.
+        for event, element in iterparse(file, ("start", "end")):
+            name = _name(element)
+            if event == "start":
+                if around is None or name == "body":
+                    around = element
+            elif name == "tu":
+                texts = _texts(element)
+                languages = languages or list(texts)[:2]
+                sides = [_side(texts, language) for language in languages]
+                has_both = has_both or (len(sides) == 2 and all(sides))
+                yield "\t".join(sides).encode() + b"\n"
+                around.clear()  # the units so far
+    except (ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is not known
+        line, _ = getattr(error, "position", (1, 0))
+        raise UserError(f"{path}, line {line}: no whole TMX ({error}); fetch it again") from error
+    if not has_both:
+        missing = " and in ".join(languages) or "two languages"
+        raise UserError(
+            f"{path}: no unit has a text in {missing}; name the languages as the file does, in en-de<=PATH"
+        )
+
+
+def _name(element: Element) -> str:
+    """The name of an element without a namespace."""
+    return element.tag.rpartition("}")[2]
+
+
+def _texts(unit: Element) -> dict[str, str]:
+    """Language -> the text of a unit."""
+    texts: dict[str, str] = {}
+    for variant in unit:
+        language = variant.get(_LANGUAGE) or variant.get("lang") or ""
+        for element in variant:
+            if _name(element) == "seg":
+                texts.setdefault(language, " ".join("".join(_parts(element)).split()))
+    return texts
+
+
+def _parts(element: Element) -> Iterator[str]:
+    """The parts of the text in an element, without those in `_CODES`."""
+    # No recursion, because a file may have any depth.
+    left: list[Element | str | None] = [element]  # elements and texts, the next one last
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            yield part
+        elif part is not None:
+            after = [part.text]
+            for inner in part:
+                after += [inner if _name(inner) not in _CODES else None, inner.tail]
+            left += reversed(after)
+
+
+def _side(texts: dict[str, str], language: str) -> str:
+    """The text of a language, or of one of its regions; "" if there is none."""
+    wanted = language.lower().replace("_", "-")
+    for name, text in texts.items():
+        found = name.lower().replace("_", "-")
+        if found == wanted or found.split("-")[0] == wanted:
+            return text
+    return ""

@@ -1,0 +1,90 @@
+"""The small files beside the data of a task, label_map.json and lang_map.json, and `%s` in file names."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_object, write_json
+
+# The key under which `expand` puts the file of a pattern without %s if there is no language map.
+ALL_LANGUAGES = "all"
+
+
+def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> dict[str, int]:
+    """Label -> id from a JSON object.
+
+    Raises:
+        UserError: the ids are not 0, 1, 2, ..., each of them once, a label is "", or there are not
+            `num_labels` labels.
+    """
+    labels = _read_json_object(path, '{"label": id, ...}')
+    ids = list(labels.values())
+    are_whole_numbers = all(type(id_) is int for id_ in ids)  # not bool
+    if not are_whole_numbers or sorted(ids) != list(range(len(ids))):
+        raise UserError(f"{path}: the ids must be 0 to {len(ids) - 1}, one each, but are {ids}")
+    if "" in labels:  # an empty cell has no label
+        raise UserError(f'{path}: the label "" has no name; give it one')
+    if num_labels is not None and len(labels) != num_labels:
+        raise UserError(
+            f"{path}: {len(labels)} labels ({', '.join(labels)}), but --num_labels is {num_labels}; "
+            f"give --num_labels {len(labels)}"
+        )
+    return labels
+
+
+def read_languages(path: str | os.PathLike) -> list[str]:
+    """The language codes of lang_map.json: the keys of a JSON object, in its order.
+
+    Raises:
+        UserError: the file has another form.
+    """
+    return list(_read_json_object(path, '{"en": ..., "fr": ...}'))
+
+
+def write_places(path: str | os.PathLike, names: Iterable[str]) -> None:
+    """Write a label_map.json or lang_map.json: each name -> its place in `names`, from 0."""
+    write_json(path, {name: place for place, name in enumerate(names)})
+
+
+def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
+    """The files that a flag names, such as `--dev_set dev.%s.tsv,test.%s.tsv`: pattern -> language -> path.
+
+    The file of a pattern without `%s` is under the only language, or under "all" without a language map.
+
+    Raises:
+        UserError: a pattern has `%s` but there are no languages, a pattern has no `%s` but there are several
+            languages, or no file is named.
+    """
+    keys = languages or [ALL_LANGUAGES]  # the keys of the inner dictionaries
+    files: dict[str, dict[str, Path]] = {}
+    for item in patterns.split(","):
+        pattern = item.strip()
+        if not pattern:
+            continue
+        if "%s" in pattern and languages is None:
+            raise UserError(f"{flag} {pattern}: %s stands for languages; name them with --lang_map_config")
+        if "%s" not in pattern and len(keys) > 1:
+            raise UserError(
+                f"{flag} {pattern}: no %s in it, but the language map has {len(keys)} languages; "
+                "put %s where the file names have the language code, as in dev.%s.tsv"
+            )
+        files[pattern] = {language: Path(pattern.replace("%s", language)) for language in keys}
+    if not files:
+        raise UserError(f"{flag}: no file named")
+    return files
+
+
+def _read_json_object(path: str | os.PathLike, form: str) -> dict:
+    """Read a JSON object that is not empty.
+
+    Args:
+        form: an example of it, for the error.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    value = read_object(path, f"it holds {form}")
+    if not value:
+        raise UserError(f"{path}: must hold {form}")
+    return value

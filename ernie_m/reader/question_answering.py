@@ -1,0 +1,627 @@
+"""Questions and their contexts: SQuAD v1.1 JSON (also MLQA and XQuAD), and the model inputs.
+
+An input is `[CLS] question [SEP] part of the context [SEP]`; in models of XLM-R's kind two [SEP] stand
+between the two. A context that does not fit is cut into windows that begin every `doc_stride` tokens and
+overlap. A file is tokenised when it is read, each context once for all its questions, and kept as arrays of
+ids and character spans.
+"""
+
+import json
+import os
+import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ernie_m.reader.batching import pad
+from ernie_m.tokenizer.tokenizer import Span, Tokenizer
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import is_whole_text, read_bytes, read_json
+from ernie_m.utils.logging import logger, progress
+
+NO_ANSWER = -1
+_FORM = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"id", "question", "answers"}]}]}]}'
+_KINDS = {list: "a list", int: "a whole number"}  # in words, for errors; any other kind is a string
+# Han characters: extension A, the basic block, compatibility characters, and all in planes 2 and 3.
+_HAN = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+_HAS_HAN = re.compile(_HAN)
+# A Han character, or the text up to the next one.
+_PARTS = re.compile(f"{_HAN}|(?:(?!{_HAN}).)+", re.DOTALL)
+
+
+class Question(NamedTuple):
+    """One question."""
+
+    id: str  # the key of its prediction
+    text: str
+    context: int  # the number of its context in `QuestionFile.contexts`
+    answers: tuple[str, ...]  # the texts of the accepted answers; empty if they were not read
+    span: tuple[int, int] | None  # the characters (start, end) of the first answer that is at its offset
+
+
+@dataclass(frozen=True)
+class QuestionFile:
+    """The contexts and questions of one file, in its order. `path` is None if they come from elsewhere."""
+
+    path: Path | None
+    contexts: list[str]
+    questions: list[Question]
+
+
+def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
+    """Read and check a file.
+
+    An answer that is not at its offset is skipped as a span, though scores still accept its text. One line of
+    the log counts such answers and shows the first.
+
+    Args:
+        purpose: "train" or "dev", where every question must have an answer, or "test" (answers are not read).
+
+    Raises:
+        UserError: the file is not JSON or not of this form (names the place, as in `data[3].paragraphs[0]`),
+            an id is repeated in a "dev" or "test" file, or there is no question.
+    """
+    path = Path(path)
+    content = _JsonValue(path, "", _content(path))
+    contexts: list[str] = []
+    questions: list[Question] = []
+    ids: set[str] = set()
+    misplaced: list[str] = []  # descriptions of answers that are not at their offsets
+    unanswerable = 0
+    for article in content.items("data"):
+        # A row of Hugging Face's data sets has a context and one question.
+        is_row = article.has("context") and not article.has("paragraphs")
+        for paragraph in [article] if is_row else article.items("paragraphs"):
+            context = paragraph.string("context")
+            context_number = len(contexts)
+            contexts.append(context)
+            for qa in [article] if is_row else paragraph.items("qas"):
+                if purpose != "test" and _is_unanswerable(qa):
+                    unanswerable += 1
+                    continue
+                id_ = str(qa.get("id", str | int))
+                if id_ in ids and purpose != "train":
+                    raise UserError(f"{path}: {qa.place}.id: '{id_}' occurs twice; answers are kept by id")
+                ids.add(id_)
+                answers: list[str] = []
+                span = None
+                if purpose != "test":
+                    answers, span = _read_answers(qa, context, misplaced)
+                questions.append(Question(id_, qa.string("question"), context_number, tuple(answers), span))
+    if unanswerable:
+        logger.warning(
+            "%s: %d questions without an answer (SQuAD v2) are left out: the model always answers",
+            path,
+            unanswerable,
+        )
+    if not questions:
+        raise UserError(f"{path}: no question in it; the form is {_FORM}")
+    if misplaced:
+        logger.warning(
+            "%s: %d answers that are not at their offset, skipped; the first: %s",
+            path,
+            len(misplaced),
+            misplaced[0],
+        )
+    return QuestionFile(path, contexts, questions)
+
+
+def _content(path: Path) -> Any:
+    """The JSON value of a file; of one with a row of Hugging Face's data sets on each line, {"data": rows}.
+
+    Raises:
+        UserError: as `read_json`, or a line is not JSON.
+    """
+    lines = read_bytes(path).splitlines()
+    first = _json_of(lines[0]) if lines else None
+    if not isinstance(first, dict) or "question" not in first:
+        return read_json(path, f"the form is {_FORM}")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            rows.append(_json_of(line))
+            if rows[-1] is None:
+                raise UserError(f"{path}, line {number}: not JSON; line 1 is a question, and so must be all")
+    return {"data": rows}
+
+
+def _json_of(line: bytes) -> Any:
+    """The value of a line; None: it is not JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_unanswerable(qa: "_JsonValue") -> bool:
+    """Whether a question says that its context has no answer, as in SQuAD v2 and in rows made of it."""
+    if not isinstance(qa.value, dict):
+        return False  # what it is instead is said where it is read
+    if qa.value.get("is_impossible") is True:
+        return True
+    answers = qa.value.get("answers")
+    return isinstance(answers, dict) and not answers.get("text") and not answers.get("answer_start")
+
+
+def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple[list[str], Span | None]:
+    """The texts of the answers to a question, and the characters of the first that is at its offset.
+
+    Args:
+        misplaced: a description of each answer that is not at its offset is added.
+
+    Raises:
+        UserError: the question has no answers, or they have another form.
+    """
+    texts = []
+    span = None
+    for answer in qa.answers():
+        start = answer.get("answer_start", int)
+        text = answer.string("text")
+        texts.append(text)
+        at_offset = ""
+        if start >= 0:  # a negative index would count from the end of the context
+            at_offset = context[start : start + len(text)]
+        if not text.strip() or at_offset != text:
+            misplaced.append(f"{answer.place}: '{text}' at {start}, where the context has '{at_offset}'")
+        elif span is None:
+            span = (start, start + len(text))
+    if not texts:
+        raise UserError(f"{qa.path}: {qa.place}.answers: empty; leave out questions without an answer")
+    return texts, span
+
+
+@dataclass(frozen=True)
+class _JsonValue:
+    """A value of a JSON file, and its place there, such as `data[3].paragraphs[0]`, for errors."""
+
+    path: Path
+    place: str
+    value: Any
+
+    def get(self, key: str, kind: Any) -> Any:
+        """The value of a key.
+
+        Args:
+            kind: the type that it must have; for a string or a number, str | int.
+
+        Raises:
+            UserError: there is no such key, or its value is not of this kind.
+        """
+        value = self.value.get(key) if isinstance(self.value, dict) else None
+        if not isinstance(value, kind) or isinstance(value, bool):  # to Python a bool is an int
+            expected = _KINDS.get(kind, "a string")
+            raise UserError(
+                f"{self.path}: {self._place_of(key)}: {expected} should be here; the form is {_FORM}"
+            )
+        return value
+
+    def string(self, key: str) -> str:
+        """The text of a key.
+
+        Raises:
+            UserError: as `get`, or the text has half a character (a lone surrogate), which cannot be written.
+        """
+        text = self.get(key, str)
+        if not is_whole_text(text):
+            raise UserError(f"{self.path}: {self._place_of(key)}: it has half a character; remove it")
+        return text
+
+    def has(self, key: str) -> bool:
+        """Whether it is an object with this key."""
+        return isinstance(self.value, dict) and key in self.value
+
+    def answers(self) -> Iterator["_JsonValue"]:
+        """The answers of a question: a list of objects, or as Hugging Face's data sets have them an object of
+        lists, {"text": [...], "answer_start": [...]}.
+
+        Raises:
+            UserError: as `get`, or these lists are of different lengths.
+        """
+        if not self.has("answers") or not isinstance(self.value["answers"], dict):
+            yield from self.items("answers")
+            return
+        place = self._place_of("answers")
+        lists = _JsonValue(self.path, place, self.value["answers"])
+        texts = lists.get("text", list)
+        starts = lists.get("answer_start", list)
+        if len(texts) != len(starts):
+            raise UserError(f"{self.path}: {place}: {len(texts)} texts, but {len(starts)} answer_start")
+        for number, (text, start) in enumerate(zip(texts, starts)):
+            yield _JsonValue(self.path, f"{place}[{number}]", {"text": text, "answer_start": start})
+
+    def items(self, key: str) -> Iterator["_JsonValue"]:
+        """The items of the list of a key.
+
+        Raises:
+            UserError: as `get`.
+        """
+        for number, item in enumerate(self.get(key, list)):
+            yield _JsonValue(self.path, f"{self._place_of(key)}[{number}]", item)
+
+    def _place_of(self, key: str) -> str:
+        """The place of a key; that of the whole file is "", so its keys have no dot before them."""
+        return f"{self.place}.{key}".lstrip(".")
+
+
+def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tuple[list[int], list[Span]]:
+    """`Tokenizer.encode_with_offsets`, adapted to answers, which begin and end with whole tokens.
+
+    The span of a token includes the characters after it that normalisation drops (a zero-width space after a
+    footnote mark), as the answers of MLQA do. With `split_han` each Han character is a token, because answers
+    often begin or end inside a piece of Chinese text (亿美元, 年的).
+    """
+    ids, spans = tokenizer.encode_with_offsets(text)
+    if split_han and _HAS_HAN.search(text):
+        ids, spans = _split_han(tokenizer, text, ids, spans)
+    # Normalisation drops only characters that are not printable.
+    if text.isprintable():
+        return ids, spans
+    dropped = {place for place, character in enumerate(text) if not tokenizer.normalize(character)}
+    widened = []
+    for start, end in spans:
+        if start < end:  # an empty span stays empty
+            while end in dropped:
+                end += 1
+        widened.append((start, end))
+    return ids, widened
+
+
+def _split_han(
+    tokenizer: Tokenizer, text: str, ids: list[int], spans: list[Span]
+) -> tuple[list[int], list[Span]]:
+    """Cut the tokens of a text so that each Han character is a token."""
+    split_ids: list[int] = []
+    split_spans: list[Span] = []
+    for id_, token, (start, end) in zip(ids, tokenizer.convert_ids_to_tokens(ids), spans):
+        source = text[start:end]
+        # A piece that has the same characters as its source can be cut between them.
+        can_be_cut = (
+            len(source) > 1
+            and _HAS_HAN.search(source)
+            and unicodedata.is_normalized("NFKC", source)
+            and tokenizer.normalize(source) == source
+        )
+        if not can_be_cut:
+            split_ids.append(id_)
+            split_spans.append((start, end))
+            continue
+        piece_start = start
+        for piece, length in _han_pieces(tokenizer, source, after_space=token.startswith("▁")):
+            piece_end = piece_start + length
+            split_ids.append(tokenizer.vocab.get(piece, tokenizer.unk_id))
+            split_spans.append((piece_start, piece_end))
+            piece_start = piece_end
+    return split_ids, split_spans
+
+
+def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tuple[str, int]]:
+    """The pieces for `source`, each Han character apart.
+
+    Args:
+        after_space: whether a space stands before `source`.
+
+    Returns:
+        (piece, number of characters of `source` for which it stands), in order.
+    """
+    parts = _PARTS.findall(source)  # Han characters, and the text between them
+    pieces: list[tuple[str, int]] = []
+    if after_space:
+        # The space before the text joins its first part if there is such a piece; else it is a piece itself.
+        first = parts[0]
+        if f"▁{first}" in tokenizer.vocab:
+            pieces.append((f"▁{first}", len(first)))
+            parts = parts[1:]
+        else:
+            pieces.append(("▁", 0))
+    for part in parts:
+        if part in tokenizer.vocab:
+            pieces.append((part, len(part)))
+        else:  # no such piece: one for each character
+            pieces += [(character, 1) for character in part]
+    return pieces
+
+
+def special_tokens(separators: int) -> int:
+    """The number of special tokens of an input: [CLS], those behind the question, and the one at the end."""
+    return 2 + separators
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How inputs are cut.
+
+    Raises:
+        UserError: a question of maximum length leaves no room for a context.
+    """
+
+    max_seq_len: int  # tokens of an input
+    max_query_length: int  # tokens of a question; the rest is left out
+    doc_stride: int  # tokens between the starts of two windows, at most as many as fit into one
+    split_han: bool = True  # see `encode_for_answers`
+    separators: int = 1  # the number of [SEP] between the question and the context
+
+    def __post_init__(self) -> None:
+        specials = special_tokens(self.separators)
+        if self.max_seq_len <= self.max_query_length + specials:
+            raise UserError(
+                f"--max_seq_len {self.max_seq_len} leaves no room for a context beside --max_query_length "
+                f"{self.max_query_length} and {specials} special tokens"
+            )
+
+
+class ContextWindow(NamedTuple):
+    """A question and a part of its context. All positions are token numbers in the whole context.
+
+    Where two windows overlap, an answer may begin at each token in one of them only: the one whose edge is
+    farther away.
+    """
+
+    question_ids: np.ndarray  # int32 [Q]
+    context_ids: np.ndarray  # int32 [C], those of the part
+    start: int  # the first token of the part
+    start_range: tuple[int, int]  # (from, to): an answer from this window begins at from .. to - 1
+    answer: tuple[int, int]  # (first, last) token, if all of the answer is in this window, else (-1, -1)
+
+
+class AnswerWindows(Sequence[ContextWindow]):
+    """The windows of a file, in the order of its questions; made by `make_windows`.
+
+    A pickle has neither `file` nor `spans`: the reader process, which makes the inputs, does not need them.
+
+    Args:
+        file: the contexts and questions.
+        question_ids: for each question its ids, int32 [tokens].
+        context_ids: for each context its ids, int32 [tokens].
+        spans: for each context the character spans of its tokens, int32 [tokens, 2].
+        windows: int32 [windows, 8]: the number of the question, that of the context, the four fields of
+            `ContextPart`, the first and the last token of the answer.
+    """
+
+    def __init__(
+        self,
+        file: QuestionFile,
+        question_ids: list[np.ndarray],
+        context_ids: list[np.ndarray],
+        spans: list[np.ndarray],
+        windows: np.ndarray,
+    ):
+        self.file = file
+        self.spans = spans
+        self._question_ids = question_ids
+        self._context_ids = context_ids
+        self._windows = windows
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, index: int) -> ContextWindow:
+        question, context, start, end, answers_from, answers_to, first, last = self._windows[index].tolist()
+        return ContextWindow(
+            question_ids=self._question_ids[question],
+            context_ids=self._context_ids[context][start:end],
+            start=start,
+            start_range=(answers_from, answers_to),
+            answer=(first, last),
+        )
+
+    def of_question(self, number: int) -> range:
+        """The numbers of the windows of the question with this number in the file."""
+        questions = self._windows[:, 0]  # [windows], ascending: the question of each window
+        start = np.searchsorted(questions, number, side="left")
+        end = np.searchsorted(questions, number, side="right")
+        return range(start, end)
+
+    def __getstate__(self) -> dict:  # for pickle
+        return {**vars(self), "file": None, "spans": None}
+
+
+def read_windows(
+    path: str | os.PathLike,
+    purpose: str,
+    tokenizer: Tokenizer,
+    cut: Cut,
+    make: Callable[..., "AnswerWindows"] | None = None,
+) -> AnswerWindows:
+    """Read, check and tokenise a file; see `read_squad`.
+
+    Args:
+        make: makes the windows; None: `make_windows`.
+
+    Raises:
+        UserError: as `read_squad`, or there is nothing to train on or to predict.
+    """
+    file = read_squad(path, purpose)
+    windows = (make or make_windows)(file, tokenizer, cut, keep_all=purpose != "train")
+    with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
+    if purpose == "train" and with_answer == 0:
+        raise UserError(f"{path}: no text has an answer at its offset, so there is nothing to do with it")
+    if not windows:
+        raise UserError(f"{path}: every question has an empty text, so there is nothing to do with it")
+    counts = f"{len(file.questions)} questions on {len(file.contexts)} texts, {len(windows)} windows"
+    if purpose != "test":
+        counts += f", {with_answer} of them with the answer"
+    logger.info("%s: %s", path, counts)
+    return windows
+
+
+def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True) -> AnswerWindows:
+    """Tokenise questions and contexts and cut them into windows.
+
+    Args:
+        keep_all: keep all windows, not only those that contain the answer.
+    """
+    context_texts: Iterable[str] = file.contexts
+    if file.path is not None:  # the requests of predict.py come from no file
+        context_texts = progress(file.contexts, f"tokenising {file.path}", unit="texts")
+    encoded_contexts = _encode_all(context_texts, tokenizer, cut.split_han)
+    question_ids = encode_questions(file, tokenizer, cut)
+    rows: list[tuple[int, ...]] = []  # those of `windows` of `AnswerWindows`
+    for number, question in enumerate(file.questions):
+        context_ids, spans = encoded_contexts[question.context]
+        answer = None  # its first and its last token
+        if question.span is not None:
+            answer = find_tokens(spans, file.contexts[question.context], question.span)
+        room = cut.max_seq_len - len(question_ids[number]) - special_tokens(cut.separators)
+        for part in cut_windows(len(context_ids), room, cut.doc_stride):
+            if answer is not None and part.holds(answer):
+                rows.append((number, question.context, *part, *answer))
+            elif keep_all:
+                rows.append((number, question.context, *part, NO_ANSWER, NO_ANSWER))
+    return AnswerWindows(
+        file,
+        question_ids,
+        context_ids=[ids for ids, _ in encoded_contexts],
+        spans=[spans for _, spans in encoded_contexts],
+        windows=np.asarray(rows, np.int32).reshape(-1, 8),  # [0, 8] if there are none
+    )
+
+
+def encode_questions(file: QuestionFile, tokenizer: Tokenizer, cut: Cut) -> list[np.ndarray]:
+    """For each question of a file its ids, int32 [tokens], at most `cut.max_query_length`."""
+    texts: Iterable[str] = [question.text for question in file.questions]
+    if file.path is not None:
+        texts = progress(texts, f"tokenising the questions of {file.path}", unit="texts")
+    return [ids[: cut.max_query_length] for ids, _ in _encode_all(texts, tokenizer, cut.split_han)]
+
+
+def _encode_all(
+    texts: Iterable[str], tokenizer: Tokenizer, split_han: bool
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each text its ids, int32 [tokens], and the character spans of its tokens, int32 [tokens, 2]."""
+    encoded = []
+    for text in texts:
+        ids, spans = encode_for_answers(tokenizer, text, split_han)
+        encoded.append((np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2)))
+    return encoded
+
+
+class ContextPart(NamedTuple):
+    """The tokens start .. end - 1 of a context. Answers from it begin at answers_from .. answers_to - 1."""
+
+    start: int
+    end: int
+    answers_from: int
+    answers_to: int
+
+    def holds(self, answer: tuple[int, int]) -> bool:
+        """Whether all tokens of an answer, from the first to the last, are in this part."""
+        first, last = answer
+        return self.start <= first and last < self.end
+
+
+def cut_windows(length: int, room: int, stride: int) -> list[ContextPart]:
+    """The windows of a context.
+
+    Args:
+        length: the number of its tokens.
+        room: tokens of the context that fit into a window.
+        stride: tokens between the starts of two windows; at most `room` are taken.
+    """
+    if not length:
+        return []
+    starts = [0]
+    while starts[-1] + room < length:
+        starts.append(starts[-1] + min(stride, room))
+    ends = [min(start + room, length) for start in starts]
+    # Two neighbours overlap from the start of the second to the end of the first. Answers that begin in the
+    # first half of the overlap come from the first window, the others from the second.
+    middles = [(next_start + end) // 2 for end, next_start in zip(ends, starts[1:])]
+    start_ranges = pairwise([0, *middles, length])
+    parts = []
+    for start, end, (answers_from, answers_to) in zip(starts, ends, start_ranges):
+        parts.append(ContextPart(start, end, answers_from, answers_to))
+    return parts
+
+
+def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | None:
+    """The first and the last of the fewest tokens that cover characters of a text.
+
+    Args:
+        spans: of the tokens, int32 [tokens, 2].
+        span: (start, end) of the characters; white space at both ends need not be covered.
+
+    Returns:
+        None if no token covers any of them.
+    """
+    start, end = span
+    # Leave out the white space at both ends.
+    characters = text[start:end]
+    start += len(characters) - len(characters.lstrip())
+    end -= len(characters) - len(characters.rstrip())
+    first = bisect_right(spans[:, 1], start)  # the first token that ends after the start
+    last = bisect_left(spans[:, 0], end) - 1  # the last token that begins before the end
+    return (first, last) if first <= last else None
+
+
+class AnswerFeature(NamedTuple):
+    """One input, and its window."""
+
+    ids: list[int]
+    window: ContextWindow
+
+
+@dataclass(frozen=True)
+class AnswerBatch:
+    """What one process feeds the model at once. All arrays are int64. A place is a column of `input_ids`."""
+
+    input_ids: np.ndarray  # [B, T], padded on the right
+    answers: np.ndarray  # [B, 2], the places of the answer's first and last token; -1: none here, no loss
+    start_ranges: np.ndarray  # [B, 2], (from, to): an answer may begin at the places from .. to - 1
+    ends: np.ndarray  # [B], the place after the context
+    shift: np.ndarray  # [B], the number of a token in the whole context is its place + shift
+    indices: np.ndarray  # [B], the number of each window in the data set
+    count: int  # windows of the whole step, over all micro-batches and processes
+
+
+class EncodeWindows:
+    """`reader.batching.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer."""
+
+    place_without_answer = NO_ANSWER  # in `AnswerBatch.answers`, if the answer is not in the window
+
+    def __init__(self, tokenizer: Tokenizer, cut: Cut):
+        self.separators = cut.separators
+        self.cls_id = tokenizer.cls_id
+        self.sep_id = tokenizer.sep_id
+        self.pad_id = tokenizer.pad_id
+
+    def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
+        features = []
+        for window in windows:
+            question = [self.cls_id, *window.question_ids.tolist()]
+            ids = [*question, *[self.sep_id] * self.separators, *window.context_ids.tolist(), self.sep_id]
+            features.append(AnswerFeature(ids, window))
+        return features
+
+    def count(self, features: Sequence[AnswerFeature]) -> int:
+        return len(features)
+
+    def collate(self, features: Sequence[AnswerFeature], indices: np.ndarray, count: int) -> AnswerBatch:
+        """Features as a batch; see `EncodeExamples`. Token numbers of the context become places."""
+        windows = [feature.window for feature in features]
+        # [CLS], the question and its separators stand before the context.
+        before = 1 + self.separators
+        begins = np.asarray([len(window.question_ids) + before for window in windows], np.int64)  # [B]
+        ends = begins + [len(window.context_ids) for window in windows]  # [B]
+        shift = np.asarray([window.start for window in windows], np.int64) - begins  # [B]
+        # A token's place is its number in the whole context - shift. Both arrays are [B, 2].
+        start_ranges = np.asarray([window.start_range for window in windows], np.int64) - shift[:, None]
+        answers = np.asarray([window.answer for window in windows], np.int64) - shift[:, None]
+        has_no_answer = [window.answer[0] == NO_ANSWER for window in windows]  # bool [B]
+        answers[has_no_answer] = self.place_without_answer
+        # The ids end with the [SEP] after the context, at `end`. `EncodeInOrder` has put padding behind it.
+        ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
+        return AnswerBatch(
+            input_ids=pad(ids, self.pad_id),
+            answers=answers,
+            start_ranges=start_ranges,
+            ends=ends,
+            shift=shift,
+            indices=np.asarray(indices, np.int64),
+            count=count,
+        )

@@ -1,0 +1,186 @@
+"""A smaller vocabulary for the languages of some text, which gives this text the same tokens.
+
+A unigram model cuts a text into the pieces whose scores have the greatest sum. If pieces are removed that the
+text does not have, its best cut stays the best one. Other text is cut into smaller pieces where it has lost a
+piece. BPE merges pieces step by step, where removing one changes other words; such models are refused.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+from ernie_m.reader.batching import windows
+from ernie_m.reader.files.aligned_lines import Sentences
+from ernie_m.tokenizer.text_rules import ERNIE_M, NONE
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.tokenizer.write import read_unigram
+from ernie_m.tokenizer.vocabulary import SPECIAL_TOKENS, write_vocab
+from ernie_m.utils.errors import UserError
+
+_BLOCK = 10_000  # lines that are cut at a time
+
+
+class TrimmedVocabulary(NamedTuple):
+    """A part of a vocabulary.
+
+    Attributes:
+        tokenizer: of the tokens that stay.
+        old_ids: [new vocab_size] int64, the id in the old vocabulary of each token, ascending.
+    """
+
+    tokenizer: Tokenizer
+    old_ids: np.ndarray
+
+    def fallback(self, untrimmed: Tokenizer, text: Path) -> "Fallback":
+        """Cut a text by the untrimmed vocabulary and by this one, and count what differs.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        lines = 0
+        changed_lines = 0
+        before = TokenCounts(tokens=0, unknown=0)
+        after = TokenCounts(tokens=0, unknown=0)
+        for block in _blocks(text):
+            lines += len(block)
+            rows = untrimmed.encode_batch(block)
+            trimmed_rows = self.tokenizer.encode_batch(block)
+            for ids, new_ids in zip(rows, trimmed_rows):
+                ids_after = [int(self.old_ids[new_id]) for new_id in new_ids]  # comparable with `ids`
+                if ids_after != ids:
+                    changed_lines += 1
+                before = before.with_line(ids, untrimmed.unk_id)
+                after = after.with_line(ids_after, untrimmed.unk_id)
+        return Fallback(lines, changed_lines, before, after)
+
+
+class TokenCounts(NamedTuple):
+    """The number of all tokens of a text, and that of [UNK] among them."""
+
+    tokens: int
+    unknown: int
+
+    def with_line(self, ids: list[int], unk_id: int) -> "TokenCounts":
+        """The counts with those of a further line."""
+        return TokenCounts(self.tokens + len(ids), self.unknown + ids.count(unk_id))
+
+
+class Fallback(NamedTuple):
+    """How far a text falls back to other tokens, such as smaller pieces, if a vocabulary is trimmed.
+
+    Attributes:
+        lines: number of lines of the text.
+        changed_lines: how many of them have other tokens after trimming.
+        before, after: the counts before and after trimming.
+    """
+
+    lines: int
+    changed_lines: int
+    before: TokenCounts
+    after: TokenCounts
+
+
+def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: int = 1) -> TrimmedVocabulary:
+    """Write piece.model and vocab.txt with the tokens of some text to a folder.
+
+    Besides the pieces of the text these tokens stay: the special ones, what rule 5 of `reader.tokenization`
+    puts in the place of a piece, and each character of the text, for words that it does not have.
+
+    Args:
+        texts: files of UTF-8 text, one sentence or paragraph a line.
+        min_count: a piece that is in the text less often than this is removed, and where it stood the text is
+            cut into smaller pieces.
+
+    Raises:
+        UserError: a file cannot be read, all lines are blank, the piece model is not a unigram model, or the
+            text rules cut its pieces further.
+    """
+    if tokenizer.text_rules not in (ERNIE_M, NONE):
+        raise UserError(
+            f"{tokenizer.piece_model_path}: its pieces are cut further, as {tokenizer.text_rules} does; "
+            "--keep_pieces_of cannot trim them"
+        )
+    model = read_unigram(
+        tokenizer,
+        "removing pieces of another one changes how words that stay are cut; --keep_pieces_of cannot trim it",
+    )
+    counts = _count_pieces(tokenizer, texts)
+    if not counts:
+        names = ", ".join(map(str, texts))
+        raise UserError(f"{names}: all lines are blank; --keep_pieces_of needs the text whose pieces stay")
+    # The pieces that stay, by their numbers in the piece model, which are not the ids of the vocabulary.
+    numbers = {number for number, count in counts.items() if count >= min_count}
+    tokens = _needed_by_rule_5(tokenizer, model, numbers)  # adds to `numbers`
+    # Only normal pieces can go: unknown, control, user-defined pieces and bytes all stay.
+    normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
+    # The characters of all pieces of the text stay, also of those that are less often in it than `min_count`.
+    characters: set[str] = set()
+    for number in counts.keys() & set(normal):
+        characters.update(model.pieces[number].piece)
+    _keep_pieces(model, normal, numbers, pieces=tokens | characters)
+
+    tokens |= {piece.piece for piece in model.pieces}  # the pieces of the smaller model
+    tokens |= {*SPECIAL_TOKENS, *tokenizer.added_tokens}
+    tokens_in_order = sorted(tokens & tokenizer.vocab.keys(), key=tokenizer.vocab.get)
+
+    (folder / "piece.model").write_bytes(model.SerializeToString())
+    new_ids = {token: id_ for id_, token in enumerate(tokens_in_order)}
+    write_vocab(new_ids, folder / "vocab.txt")
+    added_tokens = {token: new_ids[token] for token in tokenizer.added_tokens}
+    trimmed = Tokenizer(folder / "vocab.txt", folder / "piece.model", tokenizer.text_rules, added_tokens)
+    old_ids = [tokenizer.vocab[token] for token in tokens_in_order]
+    return TrimmedVocabulary(trimmed, np.array(old_ids, np.int64))
+
+
+def _count_pieces(tokenizer: Tokenizer, texts: Sequence[Path]) -> Counter[int]:
+    """Number of a piece in the piece model -> how often it is in the texts."""
+    counts: Counter[int] = Counter()
+    for path in texts:
+        for lines in _blocks(path):
+            for numbers in tokenizer.piece_numbers(lines):
+                counts.update(numbers)
+    return counts
+
+
+def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]) -> set[str]:
+    """The tokens by which rule 5 of `reader.tokenization` replaces pieces, such as "0" and "," for "0,".
+
+    Args:
+        numbers: the pieces that stay, by their numbers in the model. Those that cut the digits are added.
+    """
+    tokens: set[str] = set()
+    for number in sorted(numbers & tokenizer.digit_comma.keys()):
+        # The smaller model has to cut the digits before the comma in the same way.
+        digits = model.pieces[number].piece[:-1].replace("▁", "")
+        numbers.update(tokenizer.piece_numbers([digits])[0])
+        tokens.update(tokenizer.digit_comma[number])
+    return tokens
+
+
+def _keep_pieces(model: ModelProto, normal: Sequence[int], numbers: set[int], pieces: set[str]) -> None:
+    """Remove most of the normal pieces from a model.
+
+    Args:
+        normal: the numbers of the normal pieces.
+        numbers, pieces: what stays, by number or by text.
+    """
+    # Two more stay for sentencepiece. The penalty of an unknown character follows from the lowest score, the
+    # bonus of a user-defined piece from the highest.
+    by_score = sorted(normal, key=lambda number: model.pieces[number].score)
+    removable = set(normal) - numbers - {by_score[0], by_score[-1]}
+    kept = []
+    for number, piece in enumerate(model.pieces):
+        if number not in removable or piece.piece in pieces:
+            kept.append(piece)
+    del model.pieces[:]
+    model.pieces.extend(kept)
+
+
+def _blocks(path: Path) -> Iterator[list[str]]:
+    """Yield the lines of a file, _BLOCK at a time."""
+    for examples in windows(Sentences(path), _BLOCK):
+        yield [example.text_a for example in examples]

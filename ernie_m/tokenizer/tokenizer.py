@@ -1,0 +1,609 @@
+"""The official ERNIE-M tokenizer: normalise, cut into sentencepiece pieces, look them up in the vocabulary.
+
+The rules, in order:
+1. “ ” become ", ‘ ’ become ', — becomes -.
+2. Control and format characters (Cc, Cf) are dropped, except tab and line ends. A lone surrogate, which has
+   no UTF-8 form, becomes U+FFFD (our addition).
+3. Tab, line ends and every space character (Zs) become a space.
+4. sentencepiece cuts the text and applies its own NFKC. Nothing is lower-cased.
+5. A piece that ends in a digit and "," is cut again without the comma, and "," follows as its own token. This
+   is the rule as intended: the official code compares text with bytes here and never removes the extra "▁".
+6. A piece that is not in the vocabulary is [UNK].
+
+Of the other text rules, "none" is sentencepiece and rule 6 alone, as in XLM-R; "paddlenlp" and "transformers"
+cut its pieces as the ErnieMTokenizer of these libraries does.
+"""
+
+import functools
+import hashlib
+import itertools
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from ernie_m.tokenizer.paddlenlp_rules import cut_pieces
+from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, TEXT_RULES, texts_of_folder
+from ernie_m.tokenizer.tokenizer_json import PIECES, QUOTES, TOKENIZER_JSON, no_piece_model, piece_model_of_json
+from ernie_m.tokenizer.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_bytes
+
+Span = tuple[int, int]  # start and end in characters
+
+_PIECE_MODEL_NAMES = ("piece.model", PIECES, TOKENIZER_JSON)
+# A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
+_MAX_MISSING_PIECES = 10
+# The most rows of a word table behind those of the tokenizer's tokens: tables are made longer, to a multiple
+# of 64 or 128, and E5-small has 35 rows more.
+_MOST_UNREAD_ROWS = 128
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CUT_PIECE = -1  # in place of the id of a piece that rule 5 cuts into several
+
+
+@functools.cache
+def _rules_1_to_3() -> dict[int, str | None]:
+    """Code point -> its replacement, or None if it is dropped."""
+    table: dict[int, str | None] = {}
+    by_category = {"Cc": None, "Cf": None, "Zs": " ", "Cs": "\ufffd"}  # Cs: surrogates
+    for code in range(sys.maxunicode + 1):
+        category = unicodedata.category(chr(code))
+        if category in by_category:
+            table[code] = by_category[category]
+    table |= {ord(character): " " for character in "\t\n\r"}  # these are in Cc, too
+    table |= {ord(quote): replacement for quote, replacement in QUOTES.items()}
+    del table[ord(" ")]  # it would be replaced by itself
+    return table
+
+
+def normalize(text: str) -> str:
+    """Apply rules 1 to 3. Every character becomes one character or none."""
+    # isprintable() is fast, and false for Cc, Cf, Zs and Cs, except the space. No quote of rule 1 is ASCII.
+    if text.isprintable():
+        has_quotes = not text.isascii() and any(quote in text for quote in QUOTES)
+        if not has_quotes:
+            return text
+    return text.translate(_rules_1_to_3())
+
+
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates, which have no UTF-8 form, by U+FFFD, and nothing else."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def sources_of(text: str, normal: str) -> list[int] | None:
+    """Where each character of `normalize(text)`, which is `normal`, is in `text`.
+
+    Returns:
+        the index in `text` of each of its characters; a last index is that of the end of `text`. None if no
+        character was dropped.
+    """
+    if len(normal) == len(text):  # no character became none
+        return None
+    table = _rules_1_to_3()
+    sources = []
+    for index, character in enumerate(text):
+        is_dropped = table.get(ord(character), character) is None
+        if not is_dropped:
+            sources.append(index)
+    return [*sources, len(text)]
+
+
+def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
+    """Extend spans of `text` to whole characters and strip white space from their ends.
+
+    Args:
+        text: normalised text.
+        pieces: the pieces that sentencepiece cuts it into.
+        spans: those that sentencepiece gives the pieces.
+    """
+    cleaned = []
+    for piece, (start, end) in zip(pieces, _whole_characters(text, pieces, spans)):
+        while start < end and _is_space(text[start]):
+            start += 1
+        while start < end and _is_space(text[end - 1]):
+            end -= 1
+        is_empty = start == end
+        is_space = not piece.strip("▁")
+        if is_empty and not is_space and end < len(text):
+            # A byte of a character that the model spells in bytes. sentencepiece gives the character to the
+            # last byte alone; here every byte gets it.
+            end += 1
+        cleaned.append((start, end))
+    return cleaned
+
+
+def _is_space(character: str) -> bool:
+    """Whether a character is white space, or "▁", which stands for a space."""
+    return character.isspace() or character == "▁"
+
+
+def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
+    """Extend each span over the character that it ends inside.
+
+    NFKC turns some characters into several (½ becomes 1⁄2). If these end up in different pieces,
+    sentencepiece gives the source character to the last piece only. See `_clean_spans` for the arguments.
+    """
+    if unicodedata.is_normalized("NFKC", text):
+        return spans
+    joined = "".join(pieces)
+    position = 0  # the end of a piece in `joined`
+    widened = []
+    for piece, (start, end) in zip(pieces, spans):
+        position += len(piece)
+        if end < len(text):
+            # If later pieces lack a part of what NFKC makes of the next character, this one has that part.
+            expansion = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
+            is_in_later_pieces = joined.startswith(expansion, position)
+            if len(expansion) > 1 and not is_in_later_pieces:
+                end += 1
+        widened.append((start, end))
+    return widened
+
+
+def _spans_of_parts(parts: list[str], start: int, end: int) -> list[Span]:
+    """The spans of the tokens that follow each other at (start, end)."""
+    lengths = [len(part.lstrip("▁")) for part in parts]
+    if sum(lengths) != end - start:
+        # NFKC changed the length, so nobody knows which characters belong to which token: each gets all.
+        return [(start, end)] * len(parts)
+    ends = list(itertools.accumulate(lengths, initial=start))
+    return list(itertools.pairwise(ends))
+
+
+def _in_source(span: Span, sources: list[int]) -> Span:
+    """A span of a normalised text as a span of its source; `sources` is that of `sources_of`."""
+    start, end = span
+    if start == end:
+        return sources[start], sources[start]
+    # It ends after its last character, and not at the next one: dropped characters may be between them.
+    return sources[start], sources[end - 1] + 1
+
+
+def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[int, int]:
+    """The lengths of two texts after they are cut to `budget` tokens together.
+
+    Tokens are taken one by one from the longer text; at equal length, from the second.
+    """
+    if length_a + length_b <= budget:
+        return length_a, length_b
+    # The second text gets half of the budget, or more if the first text is shorter than its own half.
+    cut_b = min(length_b, max(budget // 2, budget - length_a))
+    return budget - cut_b, cut_b
+
+
+class Tokenizer:
+    """Text to ids. Can be pickled: the other process reads the two files again.
+
+    Args:
+        vocab_path: vocab.txt in either form. None derives the vocabulary from the piece model, as XLM-R does.
+        piece_model_path: the sentencepiece model, or the tokenizer.json of an XLM-R.
+        text_rules: one of `TEXT_RULES`.
+        added_tokens: token -> id, of tokens that are not in the piece model. Each is found in a text before
+            sentencepiece cuts what is between them.
+
+    Attributes:
+        piece_model: the sentencepiece model as it is in a file.
+        vocab: token -> id.
+        cls_id, pad_id, sep_id, unk_id, mask_id: read from the vocabulary, never assumed.
+        vocab_size: highest id + 1, the number of rows that an embedding needs.
+        special_ids: the five ids above, ascending.
+        digit_comma: rule 5: number of a piece in the piece model -> the pieces that replace it.
+
+    Raises:
+        UserError: a file is missing or malformed, or the two do not belong together; or the id of an added
+            token is that of another one.
+    """
+
+    def __init__(
+        self,
+        vocab_path: str | os.PathLike | None = None,
+        piece_model_path: str | os.PathLike | None = None,
+        text_rules: str = ERNIE_M,
+        added_tokens: Mapping[str, int] | None = None,
+    ):
+        if text_rules not in TEXT_RULES:
+            raise UserError(f"text_rules {text_rules!r}: one of {', '.join(TEXT_RULES)}")
+        if piece_model_path is None:
+            raise UserError("no piece model given; pass --piece_model_path")
+        self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
+        self.piece_model_path = Path(piece_model_path).absolute()
+        self.piece_model = _read_piece_model(piece_model_path)
+        self._model, self._pieces = _load_piece_model(self.piece_model, piece_model_path)
+        # A piece's number in the model is not its id in the vocabulary.
+        piece_numbers = list(range(len(self._pieces)))
+        is_special = np.logical_or(self._model.IsUnknown(piece_numbers), self._model.IsControl(piece_numbers))
+        self._is_ordinary = (~is_special).tolist()  # the index is the piece's number
+        self.text_rules = text_rules
+        self.added_tokens = dict(added_tokens or {})
+        self.vocab = self._read_vocab()
+        self._add_tokens()
+        special_ids = [self.vocab[token] for token in SPECIAL_TOKENS]
+        self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
+        self.special_ids = tuple(sorted(special_ids))
+        self.vocab_size = max(self.vocab.values()) + 1
+        self.digit_comma = self._cut_digit_comma_pieces() if text_rules == ERNIE_M else {}
+        self._id_of_piece = self._ids_of_pieces()  # the index is the piece's number
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | os.PathLike,
+        text_rules: str | None = None,
+        added_tokens: Mapping[str, int] | None = None,
+    ) -> "Tokenizer":
+        """Load the tokenizer in a folder: a piece model or XLM-R's tokenizer.json, and vocab.txt if there.
+
+        Args:
+            text_rules, added_tokens: None: what the folder's files say, and else the official rules.
+
+        Raises:
+            UserError: there is no piece model; or any error of `texts_of_folder` and of making a Tokenizer.
+        """
+        folder = Path(folder)
+        models = [folder / name for name in _PIECE_MODEL_NAMES if (folder / name).is_file()]
+        if not models:
+            raise no_piece_model(folder)
+        has_vocab = (folder / "vocab.txt").is_file()
+        if text_rules is None:
+            said = texts_of_folder(folder)
+            text_rules = said.text_rules
+            added_tokens = said.added_tokens if added_tokens is None else added_tokens
+            has_vocab = has_vocab and said.has_own_vocab
+        return cls(folder / "vocab.txt" if has_vocab else None, models[0], text_rules, added_tokens)
+
+    def __reduce__(self):  # for pickle
+        return type(self), (self.vocab_path, self.piece_model_path, self.text_rules, self.added_tokens)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of tokens, their ids, the piece model, and text rules that are not the official ones.
+
+        It is the same for both forms of vocab.txt.
+        """
+        digest = hashlib.sha256()
+        for id_, token in sorted(self._token_of.items()):
+            digest.update(f"{token}\t{id_}\n".encode())
+        digest.update(self.piece_model)
+        if self.text_rules != ERNIE_M or self.added_tokens:
+            digest.update(f"{self.text_rules}\t{sorted(self.added_tokens.items())}".encode())
+        return digest.hexdigest()
+
+    def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> str | None:
+        """Check that a model's config goes with the tokenizer.
+
+        Args:
+            vocab_size, pad_token_id: of the config.
+            source: what the error names.
+
+        Returns:
+            a line that says how many rows of the word table are never read; None: all are.
+
+        Raises:
+            UserError: the model has fewer words than the tokenizer, or many more; or pads are another token.
+        """
+        if self.vocab_size > vocab_size:
+            raise UserError(
+                f"{source}: vocab_size is {vocab_size}, but {self.piece_model_path} has ids up to "
+                f"{self.vocab_size - 1}; they do not belong together"
+            )
+        unread = vocab_size - self.vocab_size
+        if unread > _MOST_UNREAD_ROWS:
+            raise UserError(
+                f"{source}: vocab_size is {vocab_size}, but {self.piece_model_path} has ids up to "
+                f"{self.vocab_size - 1} only, added tokens included; put the tokenizer of the model there"
+            )
+        if self.pad_id != pad_token_id:
+            raise UserError(f"{source}: pad_token_id is {pad_token_id}, but [PAD] is {self.pad_id}")
+        if not unread:
+            return None
+        return (
+            f"the word table has {vocab_size} rows; the tokenizer has {self.vocab_size} tokens and never "
+            "uses the other rows"
+        )
+
+    def write_vocab(self, path: str | os.PathLike) -> None:
+        """Write vocab.txt as `token<TAB>id` lines, atomically."""
+        write_vocab(self.vocab, path)
+
+    def ordinary_pieces(self) -> list[str]:
+        """The pieces of the model in its own order, without unknown and control pieces."""
+        return [piece for piece, ordinary in zip(self._pieces, self._is_ordinary) if ordinary]
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """The token of each id, [UNK] for an unknown id."""
+        return [self._token_of.get(int(id_), UNK) for id_ in ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids as text to read, with spaces between words. It need not be the original text."""
+        return "".join(self.convert_ids_to_tokens(ids)).replace("▁", " ").strip()
+
+    def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
+        """The id of each token, that of [UNK] for an unknown token."""
+        return [self.vocab.get(token, self.unk_id) for token in tokens]
+
+    def normalize(self, text: str) -> str:
+        """What sentencepiece gets of a text. Every character becomes one character or none."""
+        return normalize(text) if self.text_rules == ERNIE_M else without_surrogates(text)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens of a text without special tokens. An unknown piece is given as its text."""
+        tokens: list[str] = []
+        for _, part in self._parts(text):
+            if part in self.added_tokens:
+                tokens.append(part)
+                continue
+            normal = self.normalize(part)
+            pieces = self._model.EncodeAsPieces(normal)
+            for tokens_of_piece in self._cut(pieces, self._model.EncodeAsIds(normal)):
+                tokens += tokens_of_piece
+        return tokens
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text without special tokens."""
+        if self._added is None and self.text_rules not in LIBRARY_RULES:  # a batch of one is slower
+            return self._to_ids(self._model.EncodeAsIds(self.normalize(text)))
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts, in order; faster than one by one."""
+        if self._added is None:
+            return self._encode_plain(texts)
+        parts_of_texts = [self._parts(text) for text in texts]
+        parts = [part for parts_of_text in parts_of_texts for _, part in parts_of_text]
+        rows = iter(self._encode_parts(parts))
+        return [list(itertools.chain(*itertools.islice(rows, len(parts)))) for parts in parts_of_texts]
+
+    def piece_numbers(self, texts: Sequence[str]) -> list[list[int]]:
+        """The numbers, which are no ids, of the pieces that sentencepiece cuts each text into.
+
+        Added tokens are no pieces.
+        """
+        return self._model.Encode([self.normalize(text) for text in texts], num_threads=1)
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
+        """`encode`, and for each token the (start, end) of its characters in `text`, without white space.
+
+        Starts and ends never decrease. A "▁" that stands for a space alone has an empty span. A span may
+        contain dropped characters. If NFKC turns one character into several (½) and these end up in different
+        tokens, the span of each of them contains the whole character.
+        """
+        ids: list[int] = []
+        spans: list[Span] = []
+        for start, part in self._parts(text):
+            if part in self.added_tokens:
+                ids.append(self.added_tokens[part])
+                spans.append((start, start + len(part)))
+                continue
+            ids_of_part, spans_of_part = self._encode_part_with_offsets(part)
+            ids += ids_of_part
+            spans += [(start + first, start + last) for first, last in spans_of_part]
+        return ids, spans
+
+    def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
+        """The ids of one input with its special tokens, cut to `max_seq_len`; see `build_from_ids`."""
+        ids_b = self.encode(text_b) if text_b else None
+        return self.build_from_ids(self.encode(text_a), ids_b, max_seq_len)
+
+    def build_from_ids(self, ids_a: list[int], ids_b: list[int] | None, max_seq_len: int) -> list[int]:
+        """Add the special tokens: `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
+
+        A pair is cut from the longer text first. A pair with an empty B becomes `[CLS] A [SEP]`, as in the
+        official reader.
+
+        Raises:
+            UserError: `max_seq_len` has no room for the special tokens.
+        """
+        special_tokens = 4 if ids_b else 2
+        if max_seq_len <= special_tokens:
+            raise UserError(
+                f"--max_seq_len {max_seq_len} leaves no room beside {special_tokens} special tokens"
+            )
+        room = max_seq_len - special_tokens
+        if not ids_b:
+            return [self.cls_id, *ids_a[:room], self.sep_id]
+        length_a, length_b = truncate_longest_first(len(ids_a), len(ids_b), room)
+        first = [self.cls_id, *ids_a[:length_a], self.sep_id]
+        return [*first, self.sep_id, *ids_b[:length_b], self.sep_id]
+
+    def sentences(self, ids: Iterable[Sequence[int]], max_seq_len: int) -> list[np.ndarray]:
+        """`[CLS] S [SEP]` of each sentence, cut to `max_seq_len`: [T] int64 each.
+
+        Args:
+            ids: those of each sentence, without special tokens.
+        """
+        rows = [self.build_from_ids(list(sentence), None, max_seq_len) for sentence in ids]
+        return [np.array(row, np.int64) for row in rows]
+
+    def _add_tokens(self) -> None:
+        """Put the added tokens into the vocabulary.
+
+        Raises:
+            UserError: the id of one is that of another token, or the token has another id.
+        """
+        self._token_of = {id_: token for token, id_ in self.vocab.items()}
+        for token, id_ in self.added_tokens.items():
+            if self.vocab.get(token, id_) != id_ or self._token_of.get(id_, token) != token:
+                raise UserError(
+                    f"{self.piece_model_path}: the added token '{token}' has the id {id_}, which does not "
+                    "fit the vocabulary; put the tokenizer's files of the model beside its weights"
+                )
+            self.vocab[token] = id_
+            self._token_of[id_] = token
+        longest_first = sorted(map(re.escape, self.added_tokens), key=len, reverse=True)
+        self._added = re.compile("|".join(longest_first)) if longest_first else None
+
+    def _parts(self, text: str) -> list[tuple[int, str]]:
+        """The added tokens in a text and what is between them, each with its place; mostly the text alone."""
+        if self._added is None:
+            return [(0, text)]
+        parts = []
+        place = 0
+        for match in self._added.finditer(text):
+            if match.start() > place:
+                parts.append((place, text[place : match.start()]))
+            parts.append((match.start(), match.group()))
+            place = match.end()
+        if place < len(text) or not parts:
+            parts.append((place, text[place:]))
+        return parts
+
+    def _encode_parts(self, parts: Sequence[str]) -> list[list[int]]:
+        """The ids of each of the parts of texts."""
+        plain_parts = [part for part in parts if part not in self.added_tokens]
+        ids_of_plain_parts = iter(self._encode_plain(plain_parts))
+        ids_of_parts = []
+        for part in parts:
+            if part in self.added_tokens:
+                ids_of_parts.append([self.added_tokens[part]])
+            else:
+                ids_of_parts.append(next(ids_of_plain_parts))
+        return ids_of_parts
+
+    def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each of some texts without added tokens."""
+        if self.text_rules in LIBRARY_RULES:
+            normal = [self.normalize(text) for text in texts]
+            rows = self._model.Encode(normal, out_type=str, num_threads=1)
+            return [self.convert_tokens_to_ids(itertools.chain(*self._cut(pieces, []))) for pieces in rows]
+        return [self._to_ids(numbers) for numbers in self.piece_numbers(texts)]
+
+    def _encode_part_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
+        """`encode_with_offsets` for a text without added tokens."""
+        normal = self.normalize(text)
+        mapping = self._model.EncodeAsOffsetMapping(normal)
+        numbers = mapping["ids"]  # the piece model's numbers, which are not ids of the vocabulary
+        pieces = mapping["pieces"]
+        spans = _clean_spans(normal, pieces, mapping["offsets"])
+        if self.text_rules in LIBRARY_RULES:
+            tokens_of_pieces = self._cut(pieces, numbers)
+            ids = self.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces))
+            return ids, [
+                span
+                for tokens, (start, end) in zip(tokens_of_pieces, spans)
+                for span in _spans_of_parts(tokens, start, end)
+            ]
+        ids = self._to_ids(numbers)
+        if len(ids) != len(spans):  # rule 5 put several tokens in the place of one
+            spans = self._cut_spans(numbers, spans)
+        sources = sources_of(text, normal)
+        if sources is not None:
+            spans = [_in_source(span, sources) for span in spans]
+        return ids, spans
+
+    def _cut(self, pieces: list[str], numbers: list[int]) -> list[list[str]]:
+        """The tokens that the text rules put in the place of each piece of a text.
+
+        Args:
+            numbers: of the pieces in the piece model.
+        """
+        if self.text_rules in LIBRARY_RULES:
+            return cut_pieces(pieces, keeps_spaces=self.text_rules == "transformers")
+        return [self.digit_comma.get(number, [piece]) for number, piece in zip(numbers, pieces)]
+
+    def _read_vocab(self) -> dict[str, int]:
+        """Token -> id, from vocab.txt or derived from the piece model.
+
+        Raises:
+            UserError: vocab.txt cannot be read, or does not belong to the piece model.
+        """
+        pieces = self.ordinary_pieces()
+        if self.vocab_path is None:
+            try:
+                return derive_vocab(pieces)
+            except UserError as error:
+                raise UserError(f"{self.piece_model_path}: {error}") from error
+        vocab = read_vocab(self.vocab_path)
+        missing = [piece for piece in pieces if piece not in vocab]
+        if len(missing) > _MAX_MISSING_PIECES:
+            raise UserError(
+                f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(missing)} "
+                f"pieces are not in the vocabulary ('{missing[0]}', ...)"
+            )
+        return vocab
+
+    def _cut_digit_comma_pieces(self) -> dict[int, list[str]]:
+        """Rule 5 for every piece of the model that it changes: number -> the pieces that replace it."""
+        cuts = {}
+        for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+            ends_in_digit_comma = len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
+            if not (is_ordinary and ends_in_digit_comma):
+                continue
+            # sentencepiece puts a "▁" before every text, so the piece is cut without its own.
+            parts = self._model.EncodeAsPieces(piece[:-1].replace("▁", ""))
+            if not piece.startswith("▁") and parts[0].startswith("▁"):  # it had none: take it off again
+                parts[0] = parts[0].removeprefix("▁")
+                if not parts[0]:
+                    del parts[0]
+            cuts[number] = [*parts, ","]
+        return cuts
+
+    def _ids_of_pieces(self) -> list[int]:
+        """The id of each piece of the model; _CUT_PIECE if rule 5 cuts it into several."""
+        ids = [self.unk_id] * len(self._pieces)
+        for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+            if is_ordinary:
+                ids[number] = self.vocab.get(piece, self.unk_id)
+        for number in self.digit_comma:
+            ids[number] = _CUT_PIECE
+        return ids
+
+    def _to_ids(self, numbers: list[int]) -> list[int]:
+        """Rules 5 and 6: the ids of a text for the numbers of its pieces."""
+        ids = [self._id_of_piece[number] for number in numbers]
+        if _CUT_PIECE not in ids:
+            return ids
+        cut_ids = []
+        for number, id_ in zip(numbers, ids):
+            if id_ == _CUT_PIECE:
+                cut_ids += self.convert_tokens_to_ids(self.digit_comma[number])
+            else:
+                cut_ids.append(id_)
+        return cut_ids
+
+    def _cut_spans(self, numbers: list[int], spans: list[Span]) -> list[Span]:
+        """Rule 5 for the spans of a text's pieces, whose numbers are given."""
+        cut_spans = []
+        for number, span in zip(numbers, spans):
+            if number in self.digit_comma:
+                start, end = span
+                before_comma = self.digit_comma[number][:-1]
+                cut_spans += [*_spans_of_parts(before_comma, start, end - 1), (end - 1, end)]
+            else:
+                cut_spans.append(span)
+        return cut_spans
+
+
+def _read_piece_model(path: str | os.PathLike) -> bytes:
+    """The content of a sentencepiece model, or what tokenizer.json makes of it.
+
+    Raises:
+        UserError: the file is missing, or it is a tokenizer.json that is not XLM-R's.
+    """
+    if not os.path.isfile(path):
+        raise UserError(
+            f"{path}: no such piece model; --piece_model_path names another, and "
+            "sh scripts/data/get_weights.sh vocab fetches the released one (train_vocab.sh makes your own)"
+        )
+    return piece_model_of_json(path) if Path(path).suffix == ".json" else read_bytes(path)
+
+
+def _load_piece_model(
+    content: bytes, path: str | os.PathLike
+) -> tuple[sentencepiece.SentencePieceProcessor, list[str]]:
+    """A sentencepiece model and all its pieces.
+
+    Raises:
+        UserError: the content, which is that of the file at `path`, is damaged.
+    """
+    model = sentencepiece.SentencePieceProcessor()
+    try:
+        model.LoadFromSerializedProto(content)
+        return model, model.IdToPiece(list(range(model.GetPieceSize())))
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a sentencepiece model, or damaged; fetch or copy it again") from error

@@ -1,0 +1,117 @@
+"""A vocabulary, token -> id: the special tokens, vocab.txt in both of its forms, and the ids of XLM-R."""
+
+import os
+from collections.abc import Iterable, Mapping
+
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_file, read_bytes
+from ernie_m.utils.logging import logger
+
+CLS = "[CLS]"
+PAD = "[PAD]"
+SEP = "[SEP]"
+UNK = "[UNK]"
+MASK = "[MASK]"
+SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
+_MAX_IDS = 1 << 24  # more would be a mistake: the embedding has a row for each id up to the highest
+_MOST_REPEATED = 5  # lines in one warning
+
+
+def read_vocab(path: str | os.PathLike) -> dict[str, int]:
+    """Read token -> id from a file with one token a line, or one `token<TAB>id` a line.
+
+    The id of a bare token is its line number, from 0. Tokens of white space are kept; the official reader
+    loses them. A token that occurs twice has its last id, as in the official code, and the last of two tokens
+    with one id gives the id its name. A warning says so.
+
+    Raises:
+        UserError: the file is missing or malformed, one of the five special tokens is missing, or two of them
+            have one id.
+    """
+    content = read_bytes(path, ending="; see --vocab_path")
+    vocab: dict[str, int] = {}
+    ids: set[int] = set()
+    repeated: list[str] = []  # the lines in which a token or an id occurs again
+    for number, line_bytes in enumerate(content.removesuffix(b"\n").split(b"\n")):
+        place = f"{path}, line {number + 1}"
+        encoding = "utf-8-sig" if number == 0 else "utf-8"  # the first line may begin with a byte order mark
+        try:
+            line = line_bytes.removesuffix(b"\r").decode(encoding)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
+        token, tab, id_text = line.rpartition("\t")
+        if not tab:
+            token = line
+            id_text = str(number)
+        id_text = id_text.strip()
+        is_number = id_text.isdecimal() and len(id_text) < 10  # int() refuses thousands of digits
+        if not is_number or int(id_text) >= _MAX_IDS:
+            raise UserError(
+                f"{place}: the id is '{id_text}', but must be from 0 to {_MAX_IDS - 1:,} (token<TAB>id)"
+            )
+        id_ = int(id_text)
+        if token in vocab or id_ in ids:
+            repeated.append(f"{number + 1} ('{token}', {id_})")
+        vocab[token] = id_
+        ids.add(id_)
+    missing = [token for token in SPECIAL_TOKENS if token not in vocab]
+    if missing:
+        raise UserError(
+            f"{path}: no {' '.join(missing)} among its {len(vocab)} tokens; not an ERNIE-M vocabulary. Use "
+            "the official vocab.txt, or --piece_model_path alone, from which the vocabulary is derived"
+        )
+    if len({vocab[token] for token in SPECIAL_TOKENS}) < len(SPECIAL_TOKENS):
+        raise UserError(f"{path}: two of {' '.join(SPECIAL_TOKENS)} have one id; use the official vocab.txt")
+    if repeated:
+        logger.warning(
+            "%s: %d lines have a token or an id that occurs before, and the last one counts, as in the "
+            "official code: line %s",
+            path,
+            len(repeated),
+            ", ".join(repeated[:_MOST_REPEATED]),
+        )
+    return vocab
+
+
+def derive_vocab(pieces: Iterable[str]) -> dict[str, int]:
+    """The ids of XLM-R and ERNIE-M for a piece model: [CLS] [PAD] [SEP] [UNK], the pieces, [MASK].
+
+    With the 249,997 ordinary pieces of XLM-R's model this gives the 250,002 ids of the paper (appendix A.2).
+
+    Args:
+        pieces: the ordinary pieces of the model in its own order, without unknown and control pieces.
+
+    Raises:
+        UserError: a piece occurs twice, or has the name of a special token.
+    """
+    tokens = [CLS, PAD, SEP, UNK, *pieces, MASK]
+    vocab = {token: id_ for id_, token in enumerate(tokens)}
+    if len(vocab) != len(tokens):
+        raise UserError("the piece model has a piece twice, or one named like a special token ([CLS], ...)")
+    return vocab
+
+
+def write_vocab(vocab: Mapping[str, int], path: str | os.PathLike) -> None:
+    """Write `token<TAB>id` lines in the order of the ids; the file appears whole or not at all."""
+    with atomic_file(path, "w", newline="\n") as file:
+        for token in sorted(vocab, key=vocab.get):
+            file.write(f"{token}\t{vocab[token]}\n")
+
+
+def tokens_by_id(vocab: Mapping[str, int]) -> list[str]:
+    """The token of each id, from 0; a made-up name for an id without a token.
+
+    Raises:
+        UserError: two tokens have one id.
+    """
+    tokens = [f"<no token {id_}>" for id_ in range(max(vocab.values()) + 1)]
+    token_of: dict[int, str] = {}
+    for token, id_ in vocab.items():
+        if id_ in token_of:
+            raise UserError(
+                f"the vocabulary has the id {id_} twice, for '{token_of[id_]}' and '{token}', which no other "
+                "form can hold; leave one of them out of vocab.txt"
+            )
+        token_of[id_] = token
+        tokens[id_] = token
+    return tokens

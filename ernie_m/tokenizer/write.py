@@ -1,0 +1,111 @@
+"""The files of a tokenizer that convert.py writes, in our form and in those of other libraries.
+
+ErnieM of PaddleNLP and Hugging Face: vocab.txt with one token per line, whose id is the line number.
+XLM-R: the piece model, from which the ids are derived, and tokenizer.json.
+"""
+
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+from ernie_m.tokenizer.text_rules import ERNIE_M
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.tokenizer.tokenizer_json import PIECES, TOKENIZER_JSON, UNIGRAM, XLM_R_NAMES, check_settings, tokenizer_json
+from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, UNK, derive_vocab, tokens_by_id
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import as_json
+
+
+def write_ours(folder: Path, tokenizer: Tokenizer) -> list[str]:
+    """Write vocab.txt (token<TAB>id) and piece.model, the official layout; return their names."""
+    tokenizer.write_vocab(folder / "vocab.txt")
+    (folder / "piece.model").write_bytes(tokenizer.piece_model)
+    return ["vocab.txt", "piece.model"]
+
+
+def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
+    """Write the files of PaddleNLP and Hugging Face, and return their names.
+
+    They are vocab.txt, sentencepiece.bpe.model and tokenizer_config.json.
+    """
+    vocab = "".join(f"{token}\n" for token in tokens_by_id(tokenizer.vocab))
+    (folder / "vocab.txt").write_bytes(vocab.encode())
+    (folder / PIECES).write_bytes(tokenizer.piece_model)
+    settings = {
+        "tokenizer_class": "ErnieMTokenizer",
+        "do_lower_case": False,
+        "cls_token": CLS,
+        "sep_token": SEP,
+        "pad_token": PAD,
+        "unk_token": UNK,
+        "mask_token": MASK,
+    }
+    (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
+    return ["vocab.txt", PIECES, "tokenizer_config.json"]
+
+
+def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators: int = 2) -> list[str]:
+    """Write tokenizer.json, tokenizer_config.json and sentencepiece.bpe.model for XLM-R; return their names.
+
+    The piece model is left out if XLM-R would derive another vocabulary from it.
+
+    Args:
+        max_length: maximum tokens of an input, as the position table allows.
+        separators: the number of [SEP] between two texts.
+
+    Raises:
+        UserError: the piece model is damaged or not a unigram model, or has settings that the file cannot
+            say; or the ids of added tokens do not follow those of the pieces.
+    """
+    model = read_unigram(
+        tokenizer,
+        # In the error this follows "not a unigram model, and".
+        reason_and_advice="XLM-R's tokenizer needs one. A model keeps the vocabulary that it was trained "
+        "with: --to huggingface takes this one, or train a new model with a unigram vocabulary "
+        "(sh scripts/data/train_vocab.sh)",
+    )
+    check_settings(model, tokenizer.piece_model_path)
+    added_tokens = tokenizer.added_tokens
+    token_count = len(tokenizer.vocab)
+    piece_count = token_count - len(added_tokens)
+    if list(added_tokens.values()) != list(range(piece_count, token_count)):
+        raise UserError(
+            f"{tokenizer.piece_model_path}: its {piece_count} tokens end before the ids of the added ones, "
+            f"{', '.join(map(str, added_tokens.values()))}; XLM-R's form gives these the next ids. --to "
+            "ernie-m keeps them"
+        )
+    names = [TOKENIZER_JSON, "tokenizer_config.json"]
+    if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()) | added_tokens:
+        (folder / PIECES).write_bytes(tokenizer.piece_model)
+        names.append(PIECES)
+    has_official_rules = tokenizer.text_rules == ERNIE_M
+    contents = tokenizer_json(tokenizer.vocab, model, has_official_rules, added_tokens, separators)
+    (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")
+    # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
+    # In XLM-R, [CLS] also begins a text (bos), and [SEP] also ends it (eos).
+    roles = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
+    for role, token in roles.items():
+        settings[f"{role}_token"] = XLM_R_NAMES[token]
+    (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
+    return names
+
+
+def read_unigram(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:
+    """The piece model of a tokenizer.
+
+    Args:
+        reason_and_advice: what needs a unigram model, and what to do instead, for the error.
+
+    Raises:
+        UserError: the piece model is damaged, or not a unigram model.
+    """
+    model = ModelProto()
+    try:
+        model.ParseFromString(tokenizer.piece_model)
+    except DecodeError as error:  # sentencepiece itself is less strict
+        raise UserError(f"{tokenizer.piece_model_path}: damaged ({error}); fetch or copy it again") from error
+    if model.trainer_spec.model_type != UNIGRAM:
+        raise UserError(f"{tokenizer.piece_model_path}: not a unigram model, and {reason_and_advice}")
+    return model

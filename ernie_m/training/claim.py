@@ -1,0 +1,82 @@
+"""The folder of work that can be interrupted: one command at a time, one run, nothing half-written."""
+
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ernie_m.utils.yaml_files import differences
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_object, take_lock, unwritable_is_a_user_error, write_json
+from ernie_m.utils.paddle_settings import is_main
+
+LOCK = ".lock"
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # SHA-256 in 64 digits; the group has the first 12
+_MOST_DIFFERENCES = 5  # so many are listed in one message
+
+
+@contextmanager
+def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold the lock of an output folder, which is made if it is missing. Only the main process takes it.
+
+    The lock is that of the file `.lock`, which names the last process that held it. It ends with the process,
+    so there is nothing to clean up.
+
+    Raises:
+        UserError: another run holds the lock (the line names its process and host), or the folder cannot be
+            written.
+    """
+    if not is_main():
+        yield
+        return
+    path = Path(folder, LOCK)
+    with unwritable_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - not inherited by the reader process
+    with file:
+        if not take_lock(file):
+            file.seek(0)
+            raise UserError(
+                f"{path.parent}: another run is at work there ({file.read(1000).decode()}); wait until it "
+                "has ended, end it, or choose another output folder"
+            )
+        with unwritable_is_a_user_error(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+
+
+def claim_file(file: Path, identity: Mapping[str, Any], ways_out: str) -> None:
+    """Write the identity of some work into its folder, or compare it with the one that is there.
+
+    Call it while you hold the lock of the folder.
+
+    Args:
+        file: the JSON file of the identity.
+        identity: all that decides the result of the work, as JSON values.
+        ways_out: the end of an error: what a user can do.
+
+    Raises:
+        UserError: the folder holds other work, or the file is damaged or cannot be written.
+    """
+    if file.is_file():
+        check_identity(file.parent, read_object(file, ways_out), identity, ways_out)
+    else:
+        write_json(file, identity)
+
+
+def check_identity(
+    folder: Path, stored: Mapping[str, Any], identity: Mapping[str, Any], ways_out: str
+) -> None:
+    """Compare the identity that was stored with the work in a folder with that of this command.
+
+    Raises:
+        UserError: they differ. The line names the first keys, such as "seed: 1 -> 2", and shortens digests.
+    """
+    changed = differences(stored, identity)
+    if changed:
+        listed = "; ".join(_DIGEST.sub(r"\1", line) for line in changed[:_MOST_DIFFERENCES])
+        raise UserError(f"{folder} was made with other settings ({listed}); {ways_out}")

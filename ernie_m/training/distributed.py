@@ -1,0 +1,238 @@
+"""The processes of one run, joined by `paddle.distributed`.
+
+Start several processes with `fleetrun` or `python -m paddle.distributed.launch`. They use NCCL on GPUs and
+gloo on the CPU (`fleetrun --nproc_per_node 2 --backend gloo script.py`).
+"""
+
+import contextlib
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import paddle
+import paddle.distributed as dist
+from paddle import Tensor
+
+from ernie_m.utils.errors import UserError
+
+# The other folders import these three from here; `as` says that this is meant.
+from ernie_m.utils.paddle_settings import is_main as is_main
+from ernie_m.utils.paddle_settings import rank as rank
+from ernie_m.utils.paddle_settings import world_size as world_size
+
+T = TypeVar("T")
+# What gloo and NCCL say when the process at the other end is gone.
+_CONNECTION_LOST = ("gloo/transport", "remote process exited")
+# The bytes of gradients that are summed at once: enough to hide the fixed cost of a sum, and few, because
+# they are copied.
+FUSED_BYTES = 64 << 20
+
+
+def init(use_gpu: bool = True) -> str:
+    """Choose the device of this process, join the other processes, and return the device ("cpu", "gpu:0").
+
+    Call it before you make the model. A second call changes nothing.
+
+    Args:
+        use_gpu: False: use the CPU even if there are GPUs.
+
+    Raises:
+        UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use.
+    """
+    gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if world_size() == 1:
+        paddle.set_device("gpu" if gpu else "cpu")
+        return str(paddle.device.get_device())
+    if not gpu:
+        backend = os.environ.get("PADDLE_DISTRI_BACKEND", "auto")
+        if backend not in ("auto", "", "gloo"):
+            raise UserError(f"--backend {backend} needs GPUs that Paddle can use; on the CPU use gloo")
+        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
+    if not dist.is_initialized():
+        # Paddle would print the flags that ernie_m/utils/paddle_settings.py has set.
+        with contextlib.redirect_stderr(io.StringIO()):
+            dist.init_parallel_env()
+    return str(paddle.device.get_device())
+
+
+@contextlib.contextmanager
+def lost_process_is_a_user_error() -> Iterator[None]:
+    """Turn the error of a sum over processes, one of which has ended, into a one-line `UserError`."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if not any(sign in str(error) for sign in _CONNECTION_LOST):
+            raise
+        raise UserError(
+            "another process of the run has ended, and its log or the launcher's says why; start the same "
+            "command again"
+        ) from error
+
+
+def barrier() -> None:
+    """Wait until every process has called this function."""
+    if world_size() > 1:
+        all_sum([0.0])  # unlike dist.barrier(), it needs no device id with NCCL
+
+
+@lost_process_is_a_user_error()
+def all_sum(values: Sequence[float]) -> list[float]:
+    """The sum of `values` over all processes, element by element, in float64."""
+    if world_size() == 1 or not values:
+        return [float(value) for value in values]
+    total = paddle.to_tensor([float(value) for value in values], dtype="float64")
+    dist.all_reduce(total)
+    return total.tolist()
+
+
+@lost_process_is_a_user_error()
+def sum_and_read(values: Tensor, numbers: Sequence[float]) -> list[float]:
+    """Sum `values`, float64 [n], and `numbers` over all processes. It waits for the device once."""
+    if world_size() == 1:
+        return [*values.tolist(), *numbers]
+    # `full` makes each run of equal numbers on the device. To upload the numbers would be to wait for the
+    # device a second time.
+    parts = []
+    for number, equal_numbers in itertools.groupby(numbers):
+        count = len(list(equal_numbers))
+        parts.append(paddle.full([count], number, "float64"))
+    total = paddle.concat([values, *parts])
+    dist.all_reduce(total)
+    return total.tolist()
+
+
+@lost_process_is_a_user_error()
+def gather(item: Any) -> list[Any]:
+    """The `item` of each process, in order of rank, on every process. An item must pickle."""
+    if world_size() == 1:
+        return [item]
+    items: list[Any] = []
+    dist.all_gather_object(items, item)
+    return items
+
+
+@lost_process_is_a_user_error()
+def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
+    """The `rows` and the `number` of each process, in order of rank, on every process.
+
+    They travel as tensors, without pickles, as they do in each step.
+
+    Args:
+        rows: [N, H]; H is the same on every process, N need not be.
+    """
+    if world_size() == 1:
+        return [(rows, number)]
+    counts: list[Tensor] = []
+    dist.all_gather(counts, paddle.to_tensor([len(rows), number], dtype="int64"))
+    counts_of_processes = [count.tolist() for count in counts]
+    most_rows = max(count for count, _ in counts_of_processes)
+    padded = paddle.zeros([most_rows, rows.shape[1]], rows.dtype)  # all processes send equal shapes
+    padded[: len(rows)] = rows
+    parts: list[Tensor] = []
+    dist.all_gather(parts, padded)
+    rows_and_numbers = []
+    for part, (count, number_of_process) in zip(parts, counts_of_processes):
+        rows_and_numbers.append((part[:count], number_of_process))
+    return rows_and_numbers
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Call `work` on the main process alone. Call this function on every process.
+
+    Returns:
+        The result of `work`, which must pickle, on every process.
+
+    Raises:
+        UserError: on every process, if `work` raised it.
+    """
+    if world_size() == 1:
+        return work()
+    result = fault = None
+    if is_main():
+        try:
+            result = work()
+        except UserError as error:
+            fault = str(error)
+    result, fault = gather((result, fault))[0]  # the main process's result or fault, on every process
+    if fault is not None:
+        raise UserError(fault)
+    return result
+
+
+@lost_process_is_a_user_error()
+def broadcast_(tensors: Iterable[Tensor], source: int = 0) -> None:
+    """Overwrite the tensors with those of process `source`, in place."""
+    if world_size() == 1:
+        return
+    with paddle.no_grad():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=source)
+
+
+@lost_process_is_a_user_error()
+def sum_gradients(parameters: Sequence[Tensor]) -> None:
+    """Replace each parameter's gradient with its sum over the processes.
+
+    Every process must pass the same parameters in the same order, and each must have a gradient. Otherwise
+    the processes send different buffers and wait for each other for ever.
+    """
+    for part in _parts(parameters):
+        if len(part) == 1:  # one parameter, such as the word table: in place, without a copy
+            dist.all_reduce(part[0].grad)
+            continue
+        joined = paddle.concat([parameter.grad.flatten() for parameter in part])
+        dist.all_reduce(joined)
+        sums = paddle.split(joined, [parameter.size for parameter in part])
+        for parameter, total in zip(part, sums):
+            parameter.grad_ = total.reshape(parameter.shape)  # `grad` would copy it
+
+
+def _parts(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Groups of consecutive parameters of one dtype: at most FUSED_BYTES in total, or a single parameter."""
+    parts: list[list[Tensor]] = []
+    room = 0  # bytes that the last part can still take
+    for parameter in parameters:
+        size = parameter.size * parameter.element_size()
+        if not parts or size > room or parameter.dtype != parts[-1][0].dtype:
+            parts.append([])
+            room = FUSED_BYTES
+        parts[-1].append(parameter)
+        room -= size
+    return parts
+
+
+# Sharding stage 1 (ZeRO, https://arxiv.org/abs/1910.02054): each parameter has an owner, which updates it
+
+
+def owners_of(parameters: Iterable[Tensor]) -> dict[str, int]:
+    """The process that owns each parameter, by Paddle's name of the parameter.
+
+    The largest come first, and each goes to the process that has the fewest numbers so far.
+    """
+    owners = {}
+    numbers = [0] * world_size()  # how many numbers each process owns so far
+    for parameter in sorted(parameters, key=lambda parameter: parameter.size, reverse=True):
+        owner = numbers.index(min(numbers))
+        owners[parameter.name] = owner
+        numbers[owner] += parameter.size
+    return owners
+
+
+@lost_process_is_a_user_error()
+def send_gradients(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
+    """Sum each parameter's gradient over the processes on the process that owns it.
+
+    As in `sum_gradients`, each parameter must have a gradient. On the other processes it means nothing
+    afterwards.
+    """
+    for parameter in parameters:
+        dist.reduce(parameter.grad, dst=owners[parameter.name])
+
+
+@lost_process_is_a_user_error()
+def send_weights(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
+    """Replace each parameter with that of the process that owns it."""
+    for parameter in parameters:
+        dist.broadcast(parameter, src=owners[parameter.name])

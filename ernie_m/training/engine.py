@@ -1,0 +1,358 @@
+"""One optimizer step, the same for pre-training and for every fine-tuning task, on one or several processes.
+
+    micro-batch 1 .. n -> loss / GLOBAL count -> backward     on every process; gradients add up in place
+    gradients                                                 summed over the processes, never averaged
+    loss, named sums, norm, stop requests                     one sum, and the only read of the device
+    clip -> AdamW -> schedule                                 skipped if a value is not finite
+
+Each loss is divided by the count over all processes and micro-batches; in pre-training, the loss of each
+objective by its own. The sum of the gradients is therefore the gradient of the whole batch, however it is
+divided. The engine sums the gradients after the last backward pass, not in hooks, because processes that
+train different objectives have different graphs.
+
+In sharding stage 1 (ZeRO) each parameter has an owner, which holds its moments, receives its gradient,
+updates it and sends the new value to the others. (Paddle's `DygraphShardingOptimizer` does not take groups of
+parameters, which layer-wise rates need.)
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from ernie_m.model.word_table import squared_norm
+from ernie_m.training import distributed
+from ernie_m.training.optimizer import AdamW
+from ernie_m.training.precision import HALF, Precision
+from ernie_m.training.log.totals import Totals
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+
+LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]  # micro-batch -> loss, values to sum up
+# Keys in the totals of a step, beside the names of `Engine.sums`.
+LOSS = "loss"
+SQUARED_NORM = "squared norm"
+ASKED_TO_STOP = "asked to stop"  # the number of processes that were
+
+
+@dataclass(frozen=True)
+class Step:
+    """The result of one optimizer step."""
+
+    loss: float  # that of the whole batch, over all processes
+    sums: dict[str, float]  # the named values of `loss_of`, summed over micro-batches and processes
+    grad_norm: float  # the global norm of the gradient before clipping
+    lr: float
+    skipped: bool  # the loss or a gradient was not finite; the weights did not change
+
+
+class Engine:
+    """Trains `model` with `optimizer`, one step at a time.
+
+    All processes get the parameters that the model of process 0 has now. Weights that are loaded afterwards
+    are read by each process.
+
+    Args:
+        optimizer: from `training.optimizer.build_optimizer`. The engine steps its schedule.
+        seed: the dropout of step s on process r is a function of (seed, s, r), so no random state is saved.
+        clip_norm: the largest global norm of the gradient; None: no clipping.
+        precision: float32 by default.
+        sharding_stage: 0, or 1 to divide the optimizer's state among the processes.
+        max_bad_steps: the run stops after this number of consecutive steps whose loss or gradient is not
+            finite.
+        sums: the names of the values that `loss_of` may return.
+
+    Attributes:
+        steps: optimizer steps, skipped ones included: the position in the data and in the schedule.
+        skipped: the number of skipped steps.
+        bad_in_a_row: how many of the last steps had a loss or a gradient that was not finite.
+        is_sharded: whether each process holds only a part of the moments.
+    """
+
+    def __init__(
+        self,
+        model: nn.Layer,
+        optimizer: AdamW,
+        seed: int = 0,
+        clip_norm: float | None = 1.0,
+        precision: Precision | None = None,
+        sharding_stage: int = 0,
+        max_bad_steps: int = 10,
+        sums: Sequence[str] = (),
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.seed = seed
+        self.clip_norm = clip_norm
+        self.precision = precision or Precision()
+        self.precision.prepare(model)
+        self.max_bad_steps = max_bad_steps
+        self.sums = tuple(sums)
+        self.steps = 0
+        self.skipped = 0
+        self.bad_in_a_row = 0
+        self.parameters = dict(model.named_parameters())
+        self.scaler = self.precision.scaler
+        self._is_decorated = False
+        self.is_sharded = sharding_stage == 1 and distributed.world_size() > 1
+        self._owners = distributed.owners_of(self.parameters.values())  # for stage 1
+        distributed.broadcast_(model.state_dict().values())
+
+    def masters(self) -> dict[str, Tensor]:
+        """O2: the float32 master weights by `parameter.name`. Call it on every process.
+
+        In stage 1 a process has those of its own parameters; process 0 gets the others, too, on the CPU.
+        """
+        masters = dict(self.optimizer.state_dict().get("master_weights", {}))
+        if not self.is_sharded:
+            return masters
+        for parameter in self.parameters.values():
+            if parameter.dtype not in HALF:
+                continue
+            master = masters.get(parameter.name)
+            if master is None:  # another process owns the parameter and sends the master
+                master = paddle.empty(parameter.shape, "float32")
+            distributed.broadcast_([master], source=self._owners[parameter.name])
+            if distributed.is_main():
+                masters[parameter.name] = master.cpu()
+        return masters
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The context for forward passes, in training and in evaluation."""
+        return self.precision.autocast()
+
+    def step(
+        self,
+        micro_batches: Iterable[Any],
+        loss_of: LossOf,
+        stop: object = None,
+        divisible: bool = True,
+    ) -> Step | None:
+        """Do one optimizer step.
+
+        Args:
+            micro_batches: the micro-batches of this process; there may be none.
+            loss_of: returns, for a micro-batch, the scalar loss divided by the count over ALL processes and
+                micro-batches of the step, and the values to sum, under names of `sums`.
+            stop: becomes true when the run is asked to stop; None: never.
+            divisible: whether to look at `stop` before each micro-batch, too, and not only after the last.
+
+        Returns:
+            The result; None if any process was asked to stop. Then nothing changed.
+
+        Raises:
+            UserError: the loss or the gradient of `max_bad_steps` consecutive steps was not finite.
+        """
+        self._decorate()
+        self.model.train()
+        paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
+        totals = Totals([LOSS, SQUARED_NORM, ASKED_TO_STOP, *self.sums])
+
+        # Forward and backward passes of this process; the gradients add up in place.
+        for micro_batch in micro_batches:
+            if stop and divisible:
+                break
+            self._backward(micro_batch, loss_of, totals)
+        if stop and distributed.world_size() == 1:  # several processes agree on it by the sum below
+            self._drop_gradients()
+            return None
+
+        # Gradients and totals of all processes. This is the only read of the device.
+        has_gradient = [float(parameter.grad is not None) for parameter in self.parameters.values()]
+        if distributed.world_size() > 1:
+            self._exchange_gradients()
+        totals.add(SQUARED_NORM, self._squared_norm())
+        totals.add(ASKED_TO_STOP, float(bool(stop)))
+        sums, processes_with_gradient = totals.read(has_gradient)
+        if sums.pop(ASKED_TO_STOP) > 0:
+            self._drop_gradients()
+            return None
+
+        # A parameter without a gradient on any process got zeros. AdamW would decay it.
+        for parameter, processes in zip(self.parameters.values(), processes_with_gradient):
+            if processes == 0:
+                parameter.grad = None
+
+        # Clip and update, unless a value is not finite; the schedule goes on either way.
+        loss = sums.pop(LOSS)
+        norm = math.sqrt(sums.pop(SQUARED_NORM)) / self._loss_scale()
+        finite = math.isfinite(norm)
+        if not self.scaler.is_enable():  # with float16 the scaler decides by the gradients alone
+            finite = finite and math.isfinite(loss)
+        lr = float(self.optimizer.get_lr())
+        self._update(norm, finite)
+        self._drop_gradients()
+        self.optimizer.lr_scheduler.step()
+        self.steps += 1
+        self._count_bad_step(finite, loss, norm)
+        return Step(loss, sums, norm, lr, skipped=not finite)
+
+    def _decorate(self) -> None:
+        """Decorate once: after the weights are loaded and before the moments exist."""
+        if not self._is_decorated:
+            self.precision.decorate(self.model, self.optimizer, self._is_own)
+            self._is_decorated = True
+
+    def _drop_gradients(self) -> None:
+        """Leave no parameter with a gradient."""
+        for parameter in self.parameters.values():
+            parameter.grad = None  # clear_grad() would leave zeros
+
+    def _backward(self, micro_batch: Any, loss_of: LossOf, totals: Totals) -> None:
+        """The forward and the backward pass of one micro-batch."""
+        with self.autocast():
+            loss, values = loss_of(micro_batch)
+        totals.add(LOSS, loss)
+        for name, value in values.items():
+            totals.add(name, value)
+        self.scaler.scale(loss).backward()
+        # In O2 Paddle makes gradients float32 at the end of a backward pass. With recompute it does so at
+        # the end of the lowest layer, and the embeddings, whose gradients come later, keep half precision.
+        if self.precision.level == "O2":
+            for parameter in self.parameters.values():
+                if parameter.grad is not None and parameter.grad.dtype in HALF:
+                    parameter.grad_ = parameter.grad.astype("float32")
+
+    @paddle.no_grad()
+    def _exchange_gradients(self) -> None:
+        """Sum gradients over the processes, in the same order on each; a missing one counts as zeros."""
+        trained = [parameter for parameter in self.parameters.values() if not parameter.stop_gradient]
+        for parameter in trained:
+            if parameter.grad is None:
+                # The dtype of the gradients on the other processes, which in O2 are float32.
+                dtype = "float32" if parameter.dtype in HALF else parameter.dtype
+                parameter.grad_ = paddle.zeros(parameter.shape, dtype)  # `grad` would copy it
+        if self.is_sharded:
+            distributed.send_gradients(trained, self._owners)
+        else:
+            distributed.sum_gradients(trained)
+        # The sum also has the words that other processes have looked up.
+        for table in self.optimizer.tables.values():
+            table.gradient.forget_rows()
+
+    @paddle.no_grad()
+    def _squared_norm(self) -> Tensor:
+        """The squared norm of the gradients, float64 []; this process's part of the totals."""
+        # In stage 0 every process has the whole norm, so one of them adds it.
+        adds_norm = self.is_sharded or distributed.is_main()
+        parameters = self._own_with_gradient() if adds_norm else []
+        squares = [paddle.zeros([], "float64")]
+        for parameter in parameters:
+            table = self.optimizer.tables.get(parameter.name)
+            if table is not None:  # only some of its rows may have a gradient
+                squares.append(table.gradient.squared_norm())
+            else:
+                squares.append(squared_norm(parameter.grad))
+        return paddle.add_n(squares)
+
+    def _loss_scale(self) -> float:
+        """The number by which the gradients are multiplied; 1.0 unless amp is fp16."""
+        state = self.scaler.state_dict()  # {} unless amp is fp16
+        return state["scale"].item() if state else 1.0
+
+    def _own_with_gradient(self) -> list[Tensor]:
+        """The parameters that have a gradient and that this process updates."""
+        return [parameter for parameter in self._with_gradient() if self._is_own(parameter)]
+
+    def _with_gradient(self) -> list[Tensor]:
+        """The parameters that have a gradient: the same ones on all processes, once it was exchanged."""
+        return [parameter for parameter in self.parameters.values() if parameter.grad is not None]
+
+    def _is_own(self, parameter: Tensor) -> bool:
+        """Whether this process updates the parameter."""
+        return not self.is_sharded or self._owners[parameter.name] == distributed.rank()
+
+    @paddle.no_grad()
+    def _update(self, norm: float, finite: bool) -> None:
+        """Divide the loss scale out, clip and update. After an overflow the scaler only adapts its scale."""
+        if not finite and not self.scaler.is_enable():
+            return
+        trained = self._with_gradient()
+        if not finite:
+            # The scaler looks at the gradients of this process; another one may have overflowed.
+            for parameter in trained:
+                parameter.grad.fill_(math.inf)
+        # Before the gradients of other owners are dropped: one that owns none must see an overflow, too.
+        self.scaler.unscale_(self.optimizer)
+        if finite and self.clip_norm is not None and norm > self.clip_norm:
+            self._clip(norm)
+        for parameter in trained:
+            if not self._is_own(parameter):
+                parameter.grad = None
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.is_sharded:
+            distributed.send_weights(trained, self._owners)
+
+    def _clip(self, norm: float) -> None:
+        """Multiply the gradients, whose norm is above `clip_norm`, so that it becomes `clip_norm`."""
+        for parameter in self._own_with_gradient():
+            # A word table's `TableGradient` leaves rows alone that have no gradient.
+            table = self.optimizer.tables.get(parameter.name)
+            gradient = parameter.grad if table is None else table.gradient
+            gradient.scale_(self.clip_norm / norm)
+
+    def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:
+        """Log a bad step. Raise a UserError at the last one of `max_bad_steps` in a row."""
+        if finite:
+            self.bad_in_a_row = 0
+            return
+        self.skipped += 1
+        if math.isfinite(loss) and self.precision.can_shrink():
+            return  # an overflow, which is expected until the loss scale is small enough
+        self.bad_in_a_row += 1
+        logger.warning(
+            "step %d skipped: loss %s, gradient norm %s (%d in a row)",
+            self.steps,
+            loss,
+            norm,
+            self.bad_in_a_row,
+        )
+        if self.bad_in_a_row >= self.max_bad_steps:
+            raise UserError(
+                f"step {self.steps}: the loss or its gradient was not a finite number for "
+                f"{self.bad_in_a_row} steps in a row; lower the learning rate, or look at the data"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs besides the weights.
+
+        Returns:
+            JSON values, and under "optimizer" tensors by name. They are the optimizer's own: write them
+            before the next step. With sharding each process has its own part of them.
+        """
+        loss_scale = self.scaler.state_dict()  # {} unless amp is fp16
+        if loss_scale:
+            loss_scale["scale"] = loss_scale["scale"].tolist()
+        return {
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "bad_in_a_row": self.bad_in_a_row,
+            "loss_scale": loss_scale,
+            "optimizer": self.optimizer.state_of(self.parameters),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the `state_dict()` of a run on any number of processes, with or without sharding.
+
+        Raises:
+            UserError: the state belongs to another model.
+        """
+        self._decorate()
+        self.steps = int(state["steps"])
+        self.skipped = int(state["skipped"])
+        self.bad_in_a_row = int(state["bad_in_a_row"])
+        if state.get("loss_scale"):
+            self.scaler.load_state_dict(state["loss_scale"])
+        self.optimizer.load_state(self.parameters, state["optimizer"], self._is_own)
+        self.optimizer.lr_scheduler.step(self.steps)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The random seed of one step on one process."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])

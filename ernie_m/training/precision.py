@@ -1,0 +1,182 @@
+"""Mixed precision: on a GPU with `paddle.amp`, on a CPU with `ernie_m/model/cpu/bfloat16.py`.
+
+O1          float32 weights; the forward pass multiplies matrices in half precision, on a CPU in bfloat16 and
+            in the backward pass, too
+O2          weights and most of the forward pass in half precision; float32 gradients and master weights
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import paddle
+from paddle import Tensor, nn
+
+from ernie_m.model.cpu import onednn
+from ernie_m.model.device import has_bf16, has_plain_kernels, on_gpu, summary
+from ernie_m.model.layers import freeze_in_bfloat16, use_bfloat16
+from ernie_m.training import distributed
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+
+NONE = "none"
+DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
+HALF = (paddle.bfloat16, paddle.float16)
+Autocast = Callable[[], contextlib.AbstractContextManager]
+
+
+@dataclass(frozen=True)
+class LossScaling:
+    """The loss scale, which keeps float16 gradients from becoming zero. Official names and defaults.
+
+    The scale grows by `incr_ratio` after `incr_every_n_steps` finite steps in a row, and shrinks by
+    `decr_ratio` after `decr_every_n_nan_or_inf` overflows in a row, unless it is not dynamic.
+    """
+
+    init_loss_scaling: float = 102400.0
+    use_dynamic_loss_scaling: bool = True
+    incr_every_n_steps: int = 100
+    decr_every_n_nan_or_inf: int = 2
+    incr_ratio: float = 2.0
+    decr_ratio: float = 0.8
+
+
+class Precision:
+    """The precision of a run.
+
+    Args:
+        amp: "none", "bf16" or "fp16". A CPU computes what it cannot compute so in full precision, and a
+            warning says it: recipes for GPUs name a type.
+        level: "O1" or "O2".
+        loss_scaling: for "fp16" only.
+
+    Attributes:
+        amp: the type that `paddle.amp` computes in, on a GPU; "none" on a CPU.
+        cpu_bf16: whether the model multiplies in bfloat16 on a CPU.
+        scaler: a `paddle.amp.GradScaler`, disabled unless `amp` is "fp16".
+
+    Raises:
+        UserError: O2 on a CPU or without `amp`, or bf16 on a GPU below compute capability 8.0.
+    """
+
+    def __init__(self, amp: str = NONE, level: str = "O1", loss_scaling: LossScaling | None = None):
+        if level == "O2" and (amp == NONE or not on_gpu()):
+            raise UserError("amp_level O2 needs a GPU and amp bf16 or fp16: set them, or take amp_level O1")
+        dtype = str(paddle.get_default_dtype())
+        self.cpu_bf16 = is_bf16_on_cpu(amp)
+        if amp != NONE and not on_gpu() and not self.cpu_bf16:
+            missing = "a GPU" if amp == "fp16" else _missing_for_bf16()
+            logger.warning("amp %s needs %s: everything is computed in full precision here", amp, missing)
+        self.amp = amp if on_gpu() else NONE
+        self.level = level
+        if self.amp != NONE:
+            _check_gpu(self.amp)
+        if self.amp == NONE:
+            description = in_words(dtype, self.cpu_bf16)
+        else:
+            description = f"{amp} {level}"
+        logger.info("%s", summary(description, distributed.world_size()))
+        if not on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
+            _recommend_bfloat16()
+        scaling = loss_scaling or LossScaling()
+        self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **asdict(scaling))
+
+    def prepare(self, model: nn.Layer) -> None:
+        """On a CPU: let the model multiply in bfloat16, in training and in evaluation, if `amp` is bf16."""
+        if self.cpu_bf16:
+            use_bfloat16(model)
+
+    def decorate(
+        self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, is_own: Callable[[Tensor], bool]
+    ) -> None:
+        """For O2: cast the loaded weights, and give the optimizer float32 masters of those that `is_own`.
+
+        Paddle alone would make the masters later, from weights that are already rounded.
+        """
+        if self.level == "O2":
+            loaded = {name: parameter.numpy() for name, parameter in model.named_parameters()}
+            paddle.amp.decorate(
+                model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
+            )
+            # Frozen parameters get a master, too: they may be trained later.
+            masters = {
+                parameter.name: paddle.to_tensor(loaded[name])
+                for name, parameter in model.named_parameters()
+                if parameter.dtype in HALF and is_own(parameter)
+            }
+            optimizer.set_state_dict({**optimizer.state_dict(), "master_weights": masters})
+
+    def can_shrink(self) -> bool:
+        """Whether a smaller loss scale may prevent an overflow."""
+        state = self.scaler.state_dict()  # {} unless amp is fp16
+        return bool(state) and state["use_dynamic_loss_scaling"] and state["scale"].item() > 1.0
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The context for forward passes."""
+        if self.amp == NONE:
+            return contextlib.nullcontext()
+        return autocast(self.amp, self.level)
+
+
+def autocast(amp: str, level: str = "O1") -> contextlib.AbstractContextManager:
+    """The context for forward passes in half precision, "bf16" or "fp16"; Paddle's own lists say of what."""
+    return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp])
+
+
+def is_bf16_on_cpu(amp: str) -> bool:
+    """Whether a model that is trained or searched with `amp` multiplies in bfloat16 on the CPU in use."""
+    return amp == "bf16" and not on_gpu() and _missing_for_bf16() is None
+
+
+def in_words(dtype: str, cpu_bf16: bool) -> str:
+    """The precision of a model with weights of this type, on a CPU or without `amp`."""
+    return f"{dtype}, products in bfloat16" if cpu_bf16 else dtype
+
+
+def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
+    """Let a model that will only predict multiply in half precision.
+
+    Args:
+        amp: "none"; "bf16"; "fp16", on a GPU.
+
+    Returns:
+        A function that makes the context for a forward pass and for making its batch.
+
+    Raises:
+        UserError: the device cannot do that.
+    """
+    if amp == NONE:
+        return contextlib.nullcontext
+    if amp not in DTYPES:
+        raise UserError(f"amp {amp}: it must be one of none, {', '.join(DTYPES)}")
+    if on_gpu():
+        _check_gpu(amp)
+        return functools.partial(autocast, amp)
+    if amp != "bf16":
+        raise UserError(f"amp {amp} needs a GPU: on a CPU predictions are made in bf16 or none")
+    missing = _missing_for_bf16()
+    if missing:
+        raise UserError(f"amp bf16 needs {missing}: leave it out")
+    freeze_in_bfloat16(model)
+    return contextlib.nullcontext
+
+
+def _check_gpu(amp: str) -> None:
+    """Raise a UserError unless the GPU in use computes in this type, "bf16" or "fp16"."""
+    if amp == "bf16" and not has_bf16():
+        raise UserError("amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none")
+
+
+def _missing_for_bf16() -> str | None:
+    """What the products of a CPU lack for bfloat16, in words; None: nothing."""
+    if paddle.get_default_dtype() != "float32":
+        return "weights in float32"
+    return "kernels that are not plain" if has_plain_kernels() else onednn.missing()
+
+
+@functools.cache  # once, however many seeds a command trains
+def _recommend_bfloat16() -> None:
+    """Log that this CPU would be faster in bfloat16, if so."""
+    if onednn.missing() is None:
+        logger.info("this CPU can multiply in bfloat16, which is faster: amp bf16 (docs/cpu.md)")

@@ -1,0 +1,155 @@
+"""A process that runs a generator ahead of the training step, so that a step rarely waits for its data."""
+
+import contextlib
+import multiprocessing
+import queue
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
+from typing import Any, Generic, Self, TypeVar
+
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.child_processes import never_received
+
+T = TypeVar("T")
+
+START = "spawn"  # how the worker starts; a fork of a process with threads may hang
+_POLL_SECONDS = 0.5  # how often a waiting consumer checks the stop request
+# The kinds of messages (kind, value) from the worker. The last message says how the iterator ended.
+_ITEM = "item"  # the value is an item
+_END = "end"  # there are no more items
+_USER_ERROR = "user error"  # the value is its message
+_FAILURE = "failure"  # another exception: the value is its traceback
+_DEAD = "dead"  # put by the receiving thread: the worker ended without a last message
+# Why a signal may have killed the worker.
+_CAUSES = {
+    signal.SIGKILL: " (perhaps for lack of memory)",
+    signal.SIGBUS: " (a file became shorter while it was read, or a disk failed)",
+}
+
+
+class prefetch(Generic[T]):
+    """Iterate over `make_iterator()`, which runs in a worker process, in a `with` statement.
+
+    The worker imports the main module again, as spawned processes do. Entry points must therefore import
+    Paddle inside functions, not at the top.
+
+    Args:
+        make_iterator: called once, in the worker. It must pickle: a function of a module, or a
+            `functools.partial` of a method.
+        ahead: the number of items in the queue, besides the one that is being made and those in the pipe.
+
+    Raises (from the iterator):
+        UserError: the worker raised it, or the worker was killed.
+        RuntimeError: the worker raised another exception; the message contains its traceback.
+    """
+
+    def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int = 8):
+        self._is_closed = False
+        context = multiprocessing.get_context(START)
+        receiver, sender = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_work, args=(sender, make_iterator), name="reader", daemon=True
+        )
+        # The parent decides when the worker ends: it may want a few more items before it saves and exits.
+        with never_received((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+            self._process.start()
+        sender.close()  # the worker has the only sender: if it dies, the receiver sees the end
+        self._items: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
+        thread = threading.Thread(target=_receive, args=(receiver, self._items), daemon=True)
+        thread.start()
+        # At exit, this runs before multiprocessing sends SIGTERM to its daemons and waits for them: the
+        # worker ignores SIGTERM, and that wait would never end.
+        self._finalizer = Finalize(self, _end_worker, (self._process, thread, self._items), exitpriority=10)
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        return self.next_unless(stop=False)
+
+    def next_unless(self, stop: object) -> T | None:
+        """The next item; None if it is not ready and `stop` is, or becomes, true.
+
+        Raises:
+            StopIteration: there are no more items.
+        """
+        while not self._is_closed:
+            try:
+                kind, value = self._items.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                if stop:
+                    return None
+                continue
+            if kind == _ITEM:
+                return value
+            if kind == _DEAD:
+                self._process.join(timeout=1)  # seconds; before `close` kills it, for its own exit code
+            exit_code = self._process.exitcode
+            self.close()
+            if kind == _USER_ERROR:
+                raise UserError(value)
+            if kind == _FAILURE:
+                raise RuntimeError(f"the reader process failed:\n{value}")
+            if kind == _DEAD:
+                end = f"ended with code {exit_code}"
+                if exit_code is not None and exit_code < 0:
+                    end = f"was killed by signal {-exit_code}{_CAUSES.get(-exit_code, '')}"
+                raise UserError(
+                    f"the reader process {end} before its work was done; resume from the last checkpoint"
+                )
+            break  # the kind is _END
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the worker. You can call it at any time, and more than once."""
+        self._is_closed = True
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
+    """The worker process: send the items, and at last how the iterator ended."""
+    last_message: tuple[str, Any] = (_END, None)
+    with contextlib.suppress(BrokenPipeError):  # the parent has ended
+        try:
+            for item in make_iterator():
+                sender.send((_ITEM, item))
+        except BrokenPipeError:
+            raise  # it is no failure of the iterator; `suppress` catches it
+        except UserError as error:
+            last_message = (_USER_ERROR, str(error))
+        except Exception:  # the parent reports it, because it has the log
+            last_message = (_FAILURE, traceback.format_exc())
+        sender.send(last_message)
+
+
+def _receive(receiver: Connection, items: queue.Queue) -> None:
+    """The thread of the parent: put the messages of the worker into the queue, up to the last one."""
+    kind = _ITEM
+    while kind == _ITEM:
+        try:
+            message = receiver.recv()
+        except (EOFError, OSError):
+            message = (_DEAD, None)
+        items.put(message)
+        kind, _ = message
+    receiver.close()
+
+
+def _end_worker(process: multiprocessing.Process, thread: threading.Thread, items: queue.Queue) -> None:
+    """Kill the worker, and wait until it and the receiving thread have ended."""
+    process.kill()  # SIGTERM is blocked
+    process.join()
+    # The thread may wait for room in the queue, once for each message that is still in the pipe.
+    while thread.is_alive():
+        with contextlib.suppress(queue.Empty):
+            items.get(timeout=0.01)

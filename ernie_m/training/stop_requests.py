@@ -1,0 +1,209 @@
+"""Protection of a run: stop requests, and warnings about stalls."""
+
+import atexit
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NamedTuple, NoReturn
+
+from ernie_m.utils.logging import logger
+from ernie_m.utils.child_processes import stop_signals
+from ernie_m.utils.paddle_settings import world_size
+
+_END = 0  # what the end of a `StopSignal` writes to its own pipe, instead of a signal number
+
+
+class StopSignal:
+    """Turns SIGTERM, SIGHUP and Ctrl-C into requests: in its `with` statement they set `received`.
+
+    The run then stops. SIGHUP keeps its effect if it is ignored, as under `nohup`.
+
+    A thread acknowledges the first request in the log, and ends the process at a second Ctrl-C. The main
+    thread cannot, while it is in one long call, such as a sum over processes that waits for a dead one.
+    SIGTERM and SIGHUP may come any number of times, because launchers and shells send them repeatedly.
+
+    Enter it in the main thread, as early as possible; it does not need Paddle. `utils.runtime.prepare` keeps
+    Paddle from installing its own handler of SIGTERM.
+
+    Args:
+        active: False: the signals keep their usual effect. For work after which there is nothing to save.
+
+    Attributes:
+        received: the first signal received, or None.
+    """
+
+    def __init__(self, active: bool = True) -> None:
+        self.active = active
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, object] = {}  # the handlers that `__exit__` puts back
+
+    def __enter__(self) -> "StopSignal":
+        if not self.active:
+            return self
+        self._signals = stop_signals()
+        self._reading_end, self._writing_end = os.pipe()
+        os.set_blocking(self._writing_end, False)  # `set_wakeup_fd` demands it
+        self._listener = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
+        self._listener.start()
+        # Python then writes the number of each signal there at once, whatever the main thread does.
+        self._wakeup_before = signal.set_wakeup_fd(self._writing_end, warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, self._note) for number in self._signals}
+        return self
+
+    def __exit__(self, *_) -> None:
+        if not self.active:
+            return
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.write(self._writing_end, bytes([_END]))
+        self._listener.join()
+        os.close(self._reading_end)
+        os.close(self._writing_end)
+        if self.received:
+            # The process is about to end, and a further SIGTERM or SIGHUP must not change its exit code. The
+            # handler is a function that does nothing, because child processes would inherit SIG_IGN. At its
+            # end Python removes handlers that are functions, so from `atexit` on the signal is ignored.
+            for number in self._signals:
+                if number != signal.SIGINT:
+                    signal.signal(number, lambda *_: None)
+                    atexit.register(signal.signal, number, signal.SIG_IGN)
+
+    def __bool__(self) -> bool:
+        return self.received is not None
+
+    def anywhere(self) -> bool:
+        """Whether any process of the run was asked to stop. Call it on every process."""
+        # A command enters `StopSignal` before it imports Paddle.
+        from ernie_m.training import distributed
+
+        (requests,) = distributed.all_sum([float(bool(self))])  # how many processes were asked
+        return requests > 0
+
+    def exit_as_asked(self) -> None:
+        """Exit with 130 after Ctrl-C, as shells expect; otherwise return. Call it after saving the state."""
+        if self.received == signal.SIGINT:
+            sys.exit(130)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        """The handler of all these signals, in the main thread."""
+        self.received = self.received or signal.Signals(number)
+
+    def _listen(self) -> None:
+        """The thread: read the signal numbers that Python's handler in C writes to the pipe, up to _END."""
+        # The system must deliver them to the main thread.
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        requests = 0
+        interrupts = 0
+        while True:
+            (number,) = os.read(self._reading_end, 1)
+            if number == _END:
+                return
+            if number not in self._signals:  # another signal that has a handler in Python
+                continue
+            requests += 1
+            if number == signal.SIGINT:
+                interrupts += 1
+            if requests == 1:
+                _acknowledge(number)
+            if interrupts == 2:
+                os._exit(130)
+
+
+def _acknowledge(number: int) -> None:
+    """Log that a signal was received, and what happens now."""
+    if number == signal.SIGINT:
+        line = "Ctrl-C received: the run saves its state and ends; Ctrl-C again ends it at once"
+    else:
+        name = signal.Signals(number).name
+        line = f"{name} received: the run saves its state and ends; Ctrl-C twice ends it at once"
+    if logger.handlers:
+        logger.warning("%s", line)
+    else:  # there is no log yet, and Paddle's import diverts Python's stderr
+        os.write(2, f"{line}\n".encode())
+
+
+class _Work(NamedTuple):
+    """A piece of work that goes on: its name in the log, and when it began."""
+
+    name: str
+    began: float  # a time of time.monotonic()
+
+
+class StallWatch:
+    """Warns in the log when a piece of work takes longer than `seconds`, and whenever that time has doubled.
+
+    In a run of several processes, it ends this one when the work has taken `end_seconds`: exit code 1, one
+    line. It would otherwise wait for a dead process on another machine for ever. Each process has its own
+    watch and its own log (log/job.log.<rank>). If all wait for one of them, its log alone has no warning.
+
+    Args:
+        seconds: the time after which it warns first.
+        end_seconds: the time after which it ends the process; 0: never.
+    """
+
+    def __init__(self, seconds: float, end_seconds: float = 0.0):
+        self.seconds = seconds
+        may_end = end_seconds > 0 and world_size() > 1
+        self.end_seconds = end_seconds if may_end else math.inf
+        self._work: _Work | None = None
+        self._warned_after = 0.0  # seconds since the work began; 0: no warning yet
+        self._end = threading.Event()
+
+    def __enter__(self) -> "StallWatch":
+        threading.Thread(target=self._look, name="stall-watch", daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._end.set()
+
+    @contextmanager
+    def during(self, name: str) -> Iterator[None]:
+        """Use it as a context around a piece of work; `name` is its name in the log."""
+        work = _Work(name, time.monotonic())
+        self._warned_after = 0.0
+        self._work = work
+        try:
+            yield
+        finally:
+            self._work = None
+            if self._warned_after:
+                logger.info("%s ended after %.0f s", name, time.monotonic() - work.began)
+
+    def _look(self) -> None:
+        """The thread: look at the work again and again, until the watch ends."""
+        interval = min(self.seconds / 4, self.end_seconds / 4, 5.0)  # seconds
+        while not self._end.wait(interval):
+            work = self._work
+            if work is None:
+                continue
+            elapsed = time.monotonic() - work.began
+            if work is not self._work:  # it has just ended
+                continue
+            if elapsed >= self.end_seconds:
+                _end_process(work, elapsed)
+            if elapsed >= max(self.seconds, 2 * self._warned_after):
+                self._warned_after = elapsed
+                logger.warning(
+                    "%s has taken %.0f s so far: it is slow, or it waits for a disk, the network or another "
+                    "process (one whose log has no such warning)",
+                    work.name,
+                    elapsed,
+                )
+
+
+def _end_process(work: _Work, seconds: float) -> NoReturn:
+    """End this process with exit code 1, with one line in the log and on stderr."""
+    line = (
+        f"{work.name} has taken {seconds:.0f} s, above stall_ends_seconds: this process ends. "
+        "If another process or machine has died, start the same commands again"
+    )
+    logger.error("%s", line)
+    os.write(2, f"error: {line}\n".encode())
+    os._exit(1)  # the main thread waits in a call that does not return

@@ -1,0 +1,130 @@
+"""Size and SHA-256 of files, written with them and compared before they are used.
+
+    manifest.json    of files that were written together: a model, an export, a training state
+    NAME.digest      of one part of work that can be interrupted; a damaged part is made again
+
+The manifest of a training state covers its arrays and the manifest of the model beside it. A corpus has the
+same entries for its files in a manifest of its own form (`reader.corpus`).
+"""
+
+import os
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_json, refuse_pointer, sha256_of, write_json
+
+MANIFEST = "manifest.json"
+VERSION = 1
+_CARD = "README.md"  # people edit it
+
+
+def describe(file: Path) -> dict[str, Any]:
+    """The size of a file in bytes and its SHA-256."""
+    return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+
+
+def check_file(file: Path, entry: Mapping[str, Any], checksum: bool = True) -> None:
+    """Compare a file with what `describe` said of it; without `checksum` only the size.
+
+    Raises:
+        UserError: it is missing or differs.
+    """
+    if not os.path.isfile(file):  # also False for a name that no file can have
+        raise UserError(f"{file}: missing")
+    size = file.stat().st_size
+    if size != entry["bytes"]:
+        refuse_pointer(file)
+        raise UserError(f"{file}: damaged, {size} bytes instead of {entry['bytes']}")
+    if checksum and sha256_of(file) != entry["sha256"]:
+        raise UserError(f"{file}: damaged, its checksum differs from the one written with it")
+
+
+def write_manifest(path: Path, files: Iterable[str] | None = None) -> None:
+    """Write a manifest of existing files.
+
+    Args:
+        path: the path of the manifest.
+        files: names relative to its folder; "../x" is a file of the folder above. None: all files of the
+            folder except the model card.
+    """
+    if files is None:
+        files = sorted(file.name for file in path.parent.iterdir() if file.is_file() and file.name != _CARD)
+    entries = {name: describe(path.parent / name) for name in files}
+    write_json(path, {"version": VERSION, "files": entries})
+
+
+def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:
+    """Compare every file that a manifest names, byte by byte, and return the manifest.
+
+    Args:
+        unused: the names of files that are not compared, because nobody is going to read them.
+
+    Raises:
+        UserError: the manifest is missing or damaged, or a file is missing or differs from what was written.
+            The message names the file.
+    """
+    manifest = read_json(path)
+    try:
+        version = manifest["version"]
+        files = manifest["files"]
+        is_damaged = any(not {"bytes", "sha256"} <= entry.keys() for entry in files.values())
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: damaged") from error
+    if version != VERSION:
+        raise UserError(f"{path}: version {version} of the format, {VERSION} is the one known here")
+    # A training state names the model's manifest in the folder above; nothing names files further up.
+    names_others = any(os.path.isabs(name) or os.path.normpath(name).startswith("../..") for name in files)
+    if is_damaged or names_others:
+        raise UserError(f"{path}: damaged")
+    for name, entry in files.items():
+        if name not in unused:
+            check_file(Path(os.path.normpath(path.parent / name)), entry)
+    return manifest
+
+
+def check_folder(folder: Path, unused: Container[str] = ()) -> None:
+    """Compare the files of a model or an export with its manifest, if it has one.
+
+    Args:
+        unused: the names of files that are not compared, because nobody is going to read them.
+
+    Raises:
+        UserError: a file differs from what was written, or the manifest is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    try:
+        read_json(path)
+        # Other programs write files of this name without checksums. That of a corpus has "pieces", the counts
+        # of its sentence pieces. The keys may be damaged, so the bytes are searched.
+        content = path.read_bytes()
+        if b'"sha256"' in content and b'"pieces"' not in content:
+            check_manifest(path, unused)
+    except UserError as error:
+        raise UserError(
+            f"{error}; put back a good copy, or, if the change is yours, delete {path}"
+        ) from error
+
+
+def write_digest(file: Path, **facts: Any) -> None:
+    """Write what `is_whole` compares, in a file beside this one.
+
+    Args:
+        facts: JSON values; a part that was made with others is not taken.
+    """
+    write_json(_digest_file(file), describe(file) | facts)
+
+
+def is_whole(file: Path, **facts: Any) -> bool:
+    """Whether a file is there as `write_digest` saw it, with the same facts."""
+    try:
+        return read_json(_digest_file(file)) == describe(file) | facts
+    except (UserError, OSError):  # one of the two is missing, or the digest is damaged
+        return False
+
+
+def _digest_file(file: Path) -> Path:
+    return file.with_name(f"{file.name}.digest")

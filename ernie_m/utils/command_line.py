@@ -1,0 +1,407 @@
+"""Fill a dataclass of options (ernie_m/utils/options.py) from a command line, in one of two forms.
+
+- `load_config`: `--config file.yaml` and `--section.key value`, with values as in YAML. Some commands also
+  have words without a flag, as in `convert.py FROM TO`.
+- `parse_args`: the form of the official scripts, `--do_train 1 --random_seed 1,2`. An empty value, as in
+  `--test_set ""`, undoes a flag.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import json
+import os
+import shlex
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar, get_origin
+
+from ernie_m.utils import __version__
+from ernie_m.utils.yaml_files import read_yaml, yaml_value
+from ernie_m.utils.errors import UserError, pipe_may_close
+from ernie_m.utils.files import shipped
+from ernie_m.utils.logging import logger
+from ernie_m.utils.options import Option, explanations, options_of, sections_of
+
+T = TypeVar("T")
+CONFIG = Option(key="config", kind=str, default=MISSING)  # --config is a flag, but no field of a dataclass
+YAML_NULLS = ("null", "Null", "NULL", "~")
+HELP_WIDTH = 110  # characters
+VERSION = f"ERNIE-M {__version__}"
+# How the official scripts write booleans. The official code takes any other text for false, also a mistyped
+# `ture`; here it is refused.
+OFFICIAL_BOOLEANS = {
+    **dict.fromkeys(("true", "t", "1", "yes"), True),
+    **dict.fromkeys(("false", "f", "0", "no"), False),
+}
+
+
+def command_name() -> str:
+    """How this shell starts `ernie-m`."""
+    beside = str(Path(sys.executable).with_name("ernie-m"))  # in a checkout it is not on the PATH
+    if shutil.which("ernie-m") or not os.path.exists(beside):
+        return "ernie-m"
+    return min(os.path.relpath(beside), beside, key=len)
+
+
+def load_config(cls: type[T], arguments: Sequence[str] | None, description: str = "") -> T:
+    """Make a dataclass from YAML files and a command line; nested dataclasses are the sections of a file.
+
+    Args:
+        arguments: `--config file.yaml`, any number of times, where a later file overrides an earlier one; and
+            `--section.key value`, which overrides the files. A list is written en,de or `"[en, de]"`, as in
+            YAML. Other words are the values of the positional options. None: the arguments of this process.
+        description: the beginning of `--help`.
+
+    Raises:
+        UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted. The message
+            names the file or the flag. `__post_init__` of the dataclass may raise other errors.
+    """
+    if arguments is None:
+        arguments = sys.argv[1:]
+    options = options_of(cls)
+    usage = [positional_form(option) for option in options.values() if option.positional]
+    usage += ["[--config FILE]", "[--key VALUE]"]
+    exit_after_help(arguments, cls, " ".join(usage), description)
+    flags = read_flags(arguments, {CONFIG.key: CONFIG, **options}, sections_of(cls))
+    # The files come first, because the command line overrides them, wherever --config stands in it.
+    values: dict[str, Any] = {}
+    place_of: dict[str, str] = {}  # key -> where its value stands
+    for name, text in flags:
+        if name == CONFIG.key:  # the text is the path of the file
+            override(values, read_file(text, options, sections_of(cls)), options, text, place_of)
+    on_command_line: dict[str, Any] = {}
+    for name, text in flags:
+        if name == CONFIG.key:
+            continue
+        option = options[name]
+        if takes_many_words(option):  # each word is one item of the list; any text is accepted
+            on_command_line.setdefault(name, []).append(text)
+        else:
+            on_command_line[name] = accept(option, yaml_form(option, text), f"{option.flag} {text}")
+    override(values, on_command_line, options, "command line", place_of)
+    missing = [
+        option.flag for name, option in options.items() if option.default is MISSING and name not in values
+    ]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} must be given (--help lists the flags)")
+    try:
+        return build(cls, values)
+    except UserError as error:  # from `__post_init__`, which does not know where the values come from
+        places = [text for name, text in flags if name == CONFIG.key]
+        if places and on_command_line:
+            places.append("command line")
+        raise UserError(": ".join([*places, str(error)])) from error
+
+
+def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") -> T:
+    """Make a dataclass from flags in the form of the official scripts.
+
+    Its field `on_command_line` receives the names of the flags, without those that an empty value undoes.
+
+    Raises:
+        UserError: a flag is unknown, or a value is not accepted. `__post_init__` may raise others.
+    """
+    exit_after_help(arguments, cls, "[--flag VALUE]", description)
+    options = options_of(cls)
+    text_of = dict(read_flags(arguments, options))  # if a flag is given twice, its last text counts
+    values: dict[str, Any] = {}
+    for name, text in text_of.items():
+        if text:  # an empty value undoes the flag
+            values[name] = accept(options[name], official_form(options[name], text), f"--{name} {text}")
+    return cls(**values, on_command_line=tuple(values))
+
+
+def without_overridden(arguments: Sequence[str]) -> str:
+    """A command line in the form of the official scripts, without the flags that a later one overrides.
+
+    The recipes give every flag, and what a user adds overrides some of them.
+
+    Args:
+        arguments: the script and its flags, which `parse_args` has accepted.
+    """
+    words_of: dict[str, list[str]] = {"": []}  # flag -> its words; "": the script
+    name = ""
+    for word in arguments:
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            words_of[name] = []  # those of an earlier flag of this name are dropped
+        words_of[name].append(word)
+    return shlex.join(chain.from_iterable(words_of.values()))
+
+
+def exit_after_help(arguments: Sequence[str], cls: type, form: str, description: str) -> None:
+    """Print what --version, --help or -h asks for, and end the program; without them do nothing."""
+    answer = ""
+    if "--version" in arguments:
+        answer = VERSION
+    elif "--help" in arguments or "-h" in arguments:
+        answer = help_text(cls, form, description)
+    if answer:
+        with pipe_may_close():
+            print(answer)
+        sys.exit(0)
+
+
+def read_flags(
+    arguments: Sequence[str], options: Mapping[str, Option], sections: Iterable[str] = ()
+) -> list[tuple[str, str]]:
+    """Split a command line into flags and their texts, in their order.
+
+    Raises:
+        UserError: a word is no flag, or a flag is unknown or has no value.
+    """
+    flags: list[tuple[str, str]] = []
+    positional = [option for option in options.values() if option.positional]
+    without_value = list(positional)  # the positional options that have no value yet, in their order
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-"):
+            if not without_value:
+                raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
+            flags.append((without_value[0].key, word))
+            if not takes_many_words(without_value[0]):
+                without_value.pop(0)
+            continue
+        name, equals_sign, text = word.removeprefix("--").partition("=")
+        if name in sections:
+            raise UserError(f"--{name}: it is a section; give its keys (--{name}.key)")
+        if name not in options:
+            nearest = nearest_key(name, options)
+            advice = f"did you mean --{nearest}?" if nearest else "--help lists the flags"
+            raise UserError(f"unknown flag {word.partition('=')[0]}; {advice}")
+        if not equals_sign:
+            if options[name].bare and positional:  # another word may be the value of a positional option
+                has_value = words[:1] in (["true"], ["false"])
+            else:
+                has_value = bool(words) and not words[0].startswith("--")
+            if has_value:
+                text = words.pop(0)
+            elif options[name].bare:
+                text = "true"
+            else:
+                raise UserError(f"--{name} has no value; a flag is written --name value")
+        flags.append((name, text))
+    return flags
+
+
+def takes_many_words(option: Option) -> bool:
+    """Whether all words without a flag that are left are the items of an option."""
+    return option.positional and get_origin(option.kind) is list
+
+
+def positional_form(option: Option) -> str:
+    """A positional option in the first line of --help: "FROM", or "[FILES ...]" if it may be left out."""
+    form = f"{option.flag} ..." if takes_many_words(option) else option.flag
+    return form if option.default is MISSING else f"[{form}]"
+
+
+def nearest_key(name: str, keys: Iterable[str]) -> str | None:
+    """The known key that is most like an unknown one; None if none is like it."""
+    score_of = {key: _similarity(name, key) for key in keys}
+    nearest = max(score_of, key=score_of.__getitem__)
+    return nearest if score_of[nearest] > 0 else None
+
+
+def _similarity(name: str, key: str) -> float:
+    """How much an unknown key is like a known one, first by their last parts; 0: not at all."""
+    section, _, part = name.rpartition(".")
+    key_section, _, key_part = key.rpartition(".")
+    if part == key_part:
+        return 5  # above every score below
+    is_shorter = f"_{key_part}".endswith(f"_{part}")  # "rate" for "learning_rate"
+    is_longer = f"_{part}".endswith(f"_{key_part}")  # "max_steps" for "steps"
+    are_initials = part == "".join(word[:1] for word in key_part.split("_"))  # "lr" for "learning_rate"
+    if is_shorter or is_longer or are_initials:
+        score = 2.0
+    else:
+        score = difflib.SequenceMatcher(None, part, key_part).ratio()
+    if score < 0.6:
+        return 0
+    return score + 2 * (section == key_section)
+
+
+def accept(option: Option, value: Any, place: str) -> Any:
+    """Return a value with the type of its option.
+
+    Args:
+        place: where the value stands, the beginning of the error.
+
+    Raises:
+        UserError: the option does not accept the value.
+    """
+    try:
+        return option.check(value)
+    except ValueError as error:
+        raise UserError(f"{place}: it must be {error}") from error
+
+
+def yaml_form(option: Option, text: str) -> Any:
+    """The value of a flag's text, before `Option.check`: `a,b` or `[a, b]`, `{a: 1}`, `true`, `null`.
+
+    A number stays a text, which `Option.check` reads, because YAML 1.1 takes 1e-4 for a text.
+    """
+    if text in YAML_NULLS and option.may_be_none:
+        return None
+    if get_origin(option.kind) is list and not text.startswith("["):
+        return [part.strip() for part in text.split(",")]
+    if option.kind is bool or get_origin(option.kind) in (list, dict):
+        return yaml_value(text)
+    return text
+
+
+def official_form(option: Option, text: str) -> Any:
+    """The value of a text on a command line of the official scripts.
+
+    Other texts are returned as they are: `accept` turns them into numbers, or refuses them.
+    """
+    if option.kind is bool:
+        return OFFICIAL_BOOLEANS.get(text.lower(), text)
+    if option.kind == tuple[int, ...]:  # --random_seed 1,2 or "[1, 2]"
+        numbers = text.removeprefix("[").removesuffix("]").split(",")
+        try:
+            return tuple(map(int, numbers))
+        except ValueError:
+            return text
+    return text
+
+
+def read_file(path: str, options: Mapping[str, Option], sections: Iterable[str]) -> dict[str, Any]:
+    """The values of a YAML file, by their keys.
+
+    Raises:
+        UserError: the file cannot be read, a key is unknown, or a value is not accepted.
+    """
+    values: dict[str, Any] = {}
+    for key, value in keys_and_values(read_yaml(shipped(path)), sections, path):
+        if key in values:  # as "a.b: 1" and as "a: {b: 1}"
+            raise UserError(f"{path}: the key '{key}' is there twice")
+        if key not in options:
+            nearest = nearest_key(key, options)
+            advice = f"; did you mean '{nearest}'?" if nearest else ""
+            raise UserError(f"{path}: unknown key '{key}'{advice}")
+        if value is None and not options[key].may_be_none:
+            raise UserError(f"{path}: {key}: it has no value; give one, or leave the key out")
+        values[key] = accept(options[key], value, f"{path}: {key} is {value}")
+    return values
+
+
+def keys_and_values(
+    tree: Mapping[Any, Any], sections: Iterable[str], path: str, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """The keys of a YAML file with their values; those in a section as "section.key".
+
+    Raises:
+        UserError: a section has a value instead of keys.
+    """
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if key not in sections:
+            yield key, value
+        elif isinstance(value, dict):
+            yield from keys_and_values(value, sections, path, f"{key}.")
+        else:
+            raise UserError(f"{path}: {key}: it is a section; give its keys ({key}.key)")
+
+
+def override(
+    values: dict[str, Any],
+    later: Mapping[str, Any],
+    options: Mapping[str, Option],
+    place: str,
+    place_of: dict[str, str],
+) -> None:
+    """Override values by later ones, those of a file or of the command line.
+
+    One option may replace another, as a number of tokens replaces a number of steps (`replaces` of
+    `utils.options.option`). Of the two, the one that is given last counts: the other one is removed from the
+    earlier values, and so returns to its default.
+
+    Args:
+        place: where the later values stand, the beginning of the error.
+        place_of: key -> where its earlier value stands; the later ones are added.
+
+    Raises:
+        UserError: the later values have both an option and the one that it replaces; or they have an option,
+            and only the earlier values have the next one (`next_one` of `utils.options.option`).
+    """
+    for key, option in options.items():
+        section, dot, _ = key.rpartition(".")
+        next_one = f"{section}{dot}{option.next_one}"
+        if option.next_one and key in later and next_one not in later and values.get(next_one):
+            raise UserError(
+                f"{place}: {key} is given alone, and {next_one} of {place_of[next_one]} would take its place "
+                f"later in the run: give --{next_one}, too ('{{}}': none)"
+            )
+        if not option.replaces:
+            continue
+        replaced = f"{section}{dot}{option.replaces}"
+        # An option with its default replaces nothing: a saved configuration has both keys.
+        is_replacing = key in later and later[key] != option.default
+        has_replaced = replaced in later and later[replaced] != options[replaced].default
+        if is_replacing and has_replaced:
+            raise UserError(f"{place}: {key} replaces {replaced}; give one of them")
+        if is_replacing:
+            values.pop(replaced, None)
+        elif replaced in later:
+            # The later values bring back the replaced option, so an earlier replacement no longer counts.
+            values.pop(key, None)
+    values |= later
+    place_of |= dict.fromkeys(later, place)
+
+
+def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """Make a dataclass and its sections from the values of their keys."""
+    arguments: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        key = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(field.type):
+            arguments[field.name] = build(field.type, values, f"{key}.")
+        elif key in values:
+            arguments[field.name] = values[key]
+    return cls(**arguments)
+
+
+def help_text(cls: type, form: str, description: str) -> str:
+    """Every option with what it accepts and what it means, except those that only other commands read."""
+    program = Path(sys.argv[0])
+    lines = [f"usage: {program.name} {form} ...", "", description.strip(), ""]
+    for section, section_class in {"": cls, **sections_of(cls)}.items():
+        if section:  # not the options of `cls` itself
+            first_paragraph = inspect.cleandoc(section_class.__doc__).partition("\n\n")[0]
+            lines += ["", f"{section}: {' '.join(first_paragraph.split())}"]
+        meanings = explanations(section_class)
+        for name, option in options_of(section_class).items():
+            if "." in name:  # a key of a section, which has its own turn in this loop
+                continue
+            if not option.is_read_by(program.stem):
+                continue
+            flag = f"--{section}.{name}" if section else f"--{name}"
+            accepted = "text" if takes_many_words(option) else str(option)
+            if option.positional:
+                flag = positional_form(option)
+            has_default = not (option.positional or option.default is MISSING or option.default is None)
+            default = f"; default: {json.dumps(option.default)}" if has_default else ""
+            meaning = f"No effect: {option.no_effect}." if option.no_effect else meanings.get(name, "")
+            lines.append(f"  {flag}  ({accepted}{default})")
+            lines += textwrap.wrap(meaning, HELP_WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
+
+
+def log_ineffective_flags(options: Any) -> None:
+    """Log one line for each flag on the command line that has no effect."""
+    options_by_name = options_of(type(options))
+    program = Path(sys.argv[0]).stem
+    for name in options.on_command_line:
+        option = options_by_name[name]
+        why = option.no_effect
+        if not option.is_read_by(program):
+            why = f"it is for {', '.join(option.only)}"
+        if why:
+            logger.info("--%s has no effect: %s", name, why)

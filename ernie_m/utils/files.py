@@ -1,0 +1,387 @@
+"""Read JSON files with clear errors; write files and folders so that they appear whole or not at all."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from ernie_m.utils.errors import FULL, UserError
+from ernie_m.utils.logging import logger
+
+LARGEST_JSON = 256 << 20  # bytes
+_POINTER = b"version https://git-lfs.github.com/spec/"  # how a pointer of Git LFS begins
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
+# Nothing may be written there, or a file is where a folder should be, or a folder where a file should be.
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+
+
+def shipped(path: str | os.PathLike) -> Path:
+    """The path of a file or, where there is none and it is in `configs/`, of the one that the project ships.
+
+    So a command has the same words in a checkout and from the installed package.
+    """
+    path = Path(path)
+    if path.parts[:1] != ("configs",) or path.exists():
+        return path
+    own = Path(__file__).resolve().parents[1] / path
+    return own if own.is_file() else path
+
+
+def is_whole_text(text: str) -> bool:
+    """Whether a text has no half character (a lone surrogate), which JSON may hold and a file may not."""
+    return text.encode(errors="ignore").decode() == text
+
+
+def read_json(path: str | os.PathLike, advice: str = "") -> Any:
+    """The value in a JSON file. A byte order mark at the start is skipped.
+
+    Args:
+        advice: the last part of an error: what the file should hold, or what to do.
+
+    Raises:
+        UserError: the file is unreadable, empty, larger than 256 MiB, not UTF-8 or not JSON; names the file,
+            line and column.
+    """
+    ending = f"; {advice}" if advice else ""
+    text = read_text(path, LARGEST_JSON, ending)
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty{ending}")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{path}, {place}: not JSON ({error.msg}){ending}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not JSON (nested too deeply){ending}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON (a number of thousands of digits){ending}") from error
+
+
+def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
+    """The object in a JSON file; `read_json` describes the rest.
+
+    Raises:
+        UserError: also if the file holds another value.
+    """
+    value = read_json(path, advice)
+    if not isinstance(value, dict):
+        ending = f"; {advice}" if advice else ""
+        raise UserError(f"{path}: not a JSON object{ending}")
+    return value
+
+
+def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
+    """The text of a file of at most `largest` bytes. A byte order mark at the start is skipped.
+
+    Args:
+        ending: the end of an error.
+
+    Raises:
+        UserError: the file cannot be read, is larger, or is not UTF-8.
+    """
+    data = bytearray()
+    try:
+        with open(path, "rb") as file:
+            # A device such as /dev/zero has no end, and file.read(largest) takes that much memory at once.
+            while len(data) <= largest and (block := file.read(1 << 20)):
+                data += block
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
+    _refuse_pointer_of(data, path)
+    if len(data) > largest:
+        raise UserError(f"{path}: larger than {largest:,} bytes{ending}")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}){ending}") from error
+
+
+def read_bytes(path: str | os.PathLike, ending: str = "") -> bytes:
+    """Read a file.
+
+    Args:
+        ending: the end of an error, such as "; see --vocab_path".
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
+    _refuse_pointer_of(data, path)
+    return data
+
+
+def refuse_pointer(path: str | os.PathLike) -> None:
+    """Check that a file is not what Git LFS puts in the place of one that it has not fetched.
+
+    Raises:
+        UserError: it is.
+    """
+    if os.path.isfile(path):  # a pipe can be read but once
+        with suppress(OSError), open(path, "rb") as file:  # who reads the file says why it cannot be read
+            _refuse_pointer_of(file.read(len(_POINTER)), path)
+
+
+def _refuse_pointer_of(content: bytes | bytearray, path: str | os.PathLike) -> None:
+    """`refuse_pointer` for a file whose first bytes, or all, were read."""
+    if content.startswith(_POINTER):
+        raise UserError(
+            f"{path}: not the file itself, but the pointer that Git LFS has put in its place; fetch the file "
+            "in its repository: git lfs pull"
+        )
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """The hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
+    """Turn "no space left" and "permission denied" into a one-line `UserError` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        place = Path(error.filename2 or error.filename or path)  # filename2: the target of a rename
+        # "No such file" is also the error of a folder that cannot be made, as under /proc. The user can name
+        # another place then. If a file elsewhere is missing, that is no mistake of the user.
+        has_no_folder = error.errno == errno.ENOENT and Path(path).is_relative_to(place.parent)
+        if error.errno in _REFUSED or has_no_folder:
+            raise UserError(f"{place}: {error.strerror}; choose another place") from error
+        # numpy's error of an array that it could not write whole has no number.
+        is_of_numpy = error.errno is None and str(error).endswith(" written")
+        if error.errno not in FULL and not is_of_numpy:
+            raise
+        raise UserError(
+            f"{path}: no space left to write it ({error.strerror or error}); what was there before is "
+            "untouched. Free some space and run the same command again"
+        ) from error
+
+
+def take_lock(file: IO) -> bool:
+    """Lock a file that is open for writing, by flock, without waiting.
+
+    The kernel releases the lock when the file is closed, or the process ends, even by a kill.
+
+    Returns:
+        False if another process has the lock, or has renamed the file since it was opened.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logger.warning("%s: this file system has no locks: let no second process write there", file.name)
+    return os.path.exists(file.name) and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+
+
+@contextmanager
+def only_writer_of(path: str | os.PathLike) -> Iterator[None]:
+    """Let no other command write a file or folder while this one does.
+
+    The lock is that of a hidden file beside `path`, `.NAME.lock`, which is removed at the end; a killed
+    command leaves it, unlocked.
+
+    Raises:
+        UserError: another command has the lock, or the folder cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    lock = path.with_name(f".{path.name}.lock")
+    with unwritable_is_a_user_error(path):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "ab")  # noqa: SIM115 - closed below
+    with file:
+        if not take_lock(file):
+            raise UserError(
+                f"{path}: another command is writing there; wait until it has ended, end it, or choose "
+                "another output"
+            )
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def host_name() -> str:
+    """This machine's name, as it stands in temporary names: letters, digits and underscores."""
+    return re.sub(r"\W", "_", socket.gethostname())
+
+
+# A name of `temporary_name`.
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+)\.(?P<kind>tmp|old|gone)-(?P<process>\d+)-(?P<host>\w+)-[0-9a-f]{8}", re.DOTALL
+)
+
+
+def temporary_name(path: Path, kind: str = "tmp") -> Path:
+    """A hidden name beside `path` that no other process on any machine takes.
+
+    Process ids alone repeat on the machines, or in the containers, that share a disk.
+
+    Args:
+        kind: what is there: "tmp", an unfinished file or folder; "old", one that is being replaced; "gone",
+            one that is being removed.
+    """
+    return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{host_name()}-{secrets.token_hex(4)}")
+
+
+def clear_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left half written in a folder.
+
+    What was being replaced is put back if the new one had not yet got its name. What a process that still
+    runs on this machine writes stays.
+
+    Args:
+        name: only what was to have this name. Nobody has locked the folder, so what other machines, or
+            threads of this process, may be writing stays, too. None: everything; the caller holds the lock.
+    """
+    for path in sorted(folder.glob(".*")):
+        leftover = _TEMPORARY.fullmatch(path.name)
+        is_of_the_user = leftover is None
+        if is_of_the_user or name not in (None, leftover["name"]):
+            continue
+        process = int(leftover["process"])
+        if leftover["host"] != host_name() or process == os.getpid():  # numbers repeat in containers
+            may_be_written = name is not None
+        else:
+            may_be_written = _is_running(process)
+        if not may_be_written:
+            with suppress(PermissionError):  # what another user left in a shared folder stays
+                _clear(path, path.with_name(leftover["name"]), leftover["kind"])
+
+
+def _clear(path: Path, original: Path, kind: str) -> None:
+    """Remove what has a temporary name, or put it back; `kind` as of `temporary_name`."""
+    if kind == "old" and not original.exists():
+        os.replace(path, original)
+        logger.warning("%s: put back, its replacement was never finished", original)
+    elif path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this machine has this number."""
+    try:
+        os.kill(process, 0)  # signal 0 only checks
+    except (ProcessLookupError, OverflowError):  # the latter: no process can have it
+        return False
+    except PermissionError:  # a process of another user
+        pass
+    return True
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterator[IO]:
+    """Open a temporary file beside `path`; on success it is synced and renamed to `path`.
+
+    The folder is created, and what a killed process left of such a file is removed. `mode` is "wb" or "w",
+    and text is UTF-8 unless `options` for `open` say otherwise.
+
+    Raises:
+        UserError: the disk is full or read-only. An earlier file of that name is untouched.
+    """
+    path = Path(path)
+    temporary = temporary_name(path)
+    if "b" not in mode:
+        options.setdefault("encoding", "utf-8")
+    with unwritable_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path.parent, path.name)
+    try:
+        with unwritable_is_a_user_error(path):
+            with open(temporary, mode, **options) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_file(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def as_json(value: Any) -> str:
+    """Format a value as indented JSON with a newline at the end. For files in an `atomic_dir`."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write a value as indented UTF-8 JSON. The file appears whole or not at all."""
+    with atomic_file(path, "w", newline="\n") as file:
+        file.write(as_json(value))
+
+
+@contextmanager
+def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it is synced and renamed to `path`.
+
+    An earlier file or folder of that name is replaced then. A link stays, and what it leads to is replaced.
+    What a killed process left of such a folder is removed before.
+
+    Raises:
+        UserError: the disk is full or read-only. What was there before is untouched.
+    """
+    path = Path(path)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+    temporary = temporary_name(path)
+    old = temporary_name(path, "old")
+    try:
+        with unwritable_is_a_user_error(path):
+            temporary.mkdir(parents=True)
+            clear_leftovers(path.parent, path.name)
+            yield temporary
+            sync_files(temporary)
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+            sync_file(path.parent)
+    finally:
+        if not path.exists() and old.exists():  # the second rename failed
+            os.replace(old, path)
+        if old.is_file():  # `path` was a file
+            old.unlink()
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with everything in it, or a link, but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def sync_files(folder: Path) -> None:
+    """Wait until all files below a folder are on the disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            sync_file(file)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file is on the disk. A rename survives a crash only once its folder is synced, too."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,248 @@
+"""What a run reports: the file log/job.log.<rank>, and the console of the main process.
+
+`Progress` shows a bar on a terminal. Anywhere else it logs a line with the remaining time now and then.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from ernie_m.utils.errors import UserError, lines_may_be_lost
+from ernie_m.utils.paddle_settings import is_main
+
+T = TypeVar("T")
+
+# Environment variables that launch.py sets: the folder of the log files, and the prefix of job.log.<rank>.
+LOG_DIR = "LOG_DIR"
+LOG_PREFIX = "LOG_PREFIX"
+SECONDS_BETWEEN_LINES = 15.0
+
+logger = logging.getLogger("ernie_m")  # all modules write to it; Paddle writes to the root logger
+
+
+class _Console(logging.Handler):
+    """Prints above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # `utils.errors.run` sets console=False, as `extra`, for an error that stderr already shows.
+        if getattr(record, "console", True):
+            with lines_may_be_lost():
+                tqdm.write(self.format(record), file=sys.stdout)
+                sys.stdout.flush()
+
+
+class _LogFile(logging.FileHandler):
+    """A log file. If the disk is full, the run continues and the console says once that lines are missing."""
+
+    complained = False
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:  # while it writes buffered lines
+            self._complain()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self._complain()
+
+    def _complain(self) -> None:
+        """Say once that lines are missing, within the handling of the error."""
+        if not self.complained:
+            self.complained = True
+            error = sys.exc_info()[1]
+            with lines_may_be_lost():
+                line = f"{self.baseFilename}: lines of the log are missing: {error}"
+                print(line, file=sys.stderr, flush=True)
+
+
+def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) -> Path:
+    """Append the log of this project's modules to a file, and return its path.
+
+    Rank 0 also prints the log on the console.
+
+    Args:
+        log_dir: the folder of the file. Default: the environment variable LOG_DIR, or "log". The variable
+            LOG_PREFIX is put before the file's name.
+        rank: the number of this process in the run.
+        is_copied: whether `copy_log` follows. Rank 0 keeps all lines until then.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    folder = log_dir or os.environ.get(LOG_DIR) or "log"
+    path = Path(folder, f"{os.environ.get(LOG_PREFIX, '')}job.log.{rank}")
+    handlers = [_log_file(path)]
+    if rank == 0:
+        handlers.append(_Console())
+        if is_copied:
+            # It keeps all lines until it has a target, to which it then writes each at once.
+            handlers.append(MemoryHandler(capacity=0, flushOnClose=False))
+    _attach(handlers)
+    return path
+
+
+def copy_log(path: Path) -> None:
+    """Also append the log of this process, from its first line on, to a second file. Call it on rank 0.
+
+    If the launcher has put the log there already, there is no second file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    is_there = os.path.abspath(path) in [getattr(handler, "baseFilename", "") for handler in logger.handlers]
+    file = logging.NullHandler() if is_there else _log_file(path)
+    for handler in logger.handlers:
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(file)
+
+
+def _log_file(path: Path) -> _LogFile:
+    """A handler that appends the log to a file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: the log cannot be written: {error.strerror}") from error
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return file
+
+
+def setup_console() -> None:
+    """Print the log of this project's modules on the console, for commands that leave no log file."""
+    _attach([_Console()])
+
+
+def _attach(handlers: list[logging.Handler]) -> None:
+    """Replace the handlers of this project's logger, but not of the root logger: Paddle writes to it, too."""
+    for old in list(logger.handlers):
+        logger.removeHandler(old)
+        old.close()
+    for handler in handlers:
+        logger.addHandler(handler)
+    # A line that is handled here is not passed on to the root logger, which would print it a second time.
+    logger.propagate = not handlers
+    logger.setLevel(logging.INFO)
+
+
+class Progress:
+    """The progress of long work: a bar on a terminal, otherwise a log line every SECONDS_BETWEEN_LINES.
+
+    Args:
+        total: number of units; None if unknown.
+        description: what is being done.
+        initial: units done before (in a resumed run). They count as done but not towards the speed.
+        unit: the name of a unit.
+        lines: False for work that logs its own lines and only needs `speed()`.
+    """
+
+    def __init__(
+        self, total: int | None, description: str, initial: int = 0, unit: str = "it", lines: bool = True
+    ):
+        self.total = total
+        self.description = description
+        self.unit = unit
+        self.lines = lines
+        self.initial = initial
+        self.completed = initial
+        self.started = time.monotonic()
+        self.last_line = self.started  # when the last line was logged
+        self.past_evaluations = 0
+        self.evaluation_seconds = 0.0
+        shows_bar = is_main() and sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total,
+            desc=description,
+            initial=initial,
+            unit=f" {unit}",
+            unit_scale=unit == "bytes",
+            leave=False,
+            dynamic_ncols=True,
+            disable=not shows_bar,
+        )
+
+    def update(self, count: int = 1, **values: Any) -> None:
+        """Report `count` more units. The values appear beside the bar or in the line."""
+        self.completed += count
+        self.bar.set_postfix({name: str(value) for name, value in values.items()}, refresh=False)
+        self.bar.update(count)
+        since_last_line = time.monotonic() - self.last_line
+        if self.bar.disable and self.lines and since_last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            logger.info("%s", self.line(values))
+
+    def line(self, values: Mapping[str, Any]) -> str:
+        """The progress as a line for the log."""
+        line = f"{self.description}: {self.completed:,} {self.unit}"
+        if self.total:
+            line += f" of {self.total:,}, {self.eta()} left"
+        for name, value in values.items():
+            line += f", {name} {value}"
+        return line
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Use it as a context around one evaluation: its time does not count towards the speed."""
+        began = time.monotonic()
+        yield
+        self.evaluation_seconds += time.monotonic() - began
+        self.past_evaluations += 1
+
+    def seconds(self) -> float:
+        """The seconds since the start of this process's work, without the evaluations."""
+        return time.monotonic() - self.started - self.evaluation_seconds
+
+    def speed(self) -> float:
+        """Units per second since the start of this process's work, without the evaluations."""
+        return (self.completed - self.initial) / max(self.seconds(), 1e-9)  # never by 0
+
+    def eta(self, evaluations: int = 0) -> str:
+        """The remaining time at the mean speed so far, as h:mm:ss, or "?".
+
+        Args:
+            evaluations: number of evaluations to come. Before the first one their time is unknown, and the
+                result is, for example, "0:12:30 + 3 evaluations".
+        """
+        if not self.total or self.completed <= self.initial:
+            return "?"
+        seconds = max(self.total - self.completed, 0) / self.speed()
+        if not evaluations:
+            return as_time(seconds)
+        if self.past_evaluations:
+            seconds_of_evaluations = evaluations * self.evaluation_seconds / self.past_evaluations
+            return as_time(seconds + seconds_of_evaluations)
+        plural = "s" if evaluations > 1 else ""
+        return f"{as_time(seconds)} + {evaluations} evaluation{plural}"
+
+    def close(self) -> None:
+        """Remove the bar from the screen."""
+        self.bar.close()
+
+
+def as_time(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    whole_minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(whole_minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def progress(
+    items: Sequence[T], description: str, unit: str = "it", size: Callable[[T], int] = lambda item: 1
+) -> Iterator[T]:
+    """Yield `items` and show the progress. `size` is the number of units in an item."""
+    bar = Progress(sum(size(item) for item in items), description, unit=unit)
+    for item in items:
+        yield item
+        bar.update(size(item))
+    bar.close()

@@ -1,0 +1,293 @@
+"""CPU settings that make Paddle fast, and which process of a run this is. See docs/cpu.md.
+
+The settings must be in the environment before Paddle is imported: it reads them once, at import.
+"""
+
+import contextlib
+import ctypes
+import io
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from ernie_m.utils.errors import UserError
+
+PADDLE = "3.3"  # from 3.4 on, adamw takes the rate in float64, not as ernie_m/training/row_adam.py gives it
+# Parameters of mallopt (malloc.h). With them glibc keeps freed memory for the next step instead of returning
+# it to the kernel, which would zero every page again.
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_MAX = -4
+_TOP_PAD = 64 << 20  # bytes by which the heap grows at a time
+_LEAST_MEMORY = 6 << 30  # bytes; with less, memory is returned, because a heap that is kept grows larger
+# Paddle prints these lines when OMP_NUM_THREADS is above 1. They apply to OpenBLAS; its wheels use MKL.
+_ABOUT_OPENBLAS = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
+
+_in_force = ""  # the line of `prepare`; "" before its first call
+_is_guest = False
+
+
+def rank() -> int:
+    """The number of this process, 0 to world_size() - 1."""
+    return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+
+
+def world_size() -> int:
+    """The number of processes of this run."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+
+
+def is_main() -> bool:
+    """True on rank 0, the process that writes files and prints to the console."""
+    return rank() == 0
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """What the machine reports.
+
+    Attributes:
+        vendor: vendor_id of /proc/cpuinfo, or "".
+        flags: the instruction sets, as /proc/cpuinfo names them.
+        cores: physical cores that this process may use.
+        memory: bytes that this process may use; 0 if unknown.
+    """
+
+    vendor: str
+    flags: frozenset[str]
+    cores: int
+    memory: int
+
+
+def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Cpu:
+    """Read cpuinfo and meminfo below `proc`, and a container's limits below `cgroup`."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    vendor = ""
+    flags: frozenset[str] = frozenset()
+    physical_cores = set()
+    for block in _text(proc / "cpuinfo").split("\n\n"):
+        processor = read_fields(block)
+        if "vendor_id" not in processor or not processor.get("processor", "").isdigit():
+            continue
+        vendor = processor["vendor_id"]
+        flags = frozenset(processor.get("flags", "").split())
+        number = processor["processor"]
+        if allowed is None or int(number) in allowed:
+            # Two threads of one core share its arithmetic units, so they count once.
+            physical_cores.add((processor.get("physical id", "0"), processor.get("core id", number)))
+    # Where cpuinfo does not describe the cores, as on ARM, count the logical ones.
+    cores = len(physical_cores) or len(allowed or ()) or os.cpu_count() or 1
+    quota, _, period = _text(cgroup / "cpu.max").partition(" ")  # "max 100000", or "200000 100000": 2 cores
+    if quota.isdigit():
+        cores = min(cores, max(1, int(quota) // int(period)))
+    memory = 0
+    total = read_fields(_text(proc / "meminfo")).get("MemTotal")  # "16384 kB"
+    if total:
+        memory = 1024 * int(total.split()[0])
+    limit = _text(cgroup / "memory.max").strip()  # bytes, or "max"
+    if limit.isdigit():
+        memory = min(memory, int(limit))
+    return Cpu(vendor, flags, cores, memory)
+
+
+def int8_saturates(cpu: Cpu) -> bool:
+    """Whether int8 products of 8-bit weights can saturate: on x86 without VNNI."""
+    is_x86 = bool(cpu.flags)  # `read_cpu` takes flags only from a cpuinfo in the form of x86
+    return is_x86 and not cpu.flags & {"avx512_vnni", "avx_vnni"}
+
+
+def read_fields(text: str) -> dict[str, str]:
+    """The values of "name: value" lines, as in the files of /proc; of a name that repeats, the last value."""
+    fields = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        fields[name.strip()] = value.strip()
+    return fields
+
+
+def _text(path: Path) -> str:
+    """The text of a file; "" if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> dict[str, str]:
+    """The environment variables for a CPU that `local_processes` processes share."""
+    settings = {
+        "OMP_NUM_THREADS": str(max(1, cpu.cores // local_processes)),
+        "KMP_BLOCKTIME": "0",  # idle threads sleep at once, and do not spin on cores that others need
+    }
+    if cpu.vendor == "AuthenticAMD" and "avx2" in cpu.flags:
+        # MKL takes its slowest path on a CPU that is not Intel's, unless it is told: 5 is AVX2, 7 AVX-512.
+        settings["MKL_DEBUG_CPU_TYPE"] = "7" if "avx512f" in cpu.flags else "5"
+    if not has_gpu:
+        # On a CPU, every kernel that reads a strided view copies it element by element.
+        settings["FLAGS_use_stride_kernel"] = "0"
+    return settings
+
+
+def check_paddle() -> None:
+    """Check that one Paddle is installed, of the version that this project needs. It is not imported.
+
+    Raises:
+        UserError: there is none, both packages of it are there, or it is another version.
+    """
+    spec = find_spec("paddle")
+    install = (
+        f"pip install paddlepaddle=={PADDLE}.1, or for a GPU: "
+        f"pip install paddlepaddle-gpu=={PADDLE}.1 -i https://www.paddlepaddle.org.cn/packages/stable/cu126/"
+    )
+    if spec is None or not str(spec.origin).endswith("__init__.py"):  # a folder without it may be a remainder
+        raise UserError(f"Paddle is not installed for {sys.executable}: {install}")
+    site_packages = Path(spec.origin).parents[1]
+    versions = {}  # package -> its version
+    for path in site_packages.glob("paddlepaddle*.dist-info"):
+        package, _, version = path.name.removesuffix(".dist-info").partition("-")
+        versions[package.replace("_", "-")] = version
+    if len(versions) > 1:
+        both = " and ".join(sorted(versions))
+        raise UserError(f"{site_packages}: {both} overwrite each other; pip uninstall both, then {install}")
+    for package, version in versions.items():
+        if not version.startswith(f"{PADDLE}."):
+            raise UserError(f"{site_packages}: {package} {version}, but {PADDLE} is needed; {install}")
+
+
+def prepare(quiet: bool = False) -> str:
+    """Apply the settings, except where the user has set a value, then import Paddle; once in a process.
+
+    Call it before anything else imports Paddle; otherwise it warns that it is too late. After `be_a_guest`
+    the environment is then as it was, and malloc is not touched.
+
+    Returns:
+        The settings in force, in one line. Rank 0 also prints it, unless `quiet`.
+
+    Raises:
+        UserError: as `check_paddle`.
+    """
+    global _in_force
+    if not _in_force:
+        check_paddle()
+        _in_force = _apply_settings()
+    if not quiet and is_main():
+        print(_in_force, flush=True)
+    return _in_force
+
+
+def be_a_guest() -> None:
+    """Say that the program of this process is not one of this project's, before `prepare` is called."""
+    global _is_guest
+    _is_guest = True
+
+
+def _apply_settings() -> str:
+    """What `prepare` does; its line."""
+    cpu = read_cpu()
+    processes = int(os.environ.get("PADDLE_LOCAL_SIZE") or world_size())  # the job's on this machine
+    settings = settings_for(cpu, processes, has_gpu())
+    added_settings = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added_settings)
+    in_force = []
+    for name in settings:
+        in_force.append(f"{name}={os.environ[name]}{'' if name in added_settings else ' (as set)'}")
+    in_force.append("malloc as it is" if _is_guest else _keep_freed_memory(cpu.memory // processes))
+    if "paddle" in sys.modules:
+        warnings.warn(
+            "paddle was imported before the model was loaded, and may run on one thread; load the model "
+            "first, or set OMP_NUM_THREADS",
+            stacklevel=3,
+        )
+    else:
+        _import_paddle()
+    if _is_guest:
+        _multiply_once()
+        for name in added_settings:
+            del os.environ[name]
+    return f"cpu: {', '.join(in_force)}"
+
+
+def _multiply_once() -> None:
+    """Let MKL read its settings, which it does at its first product."""
+    import paddle
+
+    matrix = paddle.ones([8, 8]).cpu()
+    paddle.matmul(matrix, matrix)
+
+
+def _keep_freed_memory(memory: int) -> str:
+    """Make malloc keep freed memory, on glibc with enough memory, unless the user has configured malloc."""
+    for name, value in os.environ.items():
+        if name.startswith("MALLOC_") or (name == "GLIBC_TUNABLES" and "malloc" in value):
+            return f"malloc as {name} says"
+    if memory < _LEAST_MEMORY or platform.libc_ver()[0] != "glibc":
+        return "malloc as it is"
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap, too
+    libc.mallopt(_M_TRIM_THRESHOLD, -1)  # the heap never shrinks
+    libc.mallopt(_M_TOP_PAD, _TOP_PAD)
+    return "freed memory kept"
+
+
+def _import_paddle() -> None:
+    """Import Paddle without its remarks, and keep the SIGTERM handler, which Paddle replaces by its own.
+
+    The root logger is left as it was, too. Paddle gives it a handler, with which `logging.basicConfig` of the
+    user would do nothing, and a level.
+    """
+    printed = io.StringIO()  # what the import writes to stderr
+    root = logging.getLogger()
+    root_handlers = list(root.handlers)
+    root_level = root.level
+    term_handler = signal.getsignal(signal.SIGTERM)
+    interrupt_handler = signal.getsignal(signal.SIGINT)
+    interrupts: list[int] = []  # the signals that came during the import
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # None: a handler that was not set from Python. Only the main thread may set one.
+    can_put_back = in_main_thread and term_handler is not None
+    may_interrupt = in_main_thread and callable(interrupt_handler)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # the present one: this blocks nothing
+    if can_put_back:  # a SIGTERM that comes meanwhile waits for our handler
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if may_interrupt:
+        # Paddle would turn a KeyboardInterrupt into an ImportError. A mask is not enough here: the signal
+        # would reach one of numpy's threads, and Python would raise in this one.
+        signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    try:
+        with contextlib.redirect_stderr(printed), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="No ccache found")
+            import paddle  # noqa: F401
+    finally:
+        if can_put_back:
+            signal.signal(signal.SIGTERM, term_handler)
+        if may_interrupt:
+            signal.signal(signal.SIGINT, interrupt_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # Handlers that were made during the import keep `printed`, which nobody reads any more.
+        for name in logging.Logger.manager.loggerDict:
+            for handler in logging.getLogger(name).handlers:
+                if getattr(handler, "stream", None) is printed:
+                    handler.setStream(sys.stderr)
+        for handler in set(root.handlers) - set(root_handlers):
+            root.removeHandler(handler)
+        root.setLevel(root_level)
+        for line in printed.getvalue().splitlines():
+            if not line.startswith(_ABOUT_OPENBLAS):
+                print(line, file=sys.stderr)
+    for number in interrupts:
+        interrupt_handler(number, None)
+
+
+def has_gpu() -> bool:
+    """Whether this process can see a GPU, without importing Paddle, which may be a CPU build."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # None: all GPUs are visible
+    if visible is not None and visible.strip() in ("", "-1"):
+        return False
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # dxg: WSL

@@ -1,0 +1,113 @@
+"""YAML files: reading them, writing a configuration, and what differs between two configurations."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import yaml
+
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_text
+
+LARGEST_YAML = 256 << 10  # bytes
+LONGEST_NUMBER = 100  # characters; Python takes long for thousands of digits, and does not print them
+# PyYAML raises these on a value that does not fit its tag, besides its own kind of error.
+_NO_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_BOOLEAN = "tag:yaml.org,2002:bool"
+_TRUE_OR_FALSE = re.compile("(true|True|TRUE|false|False|FALSE)$")
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader without duplicate keys, endless numbers, and aliases, which grow without end.
+
+    As in YAML 1.2, only true and false are booleans, so that no can be the code of Norwegian.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict] = {
+        first: [(tag, _TRUE_OR_FALSE if tag == _BOOLEAN else pattern) for tag, pattern in resolvers]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        """What PyYAML calls for each node of the file."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise _refusal(f"*{event.anchor} is an alias; write its value out", event.start_mark)
+        node = super().compose_node(parent, index)
+        if node.tag in _NUMBERS and len(node.value) > LONGEST_NUMBER:
+            raise _refusal(f"a number of {len(node.value):,} characters", node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            line_of: dict[str, int] = {}
+            for key, _ in node.value:
+                name = str(key.value)
+                if name in line_of:
+                    raise _refusal(f"line {line_of[name]} has the key '{name}', too", key.start_mark)
+                line_of[name] = key.start_mark.line + 1
+        return node
+
+
+def _refusal(problem: str, place: yaml.Mark) -> yaml.YAMLError:
+    """What PyYAML would raise at this place."""
+    return yaml.composer.ComposerError(None, None, problem, place)
+
+
+def read_yaml(path: str | os.PathLike) -> dict:
+    """Read a YAML file as a dict.
+
+    Raises:
+        UserError: it cannot be read, is larger than 256 KiB, has aliases or duplicate keys, or is no mapping.
+    """
+    text = read_text(path, LARGEST_YAML)
+    try:
+        values = yaml.load(text, _Loader)
+    except _NO_YAML as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{path}{place}: not YAML ({getattr(error, 'problem', None) or error})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not YAML (nested too deeply)") from error
+    if not isinstance(values, dict | None):
+        raise UserError(f"{path}: expected 'key: value' lines at the top level")
+    return values or {}  # None: the file is empty
+
+
+def yaml_value(text: str) -> Any:
+    """The value that a text has in YAML. A text that is no YAML stands for itself."""
+    try:
+        return yaml.load(text, _Loader)
+    except (*_NO_YAML, RecursionError):
+        return text
+
+
+def to_yaml(config: Any) -> str:
+    """The resolved configuration as YAML, in the dataclass's order; `load_config` reads it back."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=110)
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """The keys in which two configurations (dataclasses or nested dicts) differ, as "a.b: old -> new"."""
+    old_values = flatten(old)
+    new_values = flatten(new)
+    lines = []
+    for key in old_values | new_values:  # the keys of both; the values are compared below
+        old_value = old_values.get(key, "(absent)")
+        new_value = new_values.get(key, "(absent)")
+        if old_value != new_value:
+            lines.append(f"{key}: {old_value} -> {new_value}")
+    return lines
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a dataclass or nested dicts, by keys such as "a.b". Tuples become lists, as in JSON."""
+    values: dict[str, Any] = {}
+    items: Mapping[str, Any] = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+    for name, value in items.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value:  # an empty dict has no keys, and is itself a value
+            values |= flatten(value, f"{key}.")
+        else:
+            values[key] = list(value) if isinstance(value, tuple) else value
+    return values

@@ -1,0 +1,114 @@
+"""Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from ernie_m.vectors.pooling import SentenceEncoder, token_weights
+from ernie_m.model.batch import TokenBatch
+from ernie_m.model.device import Uploadable, to_array, upload
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.training.precision import Autocast
+
+
+@dataclass(frozen=True)
+class SentenceBatch(Uploadable):
+    """Sentences on the device.
+
+    Attributes:
+        inputs: the tokens of ids [B, T], without the pads.
+        weights: float64 [B, T], the weight of each token in its sentence's vector; None: the
+            vector is the pooled first token.
+    """
+
+    inputs: TokenBatch
+    weights: Tensor | None
+
+    @classmethod
+    def of(cls, ids: np.ndarray, pad_token_id: int, pooling: str) -> Self:
+        """A batch of NumPy arrays, which `model.device.upload` copies to the device.
+
+        Args:
+            ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
+            pooling: one of `evaluation.vectors.POOLINGS`.
+        """
+        weights = None
+        if pooling != "pooled":
+            weights = token_weights(ids, pad_token_id, pooling)
+        return cls(TokenBatch.from_padded(ids, pad_token_id), weights)
+
+
+def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch, layer: int) -> Tensor:
+    """One vector per sentence, with gradients: [B, H]. Layers above `layer` are not computed.
+
+    Args:
+        layer: 0 .. L; the pooled first token is always that of the top layer.
+    """
+    inputs = sentences.inputs
+    if sentences.weights is None:
+        first = model.encode(inputs, positions=inputs.first_tokens).sequence  # [B, H], of [CLS] only
+        return model.pooler(first)
+    states = model.encode(inputs, layers=layer).sequence  # [tokens, H]
+    return _mean(inputs.padded(states), sentences.weights)
+
+
+class PaddleEncoder(SentenceEncoder):
+    """Runs a Paddle model without dropout or gradients; between two calls the model is in the mode it was in.
+
+    Args:
+        pooling, layer: see `SentenceEncoder`.
+        autocast: makes the context for a forward pass, see `training.precision.prepare_for_prediction`.
+    """
+
+    def __init__(
+        self,
+        model: ErnieMModel,
+        pooling: str = "mean",
+        layer: int | None = None,
+        autocast: Autocast = nullcontext,
+    ):
+        super().__init__(model.config, pooling, layer)
+        self.model = model
+        self.autocast = autocast
+
+    def batch(self, ids: np.ndarray) -> np.ndarray:
+        with self._predicting():
+            sentences = upload(SentenceBatch.of(ids, self.config.pad_token_id, self.pooling))
+            if self.layer is not None:
+                return to_array(sentence_vectors(self.model, sentences, self.layer))  # [B, H]
+            output = self.model.encode(sentences.inputs, output_hidden_states=True)
+            means = []  # one for each layer: [B, H]
+            for states in output.hidden_states:  # [tokens, H]
+                mean = _mean(sentences.inputs.padded(states), sentences.weights)
+                means.append(to_array(mean))
+        return np.stack(means)
+
+    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with self._predicting():
+            inputs = upload(TokenBatch.from_padded(ids, self.config.pad_token_id))
+            states = self.model.encode(inputs).sequence  # [tokens, H]
+            pooled = self.model.pooler(paddle.gather(states, inputs.first_tokens))  # [B, H]
+            return to_array(pooled), to_array(inputs.padded(states))
+
+    @contextmanager
+    def _predicting(self) -> Iterator[None]:
+        """A context without dropout or gradients, in the precision of the encoder."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with paddle.no_grad(), self.autocast():
+                yield
+        finally:
+            if was_training:
+                self.model.train()
+
+
+def _mean(states: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean over the tokens: states [B, T, H] and weights [B, T] with rows of sum 1 -> [B, H]."""
+    weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
+    return paddle.matmul(weights, states).squeeze(1)

@@ -1,0 +1,129 @@
+"""Nearest neighbours with faiss, by cosine or by margin."""
+
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ernie_m.vectors.mine_by_margin import Neighbours, best, margins
+from ernie_m.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import faiss
+
+NEIGHBOURS = 4  # k of the margin, as in LASER
+EXACT_UP_TO = 300_000  # vectors that `index_of` searches exactly
+_PROBES = 16  # cells that a query is compared with, of the 4 sqrt(N) cells of a larger index
+_SAMPLES_PER_CELL = 50  # the cells are clusters of a sample, which has so many vectors for each cell
+
+
+class Matches(NamedTuple):
+    """What a search of a bitext finds, in both directions."""
+
+    forward: np.ndarray  # int64 [N], the foreign sentence that English sentence i finds: XTREME's direction
+    backward: np.ndarray  # int64 [N], the English sentence that foreign sentence i finds
+
+    def accuracies(self) -> tuple[float, float]:
+        """Per cent of the queries that find their translation, forward and backward."""
+        rows = np.arange(len(self.forward))
+        return 100.0 * (self.forward == rows).mean(), 100.0 * (self.backward == rows).mean()
+
+
+def load_faiss() -> ModuleType:
+    """The library of every search. A command that searches after long work calls this before it, too.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import faiss  # here, because only a search needs its libraries
+    except ImportError as error:
+        raise UserError(f"a search needs faiss ({error}): pip install faiss-cpu") from error
+    return faiss
+
+
+def search_both(
+    english: np.ndarray, foreign: np.ndarray, score: str = "cosine", neighbours: int = NEIGHBOURS
+) -> Matches:
+    """Search each side of a bitext with the sentences of the other side.
+
+    Args:
+        english, foreign: [N, H]; row i of `english` translates row i of `foreign`.
+        score: "cosine" takes the nearest target. "margin" takes, out of the k nearest, the target with the
+            largest ratio of its cosine to the mean cosine of the k nearest neighbours of both sentences
+            (Artetxe and Schwenk, 2019), or the largest difference; see `evaluation.mining.margins`.
+        neighbours: k of the margin.
+    """
+    english = unit(english)
+    foreign = unit(foreign)
+    if score == "cosine":
+        _, forward = nearest(english, foreign, k=1)  # [N, 1]
+        _, backward = nearest(foreign, english, k=1)
+        return Matches(forward[:, 0], backward[:, 0])
+    k = min(neighbours, len(english))
+    forward = Neighbours(*nearest(english, foreign, k))
+    backward = Neighbours(*nearest(foreign, english, k))
+    scores = margins(forward, backward)
+    return Matches(best(forward, scores.forward)[0], best(backward, scores.backward)[0])
+
+
+def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Search unit vectors exactly: cosines [N, k] float32, descending, and target numbers [N, k] int64."""
+    faiss = load_faiss()
+    return faiss.knn(queries, targets, k, metric=faiss.METRIC_INNER_PRODUCT)
+
+
+def nearest_in_blocks(
+    queries: np.ndarray, blocks: Iterable[np.ndarray], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `nearest` finds among the vectors of all blocks, of which it holds one at a time.
+
+    Args:
+        queries: unit vectors, float32 [N, H].
+        blocks: unit vectors, float32 [rows, H] each.
+        k: at most the number of vectors in all blocks.
+    """
+    faiss = load_faiss()
+    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    searched_count = 0  # vectors
+    for block in blocks:
+        # If the block has fewer than k vectors, faiss fills the rows with the lowest float.
+        cosines, numbers = nearest(queries, block, k)
+        best.add_result(cosines, numbers + searched_count)
+        searched_count += len(block)
+    best.finalize()
+    return best.D, best.I
+
+
+def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":
+    """An index of many vectors. Its `search(queries, k)` returns cosines and numbers like `nearest`.
+
+    More than EXACT_UP_TO vectors are divided into cells, and a query is compared with the vectors of the
+    nearest cells only, so some of its neighbours may be missed.
+
+    Args:
+        blocks: unit vectors, float32 [rows, H] each. They are read in order, perhaps twice.
+        count: the number of vectors in all blocks.
+    """
+    faiss = load_faiss()
+    width = blocks[0].shape[1]
+    if count <= EXACT_UP_TO:
+        index = faiss.IndexFlatIP(width)
+    else:
+        cells = round(4 * count**0.5)
+        index = faiss.index_factory(width, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = _PROBES
+        step = max(1, count // (cells * _SAMPLES_PER_CELL))
+        sample = np.concatenate([block[::step] for block in blocks])
+        index.train(sample)  # makes the cells
+    for block in blocks:
+        index.add(block)
+    return index
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """[N, H] of any float dtype -> float32 of length 1, in C order. A zero vector stays zero."""
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)  # [N, 1]
+    return vectors / np.maximum(lengths, 1e-12)

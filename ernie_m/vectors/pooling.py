@@ -1,0 +1,106 @@
+"""A sentence's vector: the layer and the tokens that it is made of, and what all encoders have in common.
+
+Poolings: "mean" over the tokens without [CLS] and [SEP]; "specials": the mean over all tokens, as in XTREME's
+Tatoeba script; "cls": the state of [CLS]; "pooled": tanh(dense([CLS])) of the top layer. No Paddle here.
+"""
+
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.conventions import Pooling
+from ernie_m.reader.batching import BATCH_TOKENS, padded_batches
+from ernie_m.utils.errors import UserError
+
+POOLINGS = get_args(Pooling)
+
+
+class SentenceEncoder:
+    """Makes a vector of each sentence. A subclass runs the model.
+
+    Args:
+        config: the model's shape.
+        pooling: one of `POOLINGS`.
+        layer: 0 .. L; None: every layer. "pooled" vectors exist of the top layer only.
+    """
+
+    def __init__(self, config: ErnieMConfig, pooling: str, layer: int | None):
+        self.config = config
+        self.pooling = pooling
+        self.layer = layer
+
+    def batch(self, ids: np.ndarray) -> np.ndarray:
+        """The vectors of sentences, float32 [B, H]; of every layer [L + 1, B, H].
+
+        Args:
+            ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
+        """
+        raise NotImplementedError
+
+    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The top layer's pooled first tokens, [B, H], and its states of all tokens, [B, T, H].
+
+        Args:
+            ids: [B, T], as `batch` takes them.
+        """
+        raise NotImplementedError
+
+    def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+        """The vectors of sentences in the given order, float32 [N, H].
+
+        Those of every layer are [L + 1, N, H]; index 0 is the embedding output.
+
+        Args:
+            sentences: ids with special tokens, [CLS] S [SEP] each.
+            batch_tokens: padded tokens in one forward pass.
+        """
+        shape = (len(sentences), self.config.hidden_size)
+        if self.layer is None:
+            shape = (self.config.num_hidden_layers + 1, *shape)
+        vectors = np.empty(shape, np.float32)
+        for rows, ids in padded_batches(sentences, self.config.pad_token_id, batch_tokens):
+            vectors[..., rows, :] = self.batch(ids)
+        return vectors
+
+
+def layer_number(name: str | int, num_layers: int) -> int:
+    """The number of a layer: 0 is the embedding output, L the top layer; "middle" is L // 2, "top" is L.
+
+    Raises:
+        UserError: there is no such layer.
+    """
+    if name == "middle":
+        return num_layers // 2
+    if name == "top":
+        return num_layers
+    if str(name).isdecimal() and int(name) <= num_layers:
+        return int(name)
+    raise UserError(
+        f"layer {name}: no such layer; this model has 0 (the embeddings) to {num_layers}, or write middle "
+        "or top"
+    )
+
+
+def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
+    """The weight of each token in its sentence's vector: float64 [B, T], rows sum to 1.
+
+    Args:
+        ids: int64 [B, T], padded on the right. [CLS] is the first token of a row, [SEP] its last one.
+        pooling: any but "pooled". With "mean", [CLS] and [SEP] have weight in a sentence without words only.
+    """
+    is_real = ids != pad_id  # [B, T]
+    if pooling == "specials":
+        has_weight = is_real
+    elif pooling == "cls":
+        has_weight = np.zeros(ids.shape, bool)
+        has_weight[:, 0] = True
+    else:
+        cls_id = ids[:, :1]  # [B, 1]
+        last = is_real.sum(axis=1, keepdims=True) - 1  # [B, 1], the column of each row's last token
+        sep_id = np.take_along_axis(ids, last, axis=1)  # [B, 1]
+        is_word = is_real & (ids != cls_id) & (ids != sep_id)
+        has_words = is_word.any(axis=1, keepdims=True)  # [B, 1]
+        has_weight = np.where(has_words, is_word, is_real)
+    return has_weight / has_weight.sum(axis=1, keepdims=True)
