@@ -3,7 +3,7 @@
 In a checkout `model/` is imported as `model`, and `ernie_m.py` as `ernie_m`. In the wheel they are
 `ernie_m.model` and `ernie_m` itself, so they clash with no `utils.py` of the user. The files are the same but
 for their imports (`from model.config import ...` is `from ernie_m.model.config import ...`) and for the
-commands in their texts (`python predict.py` is `ernie-m predict`).
+commands in their texts (`ernie-m predict` is `ernie-m predict`).
 """
 
 import re

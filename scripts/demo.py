@@ -17,16 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.jobs import Job, as_line, carry_out_chains
-from scripts.sample.scenes import CODES
-from scripts.sample.write import write_sample
 from ernie_m.utils.command_line import load_config
-from ernie_m.utils.yaml_files import read_yaml
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_json, write_json
 from ernie_m.utils.logging import setup_console
 from ernie_m.utils.options import option
 from ernie_m.utils.text_tables import in_columns
+from ernie_m.utils.yaml_files import read_yaml
+from scripts.jobs import Job, as_line, carry_out_chains
+from scripts.sample.scenes import CODES
+from scripts.sample.write import write_sample
 
 CONFIG = Path("configs/pretrain/sample.yaml")
 OUTPUT = Path("output/demo")

@@ -24,7 +24,7 @@ case ${1-} in
         shift
         texts=
         for code in en ru ar zh es de fr tr el hi; do texts="$texts${texts:+,}$code<=output/demo-quick/texts/$code.txt"; done
-        exec .venv/bin/python predict.py --serve --model configs/e5-small,output/demo-quick/topics --corpus "$texts" "$@"
+        exec .venv/bin/ernie-m predict --serve --model configs/e5-small,output/demo-quick/topics --corpus "$texts" "$@"
         ;;
 esac
 exec .venv/bin/python -m scripts.demo "$@"

@@ -6,6 +6,8 @@ is 1 if a check failed. A bug report needs the whole output (docs/gpu.md).
 The checks are tests of tests/gpu/.
 """
 
+from ernie_m.utils.first_import import run
+
 import os
 import platform
 import shutil
@@ -13,10 +15,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from ernie_m.utils.first_import import run
 
 from ernie_m.utils import __version__
 from ernie_m.utils.command_line import load_config

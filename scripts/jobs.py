@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ernie_m.utils.errors import UserError
 from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
+from ernie_m.utils.errors import UserError
 
 # Lines that say how far a program is. The other lines go to the log alone.
 PROGRESS = ("step ", "epoch: ", "[held-out] retrieval")

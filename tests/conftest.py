@@ -39,7 +39,9 @@ def readers_start_fast() -> Iterator[None]:
     Each of some 500 takes a fifth of a second less. test_prefetch.py, and whatever starts a command in a
     process of its own, has those that users have.
     """
-    multiprocessing.set_forkserver_preload(["ernie_m.reader.batching", "ernie_m.pretrain.batches", "ernie_m.training.prefetch"])
+    multiprocessing.set_forkserver_preload(
+        ["ernie_m.reader.batching", "ernie_m.pretrain.batches", "ernie_m.training.prefetch"]
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ernie_m.training.prefetch.START", "forkserver")
         yield

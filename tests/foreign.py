@@ -14,8 +14,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from ernie_m.model.checkpoint.formats import fluid
-from ernie_m.model.checkpoint.formats import tensor_names as tables
+from ernie_m.model.checkpoint.formats import fluid, tensor_names
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys
 
@@ -49,7 +48,7 @@ def make_official(folder: Path, config: dict, head: str | None = None, **kind) -
     fluid.write_config(folder / fluid.CONFIG, config)
     sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
     arrays = toys.weights(head, config=sizes, **kind)
-    for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"], head):
+    for row in tensor_names.rows_of(tensor_names.OFFICIAL, config["num_hidden_layers"], head):
         if row.canonical in arrays:
             fluid.write(params / row.foreign, arrays[row.canonical])
     return params

@@ -20,6 +20,7 @@ from ernie_m.commands import export
 from ernie_m.finetune.flags import FinetuneFlags, RetrievalFlags
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.command_line import load_config, parse_args
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.pages import commands_on, manuals
@@ -32,7 +33,6 @@ from tests.launching import (
     stand_in_for_launch,
 )
 from tests.toys import make_corpus, sentences, train_pieces, write_lines
-from ernie_m.utils.command_line import load_config, parse_args
 
 # `test_a_command_runs` runs the command as it is written, with the flags of SMALLEST.
 HERE = "here"
@@ -99,9 +99,9 @@ COMMANDS = {
     r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",
     r"curl .*": "inference/test_embeddings.py::test_with_curl",
     r".*pretrain\.show .*": HERE,
-    r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",
-    r".*benchmarks/masked_lm\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_masked_lm",
-    r".*benchmarks/encode\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_encoding_beside_a_rival",
+    r".*benchmarks/finetune\.py .*": HOURS + "scripts/benchmarks/test_benchmarks.py::test_fine_tuning",
+    r".*benchmarks/masked_lm\.py .*": HOURS + "scripts/benchmarks/test_benchmarks.py::test_masked_lm",
+    r".*benchmarks/encode\.py .*": HOURS + "scripts/benchmarks/test_benchmarks.py::test_encoding_beside_a_rival",
     r"sh scripts/base/ablation\.sh": HOURS + "finetune/test_ablation.py::test_the_command_lines",
 }  # fmt: skip
 

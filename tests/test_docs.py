@@ -11,7 +11,7 @@ from tests.launching import ROOT
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-# sh scripts/test.sh, python run_classifier.py, .venv/bin/python ernie_m/data/prepare.py
+# sh scripts/test.sh, python run_classifier.py, .venv/bin/ernie-m prepare
 SCRIPT = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/)?[\w/-]+\.(?:sh|py))\b")
 BARE_PYTHON = re.compile(r"(?<!\.venv/bin/)\b(?:python3?|pip) ")
 # 1. `ernie_m/pretrain/build_corpus/text_units.py`, `read_units`: ...

@@ -165,16 +165,19 @@ def test_what_the_texts_name_is_there():
     ("text", "names"),
     [
         ("the rows (`training/adam.py`), and `ernie_m/utils/errors.py`.", ["training/adam.py"]),
-        ("at commit 1a2b3c4d: `benchmarks/old.py`; `turns.py`", ["benchmarks/old.py"]),
+        ("at commit 1a2b3c4d: `scripts/benchmarks/old.py`; `turns.py`", ["scripts/benchmarks/old.py"]),
         ("sh scripts/setup.sh gpu, sh scripts/{setup,gone}.sh gpu", ["scripts/gone.sh"]),
         ("configs/pretrain/exp<n>.yaml or configs/pretrain/run<n>.yaml", ["configs/pretrain/run*.yaml"]),
         ("[results](results.md#a-real-model), [studies](studies.md)", ["studies.md"]),
         ("what is in evaluation_/ and in docs/images/", ["evaluation_"]),
         ("docs/none.json and https://example.org/docs/none.md", ["docs/none.json"]),
-        ("`utils.errors.UserError`, `utils.errors.UserMistake`", ["ernie_m.utils.errors.UserMistake"]),
+        (
+            "`ernie_m.utils.errors.UserError`, `ernie_m.utils.errors.UserMistake`",
+            ["ernie_m.utils.errors.UserMistake"],
+        ),
         ("`utils.mistakes`, ernie_m.load, ernie_m.unload", ["utils.mistakes", "ernie_m.unload"]),
         ("python -m pytest, python -m pretrain.corpora", ["pretrain.corpora"]),
-        ("model.fit(texts), `model.checkpoint.none`", ["ernie_m.model.checkpoint.none"]),
+        ("model.fit(texts), `ernie_m.model.checkpoint.none`", ["ernie_m.model.checkpoint.none"]),
     ],
 )
 def test_what_is_missing_is_seen(text, names):

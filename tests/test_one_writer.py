@@ -1,23 +1,17 @@
 """Of two commands with one output, the second is refused; the folder is as the first one leaves it.
 
-Those of fine-tuning are in tests/finetune/test_runs.py, predict.py and its index in tests/inference.
+Those of fine-tuning are in tests/finetune/test_runs.py, ernie-m predict and its index in tests/inference.
 """
 
 import pytest
 
-from ernie_m.commands import convert
-from ernie_m.commands import encode_vector
-from ernie_m.commands import export
-from ernie_m.commands import mine_pairs
-from ernie_m.commands import run_pretrain
+from ernie_m.commands import convert, encode_vector, export, mine_pairs, run_pretrain
+from ernie_m.data import get_weights, prepare, train_vocab
 from ernie_m.inference import fit
 from ernie_m.pretrain.build_corpus import command as build_corpus
-from ernie_m.data import get_weights
-from ernie_m.data import prepare
-from ernie_m.data import train_vocab
+from ernie_m.utils.errors import UserError
 from tests.launching import another_process_writes, call_main
 from tests.toys import train_pieces, write_lines
-from ernie_m.utils.errors import UserError
 
 # Each command with the flags that name its output, {}; it is refused before it reads what is named beside.
 COMMANDS = {

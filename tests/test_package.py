@@ -11,11 +11,11 @@ from itertools import chain
 import pytest
 from packaging.requirements import Requirement
 
+from ernie_m.utils import paddle_settings
 from install.wheel import PackageHook
 from tests import command_lines, toys
 from tests.launching import ROOT, clean_environment, error_of, run_script
 from tests.test_layers import BELOW
-from ernie_m.utils import paddle_settings as runtime
 
 OWN_NAMES = tuple(BELOW)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -207,7 +207,7 @@ def test_a_paddle_that_does_not_go_with_it(tmp_path, monkeypatch, installed, mes
         (tmp_path / f"{name}.dist-info").mkdir()
     monkeypatch.delitem(sys.modules, "paddle")  # or it is found there
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert message in error_of(runtime.check_paddle)
+    assert message in error_of(paddle_settings.check_paddle)
 
 
 def test_a_command_without_paddle(users_folder, packages):
@@ -240,7 +240,7 @@ def test_every_place_names_the_same_paddle_for_a_gpu():
     """Its version, and the folder of Paddle's index."""
     named = set()
     for name in ("requirements-gpu.txt", "docs/install.md", "ernie_m/utils/paddle_settings.py"):
-        text = (ROOT / name).read_text(encoding="utf-8").replace("{PADDLE}", runtime.PADDLE)
+        text = (ROOT / name).read_text(encoding="utf-8").replace("{PADDLE}", paddle_settings.PADDLE)
         named.update(re.findall(r"paddlepaddle-gpu==[\d.]+|packages/stable/cu\d+", text))
     assert named == {f"paddlepaddle-gpu=={PINNED['paddlepaddle']}", "packages/stable/cu126"}
 

@@ -129,7 +129,7 @@ def test_the_environments_of_peers_are_others(checkout):
     for peers in ("parity", "latest"):
         assert setup(checkout, python, peers).returncode == 0
         assert (checkout / f".venv-{peers}/setup-state").is_file()
-    assert installed(checkout) == [["install/parity.txt"], ["install/latest.txt"]]
+    assert installed(checkout) == [["scripts/pins/parity.txt"], ["scripts/pins/latest.txt"]]
     assert not (checkout / ".venv").exists()
 
 

@@ -19,9 +19,8 @@ import paddle
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
+from ernie_m.model.checkpoint.formats import safetensors, tensor_names
 from ernie_m.model.checkpoint.write import save_model
-from ernie_m.model.checkpoint.formats import safetensors
-from ernie_m.model.checkpoint.formats import tensor_names as tables
 from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel
@@ -170,7 +169,7 @@ def weights(
     if lm_head:
         parts.append("lm_head")
     shapes = {}
-    for row in tables.rows_of(tables.OURS, config["num_hidden_layers"]):
+    for row in tensor_names.rows_of(tensor_names.OURS, config["num_hidden_layers"]):
         if row.canonical.split(".")[0] in parts:
             shapes[row.canonical] = tuple(sizes[axis] for axis in row.axes)
     if head == "uie":

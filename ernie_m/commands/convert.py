@@ -2,14 +2,12 @@
 
 Needs neither Paddle nor torch; see docs/convert.md.
 
-python convert.py configs/base ernie-m-base --to huggingface
-python convert.py checkpoints/best for-transformers --to xlm-roberta
-python convert.py xlmr.base/model.pt xlm-r --to ernie-m
-python convert.py sentencepiece.bpe.model vocabulary --to fluid
-python convert.py configs/base for-en-de --keep_pieces_of en.txt,de.txt
+ernie-m convert configs/base ernie-m-base --to huggingface
+ernie-m convert checkpoints/best for-transformers --to xlm-roberta
+ernie-m convert xlmr.base/model.pt xlm-r --to ernie-m
+ernie-m convert sentencepiece.bpe.model vocabulary --to fluid
+ernie-m convert configs/base for-en-de --keep_pieces_of en.txt,de.txt
 """
-
-from ernie_m.utils.first_import import run
 
 import tempfile
 from collections.abc import Sequence
@@ -19,22 +17,22 @@ from typing import Literal
 
 from ernie_m.model.checkpoint import convert as conversion
 from ernie_m.model.checkpoint.card import read_metadata
+from ernie_m.model.checkpoint.card_usage import vector_in_words
 from ernie_m.model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS, Report
 from ernie_m.model.checkpoint.lost_conventions import differences, note
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
-from ernie_m.model.checkpoint.card_usage import vector_in_words
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING, RETRIEVAL, task_named
-from ernie_m.tokenizer import write as tokenizer_files
-from ernie_m.reader import trim_vocabulary as trimming
+from ernie_m.reader import trim_vocabulary
+from ernie_m.reader.trim_vocabulary import Fallback
+from ernie_m.tokenizer import tokenizer_files
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_json import no_piece_model
-from ernie_m.reader.trim_vocabulary import Fallback
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError, pipe_may_close
 from ernie_m.utils.files import atomic_dir, only_writer_of
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.options import PositiveInt, option
 from ernie_m.utils.text_tables import in_columns
 
@@ -123,7 +121,7 @@ def convert(flags: ConvertFlags) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(name) for name in flags.keep_pieces_of.split(",")]
-        trimmed = trimming.trim(tokenizer, texts, Path(folder), flags.min_count)
+        trimmed = trim_vocabulary.trim(tokenizer, texts, Path(folder), flags.min_count)
         fallback = None
         if flags.fallback_of:  # before anything is written, because the file may be missing
             fallback = trimmed.fallback(tokenizer, Path(flags.fallback_of))
@@ -298,7 +296,3 @@ def print_fallback(fallback: Fallback, path: str) -> None:
 def print_tokenizer_files(files: list[str], flags: ConvertFlags) -> None:
     """Print which files of the tokenizer were written."""
     print(f"tokenizer: {', '.join(files)} in {flags.target}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -2,10 +2,8 @@
 
 python encode_vector.py --data_set texts.tsv --output_dir vectors --init_pretraining_params ...
 python encode_vector.py --data_set sentences.txt --data_format text --vectors mean --layer middle ...
-python encode_vector.py --init_pretraining_params exported --engine onnx-int8 ...    # what export.py wrote
+python encode_vector.py --init_pretraining_params exported --engine onnx-int8 ...    # what ernie-m export wrote
 """
-
-from ernie_m.utils.first_import import run
 
 import sys
 
@@ -20,7 +18,3 @@ def main() -> None:
     from ernie_m.inference.encode_files import write_vectors
 
     write_vectors(flags)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,11 +1,9 @@
 """Export a checkpoint as a folder that predicts by itself: Paddle inference, ONNX, int8. See docs/export.md.
 
-python export.py --model checkpoints/best --output exported
-python export.py --model checkpoints/best --output exported --int8 true --check_set data/xnli/dev/dev.en.tsv
-python export.py --model checkpoints/best --output exported --task encoding --layer middle
+ernie-m export --model checkpoints/best --output exported
+ernie-m export --model checkpoints/best --output exported --int8 true --check_set data/xnli/dev/dev.en.tsv
+ernie-m export --model checkpoints/best --output exported --task encoding --layer middle
 """
-
-from ernie_m.utils.first_import import run
 
 import os
 import sys
@@ -66,9 +64,9 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     # Imported here, after `prepare`, because Paddle reads its CPU settings when it is imported.
     import paddle
 
-    from ernie_m.vectors.pooling import layer_number
     from ernie_m.inference.export.export import NAMES, export, read_check_set
     from ernie_m.inference.load import exported_settings, load
+    from ernie_m.vectors.pooling import layer_number
 
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     is_empty_folder = output.is_dir() and not names
@@ -77,12 +75,12 @@ def export_to(output: Path, flags: ExportFlags) -> None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
     if others := names - NAMES:
         raise UserError(
-            f"--output {output}: a new export would delete {', '.join(sorted(others))}, which export.py did "
+            f"--output {output}: a new export would delete {', '.join(sorted(others))}, which ernie-m export did "
             "not write; move it, or name a new folder"
         )
     if exported_settings(Path(flags.model)) is not None:
         raise UserError(
-            f"--model {flags.model}: what export.py wrote; name the checkpoint that it was made of"
+            f"--model {flags.model}: what ernie-m export wrote; name the checkpoint that it was made of"
         )
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
     loaded = load(flags.model, engine="dygraph", task=flags.task)
@@ -92,7 +90,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
         logger.info("the encoder is exported, without the masked-LM head and the language table")
     if task == ENCODING and loaded.reading_faults:
         raise UserError(
-            f"{'; '.join(loaded.reading_faults)}: this is not done here; python convert.py {flags.model} NEW "
+            f"{'; '.join(loaded.reading_faults)}: this is not done here; ernie-m convert {flags.model} NEW "
             "--allow_differences writes a model without it, which can be exported"
         )
     layer_by_default = loaded.layer_of_vectors if task == ENCODING else loaded.num_layers
@@ -112,14 +110,13 @@ def largest_int8_weight(reduce_range: bool | None) -> int:
         reduce_range: whether they have 7 bits. None: if this CPU has no VNNI, because sums of products of 8
             bits can be too large for its instructions.
     """
-    from ernie_m.inference.exported_model import INT7_LARGEST, INT8_LARGEST  # and numpy, without which --help is faster
+    from ernie_m.inference.exported_model import (  # and numpy, without which --help is faster
+        INT7_LARGEST,
+        INT8_LARGEST,
+    )
 
     if reduce_range is None:
         reduce_range = int8_saturates(read_cpu())
         if reduce_range:
             logger.info("this CPU has no VNNI: int8 weights have 7 bits; --reduce_range false writes 8")
     return INT7_LARGEST if reduce_range else INT8_LARGEST
-
-
-if __name__ == "__main__":
-    run(main)

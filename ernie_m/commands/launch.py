@@ -9,8 +9,6 @@ on the console, the others print into <split_log_path>/workers. With several mac
 workers-node<N>, so that the machines can share <split_log_path>.
 """
 
-from ernie_m.utils.first_import import run
-
 import contextlib
 import os
 import shlex
@@ -26,12 +24,12 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
 from ernie_m.utils.command_line import OFFICIAL_BOOLEANS, log_ineffective_flags, parse_args
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
 from ernie_m.utils.options import NonNegativeInt, PositiveInt, not_an_option, option, options_of
-from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
 from ernie_m.utils.paddle_settings import check_paddle, has_gpu
 
 GRACE = 2.0  # seconds in which the other processes may end by themselves after one has failed
@@ -329,7 +327,3 @@ def main() -> None:
     os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle reports how the processes connect
     places = environments(flags, processes, gpus)
     sys.exit(run_processes(flags.script, places, logs / workers_folder(flags)))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,9 +1,7 @@
 """Find pairs of translations in two texts that are not aligned. See docs/mining.md.
 
-python mine_pairs.py --source "de<=de.txt" --target "en<=en.txt" --model checkpoints/best --output mined
+ernie-m mine_pairs --source "de<=de.txt" --target "en<=en.txt" --model checkpoints/best --output mined
 """
-
-from ernie_m.utils.first_import import run
 
 import sys
 
@@ -17,7 +15,3 @@ def main() -> None:
     options = load_config(MiningOptions, sys.argv[1:], __doc__)
     setup_console()
     mine_pairs(options)
-
-
-if __name__ == "__main__":
-    run(main)

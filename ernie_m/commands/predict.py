@@ -1,11 +1,9 @@
 """Predict with a model: JSON lines in, JSON lines out, or a page in the browser. See docs/predict.md.
 
-echo '{"text": "A man eats."}' | python predict.py --task classify --model checkpoints/best
-python predict.py --task encode --model exported --engine onnx-int8 --input texts.jsonl --output vectors.jsonl
-python predict.py --serve --model checkpoints/best,pretrained
+echo '{"text": "A man eats."}' | ernie-m predict --task classify --model checkpoints/best
+ernie-m predict --task encode --model exported --engine onnx-int8 --input texts.jsonl --output vectors.jsonl
+ernie-m predict --serve --model checkpoints/best,pretrained
 """
-
-from ernie_m.utils.first_import import run
 
 import gzip
 import json
@@ -19,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from ernie_m.model.tasks import COMMAND_WORDS
 from ernie_m.reader.files.aligned_lines import named_files
+from ernie_m.reader.files.official_tsv import official_names, refuse_compressed
 from ernie_m.reader.files.tables import (
     AnsweredTable,
     TableForm,
@@ -28,7 +27,6 @@ from ernie_m.reader.files.tables import (
     place_of,
     rows_of_table,
 )
-from ernie_m.reader.files.official_tsv import official_names, refuse_compressed
 from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import FULL, UserError, pipe_may_close, printable
 from ernie_m.utils.files import read_bytes, take_lock, unwritable_is_a_user_error
@@ -47,7 +45,7 @@ class PredictFlags:
     """What to predict, and with which model."""
 
     model: str
-    """A checkpoint of any supported format, or a folder that export.py wrote. With --serve several, separated
+    """A checkpoint of any supported format, or a folder that ernie-m export wrote. With --serve several, separated
     by commas."""
 
     task: Literal[COMMAND_WORDS] | None = None
@@ -395,7 +393,3 @@ def write_table(
             table.add([*request.id_entry], [*request.id_entry.values()], answer)
             labelled.add(request.id_entry, answer)
         file.flush()
-
-
-if __name__ == "__main__":
-    run(main)

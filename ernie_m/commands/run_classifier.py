@@ -6,8 +6,6 @@ python run_classifier.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_t
 fleetrun --nproc_per_node 2 run_classifier.py ...
 """
 
-from ernie_m.utils.first_import import run
-
 import sys
 
 from ernie_m.finetune.flags import FinetuneFlags
@@ -21,10 +19,10 @@ def main() -> None:
     with StopSignal(active=flags.do_train) as stop:
         prepare()
         # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+        from ernie_m.finetune.labelled_task import fine_tune
         from ernie_m.finetune.tasks.classification import Classification
         from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
         from ernie_m.finetune.tasks.regression import Regression
-        from ernie_m.finetune.labelled_task import fine_tune
 
         if flags.is_regression:
             task_class = Regression
@@ -34,7 +32,3 @@ def main() -> None:
             task_class = Classification
         fine_tune(task_class, flags, stop)
     stop.exit_as_asked()
-
-
-if __name__ == "__main__":
-    run(main)

@@ -4,8 +4,6 @@ python run_mrc.py --train_set ... --dev_set dev.%s.json,test.%s.json --do_test f
 fleetrun --nproc_per_node 2 run_mrc.py ...
 """
 
-from ernie_m.utils.first_import import run
-
 import sys
 
 from ernie_m.finetune.flags import FinetuneFlags
@@ -19,12 +17,8 @@ def main() -> None:
     with StopSignal(active=flags.do_train) as stop:
         prepare()
         # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-        from ernie_m.finetune.tasks.question_answering import OfficialAnswering, QuestionAnswering
         from ernie_m.finetune.labelled_task import fine_tune
+        from ernie_m.finetune.tasks.question_answering import OfficialAnswering, QuestionAnswering
 
         fine_tune(QuestionAnswering, flags, stop, official_class=OfficialAnswering)
     stop.exit_as_asked()
-
-
-if __name__ == "__main__":
-    run(main)

@@ -4,8 +4,6 @@ On several devices: `fleetrun run_pretrain.py --config ...`. The same command co
 docs/pretraining.md.
 """
 
-from ernie_m.utils.first_import import run
-
 import sys
 
 from ernie_m.pretrain.config import PretrainConfig
@@ -26,7 +24,14 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
     """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from ernie_m.model.device import use_kernels
-    from ernie_m.pretrain.command import check_checkpoints, finish, open_log, open_run_folder, pace_of, save_settings
+    from ernie_m.pretrain.command import (
+        check_checkpoints,
+        finish,
+        open_log,
+        open_run_folder,
+        pace_of,
+        save_settings,
+    )
     from ernie_m.pretrain.task import Pretraining
     from ernie_m.training import distributed
     from ernie_m.training.run import Trainer
@@ -42,7 +47,3 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
         is_finished = trainer.run(stop)
         if is_finished:
             finish(task, trainer, folder)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -5,8 +5,6 @@ python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,
 python run_retrieval.py --mine_negatives corpus.txt --train_set pairs.tsv --init_pretraining_params ...
 """
 
-from ernie_m.utils.first_import import run
-
 import sys
 
 from ernie_m.finetune.flags import RetrievalFlags
@@ -33,7 +31,3 @@ def main() -> None:
 
             search(flags)
     stop.exit_as_asked()
-
-
-if __name__ == "__main__":
-    run(main)

@@ -4,8 +4,6 @@ python run_sequence_labeling.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv
 fleetrun --nproc_per_node 2 run_sequence_labeling.py ...
 """
 
-from ernie_m.utils.first_import import run
-
 import sys
 
 from ernie_m.finetune.flags import FinetuneFlags
@@ -24,7 +22,3 @@ def main() -> None:
 
         fine_tune(Tagging, flags, stop, official_class=OfficialTagging)
     stop.exit_as_asked()
-
-
-if __name__ == "__main__":
-    run(main)

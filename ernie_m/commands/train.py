@@ -5,8 +5,6 @@ scratch. Every step is a program of its own, with a command that is printed; aft
 command goes on. See docs/retrieval.md.
 """
 
-from ernie_m.utils.first_import import run
-
 import math
 import shlex
 import signal
@@ -19,16 +17,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ernie_m.data.own_pairs import FOUND, FoundFiles, find
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.pairs import PairFiles
-from ernie_m.data.own_pairs import FOUND, FoundFiles, find
 from ernie_m.training.claim import claim_file
+from ernie_m.utils.checksums import MANIFEST
+from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
 from ernie_m.utils.command_line import command_name, load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_json, sha256_of
-from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.options import option
-from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
 from ernie_m.utils.paddle_settings import read_cpu
 from ernie_m.utils.text_tables import in_columns
 
@@ -287,7 +285,3 @@ def scores(output: Path) -> str:
                     lines.append([f"{time}, by {measure}", *(f"{value:.1f}" for value in row.values())])
     title = "held-out pairs whose translation is found, per cent, mean of both directions"
     return f"{title}\n{in_columns([['', *row], *lines])}"
-
-
-if __name__ == "__main__":
-    run(main)

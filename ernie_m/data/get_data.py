@@ -1,23 +1,17 @@
 """Fetch the public data of the fine-tuning recipes and prepare it.
 
-Archives and files go to data/downloads/<part>. They are unpacked beside it, prepared by prepare.py into
+Archives and files go to data/downloads/<part>. They are unpacked beside it, prepared by ernie-m prepare into
 data/<task>, and the unpacked files are removed. What is in data/downloads already is not fetched again.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-if not __package__:  # started as a file: the path has the folder of the file, not the root
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from ernie_m.utils.first_import import run
-
-from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
 from ernie_m.data import prepare
 from ernie_m.data.download import fetch_missing, refuse_faults, unpack
+from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
 from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import remove
@@ -33,7 +27,7 @@ class Part(NamedTuple):
     """A public data set.
 
     Attributes:
-        task: the task of prepare.py that lays it out; "" for Tatoeba, which is read as it is.
+        task: the task of ernie-m prepare that lays it out; "" for Tatoeba, which is read as it is.
         folder: what all addresses begin with.
         files: their names in it.
     """
@@ -57,9 +51,9 @@ PARTS = {
 }
 BY_HAND = {
     "panx": "it is on a shared drive that XTREME's README names (AmazonPhotos.zip); unpack it and its "
-    "archives, then run .venv/bin/python ernie_m/data/prepare.py panx FOLDER",
+    "archives, then run .venv/bin/ernie-m prepare panx FOLDER",
     "conll": "its licences do not allow a download; www.clips.uantwerpen.be/conll2002/ner and conll2003/ner "
-    "say where to ask, then run .venv/bin/python ernie_m/data/prepare.py conll FOLDER",
+    "say where to ask, then run .venv/bin/ernie-m prepare conll FOLDER",
 }
 
 
@@ -156,7 +150,3 @@ def prepare_task(data: Path, task: str) -> None:
     finally:
         for folder in unpacked:
             remove(folder)
-
-
-if __name__ == "__main__":
-    run(main)

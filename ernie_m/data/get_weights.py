@@ -8,21 +8,15 @@ hub goes into its cache.
 
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-if not __package__:  # started as a file: the path has the folder of the file, not the root
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from ernie_m.utils.first_import import run
-
+from ernie_m.data.download import fetch_missing, refuse_faults, unpack
+from ernie_m.data.e5_small import get_e5_small
 from ernie_m.model.checkpoint.formats import fluid
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.data.download import fetch_missing, refuse_faults, unpack
-from ernie_m.data.e5_small import get_e5_small
 from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import option
@@ -154,7 +148,3 @@ def check_parameters(folder: Path, size: str) -> None:
     expected = (VOCAB_SIZE, HIDDEN_SIZE[size])
     if shape != expected:
         raise UserError(f"{table}: its shape is {shape}, but that of {size} is {expected}")
-
-
-if __name__ == "__main__":
-    run(main)

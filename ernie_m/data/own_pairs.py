@@ -3,7 +3,7 @@
     en-de.tsv, wiki.en-de.csv.gz, en-de.tmx    pairs of two languages; with another name, of languages unknown
     train.en and train.de                      two aligned files, plain or packed
     en.txt, news.en.txt.gz                     text of one language, to train from scratch
-    "en-de<=en.txt,de.txt"                     files with other names, in the notation of `reader.pairs`
+    "en-de<=en.txt,de.txt"                     files with other names, in the notation of `ernie_m.reader.files.pairs`
 
 It writes, each file below a header:
 
@@ -23,8 +23,14 @@ from pathlib import Path
 from ernie_m.finetune.open_model import open_model
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.coverage import SAMPLE, first_tokens
+from ernie_m.reader.files.find_pairs import (
+    LANGUAGE,
+    WITH_BOTH_SIDES,
+    languages_in_name,
+    languages_of,
+    split_label,
+)
 from ernie_m.reader.files.own_files import files_in
-from ernie_m.reader.files.find_pairs import LANGUAGE, WITH_BOTH_SIDES, languages_in_name, languages_of, split_label
 from ernie_m.reader.files.pairs import PairRows, header_of
 from ernie_m.reader.files.plain_text import split_name
 from ernie_m.tokenizer.tokenizer import Tokenizer

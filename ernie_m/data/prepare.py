@@ -1,6 +1,6 @@
 """Turn public data sets into the layout of the official scripts, ./data/<task>.
 
-    .venv/bin/python ernie_m/data/prepare.py xnli|pawsx|conll|panx|mlqa|pairs SOURCE
+    .venv/bin/ernie-m prepare xnli|pawsx|conll|panx|mlqa|pairs SOURCE
 
 A source is a file, or a folder that is searched with its sub-folders. docs/data.md and docs/tasks.md
 list the names of files that are known, and what is written.
@@ -15,18 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-if not __package__:  # started as a file: the path has the folder of the file, not the root
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from ernie_m.utils.first_import import run
-
+from ernie_m.data.own_pairs import prepare_pairs
 from ernie_m.model.conventions import PLACES
 from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.own_files import files_in
+from ernie_m.reader.label_map import write_places
 from ernie_m.reader.question_answering import read_squad
 from ernie_m.reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
-from ernie_m.reader.label_map import write_places
-from ernie_m.data.own_pairs import prepare_pairs
 from ernie_m.utils.command_line import command_name, load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of, read_bytes
@@ -557,7 +552,3 @@ DATA_SETS = {
         ending="json",
     ),
 }
-
-
-if __name__ == "__main__":
-    run(main)

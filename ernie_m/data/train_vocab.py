@@ -1,11 +1,9 @@
 """Train a vocabulary in the way of XLM-R, whose vocabulary the paper uses (appendix A.2).
 
 This is sentencepiece's unigram model on lines of all languages, sampled by temperature. The flags name text
-as those of `python -m pretrain.build_corpus` do; a pair counts for both of its languages. The text is read
+as those of `ernie-m build_corpus` do; a pair counts for both of its languages. The text is read
 twice and never kept in memory: first to count the lines, then to sample them.
 """
-
-from ernie_m.utils.first_import import run
 
 import io
 import re
@@ -24,8 +22,8 @@ import sentencepiece
 
 from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.text_units import TextFormat, check_format, read_lines, read_units
-from ernie_m.reader.sampling import temperature
 from ernie_m.reader.files.plain_text import LONGEST_LINE
+from ernie_m.reader.sampling import temperature
 from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
 from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
@@ -217,7 +215,3 @@ def main() -> None:
     with only_writer_of(Path(options.output, "piece.model")):
         tokenizer = train_vocab(options)
     logger.info("%s and vocab.txt: %s ids", tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -2,7 +2,7 @@
 
 One class makes the features and decodes the outputs in training, evaluation and prediction. Training makes a
 task from the flags. Prediction makes it from the labels and the "reading" in the model's config.json; what
-export.py wrote is predicted without Paddle, so only the methods that run a Paddle model import it.
+ernie-m export wrote is predicted without Paddle, so only the methods that run a Paddle model import it.
 """
 
 import math
@@ -28,7 +28,7 @@ class SupervisedTask:
     """Features, loss, decoding and metric of one task. A subclass defines the methods of the first part.
 
     Attributes:
-        name: one of `model.tasks`; written to config.json and to the model card.
+        name: one of `ernie_m.model.tasks`; written to config.json and to the model card.
         metric: the key of `score` that selects a step; larger is better.
         labels: label names in the order of their ids; None if the task has none.
         shuffles: whether training may change the order of the examples (--shuffle).
@@ -71,7 +71,7 @@ class SupervisedTask:
         return batch.labels
 
     def inputs(self, data: Any) -> np.ndarray:
-        """`reader.labels.input_hash` of each row, sentence or question of a file that was read, int64 [N]."""
+        """`ernie_m.reader.files.labels.input_hash` of each row, sentence or question of a file that was read, int64 [N]."""
         raise NotImplementedError
 
     def loss_and_counts(
@@ -81,7 +81,7 @@ class SupervisedTask:
 
         Args:
             on_device: the batch on the device, with what `targets` returned.
-            outputs: the outputs of the model, by the names in `model.tasks`.
+            outputs: the outputs of the model, by the names in `ernie_m.model.tasks`.
         """
         raise NotImplementedError
 
@@ -136,7 +136,7 @@ class SupervisedTask:
     def loss(
         self, model: "nn.Layer", micro_batch: tuple[Any, "LabelledBatch"]
     ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
-        """Return the loss of one of the micro-batches from `send_batches`; see `training.task.Task.loss`."""
+        """Return the loss of one of the micro-batches from `send_batches`; see `ernie_m.training.task.Task.loss`."""
         batch, on_device = micro_batch
         # `batch.count` is that of the whole step, `count` that of this micro-batch.
         total, correct, count = self.loss_and_counts(on_device, self.outputs(model, on_device))

@@ -13,10 +13,10 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ernie_m.finetune import score_tables as report
+from ernie_m.finetune import score_tables
 from ernie_m.finetune.flags import FinetuneFlags, RetrievalFlags, TrainingFlags
-from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
+from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import use_kernels
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -259,7 +259,7 @@ class TaskOfSeeds(Task):
         facts: Mapping[str, Any],
         leave_out: tuple[str, ...] = (),
     ) -> ModelFiles:
-        """The files of the model; see `training.task.Task.files`.
+        """The files of the model; see `ernie_m.training.task.Task.files`.
 
         Args:
             settings: "task", "labels" and "reading" for config.json.
@@ -289,11 +289,11 @@ class TaskOfSeeds(Task):
 def log_and_write_report(
     flags: TrainingFlags,
     name: str,
-    tables: Sequence[report.Table],
+    tables: Sequence[score_tables.Table],
     facts: Mapping[str, Any],
-    label_tables: Sequence[report.LabelTable] = (),
+    label_tables: Sequence[score_tables.LabelTable] = (),
 ) -> None:
     """Log the tables, and write them and those of labels as <name>.txt, .md and .json into --checkpoints."""
-    logger.info("results\n%s", report.to_text(tables))
+    logger.info("results\n%s", score_tables.to_text(tables))
     if distributed.is_main():
-        report.write_report(Path(flags.checkpoints), name, tables, facts, label_tables)
+        score_tables.write_report(Path(flags.checkpoints), name, tables, facts, label_tables)

@@ -303,7 +303,7 @@ class FinetuneFlags(TrainingFlags):
 
     rates_of_start: bool = option(False, free=True)  # what it sets decides, and is recorded
     """Whether --learning_rate, --layerwise_lr_decay and --epoch, unless they are given, are those that suit
-    the size of the start and the number of rows (`finetune.rates`)."""
+    the size of the start and the number of rows (`ernie_m.finetune.rates`)."""
 
     select_on: str = MEAN
     """What selects the best step: the mean over the languages, one language (en), or last, the last step."""

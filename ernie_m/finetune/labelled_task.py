@@ -12,8 +12,8 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.finetune import score_tables as report
-from ernie_m.finetune.tasks.classification import names_of_ids
+from ernie_m.finetune import score_tables
+from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.command import (
     TaskOfSeeds,
     digest_of_files,
@@ -32,13 +32,13 @@ from ernie_m.finetune.own_tables import read_own_tables
 from ernie_m.finetune.paper import average
 from ernie_m.finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
 from ernie_m.finetune.rates import with_rates
-from ernie_m.finetune.base_task import SupervisedTask
+from ernie_m.finetune.tasks.classification import names_of_ids
 from ernie_m.model.batch import LabelledBatch
-from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.model.checkpoint.conventions import READING
 from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
-from ernie_m.model.checkpoint.conventions import READING
+from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.heads import task_model
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
 from ernie_m.reader.batching import Batches, GlobalBatch
@@ -47,12 +47,12 @@ from ernie_m.reader.label_map import expand, read_languages
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log.evaluation import Evaluation
-from ernie_m.training.stop_requests import StopSignal
 from ernie_m.training.log.meter import Interval
 from ernie_m.training.optimizer import noam_decay
 from ernie_m.training.precision import LossScaling
 from ernie_m.training.run import Trainer
 from ernie_m.training.run_folder import BEST, SELECTED, RunFolder
+from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -236,7 +236,7 @@ def evaluate_and_predict(fine_tuning: "FineTuning", test_paths: list[str]) -> No
 
 
 class FineTuning(TaskOfSeeds):
-    """The training of a task on labelled files; see `training.task.Task` for its methods.
+    """The training of a task on labelled files; see `ernie_m.training.task.Task` for its methods.
 
     Args:
         task: what is learned.
@@ -509,15 +509,15 @@ def batch_of_step(flags: FinetuneFlags, processes: int) -> int:
 
 
 def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], name: str) -> None:
-    """Write the tables of `report.tables_of_seeds`, and after a training the selected step of each seed.
+    """Write the tables of `score_tables.tables_of_seeds`, and after a training the selected step of each seed.
 
     Args:
         evaluations: seed -> the evaluation of its selected step.
         name: the name of the files: "results" or "evaluation".
     """
     flags = fine_tuning.flags
-    tables, label_tables = report.tables_of_seeds(evaluations, flags.paper)
-    for fault in report.faults_of_labels(label_tables):
+    tables, label_tables = score_tables.tables_of_seeds(evaluations, flags.paper)
+    for fault in score_tables.faults_of_labels(label_tables):
         logger.warning("%s", fault)
     facts: dict[str, Any] = {
         "task": fine_tuning.task.name,

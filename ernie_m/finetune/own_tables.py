@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.prediction import TaskFile
+from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.reader.batching import Example
 from ernie_m.reader.classification import Examples, SomeExamples
 from ernie_m.reader.files.labels import FEW_ROWS, label_oddities

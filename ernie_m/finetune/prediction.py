@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import paddle
 
+from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.command import pace_of
 from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.reader.batching import Batches, stream_all
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
-from ernie_m.training.stop_requests import StallWatch, StopSignal
 from ernie_m.training.prefetch import prefetch
+from ernie_m.training.stop_requests import StallWatch, StopSignal
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger
 

@@ -1,6 +1,6 @@
 """Score tables: a row per seed and a column per language, then the average and the transfer gap.
 
-Below the seeds are their mean and deviation, and the figures of the paper (`finetune.paper`) if the run names
+Below the seeds are their mean and deviation, and the figures of the paper (`ernie_m.finetune.paper`) if the run names
 its recipe. A classification has a table of its labels, too. All scores are per cent.
 """
 
@@ -13,7 +13,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from ernie_m.finetune.metrics import MACRO_F1, NO_LABEL, Confusion, label_counts, macro_f1, share_of_most_frequent
+from ernie_m.finetune.metrics import (
+    MACRO_F1,
+    NO_LABEL,
+    Confusion,
+    label_counts,
+    macro_f1,
+    share_of_most_frequent,
+)
 from ernie_m.finetune.paper import AVERAGE, average, figures
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.utils.command_line import without_overridden

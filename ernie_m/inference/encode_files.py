@@ -8,9 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_m.vectors.centring import LanguageMeans
-from ernie_m.vectors.nearest import unit
-from ernie_m.vectors.pooling import SentenceEncoder
 from ernie_m.finetune.open_model import open_model, settle_vectors
 from ernie_m.inference.encode_flags import EncodeVectorFlags
 from ernie_m.inference.load import exported_settings, load, load_opened
@@ -25,14 +22,17 @@ from ernie_m.reader.batching import (
     encode_in_windows,
     padded_batches,
 )
-from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.training.prefetch import prefetch
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, only_writer_of
 from ernie_m.utils.logging import Progress, logger, setup_console
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.paddle_settings import prepare
+from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import SentenceEncoder
 
 _HEADER_BYTES = 128  # what numpy writes before the data of an array of two dimensions
 
@@ -44,7 +44,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
         UserError: a file is missing or damaged, or a flag does not fit the model.
     """
     is_exported = exported_settings(Path(flags.init_pretraining_params)) is not None
-    if not is_exported:  # what export.py wrote runs without Paddle
+    if not is_exported:  # what ernie-m export wrote runs without Paddle
         prepare()
     setup_console()
     with only_writer_of(flags.output_dir), atomic_dir(flags.output_dir) as folder:
@@ -72,7 +72,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
 
 
 def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder]:
-    """Open a checkpoint, or a folder that export.py wrote.
+    """Open a checkpoint, or a folder that ernie-m export wrote.
 
     Returns:
         How the model makes vectors of texts, and what makes them of ids.

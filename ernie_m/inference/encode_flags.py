@@ -19,7 +19,7 @@ class EncodeVectorFlags:
     """A new folder for the .npy files and their checksums."""
 
     init_pretraining_params: str | None = None
-    """Weights in any format, or a folder that export.py wrote."""
+    """Weights in any format, or a folder that ernie-m export wrote."""
 
     ernie_config_path: str | None = None
     """The model's shape, ernie_config.json. Default: the one beside the weights."""

@@ -1,4 +1,4 @@
-"""The engines that run what export.py wrote: Paddle inference and ONNX Runtime."""
+"""The engines that run what ernie-m export wrote: Paddle inference and ONNX Runtime."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ class PaddleEngine:
         graph = folder / FILES["paddle"]
         config = inference.Config(str(graph), str(graph.with_suffix(".pdiparams")))
         device, _, card = paddle.device.get_device().partition(":")
-        if device == "gpu":  # not in export.py, which has set the CPU
+        if device == "gpu":  # not in ernie-m export, which has set the CPU
             precision = inference.PrecisionType.Half if amp == "fp16" else inference.PrecisionType.Float32
             config.enable_use_gpu(_GPU_POOL_MB, int(card), precision)
         elif amp != "none":

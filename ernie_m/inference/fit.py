@@ -5,14 +5,11 @@ See docs/finetune.md.
 ernie-m fit reviews.csv --model intfloat/multilingual-e5-small --output checkpoints/reviews
 """
 
-from ernie_m.utils.first_import import run
-
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ernie_m.vectors.nearest import load_faiss
 from ernie_m.finetune.fit.folds import Scored, least_sure, single_text, tables_of_scores
 from ernie_m.reader.files.tables import LabelledTable, read_table
 from ernie_m.training.stop_requests import StopSignal
@@ -21,6 +18,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import only_writer_of
 from ernie_m.utils.logging import setup_console
 from ernie_m.utils.options import option
+from ernie_m.vectors.nearest import load_faiss
 
 _MOST_LABELS = 1000
 
@@ -90,7 +88,7 @@ def fit(flags: FitFlags, stop: StopSignal) -> None:
 
 
 def fine_tune(flags: FitFlags, path: Path, table: LabelledTable, stop: StopSignal) -> Scored | None:
-    """Train the whole model; see `finetune.whole.train_and_score`."""
+    """Train the whole model; see `ernie_m.finetune.fit.whole_model.train_and_score`."""
     from ernie_m.utils.paddle_settings import prepare
 
     prepare()
@@ -161,7 +159,3 @@ def check_table(path: Path, table: LabelledTable, finetune: bool) -> None:
             f"{path}, line {table.lines[row]}: the label '{labels[row]}' has one text, and a score needs "
             "two; add one, or remove the line"
         )
-
-
-if __name__ == "__main__":
-    run(main)

@@ -12,18 +12,18 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from ernie_m.finetune.tasks.classification import softmax
 from ernie_m.finetune.fit.folds import FOLDS, Scored, folds_of
+from ernie_m.finetune.tasks.classification import softmax
 from ernie_m.inference.load import LoadedModel
-from ernie_m.model.checkpoint.write import model_files
+from ernie_m.model.checkpoint.conventions import READING
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.conventions import READING
-from ernie_m.model.heads import SequenceClassifier
+from ernie_m.model.checkpoint.write import model_files
 from ernie_m.model.conventions import NEITHER
+from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
 from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label, oddities
-from ernie_m.tokenizer.write import write_ours
+from ernie_m.tokenizer.tokenizer_files import write_ours
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir
 from ernie_m.utils.logging import logger

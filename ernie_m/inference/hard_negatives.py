@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.vectors.nearest import nearest_in_blocks, unit
-from ernie_m.finetune.retrieval.command import Encode, encoder_of, model_of_seed, read_inputs
 from ernie_m.finetune.command import digest_of_files, identity_of
 from ernie_m.finetune.flags import RetrievalFlags
+from ernie_m.finetune.retrieval.command import Encode, encoder_of, model_of_seed, read_inputs
 from ernie_m.inference.mine_pairs import (
     DistinctLines,
     VectorParts,
@@ -34,9 +33,10 @@ from ernie_m.model.tasks import RETRIEVAL
 from ernie_m.reader.batching import windows
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.training.claim import claim_file, only_run_in
+from ernie_m.utils.checksums import is_whole, write_digest
 from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import Progress, logger
-from ernie_m.utils.checksums import is_whole, write_digest
+from ernie_m.vectors.nearest import nearest_in_blocks, unit
 
 PART_ROWS = 4096  # the rows of a part; the vectors of the whole corpus are read for each part
 # The values of `identity_of` that decide vectors.

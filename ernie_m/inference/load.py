@@ -1,4 +1,4 @@
-"""Load a model for prediction: a checkpoint of any format, or a folder that export.py wrote.
+"""Load a model for prediction: a checkpoint of any format, or a folder that ernie-m export wrote.
 
 The config.json of an exported folder has "export": its task, its layer and how it was checked.
 """
@@ -9,27 +9,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_m.vectors.centring import LanguageMeans
-from ernie_m.finetune.tasks.classification import names_of_ids
 from ernie_m.finetune.open_model import OpenedModel, open_model
+from ernie_m.finetune.tasks.classification import names_of_ids
 from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
+from ernie_m.model.checkpoint.conventions import own_reading
 from ernie_m.model.checkpoint.formats.configs import read_json
 from ernie_m.model.checkpoint.open import CONFIG, LANGUAGE_MEANS, open_checkpoint
-from ernie_m.model.checkpoint.conventions import own_reading
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import CLASSIFICATION, ENCODING, EXPORTED_TASKS, MASKED_LM, TASKS, outputs_of
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.errors import UserError
 from ernie_m.utils.checksums import check_folder
+from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import prepare
+from ernie_m.vectors.centring import LanguageMeans
 
 if TYPE_CHECKING:
     from paddle import nn
 
     from ernie_m.training.precision import Autocast
 
-EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
+EXPORT_FIRST = "ernie-m export --model FOLDER --output EXPORTED"
 SHORTEST_LIMIT = 8  # the smallest max_seq_len, in tokens
 
 
@@ -39,7 +39,7 @@ class LoadedModel:
 
     Attributes:
         folder: the folder it was loaded from.
-        task: what its head is for, a task of `model.tasks`; None: it is an encoder.
+        task: what its head is for, a task of `ernie_m.model.tasks`; None: it is an encoder.
         labels: names in the order of the ids; [] if the head has none.
         engine_name: a key of `FILES`, or "dygraph".
         reading: how inputs are read, and how vectors are made.
@@ -276,7 +276,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
 
 
 def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
-    """The model's shape from the config.json of an exported folder, which need not be as export.py wrote it.
+    """The model's shape from the config.json of an exported folder, which need not be as ernie-m export wrote it.
 
     Raises:
         UserError: it does not say what was exported.

@@ -1,4 +1,4 @@
-"""The work of mine_pairs.py: encode two texts in parts, find their nearest neighbours, choose pairs.
+"""The work of ernie-m mine_pairs: encode two texts in parts, find their nearest neighbours, choose pairs.
 
 Each part is one file with a checksum beside it, NAME.digest. The same command goes on after an interruption,
 and makes the parts that are missing or damaged:
@@ -22,9 +22,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
-from ernie_m.vectors.mine_by_margin import MinedPairs, Neighbours, choose_threshold, margins, mine, quality
-from ernie_m.vectors.nearest import NEIGHBOURS, index_of, load_faiss, unit
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.inference.tasks.encode import EncodeTexts
@@ -35,11 +32,14 @@ from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.find_pairs import split_label
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.training.claim import claim_file, only_run_in
+from ernie_m.utils.checksums import MANIFEST, is_whole, write_digest, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, sha256_of, write_json
 from ernie_m.utils.logging import Progress, logger
-from ernie_m.utils.checksums import MANIFEST, is_whole, write_digest, write_manifest
 from ernie_m.utils.options import PositiveInt
+from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
+from ernie_m.vectors.mine_by_margin import MinedPairs, Neighbours, choose_threshold, margins, mine, quality
+from ernie_m.vectors.nearest import NEIGHBOURS, index_of, load_faiss, unit
 
 PART_LINES = 16_384  # sentences that are encoded, and searched, between two files
 Encode = Callable[[list[str]], np.ndarray]  # texts -> their vectors, float32 [N, H]
@@ -57,7 +57,7 @@ class MiningOptions:
     """The text of the other language, in the same form."""
 
     model: str
-    """A checkpoint of any supported format, or a folder that export.py wrote."""
+    """A checkpoint of any supported format, or a folder that ernie-m export wrote."""
 
     output: str = "mined"
     """The folder for pairs.tsv and scores.tsv. The same command goes on after an interruption."""

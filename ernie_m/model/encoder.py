@@ -165,7 +165,7 @@ class ErnieMModel(nn.Layer):
         if not paddle.in_dynamic_mode():
             raise UserError(
                 "ErnieMModel.forward packs tokens by the values of the mask, which a traced graph does not "
-                "have; call it as it is, or write a graph of the whole model with python export.py"
+                "have; call it as it is, or write a graph of the whole model with ernie-m export"
             )
         ids = np.asarray(input_ids)
         is_real = ids != self.config.pad_token_id if attention_mask is None else np.asarray(attention_mask)

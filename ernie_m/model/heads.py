@@ -70,11 +70,11 @@ MODEL_CLASSES = {cls.__name__: cls for cls in (SequenceClassifier, TokenClassifi
 
 
 def task_model(task: str, config: ErnieMConfig, num_labels: int, pooling: str | None = None) -> TaskModel:
-    """A new model for one of `model.tasks.SUPERVISED_TASKS`.
+    """A new model for one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
 
     Args:
         num_labels: the number of labels, for a task whose outputs are labels.
-        pooling: what a classifier reads, as in `model.reading.Reading`; None: the pooled first token.
+        pooling: what a classifier reads, as in `ernie_m.model.conventions.Reading`; None: the pooled first token.
     """
     if task == CLASSIFICATION and pooling == MEAN_OF_TOKENS:
         return SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)

@@ -26,8 +26,8 @@ class Prediction:
     """A kind of request: something that a model can be asked for.
 
     Attributes:
-        word: predict.py --task, and the address of the server, /api/<word>.
-        answerer: the file and the class in `inference.tasks` that answer requests.
+        word: ernie-m predict --task, and the address of the server, /api/<word>.
+        answerer: the file and the class in `ernie_m.inference.tasks` that answer requests.
         on_command_line: False for what only the server offers.
     """
 
@@ -41,12 +41,12 @@ class TaskDescription:
     """What a model is for.
 
     Attributes:
-        name: "task" in config.json, and export.py --task.
+        name: "task" in config.json, and ernie-m export --task.
         other_names: the official name, which is also "head" in config.json; names that "task" had earlier.
-        model_class: a class of `model.heads`, or that of `model.lm_head`; None: the encoder.
+        model_class: a class of `ernie_m.model.heads`, or that of `ernie_m.model.lm_head`; None: the encoder.
         head_reads: what the layer named "classifier" reads, `POOLED` or `TOKENS`; None: it has no such layer.
         has_labels: whether the outputs of that layer have names, which are "labels" in config.json.
-        outputs: what export.py writes a graph for: the name of each output -> its axes. With two outputs, the
+        outputs: what ernie-m export writes a graph for: the name of each output -> its axes. With two outputs, the
             last axis of the classifier is split. Empty: the task cannot be exported.
         predictions: what a model for this task can be asked for; the first one is the task itself.
         pipeline: the name that model hubs have for the task.
@@ -135,7 +135,7 @@ PREDICTIONS |= {prediction.word: prediction for prediction in OF_ANY_MODEL}
 COMMAND_WORDS = tuple(word for word, prediction in PREDICTIONS.items() if prediction.on_command_line)
 # The tasks that are fine-tuned on labelled files: their models have a layer named "classifier".
 SUPERVISED_TASKS = tuple(task.name for task in _ALL_TASKS if task.head_reads)
-# The tasks whose models export.py writes.
+# The tasks whose models ernie-m export writes.
 EXPORTED_TASKS = tuple(task.name for task in _ALL_TASKS if task.outputs)
 
 _NAME_OF = {name: task.name for task in _ALL_TASKS for name in task.names}

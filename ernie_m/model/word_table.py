@@ -155,7 +155,7 @@ class WordEmbeddings(nn.Embedding):
 
     Attributes:
         gradient: the gradient of the table on a CPU.
-        in_bfloat16: whether a CPU computes the products of `model.lm_head.cross_entropy` in bfloat16.
+        in_bfloat16: whether a CPU computes the products of `ernie_m.model.lm_head.cross_entropy` in bfloat16.
     """
 
     def __init__(self, *args, **kwargs):

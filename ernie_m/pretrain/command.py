@@ -11,17 +11,17 @@ from ernie_m.pretrain.held_out.log_lines import summary
 from ernie_m.pretrain.task import Pretraining
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import step_folders, write_checkpoint
-from ernie_m.training.stop_requests import StallWatch
 from ernie_m.training.log.metrics_jsonl import METRICS
 from ernie_m.training.run import Pace, Trainer
 from ernie_m.training.run_folder import FolderRules, RunFolder
+from ernie_m.training.stop_requests import StallWatch
 from ernie_m.utils import logging
-from ernie_m.utils.yaml_files import to_yaml
+from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import logger
-from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.utils.options import options_of, sections_of
+from ernie_m.utils.yaml_files import to_yaml
 
 CHECKPOINTS = "checkpoints"
 FULL = "full"  # the finished model with its head, to continue from
@@ -163,4 +163,4 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
         encoder_path,
         full_path,
     )
-    logger.info("in the browser: .venv/bin/python predict.py --serve --model %s", full_path)
+    logger.info("in the browser: .venv/bin/ernie-m predict --serve --model %s", full_path)

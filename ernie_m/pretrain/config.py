@@ -65,7 +65,7 @@ class DataConfig:
     """Where the text is and how it is sampled."""
 
     corpus: str = option("", free=True)  # it may move; its digest is compared when a run goes on
-    """The folder that `python -m pretrain.build_corpus` wrote."""
+    """The folder that `ernie-m build_corpus` wrote."""
 
     languages: list[str] = field(default_factory=list)
     """The languages to train on. Empty: every language of the corpus."""

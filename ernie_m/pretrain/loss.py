@@ -55,7 +55,7 @@ class MaskedTargets(Uploadable):
 
 @dataclass(frozen=True)
 class DeviceStage1(Uploadable):
-    """BTMLM's first pass on the device; see `pretrain.packing.Stage1`.
+    """BTMLM's first pass on the device; see `ernie_m.pretrain.packing.Stage1`.
 
     Attributes:
         inputs: N' tokens, sentences and placeholders.
@@ -80,7 +80,7 @@ class DeviceStage1(Uploadable):
 
 @dataclass(frozen=True)
 class DeviceBatch(Uploadable):
-    """A micro-batch on the device; see `pretrain.packing.MicroBatch`.
+    """A micro-batch on the device; see `ernie_m.pretrain.packing.MicroBatch`.
 
     Attributes:
         inputs: N tokens. BTMLM's slots hold [MASK] until `PseudoTokenGenerator.fill` has filled them.

@@ -19,7 +19,7 @@ class MaskedSequence(NamedTuple):
 
     input_ids: np.ndarray  # [t]
     position_ids: np.ndarray  # [t] absolute, the first token has 2
-    language_ids: np.ndarray  # [t] `model.config.NO_LANGUAGE` for a token without one
+    language_ids: np.ndarray  # [t] `ernie_m.model.config.NO_LANGUAGE` for a token without one
     targets: np.ndarray  # [m] the tokens to predict, as indices into t
     target_ids: np.ndarray  # [m]
     target_languages: np.ndarray  # [m]
@@ -53,7 +53,7 @@ class Packed:
     Attributes:
         input_ids: int64 [N].
         position_ids: int64 [N]; absolute, a sequence's first token has 2.
-        language_ids: int64 [N]; `model.config.NO_LANGUAGE` for a token without one.
+        language_ids: int64 [N]; `ernie_m.model.config.NO_LANGUAGE` for a token without one.
         lengths: int64 [S], tokens of each sequence.
         context_lengths: int64 [S], how many of them are context; the rest are placeholders.
     """

@@ -11,33 +11,33 @@ from typing import Any
 import paddle
 from paddle import Tensor
 
-from ernie_m.model.checkpoint.write import ModelFiles, model_files
+from ernie_m.model.checkpoint.conventions import READING
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint, open_checkpoint
-from ernie_m.model.checkpoint.conventions import READING
+from ernie_m.model.checkpoint.write import ModelFiles, model_files
+from ernie_m.model.conventions import ERNIE_M_RULES, Reading
 from ernie_m.model.encoder import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.conventions import ERNIE_M_RULES, Reading
 from ernie_m.pretrain.batches import StepBatches, read_steps, total_steps
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import FRESH, SCRATCH, PretrainConfig
-from ernie_m.pretrain.held_out.evaluate import Evaluator
 from ernie_m.pretrain.head_start import give_head_start
+from ernie_m.pretrain.held_out.evaluate import Evaluator
+from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summary
 from ernie_m.pretrain.initial_weights import give_frequencies, initialise
 from ernie_m.pretrain.loss import DeviceBatch, batch_loss, to_device
 from ernie_m.pretrain.objective import Vocabulary
 from ernie_m.pretrain.objectives.mmlm import plateau
-from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
-from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summary
 from ernie_m.pretrain.shares import log_steps
 from ernie_m.pretrain.training_text import TrainingText, fit_to_corpus, open_corpus
 from ernie_m.reader.corpus import verify_corpus
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log.evaluation import Evaluation
-from ernie_m.training.stop_requests import StopSignal
 from ernie_m.training.log.meter import Interval
 from ernie_m.training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.training.precision import Precision
+from ernie_m.training.stop_requests import StopSignal
 from ernie_m.training.task import Task
 from ernie_m.utils.logging import logger
 from ernie_m.utils.options import deciding_options
@@ -273,7 +273,7 @@ def send_step(data: StepBatches) -> list[DeviceBatch]:
 def objectives_loss(
     model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator | None, batch: DeviceBatch
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """The loss of a micro-batch of any objectives, and its `pretrain.report.SUMS`.
+    """The loss of a micro-batch of any objectives, and its `ernie_m.pretrain.held_out.log_lines.SUMS`.
 
     Args:
         pseudo_token_generator: for BTMLM: fills the slots of the batch first.

@@ -11,7 +11,6 @@ import numpy as np
 
 from ernie_m.reader.batching import Example
 from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label, oddities, split_labels
-from ernie_m.reader.files.tables import in_official_form, rows_of_table
 from ernie_m.reader.files.official_tsv import (
     FileLines,
     FileVersion,
@@ -21,6 +20,7 @@ from ernie_m.reader.files.official_tsv import (
     split_cells,
     without_blank_end,
 )
+from ernie_m.reader.files.tables import in_official_form, rows_of_table
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -204,7 +204,7 @@ def read_classification(
     """Check a table with the columns text_a, text_b (optional), label, qid (optional); return its rows.
 
     Other columns are ignored. A byte order mark, Windows line ends and blank lines at the end are accepted.
-    Any other table of `reader.tables` is read, too, and kept in memory. Labels are compared in their normal
+    Any other table of `ernie_m.reader.files.tables` is read, too, and kept in memory. Labels are compared in their normal
     form. A warning says if texts have two labels, or one label is nearly alone.
 
     Args:

@@ -1,4 +1,4 @@
-"""A corpus on disk, as `pretrain.build_corpus` writes it, read through memory maps (docs/data.md).
+"""A corpus on disk, as `ernie_m.pretrain.build_corpus.command` writes it, read through memory maps (docs/data.md).
 
     manifest.json                          languages, pairs, counts, vocabulary digest; SHA-256 of each file
                                            and of the rest of the manifest
@@ -24,10 +24,10 @@ import numpy as np
 
 from ernie_m.tokenizer.text_rules import ERNIE_M
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.checksums import MANIFEST, check_file
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, write_json
 from ernie_m.utils.logging import logger
-from ernie_m.utils.checksums import MANIFEST, check_file
 
 FORMAT = 1
 SPLITS = ("train", "held_out")
@@ -387,7 +387,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(
             f"{path}: no finished corpus there (no {MANIFEST}); build it with "
-            "python -m pretrain.build_corpus, or run that again if it was stopped"
+            "ernie-m build_corpus, or run that again if it was stopped"
         )
     manifest = read_object(file, "build the corpus again")
     version = manifest.get("format")

@@ -457,7 +457,7 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
         keep_all: keep all windows, not only those that contain the answer.
     """
     context_texts: Iterable[str] = file.contexts
-    if file.path is not None:  # the requests of predict.py come from no file
+    if file.path is not None:  # the requests of ernie-m predict come from no file
         context_texts = progress(file.contexts, f"tokenising {file.path}", unit="texts")
     encoded_contexts = _encode_all(context_texts, tokenizer, cut.split_han)
     question_ids = encode_questions(file, tokenizer, cut)
@@ -580,7 +580,7 @@ class AnswerBatch:
 
 
 class EncodeWindows:
-    """`reader.batching.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer."""
+    """`ernie_m.reader.batching.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer."""
 
     place_without_answer = NO_ANSWER  # in `AnswerBatch.answers`, if the answer is not in the window
 

@@ -30,8 +30,8 @@ import numpy as np
 
 from ernie_m.reader.batching import pad
 from ernie_m.reader.files.labels import normal_label
-from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.reader.files.official_tsv import parse_header, parse_row, read_all
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 
 OUTSIDE = "O"
@@ -303,7 +303,7 @@ class TaggedBatch:
 
 
 class EncodeTagged:
-    """`reader.batching.EncodeExamples` for tagged sentences, of which each word is tokenised by itself.
+    """`ernie_m.reader.batching.EncodeExamples` for tagged sentences, of which each word is tokenised by itself.
 
     Args:
         max_seq_len: of a window, special tokens included.

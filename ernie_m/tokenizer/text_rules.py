@@ -1,16 +1,16 @@
 """The names of the rules that turn a text into sentencepiece's, and what a folder says of its own.
 
-`reader.tokenization` applies them.
+`ernie_m.tokenizer.tokenizer` applies them.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ernie_m.tokenizer.foreign_files import TokenizerFiles
+from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import read_object
-from ernie_m.utils.checksums import MANIFEST
-from ernie_m.tokenizer.foreign_files import TokenizerFiles
 
 ERNIE_M = "ernie-m"  # the official rules
 NONE = "none"

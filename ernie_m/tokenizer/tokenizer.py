@@ -29,7 +29,13 @@ import sentencepiece
 
 from ernie_m.tokenizer.paddlenlp_rules import cut_pieces
 from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, TEXT_RULES, texts_of_folder
-from ernie_m.tokenizer.tokenizer_json import PIECES, QUOTES, TOKENIZER_JSON, no_piece_model, piece_model_of_json
+from ernie_m.tokenizer.tokenizer_json import (
+    PIECES,
+    QUOTES,
+    TOKENIZER_JSON,
+    no_piece_model,
+    piece_model_of_json,
+)
 from ernie_m.tokenizer.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_bytes

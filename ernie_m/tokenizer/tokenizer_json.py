@@ -16,7 +16,7 @@ from ernie_m.utils.files import read_json
 if TYPE_CHECKING:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}  # rule 1 of `reader.tokenization`
+QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}  # rule 1 of `ernie_m.tokenizer.tokenizer`
 TOKENIZER_JSON = "tokenizer.json"
 PIECES = "sentencepiece.bpe.model"  # the name that PaddleNLP and Hugging Face give the piece model
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
@@ -214,7 +214,7 @@ def _scored_pieces(vocab: Mapping[str, int], model: "ModelProto") -> list[list[A
 
 
 def _rules_1_to_3() -> list[dict[str, Any]]:
-    """Rules 1 to 3 of `reader.tokenization`."""
+    """Rules 1 to 3 of `ernie_m.tokenizer.tokenizer`."""
     rules = [_replace({"String": old}, new) for old, new in QUOTES.items()]  # rule 1
     rules.append(_replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""))  # rule 2: && is "and"
     rules.append(_replace({"Regex": r"[\t\n\r\p{Zs}]"}, " "))  # rule 3

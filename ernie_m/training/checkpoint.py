@@ -1,6 +1,6 @@
 """Checkpoint folders, written by all processes of a run together, and the step folders among them.
 
-    step_N/                      the files of the model (`model.checkpoint.folder`)
+    step_N/                      the files of the model (`ernie_m.model.checkpoint.write`)
     step_N/training_state/       what a run needs beside them to go on exactly
         arrays.safetensors       the optimizer's arrays by name; with sharding those of process 0, beside
                                  those of the others in arrays-1.safetensors, ...
@@ -22,13 +22,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ernie_m.model.checkpoint.write import ModelFiles, as_numpy
 from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint.write import ModelFiles, as_numpy
 from ernie_m.training import distributed
+from ernie_m.utils.checksums import MANIFEST, VERSION, check_manifest, describe
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, read_object, sync_file, temporary_name, unwritable_is_a_user_error
 from ernie_m.utils.logging import logger
-from ernie_m.utils.checksums import MANIFEST, VERSION, check_manifest, describe
 
 STATE = "training_state"
 _ARRAYS = "arrays"  # the name of a file of arrays begins with it

@@ -27,9 +27,9 @@ from paddle import Tensor, nn
 
 from ernie_m.model.word_table import squared_norm
 from ernie_m.training import distributed
+from ernie_m.training.log.totals import Totals
 from ernie_m.training.optimizer import AdamW
 from ernie_m.training.precision import HALF, Precision
-from ernie_m.training.log.totals import Totals
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -58,7 +58,7 @@ class Engine:
     are read by each process.
 
     Args:
-        optimizer: from `training.optimizer.build_optimizer`. The engine steps its schedule.
+        optimizer: from `ernie_m.training.optimizer.build_optimizer`. The engine steps its schedule.
         seed: the dropout of step s on process r is a function of (seed, s, r), so no random state is saved.
         clip_norm: the largest global norm of the gradient; None: no clipping.
         precision: float32 by default.

@@ -78,7 +78,7 @@ def build_optimizer(
     decay_style: str = FULL_RATE,
     word_rate_ratio: float = 1.0,
 ) -> "AdamW":
-    """AdamW for the model's trainable parameters. It does not clip; `training.engine.Engine` does.
+    """AdamW for the model's trainable parameters. It does not clip; `ernie_m.training.engine.Engine` does.
 
     Args:
         peak_lr: the highest learning rate.

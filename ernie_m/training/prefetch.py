@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from typing import Any, Generic, Self, TypeVar
 
-from ernie_m.utils.errors import UserError
 from ernie_m.utils.child_processes import never_received
+from ernie_m.utils.errors import UserError
 
 T = TypeVar("T")
 

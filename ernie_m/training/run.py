@@ -18,11 +18,11 @@ from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
 from ernie_m.training.log.evaluation import Evaluation
-from ernie_m.training.stop_requests import StallWatch, StopSignal
 from ernie_m.training.log.meter import Meter
-from ernie_m.training.prefetch import prefetch
 from ernie_m.training.log.metrics_jsonl import HELD_OUT, METRICS, Records
+from ernie_m.training.prefetch import prefetch
 from ernie_m.training.run_folder import RunFolder, SavedRun
+from ernie_m.training.stop_requests import StallWatch, StopSignal
 from ernie_m.training.task import StepData, Task
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger

@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import STATE, keep_last, newest_step, read_state, write_checkpoint
 from ernie_m.training.claim import check_identity, claim_file, only_run_in
 from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.utils.checksums import is_whole, write_digest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import (
     atomic_dir,
@@ -37,7 +38,6 @@ from ernie_m.utils.files import (
     write_json,
 )
 from ernie_m.utils.logging import logger
-from ernie_m.utils.checksums import is_whole, write_digest
 
 RUN = "run.json"
 BEST = "best"
@@ -68,11 +68,11 @@ class SavedRun(NamedTuple):
 
     Attributes:
         folder: the step folder.
-        arrays: the moments and master weights of `training.engine.Engine`.
+        arrays: the moments and master weights of `ernie_m.training.engine.Engine`.
         counters: the numbers of the engine, such as its steps.
         identity: the identity of the run.
         seed: the seed that was trained.
-        trainer_state: where the run stood: see the attributes of `training.run.Trainer`.
+        trainer_state: where the run stood: see the attributes of `ernie_m.training.run.Trainer`.
     """
 
     folder: Path

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from ernie_m.utils.logging import logger
 from ernie_m.utils.child_processes import stop_signals
+from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import world_size
 
 _END = 0  # what the end of a `StopSignal` writes to its own pipe, instead of a signal number
@@ -28,7 +28,7 @@ class StopSignal:
     thread cannot, while it is in one long call, such as a sum over processes that waits for a dead one.
     SIGTERM and SIGHUP may come any number of times, because launchers and shells send them repeatedly.
 
-    Enter it in the main thread, as early as possible; it does not need Paddle. `utils.runtime.prepare` keeps
+    Enter it in the main thread, as early as possible; it does not need Paddle. `ernie_m.utils.paddle_settings.prepare` keeps
     Paddle from installing its own handler of SIGTERM.
 
     Args:

@@ -4,7 +4,7 @@
     NAME.digest      of one part of work that can be interrupted; a damaged part is made again
 
 The manifest of a training state covers its arrays and the manifest of the model beside it. A corpus has the
-same entries for its files in a manifest of its own form (`reader.corpus`).
+same entries for its files in a manifest of its own form (`ernie_m.reader.corpus`).
 """
 
 import os

@@ -1,7 +1,7 @@
 """Fill a dataclass of options (ernie_m/utils/options.py) from a command line, in one of two forms.
 
 - `load_config`: `--config file.yaml` and `--section.key value`, with values as in YAML. Some commands also
-  have words without a flag, as in `convert.py FROM TO`.
+  have words without a flag, as in `ernie-m convert FROM TO`.
 - `parse_args`: the form of the official scripts, `--do_train 1 --random_seed 1,2`. An empty value, as in
   `--test_set ""`, undoes a flag.
 """
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 from ernie_m.utils import __version__
-from ernie_m.utils.yaml_files import read_yaml, yaml_value
 from ernie_m.utils.errors import UserError, pipe_may_close
 from ernie_m.utils.files import shipped
 from ernie_m.utils.logging import logger
 from ernie_m.utils.options import Option, explanations, options_of, sections_of
+from ernie_m.utils.yaml_files import read_yaml, yaml_value
 
 T = TypeVar("T")
 CONFIG = Option(key="config", kind=str, default=MISSING)  # --config is a flag, but no field of a dataclass
@@ -320,7 +320,7 @@ def override(
     """Override values by later ones, those of a file or of the command line.
 
     One option may replace another, as a number of tokens replaces a number of steps (`replaces` of
-    `utils.options.option`). Of the two, the one that is given last counts: the other one is removed from the
+    `ernie_m.utils.options.option`). Of the two, the one that is given last counts: the other one is removed from the
     earlier values, and so returns to its default.
 
     Args:
@@ -329,7 +329,7 @@ def override(
 
     Raises:
         UserError: the later values have both an option and the one that it replaces; or they have an option,
-            and only the earlier values have the next one (`next_one` of `utils.options.option`).
+            and only the earlier values have the next one (`next_one` of `ernie_m.utils.options.option`).
     """
     for key, option in options.items():
         section, dot, _ = key.rpartition(".")

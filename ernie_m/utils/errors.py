@@ -60,7 +60,7 @@ def shown(value: object) -> str:
 def run(main: Callable[[], None]) -> None:
     """Call `main()`. A `UserError` is printed as one line and ends the process with 2, Ctrl-C with 130.
 
-    The reason is also written to the run's log file, if `utils.logging.setup` has opened one.
+    The reason is also written to the run's log file, if `ernie_m.utils.logging.setup` has opened one.
     """
     log = logging.getLogger("ernie_m")
     for stream in (sys.stdout, sys.stderr):

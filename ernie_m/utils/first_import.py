@@ -1,6 +1,6 @@
 """The first import of every command: missing packages, and Ctrl-C during the other imports, are one line.
 
-A command imports `utils.errors.run` from here, so that nothing else can be imported before.
+A command imports `ernie_m.utils.errors.run` from here, so that nothing else can be imported before.
 """
 
 import signal

@@ -32,7 +32,7 @@ class _Console(logging.Handler):
     """Prints above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # `utils.errors.run` sets console=False, as `extra`, for an error that stderr already shows.
+        # `ernie_m.utils.errors.run` sets console=False, as `extra`, for an error that stderr already shows.
         if getattr(record, "console", True):
             with lines_may_be_lost():
                 tqdm.write(self.format(record), file=sys.stdout)

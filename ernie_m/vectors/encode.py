@@ -9,11 +9,11 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ernie_m.vectors.pooling import SentenceEncoder, token_weights
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.device import Uploadable, to_array, upload
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.training.precision import Autocast
+from ernie_m.vectors.pooling import SentenceEncoder, token_weights
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class SentenceBatch(Uploadable):
 
     @classmethod
     def of(cls, ids: np.ndarray, pad_token_id: int, pooling: str) -> Self:
-        """A batch of NumPy arrays, which `model.device.upload` copies to the device.
+        """A batch of NumPy arrays, which `ernie_m.model.device.upload` copies to the device.
 
         Args:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
-            pooling: one of `evaluation.vectors.POOLINGS`.
+            pooling: one of `ernie_m.vectors.pooling.POOLINGS`.
         """
         weights = None
         if pooling != "pooled":
@@ -62,7 +62,7 @@ class PaddleEncoder(SentenceEncoder):
 
     Args:
         pooling, layer: see `SentenceEncoder`.
-        autocast: makes the context for a forward pass, see `training.precision.prepare_for_prediction`.
+        autocast: makes the context for a forward pass, see `ernie_m.training.precision.prepare_for_prediction`.
     """
 
     def __init__(

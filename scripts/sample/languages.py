@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.sample.scenes import NAMES, Scene
 from ernie_m.utils.yaml_files import read_yaml
+from scripts.sample.scenes import NAMES, Scene
 
 SPARE_SPACE = re.compile(" +(?=[ .।])")  # before a space and before the end of a sentence
 

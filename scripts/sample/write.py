@@ -19,11 +19,11 @@ import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.files import atomic_dir
+from ernie_m.utils.logging import logger, progress
 from scripts.sample import scenes
 from scripts.sample.languages import chinese_words, say
 from scripts.sample.scenes import CODES, LABELS
-from ernie_m.utils.files import atomic_dir
-from ernie_m.utils.logging import logger, progress
 
 TRANSLATIONS = 300  # sentences to find, in each language
 BOUNDARY = "\t"  # stands around a Chinese word; no sentence has it

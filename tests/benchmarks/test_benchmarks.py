@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import encode, finetune, masked_lm, turns
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from scripts.benchmarks import encode, finetune, masked_lm, turns
 from tests.foreign import make_xlm_r
 from tests.launching import call_main, error_of
 from tests.toys import sentences, train_pieces, write_lines

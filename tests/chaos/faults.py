@@ -8,8 +8,8 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.trainings import SAVE_STEPS, STEPS, Training, send
 from ernie_m.utils.files import host_name
+from tests.chaos.trainings import SAVE_STEPS, STEPS, Training, send
 
 ROOM = 12 << 10  # the largest file on the full disk, in bytes: a log fits, a checkpoint does not
 

@@ -5,7 +5,7 @@ import sys
 
 from ernie_m.commands import convert
 
-# What convert.py imports in `main`, so that its memory is not counted.
+# What ernie-m convert imports in `main`, so that its memory is not counted.
 from ernie_m.model.checkpoint import convert as conversion  # noqa: F401
 from ernie_m.tokenizer import tokenizer as tokenization  # noqa: F401
 

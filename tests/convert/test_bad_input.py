@@ -202,7 +202,7 @@ def test_a_target_that_exists_is_left_alone(tmp_path):
 
 
 def convert_into_a_closed_pipe(folder, source: str) -> None:
-    """Run `convert.py SOURCE out | head -n 0` in a folder; it must end without a traceback."""
+    """Run `ernie-m convert SOURCE out | head -n 0` in a folder; it must end without a traceback."""
     command = [sys.executable, ROOT / "convert.py", source, "out", "--to", "fluid"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()

@@ -18,8 +18,8 @@ from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import pad
-from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.reader.trim_vocabulary import trim
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.files import flip_last_bit

@@ -6,8 +6,7 @@ from functools import partial
 import paddle
 import pytest
 
-from ernie_m.commands import run_classifier
-from ernie_m.commands import run_retrieval
+from ernie_m.commands import run_classifier, run_retrieval
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from tests import command_lines, toys

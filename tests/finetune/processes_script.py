@@ -17,8 +17,8 @@ from ernie_m.utils.paddle_settings import prepare
 
 def main() -> None:
     prepare(quiet=True)
-    from tests.launching import call_main
     from ernie_m.training.engine import Engine
+    from tests.launching import call_main
 
     step = Engine.step
     records = {}  # step -> [[loss, samples], ...], of each time that the step was done

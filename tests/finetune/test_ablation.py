@@ -9,8 +9,8 @@ import pytest
 
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.pretrain.config import PretrainConfig
-from tests.launching import ROOT, clean_environment
 from ernie_m.utils.command_line import load_config, parse_args
+from tests.launching import ROOT, clean_environment
 
 # Instead of Python: it writes its arguments as a line of JSON.
 RECORDER = f"""#!{sys.executable}

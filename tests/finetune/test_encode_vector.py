@@ -9,20 +9,20 @@ import paddle
 import pytest
 
 from ernie_m.commands import encode_vector
-from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.inference.encode_files import ArrayFile, VectorWriter
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from ernie_m.reader.batching import EncodePairs
 from ernie_m.reader.classification import read_classification
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.checksums import MANIFEST, check_manifest
+from ernie_m.vectors.encode import PaddleEncoder
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import change_config, changed_copy
 from tests.launching import as_flags, call_main, error_of
-from ernie_m.utils.checksums import MANIFEST, check_manifest
 
 
 @pytest.fixture

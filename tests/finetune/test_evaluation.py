@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import predict
-from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import accuracy
+from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.model.checkpoint.formats.fluid import write_fluid
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -101,7 +101,7 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
 
 @pytest.mark.parametrize("name", ["new.csv", "new.tsv", "new.csv.gz"])
 def test_a_table_is_predicted_as_a_table(classify, trained, toy_folder, tmp_path, name):
-    """Its rows come as from predict.py: the same columns and marks, then the label and its probability."""
+    """Its rows come as from ernie-m predict: the same columns and marks, then the label and its probability."""
     mark = ";" if ".csv" in name else "\t"
     rows = toys.labelled_texts(5, seed=3)
     lines = ["Nr", "Sentence", "Other"], *([row.qid, row.text_a, "1; 2"] for row in rows)

@@ -10,12 +10,11 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-from ernie_m.commands import encode_vector
-from ernie_m.commands import launch
+from ernie_m.commands import encode_vector, launch
 from ernie_m.finetune.flags import FinetuneFlags
-from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 from ernie_m.utils.command_line import log_ineffective_flags, parse_args
 from ernie_m.utils.options import options_of
+from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 
 parse = partial(parse_args, FinetuneFlags)
 FLAGS = options_of(FinetuneFlags)

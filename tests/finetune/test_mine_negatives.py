@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import run_retrieval
-from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.nearest import unit
 from ernie_m.finetune.retrieval.task import make_encoder
 from ernie_m.inference import hard_negatives
 from ernie_m.inference import mine_pairs as mining
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.nearest import unit
 from tests import toys
 from tests.helpers.files import flip_middle_bit
 from tests.launching import another_process_writes, as_flags, call_main, error_of

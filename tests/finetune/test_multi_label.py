@@ -6,11 +6,10 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.commands import predict
-from ernie_m.commands import run_classifier
+from ernie_m.commands import predict, run_classifier
 from ernie_m.finetune.metrics import MACRO_F1
-from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.score_tables import LabelTable, rows_of_labels, to_text
+from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.model.batch import LabelledBatch
 from ernie_m.reader.batching import Example
 from ernie_m.reader.classification import read_classification
@@ -130,7 +129,7 @@ def test_it_learns_and_predicts(decide, refusal, folder, tmp_path, monkeypatch, 
     again = decide(**alone)
     assert again["labels"][0]["labels"] == results["labels"][0]["labels"]
 
-    # predict.py
+    # ernie-m predict
     row = max(gold, key=lambda row: len(row.label))
     give_input(monkeypatch, json.dumps({"text_a": row.text_a, "text_b": row.text_b}).encode())
     call_main(predict, as_flags({"task": "classify", "model": best}))

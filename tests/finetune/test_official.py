@@ -9,16 +9,15 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.commands import run_mrc
-from ernie_m.commands import run_sequence_labeling
-from ernie_m.model.checkpoint.write import save_model
+from ernie_m.commands import run_mrc, run_sequence_labeling
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import task_model
+from ernie_m.training.engine import Engine
 from tests import toys
 from tests.finetune import official
 from tests.launching import as_flags, call_main, read_log
-from ernie_m.training.engine import Engine
 
 ENDINGS = ["", "ness", "\u200bing", "-by", "’s"]  # which make several pieces of a word
 SMALL = {"num_hidden_layers": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.flags import FinetuneFlags, RetrievalFlags
-from ernie_m.finetune.open_model import open_model, settle, settle_vectors
 from ernie_m.finetune.labelled_task import FineTuning
+from ernie_m.finetune.open_model import open_model, settle, settle_vectors
+from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import CLASSIFICATION, RETRIEVAL
+from ernie_m.utils.command_line import parse_args
 from tests import command_lines, toys
 from tests.launching import error_of
-from ernie_m.utils.command_line import parse_args
 
 
 @pytest.fixture

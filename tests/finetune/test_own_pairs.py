@@ -16,13 +16,13 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading, TextKind
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests import command_lines
 from tests.finetune.processes import assert_close, in_order, losses, start
 from tests.helpers.checkpoints import assert_same_weights, changed_copy
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 from tests.toys import sentences
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 ROWS = 60
 BATCH = 8

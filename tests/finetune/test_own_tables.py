@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 
 from ernie_m.commands import run_classifier
-from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.data import prepare
 from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.own_tables import OwnTables, read_own_tables
+from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.reader.batching import Example
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.data import prepare
+from ernie_m.utils.command_line import parse_args
 from tests.launching import ROOT, call_main, clean_environment, error_of, read_log
 from tests.toys import train_pieces
-from ernie_m.utils.command_line import parse_args
 
 TRAINING = "Good.\tnice\nBad.\tnasty\nFine.\tnice\nAwful.\tnasty\n"
 DEV = "x\tnice\n"

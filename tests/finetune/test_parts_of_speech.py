@@ -6,8 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from ernie_m.commands import predict
-from ernie_m.commands import run_sequence_labeling
+from ernie_m.commands import predict, run_sequence_labeling
 from ernie_m.finetune.metrics import seqeval_scores
 from ernie_m.finetune.tasks.tagging import read_conll
 from tests import command_lines, toys

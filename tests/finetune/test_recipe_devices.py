@@ -7,10 +7,10 @@ import pytest
 
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.labelled_task import batch_of_step
+from ernie_m.utils.command_line import parse_args
 from tests import command_lines, toys
 from tests.finetune.processes import assert_close, losses, start
 from tests.launching import read_log
-from ernie_m.utils.command_line import parse_args
 
 
 @pytest.mark.parametrize(

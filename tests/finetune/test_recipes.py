@@ -16,10 +16,10 @@ from ernie_m.finetune.paper import recipes
 from ernie_m.inference.encode_flags import EncodeVectorFlags
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.command_line import parse_args
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.launching import ROOT, call_main, clean_environment, stand_in_for_launch
-from ernie_m.utils.command_line import parse_args
 
 SIZES = ("small", "base", "large")
 # Task -> what makes its data.

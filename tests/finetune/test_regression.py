@@ -6,8 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.commands import predict
-from ernie_m.commands import run_classifier
+from ernie_m.commands import predict, run_classifier
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.model.batch import LabelledBatch
@@ -105,7 +104,7 @@ def test_it_learns_and_predicts(regress, refusal, folder, tmp_path, monkeypatch,
     line = refusal(regress, **best, is_regression="false")
     assert "--is_regression true" in line
 
-    # predict.py, with the first row of dev.en.tsv.
+    # ernie-m predict, with the first row of dev.en.tsv.
     row = toys.labelled_texts(31, seed=20)[0]
     request = json.dumps({"text_a": row.text_a, "text_b": row.text_b}).encode()
     give_input(monkeypatch, request)

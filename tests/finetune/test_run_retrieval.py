@@ -9,21 +9,21 @@ import paddle
 import pytest
 
 from ernie_m.commands import run_retrieval
-from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.hits import choose_on_half, found_by_margin
-from ernie_m.vectors.nearest import search_both
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
+from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from ernie_m.reader.files.aligned_lines import read_bitext
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.training import distributed
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.hits import choose_on_half, found_by_margin
+from ernie_m.vectors.nearest import search_both
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import write_lines
-from ernie_m.training import distributed
 
 LAYERS = 2  # of the model of `random_encoder`
 HIDDEN = 16

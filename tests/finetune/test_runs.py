@@ -14,15 +14,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import run_classifier
-from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.labelled_task import FineTuning
+from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model.checkpoint.open import open_checkpoint
-from tests import command_lines
-from tests.helpers.earlier_state import as_95dfa70d_wrote_it
-from tests.launching import another_process_writes, call_main, error_of, read_log, run_script
 from ernie_m.training.engine import Engine
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.checksums import MANIFEST
+from tests import command_lines
+from tests.helpers.earlier_state import as_95dfa70d_wrote_it
+from tests.launching import another_process_writes, call_main, error_of, read_log, run_script
 
 # 6 steps, evaluated after 3 and 6, saved after 2, 4 and 6.
 FAST = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "keep_checkpoints": 9}

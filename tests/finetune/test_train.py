@@ -14,16 +14,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from install.command import PROGRAMS
 
+from ernie_m.commands import train
+from ernie_m.data import train_vocab
 from ernie_m.finetune.retrieval import command as bitext_search
 from ernie_m.finetune.retrieval.task import Retrieval
-from install.command import PROGRAMS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.pretrain import command
 from ernie_m.pretrain.build_corpus import build
-from ernie_m.commands import train
-from ernie_m.data import own_pairs as pairs
-from ernie_m.data import train_vocab
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of, one_error
@@ -210,7 +209,7 @@ def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
     assert error.startswith("new was made with other") and not capsys.readouterr().out
     assert refusal(capsys, "my", output=start, start=start).startswith(f"--output {start}: ")
     assert refusal(capsys, "my", output="my", start=start).startswith("--output my: ")
-    assert refusal(capsys, "my", output="pairs.tsv", start=start).startswith("--output pairs.tsv: ")
+    assert refusal(capsys, "my", output="pairs.tsv", start=start).startswith("--output own_pairs.tsv: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ernie_m.finetune import command
-from ernie_m.finetune import labelled_task as supervised
+from ernie_m.finetune import command, labelled_task
 from ernie_m.model import device
+from ernie_m.training.optimizer import build_optimizer
 from tests import command_lines, toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import read_log
-from ernie_m.training.optimizer import build_optimizer
 
 
 def weights(folder):
@@ -125,7 +124,7 @@ def scripted(monkeypatch):
             scores[file.pattern] = {language: {"acc": accuracy} for language, accuracy in accuracies.items()}
         return scores, {}
 
-    monkeypatch.setattr(supervised, "evaluate_files", evaluate_files)
+    monkeypatch.setattr(labelled_task, "evaluate_files", evaluate_files)
 
 
 @pytest.mark.parametrize(("select_on", "step"), [("mean", 8), ("en", 4), ("fr", 8)])

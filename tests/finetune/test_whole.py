@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.commands import predict
-from ernie_m.commands import run_classifier
+from ernie_m.commands import predict, run_classifier
 from ernie_m.finetune import rates
-from ernie_m.finetune.fit import whole_model as whole
+from ernie_m.finetune.fit import whole_model
 from ernie_m.finetune.fit.folds import folds_of
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.inference import fit
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.training.stop_requests import StopSignal
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of
-from ernie_m.training.stop_requests import StopSignal
 
 ROWS = toys.labelled_texts(30, seed=4)
 INPUTS = [[row.text_a] for row in ROWS]
@@ -50,7 +49,7 @@ class AskedToStop(StopSignal):
 def trained(monkeypatch):
     """What was trained on and predicted, in order: ("trained" or "predicted", the texts)."""
     seen = []
-    trainer, predict_files = whole.Trainer, whole.predict_files
+    trainer, predict_files = whole_model.Trainer, whole_model.predict_files
 
     def make(fine_tuning, *rest):
         seen.append(("trained", {row.text_a for row in fine_tuning.train_set}))
@@ -60,13 +59,13 @@ def trained(monkeypatch):
         seen.append(("predicted", {row.text_a for row in files[0].data}))
         return predict_files(task, engine, files, *rest, **options)
 
-    monkeypatch.setattr(whole, "Trainer", make)
-    monkeypatch.setattr(whole, "predict_files", predicting)
+    monkeypatch.setattr(whole_model, "Trainer", make)
+    monkeypatch.setattr(whole_model, "predict_files", predicting)
     return seen
 
 
 def test_no_row_is_predicted_by_a_model_that_was_trained_on_it(random_encoder, tmp_path, trained):
-    scored = whole.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
+    scored = whole_model.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
     texts = {text for (text,) in INPUTS}
     for (of_training, used), (of_prediction, predicted) in zip(trained[:-1:2], trained[1::2], strict=True):
         assert (of_training, of_prediction) == ("trained", "predicted")
@@ -77,8 +76,8 @@ def test_no_row_is_predicted_by_a_model_that_was_trained_on_it(random_encoder, t
 
 
 def test_of_many_rows_a_fifth_is_held_out(random_encoder, tmp_path, trained, monkeypatch):
-    monkeypatch.setattr(whole, "MANY_ROWS", 30)
-    scored = whole.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
+    monkeypatch.setattr(whole_model, "MANY_ROWS", 30)
+    scored = whole_model.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
     held_out = np.flatnonzero(folds_of(np.arange(30), LABELS) == 0)
     assert scored.numbers.tolist() == held_out.tolist() and scored.folds == 1
     assert [kind for kind, _ in trained] == ["trained", "predicted", "trained"]
@@ -93,8 +92,8 @@ def test_a_group_is_in_one_fold_and_the_start_is_read_once(
     known = {"languages": ["en"] * 30 + ["fr"] * 30, "ids": ["x", "x"] + [""] * 58}
     calls = []
     numbers = np.tile(np.arange(30), 2)
-    monkeypatch.setattr(whole, "groups_of", lambda *given: calls.append(given) or numbers)
-    call = partial(whole.train_and_score, inputs, LABELS * 2, random_encoder, tmp_path / "out")
+    monkeypatch.setattr(whole_model, "groups_of", lambda *given: calls.append(given) or numbers)
+    call = partial(whole_model.train_and_score, inputs, LABELS * 2, random_encoder, tmp_path / "out")
     assert call(**known, stop=AskedToStop()) is None
     for changed in ({"languages": known["languages"][::-1]}, {"ids": [""] * 60}):
         assert str(tmp_path / "out.training") in error_of(call, **{**known, **changed})
@@ -113,24 +112,26 @@ def test_a_group_is_in_one_fold_and_the_start_is_read_once(
 
 def test_an_interrupted_training_ends_with_the_same_bits(random_encoder, tmp_path, monkeypatch):
     """Asked to stop in the first training, then in the second; the third call completes it."""
-    monkeypatch.setattr(whole, "MANY_ROWS", 30)
-    straight = whole.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "straight")
+    monkeypatch.setattr(whole_model, "MANY_ROWS", 30)
+    straight = whole_model.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "straight")
     for _ in range(2):
         stop = AskedToStop()
-        assert whole.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out", stop=stop) is None
+        assert (
+            whole_model.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out", stop=stop) is None
+        )
         assert not (tmp_path / "out").exists()
     other = ["tool", *LABELS[1:]] if LABELS[0] != "tool" else ["drink", *LABELS[1:]]
     assert str(tmp_path / "out.training") in error_of(
-        whole.train_and_score, INPUTS, other, random_encoder, tmp_path / "out"
+        whole_model.train_and_score, INPUTS, other, random_encoder, tmp_path / "out"
     )
-    resumed = whole.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
+    resumed = whole_model.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
     assert_same_weights(tmp_path / "out", tmp_path / "straight")
     np.testing.assert_array_equal(resumed.probabilities, straight.probabilities)
 
 
 def test_the_command_and_the_next_ones(random_encoder, tmp_path, capsys, monkeypatch):
     """fit --finetune, label and run_classifier.py agree on a table of pairs."""
-    monkeypatch.setattr(whole, "MANY_ROWS", 30)
+    monkeypatch.setattr(whole_model, "MANY_ROWS", 30)
     monkeypatch.chdir(tmp_path)
     rows = [["text_a", "text_b", "label", "lang"]]
     rows += [
@@ -187,7 +188,7 @@ def test_a_classifier_on_vectors_is_evaluated_and_trained_on(random_encoder, cla
 
 
 def test_from_python(random_encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(whole, "MANY_ROWS", 30)
+    monkeypatch.setattr(whole_model, "MANY_ROWS", 30)
     model = ernie_m.load(random_encoder)
     pairs = [(row.text_a, row.text_b) for row in ROWS]
     tuned = model.finetune(pairs, LABELS, tmp_path / "tuned")
@@ -195,7 +196,9 @@ def test_from_python(random_encoder, tmp_path, monkeypatch):
     again = ernie_m.load(tmp_path / "tuned")
     assert again.classify(pairs[:3]) == tuned.classify(pairs[:3]) and again.scores is None
     assert not list(tmp_path.glob("*.training"))
-    assert "none: " in error_of(whole.train_and_score, INPUTS, LABELS, tmp_path / "none", tmp_path / "new")
+    assert "none: " in error_of(
+        whole_model.train_and_score, INPUTS, LABELS, tmp_path / "none", tmp_path / "new"
+    )
     assert not list(tmp_path.glob("new*"))
     assert f"{tmp_path / 'tuned'}: " in error_of(model.finetune, pairs, LABELS, tmp_path / "tuned")
     assert "index 1" in error_of(model.finetune, ["a", "b", "c"], ["x", "y", "x"], tmp_path / "new")

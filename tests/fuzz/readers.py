@@ -14,43 +14,39 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.commands.predict import read_requests
+from ernie_m.data.download import unpack
 from ernie_m.finetune.tasks.tagging import read_conll
-from ernie_m.model.checkpoint.write import ModelFiles
-from ernie_m.model.checkpoint.formats import configs
-from ernie_m.model.checkpoint.formats import fluid
-from ernie_m.model.checkpoint.formats import pickles
-from ernie_m.model.checkpoint.formats import sentence_transformers
+from ernie_m.model.checkpoint.conventions import reading_of
+from ernie_m.model.checkpoint.formats import configs, fluid, pickles, sentence_transformers, torch_save
 from ernie_m.model.checkpoint.formats import safetensors as safe
-from ernie_m.model.checkpoint.formats import torch_save as torch_file
 from ernie_m.model.checkpoint.formats.tensor_names import XLM_R
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.conventions import reading_of
+from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.commands.predict import read_requests
-from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.build_corpus.inputs import TextSource
 from ernie_m.pretrain.build_corpus.text_units import TextFormat, read_lines, read_units
+from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.question_answering import read_squad
 from ernie_m.reader.files.tables import read_table
-from ernie_m.reader.tagging import read_tagged
 from ernie_m.reader.label_map import read_label_map, read_languages
+from ernie_m.reader.question_answering import read_squad
+from ernie_m.reader.tagging import read_tagged
+from ernie_m.tokenizer.foreign_files import TokenizerFiles
 from ernie_m.tokenizer.text_rules import texts_of_folder
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.write import write_xlm_r
-from ernie_m.data.download import unpack
+from ernie_m.tokenizer.tokenizer_files import write_xlm_r
+from ernie_m.training.checkpoint import write_checkpoint
+from ernie_m.training.run_folder import read_step
+from ernie_m.utils.checksums import write_manifest
+from ernie_m.utils.command_line import load_config
+from ernie_m.utils.yaml_files import read_yaml
+from ernie_m.vectors.centring import LanguageMeans
 from tests.foreign import fairseq_args, tokenizer_json
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.torch_files import legacy_bytes, write_torch_file, zip_bytes
 from tests.toys import CONFIG, make_ours, sentences, train_pieces
-from ernie_m.training.checkpoint import write_checkpoint
-from ernie_m.training.run_folder import read_step
-from ernie_m.utils.command_line import load_config
-from ernie_m.utils.yaml_files import read_yaml
-from ernie_m.utils.checksums import write_manifest
-from ernie_m.tokenizer.foreign_files import TokenizerFiles
 
 
 class Reader(NamedTuple):
@@ -188,7 +184,7 @@ def read_torch_pickle(wrap: Callable, path: Path) -> None:
     file = path.with_name("model.bin")
     storages = {"0": ARRAYS["a.weight"], "1": ARRAYS["b"]}
     file.write_bytes(wrap(path.read_bytes(), storages))
-    read_all_tensors(torch_file.read, file)
+    read_all_tensors(torch_save.read, file)
 
 
 def safetensors_files(folder: Path) -> list[bytes]:
@@ -459,8 +455,8 @@ READERS = {
         words=(b'"init_class"',),
     ),
     "pdparams": of_tensors("x.pdparams", paddle_files, pickles.read_pdparams, edit_pickle, WORDS["pickle"]),
-    "torch_zip": of_tensors("x.bin", functools.partial(torch_files, False), torch_file.read),
-    "torch_legacy": of_tensors("x.pt", functools.partial(torch_files, True), torch_file.read),
+    "torch_zip": of_tensors("x.bin", functools.partial(torch_files, False), torch_save.read),
+    "torch_legacy": of_tensors("x.pt", functools.partial(torch_files, True), torch_save.read),
     "torch_pickle": Reader(
         "data.pkl",
         files=torch_pickles,

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from ernie_m.utils.errors import UserError
 from tests.fuzz.damage import damaged
 from tests.fuzz.found import FAULTY_FILES
 from tests.fuzz.readers import READERS
-from ernie_m.utils.errors import UserError
 
 MEMORY = 256 << 20  # bytes of address space that a reader may add
 EXAMPLES = settings(

@@ -2,9 +2,9 @@
 
 import subprocess
 
+from ernie_m.utils import __version__
 from scripts.gpu_check import FILES
 from tests.launching import ROOT, clean_environment, run_script
-from ernie_m.utils import __version__
 
 # Checks as a file that the command may run in place of its own: one for each result.
 PLANTED = """

@@ -2,8 +2,8 @@
 
 import paddle
 
-from ernie_m.inference.exported_model import FILES, PaddleEngine
 from ernie_m.inference.export.paddle_graph import ExportedGraph
+from ernie_m.inference.exported_model import FILES, PaddleEngine
 from ernie_m.inference.paddle_model import DygraphEngine
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION

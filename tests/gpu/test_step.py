@@ -2,9 +2,9 @@
 
 import pytest
 
+from ernie_m.training.precision import DTYPES, Precision
 from tests.gpu import toys
 from tests.gpu.conftest import difference
-from ernie_m.training.precision import DTYPES, Precision
 
 HALF_BOUND = 3e-2  # of losses and gradient norms
 FLOAT32_BOUND = 1e-4

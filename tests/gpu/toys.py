@@ -9,36 +9,36 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.vectors.encode import SentenceBatch, sentence_vectors
-from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.command import SUMS as SUMS_OF_TASKS
-from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax
+from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.question_answering import QuestionAnswering
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.finetune.tasks.tagging import Tagging
-from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import upload
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.heads import task_model
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.batches import StepBatches
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
+from ernie_m.pretrain.held_out.log_lines import SUMS
 from ernie_m.pretrain.loss import DeviceBatch
 from ernie_m.pretrain.objective import Pair, Text, class_of
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch
-from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
-from ernie_m.pretrain.held_out.log_lines import SUMS
 from ernie_m.pretrain.task import objectives_loss, send_step
 from ernie_m.reader.batching import TaskBatch
 from ernie_m.reader.question_answering import Cut
 from ernie_m.reader.tagging import IGNORED
-from tests.pretrain.examples import FIRST_ORDINARY_ID, LANGUAGES, VOCABULARY, objectives, rngs
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
 from ernie_m.training.optimizer import build_optimizer
 from ernie_m.training.precision import LossScaling, Precision
+from ernie_m.vectors.encode import SentenceBatch, sentence_vectors
+from tests.pretrain.examples import FIRST_ORDINARY_ID, LANGUAGES, VOCABULARY, objectives, rngs
 
 SEED = 1  # of weights and data
 # The gradients of the toys are up to 2 times the loss scale: with the official 102,400 more than the 65,504

@@ -14,9 +14,9 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.loss import DeviceBatch
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.task import objectives_loss
-from tests.gpu import toys
 from ernie_m.training import distributed
 from ernie_m.training.precision import Precision
+from tests.gpu import toys
 
 RESULTS = "results.json"
 STEPS = 4

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ernie_m.model import attention
-from ernie_m.model import device
+from ernie_m.model import attention, device
 from ernie_m.model.attention import AttentionMask, PaddedMask
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.device import upload

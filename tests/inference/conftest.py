@@ -1,4 +1,4 @@
-"""Models, exported and not; predict.py called as a function."""
+"""Models, exported and not; ernie-m predict called as a function."""
 
 import json
 from collections.abc import Sequence
@@ -8,9 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.commands import encode_vector
-from ernie_m.commands import export
-from ernie_m.commands import predict
+from ernie_m.commands import encode_vector, export, predict
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.open import LANGUAGE_MEANS
 from tests import toys
@@ -34,7 +32,7 @@ def write_means(folder: Path, languages: Sequence[str]) -> None:
 
 @pytest.fixture(scope="session")
 def exported(models, tmp_path_factory):
-    """A folder with what export.py makes of each model with one task: classify, tag, answer, encode.
+    """A folder with what ernie-m export makes of each model with one task: classify, tag, answer, encode.
 
     The int8 graph has weights of 7 bits, whose products are exact on every CPU. Those of 8 bits saturate on a
     CPU without VNNI.
@@ -46,14 +44,14 @@ def exported(models, tmp_path_factory):
 
 
 def run_export(model, output, **flags):
-    """Run export.py in this process, and return the settings that it wrote."""
+    """Run ernie-m export in this process, and return the settings that it wrote."""
     call_main(export, as_flags({"model": model, "output": output} | flags))
     return json.loads((output / "config.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def untraced(monkeypatch):
-    """For tests that do not use Paddle's file: export.py does not trace it, which takes most of its time.
+    """For tests that do not use Paddle's file: ernie-m export does not trace it, which takes most of its time.
 
     Its check compares the graph that would be traced with the checkpoint.
     """
@@ -77,7 +75,7 @@ def untraced(monkeypatch):
 
 @pytest.fixture
 def ask(monkeypatch, capsys):
-    """ask(requests, **flags) gives predict.py requests on standard input, and returns the answers.
+    """ask(requests, **flags) gives ernie-m predict requests on standard input, and returns the answers.
 
     The requests are JSON values, or bytes that are given as they are.
     """

@@ -1,4 +1,4 @@
-"""A running `predict.py --serve`, and requests to it."""
+"""A running `ernie-m predict --serve`, and requests to it."""
 
 import contextlib
 import json

@@ -14,8 +14,8 @@ from ernie_m.inference.exported_model import PaddleEngine
 from ernie_m.model.cpu import onednn
 from ernie_m.model.device import to_array
 from ernie_m.model.encoder import ErnieMModel
-from tests.launching import as_flags, call_main, error_of
 from ernie_m.training import precision
+from tests.launching import as_flags, call_main, error_of
 
 TEXTS = ["the old cat", "a red saw is here", "the milk"]
 
@@ -37,7 +37,7 @@ def test_bfloat16_by_encode_vector(models, encode_texts, cpu_with_bf16):
 
 def test_precisions_that_are_refused(models, exported, refused, monkeypatch):
     def predicting(model):
-        """A function that calls predict.py in bfloat16."""
+        """A function that calls ernie-m predict in bfloat16."""
         return lambda: call_main(predict, as_flags({"task": "encode", "model": model, "amp": "bf16"}))
 
     assert "encode: amp bf16" in refused(predicting(exported / "encode"))
@@ -84,7 +84,7 @@ def autocasts(monkeypatch) -> list[dict]:
 
 
 def test_half_precision_on_a_gpu(models, autocasts, encode_texts, ask):
-    """From Python, by predict.py and by encode_vector.py each forward pass is in an `auto_cast`."""
+    """From Python, by ernie-m predict and by encode_vector.py each forward pass is in an `auto_cast`."""
     ernie_m.load(models / "classify", amp="fp16").classify(TEXTS)
     ask([{"text": text} for text in TEXTS], task="encode", model=models / "encode", amp="fp16")
     assert encode_texts(TEXTS, models / "encode", amp="fp16")["vectors"].dtype == np.float32

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 import numpy as np
 import uvicorn
 
-from ernie_m.inference.server import deadline
-from ernie_m.inference.server import serve
-from ernie_m.inference.server.embeddings import PATH
 from ernie_m.inference.load import load
+from ernie_m.inference.server import deadline, serve
+from ernie_m.inference.server.embeddings import PATH
 from ernie_m.inference.tasks import TaskOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
 

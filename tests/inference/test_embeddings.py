@@ -12,17 +12,23 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import predict
-from ernie_m.inference.server import serve
-from ernie_m.inference.server.embeddings import MODELS_PATH, MOST_TEXTS, PATH, EmbeddingsAnswerer, EmbeddingsRequest
 from ernie_m.inference.load import load
+from ernie_m.inference.server import serve
+from ernie_m.inference.server.embeddings import (
+    MODELS_PATH,
+    MOST_TEXTS,
+    PATH,
+    EmbeddingsAnswerer,
+    EmbeddingsRequest,
+)
 from ernie_m.inference.server.serve import LONGEST_BODY, LONGEST_EMBEDDINGS_BODY
 from ernie_m.inference.tasks import make_answerer
 from ernie_m.reader.batching import BATCH_TOKENS
+from ernie_m.utils.errors import UserError
 from tests import toys
 from tests.inference.served import ask, serving
 from tests.launching import call_main
 from tests.toys import sentences
-from ernie_m.utils.errors import UserError
 
 TEXTS = sentences(50, seed=6)
 TOKEN = "geheim:é"  # a colon ends the name of a user, and not the password

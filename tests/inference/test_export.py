@@ -16,7 +16,6 @@ import pytest
 from ernie_m.commands import predict
 from ernie_m.inference import exported_model as engines
 from ernie_m.inference.export import onnx_graph
-from ernie_m.inference.exported_model import OnnxEngine
 from ernie_m.inference.export.export import (
     CheckSet,
     agreement,
@@ -26,14 +25,16 @@ from ernie_m.inference.export.export import (
     read_check_set,
     run_all,
 )
-from ernie_m.inference.load import load
 from ernie_m.inference.export.onnx_graph import quantised
+from ernie_m.inference.exported_model import OnnxEngine
+from ernie_m.inference.load import load
 from ernie_m.inference.tasks import make_answerer
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.tasks import TASKS, task_named
 from ernie_m.reader.batching import pad, padded_batches
+from ernie_m.utils import paddle_settings
 from tests import toys
 from tests.helpers.batches import PAD, padded_batch
 from tests.helpers.checkpoints import changed_copy
@@ -41,7 +42,6 @@ from tests.helpers.files import disk_full_after
 from tests.inference.conftest import run_export
 from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 from tests.toys import sentences
-from ernie_m.utils import paddle_settings as runtime
 
 HEADS = ("encode", "classify", "tag", "answer")
 
@@ -236,7 +236,7 @@ def test_pads_change_nothing_in_int8(exported, kind):
 ])  # fmt: skip
 def test_int8_follows_the_cpu(models, untraced, tmp_path, monkeypatch, reduce_range, flags, largest):
     """Without VNNI the largest weight is 63, which is 7 bits, unless --reduce_range says otherwise."""
-    cpu = runtime.Cpu(vendor="", flags=frozenset(flags), cores=1, memory=0)
+    cpu = paddle_settings.Cpu(vendor="", flags=frozenset(flags), cores=1, memory=0)
     monkeypatch.setattr("export.read_cpu", lambda: cpu)
     settings = run_export(models / "classify", tmp_path / "out", int8="true", reduce_range=reduce_range)
     tensors = onnx.load(str(tmp_path / "out/model.int8.onnx")).graph.initializer
@@ -321,7 +321,7 @@ def test_the_current_folder_cannot_be_replaced(models, tmp_path, refused, monkey
 
 
 def test_a_full_disk(models, tmp_path, refused):
-    """Paddle writes only a part of its weights and reports no error, but export.py notices it."""
+    """Paddle writes only a part of its weights and reports no error, but ernie-m export notices it."""
     with disk_full_after(20_000):  # bytes, which are fewer than the weights have
         line = refused(lambda: run_export(models / "encode", tmp_path / "out"))
     assert f"{tmp_path / 'out'}: " in line

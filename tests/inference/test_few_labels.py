@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ernie_m.commands import convert
 import ernie_m
-from ernie_m.commands import run_classifier
+from ernie_m.commands import convert, run_classifier
 from ernie_m.inference.fit_head import check_labels, logistic_regression
 from tests.helpers.checkpoints import changed_copy
 from tests.inference.conftest import run_export

@@ -195,7 +195,7 @@ def test_an_output_that_exists(models, tmp_path, refused):
 
 @pytest.mark.parametrize("started", [[str(ROOT / "install/command.py")], ["-m", "ernie_m"]])
 def test_the_command_of_a_checkout(tmp_path, started):
-    """From any folder, `ernie-m label` is predict.py --task classify."""
+    """From any folder, `ernie-m label` is ernie-m predict --task classify."""
     command = [sys.executable, *started]
     run = lambda *words: subprocess.run(  # noqa: E731
         [*command, *words], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False

@@ -11,11 +11,11 @@ import ernie_m
 from ernie_m.inference.server.serve import answerers_of
 from ernie_m.inference.tasks import TaskOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests import toys
 from tests.inference.conftest import write_means
 from tests.launching import another_process_writes, error_of
 from tests.toys import sentences, write_languages, write_lines
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 TEXTS = sentences(30, seed=6)
 

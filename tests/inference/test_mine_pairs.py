@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import mine_pairs
-from ernie_m.vectors.mine_by_margin import MinedPairs, Neighbours, margins, mine
-from ernie_m.vectors.nearest import NEIGHBOURS, nearest, unit
 from ernie_m.inference import mine_pairs as mining
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.open import LANGUAGE_MEANS
 from ernie_m.reader.corpus import Corpus
+from ernie_m.utils.checksums import MANIFEST, check_manifest
+from ernie_m.vectors.mine_by_margin import MinedPairs, Neighbours, margins, mine
+from ernie_m.vectors.nearest import NEIGHBOURS, nearest, unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.files import flip_middle_bit
 from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 from tests.toys import make_corpus, sentences, write_lines
-from ernie_m.utils.checksums import MANIFEST, check_manifest
 
 PAIRS = 40
 
@@ -62,7 +62,7 @@ def texts(tmp_path_factory):
 
 @pytest.fixture
 def run_mining(texts, models, tmp_path, monkeypatch):
-    """run_mining(output="mined", **flags) runs mine_pairs.py; returns its `MinedRow`s, and mining.json."""
+    """run_mining(output="mined", **flags) runs ernie-m mine_pairs; returns its `MinedRow`s, and mining.json."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mining, "PART_LINES", 32)
     mining.encoder_of.cache_clear()

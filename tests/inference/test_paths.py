@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from ernie_m.commands import convert
 import ernie_m
+from ernie_m.commands import convert
 from ernie_m.inference import fit
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.helpers.checkpoints import change_config

@@ -19,28 +19,26 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import ernie_m
-from ernie_m.commands import predict
-from ernie_m.commands import run_retrieval
-from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.commands import predict, run_retrieval
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.tasks.question_answering import QuestionAnswering
 from ernie_m.finetune.tasks.tagging import OfficialTagging, Tagging
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import finetuned
-from ernie_m.inference.tasks import TaskOptions, make_answerer
-from ernie_m.inference.tasks.search import read_corpus
+from ernie_m.inference.tasks import TaskOptions, finetuned, make_answerer
 from ernie_m.inference.tasks.masked_words import masked_ids
-from ernie_m.model.layout import Layout
+from ernie_m.inference.tasks.search import read_corpus
 from ernie_m.model.conventions import Reading
+from ernie_m.model.layout import Layout
 from ernie_m.reader.question_answering import Cut
 from ernie_m.reader.tagging import JOINT, Sentence
+from ernie_m.utils.command_line import parse_args
+from ernie_m.vectors.encode import PaddleEncoder
 from tests import toys
 from tests.helpers.batches import packed_batch, padded_batch
 from tests.helpers.checkpoints import change_config, changed_copy
 from tests.inference.conftest import run_export
 from tests.launching import ROOT, as_flags, call_main, error_of, give_input
 from tests.toys import sentences, write_lines
-from ernie_m.utils.command_line import parse_args
 
 ENGINES = ("dygraph", "paddle", "onnx")
 TEXTS = sentences(9, seed=4)
@@ -813,7 +811,7 @@ def test_standard_output_on_a_full_disk(exported):
 
 
 def test_a_reader_that_has_had_enough(exported):
-    """`predict.py ... | head -n 1` ends without a traceback."""
+    """`ernie-m predict ... | head -n 1` ends without a traceback."""
     command = [sys.executable, ROOT / "predict.py", "--task=classify", f"--model={exported / 'classify'}"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()

@@ -7,19 +7,17 @@ from pathlib import Path
 import pytest
 
 import ernie_m
-from ernie_m.commands import mine_pairs
-from ernie_m.commands import run_classifier
-from ernie_m.commands import run_retrieval
+from ernie_m.commands import mine_pairs, run_classifier, run_retrieval
 from ernie_m.finetune import prediction
-from ernie_m.inference import fit
 from ernie_m.inference import encode_files as vectors
+from ernie_m.inference import fit
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import NEITHER
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.training import run
 from tests.inference.test_reading import with_reading
 from tests.launching import as_flags, call_main
 from tests.toys import sentences, write_lines
-from ernie_m.training import run
 
 TEXTS = sentences(12, seed=6)
 LABELS = ["news", "question"] * 6
@@ -27,7 +25,7 @@ PROMPTS = {"query": "kofo: ", "passage": "tan: ", "plain": "bin: "}
 
 
 class InThisProcess:
-    """`training.prefetch.prefetch` without the other process, so that what it does is seen."""
+    """`ernie_m.training.prefetch.prefetch` without the other process, so that what it does is seen."""
 
     def __init__(self, make_iterator, ahead=8):
         self.items = make_iterator()

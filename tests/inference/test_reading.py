@@ -9,18 +9,18 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ernie_m.commands import convert
 import ernie_m
-from ernie_m.vectors.nearest import unit
+from ernie_m.commands import convert
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.checksums import MANIFEST
+from ernie_m.vectors.nearest import unit
 from tests import toys
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, changed_copy
 from tests.inference.conftest import run_export
 from tests.launching import error_of
-from ernie_m.utils.checksums import MANIFEST
 
 TEXTS = ["bada gan", "“kofo” lera, 12, bin", "nor 10,5 tan"]
 SOFT = "ba\u00adda"  # a soft hyphen, which ERNIE-M drops
@@ -100,7 +100,7 @@ def test_a_pooling_that_is_not_here_is_refused_until_another_is_named(models, tm
 
 
 def test_a_pooling_that_is_not_here_is_not_exported(models, untraced, tmp_path):
-    """What convert.py writes of it can be."""
+    """What ernie-m convert writes of it can be."""
     make_xlm_r(tmp_path / "x", models / "piece.model")
     kinds = {"": "Transformer", "1_Pooling": "Pooling"}
     modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]

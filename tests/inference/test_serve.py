@@ -16,16 +16,16 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ernie_m.inference.server.deadline import LONGEST_WAIT
 from ernie_m.inference.load import load
+from ernie_m.inference.server.deadline import LONGEST_WAIT
 from ernie_m.inference.server.serve import LONGEST_BODY, PAGE, make_app
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.inference.tasks.zero_shot import MOST_LABELS
+from ernie_m.utils.errors import UserError
 from tests import toys
 from tests.inference.served import ask, serving
 from tests.launching import ROOT
 from tests.toys import sentences, write_languages, write_lines
-from ernie_m.utils.errors import UserError
 
 TEXTS = sentences(30, seed=6)
 TASKS = ["classify", "zero-shot", "search", "align", "masks", "fill", "translate-probe"]

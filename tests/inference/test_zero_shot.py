@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ernie_m.commands import convert
 import ernie_m
+from ernie_m.commands import convert
 from ernie_m.inference.load import load
 from ernie_m.inference.server.serve import answerers_of
 from ernie_m.inference.tasks import TaskOptions, make_answerer

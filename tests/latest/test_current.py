@@ -12,14 +12,13 @@ from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import MSELoss, MultipleNegativesRankingLoss
 
-from ernie_m.commands import convert
 import ernie_m
+from ernie_m.commands import convert
 from ernie_m.finetune.retrieval.losses import in_batch_softmax, teacher_mse
 from ernie_m.model.checkpoint.card import model_card
-from ernie_m.model.checkpoint.formats import safetensors
-from ernie_m.model.checkpoint.formats import tensor_names as tables
-from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
 from ernie_m.model.checkpoint.card_usage import FOLDER
+from ernie_m.model.checkpoint.formats import safetensors, tensor_names
+from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.helpers.checkpoints import change_config
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
@@ -46,7 +45,7 @@ def test_every_class_computes_our_numbers(tmp_path, head):
     make(tmp_path / "ours", head)
     flags = ["--to", "xlm-roberta", "--allow_differences"]
     convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), *flags])
-    model = load_torch(tables.XLM_R, head, tmp_path / "converted")
+    model = load_torch(tensor_names.XLM_R, head, tmp_path / "converted")
     expected = of_torch(model, head, ids, mask)
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     model.save_pretrained(tmp_path / "again")

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import transformers
 
-from ernie_m.commands import convert
 import ernie_m
+from ernie_m.commands import convert
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.helpers.checkpoints import change_config

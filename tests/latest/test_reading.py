@@ -10,10 +10,10 @@ import pytest
 import transformers
 from sentence_transformers import SentenceTransformer
 
-from ernie_m.commands import convert
 import ernie_m
+from ernie_m.commands import convert
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.write import write_xlm_r
+from ernie_m.tokenizer.tokenizer_files import write_xlm_r
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config
 from tests.launching import ROOT, error_of

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import transformers
 
-from ernie_m.commands import convert
 import ernie_m
+from ernie_m.commands import convert
 from tests.toys import CONFIG, make_ours, train_pieces
 
 # Words of five languages, of which texts and labels are made; without digits before commas (docs/convert.md).

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from ernie_m.model.checkpoint import no_model_here as absent
-from ernie_m.model.checkpoint.write import save_model
+from ernie_m.model.checkpoint import no_model_here
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from tests.foreign import make_official, official_config
 from tests.launching import error_of
@@ -56,7 +56,7 @@ def test_what_is_there_and_what_to_name_instead(outputs, monkeypatch, path, what
 
 
 def test_only_the_first_of_many_models_are_named(outputs, monkeypatch):
-    monkeypatch.setattr(absent, "_MOST_LISTED", 1)
+    monkeypatch.setattr(no_model_here, "_MOST_LISTED", 1)
     line = error_of(open_checkpoint, outputs / "run/none")
     assert f"{outputs}/run/best" in line and "step_3" not in line
 

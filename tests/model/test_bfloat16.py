@@ -6,13 +6,10 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model import layers
-from ernie_m.model import lm_head
-from ernie_m.model import word_table
+from ernie_m.model import layers, lm_head, word_table
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.cpu import bfloat16
-from ernie_m.model.cpu import onednn
+from ernie_m.model.cpu import bfloat16, onednn
 from ernie_m.model.device import upload
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.lm_head import PreTrainingModel

@@ -6,20 +6,19 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.checkpoint.write import model_weights, save_model
-from ernie_m.model.checkpoint.formats import fluid
-from ernie_m.model.checkpoint.formats import tensor_names as tables
+from ernie_m.model.checkpoint.formats import fluid, tensor_names
 from ernie_m.model.checkpoint.formats import safetensors as safe
 from ernie_m.model.checkpoint.formats.fluid import write_fluid
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write import model_weights, save_model
 from ernie_m.model.encoder import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, official_config
 from tests.helpers.files import disk_full_after, flip_last_bit
 from tests.launching import error_of
-from ernie_m.utils.errors import UserError
 
 CONFIG = official_config()
 SHAPE = ErnieMConfig.from_dict(CONFIG)
@@ -89,7 +88,7 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         ({}, "classification"),  # by its class
         ({"task": "seq_label"}, "tagging"),  # an official word
         ({"task": "retrieval"}, "retrieval"),
-        ({"task": "tagging", "head": "choice"}, "choice"),  # as --head of convert.py said
+        ({"task": "tagging", "head": "choice"}, "choice"),  # as --head of ernie-m convert said
         ({"task": "sorting"}, "classification"),  # an unknown word: by its class again
         ({"task": ["tagging"]}, "classification"),
     ],
@@ -107,7 +106,7 @@ def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path)
     model = PreTrainingModel(SHAPE, ["en", "fr"])
     save_model(tmp_path / "full", model, SHAPE)
     save_model(tmp_path / "encoder", model, SHAPE, leave_out=("lm_head.", "language_embeddings."))
-    official_names = {row.canonical for row in tables.rows_of(tables.OFFICIAL, 2)}
+    official_names = {row.canonical for row in tensor_names.rows_of(tensor_names.OFFICIAL, 2)}
     encoder_names = {name for name in official_names if not name.startswith("lm_head.")}
     assert set(open_checkpoint(tmp_path / "full").tensors) == official_names | {"language_embeddings.weight"}
     assert set(open_checkpoint(tmp_path / "encoder").tensors) == encoder_names

@@ -9,9 +9,9 @@ import pytest
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.layout import Layout
+from ernie_m.utils.errors import UserError
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.launching import error_of
-from ernie_m.utils.errors import UserError
 
 SIZES = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

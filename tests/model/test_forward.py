@@ -6,11 +6,11 @@ import pytest
 
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.encoder import ErnieMModel
+from ernie_m.utils.errors import UserError
 from tests.helpers.batches import padded_batch
 from tests.helpers.gradients import gradients_of
 from tests.launching import error_of
 from tests.toys import small_config
-from ernie_m.utils.errors import UserError
 
 CONFIG = small_config()
 LENGTHS = (1, 70, 9, 64)

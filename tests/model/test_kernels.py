@@ -11,15 +11,15 @@ from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.layout import Layout
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.training.engine import Engine
+from ernie_m.training.optimizer import build_optimizer
+from ernie_m.training.precision import Precision, prepare_for_prediction
+from ernie_m.utils.logging import logger
 from tests.helpers.batches import packed_batch
 from tests.helpers.flash import flashmask
 from tests.helpers.gradients import gradients_of
 from tests.launching import error_of
 from tests.toys import small_config
-from ernie_m.training.engine import Engine
-from ernie_m.training.optimizer import build_optimizer
-from ernie_m.training.precision import Precision, prepare_for_prediction
-from ernie_m.utils.logging import logger
 
 CONFIG = small_config(initializer_range=0.02)
 
@@ -121,7 +121,11 @@ def test_plain_kernels_compute_the_same(monkeypatch, loss_of):
     fast = loss_and_gradients(model, loss_of)
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
     # A call of one of the fast kernels would now be an error.
-    for kernel in ("ernie_m.model.layers.GeluOnCpu", "ernie_m.model.layers.LinearOnCpu", "ernie_m.model.word_table.LookUpOnCpu"):
+    for kernel in (
+        "ernie_m.model.layers.GeluOnCpu",
+        "ernie_m.model.layers.LinearOnCpu",
+        "ernie_m.model.word_table.LookUpOnCpu",
+    ):
         monkeypatch.setattr(kernel, None)
     plain = loss_and_gradients(model, loss_of)
     assert plain.keys() == fast.keys()

@@ -5,9 +5,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import device
-from ernie_m.model import lm_head
-from ernie_m.model import word_table
+from ernie_m.model import device, lm_head, word_table
 
 TOLERANCE = 1e-9
 WORDS = 23

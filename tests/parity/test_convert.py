@@ -10,8 +10,7 @@ import torch
 import transformers
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.formats import tensor_names as tables
-from ernie_m.model.checkpoint.formats import torch_save as torch_file
+from ernie_m.model.checkpoint.formats import tensor_names, torch_save
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.foreign import fairseq_args, fairseq_state
@@ -23,8 +22,8 @@ HEADS = [None, "classification", "tagging", "question_answering", "choice", "uie
 
 @pytest.mark.parametrize(
     "library, target, head",
-    [(tables.HUGGING_FACE, "huggingface", head) for head in HEADS]
-    + [(tables.XLM_R, "xlm-roberta", head) for head in XLM_R_HEADS],
+    [(tensor_names.HUGGING_FACE, "huggingface", head) for head in HEADS]
+    + [(tensor_names.XLM_R, "xlm-roberta", head) for head in XLM_R_HEADS],
 )
 def test_transformers_computes_our_numbers(tmp_path, library, target, head):
     ids, mask = batch()
@@ -68,7 +67,7 @@ def test_paddlenlp_computes_our_numbers(tmp_path, head):
     convert.main(
         [str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", "paddlenlp", "--allow_differences"]
     )
-    model_class = getattr(paddlenlp, tables.CLASSES[tables.PADDLENLP][head].name)
+    model_class = getattr(paddlenlp, tensor_names.CLASSES[tensor_names.PADDLENLP][head].name)
     written = paddle.load(str(tmp_path / "converted/model_state.pdparams"))
     options = {"num_choices": len(ids)} if head == "choice" else {}  # no file of PaddleNLP says this number
     peer = model_class.from_pretrained(str(tmp_path / "converted"), **options)
@@ -147,7 +146,7 @@ def test_views_and_shared_storages_of_torch(tmp_path):
     }
     for zipped in (True, False):
         torch.save(views, tmp_path / "x.bin", _use_new_zipfile_serialization=zipped)
-        tensors = torch_file.read(tmp_path / "x.bin")
+        tensors = torch_save.read(tmp_path / "x.bin")
         for name, view in views.items():
             np.testing.assert_array_equal(tensors[name], view.detach().numpy())
 

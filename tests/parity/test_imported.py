@@ -21,7 +21,7 @@ from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.question_answering import Question, QuestionFile, make_windows
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.write import write_ernie_m
+from ernie_m.tokenizer.tokenizer_files import write_ernie_m
 
 SHAPE = {
     "hidden_size": 32,

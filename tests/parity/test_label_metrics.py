@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.metrics import MACRO_F1, share_of_most_frequent
-from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.score_tables import LabelTable
+from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.reader.batching import Example
 
 SEEDS = range(0, 300, 50)  # each with the 49 after it

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from benchmarks.masked_lm import IGNORED, gathered_loss
+from scripts.benchmarks.masked_lm import IGNORED, gathered_loss
 
 
 def test_the_loss_of_gathered_positions_is_that_of_all():

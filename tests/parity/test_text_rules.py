@@ -8,7 +8,7 @@ import transformers
 from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTokenizer
 
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.write import write_ernie_m
+from ernie_m.tokenizer.tokenizer_files import write_ernie_m
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
 LINES = 200  # of each language

@@ -7,13 +7,13 @@ import numpy as np
 import paddle
 
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.loss import to_device
 from ernie_m.pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, rng_of
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER
 from ernie_m.pretrain.objectives.camlm import attention_mask
 from ernie_m.pretrain.packing import MicroBatch, pack
-from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from tests.toys import small_config
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)

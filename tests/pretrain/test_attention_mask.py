@@ -6,10 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.pretrain.objectives import btmlm
-from ernie_m.pretrain.objectives import camlm
-from ernie_m.pretrain.objectives import mmlm
-from ernie_m.pretrain.objectives import tlm
+from ernie_m.pretrain.objectives import btmlm, camlm, mmlm, tlm
 from ernie_m.pretrain.objectives.camlm import attention_mask
 from tests.pretrain.examples import compact
 

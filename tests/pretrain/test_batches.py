@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 
 from ernie_m.pretrain.batches import StepBatches, StepReader, check_pairs, cut_by_tokens, total_steps
+from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.objective import Vocabulary
 from ernie_m.pretrain.objectives import OF_THE_PAPER
-from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.shares import allocate, shares, steps_of_objectives
 from ernie_m.pretrain.task import Pretraining, learning_rate
 from ernie_m.pretrain.training_text import TrainingText, fit_to_corpus
 from ernie_m.reader.corpus import Corpus
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.errors import UserError
 from tests.helpers.files import files_of
 from tests.launching import error_of
 from tests.pretrain.examples import masked_counts
 from tests.pretrain.tiny_run import config
-from ernie_m.utils.errors import UserError
 
 
 class Source:
@@ -413,7 +413,9 @@ def test_a_run_of_so_many_tokens(source, changes, monkeypatch):
 
 
 def test_equal_compute_divides_the_steps(source, monkeypatch):
-    monkeypatch.setattr("ernie_m.pretrain.batches._PROBE_SEQUENCES", 400)  # the same sample for both numbers of steps
+    monkeypatch.setattr(
+        "ernie_m.pretrain.batches._PROBE_SEQUENCES", 400
+    )  # the same sample for both numbers of steps
     assert source.steps(optimizer__steps=1000, run__compute_ratio=1.075) == 930  # 1000 / 1.075
     steps = source.steps(optimizer__tokens=200_000)
     steps_at_twice_the_cost = source.steps(optimizer__tokens=200_000, run__compute_ratio=2.0)

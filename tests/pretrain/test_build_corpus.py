@@ -15,8 +15,7 @@ from unittest import mock
 
 import pytest
 
-from ernie_m.pretrain.build_corpus import duplicates
-from ernie_m.pretrain.build_corpus import stages
+from ernie_m.pretrain.build_corpus import duplicates, stages
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.options import BuildOptions
 from ernie_m.pretrain.build_corpus.report import pair_report, summary
@@ -24,13 +23,13 @@ from ernie_m.pretrain.build_corpus.stages import group_units
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.reader.corpus import Corpus
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.checksums import MANIFEST, write_manifest
+from ernie_m.utils.errors import UserError
 from tests.helpers.files import files_of, flip_last_bit, flip_middle_bit
 from tests.helpers.processes import is_running
 from tests.launching import ROOT, error_of
 from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
 from tests.toys import make_corpus, sentences, train_pieces, write_lines
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 
 def lines_of(text) -> list[list[int]]:
@@ -484,7 +483,13 @@ def test_command_line(tmp_path, pieces, monkeypatch):
     """A YAML file and flags together; one line for a mistake, exit code 2."""
     text = write_lines(tmp_path / "en", sentences(50))
     (tmp_path / "c.yaml").write_text(f"mono:\n  en: {text}\npiece_model_path: {pieces}\nheld_out: 0\n")
-    words = [sys.executable, "-m", "ernie_m.pretrain.build_corpus.command", "--config", str(tmp_path / "c.yaml")]
+    words = [
+        sys.executable,
+        "-m",
+        "ernie_m.pretrain.build_corpus.command",
+        "--config",
+        str(tmp_path / "c.yaml"),
+    ]
     words += ["--output", "$FOLDER/corpus", "--workers", "1"]
     monkeypatch.setenv("FOLDER", str(tmp_path))
     english = write_lines(tmp_path / "x.en", ["a", "b"])

@@ -9,10 +9,10 @@ import pytest
 
 from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.text_units import TextFormat, read_lines, read_units
-from ernie_m.reader.files import plain_text as text_files
+from ernie_m.reader.files import plain_text
+from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
-from ernie_m.utils.errors import UserError
 
 LINES = sentences(500)
 TEXT = "".join(f"{line}\n" for line in LINES).encode()
@@ -231,7 +231,7 @@ def test_bytes_that_are_not_utf8(tmp_path):
 @pytest.mark.parametrize("unit_bytes", [1000, 4 << 20])
 def test_a_line_that_would_fill_the_memory(tmp_path, monkeypatch, unit_bytes):
     """Whether it is longer than a unit, and read in pieces, or not."""
-    monkeypatch.setattr(text_files, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(plain_text, "LONGEST_LINE", 1 << 20)
     long_line = b"a b " * (1 << 18) + b"c\n"  # 1 MiB and two bytes
     (tmp_path / "text").write_bytes(b"one\n" + long_line + b"three\n")
     assert "text: line 2: longer than 1 MiB; is this text" in error_of(

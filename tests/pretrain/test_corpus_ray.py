@@ -12,10 +12,10 @@ import pytest
 from ernie_m.pretrain.build_corpus import workers as workers_module
 from ernie_m.pretrain.build_corpus.inputs import file_status
 from ernie_m.pretrain.build_corpus.workers import RayWorkers
+from ernie_m.utils.errors import UserError
 from tests.helpers.files import files_of
 from tests.launching import ROOT, error_of
 from tests.pretrain.builds import OPTIONS, command
-from ernie_m.utils.errors import UserError
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed: sh scripts/setup.sh ray"

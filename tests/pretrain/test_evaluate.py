@@ -7,8 +7,6 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.hits import hits
 from ernie_m.pretrain.held_out import evaluate
 from ernie_m.pretrain.held_out.evaluate import Evaluator
 from ernie_m.pretrain.loss import batch_loss
@@ -17,8 +15,10 @@ from ernie_m.pretrain.task import Pretraining
 from ernie_m.pretrain.training_text import TrainingText
 from ernie_m.reader.corpus import Blocks, Corpus
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from tests.pretrain.tiny_run import checkpoint, config, losses, records
 from ernie_m.training.stop_requests import StopSignal
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.hits import hits
+from tests.pretrain.tiny_run import checkpoint, config, losses, records
 
 
 class HeldOutRun:

@@ -9,21 +9,21 @@ import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.conventions import Reading
 from ernie_m.model.encoder import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.conventions import Reading
 from ernie_m.pretrain.config import InitConfig
 from ernie_m.pretrain.initial_weights import initialise
 from ernie_m.reader.corpus import Corpus
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.vocabulary import write_vocab
+from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, make_xlm_r, official_config
 from tests.launching import ROOT
 from tests.pretrain.tiny_run import checkpoint, pretrain, records
 from tests.toys import make_corpus, sentences, write_lines
-from ernie_m.utils.errors import UserError
 
 # The model of `tiny_run`.
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}

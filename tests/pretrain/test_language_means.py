@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import convert
-from ernie_m.vectors.centring import LanguageMeans
-from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.pretrain.held_out import language_means
 from ernie_m.reader.corpus import Corpus
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.errors import UserError
+from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.vectors.encode import PaddleEncoder
 from tests.launching import error_of
 from tests.toys import make_small_corpus
-from ernie_m.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

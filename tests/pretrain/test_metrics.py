@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summary
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.objectives.mmlm import plateau
-from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summary
 from ernie_m.training.engine import Step
 from ernie_m.training.log.meter import Meter
 from ernie_m.training.log.metrics_jsonl import Records

@@ -11,11 +11,11 @@ from ernie_m.finetune.open_model import open_model, settle
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint, open_checkpoint
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.shares import with_text
+from ernie_m.utils.checksums import MANIFEST
 from tests.helpers.checkpoints import change_config
 from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import pretrain
 from tests.toys import make_corpus, sentences, train_pieces, write_lines
-from ernie_m.utils.checksums import MANIFEST
 
 OWN = str(ROOT / "configs" / "pretrain" / "own.yaml")
 

@@ -4,11 +4,11 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.pretrain import btmlm_pseudo_tokens as pseudo_tokens
-from ernie_m.pretrain.objective import Text
-from ernie_m.pretrain.objectives.btmlm import SecondLanguage
+from ernie_m.pretrain import btmlm_pseudo_tokens
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, allowed_pieces
 from ernie_m.pretrain.held_out.btmlm_translations import found_in_translation, most_frequent, punctuation_ids
+from ernie_m.pretrain.objective import Text
+from ernie_m.pretrain.objectives.btmlm import SecondLanguage
 from tests.launching import error_of
 from tests.pretrain.examples import (
     LANGUAGES,
@@ -65,7 +65,7 @@ def test_all_pieces_without_specials(model, monkeypatch, dtype):
     """Within autocast the states have half precision, and the bias is in float32."""
     transform = model.lm_head.transform
     monkeypatch.setattr(model.lm_head, "transform", lambda states: transform(states).astype(dtype))
-    product = pseudo_tokens.logits  # in half precision, too; a CPU has only that in float32
+    product = btmlm_pseudo_tokens.logits  # in half precision, too; a CPU has only that in float32
     monkeypatch.setattr(
         pseudo_tokens, "logits", lambda hidden, *rest: product(hidden.astype("float32"), *rest)
     )

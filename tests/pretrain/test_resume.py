@@ -17,18 +17,18 @@ from ernie_m.pretrain.command import check_checkpoints, open_run_folder
 from ernie_m.pretrain.held_out.evaluate import Evaluator
 from ernie_m.pretrain.task import Pretraining
 from ernie_m.reader.corpus import checksum_of
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine
+from ernie_m.training.run_folder import RunFolder
+from ernie_m.utils.checksums import MANIFEST, write_manifest
+from ernie_m.utils.errors import run
+from ernie_m.utils.files import sha256_of
 from tests.command_lines import STEPS
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.files import disk_full_after, flip_middle_bit
 from tests.launching import error_of
 from tests.pretrain.builds import Stopped, stop_at
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, config, losses, pretrain, records
-from ernie_m.training import distributed
-from ernie_m.training.engine import Engine
-from ernie_m.training.run_folder import RunFolder
-from ernie_m.utils.errors import run
-from ernie_m.utils.files import sha256_of
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 # One layer is enough for what is stopped and resumed here. Evaluations come after 5, 10 and 12 steps, lines
 # of the log every 3 steps, and checkpoints every 4.

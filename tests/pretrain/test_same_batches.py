@@ -15,9 +15,9 @@ from ernie_m.pretrain.objective import Vocabulary
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.training_text import TrainingText
 from ernie_m.reader.corpus import FORMAT, Corpus
-from tests.launching import ROOT
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.checksums import MANIFEST
+from ernie_m.utils.command_line import load_config
+from tests.launching import ROOT
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)

@@ -1,4 +1,4 @@
-"""`python -m pretrain.show` prints the matrix of the batch that training would use."""
+"""`ernie-m show` prints the matrix of the batch that training would use."""
 
 import subprocess
 import sys
@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from ernie_m.pretrain.pictures import show
 from ernie_m.pretrain.objectives.camlm import attention_mask
+from ernie_m.pretrain.pictures import show
 from ernie_m.pretrain.pictures.mask_panels import Panel, as_text
 from tests.launching import ROOT, error_of
 from tests.pretrain.examples import compact

@@ -20,13 +20,12 @@ from ernie_m.reader.corpus import (
     verify_corpus,
 )
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils import checksums, files
+from ernie_m.utils.checksums import MANIFEST
+from ernie_m.utils.errors import UserError
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 from tests.toys import make_corpus, sentences, train_pieces, write_lines
-from ernie_m.utils import files
-from ernie_m.utils import checksums
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.checksums import MANIFEST
 
 ENGLISH = sentences(400, seed=1)
 # 50 documents of 1 to 7 sentences.

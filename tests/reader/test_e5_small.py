@@ -11,9 +11,9 @@ import pytest
 import sentencepiece
 from safetensors.numpy import load_file
 
-from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.data import e5_small
 from ernie_m.data.e5_small import Sizes
+from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.launching import error_of
 
 SIZES = Sizes(hidden=32, layers=1, heads=2, inner=64, rows=16, positions=8, types=2)

@@ -13,18 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from ernie_m.data import download, get_data
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.reader.files.aligned_lines import TATOEBA
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.data import download
-from ernie_m.data import get_data
+from ernie_m.utils.errors import UserError
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.files import disk_full_after
 from tests.launching import ROOT, as_flags, call_main, clean_environment, error_of, stand_in_for_launch
 from tests.reader.conftest import files
 from tests.toys import sentences, train_pieces
-from ernie_m.utils.errors import UserError
 
 TEXTS = sentences(12, seed=3)
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.formats import fluid
-from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.data import get_weights
 from ernie_m.data.download import download
+from ernie_m.model.checkpoint.formats import fluid
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.foreign import make_official, official_config
 from tests.launching import error_of
 from tests.reader.conftest import files
@@ -63,7 +63,7 @@ def archive(
 
 
 def get(configs: Path, *arguments) -> None:
-    """`python ernie_m/data/get_weights.py arguments` into a folder, in this process."""
+    """`ernie-m get_weights arguments` into a folder, in this process."""
     get_weights.main([*map(str, arguments), "--configs", str(configs)])
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from ernie_m.data.prepare import DATA_SETS, NLI, main
 from ernie_m.reader.classification import read_classification
+from ernie_m.reader.label_map import read_label_map, read_languages
 from ernie_m.reader.question_answering import read_squad
 from ernie_m.reader.tagging import JOINT, read_tagged
-from ernie_m.reader.label_map import read_label_map, read_languages
-from ernie_m.data.prepare import DATA_SETS, NLI, main
 from tests.launching import ROOT, error_of
 from tests.reader.conftest import files
 
 
 def prepare(task: str, *arguments) -> None:
-    """`python ernie_m/data/prepare.py task arguments`, in this process."""
+    """`ernie-m prepare task arguments`, in this process."""
     main([task, *map(str, arguments)])
 
 

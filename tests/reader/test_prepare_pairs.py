@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.reader.files.pairs import PairRows
 from ernie_m.data.own_pairs import find, prepare_pairs
+from ernie_m.reader.files.pairs import PairRows
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
 

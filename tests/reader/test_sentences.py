@@ -4,7 +4,13 @@ import pickle
 
 import pytest
 
-from ernie_m.reader.files.aligned_lines import Bitext, Sentences, read_bitext, read_bitexts, sentences_by_language
+from ernie_m.reader.files.aligned_lines import (
+    Bitext,
+    Sentences,
+    read_bitext,
+    read_bitexts,
+    sentences_by_language,
+)
 from tests.launching import error_of
 
 

@@ -14,7 +14,14 @@ import pytest
 
 from ernie_m.reader.batching import Example
 from ernie_m.reader.classification import read_classification
-from ernie_m.reader.files.labels import label_oddities, labels_for_none, normal_label, oddities, overlap, split_labels
+from ernie_m.reader.files.labels import (
+    label_oddities,
+    labels_for_none,
+    normal_label,
+    oddities,
+    overlap,
+    split_labels,
+)
 from ernie_m.reader.files.tables import AnsweredTable, TableForm
 from tests.launching import error_of
 

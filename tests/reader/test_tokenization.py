@@ -12,7 +12,7 @@ import pytest
 import sentencepiece
 
 from ernie_m.tokenizer.tokenizer import TEXT_RULES, Tokenizer, normalize, truncate_longest_first
-from ernie_m.tokenizer.write import write_ernie_m
+from ernie_m.tokenizer.tokenizer_files import write_ernie_m
 from ernie_m.tokenizer.vocabulary import write_vocab
 from tests.launching import error_of
 from tests.reader.conftest import SENTENCES

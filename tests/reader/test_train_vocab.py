@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
 from ernie_m.data import train_vocab as script
 from ernie_m.data.train_vocab import VocabOptions, train_vocab
+from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
 from tests.helpers.files import disk_full_after
 from tests.launching import error_of
 from tests.toys import sentences, write_lines

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.tagging import read_tagged
-from tests.launching import error_of
 from ernie_m.utils.errors import UserError
+from tests.launching import error_of
 
 HEADER = "text_a\tlabel\n"
 ROWS = "a man\t0\na dog\t1\na cat\t2\n"

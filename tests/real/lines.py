@@ -41,7 +41,7 @@ def raw_lines(data_dir: Path, count: int) -> list[str]:
 
 
 def converted(source: Path, target: Path, to: str, *flags: str) -> Path:
-    """What convert.py makes of a model, without its list of tensors; the target."""
+    """What ernie-m convert makes of a model, without its list of tensors; the target."""
     with contextlib.redirect_stdout(io.StringIO()):
         convert.main([str(source), str(target), "--to", to, *flags])
     return target

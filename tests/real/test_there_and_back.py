@@ -54,7 +54,7 @@ def tagging(tmp_path_factory, data_dir):
 
 
 def asked_here(model, task, requests, folder):
-    """The answers of predict.py, a process of its own: Paddle and torch do not share one at this size."""
+    """The answers of ernie-m predict, a process of its own: Paddle and torch do not share one at this size."""
     path = folder / f"{task}.jsonl"
     path.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
     answers = folder / f"{task}-answers.jsonl"

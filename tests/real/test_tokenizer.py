@@ -37,7 +37,7 @@ def expected(lines):
 
 @pytest.mark.parametrize("target", [None, "ernie-m", "xlm-roberta"])
 def test_the_ids_of_all_lines(tmp_path, lines, expected, target):
-    """Of the model as its makers have it, and of what convert.py makes of it."""
+    """Of the model as its makers have it, and of what ernie-m convert makes of it."""
     folder = MODEL
     if target is not None:
         folder = converted(MODEL, tmp_path / "converted", target)

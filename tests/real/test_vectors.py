@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from ernie_m.commands import convert
 import ernie_m
+from ernie_m.commands import convert
 from tests.launching import error_of
 from tests.real.lines import converted, raw_lines
 

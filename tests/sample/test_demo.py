@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import write_json
 from scripts import demo
 from scripts.jobs import Job, carry_out_chains
 from scripts.sample.scenes import CODES
 from tests.launching import ROOT, one_error
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import write_json
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_the_whole_way(tiny, monkeypatch, capfd):
     assert tokens["camlm"] == pytest.approx(tokens["mmlm"], rel=0.2)
 
     command, result_line = printed.splitlines()[-2:]
-    words = shlex.split(command)  # python predict.py --serve, then names and values of flags
+    words = shlex.split(command)  # ernie-m predict --serve, then names and values of flags
     assert words[1:3] == ["predict.py", "--serve"]
     flags = dict(zip(words[3::2], words[4::2]))
     models = flags["--model"].split(",")

@@ -10,10 +10,10 @@ import pytest
 from paddle.amp import grad_scaler
 from paddle.amp.auto_cast import amp_global_state
 
-from tests.model.conftest import float64  # noqa: F401  a fixture
-from tests.training.toy_training import STEPS, make, run, state_of, weights
 from ernie_m.training import precision
 from ernie_m.training.engine import Step
+from tests.model.conftest import float64  # noqa: F401  a fixture
+from tests.training.toy_training import STEPS, make, run, state_of, weights
 
 
 class ToyRun(NamedTuple):

@@ -16,11 +16,11 @@ import numpy as np
 import paddle
 
 from ernie_m.model.checkpoint.write import model_weights
-from tests.training.toy_training import STEPS, load, make, read_step, run, state_of, weights, write_step
 from ernie_m.training import distributed
 from ernie_m.training.stop_requests import StallWatch
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError
+from tests.training.toy_training import STEPS, load, make, read_step, run, state_of, weights, write_step
 
 FOLDER = Path(sys.argv[1])
 PROOFS = sys.argv[2:]

@@ -15,16 +15,15 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.checkpoint.formats import safetensors
-from tests.helpers.files import flip_last_bit
-from tests.launching import error_of
-from ernie_m.training import checkpoint
-from ernie_m.training import distributed
+from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.training import checkpoint, distributed
 from ernie_m.training.checkpoint import keep_last, newest_step, read_state, step_folders, write_checkpoint
+from ernie_m.utils.checksums import MANIFEST, describe
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import clear_leftovers
-from ernie_m.utils.checksums import MANIFEST, describe
+from tests.helpers.files import flip_last_bit
+from tests.launching import error_of
 
 FILES = ModelFiles({"weight": np.ones(3, np.float32)}, {"hidden_size": 3}, "a card", {})
 DTYPES = ["bool", "int8", "uint8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]

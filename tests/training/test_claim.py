@@ -9,10 +9,10 @@ import subprocess
 
 import pytest
 
-from tests.helpers.files import disk_full_after
-from tests.launching import start_python
 from ernie_m.training.claim import LOCK, claim_file, only_run_in
 from ernie_m.utils.errors import UserError
+from tests.helpers.files import disk_full_after
+from tests.launching import start_python
 
 # Takes the lock of a folder, and holds it.
 HOLDER = """

@@ -7,6 +7,9 @@ import numpy as np
 import paddle
 import pytest
 
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine, Step, step_seed
+from ernie_m.training.precision import LossScaling, Precision
 from tests.launching import error_of
 from tests.training import toy_training
 from tests.training.toy_training import (
@@ -21,9 +24,6 @@ from tests.training.toy_training import (
     weights,
     write_step,
 )
-from ernie_m.training import distributed
-from ernie_m.training.engine import Engine, Step, step_seed
-from ernie_m.training.precision import LossScaling, Precision
 
 
 def assert_equal_steps(steps: list[Step], expected: list[Step], tolerance: float) -> None:
@@ -86,7 +86,7 @@ def test_clipping_is_by_the_global_norm(monkeypatch):
     engine = make()
     before = weights(engine)
     sgd = paddle.optimizer.SGD(1.0, parameters=engine.model.parameters())
-    # The engine expects these attributes of `training.optimizer.AdamW`, which Paddle's SGD does not have.
+    # The engine expects these attributes of `ernie_m.training.optimizer.AdamW`, which Paddle's SGD does not have.
     constant_rate = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: 1.0)
     monkeypatch.setattr(sgd, "lr_scheduler", constant_rate, raising=False)
     monkeypatch.setattr(sgd, "tables", {}, raising=False)

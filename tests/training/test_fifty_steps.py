@@ -16,12 +16,12 @@ from ernie_m.model import lm_head
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.loss import batch_loss, to_device
+from ernie_m.training.engine import Engine
+from ernie_m.training.optimizer import build_optimizer, is_decayed
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
 from tests.helpers.plain_model import PlainErnieM, padded, real_cells
 from tests.pretrain import examples
 from tests.pretrain.examples import LANGUAGES, objectives, rngs, texts
-from ernie_m.training.engine import Engine
-from ernie_m.training.optimizer import build_optimizer, is_decayed
 
 STEPS = 50
 DIFFERENT = 10  # batches; they come again and again

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from tests.launching import clean_environment, start_python
 from ernie_m.training.stop_requests import StallWatch, StopSignal
 from ernie_m.utils.logging import logger
+from tests.launching import clean_environment, start_python
 
 
 def send(number: signal.Signals) -> None:

@@ -8,8 +8,8 @@ import paddle
 import pytest
 
 from ernie_m.model import device
-from tests.gpu import toys
 from ernie_m.training.precision import Precision
+from tests.gpu import toys
 
 LARGE = 0.3  # the standard deviation of weights, instead of 0.02, so that attention and losses matter
 

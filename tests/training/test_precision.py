@@ -10,11 +10,9 @@ from paddle import nn
 from paddle.amp import amp_lists
 
 from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.model import device
-from ernie_m.model import layers
+from ernie_m.model import device, layers
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.cpu import onednn
-from tests.launching import error_of
 from ernie_m.training import precision
 from ernie_m.training.engine import Engine
 from ernie_m.training.optimizer import build_optimizer
@@ -22,6 +20,7 @@ from ernie_m.training.precision import DTYPES, LossScaling, Precision
 from ernie_m.utils.command_line import parse_args
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
+from tests.launching import error_of
 
 
 class OneWeight(nn.Layer):

@@ -10,11 +10,11 @@ from functools import partial
 
 import pytest
 
+from ernie_m.training.prefetch import prefetch
+from ernie_m.utils.errors import UserError
 from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT
 from tests.training.prefetch_work import count, large, one_then, one_then_wait, pids
-from ernie_m.training.prefetch import prefetch
-from ernie_m.utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)

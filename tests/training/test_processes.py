@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ernie_m.model.checkpoint.formats import safetensors as safe
+from ernie_m.training import distributed
 from tests.launching import error_of, launch
 from tests.training.test_engine import assert_close, assert_same_bits
 from tests.training.toy_training import STEPS, make, read_step, run, state_of, weights
-from ernie_m.training import distributed
 
 SCRIPT = Path(__file__).with_name("processes_script.py")
 

@@ -5,16 +5,15 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import lm_head
-from ernie_m.model import word_table
+from ernie_m.model import lm_head, word_table
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier
-from tests.helpers.batches import padded_batch
-from tests.training.toy_training import state_of
 from ernie_m.training import row_adam
 from ernie_m.training.engine import Engine
 from ernie_m.training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
 from ernie_m.training.row_adam import RowAdam
+from tests.helpers.batches import padded_batch
+from tests.training.toy_training import state_of
 
 WORDS = 60
 STEPS = 6

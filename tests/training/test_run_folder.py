@@ -9,19 +9,19 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.encoder import ErnieMModel
-from tests.helpers.earlier_state import as_95dfa70d_wrote_it
-from tests.helpers.files import flip_last_bit
-from tests.launching import error_of
 from ernie_m.training import distributed
 from ernie_m.training.claim import only_run_in
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.training.run_folder import FolderRules, RunFolder
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import host_name
+from tests.helpers.earlier_state import as_95dfa70d_wrote_it
+from tests.helpers.files import flip_last_bit
+from tests.launching import error_of
 
 WAYS_OUT = "choose another --checkpoints"
 RULES = FolderRules(ways_out=WAYS_OUT, contents=(r"run\.json", r"step_\d+", "best"))
@@ -37,7 +37,7 @@ def model():
 
 @pytest.fixture
 def save(model):
-    """A function that writes a step folder as `training.run.Trainer` does.
+    """A function that writes a step folder as `ernie_m.training.run.Trainer` does.
 
     Its arguments: the run folder; the step; the best step so far and the last evaluated step, if there are
     any; the identity of the run.

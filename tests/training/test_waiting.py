@@ -20,12 +20,12 @@ from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.held_out.log_lines import SUMS
 from ernie_m.pretrain.task import objectives_loss, send_step
 from ernie_m.reader.batching import TaskBatch
-from tests.helpers.batches import packed_batch
-from tests.pretrain.examples import LANGUAGES, VOCABULARY, masked_counts, objectives, of_all_four
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
 from ernie_m.training.optimizer import AdamW, build_optimizer
 from ernie_m.training.precision import LossScaling, Precision
+from tests.helpers.batches import packed_batch
+from tests.pretrain.examples import LANGUAGES, VOCABULARY, masked_counts, objectives, of_all_four
 
 # The methods with which the host reads a tensor.
 READING = ("numpy", "item", "tolist", "__array__", "__bool__", "__int__", "__float__", "__index__")
@@ -86,7 +86,7 @@ def engine_of(model, **options) -> Engine:
 
 
 def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, step_batches: StepBatches) -> Step:
-    """Do a pre-training step as `training.run.Trainer` does."""
+    """Do a pre-training step as `ernie_m.training.run.Trainer` does."""
     return engine.step(send_step(step_batches), partial(objectives_loss, engine.model, pseudo_tokens))
 
 

@@ -6,11 +6,17 @@ from typing import Annotated, Literal
 
 import pytest
 
-from tests.launching import error_of
 from ernie_m.utils import __version__
-from ernie_m.utils.command_line import help_text, load_config, log_ineffective_flags, parse_args, without_overridden
-from ernie_m.utils.yaml_files import differences, read_yaml, to_yaml
+from ernie_m.utils.command_line import (
+    help_text,
+    load_config,
+    log_ineffective_flags,
+    parse_args,
+    without_overridden,
+)
 from ernie_m.utils.options import PositiveInt, Range, not_an_option, option
+from ernie_m.utils.yaml_files import differences, read_yaml, to_yaml
+from tests.launching import error_of
 
 
 @dataclass

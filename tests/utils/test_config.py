@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.launching import error_of
 from ernie_m.utils.yaml_files import differences, read_yaml
+from tests.launching import error_of
 
 
 def test_a_file_without_end_is_not_read_whole():

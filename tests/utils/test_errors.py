@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from tests.launching import ROOT, clean_environment, run_script
 from ernie_m.utils.errors import LONGEST_MESSAGE, UserError
 from ernie_m.utils.files import atomic_dir, atomic_file
+from tests.launching import ROOT, clean_environment, run_script
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ernie_m.utils import files
+from ernie_m.utils.checksums import MANIFEST, write_manifest
+from ernie_m.utils.errors import UserError
 from tests.helpers.files import disk_full_after
 from tests.launching import error_of
-from ernie_m.utils import files
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

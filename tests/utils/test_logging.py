@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.files import disk_full_after
-from tests.launching import ROOT, clean_environment, error_of
 from ernie_m.utils import logging as run_log
 from ernie_m.utils.errors import UserError, run
+from tests.helpers.files import disk_full_after
+from tests.launching import ROOT, clean_environment, error_of
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, fields
 
 import pytest
 
-from tests.launching import error_of
 from ernie_m.utils.options import (
     PositiveInt,
     Range,
@@ -17,6 +16,7 @@ from ernie_m.utils.options import (
     options_of,
     sections_of,
 )
+from tests.launching import error_of
 
 OPTIONS = (
     ("convert", "ConvertFlags"),

@@ -25,7 +25,7 @@ class Scored:
         numbers: the number of each row in its table, int64 [N].
         labels, predicted: the name of the label and of the predicted label of each row.
         probabilities: the probabilities of the predicted labels, float [N].
-        groups: the number of each row's group, int64 [N]; see `finetune.groups.groups_of`.
+        groups: the number of each row's group, int64 [N]; see `ernie_m.finetune.fit.groups.groups_of`.
         folds: how many classifiers there were.
     """
 
@@ -114,7 +114,7 @@ def folds_of(groups: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """The fold of each row, int64 [N]. Each label is spread over all folds, and a group is in one fold.
 
     Args:
-        groups: the number of each row's group, int64 [N]; see `finetune.groups.groups_of`.
+        groups: the number of each row's group, int64 [N]; see `ernie_m.finetune.fit.groups.groups_of`.
         labels: the label of each row.
     """
     fold_of_group: dict[int, int] = {}

@@ -20,15 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.command import pace_of
 from ernie_m.finetune.fit.folds import FOLDS, Scored, folds_of
-from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.fit.groups import groups_of
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.labelled_task import FineTuning
 from ernie_m.finetune.open_model import OpenedModel, open_model
 from ernie_m.finetune.prediction import TaskFile, predict_files
-from ernie_m.finetune.labelled_task import FineTuning
+from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model.checkpoint.load import HEADS, load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.encoder import ErnieMModel
@@ -37,11 +36,12 @@ from ernie_m.reader.classification import Examples, SomeExamples
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.claim import claim_file, only_run_in
-from ernie_m.training.stop_requests import StopSignal
 from ernie_m.training.run import Trainer
 from ernie_m.training.run_folder import RUN, FolderRules, RunFolder
+from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.files import atomic_dir, atomic_file, remove
 from ernie_m.utils.logging import logger
+from ernie_m.vectors.encode import PaddleEncoder
 
 MAX_SEQ_LEN = 256  # tokens
 # With so many rows or more, a single fold is held out: it has at least 200 rows, and a training for each of

@@ -8,36 +8,36 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import paddle
 
-from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
-from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.hits import accuracy_by_layer, choose_on_half, found_by_margin
-from ernie_m.vectors.nearest import Matches, load_faiss, search_both
-from ernie_m.finetune import score_tables as report
+from ernie_m.finetune import score_tables
 from ernie_m.finetune.command import log_and_write_report, pace_of, run_folder, set_up
 from ernie_m.finetune.flags import RetrievalFlags
 from ernie_m.finetune.open_model import OpenedModel, open_model, settle, settle_vectors
 from ernie_m.finetune.paper import AVERAGE, average, figures
-from ernie_m.finetune.retrieval.task import Retrieval, layer_of, make_encoder
 from ernie_m.finetune.retrieval.steps_of_bitexts import warn_if_found_by_any
+from ernie_m.finetune.retrieval.task import Retrieval, layer_of, make_encoder
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.conventions import NEITHER, Reading, TextKind, kinds_of_pair
 from ernie_m.model.device import summary
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
-from ernie_m.model.conventions import NEITHER, Reading, TextKind, kinds_of_pair
 from ernie_m.model.tasks import RETRIEVAL
-from ernie_m.reader.files.aligned_lines import Bitext, pair_of, read_bitexts, sentences_by_language
 from ernie_m.reader.coverage import warn_if_unsuited
+from ernie_m.reader.files.aligned_lines import Bitext, pair_of, read_bitexts, sentences_by_language
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
-from ernie_m.training.stop_requests import StopSignal
 from ernie_m.training.precision import in_words, is_bf16_on_cpu
 from ernie_m.training.run import Trainer
 from ernie_m.training.run_folder import BEST, RunFolder
+from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, write_json
 from ernie_m.utils.logging import Progress, logger
 from ernie_m.utils.text_tables import in_columns
+from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.hits import accuracy_by_layer, choose_on_half, found_by_margin
+from ernie_m.vectors.nearest import Matches, load_faiss, search_both
 
 DIRECTIONS = ("en -> xx", "xx -> en")
 CHOSEN = "chosen, odd pairs"  # the even pairs choose the layer, and the odd ones score it
@@ -469,7 +469,7 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
         paper = figures(flags.paper, direction, languages)
         untrained = _accuracies(first.untrained.get(flags.score, {}), direction=number)
         title = f"{direction}, {flags.score}, {kind_of_vectors}"
-        tables.append(report.Table(title, rows, paper, {"untrained": untrained}))
+        tables.append(score_tables.Table(title, rows, paper, {"untrained": untrained}))
     measures = dict.fromkeys(measure for result in results_found.values() for measure in result.trained)
     for measure in measures:  # each once, in order
         seeds_without = [str(seed) for seed, result in results_found.items() if measure not in result.trained]
@@ -480,7 +480,7 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
         rows = {seed: _both_directions(result.trained[measure]) for seed, result in results_found.items()}
         untrained = _both_directions(first.untrained.get(measure, {}))
         title = f"mean of both directions, {measure}, {kind_of_vectors}"
-        tables.append(report.Table(title, rows, beside={"untrained": untrained}))
+        tables.append(score_tables.Table(title, rows, beside={"untrained": untrained}))
     facts: dict[str, Any] = {
         "task": RETRIEVAL,
         "pooling": flags.pooling,

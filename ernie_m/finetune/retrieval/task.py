@@ -10,9 +10,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, sentence_vectors
-from ernie_m.vectors.hits import nearest
-from ernie_m.vectors.pooling import layer_number
+from ernie_m.finetune.base_task import accuracy_of
 from ernie_m.finetune.command import (
     TaskOfSeeds,
     digest_of_files,
@@ -23,18 +21,17 @@ from ernie_m.finetune.command import (
 )
 from ernie_m.finetune.flags import RetrievalFlags
 from ernie_m.finetune.open_model import OpenedModel
-from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide
 from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax, teacher_mse
 from ernie_m.finetune.retrieval.steps_of_bitexts import PairStep, StepPairs, numbers_of, warn_if_found_by_any
-from ernie_m.finetune.base_task import accuracy_of
-from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide
+from ernie_m.model.checkpoint.conventions import READING
 from ernie_m.model.checkpoint.load import HEADS, load_from
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.checkpoint.conventions import READING
+from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.conventions import DOCUMENT, NEITHER, QUERY, Reading
 from ernie_m.model.device import Uploadable, upload
 from ernie_m.model.encoder import ErnieMModel
-from ernie_m.model.conventions import DOCUMENT, NEITHER, QUERY, Reading
 from ernie_m.model.tasks import RETRIEVAL
 from ernie_m.reader.batching import padded_batches
 from ernie_m.reader.corpus import Corpus, verify_corpus
@@ -43,12 +40,15 @@ from ernie_m.reader.files.pairs import PairRows, is_notation
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log.evaluation import Evaluation
-from ernie_m.training.stop_requests import StopSignal
 from ernie_m.training.log.meter import Interval
 from ernie_m.training.run_folder import has_state
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.checksums import MANIFEST, check_folder
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
-from ernie_m.utils.checksums import MANIFEST, check_folder
+from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, sentence_vectors
+from ernie_m.vectors.hits import nearest
+from ernie_m.vectors.pooling import layer_number
 
 GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
 
@@ -271,7 +271,7 @@ class Retrieval(TaskOfSeeds):
         """The loss that the flags name, over the whole step; and how many pairs beat all their negatives.
 
         Args:
-            sources, candidates: the vectors of all processes, [B, H] and [C, H]; see `finetune.pair_losses`.
+            sources, candidates: the vectors of all processes, [B, H] and [C, H]; see `ernie_m.finetune.retrieval.losses`.
         """
         flags = self.flags
         negative = batch.negative.astype("bool")  # [B, C]; `upload` sends bools as int64

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import MACRO_F1, accuracy, macro_f1
-from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import NEITHER
 from ernie_m.model.tasks import CLASSIFICATION
 from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch, windows
 from ernie_m.reader.classification import Examples, read_classification
 from ernie_m.reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
+from ernie_m.reader.files.plain_text import split_name
 from ernie_m.reader.files.tables import AnsweredTable, form_of_table, is_number
 from ernie_m.reader.label_map import read_label_map
-from ernie_m.reader.files.plain_text import split_name
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
@@ -148,7 +148,7 @@ class Classification(SupervisedTask):
         return [int(probabilities.argmax())]
 
     def answer(self, prediction: np.ndarray) -> dict[str, Any]:
-        """A prediction as JSON values, for predict.py and the server."""
+        """A prediction as JSON values, for ernie-m predict and the server."""
         (best,) = self.chosen(prediction)
         return {"label": self.labels[best], "probabilities": self.by_name(prediction)}
 
@@ -181,7 +181,7 @@ class Classification(SupervisedTask):
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
         """Write the predictions of an official file in the official form, and those of a table as a table.
 
-        The table has the rows as they came, with further columns, as from predict.py. The name of its file is
+        The table has the rows as they came, with further columns, as from ernie-m predict. The name of its file is
         `path` and the ending of the table's name.
         """
         if data.is_official:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.metrics import MACRO_F1, MICRO_F1, NO_LABEL, macro_f1, micro_f1
+from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.reader.classification import Examples
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class MultiLabelClassification(Classification):
         }
 
     def confusion(self, data: Examples, predictions: list[np.ndarray]) -> dict[str, dict[str, int]]:
-        """The decisions for each label of each text, as `finetune.metrics.Confusion` has them."""
+        """The decisions for each label of each text, as `ernie_m.finetune.metrics.Confusion` has them."""
         gold, predicted = _decisions(data, predictions)
         confusion: dict[str, dict[str, int]] = {label: {} for label in [*self.labels, NO_LABEL]}
         for id_, label in enumerate(self.labels):

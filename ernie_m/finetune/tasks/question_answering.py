@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from ernie_m.finetune.tasks.classification import softmax
+from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import answer_scores
-from ernie_m.finetune.base_task import SupervisedTask
+from ernie_m.finetune.tasks.classification import softmax
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING
 from ernie_m.reader import question_answering as windows
 from ernie_m.reader.files.labels import input_hash
-from ernie_m.reader.official_question_answering import EncodeInOrder, make_official_windows, pieces_of_words, split_words
-from ernie_m.reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeWindows
 from ernie_m.reader.label_map import ALL_LANGUAGES
+from ernie_m.reader.official_question_answering import (
+    EncodeInOrder,
+    make_official_windows,
+    pieces_of_words,
+    split_words,
+)
+from ernie_m.reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeWindows
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.files import write_json
 
@@ -127,7 +132,7 @@ class QuestionAnswering(SupervisedTask):
         cut: how contexts are cut into windows.
         max_answer_length: longest answer in tokens.
         n_best: largest number of candidates for a question.
-        rules: "mlqa" or "squad"; see `finetune.metrics`.
+        rules: "mlqa" or "squad"; see `ernie_m.finetune.metrics`.
     """
 
     name = QUESTION_ANSWERING

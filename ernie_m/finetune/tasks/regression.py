@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ernie_m.finetune.tasks.classification import Classification, columns_of
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import pearson, spearman
+from ernie_m.finetune.tasks.classification import Classification, columns_of
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.reader.batching import EncodePairs, TaskBatch
 from ernie_m.reader.classification import Examples, read_classification

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import accuracy, entity_scores, seqeval_scores
-from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import TAGGING
 from ernie_m.reader import tagging
 from ernie_m.reader.files.labels import input_hash
-from ernie_m.reader.tagging import Sentence, TaggedBatch, read_columns
-from ernie_m.reader.label_map import read_label_map
-from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.reader.files.official_tsv import decode, read_all
+from ernie_m.reader.label_map import read_label_map
+from ernie_m.reader.tagging import Sentence, TaggedBatch, read_columns
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import logger
@@ -46,18 +46,18 @@ class TaggedSentence(NamedTuple):
 class Tagging(SupervisedTask):
     """Classify every token; the metric is entity F1 over words, as conlleval counts it.
 
-    With the scheme NONE it is the F1 of XTREME; see `finetune.metrics.seqeval_chunks`.
+    With the scheme NONE it is the F1 of XTREME; see `ernie_m.finetune.metrics.seqeval_chunks`.
 
     Args:
         labels: the tags in the order of their ids.
         max_seq_len: length of a window in tokens.
-        label_pieces: see `reader.tagging.EncodeTagged`.
-        scheme: tag scheme of the files; see `reader.tagging.SCHEMES`.
+        label_pieces: see `ernie_m.reader.tagging.EncodeTagged`.
+        scheme: tag scheme of the files; see `ernie_m.reader.tagging.SCHEMES`.
     """
 
     name = TAGGING
     metric = "f1"
-    marks_apart = True  # how prediction splits raw text into words; see `reader.tagging.split_words`
+    marks_apart = True  # how prediction splits raw text into words; see `ernie_m.reader.tagging.split_words`
 
     def __init__(
         self,

@@ -26,26 +26,26 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from ernie_m.inference.export.paddle_graph import ExportedGraph
+from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from ernie_m.inference.load import LoadedModel
 from ernie_m.model.checkpoint.card import CARD, model_card
-from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.card_usage import usage
+from ernie_m.model.checkpoint.conventions import READING
 from ernie_m.model.checkpoint.formats.tensor_names import OURS
 from ernie_m.model.checkpoint.open import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
-from ernie_m.model.checkpoint.conventions import READING
-from ernie_m.model.checkpoint.card_usage import usage
+from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.tasks import CLASSIFICATION, ENCODING, TASKS
 from ernie_m.reader.batching import EncodePairs, padded_batches
-from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.classification import read_classification
-from ernie_m.reader.tagging import JOINT
-from ernie_m.tokenizer.write import write_ours
+from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.official_tsv import decode, official_names, read_all, split_cells
+from ernie_m.reader.tagging import JOINT
+from ernie_m.tokenizer.tokenizer_files import write_ours
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import as_json, atomic_dir
 from ernie_m.utils.logging import logger
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 TOLERANCE = 1e-4  # the largest difference between a float32 graph and the checkpoint
 BATCH_TOKENS = 2048  # the most tokens of a batch, pads included
@@ -177,7 +177,7 @@ def export(
         layer: the layer at which an encoder ends; for other tasks the top layer.
         check_set: what the graphs are compared on.
         int8_largest: also write ONNX in int8, with weights of at most this absolute value; None: do not
-            (`inference.onnx.write_onnx`).
+            (`ernie_m.inference.export.onnx_graph.write_onnx`).
 
     Raises:
         UserError: a graph does not agree, the disk is full, or the onnx library is not installed.

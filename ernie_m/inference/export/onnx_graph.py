@@ -44,10 +44,10 @@ class _EncoderGraph:
     Args:
         data: the file of the weights.
         weights: canonical name -> float32 array.
-        task: one of `model.tasks.EXPORTED_TASKS`.
+        task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
         int8_largest: None: float32; else int8 with weights up to this.
-        pooling: what a head of classification reads, see `model.heads.SequenceClassifier`.
+        pooling: what a head of classification reads, see `ernie_m.model.heads.SequenceClassifier`.
 
     The attributes are names of arrays in the graph, which `_tokens` writes. The n tokens count from 0.
 
@@ -360,13 +360,13 @@ def write_onnx(
     """Write the graph to `path` and the weights to `path` + ".data", as a graph file is limited to 2 GB.
 
     Args:
-        path: a new file, in a folder of `utils.files.atomic_dir`.
-        weights: canonical name -> float32 array (`model.checkpoint.folder.model_weights`).
-        task: one of `model.tasks.EXPORTED_TASKS`.
+        path: a new file, in a folder of `ernie_m.utils.files.atomic_dir`.
+        weights: canonical name -> float32 array (`ernie_m.model.checkpoint.write.model_weights`).
+        task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
         int8_largest: None: float32; else int8 with weights up to this, `INT8_LARGEST` or `INT7_LARGEST` of
-            `inference.engines`.
-        pooling: what a head of classification reads, see `model.heads.SequenceClassifier`.
+            `ernie_m.inference.exported_model`.
+        pooling: what a head of classification reads, see `ernie_m.model.heads.SequenceClassifier`.
     """
     with open(f"{path}.data", "wb") as data:
         graph = _EncoderGraph(data, weights, config, task, layers, int8_largest, pooling)

@@ -1,4 +1,4 @@
-"""The graph that export.py writes: a model whose input is an array of ids with pads.
+"""The graph that ernie-m export writes: a model whose input is an array of ids with pads.
 
 The model itself computes on the tokens of a batch alone, because the host packs them first. A graph computes
 on the pads, too, and a mask hides them.
@@ -33,7 +33,7 @@ class ExportedGraph(nn.Layer):
 
     Args:
         model: an encoder for encoding, else a task model; without dropout (`eval`).
-        task: one of `model.tasks.EXPORTED_TASKS`.
+        task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
         has_pooler: False if the weights of an encoder have none, and so no pooled output.
 

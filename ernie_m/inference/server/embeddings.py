@@ -12,11 +12,11 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
-from ernie_m.vectors.nearest import unit
 from ernie_m.inference.tasks import text_of
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.reader.batching import BATCH_TOKENS, Feature
 from ernie_m.utils.errors import UserError
+from ernie_m.vectors.nearest import unit
 
 PATH = "/v1/embeddings"
 MODELS_PATH = "/v1/models"

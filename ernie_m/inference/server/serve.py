@@ -1,4 +1,4 @@
-"""The page and the JSON API of `predict.py --serve`: what the loaded models can be asked for.
+"""The page and the JSON API of `ernie-m predict --serve`: what the loaded models can be asked for.
 
 Requests are answered one at a time, in the main thread, and those for vectors together. It needs the packages
 of install/serve.txt.
@@ -24,9 +24,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.server.deadline import LONGEST_WAIT, TimedConnection
 from ernie_m.inference.server.embeddings import MODELS_PATH, PATH, EmbeddingsAnswerer, EmbeddingsRequest
-from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import Answerer, TaskOptions, make_answerer
 from ernie_m.inference.tasks.zero_shot import InferenceLabels
 from ernie_m.model.tasks import ENCODING, OF_ANY_MODEL, TASKS
@@ -48,7 +48,7 @@ POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'no
 
 
 def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, Answerer]:
-    """For each word of `model.tasks.PREDICTIONS`, an answerer on the first model that is for it."""
+    """For each word of `ernie_m.model.tasks.PREDICTIONS`, an answerer on the first model that is for it."""
     answerers: dict[str, Answerer] = {}
     for model in models:
         for word in _words_of(model, options):

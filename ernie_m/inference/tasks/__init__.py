@@ -1,4 +1,4 @@
-"""What predict.py, the server and `ernie_m` can be asked for (`model.tasks.PREDICTIONS`).
+"""What ernie-m predict, the server and `ernie_m` can be asked for (`ernie_m.model.tasks.PREDICTIONS`).
 
 `make_answerer` imports only the file that it needs.
 """
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from ernie_m.vectors.pooling import POOLINGS
 from ernie_m.inference.load import LoadedModel
 from ernie_m.model.conventions import NEITHER, TextKind
 from ernie_m.model.tasks import PREDICTIONS
@@ -18,6 +17,7 @@ from ernie_m.reader.coverage import count_unknown_words
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_whole_text
+from ernie_m.vectors.pooling import POOLINGS
 
 # The keys of a request to the server -> (type, default) of each, as pydantic takes them.
 Fields = dict[str, tuple[Any, Any]]
@@ -38,7 +38,7 @@ class TaskOptions:
         max_seq_len: longest input (tag, answer: window) in tokens. None: as recorded in training, else what
             the model can read (answer: at most 384, as in the official recipe).
         top_k: most candidates (answer, fill, translate-probe) or sentences (search).
-        pooling: one of `evaluation.vectors.POOLINGS` (encode, search); None: as the model's files say, else
+        pooling: one of `ernie_m.vectors.pooling.POOLINGS` (encode, search); None: as the model's files say, else
             "mean".
         layer: a number, "middle" or "top" (encode, search); None: the layer of an exported folder, else as in
             training, else the top.
@@ -93,7 +93,7 @@ class TaskOptions:
 class Answerer(Protocol):
     """One prediction on one model: it parses requests one by one and answers many at once.
 
-    The classes for `inference.serve.LIMITED_WORDS` also have a method `check_length`.
+    The classes for `ernie_m.inference.server.serve.LIMITED_WORDS` also have a method `check_length`.
 
     Attributes:
         fields: None: the server does not offer it.
@@ -116,7 +116,7 @@ def make_answerer(word: str, model: LoadedModel, options: TaskOptions = TaskOpti
     """The answerer of a prediction on a model.
 
     Args:
-        word: one of `model.tasks.PREDICTIONS`.
+        word: one of `ernie_m.model.tasks.PREDICTIONS`.
 
     Raises:
         UserError: the model is not for this, or an option is out of range.

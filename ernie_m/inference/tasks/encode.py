@@ -6,9 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
-from ernie_m.vectors.nearest import unit
-from ernie_m.vectors.pooling import SentenceEncoder, layer_number, token_weights
 from ernie_m.inference.exported_model import GraphRunner
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import Fields, TaskOptions, flag_of, is_whole, text_of, unknown_words
@@ -16,6 +13,9 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import ENCODING
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
 from ernie_m.utils.errors import UserError
+from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
+from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import SentenceEncoder, layer_number, token_weights
 
 # The (type, default) of two keys of a request.
 LAYER = (int | None, None)

@@ -5,7 +5,6 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from ernie_m.vectors.nearest import unit
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
@@ -23,6 +22,7 @@ from ernie_m.pretrain.objectives import OBJECTIVES
 from ernie_m.pretrain.pictures.mask_panels import Panel, draw_panels
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
+from ernie_m.vectors.nearest import unit
 
 LONGEST = 100  # tokens of a text; a larger grid is not readable
 
@@ -138,7 +138,7 @@ class MaskRequest(NamedTuple):
 class DrawMasks:
     """{"text_a", "text_b", "objective"} -> {"panels": [{"title", "tokens", ...}]}, as `_as_json` writes them.
 
-    `pretrain.panels` draws them with the tokens of the model. `predicted` has the token that the model must
+    `ernie_m.pretrain.pictures.mask_panels` draws them with the tokens of the model. `predicted` has the token that the model must
     predict at each place, or "". `boundary` is the number of tokens before the second side. Row i of `seen`
     has 1 for each token that token i may attend to.
     """

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from ernie_m.vectors.nearest import unit
 from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.utils.checksums import MANIFEST, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, read_json
-from ernie_m.utils.checksums import MANIFEST, check_manifest, write_manifest
+from ernie_m.vectors.nearest import unit
 
 # The greatest distance between two unit vectors of one text and one model. An int8 model makes vectors that
 # are further apart in different batches, so the vector that is compared is made alone.

@@ -10,7 +10,15 @@ import numpy as np
 
 from ernie_m.finetune.tasks.classification import Classification, softmax
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, flag_of, text_of, unknown_words
+from ernie_m.inference.tasks import (
+    OPTIONAL_TEXT,
+    REQUIRED_TEXT,
+    Fields,
+    TaskOptions,
+    flag_of,
+    text_of,
+    unknown_words,
+)
 from ernie_m.inference.tasks.finetuned import FineTunedTask
 from ernie_m.reader.batching import Example
 from ernie_m.utils.errors import UserError

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from ernie_m.model.tasks import ENCODING, TASKS, task_named
-from ernie_m.utils.yaml_files import yaml_value
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
+from ernie_m.utils.yaml_files import yaml_value
 
 CARD = "README.md"
 # Keys of the metadata that a conversion takes from the card of its source.

@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from ernie_m.model.checkpoint.formats.tensor_names import CLASSES, HUGGING_FACE, OFFICIAL, OURS, PADDLENLP, XLM_R
+from ernie_m.model.checkpoint.formats.tensor_names import (
+    CLASSES,
+    HUGGING_FACE,
+    OFFICIAL,
+    OURS,
+    PADDLENLP,
+    XLM_R,
+)
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import CLASSIFICATION, ENCODING, MASKED_LM, QUESTION_ANSWERING, RETRIEVAL, TAGGING
 
@@ -102,7 +109,7 @@ def usage(
     """Markdown: how to use a folder of this format.
 
     Args:
-        format_name: one of `model.checkpoint.formats.tables`.
+        format_name: one of `ernie_m.model.checkpoint.formats.tensor_names`.
         task: what the model is for; None: an encoder.
         reading: how the model reads and makes its vectors.
         has_means: whether the means of the languages lie beside the weights.

@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_m.model.checkpoint.formats import configs
-from ernie_m.model.checkpoint.formats import sentence_transformers
+from ernie_m.model.checkpoint.formats import configs, sentence_transformers
 from ernie_m.model.checkpoint.formats.tensor_names import HUGGING_FACE, OFFICIAL, OURS, PADDLENLP
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, Reading
-from ernie_m.utils.errors import UserError, shown
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
+from ernie_m.utils.errors import UserError, shown
 
 READING = "reading"  # our key of config.json; other libraries ignore it
 # problem_type -> the field that it sets.
@@ -65,7 +64,7 @@ def reading_of(
     ERNIE-M itself. The other files add what they say. What "reading" and they both say must agree.
 
     Args:
-        format_name: one of `model.checkpoint.formats.tables`.
+        format_name: one of `ernie_m.model.checkpoint.formats.tensor_names`.
         root: the one that has modules.json, if there is any.
         has_head: whether the model was fine-tuned for a task.
         config: the model's shape; None: unknown.

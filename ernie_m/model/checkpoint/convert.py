@@ -10,17 +10,28 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint.card import CARD, model_card
-from ernie_m.model.checkpoint.formats import configs
-from ernie_m.model.checkpoint.formats import fluid
-from ernie_m.model.checkpoint.formats import pickles
-from ernie_m.model.checkpoint.formats import safetensors
-from ernie_m.model.checkpoint.formats import sentence_transformers
-from ernie_m.model.checkpoint.formats import tensor_names as tables
-from ernie_m.model.checkpoint.formats.tensor_names import CHOICE, CLASSES, EXTRACT, LM, OFFICIAL, OURS, PADDLENLP, XLM_R
-from ernie_m.model.checkpoint.formats.lazy_weights import ForeignWeights, Origin, Weights, finite, to_foreign
-from ernie_m.model.checkpoint.open import CONFIG, LANGUAGE_MEANS, WEIGHTS, Checkpoint
-from ernie_m.model.checkpoint.conventions import READING
 from ernie_m.model.checkpoint.card_usage import usage
+from ernie_m.model.checkpoint.conventions import READING
+from ernie_m.model.checkpoint.formats import (
+    configs,
+    fluid,
+    pickles,
+    safetensors,
+    sentence_transformers,
+    tensor_names,
+)
+from ernie_m.model.checkpoint.formats.lazy_weights import ForeignWeights, Origin, Weights, finite, to_foreign
+from ernie_m.model.checkpoint.formats.tensor_names import (
+    CHOICE,
+    CLASSES,
+    EXTRACT,
+    LM,
+    OFFICIAL,
+    OURS,
+    PADDLENLP,
+    XLM_R,
+)
+from ernie_m.model.checkpoint.open import CONFIG, LANGUAGE_MEANS, WEIGHTS, Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import CLASSIFICATION, MASKED_LM, MEAN_OF_TOKENS, RETRIEVAL, SUPERVISED_TASKS, TASKS
 from ernie_m.utils.errors import UserError, listed
@@ -31,7 +42,7 @@ TARGETS = {
     "ernie-m": OURS,
     "fluid": OFFICIAL,
     "paddlenlp": PADDLENLP,
-    "huggingface": tables.HUGGING_FACE,
+    "huggingface": tensor_names.HUGGING_FACE,
     "xlm-roberta": XLM_R,
 }
 # The format -> its library, for the model card.
@@ -39,7 +50,7 @@ _LIBRARIES = {
     OURS: "paddle",
     OFFICIAL: "paddle",
     PADDLENLP: "paddlenlp",
-    tables.HUGGING_FACE: "transformers",
+    tensor_names.HUGGING_FACE: "transformers",
     XLM_R: "transformers",
 }
 CLASSIFIER_TASKS = (*SUPERVISED_TASKS, CHOICE)  # the tasks whose head is named classifier
@@ -90,7 +101,7 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
         raise UserError(
             f"{checkpoint.path}: no ernie_config.json or config.json is beside the weights; put it there"
         )
-    row_of = {row.canonical: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
+    row_of = {row.canonical: row for row in tensor_names.rows_of(OURS, config.num_hidden_layers)}
     our_names = [name for name in tensors if name in row_of]
     # The parts of which the checkpoint has any tensor; it needs all tensors of these.
     parts = [part for part in _PARTS if any(name.startswith(part) for name in our_names)]
@@ -98,11 +109,11 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
     missing = [name for name in row_of if name.startswith(needed_prefixes) and name not in tensors]
     if missing:
         raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
-    sizes = {**config.to_dict(), tables.ONE: 1}  # axis -> its size; most axes are keys of the config
+    sizes = {**config.to_dict(), tensor_names.ONE: 1}  # axis -> its size; most axes are keys of the config
     if "classifier.bias" in tensors:
         # Its shape should be [labels]. `math.prod` does not fail if a damaged shape has no axis or several;
         # `_check_shape` then refuses the shape.
-        sizes[tables.LABELS] = math.prod(tensors.shape("classifier.bias"))
+        sizes[tensor_names.LABELS] = math.prod(tensors.shape("classifier.bias"))
     for name in our_names:
         _check_shape(checkpoint, name, row_of[name].axes, sizes)
     return config
@@ -135,7 +146,7 @@ def with_tokens(
     """
     tensors = checkpoint.tensors
     # The tensors with a row for each token: the word table [V, H] and the bias of the masked-LM head [V].
-    with_token_rows = {name for name in tensors if tables.VOCAB in tables.axes_of(name)}
+    with_token_rows = {name for name in tensors if tensor_names.VOCAB in tensor_names.axes_of(name)}
     shapes = {}
     for name in tensors:
         shape = tensors.shape(name)
@@ -189,7 +200,7 @@ def write(
 
     Args:
         target: a key of `TARGETS`.
-        folder: from `utils.files.atomic_dir`.
+        folder: from `ernie_m.utils.files.atomic_dir`.
         config: from `checked_config`.
         task: from `task_to_convert`.
         metadata: the metadata of the model card, such as "license"; it may be from the card of the source.
@@ -285,7 +296,7 @@ _WRITERS = {
     OURS: _Conversion.write_ours,
     OFFICIAL: _Conversion.write_official,
     PADDLENLP: _Conversion.write_paddlenlp,
-    tables.HUGGING_FACE: _Conversion.write_transformers,
+    tensor_names.HUGGING_FACE: _Conversion.write_transformers,
     XLM_R: _Conversion.write_transformers,
 }
 
@@ -350,7 +361,7 @@ def _task_of_class(format_name: str, tensors: Weights, task: str | None) -> str 
     if format_name == OFFICIAL and task == CHOICE:  # its layer has the official name of a classifier
         return CLASSIFICATION
     # Only XLM-R has a class for a masked-LM head.
-    if format_name == XLM_R and task is None and tables.LM_BIAS in tensors:
+    if format_name == XLM_R and task is None and tensor_names.LM_BIAS in tensors:
         return LM
     return task if task in CLASSES[format_name] else None
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import paddle
 
-from ernie_m.model.checkpoint.formats import tensor_names as tables
+from ernie_m.model.checkpoint.formats import tensor_names
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights, finite
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.utils.errors import UserError
@@ -49,8 +49,8 @@ def load_from(
     to_fill = {name: parameter for name, parameter in parameters.items() if not name.startswith(ignore)}
     _check_attention_heads(model, checkpoint, to_fill)
     _check_shapes({name: tuple(parameter.shape) for name, parameter in to_fill.items()}, tensors)
-    layers_of_model = tables.count_layers(to_fill)  # 0 if the layers are ignored
-    layers_of_weights = tables.count_layers(name for name in tensors if not name.startswith(ignore))
+    layers_of_model = tensor_names.count_layers(to_fill)  # 0 if the layers are ignored
+    layers_of_weights = tensor_names.count_layers(name for name in tensors if not name.startswith(ignore))
     if layers_of_model and layers_of_weights and layers_of_model != layers_of_weights:
         raise UserError(
             f"{tensors.source}: num_hidden_layers is {layers_of_model} in the config, the weights have "
@@ -118,7 +118,7 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> No
     # Config key -> how it differs. The first tensor that shows a key decides.
     differences: dict[str, str] = {}
     for name in wrong:
-        for key, in_model, in_weights in zip(tables.axes_of(name), shapes[name], tensors.shape(name)):
+        for key, in_model, in_weights in zip(tensor_names.axes_of(name), shapes[name], tensors.shape(name)):
             if in_model != in_weights:
                 text = f"{key} is {in_model} in the config and {in_weights} in the weights"
                 differences.setdefault(key, text)

@@ -29,7 +29,7 @@ def differences(
         format_name: the format of the new folder.
         faults: what `Checkpoint.reading_faults` says of the source.
         task: what the head is for; None: there is none.
-        cuts_digit_comma: whether rule 5 of `reader.tokenization` changes any piece of the vocabulary.
+        cuts_digit_comma: whether rule 5 of `ernie_m.tokenizer.tokenizer` changes any piece of the vocabulary.
     """
     return [f"{fault} is left out" for fault in faults] + list(
         _of_form(format_name, reading, task, cuts_digit_comma)

@@ -6,35 +6,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.no_model_here import no_model_at
-from ernie_m.model.checkpoint.formats import configs
-from ernie_m.model.checkpoint.formats import fluid
-from ernie_m.model.checkpoint.formats import pickles
-from ernie_m.model.checkpoint.formats import safetensors
-from ernie_m.model.checkpoint.formats import tensor_names as tables
-from ernie_m.model.checkpoint.formats import torch_save as torch
+from ernie_m.model.checkpoint.conventions import READING, reading_of
+from ernie_m.model.checkpoint.formats import configs, fluid, pickles, safetensors, tensor_names, torch_save
+from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights, from_foreign
 from ernie_m.model.checkpoint.formats.sentence_transformers import encoder_folder
 from ernie_m.model.checkpoint.formats.tensor_names import BERT, FAIRSEQ, OFFICIAL, OURS, PADDLENLP, XLM_R
-from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights, from_foreign
 from ernie_m.model.checkpoint.hub import local_folder
-from ernie_m.model.checkpoint.conventions import READING, reading_of
+from ernie_m.model.checkpoint.no_model_here import no_model_at
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import NO_ENTITIES, Reading, entity_tags
 from ernie_m.model.tasks import TAGGING, task_named
+from ernie_m.tokenizer.foreign_files import TokenizerFiles
+from ernie_m.utils.checksums import check_folder
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import read_json
-from ernie_m.utils.checksums import check_folder
-from ernie_m.tokenizer.foreign_files import TokenizerFiles
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VOCAB = "vocab.txt"
 PIECES = "piece.model"
-TOKENIZER_JSON = "tokenizer.json"  # XLM-R has it; `reader.tokenization` makes a piece model of it
+TOKENIZER_JSON = "tokenizer.json"  # XLM-R has it; `ernie_m.tokenizer.tokenizer` makes a piece model of it
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
 TRAINED_LENGTH = "trained_max_seq_len"  # our key for the longest input of a pre-training from random weights
 # What to do about a part that is not understood; the end of a message.
-WITHOUT_UNKNOWN = "python convert.py FOLDER NEW --drop_unknown writes the model without it"
+WITHOUT_UNKNOWN = "ernie-m convert FOLDER NEW --drop_unknown writes the model without it"
 _FAMILIES = (
     "only ERNIE-M, XLM-R (model_type xlm-roberta) and BERT with XLM-R's vocabulary can be read, such as "
     "multilingual E5, multilingual MiniLM and BGE-M3"
@@ -45,9 +40,9 @@ _PIECES = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model",
 # The first of these that a folder has is read. `X.index.json` says which of several files holds which name.
 _READERS_BY_NAME: dict[str, Callable[[Path], Weights]] = {
     WEIGHTS: safetensors.read,
-    "pytorch_model.bin": torch.read,
+    "pytorch_model.bin": torch_save.read,
     "model_state.pdparams": pickles.read_pdparams,
-    "model.pt": torch.read,
+    "model.pt": torch_save.read,
 }
 _READERS = {Path(name).suffix: read for name, read in _READERS_BY_NAME.items()}
 
@@ -59,12 +54,12 @@ class Checkpoint:
     Attributes:
         path: the folder or file that was opened.
         folder: the one that has its model card and the means of its languages.
-        format: one of `model.checkpoint.formats.tables`, such as "ernie-m" or "paddlenlp".
+        format: one of `ernie_m.model.checkpoint.formats.tensor_names`, such as "ernie-m" or "paddlenlp".
         tensors: our name -> array.
         config: the model's shape; None if there is no config file, which only our own and the official format
             can do without.
-        task: what the model was fine-tuned for: a task of `model.tasks`, `tables.CHOICE` or
-            `tables.EXTRACT`; None: nothing, or the files do not say.
+        task: what the model was fine-tuned for: a task of `ernie_m.model.tasks`, `tensor_names.CHOICE` or
+            `tensor_names.EXTRACT`; None: nothing, or the files do not say.
         labels: the names of the labels, in the order of their ids; empty if the files do not say.
         settings: the keys of our config.json beside the model's shape and "reading", such as "languages" and
             "step"; of other formats "labels".
@@ -175,7 +170,7 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
         source.config_path,
         tokenizer_files,
         root,
-        has_head=any(name != tables.LM for name in tasks),
+        has_head=any(name != tensor_names.LM for name in tasks),
         config=config,
     )
     if task == TAGGING and format_name != OURS:
@@ -315,13 +310,13 @@ def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
     if source.path.is_dir():
         return OFFICIAL
     names = list(source.tensors)
-    format_name = tables.format_of_names(names)
+    format_name = tensor_names.format_of_names(names)
     if format_name is None:  # there are no layers, by which the formats differ
-        if not any(tables.bare(name) == tables.WORDS for name in names):
+        if not any(tensor_names.bare(name) == tensor_names.WORDS for name in names):
             some = ", ".join(names[:3]) or "nothing"
             family = f", {raw_config['model_type']}" if "model_type" in raw_config else ""
             raise UserError(
-                f"{source.path}: a model of another family{family}: it has no {tables.WORDS}, but {some}; "
+                f"{source.path}: a model of another family{family}: it has no {tensor_names.WORDS}, but {some}; "
                 f"{_FAMILIES}"
             )
         is_xlm_r = raw_config.get("model_type") == configs.MODEL_TYPES[XLM_R]
@@ -379,14 +374,14 @@ def _possible_tasks(format_name: str, source: _Source, raw_config: Mapping[str, 
     """What a model of another format may be for, by its class or its tensors.
 
     Returns:
-        Keys of `tables.CLASSES[format_name]`.
+        Keys of `tensor_names.CLASSES[format_name]`.
 
     Raises:
         UserError: an official directory has the heads of several tasks.
     """
     if format_name == OURS:  # a tensor of ours has the same name in the models of all tasks
         return []
-    tasks = tables.tasks_of(format_name, source.tensors, configs.class_of(raw_config))
+    tasks = tensor_names.tasks_of(format_name, source.tensors, configs.class_of(raw_config))
     if format_name == OFFICIAL and len(tasks) > 1:
         raise UserError(
             f"{source.path}: heads of {len(tasks)} tasks ({', '.join(tasks)}); move the files of all but one "
@@ -398,12 +393,12 @@ def _possible_tasks(format_name: str, source: _Source, raw_config: Mapping[str, 
 def _task_of(format_name: str, raw_config: Mapping[str, Any], tasks: list[str]) -> str | None:
     """What the model was fine-tuned for; None: nothing, or the files do not say."""
     if format_name != OURS:
-        was_fine_tuned = len(tasks) == 1 and tasks[0] != tables.LM
+        was_fine_tuned = len(tasks) == 1 and tasks[0] != tensor_names.LM
         return tasks[0] if was_fine_tuned else None
-    # convert.py writes "head", fine-tuning "task"; the name of a model class tells its task, too.
+    # ernie-m convert writes "head", fine-tuning "task"; the name of a model class tells its task, too.
     for key in ("head", "task", "architecture"):
         task = task_named(str(raw_config.get(key)))
-        if task in tables.TASKS:
+        if task in tensor_names.TASKS:
             return task
     return None
 
@@ -440,7 +435,7 @@ def _with_known_tags(
         if not drop_unknown:
             raise UserError(
                 f"{config_path}: id2label: {error}, which is no scheme of tags that is known; "
-                "python convert.py FOLDER NEW --drop_unknown writes a model whose tags mark no entities"
+                "ernie-m convert FOLDER NEW --drop_unknown writes a model whose tags mark no entities"
             ) from error
         return replace(reading, chunk_scheme=NO_ENTITIES)
     return reading

@@ -1,14 +1,14 @@
 """Our checkpoint folder, written from a model.
 
     config.json             the model's config, with architecture, task and labels
-    model.safetensors       weights, named as in `model.checkpoint.formats.tables`; float32 or float64
+    model.safetensors       weights, named as in `ernie_m.model.checkpoint.formats.tensor_names`; float32 or float64
     vocab.txt, piece.model  the tokenizer's files, if known
     language_means.safetensors  the mean sentence vector of each language at each layer, if known
     README.md               the model card
     manifest.json           sizes and checksums of the files above, except the card
-    training_state/         in step folders: what a run resumes from (`training.checkpoint`)
+    training_state/         in step folders: what a run resumes from (`ernie_m.training.checkpoint`)
 
-`model.checkpoint.read` opens this folder and all other formats; `model.checkpoint.load` fills a model.
+`ernie_m.model.checkpoint.open` opens this folder and all other formats; `ernie_m.model.checkpoint.load` fills a model.
 """
 
 import os
@@ -23,18 +23,18 @@ import numpy as np
 import paddle
 
 from ernie_m.model.checkpoint.card import CARD, model_card
+from ernie_m.model.checkpoint.card_usage import usage
+from ernie_m.model.checkpoint.conventions import READING
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.formats.tensor_names import OURS
 from ernie_m.model.checkpoint.load import STORED_DTYPES, parameters_of
 from ernie_m.model.checkpoint.open import CONFIG, LANGUAGE_MEANS, PIECES, TOKENIZER_JSON, VOCAB, WEIGHTS
-from ernie_m.model.checkpoint.conventions import READING
-from ernie_m.model.checkpoint.card_usage import usage
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import task_named
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import as_json, atomic_dir
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def model_files(
         config: the config of the model.
         vocab_path, piece_model_path: copied as vocab.txt and piece.model, or tokenizer.json; None: unknown.
         settings: the keys of config.json beside the model's shape: "task", "labels", "languages".
-        facts: for the model card (`model.checkpoint.card.model_card`); sizes and config are added.
+        facts: for the model card (`ernie_m.model.checkpoint.card.model_card`); sizes and config are added.
         leave_out: prefixes of our names that are not written ("lm_head.", "language_embeddings.").
         masters: float32 tensors that are written instead of the parameters with these `parameter.name`s.
         language_means: language -> its mean sentence vector at each layer, [L + 1, H].

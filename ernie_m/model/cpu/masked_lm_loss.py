@@ -26,7 +26,7 @@ def cross_entropy(
     loss_weights: Tensor,
     chunks: Sequence[slice],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The fields of `model.lm_head.MaskedLoss`. Only the sum has a gradient.
+    """The fields of `ernie_m.model.lm_head.MaskedLoss`. Only the sum has a gradient.
 
     Args:
         x: [M, H].

@@ -32,10 +32,10 @@ from ernie_m.pretrain.build_corpus.work_folder import SCAN, TOKENS, VOCABULARY_F
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.reader.corpus import FORMAT, SPLITS, checksum_of
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.checksums import MANIFEST, describe, is_whole, write_digest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, clear_leftovers, read_json, write_json
 from ernie_m.utils.logging import Progress
-from ernie_m.utils.checksums import MANIFEST, describe, is_whole, write_digest
 
 _READERS = 4  # sources read at a time; one can supply about twenty workers
 _LARGEST_HELD_OUT = 0.05  # share of a stream

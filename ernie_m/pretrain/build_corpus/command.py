@@ -1,14 +1,12 @@
 """Turn text and sentence pairs into a corpus for pre-training; see --help and docs/data.md.
 
-    python -m pretrain.build_corpus --output data/corpus --piece_model_path piece.model \\
+    ernie-m build_corpus --output data/corpus --piece_model_path piece.model \\
         --mono "en<=news.en.txt.gz" --mono "de<=news.de.txt.gz" --parallel "en-de<=pairs.tsv.gz"
 
 The text is read twice: once to count it and to find duplicates, once to cut it into ids. The work is divided
 into units that depend only on the text. Each is written whole or not at all, so the same command continues a
 killed build. The corpus has the same bytes with any number of workers, on this machine or on a Ray cluster.
 """
-
-from ernie_m.utils.first_import import run
 
 import shutil
 import sys
@@ -18,16 +16,22 @@ from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.options import BuildOptions, modification_times, plan_of
 from ernie_m.pretrain.build_corpus.report import pair_report, summary
-from ernie_m.pretrain.build_corpus.work_folder import WORK, StreamWork, claimed, delete_corpus, finished_manifest
+from ernie_m.pretrain.build_corpus.work_folder import (
+    WORK,
+    StreamWork,
+    claimed,
+    delete_corpus,
+    finished_manifest,
+)
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
 from ernie_m.reader.corpus import Corpus, tokenizer_of_corpus
 from ernie_m.reader.files.find_pairs import expand
 from ernie_m.tokenizer.text_rules import ERNIE_M
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger, setup_console
-from ernie_m.utils.checksums import MANIFEST
 
 
 def build_corpus(options: BuildOptions) -> dict:
@@ -96,7 +100,3 @@ def main() -> None:
     corpus = Corpus(expand(options.output))
     for line in table + pair_report(corpus, tokenizer_of_corpus(corpus.path)):
         logger.info("%s", line)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.work_folder import SCAN, StreamWork
-from ernie_m.utils.files import atomic_file
 from ernie_m.utils.checksums import write_digest
+from ernie_m.utils.files import atomic_file
 
 KEYS_IN_MEMORY = 1 << 21  # the keys of one part, each of which takes about 50 bytes while it is processed
 _COUNTS_BYTES = 16  # a unit's file begins with two counts, each uint64

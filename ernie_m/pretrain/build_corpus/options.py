@@ -7,7 +7,14 @@ from ernie_m.pretrain.build_corpus.inputs import Stream, file_status
 from ernie_m.pretrain.build_corpus.text_units import TextFormat, check_format
 from ernie_m.tokenizer.text_rules import ERNIE_M, TEXT_RULES
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import NonNegativeFloat, NonNegativeInt, Range, check_values, deciding_options, option
+from ernie_m.utils.options import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    Range,
+    check_values,
+    deciding_options,
+    option,
+)
 
 
 @dataclass

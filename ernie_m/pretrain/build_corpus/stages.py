@@ -15,9 +15,9 @@ from ernie_m.pretrain.build_corpus.text_units import Lines, Unit, read_lines
 from ernie_m.pretrain.build_corpus.work_folder import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork
 from ernie_m.reader.corpus import SPLITS, check_files
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.checksums import describe, is_whole, write_digest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, read_json, write_json
-from ernie_m.utils.checksums import describe, is_whole, write_digest
 
 DROPPED = ("empty", "score", "duplicate", "ratio")  # why lines are left out
 _BATCH = 2048  # lines given to sentencepiece at a time

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.inputs import TextSource
-from ernie_m.reader.files import plain_text as text_files
+from ernie_m.reader.files import plain_text
 from ernie_m.reader.files.pairs import Columns, find_columns
 from ernie_m.reader.files.plain_text import TextFile, too_long
 from ernie_m.utils.errors import UserError
@@ -232,9 +232,9 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
     Raises:
         UserError: a line is not UTF-8, or too long.
     """
-    if len(text) > text_files.LONGEST_LINE:  # otherwise no line of it can be longer
+    if len(text) > plain_text.LONGEST_LINE:  # otherwise no line of it can be longer
         for number, line in enumerate(text.split(b"\n"), first_line):
-            if len(line) > text_files.LONGEST_LINE:
+            if len(line) > plain_text.LONGEST_LINE:
                 raise too_long(path, number)
     try:
         return text.decode().split("\n")[:-1]  # each line has a line end, also the last one

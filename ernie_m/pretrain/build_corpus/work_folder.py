@@ -23,9 +23,9 @@ from ernie_m.pretrain.build_corpus.inputs import Stream
 from ernie_m.pretrain.build_corpus.options import BuildOptions
 from ernie_m.reader.corpus import read_manifest
 from ernie_m.training.claim import check_identity, claim_file, only_run_in
+from ernie_m.utils.checksums import MANIFEST, is_whole
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_json, write_json
-from ernie_m.utils.checksums import MANIFEST, is_whole
 
 WORK = ".build"
 PLAN = "plan.json"

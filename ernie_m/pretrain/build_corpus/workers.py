@@ -15,14 +15,14 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from ernie_m.utils.errors import UserError
 from ernie_m.utils.child_processes import never_received
+from ernie_m.utils.errors import UserError
 
 Result = TypeVar("Result")
 
 _SPARE_TASKS = 4  # tasks that wait beside those in progress; each holds its text, so there are few
 _RETRIES = 4  # how often a unit is started again after its Ray worker died
-# What a unit's work imports; sent to a cluster. mine_pairs.py encodes there, and needs the whole project.
+# What a unit's work imports; sent to a cluster. ernie-m mine_pairs encodes there, and needs the whole project.
 _PACKAGES = ("evaluation", "finetune", "inference", "model", "pretrain", "reader", "training", "utils")
 
 

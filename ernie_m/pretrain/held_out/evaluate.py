@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.hits import accuracy_by_layer
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.pretrain.held_out.btmlm_translations import found_in_translation, most_frequent, punctuation_ids
 from ernie_m.pretrain.loss import batch_loss, to_device
 from ernie_m.pretrain.objective import Pair, Text, perplexity, rng_of
 from ernie_m.pretrain.packing import Stage1
-from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
-from ernie_m.pretrain.held_out.btmlm_translations import found_in_translation, most_frequent, punctuation_ids
 from ernie_m.pretrain.training_text import TrainingText, make_objectives
 from ernie_m.reader.corpus import Blocks
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -25,6 +23,8 @@ from ernie_m.training.engine import Engine
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import progress
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.hits import accuracy_by_layer
 
 # The masks of held-out text are drawn for this seed and step, in all runs alike. No run reaches this step, so
 # no training masks are equal to them.

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ernie_m.vectors.centring import LanguageMeans
-from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.reader.corpus import Corpus
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.vectors.encode import PaddleEncoder
 
 SENTENCES = 300  # taken in each language; more of them change the means, and so retrieval, little
 

@@ -63,7 +63,7 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
     """A held-out evaluation as lines of the log: means over languages or pairs, retrieval at every layer.
 
     Args:
-        scores: as `pretrain.evaluate.Evaluator.run` returns them.
+        scores: as `ernie_m.pretrain.held_out.evaluate.Evaluator.run` returns them.
     """
     lines = []
     for name in OBJECTIVES:

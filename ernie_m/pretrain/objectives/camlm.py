@@ -14,7 +14,7 @@ neighbours into its view one layer later.
         y7    .  .  . |  1  .  .  1
 
 Training computes this as two sequences of context and placeholders, with equal states: the unmasked tokens of
-one side, then the masks of the other, each seen by itself alone (`model.layout.Layout`).
+one side, then the masks of the other, each seen by itself alone (`ernie_m.model.layout.Layout`).
 
              x1 x3 | M5 M6
         x1    1  1 |  .  .

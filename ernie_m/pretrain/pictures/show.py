@@ -1,12 +1,10 @@
 """Print the attention masks of your own sentences (paper Figures 2 and 4) from the batches of training.
 
-    python -m pretrain.show "a sentence" "ein Satz" --objective camlm
+    ernie-m show "a sentence" "ein Satz" --objective camlm
 
 Each row is a token: its position, the tokens it may attend to, its input, its language embedding, and what
 the model must predict there. Without --piece_model_path the tokens are the words between spaces.
 """
-
-from ernie_m.utils.first_import import run
 
 import sys
 from collections.abc import Sequence
@@ -115,7 +113,3 @@ class WordTokenizer:
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         return [self.tokens[id_] for id_ in ids]
-
-
-if __name__ == "__main__":
-    run(main)

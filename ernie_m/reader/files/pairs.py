@@ -23,8 +23,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.files.find_pairs import find_pairs, languages_in_name, languages_of, split_label
+from ernie_m.reader.files.official_tsv import (
+    FileLines,
+    decode,
+    excel_separator,
+    open_lines,
+    without_blank_end,
+)
 from ernie_m.reader.files.plain_text import TextFile, split_name
-from ernie_m.reader.files.official_tsv import FileLines, decode, excel_separator, open_lines, without_blank_end
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import logger

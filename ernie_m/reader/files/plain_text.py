@@ -12,8 +12,8 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 
-from ernie_m.reader.files.tmx import TmxRows
 from ernie_m.reader.files.official_tsv import refuse_compressed
+from ernie_m.reader.files.tmx import TmxRows
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import refuse_pointer
 

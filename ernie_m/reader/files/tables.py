@@ -17,7 +17,6 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, split_labels
-from ernie_m.reader.files.plain_text import split_name
 from ernie_m.reader.files.official_tsv import (
     decode,
     excel_separator,
@@ -27,6 +26,7 @@ from ernie_m.reader.files.official_tsv import (
     refuse_two_columns,
     split_cells,
 )
+from ernie_m.reader.files.plain_text import split_name
 from ernie_m.utils.errors import UserError, printable
 from ernie_m.utils.logging import logger
 

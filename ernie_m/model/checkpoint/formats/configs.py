@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.formats import tensor_names as tables
-from ernie_m.model.checkpoint.formats.tensor_names import BERT, HUGGING_FACE, PADDLENLP, XLM_R
+from ernie_m.model.checkpoint.formats import tensor_names
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights
+from ernie_m.model.checkpoint.formats.tensor_names import BERT, HUGGING_FACE, PADDLENLP, XLM_R
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
 from ernie_m.utils import files
 from ernie_m.utils.errors import UserError
@@ -155,9 +155,9 @@ def config_of(raw_config: Mapping[str, Any], weights: Weights, path: Path, forma
 
 def _sizes_of(weights: Weights) -> dict[str, int]:
     """The config keys that the shapes show."""
-    sizes = {"num_hidden_layers": tables.count_layers(weights)}
-    for name in (tables.WORDS, tables.POSITIONS, "encoder.layers.0.linear1.weight"):
-        axes = tables.axes_of(name)  # the config's keys for the sizes
+    sizes = {"num_hidden_layers": tensor_names.count_layers(weights)}
+    for name in (tensor_names.WORDS, tensor_names.POSITIONS, "encoder.layers.0.linear1.weight"):
+        axes = tensor_names.axes_of(name)  # the config's keys for the sizes
         if name in weights and len(weights.shape(name)) == len(axes):
             sizes |= dict(zip(axes, weights.shape(name)))
     return sizes

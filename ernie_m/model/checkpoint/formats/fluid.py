@@ -15,9 +15,14 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats import configs
-from ernie_m.model.checkpoint.formats import tensor_names as tables
-from ernie_m.model.checkpoint.formats.lazy_weights import Weights, check_shape, to_foreign, widen_bfloat16, write_data
+from ernie_m.model.checkpoint.formats import configs, tensor_names
+from ernie_m.model.checkpoint.formats.lazy_weights import (
+    Weights,
+    check_shape,
+    to_foreign,
+    widen_bfloat16,
+    write_data,
+)
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import CLASSIFICATION, task_named
 from ernie_m.utils.errors import UserError
@@ -201,7 +206,7 @@ def read_directory(folder: Path) -> Weights:
         UserError: a file is cut short, over-long or foreign.
     """
     files = {file.name for file in folder.iterdir() if file.is_file()}
-    shapes = {name: read_header(folder / name).shape for name in tables.official_names(files)}
+    shapes = {name: read_header(folder / name).shape for name in tensor_names.official_names(files)}
     other_names = sorted(files - shapes.keys() - {CONFIG})
     return Weights(folder, shapes, lambda name: read(folder / name), other_names=other_names)
 
@@ -217,7 +222,7 @@ def write_fluid(
     Args:
         weights: our name -> array.
         config: the keys of our config; those that the official code reads are written.
-        head: a task of `model.tasks`. `classifier.*` gets the official name of its head, such as `cls_out`.
+        head: a task of `ernie_m.model.tasks`. `classifier.*` gets the official name of its head, such as `cls_out`.
 
     Returns:
         The names that the official format has no place for; they are not written.
@@ -228,7 +233,7 @@ def write_fluid(
     folder = Path(folder)
     if config:
         configs.check_fixed_sizes(ErnieMConfig.from_dict(config), "the official format")
-    translated = to_foreign(tables.OFFICIAL, Weights.of(weights), task_named(head))
+    translated = to_foreign(tensor_names.OFFICIAL, Weights.of(weights), task_named(head))
     with atomic_dir(folder / "params") as params:
         for name in translated.weights:
             write(params / name, np.asarray(translated.weights[name], np.float32))

@@ -6,7 +6,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats import tensor_names as tables
+from ernie_m.model.checkpoint.formats import tensor_names
 from ernie_m.model.checkpoint.formats.tensor_names import BERT, LM_BIAS, POSITIONS, TOKEN_TYPES, WORDS, XLM_R
 from ernie_m.model.config import FIRST_POSITION
 from ernie_m.utils.errors import UserError
@@ -133,7 +133,7 @@ class _Recipe(NamedTuple):
     Attributes:
         name: in the file.
         transposed: whether [out, in] becomes [in, out].
-        fused_part: if the tensor in the file is q, k and v in one, the index in `tables.FUSED_PARTS` of the
+        fused_part: if the tensor in the file is q, k and v in one, the index in `tensor_names.FUSED_PARTS` of the
             third that is taken; None: it is not.
         added_row: the name of a tensor [types, H] in the file whose row 0 is added to each row; or None.
         rows_before: the number of rows of zeros that are put before those of the file.
@@ -149,7 +149,7 @@ class _Recipe(NamedTuple):
         """Where our tensor comes from."""
         name = self.name
         if self.fused_part is not None:
-            name = f"{name} [{tables.FUSED_PARTS[self.fused_part]}]"
+            name = f"{name} [{tensor_names.FUSED_PARTS[self.fused_part]}]"
         names = (name, self.added_row) if self.added_row else (name,)  # all tensors that ours is made of
         return Origin(names, self.transposed)
 
@@ -161,9 +161,9 @@ class _Recipe(NamedTuple):
         """
         shape = file.shape(self.name)
         if self.fused_part is not None:
-            if not shape or shape[0] % len(tables.FUSED_PARTS):
+            if not shape or shape[0] % len(tensor_names.FUSED_PARTS):
                 raise UserError(f"{file.source}: {self.name} has shape {list(shape)}, not q, k and v in one")
-            shape = (shape[0] // len(tables.FUSED_PARTS), *shape[1:])
+            shape = (shape[0] // len(tensor_names.FUSED_PARTS), *shape[1:])
         if self.added_row:
             types = file.shape(self.added_row)
             if len(types) != 2 or types[0] < 1 or types[1:] != shape[1:]:
@@ -183,7 +183,7 @@ class _Recipe(NamedTuple):
         """
         array = _read_floats(file, self.name)
         if self.fused_part is not None:
-            array = np.split(array, len(tables.FUSED_PARTS))[self.fused_part]
+            array = np.split(array, len(tensor_names.FUSED_PARTS))[self.fused_part]
         if self.added_row:
             row = _read_floats(file, self.added_row)[0]
             if row.any():  # adding zeros would make 0.0 of -0.0
@@ -209,7 +209,7 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
     """Translate the weights of a file to our names.
 
     Args:
-        task: what the model is for, a key of `tables.CLASSES[format_name]`. None: an encoder, or any model of
+        task: what the model is for, a key of `tensor_names.CLASSES[format_name]`. None: an encoder, or any model of
             ours.
 
     Raises:
@@ -217,8 +217,8 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
             floating point numbers.
     """
     # A task model puts a prefix before the encoder's names; the tables have names without it.
-    name_in_file = {tables.bare(name): name for name in file}
-    rows = tables.readable_rows(format_name, tables.count_layers(name_in_file), task)
+    name_in_file = {tensor_names.bare(name): name for name in file}
+    rows = tensor_names.readable_rows(format_name, tensor_names.count_layers(name_in_file), task)
     recipes: dict[str, _Recipe] = {}
     # XLM-R has one token type and BERT gives every token of a text the first one: it is added to every
     # position, so our position embeddings take it up.
@@ -237,7 +237,7 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
         for canonical in ("pooler.dense.weight", "pooler.dense.bias"):
             if canonical in recipes:
                 untrained = recipes.pop(canonical)
-                dropped[untrained.name] = tables.UNTRAINED_POOLER
+                dropped[untrained.name] = tensor_names.UNTRAINED_POOLER
 
     shapes = {canonical: recipe.shape(file) for canonical, recipe in recipes.items()}
     weights = Weights(file.source, shapes, lambda canonical: recipes[canonical].read(file))
@@ -251,7 +251,7 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
     unknown = list(file.other_names)
     for name in file:
         if name not in used:
-            reason = _reason_to_drop(tables.bare(name), names_of_format)
+            reason = _reason_to_drop(tensor_names.bare(name), names_of_format)
             if reason:
                 dropped[name] = reason
             else:
@@ -268,7 +268,7 @@ def _reason_to_drop(name: str, names_of_format: set[str]) -> str | None:
     """
     if name in names_of_format:
         return "a second name of a tensor that is taken"
-    return tables.reason_to_drop(name)
+    return tensor_names.reason_to_drop(name)
 
 
 class ForeignWeights(NamedTuple):
@@ -291,11 +291,11 @@ def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignW
     """Translate weights to the names of another format.
 
     Args:
-        task: what the model is for, a key of `tables.CLASSES[format_name]`. None: an encoder, or any model of
+        task: what the model is for, a key of `tensor_names.CLASSES[format_name]`. None: an encoder, or any model of
             ours.
     """
-    prefix = "" if task is None else tables.ENCODER_PREFIX.get(format_name, "")
-    rows = tables.rows_of(format_name, tables.count_layers(weights), task, prefix)
+    prefix = "" if task is None else tensor_names.ENCODER_PREFIX.get(format_name, "")
+    rows = tensor_names.rows_of(format_name, tensor_names.count_layers(weights), task, prefix)
     row_of = {row.foreign: row for row in rows if row.canonical in weights}
     shapes: dict[str, tuple[int, ...]] = {}
     origins: dict[str, Origin] = {}

@@ -41,7 +41,7 @@ def write(
     dtype: np.dtype | type | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write arrays. Not atomic: write into a folder of `utils.files.atomic_dir`.
+    """Write arrays. Not atomic: write into a folder of `ernie_m.utils.files.atomic_dir`.
 
     Args:
         path: the file.

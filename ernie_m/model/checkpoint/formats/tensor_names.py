@@ -186,7 +186,7 @@ HEAD_MODULES = {
     "language_embeddings": (TABLE, (LANGUAGES, HIDDEN)),
 }
 
-# What a model is for, in addition to `model.tasks`: classes that other libraries have.
+# What a model is for, in addition to `ernie_m.model.tasks`: classes that other libraries have.
 CHOICE = "choice"  # the classifier scores each choice with one number
 EXTRACT = "uie"
 LM = "lm"

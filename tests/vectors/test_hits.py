@@ -4,11 +4,11 @@ import numpy as np
 import paddle
 import pytest
 
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from ernie_m.vectors import encode as encoding
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.hits import accuracy_by_layer, choose_on_half, found_by_margin, hits
 from ernie_m.vectors.nearest import search_both
-from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from tests.helpers.batches import padded_batch
 
 

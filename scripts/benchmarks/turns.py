@@ -22,7 +22,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import read_cpu, settings_for
 from ernie_m.utils.text_tables import in_markdown
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 VENV = ".venv"
 PARITY = ".venv-parity"
 LATEST = ".venv-latest"
@@ -139,7 +139,7 @@ def started(module: str, name: str, contender: Contender, folder: str) -> Iterat
     if contender.environment != VENV:  # ours makes the settings itself
         del settings["KMP_BLOCKTIME"]  # it helps threads that only ours has
         environment |= settings
-    code = f"from benchmarks import {module}, turns; turns.work({module}.CONTENDERS[{name!r}], {folder!r})"
+    code = f"from scripts.benchmarks import {module}, turns; turns.work({module}.CONTENDERS[{name!r}], {folder!r})"
     # The shell makes the settings of malloc, and Python takes its place.
     line = ["sh", "-c", '. scripts/env.sh; exec "$0" -c "$1"', contender.python, code]
     with subprocess.Popen(

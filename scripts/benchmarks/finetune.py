@@ -1,36 +1,33 @@
 """Time fine-tuning steps from a folder of weights beside transformers (torch) and PaddleNLP, in turns.
 
-    .venv/bin/python benchmarks/finetune.py WEIGHTS PAIRS
+    .venv/bin/python scripts/benchmarks/finetune.py WEIGHTS PAIRS
 
 WEIGHTS has the form of XLM-R. PAIRS has a premise, a hypothesis and a label in each line, with tabs
 between. The batches are those that the XNLI recipe draws. The peers pad them; the one that is called
 grouped gets the same pairs in batches of similar length. PaddleNLP's weights are random.
 """
 
+from ernie_m.utils.first_import import run
+
 import itertools
 import random
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from ernie_m.utils.first_import import run
-
 import numpy as np
 
-from benchmarks.steps import CLIP_NORM, DECAY, RATE, our_step, torch_step
-from benchmarks.turns import LATEST, OURS, PARITY, Contender, compare
+from ernie_m.data.prepare import COLUMNS, read_table
 from ernie_m.finetune.open_model import open_model
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.batching import Batches, EncodePairs, Example, pad
-from ernie_m.data.prepare import COLUMNS, read_table
 from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import PositiveInt, option
 from ernie_m.utils.paddle_settings import prepare
+from scripts.benchmarks.steps import CLIP_NORM, DECAY, RATE, our_step, torch_step
+from scripts.benchmarks.turns import LATEST, OURS, PARITY, Contender, compare
 
 
 @dataclass

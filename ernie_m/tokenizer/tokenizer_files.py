@@ -1,4 +1,4 @@
-"""The files of a tokenizer that convert.py writes, in our form and in those of other libraries.
+"""The files of a tokenizer that ernie-m convert writes, in our form and in those of other libraries.
 
 ErnieM of PaddleNLP and Hugging Face: vocab.txt with one token per line, whose id is the line number.
 XLM-R: the piece model, from which the ids are derived, and tokenizer.json.
@@ -11,7 +11,14 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.tokenizer.text_rules import ERNIE_M
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.tokenizer_json import PIECES, TOKENIZER_JSON, UNIGRAM, XLM_R_NAMES, check_settings, tokenizer_json
+from ernie_m.tokenizer.tokenizer_json import (
+    PIECES,
+    TOKENIZER_JSON,
+    UNIGRAM,
+    XLM_R_NAMES,
+    check_settings,
+    tokenizer_json,
+)
 from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, UNK, derive_vocab, tokens_by_id
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import as_json

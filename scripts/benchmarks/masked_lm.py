@@ -1,6 +1,6 @@
 """Time masked-LM steps from a folder of weights beside transformers (torch), in turns.
 
-    .venv/bin/python benchmarks/masked_lm.py WEIGHTS TEXT
+    .venv/bin/python scripts/benchmarks/masked_lm.py WEIGHTS TEXT
 
 WEIGHTS has the form of XLM-R, and TEXT a text in each line. Its tokens, one text after the other, fill
 sequences without pads, of which MMLM predicts 15 %. All contenders get the same ids and labels.
@@ -8,20 +8,14 @@ transformers computes logits at all positions; the peer that is called gathered 
 ones, with three lines of user code. The head is random, but for the word table.
 """
 
-import sys
+from ernie_m.utils.first_import import run
+
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from ernie_m.utils.first_import import run
 
 import numpy as np
 
-from benchmarks.steps import our_step, torch_step
-from benchmarks.turns import LATEST, OURS, Contender, compare
 from ernie_m.finetune.open_model import open_model
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.pretrain.config import ObjectiveConfig
@@ -33,6 +27,8 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
 from ernie_m.utils.options import PositiveInt, option
 from ernie_m.utils.paddle_settings import prepare
+from scripts.benchmarks.steps import our_step, torch_step
+from scripts.benchmarks.turns import LATEST, OURS, Contender, compare
 
 IGNORED = -100  # transformers does not predict positions with this label
 LARGEST = 1 << 30  # bytes of TEXT

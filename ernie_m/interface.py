@@ -52,7 +52,7 @@ _AT_ONCE = 256  # inputs between two reports of the progress
 def load(
     folder: str | os.PathLike, engine: str = "auto", task: str | None = None, amp: str = "none"
 ) -> "Model":
-    """Load a checkpoint of any supported format, or a folder that export.py wrote.
+    """Load a checkpoint of any supported format, or a folder that ernie-m export wrote.
 
     The first call gives Paddle its settings (docs/cpu.md); the environment and malloc stay as they are.
 
@@ -87,7 +87,7 @@ class Model:
     option is wrong.
 
     Attributes:
-        tokenizer: `reader.tokenization.Tokenizer`.
+        tokenizer: `ernie_m.tokenizer.tokenizer.Tokenizer`.
         labels: the labels of its head, in the order of the ids.
         scores: the scores of a model that `fit` or `finetune` made: "accuracy", its "standard_error" and
             "macro_f1" in per cent, of "rows" texts that models of other texts predicted, in "folds" folds;
@@ -174,7 +174,7 @@ class Model:
         Warnings say how many texts are cut, and how many have words that are unknown to the vocabulary.
 
         Args:
-            pooling: a name of `evaluation.vectors.POOLINGS`; by default as the files say, else "mean".
+            pooling: a name of `ernie_m.vectors.pooling.POOLINGS`; by default as the files say, else "mean".
             layer: a number, "middle" or "top"; by default as the files say, else "top".
             centre: whether vectors are without the mean of their language, which needs the means beside the
                 weights. True: a text has the language whose mean is nearest. Otherwise the language of all
@@ -270,10 +270,10 @@ class Model:
             centre: whether vectors are without the mean of their language; None: if the model has the means.
             options: `pooling` and `layer` of `encode`, and `prompt`, that of the text.
         """
-        from ernie_m.vectors.nearest import unit
         from ernie_m.inference.tasks import TaskOptions
         from ernie_m.inference.tasks.encode import centres_by_default
         from ernie_m.model.conventions import DOCUMENT, QUERY
+        from ernie_m.vectors.nearest import unit
 
         if not isinstance(text, str):
             raise UserError(f"{text!r}: search takes one text; similarity compares several")
@@ -334,7 +334,7 @@ class Model:
         `scores` are cross-validated, if each label has two texts.
 
         Args:
-            labels: the label of each text, compared in their normal form (`reader.labels`).
+            labels: the label of each text, compared in their normal form (`ernie_m.reader.files.labels`).
             folder: a new one, for the classifier; None: it is not saved.
             layer: a number from 1, "middle" or "top"; by default that of the training, else "top".
             languages: the language of each text. With them, no text is scored by a classifier of its
@@ -424,7 +424,7 @@ class Model:
         return answer["slots"]
 
     def _answer(self, word: str, requests: list[dict], **options: Any) -> list[dict]:
-        """The answers to requests in the form of predict.py.
+        """The answers to requests in the form of ernie-m predict.
 
         Args:
             word: the prediction, a value of predict.py's --task.

@@ -1,10 +1,12 @@
 """Time texts to vectors from a folder of weights beside sentence-transformers (torch), in turns.
 
-    .venv/bin/python benchmarks/encode.py WEIGHTS TEXT
+    .venv/bin/python scripts/benchmarks/encode.py WEIGHTS TEXT
 
 WEIGHTS has the form of XLM-R, and TEXT a text in each line. All contenders compute the mean over all tokens
-of the top layer, special ones included, from the text on; ours also with the ONNX files of export.py.
+of the top layer, special ones included, from the text on; ours also with the ONNX files of ernie-m export.
 """
+
+from ernie_m.utils.first_import import run
 
 import subprocess
 import sys
@@ -15,17 +17,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from ernie_m.utils.first_import import run
-
-from benchmarks.turns import LATEST, OURS, Contender, compare
 from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
 from ernie_m.utils.options import PositiveInt, option
+from scripts.benchmarks.turns import LATEST, OURS, Contender, compare
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LARGEST = 1 << 30  # bytes of TEXT
 
 

@@ -1,4 +1,4 @@
-"""One command for all programs: `ernie-m predict ...` is `python predict.py ...` of a checkout.
+"""One command for all programs: `ernie-m predict ...` is `ernie-m predict ...` of a checkout.
 
 In the package this file is `ernie_m/__main__.py`. In a checkout `.venv/bin/ernie-m` starts it.
 """
@@ -19,11 +19,17 @@ PROGRAMS = {
     "run_mrc": ("run_mrc", "fine-tune on questions and the texts that answer them"),
     "run_retrieval": ("run_retrieval", "fine-tune on translations, and search them"),
     "run_pretrain": ("run_pretrain", "pre-train on text and sentence pairs"),
-    "build_corpus": ("ernie_m.pretrain.build_corpus.command", "turn text and pairs into a corpus for run_pretrain"),
+    "build_corpus": (
+        "ernie_m.pretrain.build_corpus.command",
+        "turn text and pairs into a corpus for run_pretrain",
+    ),
     "train_vocab": ("ernie_m.data.train_vocab", "train a piece model on text"),
     "show": ("ernie_m.pretrain.pictures.show", "draw what each objective sees of a pair"),
     "launch": ("launch", "start a program as several processes"),
-    "train": ("ernie_m.commands.train", "train a search model on your sentence pairs, with scores before and after"),
+    "train": (
+        "ernie_m.commands.train",
+        "train a search model on your sentence pairs, with scores before and after",
+    ),
     "fit": ("ernie_m.inference.fit", "learn labels from a table of texts, with scores"),
     "predict": ("predict", "classify, tag, answer, fill, search; --serve: a page and a JSON API"),
     "encode_vector": ("encode_vector", "write the vectors of texts"),
