@@ -1,44 +1,37 @@
-"""One command for all programs: `ernie-m predict ...` is `ernie-m predict ...` of a checkout.
+"""One command for all programs: `ernie-m NAME --flag value ...`, or `python -m ernie_m NAME ...`."""
 
-In the package this file is `ernie_m/__main__.py`. In a checkout `.venv/bin/ernie-m` starts it.
-"""
+from ernie_m.utils.first_import import run
 
 import os
-import runpy
 import sys
 import textwrap
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from ernie_m.utils.errors import pipe_may_close
+from ernie_m.utils.errors import UserError, pipe_may_close
 
-# Program -> its module, and what it is for.
+# Program -> the module whose `main` it is, below this package, and what it is for.
 PROGRAMS = {
-    "run_classifier": ("run_classifier", "fine-tune on texts, or pairs of texts, with labels"),
-    "run_sequence_labeling": ("run_sequence_labeling", "fine-tune on words with tags"),
-    "run_mrc": ("run_mrc", "fine-tune on questions and the texts that answer them"),
-    "run_retrieval": ("run_retrieval", "fine-tune on translations, and search them"),
-    "run_pretrain": ("run_pretrain", "pre-train on text and sentence pairs"),
-    "build_corpus": (
-        "ernie_m.pretrain.build_corpus.command",
-        "turn text and pairs into a corpus for run_pretrain",
-    ),
-    "train_vocab": ("ernie_m.data.train_vocab", "train a piece model on text"),
-    "show": ("ernie_m.pretrain.pictures.show", "draw what each objective sees of a pair"),
-    "launch": ("launch", "start a program as several processes"),
-    "train": (
-        "ernie_m.commands.train",
-        "train a search model on your sentence pairs, with scores before and after",
-    ),
-    "fit": ("ernie_m.inference.fit", "learn labels from a table of texts, with scores"),
-    "predict": ("predict", "classify, tag, answer, fill, search; --serve: a page and a JSON API"),
-    "encode_vector": ("encode_vector", "write the vectors of texts"),
-    "mine_pairs": ("mine_pairs", "find translations in two texts"),
-    "convert": ("convert", "write a model in the format of another library, or a smaller one"),
-    "export": ("export", "write a model that predicts by itself: Paddle inference, ONNX, int8"),
-    "prepare": ("ernie_m.data.prepare", "bring data sets into the official layout"),
-    "get_data": ("ernie_m.data.get_data", "fetch the public data of the recipes"),
-    "get_weights": ("ernie_m.data.get_weights", "fetch the released weights"),
+    "run_classifier": ("commands.run_classifier", "fine-tune on texts, or pairs of texts, with labels"),
+    "run_sequence_labeling": ("commands.run_sequence_labeling", "fine-tune on words with tags"),
+    "run_mrc": ("commands.run_mrc", "fine-tune on questions and the texts that answer them"),
+    "run_retrieval": ("commands.run_retrieval", "fine-tune on translations, and search them"),
+    "run_pretrain": ("commands.run_pretrain", "pre-train on text and sentence pairs"),
+    "build_corpus": ("pretrain.build_corpus.command", "turn text and pairs into a corpus for run_pretrain"),
+    "train_vocab": ("data.train_vocab", "train a piece model on text"),
+    "show": ("pretrain.pictures.show", "draw what each objective sees of a pair"),
+    "launch": ("commands.launch", "start a program as several processes"),
+    "train": ("commands.train", "train a search model on your sentence pairs, with scores before and after"),
+    "fit": ("inference.fit", "learn labels from a table of texts, with scores"),
+    "predict": ("commands.predict", "classify, tag, answer, fill, search; --serve: a page and a JSON API"),
+    "encode_vector": ("commands.encode_vector", "write the vectors of texts"),
+    "mine_pairs": ("commands.mine_pairs", "find translations in two texts"),
+    "convert": ("commands.convert", "write a model in the format of another library, or a smaller one"),
+    "export": ("commands.export", "write a model that predicts by itself: Paddle inference, ONNX, int8"),
+    "prepare": ("data.prepare", "bring data sets into the official layout"),
+    "get_data": ("data.get_data", "fetch the public data of the recipes"),
+    "get_weights": ("data.get_weights", "fetch the released weights"),
 }
 # Name -> the words that it stands for, and what it is for.
 SHORT = {
@@ -48,11 +41,16 @@ SHORT = {
     ),
 }
 WIDTH = 100  # the characters of a line of --help
-IN_CHECKOUT = Path(__file__).name == "command.py"
-RECIPES = Path(__file__).parents[IN_CHECKOUT] / "scripts"
+PACKAGE = Path(__file__).parent
 
 
 def main() -> None:
+    """What the command `ernie-m` does."""
+    run(start_program)
+
+
+def start_program() -> None:
+    """Call the `main` of the program that the first word names, with the other words as its arguments."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         with pipe_may_close():
             print(usage())
@@ -67,11 +65,8 @@ def main() -> None:
     if program not in PROGRAMS:
         refuse_name("program", program, ["recipe", *SHORT, *PROGRAMS])
     module, _ = PROGRAMS[program]
-    del sys.argv[1]
-    package = "" if IN_CHECKOUT else f"{__package__}."
-    # alter_sys sets sys.argv[0], which --help prints, and sys.modules["__main__"], which a spawned process
-    # imports again.
-    runpy.run_module(f"{package}{module}", run_name="__main__", alter_sys=True)
+    sys.argv[:] = [program, *words]
+    import_module(f"ernie_m.{module}").main()
 
 
 def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
@@ -80,8 +75,7 @@ def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
 
     nearest = nearest_key(name, known)
     advice = f"did you mean {nearest}?" if nearest else f"there are {', '.join(known)}"
-    print(f"error: '{name}' is no {kind}; {advice}", file=sys.stderr)
-    sys.exit(2)
+    raise UserError(f"'{name}' is no {kind}; {advice}")
 
 
 def usage() -> str:
@@ -97,29 +91,34 @@ def usage() -> str:
     return "\n".join([first, "", *lines, "", "The recipes are", "", names])
 
 
+def scripts_folder() -> Path:
+    """The folder of the recipes: an installed package has a copy of `scripts/`, a checkout has it beside."""
+    return PACKAGE / "scripts" if (PACKAGE / "scripts").is_dir() else PACKAGE.parent / "scripts"
+
+
 def recipes() -> list[str]:
     """The names of the recipes: <size>/<task>_<what it is trained on>."""
-    folders = (RECIPES / size for size in ("small", "base", "large"))
+    folders = (scripts_folder() / size for size in ("small", "base", "large"))
     return [f"{folder.name}/{path.stem}" for folder in folders for path in sorted(folder.glob("*.sh"))]
 
 
 def run_recipe(words: list[str]) -> NoReturn:
     """Let a recipe of `scripts/` take the place of this program; it starts `launch`.
 
-    Data and weights are those of the current folder, or of the checkout.
+    Data and weights are those of the checkout, or, for an installed package, of the current folder.
 
     Args:
         words: the name of the recipe, and flags.
     """
     name, *flags = words or [""]
     if name == "base/own":
-        print("error: recipe base/own: run_classifier --train_set FOLDER takes its place", file=sys.stderr)
-        sys.exit(2)
+        raise UserError("recipe base/own: run_classifier --train_set FOLDER takes its place")
     if name not in recipes():
         refuse_name("recipe", name, recipes())
-    if not IN_CHECKOUT:  # scripts/launch.sh starts the programs with this Python, as `python -m ernie_m`
+    folder = scripts_folder()
+    if folder.parent == PACKAGE:  # an installed package: scripts/launch.sh starts `python -m ernie_m` with it
         os.environ["ERNIE_M_PYTHON"] = sys.executable
-    os.execvp("sh", ["sh", str(RECIPES / f"{name}.sh"), *flags])
+    os.execvp("sh", ["sh", str(folder / f"{name}.sh"), *flags])
 
 
 if __name__ == "__main__":

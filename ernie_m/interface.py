@@ -8,33 +8,13 @@ model.classify([("A man eats.", "Somebody eats.")])
 
 import math
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if not __package__:  # this is the file of a checkout, beside folders whose names a user may have, too
-    for _own in sorted(Path(__file__).parent.glob("*/__init__.py")):
-        if _own.parent.name == "benchmarks":
-            continue  # nothing below imports it
-        _found = find_spec(_own.parent.name)
-        if _found is None or _found.origin != str(_own):
-            raise ImportError(
-                f"{_found and _found.origin} hides {_own.parent.name}/ of ERNIE-M's checkout; install "
-                f"ERNIE-M as a package, whose only name is ernie_m: pip install {Path(__file__).parent}"
-            )
-
-from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.paddle_settings import be_a_guest, check_paddle
-
-if os.path.basename(sys.argv[0]) not in ("ernie-m", "-m"):  # these commands say it in one line themselves
-    try:
-        check_paddle()
-    except UserError as error:
-        raise ImportError(str(error)) from None
+from ernie_m.utils.paddle_settings import be_a_guest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,8 +22,6 @@ if TYPE_CHECKING:
     from ernie_m.inference.load import LoadedModel
     from ernie_m.inference.tasks.search import SearchCorpus
     from ernie_m.model.conventions import TextKind
-
-__all__ = ["Model", "UserError", "__version__", "load"]
 
 HEAD_TASKS = ("classify", "tag", "answer")  # what `load` accepts as `task`
 _AT_ONCE = 256  # inputs between two reports of the progress
@@ -524,9 +502,3 @@ def _in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]
     if len(parts) <= 1:
         return parts
     return progress(parts, description, "texts", size=len)
-
-
-if __name__ == "__main__":  # python -m ernie_m in a checkout; the package has ernie_m/__main__.py
-    from install.command import main
-
-    main()

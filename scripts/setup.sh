@@ -6,7 +6,7 @@
 #   sh scripts/setup.sh export    adds to .venv what ONNX files need; serve: the page; hub: models by name; ray: a cluster
 #   sh scripts/setup.sh test      adds all of these and what checks and tests need
 #   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for the tests of equality with them
-#   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, peers of benchmarks/ and tests/latest
+#   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, peers of scripts/benchmarks/ and tests/latest
 #
 # What was added before stays. PYTHON names the Python to use: 3.11, 3.12 or 3.13 (parity: 3.11 or 3.12, as its old
 # packages have no later ones). Without PYTHON: python3, or the newest of these that is there. Paddle has no packages for
@@ -56,10 +56,10 @@ esac
 case $kind in
     cpu) base=requirements.txt ;;
     gpu) base=requirements-gpu.txt ;;
-    parity | latest) base=install/$kind.txt ;;
+    parity | latest) base=scripts/pins/$kind.txt ;;
 esac
 case $kind in latest) needed=torch ;; *) needed=paddle ;; esac
-sum=$(cat requirements*.txt install/*.txt | cksum | tr ' ' -)
+sum=$(cat requirements*.txt scripts/pins/*.txt pyproject.toml | cksum | tr ' ' -)
 
 # Compare what the environment has with what it is to have, in the form of its state.
 look() {
@@ -71,20 +71,20 @@ look() {
     wanted="$kind $sum$extras"
 }
 other_python_asked() { [ -n "${PYTHON-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of "$venv/bin/python")" ]; }
-# `import ernie_m` with the Python of .venv, from any folder: one line, the path of this checkout. And .venv/bin/ernie-m.
-add_path() {
-    for packages in "$venv"/lib/python3*/site-packages; do
-        [ "$(cat "$packages/ernie_m.pth" 2>/dev/null)" = "$PWD" ] || echo "$PWD" >"$packages/ernie_m.pth"
+# Whether the packages and commands of the environment are those of this folder: a checkout may have been moved.
+is_here() { grep -qsxF "$PWD" "$venv"/lib/python3*/site-packages/_ernie_m.pth; }
+# Earlier versions had their folders at the top; an upgrade leaves what Python has cached of them.
+clear_old_folders() {
+    for old in benchmarks evaluation inference install training utils; do
+        [ -d "$old" ] || continue
+        find "$old" -name __pycache__ -prune -exec rm -rf {} +
+        find "$old" -depth -type d -empty -delete
     done
-    [ "$kind" = parity ] || [ "$kind" = latest ] || {
-        command="exec '$PWD/.venv/bin/python' '$PWD/install/command.py' \"\$@\""
-        [ "$(tail -n 1 "$venv/bin/ernie-m" 2>/dev/null)" = "$command" ] ||
-            { printf '#!/bin/sh\n%s\n' "$command" >"$venv/bin/ernie-m" && chmod +x "$venv/bin/ernie-m"; }
-    }
+    rm -f "$venv"/lib/python3*/site-packages/ernie_m.pth
 }
-ready() { look; [ "$there" = "$wanted" ] && [ -x "$venv/bin/python" ] && ! other_python_asked; }
+ready() { look; [ "$there" = "$wanted" ] && [ -x "$venv/bin/python" ] && is_here && ! other_python_asked; }
 
-if ready; then add_path; exit 0; fi
+if ready; then exit 0; fi
 
 [ -w . ] || fail "$PWD: you may not write there; make a clone of your own"
 
@@ -101,7 +101,8 @@ done
 trap 'rm -rf "$lock"' EXIT
 trap 'exit 130' INT TERM HUP
 echo $$ >"$lock/pid"
-if ready; then add_path; exit 0; fi
+if ready; then exit 0; fi
+clear_old_folders
 
 python=$(find_python)
 if [ -e "$venv" ]; then
@@ -137,14 +138,17 @@ case $there in
     *) echo "$kind unfinished$extras" >"$state" ;;
 esac
 
-set -- "$base"
-for extra in $extras; do set -- "$@" "install/$extra.txt"; done
-say "installing $* (once, some minutes; log in $log)"
-requirements=
-for file in "$@"; do requirements="$requirements -r $file"; done
-# shellcheck disable=SC2086  # the file names are ours and hold no space
-{ "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off --use-pep517 \
-    $requirements 2>&1 || echo "setup: pip failed"; } |
+# The package itself is installed as a link to this folder (pip install -e). Paddle comes from requirements*.txt.
+case $kind in
+    parity | latest) set -- ;; # its own requirements, which are not the package's
+    cpu) set -- -c scripts/pins/extras.txt -e ".[$(echo cpu search $extras | tr ' ' ,)]" ;;
+    gpu) set -- -c scripts/pins/extras.txt -e ".[$(echo search $extras | tr ' ' ,)]" ;;
+esac
+say "installing $base${extras:+ with$extras} (once, some minutes; log in $log)"
+install() {
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off --use-pep517 "$@" 2>&1
+}
+{ { install -r "$base" "$@" && { [ $# -gt 0 ] || install --no-deps -e .; }; } || echo "setup: pip failed"; } |
     tee "$log" |
     sed -n -e 's/^ *Downloading \([^ ]*\) (\([0-9][0-9][0-9.]* MB\)).*/setup:   \1, \2/p' \
         -e 's/^ *Downloading \([^ ]*\) (\([0-9.]* GB\)).*/setup:   \1, \2/p'
@@ -152,13 +156,12 @@ if grep -q '^setup: pip failed' "$log"; then
     grep -i '^ *error' "$log" | head -n 5 >&2 || :
     grep -qiE 'NewConnectionError|ConnectTimeout|ProxyError|timed out|SSLError' "$log" &&
         fail "pip could not reach the package index; check the network or the proxy and run the same command again (log: $log)"
-    fail "pip could not install $*; the lines above and $log say why. Put it right and run the same command again"
+    fail "pip could not install $base${extras:+ with$extras}; the lines above and $log say why. Put it right and run the same command again"
 fi
 "$venv/bin/python" -c "import $needed" >>"$log" 2>&1 || {
     tail -n 3 "$log" >&2
     fail "$needed is installed but does not import here; $log says why"
 }
-add_path
 echo "$wanted" >"$state"
 say "$venv is ready"
 if [ "$kind" = cpu ] && command -v nvidia-smi >/dev/null 2>&1; then

@@ -1,4 +1,4 @@
-"""For all tests: the settings of utils.runtime, the folder of real data, and skipped tests."""
+"""For all tests: the settings of utils.paddle_settings, the folder of real data, and skipped tests."""
 
 import importlib.util
 import multiprocessing

@@ -81,11 +81,11 @@ def read_log(folder: Path) -> str:
 
 
 def call_main(script: ModuleType, line: list[str]) -> None:
-    """Run `python <script>.py line` in this process, and put back loggers and Paddle's default type."""
+    """Run `ernie-m <script> line` in this process, and put back loggers and Paddle's default type."""
     import paddle
 
     try:
-        with mock.patch.object(sys, "argv", [f"{script.__name__}.py", *line]):
+        with mock.patch.object(sys, "argv", [script.__name__.rpartition(".")[2], *line]):
             script.main()
     finally:
         paddle.set_default_dtype("float32")

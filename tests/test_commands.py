@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ernie_m.__main__ import PROGRAMS
 from ernie_m.commands import export
 from ernie_m.finetune.flags import FinetuneFlags, RetrievalFlags
 from ernie_m.pretrain.config import PretrainConfig
@@ -70,9 +71,9 @@ COMMANDS = {
     r"\.venv/bin/pip (uninstall|install) .*onnxruntime.*":
         "needs a GPU; inference/test_export.py::test_onnx_on_another_device_than_the_gpu_is_said_once",
     r"docker build .*": "needs Docker; test_package.py::test_the_image_installs_what_the_package_has",
-    r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
-    r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
-    r".*prepare\.py panx .*": "reader/test_prepare.py::test_panx_in_both_forms",
+    r".*ernie-m prepare mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
+    r".*ernie-m prepare conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
+    r".*ernie-m prepare panx .*": "reader/test_prepare.py::test_panx_in_both_forms",
     r".*build_corpus --output .*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/(small|own|continue|e5-small)\.yaml.*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
@@ -87,21 +88,21 @@ COMMANDS = {
     r".*python run_classifier\.py (?!--is_regression).*": HERE,
     r".*run_mrc\.py .* --answer_rules .*":
         "finetune/test_answering.py::test_squads_rules_decide_the_scores",
-    r".*python (run_retrieval|encode_vector|mine_pairs)\.py .*": HERE,
-    r".*convert\.py .*model\.pt .*": "convert/test_sources.py::test_fairseq",
-    r".*python (convert|export)\.py (?!.*model\.pt).*": HERE,
-    r".*predict\.py --task classify --model exported.*": HERE,
-    r".*predict\.py --task (?!classify --model exported).*":
+    r".*(python (run_retrieval|encode_vector)\.py|ernie-m mine_pairs) .*": HERE,
+    r".*ernie-m convert .*model\.pt .*": "convert/test_sources.py::test_fairseq",
+    r".*ernie-m (convert|export) (?!.*model\.pt).*": HERE,
+    r".*ernie-m predict --task classify --model exported.*": HERE,
+    r".*ernie-m predict --task (?!classify --model exported).*":
         "inference/test_interface.py::test_the_command_lines_of_the_pages",
-    r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
+    r".*ernie-m predict --serve .*": "inference/test_serve.py::test_what_is_served",
     r".*ernie-m fit .*--finetune.*": "finetune/test_whole.py::test_the_command_and_the_next_ones",
     r".*ernie-m (fit|label) (?!.*--finetune).*": "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",
     r"curl .*": "inference/test_embeddings.py::test_with_curl",
-    r".*pretrain\.show .*": HERE,
-    r".*benchmarks/finetune\.py .*": HOURS + "scripts/benchmarks/test_benchmarks.py::test_fine_tuning",
-    r".*benchmarks/masked_lm\.py .*": HOURS + "scripts/benchmarks/test_benchmarks.py::test_masked_lm",
-    r".*benchmarks/encode\.py .*": HOURS + "scripts/benchmarks/test_benchmarks.py::test_encoding_beside_a_rival",
+    r".*ernie-m show .*": HERE,
+    r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",
+    r".*benchmarks/masked_lm\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_masked_lm",
+    r".*benchmarks/encode\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_encoding_beside_a_rival",
     r"sh scripts/base/ablation\.sh": HOURS + "finetune/test_ablation.py::test_the_command_lines",
 }  # fmt: skip
 
@@ -111,7 +112,7 @@ SMALLEST = {
     "run_pretrain": "--model.hidden_size 32 --model.num_hidden_layers 2 --model.num_attention_heads 4 "
     "--model.max_position_embeddings 64 --run.amp none --optimizer.steps 2 --optimizer.batch_size 4 "
     "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
-    "ernie_m.pretrain.build_corpus.command": "--workers 1",
+    "build_corpus": "--workers 1",
     "run_classifier": f"{CPU} --max_steps 2",
     "run_retrieval": f"{CPU} --amp none --max_steps 2",
     "encode_vector": CPU,
@@ -263,14 +264,11 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
         command = after_pipe
         piped = subprocess.run(["sh", "-c", before_pipe], capture_output=True, check=True).stdout
         give_input(monkeypatch, piped)
-    python, *words = shlex.split(command)
-    assert python == ".venv/bin/python"
-    if words[0] == "-m":
-        words.pop(0)
-    program, *flags = words
-    name = program.removesuffix(".py").replace("/", ".")
+    starts, program, *flags = shlex.split(command)
+    assert starts in (".venv/bin/python", ".venv/bin/ernie-m")
+    name = program.removesuffix(".py")
     # Folders that the command must make itself are in `clone` for other commands.
-    if name == "ernie_m.pretrain.build_corpus.command":
+    if name == "build_corpus":
         shutil.rmtree(value_of("--output", flags), ignore_errors=True)
     if name == "convert":
         shutil.rmtree(flags[1], ignore_errors=True)
@@ -279,7 +277,7 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
     if name == "run_pretrain":
         shutil.rmtree(load_config(PretrainConfig, flags).run.output, ignore_errors=True)
     flags += shlex.split(SMALLEST.get(name, ""))
-    module = importlib.import_module(name)
+    module = importlib.import_module(f"ernie_m.{PROGRAMS[name][0]}")
     if "--help" in flags:
         with pytest.raises(SystemExit, match="0"):  # the exit code
             call_main(module, flags)

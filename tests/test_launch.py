@@ -75,10 +75,10 @@ def test_mistakes_in_the_flags_of_the_launcher(line, message):
     assert message in error_of(launch_flags, *line)
 
 
-def test_a_script_of_the_checkout_is_a_path(tmp_path, monkeypatch):
-    """Only in the package is a program found by its name from every folder."""
+def test_a_program_is_found_by_its_name_from_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "run_classifier.py: no such file" in error_of(launch.read_command_line, ["run_classifier.py"])
+    assert launch.read_command_line(["run_classifier.py"]).script == ("run_classifier.py",)
+    assert "nothing.py: no such file" in error_of(launch.read_command_line, ["nothing.py"])
 
 
 def test_a_folder_of_logs_that_cannot_be_made(tmp_path):

@@ -12,24 +12,26 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A folder imports only from itself and from these.
+PACKAGE = ROOT / "ernie_m"
+# A room of the package imports only from itself and from these.
 BELOW = {
     "utils": set(),
-    "model": {"utils"},
-    "reader": {"utils"},
+    "tokenizer": {"utils"},
+    "model": {"utils", "tokenizer"},
+    "reader": {"utils", "tokenizer"},
     "training": {"utils", "model", "reader"},
-    "evaluation": {"utils", "model", "reader", "training"},
-    "pretrain": {"utils", "model", "reader", "training", "evaluation"},
-    "finetune": {"utils", "model", "reader", "training", "evaluation"},
-    "inference": {"utils", "model", "reader", "training", "evaluation", "pretrain", "finetune"},
+    "vectors": {"utils", "model", "reader", "training"},
+    "pretrain": {"utils", "tokenizer", "model", "reader", "training", "vectors"},
+    "finetune": {"utils", "tokenizer", "model", "reader", "training", "vectors"},
+    "inference": {"utils", "tokenizer", "model", "reader", "training", "vectors", "pretrain", "finetune"},
 }
-ENTRY_POINTS = sorted(path.stem for path in ROOT.glob("*.py"))
-OURS = {*BELOW, *ENTRY_POINTS, "install", "scripts", "benchmarks", "tests"}
+# What a user starts. It may import from all rooms, and nothing imports it.
+STARTED = ("commands", "data")
 
 
 def python_files(folder: str) -> list[Path]:
-    """The Python files in a folder, and in those below it."""
-    return sorted((ROOT / folder).rglob("*.py"))
+    """The Python files in a folder of the package, and in those below it."""
+    return sorted((PACKAGE / folder).rglob("*.py"))
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -43,72 +45,104 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.module
 
 
-def offences(path: Path, forbidden: set[str]) -> list[str]:
-    """The imports of a file from forbidden folders."""
-    lines = []
+def rooms_imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, room) of each import from the package; "" for the package itself."""
     for number, name in imports(path):
-        top = name.split(".")[0]
-        if top in forbidden:
-            lines.append(f"{path.relative_to(ROOT)}:{number} imports {top}")
-    return lines
+        package, *rest = name.split(".")
+        assert package not in {*BELOW, *STARTED}, f"{path}:{number}: {name}; its name is ernie_m.{name}"
+        if package == "ernie_m":
+            yield number, rest[0] if rest else ""
 
 
-def test_the_layers_are_the_folders_of_the_package():
-    """install/wheel.py and ernie_m.py take the folders with an __init__.py as the project's own."""
-    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks"} == {*BELOW}
+def offences(path: Path, allowed: set[str]) -> list[str]:
+    """The imports of a file from other rooms than the allowed ones, and from what is outside."""
+    lines = [
+        f"{path}:{number} imports {room}" for number, room in rooms_imported(path) if room not in allowed
+    ]
+    outside = {"scripts", "tests", *OFFICIAL_PROGRAMS}
+    return lines + [
+        f"{path}:{number} imports {name}" for number, name in imports(path) if name.split(".")[0] in outside
+    ]
 
 
-@pytest.mark.parametrize("folder", BELOW)
-def test_a_folder_imports_only_what_lies_below_it(folder):
-    forbidden = OURS - BELOW[folder] - {folder}
-    if folder == "reader":
-        forbidden = forbidden | {"paddle"}
-    files = python_files(folder)
+def test_the_layers_are_the_rooms_of_the_package():
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {*BELOW, *STARTED}
+
+
+@pytest.mark.parametrize("room", BELOW)
+def test_a_room_imports_only_what_lies_below_it(room):
+    files = python_files(room)
     assert files
     for path in files:
-        assert offences(path, forbidden) == []
+        assert offences(path, BELOW[room] | {room}) == []
+        if room == "reader":
+            assert not [name for _, name in imports(path) if name.split(".")[0] == "paddle"]
+
+
+def test_the_interface_and_the_commands_import_no_command():
+    """But a command may use what prepares its data: `train` and `get_data` do."""
+    for path in [PACKAGE / "interface.py", *python_files("data")]:
+        assert offences(path, {*BELOW, "data"}) == []
+    for path in python_files("commands"):
+        assert offences(path, {*BELOW, "data"}) == []
 
 
 def test_the_network_does_not_know_its_checkpoints():
     """Only `ErnieMModel.from_pretrained` imports from model/checkpoint/."""
     found = []
-    for path in [*ROOT.glob("model/*.py"), *python_files("model/cpu")]:
+    for path in [*PACKAGE.glob("model/*.py"), *python_files("model/cpu")]:
         names = [name for _, name in imports(path) if name.startswith("ernie_m.model.checkpoint")]
         found += [(path.name, name) for name in names]
     of_from_pretrained = ("ernie_m.model.checkpoint.load", "ernie_m.model.checkpoint.open")
-    assert found == [("ernie_m.py", name) for name in of_from_pretrained]
+    assert found == [("encoder.py", name) for name in of_from_pretrained]
+
+
+# The official programs stand at the top, and four links by which people know the official layout.
+OFFICIAL_PROGRAMS = (
+    "encode_vector",
+    "launch",
+    "run_classifier",
+    "run_mrc",
+    "run_pretrain",
+    "run_retrieval",
+    "run_sequence_labeling",
+)
+LINKS = ("finetune", "model", "pretrain", "reader")
+
+
+def test_what_stands_at_the_top():
+    """The programs are shells: a docstring, two imports and the call."""
+    assert sorted(path.stem for path in ROOT.glob("*.py")) == sorted(OFFICIAL_PROGRAMS)
+    for name in OFFICIAL_PROGRAMS:
+        lines = (ROOT / f"{name}.py").read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 10 and f"from ernie_m.commands.{name} import main" in lines
+    for name in LINKS:
+        assert (ROOT / name).readlink() == Path("ernie_m") / name
+    tracked = {path.relative_to(ROOT).parts[0] for path in tracked_files()}
+    assert len({name for name in tracked | {*LINKS} if not name.startswith(".")}) <= 25
+
+
+def test_a_folder_has_at_most_twelve_modules():
+    for folder in [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir())]:
+        modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= 12, (folder, modules)
 
 
 def programs() -> list[Path]:
-    """The files in the folders whose programs a user starts."""
-    return [
-        *ROOT.glob("*.py"),
-        *python_files("scripts"),
-        *python_files("benchmarks"),
-    ]
+    """The files whose programs a user starts."""
+    files = [*ROOT.glob("*.py"), *sorted((ROOT / "scripts").rglob("*.py")), PACKAGE / "__main__.py"]
+    return files + [path for folder in STARTED for path in python_files(folder)]
 
 
-# The quick demo shows what a user's own program does, so it imports what that imports.
-USES_THE_INTERFACE = ROOT / "scripts/quick.py"
-
-
-def test_nothing_imports_an_entry_point():
-    for path in programs():
-        allowed = {"ernie_m"} if path == USES_THE_INTERFACE else set()
-        assert offences(path, {*ENTRY_POINTS, "tests"} - allowed) == []
-
-
-def test_readers_and_entry_points_start_without_paddle(tmp_path):
-    """A worker process imports the entry point again, and the CPU settings must come before paddle."""
-    names = list(ENTRY_POINTS)
-    for path in python_files("reader"):
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        names.append(module.removesuffix(".__init__"))
+def test_readers_and_commands_start_without_paddle(tmp_path):
+    """A worker process imports the program again, and the CPU settings must come before paddle."""
+    files = [path for room in ("reader", *STARTED) for path in python_files(room)]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
     code = f"""
 import importlib, sys
 sys.path.insert(0, {str(ROOT)!r})
-for name in {names}:
-    importlib.import_module(name)
+for name in {[*OFFICIAL_PROGRAMS, "ernie_m", "ernie_m.interface", "ernie_m.__main__", *names]}:
+    importlib.import_module(name.removesuffix(".__init__"))
     assert "paddle" not in sys.modules, name
 """
     command = [sys.executable, "-c", code]
@@ -119,16 +153,6 @@ for name in {names}:
 
 # Functions that may be called to make a constant. So may a class, whose name begins with a capital.
 DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted", "range", "len", "values"}
-
-
-def test_the_project_is_imported_in_one_form():
-    """`from X import ...`: the wheel's build puts the name of the package before X (install/wheel.py)."""
-    places = []
-    for path in product_files():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
-            places += [f"{path}:{node.lineno}" for name in names if name.split(".")[0] in OURS]
-    assert places == []
 
 
 def does_work_at_import(statement: ast.stmt) -> bool:
@@ -142,19 +166,15 @@ def does_work_at_import(statement: ast.stmt) -> bool:
     source = ast.unparse(statement)
     if isinstance(statement, ast.Expr):
         is_docstring = isinstance(statement.value, ast.Constant)
-        adds_root = source.startswith("sys.path.insert(0, ")  # so a script below scripts/ finds the project
-        return not (is_docstring or adds_root)
-    # A file knows by `__package__` whether it is a script or a part of the installed package.
-    known_conditions = ("if __name__ == '__main__':", "if TYPE_CHECKING:", "if not __package__:")
-    says_that_paddle_is_missing = "check_paddle()" in source  # ernie_m.py, to whom imports it
-    return not (source.startswith(known_conditions) or says_that_paddle_is_missing)
+        return not is_docstring
+    return not source.startswith(("if __name__ == '__main__':", "if TYPE_CHECKING:"))
 
 
 def test_what_a_user_starts_does_nothing_when_imported():
     working = []
     for path in programs():
         text = path.read_text(encoding="utf-8")
-        if "__main__" not in text:
+        if "__main__" not in text and "\ndef main(" not in text:
             continue
         for statement in ast.parse(text).body:
             if does_work_at_import(statement):
@@ -182,10 +202,7 @@ FOREIGN_ATTRIBUTES = {
 
 def product_files() -> list[Path]:
     """All files but the tests."""
-    files = programs()
-    for folder in BELOW:
-        files += python_files(folder)
-    return files
+    return sorted({*programs(), *PACKAGE.rglob("*.py")})
 
 
 def assigned_attributes(tree: ast.AST) -> Iterator[str]:

@@ -18,7 +18,7 @@ COMMANDS = {
     "convert": (convert, "--source source --target {} --to paddlenlp"),
     "export": (export, "--model source --output {}"),
     "encode_vector": (encode_vector, "--init_pretraining_params source --data_set a.txt --output_dir {}"),
-    "prepare": (prepare, "own source.tsv --output {}"),
+    "prepare": (prepare, "panx source --output {}"),
     "train_vocab": (train_vocab, "--mono en<=source.txt --output {}"),
     "fit": (fit, "source.csv --model source --output {}"),
     "get_weights": (get_weights, "vocab --configs {}"),

@@ -4,19 +4,21 @@ import ast
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 from ernie_m.utils import paddle_settings
-from install.wheel import PackageHook
 from tests import command_lines, toys
 from tests.launching import ROOT, clean_environment, error_of, run_script
 from tests.test_layers import BELOW
 
+# The names of the package's folders, which a user's own files may have.
 OWN_NAMES = tuple(BELOW)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # What a program of the user's says, to show that none of his files is imported.
@@ -29,26 +31,36 @@ def versions_in(*names: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w-]+)==(\S+)", lines, re.MULTILINE))
 
 
-EXTRAS = ("export", "serve", "hub", "ray")
-PINNED = versions_in("requirements.txt", *(f"install/{name}.txt" for name in ("common", *EXTRAS)))
+PINNED = versions_in("requirements.txt", "scripts/pins/common.txt", "scripts/pins/extras.txt")
+
+
+def built(target: str, source: Path, folder: Path) -> Path:
+    """Build the wheel or the sdist of `source` into a folder, with the hatchling that is installed."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (file,) = folder.glob("*.whl" if target == "wheel" else "*.tar.gz")
+    return file
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory):
+def wheel(tmp_path_factory):
+    """The wheel of this checkout."""
+    return built("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def packages(wheel, tmp_path_factory):
     """A folder of packages, in which the wheel is installed."""
-    folder = tmp_path_factory.mktemp("wheel")
-    line = ["pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir"]
-    subprocess.run([sys.executable, "-m", *line, str(folder), str(ROOT)], check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
+    folder = tmp_path_factory.mktemp("packages")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "packages")
-    return folder / "packages"
+        archive.extractall(folder)
+    return folder
 
 
 @pytest.fixture
 def users_folder(tmp_path):
     """A folder with a utils.py, a training.py and a model/ of the user's own."""
-    for name in ("utils.py", "training.py", "ernie_m/model/__init__.py"):
+    for name in ("utils.py", "training.py", "model/__init__.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(USERS_FILE)
     return tmp_path
@@ -96,14 +108,33 @@ print(ernie_m.__file__, set(sys.modules) & set({OWN_NAMES}))
 
 
 def test_it_has_what_is_used_without_a_checkout(packages):
-    """The folders of the layers whole, and no benchmark, test, or program of the wheel's own build."""
-    package = packages / "ernie_m"
-    folders = {path.name for path in package.iterdir() if path.is_dir()} - {"__pycache__"}
-    assert folders == {*BELOW, "configs", "scripts"}
-    programs = {path.name for path in ROOT.glob("*.py")} - {"ernie_m.py"}
-    assert {path.name for path in package.glob("*.py")} == programs | {"__init__.py", "__main__.py"}
-    modules = {path.relative_to(ROOT) for folder in BELOW for path in (ROOT / folder).rglob("*.py")}
-    assert all((package / path).is_file() for path in modules)
+    """Each file of ernie_m/ that is under version control, the configurations and the recipes."""
+    listing = subprocess.run(
+        ["git", "ls-files", "ernie_m"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    paths = [path for path in (packages / "ernie_m").rglob("*.*") if path.suffix != ".pyc"]
+    files = {str(path.relative_to(packages)) for path in paths}
+    copies = {path for path in files if path.startswith(("ernie_m/configs/", "ernie_m/scripts/"))}
+    assert files - copies == {name for name in listing.stdout.split() if (ROOT / name).is_file()}
+    assert {path.removeprefix("ernie_m/").split("/")[1] for path in copies if "/configs/" in path} >= {
+        "base",
+        "corpus",
+    }
+    assert not any(Path(path).suffix == ".py" for path in copies)
+    (info,) = packages.glob("*.dist-info")
+    assert {path.name for path in packages.iterdir()} == {"ernie_m", info.name}
+
+
+def test_the_sdist_makes_the_same_wheel(wheel, tmp_path):
+    """Byte for byte. The links of a checkout (model -> ernie_m/model) are not in the sdist."""
+    sdist = built("sdist", ROOT, tmp_path / "sdist")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = (path for path in tmp_path.iterdir() if path.name.startswith("ernie_m-"))
+    assert (source / "ernie_m/model/encoder.py").is_file() and not (source / "model").exists()
+    assert built("wheel", source, tmp_path / "wheel").read_bytes() == wheel.read_bytes()
 
 
 def test_fine_tuning_gives_the_weights_of_a_checkout(run_in, users_folder):
@@ -139,18 +170,6 @@ def test_a_recipe_has_the_files_of_the_current_folder(run_in, users_folder):
     assert (users_folder / "log" / "pretrain-small" / "job.log.0").is_file()
 
 
-def test_its_texts_name_its_own_commands(packages):
-    """And no script of a checkout, but for what only a checkout has."""
-    program = r"(?:(?:sh|python) (?:\S*/)?\w+|scripts/[\w/]+)\.(?:py|sh)"
-    of_checkout = re.compile(rf"{program}|python -m (?:pretrain|finetune)\.\w+")
-    commands = set()
-    for path in (packages / "ernie_m").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                commands.update(of_checkout.findall(node.value))
-    assert commands <= {"sh scripts/setup.sh"}
-
-
 def test_every_program_and_recipe_is_in_it(run_in):
     """Each program prints its help, which begins with the words that start it."""
     program = """
@@ -178,14 +197,6 @@ def test_an_unknown_program_or_recipe(run_in, words):
     program = f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()"
     (line,) = run_in(program, code=2).splitlines()
     assert line.startswith("error: ") and words[-1] in line
-
-
-@pytest.mark.parametrize("name", ["utils.py", "pretrain.py"])
-def test_a_file_that_hides_a_folder_of_the_checkout(tmp_path, name):
-    (tmp_path / name).write_text(USERS_FILE)
-    completed = run_script(["-c", "import ernie_m"], tmp_path)
-    assert str(tmp_path / name) in completed.stderr.splitlines()[-1]
-    assert "pip install" in completed.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -219,17 +230,30 @@ def test_a_command_without_paddle(users_folder, packages):
     assert line.startswith("error: Paddle is not installed")
 
 
-def test_an_editable_installation_is_refused():
-    hook = PackageHook(str(ROOT), {}, None, None, "", "wheel")
-    with pytest.raises(SystemExit, match=r"scripts/setup\.sh"):
-        hook.initialize("editable", {})
+def test_an_editable_installation_is_the_checkout(tmp_path):
+    """`pip install -e`: an edit is seen, and nothing is copied but for the configurations and the recipes."""
+    line = ["pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "--no-index", "--target"]
+    subprocess.run(
+        [sys.executable, "-m", *line, str(tmp_path), "-e", str(ROOT)], check=True, capture_output=True
+    )
+    assert (tmp_path / "_ernie_m.pth").read_text().split() == [str(ROOT)]
+    assert not list(tmp_path.glob("ernie_m/**/*.py"))
+
+
+def test_a_type_checker_knows_its_names(packages):
+    """The package says that it has types, and its lazy names are declared for a checker."""
+    assert (packages / "ernie_m/py.typed").is_file()
+    tree = ast.parse((packages / "ernie_m/__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    declared = {alias.name for node in block.body for alias in node.names}
+    assert declared == {"Model", "load"}
 
 
 def test_the_image_installs_what_the_package_has():
     """Its extras are those of pyproject.toml, without Paddle, which the files with both names bring."""
-    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    lines = (ROOT / "scripts/Dockerfile").read_text(encoding="utf-8")
     (extras,) = re.findall(r"/src\[(.*)\]", lines)
-    assert {*extras.split(",")} == {*PROJECT["optional-dependencies"]} - {"cpu", "ray"}
+    assert {*extras.split(",")} == {*PROJECT["optional-dependencies"]} - {"cpu", "ray", "test"}
     files = re.findall(r"PADDLE=(\S+)", lines)
     assert files == ["requirements-gpu.txt", "requirements.txt"] and all(
         (ROOT / file).exists() for file in files
@@ -255,6 +279,10 @@ def test_its_dependencies_are_those_of_a_checkout():
     for name, versions in ranges.items():
         assert versions.contains(PINNED[name]), name
     assert not ranges["numpy"].contains("2.4.0") and not ranges["paddlepaddle"].contains("3.4.0")
-    for extra in EXTRAS:
-        names = {Requirement(line).name for line in extras[extra]}
-        assert {*versions_in(f"install/{extra}.txt")} == names
+    pinned_for_extras = versions_in("scripts/pins/extras.txt")
+    assert {*pinned_for_extras} == {
+        Requirement(line).name
+        for extra, lines in extras.items()
+        if extra not in ("cpu", "search")
+        for line in lines
+    }

@@ -1,4 +1,4 @@
-"""scripts/setup.sh: what it refuses, and the line that lets `.venv/bin/python` find `import ernie_m`."""
+"""scripts/setup.sh: what it refuses, what it installs, and what an upgrade or a move leaves."""
 
 import os
 import re
@@ -17,6 +17,10 @@ STAND_IN = """#!/bin/sh
 case "$*" in
     *version_info*) echo {version} ;;
     "-m venv "*) mkdir -p "$3/bin" "$3/lib/python3.12/site-packages" && cp "$0" "$3/bin/python" ;;
+    "-m pip install "*"-e ."*)
+        echo "$*" >>pip.txt
+        for packages in .venv*/lib/python3.12/site-packages; do echo "$PWD" >"$packages/_ernie_m.pth"; done
+        ;;
     "-m pip install "*) echo "$*" >>pip.txt ;;
 esac
 """
@@ -28,8 +32,8 @@ def checkout(tmp_path):
     folder = tmp_path / "checkout"
     (folder / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "setup.sh", folder / "scripts")
-    (folder / "install").mkdir()
-    for path in [*ROOT.glob("requirements*.txt"), *ROOT.glob("install/*.txt")]:
+    (folder / "scripts/pins").mkdir()
+    for path in [*ROOT.glob("requirements*.txt"), *ROOT.glob("scripts/pins/*.txt"), ROOT / "pyproject.toml"]:
         shutil.copy(path, folder / path.relative_to(ROOT))
     return folder
 
@@ -62,24 +66,37 @@ def test_another_python_is_refused(checkout, version):
     assert not (checkout / ".venv").exists()
 
 
-def test_its_python_finds_the_checkout(checkout, tmp_path):
-    """Also in an environment that was complete before, and in a checkout that was moved."""
+def test_a_checkout_that_was_moved_is_installed_again(checkout, tmp_path):
+    """The environment names the folder; the second time setup has nothing to do."""
     python = python_of(checkout, "3.12")
-    path_file = ".venv/lib/python3.12/site-packages/ernie_m.pth"
+    path_file = ".venv/lib/python3.12/site-packages/_ernie_m.pth"
     assert setup(checkout, python).returncode == 0
     assert (checkout / path_file).read_text() == f"{checkout}\n"
-    assert os.access(checkout / ".venv/bin/ernie-m", os.X_OK)
     moved = checkout.rename(tmp_path / "moved")
+    assert setup(moved, moved / "python").returncode == 0
+    assert (moved / path_file).read_text() == f"{moved}\n"
     process = setup(moved, moved / "python")
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
-    assert (moved / path_file).read_text() == f"{moved}\n"
-    assert f"'{moved}/install/command.py'" in (moved / ".venv/bin/ernie-m").read_text()
+
+
+def test_what_python_cached_of_old_folders_goes(checkout):
+    """Folders that were at the top before an upgrade; what a user has put there stays."""
+    for name in ("utils", "training/log"):
+        (checkout / name / "__pycache__").mkdir(parents=True)
+    (checkout / "evaluation").mkdir()
+    (checkout / "evaluation/mine.txt").touch()
+    assert setup(checkout, python_of(checkout, "3.12")).returncode == 0
+    assert not (checkout / "utils").exists() and not (checkout / "training").exists()
+    assert (checkout / "evaluation/mine.txt").is_file()
 
 
 def installed(folder: Path) -> list[list[str]]:
-    """The files of requirements of each call of pip."""
-    calls = (folder / "pip.txt").read_text().splitlines()
-    return [re.findall(r"-r (\S+)", call) for call in calls]
+    """The file of requirements and the extras of each call of pip."""
+    calls = []
+    for call in (folder / "pip.txt").read_text().splitlines():
+        extras = re.findall(r"-e \.\[(\S+)\]", call)
+        calls.append(re.findall(r"-r (\S+)", call) + [extra for text in extras for extra in text.split(",")])
+    return calls
 
 
 def test_what_is_added_stays(checkout):
@@ -87,21 +104,20 @@ def test_what_is_added_stays(checkout):
     python = python_of(checkout, "3.12")
     for words in ([], ["serve"], ["test"]):
         assert setup(checkout, python, *words).returncode == 0
-    serve = "install/serve.txt"
-    everything = ["install/export.txt", serve, "install/hub.txt", "install/ray.txt", "install/test.txt"]
+    everything = ["requirements.txt", "cpu", "search", "export", "serve", "hub", "ray", "test"]
     assert installed(checkout) == [
-        ["requirements.txt"],
-        ["requirements.txt", serve],
-        ["requirements.txt", *everything],
+        ["requirements.txt", "cpu", "search"],
+        ["requirements.txt", "cpu", "search", "serve"],
+        everything,
     ]
     for words in ([], ["serve"], ["export"], ["test"]):
         assert setup(checkout, python, *words).stdout == ""
     assert len(installed(checkout)) == 3
     # Another version of one package: all that was added is brought up to date.
-    with open(checkout / serve, "a") as file:
+    with open(checkout / "scripts/pins/extras.txt", "a") as file:
         file.write("# another version\n")
     assert "removing" not in setup(checkout, python).stdout
-    assert installed(checkout)[3:] == [["requirements.txt", *everything]]
+    assert installed(checkout)[3:] == [everything]
 
 
 def test_an_addition_that_is_broken_off_leaves_the_environment(checkout):
@@ -119,7 +135,7 @@ def test_an_addition_that_is_broken_off_leaves_the_environment(checkout):
     assert "removing .venv: its installation was not finished" in setup(checkout, python).stdout
     assert state.read_text() == whole
     assert "removing .venv: it is the cpu environment" in setup(checkout, python, "gpu").stdout
-    assert installed(checkout)[-1] == ["requirements-gpu.txt", "install/serve.txt"]
+    assert installed(checkout)[-1] == ["requirements-gpu.txt", "search", "serve"]
     assert setup(checkout, python, "test").returncode == 0  # of the environment that is there
     assert installed(checkout)[-1][0] == "requirements-gpu.txt"
 
@@ -129,7 +145,7 @@ def test_the_environments_of_peers_are_others(checkout):
     for peers in ("parity", "latest"):
         assert setup(checkout, python, peers).returncode == 0
         assert (checkout / f".venv-{peers}/setup-state").is_file()
-    assert installed(checkout) == [["scripts/pins/parity.txt"], ["scripts/pins/latest.txt"]]
+    assert installed(checkout) == [["scripts/pins/parity.txt"], [], ["scripts/pins/latest.txt"], []]
     assert not (checkout / ".venv").exists()
 
 

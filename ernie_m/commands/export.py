@@ -75,8 +75,8 @@ def export_to(output: Path, flags: ExportFlags) -> None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
     if others := names - NAMES:
         raise UserError(
-            f"--output {output}: a new export would delete {', '.join(sorted(others))}, which ernie-m export did "
-            "not write; move it, or name a new folder"
+            f"--output {output}: a new export would delete {', '.join(sorted(others))}, which ernie-m "
+            "export did not write; move it, or name a new folder"
         )
     if exported_settings(Path(flags.model)) is not None:
         raise UserError(

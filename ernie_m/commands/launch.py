@@ -119,8 +119,8 @@ def print_config(flags: LaunchFlags) -> None:
 
 
 def is_own_program(name: str) -> bool:
-    """Whether this file is installed as a part of the package `ernie_m`, which has the program `name`."""
-    return bool(__package__) and Path(__file__).with_name(name).is_file()
+    """Whether `name` is one of the package's programs, with or without the ending of the official names."""
+    return Path(__file__).with_name(name).is_file()
 
 
 def command_of(script: Sequence[str]) -> list[str]:

@@ -45,8 +45,8 @@ class PredictFlags:
     """What to predict, and with which model."""
 
     model: str
-    """A checkpoint of any supported format, or a folder that ernie-m export wrote. With --serve several, separated
-    by commas."""
+    """A checkpoint of any supported format, or a folder that ernie-m export wrote. With --serve several,
+    separated by commas."""
 
     task: Literal[COMMAND_WORDS] | None = None
     """What to predict."""

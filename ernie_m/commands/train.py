@@ -258,12 +258,9 @@ def run_program(words: Sequence[str]) -> int:
         for process in processes:
             process.send_signal(number)
 
-    root = Path(__file__).resolve().parents[1]  # of the checkout, or of the package
-    is_package = (root / "__main__.py").exists()
-    command = ["-m", root.name] if is_package else [str(root / "install" / "command.py")]
     with stop_signals_handled_by(hand_on):
         process = subprocess.Popen(
-            [sys.executable, *command, *words],
+            [sys.executable, "-m", "ernie_m", *words],
             process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on
             preexec_fn=partial(end_with_parent, signal.SIGTERM),
         )

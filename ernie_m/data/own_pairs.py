@@ -3,7 +3,7 @@
     en-de.tsv, wiki.en-de.csv.gz, en-de.tmx    pairs of two languages; with another name, of languages unknown
     train.en and train.de                      two aligned files, plain or packed
     en.txt, news.en.txt.gz                     text of one language, to train from scratch
-    "en-de<=en.txt,de.txt"                     files with other names, in the notation of `ernie_m.reader.files.pairs`
+    "en-de<=en.txt,de.txt"                     other names, as `ernie_m.reader.files.pairs` reads them
 
 It writes, each file below a header:
 

@@ -71,7 +71,7 @@ class SupervisedTask:
         return batch.labels
 
     def inputs(self, data: Any) -> np.ndarray:
-        """`ernie_m.reader.files.labels.input_hash` of each row, sentence or question of a file that was read, int64 [N]."""
+        """`input_hash` of each row, sentence or question of a file that was read, int64 [N]."""
         raise NotImplementedError
 
     def loss_and_counts(
@@ -136,7 +136,7 @@ class SupervisedTask:
     def loss(
         self, model: "nn.Layer", micro_batch: tuple[Any, "LabelledBatch"]
     ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
-        """Return the loss of one of the micro-batches from `send_batches`; see `ernie_m.training.task.Task.loss`."""
+        """Return the loss of one of the micro-batches from `send_batches`; see `training.task.Task.loss`."""
         batch, on_device = micro_batch
         # `batch.count` is that of the whole step, `count` that of this micro-batch.
         total, correct, count = self.loss_and_counts(on_device, self.outputs(model, on_device))

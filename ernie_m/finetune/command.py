@@ -3,7 +3,6 @@
 import hashlib
 import math
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +29,7 @@ from ernie_m.training.run import Pace
 from ernie_m.training.run_folder import BEST, RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
 from ernie_m.training.task import Task
 from ernie_m.utils import logging
-from ernie_m.utils.command_line import log_ineffective_flags, without_overridden
+from ernie_m.utils.command_line import command_words, log_ineffective_flags, without_overridden
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import sha256_of
 from ernie_m.utils.logging import copy_log, logger
@@ -65,7 +64,7 @@ def set_up(flags: TrainingFlags) -> None:
     device = distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
     logging.setup(rank=distributed.rank(), is_copied=True)  # `run_folder` copies the log
-    logger.info("command: %s (paddle %s)", without_overridden(sys.argv), paddle.__version__)
+    logger.info("command: %s (paddle %s)", without_overridden(command_words()), paddle.__version__)
     if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
         logger.warning("--use_cuda true: Paddle sees no GPU, so the CPU is used")
     log_ineffective_flags(flags)
@@ -270,7 +269,7 @@ class TaskOfSeeds(Task):
             **facts,
             "steps": engine.steps,
             "seed": self.seed,
-            "command": without_overridden(sys.argv),
+            "command": without_overridden(command_words()),
         }
         if evaluation is not None:
             facts["scores"] = evaluation.scores

@@ -509,7 +509,7 @@ def batch_of_step(flags: FinetuneFlags, processes: int) -> int:
 
 
 def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], name: str) -> None:
-    """Write the tables of `score_tables.tables_of_seeds`, and after a training the selected step of each seed.
+    """Write the tables of `tables_of_seeds`, and after a training the selected step of each seed.
 
     Args:
         evaluations: seed -> the evaluation of its selected step.

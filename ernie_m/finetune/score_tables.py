@@ -1,11 +1,10 @@
 """Score tables: a row per seed and a column per language, then the average and the transfer gap.
 
-Below the seeds are their mean and deviation, and the figures of the paper (`ernie_m.finetune.paper`) if the run names
+Below the seeds are their mean and deviation, and the figures of the paper (`finetune.paper`) if the run names
 its recipe. A classification has a table of its labels, too. All scores are per cent.
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
@@ -23,7 +22,7 @@ from ernie_m.finetune.metrics import (
 )
 from ernie_m.finetune.paper import AVERAGE, average, figures
 from ernie_m.training.log.evaluation import Evaluation
-from ernie_m.utils.command_line import without_overridden
+from ernie_m.utils.command_line import command_words, without_overridden
 from ernie_m.utils.files import atomic_file, read_object
 from ernie_m.utils.logging import logger
 from ernie_m.utils.text_tables import in_columns, in_markdown
@@ -285,7 +284,7 @@ def write_report(
 
     Beside an evaluation that another command wrote, the name is evaluation-2, evaluation-3, ...
     """
-    command = without_overridden(sys.argv)
+    command = without_overridden(command_words())
     values: dict[str, Any] = {
         **facts,
         "tables": [table.to_json() for table in tables],

@@ -276,7 +276,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
 
 
 def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
-    """The model's shape from the config.json of an exported folder, which need not be as ernie-m export wrote it.
+    """The model's shape from the config.json of an exported folder, which others may have changed.
 
     Raises:
         UserError: it does not say what was exported.

@@ -40,7 +40,7 @@ class DygraphEngine:
         model: an encoder for encoding, else a task model.
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
-        autocast: makes the context for a forward pass, see `ernie_m.training.precision.prepare_for_prediction`.
+        autocast: makes the context for a forward pass, see `prepare_for_prediction`.
         has_pooler: False if the weights of an encoder have none, and so no pooled output.
     """
 

@@ -1,7 +1,7 @@
 """Self-attention inside each sequence of a packed batch, and the mask in the form that each device needs.
 
     device                                           mask          how it is computed
-    a CPU                                            CpuMask       group by group, in `ernie_m/model/cpu/attention.py`
+    a CPU                                            CpuMask       group by group, in `model/cpu/attention.py`
     a GPU from capability 8.0 on, half precision     FlashMask     all tokens at once, by FlashMask
     other GPUs, float32, and plain kernels           PaddedMask    group by group, each padded to [b, T]
 

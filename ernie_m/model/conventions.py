@@ -1,6 +1,6 @@
 """How a model reads its inputs and makes its vectors: what its makers trained it with. No Paddle here.
 
-The defaults are ERNIE-M's own. `ernie_m.model.checkpoint.open` fills a `Reading` from the files of a folder, and our
+The defaults are ERNIE-M's own. `model.checkpoint.open` fills a `Reading` from the files of a folder, and our
 config.json keeps it below "reading", with the fields that differ from the defaults.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 from ernie_m.utils.errors import UserError, shown
 
-# The names that `ernie_m.tokenizer.tokenizer` gives the rules for text before and after sentencepiece: the official
+# The names that `tokenizer.tokenizer` gives the rules for text before and after sentencepiece: the official
 # ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
 TextRules = Literal["ernie-m", "none", "paddlenlp", "transformers"]
 ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)

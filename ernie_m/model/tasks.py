@@ -46,7 +46,7 @@ class TaskDescription:
         model_class: a class of `ernie_m.model.heads`, or that of `ernie_m.model.lm_head`; None: the encoder.
         head_reads: what the layer named "classifier" reads, `POOLED` or `TOKENS`; None: it has no such layer.
         has_labels: whether the outputs of that layer have names, which are "labels" in config.json.
-        outputs: what ernie-m export writes a graph for: the name of each output -> its axes. With two outputs, the
+        outputs: what `export` writes a graph for: the name of each output -> its axes. With two outputs, the
             last axis of the classifier is split. Empty: the task cannot be exported.
         predictions: what a model for this task can be asked for; the first one is the task itself.
         pipeline: the name that model hubs have for the task.
@@ -121,8 +121,8 @@ _ALL_TASKS = (
         pipeline="fill-mask",
         model_class="PreTrainingModel",
         predictions=(
-            Prediction("fill", "words.FillMasks"),
-            Prediction("translate-probe", "words.ProbeTranslation"),
+            Prediction("fill", "masked_words.FillMasks"),
+            Prediction("translate-probe", "masked_words.ProbeTranslation"),
         ),
     ),
 )

@@ -1,7 +1,7 @@
 """The word table of the input, and its gradient, which both of its uses share.
 
 The table is used twice: rows of the input are looked up in it, and masked positions are predicted from it
-(`ernie_m/model/lm_head.py`). On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch
+(`model/lm_head.py`). On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch
 (768 MB at base size, zeroed on one thread) and adds them up. In training on a CPU both uses therefore add to
 one `weight.grad` in place. `paddle.grad` of a loss adds to it too, and cannot return it.
 """
@@ -23,7 +23,7 @@ class TableGradient:
 
     Both uses of the table add to `weight.grad` in place. It lies in memory that is kept from step to step,
     because other tensors would take the space if it were freed. A batch of fine-tuning touches a few thousand
-    of 250,002 words: the optimizer asks for these rows and leaves the others alone (`ernie_m/training/row_adam.py`).
+    of 250,002 words: the optimizer asks for these rows and leaves the others alone (`training/row_adam.py`).
 
     A masked-LM loss makes its gradient of the table in the forward pass, before it knows the factor from
     above. It borrows the kept memory for that, if it is free, and gives it back in the backward pass.

@@ -141,7 +141,7 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
 
 
 def _another_vocabulary(checkpoint: Checkpoint, difference: str) -> UserError:
-    """The error, with the flags of `ernie_m.pretrain.build_corpus.command` that take the vocabulary of the weights."""
+    """The error, with the flags of `build_corpus` that take the vocabulary of the weights."""
     paths = {"--piece_model_path": checkpoint.piece_model_path, "--vocab_path": checkpoint.vocab_path}
     flags = [f"{flag} {path}" for flag, path in paths.items() if path]
     advice = "build the corpus with that of the weights"

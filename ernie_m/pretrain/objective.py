@@ -200,7 +200,7 @@ class Objective:
         """The lines on a held-out evaluation.
 
         Args:
-            results: the results of each language or pair, as `ernie_m.pretrain.held_out.evaluate.Evaluator.run` returns them.
+            results: the results of each language or pair, as `Evaluator.run` returns them.
             beside: what is said beside the perplexity.
         """
         mean = geometric_mean(result["perplexity"] for result in results)

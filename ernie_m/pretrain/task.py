@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -39,6 +38,7 @@ from ernie_m.training.optimizer import Schedule, build_optimizer, linear_warmup_
 from ernie_m.training.precision import Precision
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.training.task import Task
+from ernie_m.utils.command_line import command_words
 from ernie_m.utils.logging import logger
 from ernie_m.utils.options import deciding_options
 
@@ -236,7 +236,7 @@ class Pretraining(Task):
             "initialised_from": self.config.init.encoder,
             "steps": engine.steps,
             "seed": self.config.run.seed,
-            "command": shlex.join(["python", *sys.argv]),
+            "command": shlex.join(command_words()),
         }
         return model_files(
             engine.model,

@@ -204,8 +204,8 @@ def read_classification(
     """Check a table with the columns text_a, text_b (optional), label, qid (optional); return its rows.
 
     Other columns are ignored. A byte order mark, Windows line ends and blank lines at the end are accepted.
-    Any other table of `ernie_m.reader.files.tables` is read, too, and kept in memory. Labels are compared in their normal
-    form. A warning says if texts have two labels, or one label is nearly alone.
+    Any other table is read, too, and kept in memory. Labels are compared in their normal form. A
+    warning says if texts have two labels, or one label is nearly alone.
 
     Args:
         label_map: label -> id; without it the label column contains ids.

@@ -303,7 +303,7 @@ class TaggedBatch:
 
 
 class EncodeTagged:
-    """`ernie_m.reader.batching.EncodeExamples` for tagged sentences, of which each word is tokenised by itself.
+    """`reader.batching.EncodeExamples` for tagged sentences, of which each word is tokenised by itself.
 
     Args:
         max_seq_len: of a window, special tokens included.

@@ -28,8 +28,8 @@ class StopSignal:
     thread cannot, while it is in one long call, such as a sum over processes that waits for a dead one.
     SIGTERM and SIGHUP may come any number of times, because launchers and shells send them repeatedly.
 
-    Enter it in the main thread, as early as possible; it does not need Paddle. `ernie_m.utils.paddle_settings.prepare` keeps
-    Paddle from installing its own handler of SIGTERM.
+    Enter it in the main thread, as early as possible; it does not need Paddle.
+    `ernie_m.utils.paddle_settings.prepare` keeps Paddle from installing its own handler of SIGTERM.
 
     Args:
         active: False: the signals keep their usual effect. For work after which there is nothing to save.

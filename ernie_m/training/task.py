@@ -1,4 +1,4 @@
-"""What a run trains: the loop (`ernie_m.training.run`) asks a `Task` for its data, model, loss and evaluation."""
+"""What a run trains: the loop asks a `Task` for its data, model, loss and evaluation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -55,7 +55,7 @@ class Task(Protocol):
         """
 
     def batches(self, position: Any) -> Callable[[], Iterator[StepData]]:
-        """Return a function that yields the data of one step after the other, for `ernie_m.training.prefetch`.
+        """Return a function that yields the data of one step after the other, for `prefetch`.
 
         Args:
             position: the `StepData.position` of the last step; None: begin with the first one.

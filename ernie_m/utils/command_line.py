@@ -117,6 +117,12 @@ def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") ->
     return cls(**values, on_command_line=tuple(values))
 
 
+def command_words() -> list[str]:
+    """The words that started this process: python run_mrc.py ..., or ernie-m run_mrc ..."""
+    program, *words = sys.argv
+    return [*(("python", program) if program.endswith(".py") else ("ernie-m", program)), *words]
+
+
 def without_overridden(arguments: Sequence[str]) -> str:
     """A command line in the form of the official scripts, without the flags that a later one overrides.
 
@@ -320,8 +326,8 @@ def override(
     """Override values by later ones, those of a file or of the command line.
 
     One option may replace another, as a number of tokens replaces a number of steps (`replaces` of
-    `ernie_m.utils.options.option`). Of the two, the one that is given last counts: the other one is removed from the
-    earlier values, and so returns to its default.
+    `ernie_m.utils.options.option`). Of the two, the one that is given last counts: the other one is removed
+    from the earlier values, and so returns to its default.
 
     Args:
         place: where the later values stand, the beginning of the error.
@@ -370,8 +376,9 @@ def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 def help_text(cls: type, form: str, description: str) -> str:
     """Every option with what it accepts and what it means, except those that only other commands read."""
-    program = Path(sys.argv[0])
-    lines = [f"usage: {program.name} {form} ...", "", description.strip(), ""]
+    program = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
+    name = program.name if program.suffix else f"ernie-m {program.name}"
+    lines = [f"usage: {name} {form} ...", "", description.strip(), ""]
     for section, section_class in {"": cls, **sections_of(cls)}.items():
         if section:  # not the options of `cls` itself
             first_paragraph = inspect.cleandoc(section_class.__doc__).partition("\n\n")[0]

@@ -32,8 +32,11 @@ def shipped(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.parts[:1] != ("configs",) or path.exists():
         return path
-    own = Path(__file__).resolve().parents[1] / path
-    return own if own.is_file() else path
+    package = Path(__file__).resolve().parents[1]
+    for own in (package / path, package.parent / path):  # of an installed package, of a checkout
+        if own.is_file():
+            return own
+    return path
 
 
 def is_whole_text(text: str) -> bool:

@@ -62,7 +62,7 @@ class PaddleEncoder(SentenceEncoder):
 
     Args:
         pooling, layer: see `SentenceEncoder`.
-        autocast: makes the context for a forward pass, see `ernie_m.training.precision.prepare_for_prediction`.
+        autocast: makes the context for a forward pass, see `prepare_for_prediction`.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ def search_both(
         english, foreign: [N, H]; row i of `english` translates row i of `foreign`.
         score: "cosine" takes the nearest target. "margin" takes, out of the k nearest, the target with the
             largest ratio of its cosine to the mean cosine of the k nearest neighbours of both sentences
-            (Artetxe and Schwenk, 2019), or the largest difference; see `ernie_m.vectors.mine_by_margin.margins`.
+            (Artetxe and Schwenk, 2019), or the largest difference; see `margins` of mine_by_margin.py.
         neighbours: k of the margin.
     """
     english = unit(english)

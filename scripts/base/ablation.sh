@@ -15,7 +15,7 @@ for exp in exp0 exp1 exp2 exp3 exp4 exp5; do
         "$python" launch.py ${NPROC:+--nproc_per_node "$NPROC"} --split_log_path "$output/$exp/log" \
             run_pretrain.py --config "configs/pretrain/$exp.yaml" --run.output "$output/$exp" "$@"
     elif [ ! -d "$encoder" ]; then
-        "$python" ernie-m convert weights/xlm-roberta-base "$encoder" --to ernie-m
+        "$python" -m ernie_m convert weights/xlm-roberta-base "$encoder" --to ernie-m
     fi
     for task in xnli conll; do
         sh "scripts/base/${task}_cross_lingual_transfer.sh" --random_seed 1,2,3,4,5 --do_test true \

@@ -54,7 +54,9 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         exported = f"{folder}/exported"
         line = [
-            "export.py",
+            "-m",
+            "ernie_m",
+            "export",
             "--model",
             flags.weights,
             "--output",
@@ -64,7 +66,7 @@ def main() -> None:
             "--int8",
             "true",
         ]
-        subprocess.run([sys.executable, ROOT / line[0], *line[1:]], check=True, stdout=sys.stderr)
+        subprocess.run([sys.executable, *line], check=True, stdout=sys.stderr)
         given = {"weights": flags.weights, "exported": exported, "batches": batches}
         compare("encode", CONTENDERS, given, amount=needed, unit="texts/s")
 

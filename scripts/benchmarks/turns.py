@@ -139,7 +139,8 @@ def started(module: str, name: str, contender: Contender, folder: str) -> Iterat
     if contender.environment != VENV:  # ours makes the settings itself
         del settings["KMP_BLOCKTIME"]  # it helps threads that only ours has
         environment |= settings
-    code = f"from scripts.benchmarks import {module}, turns; turns.work({module}.CONTENDERS[{name!r}], {folder!r})"
+    contenders = f"{module}.CONTENDERS[{name!r}]"
+    code = f"from scripts.benchmarks import {module}, turns; turns.work({contenders}, {folder!r})"
     # The shell makes the settings of malloc, and Python takes its place.
     line = ["sh", "-c", '. scripts/env.sh; exec "$0" -c "$1"', contender.python, code]
     with subprocess.Popen(

@@ -7,4 +7,4 @@
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 sh "$root/scripts/setup.sh"
-PYTHONPATH=$root exec "$root/.venv/bin/python" -m scripts.data.train_vocab "$@"
+exec "$root/.venv/bin/ernie-m" train_vocab "$@"

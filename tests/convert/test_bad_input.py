@@ -14,7 +14,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.foreign import fairseq_state, make_paddlenlp, make_xlm_r
 from tests.helpers.checkpoints import change_config
 from tests.helpers.torch_files import write_torch_file
-from tests.launching import ROOT, error_of, run_script
+from tests.launching import error_of, run_script
 from tests.toys import CONFIG, make_ours, train_pieces, weights, write_pieces
 
 
@@ -203,7 +203,7 @@ def test_a_target_that_exists_is_left_alone(tmp_path):
 
 def convert_into_a_closed_pipe(folder, source: str) -> None:
     """Run `ernie-m convert SOURCE out | head -n 0` in a folder; it must end without a traceback."""
-    command = [sys.executable, ROOT / "convert.py", source, "out", "--to", "fluid"]
+    command = [sys.executable, "-m", "ernie_m", "convert", source, "out", "--to", "fluid"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b""
@@ -225,7 +225,7 @@ def test_a_report_on_a_vocabulary_that_nobody_reads(tmp_path):
 def test_a_process_ends_with_2_and_a_line(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/model_state.pdparams").write_bytes(pickle.dumps({"a": print}))
-    process = run_script([ROOT / "convert.py", "in", "out", "--to", "fluid"], tmp_path)
+    process = run_script(["-m", "ernie_m", "convert", "in", "out", "--to", "fluid"], tmp_path)
     assert (process.returncode, process.stdout) == (2, "")
     assert not (tmp_path / "out").exists()
     (line,) = process.stderr.splitlines()

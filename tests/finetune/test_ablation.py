@@ -40,7 +40,9 @@ def test_the_command_lines(started, monkeypatch):
     """First XLM-R is converted, then each model is pre-trained and fine-tuned."""
     monkeypatch.chdir(ROOT)
     assert started[0] == [
-        "convert.py",
+        "-m",
+        "ernie_m",
+        "convert",
         "weights/xlm-roberta-base",
         "output/ablation/exp0/encoder",
         "--to",

@@ -101,7 +101,7 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
 
 @pytest.mark.parametrize("name", ["new.csv", "new.tsv", "new.csv.gz"])
 def test_a_table_is_predicted_as_a_table(classify, trained, toy_folder, tmp_path, name):
-    """Its rows come as from ernie-m predict: the same columns and marks, then the label and its probability."""
+    """Its rows come as from `predict`: the same columns and marks, then the label and its probability."""
     mark = ";" if ".csv" in name else "\t"
     rows = toys.labelled_texts(5, seed=3)
     lines = ["Nr", "Sentence", "Other"], *([row.qid, row.text_a, "1; 2"] for row in rows)

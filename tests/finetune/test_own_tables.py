@@ -530,6 +530,6 @@ def test_labels_on_a_console_that_is_not_utf_8(folder_with, random_encoder, tmp_
 def test_what_closed_names_the_road(tmp_path):
     line = error_of(prepare.main, ["own", "my texts", "--output", str(tmp_path / "out")])
     assert "run_classifier --train_set 'my texts' " in line and not (tmp_path / "out").exists()
-    recipe = [sys.executable, ROOT / "install/command.py", "recipe", "base/own"]
+    recipe = [sys.executable, "-m", "ernie_m", "recipe", "base/own"]
     process = subprocess.run(recipe, env=clean_environment(), capture_output=True, text=True, check=False)
     assert process.returncode == 2 and "run_classifier --train_set " in process.stderr

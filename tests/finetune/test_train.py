@@ -14,10 +14,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from install.command import PROGRAMS
 
+from ernie_m.__main__ import PROGRAMS
 from ernie_m.commands import train
-from ernie_m.data import train_vocab
+from ernie_m.data import own_pairs, train_vocab
 from ernie_m.finetune.retrieval import command as bitext_search
 from ernie_m.finetune.retrieval.task import Retrieval
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -57,7 +57,8 @@ def in_process(words):
     program, *flags = words
     try:
         call_main(
-            importlib.import_module(PROGRAMS[program][0]), [*flags, *as_flags(SHORTER.get(program, {}))]
+            importlib.import_module(f"ernie_m.{PROGRAMS[program][0]}"),
+            [*flags, *as_flags(SHORTER.get(program, {}))],
         )
     except SystemExit as error:
         return error.code
@@ -106,7 +107,7 @@ def test_interrupted_at_five_moments(folder, random_encoder, monkeypatch, capsys
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    for owner, name in ((pairs, "write_json"), (bitext_search, "search_layer")):
+    for owner, name in ((own_pairs, "write_json"), (bitext_search, "search_layer")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, interrupt)
             assert exit_code(random_encoder) == 130
@@ -209,15 +210,15 @@ def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
     assert error.startswith("new was made with other") and not capsys.readouterr().out
     assert refusal(capsys, "my", output=start, start=start).startswith(f"--output {start}: ")
     assert refusal(capsys, "my", output="my", start=start).startswith("--output my: ")
-    assert refusal(capsys, "my", output="pairs.tsv", start=start).startswith("--output own_pairs.tsv: ")
+    assert refusal(capsys, "my", output="pairs.tsv", start=start).startswith("--output pairs.tsv: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_program_receives_the_signals_to_stop(tmp_path, monkeypatch, number):
     """It is in a group of its own: a terminal's Ctrl-C, which goes to a group, reaches it once."""
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "install").mkdir()
-    (tmp_path / "install/command.py").write_text(
+    (tmp_path / "ernie_m").mkdir()
+    (tmp_path / "ernie_m/__init__.py").touch()
+    (tmp_path / "ernie_m/__main__.py").write_text(
         "import os, signal, sys, time\n"
         "def stop(number, frame):\n"
         "    print(number, file=open(sys.argv[1], 'a'))\n"
@@ -226,7 +227,7 @@ def test_a_program_receives_the_signals_to_stop(tmp_path, monkeypatch, number):
         "print(os.getpgrp() == os.getpid(), file=open(sys.argv[1], 'a'))\n"
         "time.sleep(20)\n"
     )
-    monkeypatch.setattr(train, "__file__", str(tmp_path / "ernie_m/commands/train.py"))
+    monkeypatch.chdir(tmp_path)
     log = tmp_path / "log"
 
     def send():

@@ -89,7 +89,7 @@ def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     assert re.search(progress, log)
     assert "training starts from random weights" in log
     card = (tmp_path / "out" / "best" / "README.md").read_text()
-    assert "Seed: 1" in card and "100.00" in card and "run_classifier.py" in card
+    assert "Seed: 1" in card and "100.00" in card and "run_classifier" in card
     assert "| seed 1 | 100.00 |" in (tmp_path / "out" / "results.md").read_text()
     scores, english_labels, *_ = (tmp_path / "out" / "results.txt").read_text().split("\n\n")
     assert scores in log and english_labels not in log

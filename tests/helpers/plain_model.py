@@ -1,4 +1,4 @@
-"""The encoder of `ernie_m.model.encoder` on padded arrays, in plain `paddle.nn`: what the packed form must compute.
+"""The encoder on padded arrays, in plain `paddle.nn`: what the packed form must compute.
 
 It has the same parameter names, dense masks [B, 1, T, T] and no line in common with what it is compared with.
 """

@@ -51,7 +51,7 @@ def run_export(model, output, **flags):
 
 @pytest.fixture
 def untraced(monkeypatch):
-    """For tests that do not use Paddle's file: ernie-m export does not trace it, which takes most of its time.
+    """For tests that do not use Paddle's file: export does not trace it, which takes most of its time.
 
     Its check compares the graph that would be traced with the checkpoint.
     """

@@ -20,7 +20,7 @@ def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
     """Start a server with these flags; gives its address and its process. It is ended afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as free:  # 0: the system chooses a port that nobody uses
         port = free.getsockname()[1]
-    command = [sys.executable, str(ROOT / "predict.py"), "--serve", *flags]
+    command = [sys.executable, "-m", "ernie_m", "predict", "--serve", *flags]
     command += ["--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     try:

@@ -40,7 +40,7 @@ from tests.helpers.batches import PAD, padded_batch
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.files import disk_full_after
 from tests.inference.conftest import run_export
-from tests.launching import ROOT, as_flags, call_main, error_of, run_script
+from tests.launching import as_flags, call_main, error_of, run_script
 from tests.toys import sentences
 
 HEADS = ("encode", "classify", "tag", "answer")
@@ -237,7 +237,7 @@ def test_pads_change_nothing_in_int8(exported, kind):
 def test_int8_follows_the_cpu(models, untraced, tmp_path, monkeypatch, reduce_range, flags, largest):
     """Without VNNI the largest weight is 63, which is 7 bits, unless --reduce_range says otherwise."""
     cpu = paddle_settings.Cpu(vendor="", flags=frozenset(flags), cores=1, memory=0)
-    monkeypatch.setattr("export.read_cpu", lambda: cpu)
+    monkeypatch.setattr("ernie_m.commands.export.read_cpu", lambda: cpu)
     settings = run_export(models / "classify", tmp_path / "out", int8="true", reduce_range=reduce_range)
     tensors = onnx.load(str(tmp_path / "out/model.int8.onnx")).graph.initializer
     largest_of_layers = set()
@@ -251,7 +251,7 @@ def test_int8_follows_the_cpu(models, untraced, tmp_path, monkeypatch, reduce_ra
 
 def test_paddles_warnings_do_not_reach_the_user(models, tmp_path):
     flags = ["--model", models / "classify", "--output", tmp_path / "out"]
-    completed = run_script([ROOT / "export.py", *flags], tmp_path)
+    completed = run_script(["-m", "ernie_m", "export", *flags], tmp_path)
     assert (completed.returncode, completed.stderr) == (0, "")
 
 

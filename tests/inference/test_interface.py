@@ -1,4 +1,4 @@
-"""ernie_m.py: the documentation's examples run as they stand, and wrong inputs are named."""
+"""The interface: the documentation's examples run as they stand, and wrong inputs are named."""
 
 import re
 import shlex
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ernie_m
+from ernie_m import interface
 from ernie_m.inference.paddle_model import DygraphEngine
 from tests.launching import ROOT, error_of, run_script
 from tests.toys import sentences
@@ -15,7 +16,7 @@ PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("docs/pre
 # The pages' blocks of Python, and their command lines: (text for standard input, flags).
 # The block of OpenAI's client is like the test in tests/latest/test_embeddings.py.
 PYTHON = re.findall(r"^```python\n(?!from openai)(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
-LINES = re.findall(r"^echo (.*) \| \.venv/bin/python predict\.py (.*)$", PAGES, re.MULTILINE)
+LINES = re.findall(r"^echo (.*) \| \.venv/bin/ernie-m predict (.*)$", PAGES, re.MULTILINE)
 
 # Paddle is imported by `load`. Afterwards it prints whether the environment is as before, and the page faults
 # when 100 MB are filled for the second time; a text is cut, Paddle warns, and the user logs.
@@ -245,7 +246,7 @@ def test_many_texts_are_answered_some_at_a_time(models, monkeypatch):
     texts = ["bado kani", "lera mo", "tan ga lo"]
     answers = model.classify(texts)
     vectors = model.encode(texts)
-    monkeypatch.setattr(ernie_m, "_AT_ONCE", 2)
+    monkeypatch.setattr(interface, "_AT_ONCE", 2)
     assert [answer["label"] for answer in model.classify(texts)] == [answer["label"] for answer in answers]
     np.testing.assert_allclose(model.encode(texts), vectors, atol=1e-6)
 
@@ -274,7 +275,7 @@ def test_unknown_words_are_told(models, call, caplog):
 
 
 def test_odd_texts_are_counted_over_all_parts(models, monkeypatch, caplog):
-    monkeypatch.setattr(ernie_m, "_AT_ONCE", 2)
+    monkeypatch.setattr(interface, "_AT_ONCE", 2)
     ernie_m.load(models / "encode").encode(["bado", "qqq", "bado " * 90, "kani", "lera " * 90, "xx"])
     cut, unknown = caplog.messages
     assert cut.startswith("2 of 6 texts ")

@@ -21,7 +21,7 @@ from ernie_m.vectors.nearest import NEIGHBOURS, nearest, unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.files import flip_middle_bit
-from tests.launching import ROOT, as_flags, call_main, error_of, run_script
+from tests.launching import as_flags, call_main, error_of, run_script
 from tests.toys import make_corpus, sentences, write_lines
 
 PAIRS = 40
@@ -62,7 +62,7 @@ def texts(tmp_path_factory):
 
 @pytest.fixture
 def run_mining(texts, models, tmp_path, monkeypatch):
-    """run_mining(output="mined", **flags) runs ernie-m mine_pairs; returns its `MinedRow`s, and mining.json."""
+    """run_mining(output="mined", **flags) mines; returns its `MinedRow`s, and mining.json."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mining, "PART_LINES", 32)
     mining.encoder_of.cache_clear()
@@ -352,7 +352,7 @@ def test_ray_gives_the_same_pairs(run_mining, texts, models, tmp_path):
         "output": tmp_path / "ray",
         "ray": "local",
     }
-    process = run_script([ROOT / "mine_pairs.py", *as_flags(flags)], tmp_path)
+    process = run_script(["-m", "ernie_m", "mine_pairs", *as_flags(flags)], tmp_path)
     if "timed out during startup" in process.stderr:
         pytest.skip("Ray did not start in its 30 seconds: the machine is busy")
     assert process.returncode == 0, process.stderr

@@ -800,7 +800,14 @@ def test_a_long_text_is_run_in_parts(models, monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_standard_output_on_a_full_disk(exported):
-    command = [sys.executable, ROOT / "predict.py", "--task=classify", f"--model={exported / 'classify'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "ernie_m",
+        "predict",
+        "--task=classify",
+        f"--model={exported / 'classify'}",
+    ]
     with open("/dev/full", "w") as full:
         process = subprocess.run(
             command, input='{"text": "bado"}\n', stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -812,7 +819,14 @@ def test_standard_output_on_a_full_disk(exported):
 
 def test_a_reader_that_has_had_enough(exported):
     """`ernie-m predict ... | head -n 1` ends without a traceback."""
-    command = [sys.executable, ROOT / "predict.py", "--task=classify", f"--model={exported / 'classify'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "ernie_m",
+        "predict",
+        "--task=classify",
+        f"--model={exported / 'classify'}",
+    ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     process.stdin.write(b'{"text": "bado"}\n')

@@ -24,7 +24,6 @@ from ernie_m.inference.tasks.zero_shot import MOST_LABELS
 from ernie_m.utils.errors import UserError
 from tests import toys
 from tests.inference.served import ask, serving
-from tests.launching import ROOT
 from tests.toys import sentences, write_languages, write_lines
 
 TEXTS = sentences(30, seed=6)
@@ -297,7 +296,7 @@ def test_a_port_that_is_taken(models, tmp_path):
     corpus = write_lines(tmp_path / "corpus.txt", TEXTS)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [sys.executable, str(ROOT / "predict.py"), "--serve", "--model", str(models / "classify")]
+        command = [sys.executable, "-m", "ernie_m", "predict", "--serve", "--model", str(models / "classify")]
         command += ["--port", str(port), "--corpus", corpus, "--index", str(tmp_path / "index")]
         completed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert completed.returncode == 2 and not (tmp_path / "index").exists()

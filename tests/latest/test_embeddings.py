@@ -1,4 +1,4 @@
-"""OpenAI's client gets from `ernie-m predict --serve` what sentence-transformers makes of the converted model."""
+"""OpenAI's client gets from `ernie-m predict --serve` the vectors of sentence-transformers."""
 
 import numpy as np
 import pytest

@@ -43,7 +43,7 @@ def outputs(tmp_path_factory):
         ("configs/bas", "folder", "configs/base"),  # not also its folder params
         ("rnu/2/best", "folder", "step_N"),
         ("corpus", "corpus", "step_N"),
-        ("exported", "export.py", "step_N"),
+        ("exported", "ernie-m export", "step_N"),
         ("en.txt", "file", "step_N"),
         ("xlm-roberta-base", "hub", "step_N"),  # it may also be a published model
     ],

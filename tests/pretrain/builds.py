@@ -48,7 +48,7 @@ def command(output: Path, pieces: Path, inputs: dict, **options) -> list[str]:
         inputs: what `make_inputs` returned.
         options: further flags; a value that is no text is written as JSON.
     """
-    words = [sys.executable, "-m", "ernie_m.pretrain.build_corpus.command", "--output", str(output)]
+    words = [sys.executable, "-m", "ernie_m", "build_corpus", "--output", str(output)]
     words += ["--piece_model_path", str(pieces)]
     words += ["--mono", json.dumps(inputs["mono"]), "--parallel", json.dumps(inputs["parallel"])]
     defaults = {"unit_mib": 8 / 1024}

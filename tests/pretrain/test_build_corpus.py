@@ -483,13 +483,7 @@ def test_command_line(tmp_path, pieces, monkeypatch):
     """A YAML file and flags together; one line for a mistake, exit code 2."""
     text = write_lines(tmp_path / "en", sentences(50))
     (tmp_path / "c.yaml").write_text(f"mono:\n  en: {text}\npiece_model_path: {pieces}\nheld_out: 0\n")
-    words = [
-        sys.executable,
-        "-m",
-        "ernie_m.pretrain.build_corpus.command",
-        "--config",
-        str(tmp_path / "c.yaml"),
-    ]
+    words = [sys.executable, "-m", "ernie_m", "build_corpus", "--config", str(tmp_path / "c.yaml")]
     words += ["--output", "$FOLDER/corpus", "--workers", "1"]
     monkeypatch.setenv("FOLDER", str(tmp_path))
     english = write_lines(tmp_path / "x.en", ["a", "b"])

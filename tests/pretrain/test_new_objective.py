@@ -15,13 +15,13 @@ from tests.launching import ROOT, clean_environment
 
 @pytest.fixture(scope="module")
 def results(tiny_corpus, tmp_path_factory):
-    """What new_objective_script.py wrote, with a copy of pretrain/ in which the file is."""
+    """What new_objective_script.py wrote, with a copy of the package in which the file is."""
     folder = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "pretrain", folder / "pretrain", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "ernie_m", folder / "ernie_m", ignore=shutil.ignore_patterns("__pycache__"))
     page = (ROOT / "docs" / "new_objective.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert len(code.splitlines()) <= 80 and len(page.split()) <= 600
-    (folder / "pretrain" / "objectives" / "contrastive.py").write_text(code, encoding="utf-8")
+    (folder / "ernie_m" / "pretrain" / "objectives" / "contrastive.py").write_text(code, encoding="utf-8")
     script = ROOT / "tests" / "pretrain" / "new_objective_script.py"
     process = subprocess.run(
         [sys.executable, script, tiny_corpus, folder / "out"],

@@ -67,7 +67,7 @@ def test_all_pieces_without_specials(model, monkeypatch, dtype):
     monkeypatch.setattr(model.lm_head, "transform", lambda states: transform(states).astype(dtype))
     product = btmlm_pseudo_tokens.logits  # in half precision, too; a CPU has only that in float32
     monkeypatch.setattr(
-        pseudo_tokens, "logits", lambda hidden, *rest: product(hidden.astype("float32"), *rest)
+        btmlm_pseudo_tokens, "logits", lambda hidden, *rest: product(hidden.astype("float32"), *rest)
     )
     with paddle.no_grad():
         model.lm_head.bias[paddle.to_tensor(VOCABULARY.special_ids)] = 50.0  # specials would win everywhere

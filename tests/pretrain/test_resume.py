@@ -58,7 +58,7 @@ def test_what_a_run_writes(straight):
     assert sorted(path.name for path in (straight / "checkpoints").iterdir()) == ["step_12", "step_8"]
     assert "learning_rate: 0.01" in (straight / "config.yaml").read_text()
     card = (straight / "full" / "README.md").read_text()
-    assert "Languages: de, en, fr" in card and "run_pretrain.py" in card and "Seed: 1" in card
+    assert "Languages: de, en, fr" in card and "run_pretrain" in card and "Seed: 1" in card
 
 
 # Stopped

@@ -15,7 +15,7 @@ from ernie_m.reader.classification import read_classification
 from ernie_m.reader.label_map import read_label_map, read_languages
 from ernie_m.reader.question_answering import read_squad
 from ernie_m.reader.tagging import JOINT, read_tagged
-from tests.launching import ROOT, error_of
+from tests.launching import error_of
 from tests.reader.conftest import files
 
 
@@ -361,7 +361,7 @@ def test_a_task_that_is_closed_is_unknown(tmp_path, task):
 
 def test_as_a_command(tmp_path):
     """The imports of the repository are found from any folder."""
-    command = [sys.executable, ROOT / "ernie_m/data/prepare.py", "conll"]
+    command = [sys.executable, "-m", "ernie_m", "prepare", "conll"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     source = write(tmp_path, **{"eng.train": "a O\n"}) / "eng.train"
     process = subprocess.run([*command, source], cwd=tmp_path, env=environment, check=False)

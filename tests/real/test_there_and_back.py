@@ -54,11 +54,11 @@ def tagging(tmp_path_factory, data_dir):
 
 
 def asked_here(model, task, requests, folder):
-    """The answers of ernie-m predict, a process of its own: Paddle and torch do not share one at this size."""
+    """The answers of `predict` in its own process: Paddle and torch do not share one at this size."""
     path = folder / f"{task}.jsonl"
     path.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
     answers = folder / f"{task}-answers.jsonl"
-    command = [sys.executable, str(ROOT / "predict.py"), "--task", task, "--model", str(model)]
+    command = [sys.executable, "-m", "ernie_m", "predict", "--task", task, "--model", str(model)]
     subprocess.run([*command, "--input", str(path), "--output", str(answers)], check=True, cwd=ROOT)
     return [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
 

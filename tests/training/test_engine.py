@@ -86,7 +86,7 @@ def test_clipping_is_by_the_global_norm(monkeypatch):
     engine = make()
     before = weights(engine)
     sgd = paddle.optimizer.SGD(1.0, parameters=engine.model.parameters())
-    # The engine expects these attributes of `ernie_m.training.optimizer.AdamW`, which Paddle's SGD does not have.
+    # The engine expects these attributes of our AdamW, which Paddle's SGD does not have.
     constant_rate = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: 1.0)
     monkeypatch.setattr(sgd, "lr_scheduler", constant_rate, raising=False)
     monkeypatch.setattr(sgd, "tables", {}, raising=False)

@@ -19,13 +19,13 @@ from ernie_m.utils.options import (
 from tests.launching import error_of
 
 OPTIONS = (
-    ("convert", "ConvertFlags"),
-    ("encode_vector", "EncodeVectorFlags"),
-    ("export", "ExportFlags"),
+    ("ernie_m.commands.convert", "ConvertFlags"),
+    ("ernie_m.commands.encode_vector", "EncodeVectorFlags"),
+    ("ernie_m.commands.export", "ExportFlags"),
     ("ernie_m.finetune.flags", "FinetuneFlags"),
     ("ernie_m.finetune.flags", "RetrievalFlags"),
-    ("predict", "PredictFlags"),
-    ("launch", "LaunchFlags"),
+    ("ernie_m.commands.predict", "PredictFlags"),
+    ("ernie_m.commands.launch", "LaunchFlags"),
     ("ernie_m.pretrain.config", "PretrainConfig"),
     ("ernie_m.pretrain.build_corpus.options", "BuildOptions"),
     ("ernie_m.pretrain.pictures.show", "ShowFlags"),

@@ -117,7 +117,12 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 # `prepare` prints a line; the next one is the number of threads that it has set.
-SHOW = "import os; from utils.runtime import prepare; prepare(); print(os.environ['OMP_NUM_THREADS'])"
+SHOW = """
+import os
+from ernie_m.utils.paddle_settings import prepare
+prepare()
+print(os.environ["OMP_NUM_THREADS"])
+"""
 
 
 def test_prepare_sets_the_threads_and_prints_one_line():
@@ -135,7 +140,7 @@ def test_prepare_leaves_the_users_values():
 
 def test_prepare_knows_the_processes_of_a_job():
     """The threads of this machine are for its 2 processes, not for the 16 of the whole run."""
-    code = "from utils.runtime import prepare; print('returned', prepare())"
+    code = "from ernie_m.utils.paddle_settings import prepare; print('returned', prepare())"
     cores = read_cpu().cores
     process = python(code, PADDLE_LOCAL_SIZE="2", PADDLE_TRAINERS_NUM="16", PADDLE_TRAINER_ID="1")
     (line,) = process.stdout.splitlines()  # rank 0 alone prints
@@ -146,7 +151,7 @@ def test_prepare_says_when_it_comes_too_late():
     """Once, although it is called three times. An empty module stands for Paddle, as if it were imported."""
     late = (
         "import sys; from importlib.util import find_spec, module_from_spec\n"
-        "from utils.runtime import prepare\n"
+        "from ernie_m.utils.paddle_settings import prepare\n"
         "sys.modules['paddle'] = module_from_spec(find_spec('paddle'))\n"
     )
     errors = python(late + "for _ in range(3): prepare()").stderr
@@ -172,7 +177,7 @@ keeps_memory = pytest.mark.skipif(
 
 @keeps_memory
 def test_freed_memory_is_kept():
-    prepared = "from utils.runtime import prepare; prepare(quiet=True)\n"
+    prepared = "from ernie_m.utils.paddle_settings import prepare; prepare(quiet=True)\n"
     assert int(python(FAULTS).stdout) > 100  # page faults
     assert int(python(prepared + FAULTS).stdout) < 10
 

@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
-from ernie_m.vectors import nearest
+from ernie_m.vectors import nearest as search
 from ernie_m.vectors.hits import hits
 from ernie_m.vectors.nearest import index_of, nearest, nearest_in_blocks, search_both, unit
 
@@ -81,7 +81,7 @@ def test_a_large_index_finds_nearly_all_neighbours(monkeypatch):
     cosines, found = index_of(blocks, len(targets)).search(queries, 10)
     np.testing.assert_array_equal(cosines, expected_cosines)
     np.testing.assert_array_equal(found, expected)
-    monkeypatch.setattr(nearest, "EXACT_UP_TO", 1999)
+    monkeypatch.setattr(search, "EXACT_UP_TO", 1999)
     cosines, found = index_of(blocks, len(targets)).search(queries, 10)
     shares = [len(set(row) & set(expected_row)) / 10 for row, expected_row in zip(found, expected)]
     assert 0.9 < np.mean(shares) < 1
@@ -91,8 +91,8 @@ def test_a_large_index_finds_nearly_all_neighbours(monkeypatch):
 
 def test_the_cells_are_made_of_vectors_of_every_block(monkeypatch):
     """Of one in eleven for each cell: 2000 vectors have 179 cells."""
-    monkeypatch.setattr(nearest, "EXACT_UP_TO", 1999)
-    monkeypatch.setattr(nearest, "_SAMPLES_PER_CELL", 1)
+    monkeypatch.setattr(search, "EXACT_UP_TO", 1999)
+    monkeypatch.setattr(search, "_SAMPLES_PER_CELL", 1)
     samples = []
     factory = faiss.index_factory
 

@@ -1,4 +1,4 @@
-"""The training steps of a file of pairs (`ernie_m.reader.files.pairs`). The reader process imports this file: no Paddle."""
+"""The training steps of a file of pairs. The reader process imports this file: no Paddle."""
 
 from collections import Counter
 from collections.abc import Iterator

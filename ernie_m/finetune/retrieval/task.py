@@ -271,7 +271,7 @@ class Retrieval(TaskOfSeeds):
         """The loss that the flags name, over the whole step; and how many pairs beat all their negatives.
 
         Args:
-            sources, candidates: the vectors of all processes, [B, H] and [C, H]; see `ernie_m.finetune.retrieval.losses`.
+            sources, candidates: the vectors of all processes, [B, H] and [C, H]; see losses.py.
         """
         flags = self.flags
         negative = batch.negative.astype("bool")  # [B, C]; `upload` sends bools as int64

@@ -181,7 +181,7 @@ class Classification(SupervisedTask):
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
         """Write the predictions of an official file in the official form, and those of a table as a table.
 
-        The table has the rows as they came, with further columns, as from ernie-m predict. The name of its file is
+        The table has the rows as they came, with further columns, as from `predict`. The name of its file is
         `path` and the ending of the table's name.
         """
         if data.is_official:

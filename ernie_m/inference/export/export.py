@@ -1,6 +1,6 @@
 """Export a checkpoint as a folder that predicts by itself, after comparing every graph with the checkpoint.
 
-    config.json                            the model's settings, labels and "export" (ernie_m/inference/load.py)
+    config.json                            the model's settings, labels and "export" (inference/load.py)
     vocab.txt, piece.model                 the tokenizer
     inference.json, inference.pdiparams    Paddle inference model
     model.onnx, model.onnx.data            ONNX and its weights
@@ -9,7 +9,7 @@
     language_means.safetensors             of an encoder that has them: the mean vector of each language
     manifest.json                          sizes and checksums of the files above, except the card
 
-paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so ernie_m/inference/export/onnx_graph.py writes the ONNX graph.
+paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so onnx_graph.py writes the ONNX graph.
 """
 
 import errno

@@ -138,9 +138,9 @@ class MaskRequest(NamedTuple):
 class DrawMasks:
     """{"text_a", "text_b", "objective"} -> {"panels": [{"title", "tokens", ...}]}, as `_as_json` writes them.
 
-    `ernie_m.pretrain.pictures.mask_panels` draws them with the tokens of the model. `predicted` has the token that the model must
-    predict at each place, or "". `boundary` is the number of tokens before the second side. Row i of `seen`
-    has 1 for each token that token i may attend to.
+    `ernie_m.pretrain.pictures.mask_panels` draws them with the tokens of the model. `predicted` has the token
+    that the model must predict at each place, or "". `boundary` is the number of tokens before the second
+    side. Row i of `seen` has 1 for each token that token i may attend to.
     """
 
     fields: ClassVar[Fields] = {

@@ -36,7 +36,7 @@ def _description(path: Path, nearest: Path, weights_files: str) -> str:
     if {"pieces", "vocabulary", "files"} <= _keys_of(path / "manifest.json"):
         return "a corpus for pre-training, no model"
     if "export" in _keys_of(path / "config.json"):
-        return "what ernie-m export wrote, which only prediction can use; name the checkpoint that it was made of"
+        return "what ernie-m export wrote, only for prediction; name the checkpoint that it was made of"
     return f"holds no model: neither {weights_files} nor the official params with word_embedding"
 
 

@@ -316,8 +316,8 @@ def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
             some = ", ".join(names[:3]) or "nothing"
             family = f", {raw_config['model_type']}" if "model_type" in raw_config else ""
             raise UserError(
-                f"{source.path}: a model of another family{family}: it has no {tensor_names.WORDS}, but {some}; "
-                f"{_FAMILIES}"
+                f"{source.path}: a model of another family{family}: it has no {tensor_names.WORDS}, but "
+                f"{some}; {_FAMILIES}"
             )
         is_xlm_r = raw_config.get("model_type") == configs.MODEL_TYPES[XLM_R]
         format_name = XLM_R if is_xlm_r else PADDLENLP

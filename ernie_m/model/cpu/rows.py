@@ -77,7 +77,7 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
 
 
 def thread_count() -> int:
-    """The number of threads that this process should use; `ernie_m.utils.paddle_settings` sets the variable."""
+    """The number of threads that this process should use; `utils.paddle_settings` sets the variable."""
     return max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 

@@ -22,8 +22,7 @@ Result = TypeVar("Result")
 
 _SPARE_TASKS = 4  # tasks that wait beside those in progress; each holds its text, so there are few
 _RETRIES = 4  # how often a unit is started again after its Ray worker died
-# What a unit's work imports; sent to a cluster. ernie-m mine_pairs encodes there, and needs the whole project.
-_PACKAGES = ("evaluation", "finetune", "inference", "model", "pretrain", "reader", "training", "utils")
+# What a unit's work imports; sent to a cluster. `mine_pairs` encodes there, and needs the whole project.
 
 
 class LocalWorkers:
@@ -107,16 +106,14 @@ class RayWorkers(LocalWorkers):
         cluster: dict[str, Any] = {"address": self.address}
         if self.address is None:  # a new cluster on this machine
             cluster = {"address": "local", "num_cpus": self.num_workers or len(os.sched_getaffinity(0))}
-        root = Path(__file__).resolve().parents[2]  # the folder of the project
-        # Installed as a package, the project has one name.
-        modules = [root / name for name in _PACKAGES] if __name__.startswith("pretrain.") else [root]
+        package = Path(__file__).resolve().parents[2]
         try:
             ray.init(
                 **cluster,
                 include_dashboard=False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
-                runtime_env={"py_modules": [str(module) for module in modules]},
+                runtime_env={"py_modules": [str(package)]},
             )
         except Exception as error:  # a busy machine that needs more than Ray's 30 seconds raises just that
             raise UserError(f"Ray: no cluster at {cluster['address']}: {_last_line(error)}") from error

@@ -222,7 +222,7 @@ def write_fluid(
     Args:
         weights: our name -> array.
         config: the keys of our config; those that the official code reads are written.
-        head: a task of `ernie_m.model.tasks`. `classifier.*` gets the official name of its head, such as `cls_out`.
+        head: a task of `model.tasks`. `classifier.*` gets the official name of its head, such as `cls_out`.
 
     Returns:
         The names that the official format has no place for; they are not written.

@@ -133,8 +133,8 @@ class _Recipe(NamedTuple):
     Attributes:
         name: in the file.
         transposed: whether [out, in] becomes [in, out].
-        fused_part: if the tensor in the file is q, k and v in one, the index in `tensor_names.FUSED_PARTS` of the
-            third that is taken; None: it is not.
+        fused_part: if the tensor in the file is q, k and v in one, the index in `FUSED_PARTS` of the third
+            that is taken; None: it is not.
         added_row: the name of a tensor [types, H] in the file whose row 0 is added to each row; or None.
         rows_before: the number of rows of zeros that are put before those of the file.
     """
@@ -209,8 +209,8 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
     """Translate the weights of a file to our names.
 
     Args:
-        task: what the model is for, a key of `tensor_names.CLASSES[format_name]`. None: an encoder, or any model of
-            ours.
+        task: what the model is for, a key of `tensor_names.CLASSES[format_name]`. None: an encoder, or any
+            model of ours.
 
     Raises:
         UserError: a shape that cannot be split or added; when a tensor is read, that it does not hold
@@ -291,8 +291,8 @@ def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignW
     """Translate weights to the names of another format.
 
     Args:
-        task: what the model is for, a key of `tensor_names.CLASSES[format_name]`. None: an encoder, or any model of
-            ours.
+        task: what the model is for, a key of `tensor_names.CLASSES[format_name]`. None: an encoder, or any
+            model of ours.
     """
     prefix = "" if task is None else tensor_names.ENCODER_PREFIX.get(format_name, "")
     rows = tensor_names.rows_of(format_name, tensor_names.count_layers(weights), task, prefix)

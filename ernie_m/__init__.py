@@ -1,0 +1,20 @@
+"""ERNIE-M, the cross-lingual encoder: `ernie_m.load(folder)` opens a model. See docs/predict.md."""
+
+from typing import TYPE_CHECKING, Any
+
+from ernie_m.utils import __version__
+from ernie_m.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from ernie_m.interface import Model, load
+
+__all__ = ["Model", "UserError", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Model` and `load`, when they are first asked for: the commands start without them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ernie_m import interface
+
+    return getattr(interface, name)

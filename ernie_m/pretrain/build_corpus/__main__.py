@@ -1,0 +1,8 @@
+"""`python -m pretrain.build_corpus` of a checkout, and `python -m ernie_m.pretrain.build_corpus`."""
+
+from ernie_m.utils.first_import import run
+
+from ernie_m.pretrain.build_corpus.command import main
+
+if __name__ == "__main__":
+    run(main)
