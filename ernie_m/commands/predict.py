@@ -28,7 +28,7 @@ from ernie_m.reader.files.tables import (
     rows_of_table,
 )
 from ernie_m.utils.command_line import load_config
-from ernie_m.utils.errors import FULL, UserError, pipe_may_close, printable
+from ernie_m.utils.errors import FULL, UserError, install_command, pipe_may_close, printable
 from ernie_m.utils.files import read_bytes, take_lock, unwritable_is_a_user_error
 from ernie_m.utils.logging import progress, setup_console
 from ernie_m.utils.options import PositiveInt, Range, option
@@ -167,7 +167,7 @@ def main() -> None:
         try:
             from ernie_m.inference.server.serve import serve
         except ImportError as error:
-            raise UserError(f"--serve needs {error.name}: sh scripts/setup.sh serve") from error
+            raise UserError(f"--serve needs {error.name}: {install_command('serve')}") from error
         setup_console()  # says how far the corpus is encoded
         models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
         serve(models, options, flags.host, flags.port, flags.token)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from ernie_m.finetune.paper import check_recipe
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.options import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -38,7 +38,7 @@ Decay = Annotated[float, Range(above=0, at_most=1)]
 SequenceLength = Annotated[int, Range(at_least=8, at_most=512)]
 
 
-# A folder that the recipes read -> the parts of scripts/data/get_data.sh that fill it.
+# A folder that the recipes read -> the parts of get_data that fill it.
 _PARTS_OF_DATA = {
     "xnli": "xnli",
     "pawsx": "pawsx",
@@ -46,7 +46,7 @@ _PARTS_OF_DATA = {
     "panx": "panx",
     "conll": "conll",
 }
-_BY_HAND = ("panx", "conll")  # get_data.sh cannot fetch them
+_BY_HAND = ("panx", "conll")  # get_data cannot fetch them
 
 
 def _check_recipe_data(train_set: Path) -> None:
@@ -58,7 +58,7 @@ def _check_recipe_data(train_set: Path) -> None:
     parts = _PARTS_OF_DATA.get(folder.name)
     if folder.parent == Path("data") and parts and not folder.exists():
         verb = "says how to get" if parts in _BY_HAND else "fetches"
-        raise UserError(f"{folder}: no such folder; sh scripts/data/get_data.sh {parts} {verb} the data")
+        raise UserError(f"{folder}: no such folder; {start_of('get_data')} {parts} {verb} the data")
 
 
 @dataclass

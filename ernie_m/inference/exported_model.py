@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare, read_cpu
 
@@ -92,7 +92,7 @@ class OnnxEngine:
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
-            raise UserError("ONNX files need onnxruntime: sh scripts/setup.sh export") from error
+            raise UserError(f"ONNX files need onnxruntime: {install_command('export')}") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = read_cpu().cores
         options.log_severity_level = _LOG_ERRORS_ONLY

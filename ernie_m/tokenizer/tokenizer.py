@@ -37,7 +37,7 @@ from ernie_m.tokenizer.tokenizer_json import (
     piece_model_of_json,
 )
 from ernie_m.tokenizer.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.files import read_bytes
 
 Span = tuple[int, int]  # start and end in characters
@@ -594,7 +594,7 @@ def _read_piece_model(path: str | os.PathLike) -> bytes:
     if not os.path.isfile(path):
         raise UserError(
             f"{path}: no such piece model; --piece_model_path names another, and "
-            "sh scripts/data/get_weights.sh vocab fetches the released one (train_vocab.sh makes your own)"
+            f"{start_of('get_weights')} vocab fetches the released one (train_vocab makes your own)"
         )
     return piece_model_of_json(path) if Path(path).suffix == ".json" else read_bytes(path)
 

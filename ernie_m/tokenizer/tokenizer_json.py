@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, tokens_by_id
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.files import read_json
 
 if TYPE_CHECKING:
@@ -21,15 +21,21 @@ TOKENIZER_JSON = "tokenizer.json"
 PIECES = "sentencepiece.bpe.model"  # the name that PaddleNLP and Hugging Face give the piece model
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
 UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
-_WHERE_PIECES_ARE = (
-    f"XLM-R has {PIECES} where it is published, and sh scripts/data/get_weights.sh vocab fetches "
-    "ERNIE-M's, which gives the same ids; put it beside the weights, or name it with --piece_model_path"
-)
+
+
+def _where_pieces_are() -> str:
+    """What to do without a piece model, for the end of an error."""
+    return (
+        f"XLM-R has {PIECES} where it is published, and {start_of('get_weights')} vocab fetches "
+        "ERNIE-M's, which gives the same ids; put it beside the weights, or name it with --piece_model_path"
+    )
 
 
 def no_piece_model(folder: str | os.PathLike) -> UserError:
     """The error for a folder without a tokenizer."""
-    return UserError(f"{folder}: no piece.model, {PIECES} or {TOKENIZER_JSON} is there; {_WHERE_PIECES_ARE}")
+    return UserError(
+        f"{folder}: no piece.model, {PIECES} or {TOKENIZER_JSON} is there; {_where_pieces_are()}"
+    )
 
 
 def piece_model_of_json(path: str | os.PathLike) -> bytes:
@@ -41,11 +47,11 @@ def piece_model_of_json(path: str | os.PathLike) -> bytes:
     # Imported here, because the process that reads ahead for a training has no use for it.
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-    contents = read_json(path, _WHERE_PIECES_ARE)
+    contents = read_json(path, _where_pieces_are())
     try:
         foreign_key = _key_not_of_xlm_r(contents)
         if foreign_key:
-            raise UserError(f"{path}: its {foreign_key} is not that of XLM-R; {_WHERE_PIECES_ARE}")
+            raise UserError(f"{path}: its {foreign_key} is not that of XLM-R; {_where_pieces_are()}")
         (charsmap,) = _charsmaps(contents["normalizer"])
         model = ModelProto(
             trainer_spec={"model_type": UNIGRAM},
@@ -57,7 +63,7 @@ def piece_model_of_json(path: str | os.PathLike) -> bytes:
         for piece, score in contents["model"]["vocab"][4:-1]:
             model.pieces.add(piece=piece, score=score)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: damaged, or not XLM-R's ({error!r}); {_WHERE_PIECES_ARE}") from error
+        raise UserError(f"{path}: damaged, or not XLM-R's ({error!r}); {_where_pieces_are()}") from error
     return model.SerializeToString(deterministic=True)
 
 

@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 LONGEST_MESSAGE = 2000  # characters
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk or the user's quota is full, the file too large
@@ -55,6 +56,28 @@ def shown(value: object) -> str:
     """A value from a file for a message: in one short line."""
     text = value if isinstance(value, str) and value.isprintable() else ascii(value)
     return text[:80]
+
+
+def install_command(extra: str) -> str:
+    """The command that adds the packages of an extra (pyproject.toml), for the end of a message.
+
+    scripts/setup.sh adds to the .venv of its checkout; any other environment is the user's, who has installed
+    the package there.
+    """
+    return f"sh scripts/setup.sh {extra}" if _is_in_checkout() else f'pip install "ernie-m[{extra}]"'
+
+
+def start_of(program: str) -> str:
+    """The words that start get_data, get_weights or train_vocab, for a message."""
+    return f"sh scripts/data/{program}.sh" if _is_in_checkout() else f"ernie-m {program}"
+
+
+def _is_in_checkout() -> bool:
+    """Whether this is a checkout in its own environment, or in no environment."""
+    checkout = Path(__file__).resolve().parents[2]
+    environment = Path(sys.prefix).resolve()
+    is_own = environment in (checkout / ".venv", Path(sys.base_prefix).resolve())
+    return is_own and (checkout / "scripts" / "setup.sh").is_file()
 
 
 def run(main: Callable[[], None]) -> None:

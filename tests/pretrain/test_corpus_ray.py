@@ -12,7 +12,7 @@ import pytest
 from ernie_m.pretrain.build_corpus import workers as workers_module
 from ernie_m.pretrain.build_corpus.inputs import file_status
 from ernie_m.pretrain.build_corpus.workers import RayWorkers
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, install_command
 from tests.helpers.files import files_of
 from tests.launching import ROOT, error_of
 from tests.pretrain.builds import OPTIONS, command
@@ -69,4 +69,4 @@ def test_a_cluster_that_does_not_start(monkeypatch):
 
 def test_without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert "sh scripts/setup.sh ray" in error_of(RayWorkers(1, None).__enter__)
+    assert install_command("ray") in error_of(RayWorkers(1, None).__enter__)

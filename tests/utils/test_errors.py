@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from ernie_m.utils.errors import LONGEST_MESSAGE, UserError
+from ernie_m.utils import errors
+from ernie_m.utils.errors import LONGEST_MESSAGE, UserError, install_command, start_of
 from ernie_m.utils.files import atomic_dir, atomic_file
 from tests.launching import ROOT, clean_environment, run_script
 
@@ -67,6 +68,25 @@ def test_a_command_outside_the_environment_is_one_line(command):
     assert (process.returncode, process.stdout) == (2, "")
     (error,) = process.stderr.splitlines()
     assert " has no numpy, " in error and "run sh scripts/setup.sh once" in error
+
+
+@pytest.mark.parametrize(
+    ("package", "environment", "commands"),
+    [
+        # setup.sh made the environment; there is none; the user made it; there is no checkout.
+        ("clone", "clone/.venv", ["sh scripts/setup.sh hub", "sh scripts/data/get_data.sh"]),
+        ("clone", "usr", ["sh scripts/setup.sh hub", "sh scripts/data/get_data.sh"]),
+        ("clone", "own", ['pip install "ernie-m[hub]"', "ernie-m get_data"]),
+        ("own/lib/python3.12/site-packages", "own", ['pip install "ernie-m[hub]"', "ernie-m get_data"]),
+    ],
+)
+def test_advice_for_a_checkout_and_for_the_package(tmp_path, monkeypatch, package, environment, commands):
+    (tmp_path / "clone/scripts").mkdir(parents=True)
+    (tmp_path / "clone/scripts/setup.sh").touch()
+    monkeypatch.setattr(errors, "__file__", str(tmp_path / package / "ernie_m/utils/errors.py"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / environment))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "usr"))
+    assert [install_command("hub"), start_of("get_data")] == commands
 
 
 # Stands for a package whose library in C makes another exception of Ctrl-C, as numpy's does.

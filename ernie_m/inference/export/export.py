@@ -43,7 +43,7 @@ from ernie_m.reader.files.official_tsv import decode, official_names, read_all, 
 from ernie_m.reader.tagging import JOINT
 from ernie_m.tokenizer.tokenizer_files import write_ours
 from ernie_m.utils.checksums import MANIFEST, write_manifest
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.files import as_json, atomic_dir
 from ernie_m.utils.logging import logger
 
@@ -185,7 +185,7 @@ def export(
     try:
         from ernie_m.inference.export.onnx_graph import write_onnx
     except ImportError as error:
-        raise UserError(f"{error.name} is missing: sh scripts/setup.sh export") from error
+        raise UserError(f"{error.name} is missing: {install_command('export')}") from error
     pad_id = loaded.config.pad_token_id
     engine = loaded.engine(task, layer)  # refuses a task that the model is not for
     expected = run_all(task, engine, check_set.rows, pad_id)

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, install_command
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")  # an organisation and its model
 # Config, tokenizer, the modules of sentence-transformers, the card. A * also stands for folders here, as in
@@ -37,8 +37,8 @@ def local_folder(path: str | os.PathLike) -> Path:
         from huggingface_hub import constants, errors, snapshot_download
     except ImportError as error:
         raise UserError(
-            f"{no_folder}; as the name of a model on Hugging Face's hub it needs huggingface_hub: sh "
-            "scripts/setup.sh hub (or pip install huggingface_hub)"
+            f"{no_folder}; as the name of a model on Hugging Face's hub it needs huggingface_hub: "
+            f"{install_command('hub')}"
         ) from error
     hub = constants.ENDPOINT
     if not (constants.HF_HUB_OFFLINE or _is_trusted(hub)):

@@ -3,13 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.files import read_object
 
 _MOST_LISTED = 8
 _NO_NAME = ", and no name of a model on Hugging Face's hub, which is ORGANISATION/MODEL"
-_FETCH = "sh scripts/data/get_weights.sh fetches the released weights into configs/"
-_FETCH_E5 = "sh scripts/data/get_weights.sh e5-small fetches it"
 
 
 def no_model_at(path: Path, holds_model: Callable[[Path], bool], weights_files: str) -> UserError:
@@ -52,7 +50,9 @@ def _advice(path: Path, nearest: Path, holds_model: Callable[[Path], bool]) -> s
     """What the user can do: fetch what should be there, or name a model near the nearest folder."""
     advice = []
     if "configs" in path.parts:  # where the released weights would be
-        advice.append(_FETCH_E5 if "e5-small" in path.parts else _FETCH)
+        is_e5 = "e5-small" in path.parts
+        fetches = "e5-small fetches it" if is_e5 else "fetches the released weights into configs/"
+        advice.append(f"{start_of('get_weights')} {fetches}")
     models = _models_near(nearest, holds_model)
     if models:
         advice.append(models)

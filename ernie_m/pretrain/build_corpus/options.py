@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from ernie_m.pretrain.build_corpus.inputs import Stream, file_status
 from ernie_m.pretrain.build_corpus.text_units import TextFormat, check_format
 from ernie_m.tokenizer.text_rules import ERNIE_M, TEXT_RULES
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.options import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -88,7 +88,7 @@ class BuildOptions:
         if not self.output:
             raise UserError("no folder for the corpus; give --output")
         if not self.piece_model_path:
-            raise UserError("no --piece_model_path; sh scripts/data/train_vocab.sh makes a piece model")
+            raise UserError(f"no --piece_model_path; {start_of('train_vocab')} makes a piece model")
         check_format(self.text_format)
         if self.ray_address and self.engine != "ray":
             raise UserError("ray_address: given without --engine ray")

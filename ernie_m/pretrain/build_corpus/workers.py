@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ernie_m.utils.child_processes import never_received
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, install_command
 
 Result = TypeVar("Result")
 
@@ -102,7 +102,7 @@ class RayWorkers(LocalWorkers):
         try:
             import ray
         except ImportError as error:
-            raise UserError("Ray is not installed: sh scripts/setup.sh ray") from error
+            raise UserError(f"Ray is not installed: {install_command('ray')}") from error
         cluster: dict[str, Any] = {"address": self.address}
         if self.address is None:  # a new cluster on this machine
             cluster = {"address": "local", "num_cpus": self.num_workers or len(os.sched_getaffinity(0))}
