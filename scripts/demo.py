@@ -270,7 +270,7 @@ def print_page(models: Sequence[Path]) -> None:
     texts = [f"en<={folder}/de-en.en"]
     texts += [f"{code}<={folder}/{code}-en.{code}" for code in CORPUS_LANGUAGES]
     flags = as_line({"model": ",".join(map(str, models)), "corpus": ",".join(texts), "top_k": 10})
-    command = shlex.join([".venv/bin/python", "predict.py", "--serve", *flags])
+    command = shlex.join([".venv/bin/ernie-m", "predict", "--serve", *flags])
     print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{command}")
 
 

@@ -67,7 +67,8 @@ COMMANDS = {
     r".*build_corpus --engine ray --ray_address .*":
         "needs a cluster; pretrain/test_corpus_ray.py::test_no_cluster_there",
     r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_the_same_ids_and_bytes",
-    r"pip install .*": "test_package.py::test_its_only_name_is_ernie_m",
+    r"pip install (?!-e ).*": "test_package.py::test_its_only_name_is_ernie_m",
+    r"pip install -e .*": "test_package.py::test_an_editable_installation_is_the_checkout",
     r"\.venv/bin/pip (uninstall|install) .*onnxruntime.*":
         "needs a GPU; inference/test_export.py::test_onnx_on_another_device_than_the_gpu_is_said_once",
     r"docker build .*": "needs Docker; test_package.py::test_the_image_installs_what_the_package_has",

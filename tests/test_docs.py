@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 import ernie_m
+from ernie_m.__main__ import PROGRAMS
 from tests.helpers.pages import commands_on, pages
 from tests.launching import ROOT
+from tests.test_names import missing
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
@@ -16,6 +18,8 @@ SCRIPT = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/)?[\w/-]+\.(?:sh
 BARE_PYTHON = re.compile(r"(?<!\.venv/bin/)\b(?:python3?|pip) ")
 # 1. `ernie_m/pretrain/build_corpus/text_units.py`, `read_units`: ...
 STEP = re.compile(r"^\d+\. `([\w/]+\.py)`, `(?:\w+\.)?(\w+)`", re.MULTILINE)
+
+TABLES = ("CHANGELOG.md", "docs/install.md")
 
 
 def matches(pattern: re.Pattern, page: Path) -> list[str]:
@@ -89,6 +93,22 @@ def test_both_readmes_show_the_same_commands():
     english = commands_on(ROOT / "README.md")
     assert "sh scripts/demo.sh --quick" in english and "sh scripts/test.sh" in english
     assert commands_on(ROOT / "README_zh.md") == english
+
+
+def test_what_has_another_name_now():
+    """The changelog and the page of the installation have one table, and its new names are there."""
+    tables = [
+        re.findall(r"^ *(\|.*\|)$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        for name in TABLES
+    ]
+    of_changes, of_page = tables
+    start = of_page.index(of_changes[0])
+    assert of_changes == of_page[start:] and len(of_changes) > 10
+    for row in of_changes[2:]:
+        now = row.split(" | ")[1]
+        assert missing(now) == [], row
+        programs = re.findall(r"`(?:ernie-m )?(\w+)`", now) if "`ernie-m " in now else []
+        assert {*programs} <= {*PROGRAMS}, row
 
 
 def test_own_labels_and_own_pairs_take_few_flags():
