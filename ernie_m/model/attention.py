@@ -18,7 +18,6 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ernie_m.model import device
-from ernie_m.model.cpu.attention import AttentionOnCpu
 from ernie_m.model.layers import Linear, at_positions, dropout, linear_layers
 from ernie_m.model.layout import Group, Layout
 
@@ -65,7 +64,7 @@ class CpuMask(AttentionMask):
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
-        return AttentionOnCpu.apply(query, key, value, self.groups, num_heads, dropout_rate)
+        return device.cpu.AttentionOnCpu.apply(query, key, value, self.groups, num_heads, dropout_rate)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """What the device can do: half precision, attention kernels, TF32; and which kernels a process uses.
 
+`device.cpu` has the kernels of a CPU: the network and the training know no file of `model/cpu/`, only
+`rows.py` there, which gives the memory of a tensor.
+
     compute capability     amp fp16    amp bf16     attention in half precision
     below 8.0 (V100, T4)   yes         refused      padded groups: two products and a softmax each
     8.0 and above          yes         yes          FlashMask, all tokens at once
@@ -24,6 +27,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from ernie_m.model import cpu as cpu  # what other files take as `device.cpu`
 from ernie_m.utils.logging import logger
 
 T = TypeVar("T")

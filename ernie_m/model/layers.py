@@ -8,9 +8,6 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ernie_m.model import device
-from ernie_m.model.cpu.bfloat16 import LinearInBfloat16, frozen_linear_layers
-from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
-from ernie_m.model.cpu.onednn import to_bfloat16
 from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.word_table import WordEmbeddings
 
@@ -50,7 +47,7 @@ class Linear(nn.Linear):
 
     def freeze_in_bfloat16(self) -> None:
         """Replace the weight by its bfloat16 form, and free the memory of the float32 numbers."""
-        self.frozen_weight = to_bfloat16(as_array(self.weight))
+        self.frozen_weight = device.cpu.onednn.to_bfloat16(as_array(self.weight))
         self.weight = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,7 +57,7 @@ class Linear(nn.Linear):
             return y
         if not device.training_on_cpu(x):
             return super().forward(x)
-        return LinearOnCpu.apply(x, self.weight, self.bias)
+        return device.cpu.LinearOnCpu.apply(x, self.weight, self.bias)
 
 
 def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
@@ -77,8 +74,8 @@ def _linear_layers_in_bfloat16(x: Tensor, layers: Sequence[Linear]) -> Sequence[
     """As `linear_layers`, with products in bfloat16 on a CPU."""
     biases = [layer.bias for layer in layers]
     if layers[0].frozen_weight is not None:
-        return frozen_linear_layers(x, [layer.frozen_weight for layer in layers], biases)
-    return LinearInBfloat16.apply(x, *(layer.weight for layer in layers), *biases)
+        return device.cpu.frozen_linear_layers(x, [layer.frozen_weight for layer in layers], biases)
+    return device.cpu.LinearInBfloat16.apply(x, *(layer.weight for layer in layers), *biases)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -93,12 +90,12 @@ class LayerNorm(nn.LayerNorm):
         """[..., H] -> [..., H]."""
         if not device.training_on_cpu(x):
             return super().forward(x)
-        return LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
+        return device.cpu.LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
 
 
 def gelu(x: Tensor) -> Tensor:
     """x times the normal distribution's cdf, exact (erf)."""
-    return GeluOnCpu.apply(x) if device.training_on_cpu(x) else F.gelu(x)
+    return device.cpu.GeluOnCpu.apply(x) if device.training_on_cpu(x) else F.gelu(x)
 
 
 def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
@@ -108,7 +105,7 @@ def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | No
     """
     if training and probability > 0.0:
         if device.on_cpu(x):
-            return DropoutOnCpu.apply(x, probability, residual)
+            return device.cpu.DropoutOnCpu.apply(x, probability, residual)
         x = F.dropout(x, probability, training=True)
     return x if residual is None else add_to(x, residual)
 

@@ -16,7 +16,6 @@ from paddle.distributed.fleet.utils import recompute
 from ernie_m.model import device
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import NO_LANGUAGE, ErnieMConfig
-from ernie_m.model.cpu import masked_lm_loss
 from ernie_m.model.encoder import ErnieMModel, initial_weights
 from ernie_m.model.layers import LayerNorm, Linear, gelu
 from ernie_m.model.word_table import WordEmbeddings
@@ -137,7 +136,8 @@ def cross_entropy(
     loss_weights = loss_weights.astype(precise)
     chunks = logit_chunks(x.shape[0], bias.shape[0], precise)
     if device.on_cpu(x):
-        return MaskedLoss(*masked_lm_loss.cross_entropy(x, table, bias, labels, loss_weights, chunks))
+        cross_entropy_on_cpu = device.cpu.masked_lm_loss.cross_entropy
+        return MaskedLoss(*cross_entropy_on_cpu(x, table, bias, labels, loss_weights, chunks))
 
     all_frozen = x.stop_gradient and table.weight.stop_gradient and bias.stop_gradient
     has_backward = paddle.is_grad_enabled() and not all_frozen

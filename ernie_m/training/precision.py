@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.cpu import onednn
-from ernie_m.model.device import has_bf16, has_plain_kernels, on_gpu, summary
+from ernie_m.model.device import cpu, has_bf16, has_plain_kernels, on_gpu, summary
 from ernie_m.model.layers import freeze_in_bfloat16, use_bfloat16
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
@@ -172,11 +171,11 @@ def _missing_for_bf16() -> str | None:
     """What the products of a CPU lack for bfloat16, in words; None: nothing."""
     if paddle.get_default_dtype() != "float32":
         return "weights in float32"
-    return "kernels that are not plain" if has_plain_kernels() else onednn.missing()
+    return "kernels that are not plain" if has_plain_kernels() else cpu.onednn.missing()
 
 
 @functools.cache  # once, however many seeds a command trains
 def _recommend_bfloat16() -> None:
     """Log that this CPU would be faster in bfloat16, if so."""
-    if onednn.missing() is None:
+    if cpu.onednn.missing() is None:
         logger.info("this CPU can multiply in bfloat16, which is faster: amp bf16 (docs/cpu.md)")

@@ -122,8 +122,8 @@ def test_plain_kernels_compute_the_same(monkeypatch, loss_of):
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
     # A call of one of the fast kernels would now be an error.
     for kernel in (
-        "ernie_m.model.layers.GeluOnCpu",
-        "ernie_m.model.layers.LinearOnCpu",
+        "ernie_m.model.cpu.GeluOnCpu",
+        "ernie_m.model.cpu.LinearOnCpu",
         "ernie_m.model.word_table.LookUpOnCpu",
     ):
         monkeypatch.setattr(kernel, None)

@@ -1,5 +1,22 @@
 """What a CPU can do better than Paddle's own kernels: the same mathematics, in blocks of rows on all threads.
 
 docs/cpu.md says why. Use the layers with `backward()`: for a custom `PyLayer`, Paddle refuses `paddle.grad`
-with respect to only some of the inputs.
+with respect to only some of the inputs. The network takes them from `ernie_m.model.device`, as `device.cpu`.
 """
+
+from ernie_m.model.cpu import masked_lm_loss, onednn
+from ernie_m.model.cpu.attention import AttentionOnCpu
+from ernie_m.model.cpu.bfloat16 import LinearInBfloat16, frozen_linear_layers
+from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
+
+__all__ = [
+    "AttentionOnCpu",
+    "DropoutOnCpu",
+    "GeluOnCpu",
+    "LayerNormOnCpu",
+    "LinearInBfloat16",
+    "LinearOnCpu",
+    "frozen_linear_layers",
+    "masked_lm_loss",
+    "onednn",
+]

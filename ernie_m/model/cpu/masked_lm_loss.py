@@ -5,6 +5,7 @@ backward pass then gets from above is one number, the factor of the whole sum.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
@@ -13,14 +14,16 @@ from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import bfloat16
 from ernie_m.model.cpu.rows import add, as_array, as_tensor, over_rows, row_sums
-from ernie_m.model.word_table import WordEmbeddings
+
+if TYPE_CHECKING:
+    from ernie_m.model.word_table import WordEmbeddings
 
 BLOCK_WORDS = 1 << 14  # rows of the word table whose gradients are added at a time
 
 
 def cross_entropy(
     x: Tensor,
-    table: WordEmbeddings,
+    table: "WordEmbeddings",
     bias: Tensor,
     labels: Tensor,
     loss_weights: Tensor,
@@ -93,7 +96,7 @@ class LossOnCpu:
         bias: [V].
     """
 
-    def __init__(self, table: WordEmbeddings, bias: Tensor):
+    def __init__(self, table: "WordEmbeddings", bias: Tensor):
         self._table = table
         self._bias = bias
         self._grad_weight: np.ndarray | None = None  # [V, H]
