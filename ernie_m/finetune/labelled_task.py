@@ -34,11 +34,11 @@ from ernie_m.finetune.prediction import TaskFile, evaluate_files, predict_tests,
 from ernie_m.finetune.rates import with_rates
 from ernie_m.finetune.tasks.classification import names_of_ids
 from ernie_m.model.batch import LabelledBatch
-from ernie_m.model.checkpoint.conventions import READING
 from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.model.conventions import READING
 from ernie_m.model.heads import task_model
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
 from ernie_m.reader.batching import Batches, GlobalBatch

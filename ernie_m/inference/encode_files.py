@@ -13,7 +13,8 @@ from ernie_m.inference.encode_flags import EncodeVectorFlags
 from ernie_m.inference.load import exported_settings, load, load_opened
 from ernie_m.inference.tasks import TaskOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
-from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
+from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
+from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.batching import (
     BATCH_TOKENS,
     WINDOW_TEXTS,

@@ -15,11 +15,10 @@ import paddle.nn.functional as F
 from ernie_m.finetune.fit.folds import FOLDS, Scored, folds_of
 from ernie_m.finetune.tasks.classification import softmax
 from ernie_m.inference.load import LoadedModel
-from ernie_m.model.checkpoint.conventions import READING
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_files
-from ernie_m.model.conventions import NEITHER
+from ernie_m.model.conventions import NEITHER, READING
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
 from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label, oddities

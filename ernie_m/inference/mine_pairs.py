@@ -25,8 +25,8 @@ import numpy as np
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.hub import local_folder
-from ernie_m.model.checkpoint.open import LANGUAGE_MEANS
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.find_pairs import split_label

@@ -7,10 +7,12 @@ config.json keeps it below "reading", with the fields that differ from the defau
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from ernie_m.utils.errors import UserError, shown
 
+READING = "reading"  # our key of config.json; other libraries ignore it
 # The names that `tokenizer.tokenizer` gives the rules for text before and after sentencepiece: the official
 # ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
 TextRules = Literal["ernie-m", "none", "paddlenlp", "transformers"]
@@ -239,3 +241,19 @@ def entity_tags(labels: Sequence[str]) -> dict[str, str]:
     if outside:  # the scheme IO
         return outside | {label: f"I-{label}" for label in others}
     return {}
+
+
+def own_reading(raw_config: Mapping[str, Any], path: Path | None) -> Reading:
+    """What our key of a config.json says; without it, ERNIE-M's own reading.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        values = raw_config.get(READING)
+        return Reading() if values is None else Reading.from_json(values)
+    except UserError as error:
+        raise UserError(
+            f"{path}: '{READING}' does not say how inputs were read in training ({error}); put back a good "
+            "copy of the file, or leave this key out"
+        ) from error

@@ -10,11 +10,10 @@ from typing import Any
 import paddle
 from paddle import Tensor
 
-from ernie_m.model.checkpoint.conventions import READING
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles, model_files
-from ernie_m.model.conventions import ERNIE_M_RULES, Reading
+from ernie_m.model.conventions import ERNIE_M_RULES, READING, Reading
 from ernie_m.model.encoder import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.batches import StepBatches, read_steps, total_steps

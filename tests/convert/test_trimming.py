@@ -13,9 +13,10 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint.card import CARD, model_card, read_metadata
 from ernie_m.model.checkpoint.convert import TARGETS, with_tokens
+from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.load import load_from
-from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
+from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import pad
 from ernie_m.reader.trim_vocabulary import trim

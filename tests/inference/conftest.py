@@ -9,8 +9,8 @@ import paddle
 import pytest
 
 from ernie_m.commands import encode_vector, export, predict
+from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors
-from ernie_m.model.checkpoint.open import LANGUAGE_MEANS
 from tests import toys
 from tests.launching import as_flags, call_main, give_input, one_error
 from tests.toys import write_lines

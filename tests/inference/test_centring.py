@@ -11,8 +11,8 @@ from ernie_m import interface
 from ernie_m.inference.load import load
 from ernie_m.inference.server.serve import answerers_of, describe
 from ernie_m.inference.tasks import TaskOptions, make_answerer, search
+from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors
-from ernie_m.model.checkpoint.open import LANGUAGE_MEANS
 from ernie_m.vectors.centring import LanguageMeans
 from ernie_m.vectors.nearest import unit
 from tests import toys

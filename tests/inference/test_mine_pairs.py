@@ -12,8 +12,8 @@ import pytest
 
 from ernie_m.commands import mine_pairs
 from ernie_m.inference import mine_pairs as mining
+from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors
-from ernie_m.model.checkpoint.open import LANGUAGE_MEANS
 from ernie_m.reader.corpus import Corpus
 from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.vectors.mine_by_margin import MinedPairs, Neighbours, margins, mine

@@ -17,8 +17,9 @@ from ernie_m.commands import convert
 from ernie_m.finetune.retrieval.losses import in_batch_softmax, teacher_mse
 from ernie_m.model.checkpoint.card import model_card
 from ernie_m.model.checkpoint.card_usage import FOLDER
+from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors, tensor_names
-from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
+from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.helpers.checkpoints import change_config
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch

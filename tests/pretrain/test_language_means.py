@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import convert
+from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.load import load_from
-from ernie_m.model.checkpoint.open import LANGUAGE_MEANS, open_checkpoint
+from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.pretrain.held_out import language_means
 from ernie_m.reader.corpus import Corpus

@@ -24,12 +24,11 @@ from ernie_m.finetune.open_model import OpenedModel
 from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax, teacher_mse
 from ernie_m.finetune.retrieval.steps_of_bitexts import PairStep, StepPairs, numbers_of, warn_if_found_by_any
 from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide
-from ernie_m.model.checkpoint.conventions import READING
 from ernie_m.model.checkpoint.load import HEADS, load_from
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import DOCUMENT, NEITHER, QUERY, Reading
+from ernie_m.model.conventions import DOCUMENT, NEITHER, QUERY, READING, Reading
 from ernie_m.model.device import Uploadable, upload
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.tasks import RETRIEVAL

@@ -31,10 +31,10 @@ from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, 
 from ernie_m.inference.load import LoadedModel
 from ernie_m.model.checkpoint.card import CARD, model_card
 from ernie_m.model.checkpoint.card_usage import usage
-from ernie_m.model.checkpoint.conventions import READING
+from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.formats.tensor_names import OURS
-from ernie_m.model.checkpoint.open import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.conventions import READING
 from ernie_m.model.tasks import CLASSIFICATION, ENCODING, TASKS
 from ernie_m.reader.batching import EncodePairs, padded_batches
 from ernie_m.reader.classification import read_classification

@@ -1,4 +1,4 @@
-"""How a folder says that its model reads: in config.json, tokenizer files, those of sentence-transformers."""
+"""How the folder of another library says that its model reads: in its config, its tokenizer, its modules."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 from ernie_m.model.checkpoint.formats import configs, sentence_transformers
 from ernie_m.model.checkpoint.formats.tensor_names import HUGGING_FACE, OFFICIAL, OURS, PADDLENLP
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, Reading
+from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, READING, Reading, own_reading
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
 from ernie_m.utils.errors import UserError, shown
 
-READING = "reading"  # our key of config.json; other libraries ignore it
 # problem_type -> the field that it sets.
 _KINDS = {configs.MULTI_LABEL: "multi_label", configs.REGRESSION: "regression"}
 # The name of a field -> its value, and the file that says it.
@@ -29,22 +28,6 @@ class ReadingOfFolder(NamedTuple):
 
     reading: Reading
     faults: list[str]
-
-
-def own_reading(raw_config: Mapping[str, Any], path: Path | None) -> Reading:
-    """What our key of a config.json says; without it, ERNIE-M's own reading.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        values = raw_config.get(READING)
-        return Reading() if values is None else Reading.from_json(values)
-    except UserError as error:
-        raise UserError(
-            f"{path}: '{READING}' does not say how inputs were read in training ({error}); put back a good "
-            "copy of the file, or leave this key out"
-        ) from error
 
 
 def reading_of(

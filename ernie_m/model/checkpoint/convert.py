@@ -11,7 +11,7 @@ import numpy as np
 
 from ernie_m.model.checkpoint.card import CARD, model_card
 from ernie_m.model.checkpoint.card_usage import usage
-from ernie_m.model.checkpoint.conventions import READING
+from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS, WEIGHTS
 from ernie_m.model.checkpoint.formats import (
     configs,
     fluid,
@@ -31,8 +31,9 @@ from ernie_m.model.checkpoint.formats.tensor_names import (
     PADDLENLP,
     XLM_R,
 )
-from ernie_m.model.checkpoint.open import CONFIG, LANGUAGE_MEANS, WEIGHTS, Checkpoint
+from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.conventions import READING
 from ernie_m.model.tasks import CLASSIFICATION, MASKED_LM, MEAN_OF_TOKENS, RETRIEVAL, SUPERVISED_TASKS, TASKS
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import as_json

@@ -24,13 +24,12 @@ import paddle
 
 from ernie_m.model.checkpoint.card import CARD, model_card
 from ernie_m.model.checkpoint.card_usage import usage
-from ernie_m.model.checkpoint.conventions import READING
+from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS, PIECES, TOKENIZER_JSON, VOCAB, WEIGHTS
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.formats.tensor_names import OURS
 from ernie_m.model.checkpoint.load import STORED_DTYPES, parameters_of
-from ernie_m.model.checkpoint.open import CONFIG, LANGUAGE_MEANS, PIECES, TOKENIZER_JSON, VOCAB, WEIGHTS
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import Reading
+from ernie_m.model.conventions import READING, Reading
 from ernie_m.model.tasks import task_named
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
