@@ -18,7 +18,8 @@ import pytest
 
 from ernie_m.__main__ import PROGRAMS
 from ernie_m.commands import export
-from ernie_m.finetune.flags import FinetuneFlags, RetrievalFlags
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.command_line import load_config, parse_args

@@ -27,7 +27,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.tasks import SUPERVISED_TASKS, TASKS
 from ernie_m.pretrain.build_corpus.command import build_corpus
 from ernie_m.pretrain.build_corpus.options import BuildOptions
-from ernie_m.reader.tagging import JOINT
+from ernie_m.reader.files.tagged_sentences import JOINT
 from ernie_m.tokenizer.tokenizer import Tokenizer
 
 # ---- Texts, and the pieces of a tokenizer.

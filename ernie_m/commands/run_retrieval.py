@@ -7,7 +7,7 @@ python run_retrieval.py --mine_negatives corpus.txt --train_set pairs.tsv --init
 
 import sys
 
-from ernie_m.finetune.flags import RetrievalFlags
+from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.command_line import parse_args
 from ernie_m.utils.paddle_settings import prepare

@@ -19,9 +19,10 @@ from ernie_m.data.own_pairs import prepare_pairs
 from ernie_m.model.conventions import PLACES
 from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.own_files import files_in
+from ernie_m.reader.files.squad import read_squad
+from ernie_m.reader.files.tagged_sentences import JOINT, read_columns
 from ernie_m.reader.label_map import write_places
-from ernie_m.reader.question_answering import read_squad
-from ernie_m.reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
+from ernie_m.reader.tags import OUTSIDE, entity_starts, is_tag, to_iob2
 from ernie_m.utils.command_line import command_name, load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of, read_bytes

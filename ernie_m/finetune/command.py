@@ -13,7 +13,8 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.finetune import score_tables
-from ernie_m.finetune.flags import FinetuneFlags, RetrievalFlags, TrainingFlags
+from ernie_m.finetune.flags import FinetuneFlags, TrainingFlags
+from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.config import ErnieMConfig

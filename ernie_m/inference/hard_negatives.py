@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from ernie_m.finetune.command import digest_of_files, identity_of
-from ernie_m.finetune.flags import RetrievalFlags
-from ernie_m.finetune.retrieval.command import Encode, encoder_of, model_of_seed, read_inputs
+from ernie_m.finetune.retrieval.command import encoder_of, model_of_seed, read_inputs
+from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.finetune.retrieval.search_bitexts import Encode
 from ernie_m.inference.mine_pairs import (
     DistinctLines,
     VectorParts,

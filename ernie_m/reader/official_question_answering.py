@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ernie_m.reader.files.squad import QuestionFile
 from ernie_m.reader.question_answering import (
     NO_ANSWER,
     AnswerFeature,
@@ -24,7 +25,6 @@ from ernie_m.reader.question_answering import (
     ContextWindow,
     Cut,
     EncodeWindows,
-    QuestionFile,
     cut_windows,
     encode_for_answers,
     encode_questions,

@@ -1,4 +1,4 @@
-"""Questions and their contexts: SQuAD v1.1 JSON (also MLQA and XQuAD), and the model inputs.
+"""The model inputs of questions and their contexts.
 
 An input is `[CLS] question [SEP] part of the context [SEP]`; in models of XLM-R's kind two [SEP] stand
 between the two. A context that does not fit is cut into windows that begin every `doc_stride` tokens and
@@ -6,247 +6,29 @@ overlap. A file is tokenised when it is read, each context once for all its ques
 ids and character spans.
 """
 
-import json
 import os
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ernie_m.reader.batching import pad
+from ernie_m.reader.files.squad import QuestionFile, read_squad
 from ernie_m.tokenizer.tokenizer import Span, Tokenizer
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import is_whole_text, read_bytes, read_json
 from ernie_m.utils.logging import logger, progress
 
 NO_ANSWER = -1
-_FORM = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"id", "question", "answers"}]}]}]}'
-_KINDS = {list: "a list", int: "a whole number"}  # in words, for errors; any other kind is a string
 # Han characters: extension A, the basic block, compatibility characters, and all in planes 2 and 3.
 _HAN = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _HAS_HAN = re.compile(_HAN)
 # A Han character, or the text up to the next one.
 _PARTS = re.compile(f"{_HAN}|(?:(?!{_HAN}).)+", re.DOTALL)
-
-
-class Question(NamedTuple):
-    """One question."""
-
-    id: str  # the key of its prediction
-    text: str
-    context: int  # the number of its context in `QuestionFile.contexts`
-    answers: tuple[str, ...]  # the texts of the accepted answers; empty if they were not read
-    span: tuple[int, int] | None  # the characters (start, end) of the first answer that is at its offset
-
-
-@dataclass(frozen=True)
-class QuestionFile:
-    """The contexts and questions of one file, in its order. `path` is None if they come from elsewhere."""
-
-    path: Path | None
-    contexts: list[str]
-    questions: list[Question]
-
-
-def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
-    """Read and check a file.
-
-    An answer that is not at its offset is skipped as a span, though scores still accept its text. One line of
-    the log counts such answers and shows the first.
-
-    Args:
-        purpose: "train" or "dev", where every question must have an answer, or "test" (answers are not read).
-
-    Raises:
-        UserError: the file is not JSON or not of this form (names the place, as in `data[3].paragraphs[0]`),
-            an id is repeated in a "dev" or "test" file, or there is no question.
-    """
-    path = Path(path)
-    content = _JsonValue(path, "", _content(path))
-    contexts: list[str] = []
-    questions: list[Question] = []
-    ids: set[str] = set()
-    misplaced: list[str] = []  # descriptions of answers that are not at their offsets
-    unanswerable = 0
-    for article in content.items("data"):
-        # A row of Hugging Face's data sets has a context and one question.
-        is_row = article.has("context") and not article.has("paragraphs")
-        for paragraph in [article] if is_row else article.items("paragraphs"):
-            context = paragraph.string("context")
-            context_number = len(contexts)
-            contexts.append(context)
-            for qa in [article] if is_row else paragraph.items("qas"):
-                if purpose != "test" and _is_unanswerable(qa):
-                    unanswerable += 1
-                    continue
-                id_ = str(qa.get("id", str | int))
-                if id_ in ids and purpose != "train":
-                    raise UserError(f"{path}: {qa.place}.id: '{id_}' occurs twice; answers are kept by id")
-                ids.add(id_)
-                answers: list[str] = []
-                span = None
-                if purpose != "test":
-                    answers, span = _read_answers(qa, context, misplaced)
-                questions.append(Question(id_, qa.string("question"), context_number, tuple(answers), span))
-    if unanswerable:
-        logger.warning(
-            "%s: %d questions without an answer (SQuAD v2) are left out: the model always answers",
-            path,
-            unanswerable,
-        )
-    if not questions:
-        raise UserError(f"{path}: no question in it; the form is {_FORM}")
-    if misplaced:
-        logger.warning(
-            "%s: %d answers that are not at their offset, skipped; the first: %s",
-            path,
-            len(misplaced),
-            misplaced[0],
-        )
-    return QuestionFile(path, contexts, questions)
-
-
-def _content(path: Path) -> Any:
-    """The JSON value of a file; of one with a row of Hugging Face's data sets on each line, {"data": rows}.
-
-    Raises:
-        UserError: as `read_json`, or a line is not JSON.
-    """
-    lines = read_bytes(path).splitlines()
-    first = _json_of(lines[0]) if lines else None
-    if not isinstance(first, dict) or "question" not in first:
-        return read_json(path, f"the form is {_FORM}")
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            rows.append(_json_of(line))
-            if rows[-1] is None:
-                raise UserError(f"{path}, line {number}: not JSON; line 1 is a question, and so must be all")
-    return {"data": rows}
-
-
-def _json_of(line: bytes) -> Any:
-    """The value of a line; None: it is not JSON."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_unanswerable(qa: "_JsonValue") -> bool:
-    """Whether a question says that its context has no answer, as in SQuAD v2 and in rows made of it."""
-    if not isinstance(qa.value, dict):
-        return False  # what it is instead is said where it is read
-    if qa.value.get("is_impossible") is True:
-        return True
-    answers = qa.value.get("answers")
-    return isinstance(answers, dict) and not answers.get("text") and not answers.get("answer_start")
-
-
-def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple[list[str], Span | None]:
-    """The texts of the answers to a question, and the characters of the first that is at its offset.
-
-    Args:
-        misplaced: a description of each answer that is not at its offset is added.
-
-    Raises:
-        UserError: the question has no answers, or they have another form.
-    """
-    texts = []
-    span = None
-    for answer in qa.answers():
-        start = answer.get("answer_start", int)
-        text = answer.string("text")
-        texts.append(text)
-        at_offset = ""
-        if start >= 0:  # a negative index would count from the end of the context
-            at_offset = context[start : start + len(text)]
-        if not text.strip() or at_offset != text:
-            misplaced.append(f"{answer.place}: '{text}' at {start}, where the context has '{at_offset}'")
-        elif span is None:
-            span = (start, start + len(text))
-    if not texts:
-        raise UserError(f"{qa.path}: {qa.place}.answers: empty; leave out questions without an answer")
-    return texts, span
-
-
-@dataclass(frozen=True)
-class _JsonValue:
-    """A value of a JSON file, and its place there, such as `data[3].paragraphs[0]`, for errors."""
-
-    path: Path
-    place: str
-    value: Any
-
-    def get(self, key: str, kind: Any) -> Any:
-        """The value of a key.
-
-        Args:
-            kind: the type that it must have; for a string or a number, str | int.
-
-        Raises:
-            UserError: there is no such key, or its value is not of this kind.
-        """
-        value = self.value.get(key) if isinstance(self.value, dict) else None
-        if not isinstance(value, kind) or isinstance(value, bool):  # to Python a bool is an int
-            expected = _KINDS.get(kind, "a string")
-            raise UserError(
-                f"{self.path}: {self._place_of(key)}: {expected} should be here; the form is {_FORM}"
-            )
-        return value
-
-    def string(self, key: str) -> str:
-        """The text of a key.
-
-        Raises:
-            UserError: as `get`, or the text has half a character (a lone surrogate), which cannot be written.
-        """
-        text = self.get(key, str)
-        if not is_whole_text(text):
-            raise UserError(f"{self.path}: {self._place_of(key)}: it has half a character; remove it")
-        return text
-
-    def has(self, key: str) -> bool:
-        """Whether it is an object with this key."""
-        return isinstance(self.value, dict) and key in self.value
-
-    def answers(self) -> Iterator["_JsonValue"]:
-        """The answers of a question: a list of objects, or as Hugging Face's data sets have them an object of
-        lists, {"text": [...], "answer_start": [...]}.
-
-        Raises:
-            UserError: as `get`, or these lists are of different lengths.
-        """
-        if not self.has("answers") or not isinstance(self.value["answers"], dict):
-            yield from self.items("answers")
-            return
-        place = self._place_of("answers")
-        lists = _JsonValue(self.path, place, self.value["answers"])
-        texts = lists.get("text", list)
-        starts = lists.get("answer_start", list)
-        if len(texts) != len(starts):
-            raise UserError(f"{self.path}: {place}: {len(texts)} texts, but {len(starts)} answer_start")
-        for number, (text, start) in enumerate(zip(texts, starts)):
-            yield _JsonValue(self.path, f"{place}[{number}]", {"text": text, "answer_start": start})
-
-    def items(self, key: str) -> Iterator["_JsonValue"]:
-        """The items of the list of a key.
-
-        Raises:
-            UserError: as `get`.
-        """
-        for number, item in enumerate(self.get(key, list)):
-            yield _JsonValue(self.path, f"{self._place_of(key)}[{number}]", item)
-
-    def _place_of(self, key: str) -> str:
-        """The place of a key; that of the whole file is "", so its keys have no dot before them."""
-        return f"{self.place}.{key}".lstrip(".")
 
 
 def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tuple[list[int], list[Span]]:

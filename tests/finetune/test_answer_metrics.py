@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ernie_m.finetune.metrics import answer_scores, exact_match, f1, normalize
-from ernie_m.reader.question_answering import read_squad
+from ernie_m.reader.files.squad import read_squad
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ernie_m.commands import run_retrieval
-from ernie_m.finetune.retrieval import command as bitext_search
+from ernie_m.finetune.retrieval import search_bitexts
 from tests import command_lines, toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of
@@ -33,14 +33,14 @@ def test_retrieval_searches_with_vectors_made_in_bfloat16(
     sentences = list(dict.fromkeys(row.text_a for row in toys.labelled_texts(20, seed=1)))  # each once
     for side in ("de", "en"):
         write_lines(pairs / f"de-en.{side}", sentences)
-    search_both = bitext_search.search_both
+    search_both = search_bitexts.search_both
     searched: list[np.ndarray] = []  # the English vectors of each search
 
     def record_and_search(english, foreign, score):
         searched.append(english)
         return search_both(english, foreign, score)
 
-    monkeypatch.setattr(bitext_search, "search_both", record_and_search)
+    monkeypatch.setattr(search_bitexts, "search_both", record_and_search)
     monkeypatch.chdir(tmp_path)
     vectors = {}  # --amp -> the first vectors that the command searches with
     for amp in ("none", "bf16"):

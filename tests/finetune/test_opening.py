@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ernie_m.finetune.flags import FinetuneFlags, RetrievalFlags
+from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.labelled_task import FineTuning
 from ernie_m.finetune.open_model import open_model, settle, settle_vectors
+from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.model.conventions import Reading

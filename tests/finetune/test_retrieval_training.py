@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie_m.finetune.command import identity_of
-from ernie_m.finetune.flags import RetrievalFlags
+from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.finetune.retrieval.steps_of_bitexts import StepPairs
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.corpus import Corpus

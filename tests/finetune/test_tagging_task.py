@@ -10,7 +10,7 @@ import pytest
 
 from ernie_m.finetune.tasks.tagging import OfficialTagging, Tagging
 from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
-from ernie_m.reader.tagging import JOINT, Sentence
+from ernie_m.reader.files.tagged_sentences import JOINT, Sentence
 from tests.helpers.letters import Letters
 
 TAGS = ["B-A", "I-A", "B-B", "I-B", "O"]

@@ -29,10 +29,10 @@ from ernie_m.pretrain.build_corpus.text_units import TextFormat, read_lines, rea
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.tables import read_table
+from ernie_m.reader.files.tagged_sentences import read_tagged
 from ernie_m.reader.label_map import read_label_map, read_languages
-from ernie_m.reader.question_answering import read_squad
-from ernie_m.reader.tagging import read_tagged
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
 from ernie_m.tokenizer.text_rules import texts_of_folder
 from ernie_m.tokenizer.tokenizer import Tokenizer

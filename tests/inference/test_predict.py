@@ -29,8 +29,8 @@ from ernie_m.inference.tasks.masked_words import masked_ids
 from ernie_m.inference.tasks.search import read_corpus
 from ernie_m.model.conventions import Reading
 from ernie_m.model.layout import Layout
+from ernie_m.reader.files.tagged_sentences import JOINT, Sentence
 from ernie_m.reader.question_answering import Cut
-from ernie_m.reader.tagging import JOINT, Sentence
 from ernie_m.utils.command_line import parse_args
 from ernie_m.vectors.encode import PaddleEncoder
 from tests import toys

@@ -19,7 +19,8 @@ from ernie_m.finetune.tasks.question_answering import best_spans
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.reader.question_answering import Question, QuestionFile, make_windows
+from ernie_m.reader.files.squad import Question, QuestionFile
+from ernie_m.reader.question_answering import make_windows
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_files import write_ernie_m
 

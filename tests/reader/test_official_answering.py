@@ -2,8 +2,9 @@
 
 import pytest
 
+from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.official_question_answering import cut_officially, make_official_windows
-from ernie_m.reader.question_answering import Cut, Question, QuestionFile, cut_windows
+from ernie_m.reader.question_answering import Cut, cut_windows
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.finetune import official
 from tests.toys import train_pieces

@@ -12,9 +12,9 @@ import pytest
 
 from ernie_m.data.prepare import DATA_SETS, NLI, main
 from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.squad import read_squad
+from ernie_m.reader.files.tagged_sentences import JOINT, read_tagged
 from ernie_m.reader.label_map import read_label_map, read_languages
-from ernie_m.reader.question_answering import read_squad
-from ernie_m.reader.tagging import JOINT, read_tagged
 from tests.launching import error_of
 from tests.reader.conftest import files
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_m.reader.batching import Batches
+from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.official_question_answering import EncodeInOrder, make_official_windows
 from ernie_m.reader.question_answering import (
     NO_ANSWER,
@@ -17,7 +18,6 @@ from ernie_m.reader.question_answering import (
     encode_for_answers,
     find_tokens,
     make_windows,
-    read_squad,
     read_windows,
 )
 from tests.launching import error_of

@@ -6,19 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ernie_m.reader.tagging import (
-    IGNORED,
-    JOINT,
-    EncodeTagged,
-    EncodeTaggedOfficially,
-    Sentence,
-    check_tag_map,
-    cut_windows,
-    has_marks_apart,
-    read_tagged,
-    split_words,
-    to_iob2,
-)
+from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, has_marks_apart, read_tagged, split_words
+from ernie_m.reader.tagging import IGNORED, EncodeTagged, EncodeTaggedOfficially, cut_windows
+from ernie_m.reader.tags import check_tag_map, to_iob2
 from tests.helpers.letters import Letters
 from tests.launching import error_of
 

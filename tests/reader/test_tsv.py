@@ -11,7 +11,7 @@ import pytest
 
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.aligned_lines import Sentences
-from ernie_m.reader.tagging import read_tagged
+from ernie_m.reader.files.tagged_sentences import read_tagged
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 

@@ -23,7 +23,7 @@ OPTIONS = (
     ("ernie_m.commands.encode_vector", "EncodeVectorFlags"),
     ("ernie_m.commands.export", "ExportFlags"),
     ("ernie_m.finetune.flags", "FinetuneFlags"),
-    ("ernie_m.finetune.flags", "RetrievalFlags"),
+    ("ernie_m.finetune.retrieval.flags", "RetrievalFlags"),
     ("ernie_m.commands.predict", "PredictFlags"),
     ("ernie_m.commands.launch", "LaunchFlags"),
     ("ernie_m.pretrain.config", "PretrainConfig"),

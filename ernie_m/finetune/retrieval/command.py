@@ -1,27 +1,34 @@
 """The command run_retrieval.py: search bitexts with the vectors of a model, or train it first."""
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import paddle
 
-from ernie_m.finetune import score_tables
-from ernie_m.finetune.command import log_and_write_report, pace_of, run_folder, set_up
-from ernie_m.finetune.flags import RetrievalFlags
+from ernie_m.finetune.command import pace_of, run_folder, set_up
 from ernie_m.finetune.open_model import OpenedModel, open_model, settle, settle_vectors
-from ernie_m.finetune.paper import AVERAGE, average, figures
+from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.finetune.retrieval.search_bitexts import (
+    CHOSEN,
+    Encode,
+    SearchResult,
+    report_seeds,
+    search_layer,
+    search_layers,
+    write_predictions,
+    write_sweep,
+)
 from ernie_m.finetune.retrieval.steps_of_bitexts import warn_if_found_by_any
 from ernie_m.finetune.retrieval.task import Retrieval, layer_of, make_encoder
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import NEITHER, Reading, TextKind, kinds_of_pair
+from ernie_m.model.conventions import NEITHER, Reading, TextKind
 from ernie_m.model.device import summary
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
-from ernie_m.model.tasks import RETRIEVAL
 from ernie_m.reader.coverage import warn_if_unsuited
 from ernie_m.reader.files.aligned_lines import Bitext, pair_of, read_bitexts, sentences_by_language
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -31,47 +38,10 @@ from ernie_m.training.run import Trainer
 from ernie_m.training.run_folder import BEST, RunFolder
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_file, write_json
-from ernie_m.utils.logging import Progress, logger
-from ernie_m.utils.text_tables import in_columns
+from ernie_m.utils.logging import logger
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.hits import accuracy_by_layer, choose_on_half, found_by_margin
-from ernie_m.vectors.nearest import Matches, load_faiss, search_both
-
-DIRECTIONS = ("en -> xx", "xx -> en")
-CHOSEN = "chosen, odd pairs"  # the even pairs choose the layer, and the odd ones score it
-T = TypeVar("T")
-# Texts and what they are -> their vectors at the layer that is searched, [N, H]; with --layer sweep at each,
-# [L + 1, N, H].
-Encode = Callable[[Sequence[str], TextKind], np.ndarray]
-
-
-class SearchResult(NamedTuple):
-    """What a search with the vectors of one layer finds.
-
-    Attributes:
-        layer: its number.
-        trained: what the model of a seed finds: measure -> language -> matches. The measures are "cosine"
-            and "margin" and, with language means, "centred" and "centred margin".
-        untrained: the same of a model with random weights; empty if that was not searched.
-    """
-
-    layer: int
-    trained: dict[str, dict[str, Matches]]
-    untrained: dict[str, dict[str, Matches]]
-
-
-class Sweep(NamedTuple):
-    """What a search with the vectors of every layer finds.
-
-    Attributes:
-        rows: row -> language -> per cent, mean of both directions.
-        layers: for the rows that choose a layer: row -> language -> the number of the layer.
-    """
-
-    rows: dict[str, dict[str, float]]
-    layers: dict[str, dict[str, int]]
+from ernie_m.vectors.nearest import load_faiss
 
 
 class Inputs(NamedTuple):
@@ -215,9 +185,6 @@ def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) 
     return make_encoder(task.config, open_checkpoint(folder.path / BEST), task.flags.dtype, seed)
 
 
-# Search
-
-
 def search_seed(
     inputs: Inputs,
     seed: int,
@@ -329,172 +296,3 @@ def languages_of(bitexts: list[Bitext]) -> list[str]:
     if not bitexts:
         return []
     return ["en", *(bitext.language for bitext in bitexts)]
-
-
-def encode_sides(encode: Encode, bitext: Bitext) -> list[np.ndarray]:
-    """The vectors of the sentences of a bitext, and of their translations."""
-    sides = (bitext.sentences, bitext.translations)
-    return [encode(texts, kind) for texts, kind in zip(sides, kinds_of_pair(bitext.are_translations))]
-
-
-def search_layer(
-    encode: Encode, bitexts: list[Bitext], means: LanguageMeans | None = None
-) -> dict[str, dict[str, Matches]]:
-    """Search bitexts in both directions with the vectors of one layer: measure -> language -> matches.
-
-    Args:
-        means: the language means of this layer; None: no search has centred vectors.
-    """
-
-    def search_one(bitext: Bitext) -> dict[str, Matches]:
-        foreign, english = encode_sides(encode, bitext)  # [N, H] each
-        results = {score: search_both(english, foreign, score) for score in ("cosine", "margin")}
-        if means is not None:
-            english = means.subtract(english, "en")
-            foreign = means.subtract(foreign, bitext.language)
-            results["centred"] = search_both(english, foreign, "cosine")
-            results["centred margin"] = search_both(english, foreign, "margin")
-        return results
-
-    return _search_all(bitexts, search_one)
-
-
-def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageMeans | None = None) -> Sweep:
-    """Search with the vectors of every layer.
-
-    The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes.
-
-    Args:
-        means: the language means of each layer. With them there are two more rows, which have centred
-            vectors, by cosine and by margin, each at its own layer.
-    """
-
-    def search_one(bitext: Bitext) -> dict[str, tuple[float, int | None]]:
-        """Row -> the share of sentences found, and for the rows that choose a layer its number."""
-        foreign, english = encode_sides(encode, bitext)  # [L + 1, N, H] each
-        accuracies = accuracy_by_layer(english, foreign).mean(axis=1)  # [L + 1], over the two directions
-        splits = {CHOSEN: choose_on_half(english, foreign)}
-        if means is not None:
-            english = means.subtract(english, "en")
-            foreign = means.subtract(foreign, bitext.language)
-            splits[f"centred, {CHOSEN}"] = choose_on_half(english, foreign)
-            splits[f"centred margin, {CHOSEN}"] = choose_on_half(english, foreign, find=found_by_margin)
-        results = {f"layer {layer}": (accuracy, None) for layer, accuracy in enumerate(accuracies)}
-        return results | {name: (split.accuracy, split.layer) for name, split in splits.items()}
-
-    sweep = Sweep(rows={}, layers={})
-    for name, by_language in _search_all(bitexts, search_one).items():
-        for language, (accuracy, layer) in by_language.items():
-            sweep.rows.setdefault(name, {})[language] = 100 * float(accuracy)
-            if layer is not None:
-                sweep.layers.setdefault(name, {})[language] = layer
-    return sweep
-
-
-def _search_all(
-    bitexts: list[Bitext], search_one: Callable[[Bitext], dict[str, T]]
-) -> dict[str, dict[str, T]]:
-    """Name -> language -> the value of this name that `search_one` returns for the language's bitext.
-
-    The processes divide the bitexts, and every process gets all results.
-    """
-    own_bitexts = bitexts[distributed.rank() :: distributed.world_size()]
-    own_results = {}  # language -> name -> value
-    progress = Progress(sum(len(bitext.sentences) for bitext in own_bitexts), "searching", unit="sentences")
-    for bitext in own_bitexts:
-        own_results[bitext.language] = search_one(bitext)
-        progress.update(len(bitext.sentences))
-    progress.close()
-    results: dict[str, dict[str, T]] = {}
-    for part in distributed.gather(own_results):
-        results |= part
-    by_name: dict[str, dict[str, T]] = {}
-    for bitext in bitexts:  # the languages are in this order, on every process
-        for name, value in results[bitext.language].items():
-            by_name.setdefault(name, {})[bitext.language] = value
-    return by_name
-
-
-# Files and report
-
-
-def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str, Matches]) -> None:
-    """Write <folder>/test-<language>.tsv: for each English sentence the line, from 0, of the other side.
-
-    The English sentences are in alphabetical order, as in the files of XTREME (Hu et al., 2020).
-    """
-    for bitext in bitexts:
-        translation_of = results[bitext.language].forward
-        with atomic_file(folder / f"test-{bitext.language}.tsv", "w", newline="\n") as file:
-            for number in bitext.alphabetical_order():
-                file.write(f"{translation_of[number]}\n")
-
-
-def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
-    """Log and write sweep.json: row -> language -> per cent, and row -> language -> the chosen layer."""
-    first_row = next(iter(sweep.rows.values()))  # every row has the same languages
-    lines = [["", *first_row, AVERAGE]]
-    for name, row in sweep.rows.items():
-        percents = [*row.values(), average(row)]
-        lines.append([name, *(f"{percent:.2f}" for percent in percents)])
-    logger.info("%s\n%s", title, in_columns(lines))
-    layer_lines = [["", *first_row]]
-    for name, layer_of_language in sweep.layers.items():
-        layer_lines.append([name, *map(str, layer_of_language.values())])
-    logger.info("layers that the even pairs chose\n%s", in_columns(layer_lines))
-    path = folder / "sweep.json"
-    write_json(path, {"title": title, "rows": sweep.rows, "layers": sweep.layers})
-    logger.info("%s; rows of odd pairs search half of the pairs, so they are higher than the others", path)
-
-
-def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | None]) -> None:
-    """Write a table for each direction, then one for each measure with the mean of both directions.
-
-    Args:
-        results: seed -> its result; None: nothing was searched, or --layer sweep wrote its own report.
-    """
-    results_found = {seed: result for seed, result in results.items() if result is not None}
-    if not results_found:
-        return
-    layers = {str(seed): result.layer for seed, result in results_found.items()}
-    distinct_layers = dict.fromkeys(str(layer) for layer in layers.values())
-    kind_of_vectors = f"{flags.pooling}, layer {', '.join(distinct_layers)}"  # for the titles
-    first = next(iter(results_found.values()))  # it has the search with random weights, if there was one
-    languages = list(first.trained[flags.score])
-    tables = []
-    for number, direction in enumerate(DIRECTIONS):
-        rows = {}
-        for seed, result in results_found.items():
-            rows[seed] = _accuracies(result.trained[flags.score], direction=number)
-        paper = figures(flags.paper, direction, languages)
-        untrained = _accuracies(first.untrained.get(flags.score, {}), direction=number)
-        title = f"{direction}, {flags.score}, {kind_of_vectors}"
-        tables.append(score_tables.Table(title, rows, paper, {"untrained": untrained}))
-    measures = dict.fromkeys(measure for result in results_found.values() for measure in result.trained)
-    for measure in measures:  # each once, in order
-        seeds_without = [str(seed) for seed, result in results_found.items() if measure not in result.trained]
-        if seeds_without:
-            seeds = ", ".join(seeds_without)
-            logger.warning("no table for %s: seed %s has no language means", measure, seeds)
-            continue
-        rows = {seed: _both_directions(result.trained[measure]) for seed, result in results_found.items()}
-        untrained = _both_directions(first.untrained.get(measure, {}))
-        title = f"mean of both directions, {measure}, {kind_of_vectors}"
-        tables.append(score_tables.Table(title, rows, beside={"untrained": untrained}))
-    facts: dict[str, Any] = {
-        "task": RETRIEVAL,
-        "pooling": flags.pooling,
-        "score": flags.score,
-        "layers": layers,
-    }
-    log_and_write_report(flags, "retrieval", tables, facts)
-
-
-def _accuracies(results: Mapping[str, Matches], direction: int) -> dict[str, float]:
-    """language -> per cent found in a direction, which is a place in `DIRECTIONS`."""
-    return {language: matches.accuracies()[direction] for language, matches in results.items()}
-
-
-def _both_directions(results: Mapping[str, Matches]) -> dict[str, float]:
-    """language -> per cent found, the mean of both directions."""
-    return {language: sum(matches.accuracies()) / 2 for language, matches in results.items()}

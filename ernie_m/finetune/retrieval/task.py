@@ -19,8 +19,8 @@ from ernie_m.finetune.command import (
     official_line,
     open_step,
 )
-from ernie_m.finetune.flags import RetrievalFlags
 from ernie_m.finetune.open_model import OpenedModel
+from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax, teacher_mse
 from ernie_m.finetune.retrieval.steps_of_bitexts import PairStep, StepPairs, numbers_of, warn_if_found_by_any
 from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide

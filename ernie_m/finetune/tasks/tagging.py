@@ -14,11 +14,18 @@ from ernie_m.finetune.metrics import accuracy, entity_scores, seqeval_scores
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import TAGGING
-from ernie_m.reader import tagging
 from ernie_m.reader.files.labels import input_hash
 from ernie_m.reader.files.official_tsv import decode, read_all
+from ernie_m.reader.files.tagged_sentences import (
+    Sentence,
+    entities_on_marks,
+    has_marks_apart,
+    read_columns,
+    read_tagged,
+)
 from ernie_m.reader.label_map import read_label_map
-from ernie_m.reader.tagging import Sentence, TaggedBatch, read_columns
+from ernie_m.reader.tagging import IGNORED, EncodeTagged, EncodeTaggedOfficially, TaggedBatch, word_scores
+from ernie_m.reader.tags import check_tag_map, inside_labels
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
@@ -52,12 +59,12 @@ class Tagging(SupervisedTask):
         labels: the tags in the order of their ids.
         max_seq_len: length of a window in tokens.
         label_pieces: see `ernie_m.reader.tagging.EncodeTagged`.
-        scheme: tag scheme of the files; see `ernie_m.reader.tagging.SCHEMES`.
+        scheme: tag scheme of the files; see `ernie_m.reader.tags.SCHEMES`.
     """
 
     name = TAGGING
     metric = "f1"
-    marks_apart = True  # how prediction splits raw text into words; see `ernie_m.reader.tagging.split_words`
+    marks_apart = True  # how prediction splits raw text into words; see `split_words`
 
     def __init__(
         self,
@@ -70,8 +77,8 @@ class Tagging(SupervisedTask):
         self.labels = list(labels)
         self.max_seq_len = max_seq_len
         self.scheme = scheme
-        self.inside_label = tagging.inside_labels(self.labels)  # the id of I-X for that of B-X
-        encode_class = tagging.EncodeTaggedOfficially if self.official else tagging.EncodeTagged
+        self.inside_label = inside_labels(self.labels)  # the id of I-X for that of B-X
+        encode_class = EncodeTaggedOfficially if self.official else EncodeTagged
         self.encode = encode_class(tokenizer, max_seq_len, self.inside_label, label_pieces)
 
     @classmethod
@@ -83,7 +90,7 @@ class Tagging(SupervisedTask):
         if flags.label_map_config is not None:
             ids = read_label_map(flags.label_map_config, flags.num_labels)
             if flags.chunk_scheme != "NONE":
-                tagging.check_tag_map(ids, flags.label_map_config)
+                check_tag_map(ids, flags.label_map_config)
             labels = sorted(ids, key=ids.get)
         elif flags.init_checkpoint and start and start.labels:
             labels = start.labels
@@ -112,11 +119,11 @@ class Tagging(SupervisedTask):
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
         ids = {label: id_ for id_, label in enumerate(self.labels)}
-        sentences = tagging.read_tagged(path, ids, self.scheme, labels=purpose != "test")
+        sentences = read_tagged(path, ids, self.scheme, labels=purpose != "test")
         if purpose == "train":
-            self.marks_apart = tagging.has_marks_apart(sentences)
+            self.marks_apart = has_marks_apart(sentences)
             begins = [id_ for label, id_ in ids.items() if label.startswith("B-")]
-            share = tagging.entities_on_marks(sentences, begins)
+            share = entities_on_marks(sentences, begins)
             if share > _MOST_ON_MARKS:
                 line = "%s: %.0f %% of the entities begin with a mark, such as a comma; are the tags shifted?"
                 logger.warning(line, path, 100 * share)
@@ -133,9 +140,9 @@ class Tagging(SupervisedTask):
 
         logits = outputs["logits"]  # [R, T, C]
         labels = on_device.targets  # [R, T]
-        loss = F.cross_entropy(logits, labels, ignore_index=tagging.IGNORED, reduction="sum")
+        loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
         correct = (logits.argmax(-1) == labels).sum()
-        count = (labels != tagging.IGNORED).sum()
+        count = (labels != IGNORED).sum()
         return loss, correct, count
 
     def evaluation_loss(
@@ -145,7 +152,7 @@ class Tagging(SupervisedTask):
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]
         logits -= logits.max(-1, keepdims=True)  # so that exp does not overflow
         log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-        is_labelled = batch.labels != tagging.IGNORED  # [R, T]
+        is_labelled = batch.labels != IGNORED  # [R, T]
         labels = np.where(is_labelled, batch.labels, 0)[..., None]  # [R, T, 1]; an ignored one may be any
         log_likelihoods = np.take_along_axis(log_probabilities, labels, -1)[..., 0]  # [R, T]
         losses = -log_likelihoods * is_labelled  # [R, T]
@@ -161,7 +168,7 @@ class Tagging(SupervisedTask):
         """
         # [R, T, C], in float64 because `word_scores` sums along T.
         logits = outputs["logits"].astype(np.float64)
-        scores = tagging.word_scores(logits, batch.words, self.inside_label)  # [W, C]
+        scores = word_scores(logits, batch.words, self.inside_label)  # [W, C]
         return _by_sentence(scores.argmax(-1), batch)
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
@@ -218,7 +225,7 @@ class OfficialTagging(Tagging):
         outside = len(self.labels) - 1  # O has the last id
         word_labels = np.where(piece_count > 0, piece_labels[window, first_piece], outside)  # [W]
         labels_of_sentences = _by_sentence(word_labels, batch)
-        lengths = (batch.labels != tagging.IGNORED).sum(1)  # [R]; only pads are ignored
+        lengths = (batch.labels != IGNORED).sum(1)  # [R]; only pads are ignored
         return [
             OfficialPrediction(
                 piece_labels[row, :length], batch.labels[row, :length], labels_of_sentences[row]

@@ -40,7 +40,7 @@ from ernie_m.reader.batching import EncodePairs, padded_batches
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.official_tsv import decode, official_names, read_all, split_cells
-from ernie_m.reader.tagging import JOINT
+from ernie_m.reader.files.tagged_sentences import JOINT
 from ernie_m.tokenizer.tokenizer_files import write_ours
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, install_command

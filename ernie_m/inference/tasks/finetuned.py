@@ -19,8 +19,9 @@ from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of, unknown_words
 from ernie_m.model.conventions import NEITHER, NO_ENTITIES, entity_tags
 from ernie_m.reader.batching import BATCH_TOKENS, Example, batches_by_length
-from ernie_m.reader.question_answering import Question, QuestionFile, make_windows
-from ernie_m.reader.tagging import JOINT, Sentence, split_words
+from ernie_m.reader.files.squad import Question, QuestionFile
+from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, split_words
+from ernie_m.reader.question_answering import make_windows
 from ernie_m.utils.errors import UserError
 
 ANSWER_WINDOW = 384  # tokens

@@ -1,0 +1,90 @@
+"""Tags that mark entities, and the schemes in which they are written.
+
+    words   U.N.   official  Ekeus   heads    for      Baghdad
+    IO      I-ORG  O         I-PER   O        O        I-LOC     every word of an entity has I-
+    IOB1    I-ORG  O         I-PER   O        O        I-LOC     B- only between two neighbours of one type
+    IOB2    B-ORG  O         B-PER   O        O        B-LOC     B- at the beginning of every entity
+    IOE     E-ORG  O         E-PER   O        O        E-LOC     E- at the end of every entity, I- before it
+    IOBES   S-ORG  O         S-PER   O        O        S-LOC     B-, I-, E-; S- is an entity of one word
+    NONE    PROPN  ADJ       PROPN   VERB     ADP      PROPN     tags that stand for themselves
+
+An entity begins at each B-, and at an I- whose type differs from that of the word before. conlleval reads
+tags this way, which gives every sequence of tags one meaning.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+from ernie_m.utils.errors import UserError
+
+OUTSIDE = "O"
+# scheme -> the letters of its tags; IOB: IOB1 or IOB2
+SCHEMES = {"IO": "I", "IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
+
+
+def entity_starts(tags: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield the number of the first word of each entity of a sentence, and the entity's type.
+
+    Args:
+        tags: one for each word, in any scheme; IOB is read as by conlleval.
+    """
+    open_type = ""  # the type of the entity that goes on after the word before; "" if none does
+    for position, tag in enumerate(tags):
+        letter = tag[0]
+        type_ = tag[2:]  # "" for O
+        begins_anew = letter in "BS" or type_ != open_type
+        if type_ and begins_anew:
+            yield position, type_
+        open_type = "" if letter in "ES" else type_  # E- and S- end an entity
+
+
+def to_iob2(tags: Sequence[str]) -> list[str]:
+    """The same entities in IOB2."""
+    iob2 = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]  # O has no type
+    for position, type_ in entity_starts(tags):
+        iob2[position] = f"B-{type_}"
+    return iob2
+
+
+def inside_labels(labels: Sequence[str]) -> list[int]:
+    """Label id of a word -> label id of its second and further pieces: I-X for B-X and I-X, else the same.
+
+    Args:
+        labels: the names of the labels, in the order of their ids.
+    """
+    ids = {label: id_ for id_, label in enumerate(labels)}
+    inside = []
+    for id_, label in enumerate(labels):
+        type_ = label[2:]  # "" for O; no label is I- alone
+        inside.append(ids.get(f"I-{type_}", id_))
+    return inside
+
+
+def is_tag(tag: str, scheme: str = "IOB") -> bool:
+    """Whether `tag` is O, or a letter of the scheme, "-" and a type. With the scheme NONE any tag will do."""
+    if tag == OUTSIDE or scheme == "NONE":
+        return True
+    return len(tag) > 2 and tag[0] in SCHEMES[scheme] and tag[1] == "-"
+
+
+def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None:
+    """Check the label map of a tagging task.
+
+    Args:
+        path: of the map, for the error.
+
+    Raises:
+        UserError: it does not have B- and I- of each type, or O does not have the last id.
+    """
+    for tag in label_map:
+        if tag == OUTSIDE:
+            continue
+        type_ = tag[2:]
+        partner = f"I-{type_}" if tag.startswith("B") else f"B-{type_}"
+        if not is_tag(tag) or partner not in label_map:
+            raise UserError(
+                f"{path}: the label '{tag}': there must be B-<type> and I-<type> of each type; for tags that "
+                "mark no entities give --chunk_scheme NONE"
+            )
+    if label_map.get(OUTSIDE) != len(label_map) - 1:
+        raise UserError(f"{path}: O must have the last id, {len(label_map) - 1}")
