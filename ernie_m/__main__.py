@@ -29,7 +29,7 @@ PROGRAMS = {
     "mine_pairs": ("commands.mine_pairs", "find translations in two texts"),
     "convert": ("commands.convert", "write a model in the format of another library, or a smaller one"),
     "export": ("commands.export", "write a model that predicts by itself: Paddle inference, ONNX, int8"),
-    "prepare": ("data.prepare", "bring data sets into the official layout"),
+    "prepare": ("data.prepare.command", "bring data sets into the official layout"),
     "get_data": ("data.get_data", "fetch the public data of the recipes"),
     "get_weights": ("data.get_weights", "fetch the released weights"),
 }

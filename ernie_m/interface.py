@@ -6,13 +6,13 @@ model = ernie_m.load("checkpoints/best")
 model.classify([("A man eats.", "Somebody eats.")])
 """
 
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_m.inference.arguments import as_list, in_parts, languages_of, one_for_each, parsed
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import be_a_guest
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ernie_m.model.conventions import TextKind
 
 HEAD_TASKS = ("classify", "tag", "answer")  # what `load` accepts as `task`
-_AT_ONCE = 256  # inputs between two reports of the progress
 
 
 def load(
@@ -94,7 +93,7 @@ class Model:
         if isinstance(texts, tuple) and all(isinstance(text, str) for text in texts):
             texts = [texts]
         requests = []
-        for text in _as_list(texts, "texts"):
+        for text in as_list(texts, "texts"):
             pair = text if isinstance(text, list | tuple) else [text]
             if not 1 <= len(pair) <= 2:
                 raise UserError(f"{text!r}: it is neither a text nor a pair of texts")
@@ -118,13 +117,13 @@ class Model:
             several: whether several labels can be true of a text.
         """
         shared = {"labels": labels, "template": template, "several": several}
-        requests = [{"text": text, **shared} for text in _as_list(texts, "texts")]
+        requests = [{"text": text, **shared} for text in as_list(texts, "texts")]
         return self._answer("zero-shot", requests)
 
     def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
         """Tag texts, or lists of words: {"words", "tags", "entities"} of each."""
         requests = []
-        for text in _as_list(texts, "texts"):
+        for text in as_list(texts, "texts"):
             if isinstance(text, list | tuple):
                 requests.append({"words": [*text]})
             else:
@@ -191,17 +190,17 @@ class Model:
             raise UserError(f"on_empty {on_empty!r}: it must be error or skip")
         if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
             raise UserError(f"batch_size {batch_size!r}: it must be a whole number, at least 1")
-        sentences = _as_list(texts, "texts")
-        languages = _languages_of(centre, len(sentences))
+        sentences = as_list(texts, "texts")
+        languages = languages_of(centre, len(sentences))
         centred = centre is not False  # languages ask for it, too
         answerer = self._answerer("encode", kind=kind, centre=centred, **options)
-        inputs = _parsed(answerer, [{"text": text} for text in sentences], on_empty)
+        inputs = parsed(answerer, [{"text": text} for text in sentences], on_empty)
         batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * answerer.max_seq_len
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
         numbers_of_texts = [number for number, text in enumerate(inputs) if text is not None]
         cut_count = 0
         unknown = []  # numbers of texts
-        for numbers in _in_parts(numbers_of_texts, "encoding"):
+        for numbers in in_parts(numbers_of_texts, "encoding"):
             features = answerer.features([inputs[number] for number in numbers])
             part_languages = None if languages is None else [languages[number] for number in numbers]
             vectors[numbers] = answerer.vectors_of(features, part_languages, batch_tokens)
@@ -259,7 +258,7 @@ class Model:
         task_options = TaskOptions(top_k=top_k, pooling=options.get("pooling"))
         if centre is None:
             centre = centres_by_default(self.loaded, task_options)
-        sentences = _as_list(corpus, "corpus")
+        sentences = as_list(corpus, "corpus")
         query = unit(self._encode(text, QUERY, centre=centre, **options))  # [1, H]
         vectors = unit(self._encode(sentences, DOCUMENT, centre=centre, **{**options, "prompt": None}))
         (cosines,) = query @ vectors.T  # [M], of the one text
@@ -289,12 +288,12 @@ class Model:
         if corpus is None and folder is None:
             raise UserError("index needs a corpus, or the folder of one")
         if corpus is not None:
-            texts = _as_list(corpus, "corpus")
+            texts = as_list(corpus, "corpus")
             if not texts:
                 raise UserError("the corpus has no texts")
             encode = self._answerer("encode", pooling=task_options.pooling, layer=task_options.layer)
-            parsed = _parsed(encode, [{"text": text} for text in texts])
-            task_options = replace(task_options, corpus=tuple(parsed))
+            inputs = parsed(encode, [{"text": text} for text in texts])
+            task_options = replace(task_options, corpus=tuple(inputs))
         return SearchCorpus(self.loaded, task_options)
 
     def fit(
@@ -330,9 +329,9 @@ class Model:
         from ernie_m.finetune.fit.groups import groups_of
         from ernie_m.inference.fit_head import check_labels, classifier_of, cross_validated, save
 
-        sentences = _as_list(texts, "texts")
-        names = check_labels(sentences, _as_list(labels, "labels"))
-        languages = _one_for_each(languages, sentences)
+        sentences = as_list(texts, "texts")
+        names = check_labels(sentences, as_list(labels, "labels"))
+        languages = one_for_each(languages, sentences)
         vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False)
         encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)
         classifier = classifier_of(self.loaded, vectors, names, encode.layer)
@@ -377,11 +376,11 @@ class Model:
         from ernie_m.inference.fit_head import normal_labels
         from ernie_m.reader.files.tables import in_one_line
 
-        rows = _as_list(texts, "texts")
-        names = normal_labels(rows, _as_list(labels, "labels"))  # `train_and_score` warns of what is odd
+        rows = as_list(texts, "texts")
+        names = normal_labels(rows, as_list(labels, "labels"))  # `train_and_score` warns of what is odd
         inputs = [[text] if isinstance(text, str) else list(text) for text in rows]
         inputs = [[in_one_line(str(text)) for text in row] for row in inputs]
-        languages = _one_for_each(languages, rows)
+        languages = one_for_each(languages, rows)
         if len(set(names)) < 2:
             raise UserError(f"{len(names)} texts have the same label; two labels are needed at least")
         row = single_text(inputs, names)
@@ -408,9 +407,9 @@ class Model:
             word: the prediction, a value of predict.py's --task.
         """
         answerer = self._answerer(word, **options)
-        inputs = _parsed(answerer, requests)
+        inputs = parsed(answerer, requests)
         answers = []
-        for part in _in_parts(inputs, "predicting"):
+        for part in in_parts(inputs, "predicting"):
             answers += answerer.answer(part)
         return answers
 
@@ -423,82 +422,3 @@ class Model:
         if key not in self._answerers:
             self._answerers[key] = make_answerer(word, self.loaded, task_options)
         return self._answerers[key]
-
-
-def _as_list(texts: Any, name: str) -> list[Any]:
-    """Several texts as a list; a string is one text.
-
-    Raises:
-        UserError: they are nothing with texts in an order.
-    """
-    if isinstance(texts, str):
-        return [texts]
-    if not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set | bytes):
-        raise UserError(f"{name} is a {type(texts).__name__}; give a text, or several in a list")
-    return list(texts)
-
-
-def _parsed(answerer: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:
-    """The contents of requests; None for an empty text, if `on_empty` is "skip".
-
-    Raises:
-        UserError: a request is wrong. The message says which, if there are several.
-    """
-    contents = []
-    for number, request in enumerate(requests):
-        try:
-            is_skipped = on_empty == "skip" and _is_empty(request["text"])
-            contents.append(None if is_skipped else answerer.parse(request))
-        except UserError as error:
-            if len(requests) == 1:
-                raise
-            place = f"text {number + 1:,} of {len(requests):,} (index {number})"
-            raise UserError(f"{place}: {error}") from error
-    return contents
-
-
-def _is_empty(text: Any) -> bool:
-    """Whether a text is one without words, or what a table has in the place of a text."""
-    if isinstance(text, str):
-        return not text.strip()
-    return text is None or (isinstance(text, float) and math.isnan(text))
-
-
-def _languages_of(centre: Any, count: int) -> list[str] | None:
-    """The language of each text that `centre` names; None: it names none.
-
-    Raises:
-        UserError: it is neither true, false, a language nor a list of one for each text.
-    """
-    if isinstance(centre, bool):
-        return None
-    if isinstance(centre, str):
-        return [centre] * count
-    is_list = isinstance(centre, list | tuple) and all(isinstance(language, str) for language in centre)
-    if not is_list or len(centre) != count:
-        raise UserError(f"centre {centre!r}: give True, a language, or a list with the language of each text")
-    return list(centre)
-
-
-def _one_for_each(languages: Any, texts: Sequence[Any]) -> list[str]:
-    """The language of each text, in one line; none: there are none.
-
-    Raises:
-        UserError: there is not one for each text.
-    """
-    from ernie_m.reader.files.tables import in_one_line
-
-    names = [] if languages is None else _as_list(languages, "languages")
-    if languages is not None and len(names) != len(texts):
-        raise UserError(f"{len(texts)} texts have {len(names)} languages; give one for each text")
-    return [in_one_line(str(name)) for name in names]
-
-
-def _in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]]:
-    """The inputs, `_AT_ONCE` at a time, with a progress bar if there are several parts."""
-    from ernie_m.utils.logging import progress
-
-    parts = [inputs[first : first + _AT_ONCE] for first in range(0, len(inputs), _AT_ONCE)]
-    if len(parts) <= 1:
-        return parts
-    return progress(parts, description, "texts", size=len)

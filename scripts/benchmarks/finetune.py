@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.data.prepare import COLUMNS, read_table
+from ernie_m.data.prepare.xnli_pawsx import COLUMNS, read_table
 from ernie_m.finetune.open_model import open_model
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.batching import Batches, EncodePairs, Example, pad

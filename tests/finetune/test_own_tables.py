@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.commands import run_classifier
-from ernie_m.data import prepare
+from ernie_m.data.prepare.command import main as prepare_main
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.own_tables import OwnTables, read_own_tables
 from ernie_m.finetune.tasks.classification import Classification
@@ -528,7 +528,7 @@ def test_labels_on_a_console_that_is_not_utf_8(folder_with, random_encoder, tmp_
 
 
 def test_what_closed_names_the_road(tmp_path):
-    line = error_of(prepare.main, ["own", "my texts", "--output", str(tmp_path / "out")])
+    line = error_of(prepare_main, ["own", "my texts", "--output", str(tmp_path / "out")])
     assert "run_classifier --train_set 'my texts' " in line and not (tmp_path / "out").exists()
     recipe = [sys.executable, "-m", "ernie_m", "recipe", "base/own"]
     process = subprocess.run(recipe, env=clean_environment(), capture_output=True, text=True, check=False)

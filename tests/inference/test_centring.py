@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m import interface
+from ernie_m.inference import arguments
 from ernie_m.inference.load import load
 from ernie_m.inference.server.serve import answerers_of, describe
 from ernie_m.inference.tasks import TaskOptions, make_answerer, search
@@ -74,7 +74,7 @@ def test_languages_of_many_texts(folder, monkeypatch):
     model = ernie_m.load(folder)
     languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]
     expected = model.encode(TEXTS, centre=languages)
-    monkeypatch.setattr(interface, "_AT_ONCE", 5)
+    monkeypatch.setattr(arguments, "_AT_ONCE", 5)
     np.testing.assert_allclose(model.encode(TEXTS, centre=languages), expected, atol=1e-6)
     texts = [TEXTS[0], " ", *TEXTS[1:]]
     vectors = model.encode(texts, centre=["de", "fr", *languages[1:]], on_empty="skip")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m import interface
+from ernie_m.inference import arguments
 from ernie_m.inference.paddle_model import DygraphEngine
 from tests.launching import ROOT, error_of, run_script
 from tests.toys import sentences
@@ -246,7 +246,7 @@ def test_many_texts_are_answered_some_at_a_time(models, monkeypatch):
     texts = ["bado kani", "lera mo", "tan ga lo"]
     answers = model.classify(texts)
     vectors = model.encode(texts)
-    monkeypatch.setattr(interface, "_AT_ONCE", 2)
+    monkeypatch.setattr(arguments, "_AT_ONCE", 2)
     assert [answer["label"] for answer in model.classify(texts)] == [answer["label"] for answer in answers]
     np.testing.assert_allclose(model.encode(texts), vectors, atol=1e-6)
 
@@ -275,7 +275,7 @@ def test_unknown_words_are_told(models, call, caplog):
 
 
 def test_odd_texts_are_counted_over_all_parts(models, monkeypatch, caplog):
-    monkeypatch.setattr(interface, "_AT_ONCE", 2)
+    monkeypatch.setattr(arguments, "_AT_ONCE", 2)
     ernie_m.load(models / "encode").encode(["bado", "qqq", "bado " * 90, "kani", "lera " * 90, "xx"])
     cut, unknown = caplog.messages
     assert cut.startswith("2 of 6 texts ")

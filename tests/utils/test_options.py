@@ -31,7 +31,7 @@ OPTIONS = (
     ("ernie_m.pretrain.pictures.show", "ShowFlags"),
     ("ernie_m.data.get_data", "DataFlags"),
     ("ernie_m.data.get_weights", "WeightsFlags"),
-    ("ernie_m.data.prepare", "PrepareFlags"),
+    ("ernie_m.data.prepare.command", "PrepareFlags"),
     ("ernie_m.data.train_vocab", "VocabOptions"),
     ("scripts.demo", "DemoFlags"),
 )

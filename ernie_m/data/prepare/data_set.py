@@ -1,0 +1,105 @@
+"""What a public data set is: the names of its files, and how one of them is read."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_bytes
+
+SPLITS = ("train", "dev", "test", "xquad")
+# Names in the files of the releases -> names here.
+RENAMED = {
+    "testa": "dev",
+    "testb": "test",
+    "translated_train": "train",
+    "dev_2k": "dev",
+    "test_2k": "test",
+    "eng": "en",
+    "deu": "de",
+    "esp": "es",
+    "ned": "nl",
+}
+# Parts of the patterns of `DataSet.names`.
+SPLIT = "(?P<split>train|dev|test)"
+LANGUAGE = r"(?P<language>(?!all\b)[a-z]{2,3})"
+
+
+class DataFile(NamedTuple):
+    """An input file. If its language is None, its rows name their languages."""
+
+    path: Path
+    split: str
+    language: str | None
+
+
+class Prepared(NamedTuple):
+    """What an input file has of a language.
+
+    Attributes:
+        content: the file to write.
+        labels: all labels of its rows; () for questions.
+        counts: column of the printed table, such as "rows" -> its number.
+    """
+
+    language: str
+    content: bytes
+    labels: Sequence[str]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A public data set."""
+
+    languages: Sequence[str]  # in the order of the paper's tables; others follow in alphabetical order
+    names: Sequence[str]  # patterns of the end of a path, with the groups "split" (train) and "language"
+    read: Callable[[DataFile], Iterable[Prepared]]
+    label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> in the order of their ids
+    ending: str = "tsv"
+
+    def recognise(self, path: Path) -> DataFile | None:
+        """The file with the split and the language that its name says; None if the name is not known."""
+        for pattern in self.names:
+            # A pattern may begin with the name of the folder.
+            match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
+            if not match:
+                continue
+            groups = match.groupdict()
+            split = groups.get("split", "train")  # a pattern of training files alone has no such group
+            language = groups.get("language")
+            split = RENAMED.get(split, split)
+            language = RENAMED.get(language, language)
+            return DataFile(path, split, language)
+        return None
+
+    def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
+        """A sort key for (split, language)."""
+        split, language = key
+        place = len(self.languages)  # a language that is not listed comes after all that are
+        if language in self.languages:
+            place = self.languages.index(language)
+        return SPLITS.index(split), place, language
+
+
+def read_lines(path: Path, or_latin: bool = False) -> list[str]:
+    """The lines of a file without line ends.
+
+    Args:
+        or_latin: read a file that is not UTF-8 as ISO-8859-1. Text with accents in ISO-8859-1 is practically
+            never valid UTF-8.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    content = read_bytes(path)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if not or_latin:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise UserError(f"{path}, line {line}: not UTF-8; fetch or convert the file again") from error
+        text = content.decode("iso-8859-1")
+    return [line.rstrip("\r") for line in text.split("\n")]

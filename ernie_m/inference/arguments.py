@@ -1,0 +1,88 @@
+"""What a user passes to the methods of `ernie_m.Model`, checked."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
+
+from ernie_m.utils.errors import UserError
+
+_AT_ONCE = 256  # inputs between two reports of the progress
+
+
+def as_list(texts: Any, name: str) -> list[Any]:
+    """Several texts as a list; a string is one text.
+
+    Raises:
+        UserError: they are nothing with texts in an order.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set | bytes):
+        raise UserError(f"{name} is a {type(texts).__name__}; give a text, or several in a list")
+    return list(texts)
+
+
+def parsed(answerer: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:
+    """The contents of requests; None for an empty text, if `on_empty` is "skip".
+
+    Raises:
+        UserError: a request is wrong. The message says which, if there are several.
+    """
+    contents = []
+    for number, request in enumerate(requests):
+        try:
+            is_skipped = on_empty == "skip" and _is_empty(request["text"])
+            contents.append(None if is_skipped else answerer.parse(request))
+        except UserError as error:
+            if len(requests) == 1:
+                raise
+            place = f"text {number + 1:,} of {len(requests):,} (index {number})"
+            raise UserError(f"{place}: {error}") from error
+    return contents
+
+
+def _is_empty(text: Any) -> bool:
+    """Whether a text is one without words, or what a table has in the place of a text."""
+    if isinstance(text, str):
+        return not text.strip()
+    return text is None or (isinstance(text, float) and math.isnan(text))
+
+
+def languages_of(centre: Any, count: int) -> list[str] | None:
+    """The language of each text that `centre` names; None: it names none.
+
+    Raises:
+        UserError: it is neither true, false, a language nor a list of one for each text.
+    """
+    if isinstance(centre, bool):
+        return None
+    if isinstance(centre, str):
+        return [centre] * count
+    is_list = isinstance(centre, list | tuple) and all(isinstance(language, str) for language in centre)
+    if not is_list or len(centre) != count:
+        raise UserError(f"centre {centre!r}: give True, a language, or a list with the language of each text")
+    return list(centre)
+
+
+def one_for_each(languages: Any, texts: Sequence[Any]) -> list[str]:
+    """The language of each text, in one line; none: there are none.
+
+    Raises:
+        UserError: there is not one for each text.
+    """
+    from ernie_m.reader.files.tables import in_one_line
+
+    names = [] if languages is None else as_list(languages, "languages")
+    if languages is not None and len(names) != len(texts):
+        raise UserError(f"{len(texts)} texts have {len(names)} languages; give one for each text")
+    return [in_one_line(str(name)) for name in names]
+
+
+def in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]]:
+    """The inputs, `_AT_ONCE` at a time, with a progress bar if there are several parts."""
+    from ernie_m.utils.logging import progress
+
+    parts = [inputs[first : first + _AT_ONCE] for first in range(0, len(inputs), _AT_ONCE)]
+    if len(parts) <= 1:
+        return parts
+    return progress(parts, description, "texts", size=len)
