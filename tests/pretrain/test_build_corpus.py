@@ -479,6 +479,12 @@ def test_a_worker_never_receives_ctrl_c():
     assert signal.SIGINT in blocked and signal.SIGTERM not in blocked
 
 
+def test_its_earlier_name():
+    """By the link at the top of a checkout."""
+    process = run_command([sys.executable, "-m", "pretrain.build_corpus", "--help"])
+    assert process.stdout.startswith("usage: ernie-m build_corpus ")
+
+
 def test_command_line(tmp_path, pieces, monkeypatch):
     """A YAML file and flags together; one line for a mistake, exit code 2."""
     text = write_lines(tmp_path / "en", sentences(50))
