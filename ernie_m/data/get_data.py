@@ -51,9 +51,9 @@ PARTS = {
 }
 BY_HAND = {
     "panx": "it is on a shared drive that XTREME's README names (AmazonPhotos.zip); unpack it and its "
-    "archives, then run .venv/bin/ernie-m prepare panx FOLDER",
+    "archives, then run ernie-m prepare panx FOLDER",
     "conll": "its licences do not allow a download; www.clips.uantwerpen.be/conll2002/ner and conll2003/ner "
-    "say where to ask, then run .venv/bin/ernie-m prepare conll FOLDER",
+    "say where to ask, then run ernie-m prepare conll FOLDER",
 }
 
 
