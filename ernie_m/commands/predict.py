@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from ernie_m.model.tasks import COMMAND_WORDS
 from ernie_m.reader.files.aligned_lines import named_files
 from ernie_m.reader.files.official_tsv import official_names, refuse_compressed
-from ernie_m.reader.files.tables import (
+from ernie_m.reader.files.rows import (
     AnsweredTable,
     TableForm,
     column_of_texts,

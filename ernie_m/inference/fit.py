@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ernie_m.finetune.fit.folds import Scored, least_sure, single_text, tables_of_scores
-from ernie_m.reader.files.tables import LabelledTable, read_table
+from ernie_m.reader.files.rows import LabelledTable, read_table
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.command_line import command_name, load_config
 from ernie_m.utils.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any
 
 from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
 from ernie_m.reader.files.official_tsv import official_names
-from ernie_m.reader.files.tables import ADDED
+from ernie_m.reader.files.rows import ADDED
 from ernie_m.utils.errors import listed
 
 

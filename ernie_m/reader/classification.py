@@ -20,7 +20,7 @@ from ernie_m.reader.files.official_tsv import (
     split_cells,
     without_blank_end,
 )
-from ernie_m.reader.files.tables import in_official_form, rows_of_table
+from ernie_m.reader.files.rows import rows_of, rows_of_table
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -228,7 +228,7 @@ def read_classification(
     targets = array("q")  # a number for the label of each row
     numbers = array("q")  # the line of each row
     with open_lines(path) as (opened, version):  # the version shows later whether the file was changed
-        other = in_official_form(path, labels, regression, multi_label, columns, any_label)
+        other = rows_of(path, labels, regression, multi_label, columns, any_label)
         file = opened if other is None else io.BytesIO(other.content)
         first_line = file.readline()
         header = parse_header(first_line, path, required, _FORM, score_is_label=regression)

@@ -17,8 +17,7 @@ from ernie_m.model.tasks import CLASSIFICATION
 from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch, windows
 from ernie_m.reader.classification import Examples, read_classification
 from ernie_m.reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
-from ernie_m.reader.files.plain_text import split_name
-from ernie_m.reader.files.tables import AnsweredTable, form_of_table, is_number
+from ernie_m.reader.files.rows import AnsweredTable, form_of_table, is_number, split_name
 from ernie_m.reader.label_map import read_label_map
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError

@@ -21,7 +21,6 @@ from ernie_m.reader.files.official_tsv import (
     decode,
     excel_separator,
     official_names,
-    open_lines,
     read_all,
     refuse_two_columns,
     split_cells,
@@ -115,8 +114,8 @@ def in_official_form(
     multi_label: bool,
     columns: Sequence[str] = (),
     any_label: bool = False,
-) -> OfficialForm | None:
-    """A table in the form of the official files; None: it is in this form, and need not be kept in memory.
+) -> OfficialForm:
+    """A table in the form of the official files; see `ernie_m.reader.files.rows.rows_of`.
 
     Args:
         labels: whether the column of the labels is needed.
@@ -130,11 +129,6 @@ def in_official_form(
         UserError: as `read_table`.
     """
     names_needed = {"text_a", "label"} if labels else {"text_a"}
-    if not (columns or any_label) and _separator(path) == "tabs" and path.suffix.lower() != ".gz":
-        with open_lines(path) as (file, _):
-            header = decode(file.readline(), path, 1).removeprefix("\ufeff")
-        if names_needed <= {*official_names(split_cells(header), regression)}:
-            return None
     rows = rows_of_table(path)
     if columns or any_label or (rows and not names_needed <= {*official_names(rows[0][1], regression)}):
         if labels and not regression:
@@ -189,7 +183,7 @@ def read_table(
     if len(places) not in _COLUMNS:
         raise UserError(
             f"{path}, line {first_line}: {_counted(first_cells)}, and no header with text_a and label; a "
-            f"row is a text, perhaps a second text, and a label, with {_separator(path)} between"
+            f"row is a text, perhaps a second text, and a label, with {separator_of(path)} between"
         )
     if not rows:
         raise UserError(f"{path}: no rows in it")
@@ -292,7 +286,7 @@ def _counted(cells: Sequence[str]) -> str:
     return f"{len(cells)} column{'' if len(cells) == 1 else 's'}"
 
 
-def _separator(path: Path) -> str:
+def separator_of(path: Path) -> str:
     """What separates the cells of a file, as its name says."""
     return "commas" if split_name(path)[0] == ".csv" else "tabs"
 
@@ -404,7 +398,7 @@ def _lines_and_form(path: Path) -> tuple[list[str], TableForm]:
     if separator := excel_separator(lines[0]):
         lines[0] = ""
         return lines, TableForm(separator, begin)
-    if _separator(path) == "tabs":
+    if separator_of(path) == "tabs":
         return lines, TableForm("\t", begin)
     # Some programs write ; where , is the decimal point, or tabs. If the first line has several of them, most
     # lines decide.
@@ -433,7 +427,7 @@ def _unpacked(content: bytes, path: Path) -> bytes:
 def _rows(path: Path, lines: list[str], mark: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of `rows_of_table`."""
     first = 0 if lines[0] else 1  # the line of Excel
-    if _separator(path) == "tabs" and mark == "\t":
+    if separator_of(path) == "tabs" and mark == "\t":
         rows = [split_cells(line) for line in lines[first:]]
         if not _is_quoted(rows):
             yield from enumerate(rows, first + 1)
@@ -476,7 +470,7 @@ def _say_what_is_odd(
     if others:
         unread = (printable(first[place]) or "(no name)" for place in others)
         say(f"{path}: columns not read: {', '.join(unread)}")
-    if _separator(path) == "tabs":
+    if separator_of(path) == "tabs":
         quoted = sum(any(re.fullmatch('".+"', cell) for cell in cells) for cells in table.rows)
         if quoted:
             say(
