@@ -24,8 +24,7 @@ import numpy as np
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from ernie_m.model.checkpoint.card import CARD
-from ernie_m.model.checkpoint.files import CONFIG, WEIGHTS
+from ernie_m.model.checkpoint.files import CARD, CONFIG, WEIGHTS
 from ernie_m.model.checkpoint.formats import safetensors, sentence_transformers
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading

@@ -27,15 +27,15 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from ernie_m.tokenizer.paddlenlp_rules import cut_pieces
-from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, TEXT_RULES, texts_of_folder
-from ernie_m.tokenizer.tokenizer_json import (
+from ernie_m.tokenizer.foreign import (
     PIECES,
-    QUOTES,
     TOKENIZER_JSON,
+    cut_pieces,
     no_piece_model,
     piece_model_of_json,
+    texts_of_folder,
 )
+from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES
 from ernie_m.tokenizer.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
 from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.files import read_bytes

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ernie_m.tokenizer.text_rules import QUOTES
 from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, tokens_by_id
 from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.files import read_json
@@ -16,7 +17,6 @@ from ernie_m.utils.files import read_json
 if TYPE_CHECKING:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}  # rule 1 of `ernie_m.tokenizer.tokenizer`
 TOKENIZER_JSON = "tokenizer.json"
 PIECES = "sentencepiece.bpe.model"  # the name that PaddleNLP and Hugging Face give the piece model
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}

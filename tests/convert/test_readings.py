@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.card import CARD
+from ernie_m.model.checkpoint.files import CARD
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.tokenizer.tokenizer import Tokenizer

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.card import CARD
 from ernie_m.model.checkpoint.convert import TARGETS
+from ernie_m.model.checkpoint.files import CARD
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.config import ErnieMConfig

@@ -33,8 +33,8 @@ from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.tables import read_table
 from ernie_m.reader.files.tagged_sentences import read_tagged
 from ernie_m.reader.label_map import read_label_map, read_languages
+from ernie_m.tokenizer.foreign import texts_of_folder
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
-from ernie_m.tokenizer.text_rules import texts_of_folder
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_files import write_xlm_r
 from ernie_m.training.checkpoint import write_checkpoint

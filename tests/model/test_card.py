@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import yaml
 
-from ernie_m.model.checkpoint.card import CARD, model_card, read_metadata
+from ernie_m.model.checkpoint.card import model_card, read_metadata
 from ernie_m.model.checkpoint.card_usage import _WEIGHTS, FOLDER, usage
-from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
+from ernie_m.model.checkpoint.files import CARD, LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.formats.tensor_names import CHOICE, PADDLENLP, XLM_R
 from ernie_m.model.conventions import Reading

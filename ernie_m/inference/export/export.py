@@ -29,9 +29,9 @@ import paddle
 from ernie_m.inference.export.paddle_graph import ExportedGraph
 from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from ernie_m.inference.load import LoadedModel
-from ernie_m.model.checkpoint.card import CARD, model_card
+from ernie_m.model.checkpoint.card import model_card
 from ernie_m.model.checkpoint.card_usage import usage
-from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
+from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.formats.tensor_names import OURS
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.conventions import READING

@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
+from ernie_m.model.checkpoint.files import CARD
 from ernie_m.model.tasks import ENCODING, TASKS, task_named
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
 from ernie_m.utils.yaml_files import yaml_value
 
-CARD = "README.md"
 # Keys of the metadata that a conversion takes from the card of its source.
 KEPT = ("license", "base_model", "language", "model-index")
 # These facts have a place of their own in the card; any other is an entry of a list.

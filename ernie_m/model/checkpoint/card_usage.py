@@ -1,7 +1,9 @@
-"""How to use a model's folder in each library that reads it: the snippets of the model cards."""
+"""The model cards: how to use a folder in each library that reads it, and the card of a folder of ours."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from ernie_m.model.checkpoint.card import model_card
 from ernie_m.model.checkpoint.formats.tensor_names import (
     CLASSES,
     HUGGING_FACE,
@@ -10,8 +12,16 @@ from ernie_m.model.checkpoint.formats.tensor_names import (
     PADDLENLP,
     XLM_R,
 )
-from ernie_m.model.conventions import Reading
-from ernie_m.model.tasks import CLASSIFICATION, ENCODING, MASKED_LM, QUESTION_ANSWERING, RETRIEVAL, TAGGING
+from ernie_m.model.conventions import READING, Reading
+from ernie_m.model.tasks import (
+    CLASSIFICATION,
+    ENCODING,
+    MASKED_LM,
+    QUESTION_ANSWERING,
+    RETRIEVAL,
+    TAGGING,
+    task_named,
+)
 
 FOLDER = "path/of/this/folder"
 
@@ -167,3 +177,19 @@ def vector_in_words(reading: Reading) -> str:
 def _code(text: str, **values: Any) -> str:
     """A block of Python in Markdown."""
     return f"```python\n{text.format(folder=FOLDER, **values)}\n```"
+
+
+def card_of_ours(
+    facts: Mapping[str, Any], config_json: Mapping[str, Any], parameters: int, has_means: bool
+) -> str:
+    """The card of a folder in our own form, as `ernie_m.model.checkpoint.card.model_card` writes it.
+
+    Args:
+        facts: those of the training; sizes and config are added.
+        config_json: the contents of config.json.
+        parameters: the number of weights.
+        has_means: whether the means of the languages lie beside the weights.
+    """
+    task = task_named(config_json.get("task") or config_json["architecture"])
+    snippets = usage(OURS, task, Reading.from_json(config_json.get(READING) or {}), has_means)
+    return model_card({**facts, "config": config_json, "parameters": parameters}, snippets)

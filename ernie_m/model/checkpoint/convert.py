@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.model.checkpoint.card import CARD, model_card
+from ernie_m.model.checkpoint.card import model_card
 from ernie_m.model.checkpoint.card_usage import usage
-from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS, WEIGHTS
+from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, WEIGHTS
 from ernie_m.model.checkpoint.formats import (
     configs,
     fluid,

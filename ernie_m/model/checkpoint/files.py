@@ -9,6 +9,7 @@ from ernie_m.model.checkpoint.formats import configs, fluid, tensor_names
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights
 from ernie_m.model.checkpoint.formats.tensor_names import PADDLENLP
 
+CARD = "README.md"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VOCAB = "vocab.txt"

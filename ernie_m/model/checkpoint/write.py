@@ -22,15 +22,19 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie_m.model.checkpoint.card import CARD, model_card
-from ernie_m.model.checkpoint.card_usage import usage
-from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS, PIECES, TOKENIZER_JSON, VOCAB, WEIGHTS
+from ernie_m.model.checkpoint.card_usage import card_of_ours
+from ernie_m.model.checkpoint.files import (
+    CARD,
+    CONFIG,
+    LANGUAGE_MEANS,
+    PIECES,
+    TOKENIZER_JSON,
+    VOCAB,
+    WEIGHTS,
+)
 from ernie_m.model.checkpoint.formats import safetensors
-from ernie_m.model.checkpoint.formats.tensor_names import OURS
 from ernie_m.model.checkpoint.load import STORED_DTYPES, parameters_of
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import READING, Reading
-from ernie_m.model.tasks import task_named
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import as_json, atomic_dir
@@ -101,11 +105,7 @@ def model_files(
     config_json = {**config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__}
     config_json |= settings or {}
     parameters = sum(array.size for array in weights.values())
-    task = task_named(config_json.get("task") or config_json["architecture"])
-    snippets = usage(
-        OURS, task, Reading.from_json(config_json.get(READING) or {}), has_means=bool(language_means)
-    )
-    card = model_card({**(facts or {}), "config": config_json, "parameters": parameters}, snippets)
+    card = card_of_ours(facts or {}, config_json, parameters, has_means=bool(language_means))
     copies: dict[str, Path] = {}
     if vocab_path is not None:
         copies[VOCAB] = Path(vocab_path)

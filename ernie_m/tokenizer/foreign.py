@@ -1,0 +1,112 @@
+"""The tokenizers of other libraries: what a folder says of its texts, their pieces, and how they cut them.
+
+`ernie_m.tokenizer.tokenizer` takes from here all that is not ERNIE-M's own.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ernie_m.tokenizer.foreign_files import TokenizerFiles
+from ernie_m.tokenizer.paddlenlp_rules import cut_pieces
+from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, NONE, TEXT_RULES
+from ernie_m.tokenizer.tokenizer_json import PIECES, TOKENIZER_JSON, no_piece_model, piece_model_of_json
+from ernie_m.utils.checksums import MANIFEST
+from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.files import read_object
+
+__all__ = [
+    "PIECES",
+    "TOKENIZER_JSON",
+    "TextsOfFolder",
+    "cut_pieces",
+    "no_piece_model",
+    "piece_model_of_json",
+    "texts_of_folder",
+]
+
+_CONFIGS = ("config.json", "model_config.json")  # the second one: old PaddleNLP
+_FINE_TUNED = ("ErnieMFor", "UIE")  # the beginnings of the names of ErnieM's classes with the head of a task
+
+
+class TextsOfFolder(NamedTuple):
+    """How the texts of a folder become ids.
+
+    Attributes:
+        text_rules: one of `TEXT_RULES`.
+        added_tokens: token -> id, of tokens that are not in the piece model.
+        has_own_vocab: whether vocab.txt gives the ids; XLM-R's are derived from the pieces.
+    """
+
+    text_rules: str
+    added_tokens: Mapping[str, int]
+    has_own_vocab: bool
+
+
+def texts_of_folder(folder: Path) -> TextsOfFolder:
+    """What a folder says of its texts; a folder that says nothing has the official rules.
+
+    What counts first: the manifest of a corpus, our key "reading" of config.json, then the names of XLM-R's
+    tokenizer. An ErnieM that a library has fine-tuned has the rules of that library.
+
+    Raises:
+        UserError: a file is damaged, the tokenizer is of another kind, or nothing says which library's rules
+            an ErnieM has.
+    """
+    manifest_path = folder / MANIFEST
+    vocabulary = _read(manifest_path).get("vocabulary")  # of a corpus; a model's manifest has no such key
+    if isinstance(vocabulary, dict):
+        return _checked(manifest_path, vocabulary, has_own_vocab=True)
+    config_path, old_path = (folder / name for name in _CONFIGS)
+    if not config_path.is_file() and old_path.is_file():
+        config_path = old_path
+    config = _read(config_path)
+    files = TokenizerFiles(folder)
+    is_xlm_r = config.get("model_type") in ("xlm-roberta", "bert") or files.is_xlm_r
+    own = config.get("reading")
+    if isinstance(own, dict):
+        return _checked(config_path, own, not is_xlm_r)
+    if is_xlm_r:
+        files.check_kind(config, config_path)
+        added_tokens, _ = files.added_tokens()
+        rules = ERNIE_M if files.has_official_rules else NONE
+        return TextsOfFolder(rules, added_tokens, has_own_vocab=False)
+    return TextsOfFolder(_rules_of_ernie_m(config, config_path), {}, has_own_vocab=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_object(path) if path.is_file() else {}
+
+
+def _checked(path: Path, said: Mapping[str, Any], has_own_vocab: bool) -> TextsOfFolder:
+    """What a file of this project says, which someone may have changed.
+
+    Raises:
+        UserError: there are no such rules, or the added tokens have no ids.
+    """
+    rules = said.get("text_rules", ERNIE_M)
+    added_tokens = said.get("added_tokens", {})
+    if rules not in TEXT_RULES:
+        raise UserError(f"{path}: 'text_rules' is {shown(rules)}; it is one of {', '.join(TEXT_RULES)}")
+    if not isinstance(added_tokens, dict) or not all(type(id_) is int for id_ in added_tokens.values()):
+        raise UserError(f"{path}: 'added_tokens' must give each token its id")
+    return TextsOfFolder(rules, added_tokens, has_own_vocab)
+
+
+def _rules_of_ernie_m(config: Mapping[str, Any], path: Path) -> str:
+    """The rules of an ErnieM, by its class.
+
+    Raises:
+        UserError: it was fine-tuned, and nothing says with which library.
+    """
+    classes = config.get("architectures", [config.get("init_class")])
+    if not isinstance(classes, list) or not any(str(name).startswith(_FINE_TUNED) for name in classes):
+        return ERNIE_M
+    if "paddlenlp_version" in config or "init_class" in config:
+        return "paddlenlp"
+    if "transformers_version" in config:
+        return "transformers"
+    raise UserError(
+        f"{path}: {shown(classes[0])} has the text rules of the library that fine-tuned it, which no key "
+        f"says; name them: text_rules={' or '.join(map(repr, LIBRARY_RULES))}"
+    )
