@@ -124,7 +124,9 @@ def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
     assert "hub" in message
 
 
-@pytest.mark.parametrize("name", ["models/small-xlm-r", "/models/small", "small-xlm-r", "a/b/c", "models/"])
+@pytest.mark.parametrize(
+    "name", ["models/small-xlm-r", "/models/small", "small-xlm-r", "a/b/c", "models/", "configs/base"]
+)
 def test_what_is_no_name_is_not_asked_for(hub, monkeypatch, name):
     """A path in a folder that is there, however it is spelt, and what has another form than a name."""
     Path("models").mkdir()

@@ -1,6 +1,7 @@
 """A model by its name on Hugging Face's hub, as in intfloat/multilingual-e5-small; cached.
 
-A folder that exists counts more than a name, and a folder in one that exists is no name.
+A folder that exists counts more than a name, and a folder in one that exists is no name. Nor is
+configs/e5-small, which get_weights fetches.
 """
 
 import os
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from ernie_m.utils.errors import UserError, install_command
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")  # an organisation and its model
+_OWN = ("configs", "checkpoints", "output")  # folders of the project's commands, no organisations
 # Config, tokenizer, the modules of sentence-transformers, the card. A * also stands for folders here, as in
 # 1_Pooling/config.json.
 _FILES = ["*.json", "*.model", "vocab.txt", "README.md"]
@@ -30,7 +32,8 @@ def local_folder(path: str | os.PathLike) -> Path:
             on another machine and not https.
     """
     name = str(path)
-    if not _NAME.fullmatch(name) or Path(path).parent.exists():  # the parent of a name is the organisation
+    organisation = Path(path).parent
+    if not _NAME.fullmatch(name) or organisation.exists() or str(organisation) in _OWN:
         return Path(path)
     no_folder = f"{name}: there is no such folder"
     try:
