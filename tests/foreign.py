@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.model.checkpoint.formats import fluid, tensor_names
+from ernie_m.model.checkpoint.formats.writing import write_config
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys
 
@@ -45,7 +46,7 @@ def make_official(folder: Path, config: dict, head: str | None = None, **kind) -
     """
     params = folder / "params"
     params.mkdir(parents=True, exist_ok=True)
-    fluid.write_config(folder / fluid.CONFIG, config)
+    write_config(folder / fluid.CONFIG, config)
     sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
     arrays = toys.weights(head, config=sizes, **kind)
     for row in tensor_names.rows_of(tensor_names.OFFICIAL, config["num_hidden_layers"], head):

@@ -15,7 +15,7 @@ from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import accuracy
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.regression import Regression
-from ernie_m.model.checkpoint.formats.fluid import write_fluid
+from ernie_m.model.checkpoint.formats.writing import write_fluid
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.classification import read_classification
 from ernie_m.tokenizer.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ import pytest
 
 from ernie_m.model.checkpoint.formats import fluid, tensor_names
 from ernie_m.model.checkpoint.formats import safetensors as safe
-from ernie_m.model.checkpoint.formats.fluid import write_fluid
+from ernie_m.model.checkpoint.formats.writing import write_fluid
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_weights, save_model

@@ -14,13 +14,12 @@ from ernie_m.model.checkpoint.card_usage import usage
 from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, WEIGHTS
 from ernie_m.model.checkpoint.formats import (
     configs,
-    fluid,
     pickles,
     safetensors,
     sentence_transformers,
     tensor_names,
 )
-from ernie_m.model.checkpoint.formats.lazy_weights import ForeignWeights, Origin, Weights, finite, to_foreign
+from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights, finite
 from ernie_m.model.checkpoint.formats.tensor_names import (
     CHOICE,
     CLASSES,
@@ -31,6 +30,7 @@ from ernie_m.model.checkpoint.formats.tensor_names import (
     PADDLENLP,
     XLM_R,
 )
+from ernie_m.model.checkpoint.formats.writing import ForeignWeights, for_library, to_foreign, write_fluid
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING
@@ -274,7 +274,7 @@ class _Conversion:
     def write_official(self) -> None:
         """The directory of the official code."""
         head = self.class_task or CLASSIFICATION  # without a class any will do: there is no head to name
-        fluid.write_fluid(self.folder, self.tensors, self.config.to_dict(), head=head)
+        write_fluid(self.folder, self.tensors, self.config.to_dict(), head=head)
 
     def write_paddlenlp(self) -> None:
         """PaddleNLP's pickle and its config."""
@@ -375,7 +375,7 @@ def _library_settings(
     if class_task in CLASSIFIER_TASKS:
         (num_labels,) = checkpoint.tensors.shape("classifier.bias")
     class_name = CLASSES[format_name][class_task].name
-    settings = configs.for_library(format_name, config, class_name, checkpoint.labels, num_labels)
+    settings = for_library(format_name, config, class_name, checkpoint.labels, num_labels)
     # ERNIE-M's own reading is written, too: without the key, a folder is read as its library reads it.
     settings[READING] = checkpoint.reading.to_json()
     if checkpoint.reading.multi_label:

@@ -24,6 +24,7 @@ from ernie_m.model.checkpoint.formats import configs, pickles, safetensors, tens
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights
 from ernie_m.model.checkpoint.formats.sentence_transformers import encoder_folder
 from ernie_m.model.checkpoint.formats.tensor_names import BERT, FAIRSEQ, OURS, PADDLENLP, XLM_R
+from ernie_m.model.checkpoint.hub import local_folder
 from ernie_m.model.checkpoint.no_model_here import no_model_at
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import NO_ENTITIES, Reading, entity_tags
@@ -35,6 +36,8 @@ _FAMILIES = (
     "only ERNIE-M, XLM-R (model_type xlm-roberta) and BERT with XLM-R's vocabulary can be read, such as "
     "multilingual E5, multilingual MiniLM and BGE-M3"
 )
+__all__ = ["check_problem_type", "find_weights", "foreign_reading", "local_folder", "open_foreign"]
+
 # The first of these that a folder has is read. `X.index.json` says which of several files holds which name.
 _READERS_BY_NAME: dict[str, Callable[[Path], Weights]] = {
     WEIGHTS: safetensors.read,

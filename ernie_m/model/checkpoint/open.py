@@ -20,11 +20,16 @@ from ernie_m.model.checkpoint.files import (
     has_our_form,
     official_directory,
 )
-from ernie_m.model.checkpoint.foreign import check_problem_type, find_weights, foreign_reading, open_foreign
+from ernie_m.model.checkpoint.foreign import (
+    check_problem_type,
+    find_weights,
+    foreign_reading,
+    local_folder,
+    open_foreign,
+)
 from ernie_m.model.checkpoint.formats import configs, fluid, safetensors, tensor_names
 from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights, from_foreign
 from ernie_m.model.checkpoint.formats.tensor_names import BERT, OFFICIAL, OURS, XLM_R
-from ernie_m.model.checkpoint.hub import local_folder
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING, Reading, own_reading
 from ernie_m.model.tasks import TAGGING, task_named

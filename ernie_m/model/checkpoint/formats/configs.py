@@ -26,41 +26,6 @@ _DEFAULTS = {XLM_R: {"layer_norm_eps": 1e-12}, BERT: {"layer_norm_eps": 1e-12}}
 # The keys of these libraries for which our model has a single value.
 _ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 XLM_R_PAD = 1  # the id of [PAD]
-# The keys that we share with all libraries.
-_SHARED_KEYS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "max_position_embeddings",
-    "initializer_range",
-    "pad_token_id",
-)
-# The keys that only one library has.
-_LIBRARY_KEYS = {
-    PADDLENLP: {
-        "type_vocab_size": 16,
-        "dtype": "float32",
-    },
-    HUGGING_FACE: {
-        "classifier_dropout": None,
-        "act_dropout": 0.0,
-        "torch_dtype": "float32",
-    },
-    XLM_R: {
-        "type_vocab_size": 1,
-        "position_embedding_type": "absolute",
-        "bos_token_id": 0,
-        "eos_token_id": 2,
-        "classifier_dropout": None,
-        "torch_dtype": "float32",
-        "use_cache": True,
-    },
-}
 # fairseq's flag -> our key, for what no shape shows.
 _FAIRSEQ_FLAGS = {
     "encoder_attention_heads": "num_attention_heads",
@@ -112,10 +77,10 @@ def labels_of(raw_config: Mapping[str, Any]) -> list[str] | None:
     if not all(re.fullmatch("[0-9]{1,9}", id_) for id_ in label_of):
         return None
     labels = [str(label_of[id_]) for id_ in sorted(label_of, key=int)]
-    return None if labels == _numbered(len(labels)) else labels
+    return None if labels == numbered(len(labels)) else labels
 
 
-def _numbered(count: int) -> list[str]:
+def numbered(count: int) -> list[str]:
     """The names that transformers gives to labels without names."""
     return [f"LABEL_{i}" for i in range(count)]
 
@@ -147,7 +112,7 @@ def config_of(raw_config: Mapping[str, Any], weights: Weights, path: Path, forma
     try:
         config = ErnieMConfig.from_dict(settled)
         if format_name in (XLM_R, BERT):
-            _check_first_position(config)
+            check_first_position(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return config
@@ -175,48 +140,7 @@ def _as_xlm_r(bert_config: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _check_first_position(config: ErnieMConfig) -> None:
+def check_first_position(config: ErnieMConfig) -> None:
     """Refuse what XLM-R cannot have: its positions begin behind pad_token_id, ours always at 2."""
     if config.pad_token_id != XLM_R_PAD:
         raise UserError(f"pad_token_id is {config.pad_token_id}; XLM-R needs 1: its positions begin after it")
-
-
-def for_library(
-    format_name: str, config: ErnieMConfig, class_name: str, labels: list[str], num_labels: int | None
-) -> dict[str, Any]:
-    """config.json of PaddleNLP, or of ErnieM or XLM-R in transformers.
-
-    Args:
-        labels: the names of the labels. If their number is not `num_labels`, LABEL_0, ... are written.
-        num_labels: the outputs of the classifier; None: the model has no classifier.
-
-    Raises:
-        UserError: a size that the library cannot have.
-    """
-    if format_name == PADDLENLP:
-        check_fixed_sizes(config, "PaddleNLP")
-    if format_name == XLM_R:
-        _check_first_position(config)
-    values = config.to_dict()
-    written = {"architectures": [class_name], "model_type": MODEL_TYPES[format_name]}
-    written |= {key: values[key] for key in _SHARED_KEYS}
-    written |= _LIBRARY_KEYS[format_name]
-    if format_name != PADDLENLP:
-        written["layer_norm_eps"] = config.layer_norm_eps
-    if num_labels is not None:
-        if len(labels) != num_labels:
-            labels = _numbered(num_labels)
-        written["id2label"] = {str(i): label for i, label in enumerate(labels)}
-        written["label2id"] = {label: i for i, label in enumerate(labels)}
-    return written
-
-
-def check_fixed_sizes(config: ErnieMConfig, library: str) -> None:
-    """Check the sizes for which a library has no key.
-
-    Raises:
-        UserError: one differs from the value that the library always has.
-    """
-    for key, value in {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": 1e-5}.items():
-        if getattr(config, key) != value:
-            raise UserError(f"{key} is {getattr(config, key)}; {library} always has {value}")

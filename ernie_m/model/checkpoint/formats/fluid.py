@@ -9,24 +9,20 @@ dims); then the data in C order.
 import math
 import os
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats import configs, tensor_names
+from ernie_m.model.checkpoint.formats import tensor_names
 from ernie_m.model.checkpoint.formats.lazy_weights import (
     Weights,
     check_shape,
-    to_foreign,
     widen_bfloat16,
     write_data,
 )
-from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.tasks import CLASSIFICATION, task_named
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_dir, refuse_pointer, write_json
+from ernie_m.utils.files import refuse_pointer
 
 BFLOAT16 = 22
 # The protobuf's number of a dtype -> the dtype in the file. bfloat16 is stored as its bits.
@@ -44,17 +40,6 @@ DTYPES = {
     BFLOAT16: np.dtype("<u2"),
 }
 CONFIG = "ernie_config.json"
-CONFIG_KEYS = (
-    "attention_probs_dropout_prob",
-    "hidden_act",
-    "hidden_dropout_prob",
-    "hidden_size",
-    "initializer_range",
-    "max_position_embeddings",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "vocab_size",
-)
 MARK = "word_embedding"  # the one variable that every official directory has
 # The tags of the protobuf message.
 _DTYPE_TAG = 0x08
@@ -209,39 +194,3 @@ def read_directory(folder: Path) -> Weights:
     shapes = {name: read_header(folder / name).shape for name in tensor_names.official_names(files)}
     other_names = sorted(files - shapes.keys() - {CONFIG})
     return Weights(folder, shapes, lambda name: read(folder / name), other_names=other_names)
-
-
-def write_fluid(
-    folder: str | os.PathLike,
-    weights: Mapping[str, np.ndarray],
-    config: dict | None = None,
-    head: str = CLASSIFICATION,
-) -> list[str]:
-    """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`; replace older ones.
-
-    Args:
-        weights: our name -> array.
-        config: the keys of our config; those that the official code reads are written.
-        head: a task of `model.tasks`. `classifier.*` gets the official name of its head, such as `cls_out`.
-
-    Returns:
-        The names that the official format has no place for; they are not written.
-
-    Raises:
-        UserError: a size that the official code cannot express; a full disk.
-    """
-    folder = Path(folder)
-    if config:
-        configs.check_fixed_sizes(ErnieMConfig.from_dict(config), "the official format")
-    translated = to_foreign(tensor_names.OFFICIAL, Weights.of(weights), task_named(head))
-    with atomic_dir(folder / "params") as params:
-        for name in translated.weights:
-            write(params / name, np.asarray(translated.weights[name], np.float32))
-    if config:
-        write_config(folder / CONFIG, config)
-    return translated.left_out
-
-
-def write_config(path: str | os.PathLike, config: dict) -> None:
-    """Write those keys of a config that the official code reads, as JSON."""
-    write_json(path, {key: config[key] for key in CONFIG_KEYS if key in config})

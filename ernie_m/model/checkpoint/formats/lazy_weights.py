@@ -7,7 +7,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from ernie_m.model.checkpoint.formats import tensor_names
-from ernie_m.model.checkpoint.formats.tensor_names import BERT, LM_BIAS, POSITIONS, TOKEN_TYPES, WORDS, XLM_R
+from ernie_m.model.checkpoint.formats.tensor_names import BERT, LM_BIAS, POSITIONS, TOKEN_TYPES, XLM_R
 from ernie_m.model.config import FIRST_POSITION
 from ernie_m.utils.errors import UserError
 
@@ -269,54 +269,3 @@ def _reason_to_drop(name: str, names_of_format: set[str]) -> str | None:
     if name in names_of_format:
         return "a second name of a tensor that is taken"
     return tensor_names.reason_to_drop(name)
-
-
-class ForeignWeights(NamedTuple):
-    """Weights under the names of another format.
-
-    Attributes:
-        weights: each is read when it is accessed.
-        origins: name in the format -> where the tensor comes from.
-        left_out: our names that have no place there.
-        absent: our names that the format needs and that are not in the weights.
-    """
-
-    weights: Weights
-    origins: dict[str, Origin]
-    left_out: list[str]
-    absent: list[str]
-
-
-def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignWeights:
-    """Translate weights to the names of another format.
-
-    Args:
-        task: what the model is for, a key of `tensor_names.CLASSES[format_name]`. None: an encoder, or any
-            model of ours.
-    """
-    prefix = "" if task is None else tensor_names.ENCODER_PREFIX.get(format_name, "")
-    rows = tensor_names.rows_of(format_name, tensor_names.count_layers(weights), task, prefix)
-    row_of = {row.foreign: row for row in rows if row.canonical in weights}
-    shapes: dict[str, tuple[int, ...]] = {}
-    origins: dict[str, Origin] = {}
-    for foreign, row in row_of.items():
-        shape = weights.shape(row.canonical)
-        shapes[foreign] = shape[::-1] if row.transposed else shape
-        origins[foreign] = Origin((row.canonical,), row.transposed)
-    if format_name == XLM_R:  # XLM-R needs token types, and gets zeros
-        shapes[prefix + TOKEN_TYPES] = (1, weights.shape(WORDS)[1])
-        origins[prefix + TOKEN_TYPES] = Origin(("zeros",), transposed=False)
-
-    def read(foreign: str) -> np.ndarray:
-        if foreign not in row_of:  # the token types
-            return np.zeros(shapes[foreign], np.float32)
-        row = row_of[foreign]
-        array = weights[row.canonical]
-        return np.ascontiguousarray(array.T) if row.transposed else array
-
-    has_place = {row.canonical for row in rows}
-    left_out = [name for name in weights if name not in has_place]
-    # A masked-LM head is never needed: the official format is complete without it, and so is XLM-R's encoder.
-    needed_names = [row.canonical for row in rows if not row.canonical.startswith("lm_head.")]
-    absent = [name for name in needed_names if name not in weights]
-    return ForeignWeights(Weights(weights.source, shapes, read), origins, left_out, absent)

@@ -1,0 +1,192 @@
+"""What a conversion writes: weights and configs in the forms of other libraries, and in the official one."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ernie_m.model.checkpoint.formats import configs, fluid, tensor_names
+from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights
+from ernie_m.model.checkpoint.formats.tensor_names import HUGGING_FACE, PADDLENLP, TOKEN_TYPES, WORDS, XLM_R
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.tasks import CLASSIFICATION, task_named
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_dir, write_json
+
+# The keys that we share with all libraries.
+_SHARED_KEYS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "initializer_range",
+    "pad_token_id",
+)
+# The keys that only one library has.
+_LIBRARY_KEYS = {
+    PADDLENLP: {
+        "type_vocab_size": 16,
+        "dtype": "float32",
+    },
+    HUGGING_FACE: {
+        "classifier_dropout": None,
+        "act_dropout": 0.0,
+        "torch_dtype": "float32",
+    },
+    XLM_R: {
+        "type_vocab_size": 1,
+        "position_embedding_type": "absolute",
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "classifier_dropout": None,
+        "torch_dtype": "float32",
+        "use_cache": True,
+    },
+}
+# The keys that the official code reads.
+_OFFICIAL_KEYS = (
+    "attention_probs_dropout_prob",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "hidden_size",
+    "initializer_range",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+)
+
+
+class ForeignWeights(NamedTuple):
+    """Weights under the names of another format.
+
+    Attributes:
+        weights: each is read when it is accessed.
+        origins: name in the format -> where the tensor comes from.
+        left_out: our names that have no place there.
+        absent: our names that the format needs and that are not in the weights.
+    """
+
+    weights: Weights
+    origins: dict[str, Origin]
+    left_out: list[str]
+    absent: list[str]
+
+
+def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignWeights:
+    """Translate weights to the names of another format.
+
+    Args:
+        task: what the model is for, a key of `tensor_names.CLASSES[format_name]`. None: an encoder, or any
+            model of ours.
+    """
+    prefix = "" if task is None else tensor_names.ENCODER_PREFIX.get(format_name, "")
+    rows = tensor_names.rows_of(format_name, tensor_names.count_layers(weights), task, prefix)
+    row_of = {row.foreign: row for row in rows if row.canonical in weights}
+    shapes: dict[str, tuple[int, ...]] = {}
+    origins: dict[str, Origin] = {}
+    for foreign, row in row_of.items():
+        shape = weights.shape(row.canonical)
+        shapes[foreign] = shape[::-1] if row.transposed else shape
+        origins[foreign] = Origin((row.canonical,), row.transposed)
+    if format_name == XLM_R:  # XLM-R needs token types, and gets zeros
+        shapes[prefix + TOKEN_TYPES] = (1, weights.shape(WORDS)[1])
+        origins[prefix + TOKEN_TYPES] = Origin(("zeros",), transposed=False)
+
+    def read(foreign: str) -> np.ndarray:
+        if foreign not in row_of:  # the token types
+            return np.zeros(shapes[foreign], np.float32)
+        row = row_of[foreign]
+        array = weights[row.canonical]
+        return np.ascontiguousarray(array.T) if row.transposed else array
+
+    has_place = {row.canonical for row in rows}
+    left_out = [name for name in weights if name not in has_place]
+    # A masked-LM head is never needed: the official format is complete without it, and so is XLM-R's encoder.
+    needed_names = [row.canonical for row in rows if not row.canonical.startswith("lm_head.")]
+    absent = [name for name in needed_names if name not in weights]
+    return ForeignWeights(Weights(weights.source, shapes, read), origins, left_out, absent)
+
+
+def for_library(
+    format_name: str, config: ErnieMConfig, class_name: str, labels: list[str], num_labels: int | None
+) -> dict[str, Any]:
+    """config.json of PaddleNLP, or of ErnieM or XLM-R in transformers.
+
+    Args:
+        labels: the names of the labels. If their number is not `num_labels`, LABEL_0, ... are written.
+        num_labels: the outputs of the classifier; None: the model has no classifier.
+
+    Raises:
+        UserError: a size that the library cannot have.
+    """
+    if format_name == PADDLENLP:
+        check_fixed_sizes(config, "PaddleNLP")
+    if format_name == XLM_R:
+        configs.check_first_position(config)
+    values = config.to_dict()
+    written = {"architectures": [class_name], "model_type": configs.MODEL_TYPES[format_name]}
+    written |= {key: values[key] for key in _SHARED_KEYS}
+    written |= _LIBRARY_KEYS[format_name]
+    if format_name != PADDLENLP:
+        written["layer_norm_eps"] = config.layer_norm_eps
+    if num_labels is not None:
+        if len(labels) != num_labels:
+            labels = configs.numbered(num_labels)
+        written["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        written["label2id"] = {label: i for i, label in enumerate(labels)}
+    return written
+
+
+def check_fixed_sizes(config: ErnieMConfig, library: str) -> None:
+    """Check the sizes for which a library has no key.
+
+    Raises:
+        UserError: one differs from the value that the library always has.
+    """
+    for key, value in {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": 1e-5}.items():
+        if getattr(config, key) != value:
+            raise UserError(f"{key} is {getattr(config, key)}; {library} always has {value}")
+
+
+def write_fluid(
+    folder: str | os.PathLike,
+    weights: Mapping[str, np.ndarray],
+    config: dict | None = None,
+    head: str = CLASSIFICATION,
+) -> list[str]:
+    """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`; replace older ones.
+
+    Args:
+        weights: our name -> array.
+        config: the keys of our config; those that the official code reads are written.
+        head: a task of `model.tasks`. `classifier.*` gets the official name of its head, such as `cls_out`.
+
+    Returns:
+        The names that the official format has no place for; they are not written.
+
+    Raises:
+        UserError: a size that the official code cannot express; a full disk.
+    """
+    folder = Path(folder)
+    if config:
+        check_fixed_sizes(ErnieMConfig.from_dict(config), "the official format")
+    translated = to_foreign(tensor_names.OFFICIAL, Weights.of(weights), task_named(head))
+    with atomic_dir(folder / "params") as params:
+        for name in translated.weights:
+            fluid.write(params / name, np.asarray(translated.weights[name], np.float32))
+    if config:
+        write_config(folder / fluid.CONFIG, config)
+    return translated.left_out
+
+
+def write_config(path: str | os.PathLike, config: dict) -> None:
+    """Write those keys of a config that the official code reads, as JSON."""
+    write_json(path, {key: config[key] for key in _OFFICIAL_KEYS if key in config})
