@@ -14,7 +14,6 @@ from paddle import Tensor
 
 from ernie_m.finetune import score_tables
 from ernie_m.finetune.flags import FinetuneFlags, TrainingFlags
-from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.config import ErnieMConfig
@@ -37,14 +36,6 @@ from ernie_m.utils.logging import copy_log, logger
 from ernie_m.utils.options import deciding_options
 
 SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
-# Reports and predictions, which the commands leave in --checkpoints beside the run: patterns of whole names.
-_BESIDE_RUN = {
-    FinetuneFlags: (
-        r"(results|evaluation(-\d+)?)\.(txt|md|json)",
-        r"(nbest_)?test_result.*\.\d+\.\d+(\.jsonl|\.tsv|\.csv)?",  # the default of --test_save names these
-    ),
-    RetrievalFlags: (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions"),
-}
 # Flags that name what a run reads, where a command has them.
 _READ = (
     "init_checkpoint",
@@ -86,7 +77,7 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     rules = FolderRules(
         ways_out=_ways_out(flags),
         # run.json first: if the removal is interrupted, what remains belongs to no run.
-        contents=(re.escape(RUN), *TRAINED, *_BESIDE_RUN[type(flags)]),
+        contents=(re.escape(RUN), *TRAINED, *flags.beside_run),
     )
     resume_from = None  # a step folder of another run folder, to go on from
     if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
@@ -111,7 +102,7 @@ def _ways_out(flags: TrainingFlags) -> str:
     """What a user can do about another run in --checkpoints, more steps for it included."""
     folder = Path(flags.checkpoints, "" if len(flags.seeds) == 1 else f"seed_{flags.seeds[0]}")
     start = f"--init_checkpoint {folder / BEST}"  # with its head
-    if isinstance(flags, RetrievalFlags):
+    if not isinstance(flags, FinetuneFlags):
         start = f"--init_pretraining_params {folder / BEST}"  # it has no other head
     elif not (folder / BEST).exists():  # nothing was selected, and --init_checkpoint resumes a step folder
         start = f"--init_pretraining_params {folder}/step_N, the encoder of its last step"

@@ -5,7 +5,7 @@ FinetuneFlags has every official flag with its type and default.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from ernie_m.finetune.paper import check_recipe
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
@@ -52,7 +52,13 @@ def _check_recipe_data(train_set: Path) -> None:
 
 @dataclass
 class TrainingFlags:
-    """The flags that all commands share."""
+    """The flags that all commands share.
+
+    Attributes:
+        beside_run: reports and predictions that the command leaves in --checkpoints: patterns of whole names.
+    """
+
+    beside_run: ClassVar[tuple[str, ...]]
 
     ernie_config_path: str | None = option(None, free=True)
     """The model's shape, ernie_config.json. Default: the one beside the weights."""
@@ -164,6 +170,11 @@ class TrainingFlags:
 @dataclass
 class FinetuneFlags(TrainingFlags):
     """The flags of run_classifier.py, run_sequence_labeling.py and run_mrc.py."""
+
+    beside_run = (
+        r"(results|evaluation(-\d+)?)\.(txt|md|json)",
+        r"(nbest_)?test_result.*\.\d+\.\d+(\.jsonl|\.tsv|\.csv)?",  # the default of --test_save names these
+    )
 
     is_classify: bool = option(True, no_effect="the entry point decides the task")
     is_regression: bool = option(False, only=CLASSIFIER)

@@ -21,6 +21,8 @@ from ernie_m.utils.options import (
 class RetrievalFlags(TrainingFlags):
     """The flags of run_retrieval.py: model and data, then the search, then training."""
 
+    beside_run = (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions")
+
     init_pretraining_params: str | None = option(None, free=True)
     """The weights; %d is replaced by the seed, as in checkpoints/seed_%d/best. Default: random weights."""
 
