@@ -106,7 +106,8 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
     script = tuple(words[place:])
     if not script:
         raise UserError("the script is missing: python launch.py run_classifier.py --batch_size 16 ...")
-    if not Path(script[0]).is_file() and not is_own_program(script[0]):
+    # One of the package's programs lies beside this file; its name may have the official ending.
+    if not Path(script[0]).is_file() and not Path(__file__).with_name(script[0]).is_file():
         raise UserError(f"{script[0]}: no such file")
     return replace(flags, script=script)
 
@@ -116,11 +117,6 @@ def print_config(flags: LaunchFlags) -> None:
     for name in options_of(LaunchFlags):
         print(f"launch: --{name} {getattr(flags, name)}")
     print(f"launch: script {shlex.join(flags.script)}", flush=True)
-
-
-def is_own_program(name: str) -> bool:
-    """Whether `name` is one of the package's programs, with or without the ending of the official names."""
-    return Path(__file__).with_name(name).is_file()
 
 
 def command_of(script: Sequence[str]) -> list[str]:

@@ -97,11 +97,18 @@ class Command(NamedTuple):
 def main() -> None:
     flags = load_config(TrainFlags, None, __doc__)
     output = Path(flags.output)
-    refuse_others(output)
+    is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not is_new and not (output / "pairs" / FOUND).is_file():
+        raise UserError(f"--output {output}: it exists, and ernie-m train did not make it; name a new folder")
     found = find(flags.sources, output)
-    if not flags.start:
-        check_languages(found)
+    for file in found.pairs:
+        if not (flags.start or file.languages):  # a corpus, from which a start is trained, needs them
+            raise UserError(
+                f"{file.files}: its name has no languages, which training from scratch needs; name it as in "
+                "pairs.en-de.tsv, or give the model to start from: --start"
+            )
 
+    # Find the pairs first: how long they are and how many decides the steps.
     data = output / "pairs"
     words = ["prepare", "pairs", *flags.sources, "--output", data]
     if flags.start:
@@ -127,23 +134,6 @@ def main() -> None:
     print("", scores(output), "", sep="\n")
     print(f"{best}: the model\nnext, a page that searches the lines of a file:")
     print(f"  {command_name()} predict --serve --model {best} --corpus FILE")
-
-
-def check_languages(found: FoundFiles) -> None:
-    """Raise a UserError if the languages of pairs are unknown: a corpus needs them."""
-    for file in found.pairs:
-        if not file.languages:
-            raise UserError(
-                f"{file.files}: its name has no languages, which training from scratch needs; name it as in "
-                "pairs.en-de.tsv, or give the model to start from: --start"
-            )
-
-
-def refuse_others(output: Path) -> None:
-    """Raise a UserError if the output has contents that are not of this command."""
-    is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
-    if not is_new and not (output / "pairs" / FOUND).is_file():
-        raise UserError(f"--output {output}: it exists, and ernie-m train did not make it; name a new folder")
 
 
 def claim(output: Path, start: str | None, found: FoundFiles) -> None:

@@ -91,7 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not faults_of_part:
             fetched.append(part)
     if "tatoeba" in fetched:
-        check_tatoeba(data / "tatoeba")
+        try:  # its files are used as they are, so they are read once
+            bitexts = read_bitexts(data / "tatoeba")
+        except UserError as error:
+            raise UserError(f"{error}; if a download is damaged, delete it and run this again") from error
+        print(f"tatoeba: {len(bitexts)} languages in {data / 'tatoeba'}")
     tasks = dict.fromkeys(PARTS[part].task for part in fetched)  # several parts may have the same task
     for task in tasks:
         if task:
@@ -106,19 +110,6 @@ def addresses(data: Path, part: str) -> dict[Path, str]:
     else:  # files that are used as they are
         target = data / part
     return {target / name: f"{PARTS[part].folder}/{name}" for name in PARTS[part].files}
-
-
-def check_tatoeba(folder: Path) -> None:
-    """Read all of Tatoeba's files, which are used as they are.
-
-    Raises:
-        UserError: a file is damaged, or two do not belong together.
-    """
-    try:
-        bitexts = read_bitexts(folder)
-    except UserError as error:
-        raise UserError(f"{error}; if a download is damaged, delete it and run this again") from error
-    print(f"tatoeba: {len(bitexts)} languages in {folder}")
 
 
 def prepare_task(data: Path, task: str) -> None:

@@ -195,7 +195,10 @@ def mine_pairs(options: MiningOptions) -> None:
         sources, targets = encode_sides(options, sides, means, facts)
 
         # The neighbours.
-        key = key_of_search(options.neighbours, means)
+        digest = hashlib.sha256(json.dumps([options.neighbours, list(means)]).encode())
+        for mean in means.values():
+            digest.update(mean.tobytes())
+        key = digest.hexdigest()[:12]  # searches of one work folder differ in it if their results may
         forward_paths = part_paths(work / f"forward-{key}", source, "npz")
         backward_paths = part_paths(work / f"backward-{key}", target, "npz")
         forward = find_neighbours(sources, targets, len(target), options.neighbours, forward_paths, facts)
@@ -459,18 +462,6 @@ def warn_of_other_language(side: DistinctLines, vectors: np.ndarray, means: dict
             nearest,
             side.language,
         )
-
-
-def key_of_search(neighbours: int, means: Mapping[str, np.ndarray]) -> str:
-    """A key in which searches of one work folder differ if their results may.
-
-    Args:
-        means: those of `language_means`.
-    """
-    digest = hashlib.sha256(json.dumps([neighbours, list(means)]).encode())
-    for mean in means.values():
-        digest.update(mean.tobytes())
-    return digest.hexdigest()[:12]
 
 
 def find_neighbours(

@@ -278,7 +278,15 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
             objective, or no pair is long enough for CAMLM.
     """
     optimizer = config.optimizer
-    check_groups(config)
+    # A group of an objective must not be longer than a micro-batch.
+    for name in config.objectives.names:
+        group = class_of(name).group
+        longest = group * config.data.max_seq_len
+        if longest > config.run.micro_batch_tokens:
+            raise UserError(
+                f"run.micro_batch_tokens {config.run.micro_batch_tokens}: {name} keeps {group} examples "
+                f"together, of up to {longest} tokens; raise it, or shorten data.max_seq_len"
+            )
     check_pairs(config, text)
     if optimizer.tokens:
         exact_steps = optimizer.tokens / config.run.compute_ratio / mean_tokens(config, text)
@@ -301,18 +309,6 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
             steps,
         )
     return steps
-
-
-def check_groups(config: PretrainConfig) -> None:
-    """Raise a UserError if a group of an objective may be longer than a micro-batch."""
-    for name in config.objectives.names:
-        group = class_of(name).group
-        longest = group * config.data.max_seq_len
-        if longest > config.run.micro_batch_tokens:
-            raise UserError(
-                f"run.micro_batch_tokens {config.run.micro_batch_tokens}: {name} keeps {group} examples "
-                f"together, of up to {longest} tokens; raise it, or shorten data.max_seq_len"
-            )
 
 
 def check_pairs(config: PretrainConfig, text: TrainingText) -> None:

@@ -352,7 +352,9 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             clear_leftovers(path.parent, path.name)
             yield temporary
-            sync_files(temporary)
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    sync_file(file)
             if path.exists():
                 os.replace(path, old)
             os.replace(temporary, path)
@@ -372,13 +374,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def sync_files(folder: Path) -> None:
-    """Wait until all files below a folder are on the disk."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            sync_file(file)
 
 
 def sync_file(path: Path) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ernie_m.finetune.metrics import MatchCounts, entity_scores, seqeval_chunks
-from ernie_m.finetune.tasks.tagging import Tagging, read_conll
+from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.reader.files.tagged_sentences import Sentence
+from tests.helpers.conll import read_conll
 from tests.helpers.letters import Letters
 from tests.launching import error_of
 

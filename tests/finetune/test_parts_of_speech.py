@@ -8,8 +8,8 @@ import pytest
 
 from ernie_m.commands import predict, run_sequence_labeling
 from ernie_m.finetune.metrics import seqeval_scores
-from ernie_m.finetune.tasks.tagging import read_conll
 from tests import command_lines, toys
+from tests.helpers.conll import read_conll
 from tests.launching import as_flags, call_main, give_input
 
 # The toy's tags -> parts of speech.

@@ -9,11 +9,11 @@ import pytest
 
 from ernie_m.commands import run_sequence_labeling
 from ernie_m.finetune.metrics import entity_scores
-from ernie_m.finetune.tasks.tagging import read_conll
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading
 from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy
+from tests.helpers.conll import read_conll
 from tests.launching import ROOT, read_log, run_script
 
 LEARNS = {"epoch": 8, "learning_rate": 2e-2}

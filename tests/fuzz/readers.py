@@ -16,7 +16,6 @@ import numpy as np
 
 from ernie_m.commands.predict import read_requests
 from ernie_m.data.download import unpack
-from ernie_m.finetune.tasks.tagging import read_conll
 from ernie_m.model.checkpoint.conventions import reading_of
 from ernie_m.model.checkpoint.formats import configs, fluid, pickles, sentence_transformers, torch_save
 from ernie_m.model.checkpoint.formats import safetensors as safe
@@ -45,6 +44,7 @@ from ernie_m.utils.yaml_files import read_yaml
 from ernie_m.vectors.centring import LanguageMeans
 from tests.foreign import fairseq_args, tokenizer_json
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
+from tests.helpers.conll import read_conll
 from tests.helpers.torch_files import legacy_bytes, write_torch_file, zip_bytes
 from tests.toys import CONFIG, make_ours, sentences, train_pieces
 

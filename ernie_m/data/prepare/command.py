@@ -128,7 +128,10 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
     languages: dict[str, list[str]] = {split: [] for split in SPLITS}
     for split, language in written:
         languages[split].append(language)
-    evaluated = evaluation_languages(languages["dev"], languages["test"])
+    # Those that have both a dev and a test file; if none has both, those with a dev file, and if none has
+    # that, those with a test file.
+    in_both = [language for language in languages["dev"] if language in languages["test"]]
+    evaluated = in_both or languages["dev"] or languages["test"]
     if evaluated:
         write_places(output / "lang_map.json", evaluated)
     if set(languages["test"]) - set(evaluated):  # languages without dev files
@@ -145,15 +148,6 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
     print(f"--num_labels is {len(names)}")
     if len(languages["train"]) > 1:
         join_training_files(output / "train", languages["train"])
-
-
-def evaluation_languages(dev: list[str], test: list[str]) -> list[str]:
-    """The languages of lang_map.json: those that have both a dev and a test file.
-
-    If none has both, those that have a dev file, and if none has that, those that have a test file.
-    """
-    in_both = [language for language in dev if language in test]
-    return in_both or dev or test
 
 
 def join_training_files(folder: Path, languages: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ fold decides how the model that predicts it is trained.
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,7 +196,10 @@ def train_and_score(
             "text_b": [texts[1] for texts in inputs if texts[1:]],
         }
         columns |= {"label": labels, "language": languages, "id": ids}
-        _write_rows(Path(flags.train_set), {name: cells for name, cells in columns.items() if cells})
+        columns = {name: cells for name, cells in columns.items() if cells}
+        lines = ["\t".join(cells) for cells in [tuple(columns), *zip(*columns.values())]]
+        with atomic_file(Path(flags.train_set), "w", encoding="utf-8") as file:
+            file.write("\n".join([*lines, ""]))
         names = sorted(set(labels))
         # This reading warns of what is odd about the rows.
         examples = Classification(opened.tokenizer, names, flags.max_seq_len).read(flags.train_set, "train")
@@ -225,10 +228,3 @@ def train_and_score(
             trainer.task.files(trainer.engine, trainer.engine.masters(), None).write(new)
     remove(folder)
     return Scored.of(probabilities, labels, groups, work.names, count)
-
-
-def _write_rows(path: Path, columns: Mapping[str, Sequence[str]]) -> None:
-    """Write rows in the official form: name of a column -> its cells."""
-    lines = ["\t".join(cells) for cells in [tuple(columns), *zip(*columns.values())]]
-    with atomic_file(path, "w", encoding="utf-8") as file:
-        file.write("\n".join([*lines, ""]))

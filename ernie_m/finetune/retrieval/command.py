@@ -143,7 +143,12 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
                     f'{start.path}: its weights {fact}, and --init_task wants {flags.init_task} ("": any)'
                 )
     for bitext in bitexts:
-        warn_of_bitext(opened.tokenizer, bitext)
+        # The vocabulary may not suit a bitext, or any model may find many of its pairs.
+        name = pair_of(bitext.language)
+        for texts in (bitext.sentences, bitext.translations):
+            warn_if_unsuited(opened.tokenizer, texts, name)
+        sides = [opened.tokenizer.encode_batch(texts) for texts in (bitext.sentences, bitext.translations)]
+        warn_if_found_by_any(name, *sides)
     return Inputs(flags, bitexts, sentences, starts, opened)
 
 
@@ -239,15 +244,6 @@ def search_seed(
     if distributed.is_main():
         write_predictions(folder / "predictions" / "tatoeba", bitexts, trained[flags.score])
     return SearchResult(layer_of(flags, model.config.num_hidden_layers), trained, untrained)
-
-
-def warn_of_bitext(tokenizer: Tokenizer, bitext: Bitext) -> None:
-    """Log a warning if the vocabulary does not suit a bitext, or if any model finds many of its pairs."""
-    name = pair_of(bitext.language)
-    for texts in (bitext.sentences, bitext.translations):
-        warn_if_unsuited(tokenizer, texts, name)
-    sides = [tokenizer.encode_batch(texts) for texts in (bitext.sentences, bitext.translations)]
-    warn_if_found_by_any(name, *sides)
 
 
 def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, reading: Reading) -> Encode:

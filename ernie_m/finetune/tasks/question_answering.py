@@ -110,11 +110,6 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
     )
 
 
-def best_spans_of_all(scores_of_windows: Sequence[SpanScores], max_length: int, count: int) -> Spans:
-    """The `count` best spans of all windows of one question; fewer if they have no more."""
-    return best_of([best_spans(scores, max_length, count) for scores in scores_of_windows], count)
-
-
 def best_of(spans_of_windows: Sequence[Spans], count: int) -> Spans:
     """The `count` best spans of all windows, of equal ones the first; fewer if they have no more."""
     # One array for each field of `Spans`, with the spans of all windows.
@@ -285,7 +280,10 @@ class QuestionAnswering(SupervisedTask):
         # answers, until there are enough texts or no more spans.
         count = 4 * self.n_best
         while True:
-            spans = best_spans_of_all(scores_of_windows, self.max_answer_length, count)
+            spans_of_windows = [
+                best_spans(scores, self.max_answer_length, count) for scores in scores_of_windows
+            ]
+            spans = best_of(spans_of_windows, count)
             answers = self._different_answers(data, question, spans)
             if len(answers) == self.n_best or len(spans.first) < count:
                 break

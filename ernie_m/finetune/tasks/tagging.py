@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -15,12 +14,10 @@ from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import TAGGING
 from ernie_m.reader.files.labels import input_hash
-from ernie_m.reader.files.official_tsv import decode, read_all
 from ernie_m.reader.files.tagged_sentences import (
     Sentence,
     entities_on_marks,
     has_marks_apart,
-    read_columns,
     read_tagged,
 )
 from ernie_m.reader.label_map import read_label_map
@@ -265,19 +262,3 @@ def write_conll(path: str | os.PathLike, sentences: Iterable[TaggedSentence]) ->
             for cells in zip(*columns, strict=True):
                 file.write(f"{' '.join(cells)}\n")
             file.write("\n")
-
-
-def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
-    """Read a file that `write_conll` wrote.
-
-    Raises:
-        UserError: it cannot be read, or has another form.
-    """
-    lines = [decode(line, path, number) for number, line in enumerate(read_all(Path(path)).split(b"\n"), 1)]
-    form = "a word, its gold tag if it is known, and its predicted tag"
-    sentences = []
-    for _first_line, rows in read_columns(lines, path, str.split, form):
-        words, *between, predicted = zip(*rows)  # the columns
-        gold = between[-1] if between else None  # conlleval, too, reads the last two columns
-        sentences.append(TaggedSentence(words, gold, predicted))
-    return sentences

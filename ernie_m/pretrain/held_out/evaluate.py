@@ -302,7 +302,7 @@ class Evaluator:
         """Slices of at most `run.micro_batch_tokens`, and a generator for each example in them."""
         tokens = [self.objectives[objective].tokens(example) for example in examples]
         group = self.objectives[objective].group
-        budget = self.config.run.micro_batch_tokens  # `check_groups` has seen to it that any group fits
+        budget = self.config.run.micro_batch_tokens  # `total_steps` has seen to it that any group fits
         first = 0
         # A request to stop ends the loop early; `run` drops the unfinished result.
         while first < len(examples) and not self.stop:

@@ -1,0 +1,24 @@
+"""Files of tags in CoNLL form, read back."""
+
+import os
+from pathlib import Path
+
+from ernie_m.finetune.tasks.tagging import TaggedSentence
+from ernie_m.reader.files.official_tsv import decode, read_all
+from ernie_m.reader.files.tagged_sentences import read_columns
+
+
+def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
+    """Read a file that `write_conll` wrote.
+
+    Raises:
+        UserError: it cannot be read, or has another form.
+    """
+    lines = [decode(line, path, number) for number, line in enumerate(read_all(Path(path)).split(b"\n"), 1)]
+    form = "a word, its gold tag if it is known, and its predicted tag"
+    sentences = []
+    for _first_line, rows in read_columns(lines, path, str.split, form):
+        words, *between, predicted = zip(*rows)  # the columns
+        gold = between[-1] if between else None  # conlleval, too, reads the last two columns
+        sentences.append(TaggedSentence(words, gold, predicted))
+    return sentences
