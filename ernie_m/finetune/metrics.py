@@ -12,7 +12,7 @@ import string
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -139,22 +139,6 @@ class MatchCounts(NamedTuple):
         return 2 * self.precision * self.recall / total if total else 0.0
 
 
-def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> MatchCounts:
-    """Compare the tags of sentences as conlleval does, the script of CoNLL-2002 and 2003.
-
-    An entity is correct if its first word, its last word and its type are correct.
-    """
-    gold_entities = entities(_joined(gold))
-    predicted_entities = entities(_joined(predicted))
-    correct = gold_entities & predicted_entities
-    return MatchCounts(len(gold_entities), len(predicted_entities), len(correct))
-
-
-def _joined(sentences: Sequence[Sequence[str]]) -> list[str]:
-    """The tags of all sentences one after the other, with an O between two sentences."""
-    return [tag for tags in sentences for tag in (*tags, "O")]
-
-
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """The (type, first, last) of each entity, by the rules of conlleval, also in irregular sequences.
 
@@ -176,14 +160,6 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
         last_prefix = prefix
         last_type = type_
     return spans
-
-
-def seqeval_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> MatchCounts:
-    """Compare tags without B- and I-, such as parts of speech, as XTREME does: by `seqeval_chunks`."""
-    gold_chunks = seqeval_chunks(_joined(gold))
-    predicted_chunks = seqeval_chunks(_joined(predicted))
-    correct = gold_chunks & predicted_chunks
-    return MatchCounts(len(gold_chunks), len(predicted_chunks), len(correct))
 
 
 def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
@@ -215,6 +191,26 @@ def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
         last_prefix = prefix
         last_type = type_
     return spans
+
+
+def entity_scores(
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    find: Callable[[Sequence[str]], set[tuple[str, int, int]]] = entities,
+) -> MatchCounts:
+    """Compare the tags of sentences: an entity is correct if its first word, its last and its type are.
+
+    Args:
+        find: tags -> the (type, first, last) of each entity. `entities` is for tags that mark entities, as
+            conlleval has it, the script of CoNLL-2002 and 2003; `seqeval_chunks` for tags without B- and I-,
+            such as parts of speech, as XTREME has it.
+    """
+    # An O between two sentences ends the entities of the first.
+    gold_entities, predicted_entities = (
+        find([tag for tags in sentences for tag in (*tags, "O")]) for sentences in (gold, predicted)
+    )
+    correct = gold_entities & predicted_entities
+    return MatchCounts(len(gold_entities), len(predicted_entities), len(correct))
 
 
 def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import predict, run_sequence_labeling
-from ernie_m.finetune.metrics import seqeval_scores
+from ernie_m.finetune.metrics import entity_scores, seqeval_chunks
 from tests import command_lines, toys
 from tests.helpers.conll import read_conll
 from tests.launching import as_flags, call_main, give_input
@@ -49,7 +49,7 @@ def test_train_score_and_predict(folder, tmp_path):
         sentences = read_conll(path)
         gold = [sentence.gold for sentence in sentences]
         predicted = [sentence.predicted for sentence in sentences]
-        assert f1[language] == seqeval_scores(gold, predicted).f1
+        assert f1[language] == entity_scores(gold, predicted, seqeval_chunks).f1
         is_correct = np.concatenate(gold) == np.concatenate(predicted)
         assert accuracy[language] == pytest.approx(100 * is_correct.mean())
         assert set(np.concatenate(gold)) <= set(PARTS_OF_SPEECH.values())

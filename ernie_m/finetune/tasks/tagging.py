@@ -9,7 +9,7 @@ import numpy as np
 
 from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.metrics import accuracy, entity_scores, seqeval_scores
+from ernie_m.finetune.metrics import accuracy, entity_scores, seqeval_chunks
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import TAGGING
@@ -176,7 +176,7 @@ class Tagging(SupervisedTask):
         gold_tags = [self.tags(labels) for labels in gold]
         predicted_tags = [self.tags(labels) for labels in predicted]
         if self.scheme == "NONE":  # no entities: the measures of XTREME
-            scores = seqeval_scores(gold_tags, predicted_tags)
+            scores = entity_scores(gold_tags, predicted_tags, seqeval_chunks)
             accuracy_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))
             return {"f1": scores.f1, "acc": accuracy_of_words}
         scores = entity_scores(gold_tags, predicted_tags)

@@ -18,7 +18,7 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class ExportReport:
         outputs: the names of the graph's outputs.
         has_pooler: see `LoadedModel`.
         checked_on: the name of the check set.
-        differences: engine -> the largest difference to the checkpoint.
+        engines: engine -> the largest difference to the checkpoint.
         int8: from `agreement`; empty without int8.
     """
 
@@ -90,21 +90,8 @@ class ExportReport:
     outputs: list[str]
     has_pooler: bool
     checked_on: str
-    differences: dict[str, float] = field(default_factory=dict)
+    engines: dict[str, float] = field(default_factory=dict)
     int8: dict[str, Any] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        report = {
-            "task": self.task,
-            "layer": self.layer,
-            "outputs": self.outputs,
-            "has_pooler": self.has_pooler,
-            "checked_on": self.checked_on,
-            "engines": self.differences,
-        }
-        if self.int8:
-            report["int8"] = self.int8
-        return report
 
 
 def read_check_set(loaded: LoadedModel, task: str, path: str | None) -> CheckSet:
@@ -196,7 +183,7 @@ def export(
         """Compare an engine with the checkpoint, and add the result to the report. int8 has no bound."""
         outputs = run_all(task, engine, check_set.rows, pad_id)
         difference = largest_difference(expected, outputs)
-        report.differences[name] = difference
+        report.engines[name] = difference
         message = "%s: the largest difference to the checkpoint is %.1e, on %s"
         logger.info(message, name, difference, check_set.name)
         if name == "onnx-int8":
@@ -264,7 +251,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
         settings["labels"] = loaded.labels
     if reading := loaded.reading.to_json():
         settings[READING] = reading
-    settings["export"] = report.as_json()
+    settings["export"] = {key: value for key, value in asdict(report).items() if value != {}}
     (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
     write_manifest(folder / MANIFEST)
     facts = {
@@ -274,7 +261,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
         "config": loaded.config.to_dict(),
         "layer": report.layer,
         "checked_on": report.checked_on,
-        "largest_difference": {name: f"{value:.1e}" for name, value in report.differences.items()},
+        "largest_difference": {name: f"{value:.1e}" for name, value in report.engines.items()},
         "int8": report.int8 or None,
     }
     snippets = usage(OURS, report.task, loaded.reading, has_means=False)
