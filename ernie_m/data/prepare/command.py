@@ -1,6 +1,6 @@
 """Turn public data sets into the layout of the official scripts, ./data/<task>.
 
-    .venv/bin/ernie-m prepare xnli|pawsx|conll|panx|mlqa|pairs SOURCE
+    ernie-m prepare xnli|pawsx|conll|panx|mlqa|pairs SOURCE
 
 A source is a file, or a folder that is searched with its sub-folders. docs/data.md and docs/tasks.md
 list the names of files that are known, and what is written.
