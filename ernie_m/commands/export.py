@@ -68,6 +68,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     from ernie_m.inference.load import exported_settings, load
     from ernie_m.vectors.pooling import layer_number
 
+    # Nothing of the user's is replaced: refuse an output that is not of this command.
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     is_empty_folder = output.is_dir() and not names
     holds_something = output.exists() and not is_empty_folder
@@ -93,6 +94,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
             f"{'; '.join(loaded.reading_faults)}: this is not done here; ernie-m convert {flags.model} NEW "
             "--allow_differences writes a model without it, which can be exported"
         )
+    # Only an encoder can end below the top layer.
     layer_by_default = loaded.layer_of_vectors if task == ENCODING else loaded.num_layers
     layer = layer_number(layer_by_default if flags.layer is None else flags.layer, loaded.num_layers)
     if task != ENCODING and layer != loaded.num_layers:

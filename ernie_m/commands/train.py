@@ -124,6 +124,7 @@ def main() -> None:
         encoder = output / "pretraining" / "encoder"
         start = Start(encoder, *_RATE_AND_STEPS[128], seconds=0.002, layer=2)
         steps = steps_from_scratch(output, found) + steps_on_pairs(output, start, facts["pairs"])
+    # Say how long each step takes, then carry them out; those that are done are passed over.
     cores = read_cpu().cores
     for number, step in enumerate(steps, 1):
         minutes = max(1, round(step.minutes / cores))
@@ -200,12 +201,14 @@ def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> lis
     model = ["--init_pretraining_params", start.path]
     if start.layer is not None:
         model += ["--layer", start.layer]
+    # The words of the two commands.
     search = ["--pairs", output / "pairs" / "held-out", "--untrained", "false"]
     training = ["--do_train", "true", "--train_set", output / "pairs" / "train.tsv"]
     training += ["--loss", "softmax", "--both_directions", "true", "--learning_rate", start.rate]
     training += ["--batch_size", batch_size, "--max_steps", steps]
     training += ["--validation_steps", steps // 5, "--save_steps", steps // 5]
     training += ["--keep_checkpoints", 1]  # of E5-small one has 1.3 GB
+    # The seconds on one core: a pair that is only encoded takes a third of one that is trained on.
     searched = held_out * start.seconds / 3
     validated = 6 * min(500, trained // 10) * start.seconds / 3
     return [

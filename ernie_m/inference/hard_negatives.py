@@ -70,6 +70,7 @@ def mine_negatives(flags: RetrievalFlags) -> None:
         facts = {"settings": digest_of_settings(settings)}  # a part of other work is not taken
         encode_parts(partial(encode, kind=kinds[1]), {work / "corpus": corpus}, facts)
         vectors = VectorParts(part_paths(work / "corpus", corpus, "npy"), mean=None)
+        # The nearest lines of a query may be its positives, which are no negatives.
         positives_of = defaultdict(list)  # query -> its positives in all rows
         for query, positive, *_ in rows:
             positives_of[query].append(positive)

@@ -57,6 +57,7 @@ def groups_of(
         _, first_rows = np.unique(_joined([equal], count), return_index=True)
         _warn_of_twins(vectors[first_rows])
 
+    # Groups that are too large, or that have all rows of a label, are joined by equal texts alone.
     groups = _joined(pairs.values(), count)
     sizes = np.bincount(groups)
     is_refused = sizes > _LARGEST * count

@@ -318,6 +318,7 @@ class Retrieval(TaskOfSeeds):
         translation_vectors = encoder.vectors(translations)
         forward = nearest(source_vectors, translation_vectors)  # int64 [count]
         backward = nearest(translation_vectors, source_vectors)
+        # Equal texts have equal numbers, so a pair with the same text counts as found.
         source_numbers = numbers_of(sources)  # int64 [count]
         translation_numbers = numbers_of(translations)
         is_found = []  # one for each direction: bool [count]
