@@ -9,6 +9,7 @@ import ernie_m
 from ernie_m.__main__ import PROGRAMS
 from tests.helpers.pages import commands_on, pages
 from tests.launching import ROOT
+from tests.test_border import CORE
 from tests.test_names import missing
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
@@ -65,6 +66,23 @@ def test_the_architecture_names_files_and_functions_that_exist():
     for file, name in steps:
         code = (ROOT / file).read_text(encoding="utf-8")
         assert re.search(rf"\b(?:def|class) {name}\b", code), name
+
+
+def test_the_architecture_begins_with_the_core():
+    """Its block names the files of tests/test_border.py: in folders, and each with what it is."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set()
+    for part in re.split(r"^ernie_m/", text.partition("## The core")[2].split("```")[1], flags=re.MULTILINE)[
+        1:
+    ]:
+        room, *lines = part.splitlines()
+        folder = ""
+        for line in lines:
+            first = re.match(r"    (\S*)", line)[1]
+            folder = first if first.endswith("/") else folder if not first else ""
+            names = [first] if first.endswith(".py") else re.findall(r"\w+\.py", line)
+            named |= {f"{room}{folder}{name}".removesuffix(".py") for name in names}
+    assert named == {name for name in CORE if not name.endswith("__init__")}
 
 
 def test_the_walks_are_short():
