@@ -19,7 +19,7 @@ from tests.toys import sentences, train_pieces, write_lines
 def folder(tmp_path_factory):
     """A tiny model with a tokenizer, weights, and 70 texts and 69 pairs of them with one of three labels."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    make_xlm_r(folder / "weights", vocab_size=400, max_position_embeddings=80)
+    make_xlm_r(folder / "weights", vocab_size=300, max_position_embeddings=80)
     train_pieces(folder / "weights" / "sentencepiece.bpe.model")
     write_lines(folder / "texts.txt", sentences(70))
     lines = []
