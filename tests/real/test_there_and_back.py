@@ -58,6 +58,7 @@ def asked_here(model, task, requests, folder):
     path = folder / f"{task}.jsonl"
     path.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
     answers = folder / f"{task}-answers.jsonl"
+    answers.unlink(missing_ok=True)  # those of the other language
     command = [sys.executable, "-m", "ernie_m", "predict", "--task", task, "--model", str(model)]
     subprocess.run([*command, "--input", str(path), "--output", str(answers)], check=True, cwd=ROOT)
     return [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
