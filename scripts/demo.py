@@ -158,7 +158,7 @@ def make_sample(seed: int) -> None:
     """Make the sample set with its vocabulary, a corpus of it, and the shape of the encoders."""
     if not SAMPLE.exists():
         write_sample(SAMPLE, seed, **SAMPLE_SET)
-    command = ["-m", "ernie_m.pretrain.build_corpus.command"]
+    command = ["-m", "ernie_m", "build_corpus"]
     command += as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | vocabulary())
     for code in CODES:
         command += ["--mono", f"{code}<={SAMPLE}/mono/{code}.txt"]
