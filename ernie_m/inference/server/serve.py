@@ -1,7 +1,7 @@
 """The page and the JSON API of `ernie-m predict --serve`: what the loaded models can be asked for.
 
 Requests are answered one at a time, in the main thread, and those for vectors together. It needs the packages
-of install/serve.txt.
+of the extra `serve`.
 """
 
 import base64

@@ -115,19 +115,7 @@ def in_official_form(
     columns: Sequence[str] = (),
     any_label: bool = False,
 ) -> OfficialForm:
-    """A table in the form of the official files; see `ernie_m.reader.files.rows.rows_of`.
-
-    Args:
-        labels: whether the column of the labels is needed.
-        regression: whether they are numbers, for which a column score will do.
-        multi_label: see `LabelledTable`.
-        columns: see `read_table`.
-        any_label: whether it is not known which labels there are. Every table is then read by `read_table`,
-            which leaves out rows whose label stands for none.
-
-    Raises:
-        UserError: as `read_table`.
-    """
+    """A table in the form of the official files, in memory; arguments and errors as in `rows_of`."""
     names_needed = {"text_a", "label"} if labels else {"text_a"}
     rows = rows_of_table(path)
     if columns or any_label or (rows and not names_needed <= {*official_names(rows[0][1], regression)}):
