@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_json, write_json
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import setup_console
 from ernie_m.utils.options import option
 from ernie_m.utils.text_tables import in_columns

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ernie_m.utils import __version__
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.paddle_settings import prepare
 
 ROOT = Path(__file__).resolve().parents[1]

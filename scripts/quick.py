@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m import load
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.files import atomic_dir
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.text_tables import in_columns
 from ernie_m.vectors.nearest import unit
 

@@ -15,8 +15,8 @@ import numpy as np
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
 from ernie_m.model.layout import Layout
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import option
 from ernie_m.utils.paddle_settings import prepare
 

@@ -63,11 +63,11 @@ CROSSES = {
 
 # Program -> the most statements that it may hang on, a door counting itself and nothing behind it.
 BUDGETS = {
-    "run_pretrain.py": 5600,
-    "run_classifier.py": 5550,
-    "ernie_m/inference/fit.py": 5150,
-    "ernie_m/commands/predict.py": 5600,
-    "ernie_m/inference/server/serve.py": 4700,
+    "run_pretrain.py": 5550,
+    "run_classifier.py": 5260,
+    "ernie_m/inference/fit.py": 5000,
+    "ernie_m/commands/predict.py": 5400,
+    "ernie_m/inference/server/serve.py": 4600,
 }
 
 

@@ -22,7 +22,8 @@ from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.command_line import load_config, parse_args
+from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.load_config import load_config
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.pages import commands_on, manuals

@@ -30,9 +30,9 @@ from ernie_m.tokenizer import tokenizer_files
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_json import no_piece_model
 from ernie_m.utils.checksums import MANIFEST, write_manifest
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError, pipe_may_close
 from ernie_m.utils.files import atomic_dir, only_writer_of
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import PositiveInt, option
 from ernie_m.utils.text_tables import in_columns
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from ernie_m.model.tasks import ENCODING, EXPORTED_TASKS, MASKED_LM
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import only_writer_of
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import logger, setup_console
 from ernie_m.utils.paddle_settings import int8_saturates, prepare, read_cpu
 

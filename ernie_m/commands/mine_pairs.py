@@ -6,7 +6,7 @@ ernie-m mine_pairs --source "de<=de.txt" --target "en<=en.txt" --model checkpoin
 import sys
 
 from ernie_m.inference.mine_pairs import MiningOptions, mine_pairs
-from ernie_m.utils.command_line import load_config
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import setup_console
 
 

@@ -27,9 +27,9 @@ from ernie_m.reader.files.rows import (
     place_of,
     rows_of_table,
 )
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import FULL, UserError, install_command, pipe_may_close, printable
 from ernie_m.utils.files import read_bytes, take_lock, unwritable_is_a_user_error
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import progress, setup_console
 from ernie_m.utils.options import PositiveInt, Range, option
 

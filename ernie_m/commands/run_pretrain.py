@@ -8,7 +8,7 @@ import sys
 
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.command_line import load_config
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.paddle_settings import prepare
 
 

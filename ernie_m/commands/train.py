@@ -23,9 +23,10 @@ from ernie_m.reader.files.pairs import PairFiles
 from ernie_m.training.claim import claim_file
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
-from ernie_m.utils.command_line import command_name, load_config
+from ernie_m.utils.command_line import command_name
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_json, sha256_of
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import option
 from ernie_m.utils.paddle_settings import read_cpu
 from ernie_m.utils.text_tables import in_columns

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from ernie_m.data.download import fetch_missing, refuse_faults, unpack
 from ernie_m.data.prepare import command as prepare
 from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import remove
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import option
 
 FACEBOOK = "https://dl.fbaipublicfiles.com"

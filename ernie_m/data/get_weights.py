@@ -17,8 +17,8 @@ from ernie_m.data.e5_small import get_e5_small
 from ernie_m.model.checkpoint.formats import fluid
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import option
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).

@@ -25,9 +25,9 @@ from ernie_m.pretrain.build_corpus.text_units import TextFormat, check_format, r
 from ernie_m.reader.files.plain_text import LONGEST_LINE
 from ernie_m.reader.sampling import temperature
 from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of, unwritable_is_a_user_error
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import Progress, logger, setup_console
 from ernie_m.utils.options import NonNegativeInt, PositiveInt, Range, UnitInterval, check_values
 

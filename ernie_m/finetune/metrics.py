@@ -1,21 +1,8 @@
-"""Accuracy, correlations, F1 of labels, of entities, of parts of speech and of answers, in per cent.
+"""Accuracy and the F1 of labels, in per cent."""
 
-Answers are compared by one of two sets of rules:
-  mlqa (Lewis et al., 2020): Unicode punctuation, and the articles and words of the language.
-  squad (SQuAD v1.1): ASCII punctuation, English articles, words separated by white space. XTREME (Hu et al.,
-  2020) uses these rules for XQuAD in every language.
-"""
-
-import functools
-import re
-import string
-import sys
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 # The names of `micro_f1` and `macro_f1` in reports.
 MICRO_F1 = "micro f1"
@@ -24,18 +11,6 @@ NO_LABEL = ""
 # Label of a row -> predicted label -> number of rows. If a row may have several labels, these are numbers of
 # decisions, one for each label of each row: whether it has the label or `NO_LABEL`, and which is predicted.
 Confusion = Mapping[str, Mapping[str, int]]
-
-# The articles that are removed from an answer. Hindi and Chinese have none.
-ARTICLES = {
-    "en": re.compile(r"\b(?:a|an|the)\b"),
-    "es": re.compile(r"\b(?:un|una|unos|unas|el|la|los|las)\b"),
-    "vi": re.compile(r"\b(?:của|là|cái|chiếc|những)\b"),
-    "de": re.compile(r"\b(?:ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b"),
-    "ar": re.compile("ال"),  # MLQA's script removes it inside words too
-}
-# In these languages each of these characters is a word; white space separates the rest.
-_CHARACTERS_AS_WORDS = {"zh": re.compile("[\u4e00-\u9fa5]")}
-_ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 
 def accuracy(predicted: Sequence, labels: Sequence) -> float:
@@ -91,30 +66,6 @@ def share_of_most_frequent(confusion: Confusion) -> float:
     return 100 * max(sizes.values()) / rows
 
 
-def pearson(predicted: Sequence[float], labels: Sequence[float]) -> float:
-    """Pearson's correlation, in per cent; 0 if all numbers of one side are equal."""
-    x = np.asarray(predicted, np.float64)
-    y = np.asarray(labels, np.float64)
-    x = x - x.mean()
-    y = y - y.mean()
-    product_of_norms = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / product_of_norms) * 100 if product_of_norms else 0.0
-
-
-def spearman(predicted: Sequence[float], labels: Sequence[float]) -> float:
-    """Spearman's correlation, in per cent: that of the ranks, where equal numbers share their mean rank."""
-    return pearson(_ranks(predicted), _ranks(labels))
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    """The rank of each number, from 1, float64 [n]. Equal numbers share the mean of their ranks."""
-    # `distinct_places`: of each number, its place among the distinct ones in ascending order.
-    _, distinct_places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last_ranks = np.cumsum(counts)  # the greatest rank of each distinct number
-    mean_ranks = last_ranks - (counts - 1) / 2
-    return mean_ranks[distinct_places]
-
-
 class MatchCounts(NamedTuple):
     """Numbers of gold items, of predicted items, and of items that are both: of entities, or of a label."""
 
@@ -137,141 +88,3 @@ class MatchCounts(NamedTuple):
         """The harmonic mean of precision and recall; 0 if both are 0."""
         total = self.precision + self.recall
         return 2 * self.precision * self.recall / total if total else 0.0
-
-
-def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """The (type, first, last) of each entity, by the rules of conlleval, also in irregular sequences.
-
-    An I- or E- continues an entity only after a B- or I- of its type; otherwise it begins one. This holds for
-    the schemes IO, IOB, IOE and IOBES.
-    """
-    spans = set()
-    first = 0  # the first word of the entity that is being read
-    last_prefix = "O"
-    last_type = ""
-    for place, tag in enumerate([*tags, "O"]):  # the last O ends an entity at the end
-        prefix = tag[0]
-        type_ = tag[2:] or "_"  # a tag without a type, such as O
-        continues = prefix in "IE" and last_prefix in "BI" and type_ == last_type
-        if not continues:
-            if last_prefix != "O":
-                spans.add((last_type, first, place - 1))
-            first = place  # where the next entity begins, unless this tag is O
-        last_prefix = prefix
-        last_type = type_
-    return spans
-
-
-def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """The (type, first, last) of each chunk that seqeval 1.2.2 finds in tags without B- and I-.
-
-    XTREME's evaluate.py gives it such tags, and seqeval takes the first letter of a tag for a prefix and the
-    rest for a type: NOUN is an N-OUN. This has consequences, which are kept:
-      A run of equal tags is one chunk.
-      Each SCONJ and SYM is one chunk by itself, because S- is a chunk of one word in IOBES.
-      SCONJ and CCONJ have the same type, CONJ.
-      X has the empty type of O: no chunk ends at an X before an O, and none begins at an X behind an O.
-    """
-    spans = set()
-    first = 0  # the first word of the chunk that is being read
-    last_prefix = "O"
-    last_type = ""
-    for place, tag in enumerate([*tags, "O"]):  # the last O ends a chunk at the end
-        prefix = tag[0]
-        # "OUN" of NOUN; of a tag with a "-" what is behind it; "_" is seqeval's empty type.
-        type_ = tag[1:].split("-", 1)[-1] or "_"
-        is_other_type = type_ != last_type
-        # seqeval's rules for the prefixes of IOBES. It has two prefixes outside of chunks, "O" and ".".
-        ends_before = last_prefix in "ES" or (last_prefix in "BI" and prefix in "BSO")
-        starts_here = prefix in "BS" or (last_prefix in "ESO" and prefix in "EI")
-        if ends_before or (is_other_type and last_prefix not in "O."):
-            spans.add((last_type, first, place - 1))
-        if starts_here or (is_other_type and prefix not in "O."):
-            first = place
-        last_prefix = prefix
-        last_type = type_
-    return spans
-
-
-def entity_scores(
-    gold: Sequence[Sequence[str]],
-    predicted: Sequence[Sequence[str]],
-    find: Callable[[Sequence[str]], set[tuple[str, int, int]]] = entities,
-) -> MatchCounts:
-    """Compare the tags of sentences: an entity is correct if its first word, its last and its type are.
-
-    Args:
-        find: tags -> the (type, first, last) of each entity. `entities` is for tags that mark entities, as
-            conlleval has it, the script of CoNLL-2002 and 2003; `seqeval_chunks` for tags without B- and I-,
-            such as parts of speech, as XTREME has it.
-    """
-    # An O between two sentences ends the entities of the first.
-    gold_entities, predicted_entities = (
-        find([tag for tags in sentences for tag in (*tags, "O")]) for sentences in (gold, predicted)
-    )
-    correct = gold_entities & predicted_entities
-    return MatchCounts(len(gold_entities), len(predicted_entities), len(correct))
-
-
-def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
-    """1.0 if the normalised prediction equals one of the normalised answers, else 0.0.
-
-    Args:
-        language: the language of the answers; it chooses among the rules of MLQA.
-        rules: "mlqa" or "squad".
-    """
-    words = normalize(prediction, language, rules)
-    return float(any(words == normalize(answer, language, rules) for answer in answers))
-
-
-def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
-    """Best F1 over the answers, of words as multisets; 0.0 if no word is shared. See `exact_match`."""
-    best = 0.0
-    words = Counter(normalize(prediction, language, rules))
-    for answer in answers:
-        answer_words = Counter(normalize(answer, language, rules))
-        shared = (words & answer_words).total()
-        if shared:
-            precision = shared / words.total()
-            recall = shared / answer_words.total()
-            best = max(best, 2 * precision * recall / (precision + recall))
-    return best
-
-
-def answer_scores(
-    rows: Sequence[tuple[str, Sequence[str]]], language: str, rules: str = "mlqa"
-) -> dict[str, float]:
-    """Mean "f1" and "em" over (prediction, answers), in per cent. See `exact_match`."""
-    sum_of_f1 = 0.0
-    sum_of_matches = 0.0
-    for prediction, answers in rows:  # one after the other: the last digit depends on the order
-        sum_of_f1 += f1(prediction, answers, language, rules)
-        sum_of_matches += exact_match(prediction, answers, language, rules)
-    return {"f1": 100.0 * sum_of_f1 / len(rows), "em": 100.0 * sum_of_matches / len(rows)}
-
-
-def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
-    """The words of an answer in lower case, without punctuation and articles.
-
-    Args:
-        rules: "mlqa", or "squad": English articles and ASCII punctuation, in the text of any language.
-    """
-    text = text.lower()
-    if rules == "squad":
-        return ARTICLES["en"].sub(" ", text.translate(_ASCII_PUNCTUATION)).split()
-    text = text.translate(_punctuation())
-    if language in ARTICLES:
-        text = ARTICLES[language].sub(" ", text)
-    if language in _CHARACTERS_AS_WORDS:
-        text = _CHARACTERS_AS_WORDS[language].sub(r" \g<0> ", text)  # a space on each side of the character
-    return text.split()
-
-
-@functools.cache
-def _punctuation() -> dict[int, None]:
-    """What MLQA removes, as a table for `str.translate`.
-
-    It has Unicode punctuation (categories P*), and ASCII symbols such as $ + < = >.
-    """
-    codes = (code for code in range(sys.maxunicode) if unicodedata.category(chr(code)).startswith("P"))
-    return dict.fromkeys([*codes, *map(ord, string.punctuation)])

@@ -13,9 +13,10 @@ from typing import Literal
 from ernie_m.finetune.fit.folds import Scored, least_sure, single_text, tables_of_scores
 from ernie_m.reader.files.rows import LabelledTable, read_table
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.command_line import command_name, load_config
+from ernie_m.utils.command_line import command_name
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import only_writer_of
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import setup_console
 from ernie_m.utils.options import option
 from ernie_m.vectors.nearest import load_faiss

@@ -4,8 +4,7 @@ The defaults are ERNIE-M's own. `model.checkpoint.open` fills a `Reading` from t
 config.json keeps it below "reading", with the fields that differ from the defaults.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -23,11 +22,6 @@ Pooling = Literal["mean", "specials", "cls", "pooled"]
 # The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
 LabelPieces = Literal["first", "leading", "all"]
 
-# The letters that say where a word is in its entity -> those of IOBES. L and U are BILOU's, M is BMES's, W is
-# BMEWO's.
-PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
-_TAG = re.compile(r"([A-Za-z])[-_](.+)")
-NO_ENTITIES = "NONE"  # a chunk_scheme
 
 # What a text is, which decides its prompt: see `Reading.prompt`.
 TextKind = Literal["query", "document", "neither"]
@@ -212,35 +206,6 @@ def _is_of(value: Any, kind: Any) -> bool:
         elif type(value) is choice or (choice is float and type(value) is int):
             return True
     return False
-
-
-def entity_tags(labels: Sequence[str]) -> dict[str, str]:
-    """The labels of a tagger -> their tags in the scheme IOBES, "O" or as in "B-PER".
-
-    The schemes that are known are IOB, IOE, IOBES, BILOU, BMES and BMEWO in capital or small letters, and IO,
-    in which a label is the name of a type. Labels without "O" and without letters before them, such as parts
-    of speech, mark no entities: {}.
-
-    Raises:
-        UserError: some labels have the letters of a scheme, and others, which it names, do not.
-    """
-    outside = {label: "O" for label in labels if label in ("O", "o")}
-    inside: dict[str, str] = {}  # a label with a letter before its type -> its tag
-    others = []  # labels without such a letter
-    for label in labels:
-        match = _TAG.fullmatch(label)
-        place = PLACES.get(match[1].upper()) if match else None
-        if place:
-            inside[label] = f"{place}-{match[2]}"
-        elif label not in outside:
-            others.append(label)
-    if inside and others:
-        raise UserError(f"the labels {', '.join(others[:5])} are beside tags with B- or I-")
-    if inside:
-        return outside | inside
-    if outside:  # the scheme IO
-        return outside | {label: f"I-{label}" for label in others}
-    return {}
 
 
 def own_reading(raw_config: Mapping[str, Any], path: Path | None) -> Reading:

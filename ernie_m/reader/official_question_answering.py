@@ -30,7 +30,8 @@ from ernie_m.reader.question_answering import (
     encode_questions,
     special_tokens,
 )
-from ernie_m.tokenizer.tokenizer import Span, Tokenizer
+from ernie_m.tokenizer.offsets import Span
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.logging import progress
 
 # Tab, line ends, and the space characters (Zs) separate words; \s has further characters.

@@ -19,7 +19,8 @@ import numpy as np
 
 from ernie_m.reader.batching import pad
 from ernie_m.reader.files.squad import QuestionFile, read_squad
-from ernie_m.tokenizer.tokenizer import Span, Tokenizer
+from ernie_m.tokenizer.offsets import Span, encode_with_offsets
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger, progress
 
@@ -32,13 +33,13 @@ _PARTS = re.compile(f"{_HAN}|(?:(?!{_HAN}).)+", re.DOTALL)
 
 
 def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tuple[list[int], list[Span]]:
-    """`Tokenizer.encode_with_offsets`, adapted to answers, which begin and end with whole tokens.
+    """`encode_with_offsets`, adapted to answers, which begin and end with whole tokens.
 
     The span of a token includes the characters after it that normalisation drops (a zero-width space after a
     footnote mark), as the answers of MLQA do. With `split_han` each Han character is a token, because answers
     often begin or end inside a piece of Chinese text (亿美元, 年的).
     """
-    ids, spans = tokenizer.encode_with_offsets(text)
+    ids, spans = encode_with_offsets(tokenizer, text)
     if split_han and _HAS_HAN.search(text):
         ids, spans = _split_han(tokenizer, text, ids, spans)
     # Normalisation drops only characters that are not printable.

@@ -40,8 +40,6 @@ from ernie_m.tokenizer.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read
 from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.files import read_bytes
 
-Span = tuple[int, int]  # start and end in characters
-
 _PIECE_MODEL_NAMES = ("piece.model", PIECES, TOKENIZER_JSON)
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
 _MAX_MISSING_PIECES = 10
@@ -53,7 +51,7 @@ _CUT_PIECE = -1  # in place of the id of a piece that rule 5 cuts into several
 
 
 @functools.cache
-def _rules_1_to_3() -> dict[int, str | None]:
+def rules_1_to_3() -> dict[int, str | None]:
     """Code point -> its replacement, or None if it is dropped."""
     table: dict[int, str | None] = {}
     by_category = {"Cc": None, "Cf": None, "Zs": " ", "Cs": "\ufffd"}  # Cs: surrogates
@@ -74,101 +72,12 @@ def normalize(text: str) -> str:
         has_quotes = not text.isascii() and any(quote in text for quote in QUOTES)
         if not has_quotes:
             return text
-    return text.translate(_rules_1_to_3())
+    return text.translate(rules_1_to_3())
 
 
 def without_surrogates(text: str) -> str:
     """Replace lone surrogates, which have no UTF-8 form, by U+FFFD, and nothing else."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
-
-
-def sources_of(text: str, normal: str) -> list[int] | None:
-    """Where each character of `normalize(text)`, which is `normal`, is in `text`.
-
-    Returns:
-        the index in `text` of each of its characters; a last index is that of the end of `text`. None if no
-        character was dropped.
-    """
-    if len(normal) == len(text):  # no character became none
-        return None
-    table = _rules_1_to_3()
-    sources = []
-    for index, character in enumerate(text):
-        is_dropped = table.get(ord(character), character) is None
-        if not is_dropped:
-            sources.append(index)
-    return [*sources, len(text)]
-
-
-def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
-    """Extend spans of `text` to whole characters and strip white space from their ends.
-
-    Args:
-        text: normalised text.
-        pieces: the pieces that sentencepiece cuts it into.
-        spans: those that sentencepiece gives the pieces.
-    """
-    cleaned = []
-    for piece, (start, end) in zip(pieces, _whole_characters(text, pieces, spans)):
-        while start < end and _is_space(text[start]):
-            start += 1
-        while start < end and _is_space(text[end - 1]):
-            end -= 1
-        is_empty = start == end
-        is_space = not piece.strip("▁")
-        if is_empty and not is_space and end < len(text):
-            # A byte of a character that the model spells in bytes. sentencepiece gives the character to the
-            # last byte alone; here every byte gets it.
-            end += 1
-        cleaned.append((start, end))
-    return cleaned
-
-
-def _is_space(character: str) -> bool:
-    """Whether a character is white space, or "▁", which stands for a space."""
-    return character.isspace() or character == "▁"
-
-
-def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
-    """Extend each span over the character that it ends inside.
-
-    NFKC turns some characters into several (½ becomes 1⁄2). If these end up in different pieces,
-    sentencepiece gives the source character to the last piece only. See `_clean_spans` for the arguments.
-    """
-    if unicodedata.is_normalized("NFKC", text):
-        return spans
-    joined = "".join(pieces)
-    position = 0  # the end of a piece in `joined`
-    widened = []
-    for piece, (start, end) in zip(pieces, spans):
-        position += len(piece)
-        if end < len(text):
-            # If later pieces lack a part of what NFKC makes of the next character, this one has that part.
-            expansion = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
-            is_in_later_pieces = joined.startswith(expansion, position)
-            if len(expansion) > 1 and not is_in_later_pieces:
-                end += 1
-        widened.append((start, end))
-    return widened
-
-
-def _spans_of_parts(parts: list[str], start: int, end: int) -> list[Span]:
-    """The spans of the tokens that follow each other at (start, end)."""
-    lengths = [len(part.lstrip("▁")) for part in parts]
-    if sum(lengths) != end - start:
-        # NFKC changed the length, so nobody knows which characters belong to which token: each gets all.
-        return [(start, end)] * len(parts)
-    ends = list(itertools.accumulate(lengths, initial=start))
-    return list(itertools.pairwise(ends))
-
-
-def _in_source(span: Span, sources: list[int]) -> Span:
-    """A span of a normalised text as a span of its source; `sources` is that of `sources_of`."""
-    start, end = span
-    if start == end:
-        return sources[start], sources[start]
-    # It ends after its last character, and not at the next one: dropped characters may be between them.
-    return sources[start], sources[end - 1] + 1
 
 
 def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[int, int]:
@@ -195,6 +104,7 @@ class Tokenizer:
 
     Attributes:
         piece_model: the sentencepiece model as it is in a file.
+        processor: sentencepiece itself, which has read the piece model.
         vocab: token -> id.
         cls_id, pad_id, sep_id, unk_id, mask_id: read from the vocabulary, never assumed.
         vocab_size: highest id + 1, the number of rows that an embedding needs.
@@ -220,10 +130,12 @@ class Tokenizer:
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
         self.piece_model_path = Path(piece_model_path).absolute()
         self.piece_model = _read_piece_model(piece_model_path)
-        self._model, self._pieces = _load_piece_model(self.piece_model, piece_model_path)
+        self.processor, self._pieces = _load_piece_model(self.piece_model, piece_model_path)
         # A piece's number in the model is not its id in the vocabulary.
         piece_numbers = list(range(len(self._pieces)))
-        is_special = np.logical_or(self._model.IsUnknown(piece_numbers), self._model.IsControl(piece_numbers))
+        is_special = np.logical_or(
+            self.processor.IsUnknown(piece_numbers), self.processor.IsControl(piece_numbers)
+        )
         self._is_ordinary = (~is_special).tolist()  # the index is the piece's number
         self.text_rules = text_rules
         self.added_tokens = dict(added_tokens or {})
@@ -340,27 +252,27 @@ class Tokenizer:
     def tokenize(self, text: str) -> list[str]:
         """The tokens of a text without special tokens. An unknown piece is given as its text."""
         tokens: list[str] = []
-        for _, part in self._parts(text):
+        for _, part in self.parts(text):
             if part in self.added_tokens:
                 tokens.append(part)
                 continue
             normal = self.normalize(part)
-            pieces = self._model.EncodeAsPieces(normal)
-            for tokens_of_piece in self._cut(pieces, self._model.EncodeAsIds(normal)):
+            pieces = self.processor.EncodeAsPieces(normal)
+            for tokens_of_piece in self.cut(pieces, self.processor.EncodeAsIds(normal)):
                 tokens += tokens_of_piece
         return tokens
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text without special tokens."""
         if self._added is None and self.text_rules not in LIBRARY_RULES:  # a batch of one is slower
-            return self._to_ids(self._model.EncodeAsIds(self.normalize(text)))
+            return self.to_ids(self.processor.EncodeAsIds(self.normalize(text)))
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, in order; faster than one by one."""
         if self._added is None:
             return self._encode_plain(texts)
-        parts_of_texts = [self._parts(text) for text in texts]
+        parts_of_texts = [self.parts(text) for text in texts]
         parts = [part for parts_of_text in parts_of_texts for _, part in parts_of_text]
         rows = iter(self._encode_parts(parts))
         return [list(itertools.chain(*itertools.islice(rows, len(parts)))) for parts in parts_of_texts]
@@ -370,26 +282,7 @@ class Tokenizer:
 
         Added tokens are no pieces.
         """
-        return self._model.Encode([self.normalize(text) for text in texts], num_threads=1)
-
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
-        """`encode`, and for each token the (start, end) of its characters in `text`, without white space.
-
-        Starts and ends never decrease. A "▁" that stands for a space alone has an empty span. A span may
-        contain dropped characters. If NFKC turns one character into several (½) and these end up in different
-        tokens, the span of each of them contains the whole character.
-        """
-        ids: list[int] = []
-        spans: list[Span] = []
-        for start, part in self._parts(text):
-            if part in self.added_tokens:
-                ids.append(self.added_tokens[part])
-                spans.append((start, start + len(part)))
-                continue
-            ids_of_part, spans_of_part = self._encode_part_with_offsets(part)
-            ids += ids_of_part
-            spans += [(start + first, start + last) for first, last in spans_of_part]
-        return ids, spans
+        return self.processor.Encode([self.normalize(text) for text in texts], num_threads=1)
 
     def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
         """The ids of one input with its special tokens, cut to `max_seq_len`; see `build_from_ids`."""
@@ -444,7 +337,7 @@ class Tokenizer:
         longest_first = sorted(map(re.escape, self.added_tokens), key=len, reverse=True)
         self._added = re.compile("|".join(longest_first)) if longest_first else None
 
-    def _parts(self, text: str) -> list[tuple[int, str]]:
+    def parts(self, text: str) -> list[tuple[int, str]]:
         """The added tokens in a text and what is between them, each with its place; mostly the text alone."""
         if self._added is None:
             return [(0, text)]
@@ -475,34 +368,11 @@ class Tokenizer:
         """The ids of each of some texts without added tokens."""
         if self.text_rules in LIBRARY_RULES:
             normal = [self.normalize(text) for text in texts]
-            rows = self._model.Encode(normal, out_type=str, num_threads=1)
-            return [self.convert_tokens_to_ids(itertools.chain(*self._cut(pieces, []))) for pieces in rows]
-        return [self._to_ids(numbers) for numbers in self.piece_numbers(texts)]
+            rows = self.processor.Encode(normal, out_type=str, num_threads=1)
+            return [self.convert_tokens_to_ids(itertools.chain(*self.cut(pieces, []))) for pieces in rows]
+        return [self.to_ids(numbers) for numbers in self.piece_numbers(texts)]
 
-    def _encode_part_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
-        """`encode_with_offsets` for a text without added tokens."""
-        normal = self.normalize(text)
-        mapping = self._model.EncodeAsOffsetMapping(normal)
-        numbers = mapping["ids"]  # the piece model's numbers, which are not ids of the vocabulary
-        pieces = mapping["pieces"]
-        spans = _clean_spans(normal, pieces, mapping["offsets"])
-        if self.text_rules in LIBRARY_RULES:
-            tokens_of_pieces = self._cut(pieces, numbers)
-            ids = self.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces))
-            return ids, [
-                span
-                for tokens, (start, end) in zip(tokens_of_pieces, spans)
-                for span in _spans_of_parts(tokens, start, end)
-            ]
-        ids = self._to_ids(numbers)
-        if len(ids) != len(spans):  # rule 5 put several tokens in the place of one
-            spans = self._cut_spans(numbers, spans)
-        sources = sources_of(text, normal)
-        if sources is not None:
-            spans = [_in_source(span, sources) for span in spans]
-        return ids, spans
-
-    def _cut(self, pieces: list[str], numbers: list[int]) -> list[list[str]]:
+    def cut(self, pieces: list[str], numbers: list[int]) -> list[list[str]]:
         """The tokens that the text rules put in the place of each piece of a text.
 
         Args:
@@ -541,7 +411,7 @@ class Tokenizer:
             if not (is_ordinary and ends_in_digit_comma):
                 continue
             # sentencepiece puts a "▁" before every text, so the piece is cut without its own.
-            parts = self._model.EncodeAsPieces(piece[:-1].replace("▁", ""))
+            parts = self.processor.EncodeAsPieces(piece[:-1].replace("▁", ""))
             if not piece.startswith("▁") and parts[0].startswith("▁"):  # it had none: take it off again
                 parts[0] = parts[0].removeprefix("▁")
                 if not parts[0]:
@@ -559,7 +429,7 @@ class Tokenizer:
             ids[number] = _CUT_PIECE
         return ids
 
-    def _to_ids(self, numbers: list[int]) -> list[int]:
+    def to_ids(self, numbers: list[int]) -> list[int]:
         """Rules 5 and 6: the ids of a text for the numbers of its pieces."""
         ids = [self._id_of_piece[number] for number in numbers]
         if _CUT_PIECE not in ids:
@@ -571,18 +441,6 @@ class Tokenizer:
             else:
                 cut_ids.append(id_)
         return cut_ids
-
-    def _cut_spans(self, numbers: list[int], spans: list[Span]) -> list[Span]:
-        """Rule 5 for the spans of a text's pieces, whose numbers are given."""
-        cut_spans = []
-        for number, span in zip(numbers, spans):
-            if number in self.digit_comma:
-                start, end = span
-                before_comma = self.digit_comma[number][:-1]
-                cut_spans += [*_spans_of_parts(before_comma, start, end - 1), (end - 1, end)]
-            else:
-                cut_spans.append(span)
-        return cut_spans
 
 
 def _read_piece_model(path: str | os.PathLike) -> bytes:

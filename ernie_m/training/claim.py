@@ -10,8 +10,8 @@ from typing import Any
 
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, take_lock, unwritable_is_a_user_error, write_json
+from ernie_m.utils.options import differences
 from ernie_m.utils.paddle_settings import is_main
-from ernie_m.utils.yaml_files import differences
 
 LOCK = ".lock"
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # SHA-256 in 64 digits; the group has the first 12

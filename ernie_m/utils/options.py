@@ -10,7 +10,8 @@ A field is an option, and the string below it explains it, to a reader of the co
         log_steps: PositiveInt = option(10, free=True)
         \"\"\"The number of steps between two lines of the log.\"\"\"
 
-`ernie_m/utils/command_line.py` fills such a dataclass from a command line and from YAML files.
+`ernie_m/utils/command_line.py` fills such a dataclass from a command line, and `ernie_m/utils/load_config.py`
+from YAML files, too.
 """
 
 import ast
@@ -18,6 +19,7 @@ import dataclasses
 import inspect
 import math
 import textwrap
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from itertools import pairwise
 from operator import attrgetter
@@ -260,7 +262,7 @@ def sections_of(cls: type, prefix: str = "") -> dict[str, type]:
 
 
 def check_values(options: Any) -> None:
-    """Check a dataclass that was made in Python, as `ernie_m/utils/command_line.py` checks what it reads.
+    """Check a dataclass that was made in Python, as a command checks what it reads.
 
     Raises:
         UserError: a value is not accepted.
@@ -297,3 +299,29 @@ def explanations(cls: type) -> dict[str, str]:
                 text = below.value.value
                 texts[statement.target.id] = " ".join(text.split())
     return texts
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """The keys in which two configurations (dataclasses or nested dicts) differ, as "a.b: old -> new"."""
+    old_values = flatten(old)
+    new_values = flatten(new)
+    lines = []
+    for key in old_values | new_values:  # the keys of both; the values are compared below
+        old_value = old_values.get(key, "(absent)")
+        new_value = new_values.get(key, "(absent)")
+        if old_value != new_value:
+            lines.append(f"{key}: {old_value} -> {new_value}")
+    return lines
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a dataclass or nested dicts, by keys such as "a.b". Tuples become lists, as in JSON."""
+    values: dict[str, Any] = {}
+    items: Mapping[str, Any] = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+    for name, value in items.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value:  # an empty dict has no keys, and is itself a value
+            values |= flatten(value, f"{key}.")
+        else:
+            values[key] = list(value) if isinstance(value, tuple) else value
+    return values

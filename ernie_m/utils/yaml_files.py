@@ -1,9 +1,8 @@
-"""YAML files: reading them, writing a configuration, and what differs between two configurations."""
+"""YAML files: reading them, and writing a configuration."""
 
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import yaml
@@ -85,29 +84,3 @@ def yaml_value(text: str) -> Any:
 def to_yaml(config: Any) -> str:
     """The resolved configuration as YAML, in the dataclass's order; `load_config` reads it back."""
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=110)
-
-
-def differences(old: Any, new: Any) -> list[str]:
-    """The keys in which two configurations (dataclasses or nested dicts) differ, as "a.b: old -> new"."""
-    old_values = flatten(old)
-    new_values = flatten(new)
-    lines = []
-    for key in old_values | new_values:  # the keys of both; the values are compared below
-        old_value = old_values.get(key, "(absent)")
-        new_value = new_values.get(key, "(absent)")
-        if old_value != new_value:
-            lines.append(f"{key}: {old_value} -> {new_value}")
-    return lines
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a dataclass or nested dicts, by keys such as "a.b". Tuples become lists, as in JSON."""
-    values: dict[str, Any] = {}
-    items: Mapping[str, Any] = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
-    for name, value in items.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict) and value:  # an empty dict has no keys, and is itself a value
-            values |= flatten(value, f"{key}.")
-        else:
-            values[key] = list(value) if isinstance(value, tuple) else value
-    return values

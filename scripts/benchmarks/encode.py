@@ -17,9 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import PositiveInt, option
 from scripts.benchmarks.turns import LATEST, OURS, Contender, compare
 

@@ -22,8 +22,8 @@ from ernie_m.data.prepare.xnli_pawsx import COLUMNS, read_table
 from ernie_m.finetune.open_model import open_model
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.batching import Batches, EncodePairs, Example, pad
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import PositiveInt, option
 from ernie_m.utils.paddle_settings import prepare
 from scripts.benchmarks.steps import CLIP_NORM, DECAY, RATE, our_step, torch_step

@@ -22,9 +22,9 @@ from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.objective import Setting, Text, Vocabulary, rng_of
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.packing import MicroBatch
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import PositiveInt, option
 from ernie_m.utils.paddle_settings import prepare
 from scripts.benchmarks.steps import our_step, torch_step

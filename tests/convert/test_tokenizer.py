@@ -14,6 +14,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.encoder import ErnieMModel
+from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.foreign import make_xlm_r, tokenizer_json
 from tests.helpers.checkpoints import change_config
@@ -128,7 +129,7 @@ def test_tokenizer_json_alone_gives_the_ids_of_the_piece_model(tmp_path, saved, 
         tokenizer = Tokenizer.from_folder(tmp_path / folder)
         assert tokenizer.vocab == expected.vocab
         for text in ("bada gan  kofo ", "ｂａda ½ 10, nor", "\u200b", ""):
-            assert tokenizer.encode_with_offsets(text) == expected.encode_with_offsets(text)
+            assert encode_with_offsets(tokenizer, text) == encode_with_offsets(expected, text)
     assert open_checkpoint(tmp_path / "saved").piece_model_path.name == "tokenizer.json"
 
 

@@ -20,6 +20,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import pad
 from ernie_m.reader.trim_vocabulary import trim
+from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys
 from tests.helpers.batches import padded_batch
@@ -98,8 +99,8 @@ def assert_same_tokens(whole: Tokenizer, trimmed: Tokenizer, text: list[str]) ->
     assert trimmed.vocab_size < whole.vocab_size
     for line in text:
         assert trimmed.tokenize(line) == whole.tokenize(line)
-        ids, offsets = whole.encode_with_offsets(line)
-        trimmed_ids, trimmed_offsets = trimmed.encode_with_offsets(line)
+        ids, offsets = encode_with_offsets(whole, line)
+        trimmed_ids, trimmed_offsets = encode_with_offsets(trimmed, line)
         assert trimmed.convert_ids_to_tokens(trimmed_ids) == whole.convert_ids_to_tokens(ids)
         assert trimmed_offsets == offsets
 

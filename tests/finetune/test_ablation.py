@@ -9,7 +9,8 @@ import pytest
 
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.utils.command_line import load_config, parse_args
+from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.load_config import load_config
 from tests.launching import ROOT, clean_environment
 
 # Instead of Python: it writes its arguments as a line of JSON.

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ernie_m.finetune.metrics import answer_scores, exact_match, f1, normalize
+from ernie_m.finetune.tasks.answer_scores import answer_scores, exact_match, f1, normalize
 from ernie_m.reader.files.squad import read_squad
 
 

@@ -34,12 +34,13 @@ from ernie_m.reader.files.tagged_sentences import read_tagged
 from ernie_m.reader.label_map import read_label_map, read_languages
 from ernie_m.tokenizer.foreign import texts_of_folder
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
+from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_files import write_xlm_r
 from ernie_m.training.checkpoint import write_checkpoint
 from ernie_m.training.run_folder import read_step
 from ernie_m.utils.checksums import write_manifest
-from ernie_m.utils.command_line import load_config
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.yaml_files import read_yaml
 from ernie_m.vectors.centring import LanguageMeans
 from tests.foreign import fairseq_args, tokenizer_json
@@ -115,7 +116,7 @@ def read_vocabulary(path: Path) -> None:
         tokenizer = Tokenizer(path, path.with_name("piece.model"))
     texts = ["", "0,1 ½ \u200bx", "नमस्ते दुनिया", "\ud800x", "e\u0301" * 40, *sentences(3)]
     for text in texts:
-        tokenizer.encode_with_offsets(text)
+        encode_with_offsets(tokenizer, text)
     tokenizer.convert_ids_to_tokens(tokenizer.encode_batch(texts)[0])
     if is_model:
         write_xlm_r(path.parent, tokenizer, 512)

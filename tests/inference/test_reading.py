@@ -13,6 +13,7 @@ import ernie_m
 from ernie_m.commands import convert
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.vectors.nearest import unit
@@ -174,7 +175,7 @@ def test_questions_with_two_separators(models, tmp_path):
         first, last = np.unravel_index(
             np.where(np.triu(np.ones_like(sums)), sums, -np.inf).argmax(), sums.shape
         )
-        _, spans = tokenizer.encode_with_offsets(context)
+        _, spans = encode_with_offsets(tokenizer, context)
         expected = context[spans[first][0] : spans[last][1]]
         answerer = make_answerer("answer", loaded)
         (answer,) = answerer.answer([(question, context)])

@@ -7,7 +7,7 @@ import yaml
 
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.task import learning_rate
-from ernie_m.utils.command_line import load_config
+from ernie_m.utils.load_config import load_config
 from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import config
 from tests.toys import make_small_corpus

@@ -9,7 +9,7 @@ import yaml
 
 from ernie_m.pretrain.build_corpus.inputs import resolve
 from ernie_m.pretrain.build_corpus.options import BuildOptions
-from ernie_m.utils.command_line import load_config
+from ernie_m.utils.load_config import load_config
 from tests.launching import ROOT, error_of
 
 PAPER = ROOT / "configs/corpus/paper-96.yaml"

@@ -16,7 +16,7 @@ from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.training_text import TrainingText
 from ernie_m.reader.corpus import FORMAT, Corpus
 from ernie_m.utils.checksums import MANIFEST
-from ernie_m.utils.command_line import load_config
+from ernie_m.utils.load_config import load_config
 from tests.launching import ROOT
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import TEXT_RULES, Tokenizer, normalize, truncate_longest_first
 from ernie_m.tokenizer.tokenizer_files import write_ernie_m
 from ernie_m.tokenizer.vocabulary import write_vocab
@@ -107,7 +108,7 @@ def test_digit_comma_rule(piece_model, tokenizer):
     # "0," had no ▁: the one that cutting "0" afresh adds is taken off. "▁25," had one: it stays.
     assert model.EncodeAsPieces("25") == ["▁", "2", "5"]
     assert tokenizer.tokenize("x20, 25,") == ["▁", "x", "2", "0", ",", "▁", "2", "5", ","]
-    ids, spans = tokenizer.encode_with_offsets("x20, 25,")
+    ids, spans = encode_with_offsets(tokenizer, "x20, 25,")
     assert spans == [(0, 0), (0, 1), (1, 2), (2, 3), (3, 4), (5, 5), (5, 6), (6, 7), (7, 8)]
     assert tokenizer.convert_ids_to_tokens(ids) == tokenizer.tokenize("x20, 25,")
 
@@ -115,7 +116,7 @@ def test_digit_comma_rule(piece_model, tokenizer):
 def test_every_way_to_encode_agrees(tokenizer):
     batch = tokenizer.encode_batch(TEXTS)
     for text, ids in zip(TEXTS, batch, strict=True):
-        ids_with_offsets, _ = tokenizer.encode_with_offsets(text)
+        ids_with_offsets, _ = encode_with_offsets(tokenizer, text)
         assert tokenizer.encode(text) == ids == ids_with_offsets, repr(text)
         assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) == ids, repr(text)
 
@@ -130,14 +131,14 @@ def test_a_model_that_spells_in_bytes(tmp_path):
     train_pieces(tmp_path / "piece.model", SENTENCES[:3] * 20, vocab_size=400, byte_fallback=True)
     tokenizer = Tokenizer.from_folder(tmp_path)
     text = "a \u200b😀 x"
-    _, spans = tokenizer.encode_with_offsets(text)
+    _, spans = encode_with_offsets(tokenizer, text)
     not_empty = [(start, end) for start, end in spans if start < end]
     assert not_empty == [(0, 1), *[(3, 4)] * 4, (5, 6)]  # 😀 has four bytes in UTF-8
 
 
 def test_a_span_ends_before_a_character_of_the_next_tokens(tokenizer):
     """½ becomes 1⁄2, which is all in tokens of its own: that of the x before it has the x alone."""
-    ids, spans = tokenizer.encode_with_offsets("x½")
+    ids, spans = encode_with_offsets(tokenizer, "x½")
     tokens = [token.strip("▁") for token in tokenizer.convert_ids_to_tokens(ids)]
     assert spans[tokens.index("x")] == (0, 1)
     assert spans[-1] == (1, 2)
@@ -146,7 +147,7 @@ def test_a_span_ends_before_a_character_of_the_next_tokens(tokenizer):
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_spans_of_tokens(tokenizer, text):
     """Spans ascend, cover all that is visible, and hold the characters of their tokens."""
-    _, spans = tokenizer.encode_with_offsets(text)
+    _, spans = encode_with_offsets(tokenizer, text)
     starts = [start for start, _ in spans]
     ends = [end for _, end in spans]
     assert starts == sorted(starts) and ends == sorted(ends)
@@ -384,6 +385,6 @@ def test_real_text_in_fifteen_languages(data_dir):
     for path in sorted((data_dir / "pretrain/parallel-multiway").glob("ntrex.*")):
         lines = path.read_text(encoding="utf-8").split("\n")[:100]
         for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
-            ids_with_offsets, _ = tokenizer.encode_with_offsets(line)
+            ids_with_offsets, _ = encode_with_offsets(tokenizer, line)
             assert ids == ids_with_offsets == tokenizer.encode(line)
             test_spans_of_tokens(tokenizer, line)

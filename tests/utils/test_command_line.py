@@ -7,15 +7,10 @@ from typing import Annotated, Literal
 import pytest
 
 from ernie_m.utils import __version__
-from ernie_m.utils.command_line import (
-    help_text,
-    load_config,
-    log_ineffective_flags,
-    parse_args,
-    without_overridden,
-)
-from ernie_m.utils.options import PositiveInt, Range, not_an_option, option
-from ernie_m.utils.yaml_files import differences, read_yaml, to_yaml
+from ernie_m.utils.command_line import help_text, log_ineffective_flags, parse_args, without_overridden
+from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import PositiveInt, Range, differences, not_an_option, option
+from ernie_m.utils.yaml_files import read_yaml, to_yaml
 from tests.launching import error_of
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ernie_m.utils.yaml_files import differences, read_yaml
+from ernie_m.utils.options import differences
+from ernie_m.utils.yaml_files import read_yaml
 from tests.launching import error_of
 
 

@@ -103,7 +103,7 @@ raise ImportError("initialization failed")
 
 @pytest.mark.parametrize("command", [*COMMANDS, "-m pretrain.build_corpus"])
 def test_ctrl_c_during_the_imports_is_one_line(tmp_path, command):
-    (tmp_path / "yaml.py").write_text(INTERRUPTED)
+    (tmp_path / "difflib.py").write_text(INTERRUPTED)
     arguments = command.split() if command.startswith("-m") else [f"{command}.py"]
     process = subprocess.run(
         [sys.executable, *arguments],

@@ -20,9 +20,10 @@ from ernie_m.data.prepare.mlqa import MLQA
 from ernie_m.data.prepare.xnli_pawsx import PAWSX, XNLI
 from ernie_m.reader.files.own_files import files_in
 from ernie_m.reader.label_map import write_places
-from ernie_m.utils.command_line import command_name, load_config
+from ernie_m.utils.command_line import command_name
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import setup_console
 from ernie_m.utils.options import option
 from ernie_m.utils.text_tables import in_columns

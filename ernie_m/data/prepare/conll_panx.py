@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from ernie_m.data.prepare.data_set import LANGUAGE, SPLIT, DataFile, DataSet, Prepared, read_lines
-from ernie_m.model.conventions import PLACES
+from ernie_m.model.checkpoint.conventions import PLACES
 from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.tagged_sentences import JOINT, read_columns
 from ernie_m.reader.tags import OUTSIDE, entity_starts, is_tag, to_iob2

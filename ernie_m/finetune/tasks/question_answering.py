@@ -10,7 +10,7 @@ import numpy as np
 
 from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.metrics import answer_scores
+from ernie_m.finetune.tasks.answer_scores import answer_scores
 from ernie_m.finetune.tasks.classification import softmax
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading

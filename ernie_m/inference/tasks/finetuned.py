@@ -9,15 +9,16 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ernie_m.finetune.base_task import SupervisedTask
-from ernie_m.finetune.metrics import entities
 from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.tasks.entity_scores import entities
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.question_answering import Answer, QuestionAnswering
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of, unknown_words
-from ernie_m.model.conventions import NEITHER, NO_ENTITIES, entity_tags
+from ernie_m.model.checkpoint.conventions import NO_ENTITIES, entity_tags
+from ernie_m.model.conventions import NEITHER
 from ernie_m.reader.batching import BATCH_TOKENS, Example, batches_by_length
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, split_words

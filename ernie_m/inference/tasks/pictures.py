@@ -20,6 +20,7 @@ from ernie_m.pretrain.config import ModelConfig, ObjectiveConfig
 from ernie_m.pretrain.objective import Text, class_of
 from ernie_m.pretrain.objectives import OBJECTIVES
 from ernie_m.pretrain.pictures.mask_panels import Panel, draw_panels
+from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.nearest import unit
@@ -112,7 +113,7 @@ def _token_states(encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarra
     """
     tokenizer = encode.model.tokenizer
     prompt_length = len(encode.prompt)
-    ids, spans = tokenizer.encode_with_offsets(encode.prompt + text)
+    ids, spans = encode_with_offsets(tokenizer, encode.prompt + text)
     # Without the tokens that end in the prompt, and without a lone "▁", which has no character.
     places = [place for place, (start, end) in enumerate(spans) if end > prompt_length and end > start]
     if not places:

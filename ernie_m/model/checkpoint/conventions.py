@@ -1,6 +1,7 @@
 """How the folder of another library says that its model reads: in its config, its tokenizer, its modules."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,11 @@ from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, READING, Reading,
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
 from ernie_m.utils.errors import UserError, shown
 
+# The letters that say where a word is in its entity -> those of IOBES. L and U are BILOU's, M is BMES's, W is
+# BMEWO's.
+PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
+_TAG = re.compile(r"([A-Za-z])[-_](.+)")
+NO_ENTITIES = "NONE"  # a chunk_scheme
 # problem_type -> the field that it sets.
 _KINDS = {configs.MULTI_LABEL: "multi_label", configs.REGRESSION: "regression"}
 # The name of a field -> its value, and the file that says it.
@@ -146,3 +152,32 @@ def _not_in_key(
             )
         others[name] = (value, path)
     return others
+
+
+def entity_tags(labels: Sequence[str]) -> dict[str, str]:
+    """The labels of a tagger -> their tags in the scheme IOBES, "O" or as in "B-PER".
+
+    The schemes that are known are IOB, IOE, IOBES, BILOU, BMES and BMEWO in capital or small letters, and IO,
+    in which a label is the name of a type. Labels without "O" and without letters before them, such as parts
+    of speech, mark no entities: {}.
+
+    Raises:
+        UserError: some labels have the letters of a scheme, and others, which it names, do not.
+    """
+    outside = {label: "O" for label in labels if label in ("O", "o")}
+    inside: dict[str, str] = {}  # a label with a letter before its type -> its tag
+    others = []  # labels without such a letter
+    for label in labels:
+        match = _TAG.fullmatch(label)
+        place = PLACES.get(match[1].upper()) if match else None
+        if place:
+            inside[label] = f"{place}-{match[2]}"
+        elif label not in outside:
+            others.append(label)
+    if inside and others:
+        raise UserError(f"the labels {', '.join(others[:5])} are beside tags with B- or I-")
+    if inside:
+        return outside | inside
+    if outside:  # the scheme IO
+        return outside | {label: f"I-{label}" for label in others}
+    return {}

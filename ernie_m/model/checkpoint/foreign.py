@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.conventions import ReadingOfFolder, reading_of
+from ernie_m.model.checkpoint.conventions import NO_ENTITIES, ReadingOfFolder, entity_tags, reading_of
 from ernie_m.model.checkpoint.files import (
     CONFIGS,
     PIECE_MODELS,
@@ -27,7 +27,7 @@ from ernie_m.model.checkpoint.formats.tensor_names import BERT, FAIRSEQ, OURS, P
 from ernie_m.model.checkpoint.hub import local_folder
 from ernie_m.model.checkpoint.no_model_here import no_model_at
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import NO_ENTITIES, Reading, entity_tags
+from ernie_m.model.conventions import Reading
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_json

@@ -29,8 +29,8 @@ from ernie_m.reader.files.find_pairs import expand
 from ernie_m.tokenizer.text_rules import ERNIE_M
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import MANIFEST
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import logger, setup_console
 
 

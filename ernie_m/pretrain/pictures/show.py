@@ -15,8 +15,8 @@ from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.objectives import OBJECTIVES
 from ernie_m.pretrain.pictures.mask_panels import Panel, as_text, draw_panels
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.command_line import load_config
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import option
 
 _SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")

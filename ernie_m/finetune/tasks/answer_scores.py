@@ -1,0 +1,91 @@
+"""F1 and exact match of answers, in per cent.
+
+Answers are compared by one of two sets of rules:
+  mlqa (Lewis et al., 2020): Unicode punctuation, and the articles and words of the language.
+  squad (SQuAD v1.1): ASCII punctuation, English articles, words separated by white space. XTREME (Hu et al.,
+  2020) uses these rules for XQuAD in every language.
+"""
+
+import functools
+import re
+import string
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+# The articles that are removed from an answer. Hindi and Chinese have none.
+ARTICLES = {
+    "en": re.compile(r"\b(?:a|an|the)\b"),
+    "es": re.compile(r"\b(?:un|una|unos|unas|el|la|los|las)\b"),
+    "vi": re.compile(r"\b(?:của|là|cái|chiếc|những)\b"),
+    "de": re.compile(r"\b(?:ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b"),
+    "ar": re.compile("ال"),  # MLQA's script removes it inside words too
+}
+# In these languages each of these characters is a word; white space separates the rest.
+_CHARACTERS_AS_WORDS = {"zh": re.compile("[\u4e00-\u9fa5]")}
+_ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
+
+
+def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
+    """1.0 if the normalised prediction equals one of the normalised answers, else 0.0.
+
+    Args:
+        language: the language of the answers; it chooses among the rules of MLQA.
+        rules: "mlqa" or "squad".
+    """
+    words = normalize(prediction, language, rules)
+    return float(any(words == normalize(answer, language, rules) for answer in answers))
+
+
+def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
+    """Best F1 over the answers, of words as multisets; 0.0 if no word is shared. See `exact_match`."""
+    best = 0.0
+    words = Counter(normalize(prediction, language, rules))
+    for answer in answers:
+        answer_words = Counter(normalize(answer, language, rules))
+        shared = (words & answer_words).total()
+        if shared:
+            precision = shared / words.total()
+            recall = shared / answer_words.total()
+            best = max(best, 2 * precision * recall / (precision + recall))
+    return best
+
+
+def answer_scores(
+    rows: Sequence[tuple[str, Sequence[str]]], language: str, rules: str = "mlqa"
+) -> dict[str, float]:
+    """Mean "f1" and "em" over (prediction, answers), in per cent. See `exact_match`."""
+    sum_of_f1 = 0.0
+    sum_of_matches = 0.0
+    for prediction, answers in rows:  # one after the other: the last digit depends on the order
+        sum_of_f1 += f1(prediction, answers, language, rules)
+        sum_of_matches += exact_match(prediction, answers, language, rules)
+    return {"f1": 100.0 * sum_of_f1 / len(rows), "em": 100.0 * sum_of_matches / len(rows)}
+
+
+def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
+    """The words of an answer in lower case, without punctuation and articles.
+
+    Args:
+        rules: "mlqa", or "squad": English articles and ASCII punctuation, in the text of any language.
+    """
+    text = text.lower()
+    if rules == "squad":
+        return ARTICLES["en"].sub(" ", text.translate(_ASCII_PUNCTUATION)).split()
+    text = text.translate(_punctuation())
+    if language in ARTICLES:
+        text = ARTICLES[language].sub(" ", text)
+    if language in _CHARACTERS_AS_WORDS:
+        text = _CHARACTERS_AS_WORDS[language].sub(r" \g<0> ", text)  # a space on each side of the character
+    return text.split()
+
+
+@functools.cache
+def _punctuation() -> dict[int, None]:
+    """What MLQA removes, as a table for `str.translate`.
+
+    It has Unicode punctuation (categories P*), and ASCII symbols such as $ + < = >.
+    """
+    codes = (code for code in range(sys.maxunicode) if unicodedata.category(chr(code)).startswith("P"))
+    return dict.fromkeys([*codes, *map(ord, string.punctuation)])
