@@ -28,7 +28,7 @@ PROGRAMS = {
     "encode_vector": ("commands.encode_vector", "write the vectors of texts"),
     "mine_pairs": ("commands.mine_pairs", "find translations in two texts"),
     "convert": ("commands.convert", "write a model in the format of another library, or a smaller one"),
-    "export": ("commands.export", "write a model that predicts by itself: Paddle inference, ONNX, int8"),
+    "export": ("commands.export", "write a model that predicts by itself: Paddle inference, ONNX"),
     "prepare": ("data.prepare.command", "bring data sets into the official layout"),
     "get_data": ("data.get_data", "fetch the public data of the recipes"),
     "get_weights": ("data.get_weights", "fetch the released weights"),

@@ -35,7 +35,7 @@ def load(
 
     Args:
         folder: the folder of the weights.
-        engine: "auto", "dygraph", "paddle", "onnx" or "onnx-int8".
+        engine: "auto", "dygraph", "paddle" or "onnx".
         task: the task of its classifier, if no file names it: "classify", "tag" or "answer".
         amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
             in float16, on a GPU. For checkpoints; "fp16" also for engine "paddle" on a GPU.

@@ -202,7 +202,7 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
     ):
         shutil.copytree(source, folder / target)
         tokenizer.write_vocab(folder / target / "vocab.txt")
-    flags = {"model": models / "classify", "output": folder / "exported", "int8": "true"}
+    flags = {"model": models / "classify", "output": folder / "exported"}
     call_main(export, as_flags(flags))
 
 

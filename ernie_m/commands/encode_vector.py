@@ -2,7 +2,7 @@
 
 python encode_vector.py --data_set texts.tsv --output_dir vectors --init_pretraining_params ...
 python encode_vector.py --data_set sentences.txt --data_format text --vectors mean --layer middle ...
-python encode_vector.py --init_pretraining_params exported --engine onnx-int8 ...    # of ernie-m export
+python encode_vector.py --init_pretraining_params exported --engine onnx ...    # of ernie-m export
 """
 
 import sys

@@ -1,7 +1,6 @@
-"""Export a checkpoint as a folder that predicts by itself: Paddle inference, ONNX, int8. See docs/export.md.
+"""Export a checkpoint as a folder that predicts by itself: Paddle inference and ONNX. See docs/export.md.
 
 ernie-m export --model checkpoints/best --output exported
-ernie-m export --model checkpoints/best --output exported --int8 true --check_set data/xnli/dev/dev.en.tsv
 ernie-m export --model checkpoints/best --output exported --task encoding --layer middle
 """
 
@@ -16,7 +15,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import only_writer_of
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import logger, setup_console
-from ernie_m.utils.paddle_settings import int8_saturates, prepare, read_cpu
+from ernie_m.utils.paddle_settings import prepare
 
 
 @dataclass
@@ -35,15 +34,6 @@ class ExportFlags:
     layer: str | None = None
     """For encoding: the layer at which the encoder ends, a number, middle or top. Default: as trained for
     retrieval, otherwise top."""
-
-    int8: bool = False
-    """Whether to write ONNX with int8 weights and activations, too, and report how the predictions change."""
-
-    reduce_range: bool | None = None
-    """Whether int8 weights have 7 bits, for CPUs without VNNI. Default: whether this CPU has none."""
-
-    check_set: str | None = None
-    """Texts to compare on: TSV with text_a (text_b, label), or plain lines. Default: made-up texts."""
 
 
 def main() -> None:
@@ -64,7 +54,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     # Imported here, after `prepare`, because Paddle reads its CPU settings when it is imported.
     import paddle
 
-    from ernie_m.inference.export.export import NAMES, export, read_check_set
+    from ernie_m.inference.export.export import NAMES, export
     from ernie_m.inference.load import exported_settings, load
     from ernie_m.vectors.pooling import layer_number
 
@@ -99,26 +89,5 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     layer = layer_number(layer_by_default if flags.layer is None else flags.layer, loaded.num_layers)
     if task != ENCODING and layer != loaded.num_layers:
         raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")
-    int8_largest = largest_int8_weight(flags.reduce_range) if flags.int8 else None  # None: no int8
-    check_set = read_check_set(loaded, task, flags.check_set)
-    export(loaded, output, task, layer, check_set, int8_largest=int8_largest)
+    export(loaded, output, task, layer)
     logger.info("exported for %s: %s", task, flags.output)
-
-
-def largest_int8_weight(reduce_range: bool | None) -> int:
-    """The largest weight in int8: 127, or 63 if weights have 7 bits.
-
-    Args:
-        reduce_range: whether they have 7 bits. None: if this CPU has no VNNI, because sums of products of 8
-            bits can be too large for its instructions.
-    """
-    from ernie_m.inference.exported_model import (  # and numpy, without which --help is faster
-        INT7_LARGEST,
-        INT8_LARGEST,
-    )
-
-    if reduce_range is None:
-        reduce_range = int8_saturates(read_cpu())
-        if reduce_range:
-            logger.info("this CPU has no VNNI: int8 weights have 7 bits; --reduce_range false writes 8")
-    return INT7_LARGEST if reduce_range else INT8_LARGEST

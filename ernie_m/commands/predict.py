@@ -1,7 +1,7 @@
 """Predict with a model: JSON lines in, JSON lines out, or a page in the browser. See docs/predict.md.
 
 echo '{"text": "A man eats."}' | ernie-m predict --task classify --model checkpoints/best
-ernie-m predict --task encode --model exported --engine onnx-int8 --input texts.jsonl --output vectors.jsonl
+ernie-m predict --task encode --model exported --engine onnx --input texts.jsonl --output vectors.jsonl
 ernie-m predict --serve --model checkpoints/best,pretrained
 """
 
@@ -66,8 +66,9 @@ class PredictFlags:
     on_error: Literal["stop", "skip"] = "stop"
     """Whether a wrong request stops the command before anything is answered, or is left out."""
 
-    engine: Literal["auto", "dygraph", "paddle", "onnx", "onnx-int8"] = "auto"
-    """dygraph is for checkpoints, the others are for exported folders. auto: the first one that is there."""
+    engine: str = "auto"
+    """dygraph is for checkpoints; onnx and paddle are for exported folders. auto: the first one that is
+    there."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
     """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in

@@ -56,8 +56,9 @@ class EncodeVectorFlags:
     dtype: Literal["float32", "float16"] = "float32"
     """The type of the files."""
 
-    engine: Literal["auto", "dygraph", "onnx", "paddle", "onnx-int8"] = "auto"
-    """dygraph is for checkpoints, the others are for exported folders. auto: the first one that is there."""
+    engine: str = "auto"
+    """dygraph is for checkpoints; onnx and paddle are for exported folders. auto: the first one that is
+    there."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
     """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in

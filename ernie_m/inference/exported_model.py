@@ -13,21 +13,13 @@ from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare, read_cpu
 
 # Engine -> the file of an exported folder that it runs. The first one that is there is the default.
-FILES = {"onnx": "model.onnx", "paddle": "inference.json", "onnx-int8": "model.int8.onnx"}
+FILES = {"onnx": "model.onnx", "paddle": "inference.json"}
 # The files of their weights.
-WEIGHTS_FILES = {
-    "onnx": "model.onnx.data",
-    "paddle": "inference.pdiparams",
-    "onnx-int8": "model.int8.onnx.data",
-}
+WEIGHTS_FILES = {"onnx": "model.onnx.data", "paddle": "inference.pdiparams"}
 # ONNX Runtime's name of a device -> its options; the first one that is there is used.
 _GPU = "CUDAExecutionProvider"
 _PROVIDERS = {_GPU: {"use_tf32": 0}, "CPUExecutionProvider": {}}  # no TF32: full float32
 _LOG_ERRORS_ONLY = 3  # ONNX Runtime's number for it
-# The largest absolute weight in model.int8.onnx. CPUs without VNNI need 7 bits, because sums of 8-bit
-# products saturate there.
-INT8_LARGEST = 127
-INT7_LARGEST = 63
 _GPU_POOL_MB = 512  # what Paddle takes of the GPU's memory at first; it grows
 # An engine: ids, int64 [B, T], padded on the right -> output name -> float32 array
 GraphRunner = Callable[[np.ndarray], dict[str, np.ndarray]]

@@ -213,7 +213,7 @@ def load(
     Args:
         folder: a checkpoint of any supported format, or an exported folder.
         engine: "auto" is "dygraph" for a checkpoint, and for an exported folder the first one that it has of
-            onnx, paddle and onnx-int8.
+            onnx and paddle.
         task: the task of a checkpoint's classifier, if its files do not name it.
         amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
             in float16, on a GPU. An exported folder computes as it was exported, but in float16 with "fp16"
@@ -224,6 +224,10 @@ def load(
             possible.
     """
     folder = Path(folder)
+    if engine == "onnx-int8":
+        raise UserError(
+            "engine 'onnx-int8' is gone (docs/export.md, No int8): take the checkpoint with amp bf16, or onnx"
+        )
     if engine not in ("auto", "dygraph", *FILES):
         raise UserError(f"engine {engine!r}: it must be one of auto, dygraph, {', '.join(FILES)}")
     config_json = exported_settings(folder)

@@ -97,12 +97,6 @@ def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
     return Cpu(vendor, flags, cores, memory)
 
 
-def int8_saturates(cpu: Cpu) -> bool:
-    """Whether int8 products of 8-bit weights can saturate: on x86 without VNNI."""
-    is_x86 = bool(cpu.flags)  # `read_cpu` takes flags only from a cpuinfo in the form of x86
-    return is_x86 and not cpu.flags & {"avx512_vnni", "avx_vnni"}
-
-
 def read_fields(text: str) -> dict[str, str]:
     """The values of "name: value" lines, as in the files of /proc; of a name that repeats, the last value."""
     fields = {}

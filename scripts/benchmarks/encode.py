@@ -63,8 +63,6 @@ def main() -> None:
             exported,
             "--task",
             "encoding",
-            "--int8",
-            "true",
         ]
         subprocess.run([sys.executable, *line], check=True, stdout=sys.stderr)
         given = {"weights": flags.weights, "exported": exported, "batches": batches}
@@ -94,7 +92,6 @@ CONTENDERS = {
     OURS: Contender(ours),
     "ours, bfloat16": Contender(ours, bfloat16=True, options={"amp": "bf16"}),
     "ours, ONNX Runtime": Contender(ours, options={"folder": "exported", "engine": "onnx"}),
-    "ours, ONNX Runtime, int8": Contender(ours, options={"folder": "exported", "engine": "onnx-int8"}),
     "sentence-transformers": Contender(sentence_transformers_peer, LATEST),
 }
 

@@ -32,14 +32,10 @@ def write_means(folder: Path, languages: Sequence[str]) -> None:
 
 @pytest.fixture(scope="session")
 def exported(models, tmp_path_factory):
-    """A folder with what ernie-m export makes of each model with one task: classify, tag, answer, encode.
-
-    The int8 graph has weights of 7 bits, whose products are exact on every CPU. Those of 8 bits saturate on a
-    CPU without VNNI.
-    """
+    """A folder with what ernie-m export makes of each model with one task: classify, tag, answer, encode."""
     folder = tmp_path_factory.mktemp("exported")
     for kind in ("classify", "tag", "answer", "encode"):
-        run_export(models / kind, folder / kind, int8="true", reduce_range="true")
+        run_export(models / kind, folder / kind)
     return folder
 
 

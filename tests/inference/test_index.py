@@ -97,7 +97,7 @@ def test_the_server_takes_an_index_in_the_place_of_a_corpus(models, tmp_path):
     assert search.answer([search.parse({"text": TEXTS[4]})]) == [{"found": hits}]
 
 
-@pytest.mark.parametrize("engine", ["onnx", "onnx-int8", "paddle"])
+@pytest.mark.parametrize("engine", ["onnx", "paddle"])
 def test_of_an_exported_folder(exported, tmp_path, engine):
     model = ernie_m.load(exported / "encode", engine=engine)
     hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])

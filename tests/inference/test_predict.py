@@ -113,7 +113,7 @@ def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
     assert cut["cut"] and "cut" not in whole
 
 
-@pytest.mark.parametrize("engine", [*ENGINES, "onnx-int8"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_tag(models, exported, ask, tmp_path, engine):
     long_text = " ".join(TEXTS * 3)  # several windows
     requests = [{"text": TEXTS[0]}, {"words": TEXTS[1].split()}, {"text": long_text}]
@@ -121,8 +121,6 @@ def test_tag(models, exported, ask, tmp_path, engine):
     assert [answer["words"] for answer in answers] == [TEXTS[0].split(), TEXTS[1].split(), long_text.split()]
     assert all(len(answer["tags"]) == len(answer["words"]) for answer in answers)
     assert {tag for answer in answers for tag in answer["tags"]} <= set(toys.TAGS)
-    if engine == "onnx-int8":  # its decisions can differ
-        return
     model = load(models / "tag")
     reading = {"label_pieces": "first"}
     expected = tags_by_training(model.model, model.tokenizer, tmp_path, [TEXTS[0].split()], reading)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.utils.paddle_settings import Cpu, int8_saturates, read_cpu, settings_for
+from ernie_m.utils.paddle_settings import Cpu, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SSE2 = frozenset({"sse2"})
@@ -97,12 +97,6 @@ def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):
     """In the place of /proc and of the limits there is an empty folder."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert read_cpu(tmp_path, tmp_path) == Cpu("", frozenset(), cores=os.cpu_count(), memory=0)
-
-
-def test_int8_saturates_on_x86_without_vnni():
-    assert int8_saturates(Cpu("", AVX2, cores=1, memory=0))
-    for flags in ({"avx512_vnni"}, {"avx_vnni"}, set()):  # the last: not x86
-        assert not int8_saturates(Cpu("", frozenset(flags), cores=1, memory=0))
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:

@@ -10,13 +10,9 @@ right with the pad id; both axes are free. The graph computes the mask and the p
     question_answering    start_logits [B, T], end_logits [B, T]
 
 The n tokens that are not pads are stored one after another, [n, H]; only attention arranges them in rows of
-[B, T]. Pads therefore cost almost nothing, and do not widen the range that int8 quantises. In the outputs, a
-pad has the values of the token before it. In the last layer of classification, only the first token of each
-row is a query. The shape [n, H] also keeps ONNX Runtime from its slower fused kernels.
-
-int8: the products of the encoder's layers use int8 weights with a scale for each output, and activations that
-are quantised at run time (DynamicQuantizeLinear). The word table is int8 with a scale for each row. Layer
-norms, softmax, pooler and head stay float32.
+[B, T]. Pads therefore cost almost nothing. In the outputs, a pad has the values of the token before it. In
+the last layer of classification, only the first token of each row is a query. The shape [n, H] also keeps
+ONNX Runtime from its slower fused kernels.
 """
 
 from collections import Counter
@@ -28,7 +24,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ernie_m.inference.exported_model import INT8_LARGEST
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
 from ernie_m.model.tasks import ENCODING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of
 
@@ -46,7 +41,6 @@ class _EncoderGraph:
         weights: canonical name -> float32 array.
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
-        int8_largest: None: float32; else int8 with weights up to this.
         pooling: what a head of classification reads, see `ernie_m.model.heads.SequenceClassifier`.
 
     The attributes are names of arrays in the graph, which `_tokens` writes. The n tokens count from 0.
@@ -67,7 +61,6 @@ class _EncoderGraph:
         config: ErnieMConfig,
         task: str,
         layers: int,
-        int8_largest: int | None,
         pooling: str | None,
     ):
         self.data = data
@@ -75,7 +68,6 @@ class _EncoderGraph:
         self.config = config
         self.task = TASKS[task]
         self.layers = layers
-        self.int8_largest = int8_largest
         self.reads_mean = pooling == MEAN_OF_TOKENS
         has_pooler = "pooler.dense.weight" in weights
         self.outputs = outputs_of(task, has_pooler and layers == config.num_hidden_layers)
@@ -88,9 +80,9 @@ class _EncoderGraph:
         self.initializers.append(onnx.numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
-    def stored(self, name: str, array: np.ndarray) -> str:
-        """Add an array to the data file; returns its name."""
-        array = np.ascontiguousarray(array)
+    def weight(self, name: str) -> str:
+        """Add a weight of the model to the data file; returns its name."""
+        array = np.ascontiguousarray(self.weights[name])
         padding = (-self.data.tell()) % _ALIGNED  # the number of bytes up to the next multiple
         self.data.write(bytes(padding))  # zeros
         tensor = TensorProto(name=name, dims=array.shape, data_location=TensorProto.EXTERNAL)
@@ -104,22 +96,10 @@ class _EncoderGraph:
 
     def node(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Add a node with one output; returns the name of the output."""
-        (output,) = self.node_with_outputs(op, *inputs, count=1, name=name, **attributes)
-        return output
-
-    def node_with_outputs(
-        self, op: str, *inputs: str, count: int, name: str | None = None, **attributes: Any
-    ) -> list[str]:
-        """Add a node with `count` outputs; returns their names."""
         self._count_of_op[op] += 1
-        base = name or f"{op}_{self._count_of_op[op]}"
-        outputs = [base] if count == 1 else [f"{base}.{i}" for i in range(count)]
-        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=f"node.{base}", **attributes))
-        return outputs
-
-    def weight(self, name: str) -> str:
-        """Add a weight of the model to the data file; returns its name."""
-        return self.stored(name, self.weights[name])
+        output = name or f"{op}_{self._count_of_op[op]}"
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"node.{output}", **attributes))
+        return output
 
     def write(self) -> None:
         """Write all nodes and weights."""
@@ -215,30 +195,18 @@ class _EncoderGraph:
         """The sum of words and positions, normalised: [n, H]."""
         position_table = self.weight("embeddings.position_embeddings.weight")
         position_rows = self.node("Gather", position_table, positions, axis=0)
-        x = self.node("Add", self._words(ids), position_rows)
+        word_rows = self.node("Gather", self.weight("embeddings.word_embeddings.weight"), ids, axis=0)
+        x = self.node("Add", word_rows, position_rows)
         return self._norm(x, "embeddings.layer_norm")
-
-    def _words(self, ids: str) -> str:
-        """The rows of the word table: [n, H]."""
-        name = "embeddings.word_embeddings.weight"
-        if self.int8_largest is None:
-            return self.node("Gather", self.weight(name), ids, axis=0)
-        # A row is read but not multiplied, so its numbers may always have 8 bits.
-        table, scale = quantised(self.weights[name], axis=1, largest=INT8_LARGEST)
-        rows = self.node("Gather", self.stored(name, table), ids, axis=0)
-        scales = self.node("Gather", self.stored(f"{name}.scale", scale), ids, axis=0)
-        return self.node("Mul", self.node("Cast", rows, to=TensorProto.FLOAT), scales)
 
     def _layer(self, x: str, name: str, only_first: bool) -> str:
         """x [n, H] -> [n, H]. With `only_first`, only the first token of each row is a query: [B, H]."""
         node = self.node
-        factor = self._factor(x)
-        key = self._heads(self._linear(factor, f"{name}self_attn.k_proj"))  # [B, N, T, D]
-        value = self._heads(self._linear(factor, f"{name}self_attn.v_proj"))  # [B, N, T, D]
+        key = self._heads(self._linear(x, f"{name}self_attn.k_proj"))  # [B, N, T, D]
+        value = self._heads(self._linear(x, f"{name}self_attn.v_proj"))  # [B, N, T, D]
         if only_first:
             x = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
-            factor = self._factor(x)
-        query = self._linear(factor, f"{name}self_attn.q_proj")
+        query = self._linear(x, f"{name}self_attn.q_proj")
         if only_first:
             heads = self.config.num_attention_heads
             shape = self.constant("by_query_head", [-1, heads, 1, self.config.hidden_size // heads], np.int64)
@@ -251,45 +219,20 @@ class _EncoderGraph:
         if not only_first:
             mixed = node("Gather", node("Reshape", mixed, "by_head"), self.from_heads, axis=0)  # [n, N, D]
         mixed = node("Reshape", mixed, "by_size")
-        mixed = self._linear(self._factor(mixed), f"{name}self_attn.out_proj")
+        mixed = self._linear(mixed, f"{name}self_attn.out_proj")
         x = self._norm(node("Add", mixed, x), f"{name}norm1")
-        inner = node("Gelu", self._linear(self._factor(x), f"{name}linear1"))
-        inner = self._linear(self._factor(inner), f"{name}linear2")
+        inner = node("Gelu", self._linear(x, f"{name}linear1"))
+        inner = self._linear(inner, f"{name}linear2")
         return self._norm(node("Add", inner, x), f"{name}norm2")
 
     def _heads(self, x: str) -> str:
         """[n, H] -> [B, N, T, D]."""
         return self.node("Gather", self.node("Reshape", x, "by_head"), self.to_heads, axis=0)
 
-    def _factor(self, x: str) -> tuple[str, ...]:
-        """The left factor of a product: (x,), or in int8 x as (uint8, scale, zero point)."""
-        if self.int8_largest is None:
-            return (x,)
-        return tuple(self.node_with_outputs("DynamicQuantizeLinear", x, count=3))
-
-    def _linear(self, factor: tuple[str, ...], name: str) -> str:
-        """The product with a weight, and the bias.
-
-        Args:
-            factor: from `_factor`, or (x,) for a product in float32.
-        """
-        if len(factor) == 1:  # float32
-            (x,) = factor
-            product = self.node("MatMul", x, self.weight(f"{name}.weight"))
-        else:
-            product = self._int8_product(factor, f"{name}.weight")
+    def _linear(self, x: str, name: str) -> str:
+        """The product with a weight, and the bias."""
+        product = self.node("MatMul", x, self.weight(f"{name}.weight"))
         return self.node("Add", product, self.weight(f"{name}.bias"))
-
-    def _int8_product(self, factor: tuple[str, ...], name: str) -> str:
-        """The product of x, as (uint8, scale, zero point), with a weight in int8; float32."""
-        x, x_scale, x_zero = factor
-        integers, scale = quantised(self.weights[name], axis=0, largest=self.int8_largest)
-        weight = self.stored(name, integers)
-        weight_scale = self.stored(f"{name}.scale", scale[0])  # [1, O] -> [O]
-        weight_zero = self.constant(f"{name}.zero", np.zeros(integers.shape[1]), np.int8)
-        sums = self.node("MatMulInteger", x, weight, x_zero, weight_zero)
-        sums = self.node("Cast", sums, to=TensorProto.FLOAT)
-        return self.node("Mul", sums, self.node("Mul", x_scale, weight_scale))
 
     def _norm(self, x: str, name: str) -> str:
         scale = self.weight(f"{name}.weight")
@@ -309,7 +252,7 @@ class _EncoderGraph:
             node("Gather", x, self.token_of_cell, axis=0, name=outputs[0])  # [B, T, H]
             if len(outputs) > 1:  # the top layer also has the pooled output
                 first_states = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
-                node("Tanh", self._linear((first_states,), "pooler.dense"), name=outputs[1])
+                node("Tanh", self._linear(first_states, "pooler.dense"), name=outputs[1])
             return
         if self.reads_mean:
             is_real = node("Cast", node("Unsqueeze", self.is_real, "one"), to=TensorProto.FLOAT)  # [B, 1, T]
@@ -317,13 +260,13 @@ class _EncoderGraph:
             weights = node("Div", is_real, node("ReduceSum", is_real, token_axis))  # [B, 1, T]
             mean = node("MatMul", weights, node("Gather", x, self.token_of_cell, axis=0))  # [B, 1, H]
             mean = node("Reshape", mean, "by_size")
-            node("Identity", self._linear((mean,), "classifier"), name=outputs[0])
+            node("Identity", self._linear(mean, "classifier"), name=outputs[0])
             return
         if self.task.head_reads == POOLED:
-            pooled = node("Tanh", self._linear((x,), "pooler.dense"))
-            node("Identity", self._linear((pooled,), "classifier"), name=outputs[0])
+            pooled = node("Tanh", self._linear(x, "pooler.dense"))
+            node("Identity", self._linear(pooled, "classifier"), name=outputs[0])
             return
-        logits = self._linear((x,), "classifier")  # [n, labels]
+        logits = self._linear(x, "classifier")  # [n, labels]
         if len(outputs) == 1:
             node("Gather", logits, self.token_of_cell, axis=0, name=outputs[0])  # [B, T, labels]
             return
@@ -333,28 +276,12 @@ class _EncoderGraph:
         node("Gather", logits, "one", axis=2, name=end_logits)  # the second
 
 
-def quantised(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Quantise a weight [I, O].
-
-    Args:
-        axis: 0: each column has a scale of its own; 1: each row has.
-        largest: the largest absolute integer.
-
-    Returns:
-        int8 [I, O], and the float32 scales by which they are multiplied, [1, O] or [I, 1].
-    """
-    scale = np.abs(weight).max(axis=axis, keepdims=True) / np.float32(largest)
-    scale[scale == 0] = 1.0  # all its numbers are 0, and stay 0
-    return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
-
-
 def write_onnx(
     path: Path,
     weights: Mapping[str, np.ndarray],
     config: ErnieMConfig,
     task: str,
     layers: int,
-    int8_largest: int | None = None,
     pooling: str | None = None,
 ) -> None:
     """Write the graph to `path` and the weights to `path` + ".data", as a graph file is limited to 2 GB.
@@ -364,12 +291,10 @@ def write_onnx(
         weights: canonical name -> float32 array (`ernie_m.model.checkpoint.write.model_weights`).
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
-        int8_largest: None: float32; else int8 with weights up to this, `INT8_LARGEST` or `INT7_LARGEST` of
-            `ernie_m.inference.exported_model`.
         pooling: what a head of classification reads, see `ernie_m.model.heads.SequenceClassifier`.
     """
     with open(f"{path}.data", "wb") as data:
-        graph = _EncoderGraph(data, weights, config, task, layers, int8_largest, pooling)
+        graph = _EncoderGraph(data, weights, config, task, layers, pooling)
         graph.write()
     outputs = []
     for name in graph.outputs:

@@ -20,8 +20,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, read_json
 from ernie_m.vectors.nearest import unit
 
-# The greatest distance between two unit vectors of one text and one model. An int8 model makes vectors that
-# are further apart in different batches, so the vector that is compared is made alone.
+# The greatest distance between two unit vectors of one text and one model.
 TOLERANCE = 1e-3
 _SENTENCES = "sentences.jsonl"
 _VECTORS = "vectors.npy"
