@@ -30,6 +30,7 @@ PROGRAMS = {
     "convert": ("commands.convert", "write a model in the format of another library, or a smaller one"),
     "export": ("commands.export", "write a model that predicts by itself: Paddle inference, ONNX"),
     "prepare": ("data.prepare.command", "bring data sets into the official layout"),
+    "get": ("data.public_text", "fetch public text and sentence pairs: ernie-m get public_text FOLDER"),
     "get_data": ("data.get_data", "fetch the public data of the recipes"),
     "get_weights": ("data.get_weights", "fetch the released weights"),
 }

@@ -20,7 +20,7 @@ case ${1-} in
         sh scripts/data/get_weights.sh e5-small
         export REAL_MODEL="$PWD/configs/e5-small"
         sh scripts/setup.sh test
-        .venv/bin/python -m pytest -s -o faulthandler_timeout=1800 tests/real/test_snippets.py "$@"
+        .venv/bin/python -m pytest -s -o faulthandler_timeout=1800 tests/real/test_snippets.py tests/real/test_public_text.py "$@"
         for suite in parity:test_tokenizer.py latest:test_vectors.py parity:test_there_and_back.py; do
             sh scripts/setup.sh "${suite%%:*}"
             ".venv-${suite%%:*}/bin/python" -m pytest -s -o faulthandler_timeout=1800 "tests/real/${suite#*:}" "$@"

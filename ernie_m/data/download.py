@@ -3,6 +3,8 @@
 import lzma
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import urllib.error
 import urllib.request
@@ -32,7 +34,7 @@ _TEXT_HEADERS = (
     tarfile.SOLARIS_XHDTYPE,
 )
 # What the libraries raise on damaged archives. RuntimeError: an encrypted one, or headers of headers.
-_DAMAGED = (
+DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
@@ -173,7 +175,7 @@ def unpack(archive: Path, target: Path) -> None:
                     if file.fileobj.read(1 << 20).strip(b"\0"):  # a damaged header looks like the end
                         raise tarfile.ReadError("something follows its end")
                     file.extractall(folder, filter="data")  # nothing outside of the folder
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
 
 
@@ -203,4 +205,22 @@ def refuse_faults(faults: list[str]) -> None:
         raise UserError(
             "not all files could be downloaded: fetch what is listed above by hand, and run the same command "
             "again, which checks and unpacks them"
+        )
+
+
+def pip_download(requirement: str, folder: Path) -> None:
+    """Download the wheel of a package from PyPI into a folder, also one for another version of Python.
+
+    Raises:
+        UserError: pip cannot fetch it.
+    """
+    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
+    options += ["--ignore-requires-python", "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode or not any(folder.glob("*.whl")):
+        reason = (process.stderr.strip().splitlines() or ["no wheel"])[-1]
+        raise UserError(
+            f"pip cannot download {requirement} ({reason}); check the network or the proxy and run the same "
+            "command again"
         )

