@@ -1,0 +1,95 @@
+"""The tables that tests/reader/random_tables.py makes up: each holds what it says, and is read so.
+
+RANDOM_TABLES=2000 RANDOM_SEED=7 python -m pytest -s tests/reader/test_random_tables.py   # more, others
+"""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import os
+from pathlib import Path
+
+import pytest
+
+from ernie_m.utils.errors import UserError
+from tests.reader.random_tables import Row, Table, as_lines, count_readings, value_at, write_table
+
+SEED = int(os.environ.get("RANDOM_SEED", 0))
+TABLES = int(os.environ.get("RANDOM_TABLES", 200))
+UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
+
+
+def read(path: Path, kind: str) -> list[Row]:
+    """Read a table with the package's reader, as `count_readings` wants it."""
+    raise NotImplementedError
+
+
+@pytest.mark.xfail(strict=True, reason="no reader is called yet")
+def test_nearly_all_tables_are_read_right_and_hardly_any_wrong_in_silence(tmp_path):
+    """Texts, labels and pairs of the file, or a question. Each wrong one is printed."""
+    counts, wrong = count_readings(read, UserError, tmp_path, SEED, TABLES)
+    print("", *as_lines(counts), *wrong, sep="\n")
+    assert counts["all", "right"] >= 0.95 * TABLES
+    assert counts["all", "silent"] <= 0.015 * TABLES
+    assert counts["all", "broken"] == 0
+
+
+def test_seed_and_index_alone_draw_a_table(tmp_path):
+    """Whatever was drawn before."""
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    first = {index: write_table(folders[0], SEED, index) for index in range(40)}
+    for index in reversed(range(40)):
+        again = write_table(folders[1], SEED, index)
+        assert again.path.name == first[index].path.name
+        assert again.path.read_bytes() == first[index].path.read_bytes()
+        assert again.rows == first[index].rows
+    assert write_table(folders[1], SEED + 1, 3).path.read_bytes() != first[3].path.read_bytes()
+
+
+def test_each_table_holds_its_rows(tmp_path):
+    """Read by who knows how it was written."""
+    forms = set()
+    for index in range(TABLES):
+        table = write_table(tmp_path, SEED, index)
+        records = _records(table)
+        rows = [tuple(value_at(records[i], place) for place in table.columns) for i in table.kept]
+        if table.split_labels:
+            rows = [(*row[:-1], row[-1].split(table.split_labels)) for row in rows]
+        assert len(rows) > 2 and table.read_as(rows), table
+        forms.add(table.habits[1])
+    assert len(forms) > min(TABLES, 200) / 10
+
+
+def test_many_pairs_stand_below_names_that_no_list_has(tmp_path):
+    """The case that a reader with a list of names does not know."""
+    tables = [write_table(tmp_path, SEED, index) for index in range(TABLES)]
+    pairs = [table for table in tables if table.kind == "pairs"]
+    assert sum("header: odd" in table.habits for table in pairs) >= len(pairs) / 10
+
+
+def _records(table: Table) -> list:
+    """The records of the file, by its layout, without header and blank ones."""
+    suffix = table.path.suffix
+    data = UNPACK.get(suffix, bytes)(table.path.read_bytes())
+    content = data.decode(table.layout.encoding)
+    layout = table.layout
+    if layout.form == "json lines":
+        return [json.loads(line) for line in content.split("\n") if line]
+    if layout.form != "cells":
+        read = json.loads(content)
+        if layout.form == "json list":
+            return read
+        return [{key: read[key][i] for key in read} for i in next(iter(read.values()))]
+    if layout.quoting == "raw":
+        records = [line.split(layout.delimiter) for line in content.split(layout.line_end)]
+    else:
+        escape = {"doublequote": False, "escapechar": "\\"} if layout.quoting == "backslash" else {}
+        records = list(
+            csv.reader(io.StringIO(content, newline=""), delimiter=layout.delimiter, strict=True, **escape)
+        )
+    return [cells for cells in records if any(cells)][table.above :]
