@@ -1,4 +1,4 @@
-"""The tables that tests/reader/random_tables.py makes up: each holds what it says, and is read so.
+"""The tables that random_tables.py and damaged_tables.py make up: each holds what it says, and is read so.
 
 RANDOM_TABLES=2000 RANDOM_SEED=7 python -m pytest -s tests/reader/test_random_tables.py   # more, others
 """
@@ -10,11 +10,14 @@ import io
 import json
 import lzma
 import os
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from ernie_m.utils.errors import UserError
+from tests.reader.damaged_tables import DAMAGES, SHAPES, Damaged, write_damaged
 from tests.reader.random_tables import Row, Table, as_lines, count_readings, value_at, write_table
 
 SEED = int(os.environ.get("RANDOM_SEED", 0))
@@ -35,6 +38,60 @@ def test_nearly_all_tables_are_read_right_and_hardly_any_wrong_in_silence(tmp_pa
     assert counts["all", "right"] >= 0.95 * TABLES
     assert counts["all", "silent"] <= 0.015 * TABLES
     assert counts["all", "broken"] == 0
+
+
+@pytest.mark.xfail(strict=True, reason="no reader is called yet")
+def test_damage_is_never_passed_over_and_its_line_is_named(tmp_path):
+    """Eight kinds of it in 25 tables. A lone quote may be text where nothing is quoted."""
+    counts, wrong = Counter(), []
+    for number in range(len(SHAPES)):
+        for damage in DAMAGES:
+            table = write_damaged(tmp_path, SEED, number, [damage])
+            try:
+                outcome = "as text" if read(table.path, table.kind) == table.rows_with_quote else "silent"
+            except UserError as error:
+                outcome = "named" if _named_lines(error)[:1] == [table.lines[damage]] else "elsewhere"
+                wrong += (
+                    [f"{table.path}, line {table.lines[damage]}: {error}"] if outcome == "elsewhere" else []
+                )
+            counts[outcome] += 1
+            wrong += [f"{table.path}, line {table.lines[damage]}: silent"] if outcome == "silent" else []
+    print(counts, *wrong, sep="\n")
+    assert counts["silent"] == 0
+    assert counts["named"] >= 0.95 * (counts["named"] + counts["elsewhere"])
+
+
+@pytest.mark.xfail(strict=True, reason="no reader is called yet")
+@pytest.mark.parametrize("number", range(len(SHAPES)))
+def test_all_faults_of_a_file_are_named_at_once(tmp_path, number):
+    table = write_damaged(tmp_path, SEED, number, ("missing cell", "extra cell", "empty text", "empty label"))
+    with pytest.raises(UserError) as error:
+        read(table.path, table.kind)
+    assert set(table.lines.values()) <= set(_named_lines(error.value))
+
+
+def _named_lines(error: UserError) -> list[int]:
+    """The numbers of lines that a message names: after "line", or after the file and a colon."""
+    named = re.findall(r"(?:\blines? |:)(\d+(?:(?:, | and )\d+)*)", str(error))
+    return [int(number) for numbers in named for number in re.findall(r"\d+", numbers)]
+
+
+@pytest.mark.parametrize("number", range(len(SHAPES)))
+def test_damage_is_on_its_line_and_nowhere_else(tmp_path, number):
+    """Beside the same table without."""
+    whole = _lines(write_damaged(tmp_path, SEED, number, []))
+    for damage in DAMAGES:
+        table = write_damaged(tmp_path, SEED, number, [damage])
+        damaged = _lines(table)
+        differ = [i + 1 for i, (one, other) in enumerate(zip(whole, damaged, strict=False)) if one != other]
+        assert differ == [table.lines[damage]], damage
+    several = write_damaged(tmp_path, SEED, number, list(DAMAGES))
+    assert len(set(several.lines.values())) == len(DAMAGES)
+
+
+def _lines(table: Damaged) -> list[bytes]:
+    data = table.path.read_bytes()
+    return (gzip.decompress(data) if table.path.suffix == ".gz" else data).split(b"\n")
 
 
 def test_seed_and_index_alone_draw_a_table(tmp_path):
