@@ -157,8 +157,6 @@ def test_what_the_texts_name_is_there():
         if path == ROOT / "CHANGELOG.md":  # it names what is gone
             continue
         for text in texts_of(path):
-            if path == ROOT / "docs" / "install.md":
-                text = text.partition("\n## Names that have changed\n")[0]
             faults += [f"{path.relative_to(ROOT)}: {name}" for name in missing(text)]
     assert faults == []
 

@@ -1,3 +1,3 @@
 """What every other folder uses. The version of the project is here, and nowhere else."""
 
-__version__ = "1.1.0.dev0"
+__version__ = "2.0.0.dev0"

@@ -1,0 +1,113 @@
+"""What a stranger meets first: metadata, citation, forms, the workflow, and the first block of the README."""
+
+import re
+import subprocess
+import tomllib
+import venv
+from email import message_from_string
+
+import pytest
+import yaml
+
+from tests import toys
+from tests.helpers.pages import PYTHON
+from tests.launching import ROOT, clean_environment
+from tests.test_package import built
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+FORMS = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"))
+
+
+def yaml_of(name: str) -> dict:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def pythons() -> list[str]:
+    """The Pythons of the classifiers, which are those of requires-python."""
+    found = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if ":: Python :: 3." in line]
+    first, last = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
+    assert found == [f"3.{minor}" for minor in range(int(first), int(last))]
+    return found
+
+
+def test_every_place_names_the_same_pythons():
+    names = pythons()
+    job = yaml_of(".github/workflows/tests.yml")["jobs"]["tests"]
+    assert job["strategy"]["matrix"]["python"] == names
+    in_words = f"{', '.join(names[:-1])} or {names[-1]}"
+    for name in ("scripts/setup.sh", "docs/install.md"):
+        assert in_words in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_workflow_runs_what_a_contributor_runs():
+    job = yaml_of(".github/workflows/tests.yml")["jobs"]["tests"]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == ["sh scripts/setup.sh test", "sh scripts/test.sh"]
+    assert job["env"]["CI"] == "false"  # else the run fails, as there is no DATA
+
+
+def test_the_citation_is_that_of_the_paper():
+    """CITATION.cff and the BibTeX of both READMEs name the same paper."""
+    paper = yaml_of("CITATION.cff")["preferred-citation"]
+    authors = [f"{author['family-names']}, {author['given-names']}" for author in paper["authors"]]
+    for name in ("README.md", "README_zh.md"):
+        block = (ROOT / name).read_text(encoding="utf-8").split("```bibtex")[1]
+        fields = dict(re.findall(r'(\w+) = "(.*)",', block))
+        assert fields["author"].split(" and ") == authors and len(authors) == 7
+        assert re.sub("[{}]", "", fields["title"]) == paper["title"]
+        assert (fields["year"], fields["url"]) == (str(paper["year"]), paper["url"])
+        assert fields["pages"] == f"{paper['start']}--{paper['end']}"
+    assert yaml_of("CITATION.cff")["license"] == PROJECT["license"]
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
+def test_the_forms_of_issues(path):
+    """GitHub takes a form with name, description and body; each field has an id of its own and a label."""
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.stem == "config":
+        assert form == {"blank_issues_enabled": True}
+        return
+    assert form["name"] and form["description"]
+    ids = [field["id"] for field in form["body"]]
+    assert len(ids) == len({*ids}) and all(field["attributes"]["label"] for field in form["body"])
+    assert {field["type"] for field in form["body"]} <= {"textarea", "input", "dropdown", "checkboxes"}
+
+
+def first_block(name: str) -> str:
+    return PYTHON.search((ROOT / name).read_text(encoding="utf-8"))[1]
+
+
+def test_both_readmes_have_the_same_python():
+    code = [re.sub(r"\s*#.*", "", first_block(name)) for name in ("README.md", "README_zh.md")]
+    assert code[0] == code[1]
+
+
+def test_the_wheel_in_a_fresh_environment(tmp_path):
+    """pip installs the wheel, and the README's first block of Python runs as it is printed.
+
+    The packages that it depends on are those of this environment: pip looks at them, but fetches none.
+    """
+    wheel = built("wheel", ROOT, tmp_path / "dist")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv/bin/python"
+    (packages,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
+    here = __import__("numpy").__path__[0].rpartition("/")[0]
+    (packages / "of_tests.pth").write_text(here)  # the packages of this environment, but no .pth of it
+    line = [python, "-m", "pip", "install", "--quiet", "--no-index", f"{wheel}[cpu,search]"]
+    subprocess.run(line, check=True, capture_output=True, env=clean_environment())
+
+    # The model of the block is a tiny one, which has what the real one has.
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "models").mkdir()
+    toys.make_models(tmp_path / "models")
+    (tmp_path / "models/encode").rename(tmp_path / "configs/e5-small")
+    shown = f"{first_block('README.md')}\nprint(ernie_m.__file__, topics.labels)"
+    options = {"capture_output": True, "text": True, "check": False}
+    completed = subprocess.run([python, "-I", "-c", shown], cwd=tmp_path, env=clean_environment(), **options)
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.split()[0] == f"{packages}/ernie_m/__init__.py"
+    metadata = message_from_string(next(packages.glob("ernie_m-*.dist-info/METADATA")).read_text("utf-8"))
+    assert metadata["Summary"] == PROJECT["description"]
+    assert {*metadata["Keywords"].split(",")} == {*PROJECT["keywords"]}
+    assert metadata["License-Expression"] == "Apache-2.0" and metadata["License-File"] == "LICENSE"
+    assert {*metadata.get_all("Classifier")} == {*PROJECT["classifiers"]}
