@@ -2,8 +2,10 @@
 
 import csv
 import gzip
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -186,6 +188,15 @@ def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch)
     assert "48 of 48 rows are scored together with others" in printed
     accuracy = float(printed.partition("accuracy ")[2].split()[0])
     assert 25 < accuracy < 75  # within two and a half standard errors of 24 sentences
+
+
+def test_ctrl_c_in_a_training_is_the_exit_code(tmp_path, monkeypatch):
+    """As shells expect, so that a script does not go on with a classifier that is not there."""
+    monkeypatch.setattr(fit, "fit", lambda flags, stop: os.kill(os.getpid(), signal.SIGINT))
+    flags = as_flags({"model": "none", "output": tmp_path / "out"})
+    with pytest.raises(SystemExit) as ended:
+        call_main(fit, ["rows.csv", "--finetune", *flags])
+    assert ended.value.code == 130
 
 
 def test_an_output_that_exists(models, tmp_path, refused):

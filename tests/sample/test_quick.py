@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from ernie_m.reader.batching import EncodePairs
@@ -50,6 +51,15 @@ def test_the_prompts(model, tmp_path, monkeypatch):
     _, texts = quick.read_sentences()
     sentences = {sentence for of_language in texts.values() for sentence in of_language}
     assert encoded == {"q ": {quick.QUESTION}, "p ": sentences, "": sentences}
+
+
+def test_each_sentence_looks_for_its_translation_in_english():
+    """The second finds the first one's; in the other direction each English sentence would find its own."""
+    english = np.eye(3, dtype=np.float32)
+    foreign = np.array([[1, 0, 0], [0.9, 0.5, 0], [0, 0.1, 1]], np.float32)
+    found = quick.translations_found({"de": foreign, "en": english, "fr": 2 * english})
+    assert found == {"de": pytest.approx(200 / 3), "fr": 100}
+    assert quick.mean_of_others({"en": 0, **found}) == 83.3
 
 
 def test_the_whole_way(model, tmp_path, monkeypatch, capsys):
