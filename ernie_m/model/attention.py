@@ -1,7 +1,7 @@
 """Self-attention inside each sequence of a packed batch, and the mask in the form that each device needs.
 
     device                                           mask          how it is computed
-    a CPU                                            CpuMask       group by group, in `model/cpu/attention.py`
+    a CPU                                            CpuMask       in own lengths, by `model/cpu/attention.py`
     a GPU from capability 8.0 on, half precision     FlashMask     all tokens at once, by FlashMask
     other GPUs, float32, and plain kernels           PaddedMask    group by group, each padded to [b, T]
 
@@ -53,18 +53,25 @@ class AttentionMask(device.Uploadable):
 
 @dataclass(frozen=True)
 class CpuMask(AttentionMask):
-    """The mask as groups of sequences, on the host."""
+    """The mask as the layout itself, on the host."""
 
-    groups: list[Group]
+    layout: Layout
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
-        return cls(layout.groups)
+        return cls(layout)
+
+    @cached_property
+    def _blocks(self) -> dict[int, device.cpu.ScoreBlocks]:
+        """Where scores lie: number of heads -> blocks. Made once for all layers; empty at first."""
+        return {}
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
-        return device.cpu.AttentionOnCpu.apply(query, key, value, self.groups, num_heads, dropout_rate)
+        if num_heads not in self._blocks:
+            self._blocks[num_heads] = device.cpu.ScoreBlocks(self.layout, num_heads)
+        return device.cpu.AttentionOnCpu.apply(query, key, value, self._blocks[num_heads], dropout_rate)
 
 
 @dataclass(frozen=True)

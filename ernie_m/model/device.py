@@ -6,7 +6,7 @@
     compute capability     amp fp16    amp bf16     attention in half precision
     below 8.0 (V100, T4)   yes         refused      padded groups: two products and a softmax each
     8.0 and above          yes         yes          FlashMask, all tokens at once
-    a CPU                  no          no           padded groups, computed by `model/cpu/attention.py`
+    a CPU                  no          no           each text in its own length, by `model/cpu/attention.py`
 
 float32 products use TF32 on a GPU from capability 8.0, which keeps 10 bits of the mantissa. The environment
 variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
@@ -210,7 +210,10 @@ def summary(precision: str, processes: int) -> str:
     """
     device = str(paddle.device.get_device())
     is_half = precision.startswith(("bf16", "fp16"))
-    attention = "FlashMask" if uses_flash_mask(is_half) else "padded groups"
+    if uses_flash_mask(is_half):
+        attention = "FlashMask"
+    else:
+        attention = "padded groups" if on_gpu() or has_plain_kernels() else "in own lengths"
     backend = "NCCL" if on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
     facts = [f"precision {precision}", f"attention {attention}"]
     if on_gpu():

@@ -130,20 +130,6 @@ class Group:
         return np.arange(self.longest) < self.lengths[:, None]
 
     @cached_property
-    def masked(self) -> np.ndarray | None:
-        """The columns that a row must not attend to: bool [b, 1, T, T], or [b, 1, 1, T] for all rows alike.
-
-        None: every row attends to every column.
-        """
-        if self.context_lengths.min() == self.longest:  # neither pads nor placeholders
-            return None
-        context_lengths = self.context_lengths.reshape([-1, 1, 1, 1])  # [b, 1, 1, 1]
-        is_behind_context = np.arange(self.longest) >= context_lengths  # [b, 1, 1, T]
-        if (self.context_lengths == self.lengths).all():  # no placeholders; pads may attend to anything
-            return is_behind_context
-        return is_behind_context & ~np.eye(self.longest, dtype=bool)  # a placeholder attends to itself
-
-    @cached_property
     def token_indices(self) -> np.ndarray:
         """The indices of the group's tokens among the N tokens, row by row: int64 [sum of lengths]."""
         return (self.starts[:, None] + np.arange(self.longest))[self.is_real]

@@ -9,7 +9,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from ernie_m.model import layers
 from ernie_m.model.attention import CpuMask
-from ernie_m.model.cpu import rows
+from ernie_m.model.cpu import mkl, rows
 from ernie_m.model.cpu.layers import draw_dropout_mask
 from ernie_m.model.layout import Layout
 
@@ -172,8 +172,16 @@ def test_dropout_follows_paddles_generator():
 
 HEADS = 3
 HEAD_SIZE = 4
-# One group with pads and placeholders.
-LAYOUT = Layout([9, 7, 8], [9, 4, 8])
+# Two sequences of the same length, of which one has placeholders, and others.
+LAYOUT = Layout([9, 7, 8, 7, 1], [9, 4, 8, 7, 1])
+
+
+@pytest.fixture(params=["MKL", "NumPy"])
+def small_pieces(request, monkeypatch):
+    """Attention in many pieces, of some heads of a sequence or of two sequences; and without MKL, too."""
+    monkeypatch.setattr("model.cpu.attention.PIECE", 6 * 7 * 7)
+    if request.param == "NumPy":
+        monkeypatch.setattr(mkl, "_functions", dict)
 
 
 def plain_attention(x: paddle.Tensor, dropout: np.ndarray) -> paddle.Tensor:
@@ -193,31 +201,59 @@ def plain_attention(x: paddle.Tensor, dropout: np.ndarray) -> paddle.Tensor:
     return context.transpose([1, 0, 2]).reshape([-1, HEADS * HEAD_SIZE])
 
 
+def attend(x: paddle.Tensor, dropout_rate: float) -> paddle.Tensor:
+    """As `plain_attention`, with always the same draw of dropout."""
+    query, key, value = x.split(3, axis=-1)
+    paddle.seed(5)
+    return CpuMask.of(LAYOUT).attend(query, key, value, HEADS, dropout_rate)
+
+
+@pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("dropout_rate", [0.0, 0.4])
 def test_attention(dropout_rate):
     """With the mask and the scale of dropout in both passes."""
-    (group,) = LAYOUT.groups
-    dropout = np.ones([HEADS, LAYOUT.tokens, LAYOUT.tokens])
-    if dropout_rate:
-        paddle.seed(5)
-        # The layer draws it for its group of 3 sequences, padded to 9 tokens. Each sequence's part is put
-        # where its tokens are among all.
-        mask = draw_dropout_mask([3, HEADS, 9, 9], dropout_rate)
-        for number, (start, length) in enumerate(zip(group.starts, group.lengths)):
-            tokens = slice(start, start + length)
-            dropout[:, tokens, tokens] = mask.stays[number, :, :length, :length] * mask.scale
+    dropout = np.zeros([HEADS, LAYOUT.tokens, LAYOUT.tokens])
+    paddle.seed(5)
+    mask = draw_dropout_mask([HEADS * (LAYOUT.lengths**2).sum()], dropout_rate)
+    numbers = mask.stays * mask.scale
+    # The layer draws it for the blocks of all heads of the shortest sequence, then those of the next one.
+    for sequence in np.argsort(LAYOUT.lengths, kind="stable"):
+        length = LAYOUT.lengths[sequence]
+        tokens = slice(LAYOUT.starts[sequence], LAYOUT.starts[sequence] + length)
+        blocks, numbers = np.split(numbers, [HEADS * length**2])
+        # A row of a block is a key; a row of `dropout` is a query.
+        dropout[:, tokens, tokens] = blocks.reshape([HEADS, length, length]).swapaxes(1, 2)
     x = paddle.randn([LAYOUT.tokens, 36])
     weight = paddle.randn([LAYOUT.tokens, 12])
+    assert_same(
+        value_and_gradients(lambda x: plain_attention(x, dropout), x, weight),
+        value_and_gradients(lambda x: attend(x, dropout_rate), x, weight),
+    )
 
-    def attend(x):
-        query, key, value = x.split(3, axis=-1)
-        paddle.seed(5)
-        return CpuMask.of(LAYOUT).attend(query, key, value, HEADS, dropout_rate)
 
-    def plain(x):
-        return plain_attention(x, dropout)
+@pytest.mark.parametrize("dropout_rate", [0.0, 0.4])
+def test_gradients_of_attention_by_differences(dropout_rate):
+    """In ten random directions."""
+    x = paddle.randn([LAYOUT.tokens, 36])
+    weight = paddle.randn([LAYOUT.tokens, 12])
+    _, gradient = value_and_gradients(lambda x: attend(x, dropout_rate), x, weight)
+    for _ in range(10):
+        step = 1e-5 * paddle.randn(x.shape)
+        ahead, behind = ((attend(y, dropout_rate) * weight).sum().item() for y in (x + step, x - step))
+        assert (ahead - behind) / 2 == pytest.approx((gradient * step.numpy()).sum(), rel=1e-6, abs=1e-9)
 
-    assert_same(value_and_gradients(plain, x, weight), value_and_gradients(attend, x, weight))
+
+@pytest.mark.usefixtures("small_pieces")
+def test_scores_of_any_size():
+    """A query whose greatest score is far below another's, and scores that exp() would make infinite."""
+    x = paddle.randn([LAYOUT.tokens, 36])
+    x[:, :24] *= 100.0
+    weight = paddle.randn([LAYOUT.tokens, 12])
+    dropout = np.ones([HEADS, LAYOUT.tokens, LAYOUT.tokens])
+    expected = value_and_gradients(lambda x: plain_attention(x, dropout), x, weight)
+    arrays = value_and_gradients(lambda x: attend(x, 0.0), x, weight)
+    for plain, array in zip(expected, arrays, strict=True):
+        assert np.abs(array - plain).max() < 1e-9 * np.abs(plain).max()
 
 
 class Block(nn.Layer):

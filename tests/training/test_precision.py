@@ -112,7 +112,7 @@ def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
     assert engine.precision.amp == "none"
     assert not engine.scaler.is_enable()
     (line,) = messages()
-    assert "device: cpu; precision float32, products in bfloat16; attention padded groups" in line
+    assert "device: cpu; precision float32, products in bfloat16; attention in own lengths" in line
 
 
 def test_bf16_is_recommended_once(monkeypatch, messages):

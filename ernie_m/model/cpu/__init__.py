@@ -5,7 +5,7 @@ with respect to only some of the inputs. The network takes them from `ernie_m.mo
 """
 
 from ernie_m.model.cpu import masked_lm_loss, onednn
-from ernie_m.model.cpu.attention import AttentionOnCpu
+from ernie_m.model.cpu.attention import AttentionOnCpu, ScoreBlocks
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16, frozen_linear_layers
 from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
 
@@ -16,6 +16,7 @@ __all__ = [
     "LayerNormOnCpu",
     "LinearInBfloat16",
     "LinearOnCpu",
+    "ScoreBlocks",
     "frozen_linear_layers",
     "masked_lm_loss",
     "onednn",

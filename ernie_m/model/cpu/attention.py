@@ -1,6 +1,15 @@
-"""Attention of packed sequences, group by group, each group padded to an array."""
+"""Attention of packed sequences, each in its own length: no pads, and no copies of queries, keys and values.
 
-from collections.abc import Sequence
+The scores of all sequences are one flat array. It has a block [t, t] for each head of each sequence of t
+tokens. A row of a block is a key and a column a query, because NumPy takes maxima and sums of columns faster
+than those of short rows. Products read the rows of tokens in [N, H], and write there: see
+`ernie_m/model/cpu/mkl.py`.
+
+The weights of a query are not divided by their sum. Its output is, which has D numbers and not t.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -8,19 +17,160 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
+from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
-from ernie_m.model.cpu.rows import as_array, as_rows, needs_gradient, over_rows, row_dots, row_sums
-from ernie_m.model.layout import Group
+from ernie_m.model.cpu.mkl import Matrices, Shapes
+from ernie_m.model.cpu.rows import as_array, needs_gradient, over_rows
+from ernie_m.model.layout import Layout
+
+PIECE = 1 << 17  # scores that a thread works on at a time; at least a block
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The blocks of some sequences of equal length, or of some heads of one, for one thread at a time.
+
+    Attributes:
+        shape: sequences, heads, t, t.
+        scores: where its blocks are in a flat array of the scores.
+        columns: where its columns are in an array that has one number for each column of all blocks.
+        bias: [sequences, 1, t, t], -inf where a query must not see a key, otherwise 0; None: it sees all.
+    """
+
+    shape: tuple[int, int, int, int]
+    scores: slice
+    columns: slice
+    bias: np.ndarray | None
+
+    def of(self, scores: np.ndarray) -> np.ndarray:
+        """A view of its blocks: [sequences, heads, t, t]."""
+        return scores[self.scores].reshape(self.shape)
+
+    def of_columns(self, numbers: np.ndarray) -> np.ndarray:
+        """A view of the numbers of its columns: [sequences, heads, 1, t]."""
+        sequences, heads, _, length = self.shape
+        return numbers[self.columns].reshape([sequences, heads, 1, length])
+
+
+class ScoreBlocks:
+    """Where the blocks of all sequences and heads lie: those of sequences of equal length side by side.
+
+    Attributes:
+        size: the number of scores.
+        num_heads: the number of heads.
+        queries: int64 [N x heads], the query and the head of each column of each block in turn: its index in
+            an array [N, heads].
+    """
+
+    def __init__(self, layout: Layout, num_heads: int):
+        self.num_heads = num_heads
+        self._heads = np.arange(num_heads)
+        self._pieces: list[Piece] = []
+        self.size = 0
+        columns = 0  # the number of columns so far
+        starts = []  # of the blocks; for each length int64 [sequences x heads]
+        queries = []  # for each length int64 [sequences x heads x t]
+        order = np.argsort(layout.lengths, kind="stable")
+        lengths, counts = np.unique(layout.lengths, return_counts=True)  # [groups] each
+        for length, sequences in zip(lengths.tolist(), np.split(order, np.cumsum(counts)[:-1])):
+            blocks = len(sequences) * num_heads
+            starts.append(self.size + length * length * np.arange(blocks))
+            tokens = layout.starts[sequences, None, None] + np.arange(length)  # [sequences, 1, t]
+            queries.append((tokens * num_heads + self._heads[:, None]).ravel())
+            self._pieces += _pieces(length, layout.context_lengths[sequences], num_heads, self.size, columns)
+            self.size += blocks * length * length
+            columns += blocks * length
+        self.queries = np.concatenate(queries)
+        self._starts = np.concatenate(starts)
+        self._first_tokens = layout.starts[order]
+        self._lengths = lengths.astype(np.int32)
+        self._counts = (counts * num_heads).astype(np.int32)
+
+    def scores(self, keys: np.ndarray, queries: np.ndarray, factor: float = 1.0) -> np.ndarray:
+        """`factor` times the product of each key and query, [N, H] each, of the same sequence and head."""
+        scores = np.empty(self.size, keys.dtype)
+        x = self._of_tokens(keys)  # [t, D] for each block
+        y = self._of_tokens(queries)._replace(transposed=True)  # [D, t]
+        shapes = Shapes(self._lengths, self._head_sizes(keys), self._lengths, self._counts)
+        mkl.multiply(x, y, Matrices(scores, self._starts, self._lengths), shapes, factor)
+        return scores
+
+    def sums(
+        self, scores: np.ndarray, x: np.ndarray, out: np.ndarray, of_keys: bool, factor: float = 1.0
+    ) -> None:
+        """Write `factor` times the sums of rows of x [N, H], weighted with scores, to `out` [N, H].
+
+        Args:
+            of_keys: whether a sum is over the keys of a query; otherwise it is over the queries of a key.
+        """
+        weights = Matrices(scores, self._starts, self._lengths, transposed=of_keys)
+        shapes = Shapes(self._lengths, self._lengths, self._head_sizes(x), self._counts)
+        mkl.multiply(weights, self._of_tokens(x), self._of_tokens(out), shapes, factor)
+
+    def over_pieces(self, work: Callable[[Piece], None]) -> None:
+        """Call `work` for all pieces, several at a time and in no order."""
+
+        def work_on(part: slice) -> None:
+            for piece in self._pieces[part]:
+                work(piece)
+
+        over_rows(work_on, len(self._pieces), width=PIECE)
+
+    def _of_tokens(self, x: np.ndarray) -> Matrices:
+        """The tokens of each block in x [N, H]: [t, D]."""
+        stride = x.strides[0] // x.itemsize
+        head_size = x.shape[1] // self.num_heads
+        starts = stride * self._first_tokens[:, None] + head_size * self._heads  # [S, heads]
+        return Matrices(x, starts.ravel(), np.full_like(self._lengths, stride))
+
+    def _head_sizes(self, x: np.ndarray) -> np.ndarray:
+        """D for each length: int32 [groups]."""
+        return np.full_like(self._lengths, x.shape[1] // self.num_heads)
+
+
+def _pieces(length: int, context_lengths: np.ndarray, num_heads: int, score: int, column: int) -> list[Piece]:
+    """The pieces of sequences of the same length.
+
+    Args:
+        length: t.
+        context_lengths: int64 [sequences].
+        score, column: where the first block begins, and its first column.
+    """
+    pieces = []
+    blocks_at_once = max(1, PIECE // (length * length))
+    sequences_at_once = max(1, blocks_at_once // num_heads)
+    heads_at_once = min(blocks_at_once, num_heads)
+    for first in range(0, len(context_lengths), sequences_at_once):
+        contexts = context_lengths[first : first + sequences_at_once]
+        bias = _bias(length, contexts) if contexts.min() < length else None
+        for first_head in range(0, num_heads, heads_at_once):
+            heads = min(heads_at_once, num_heads - first_head)
+            shape = (len(contexts), heads, length, length)
+            blocks = len(contexts) * heads
+            scores = slice(score, score + blocks * length * length)
+            columns = slice(column, column + blocks * length)
+            pieces.append(Piece(shape, scores, columns, bias))
+            score, column = scores.stop, columns.stop
+    return pieces
+
+
+def _bias(length: int, context_lengths: np.ndarray) -> np.ndarray:
+    """`Piece.bias` of sequences of this length, of which some have placeholders."""
+    places = np.arange(length)
+    is_placeholder = places >= context_lengths[:, None]  # [sequences, t]
+    is_masked = is_placeholder[:, None, :, None] & (places[:, None] != places)  # but for its own query
+    return np.where(is_masked, np.float32(-np.inf), np.float32(0.0))
 
 
 class _Saved(NamedTuple):
-    """What the backward pass needs of a group."""
+    """What the backward pass needs."""
 
-    query: Tensor  # [b, heads, T, D], times D^-1/2
-    key: Tensor  # [b, heads, T, D]
-    value: Tensor  # [b, heads, T, D]
-    weights: Tensor  # [b, heads, T, T], before dropout
-    weights_after_dropout: Tensor  # [b, heads, T, T]
+    query: np.ndarray  # [N, H]
+    key: np.ndarray  # [N, H]
+    value: np.ndarray  # [N, H]
+    output: np.ndarray  # [N, H]
+    weights: np.ndarray  # of all blocks, not divided by their sums, before dropout
+    factors: np.ndarray  # [N, heads], what the sum of a query's values is multiplied with
     dropout_mask: DropoutMask | None  # None: no dropout
 
 
@@ -28,154 +178,128 @@ class AttentionOnCpu(PyLayer):
     """softmax(q k^T / sqrt(D)) v inside each sequence: [N, H] each -> [N, H].
 
     Args:
-        groups: all sequences, in groups of similar length.
         dropout_rate: the probability with which a weight is dropped; 0 outside of training.
     """
 
     @staticmethod
     def forward(
-        ctx,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        groups: Sequence[Group],
-        num_heads: int,
-        dropout_rate: float,
+        ctx, query: Tensor, key: Tensor, value: Tensor, blocks: ScoreBlocks, dropout_rate: float
     ) -> Tensor:
-        output = paddle.empty_like(query)
-        scale = (query.shape[-1] // num_heads) ** -0.5
-        needs_backward = any(needs_gradient(query, key, value))
-        ctx.groups = groups
-        ctx.num_heads = num_heads
-        ctx.scale = scale
-        ctx.saved = []
-        for group in groups:
-            q = _to_padded(query, group, num_heads, factor=scale)  # [b, heads, T, D]
-            k = _to_padded(key, group, num_heads)  # [b, heads, T, D]
-            v = _to_padded(value, group, num_heads)  # [b, heads, T, D]
-            scores = paddle.matmul(q, k, transpose_y=True)  # [b, heads, T, T]
-            dropout_mask = draw_dropout_mask(scores.shape, dropout_rate) if dropout_rate > 0.0 else None
-            weights_after_dropout = _softmax_(scores, group.masked, dropout_mask)
-            weights = scores  # `_softmax_` has overwritten the scores with the weights
-            _from_padded(paddle.matmul(weights_after_dropout, v), group, result=output)
-            if needs_backward:
-                ctx.saved.append(_Saved(q, k, v, weights, weights_after_dropout, dropout_mask))
-        return output
+        result = paddle.empty_like(query)
+        output = as_array(result)
+        q, k, v = (as_array(x) for x in (query, key, value))
+        weights = blocks.scores(k, q, factor=_scale(q, blocks))
+        sums = _exponential_(weights, blocks)
+        dropout_mask = draw_dropout_mask([blocks.size], dropout_rate) if dropout_rate > 0.0 else None
+        factors = np.empty([len(q), blocks.num_heads], q.dtype)
+        factors.ravel()[blocks.queries] = _scale_of(dropout_mask) / sums
+        blocks.sums(_after_dropout(weights, dropout_mask, blocks), v, out=output, of_keys=True)
+        _multiply_heads(output, factors, out=output)
+        ctx.blocks = blocks
+        ctx.saved = None
+        if any(needs_gradient(query, key, value)):
+            ctx.saved = _Saved(q, k, v, output, weights, factors, dropout_mask)
+        return result
 
     @staticmethod
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        grad_query = paddle.empty_like(grad_output)
-        grad_key = paddle.empty_like(grad_output)
-        grad_value = paddle.empty_like(grad_output)
-        for group, saved in zip(ctx.groups, ctx.saved):
-            grad_padded = _to_padded(grad_output, group, ctx.num_heads)  # [b, heads, T, D]
-            grad_weights = paddle.matmul(grad_padded, saved.value, transpose_y=True)  # [b, heads, T, T]
-            _from_padded(
-                paddle.matmul(saved.weights_after_dropout, grad_padded, transpose_x=True),
-                group,
-                result=grad_value,
-            )
-            _softmax_gradient_(grad_weights, saved.weights, saved.dropout_mask)
-            grad_scores = grad_weights  # `_softmax_gradient_` has overwritten the one with the other
-            _from_padded(paddle.matmul(grad_scores, saved.key), group, result=grad_query, factor=ctx.scale)
-            # `saved.query` has the factor `scale` already.
-            _from_padded(paddle.matmul(grad_scores, saved.query, transpose_x=True), group, result=grad_key)
-        return grad_query, grad_key, grad_value
+        blocks: ScoreBlocks = ctx.blocks
+        saved: _Saved = ctx.saved
+        gradients = tuple(paddle.empty_like(grad_output) for _ in range(3))
+        grad_query, grad_key, grad_value = (as_array(gradient) for gradient in gradients)
+        scaled = np.empty_like(grad_query)  # [N, H], the gradient of the sums before `factors`
+        _multiply_heads(as_array(grad_output), saved.factors, out=scaled)
+        # For each query the sum of its weights times their gradients, which equals output times gradient.
+        shape = [len(scaled), blocks.num_heads, -1]
+        dots = np.einsum("nhd,nhd->nh", scaled.reshape(shape), saved.output.reshape(shape))
+        dots = dots.ravel()[blocks.queries] / _scale_of(saved.dropout_mask)
+        weights_after_dropout = _after_dropout(saved.weights, saved.dropout_mask, blocks)
+        blocks.sums(weights_after_dropout, scaled, out=grad_value, of_keys=False)
+        del weights_after_dropout  # before the next array of its size is made
+        grad_scores = blocks.scores(saved.value, scaled)  # the gradients of the weights, at first
+        _softmax_gradient_(grad_scores, saved.weights, dots, saved.dropout_mask, blocks)
+        scale = _scale(saved.query, blocks)
+        blocks.sums(grad_scores, saved.key, out=grad_query, of_keys=True, factor=scale)
+        blocks.sums(grad_scores, saved.query, out=grad_key, of_keys=False, factor=scale)
+        return gradients
 
 
-def _to_padded(x: Tensor, group: Group, num_heads: int, factor: float = 1.0) -> Tensor:
-    """The group's tokens of x [N, H], times `factor`: [b, heads, T, D], 0 at pads."""
-    count, longest = group.shape
-    head_size = x.shape[-1] // num_heads
-    result = paddle.empty([count, num_heads, longest, head_size], x.dtype)
-    padded = as_array(result)
-    rows = as_array(x)
-
-    def copy(sequences: slice) -> None:
-        for sequence in range(sequences.start, sequences.stop):
-            length = group.lengths[sequence]
-            tokens = _tokens_view(rows, group, sequence, num_heads)
-            np.multiply(tokens, factor, out=padded[sequence, :, :length])
-            padded[sequence, :, length:] = 0.0
-
-    over_rows(copy, count, width=padded[0].size)
-    return result
+def _scale(query: np.ndarray, blocks: ScoreBlocks) -> float:
+    """D^-1/2."""
+    return (query.shape[1] // blocks.num_heads) ** -0.5
 
 
-def _from_padded(x: Tensor, group: Group, result: Tensor, factor: float = 1.0) -> None:
-    """Write the real tokens of x [b, heads, T, D], times `factor`, into their rows of `result` [N, H]."""
-    padded = as_array(x)
-    rows = as_array(result)
-    count, num_heads = padded.shape[:2]
-
-    def copy(sequences: slice) -> None:
-        for sequence in range(sequences.start, sequences.stop):
-            length = group.lengths[sequence]
-            tokens = _tokens_view(rows, group, sequence, num_heads)
-            np.multiply(padded[sequence, :, :length], factor, out=tokens)
-
-    over_rows(copy, count, width=padded[0].size)
+def _scale_of(dropout_mask: DropoutMask | None) -> float:
+    """The factor of the weights that stay."""
+    return 1.0 if dropout_mask is None else dropout_mask.scale
 
 
-def _tokens_view(rows: np.ndarray, group: Group, sequence: int, num_heads: int) -> np.ndarray:
-    """The t tokens of one sequence of a group, as a view of `rows` [N, H]: [heads, t, D].
-
-    Args:
-        sequence: its index in the group.
-    """
-    start = group.starts[sequence]
-    length = group.lengths[sequence]
-    return rows[start : start + length].reshape([length, num_heads, -1]).swapaxes(0, 1)
-
-
-def _softmax_(scores: Tensor, masked: np.ndarray | None, dropout_mask: DropoutMask | None) -> Tensor:
-    """Softmax over the last axis of scores [b, heads, T, T], in place.
-
-    Args:
-        masked: bool [b, 1, 1 or T, T], where the result is exactly 0; None: nowhere.
-
-    Returns:
-        The softmax after dropout; without a dropout mask, `scores` itself.
-    """
-    weights = as_array(scores)
-    length = scores.shape[-1]
-    result = scores if dropout_mask is None else paddle.empty_like(scores)
-    after_dropout = as_array(result)
-
-    def work(sequences: slice) -> None:
-        part = weights[sequences]
-        if masked is not None:
-            np.copyto(part, -np.inf, where=masked[sequences])
-        part -= part.max(-1, keepdims=True)
-        np.exp(part, out=part)
-        rows = part.reshape([-1, length])  # a view, [rows of all heads, T]
-        rows /= row_sums(rows)
-        if dropout_mask is not None:
-            np.multiply(part, dropout_mask.stays[sequences], out=after_dropout[sequences])
-            after_dropout[sequences] *= dropout_mask.scale
-
-    over_rows(work, len(weights), width=weights[0].size)
-    return result
-
-
-def _softmax_gradient_(gradient: Tensor, weights: Tensor, dropout_mask: DropoutMask | None) -> None:
-    """Turn the gradient of the weights after dropout into the gradient of the scores, in place.
-
-    With g the gradient of the weights before dropout, that is weights * (g - sum(g * weights)).
-
-    Args:
-        gradient, weights: [b, heads, T, T]; the weights are those before dropout.
-    """
-    gradient_rows = as_rows(gradient)
-    weight_rows = as_rows(weights)
-    stays = None if dropout_mask is None else dropout_mask.stays.reshape(weight_rows.shape)
+def _multiply_heads(x: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None:
+    """Write each head of x [N, H] times its factor, [N, heads], to `out` [N, H]."""
+    heads = x.reshape([*factors.shape, -1])  # [N, heads, D]
+    out_heads = out.reshape(heads.shape)
 
     def work(rows: slice) -> None:
-        part = gradient_rows[rows]
-        if dropout_mask is not None:
-            part *= stays[rows]
-            part *= dropout_mask.scale
-        part -= row_dots(part, weight_rows[rows])
-        part *= weight_rows[rows]
+        np.multiply(heads[rows], factors[rows, :, None], out=out_heads[rows])
 
-    over_rows(work, *gradient_rows.shape)
+    over_rows(work, *x.shape)
+
+
+def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
+    """Replace the scores by exp(score - the greatest of its query), and by 0 where they are masked.
+
+    Returns:
+        The sum for each column of the blocks, [N x heads].
+    """
+    sums = np.empty(len(blocks.queries), scores.dtype)
+
+    def work(piece: Piece) -> None:
+        part = piece.of(scores)
+        if piece.bias is not None:
+            part += piece.bias
+        part -= part.max(axis=2, keepdims=True)
+        np.exp(part, out=part)
+        np.einsum("shkq->shq", part, out=piece.of_columns(sums)[:, :, 0])
+
+    blocks.over_pieces(work)
+    return sums
+
+
+def _after_dropout(weights: np.ndarray, dropout_mask: DropoutMask | None, blocks: ScoreBlocks) -> np.ndarray:
+    """The weights that stay, and 0 for the others; not scaled. Without a dropout mask `weights` itself."""
+    if dropout_mask is None:
+        return weights
+    result = np.empty_like(weights)
+
+    def work(piece: Piece) -> None:
+        part = result[piece.scores]
+        np.copyto(part, dropout_mask.stays[piece.scores])  # True becomes 1.0 and False 0.0
+        part *= weights[piece.scores]
+
+    blocks.over_pieces(work)
+    return result
+
+
+def _softmax_gradient_(
+    gradients: np.ndarray,
+    weights: np.ndarray,
+    dots: np.ndarray,
+    dropout_mask: DropoutMask | None,
+    blocks: ScoreBlocks,
+) -> None:
+    """Turn the gradients of the weights after dropout into those of the scores, in place.
+
+    With g the gradient of a weight before dropout, that is weight * (g - sum(g * weights)).
+
+    Args:
+        dots: that sum for each column of the blocks, [N x heads].
+    """
+
+    def work(piece: Piece) -> None:
+        if dropout_mask is not None:
+            gradients[piece.scores] *= dropout_mask.stays[piece.scores]
+        part = piece.of(gradients)
+        part -= piece.of_columns(dots)
+        part *= piece.of(weights)
+
+    blocks.over_pieces(work)

@@ -1,0 +1,113 @@
+"""Many small matrix products in one call, by the MKL library in Paddle's wheel. Paddle has no such operation.
+
+MKL computes on the OpenMP threads of Paddle, and several threads may call it at the same time.
+"""
+
+import ctypes
+from collections.abc import Callable
+from ctypes import CFUNCTYPE, c_int, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+
+from ernie_m.utils.logging import logger
+
+# Constants of mkl_cblas.h
+_ROW_MAJOR = 101
+_AS_IT_IS = 111
+_TRANSPOSED = 112
+_NAMES = {"float32": "cblas_sgemm_batch", "float64": "cblas_dgemm_batch"}
+
+
+class Matrices(NamedTuple):
+    """Matrices that lie in one array, in groups of the same shape. Each may be a block of a larger matrix."""
+
+    array: np.ndarray  # of any shape
+    starts: np.ndarray  # int64 [matrices], where each begins, in numbers from the start of the array's memory
+    row_strides: np.ndarray  # int32 [groups], from one row of a matrix to the next, in numbers
+    transposed: bool = False  # whether the product is with the transposed matrices
+
+
+class Shapes(NamedTuple):
+    """The shapes of products [rows, terms] x [terms, columns], group by group: int32 [groups] each."""
+
+    rows: np.ndarray
+    terms: np.ndarray
+    columns: np.ndarray
+    counts: np.ndarray  # the number of products of each group
+
+
+def multiply(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: float = 1.0) -> None:
+    """Write `factor` times the product of each matrix of x and the same one of y to the same one of `out`.
+
+    All arrays are float32, or all are float64. NumPy computes the products, one by one, where Paddle's wheel
+    has no MKL.
+    """
+    multiply_batch = _functions().get(out.array.dtype.name)
+    if multiply_batch is None:
+        _multiply_one_by_one(x, y, out, shapes, factor)
+        return
+    groups = len(shapes.counts)
+    dtype = out.array.dtype
+    pointers = [_pointers(matrices) for matrices in (x, y, out)]  # named, so that they live during the call
+    x_order, y_order = (
+        np.full(groups, _TRANSPOSED if matrices.transposed else _AS_IT_IS, np.int32) for matrices in (x, y)
+    )
+    factors = np.full(groups, factor, dtype)
+    zeros = np.zeros(groups, dtype)  # the factors of what `out` held before
+    arguments = [
+        x_order, y_order, shapes.rows, shapes.columns, shapes.terms, factors, pointers[0], x.row_strides,
+        pointers[1], y.row_strides, zeros, pointers[2], out.row_strides,
+    ]  # fmt: skip
+    addresses = [argument.ctypes.data for argument in arguments]
+    multiply_batch(_ROW_MAJOR, *addresses, groups, shapes.counts.ctypes.data)
+
+
+def _pointers(matrices: Matrices) -> np.ndarray:
+    """The address of each matrix: int64 [matrices]."""
+    return matrices.starts * matrices.array.itemsize + matrices.array.ctypes.data
+
+
+def _multiply_one_by_one(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: float) -> None:
+    """`multiply` without MKL."""
+    number = 0  # of the matrix, among those of all groups
+    for group, count in enumerate(shapes.counts):
+        rows, terms, columns = (int(sizes[group]) for sizes in shapes[:3])
+        for _ in range(count):
+            x_matrix = _view(x, number, group, rows, terms)
+            y_matrix = _view(y, number, group, terms, columns)
+            out_matrix = _view(out, number, group, rows, columns)
+            np.matmul(x_matrix, y_matrix, out=out_matrix)
+            if factor != 1.0:
+                out_matrix *= factor
+            number += 1
+
+
+def _view(matrices: Matrices, number: int, group: int, rows: int, columns: int) -> np.ndarray:
+    """One of the matrices, of the group with this index, as a view: [rows, columns]."""
+    array = matrices.array
+    shape = (columns, rows) if matrices.transposed else (rows, columns)
+    strides = (int(matrices.row_strides[group]) * array.itemsize, array.itemsize)
+    offset = int(matrices.starts[number]) * array.itemsize
+    memory = np.lib.stride_tricks.as_strided(array, (array.size,), (array.itemsize,))
+    view = np.ndarray(shape, array.dtype, memory, offset, strides)
+    return view.T if matrices.transposed else view
+
+
+@cache
+def _functions() -> dict[str, Callable[..., None]]:
+    """The function for each type of numbers; empty if there are none. It releases the interpreter lock."""
+    path = Path(paddle.__file__).parent / "libs" / "libmklml_intel.so"
+    signature = CFUNCTYPE(None, c_int, *[c_void_p] * 13, c_int, c_void_p)
+    functions = {}
+    try:
+        library = ctypes.CDLL(str(path))
+        for dtype, name in _NAMES.items():
+            functions[dtype] = signature((name, library))
+    except (OSError, AttributeError):  # no such file, no such symbol
+        logger.info("attention is slower here: the installed Paddle has no MKL (%s)", path.name)
+        return {}
+    return functions
