@@ -1,0 +1,118 @@
+"""Every block of docs/recipes.md does what the page says, with a tiny model in the place of the real one."""
+
+from collections import Counter
+from math import log
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+import ernie_m
+from tests import toys
+from tests.helpers.pages import PYTHON
+from tests.launching import ROOT
+from tests.toys import sentences
+
+PAGE = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+SECTIONS = [text.split("\n", 1) for text in PAGE.split("\n## ")[1:]]
+BLOCKS = {heading: PYTHON.search(text)[1] for heading, text in SECTIONS if PYTHON.search(text)}
+
+
+@pytest.fixture(scope="module")
+def recipes(models, tmp_path_factory):
+    """run(heading) -> the names of a block, which goes on with those of the first one."""
+    folder = tmp_path_factory.mktemp("recipes")
+    (folder / "configs").mkdir()
+    (folder / "configs/e5-small").symlink_to(models / "encode")
+    settings = {"task": "classification", "labels": ["score"], "reading": {"regression": True}}
+    toys.make_model(folder / "reranker", "score", models / "piece.model", settings)
+    names: dict = {}
+
+    def run(heading: str) -> dict:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            exec(compile(BLOCKS[heading], heading, "exec"), names)
+        return names
+
+    run("Near-duplicates")
+    return run
+
+
+def test_every_block_has_a_test():
+    assert len(BLOCKS) == len(PYTHON.findall(PAGE))
+    with_tests = [
+        "Near-duplicates",
+        "Clusters",
+        "Reranking",
+        "Hybrid search",
+        "As an estimator of scikit-learn",
+    ]
+    assert [*BLOCKS] == [*with_tests, "In mteb"]  # tests/latest/test_mteb.py
+
+
+def test_near_duplicates(recipes, capsys):
+    names = recipes("Near-duplicates")
+    texts, vectors = names["texts"], names["vectors"]
+    expected = []
+    for first in range(len(texts)):
+        for second in range(first + 1, len(texts)):
+            if vectors[first] @ vectors[second] > 0.91:
+                expected.append(f"{texts[first]} = {texts[second]}")
+    assert [line.rpartition(" ")[0] for line in capsys.readouterr().out.splitlines()] == expected
+
+
+def test_clusters(recipes, capsys):
+    """Each text is printed once, in the cluster whose centre is nearest to it."""
+    names = recipes("Clusters")
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(text for line in lines for text in eval(line)) == sorted(names["texts"])
+    centres = names["kmeans"].centroids
+    np.testing.assert_array_equal(names["cluster"][:, 0], (names["vectors"] @ centres.T).argmax(axis=1))
+
+
+def test_reranking(recipes):
+    names = recipes("Reranking")
+    numbers = [names["reranker"].classify((names["query"], text))[0]["score"] for text in names["reranked"]]
+    assert len(numbers) == 4 and numbers == sorted(numbers, reverse=True)
+
+
+def test_hybrid_search(recipes):
+    """The scores of words are BM25 by its definition, and the order is that of both ranks."""
+    names = recipes("Hybrid search")
+    texts, tokenize = names["texts"], names["model"].tokenizer.tokenize
+    query = texts[3][:20]
+    lists = [tokenize(text) for text in texts]
+    mean = sum(map(len, lists)) / len(lists)
+    scores = []
+    for pieces in lists:
+        score = 0.0
+        for piece in tokenize(query):
+            having = sum(piece in other for other in lists)
+            frequency = Counter(pieces)[piece]
+            factor = frequency * (1.2 + 1) / (frequency + 1.2 * (1 - 0.75 + 0.75 * len(pieces) / mean))
+            score += log((len(lists) - having + 0.5) / (having + 0.5) + 1) * factor
+        scores.append(score)
+    cosines = names["model"].similarity(query, texts)[0]
+    by_words = sorted(range(len(texts)), key=lambda number: -scores[number])
+    by_cosine = sorted(range(len(texts)), key=lambda number: -cosines[number])
+    fused = [
+        1 / (60 + by_words.index(number)) + 1 / (60 + by_cosine.index(number)) for number in range(len(texts))
+    ]
+    expected = sorted(range(len(texts)), key=lambda number: -fused[number])
+    assert names["hybrid"](query, top_k=6) == [texts[number] for number in expected]
+
+
+def test_the_estimator(recipes, models):
+    classifier = recipes("As an estimator of scikit-learn")["ErnieMClassifier"](models / "encode")
+    texts = sentences(24, seed=4)
+    labels = ["a", "b", "c"] * 8
+    fitted = clone(classifier).fit(texts, labels)
+    assert fitted is not classifier and fitted.layer is None
+    answers = ernie_m.load(models / "encode").fit(texts, labels).classify(texts)
+    probabilities = fitted.predict_proba(texts)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert fitted.predict(texts).tolist() == [answer["label"] for answer in answers]
+    assert len(cross_val_score(classifier, texts, labels, cv=2)) == 2
+    search = GridSearchCV(classifier, {"layer": [1, 2]}, cv=2).fit(texts, labels)
+    assert search.best_params_["layer"] in (1, 2)
