@@ -113,7 +113,7 @@ def test_what_waits_is_one_batch(models, expected):
     async def answers(requests):
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         waiting = [embeddings.answer(EmbeddingsRequest(input=texts)) for texts in requests]
-        return await asyncio.gather(*waiting, return_exceptions=True)
+        return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), timeout=20)
 
     first, second = asyncio.run(answers([TEXTS[:30], TEXTS[30:]]))
     assert batches == [50] and len(first["data"]) == 30 and len(second["data"]) == 20

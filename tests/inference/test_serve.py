@@ -13,12 +13,14 @@ from contextlib import ExitStack, suppress
 
 import numpy as np
 import pytest
+import uvicorn
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.testclient import TestClient
 
 from ernie_m.inference.load import load
 from ernie_m.inference.server.deadline import LONGEST_WAIT
-from ernie_m.inference.server.serve import LONGEST_BODY, PAGE, make_app
+from ernie_m.inference.server.serve import LONGEST_BODY, NO_TOKEN, PAGE, make_app, serve
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.inference.tasks.zero_shot import MOST_LABELS
 from ernie_m.tokenizer.offsets import encode_with_offsets
@@ -280,6 +282,17 @@ def test_requests_under_another_name_are_refused(server):
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example"):
         assert ask(f"{server}/api/info", headers={"Host": host})[0] == 400
     assert ask(f"{server}/api/info", headers={"Host": "localhost:1"})[0] == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_they_are_refused_by_each_name_of_this_machine(models, monkeypatch, host):
+    apps = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: apps.append(self.config.app))
+    serve([load(models / "classify")], TaskOptions(), host, 0, NO_TOKEN)
+    (app,) = apps
+    client = TestClient(app, base_url="http://localhost")
+    assert client.get("/api/info", headers={"Host": "evil.example"}).status_code == 400
+    assert client.get("/api/info").status_code == 200
 
 
 def test_nothing_is_loaded_from_elsewhere(server):
