@@ -183,7 +183,7 @@ class Model:
 
         from ernie_m.inference.tasks import is_whole
         from ernie_m.reader.batching import BATCH_TOKENS
-        from ernie_m.reader.coverage import count_unknown_words
+        from ernie_m.reader.coverage import unknown_words_of
         from ernie_m.utils.logging import logger
 
         if on_empty not in ("error", "skip"):
@@ -205,7 +205,8 @@ class Model:
             part_languages = None if languages is None else [languages[number] for number in numbers]
             vectors[numbers] = answerer.vectors_of(features, part_languages, batch_tokens)
             cut_count += sum(feature.cut for feature in features)
-            unknown += [number for number in numbers if count_unknown_words(self.tokenizer, inputs[number])]
+            unknown_words = unknown_words_of(self.tokenizer, [feature.ids for feature in features])
+            unknown += [numbers[place] for place in unknown_words.nonzero()[0]]
         if cut_count:
             logger.warning(
                 "%d of %d texts are longer than %d tokens and are cut",

@@ -4,6 +4,7 @@ Needs neither Paddle nor torch; see docs/convert.md.
 
 ernie-m convert configs/base ernie-m-base --to huggingface
 ernie-m convert checkpoints/best for-transformers --to xlm-roberta
+ernie-m convert sentences/best for-sentences --to sentence-transformers
 ernie-m convert xlmr.base/model.pt xlm-r --to ernie-m
 ernie-m convert sentencepiece.bpe.model vocabulary --to fluid
 ernie-m convert configs/base for-en-de --keep_pieces_of en.txt,de.txt
@@ -236,6 +237,8 @@ def write_tokenizer(
     """
     if target == "xlm-roberta":
         return tokenizer_files.write_xlm_r(folder, tokenizer, max_length, separators)
+    if target == "sentence-transformers":
+        return tokenizer_files.write_static(folder, tokenizer, max_length)
     if target in ("paddlenlp", "huggingface"):
         return tokenizer_files.write_ernie_m(folder, tokenizer)
     return tokenizer_files.write_ours(folder, tokenizer)
@@ -262,7 +265,8 @@ def print_report(report: Report, checkpoint: Checkpoint, flags: ConvertFlags) ->
     print(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {count} tensors")
     if report.pooling_files:
         files = ", ".join(report.pooling_files)
-        print(f"for sentence-transformers: {files}; a vector is {vector_in_words(checkpoint.reading)}")
+        vector = vector_in_words(TARGETS[flags.to], checkpoint.reading)
+        print(f"for sentence-transformers: {files}; a vector is {vector}")
     elif flags.to == "xlm-roberta" and checkpoint.task == RETRIEVAL:
         reading = checkpoint.reading
         print(

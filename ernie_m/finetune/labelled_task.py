@@ -264,8 +264,11 @@ class FineTuning(TaskOfSeeds):
         self.start_reading = opened.reading
         self.tokenizer = opened.tokenizer
         self.config = opened.config
-        # What the classifier of --init_checkpoint reads; a new one reads the pooled first token.
+        # What the classifier of --init_checkpoint reads. A new one reads the pooled first token, if there is
+        # one: a table of pieces has none.
         self.pooling = opened.reading.pooling if flags.init_checkpoint else None
+        if opened.config.is_table and task.name == CLASSIFICATION:
+            self.pooling = MEAN_OF_TOKENS
         self.shuffle = flags.shuffle and task.shuffles
         self.global_batch = batch_of_step(flags, distributed.world_size())
         # Read the files; those of training first, because they may decide the labels.

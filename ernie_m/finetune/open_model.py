@@ -96,7 +96,7 @@ def open_model(
 
     if config_path:
         source = config_path
-        config = ErnieMConfig.from_json(config_path)
+        config = ErnieMConfig.from_json(config_path, tokenizer.vocab_size)
         if checkpoint and checkpoint.config:
             _check_size(checkpoint, config, config_path)
     elif checkpoint is None:

@@ -96,7 +96,7 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str
     names = sorted(set(labels))
     if len(names) < 2:
         raise UserError(f"{len(labels)} texts have {len(names)} different labels; two are needed at least")
-    if layer == 0:
+    if layer == 0 and not loaded.config.is_table:
         raise UserError("layer 0: a classifier needs a layer of the encoder, at least 1")
     config = replace(loaded.config, num_hidden_layers=layer)
     model = SequenceClassifier(config, len(names), MEAN_OF_TOKENS)

@@ -12,7 +12,7 @@ PAD_POSITION = 1  # the position of every pad
 NO_LANGUAGE = -1  # the language id of a token without a language
 _MOST_NUMBERS = 1 << 40  # the most numbers of a matrix: 4 TB in float32
 # All other numbers of a config must be above 0.
-_MAY_BE_ZERO = ("pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")
+_MAY_BE_ZERO = ("num_hidden_layers", "pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 @dataclass
@@ -21,6 +21,9 @@ class ErnieMConfig:
 
     The keys are those of the official `ernie_config.json`, and `intermediate_size`, `layer_norm_eps` and
     `pad_token_id`. `intermediate_size` None means 4 x hidden_size, which the official code always uses.
+
+    With `num_hidden_layers` 0 the model is a table of pieces: a row for each, and nothing else. A text's
+    vector is the mean of its rows.
     """
 
     vocab_size: int
@@ -71,6 +74,11 @@ class ErnieMConfig:
             raise UserError(f'hidden_act {self.hidden_act!r} is not supported, only "gelu" is')
 
     @property
+    def is_table(self) -> bool:
+        """Whether the model is a table of pieces, without layers, positions, norms and pooler."""
+        return self.num_hidden_layers == 0
+
+    @property
     def longest_input(self) -> int:
         """The longest input that the model has room for, in tokens, special tokens included."""
         return self.max_position_embeddings - FIRST_POSITION
@@ -91,15 +99,18 @@ class ErnieMConfig:
         return cls(**arguments)
 
     @classmethod
-    def from_json(cls, path) -> "ErnieMConfig":
+    def from_json(cls, path, vocab_size: int | None = None) -> "ErnieMConfig":
         """Read a JSON file.
+
+        Args:
+            vocab_size: the one of a file that has none.
 
         Raises:
             UserError: no such file, not JSON, a missing key, or as `from_dict`.
         """
         values = read_object(shipped(path), "give the model's config file (JSON)")
         try:
-            return cls.from_dict(values)
+            return cls.from_dict({"vocab_size": vocab_size} | values)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 

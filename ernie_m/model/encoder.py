@@ -1,5 +1,7 @@
 """The ERNIE-M encoder: word and position embeddings, post-norm Transformer layers, tanh pooler.
 
+Without layers it is a table of pieces (`ErnieMConfig.is_table`), whose states are the rows of the tokens.
+
 One set of symbols for the whole code:
     S sequences   N their tokens   H hidden size   D size of an attention head   L layers
     V vocabulary   M masked tokens   B, T batch and length of an array with pads
@@ -65,6 +67,22 @@ class Embeddings(nn.Layer):
         return dropout(self.layer_norm(x), self.dropout_rate, self.training)
 
 
+class PieceTable(nn.Layer):
+    """The embeddings of a model without layers: words alone."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__()
+        self.word_embeddings = WordEmbeddings(
+            config.vocab_size, config.hidden_size, weight_attr=initial_weights(config)
+        )
+        with paddle.no_grad():
+            self.word_embeddings.weight[config.pad_token_id] = 0.0
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
+        """As `Embeddings`: [N] int64 -> [N, H]. The positions do not matter, and there is no bias."""
+        return self.word_embeddings(input_ids)
+
+
 class EncoderLayer(nn.Layer):
     """Attention, then the feed-forward pair; after each: dropout, residual, layer norm."""
 
@@ -124,9 +142,9 @@ class ErnieMModel(nn.Layer):
         super().__init__()
         self.config = config
         self.recompute = False  # see `use_recompute`
-        self.embeddings = Embeddings(config)
+        self.embeddings = PieceTable(config) if config.is_table else Embeddings(config)
         self.encoder = Encoder(config)
-        self.pooler = Pooler(config)
+        self.pooler = None if config.is_table else Pooler(config)
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike) -> Self:

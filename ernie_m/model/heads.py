@@ -74,9 +74,10 @@ def task_model(task: str, config: ErnieMConfig, num_labels: int, pooling: str | 
 
     Args:
         num_labels: the number of labels, for a task whose outputs are labels.
-        pooling: what a classifier reads, as in `model.conventions.Reading`; None: the pooled first token.
+        pooling: what a classifier reads, as in `model.conventions.Reading`; None: the pooled first token, or
+            the mean of all tokens if the model has no pooler.
     """
-    if task == CLASSIFICATION and pooling == MEAN_OF_TOKENS:
+    if task == CLASSIFICATION and (pooling == MEAN_OF_TOKENS or config.is_table):
         return SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)
     model_class = MODEL_CLASSES[TASKS[task].model_class]
     return model_class(config, num_labels) if TASKS[task].has_labels else model_class(config)

@@ -57,9 +57,10 @@ class TableGradient:
         if self.touched is not None:
             self.touched[ids] = True
         # The values of equal ids are added up first, in their order.
-        order = np.argsort(ids, kind="stable")
-        rows, starts = np.unique(ids[order], return_index=True)
-        table[rows] += np.add.reduceat(values[order], starts, axis=0)
+        rows, places = np.unique(ids, return_inverse=True)
+        sums = paddle.zeros([len(rows), values.shape[1]], str(values.dtype))
+        sums.index_add_(paddle.to_tensor(places), 0, as_tensor(values))
+        table[rows] += as_array(sums)
 
     def borrow(self) -> np.ndarray:
         """Memory [V, H] for the gradient of one loss, with any content, to be given back to `add_borrowed`.

@@ -1,8 +1,12 @@
 """Whether a model can read a text: its vocabulary may leave unknown tokens, and its length cut the rows."""
 
 import os
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import chain, islice
+from typing import NamedTuple
+
+import numpy as np
 
 from ernie_m.reader.batching import EncodePairs, Example
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -46,14 +50,54 @@ def warn_if_unsuited(tokenizer: Tokenizer, texts: Iterable[str], path: str | os.
 
 def count_unknown_words(tokenizer: Tokenizer, *texts: str) -> int:
     """How many words of the texts have an unknown token, or are cut into five or more single letters."""
-    count = 0
-    for ids in tokenizer.encode_batch([word for text in texts for word in text.split()]):
-        tokens = [token.removeprefix("▁") for token in tokenizer.convert_ids_to_tokens(ids)]
-        without_marks = [token for token in tokens if token.isalpha()]
-        is_spelt = len(without_marks) > 4 and all(map(_is_letter, without_marks))
-        if UNK in tokens or is_spelt:
-            count += 1
-    return count
+    return int(unknown_words_of(tokenizer, tokenizer.encode_batch(texts)).sum())
+
+
+def unknown_words_of(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int]]) -> np.ndarray:
+    """How many words of each text have an unknown token, or are cut into five or more single letters.
+
+    Args:
+        ids_of_texts: the ids of each text, with special tokens or without.
+
+    Returns:
+        int64 [texts].
+    """
+    marks = _marks_of_tokens(tokenizer)
+    lengths = np.fromiter(map(len, ids_of_texts), np.int64, len(ids_of_texts))
+    ids = np.fromiter(chain.from_iterable(ids_of_texts), np.int64, lengths.sum())
+    text_of_token = np.repeat(np.arange(len(lengths)), lengths)
+    begins = marks.begins_word[ids]
+    begins[1:] |= text_of_token[1:] != text_of_token[:-1]
+    begins[:1] = True
+    word_of_token = np.cumsum(begins) - 1
+    words = int(begins.sum())
+
+    def count(is_counted: np.ndarray) -> np.ndarray:
+        """How many of the tokens, bool [tokens], each word has: int64 [words]."""
+        return np.bincount(word_of_token[is_counted], minlength=words)
+
+    letters = count(marks.is_letter[ids])
+    is_spelt = (letters > 4) & (count(marks.is_longer[ids]) == 0)
+    is_unknown = is_spelt | (count(ids == tokenizer.unk_id) > 0)
+    return np.bincount(text_of_token[begins][is_unknown], minlength=len(lengths))
+
+
+class _TokenMarks(NamedTuple):
+    """What the tokens of a vocabulary are: bool [vocab_size] each."""
+
+    begins_word: np.ndarray
+    is_letter: np.ndarray  # a single one, of a script whose words usually have longer tokens
+    is_longer: np.ndarray  # letters alone, and not a single one
+
+
+@lru_cache(maxsize=4)
+def _marks_of_tokens(tokenizer: Tokenizer) -> _TokenMarks:
+    tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
+    bare = [token.removeprefix("▁") for token in tokens]
+    is_letter = np.array([_is_letter(token) for token in bare])
+    is_alphabetic = np.array([token.isalpha() for token in bare])
+    begins_word = np.array([token.startswith("▁") for token in tokens])
+    return _TokenMarks(begins_word, is_letter, is_alphabetic & ~is_letter)
 
 
 def warn_if_cut(encode: EncodePairs, examples: Iterable[Example], path: str | os.PathLike) -> None:

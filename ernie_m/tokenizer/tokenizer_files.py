@@ -5,6 +5,7 @@ XLM-R: the piece model, from which the ids are derived, and tokenizer.json.
 """
 
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
@@ -65,6 +66,43 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
         UserError: the piece model is damaged or not a unigram model, or has settings that the file cannot
             say; or the ids of added tokens do not follow those of the pieces.
     """
+    contents = _xlm_r_json(tokenizer, separators)
+    names = [TOKENIZER_JSON, "tokenizer_config.json"]
+    if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()) | tokenizer.added_tokens:
+        (folder / PIECES).write_bytes(tokenizer.piece_model)
+        names.append(PIECES)
+    (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")
+    # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
+    # In XLM-R, [CLS] also begins a text (bos), and [SEP] also ends it (eos).
+    roles = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
+    for role, token in roles.items():
+        settings[f"{role}_token"] = XLM_R_NAMES[token]
+    (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
+    return names
+
+
+def write_static(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str]:
+    """Write tokenizer.json for the StaticEmbedding of sentence-transformers; return its name.
+
+    Args:
+        max_length: maximum tokens of an input, [CLS] and [SEP] included, which that library does not add.
+
+    Raises:
+        UserError: as `write_xlm_r`.
+    """
+    contents = _xlm_r_json(tokenizer, separators=2)
+    limit = {"direction": "Right", "max_length": max_length - 2, "strategy": "LongestFirst", "stride": 0}
+    (folder / TOKENIZER_JSON).write_text(as_json(contents | {"truncation": limit}), encoding="utf-8")
+    return [TOKENIZER_JSON]
+
+
+def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
+    """The content of tokenizer.json.
+
+    Raises:
+        UserError: as `write_xlm_r`.
+    """
     model = read_unigram(
         tokenizer,
         # In the error this follows "not a unigram model, and".
@@ -82,21 +120,8 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
             f"{', '.join(map(str, added_tokens.values()))}; XLM-R's form gives these the next ids. --to "
             "ernie-m keeps them"
         )
-    names = [TOKENIZER_JSON, "tokenizer_config.json"]
-    if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()) | added_tokens:
-        (folder / PIECES).write_bytes(tokenizer.piece_model)
-        names.append(PIECES)
     has_official_rules = tokenizer.text_rules == ERNIE_M
-    contents = tokenizer_json(tokenizer.vocab, model, has_official_rules, added_tokens, separators)
-    (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")
-    # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
-    # In XLM-R, [CLS] also begins a text (bos), and [SEP] also ends it (eos).
-    roles = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
-    for role, token in roles.items():
-        settings[f"{role}_token"] = XLM_R_NAMES[token]
-    (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
-    return names
+    return tokenizer_json(tokenizer.vocab, model, has_official_rules, added_tokens, separators)
 
 
 def read_unigram(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:

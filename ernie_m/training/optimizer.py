@@ -159,7 +159,8 @@ class AdamW(paddle.optimizer.AdamW):
         """Update every parameter that has a gradient."""
         for table in self.tables.values():
             table.step(self.get_lr())
-        super().step()
+        if self._parameter_list:  # a table of pieces has no others, and Paddle wants one
+            super().step()
 
     def state_of(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state of every parameter that this process has updated: key -> tensor.

@@ -1,6 +1,6 @@
 """Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Self
@@ -12,8 +12,10 @@ from paddle import Tensor
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.device import Uploadable, to_array, upload
 from ernie_m.model.encoder import ErnieMModel
+from ernie_m.reader.batching import BATCH_TOKENS
 from ernie_m.training.precision import Autocast
-from ernie_m.vectors.pooling import SentenceEncoder, token_weights
+from ernie_m.vectors.piece_means import PieceBatch, TableEncoder, piece_means
+from ernie_m.vectors.pooling import SentenceEncoder, takes_piece_means, token_weights
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,14 @@ class SentenceBatch(Uploadable):
         return cls(TokenBatch.from_padded(ids, pad_token_id), weights)
 
 
-def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch, layer: int) -> Tensor:
+def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | PieceBatch, layer: int) -> Tensor:
     """One vector per sentence, with gradients: [B, H]. Layers above `layer` are not computed.
 
     Args:
         layer: 0 .. L; the pooled first token is always that of the top layer.
     """
+    if isinstance(sentences, PieceBatch):
+        return piece_means(model, sentences)
     inputs = sentences.inputs
     if sentences.weights is None:
         first = model.encode(inputs, positions=inputs.first_tokens).sequence  # [B, H], of [CLS] only
@@ -75,6 +79,12 @@ class PaddleEncoder(SentenceEncoder):
         super().__init__(model.config, pooling, layer)
         self.model = model
         self.autocast = autocast
+
+    def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+        if takes_piece_means(self.config, self.pooling):
+            table = to_array(self.model.embeddings.word_embeddings.weight)
+            return TableEncoder(self.config, table, self.layer).vectors(sentences)
+        return super().vectors(sentences, batch_tokens)
 
     def batch(self, ids: np.ndarray) -> np.ndarray:
         with self._predicting():

@@ -17,6 +17,11 @@ from ernie_m.utils.errors import UserError
 POOLINGS = get_args(Pooling)
 
 
+def takes_piece_means(config: ErnieMConfig, pooling: str) -> bool:
+    """Whether `ernie_m.vectors.piece_means` makes the vectors: a table's, as the mean of its pieces."""
+    return config.is_table and pooling == "mean"
+
+
 class SentenceEncoder:
     """Makes a vector of each sentence. A subclass runs the model.
 

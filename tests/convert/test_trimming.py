@@ -12,7 +12,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint.card import model_card, read_metadata
-from ernie_m.model.checkpoint.convert import TARGETS, with_tokens
+from ernie_m.model.checkpoint.convert import ENCODER_TARGETS, with_tokens
 from ernie_m.model.checkpoint.files import CARD, LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.load import load_from
@@ -163,7 +163,7 @@ def assert_trimmed_model_computes_the_same(sample: Sample, folder) -> None:
     assert_same_outputs(folder / "whole", folder / "trimmed", sample.text)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ENCODER_TARGETS)
 def test_every_format_is_trimmed(toy, tmp_path, target):
     """A folder of each format is trimmed to the same format. All tensors but two keep their size."""
     make_models(tmp_path / "made", toy.pieces)

@@ -87,18 +87,20 @@ class StepRows:
         rows: dict[int, list[str]] = {}
         texts: set[str] = set()  # all texts of `rows`
         shared: Counter[str] = Counter()  # text -> how many rows were passed over because of it
-        for _ in range(_MOST_DRAWS * self.batch_size):
-            (index,) = sampler.draw(1).item
-            number = int(self.numbers[index])
-            query, positive, *negatives = self.rows[number]
-            row = [query, positive, *(text for text in negatives if text not in self.held_out)]
-            if texts.isdisjoint(row):
-                texts.update(row)
-                rows[number] = row
-            else:
-                shared.update(texts.intersection(row))
-            if len(rows) == self.batch_size:
-                return rows
+        draws = 0
+        while len(rows) < self.batch_size and draws < _MOST_DRAWS * self.batch_size:
+            missing = self.batch_size - len(rows)  # all of them may be taken, so none is drawn too many
+            draws += missing
+            for number in self.numbers[sampler.draw(missing).item].tolist():
+                query, positive, *negatives = self.rows[number]
+                row = [query, positive, *(text for text in negatives if text not in self.held_out)]
+                if texts.isdisjoint(row):
+                    texts.update(row)
+                    rows[number] = row
+                else:
+                    shared.update(texts.intersection(row))
+        if len(rows) == self.batch_size:
+            return rows
         ((text, _),) = shared.most_common(1)
         raise UserError(
             f"{self.rows.name}: too few rows without a text in common for --batch_size {self.batch_size}, as "

@@ -36,6 +36,7 @@ from ernie_m.reader.batching import padded_batches
 from ernie_m.reader.corpus import Corpus, verify_corpus
 from ernie_m.reader.coverage import warn_if_unsuited
 from ernie_m.reader.files.pairs import PairRows, is_notation
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log.evaluation import Evaluation
@@ -47,8 +48,10 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, sentence_vectors
 from ernie_m.vectors.hits import nearest
-from ernie_m.vectors.pooling import layer_number
+from ernie_m.vectors.piece_means import PieceBatch
+from ernie_m.vectors.pooling import layer_number, takes_piece_means
 
+_SMOOTH = 1e-3  # a of `begin_table`
 GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
 
 
@@ -65,7 +68,7 @@ class PairBatch(Uploadable):
         teacher: [B, H], the teacher's vectors of all sources of the step, or None.
     """
 
-    groups: list[SentenceBatch]
+    groups: list[SentenceBatch | PieceBatch]
     order: Tensor
     negative: Tensor
     pair_count: int
@@ -182,6 +185,8 @@ class Retrieval(TaskOfSeeds):
             )
         weights = open_step(checkpoint, self.start_of_seed[seed])
         model = make_encoder(self.config, weights, flags.dtype, seed)
+        if weights is None and self.config.is_table:
+            begin_table(model.embeddings.word_embeddings.weight, self.tokenizer)
         model.use_recompute(flags.recompute)
         return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
@@ -227,7 +232,11 @@ class Retrieval(TaskOfSeeds):
         return dataclasses.replace(self.pairs, position=position)
 
     def send(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
-        """Send the sentences of a step in groups of similar length."""
+        """Send the sentences of a step in groups of similar length; for a table of pieces in one."""
+        if takes_piece_means(model.config, self.flags.pooling):
+            pieces = PieceBatch.of(data.sentences)
+            order = np.arange(len(data.sentences))
+            return [upload(PairBatch([pieces], order, data.negative, data.pair_count, data.teacher))]
         pad_id = model.config.pad_token_id
         groups = []
         numbers_in_groups: list[int] = []  # the number of each sentence, in the order of the groups
@@ -371,6 +380,22 @@ def make_encoder(
     else:
         load_from(model, checkpoint, optional=() if needs_pooler else ("pooler.",), ignore=HEADS)
     return model
+
+
+@paddle.no_grad()
+def begin_table(table: Tensor, tokenizer: Tokenizer) -> None:
+    """Make random rows [V, H] those with which the training of a table of pieces begins.
+
+    A frequent piece says little of a text, so its row begins short: times a / (a + p), where p is its
+    probability in the unigram model (smooth inverse frequency; Arora et al., 2017). [CLS] and [SEP] have no
+    part in a vector, so that a text without pieces has the vector 0 in every form of the model.
+    """
+    tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
+    pieces = tokenizer.processor
+    log_probabilities = np.array(pieces.GetScore(pieces.PieceToId(tokens)))  # 0 of what is no piece
+    factors = _SMOOTH / (_SMOOTH + np.exp(log_probabilities))  # [V]
+    factors[[tokenizer.cls_id, tokenizer.sep_id]] = 0.0
+    table.set_value(table * paddle.to_tensor(factors[:, None]).astype(table.dtype))
 
 
 def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:

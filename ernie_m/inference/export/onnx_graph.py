@@ -192,10 +192,12 @@ class _EncoderGraph:
         self.bias = node("Mul", is_pad, self.constant("masked_score", MASKED_SCORE))
 
     def _embeddings(self, ids: str, positions: str) -> str:
-        """The sum of words and positions, normalised: [n, H]."""
+        """The sum of words and positions, normalised: [n, H]; of a table of pieces the words alone."""
+        word_rows = self.node("Gather", self.weight("embeddings.word_embeddings.weight"), ids, axis=0)
+        if self.config.is_table:
+            return word_rows
         position_table = self.weight("embeddings.position_embeddings.weight")
         position_rows = self.node("Gather", position_table, positions, axis=0)
-        word_rows = self.node("Gather", self.weight("embeddings.word_embeddings.weight"), ids, axis=0)
         x = self.node("Add", word_rows, position_rows)
         return self._norm(x, "embeddings.layer_norm")
 

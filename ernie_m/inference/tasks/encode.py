@@ -15,7 +15,7 @@ from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.nearest import unit
-from ernie_m.vectors.pooling import SentenceEncoder, layer_number, token_weights
+from ernie_m.vectors.pooling import SentenceEncoder, layer_number, takes_piece_means, token_weights
 
 # The (type, default) of two keys of a request.
 LAYER = (int | None, None)
@@ -68,9 +68,19 @@ class EncodeTexts:
                 f"pooling pooled is that of the top layer, {model.num_layers}; layer {self.layer} has none"
             )
         self.means = self.means_of_languages() if options.centre else None
-        self.encoder = GraphEncoder(
-            model.engine(ENCODING, self.layer), model.config, self.pooling, self.layer
-        )
+        self.encoder = self._make_encoder()
+
+    def _make_encoder(self) -> SentenceEncoder:
+        engine = self.model.engine(ENCODING, self.layer)
+        config = self.model.config
+        if self.model.model is not None and takes_piece_means(config, self.pooling):
+            # Imported here, because Paddle takes a second to start and an exported folder may not need it.
+            from ernie_m.model.device import to_array
+            from ernie_m.vectors.piece_means import TableEncoder
+
+            encoder = self.model.part(ENCODING)
+            return TableEncoder(config, to_array(encoder.embeddings.word_embeddings.weight))
+        return GraphEncoder(engine, config, self.pooling, self.layer)
 
     def means_of_languages(self) -> LanguageMeans:
         """The means of the languages at this layer.

@@ -10,6 +10,7 @@ from ernie_m.model.checkpoint.formats.tensor_names import (
     OFFICIAL,
     OURS,
     PADDLENLP,
+    STATIC,
     XLM_R,
 )
 from ernie_m.model.conventions import READING, Reading
@@ -137,6 +138,8 @@ def usage(
     if format_name == HUGGING_FACE:
         name = _TRANSFORMERS_CLASSES.get(kind, "AutoModel")
         return f"With transformers 4, whose last releases have ErnieM:\n\n{_code(_TRANSFORMERS, name=name)}"
+    if format_name == STATIC:
+        return _code(_SENTENCE_TRANSFORMERS, of_what=vector_in_words(format_name, reading))
     # The other formats that are written: ours and XLM-R.
     layer = -1 if reading.layer is None else reading.layer
     blocks = []
@@ -146,7 +149,7 @@ def usage(
         blocks.append(_code(_TRANSFORMERS, name=_TRANSFORMERS_CLASSES[kind]))
     if format_name == XLM_R and kind in (ENCODING, MASKED_LM):
         if for_sentence_transformers:
-            blocks.append(_code(_SENTENCE_TRANSFORMERS, of_what=vector_in_words(reading)))
+            blocks.append(_code(_SENTENCE_TRANSFORMERS, of_what=vector_in_words(format_name, reading)))
             blocks.append("A vector of another layer, as `ernie_m` makes it:")
         pooling = reading.pooling
         if pooling == "pooled":
@@ -165,8 +168,10 @@ def usage(
     return "\n\n".join(blocks)
 
 
-def vector_in_words(reading: Reading) -> str:
+def vector_in_words(format_name: str, reading: Reading) -> str:
     """What sentence-transformers makes a vector of."""
+    if format_name == STATIC:
+        return "the mean of the pieces of a text"
     return (
         "the state of [CLS] at the top layer"
         if reading.pooling == "cls"

@@ -28,6 +28,7 @@ from ernie_m.model.checkpoint.formats.tensor_names import (
     OFFICIAL,
     OURS,
     PADDLENLP,
+    STATIC,
     XLM_R,
 )
 from ernie_m.model.checkpoint.formats.writing import ForeignWeights, for_library, to_foreign, write_fluid
@@ -38,14 +39,15 @@ from ernie_m.model.tasks import CLASSIFICATION, MASKED_LM, MEAN_OF_TOKENS, RETRI
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import as_json
 
-# The word on the command line -> the format.
-TARGETS = {
+# The word on the command line -> the format; tables of pieces are written in another one, too.
+ENCODER_TARGETS = {
     "ernie-m": OURS,
     "fluid": OFFICIAL,
     "paddlenlp": PADDLENLP,
     "huggingface": tensor_names.HUGGING_FACE,
     "xlm-roberta": XLM_R,
 }
+TARGETS = {**ENCODER_TARGETS, "sentence-transformers": STATIC}
 # The format -> its library, for the model card.
 _LIBRARIES = {
     OURS: "paddle",
@@ -53,6 +55,7 @@ _LIBRARIES = {
     PADDLENLP: "paddlenlp",
     tensor_names.HUGGING_FACE: "transformers",
     XLM_R: "transformers",
+    STATIC: "sentence-transformers",
 }
 CLASSIFIER_TASKS = (*SUPERVISED_TASKS, CHOICE)  # the tasks whose head is named classifier
 # The embeddings and the encoder are in every model. A model has all tensors of one of these parts, or none.
@@ -211,7 +214,7 @@ def write(
         UserError: a size that the format cannot have; a value that is not finite.
     """
     format_name = TARGETS[target]
-    _check_held(target, checkpoint, task)
+    _check_held(target, checkpoint, config, task)
     tensors = _finite_only(checkpoint.tensors)
     class_task = _task_of_class(format_name, tensors, task)
     translated = to_foreign(format_name, tensors, class_task)
@@ -221,6 +224,8 @@ def write(
     # A model without a head of a task is used for vectors.
     if format_name == XLM_R and class_task in (None, LM):
         pooling_files = sentence_transformers.write(folder, config, checkpoint.reading)
+    if format_name == STATIC:
+        pooling_files = sentence_transformers.write_table(folder, checkpoint.reading)
     if checkpoint.language_means_path is not None:
         shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
     card = _card(conversion, bool(pooling_files), metadata, further_facts)
@@ -289,6 +294,10 @@ class _Conversion:
         safetensors.write(self.folder / WEIGHTS, self.translated.weights, dtype=np.float32, metadata=header)
         self._write_config(settings)
 
+    def write_static(self) -> None:
+        """The table of sentence-transformers, which has no config."""
+        safetensors.write(self.folder / WEIGHTS, self.translated.weights, dtype=np.float32)
+
     def _write_config(self, settings: Mapping[str, Any]) -> None:
         (self.folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
 
@@ -299,13 +308,25 @@ _WRITERS = {
     PADDLENLP: _Conversion.write_paddlenlp,
     tensor_names.HUGGING_FACE: _Conversion.write_transformers,
     XLM_R: _Conversion.write_transformers,
+    STATIC: _Conversion.write_static,
 }
 
 
-def _check_held(target: str, checkpoint: Checkpoint, task: str | None) -> None:
-    """Raise a UserError if a format cannot hold how the model's head is used."""
+def _check_held(target: str, checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> None:
+    """Raise a UserError if a format cannot hold the model, or how its head is used."""
     format_name = TARGETS[target]
     reading = checkpoint.reading
+    if format_name == STATIC and (task or not config.is_table):
+        what = "a head" if config.is_table else f"{config.num_hidden_layers} layers"
+        raise UserError(
+            f"{checkpoint.path}: it has {what}, and --to {target} is for tables of pieces alone; --to "
+            "xlm-roberta writes encoders for that library, too"
+        )
+    if config.is_table and format_name not in (OURS, STATIC):
+        raise UserError(
+            f"{checkpoint.path}: it is a table of pieces, without the layers that --to {target} needs; --to "
+            "sentence-transformers writes it for that library"
+        )
     refusal = ""
     if task == CLASSIFICATION and reading.pooling == MEAN_OF_TOKENS and format_name != OURS:
         refusal = f"its classifier reads the mean of all tokens, and that of --to {target} the first one"

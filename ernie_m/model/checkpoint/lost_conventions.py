@@ -2,7 +2,14 @@
 
 from collections.abc import Iterator
 
-from ernie_m.model.checkpoint.formats.tensor_names import HUGGING_FACE, OFFICIAL, OURS, PADDLENLP, XLM_R
+from ernie_m.model.checkpoint.formats.tensor_names import (
+    HUGGING_FACE,
+    OFFICIAL,
+    OURS,
+    PADDLENLP,
+    STATIC,
+    XLM_R,
+)
 from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING, TAGGING
 
@@ -47,7 +54,7 @@ def _of_form(format_name: str, reading: Reading, task: str | None, cuts_digit_co
     if format_name == OURS:
         return
     rules = reading.text_rules
-    if format_name == XLM_R:
+    if format_name in (XLM_R, STATIC):
         if rules == ERNIE_M_RULES and cuts_digit_comma:
             yield "pieces such as '12,' are not cut before the comma, as ERNIE-M's rules ask"
         elif rules not in (ERNIE_M_RULES, NO_RULES):
@@ -55,7 +62,7 @@ def _of_form(format_name: str, reading: Reading, task: str | None, cuts_digit_co
     elif rules != _RULES[format_name] and note(format_name, reading) is None:
         new_rules = _RULES_IN_WORDS[_RULES[format_name]]
         yield f"its text rules are {_RULES_IN_WORDS[rules]}; the new ones are {new_rules}"
-    if reading.added_tokens and format_name != XLM_R:
+    if reading.added_tokens and format_name not in (XLM_R, STATIC):
         yield f"its added tokens ({', '.join(reading.added_tokens)}) are cut into pieces"
     if task == QUESTION_ANSWERING:
         separators = {OFFICIAL: 1, XLM_R: reading.separators}.get(format_name, 2)

@@ -120,7 +120,10 @@ def config_of(raw_config: Mapping[str, Any], weights: Weights, path: Path, forma
 
 def _sizes_of(weights: Weights) -> dict[str, int]:
     """The config keys that the shapes show."""
-    sizes = {"num_hidden_layers": tensor_names.count_layers(weights)}
+    layers = tensor_names.count_layers(weights)
+    sizes = (
+        {"num_hidden_layers": layers} if layers else {}
+    )  # without layers: a table of pieces, or incomplete
     for name in (tensor_names.WORDS, tensor_names.POSITIONS, "encoder.layers.0.linear1.weight"):
         axes = tensor_names.axes_of(name)  # the config's keys for the sizes
         if name in weights and len(weights.shape(name)) == len(axes):

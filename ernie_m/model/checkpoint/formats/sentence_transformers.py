@@ -285,24 +285,47 @@ def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
     written = as_written(reading, config)
     if written.pooling not in _NAMES or written.layer != config.num_hidden_layers:
         return []
-    modules = [
-        {"idx": 0, "name": "0", "path": "", "type": f"{_LIBRARY}.Transformer"},  # "": the folder itself
-        {"idx": 1, "name": "1", "path": _POOLING, "type": f"{_LIBRARY}.Pooling"},
-    ]
-    if written.normalize:
-        modules.append({"idx": 2, "name": "2", "path": _NORMALIZE, "type": f"{_LIBRARY}.Normalize"})
     pooling: dict[str, Any] = {"word_embedding_dimension": config.hidden_size}
     for flag, name in list(_FLAGS.items())[:4]:  # the flags that every version of the library has
         pooling[flag] = name == _NAMES[written.pooling]
     files: dict[str, Any] = {
-        MODULES: modules,
         f"{_POOLING}/{_CONFIG}": pooling,
         _LENGTH: {"max_seq_length": written.max_seq_len or config.longest_input, "do_lower_case": False},
     }
-    if written.prompts:
+    return _write_modules(folder, {"Transformer": "", "Pooling": _POOLING}, written, files)
+
+
+def write_table(folder: Path, reading: Reading) -> list[str]:
+    """Write what says that the weights of a folder are a table of pieces, and its prompts.
+
+    A vector is the mean over the pieces of a text, without special tokens. The longest text is in
+    tokenizer.json.
+
+    Returns:
+        The names of the files.
+    """
+    return _write_modules(folder, {"StaticEmbedding": ""}, reading, {})
+
+
+def _write_modules(
+    folder: Path, folder_of: Mapping[str, str], reading: Reading, files: dict[str, Any]
+) -> list[str]:
+    """Write modules.json, prompts and further files, and return the names.
+
+    Args:
+        folder_of: the class of each module in order -> its folder; "": the folder itself.
+        files: name -> the content of each further file.
+    """
+    folders = {**folder_of, "Normalize": _NORMALIZE} if reading.normalize else folder_of
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"{_LIBRARY}.{kind}"}
+        for number, (kind, path) in enumerate(folders.items())
+    ]
+    files = {MODULES: modules} | files
+    if reading.prompts:
         files[_PROMPTS] = {
-            "prompts": written.prompts,
-            "default_prompt_name": written.default_prompt,
+            "prompts": dict(reading.prompts),
+            "default_prompt_name": reading.default_prompt,
             "similarity_fn_name": "cosine",
         }
     for name, contents in files.items():

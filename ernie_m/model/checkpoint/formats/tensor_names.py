@@ -16,6 +16,7 @@ PADDLENLP = "paddlenlp"
 HUGGING_FACE = "huggingface"
 XLM_R = "xlm-r"
 FAIRSEQ = "fairseq"
+STATIC = "static"  # a table of pieces as the StaticEmbedding of sentence-transformers; it is only written
 BERT = "bert"  # with XLM-R's vocabulary, as multilingual E5-small and multilingual MiniLM have it
 _TORCH = (HUGGING_FACE, XLM_R, FAIRSEQ, BERT)
 _NAMED_AS = {BERT: XLM_R}  # the format that has the same names in the encoder
@@ -69,7 +70,7 @@ ENCODER = (
         TABLE,
         (VOCAB, HIDDEN),
         "embeddings.word_embeddings",
-        {OFFICIAL: "word_embedding", FAIRSEQ: "embed_tokens"},
+        {OFFICIAL: "word_embedding", FAIRSEQ: "embed_tokens", STATIC: "embedding"},
     ),
     Module(
         TABLE,
@@ -263,6 +264,7 @@ CLASSES: dict[str, dict[str | None, ModelClass]] = {
         CHOICE: ModelClass("XLMRobertaForMultipleChoice", head=_CLASSIFIER),
     },
     FAIRSEQ: {None: ModelClass("", has_pooler=False)},
+    STATIC: {None: ModelClass("", has_pooler=False)},
     BERT: {
         None: ModelClass("BertModel"),
         LM: ModelClass("BertForMaskedLM", has_pooler=False, head=_BERT_LM_HEAD),
@@ -351,11 +353,14 @@ def rows_of(format_name: str, num_layers: int, task: str | None = None, prefix: 
         prefix: what the encoder's names in the format begin with.
     """
     model_class = CLASSES[format_name][task]
+    is_table = format_name in (OURS, STATIC) and num_layers == 0
     rows = []
     for module in ENCODER:
         foreign = module.name_in(format_name)
         is_absent_pooler = module.canonical == POOLER and not model_class.has_pooler
-        if foreign is None or is_absent_pooler:
+        # A model of ours without layers is a table of pieces.
+        is_absent_in_table = is_table and f"{module.canonical}.weight" != WORDS
+        if foreign is None or is_absent_pooler or is_absent_in_table:
             continue
         repeats = num_layers if "{i}" in module.canonical else 1  # a module of each layer, or of the encoder
         for i in range(repeats):

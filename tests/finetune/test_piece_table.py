@@ -1,0 +1,202 @@
+"""A table of pieces, the model without layers: its vectors, training, resume, and its other forms."""
+
+import json
+import shutil
+
+import numpy as np
+import paddle
+import pytest
+import sentencepiece
+from safetensors.numpy import load_file, save_file
+
+import ernie_m
+from ernie_m.commands import convert, export
+from ernie_m.model import device
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write import save_model
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.piece_means import PieceBatch, means_of_rows, piece_means
+from tests.helpers.checkpoints import assert_same_weights
+from tests.launching import as_flags, call_main, error_of
+from tests.toys import sentences
+
+WORDS = "embeddings.word_embeddings.weight"
+SHAPE = {"hidden_size": 8, "num_hidden_layers": 0, "num_attention_heads": 1}
+SENTENCES = [[0, 5, 7, 5, 2], [0, 2], [0, 9, 2], [0, 4, 5, 6, 7, 8, 9, 10, 2]]  # [CLS] S [SEP]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A file of 60 rows whose query and positive differ in a word."""
+    lines = list(dict.fromkeys(sentences(200, seed=4)))[:60]
+    path = tmp_path_factory.mktemp("table") / "pairs.tsv"
+    path.write_text("".join(f"{line} bado\t{line} kani\n" for line in lines), encoding="utf-8")
+    (path.parent / "table.json").write_text(json.dumps(SHAPE))
+    return path
+
+
+@pytest.fixture
+def train(train_on_pairs, pairs):
+    """train(out, **flags) trains a table with the vocabulary of the fixture `corpus`; returns the log."""
+    flags = {
+        "train_set": pairs,
+        "ernie_config_path": pairs.parent / "table.json",
+        "loss": "softmax",
+        "learning_rate": 2e-2,
+    }
+    return lambda out, **changes: train_on_pairs(out, **(flags | changes))
+
+
+@pytest.fixture
+def table(train, tmp_path):
+    """The folder of a trained table."""
+    train("out", max_steps=30, validation_steps=30)
+    return tmp_path / "out" / "best"
+
+
+def by_hand(rows):
+    """The mean of the rows of each of SENTENCES: [4, H]."""
+    means = [rows[ids[1:-1]].mean(axis=0) if len(ids) > 2 else np.zeros(rows.shape[1]) for ids in SENTENCES]
+    return np.stack(means)
+
+
+def test_a_text_is_the_mean_of_its_pieces_alone_and_in_any_batch():
+    rows = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
+    batch = PieceBatch.of(SENTENCES)
+    vectors = means_of_rows(rows, batch.ids, batch.lengths)
+    np.testing.assert_allclose(vectors, by_hand(rows), rtol=0, atol=1e-6)
+    for sentence, vector in zip(SENTENCES, vectors):
+        alone = PieceBatch.of([sentence])
+        assert means_of_rows(rows, alone.ids, alone.lengths)[0].tobytes() == vector.tobytes()
+
+
+@pytest.mark.parametrize("kernels", [device.FAST, device.PLAIN])
+def test_the_gradient_of_the_means(kernels, monkeypatch):
+    monkeypatch.setattr(device, "_kernels", kernels)
+    paddle.set_default_dtype("float64")
+    model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
+    paddle.set_default_dtype("float32")
+    assert [name for name, _ in model.named_parameters()] == [WORDS]
+    weight = model.embeddings.word_embeddings.weight
+    vectors = piece_means(model, device.upload(PieceBatch.of(SENTENCES)))
+    np.testing.assert_allclose(vectors.numpy(), by_hand(weight.numpy()), rtol=0, atol=1e-12)
+    factors = np.random.default_rng(1).normal(size=(4, 8))
+    (vectors * paddle.to_tensor(factors)).sum().backward()
+    expected = np.zeros((12, 8))
+    for ids, factor in zip(SENTENCES, factors):
+        for id_ in ids[1:-1]:
+            expected[id_] += factor / (len(ids) - 2)
+    np.testing.assert_allclose(weight.grad.numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_other_poolings_are_those_of_any_model():
+    model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
+    rows = model.embeddings.word_embeddings.weight.numpy()
+    vectors = PaddleEncoder(model, "specials", 0).vectors(SENTENCES)
+    np.testing.assert_allclose(vectors, [rows[ids].mean(axis=0) for ids in SENTENCES], rtol=0, atol=1e-7)
+    states = model(paddle.to_tensor([[0, 5, 2, 1]])).numpy()[0]
+    np.testing.assert_array_equal(states[:3], rows[[0, 5, 2]])
+
+
+def test_training_and_resume_bit_for_bit(train, tmp_path, pairs):
+    log = train("straight", max_steps=6)
+    assert "the weights are random" in log
+    config = json.loads((tmp_path / "straight/best/config.json").read_text())
+    assert config["vocab_size"] == 202 and config["reading"] == {"layer": 0, "pooling": "mean"}
+    train("resumed", max_steps=6, init_checkpoint=tmp_path / "straight" / "step_3")
+    assert_same_weights(tmp_path / "resumed/step_6", tmp_path / "straight/step_6")
+    train("further", max_steps=3, ernie_config_path=None, init_pretraining_params=tmp_path / "straight/best")
+    assert open_checkpoint(tmp_path / "further/step_3").config.is_table
+    rows = open_checkpoint(tmp_path / "straight/step_6").tensors[WORDS]
+    assert [number for number, row in enumerate(rows) if not row.any()] == [0, 1, 2]  # [CLS], [PAD], [SEP]
+
+
+def test_it_finds_the_pairs(train, tmp_path, pairs):
+    bitexts = tmp_path / "bitexts"
+    bitexts.mkdir()
+    (bitexts / "de-en.tsv").write_text(pairs.read_text())
+    train("out", max_steps=60, validation_steps=60, pairs=bitexts)
+    for table in json.loads((tmp_path / "out/retrieval.json").read_text())["tables"]:
+        (row,) = table["seeds"].values()
+        assert row["de"] > (50 if "untrained" in table["title"] else 90)
+
+
+def test_every_form_has_the_same_vectors(table, tmp_path, pairs):
+    texts = [line.split("\t")[0] for line in pairs.read_text().splitlines()[:20]]
+    model = ernie_m.load(table)
+    vectors = model.encode(texts)
+    rows = open_checkpoint(table).tensors[WORDS]
+    expected = [rows[model.tokenizer.encode(text)].mean(axis=0) for text in texts]
+    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6)
+    for text, vector in zip(texts, vectors):
+        assert model.encode([text])[0].tobytes() == vector.tobytes()
+    call_main(export, as_flags({"model": table, "output": tmp_path / "exported"}))
+    for engine in ("onnx", "paddle"):
+        exported = ernie_m.load(tmp_path / "exported", engine=engine)
+        np.testing.assert_allclose(exported.encode(texts), vectors, rtol=0, atol=1e-6)
+        assert not exported.encode(["\u200b"]).any()  # no piece
+    convert.main([str(table), str(tmp_path / "again")])
+    assert ernie_m.load(tmp_path / "again").encode(texts).tobytes() == vectors.tobytes()
+    assert not model.encode(["\u200b"]).any()
+    hits = model.index(texts).search(texts[3], top_k=1)
+    assert hits[0]["text"] == texts[3]
+
+
+def test_what_has_no_place_in_a_table(table, train, tmp_path):
+    for target in ("xlm-roberta", "huggingface", "fluid", "paddlenlp"):
+        line = error_of(convert.main, [str(table), str(tmp_path / target), "--to", target])
+        assert line.startswith(f"{table}: ") and "--to sentence-transformers" in line
+    assert "layer 1" in error_of(ernie_m.load(table).encode, ["bado"], layer=1)
+    assert "pooling pooled" in error_of(ernie_m.load(table).encode, ["bado"], pooling="pooled")
+    assert "layer 3" in error_of(train, "deep", layer=3)
+
+
+def test_an_encoder_is_no_table(corpus, tmp_path):
+    config = ErnieMConfig.from_json(corpus.parent / "config.json")
+    save_model(tmp_path / "deep", ErnieMModel(config), config, piece_model_path=corpus / "piece.model")
+    line = error_of(
+        convert.main, [str(tmp_path / "deep"), str(tmp_path / "static"), "--to", "sentence-transformers"]
+    )
+    assert line.startswith(f"{tmp_path / 'deep'}: it has 2 layers")
+
+
+def test_weights_with_positions_are_no_table(table, tmp_path):
+    shutil.copytree(table, tmp_path / "with")
+    (tmp_path / "with/manifest.json").unlink()
+    weights = load_file(table / "model.safetensors")
+    positions = "embeddings.position_embeddings.weight"
+    save_file(weights | {positions: np.zeros((514, 8), np.float32)}, tmp_path / "with/model.safetensors")
+    assert positions in error_of(ernie_m.load, tmp_path / "with")
+
+
+def test_labels(table, tmp_path, pairs):
+    model = ernie_m.load(table)
+    lines = [line.split("\t")[0] for line in pairs.read_text().splitlines()[:12]]
+    texts = [f"{line} {word}" for line in lines for word in ("tata tata", "gogo gogo")]
+    labels = ["a", "b"] * 12
+    classifier = model.fit(texts, labels, tmp_path / "fitted")
+    again = ernie_m.load(tmp_path / "fitted")
+    answers = again.classify(texts)
+    assert sum(answer["label"] == label for answer, label in zip(answers, labels)) >= 18
+    assert answers == classifier.classify(texts)
+    whole = model.finetune(texts, labels, tmp_path / "tuned")
+    assert whole.loaded.reading.pooling == "specials"
+    assert {answer["label"] for answer in whole.classify(texts)} <= {"a", "b"}
+
+
+def test_a_frequent_piece_begins_short(train, corpus, tmp_path):
+    """Before the first step, the rows are those of random weights times a / (a + p)."""
+    train("out", max_steps=1, learning_rate=0)
+    tokenizer = Tokenizer.from_folder(corpus)
+    model = sentencepiece.SentencePieceProcessor(model_file=str(corpus / "piece.model"))
+    rows = open_checkpoint(tmp_path / "out/step_1").tensors[WORDS]
+    paddle.seed(1)
+    random_rows = ErnieMModel(ErnieMConfig(vocab_size=tokenizer.vocab_size, **SHAPE))
+    random_rows = random_rows.embeddings.word_embeddings.weight.numpy()
+    for piece in tokenizer.ordinary_pieces()[:50]:
+        probability = np.exp(model.GetScore(model.PieceToId(piece)))
+        id_ = tokenizer.vocab[piece]
+        np.testing.assert_allclose(rows[id_], random_rows[id_] * 1e-3 / (1e-3 + probability), rtol=1e-5)

@@ -1,0 +1,41 @@
+"""sentence-transformers makes the vectors of a converted table of pieces."""
+
+import numpy as np
+import paddle
+import pytest
+from sentence_transformers import SentenceTransformer
+
+import ernie_m
+from ernie_m.commands import convert
+from ernie_m.model.checkpoint.write import save_model
+from ernie_m.model.conventions import READING
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from tests.toys import train_pieces
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog near a river.",
+    "Два слова и ещё три",
+    "敏捷的棕色狐狸跳过懒狗。",
+    "नमस्ते दुनिया",
+    "x",
+    "a «quoted» word\tand ½ of ﬁve",
+]
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_vectors_are_equal(tmp_path, normalize):
+    pieces = train_pieces(
+        tmp_path / "piece.model", TEXTS * 20, vocab_size=150, normalization_rule_name="nmt_nfkc"
+    )
+    config = ErnieMConfig(160, 8, 0, 1, initializer_range=1.0, max_position_embeddings=34)  # 32 tokens
+    paddle.seed(1)
+    model = ErnieMModel(config)
+    reading = {"layer": 0, "pooling": "mean", "normalize": normalize}
+    settings = {"task": "retrieval", READING: reading}
+    save_model(tmp_path / "table", model, config, piece_model_path=pieces, settings=settings)
+    convert.main([str(tmp_path / "table"), str(tmp_path / "static"), "--to", "sentence-transformers"])
+    peer = SentenceTransformer(str(tmp_path / "static"), device="cpu")
+    texts = [*TEXTS, " ".join(TEXTS)]  # the last one is cut
+    expected = peer.encode(texts)
+    np.testing.assert_allclose(ernie_m.load(tmp_path / "table").encode(texts), expected, rtol=0, atol=1e-6)
+    assert np.abs(expected).max() > 0.3
