@@ -1,8 +1,9 @@
 """Train a search model on sentence pairs: `ernie-m train my --output model --start configs/e5-small`.
 
-It finds the pairs by the names of their files, holds some out, and trains on the others, from a model or from
-scratch. Every step is a program of its own, with a command that is printed; after an interruption the same
-command goes on. See docs/retrieval.md.
+It finds the pairs by the names of their files, holds some out, and trains a table of pieces on the others,
+which takes seconds. With a start it trains that, too, and the table says what the pairs alone teach. Every
+step is a program of its own, with a command that is printed; after an interruption the same command goes on.
+See docs/retrieval.md.
 """
 
 import math
@@ -13,7 +14,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,6 @@ from ernie_m.data.own_pairs import FOUND, FoundFiles, find
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.pairs import PairFiles
 from ernie_m.training.claim import claim_file
-from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
 from ernie_m.utils.command_line import command_name
 from ernie_m.utils.errors import UserError
@@ -37,6 +36,11 @@ _STEP_TOKENS = 8192
 # The learning rate and the most steps, by the width of the start: the small encoder of own.yaml, E5-small,
 # released weights. Other widths take those of the nearest.
 _RATE_AND_STEPS = {128: (1e-3, 9000), 384: (5e-5, 100), 768: (2e-5, 2000)}
+# A table of pieces: docs/results.md has the study of these.
+_TABLE = "configs/table/ernie_config.json"
+_PIECES = 8000
+_TABLE_BATCH = 512
+_TABLE_RATE = 1e-2
 
 
 @dataclass
@@ -51,8 +55,8 @@ class TrainFlags:
     """A new folder for the model, best/, and for the steps on the way."""
 
     start: str | None = None
-    """The model to start from: a checkpoint, or the name of a model on Hugging Face's hub. Default: a small
-    one is trained from scratch, with a vocabulary of its own, also on text such as en.txt.gz."""
+    """The model to start from: a checkpoint, or the name of a model on Hugging Face's hub. Default: none; a
+    table of pieces is trained, with a vocabulary of the pairs."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,6 @@ class Start:
         steps: the most steps.
         seconds: that a pair takes in training, on one core; in a search it takes a third.
         batch_size: the most pairs of a step.
-        layer: that of its vectors; None: as its files say.
     """
 
     path: str | Path
@@ -73,7 +76,6 @@ class Start:
     steps: int
     seconds: float
     batch_size: int = _BATCH
-    layer: int | None = None
 
 
 class Command(NamedTuple):
@@ -102,12 +104,6 @@ def main() -> None:
     if not is_new and not (output / "pairs" / FOUND).is_file():
         raise UserError(f"--output {output}: it exists, and ernie-m train did not make it; name a new folder")
     found = find(flags.sources, output)
-    for file in found.pairs:
-        if not (flags.start or file.languages):  # a corpus, from which a start is trained, needs them
-            raise UserError(
-                f"{file.files}: its name has no languages, which training from scratch needs; name it as in "
-                "pairs.en-de.tsv, or give the model to start from: --start"
-            )
 
     # Find the pairs first: how long they are and how many decides the steps.
     data = output / "pairs"
@@ -118,13 +114,11 @@ def main() -> None:
         carry_out(Command("find the pairs, and hold some out for the scores", words, data / FOUND))
     claim(output, flags.start, found)
     facts = read_json(data / FOUND)
+    table = output / "table" if flags.start else output
+    steps = steps_of_table(output, table, found, facts["pairs"])
     if flags.start:
         start = start_of(flags.start, facts["tokens_of_a_pair"])
-        steps = steps_on_pairs(output, start, facts["pairs"])
-    else:
-        encoder = output / "pretraining" / "encoder"
-        start = Start(encoder, *_RATE_AND_STEPS[128], seconds=0.002, layer=2)
-        steps = steps_from_scratch(output, found) + steps_on_pairs(output, start, facts["pairs"])
+        steps += steps_on_pairs(output, start, facts["pairs"])
     # Say how long each step takes, then carry them out; those that are done are passed over.
     cores = read_cpu().cores
     for number, step in enumerate(steps, 1):
@@ -133,7 +127,8 @@ def main() -> None:
     for step in steps:
         carry_out(step)
     best = output / "best"
-    print("", scores(output), "", sep="\n")
+    print("", scores(output, table), "", sep="\n")
+    print("Texts of another kind than these pairs are found less often: docs/retrieval.md has figures.")
     print(f"{best}: the model\nnext, a page that searches the lines of a file:")
     print(f"  {command_name()} predict --serve --model {best} --corpus FILE")
 
@@ -145,8 +140,6 @@ def claim(output: Path, start: str | None, found: FoundFiles) -> None:
         UserError: the output has the steps of another start or of other files.
     """
     paths = [path for file in found.pairs for path in PairFiles.find(file.files).paths]
-    if start is None:
-        paths += chain.from_iterable(found.text.values())
     identity = {"start": start, "files": {path: sha256_of(path) for path in paths}}
     claim_file(output / _PLAN, identity, "name a new folder")
 
@@ -161,67 +154,79 @@ def start_of(path: str, tokens_of_a_pair: float) -> Start:
     return Start(path, rate, steps, 1e-9 * work, min(_BATCH, int(_STEP_TOKENS / tokens_of_a_pair)))
 
 
-def steps_from_scratch(output: Path, found: FoundFiles) -> list[Command]:
-    """The steps that make a vocabulary, a corpus, and a small encoder."""
-    pairs = output / "pairs" / "train"
-    text = []
-    for language, files in found.text.items():
-        text += [word for file in files for word in ("--mono", f"{language}<={file}")]
+def steps_of_table(output: Path, folder: Path, found: FoundFiles, counts: Mapping[str, Any]) -> list[Command]:
+    """The steps that train a vocabulary on the pairs, and a table of its pieces.
+
+    Args:
+        folder: for the table; the vocabulary is below it.
+    """
+    pairs = output / "pairs"
+    vocab = folder / "vocab"
+    text: list[object] = []
     for file in found.pairs:
-        text += ["--parallel", f"{file.name}<={pairs / file.name}.tsv"]
-    vocab, corpus, run_output = (output / name for name in ("vocab", "corpus", "pretraining"))
-    pieces = ["--vocab_size", 8000, "--hard_vocab_limit", "false"]
-    with_vocab = ["--piece_model_path", vocab / "piece.model"]
-    config = ["--config", "configs/pretrain/own.yaml"]
-    folders = ["--data.corpus", corpus, "--run.output", run_output]
+        languages = "-".join(sorted(file.languages, key="en".__eq__)) or "query-positive"
+        text += ["--parallel", f"{languages}<={pairs / 'train' / file.name}.tsv"]
+    trained, held_out = totals(counts)
+    batch_size = max(2, min(_TABLE_BATCH, trained // 10))
+    # More pairs bear a sharper softmax and fewer epochs.
+    scale = round(max(3.0, 4 * math.log10(trained) - 7), 1)
+    epochs = max(3.0, 16.0 * (4000 / max(trained, 4000)) ** 0.5)
+    steps = math.ceil(epochs * trained / batch_size)
+    training = ["--ernie_config_path", _TABLE, "--piece_model_path", vocab / "piece.model"]
+    training += ["--scale", scale, "--learning_rate", _TABLE_RATE]
+    pieces = ["--vocab_size", _PIECES, "--hard_vocab_limit", "false"]
     return [
         Command(
-            "train a vocabulary", ["train_vocab", "--output", vocab, *pieces, *text], vocab / "piece.model", 2
+            "train a vocabulary", ["train_vocab", "--output", vocab, *pieces, *text], vocab / "piece.model"
         ),
         Command(
-            "turn the text into a corpus",
-            ["build_corpus", "--output", corpus, *with_vocab, *text],
-            corpus / MANIFEST,
-            1,
-        ),
-        Command(
-            "pre-train a small encoder",
-            ["run_pretrain", *config, *folders],
-            run_output / "encoder" / MANIFEST,
-            15,
+            f"train a table of pieces on {trained:,} pairs, and search the {held_out:,} held-out pairs",
+            [*retrieval(output, folder), *on_pairs(output, batch_size, steps), *training],
+            folder / "retrieval.json",
         ),
     ]
 
 
+def totals(counts: Mapping[str, Any]) -> tuple[int, int]:
+    """How many pairs are trained on, and how many are held out, in all files."""
+    trained = sum(count["trained"] for count in counts.values())
+    return trained, sum(count["held_out"] for count in counts.values())
+
+
+def retrieval(output: Path, folder: Path) -> list[object]:
+    """The words of a search of the held-out pairs, whose report is in `folder`."""
+    held_out = ["--pairs", output / "pairs" / "held-out", "--untrained", "false"]
+    return ["run_retrieval", *held_out, "--checkpoints", folder]
+
+
+def on_pairs(output: Path, batch_size: int, steps: int) -> list[object]:
+    """The words of a training before the search."""
+    words = ["--do_train", "true", "--train_set", output / "pairs" / "train.tsv"]
+    words += ["--loss", "softmax", "--both_directions", "true", "--batch_size", batch_size]
+    words += ["--max_steps", steps, "--validation_steps", steps // 5, "--save_steps", steps // 5]
+    return [*words, "--keep_checkpoints", 1]  # of E5-small one has 1.3 GB
+
+
 def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> list[Command]:
     """The steps that score the start, train it on the pairs, and score it again."""
-    trained = sum(count["trained"] for count in counts.values())
-    held_out = sum(count["held_out"] for count in counts.values())
+    trained, held_out = totals(counts)
     batch_size = max(2, min(start.batch_size, trained // 10))
     steps = max(20, min(start.steps, 13 * trained // batch_size))
     model = ["--init_pretraining_params", start.path]
-    if start.layer is not None:
-        model += ["--layer", start.layer]
-    # The words of the two commands.
-    search = ["--pairs", output / "pairs" / "held-out", "--untrained", "false"]
-    training = ["--do_train", "true", "--train_set", output / "pairs" / "train.tsv"]
-    training += ["--loss", "softmax", "--both_directions", "true", "--learning_rate", start.rate]
-    training += ["--batch_size", batch_size, "--max_steps", steps]
-    training += ["--validation_steps", steps // 5, "--save_steps", steps // 5]
-    training += ["--keep_checkpoints", 1]  # of E5-small one has 1.3 GB
+    training = [*on_pairs(output, batch_size, steps), "--learning_rate", start.rate]
     # The seconds on one core: a pair that is only encoded takes a third of one that is trained on.
     searched = held_out * start.seconds / 3
     validated = 6 * min(500, trained // 10) * start.seconds / 3
     return [
         Command(
             f"search the {held_out:,} held-out pairs before the training",
-            ["run_retrieval", *search, *model, "--checkpoints", output / "before"],
+            [*retrieval(output, output / "before"), *model],
             output / "before" / "retrieval.json",
             searched / 60,
         ),
         Command(
             f"train on {trained:,} pairs, and search again",
-            ["run_retrieval", *training, *search, *model, "--checkpoints", output],
+            [*retrieval(output, output), *training, *model],
             output / "retrieval.json",
             (steps * batch_size * start.seconds + validated + searched) / 60,
         ),
@@ -265,14 +270,21 @@ def run_program(words: Sequence[str]) -> int:
     return 128 - code if code < 0 else code  # signal n ended it: as shells write it
 
 
-def scores(output: Path) -> str:
-    """The share of held-out pairs that are found before and after the training, as a table."""
+def scores(output: Path, table: Path) -> str:
+    """The share of held-out pairs that are found, as a table.
+
+    Args:
+        table: the folder of the table of pieces; if it is not `output`, that has a start before and after.
+    """
+    folders = {"table of pieces": table}
+    if table != output:
+        folders |= {"before": output / "before", "after": output}
     lines = []
     for measure in ("cosine", "margin"):
-        for time, folder in (("before", output / "before"), ("after", output)):
-            for table in read_json(folder / "retrieval.json")["tables"]:
-                if table["title"].startswith(f"mean of both directions, {measure},"):
-                    (row,) = table["seeds"].values()
-                    lines.append([f"{time}, by {measure}", *(f"{value:.1f}" for value in row.values())])
+        for name, folder in folders.items():
+            for report in read_json(folder / "retrieval.json")["tables"]:
+                if report["title"].startswith(f"mean of both directions, {measure},"):
+                    (row,) = report["seeds"].values()
+                    lines.append([f"{name}, by {measure}", *(f"{value:.1f}" for value in row.values())])
     title = "held-out pairs whose translation is found, per cent, mean of both directions"
     return f"{title}\n{in_columns([['', *row], *lines])}"

@@ -18,11 +18,10 @@ import pytest
 from ernie_m.__main__ import PROGRAMS
 from ernie_m.commands import train
 from ernie_m.data import own_pairs, train_vocab
+from ernie_m.data.own_pairs import FoundFiles
 from ernie_m.finetune.retrieval import command as bitext_search
 from ernie_m.finetune.retrieval.task import Retrieval
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.pretrain import command
-from ernie_m.pretrain.build_corpus import build
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of, one_error
@@ -45,9 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 # Flags that make each program short.
 SHORTER = {
-    "train_vocab": {"threads": 1},
-    "build_corpus": {"workers": 1},
-    "run_pretrain": {"optimizer.tokens": 1, "init.head_start": "false", "run.eval_sequences": 8},
+    "train_vocab": {"threads": 1, "vocab_size": 200},
     "run_retrieval": {"max_steps": 10, "validation_steps": 4, "learning_rate": 1e-2},
 }
 
@@ -83,17 +80,18 @@ def report_of(output, part=""):
 
 
 def test_from_a_start(folder, random_encoder, capsys):
-    """The scores before and after; and the printed commands, given alone, make the same bits."""
+    """The scores beside a table of pieces; the printed commands, given alone, make the same bits."""
     run_train("model", random_encoder)
     text = capsys.readouterr().out
     commands = printed_commands(text)
-    assert [words[0] for words in commands] == ["prepare", "run_retrieval", "run_retrieval"]
-    assert "step 2 of 2, about 1 min" in text and "--model model/best" in text.splitlines()[-1]
-    table = text[: text.index("model/best: the")].splitlines()[-6:]
-    assert table[0].split() == ["de", "tr", "avg"]
-    assert [line.split()[0] for line in table[1:-1]] == ["before,", "after,", "before,", "after,"]
-    found = next(iter(report_of("model")[2].values()))
-    assert table[2].split()[3:] == [f"{value:.1f}" for value in found.values()]
+    assert [words[0] for words in commands] == ["prepare", "train_vocab", *["run_retrieval"] * 3]
+    assert "step 4 of 4, about 1 min" in text and "--model model/best" in text.splitlines()[-1]
+    lines = text[text.index("held-out pairs whose translation is found") :].splitlines()[1:8]
+    assert lines[0].split() == ["de", "tr", "avg"]
+    assert [line.split(",")[0].strip() for line in lines[1:]] == 2 * ["table of pieces", "before", "after"]
+    for line, part in zip(lines[1:], ("table", "before", "")):
+        found = next(iter(report_of("model", part)[2].values()))
+        assert line.split()[-3:] == [f"{value:.1f}" for value in found.values()]
     for words in commands:
         assert in_process([re.sub("^model(?=/|$)", "alone", word) for word in words]) == 0
     assert_same_weights(Path("alone/best"), Path("model/best"))
@@ -147,32 +145,52 @@ def ctrl_c_at(step, loss):
     return counted
 
 
-def test_from_scratch(folder, monkeypatch, capsys):
-    """A vocabulary, a corpus and an encoder of the pairs and of text come before.
-
-    It is interrupted in each of them; the printed commands, given alone, make the same bits.
-    """
-    write_lines(folder / "en.txt", LINES[:50])
+def test_without_a_start(folder, monkeypatch, capsys):
+    """A table of pieces, killed at five moments; the printed commands, given alone, make the same bits."""
+    run_train("whole")
 
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    for owner, name in ((train_vocab, "sample"), (build, "write_digest"), (command, "language_means")):
+    for owner, name in ((own_pairs, "write_json"), (train_vocab, "sample")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, interrupt)
             assert exit_code(None) == 130
+    for step in (3, 7):
+        with monkeypatch.context() as patch:
+            patch.setattr(Retrieval, "loss", ctrl_c_at(step, Retrieval.loss))
+            assert exit_code(None) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(bitext_search, "write_predictions", interrupt)
+        assert exit_code(None) == 130
     run_train("model")
     text = capsys.readouterr().out
+    assert open_checkpoint("model/best").config.is_table
+    assert_same_weights(Path("model/best"), Path("whole/best"))
     commands = list(dict.fromkeys(map(tuple, printed_commands(text))))  # some were begun several times
-    programs = [words[0] for words in commands]
-    assert programs == ["prepare", "train_vocab", "build_corpus", "run_pretrain", *["run_retrieval"] * 2]
-    assert open_checkpoint("model/best").config.hidden_size == 128
-    assert "model/pretraining/encoder --layer 2" in text and "--mono 'en<=my/en.txt'" in text
-    for words in commands:
+    for words in (words for words in commands if "whole" not in " ".join(words)):
         assert in_process([re.sub("(^|<=)model(?=/|$)", r"\1alone", word) for word in words]) == 0
-    for part in ("pretraining/encoder", "best"):
-        assert_same_weights(Path("alone", part), Path("model", part))
-    assert report_of("alone") == report_of("model")
+    assert_same_weights(Path("alone/best"), Path("model/best"))
+    assert report_of("alone") == report_of("model") == report_of("whole")
+
+
+def test_pairs_of_unknown_languages(folder):
+    """They need no name of languages; of such files a table is trained, too."""
+    questions = [f"{line}?\t{line} is the answer" for line in LINES]
+    write_lines(folder / "questions.tsv", questions)
+    call_main(train, [str(folder / "questions.tsv"), *as_flags({"output": "answers"})])
+    assert open_checkpoint("answers/best").config.is_table
+
+
+@pytest.mark.parametrize("pairs", [1_000, 4_000, 45_000, 200_000])
+def test_the_settings_of_a_table(pairs):
+    *_, step = train.steps_of_table(
+        Path("out"), Path("out"), FoundFiles([], {}, []), {"de-en": {"trained": pairs, "held_out": 500}}
+    )
+    values = dict(zip(step.words[1::2], step.words[2::2]))
+    assert values["--batch_size"] == min(512, pairs // 10)
+    epochs = values["--max_steps"] * values["--batch_size"] / pairs
+    assert 2.9 < epochs < 17 and 4 < values["--scale"] < 15
 
 
 @pytest.mark.parametrize(
@@ -197,7 +215,8 @@ def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert refusal(capsys, "empty", output="new", start=start).startswith("empty: ")
     write_lines(tmp_path / "pairs.tsv", [f"{a}\t{b}" for a, b in zip(LINES, sentences(len(LINES)))])
-    assert refusal(capsys, "pairs.tsv", output="new").startswith("pairs.tsv: ")
+    write_lines(tmp_path / "one.tsv", ["a dog\tein Hund"])
+    assert refusal(capsys, "one.tsv", output="new").startswith("one.tsv: ")
     # A language that the start does not have: its letters are not in the vocabulary.
     foreign = [line.translate({ord("a") + n: 0x10D0 + n for n in range(26)}) for line in LINES]
     write_lines(tmp_path / "my.en-ka.tsv", [f"{a}\t{b}" for a, b in zip(LINES, foreign)])
