@@ -98,6 +98,19 @@ def test_rows_with_a_held_out_text_and_negatives(tmp_path):
     assert not (held_out.are_translations or trained.are_translations)
 
 
+def test_many_queries_of_one_answer(tmp_path):
+    """One of them may be held out, and then none of the others is trained on."""
+    rows = [f"what is {line}\tanswer {number % 4}" for number, line in enumerate(LINES)]
+    rows += [f"who is {line}\tanswer of {line}" for line in LINES]
+    write_lines(tmp_path / "faq.tsv", ["query\tpositive", *rows])
+    prepare_pairs([str(tmp_path / "faq.tsv")], tmp_path / "output")
+    held_out = [text for row in PairRows(str(tmp_path / "output/held-out/faq.tsv")) for text in row]
+    assert len(held_out) == 2 * 20 == len(set(held_out))
+    assert any(len(text) == len("answer 0") for text in held_out)
+    trained = {text for row in PairRows(str(tmp_path / "output/train.tsv")) for text in row}
+    assert trained.isdisjoint(held_out)
+
+
 def test_which_pairs_are_translations(folder, tmp_path):
     """All of a training are read in one way: as translations, if some are."""
     write_pairs(folder / "faq.tsv", in_language("is"), in_language("it"))
