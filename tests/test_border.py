@@ -34,7 +34,7 @@ CORE_OF = {
     "tokenizer": "text_rules tokenizer vocabulary",
     "training": "checkpoint claim distributed engine optimizer precision prefetch row_adam run run_folder "
     "stop_requests task",
-    "training/log": "evaluation meter metrics_jsonl totals",
+    "training/log": "evaluation meter metrics_jsonl pictures totals",
 }
 CORE = [f"{folder}/{name}" for folder, names in CORE_OF.items() for name in names.split()]
 

@@ -12,6 +12,7 @@ from ernie_m.pretrain.task import Pretraining
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import step_folders, write_checkpoint
 from ernie_m.training.log.metrics_jsonl import METRICS
+from ernie_m.training.log.pictures import PICTURE, VISUALDL, draw_losses
 from ernie_m.training.run import Pace, Trainer
 from ernie_m.training.run_folder import FolderRules, RunFolder
 from ernie_m.training.stop_requests import StallWatch
@@ -41,7 +42,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
             "same text again"
         ),
         # Not the settings, which `save_settings` replaces.
-        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, FULL, ENCODER))),
+        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, VISUALDL, PICTURE, FULL, ENCODER))),
         steps_folder=CHECKPOINTS,
     )
     # The folders of the initial weights, which overwriting must not remove; the other values name no folder.
@@ -139,6 +140,8 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
             for line in summary(trainer.records.last_evaluation() or {}):
                 logger.info("%s", line)
         return
+    if trainer.records is not None:
+        draw_losses(trainer.records)
     pace = trainer.pace
     stall_watch = StallWatch(pace.stall_seconds, end_seconds=pace.stall_ends_seconds)
     with stall_watch, stall_watch.during("the export of the finished model"):

@@ -304,6 +304,9 @@ class RunConfig:
     log_steps: PositiveInt = option(50, free=True)
     """Steps between lines in the log and in metrics.jsonl."""
 
+    visualdl: bool = option(False, free=True)
+    """Whether metrics.jsonl is also written as a log of VisualDL; needs the extra pictures."""
+
     save_steps: PositiveInt = option(1000, free=True)
     """Steps between checkpoints."""
 

@@ -4,7 +4,7 @@ A record has a "step". That of an evaluation after the step has its results unde
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ class Records:
 
     def __init__(self, path: Path):
         self.path = path
+        self._follower: Callable[[dict[str, Any]], object] = lambda record: None
 
     def append(self, record: dict[str, Any]) -> None:
         """Write a record behind the others.
@@ -40,6 +41,15 @@ class Records:
         """
         with unwritable_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+        self._follower(record)
+
+    def follow(self, follower: Callable[[dict[str, Any]], object]) -> None:
+        """Call `follower` with each record that will be appended."""
+        self._follower = follower
+
+    def read(self) -> list[dict[str, Any]]:
+        """The records, without damaged lines."""
+        return [line.record for line in self._lines() if line.record]
 
     def sync(self) -> None:
         """Wait until all records are on the disk: a checkpoint must not know of a step without its record."""
@@ -48,10 +58,7 @@ class Records:
 
     def last_evaluation(self) -> dict[str, Any] | None:
         """The results of the last evaluation; None if there was none."""
-        evaluations = [
-            line.record[HELD_OUT] for line in self._lines() if line.record and HELD_OUT in line.record
-        ]
-        return evaluations[-1] if evaluations else None
+        return next((record[HELD_OUT] for record in reversed(self.read()) if HELD_OUT in record), None)
 
     def cut_back(self, step: int, evaluated_step: int) -> int:
         """Drop the records that a resumed run will write again, and damaged lines.

@@ -1,0 +1,113 @@
+"""A run to look at: its records as a log of VisualDL, and its losses as a picture, losses.png.
+
+Both need the extra `pictures`. Neither ends a run: what keeps one of them away is said in one line.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ernie_m.training.log.metrics_jsonl import HELD_OUT, Records
+from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.files import atomic_file
+from ernie_m.utils.logging import logger
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+VISUALDL = "visualdl"  # the folder of its log, for `visualdl --logdir`
+PICTURE = "losses.png"
+_LOG = "vdlrecords.run.log"  # VisualDL looks for such names
+_EXTRA = "pictures"
+
+
+def follow(records: Records) -> None:
+    """Write the records, those so far and those to come, into a log of VisualDL beside their file.
+
+    It begins anew, because a log of VisualDL cannot be cut back: a resumed run would have two lines between
+    its checkpoint and the step where it was broken off.
+    """
+    folder = records.path.parent / VISUALDL
+    with the_run_goes_on(folder):
+        from visualdl import LogWriter
+
+        (folder / _LOG).unlink(missing_ok=True)
+        writer = LogWriter(logdir=str(folder), file_name=_LOG)
+
+        def add(record: Mapping[str, Any]) -> None:
+            for tag, value in scalars(record):
+                writer.add_scalar(tag=tag, step=record["step"], value=value)
+            writer.flush()
+
+        for record in records.read():
+            add(record)
+        records.follow(add)
+
+
+@contextmanager
+def the_run_goes_on(path: Path) -> Iterator[None]:
+    """Turn what cannot be written, or a package that is missing, into a line of the log."""
+    try:
+        yield
+    except ImportError as error:
+        logger.warning("%s: %s is missing: %s; the run goes on", path, error.name, install_command(_EXTRA))
+    except OSError as error:
+        logger.warning("%s: %s; the run goes on", path, error.strerror or error)
+    except UserError as error:  # of `atomic_file`, and names the path
+        logger.warning("%s; the run goes on", error)
+
+
+def scalars(record: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a record, each with its place, as ("mmlm/loss", 2.5), and in a list its number."""
+    for key, value in record.items():
+        place = f"{of}{key}"
+        if isinstance(value, Mapping):
+            yield from scalars(value, f"{place}/")
+        elif isinstance(value, list):
+            yield from scalars(dict(enumerate(value)), f"{place}/")
+        elif isinstance(value, int | float) and place != "step":
+            yield place, float(value)
+
+
+def draw_losses(records: Records) -> None:
+    """Write losses.png beside the records."""
+    path = records.path.parent / PICTURE
+    if find_spec("matplotlib") is None:  # nobody has asked for it, so this is no warning
+        logger.info("%s needs matplotlib: %s", PICTURE, install_command(_EXTRA))
+        return
+
+    with the_run_goes_on(path):
+        with atomic_file(path) as file:
+            losses(records.read()).savefig(file, format="png", dpi=120)
+        logger.info("the losses: %s", path)
+
+
+def losses(records: Iterable[Mapping[str, Any]]) -> "Figure":
+    """The picture: a line for each loss of the training, points for means of held-out languages or pairs."""
+    from matplotlib.figure import Figure
+
+    curves: dict[str, list[tuple[int, float]]] = {}  # name -> (step, loss)
+    for record in records:
+        logs: dict[str, list[float]] = {}  # of this evaluation: objective -> a loss for each language or pair
+        for place, value in scalars(record):
+            first, *rest = place.split("/")
+            if first == HELD_OUT and rest[-1] == "perplexity":
+                logs.setdefault(f"{rest[0]}, held out", []).append(math.log(value))
+            elif first != HELD_OUT and [first, *rest][-1] == "loss":
+                curves.setdefault(first, []).append((record["step"], value))
+        for name, values in logs.items():
+            curves.setdefault(name, []).append((record["step"], sum(values) / len(values)))
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="step", ylabel="loss")
+    numbers: dict[str, int] = {}  # of the colours: an objective has one
+    for name, points in curves.items():
+        objective, _, held_out = name.partition(", ")
+        colour = f"C{numbers.setdefault(objective, len(numbers))}"
+        axes.plot(*zip(*points), "o" if held_out else "-", color=colour, label=name)
+    if curves:
+        axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    return figure
