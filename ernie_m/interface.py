@@ -228,7 +228,7 @@ class Model:
         self, texts: str | Iterable[str], others: str | Iterable[str], **options: Any
     ) -> "np.ndarray":
         """The cosine of each text and each other text: float32 [N, M]. Options: those of `encode`."""
-        from ernie_m.vectors.nearest import unit
+        from ernie_m.vectors.pooling import unit
 
         vectors = unit(self.encode(texts, **options))
         other_vectors = unit(self.encode(others, **options))
@@ -251,7 +251,7 @@ class Model:
         from ernie_m.inference.tasks import TaskOptions
         from ernie_m.inference.tasks.encode import centres_by_default
         from ernie_m.model.conventions import DOCUMENT, QUERY
-        from ernie_m.vectors.nearest import unit
+        from ernie_m.vectors.pooling import unit
 
         if not isinstance(text, str):
             raise UserError(f"{text!r}: search takes one text; similarity compares several")

@@ -18,7 +18,7 @@ from ernie_m import load
 from ernie_m.utils.files import atomic_dir
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.text_tables import in_columns
-from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import unit
 
 SENTENCES = Path("scripts/sample/sentences.tsv")  # a path from the root, where the demo runs
 LEARNED = 6  # so many of the ten sentences of each topic are learned

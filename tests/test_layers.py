@@ -157,7 +157,9 @@ DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted",
 
 def does_work_at_import(statement: ast.stmt) -> bool:
     """Whether a statement at the top level of a file does more than define something."""
-    if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
+    if isinstance(
+        statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    ):
         return False
     if isinstance(statement, ast.Assign | ast.AnnAssign):
         called = [ast.unparse(node.func) for node in ast.walk(statement) if isinstance(node, ast.Call)]

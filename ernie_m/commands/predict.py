@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from ernie_m.model.tasks import COMMAND_WORDS
-from ernie_m.reader.files.aligned_lines import named_files
+from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.reader.files.official_tsv import official_names, refuse_compressed
 from ernie_m.reader.files.rows import (
     AnsweredTable,
@@ -30,7 +30,7 @@ from ernie_m.reader.files.rows import (
 from ernie_m.utils.errors import FULL, UserError, install_command, pipe_may_close, printable
 from ernie_m.utils.files import read_bytes, take_lock, unwritable_is_a_user_error
 from ernie_m.utils.load_config import load_config
-from ernie_m.utils.logging import progress, setup_console
+from ernie_m.utils.logging import logger, progress, setup_console
 from ernie_m.utils.options import PositiveInt, Range, option
 
 if TYPE_CHECKING:
@@ -126,9 +126,25 @@ class PredictFlags:
     port: Annotated[int, Range(at_least=1, at_most=65535)] = 8000
     """The port of --serve."""
 
-    token: str = "none"
+    token: str | None = None
     """What every request to --serve must bring: "Authorization: Bearer TOKEN"; a browser asks for it as the
-    password of any user. none: everyone may ask."""
+    password of any user. Others on the machine can read it here: --token_file and the variable ERNIE_M_TOKEN
+    of the environment are for that. none: everyone may ask."""
+
+    token_file: str | None = None
+    """A file with the token of --serve."""
+
+    max_queue: PositiveInt = 4096
+    """For --serve: how many texts may wait; further requests are answered with 503."""
+
+    max_batch_tokens: PositiveInt = 1024
+    """For --serve: the tokens that a thread computes at once."""
+
+    timeout: PositiveInt = 300
+    """For --serve: the seconds within which a request is answered."""
+
+    log_level: Literal["info", "warning"] = "info"
+    """For --serve: info is a line for each request, without its texts."""
 
     def __post_init__(self) -> None:
         has_task = self.task is not None
@@ -136,8 +152,6 @@ class PredictFlags:
             raise UserError("give --task TASK or --serve, one of them")
         if self.columns and not is_table(self.input):
             raise UserError(f"--columns {self.columns}: --input {self.input} is no table, .csv or .tsv")
-        if not self.token:
-            raise UserError("--token is empty; give a text, or none without a token")
         if self.output != "-":
             self._check_output()
 
@@ -166,12 +180,15 @@ def main() -> None:
     options = TaskOptions(**{name: getattr(flags, name) for name in names})
     if flags.serve:
         try:
-            from ernie_m.inference.server.serve import serve
+            from ernie_m.inference.server.serve import serve, token_of
         except ImportError as error:
             raise UserError(f"--serve needs {error.name}: {install_command('serve')}") from error
         setup_console()  # says how far the corpus is encoded
+        token = token_of(flags.token, flags.token_file)
+        logger.setLevel(flags.log_level.upper())
         models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
-        serve(models, options, flags.host, flags.port, flags.token)
+        limits = (flags.max_queue, flags.max_batch_tokens, flags.timeout)
+        serve(models, options, flags.host, flags.port, token, *limits)
         return
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     answerer = make_answerer(flags.task, model, options)

@@ -32,8 +32,7 @@ from ernie_m.utils.files import atomic_dir, only_writer_of
 from ernie_m.utils.logging import Progress, logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
 from ernie_m.vectors.centring import LanguageMeans
-from ernie_m.vectors.nearest import unit
-from ernie_m.vectors.pooling import SentenceEncoder
+from ernie_m.vectors.pooling import SentenceEncoder, unit
 
 _HEADER_BYTES = 128  # what numpy writes before the data of an array of two dimensions
 

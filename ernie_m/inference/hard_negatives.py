@@ -37,7 +37,8 @@ from ernie_m.training.claim import claim_file, only_run_in
 from ernie_m.utils.checksums import is_whole, write_digest
 from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import Progress, logger
-from ernie_m.vectors.nearest import nearest_in_blocks, unit
+from ernie_m.vectors.nearest import nearest_in_blocks
+from ernie_m.vectors.pooling import unit
 
 PART_ROWS = 4096  # the rows of a part; the vectors of the whole corpus are read for each part
 # The values of `identity_of` that decide vectors.

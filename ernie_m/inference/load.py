@@ -46,7 +46,7 @@ class LoadedModel:
         reading_faults: what the model's makers did in another way than this project can, in words.
         exported_layer: the layer at which an exported model ends; None for a checkpoint.
         has_pooler: False if the weights lack a pooler; the vectors of a random pooler would say nothing.
-        amp: the half precision of an exported folder, or "none".
+        amp: the half precision that it was loaded with, or "none".
         model: the model of a checkpoint: an encoder, or a model that has an encoder as `.ernie_m`.
         autocast: makes the context for a forward pass of `model`.
         languages: the languages that the masked-LM head can be asked for.
@@ -174,6 +174,11 @@ class LoadedModel:
                 f"{self.folder}: exported for {exported_task} up to layer {self.exported_layer}; export the "
                 f"checkpoint for this: {EXPORT_FIRST} --task {task}{up_to}"
             )
+
+    @property
+    def runs_in_many_threads(self) -> bool:
+        """Whether several threads may run it at the same time. A predictor of Paddle has one input."""
+        return self.engine_name != "paddle"
 
     @property
     def predicts_numbers(self) -> bool:
@@ -328,6 +333,7 @@ def load_opened(
         tokenizer=opened.tokenizer,
         labels=labels,
         engine_name="dygraph",
+        amp=amp,
         reading=opened.reading,
         has_pooler="pooler.dense.weight" in checkpoint.tensors,
         model=model,

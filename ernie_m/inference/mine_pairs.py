@@ -39,7 +39,8 @@ from ernie_m.utils.logging import Progress, logger
 from ernie_m.utils.options import PositiveInt
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.mine_by_margin import MinedPairs, Neighbours, choose_threshold, margins, mine, quality
-from ernie_m.vectors.nearest import NEIGHBOURS, index_of, load_faiss, unit
+from ernie_m.vectors.nearest import NEIGHBOURS, index_of, load_faiss
+from ernie_m.vectors.pooling import unit
 
 PART_LINES = 16_384  # sentences that are encoded, and searched, between two files
 Encode = Callable[[list[str]], np.ndarray]  # texts -> their vectors, float32 [N, H]

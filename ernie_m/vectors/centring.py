@@ -13,7 +13,7 @@ import numpy as np
 
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.utils.errors import UserError
-from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import unit
 
 # The fewest sentences of a language whose mean is made. A single sentence minus its own mean would be 0.
 FEWEST_SENTENCES = 5

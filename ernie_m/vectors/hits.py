@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_m.vectors.nearest import search_both, unit
+from ernie_m.vectors.nearest import search_both
+from ernie_m.vectors.pooling import unit
 
 
 def nearest(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.mine_by_margin import Neighbours, best, margins
+from ernie_m.vectors.pooling import unit
 
 if TYPE_CHECKING:
     import faiss
@@ -120,10 +121,3 @@ def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":
     for block in blocks:
         index.add(block)
     return index
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """[N, H] of any float dtype -> float32 of length 1, in C order. A zero vector stays zero."""
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)  # [N, 1]
-    return vectors / np.maximum(lengths, 1e-12)

@@ -109,3 +109,10 @@ def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
         has_words = is_word.any(axis=1, keepdims=True)  # [B, 1]
         has_weight = np.where(has_words, is_word, is_real)
     return has_weight / has_weight.sum(axis=1, keepdims=True)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """[N, H] of any float dtype -> float32 of length 1, in C order. A zero vector stays zero."""
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)  # [N, 1]
+    return vectors / np.maximum(lengths, 1e-12)

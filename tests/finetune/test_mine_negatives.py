@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.files import flip_middle_bit
 from tests.launching import another_process_writes, as_flags, call_main, error_of

@@ -65,4 +65,4 @@ def ask(address: str, body=None, headers=None) -> tuple[int, dict]:
         text = error.read()
         if text.startswith(b"{"):
             return error.code, json.loads(text)
-        return error.code, {"detail": text.decode()}  # such as "Invalid host header"
+        return error.code, {"error": {"message": text.decode()}}  # such as "Invalid host header"

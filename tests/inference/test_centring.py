@@ -9,12 +9,12 @@ import pytest
 import ernie_m
 from ernie_m.inference import arguments
 from ernie_m.inference.load import load
-from ernie_m.inference.server.serve import answerers_of, describe
+from ernie_m.inference.server.app import answerers_of, describe
 from ernie_m.inference.tasks import TaskOptions, make_answerer, search
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.vectors.centring import LanguageMeans
-from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.inference.conftest import run_export, write_means

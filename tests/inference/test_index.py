@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.inference.server.serve import answerers_of
+from ernie_m.inference.server.app import answerers_of
 from ernie_m.inference.tasks import TaskOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.utils.checksums import MANIFEST, write_manifest

@@ -17,7 +17,8 @@ from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.reader.corpus import Corpus
 from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.vectors.mine_by_margin import MinedPairs, Neighbours, margins, mine
-from ernie_m.vectors.nearest import NEIGHBOURS, nearest, unit
+from ernie_m.vectors.nearest import NEIGHBOURS, nearest
+from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.files import flip_middle_bit

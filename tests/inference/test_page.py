@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 import ernie_m
-from ernie_m.inference.server.serve import LONGEST_BODY
+from ernie_m.inference.server.gate import LONGEST_BODY
 from tests.helpers.checkpoints import changed_copy
 from tests.inference import browser
 from tests.inference.conftest import write_means

@@ -16,7 +16,7 @@ from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import MANIFEST
-from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, changed_copy

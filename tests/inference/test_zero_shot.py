@@ -6,7 +6,7 @@ import pytest
 import ernie_m
 from ernie_m.commands import convert
 from ernie_m.inference.load import load
-from ernie_m.inference.server.serve import answerers_of
+from ernie_m.inference.server.app import answerers_of
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.inference.tasks.zero_shot import MOST_LABELS, InferenceLabels
 from tests import toys

@@ -10,7 +10,7 @@ from sentence_transformers.util import mine_hard_negatives
 
 from ernie_m.commands import run_retrieval
 from ernie_m.inference import hard_negatives
-from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.launching import as_flags, call_main
 from tests.toys import write_lines

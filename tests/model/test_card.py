@@ -153,3 +153,9 @@ def test_the_weights_of_a_pooling_in_the_snippet():
     assert expected.keys() == _WEIGHTS.keys()
     for pooling, weights in expected.items():
         assert eval(_WEIGHTS[pooling], values)[0, :, 0].tolist() == weights
+
+
+def test_a_label_with_a_line_end_begins_no_line():
+    """Labels come from a table, and a card is Markdown."""
+    card = model_card({"labels": ["good", "bad\n# Owned\n"]})
+    assert "\n# Owned" not in card and "bad\\n# Owned\\n" in card

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ernie_m.vectors.mine_by_margin import Neighbours, choose_threshold, margins, mine, quality
-from ernie_m.vectors.nearest import nearest, unit
+from ernie_m.vectors.nearest import nearest
+from ernie_m.vectors.pooling import unit
 
 K = 4
 

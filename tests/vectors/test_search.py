@@ -6,7 +6,8 @@ import pytest
 
 from ernie_m.vectors import nearest as search
 from ernie_m.vectors.hits import hits
-from ernie_m.vectors.nearest import index_of, nearest, nearest_in_blocks, search_both, unit
+from ernie_m.vectors.nearest import index_of, nearest, nearest_in_blocks, search_both
+from ernie_m.vectors.pooling import unit
 
 
 def bitext(count=150, width=24, noise=1.2, seed=0):

@@ -10,7 +10,8 @@ from ernie_m.reader.files.labels import input_hash
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.centring import FEWEST_SENTENCES
 from ernie_m.vectors.mine_by_margin import Neighbours, margins, mine
-from ernie_m.vectors.nearest import nearest, unit
+from ernie_m.vectors.nearest import nearest
+from ernie_m.vectors.pooling import unit
 
 # The least cosine of translations. Of 400 sentences in ten languages 98 % of a sentence's rows are then in
 # one group. Of 1,000 sentences that are no translations up to 4 % are in groups; at 0 nearly all are in one.

@@ -1,321 +1,144 @@
-"""The page and the JSON API of `ernie-m predict --serve`: what the loaded models can be asked for.
+"""Runs the server of `ernie-m predict --serve`, and ends it. See docs/serving.md.
 
-Requests are answered one at a time, in the main thread, and those for vectors together. It needs the packages
+The event loop reads requests and writes answers; the models run in threads beside it. It needs the packages
 of the extra `serve`.
 """
 
-import base64
-import binascii
+import asyncio
 import contextlib
 import errno
-import hmac
+import os
 import socket
-from collections.abc import Mapping
+import sys
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import ConfigDict, create_model
-from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.server.deadline import LONGEST_WAIT, TimedConnection
-from ernie_m.inference.server.embeddings import MODELS_PATH, PATH, EmbeddingsAnswerer, EmbeddingsRequest
-from ernie_m.inference.tasks import Answerer, TaskOptions, make_answerer
-from ernie_m.inference.tasks.zero_shot import InferenceLabels
-from ernie_m.model.tasks import ENCODING, OF_ANY_MODEL, TASKS
-from ernie_m.utils import __version__
+from ernie_m.inference.server.app import make_app
+from ernie_m.inference.server.gate import LONGEST_WAIT, Gate
+from ernie_m.inference.tasks import TaskOptions
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_text
+from ernie_m.utils.logging import logger
 
-LONGEST_BODY = 64 << 10  # bytes
-LONGEST_EMBEDDINGS_BODY = 2 << 20  # bytes, of a request for the vectors of many texts
-MOST_DISCARDED = 16 << 20  # bytes; a body that is too long, but below this, is read and thrown away
 MOST_CONNECTIONS = 512  # fewer than the files that a process may open
 NO_TOKEN = "none"  # the value of --token with which everyone may ask
 THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
-# The predictions whose requests are refused if they are too long. On the command line, a long text is cut
-# instead, and many labels may take their time.
-LIMITED_WORDS = ("search", "translate-probe", "zero-shot")
-PAGE = Path(__file__).with_name("page.html")
 # With this policy, a browser loads nothing from other sites and does not show the page in a frame.
 POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+SWITCH = 0.001  # seconds after which the event loop gets its turn beside threads that run Python
 
 
-def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, Answerer]:
-    """For each word of `ernie_m.model.tasks.PREDICTIONS`, an answerer on the first model that is for it."""
-    answerers: dict[str, Answerer] = {}
-    for model in models:
-        for word in _words_of(model, options):
-            if word not in answerers:
-                answerers[word] = make_answerer(word, model, options)
-    return answerers
+class TimedConnection(H11Protocol):
+    """A connection that is closed if no head of a request arrives in time; uvicorn itself waits for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._wait()
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete:  # a head is here
+            self._timer.cancel()
+
+    def on_response_complete(self) -> None:
+        self._timer.cancel()
+        self._wait()
+        super().on_response_complete()  # the next request may be here already
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that are not HTTP. One connection cannot give two answers at once."""
+        if self.cycle is None or self.cycle.response_complete:
+            super().send_400_response(msg)
+        else:  # they follow a request that is not answered yet
+            self.transport.abort()
+
+    def _wait(self) -> None:
+        self._timer = self.loop.call_later(LONGEST_WAIT, self.transport.abort)
 
 
-def _words_of(model: LoadedModel, options: TaskOptions) -> list[str]:
-    """The words of the predictions that the server offers on a model."""
-    predictions = []
-    if model.task is not None:
-        predictions += TASKS[model.task].predictions
-    # An exported folder with a head has no vectors: its outputs are those of the head alone.
-    is_export_with_head = model.exported_layer is not None and model.task is not None
-    if not is_export_with_head:
-        predictions += TASKS[ENCODING].predictions
-    predictions += OF_ANY_MODEL
-    unavailable = set()
-    if not model.languages:
-        unavailable.add("translate-probe")
-    if not options.corpus and not options.index:
-        unavailable.add("search")
-    if InferenceLabels.of(model.labels).entailment is None:
-        unavailable.add("zero-shot")
-    return [prediction.word for prediction in predictions if prediction.word not in unavailable]
+class Server(uvicorn.Server):
+    """A server that answers what is here before it ends; a second signal does not wait for that."""
+
+    def __init__(self, config: uvicorn.Config, gate: Gate):
+        super().__init__(config)
+        self.gate = gate
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.gate.is_stopping:
+            super().handle_exit(sig, frame)
+            return
+        end = super().handle_exit
+        self.gate.stop(lambda: end(sig, frame))
 
 
-def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[str, Any]:
-    """What /api/info answers, from which the page makes its tabs and fields."""
-    languages = {}
-    for word, answerer in answerers.items():
-        if hasattr(answerer, "languages"):
-            languages[word] = answerer.languages
-    corpus_languages = []
-    corpus_examples = []
-    if "search" in answerers:
-        search = answerers["search"]
-        corpus_languages = search.corpus_languages
-        corpus_examples = search.examples()
-        if search.centre:
-            languages["search"] = search.means_at(search.encode.layer).languages
-    labels: list[str] = []
-    infers = False
-    if "classify" in answerers:
-        labels = answerers["classify"].task.labels
-        infers = InferenceLabels.of(labels).entailment is not None
-    layers = None
-    if "align" in answerers:
-        loaded = answerers["align"].encode.model
-        if loaded.exported_layer is None:  # an exported folder has one layer, so there is nothing to choose
-            layers = loaded.num_layers
-    return {
-        "tasks": [word for word, answerer in answerers.items() if answerer.fields is not None],
-        "languages": languages,
-        "models": [
-            {
-                "name": model.name,
-                "layers": model.num_layers,
-                "hidden_size": model.config.hidden_size,
-                "vocabulary": model.config.vocab_size,
-            }
-            for model in models
-        ],
-        "corpus_languages": corpus_languages,
-        "corpus_examples": corpus_examples,
-        "labels": labels,
-        "infers": infers,  # whether classify is natural language inference
-        "layers": layers,
-        "centred": [word for word in ("search", "align") if word in answerers and answerers[word].centre],
-    }
-
-
-def make_app(models: list[LoadedModel], options: TaskOptions, token: str = NO_TOKEN) -> FastAPI:
-    """The FastAPI application."""
-    answerers = answerers_of(models, options)
-    info = describe(models, answerers)
-
-    # FastAPI's documentation pages load scripts from other servers.
-    app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(CountedBody)
-    _limit_requests(app, token, models)
-
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def page() -> str:
-        return PAGE.read_text(encoding="utf-8")
-
-    @app.get("/api/info", summary="what this server can do")
-    async def show_info() -> dict:
-        return info
-
-    for word, answerer in answerers.items():
-        if word == "encode":
-            _add_embeddings(app, EmbeddingsAnswerer(answerer, answerer.model.name))
-        else:
-            _add_endpoint(app, word, answerer)
-    return app
-
-
-def _limit_requests(app: FastAPI, token: str, models: list[LoadedModel]) -> None:
-    """Refuse requests without the token or with bodies that are too long, and describe those that are wrong.
-
-    A description does not repeat the body, and does not say where the models are on this machine.
-    """
-
-    @app.middleware("http")
-    async def limit_length(request: Request, answer: Any) -> Any:
-        # With content-length the server reads no more of a body than that says; `CountedBody` counts others.
-        size = int(request.headers.get("content-length", 0))
-        longest = _longest_body(request.url.path)
-        if size <= longest:
-            if token == NO_TOKEN or _brings(request, token):
-                return await answer(request)
-            ask_for_it = {"WWW-Authenticate": 'Basic realm="ERNIE-M"'}  # a browser asks for name and password
-            return _refusal(request, 401, "the token is missing or wrong", ask_for_it)
-        if 0 < size < MOST_DISCARDED:  # a browser reads the answer only when it has sent everything
-            with contextlib.suppress(ClientDisconnect):
-                async for _ in request.stream():
-                    pass
-        return _refusal(request, 413, _too_long(longest), {"Connection": "close"})
-
-    @app.exception_handler(RequestValidationError)
-    async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
-        # Without the input, which JSON may not be able to hold.
-        details = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]
-        return _refusal(request, 422, details)
-
-    @app.exception_handler(HTTPException)
-    async def refuse_content(request: Request, error: HTTPException) -> JSONResponse:
-        detail = error.detail
-        for model in models:
-            if detail.startswith(f"{model.folder}: "):
-                detail = detail.replace(str(model.folder), model.name, 1)
-        return _refusal(request, error.status_code, detail, error.headers)
-
-
-class CountedBody:
-    """Refuses a body that is too long although no header says so, as with transfer-encoding.
+def serve(
+    models: list[LoadedModel],
+    options: TaskOptions,
+    host: str,
+    port: int,
+    token: str | None = None,
+    max_queue: int = 4096,
+    max_batch_tokens: int = 1024,
+    timeout: float = 300,
+) -> None:
+    """Answer until Ctrl-C or SIGTERM.
 
     Args:
-        app: what answers the requests.
-    """
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        read = 0  # bytes of the body
-
-        async def counted_receive() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            longest = _longest_body(scope["path"])
-            if read > longest:
-                raise HTTPException(413, _too_long(longest), {"Connection": "close"})
-            return message
-
-        await self.app(scope, counted_receive, send)
-
-
-def _longest_body(path: str) -> int:
-    """The length in bytes of the longest body of a request to a path."""
-    return LONGEST_EMBEDDINGS_BODY if path == PATH else LONGEST_BODY
-
-
-def _too_long(longest: int) -> str:
-    return f"the request is longer than {longest} bytes"
-
-
-def _brings(request: Request, token: str) -> bool:
-    """Whether a request has a token: as a Bearer, or as the password of any user, which browsers send."""
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    sent_token = credentials.encode("latin-1")
-    if scheme.lower() == "basic":
-        try:
-            sent_token = base64.b64decode(sent_token).partition(b":")[2]
-        except binascii.Error:
-            return False
-    return hmac.compare_digest(sent_token, token.encode())
-
-
-def _refusal(
-    request: Request, status: int, detail: str | list[dict], headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """The answer to a request that is refused, in the form of OpenAI where the path is of its API."""
-    if request.url.path not in (PATH, MODELS_PATH):
-        return JSONResponse({"detail": detail}, status, headers)
-    message = detail
-    if isinstance(detail, list):  # faults that pydantic found
-        faults = []
-        for fault in detail:
-            place = ".".join(map(str, fault["loc"]))
-            faults.append(f"{place}: {fault['msg']}")
-        message = "; ".join(faults)
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    if status == 422:  # FastAPI's; OpenAI answers such a request with 400
-        status = 400
-    return JSONResponse({"error": error}, status, headers)
-
-
-def _add_endpoint(app: FastAPI, word: str, answerer: Answerer) -> None:
-    """Answer requests to /api/<word>."""
-    class_name = "".join(map(str.title, [*word.split("-"), "request"]))  # "zero-shot": "ZeroShotRequest"
-    # Strict: without it, true would be taken as the number 1.
-    request_class = create_model(class_name, __config__=ConfigDict(strict=True), **answerer.fields)
-
-    # Async, so that it runs in the thread that loaded the model: Paddle's modes belong to a thread.
-    async def endpoint(request: request_class) -> dict:
-        try:
-            content = answerer.parse(request.model_dump(exclude_none=True))
-            if word in LIMITED_WORDS:
-                answerer.check_length(content)
-            (answer,) = answerer.answer([content])
-            return answer
-        except UserError as error:
-            raise HTTPException(422, str(error)) from error
-
-    summary = type(answerer).__doc__.splitlines()[0]
-    app.post(f"/api/{word}", summary=summary, operation_id=word)(endpoint)
-
-
-def _add_embeddings(app: FastAPI, embeddings: EmbeddingsAnswerer) -> None:
-    """Answer requests to PATH, and say at MODELS_PATH which model does."""
-
-    @app.get(MODELS_PATH, summary="The model of the vectors, in the form of OpenAI", operation_id="models")
-    async def show_models() -> dict:
-        return embeddings.models()
-
-    @app.post(PATH, summary="Vectors of texts, of length 1, in the form of OpenAI", operation_id="encode")
-    async def endpoint(request: EmbeddingsRequest) -> dict:
-        try:
-            return await embeddings.answer(request)
-        except UserError as error:
-            raise HTTPException(422, str(error)) from error
-
-
-def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int, token: str) -> None:
-    """Answer until Ctrl-C.
-
-    Args:
-        token: what every request must bring; `NO_TOKEN`: nothing.
+        token, max_queue, max_batch_tokens, timeout: see `make_app`.
 
     Raises:
         UserError: the port is taken.
     """
     # First the port, because a corpus may take minutes to encode.
     with _listen(host, port) as listening:
-        app = make_app(models, options, token)
         address = f"[{host}]" if ":" in host else host
-        if address in THIS_MACHINE:  # against DNS rebinding: another name could resolve to this address
-            app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)
+        # Against DNS rebinding: another name could resolve to this address.
+        hosts = THIS_MACHINE if address in THIS_MACHINE else None
+        gate = make_app(models, options, token, max_queue, max_batch_tokens, timeout, hosts)
         config = uvicorn.Config(
-            app,
-            loop="asyncio",  # unlike uvloop, it reads what has arrived before it looks at the time
+            gate,
             log_level="warning",
+            access_log=False,
             http=TimedConnection,
             ws="none",
-            proxy_headers=False,
-            timeout_keep_alive=2,
-            timeout_graceful_shutdown=LONGEST_WAIT + 1,  # by then, a request that came in part was given up
+            timeout_keep_alive=LONGEST_WAIT,
+            timeout_graceful_shutdown=LONGEST_WAIT + 1,
             limit_concurrency=MOST_CONNECTIONS,
             headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
         )
+        sys.setswitchinterval(SWITCH)
         with contextlib.suppress(KeyboardInterrupt):
             print(f"serving on http://{address}:{port}, Ctrl-C ends it", flush=True)
-            uvicorn.Server(config).run(sockets=[listening])
+            Server(config, gate).run(sockets=[listening])
+
+
+def token_of(on_command_line: str | None, file: str | None) -> str | None:
+    """The token of requests: that of a file, of the environment's ERNIE_M_TOKEN, or of the command line.
+
+    Raises:
+        UserError: it is empty, or there are two.
+    """
+    if on_command_line == NO_TOKEN:
+        return None
+    found = {
+        "--token": on_command_line,
+        f"--token_file {file}": None if file is None else read_text(Path(file), 4096).strip(),
+        "ERNIE_M_TOKEN": os.environ.get("ERNIE_M_TOKEN"),
+    }
+    given = {name: token for name, token in found.items() if token is not None}
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)}: two tokens; give one of them")
+    for name, token in given.items():
+        if not token:
+            raise UserError(f"{name} is empty; give a text, or leave it out")
+        if name == "--token":
+            logger.warning("--token: others on this machine can read it; take --token_file or ERNIE_M_TOKEN")
+        return token
+    return None
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -324,10 +147,20 @@ def _listen(host: str, port: int) -> socket.socket:
     Raises:
         UserError: it is taken, or the host has no such address.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    is_six = ":" in host
+    family = socket.AF_INET6 if is_six else socket.AF_INET
+    # The protocol is named, because asyncio looks at it before it turns off the wait for further bytes
+    # (TCP_NODELAY), which costs 40 ms a request.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_six:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind((host, port))
+        listening.listen()
     except OSError as error:
+        listening.close()
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"--port {port}: another program listens there; choose another port") from error
         raise UserError(f"--host {host} --port {port}: cannot listen there ({error})") from error
+    return listening

@@ -93,7 +93,7 @@ class TaskOptions:
 class Answerer(Protocol):
     """One prediction on one model: it parses requests one by one and answers many at once.
 
-    The classes for `ernie_m.inference.server.serve.LIMITED_WORDS` also have a method `check_length`.
+    The classes for `ernie_m.inference.server.app.LIMITED_WORDS` also have a method `check_length`.
 
     Attributes:
         fields: None: the server does not offer it.

@@ -14,8 +14,7 @@ from ernie_m.model.tasks import ENCODING
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
-from ernie_m.vectors.nearest import unit
-from ernie_m.vectors.pooling import SentenceEncoder, layer_number, takes_piece_means, token_weights
+from ernie_m.vectors.pooling import SentenceEncoder, layer_number, takes_piece_means, token_weights, unit
 
 # The (type, default) of two keys of a request.
 LAYER = (int | None, None)
@@ -140,9 +139,16 @@ class EncodeTexts:
             answers.append(answer | unknown_words(self.model.tokenizer, text))
         return answers
 
-    def features(self, texts: Sequence[str]) -> list[Feature]:
-        """The model inputs of texts."""
-        return self._encode([Example(text, text_b=None) for text in texts])
+    def features(self, texts: Sequence[str], prompt: str | None = None) -> list[Feature]:
+        """The model inputs of texts.
+
+        Args:
+            prompt: what is put before each of them; None: what is put before all texts.
+        """
+        encode = self._encode
+        if prompt is not None:
+            encode = EncodePairs(self.model.tokenizer, self.max_seq_len, prompt=prompt)
+        return encode([Example(text, text_b=None) for text in texts])
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """The vectors of texts, float32 [N, H]."""

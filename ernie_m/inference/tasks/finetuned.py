@@ -37,6 +37,7 @@ class FineTunedTask:
     def __init__(self, model: LoadedModel, task: SupervisedTask):
         self.task = task
         self.engine = model.engine(task.name)
+        self.in_many_threads = model.runs_in_many_threads
 
     def predictions(self, features: Sequence[Any]) -> list[Any]:
         """The task's prediction for each feature. Features of similar length are run in one batch."""
@@ -67,7 +68,8 @@ class ClassifyTexts(FineTunedTask):
     text {"labels", "probabilities"}.
     """
 
-    fields: ClassVar[Fields] = {"text_a": REQUIRED_TEXT, "text_b": OPTIONAL_TEXT}
+    # One of the first two.
+    fields: ClassVar[Fields] = {"text": OPTIONAL_TEXT, "text_a": OPTIONAL_TEXT, "text_b": OPTIONAL_TEXT}
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         limit = model.limit(options.max_seq_len, model.longest_in_training)
@@ -94,6 +96,27 @@ class ClassifyTexts(FineTunedTask):
             texts = (example.text_a, example.text_b or "")
             answers.append({**answer, **unknown_words(self.task.encode.tokenizer, *texts)})
         return answers
+
+
+class InferenceLabels(NamedTuple):
+    """The ids of two labels of natural language inference; None: the model has no such label."""
+
+    entailment: int | None
+    contradiction: int | None
+
+    @classmethod
+    def of(cls, labels: list[str]) -> "InferenceLabels":
+        """Find them by their names, which begin with "entail" and "contra".
+
+        Of two labels, such as entailment and not_entailment, the other one stands for contradiction.
+        """
+        ids: dict[str, int] = {}  # the first six letters of a name -> the first label with them
+        for id_, label in enumerate(labels):
+            ids.setdefault(label.lower()[:6], id_)
+        entailment = ids.get("entail")
+        if entailment is not None and len(labels) == 2:
+            return cls(entailment, 1 - entailment)
+        return cls(entailment, ids.get("contra"))
 
 
 class Words(NamedTuple):

@@ -23,7 +23,7 @@ from ernie_m.pretrain.pictures.mask_panels import Panel, draw_panels
 from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
-from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import unit
 
 LONGEST = 100  # tokens of a text; a larger grid is not readable
 

@@ -24,12 +24,14 @@ from ernie_m.inference.tasks import (
 from ernie_m.inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
 from ernie_m.inference.tasks.search_index import CorpusSentence, Index
 from ernie_m.model.conventions import DOCUMENT, QUERY
-from ernie_m.reader.files.aligned_lines import Sentences, named_files
+from ernie_m.reader.files.aligned_lines import Sentences
+from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import only_writer_of
 from ernie_m.utils.logging import progress
 from ernie_m.vectors.centring import FEWEST_SENTENCES, LanguageMeans
-from ernie_m.vectors.nearest import load_faiss, nearest, unit
+from ernie_m.vectors.nearest import load_faiss, nearest
+from ernie_m.vectors.pooling import unit
 
 EXAMPLES = 5  # sentences of the corpus that the page offers
 _AS_QUERIES = 64  # how many sentences of a language are encoded as queries, for the mean of its queries

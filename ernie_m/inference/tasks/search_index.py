@@ -18,7 +18,7 @@ from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.utils.checksums import MANIFEST, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, read_json
-from ernie_m.vectors.nearest import unit
+from ernie_m.vectors.pooling import unit
 
 # The greatest distance between two unit vectors of one text and one model.
 TOLERANCE = 1e-3

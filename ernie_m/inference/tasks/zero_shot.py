@@ -19,33 +19,12 @@ from ernie_m.inference.tasks import (
     text_of,
     unknown_words,
 )
-from ernie_m.inference.tasks.finetuned import FineTunedTask
+from ernie_m.inference.tasks.finetuned import FineTunedTask, InferenceLabels
 from ernie_m.reader.batching import Example
 from ernie_m.utils.errors import UserError
 
 PLACE = "{}"  # stands in a template where the label goes
 MOST_LABELS = 100  # how many labels a request to the server may have
-
-
-class InferenceLabels(NamedTuple):
-    """The ids of two labels of natural language inference; None: the model has no such label."""
-
-    entailment: int | None
-    contradiction: int | None
-
-    @classmethod
-    def of(cls, labels: list[str]) -> "InferenceLabels":
-        """Find them by their names, which begin with "entail" and "contra".
-
-        Of two labels, such as entailment and not_entailment, the other one stands for contradiction.
-        """
-        ids: dict[str, int] = {}  # the first six letters of a name -> the first label with them
-        for id_, label in enumerate(labels):
-            ids.setdefault(label.lower()[:6], id_)
-        entailment = ids.get("entail")
-        if entailment is not None and len(labels) == 2:
-            return cls(entailment, 1 - entailment)
-        return cls(entailment, ids.get("contra"))
 
 
 class LabelRequest(NamedTuple):

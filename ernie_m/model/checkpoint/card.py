@@ -14,7 +14,7 @@ import yaml
 
 from ernie_m.model.checkpoint.files import CARD
 from ernie_m.model.tasks import ENCODING, TASKS, task_named
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, printable
 from ernie_m.utils.files import read_text
 from ernie_m.utils.yaml_files import yaml_value
 
@@ -162,4 +162,4 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple, set)):
         return ", ".join(_plain(item) for item in value)
-    return "" if value is None else str(value)
+    return "" if value is None else printable(str(value))

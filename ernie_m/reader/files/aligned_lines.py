@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.find_pairs import WITH_BOTH_SIDES, languages_in_name, split_label
+from ernie_m.reader.files.find_pairs import WITH_BOTH_SIDES, languages_in_name, named_files
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import refuse_other_forms, split_name
@@ -59,12 +59,6 @@ class Sentences(FileLines, Sequence[Example]):
     def texts(self) -> list[str]:
         """All lines."""
         return [example.text_a for example in self]
-
-
-def named_files(files: str) -> list[tuple[str, str]]:
-    """(language, path) of each file in "de<=de.txt,fr<=fr.txt"; the language of a path alone is ""."""
-    parts = [split_label(item) for item in files.split(",")]
-    return [(language or "", path) for language, path in parts]
 
 
 def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:

@@ -21,6 +21,12 @@ def split_label(notation: str) -> tuple[str | None, str]:
     return (label, path) if arrow else (None, label)
 
 
+def named_files(files: str) -> list[tuple[str, str]]:
+    """(language, path) of each file in "de<=de.txt,fr<=fr.txt"; the language of a path alone is ""."""
+    parts = [split_label(item) for item in files.split(",")]
+    return [(language or "", path) for language, path in parts]
+
+
 def languages_of(label: Any, count: int) -> tuple[str, ...]:
     """The languages of a label such as "en" or "en-de", in its order.
 

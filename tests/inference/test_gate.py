@@ -1,0 +1,217 @@
+"""What each request passes: bounds, clients that leave, the end of the server, the log and the metrics."""
+
+import http.client
+import json
+import logging
+import re
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import uvicorn
+
+from ernie_m.inference.load import load
+from ernie_m.inference.server import gate as gates
+from ernie_m.inference.server.app import make_app
+from ernie_m.inference.server.serve import Server, TimedConnection
+from ernie_m.inference.server.vectors import EMBEDDINGS
+from ernie_m.inference.tasks import TaskOptions
+from ernie_m.inference.tasks.encode import EncodeTexts
+from tests.inference.served import ask
+
+WIDTH = 4
+
+
+class Held:
+    """Vectors that are computed when the test says so; `batches` has the number of texts of each batch."""
+
+    def __init__(self, monkeypatch):
+        self.batches = []
+        self.computing = threading.Event()
+        self.going = threading.Event()
+        self.fault = None
+        monkeypatch.setattr(EncodeTexts, "vectors_of", lambda _, features: self.vectors(features))
+
+    def vectors(self, features):
+        self.batches.append(len(features))
+        self.computing.set()
+        assert self.going.wait(60)
+        if self.fault:
+            raise self.fault
+        return np.ones([len(features), WIDTH], np.float32)
+
+
+@pytest.fixture
+def held(monkeypatch):
+    return Held(monkeypatch)
+
+
+@contextmanager
+def running(model, **limits):
+    """A server in a thread of this process; gives its address, the server and its gate."""
+    gate = make_app([model], TaskOptions(), **limits)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = Server(uvicorn.Config(gate, http=TimedConnection, log_level="critical"), gate)
+        thread = threading.Thread(target=server.run, args=[[listening]])
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}", server, gate
+        finally:
+            server.should_exit = True
+            server.force_exit = True  # a request that is never answered fails the test, and does not hang it
+            thread.join()
+
+
+def post(address: str, texts) -> tuple[int, dict, str | None]:
+    """Ask for vectors; returns the status, the answer and Retry-After."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    connection.request("POST", EMBEDDINGS, json.dumps({"input": texts}), {"Content-Type": "application/json"})
+    reply = connection.getresponse()
+    answer = json.loads(reply.read())
+    connection.close()
+    return reply.status, answer, reply.headers["Retry-After"]
+
+
+def wait_for(condition) -> None:
+    """Wait until a condition is true."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_state_and_figures_while_a_batch_is_computed(models, held):
+    with running(load(models / "encode")) as (address, _, gate), ThreadPoolExecutor(1) as client:
+        first = client.submit(post, address, "bado")
+        assert held.computing.wait(20)
+        assert ask(f"{address}/health") == (200, {"status": "ok"})
+        held.going.set()
+        assert first.result()[0] == 200
+        for line in (
+            'ernie_m_requests_total{path="/v1/embeddings",status="200"} 1.0',
+            "ernie_m_texts_total 1.0",
+            "ernie_m_batch_texts_count 1.0",
+            "ernie_m_queue_texts 0.0",
+        ):
+            wait_for(lambda: line in gate.metrics.page().decode())  # noqa: B023 - called at once
+        ask(f"{address}/no/such/path")
+        wait_for(lambda: 'path="other",status="404"' in gate.metrics.page().decode())
+
+
+def test_clients_that_leave(models, held):
+    """200 of them, while a batch is computed: theirs are not, and who stays is answered."""
+    with running(load(models / "encode")) as (address, _, gate), ThreadPoolExecutor(2) as clients:
+        first = clients.submit(post, address, "bado")
+        assert held.computing.wait(20)
+        host, port = address.removeprefix("http://").split(":")
+        body = json.dumps({"input": ["bado"] * 4}).encode()
+        head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        leaving = []
+        for _ in range(200):
+            leaving.append(socket.create_connection((host, int(port))))
+            leaving[-1].sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        stays = clients.submit(post, address, ["bado", "lera"])
+        wait_for(lambda: "ernie_m_queue_texts 802.0" in gate.metrics.page().decode())
+        for connection in leaving:
+            connection.close()
+        wait_for(lambda: "ernie_m_queue_texts 2.0" in gate.metrics.page().decode())
+        held.going.set()
+        assert first.result()[0] == stays.result()[0] == 200
+        assert held.batches == [1, 2]
+        wait_for(lambda: 'status="499"} 200.0' in gate.metrics.page().decode())
+
+
+def test_a_full_queue(models, held):
+    with (
+        running(load(models / "encode"), max_queue=3) as (address, _, gate),
+        ThreadPoolExecutor(2) as clients,
+    ):
+        first = clients.submit(post, address, "bado")
+        assert held.computing.wait(20)
+        waiting = clients.submit(post, address, ["bado"] * 3)
+        wait_for(lambda: "ernie_m_queue_texts 3.0" in gate.metrics.page().decode())
+        status, answer, retry_after = post(address, "bado")
+        assert status == 503 and 1 <= int(retry_after) <= 60
+        assert answer["error"]["type"] == "server_error" and "queue" in answer["error"]["message"]
+        assert post(address, ["bado"] * 4)[0] == 400  # that many never have room
+        held.going.set()
+        assert first.result()[0] == waiting.result()[0] == 200
+
+
+def test_an_answer_that_takes_too_long(models, held):
+    with running(load(models / "encode"), timeout=0.3) as (address, _, _):
+        status, answer, retry_after = post(address, "bado")
+        assert status == 503 and int(retry_after) and "--timeout" in answer["error"]["message"]
+        assert ask(f"{address}/health")[0] == 200
+        held.going.set()
+        wait_for(lambda: post(address, "bado")[0] == 200)
+
+
+def test_a_batch_that_fails(models, held):
+    """The answer does not say why, and the server goes on."""
+    with running(load(models / "encode")) as (address, _, _):
+        held.going.set()
+        held.fault = RuntimeError("in /a/secret/place")
+        status, answer, _ = post(address, "bado")
+        assert status == 500 and "secret" not in json.dumps(answer)
+        held.fault = None
+        assert post(address, "bado")[0] == 200
+
+
+def test_the_end_waits_for_the_answers(models, held):
+    """What is in flight is answered; new requests get 503 meanwhile, and so does who asks for the state."""
+    with running(load(models / "encode")) as (address, _, gate), ThreadPoolExecutor(2) as clients:
+        requests = [clients.submit(post, address, "bado") for _ in range(2)]
+        wait_for(lambda: "ernie_m_queue_texts 1.0" in gate.metrics.page().decode())
+        ended = threading.Event()
+        gate.stop(when_empty=ended.set)
+        status, answer, retry_after = post(address, "bado")
+        assert status == 503 and int(retry_after) and "stopping" in answer["error"]["message"]
+        assert ask(f"{address}/health")[0] == 503
+        assert not ended.is_set()
+        held.going.set()
+        assert [request.result()[0] for request in requests] == [200, 200]
+        assert ended.wait(20)
+
+
+def test_two_ways_to_say_the_length(models):
+    """A proxy might count otherwise than the server, and take the rest for a request of its own."""
+    head = (
+        f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nG"
+    )
+    with running(load(models / "encode")) as (address, _, _):
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 20) as connection:
+            connection.sendall(head.encode())
+            answer = connection.makefile("rb").read()  # the connection is closed
+    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
+
+
+def test_a_body_that_does_not_arrive(models, monkeypatch):
+    monkeypatch.setattr(gates, "LONGEST_WAIT", 0.3)
+    with running(load(models / "encode")) as (address, _, _):
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 20) as connection:
+            connection.sendall(
+                f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{".encode()
+            )
+            assert connection.makefile("rb").read().startswith(b"HTTP/1.1 408")
+
+
+def test_the_access_log(models, caplog, monkeypatch):
+    """A line for each request, without its texts; a path cannot begin another line."""
+    with running(load(models / "encode")) as (address, _, _), caplog.at_level(logging.INFO, "ernie_m"):
+        monkeypatch.setattr(logging.getLogger("ernie_m"), "propagate", True)
+        assert post(address, ["bado", "lera"])[0] == 200
+        ask(f"{address}/a%0Ab")
+        ask(f"{address}/health")
+        wait_for(lambda: len(caplog.messages) >= 2)
+    first, second = caplog.messages
+    assert re.fullmatch(rf"127.0.0.1 POST {EMBEDDINGS} 200, \d+\.\d{{3}} s, 2 texts, \d+ tokens", first)
+    assert "/a\\nb 404" in second
+    assert "bado" not in caplog.text
