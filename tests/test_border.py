@@ -66,8 +66,8 @@ BUDGETS = {
     "run_pretrain.py": 5550,
     "run_classifier.py": 5260,
     "ernie_m/inference/fit.py": 5000,
-    "ernie_m/commands/predict.py": 5400,
-    "ernie_m/inference/server/serve.py": 4600,
+    "ernie_m/commands/predict.py": 4950,
+    "ernie_m/inference/server/serve.py": 4050,
 }
 
 

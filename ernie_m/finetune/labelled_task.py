@@ -32,7 +32,6 @@ from ernie_m.finetune.own_tables import read_own_tables
 from ernie_m.finetune.paper import average
 from ernie_m.finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
 from ernie_m.finetune.rates import with_rates
-from ernie_m.finetune.tasks.classification import names_of_ids
 from ernie_m.model.batch import LabelledBatch
 from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
 from ernie_m.model.checkpoint.load import load_from
@@ -40,7 +39,7 @@ from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.conventions import READING
 from ernie_m.model.heads import task_model
-from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
+from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, names_of_ids
 from ernie_m.reader.batching import Batches, GlobalBatch
 from ernie_m.reader.files.labels import overlap
 from ernie_m.reader.label_map import expand, read_languages

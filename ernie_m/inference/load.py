@@ -10,14 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_m.finetune.open_model import OpenedModel, open_model
-from ernie_m.finetune.tasks.classification import names_of_ids
 from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats.configs import read_json
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading, own_reading
-from ernie_m.model.tasks import CLASSIFICATION, ENCODING, EXPORTED_TASKS, MASKED_LM, TASKS, outputs_of
+from ernie_m.model.tasks import (
+    CLASSIFICATION,
+    ENCODING,
+    EXPORTED_TASKS,
+    MASKED_LM,
+    TASKS,
+    names_of_ids,
+    outputs_of,
+)
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import check_folder
 from ernie_m.utils.errors import UserError

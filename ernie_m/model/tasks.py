@@ -156,3 +156,8 @@ def outputs_of(task: str, has_pooled: bool) -> tuple[str, ...]:
     if has_pooled:
         return names
     return tuple(name for name in names if name != "pooled")
+
+
+def names_of_ids(count: int) -> list[str]:
+    """The labels of a model without a label map: "0", "1", ..."""
+    return [str(id_) for id_ in range(count)]

@@ -13,7 +13,7 @@ from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import MACRO_F1, accuracy, macro_f1
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import NEITHER
-from ernie_m.model.tasks import CLASSIFICATION
+from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
 from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch, windows
 from ernie_m.reader.classification import Examples, read_classification
 from ernie_m.reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
@@ -281,11 +281,6 @@ def columns_of(flags: FinetuneFlags) -> list[str]:
     if len(columns) not in (0, 2, 3):
         raise UserError(f"--columns {flags.columns}: it names text, perhaps a second text, and label")
     return columns
-
-
-def names_of_ids(count: int) -> list[str]:
-    """The labels of a model without a label map: "0", "1", ..."""
-    return [str(id_) for id_ in range(count)]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ import numpy as np
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from ernie_m.finetune.tasks.classification import sigmoid
 from ernie_m.inference.server.asked import Asked, Texts, Truncate, beside_the_loop, listed, work
 from ernie_m.inference.server.gate import Refused
 from ernie_m.inference.server.work_queue import Run, WorkQueue
@@ -70,7 +69,7 @@ class RerankRoutes:
         async def v1_rerank(request: Request, asked: V1RerankRequest) -> dict[str, Any]:
             texts = [each if isinstance(each, str) else each.text for each in asked.documents]
             outputs, tokens = await self.outputs(request, asked.query, texts, "documents", asked.truncate)
-            scores = sigmoid(outputs)
+            scores = _between_0_and_1(outputs)
             results: list[dict[str, Any]] = []
             for row in np.argsort(-scores, kind="stable").tolist()[: asked.top_n]:
                 results.append({"index": row, "relevance_score": float(scores[row])})
@@ -82,7 +81,7 @@ class RerankRoutes:
         async def rerank(request: Request, asked: RerankRequest) -> list[dict[str, Any]]:
             texts = listed(asked.texts, "texts")
             outputs, _ = await self.outputs(request, asked.query, texts, "texts", asked.truncate)
-            scores = outputs if asked.raw_scores else sigmoid(outputs)
+            scores = outputs if asked.raw_scores else _between_0_and_1(outputs)
             results: list[dict[str, Any]] = []
             for row in np.argsort(-scores, kind="stable").tolist():
                 results.append({"index": row, "score": float(scores[row])})
@@ -116,3 +115,8 @@ class RerankRoutes:
         tokens = [len(feature.ids) for feature in features]
         outputs = await work(self.queue, request, self.run, features, tokens)
         return np.array(outputs, np.float64), sum(tokens)
+
+
+def _between_0_and_1(outputs: np.ndarray) -> np.ndarray:
+    """The sigmoid of outputs, in a form that does not overflow."""
+    return np.exp(-np.logaddexp(0, -outputs))
