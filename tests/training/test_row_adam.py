@@ -7,8 +7,9 @@ import pytest
 
 from ernie_m.model import lm_head, word_table
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.heads import SequenceClassifier
-from ernie_m.training import row_adam
+from ernie_m.training import distributed, row_adam
 from ernie_m.training.engine import Engine
 from ernie_m.training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
 from ernie_m.training.row_adam import RowAdam
@@ -109,6 +110,26 @@ def test_resume_from_a_saved_state():
         resumed.engine.load_state_dict(state_of(first.engine))
         resumed.train(3, STEPS)
         assert_same_bits(straight.state(), resumed.state())
+
+
+def test_words_that_another_process_has_looked_up_are_updated(monkeypatch):
+    """After the sum over the processes any row may have a gradient, as if the table were updated whole."""
+    states = []
+    for as_whole in (False, True):
+        with monkeypatch.context() as patch:
+            if as_whole:
+                patch.setattr(word_table.TableGradient, "touched_rows", lambda *args: None)
+            toy_run = ToyRun()
+
+            def add_theirs(trained, toy_run=toy_run):
+                as_array(toy_run.table.grad)[WORDS - 1] += 1  # a word that this process did not look up
+
+            processes = iter([2])  # in `step`; the totals are of one
+            patch.setattr(distributed, "world_size", lambda processes=processes: next(processes, 1))
+            patch.setattr(distributed, "sum_gradients", add_theirs)
+            toy_run.engine.step([(np.full([2, 4], 4), np.array([0, 1]))], toy_run.loss)
+            states.append(toy_run.state())
+    assert_same_bits(*states)
 
 
 def test_gradients_that_paddle_adds_are_included():
