@@ -79,6 +79,10 @@ def report_of(output, part=""):
     return [table["seeds"] for table in tables]
 
 
+def texts_below_the_header(path):
+    return {text for line in path.read_text("utf-8").splitlines()[1:] for text in line.split("\t")}
+
+
 def test_from_a_start(folder, random_encoder, capsys):
     """The scores beside a table of pieces; the printed commands, given alone, make the same bits."""
     run_train("model", random_encoder)
@@ -92,6 +96,10 @@ def test_from_a_start(folder, random_encoder, capsys):
     for line, part in zip(lines[1:], ("table", "before", "")):
         found = next(iter(report_of("model", part)[2].values()))
         assert line.split()[-3:] == [f"{value:.1f}" for value in found.values()]
+    trained = texts_below_the_header(Path("model/pairs/train.tsv"))
+    for words in commands[2:]:
+        searched = list(Path(words[words.index("--pairs") + 1]).iterdir())
+        assert len(searched) == 2 and not any(trained & texts_below_the_header(path) for path in searched)
     for words in commands:
         assert in_process([re.sub("^model(?=/|$)", "alone", word) for word in words]) == 0
     assert_same_weights(Path("alone/best"), Path("model/best"))
