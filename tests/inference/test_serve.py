@@ -250,6 +250,9 @@ def test_ctrl_c_and_bytes_that_are_no_http_are_no_traceback(models):
         for request in (no_chunk, part_of_a_long_body):
             with socket.create_connection(("127.0.0.1", port_of(address))) as connection:
                 connection.sendall(request)
+                if request == no_chunk:  # it is in the middle of a request, whose answer may have begun
+                    with suppress(ConnectionResetError):
+                        assert connection.recv(4096) == b""
             assert ask(f"{address}/api/info")[0] == 200
         with ExitStack() as connections:
             for half_request in (b"", HEAD + b"{"):
