@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_m import load
+import ernie_m
+from ernie_m.interface import Model, load
 from ernie_m.utils.files import atomic_dir
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.text_tables import in_columns
 from ernie_m.vectors.pooling import unit
 
-SENTENCES = Path("scripts/sample/sentences.tsv")  # a path from the root, where the demo runs
+SENTENCES = Path(ernie_m.__file__).parent / "data" / "sentences.tsv"
 LEARNED = 6  # so many of the ten sentences of each topic are learned
 QUESTION = "Wann fährt der nächste Bus zum Flughafen?"  # is not among the sentences
 FOLDER = Path("output/demo-quick")  # what the page reads: texts/ by language, and the classifier topics/
@@ -49,23 +50,14 @@ def main() -> None:
     print("\nsentences whose translation is the nearest of the 50 English ones, per cent")
     print(in_columns([list(found), [f"{share:.0f}" for share in found.values()]]))
 
-    is_learned = np.arange(len(topics)) % 10 < LEARNED
-    learned = np.flatnonzero(is_learned)
-    print(f"\nlearning {len(set(topics))} topics from {len(learned)} English sentences", flush=True)
-    labels = np.array(topics)
+    print(f"\nlearning {len(set(topics))} topics from 30 English sentences", flush=True)
     with atomic_dir(FOLDER) as folder:
         (folder / "texts").mkdir()
         for code, sentences in texts.items():
             lines = "".join(f"{text}\n" for text in sentences)
             (folder / "texts" / f"{code}.txt").write_text(lines, encoding="utf-8")
-        english = [texts["en"][i] for i in learned]
-        classifier = model.fit(english, labels[learned].tolist(), folder / "topics")
-    accuracy = {}
-    for code, sentences in texts.items():
-        answers = classifier.classify([sentences[i] for i in np.flatnonzero(~is_learned)])
-        is_right = np.array([answer["label"] for answer in answers]) == labels[~is_learned]
-        accuracy[code] = 100 * float(is_right.mean())
-    print(f"topics of the other {int((~is_learned).sum())} of each language, per cent right (chance 20)")
+        accuracy = score_topics(model, topics, texts, folder / "topics")
+    print("topics of the other 20 of each language, per cent right (chance 20)")
     print(in_columns([list(accuracy), [f"{share:.0f}" for share in accuracy.values()]]))
 
     print("\ntry sentences of your own in the browser: sh scripts/demo.sh --page")
@@ -82,6 +74,30 @@ def read_sentences() -> tuple[list[str], dict[str, list[str]]]:
     header, *lines = [line.split("\t") for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
     topics = [line[0] for line in lines]
     return topics, {code: [line[place] for line in lines] for place, code in enumerate(header) if place}
+
+
+def score_topics(
+    model: Model, topics: list[str], texts: dict[str, list[str]], output: Path | None = None
+) -> dict[str, float]:
+    """Learn the topics from the first sentences of each in English, and find those of the others.
+
+    Args:
+        texts: language -> its sentence in each line.
+        output: a new folder for the classifier.
+
+    Returns:
+        language -> per cent right.
+    """
+    is_learned = np.arange(len(topics)) % 10 < LEARNED
+    labels = np.array(topics)
+    english = [texts["en"][i] for i in np.flatnonzero(is_learned)]
+    classifier = model.fit(english, labels[is_learned].tolist(), output)
+    accuracy = {}
+    for code, sentences in texts.items():
+        answers = classifier.classify([sentences[i] for i in np.flatnonzero(~is_learned)])
+        is_right = np.array([answer["label"] for answer in answers]) == labels[~is_learned]
+        accuracy[code] = 100 * float(is_right.mean())
+    return accuracy
 
 
 def translations_found(vectors: dict[str, np.ndarray]) -> dict[str, float]:

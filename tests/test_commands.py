@@ -50,9 +50,10 @@ DOWNLOADS = "downloads from other servers; "
 COMMANDS = {
     r"sh scripts/(setup\.sh( \w+)?|test\.sh)( && sh scripts/setup\.sh \w+)?": ITSELF,
     r"sh scripts/gpu_check\.sh": "gpu/test_command.py::test_a_cpu_does_not_pass_as_a_card",
-    r"sh scripts/demo\.sh( --table6)?": "many minutes; shortened in sample/test_demo.py::test_the_whole_way",
+    r"sh scripts/demo\.sh --pretrain.*":
+        "many minutes; shortened in demo/test_pretrain_demo.py::test_the_whole_way",
     r"sh scripts/demo\.sh --quick":
-        "it fetches 91 MB; sample/test_quick.py::test_the_whole_way",
+        "it fetches 91 MB; demo/test_quick.py::test_the_whole_way",
     r"sh scripts/demo\.sh --page":
         "it serves until Ctrl-C; inference/test_serve.py::test_search_in_each_language",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",

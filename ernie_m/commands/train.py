@@ -233,40 +233,57 @@ def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> lis
     ]
 
 
-def carry_out(step: Command) -> None:
-    """Run a step unless it is finished. If it does not finish, this command ends with its exit code."""
-    if step.result.exists():
-        print(f"\ndone: {step.purpose}", flush=True)
+def carry_out(*steps: Command) -> None:
+    """Run steps side by side, without those that are finished; only the first one's output is shown.
+
+    If one does not finish, this command ends with its exit code.
+    """
+    unfinished = []
+    for step in steps:
+        if step.result.exists():
+            print(f"\ndone: {step.purpose}", flush=True)
+        else:
+            print(f"\nnow: {step.purpose}\n  {step}", flush=True)
+            unfinished.append(step)
+    if not unfinished:
         return
-    print(f"\nnow: {step.purpose}\n  {step}", flush=True)
-    code = run_program(list(map(str, step.words)))
-    if code or not step.result.exists():
+    code = run_programs(*(list(map(str, step.words)) for step in unfinished))
+    if code or not all(step.result.exists() for step in unfinished):
         if code in (0, 130):  # SIGTERM or Ctrl-C; an error has its own line
             print("stopped here; the same command goes on", file=sys.stderr)
         sys.exit(code)
 
 
-def run_program(words: Sequence[str]) -> int:
-    """Run a program of the project to its end, and return its exit code. It receives the signals to stop."""
-    early: list[int] = []  # signals that came while the process was started
+def run_programs(*commands: Sequence[str]) -> int:
+    """Run programs of the project side by side to their ends. They receive the signals to stop.
+
+    Args:
+        commands: the words of each. Only the first one writes to standard output.
+
+    Returns:
+        the exit code of the first that did not end with 0, else 0.
+    """
+    early: list[int] = []  # signals that came while the processes were started
     processes: list[subprocess.Popen] = []
 
     def hand_on(number: int, frame: object) -> None:
-        if not processes:
-            early.append(number)
+        early.append(number)
         for process in processes:
             process.send_signal(number)
 
     with stop_signals_handled_by(hand_on):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ernie_m", *words],
-            process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on
-            preexec_fn=partial(end_with_parent, signal.SIGTERM),
-        )
-        processes.append(process)
-        for number in early:
-            process.send_signal(number)
-        code = process.wait()
+        for words in commands:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ernie_m", *words],
+                stdout=subprocess.DEVNULL if processes else None,
+                process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),
+            )
+            for number in early:
+                process.send_signal(number)
+            processes.append(process)
+        codes = [process.wait() for process in processes]
+    code = next((code for code in codes if code), 0)
     return 128 - code if code < 0 else code  # signal n ended it: as shells write it
 
 

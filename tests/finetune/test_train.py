@@ -34,7 +34,7 @@ LINES = list(dict.fromkeys(row.text_a for row in toys.labelled_texts(400, seed=3
 def folder(tmp_path, monkeypatch):
     """A folder with pairs of two languages with English: en-de.tsv, and two aligned files."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "run_program", in_process)
+    monkeypatch.setattr(train, "run_programs", in_process)
     (tmp_path / "my").mkdir()
     write_lines(Path("my/en-de.tsv"), [f"{line}\t{line.replace('the', 'a')}" for line in LINES])
     write_lines(Path("my/news.en"), LINES)
@@ -264,6 +264,27 @@ def test_a_program_receives_the_signals_to_stop(tmp_path, monkeypatch, number):
 
     sender = threading.Thread(target=send)
     sender.start()
-    assert train.run_program([str(log)]) == 9
+    assert train.run_programs([str(log)]) == 9
     sender.join()
     assert log.read_text().split() == ["True", str(int(number))]
+
+
+def test_programs_side_by_side(tmp_path, monkeypatch, capfd):
+    """Each waits for a file of the other one; the second prints its error alone, and its code counts."""
+    (tmp_path / "ernie_m").mkdir()
+    (tmp_path / "ernie_m/__init__.py").touch()
+    (tmp_path / "ernie_m/__main__.py").write_text(
+        "import os, sys, time\n"
+        "mine, other, code = sys.argv[1:]\n"
+        "open(mine, 'w').close()\n"
+        "while not os.path.exists(other):\n"
+        "    time.sleep(0.01)\n"
+        "print('output of', mine)\n"
+        "print('error of', mine, file=sys.stderr)\n"
+        "sys.exit(int(code))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert train.run_programs(["a", "b", "0"], ["b", "a", "7"]) == 7
+    printed = capfd.readouterr()
+    assert printed.out == "output of a\n"
+    assert sorted(printed.err.splitlines()) == ["error of a", "error of b"]

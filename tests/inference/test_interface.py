@@ -45,8 +45,7 @@ def places(models, exported, tmp_path, monkeypatch):
     for name, folder in {
         "checkpoints/best": models / "classify", "checkpoints/ner": models / "tag",
         "checkpoints/qa": models / "answer", "pretrained/full": models / "full",
-        "exported": exported / "encode", "output/demo/camlm-nli/best": models / "classify",
-        "configs/e5-small": models / "encode",
+        "exported": exported / "encode", "configs/e5-small": models / "encode",
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(folder)

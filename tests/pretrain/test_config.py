@@ -111,7 +111,7 @@ def test_shares_without_the_later_shares_of_a_file():
 
 
 def test_steps_on_the_command_line_replace_the_tokens_of_a_file():
-    file = ROOT / "configs/pretrain/sample.yaml"
+    file = ROOT / "configs/pretrain/own.yaml"
     assert load(file).optimizer.tokens > 0
     optimizer = load_config(PretrainConfig, ["--config", str(file), "--optimizer.steps", "60"]).optimizer
     assert optimizer.steps == 60

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.data import public_text
+from ernie_m.data import public_text, translated_messages
 from ernie_m.data.translated_messages import Message, read_messages, sentence_pairs
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
@@ -212,6 +212,12 @@ def test_a_damaged_package_is_named(tmp_path, files):
     assert str(path) in error_of(lambda: [*read_messages(path, ["de"])])
 
 
+def test_a_file_that_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(translated_messages, "LARGEST", 10)
+    path = wheel(tmp_path / "a.whl", {"p/de/LC_MESSAGES/x.mo": mo_file({"two": "zwei"})})
+    assert str(path) in error_of(lambda: [*read_messages(path, ["de"])])
+
+
 GOOD = "The file could not be saved."
 
 
@@ -222,6 +228,8 @@ GOOD = "The file could not be saved."
         ("de", "Save {name} to the disk now", "{name} jetzt auf der Platte speichern"),
         ("de", "Save %(name)s to the disk now", "%(name)s jetzt auf der Platte speichern"),
         ("de", "See https://a.org for the whole text", "Der ganze Text: https://a.org lesen"),
+        ("de", "Save {name} to the disk now", "Jetzt auf der Platte speichern"),  # a placeholder on one side
+        ("de", "Save it to the disk now", "{name} jetzt auf der Platte speichern"),
         ("de", "Run pip install --upgrade in a shell", "In einer Shell pip install --upgrade starten"),
         ("de", GOOD, GOOD),  # left in English
         ("de", "Wait for the new device to answer", "Auf the new device to answer warten"),  # mostly
@@ -248,6 +256,7 @@ def test_no_translations(language, english, translation):
             "يرجى الانتظار ٣٠ ثانية أخرى",
             [("Please wait for 30 more seconds", "يرجى الانتظار ٣٠ ثانية أخرى")],
         ),
+        ("de", GOOD, "Sie blieb unvera\u0308ndert liegen.", [(GOOD, "Sie blieb unverändert liegen.")]),
         (
             "de",
             "<b>The file</b> could  not be\nsaved.",

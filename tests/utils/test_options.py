@@ -33,7 +33,8 @@ OPTIONS = (
     ("ernie_m.data.get_weights", "WeightsFlags"),
     ("ernie_m.data.prepare.command", "PrepareFlags"),
     ("ernie_m.data.train_vocab", "VocabOptions"),
-    ("scripts.demo", "DemoFlags"),
+    ("ernie_m.data.public_text", "PublicTextFlags"),
+    ("scripts.pretrain_demo", "PretrainDemoFlags"),
 )
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from ernie_m.reader.batching import EncodePairs
 from scripts import quick
-from scripts.sample.scenes import CODES
 from tests.helpers.checkpoints import change_config
 from tests.toys import make_ours, train_pieces
+
+CODES = ("en", "de", "fr", "es", "ru", "el", "tr", "ar", "hi", "zh")
 
 
 def test_the_sentences():

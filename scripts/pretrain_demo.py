@@ -1,0 +1,185 @@
+"""The demo behind scripts/demo.sh --pretrain: what the paper's objectives add to MMLM, on public text.
+
+A small encoder learns masked words (MMLM) in ten languages. From it two go on for equal steps: one with MMLM
+alone, one with all four objectives; with --table6 there are the five mixes of the paper's Table 6. Each one
+searches translations of packages that no training text comes from, and learns topics from English sentences.
+"""
+
+from ernie_m.utils.first_import import run
+
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ernie_m import load
+from ernie_m.commands.train import Command, carry_out
+from ernie_m.data.public_text import TABLE
+from ernie_m.utils.checksums import MANIFEST
+from ernie_m.utils.files import read_json
+from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import PositiveInt, option
+from ernie_m.utils.text_tables import in_columns
+from scripts.quick import mean_of_others, read_sentences, score_topics
+
+OUTPUT = Path("output/demo")
+TEXT = OUTPUT / "text"
+CONFIG = "configs/pretrain/own.yaml"
+# The rows of Table 6, as in configs/pretrain/exp<n>.yaml. The first and the last are the demo's.
+MIXES = {
+    "exp1": "mmlm",
+    "exp2": "mmlm,tlm",
+    "exp3": "mmlm,camlm",
+    "exp4": "mmlm,btmlm,camlm",
+    "exp5": "mmlm,btmlm,camlm,tlm",
+}
+# What is printed -> the row of sweep.json. The even pairs choose the layer.
+SEARCHES = {"found": "chosen, odd pairs", "centred": "centred, chosen, odd pairs"}
+SWEEP = "sweep.json"
+PIECES = "table of pieces"
+START = "start"
+
+
+@dataclass
+class PretrainDemoFlags:
+    """How much is trained."""
+
+    table6: bool = option(False, bare=True)
+    """Train the five mixes of the paper's Table 6 instead of two."""
+
+    start_steps: PositiveInt = 700
+    """The steps of the start, of some 2,000 tokens each."""
+
+    steps: PositiveInt = 1500
+    """The steps of each mix, which follow."""
+
+    seeds: list[int] = option(default_factory=lambda: [2])
+    """The seeds of each mix. The start has the seed 1."""
+
+
+def main() -> None:
+    flags = load_config(PretrainDemoFlags, None, __doc__)
+    started = time.monotonic()
+    print("demo: after Ctrl-C the same command goes on", flush=True)
+    carry_out(Command("fetch public text", ["get", "public_text", TEXT], TEXT / TABLE))
+    for step in steps_of_the_corpus():
+        carry_out(step)
+
+    # The start and the table of pieces, then the mixes, two at a time: each takes a core.
+    start = OUTPUT / f"start-{flags.start_steps}"
+    pieces = OUTPUT / "pieces"
+    table = ["train", TEXT / "train", "--output", pieces]
+    carry_out(
+        pre_training("masked words", start, flags.start_steps, "mmlm", 1),
+        Command("train a table of pieces on the pairs", table, pieces / "retrieval.json"),
+    )
+    names = list(MIXES) if flags.table6 else ["exp1", "exp5"]
+    folders = {PIECES: pieces, START: start}
+    trainings = []
+    for seed in flags.seeds:
+        for name in names:
+            label = f"{name}, seed {seed}"
+            folders[label] = OUTPUT / f"start-{flags.start_steps}-{flags.steps}" / f"{name}-seed-{seed}"
+            training = pre_training(MIXES[name], folders[label], flags.steps, MIXES[name], seed)
+            from_start = ["--init.encoder", start / "full", "--init.lm_head", "encoder"]
+            trainings.append(training._replace(words=[*training.words, *from_start]))
+    for first in range(0, len(trainings), 2):
+        carry_out(*trainings[first : first + 2])
+    searches = [search(folder) for folder in folders.values()]
+    for first in range(0, len(searches), 2):
+        carry_out(*searches[first : first + 2])
+
+    scores = {label: scores_of(folder) for label, folder in folders.items()}
+    show(scores, names, flags.seeds)
+    print(json.dumps({**scores, "minutes": round((time.monotonic() - started) / 60, 1)}))
+
+
+def steps_of_the_corpus() -> list[Command]:
+    """The commands that make a vocabulary and a corpus of the text."""
+    text = []
+    for path in sorted((TEXT / "train").iterdir()):
+        text += ["--mono" if path.suffix == ".txt" else "--parallel", f"{path.stem}<={path}"]
+    vocab = OUTPUT / "vocab" / "piece.model"
+    pieces = ["--vocab_size", 8000, "--hard_vocab_limit", "false"]
+    corpus = OUTPUT / "corpus"
+    return [
+        Command("train a vocabulary", ["train_vocab", "--output", vocab.parent, *pieces, *text], vocab),
+        Command(
+            "turn the text into a corpus",
+            ["build_corpus", "--output", corpus, "--piece_model_path", vocab, *text],
+            corpus / MANIFEST,
+        ),
+    ]
+
+
+def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: int) -> Command:
+    """The pre-training of an encoder, as that of own.yaml, with the paper's shares of these objectives."""
+    words: list[object] = ["run_pretrain", "--config", CONFIG, "--data.corpus", OUTPUT / "corpus"]
+    words += ["--run.output", folder, "--run.seed", seed, "--optimizer.steps", steps]
+    words += [
+        "--objectives.active",
+        objectives,
+        "--objectives.shares",
+        "{}",
+        "--objectives.later_shares",
+        "{}",
+    ]
+    return Command(f"train {purpose}", words, folder / "encoder" / MANIFEST)
+
+
+def model_of(folder: Path) -> Path:
+    """The model in the folder of a run: the table's is that of a training on pairs."""
+    return folder / ("best" if folder.name == "pieces" else "encoder")
+
+
+def search(folder: Path) -> Command:
+    """The search of the held-out pairs with the model of a run."""
+    words = ["run_retrieval", "--pairs", TEXT / "held-out", "--untrained", "false", "--layer", "sweep"]
+    words += ["--init_pretraining_params", model_of(folder), "--checkpoints", folder / "search"]
+    return Command(f"search the held-out pairs with {folder}", words, folder / "search" / SWEEP)
+
+
+def scores_of(folder: Path) -> dict[str, float]:
+    """The measures of a run, means over languages: its searches and topics in per cent, and perplexities.
+
+    A table of pieces has no perplexities.
+
+    The topics are those of the quick demo: learned from 30 English sentences, found in the others.
+    """
+    rows = read_json(folder / "search" / SWEEP)["rows"]
+    scores = {name: statistics.mean(rows[row].values()) for name, row in SEARCHES.items() if row in rows}
+    topics, texts = read_sentences()
+    known = {code: texts[code] for code in texts if code == "en" or (TEXT / f"train/{code}.txt").exists()}
+    scores["topics"] = mean_of_others(score_topics(load(model_of(folder)), topics, known))
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    held_out = [record["held_out"] for record in records if "mmlm" in record.get("held_out", ())]
+    for name in ("mmlm", "camlm") if held_out else ():
+        perplexities = [values["perplexity"] for values in held_out[-1][name].values()]
+        scores[f"{name} perplexity"] = statistics.geometric_mean(perplexities)
+    return {name: round(score, 1) for name, score in scores.items()}
+
+
+def show(scores: Mapping[str, Mapping[str, float]], names: Sequence[str], seeds: Sequence[int]) -> None:
+    """Print the scores of each run, and of each mix, how far it is from MMLM alone with the same seed."""
+    measures = list(scores[START])
+    lines = [["", *measures]]
+    for label, row in scores.items():
+        lines.append([label, *(f"{row[measure]:.1f}" if measure in row else "-" for measure in measures)])
+    print(f"\n{in_columns(lines)}\n")
+    for name in names[1:]:
+        print(f"{name}: {MIXES[name]}")
+        for measure in measures:
+            differences = []
+            for seed in seeds:
+                of_mix = scores[f"{name}, seed {seed}"][measure]
+                differences.append(of_mix - scores[f"exp1, seed {seed}"][measure])
+            line = f"  {measure}: {statistics.mean(differences):+.1f}"
+            if len(seeds) > 1:
+                line += f" ± {statistics.stdev(differences) / len(seeds) ** 0.5:.1f}"
+            print(f"{line} to MMLM alone")
+
+
+if __name__ == "__main__":
+    run(main)

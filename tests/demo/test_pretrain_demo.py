@@ -1,0 +1,114 @@
+"""The demo of pre-training: the whole of it at a tiny size, its commands, its tables."""
+
+import json
+
+import pytest
+import yaml
+
+from ernie_m.reader.files.pairs import header_of
+from scripts import pretrain_demo
+from tests.launching import ROOT, call_main
+from tests.toys import sentences, write_lines
+
+CONFIGS = [yaml.safe_load((ROOT / f"configs/pretrain/exp{row}.yaml").read_text()) for row in range(1, 6)]
+PAPER = [",".join(config["objectives"]["active"]) for config in CONFIGS]
+
+
+@pytest.fixture
+def output(tmp_path, monkeypatch):
+    """The folder of a demo, with little text."""
+    monkeypatch.chdir(ROOT)
+    output = tmp_path / "demo"
+    text = output / "text"
+    monkeypatch.setattr(pretrain_demo, "OUTPUT", output)
+    monkeypatch.setattr(pretrain_demo, "TEXT", text)
+    english = list(dict.fromkeys(sentences(400)))
+    rows = [f"{line}\t{line.replace('a', 'ä')}" for line in english]
+    backwards = ["\t".join(row.split("\t")[::-1]) for row in rows]
+    for name, lines in {
+        "train/en.txt": english[:100],
+        "train/de.txt": [row.split("\t")[1] for row in rows[100:200]],
+        "train/en-de.tsv": ["\t".join(header_of(True)), *rows[200:]],
+        "held-out/de-en.tsv": [
+            "\t".join(header_of(True)),
+            *backwards[:40],
+        ],
+        "SOURCES.tsv": [],
+    }.items():
+        (text / name).parent.mkdir(parents=True, exist_ok=True)
+        write_lines(text / name, lines)
+    return output
+
+
+@pytest.mark.slow
+def test_the_whole_way(output, monkeypatch, capfd):
+    """The table and the JSON line; a second time nothing is done but the topics."""
+    config = yaml.safe_load((ROOT / pretrain_demo.CONFIG).read_text())
+    config["run"] |= {"eval_sequences": 8}
+    config["optimizer"] |= {"batch_size": 8, "warmup_steps": 1}
+    tiny = output / "tiny.yaml"
+    tiny.write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(pretrain_demo, "CONFIG", tiny)
+    words = ["--start_steps", "2", "--steps", "3"]
+    call_main(pretrain_demo, words)
+    printed = capfd.readouterr().out
+    assert "now: fetch public text" not in printed and "now: train a vocabulary" in printed
+    scores = json.loads(printed.splitlines()[-1])
+    assert list(scores) == ["table of pieces", "start", "exp1, seed 2", "exp5, seed 2", "minutes"]
+    assert list(scores["table of pieces"]) == ["found", "topics"]
+    for label in ("start", "exp1, seed 2", "exp5, seed 2"):
+        assert list(scores[label]) == ["found", "centred", "topics", "mmlm perplexity", "camlm perplexity"]
+        assert f"\n{label:>15}  " in printed
+    call_main(pretrain_demo, words)
+    again = capfd.readouterr().out
+    assert "now: " not in again
+    assert {**json.loads(again.splitlines()[-1]), "minutes": 0} == {**scores, "minutes": 0}
+
+
+def test_the_commands_of_table_6(output, monkeypatch, capsys):
+    """One start, five mixes of each seed, two at a time, with the paper's objectives; differences by seed."""
+    begun = []
+
+    def carry_out(*steps):
+        begun.append([dict(zip(step.words[1::2], map(str, step.words[2::2]))) for step in steps])
+
+    found = {
+        "pieces": 9.0,
+        "start": 10.0,
+        "exp1": 20.0,
+        "exp2": 21.0,
+        "exp3": 22.0,
+        "exp4": 23.0,
+        "exp5": 24.0,
+    }
+
+    def scores_of(folder):
+        name, _, seed = folder.name.partition("-seed-")
+        return {
+            "found": found[name if seed else name.partition("-")[0]]
+            + (3.0 if (name, seed) == ("exp5", "3") else 0.0)
+        }
+
+    monkeypatch.setattr(pretrain_demo, "carry_out", carry_out)
+    monkeypatch.setattr(pretrain_demo, "scores_of", scores_of)
+    call_main(pretrain_demo, ["--table6", "--seeds", "2,3", "--steps", "50"])
+    trainings = [flags for flags_of in begun for flags in flags_of if "--run.output" in flags]
+    start, *mixes = trainings
+    assert start["--objectives.active"] == "mmlm" and "--init.encoder" not in start
+    assert [mix["--run.seed"] for mix in mixes] == ["2"] * 5 + ["3"] * 5
+    assert [mix["--objectives.active"] for mix in mixes] == 2 * PAPER
+    assert {mix["--optimizer.steps"] for mix in mixes} == {"50"}
+    assert {mix["--init.encoder"] for mix in mixes} == {start["--run.output"] + "/full"}
+    assert len({mix["--run.output"] for mix in mixes}) == 10
+    assert all(len(flags_of) == 2 for flags_of in begun if flags_of[0] in mixes)
+    searched = [
+        flags["--init_pretraining_params"] for flags_of in begun for flags in flags_of if "--pairs" in flags
+    ]
+    encoders = [training["--run.output"] + "/encoder" for training in trainings]
+    assert searched == [str(output / "pieces/best"), *encoders]
+    printed = capsys.readouterr().out
+    # 4 and 7 points: their mean, and half of their difference.
+    assert "exp5: mmlm,btmlm,camlm,tlm\n  found: +5.5 ± 1.5 to MMLM alone" in printed
+    assert "exp2: mmlm,tlm\n  found: +1.0 ± 0.0 to MMLM alone" in printed
+    scores = json.loads(printed.splitlines()[-1])
+    assert scores["exp5, seed 3"] == {"found": 27.0} and len(scores) == 1 + 1 + 10 + 1
