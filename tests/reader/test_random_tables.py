@@ -122,6 +122,25 @@ def test_each_table_holds_its_rows(tmp_path):
     assert len(forms) > min(TABLES, 200) / 10
 
 
+def test_how_readings_are_counted(tmp_path):
+    """What must be asked is right both ways; each other reading is one of the three faults."""
+    tables = {table.path: table for table in (write_table(tmp_path, SEED, index) for index in range(40))}
+    must_ask = sum(bool(table.ambiguous) for table in tables.values())
+
+    def count(read):
+        counts, wrong = count_readings(read, UserError, tmp_path, SEED, 40)
+        assert len(wrong) == 40 - counts["all", "right"]
+        return Counter({outcome: number for (habit, outcome), number in counts.items() if habit == "all"})
+
+    def refuse(error):
+        raise error
+
+    assert count(lambda path, kind: tables[path].rows) == Counter(right=40)
+    assert count(lambda path, kind: tables[path].rows[1:]) == Counter(silent=40)
+    assert count(lambda path, kind: refuse(UserError("?"))) == Counter(right=must_ask, asked=40 - must_ask)
+    assert count(lambda path, kind: refuse(IndexError("?"))) == Counter(broken=40)
+
+
 def test_many_pairs_stand_below_names_that_no_list_has(tmp_path):
     """The case that a reader with a list of names does not know."""
     tables = [write_table(tmp_path, SEED, index) for index in range(TABLES)]
