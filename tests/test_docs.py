@@ -105,6 +105,14 @@ def test_the_walks_are_short():
         assert 3 <= len(files) <= most, (name, sorted(files))
 
 
+def test_a_page_is_short():
+    """The README has at most 1,000 words, and a page 2,500."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1000
+    assert {
+        page.name: n for page in pages() if (n := len(page.read_text(encoding="utf-8").split())) > 2500
+    } == {}
+
+
 def test_both_readmes_show_the_same_commands():
     english = commands_on(ROOT / "README.md")
     assert "sh scripts/demo.sh --quick" in english and "sh scripts/test.sh" in english
