@@ -107,12 +107,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
         )
     options = TaskOptions(max_seq_len=flags.max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt)
     encode = EncodeTexts(loaded, options)
-    if loaded.model is None:
-        return encode, encode.encoder
-    from ernie_m.vectors.encode import PaddleEncoder  # here, because it imports Paddle
-
-    # It pools on the device, so that the states of all tokens stay there.
-    return encode, PaddleEncoder(loaded.model, encode.pooling, encode.layer, loaded.autocast)
+    return encode, encode.encoder
 
 
 def means_to_subtract(

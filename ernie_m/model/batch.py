@@ -9,8 +9,9 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ernie_m.model import attention, device
-from ernie_m.model.attention import AttentionMask
+from ernie_m.model.attention import AttentionMask, CpuMask
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
+from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.layout import Layout
 
 
@@ -106,6 +107,19 @@ class TokenBatch(device.Uploadable):
         with_zeros = F.pad(states, [0, 1, 0, 0])
         flat = paddle.gather(with_zeros, self.token_of_cell.flatten())  # [B x T, H]
         return flat.reshape([*self.token_of_cell.shape, -1])
+
+    def sums(self, states: Tensor, weights: Tensor) -> Tensor:
+        """The sum of weight times state over the tokens of each row: states [tokens, H] -> [B, H].
+
+        Args:
+            weights: [B, T], 0 at pads; they get no gradient.
+        """
+        if isinstance(self.mask, CpuMask):
+            of_tokens = as_array(weights)[as_array(self.token_of_cell) < self.tokens]  # [N]
+            return device.cpu.SequenceSums.apply(
+                states, of_tokens.astype(as_array(states).dtype), self.mask.layout
+            )
+        return paddle.matmul(weights.astype(states.dtype).unsqueeze(1), self.padded(states)).squeeze(1)
 
     def is_pad(self) -> Tensor:
         """Which cells of the array that the batch was are pads: bool [B, T]."""

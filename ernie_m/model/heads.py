@@ -37,9 +37,9 @@ class SequenceClassifier(TaskModel):
     def forward(self, batch: TokenBatch) -> Tensor:
         """S sequences -> logits [S, num_labels]."""
         if self.pooling == MEAN_OF_TOKENS:
-            states = batch.padded(self.ernie_m.encode(batch).sequence)  # [S, T, H], 0 at pads
-            lengths = (~batch.is_pad()).sum(axis=1, keepdim=True)  # [S, 1]
-            return self.classifier(self.dropout(states.sum(axis=1) / lengths.astype(states.dtype)))
+            is_real = (~batch.is_pad()).astype("float64")  # [S, T]
+            weights = is_real / is_real.sum(axis=1, keepdim=True)
+            return self.classifier(self.dropout(batch.sums(self.ernie_m.encode(batch).sequence, weights)))
         first = self.ernie_m.encode(batch, positions=batch.first_tokens).sequence  # [S, H]
         return self.classifier(self.dropout(self.ernie_m.pooler(first)))
 

@@ -123,6 +123,9 @@ def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> d
     if cpu.vendor == "AuthenticAMD" and "avx2" in cpu.flags:
         # MKL takes its slowest path on a CPU that is not Intel's, unless it is told: 5 is AVX2, 7 AVX-512.
         settings["MKL_DEBUG_CPU_TYPE"] = "7" if "avx512f" in cpu.flags else "5"
+    if "avx512f" in cpu.flags or "avx2" in cpu.flags:
+        # The bits of a row of a product do not depend on how many rows and threads there are.
+        settings["MKL_CBWR"] = "AVX512,STRICT" if "avx512f" in cpu.flags else "AVX2,STRICT"
     if not has_gpu:
         # On a CPU, every kernel that reads a strided view copies it element by element.
         settings["FLAGS_use_stride_kernel"] = "0"

@@ -58,7 +58,7 @@ def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | PieceBatch, 
         first = model.encode(inputs, positions=inputs.first_tokens).sequence  # [B, H], of [CLS] only
         return model.pooler(first)
     states = model.encode(inputs, layers=layer).sequence  # [tokens, H]
-    return _mean(inputs.padded(states), sentences.weights)
+    return inputs.sums(states, sentences.weights)
 
 
 class PaddleEncoder(SentenceEncoder):
@@ -94,8 +94,7 @@ class PaddleEncoder(SentenceEncoder):
             output = self.model.encode(sentences.inputs, output_hidden_states=True)
             means = []  # one for each layer: [B, H]
             for states in output.hidden_states:  # [tokens, H]
-                mean = _mean(sentences.inputs.padded(states), sentences.weights)
-                means.append(to_array(mean))
+                means.append(to_array(sentences.inputs.sums(states, sentences.weights)))
         return np.stack(means)
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,16 +108,11 @@ class PaddleEncoder(SentenceEncoder):
     def _predicting(self) -> Iterator[None]:
         """A context without dropout or gradients, in the precision of the encoder."""
         was_training = self.model.training
-        self.model.eval()
+        if was_training:
+            self.model.eval()
         try:
             with paddle.no_grad(), self.autocast():
                 yield
         finally:
             if was_training:
                 self.model.train()
-
-
-def _mean(states: Tensor, weights: Tensor) -> Tensor:
-    """The weighted mean over the tokens: states [B, T, H] and weights [B, T] with rows of sum 1 -> [B, H]."""
-    weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
-    return paddle.matmul(weights, states).squeeze(1)

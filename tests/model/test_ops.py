@@ -11,6 +11,7 @@ from ernie_m.model import layers
 from ernie_m.model.attention import CpuMask
 from ernie_m.model.cpu import mkl, rows
 from ernie_m.model.cpu.layers import draw_dropout_mask
+from ernie_m.model.cpu.sums import SequenceSums
 from ernie_m.model.layout import Layout
 
 TOLERANCE = 1e-9
@@ -254,6 +255,19 @@ def test_scores_of_any_size():
     arrays = value_and_gradients(lambda x: attend(x, 0.0), x, weight)
     for plain, array in zip(expected, arrays, strict=True):
         assert np.abs(array - plain).max() < 1e-9 * np.abs(plain).max()
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_weighted_sums_of_sequences():
+    x = paddle.randn([LAYOUT.tokens, 12])
+    weights = np.random.default_rng(0).random(LAYOUT.tokens)
+    weight = paddle.randn([5, 12])
+    matrix = np.zeros([5, LAYOUT.tokens])  # the weight of each token in each sequence's sum
+    matrix[LAYOUT.sequence_numbers(), range(LAYOUT.tokens)] = weights
+    assert_same(
+        value_and_gradients(lambda x: paddle.matmul(paddle.to_tensor(matrix), x), x, weight),
+        value_and_gradients(lambda x: SequenceSums.apply(x, weights, LAYOUT), x, weight),
+    )
 
 
 class Block(nn.Layer):

@@ -19,6 +19,7 @@ SETTINGS = (
     "OMP_NUM_THREADS",
     "KMP_BLOCKTIME",
     "MKL_DEBUG_CPU_TYPE",
+    "MKL_CBWR",
     "FLAGS_use_stride_kernel",
     "GLIBC_TUNABLES",
 )
@@ -79,18 +80,23 @@ def test_limits_of_a_container(tmp_path, monkeypatch, cpu_max, memory_max, cores
 
 
 @pytest.mark.parametrize(
-    "vendor, flags, cpu_type",
+    "vendor, flags, cpu_type, branch",
     [
-        ("AuthenticAMD", AVX512, "7"),
-        ("AuthenticAMD", AVX2, "5"),
-        ("AuthenticAMD", SSE2, None),
-        ("GenuineIntel", AVX512, None),
+        ("AuthenticAMD", AVX512, "7", "AVX512,STRICT"),
+        ("AuthenticAMD", AVX2, "5", "AVX2,STRICT"),
+        ("AuthenticAMD", SSE2, None, None),
+        ("GenuineIntel", AVX512, None, "AVX512,STRICT"),
+        ("GenuineIntel", AVX2, None, "AVX2,STRICT"),
     ],
 )
-def test_mkl_type(vendor, flags, cpu_type):
-    """MKL is told the instructions of an AMD CPU, which it would not use otherwise: 5 is AVX2, 7 AVX-512."""
-    cpu = Cpu(vendor, flags, cores=4, memory=0)
-    assert settings_for(cpu).get("MKL_DEBUG_CPU_TYPE") == cpu_type
+def test_mkl(vendor, flags, cpu_type, branch):
+    """MKL is told the instructions of an AMD CPU, which it would not use otherwise: 5 is AVX2, 7 AVX-512.
+
+    On every CPU it is told to compute the same bits for any number of rows.
+    """
+    settings = settings_for(Cpu(vendor, flags, cores=4, memory=0))
+    assert settings.get("MKL_DEBUG_CPU_TYPE") == cpu_type
+    assert settings.get("MKL_CBWR") == branch
 
 
 def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):

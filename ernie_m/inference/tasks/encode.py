@@ -70,16 +70,20 @@ class EncodeTexts:
         self.encoder = self._make_encoder()
 
     def _make_encoder(self) -> SentenceEncoder:
-        engine = self.model.engine(ENCODING, self.layer)
         config = self.model.config
-        if self.model.model is not None and takes_piece_means(config, self.pooling):
-            # Imported here, because Paddle takes a second to start and an exported folder may not need it.
+        if self.model.model is None:
+            return GraphEncoder(self.model.engine(ENCODING, self.layer), config, self.pooling, self.layer)
+        self.model.check_task(ENCODING, self.layer)
+        encoder = self.model.part(ENCODING)
+        # Imported here, because Paddle takes a second to start and an exported folder may not need it.
+        if takes_piece_means(config, self.pooling):
             from ernie_m.model.device import to_array
             from ernie_m.vectors.piece_means import TableEncoder
 
-            encoder = self.model.part(ENCODING)
             return TableEncoder(config, to_array(encoder.embeddings.word_embeddings.weight))
-        return GraphEncoder(engine, config, self.pooling, self.layer)
+        from ernie_m.vectors.encode import PaddleEncoder
+
+        return PaddleEncoder(encoder, self.pooling, self.layer, self.model.autocast)
 
     def means_of_languages(self) -> LanguageMeans:
         """The means of the languages at this layer.

@@ -8,6 +8,7 @@ from ernie_m.model.cpu import masked_lm_loss, onednn
 from ernie_m.model.cpu.attention import AttentionOnCpu, ScoreBlocks
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16, frozen_linear_layers
 from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
+from ernie_m.model.cpu.sums import SequenceSums
 
 __all__ = [
     "AttentionOnCpu",
@@ -17,6 +18,7 @@ __all__ = [
     "LinearInBfloat16",
     "LinearOnCpu",
     "ScoreBlocks",
+    "SequenceSums",
     "frozen_linear_layers",
     "masked_lm_loss",
     "onednn",
