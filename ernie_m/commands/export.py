@@ -74,7 +74,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
             f"--model {flags.model}: what ernie-m export wrote; name the checkpoint that it was made of"
         )
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
-    loaded = load(flags.model, engine="dygraph", task=flags.task)
+    loaded = load(flags.model, engine="dygraph", task=flags.task, keep_weights=True)
     task = flags.task or loaded.task or ENCODING
     if task == MASKED_LM:
         task = ENCODING

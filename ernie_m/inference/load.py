@@ -218,7 +218,12 @@ class LoadedModel:
 
 
 def load(
-    folder: str | Path, *, engine: str = "auto", task: str | None = None, amp: str = "none"
+    folder: str | Path,
+    *,
+    engine: str = "auto",
+    task: str | None = None,
+    amp: str = "none",
+    keep_weights: bool = False,
 ) -> LoadedModel:
     """Load a model.
 
@@ -230,6 +235,8 @@ def load(
         amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
             in float16, on a GPU. An exported folder computes as it was exported, but in float16 with "fp16"
             and engine "paddle" on a GPU.
+        keep_weights: keep the weights as they are, to export them; `amp` is "none" then. Otherwise a CPU keeps
+            them only in the form with which it predicts fastest.
 
     Raises:
         UserError: a missing folder or file, an engine that the folder does not have, or `amp` where it is not
@@ -248,7 +255,7 @@ def load(
     if engine not in ("auto", "dygraph"):
         raise UserError(f"{folder}: engine {engine} needs an exported folder: {EXPORT_FIRST}")
     prepare(quiet=True)
-    return load_opened(open_model(open_checkpoint(folder)), folder, task, amp)
+    return load_opened(open_model(open_checkpoint(folder)), folder, task, amp, keep_weights=keep_weights)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
@@ -314,7 +321,13 @@ def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
 
 
 def load_opened(
-    opened: OpenedModel, folder: Path, task: str | None = None, amp: str = "none", encoder_only: bool = False
+    opened: OpenedModel,
+    folder: Path,
+    task: str | None = None,
+    amp: str = "none",
+    *,
+    encoder_only: bool = False,
+    keep_weights: bool = False,
 ) -> LoadedModel:
     """`load` for a checkpoint that was opened; with `encoder_only` without its head, whatever that is for."""
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
@@ -324,7 +337,7 @@ def load_opened(
     checkpoint = opened.checkpoint
     task = None if encoder_only else task_of_head(checkpoint, task)
     model, languages = build_model(checkpoint, opened.config, task)
-    autocast = prepare_for_prediction(model, amp)
+    autocast = nullcontext if keep_weights else prepare_for_prediction(model, amp)
     labels: list[str] = []
     if task is not None and TASKS[task].has_labels:
         count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]

@@ -19,12 +19,14 @@ def use_bfloat16(model: nn.Layer) -> None:
             layer.use_bfloat16()
 
 
-def freeze_in_bfloat16(model: nn.Layer) -> None:
-    """As `use_bfloat16`, for a model that only predicts: its linear layers keep bfloat16 weights only."""
-    use_bfloat16(model)
+def freeze(model: nn.Layer) -> None:
+    """Pack the weights of the linear layers of a model that only predicts on a CPU, and keep no other form.
+
+    Without fast kernels, or in float64, the model stays as it is.
+    """
     for layer in model.sublayers(include_self=True):
-        if isinstance(layer, Linear):
-            layer.freeze_in_bfloat16()
+        if isinstance(layer, Linear) and device.on_cpu(layer.bias) and layer.bias.dtype == paddle.float32:
+            layer.freeze()
 
 
 class Linear(nn.Linear):
@@ -32,32 +34,27 @@ class Linear(nn.Linear):
 
     Attributes:
         in_bfloat16: whether its products on a CPU are in bfloat16.
-        frozen_weight: the bits of the weight [I, O] in bfloat16, as uint16, if the layer only predicts. Then
-            `weight` is None. Otherwise None.
+        packed: the layer with packed weights, if it only predicts. Then `weight` is None. Otherwise None.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.in_bfloat16 = False
-        self.frozen_weight: np.ndarray | None = None
+        self.packed: device.cpu.PackedLinear | None = None
 
     def use_bfloat16(self) -> None:
         """Compute the product of this layer in bfloat16 on a CPU."""
         self.in_bfloat16 = True
 
-    def freeze_in_bfloat16(self) -> None:
-        """Replace the weight by its bfloat16 form, and free the memory of the float32 numbers."""
-        self.frozen_weight = device.cpu.onednn.to_bfloat16(as_array(self.weight))
+    def freeze(self) -> None:
+        """Replace the weight by its packed form, and free the memory of the numbers."""
+        self.packed = device.cpu.PackedLinear(as_array(self.weight), as_array(self.bias), self.in_bfloat16)
         self.weight = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
-        if self.in_bfloat16 and device.on_cpu(x):
-            (y,) = _linear_layers_in_bfloat16(x, [self])
-            return y
-        if not device.training_on_cpu(x):
-            return super().forward(x)
-        return device.cpu.LinearOnCpu.apply(x, self.weight, self.bias)
+        (y,) = linear_layers(x, [self])
+        return y
 
 
 def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
@@ -65,17 +62,21 @@ def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
 
     Either all of the layers compute in bfloat16, or none; either all of them are frozen, or none.
     """
+    if layers[0].packed is not None:
+        return device.cpu.packed_linear_layers(x, [layer.packed for layer in layers])
     if layers[0].in_bfloat16 and device.on_cpu(x):
-        return _linear_layers_in_bfloat16(x, layers)
-    return [layer(x) for layer in layers]
+        weights = [layer.weight for layer in layers]
+        return device.cpu.LinearInBfloat16.apply(x, *weights, *(layer.bias for layer in layers))
+    if device.training_on_cpu(x):
+        return [device.cpu.LinearOnCpu.apply(x, layer.weight, layer.bias) for layer in layers]
+    return [F.linear(x, layer.weight, layer.bias) for layer in layers]
 
 
-def _linear_layers_in_bfloat16(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
-    """As `linear_layers`, with products in bfloat16 on a CPU."""
-    biases = [layer.bias for layer in layers]
-    if layers[0].frozen_weight is not None:
-        return device.cpu.frozen_linear_layers(x, [layer.frozen_weight for layer in layers], biases)
-    return device.cpu.LinearInBfloat16.apply(x, *(layer.weight for layer in layers), *biases)
+def feed_forward(x: Tensor, first: Linear, second: Linear) -> Tensor:
+    """second(gelu(first(x))): [..., H] -> [..., H]."""
+    if first.packed is not None:
+        return device.cpu.packed_feed_forward(x, first.packed, second.packed)
+    return second(gelu(first(x)))
 
 
 class LayerNorm(nn.LayerNorm):

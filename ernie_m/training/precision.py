@@ -14,7 +14,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_m.model.device import cpu, has_bf16, has_plain_kernels, on_gpu, summary
-from ernie_m.model.layers import freeze_in_bfloat16, use_bfloat16
+from ernie_m.model.layers import freeze, use_bfloat16
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -134,7 +134,7 @@ def in_words(dtype: str, cpu_bf16: bool) -> str:
 
 
 def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
-    """Let a model that will only predict multiply in half precision.
+    """Let a model that will only predict compute as fast as the device can, and multiply in half precision.
 
     Args:
         amp: "none"; "bf16"; "fp16", on a GPU.
@@ -146,6 +146,8 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
         UserError: the device cannot do that.
     """
     if amp == NONE:
+        if cpu.onednn.is_there():
+            freeze(model)
         return contextlib.nullcontext
     if amp not in DTYPES:
         raise UserError(f"amp {amp}: it must be one of none, {', '.join(DTYPES)}")
@@ -157,7 +159,8 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
     missing = _missing_for_bf16()
     if missing:
         raise UserError(f"amp bf16 needs {missing}: leave it out")
-    freeze_in_bfloat16(model)
+    use_bfloat16(model)
+    freeze(model)
     return contextlib.nullcontext
 
 

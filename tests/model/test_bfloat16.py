@@ -1,7 +1,5 @@
 """Models whose products are in bfloat16. On a CPU without the instructions oneDNN does the same, slowly."""
 
-import threading
-
 import numpy as np
 import paddle
 import pytest
@@ -163,52 +161,3 @@ def test_gradients_of_a_model_against_float32(batch, recompute):
         # The gradient of a key's bias is 0 but for rounding: softmax does not see what all scores have more.
         if np.linalg.norm(exact[name]) > 1e-3 * np.linalg.norm(all_exact):
             assert distance(gradients[name], exact[name]) < 0.03, name
-
-
-def test_a_model_that_only_predicts_has_weights_in_bfloat16_alone(batch, monkeypatch):
-    """So that only inputs of products are rounded, and no weights."""
-    model = SequenceClassifier(CONFIG, 3).eval()
-    layers.use_bfloat16(model)
-    with paddle.no_grad():
-        expected = model(batch).numpy()
-    layers.freeze_in_bfloat16(model)
-    shapes = []
-
-    def recorded_to_bfloat16(x):
-        shapes.append(x.shape)
-        return onednn.to_bfloat16(x)
-
-    monkeypatch.setattr(bfloat16, "to_bfloat16", recorded_to_bfloat16)
-    with paddle.no_grad():
-        assert np.array_equal(model(batch).numpy(), expected)
-    # A layer rounds the input of query, key and value together, then those of the output, linear1 and
-    # linear2. From the output on, the last layer computes the first tokens of the four sequences alone, as do
-    # the pooler and the classifier.
-    tokens = 12 + 7 + 12 + 3
-    of_a_layer = [(tokens, 32), (tokens, 32), (tokens, 32), (tokens, 128)]
-    of_the_last = [(tokens, 32), (4, 32), (4, 32), (4, 128)]
-    of_pooler_and_classifier = [(4, 32), (4, 32)]
-    assert shapes == [*of_a_layer, *of_a_layer, *of_the_last, *of_pooler_and_classifier]
-    names = [name for name, _ in model.named_parameters()]
-    assert "classifier.bias" in names and "classifier.weight" not in names
-
-
-def test_threads_share_a_model(batch):
-    model = SequenceClassifier(CONFIG, 3).eval()
-    layers.freeze_in_bfloat16(model)
-    with paddle.no_grad():
-        expected = model(batch).numpy()
-    wrong = []  # the turns with another result
-
-    def work() -> None:
-        with paddle.no_grad():
-            for turn in range(20):
-                if not np.array_equal(model(batch).numpy(), expected):
-                    wrong.append(turn)
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []

@@ -40,7 +40,7 @@ def exact_product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def has_avx512() -> bool:
-    instructions = onednn._functions()["get_effective_cpu_isa"]()
+    instructions = onednn.functions()["get_effective_cpu_isa"]()
     return (instructions & AVX512_CORE) == AVX512_CORE  # all of its bits are set
 
 
@@ -177,14 +177,14 @@ def test_wrong_arrays_are_refused():
     with pytest.raises(ValueError, match="cannot be transposed"):
         onednn.multiply(bits[:3], bits, np.empty([4, 3], np.float32).T)
     with pytest.raises(RuntimeError, match="dnnl_stream_wait has failed with status 2"):
-        onednn._call("stream_wait", None)
+        onednn.call("stream_wait", None)
 
 
 def test_what_is_missing_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(onednn, "_path", lambda: tmp_path / "libdnnl.so.3")
-    onednn._functions.cache_clear()
+    onednn.functions.cache_clear()
     assert onednn.missing() == "oneDNN 3 (libdnnl.so.3) in the installed Paddle"
-    onednn._functions.cache_clear()
+    onednn.functions.cache_clear()
 
 
 # Prints whether a product is right, how many threads it has started, and what is missing.

@@ -6,8 +6,11 @@ with respect to only some of the inputs. The network takes them from `ernie_m.mo
 
 from ernie_m.model.cpu import masked_lm_loss, onednn
 from ernie_m.model.cpu.attention import AttentionOnCpu, ScoreBlocks
-from ernie_m.model.cpu.bfloat16 import LinearInBfloat16, frozen_linear_layers
+from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
+from ernie_m.model.cpu.packed import PackedLinear
+from ernie_m.model.cpu.packed import feed_forward as packed_feed_forward
+from ernie_m.model.cpu.packed import linear_layers as packed_linear_layers
 from ernie_m.model.cpu.sums import SequenceSums
 
 __all__ = [
@@ -17,9 +20,11 @@ __all__ = [
     "LayerNormOnCpu",
     "LinearInBfloat16",
     "LinearOnCpu",
+    "PackedLinear",
     "ScoreBlocks",
     "SequenceSums",
-    "frozen_linear_layers",
     "masked_lm_loss",
     "onednn",
+    "packed_feed_forward",
+    "packed_linear_layers",
 ]

@@ -5,7 +5,7 @@ forward pass and again in the backward pass. Two bytes for each weight of all la
 rounded inputs save in a small batch, and rounding takes about 1 % of a step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import paddle
@@ -66,18 +66,6 @@ class LinearInBfloat16(PyLayer):
             grad_weights.append(grad_weight)
             grad_biases.append(column_sum(grad_y) if biases_need[layer] else None)
         return grad_x, *grad_weights, *grad_biases
-
-
-def frozen_linear_layers(
-    x: Tensor, rounded_weights: Sequence[np.ndarray], biases: Sequence[Tensor]
-) -> list[Tensor]:
-    """The results of linear layers of the same x [..., I], without gradients: for each layer [..., O].
-
-    Args:
-        rounded_weights: the weights [I, O] of the layers in bfloat16.
-    """
-    rounded_x = to_bfloat16(as_rows(x))
-    return [_linear(rounded_x, weight, bias, x.shape) for weight, bias in zip(rounded_weights, biases)]
 
 
 def _linear(rounded_x: np.ndarray, rounded_weight: np.ndarray, bias: Tensor, x_shape: list[int]) -> Tensor:

@@ -1,5 +1,6 @@
-"""Matrix products in bfloat16 on a CPU, by the oneDNN library in Paddle's wheel. Paddle itself has none.
+"""Matrix products on a CPU by the oneDNN library in Paddle's wheel: in bfloat16, and with packed weights.
 
+Paddle itself has neither.
 bfloat16 is the upper half of a float32: the same range, and 8 bits of precision. NumPy has no such type, so
 arrays hold its bits as uint16. A product multiplies bfloat16 numbers and adds them up in float32.
 
@@ -20,38 +21,56 @@ import paddle
 
 # Constants of dnnl_types.h, oneDNN 3
 _CPU_ENGINE = 1
-_IN_ORDER_STREAM = 1
-_BFLOAT16 = 2
-_FLOAT32 = 3
-_FROM = 1  # the two arguments of a reorder, which is oneDNN's word for a conversion
-_TO = 17
+IN_ORDER_STREAM = 1
+BFLOAT16 = 2
+FLOAT32 = 3
+# The arguments of a product. A reorder, which is oneDNN's word for a conversion, has the first and the last.
+FROM = 1
+WEIGHT = 33
+BIAS = 41
+TO = 17
+ANY_ORDER = 1  # oneDNN chooses in which order the numbers of an array lie
+WEIGHT_DESCRIPTION = 131  # what a description of a product is asked for
+GELU = 0x31
 _AVX512_BF16 = 0xE7  # the bits of this instruction set, which a CPU with AMX has, too
 # The sizes of an array's axes, or their strides. An array of n axes uses the first n of the 12.
-_Dimensions = c_int64 * 12
+Dimensions = c_int64 * 12
 
 
-class _Argument(ctypes.Structure):
-    """An array that an operation reads or writes: `name` is _FROM or _TO."""
+class Argument(ctypes.Structure):
+    """An array that an operation reads or writes: `name` is FROM, WEIGHT, BIAS or TO."""
 
     _fields_ = [("name", c_int), ("memory", c_void_p)]
 
 
 _NewObject = POINTER(c_void_p)  # where a function writes the object that it makes
-# The first returns bits of instruction sets; the others return a status, 0 if they have succeeded.
+# The first returns bits of instruction sets, the next two what was asked for. The others return a status, 0
+# if they have succeeded.
 _SIGNATURES = {
     "get_effective_cpu_isa": (),
+    "primitive_desc_query_md": (c_void_p, c_int, c_int),
+    "memory_desc_get_size": (c_void_p,),
     "engine_create": (_NewObject, c_int, c_size_t),
     "stream_create": (_NewObject, c_void_p, c_int),
     "stream_wait": (c_void_p,),
     "stream_destroy": (c_void_p,),
-    "memory_desc_create_with_strides": (_NewObject, c_int, _Dimensions, c_int, _Dimensions),
+    "memory_desc_create_with_strides": (_NewObject, c_int, Dimensions, c_int, Dimensions),
+    "memory_desc_create_with_tag": (_NewObject, c_int, Dimensions, c_int, c_int),
     "memory_desc_destroy": (c_void_p,),
     "memory_create": (_NewObject, c_void_p, c_void_p, c_void_p),
+    "memory_set_data_handle": (c_void_p, c_void_p),
     "memory_destroy": (c_void_p,),
+    "post_ops_create": (_NewObject,),
+    "post_ops_append_eltwise": (c_void_p, c_int, c_float, c_float),
+    "post_ops_destroy": (c_void_p,),
+    "primitive_attr_create": (_NewObject,),
+    "primitive_attr_set_post_ops": (c_void_p, c_void_p),
+    "primitive_attr_destroy": (c_void_p,),
+    "matmul_primitive_desc_create": (_NewObject, *[c_void_p] * 6),
     "reorder_primitive_desc_create": (_NewObject, *[c_void_p] * 5),
     "primitive_desc_destroy": (c_void_p,),
     "primitive_create": (_NewObject, c_void_p),
-    "primitive_execute": (c_void_p, c_void_p, c_int, POINTER(_Argument)),
+    "primitive_execute": (c_void_p, c_void_p, c_int, POINTER(Argument)),
     "primitive_destroy": (c_void_p,),
     "gemm_bf16bf16f32": (
         c_char, c_char, c_int64, c_int64, c_int64, c_float, c_void_p, c_int64, c_void_p, c_int64, c_float,
@@ -62,16 +81,23 @@ _SIGNATURES = {
 
 def missing() -> str | None:
     """What fast products in bfloat16 need and this machine does not have; None if it has everything."""
-    try:
-        instructions = _functions()["get_effective_cpu_isa"]()
-    except (OSError, AttributeError):  # no such file, no such symbol
+    if not is_there():
         return f"oneDNN 3 ({_path().name}) in the installed Paddle"
+    instructions = functions()["get_effective_cpu_isa"]()
     if (instructions & _AVX512_BF16) != _AVX512_BF16:  # one of its bits is not set
         return "a CPU with bfloat16 instructions (avx512_bf16 or AMX)"
     return None
 
 
-class _Objects(ExitStack):
+def is_there() -> bool:
+    """Whether the installed Paddle has oneDNN 3."""
+    try:
+        return bool(functions())
+    except (OSError, AttributeError):  # no such file, no such symbol
+        return False
+
+
+class Objects(ExitStack):
     """Objects of oneDNN that exist until the end of a `with` block."""
 
     def make(self, create: str, destroy: str, *arguments: object) -> c_void_p:
@@ -82,30 +108,57 @@ class _Objects(ExitStack):
             arguments: the arguments of `create`, without the address of the new object.
         """
         result = c_void_p()
-        _call(create, result, *arguments)  # ctypes passes the address of `result`, because it is a _NewObject
-        self.callback(_call, destroy, result)
+        call(create, result, *arguments)  # ctypes passes the address of `result`, because it is a _NewObject
+        self.callback(call, destroy, result)
         return result
 
     def description(self, matrix: np.ndarray, data_type: int) -> c_void_p:
         """oneDNN's description of a matrix: its shape, type and strides.
 
         Args:
-            data_type: _FLOAT32 or _BFLOAT16.
+            data_type: FLOAT32 or BFLOAT16.
         """
-        # numpy counts strides in bytes, oneDNN in numbers.
-        strides = _Dimensions(*(stride // matrix.itemsize for stride in matrix.strides))
+        # NumPy counts strides in bytes, oneDNN in numbers.
+        strides = Dimensions(*(stride // matrix.itemsize for stride in matrix.strides))
         return self.make(
             "memory_desc_create_with_strides",
             "memory_desc_destroy",
             matrix.ndim,
-            _Dimensions(*matrix.shape),
+            Dimensions(*matrix.shape),
             data_type,
             strides,
         )
 
+    def dense(self, rows: int, columns: int, data_type: int) -> c_void_p:
+        """The description of a matrix whose rows follow each other."""
+        return self.make(
+            "memory_desc_create_with_strides",
+            "memory_desc_destroy",
+            2,
+            Dimensions(rows, columns),
+            data_type,
+            Dimensions(columns, 1),
+        )
+
     def memory(self, matrix: np.ndarray, description: c_void_p) -> c_void_p:
         """oneDNN's object for the memory of a matrix, which is not copied."""
-        return self.make("memory_create", "memory_destroy", description, _engine(), matrix.ctypes.data)
+        return self.make("memory_create", "memory_destroy", description, engine(), matrix.ctypes.data)
+
+    def convert(self, x: np.ndarray, x_form: c_void_p, out: np.ndarray, out_form: c_void_p) -> None:
+        """Write the numbers of a matrix to `out` in another type or order; the descriptions say which."""
+        stream = self.make("stream_create", "stream_destroy", engine(), IN_ORDER_STREAM)
+        reorder = self.make(
+            "reorder_primitive_desc_create",
+            "primitive_desc_destroy",
+            *(x_form, engine(), out_form, engine(), None),
+        )
+        primitive = self.make("primitive_create", "primitive_destroy", reorder)
+        arguments = (Argument * 2)(
+            Argument(FROM, self.memory(x, x_form)),
+            Argument(TO, self.memory(out, out_form)),
+        )
+        call("primitive_execute", primitive, stream, len(arguments), arguments)
+        call("stream_wait", stream)
 
 
 def to_bfloat16(x: np.ndarray) -> np.ndarray:
@@ -122,21 +175,8 @@ def to_bfloat16(x: np.ndarray) -> np.ndarray:
         return bits
     if x.dtype != np.float32 or x.strides[1] != x.itemsize:
         raise ValueError(f"float32 numbers side by side are needed, not {x.dtype} with strides {x.strides}")
-    engine = _engine()
-    with _Objects() as objects:
-        stream = objects.make("stream_create", "stream_destroy", engine, _IN_ORDER_STREAM)
-        source = objects.description(x, _FLOAT32)
-        target = objects.description(bits, _BFLOAT16)
-        reorder = objects.make(
-            "reorder_primitive_desc_create", "primitive_desc_destroy", source, engine, target, engine, None
-        )
-        primitive = objects.make("primitive_create", "primitive_destroy", reorder)
-        arguments = (_Argument * 2)(
-            _Argument(_FROM, objects.memory(x, source)),
-            _Argument(_TO, objects.memory(bits, target)),
-        )
-        _call("primitive_execute", primitive, stream, len(arguments), arguments)
-        _call("stream_wait", stream)
+    with Objects() as objects:
+        objects.convert(x, objects.description(x, FLOAT32), bits, objects.description(bits, BFLOAT16))
     return bits
 
 
@@ -168,7 +208,7 @@ def multiply(x: np.ndarray, y: np.ndarray, out: np.ndarray, add: bool = False) -
     out_order, out_stride = _order(out)
     if out_order != b"N":
         raise ValueError("the result cannot be transposed")
-    _call(  # out = 1.0 * x @ y + add * out
+    call(  # out = 1.0 * x @ y + add * out
         "gemm_bf16bf16f32",
         x_order,
         y_order,
@@ -205,13 +245,13 @@ def _order(matrix: np.ndarray) -> tuple[bytes, int]:
     raise ValueError(f"neither rows nor columns lie side by side: strides {matrix.strides}")
 
 
-def _call(function: str, *arguments) -> None:
+def call(function: str, *arguments) -> None:
     """Call a function of `_SIGNATURES`.
 
     Raises:
         RuntimeError: it has failed.
     """
-    status = _functions()[function](*arguments)
+    status = functions()[function](*arguments)
     if status:
         raise RuntimeError(f"oneDNN: dnnl_{function} has failed with status {status}")
 
@@ -222,15 +262,19 @@ def _path() -> Path:
 
 
 @cache
-def _functions() -> dict[str, Callable[..., int]]:
+def functions() -> dict[str, Callable[..., int]]:
     """The functions of `_SIGNATURES`, by name. Each releases the interpreter lock while it runs."""
     library = ctypes.CDLL(str(_path()))
-    return {name: CFUNCTYPE(c_int, *types)((f"dnnl_{name}", library)) for name, types in _SIGNATURES.items()}
+    results = {"primitive_desc_query_md": c_void_p, "memory_desc_get_size": c_size_t}  # c_int for the others
+    return {
+        name: CFUNCTYPE(results.get(name, c_int), *types)((f"dnnl_{name}", library))
+        for name, types in _SIGNATURES.items()
+    }
 
 
 @cache
-def _engine() -> c_void_p:
+def engine() -> c_void_p:
     """oneDNN's object for the CPU, made once."""
-    engine = c_void_p()
-    _call("engine_create", engine, _CPU_ENGINE, 0)  # 0: the first CPU, the only one
-    return engine
+    result = c_void_p()
+    call("engine_create", result, _CPU_ENGINE, 0)  # 0: the first CPU, the only one
+    return result
