@@ -146,7 +146,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
         UserError: the device cannot do that.
     """
     if amp == NONE:
-        if cpu.onednn.is_there():
+        if cpu.onednn.can_pack():
             freeze(model)
         return contextlib.nullcontext
     if amp not in DTYPES:
