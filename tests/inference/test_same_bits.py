@@ -6,17 +6,17 @@ import numpy as np
 import paddle
 import pytest
 
-from evaluation.encode import PaddleEncoder
-from inference.paddle_model import DygraphEngine
-from model import attention, batch
-from model.attention import PaddedMask
-from model.config import ErnieMConfig
-from model.cpu import onednn
-from model.ernie_m import ErnieMModel
-from model.heads import SequenceClassifier, TokenClassifier
-from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TAGGING
-from reader.batching import batches_by_length, pad
-from training.precision import prepare_for_prediction
+from ernie_m.inference.paddle_model import DygraphEngine
+from ernie_m.model import attention, batch
+from ernie_m.model.attention import PaddedMask
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.cpu import onednn
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.heads import SequenceClassifier, TokenClassifier
+from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TAGGING
+from ernie_m.reader.batching import batches_by_length, pad
+from ernie_m.training.precision import prepare_for_prediction
+from ernie_m.vectors.encode import PaddleEncoder
 
 TEXTS = 300
 LONGEST = 510  # tokens

@@ -14,8 +14,8 @@ from ernie_m.model.cpu import onednn, packed
 from ernie_m.model.cpu.packed import PackedLinear
 from ernie_m.model.device import upload
 from ernie_m.model.heads import SequenceClassifier
-from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 from ernie_m.training.precision import prepare_for_prediction
+from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 
 CONFIG = ErnieMConfig(
     vocab_size=300, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, initializer_range=0.1

@@ -16,6 +16,7 @@ from ernie_m.inference.tasks import (
     unknown_words,
 )
 from ernie_m.inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
+from ernie_m.model.tasks import ENCODING
 from ernie_m.pretrain.config import ModelConfig, ObjectiveConfig
 from ernie_m.pretrain.objective import Text, class_of
 from ernie_m.pretrain.objectives import OBJECTIVES
@@ -119,7 +120,8 @@ def _token_states(encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarra
     if not places:
         raise UserError(f"'{text[:20]}' has no token")
     row = np.array([[tokenizer.cls_id, *ids, tokenizer.sep_id]], np.int64)
-    states = encode.encoder.outputs(row)["sequence"][0, 1:-1][places]  # [T, H], without [CLS] and [SEP]
+    outputs = encode.model.engine(ENCODING, encode.layer)(row)
+    states = outputs["sequence"][0, 1:-1][places]  # [T, H], without [CLS] and [SEP]
     tokens = []
     for place in places:
         start, end = (max(0, offset - prompt_length) for offset in spans[place])
