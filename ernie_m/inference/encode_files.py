@@ -1,10 +1,11 @@
 """The work of encode_vector.py: open a model or an export, and write the vectors of texts to a new folder."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from ernie_m.reader.batching import (
     EncodeExamples,
     EncodePairs,
     encode_in_windows,
-    padded_batches,
 )
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
@@ -34,6 +34,7 @@ from ernie_m.utils.paddle_settings import prepare
 from ernie_m.vectors.centring import LanguageMeans
 from ernie_m.vectors.pooling import SentenceEncoder, unit
 
+R = TypeVar("R")
 _HEADER_BYTES = 128  # what numpy writes before the data of an array of two dimensions
 
 
@@ -216,8 +217,8 @@ class VectorWriter:
                 ends = np.cumsum(lengths)  # where each text ends in `token_vectors`
                 cls_vectors = cls_file.grow(len(window))  # [texts, H]
                 token_vectors = token_file.grow(int(ends[-1]))  # [tokens, H]
-                for rows, ids in self._batches(window):
-                    pooled, sequences = self.encoder.states(ids)  # [B, H], [B, T, H]
+                for rows, (pooled, sequences) in self._batches(self.encoder.states, window):
+                    # [B, H], [B, T, H]
                     cls_vectors[rows] = pooled
                     for row, states in zip(rows, sequences):
                         length = lengths[row]
@@ -229,16 +230,17 @@ class VectorWriter:
         with self._file("vectors") as file:
             for window in self._windows():
                 vectors = file.grow(len(window))
-                for rows, ids in self._batches(window):
-                    batch = self.encoder.batch(ids)
+                for rows, batch in self._batches(self.encoder.batch, window):
                     if self.means is not None:
                         batch = self.means.centred(batch)
                     vectors[rows] = unit(batch) if self.normalize else batch
 
-    def _batches(self, window: list[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Yield batches of texts of similar length: their numbers in the window, and their ids [B, T]."""
-        for rows, ids in padded_batches(window, self.encoder.config.pad_token_id, self.batch_tokens):
-            yield rows, ids
+    def _batches(
+        self, compute: Callable[[np.ndarray], R], window: list[np.ndarray]
+    ) -> Iterator[tuple[list[int], R]]:
+        """Yield the numbers in the window of texts of similar length, and what the encoder makes of them."""
+        for rows, batch in self.encoder.batches(compute, window, self.batch_tokens):
+            yield rows, batch
             self._progress.update(len(rows))
 
     def _windows(self) -> Iterator[list[np.ndarray]]:

@@ -3,11 +3,12 @@
 The config.json of an exported folder has "export": its task, its layer and how it was checked.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ernie_m.finetune.open_model import OpenedModel, open_model
 from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     from ernie_m.training.precision import Autocast
 
+T = TypeVar("T")
+R = TypeVar("R")
 EXPORT_FIRST = "ernie-m export --model FOLDER --output EXPORTED"
 SHORTEST_LIMIT = 8  # the smallest max_seq_len, in tokens
 
@@ -158,6 +161,23 @@ class LoadedModel:
             self._engines[task, layer] = self._start(task, layer)
         return self._engines[task, layer]
 
+    @property
+    def workers(self) -> int:
+        """How many items `compute_each` computes at a time."""
+        if self.model is None:
+            return 1
+        from ernie_m.model.device import worker_count  # here, because it imports Paddle
+
+        return worker_count()
+
+    def compute_each(self, compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield `compute(item)` for each item, in order; a checkpoint on a CPU computes several at a time."""
+        if self.model is None:
+            return map(compute, items)
+        from ernie_m.model.device import compute_each  # here, because it imports Paddle
+
+        return compute_each(compute, items)
+
     def part(self, task: str) -> "nn.Layer":
         """The part of a checkpoint's model that runs for a task."""
         if task == ENCODING and hasattr(self.model, "ernie_m"):
@@ -235,8 +255,8 @@ def load(
         amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
             in float16, on a GPU. An exported folder computes as it was exported, but in float16 with "fp16"
             and engine "paddle" on a GPU.
-        keep_weights: keep the weights as they are, to export them; `amp` is "none" then. Otherwise a CPU keeps
-            them only in the form with which it predicts fastest.
+        keep_weights: keep the weights as they are, to export them; `amp` is "none" then. Otherwise a CPU
+            keeps them only in the form with which it predicts fastest.
 
     Raises:
         UserError: a missing folder or file, an engine that the folder does not have, or `amp` where it is not

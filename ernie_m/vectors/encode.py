@@ -1,21 +1,24 @@
 """Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
 from ernie_m.model.batch import TokenBatch
-from ernie_m.model.device import Uploadable, to_array, upload
+from ernie_m.model.device import Uploadable, compute_each, to_array, upload, worker_count
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.reader.batching import BATCH_TOKENS
 from ernie_m.training.precision import Autocast
 from ernie_m.vectors.piece_means import PieceBatch, TableEncoder, piece_means
 from ernie_m.vectors.pooling import SentenceEncoder, takes_piece_means, token_weights
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -104,15 +107,28 @@ class PaddleEncoder(SentenceEncoder):
             pooled = self.model.pooler(paddle.gather(states, inputs.first_tokens))  # [B, H]
             return to_array(pooled), to_array(inputs.padded(states))
 
+    @property
+    def workers(self) -> int:
+        return worker_count()
+
+    def compute_each(self, compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        with self._without_dropout():  # here, because several batches may be computed at a time
+            yield from compute_each(compute, items)
+
     @contextmanager
     def _predicting(self) -> Iterator[None]:
         """A context without dropout or gradients, in the precision of the encoder."""
+        with self._without_dropout(), paddle.no_grad(), self.autocast():
+            yield
+
+    @contextmanager
+    def _without_dropout(self) -> Iterator[None]:
+        """A context in which the model is not in training, as far as it was before."""
         was_training = self.model.training
         if was_training:
             self.model.eval()
         try:
-            with paddle.no_grad(), self.autocast():
-                yield
+            yield
         finally:
             if was_training:
                 self.model.train()

@@ -4,8 +4,8 @@ Poolings: "mean" over the tokens without [CLS] and [SEP]; "specials": the mean o
 Tatoeba script; "cls": the state of [CLS]; "pooled": tanh(dense([CLS])) of the top layer. No Paddle here.
 """
 
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar, get_args
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from ernie_m.reader.batching import BATCH_TOKENS, padded_batches
 from ernie_m.utils.errors import UserError
 
 POOLINGS = get_args(Pooling)
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def takes_piece_means(config: ErnieMConfig, pooling: str) -> bool:
@@ -36,6 +38,11 @@ class SentenceEncoder:
         self.pooling = pooling
         self.layer = layer
 
+    @property
+    def workers(self) -> int:
+        """How many items `compute_each` computes at a time."""
+        return 1
+
     def batch(self, ids: np.ndarray) -> np.ndarray:
         """The vectors of sentences, float32 [B, H]; of every layer [L + 1, B, H].
 
@@ -52,6 +59,30 @@ class SentenceEncoder:
         """
         raise NotImplementedError
 
+    def compute_each(self, compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield `compute(item)` for each item, in order. A subclass may compute several at a time."""
+        return map(compute, items)
+
+    def batches(
+        self,
+        compute: Callable[[np.ndarray], R],
+        sentences: Sequence[Sequence[int]],
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> Iterator[tuple[list[int], R]]:
+        """Yield the numbers of sentences of similar length, and what `compute` gives for their ids.
+
+        Args:
+            compute: a method of this encoder that takes ids [B, T], such as `batch`.
+            sentences, batch_tokens: as `vectors` takes them.
+        """
+
+        def work(batch: tuple[list[int], np.ndarray]) -> tuple[list[int], R]:
+            rows, ids = batch
+            return rows, compute(ids)
+
+        batches = padded_batches(sentences, self.config.pad_token_id, batch_tokens, self.workers)
+        return self.compute_each(work, batches)
+
     def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         """The vectors of sentences in the given order, float32 [N, H].
 
@@ -65,8 +96,8 @@ class SentenceEncoder:
         if self.layer is None:
             shape = (self.config.num_hidden_layers + 1, *shape)
         vectors = np.empty(shape, np.float32)
-        for rows, ids in padded_batches(sentences, self.config.pad_token_id, batch_tokens):
-            vectors[..., rows, :] = self.batch(ids)
+        for rows, batch in self.batches(self.batch, sentences, batch_tokens):
+            vectors[..., rows, :] = batch
         return vectors
 
 

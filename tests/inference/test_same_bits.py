@@ -82,12 +82,21 @@ def texts_with_other_bits(compute: Callable[[np.ndarray], np.ndarray], texts: li
 
 
 @pytest.mark.parametrize("amp", TYPES)
-@pytest.mark.parametrize("width", [128, 384, *(pytest.param(n, marks=pytest.mark.slow) for n in (768, 1024))])
+@pytest.mark.parametrize("width", [128, *(pytest.param(n, marks=pytest.mark.slow) for n in (384, 768, 1024))])
 def test_vectors(texts, width, amp):
     config = config_of(width)
     model = predicting(ErnieMModel(config), amp)
     encoder = PaddleEncoder(model, "mean", config.num_hidden_layers)
     assert texts_with_other_bits(encoder.batch, texts) == set()
+
+
+def test_vectors_of_workers(texts, monkeypatch):
+    """One worker and three, which get other batches."""
+    encoder = PaddleEncoder(predicting(ErnieMModel(config_of(128)), "none"), "mean", 2)
+    one = encoder.vectors(texts)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    for batch_tokens in (600, 4096):
+        assert np.array_equal(encoder.vectors(texts, batch_tokens), one)
 
 
 HEADS = {

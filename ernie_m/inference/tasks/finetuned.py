@@ -36,6 +36,7 @@ class FineTunedTask:
 
     def __init__(self, model: LoadedModel, task: SupervisedTask):
         self.task = task
+        self.model = model
         self.engine = model.engine(task.name)
         self.in_many_threads = model.runs_in_many_threads
 
@@ -49,7 +50,8 @@ class FineTunedTask:
 
     def batches(self, features: Sequence[Any]) -> Iterator[tuple[list[int], Any, dict[str, np.ndarray]]]:
         """Yield the numbers of some features, their batch, and the outputs of the model for it."""
-        for numbers in batches_by_length([len(feature.ids) for feature in features], BATCH_TOKENS):
+
+        def compute(numbers: list[int]) -> tuple[list[int], Any, dict[str, np.ndarray]]:
             features_of_batch = [features[number] for number in numbers]
             batch = self.task.encode.collate(features_of_batch, numbers, count=len(numbers))
             # A feature may have many windows, each of them a row, so the engine gets some rows at a time.
@@ -57,7 +59,10 @@ class FineTunedTask:
             parts = []
             for first in range(0, len(batch.input_ids), rows_at_once):
                 parts.append(self.engine(batch.input_ids[first : first + rows_at_once]))
-            yield numbers, batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            return numbers, batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+        lengths = [len(feature.ids) for feature in features]
+        return self.model.compute_each(compute, batches_by_length(lengths, BATCH_TOKENS, self.model.workers))
 
 
 class ClassifyTexts(FineTunedTask):

@@ -4,7 +4,7 @@ docs/cpu.md says why. Use the layers with `backward()`: for a custom `PyLayer`, 
 with respect to only some of the inputs. The network takes them from `ernie_m.model.device`, as `device.cpu`.
 """
 
-from ernie_m.model.cpu import masked_lm_loss, onednn
+from ernie_m.model.cpu import masked_lm_loss, onednn, workers
 from ernie_m.model.cpu.attention import AttentionOnCpu, ScoreBlocks
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
@@ -27,4 +27,5 @@ __all__ = [
     "onednn",
     "packed_feed_forward",
     "packed_linear_layers",
+    "workers",
 ]

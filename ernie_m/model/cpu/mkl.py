@@ -97,6 +97,29 @@ def _view(matrices: Matrices, number: int, group: int, rows: int, columns: int) 
     return view.T if matrices.transposed else view
 
 
+def use_one_thread() -> None:
+    """Let the products and the Paddle operations that this thread calls compute on it alone, from now on."""
+    for set_threads in _thread_setters():
+        set_threads(1)
+
+
+def can_use_one_thread() -> bool:
+    """Whether `use_one_thread` has an effect."""
+    return bool(_thread_setters())
+
+
+@cache
+def _thread_setters() -> list[Callable[[int], int | None]]:
+    """What sets the number of threads for the thread that calls it: of MKL and OpenMP in Paddle's wheel."""
+    libraries = Path(paddle.__file__).parent / "libs"
+    try:
+        mkl = ctypes.CDLL(str(libraries / "libmklml_intel.so"))
+        openmp = ctypes.CDLL(str(libraries / "libiomp5.so"))
+        return [mkl.MKL_Set_Num_Threads_Local, openmp.omp_set_num_threads]
+    except (OSError, AttributeError):  # no such file, no such symbol
+        return []
+
+
 @cache
 def _functions() -> dict[str, Callable[..., None]]:
     """The function for each type of numbers; empty if there are none. It releases the interpreter lock."""

@@ -6,8 +6,9 @@ sleep between products (`KMP_BLOCKTIME` in ernie_m/utils/paddle_settings.py).
 
 import math
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -15,6 +16,27 @@ import paddle
 from paddle import Tensor
 
 BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
+
+
+class OfThread(threading.local):
+    """What holds for the thread that asks. `ernie_m/model/cpu/workers.py` says it of its threads.
+
+    Attributes:
+        is_worker: whether the thread works alone, on one core.
+        stop: it is set when nobody waits for the thread any more; None: there is none.
+    """
+
+    is_worker = False
+    stop: threading.Event | None = None
+
+    def become_worker(self) -> None:
+        self.is_worker = True
+
+    def work_until(self, stop: threading.Event) -> None:
+        self.stop = stop
+
+
+own = OfThread()
 
 
 def as_array(x: Tensor) -> np.ndarray:
@@ -63,7 +85,12 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
     Args:
         rows: the number of all rows.
         width: the number of numbers in a row.
+
+    Raises:
+        CancelledError: nobody waits for this thread any more.
     """
+    if own.stop is not None and own.stop.is_set():
+        raise CancelledError
     threads = thread_count()
     # A slice has at most BLOCK numbers, and there is a slice for each thread.
     size = max(1, min(BLOCK // width, math.ceil(rows / threads)))  # rows of a slice
@@ -77,7 +104,9 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
 
 
 def thread_count() -> int:
-    """The number of threads that this process should use; `utils.paddle_settings` sets the variable."""
+    """The number of threads that this thread should use; `utils.paddle_settings` sets the variable."""
+    if own.is_worker:
+        return 1
     return max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 

@@ -1,0 +1,138 @@
+"""Threads that each compute on one core: results in order, errors, and an end when nobody waits."""
+
+import threading
+import time
+from concurrent.futures import CancelledError
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_m.model import device
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.cpu import mkl
+from ernie_m.model.cpu.rows import over_rows, thread_count
+from ernie_m.model.cpu.workers import in_workers, submit
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.vectors.encode import PaddleEncoder
+
+WORKERS = 3
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", str(WORKERS))
+    if not mkl.can_use_one_thread():
+        pytest.skip("the installed Paddle has no MKL")
+
+
+def test_results_are_in_order_and_several_are_computed_at_a_time():
+    meeting = threading.Barrier(WORKERS)  # opens when so many wait
+
+    def compute(number: int) -> tuple[int, int]:
+        meeting.wait(timeout=60)
+        time.sleep(0.01 * (number % WORKERS))  # the first one of three is the quickest
+        return number, thread_count()
+
+    assert list(in_workers(compute, range(4 * WORKERS))) == [(n, 1) for n in range(4 * WORKERS)]
+
+
+def test_an_iterator_is_read_little_ahead():
+    read = []
+
+    def items():
+        for number in range(100):
+            read.append(number)
+            yield number
+
+    results = in_workers(lambda number: number, items())
+    assert next(results) == 0
+    assert len(read) <= 3 * WORKERS
+    assert list(results) == list(range(1, 100))
+
+
+def test_an_only_item_has_all_cores():
+    assert list(in_workers(lambda item: thread_count(), ["text"])) == [WORKERS]
+    assert list(in_workers(lambda item: item, [])) == []
+
+
+def test_in_a_worker_items_have_its_core():
+    def compute(item: int) -> list[int]:
+        inner = in_workers(lambda number: threading.get_ident(), range(5))
+        return [thread - threading.get_ident() for thread in inner]
+
+    assert list(in_workers(compute, range(2))) == [[0] * 5] * 2
+    assert submit(compute, 0).result(timeout=60) == [0] * 5
+
+
+def test_without_the_libraries_items_are_computed_in_turn(monkeypatch):
+    monkeypatch.setattr(mkl, "_thread_setters", list)
+    here = threading.get_ident()
+    assert list(in_workers(lambda number: threading.get_ident(), range(4))) == [here] * 4
+
+
+def test_an_error_is_raised_once_and_ends_the_others():
+    computed = []
+
+    def compute(number: int) -> None:
+        if number == 1:
+            raise ValueError("of item 1")
+        computed.append(number)
+
+    with pytest.raises(ValueError, match="of item 1"):
+        list(in_workers(compute, range(1000)))
+    assert len(computed) < 100
+
+
+@pytest.mark.parametrize("end", ["close", "interrupt"])
+def test_workers_end_when_nobody_waits(end):
+    """As after Ctrl-C: they stop at the next operation that is divided by rows."""
+    ended = threading.Semaphore(0)
+    started = threading.Event()
+
+    def compute(number: int) -> None:
+        if number == 0:
+            return
+        started.set()
+        try:
+            while True:
+                over_rows(lambda rows: None, 10, 10)
+        except CancelledError:
+            ended.release()
+            raise
+
+    results = in_workers(compute, range(8))
+    next(results)
+    assert started.wait(timeout=60)
+    if end == "close":
+        results.close()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            results.throw(KeyboardInterrupt)
+    assert ended.acquire(timeout=10)
+    assert submit(thread_count_of, 0).result(timeout=60) == 1  # the workers are free again
+
+
+def thread_count_of(item: int) -> int:
+    over_rows(lambda rows: None, 10, 10)
+    return thread_count()
+
+
+def test_vectors_of_a_model_in_training():
+    """All workers compute without dropout, and the model is in training again when the last one is ready."""
+    paddle.seed(1)
+    config = ErnieMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+    encoder = PaddleEncoder(ErnieMModel(config), "mean", 2)
+    random = np.random.default_rng(0)
+    sentences = [[0, *random.integers(4, 50, 9).tolist(), 2] for _ in range(60)]
+    encoder.model.eval()
+    expected = encoder.vectors(sentences)
+    encoder.model.train()
+    for _ in range(5):
+        assert np.array_equal(encoder.vectors(sentences, batch_tokens=33), expected)
+        assert encoder.model.training
+
+
+def test_kernels_that_are_plain_compute_in_turn(monkeypatch):
+    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    assert list(device.compute_each(lambda item: thread_count(), range(2))) == [WORKERS] * 2
