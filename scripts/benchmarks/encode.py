@@ -21,7 +21,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import PositiveInt, option
-from scripts.benchmarks.turns import LATEST, OURS, Contender, compare
+from scripts.benchmarks.turns import LATEST, OURS, Contender, compare_with_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST = 1 << 30  # bytes of TEXT
@@ -42,6 +42,9 @@ class EncodeBenchmark:
 
     calls: PositiveInt = 10
     """The number of calls that are timed."""
+
+    threads: tuple[int, ...] | None = None
+    """Numbers of threads, such as 1,2: what is timed is timed with each of them."""
 
 
 def main() -> None:
@@ -66,7 +69,8 @@ def main() -> None:
         ]
         subprocess.run([sys.executable, *line], check=True, stdout=sys.stderr)
         given = {"weights": flags.weights, "exported": exported, "batches": batches}
-        compare("encode", CONTENDERS, given, amount=needed, unit="texts/s")
+        work = {"contenders": CONTENDERS, "given": given, "amount": needed, "unit": "texts/s"}
+        compare_with_threads(flags.threads, "encode", **work)
 
 
 def ours(

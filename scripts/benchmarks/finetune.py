@@ -27,7 +27,7 @@ from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import PositiveInt, option
 from ernie_m.utils.paddle_settings import prepare
 from scripts.benchmarks.steps import CLIP_NORM, DECAY, RATE, our_step, torch_step
-from scripts.benchmarks.turns import LATEST, OURS, PARITY, Contender, compare
+from scripts.benchmarks.turns import LATEST, OURS, PARITY, Contender, compare_with_threads
 
 
 @dataclass
@@ -49,11 +49,16 @@ class FinetuneBenchmark:
     max_seq_len: PositiveInt = 256
     """The longest pair in tokens."""
 
+    threads: tuple[int, ...] | None = None
+    """Numbers of threads, such as 1,2: what is timed is timed with each of them."""
+
 
 def main() -> None:
     flags = load_config(FinetuneBenchmark, None, __doc__)
     given = draw(flags)
-    compare("finetune", CONTENDERS, given, amount=flags.batch_size * flags.steps, unit="pairs/s")
+    amount = flags.batch_size * flags.steps
+    work = {"contenders": CONTENDERS, "given": given, "amount": amount, "unit": "pairs/s"}
+    compare_with_threads(flags.threads, "finetune", **work)
 
 
 def draw(flags: FinetuneBenchmark) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -55,9 +55,52 @@ class Contender(NamedTuple):
         return sys.executable if self.environment == VENV else str(ROOT / self.environment / "bin/python")
 
 
+def compare_with_threads(threads: Sequence[int] | None, module: str, **work: Any) -> None:
+    """`compare` with each number of threads; the last table has the serial share of each contender.
+
+    Args:
+        threads: None: the number that the programs use by themselves, once.
+        work: what `compare` takes.
+    """
+    if threads is None:
+        compare(module, **work)
+        return
+    speeds: dict[str, dict[int, float]] = {}  # contender -> threads -> speed
+    for count in threads:
+        print(f"threads: {count}", flush=True)
+        for name, row in compare(module, **work, threads=count).items():
+            speeds.setdefault(name, {})[count] = row["speed"]
+    lines = [["", *(f"{count} threads" for count in threads), "serial share"]]
+    shares = {}
+    for name, row in speeds.items():
+        shares[name] = serial_share(row)
+        share = "" if shares[name] is None else f"{100 * shares[name]:.0f} %"
+        lines.append([name, *(f"{row[count]:,g}" for count in threads), share])
+    print(in_markdown(lines))
+    print(json.dumps({"benchmark": module, "unit": work["unit"], "speeds": speeds, "serial_shares": shares}))
+
+
+def serial_share(speeds: Mapping[int, float]) -> float | None:
+    """The part of the time with one thread that no further thread shortens, by Amdahl's law; None: not known.
+
+    Args:
+        speeds: number of threads -> speed; those of one thread and of the most are taken.
+    """
+    most = max(speeds)
+    if most == 1 or 1 not in speeds:
+        return None
+    time = speeds[1] / speeds[most]  # of the most threads, if that of one is 1
+    return round((time - 1 / most) / (1 - 1 / most), 3)
+
+
 def compare(
-    module: str, contenders: Mapping[str, Contender], given: dict[str, Any], amount: int, unit: str
-) -> None:
+    module: str,
+    contenders: Mapping[str, Contender],
+    given: dict[str, Any],
+    amount: int,
+    unit: str,
+    threads: int | None = None,
+) -> dict[str, dict[str, float]]:
     """Let the contenders do all batches, and print a table and, as the last line, its figures in JSON.
 
     Args:
@@ -65,6 +108,10 @@ def compare(
         contenders: name -> contender, OURS among them. One that cannot run here is left out.
         given: JSON values: "batches", and whatever else the contenders need.
         amount: the number of units in all batches, such as pairs.
+        threads: the number of threads of each contender; None: what suits this machine.
+
+    Returns:
+        the figures of each contender: its "speed" and others.
 
     Raises:
         UserError: a contender failed.
@@ -74,10 +121,10 @@ def compare(
     rows: dict[str, dict[str, float]] = {OURS: {}}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         (Path(folder) / WORK).write_text(json.dumps(given), encoding="utf-8")
-        ours = stack.enter_context(started(module, OURS, contenders[OURS], folder))
+        ours = stack.enter_context(started(module, OURS, contenders[OURS], folder, threads))
         our_seconds = []  # for each rival: our seconds for all batches, run beside it
         for name in rivals:
-            with started(module, name, contenders[name], folder) as rival:
+            with started(module, name, contenders[name], folder, threads) as rival:
                 workers = {OURS: ours, name: rival}
                 seconds, peaks = alternate(workers, count)
             our_seconds.append(seconds[OURS])
@@ -94,7 +141,9 @@ def compare(
         beside = ["", ""] if name == OURS else [f"{row['ours']:,g}", f"{row['times']:.2f} times"]
         lines.append([name, f"{row['speed']:,g}", *beside, f"{row['peak_gb']:.2f}"])
     print(in_markdown(lines))
-    print(json.dumps({"benchmark": module, "unit": unit, "batches": count, "contenders": rows}))
+    figures = {"benchmark": module, "unit": unit, "batches": count, "threads": threads, "contenders": rows}
+    print(json.dumps(figures))
+    return rows
 
 
 def alternate(
@@ -131,7 +180,9 @@ def can_run(name: str, contender: Contender) -> bool:
 
 
 @contextlib.contextmanager
-def started(module: str, name: str, contender: Contender, folder: str) -> Iterator[subprocess.Popen]:
+def started(
+    module: str, name: str, contender: Contender, folder: str, threads: int | None = None
+) -> Iterator[subprocess.Popen]:
     """The process of a contender, which waits for turns; it is killed in the end."""
     settings = settings_for(read_cpu())
     environment = {key: value for key, value in os.environ.items() if key not in settings}
@@ -139,6 +190,8 @@ def started(module: str, name: str, contender: Contender, folder: str) -> Iterat
     if contender.environment != VENV:  # ours makes the settings itself
         del settings["KMP_BLOCKTIME"]  # it helps threads that only ours has
         environment |= settings
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
     contenders = f"{module}.CONTENDERS[{name!r}]"
     code = f"from scripts.benchmarks import {module}, turns; turns.work({contenders}, {folder!r})"
     # The shell makes the settings of malloc, and Python takes its place.

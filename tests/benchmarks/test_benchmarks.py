@@ -63,6 +63,20 @@ def test_encoding_beside_a_rival(figures):
     assert "times" not in result["contenders"]["ours"]
 
 
+def test_several_numbers_of_threads(figures):
+    result = figures(encode, "texts.txt", "--batch_size=20", "--calls=1", "--threads=1,2")
+    assert result["speeds"]["ours"].keys() == {"1", "2"}
+    assert "ours" in result["serial_shares"]
+
+
+def test_the_serial_share():
+    """A tenth of the time is serial: two threads take .55 of it, four .325."""
+    assert turns.serial_share({1: 1.0, 2: 1 / 0.55}) == pytest.approx(0.1, abs=1e-3)
+    assert turns.serial_share({1: 1.0, 2: 1.5, 4: 1 / 0.325}) == pytest.approx(0.1, abs=1e-3)
+    assert turns.serial_share({1: 1.0, 2: 2.0}) == 0.0
+    assert turns.serial_share({1: 1.0}) is None and turns.serial_share({2: 1.0, 4: 2.0}) is None
+
+
 def test_two_alternate_by_batches(monkeypatch):
     """The first ones are not counted, and the figures are the sums of the others."""
     order = []
