@@ -3,12 +3,11 @@
 The config.json of an exported folder has "export": its task, its layer and how it was checked.
 """
 
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ernie_m.finetune.open_model import OpenedModel, open_model
 from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 
     from ernie_m.training.precision import Autocast
 
-T = TypeVar("T")
-R = TypeVar("R")
 EXPORT_FIRST = "ernie-m export --model FOLDER --output EXPORTED"
 SHORTEST_LIMIT = 8  # the smallest max_seq_len, in tokens
 
@@ -163,20 +160,19 @@ class LoadedModel:
 
     @property
     def workers(self) -> int:
-        """How many items `compute_each` computes at a time."""
+        """How many threads run it at a time, each on one core; an export's engine divides its work itself."""
         if self.model is None:
             return 1
-        from ernie_m.model.device import worker_count  # here, because it imports Paddle
+        from ernie_m.model.device import cpu  # here, because it imports Paddle
 
-        return worker_count()
+        return cpu.workers.worker_count()
 
-    def compute_each(self, compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield `compute(item)` for each item, in order; a checkpoint on a CPU computes several at a time."""
-        if self.model is None:
-            return map(compute, items)
-        from ernie_m.model.device import compute_each  # here, because it imports Paddle
+    def become_worker(self) -> None:
+        """Let this thread run the model on one core from now on."""
+        if self.model is not None:
+            from ernie_m.model.device import cpu
 
-        return compute_each(compute, items)
+            cpu.workers.become_worker()
 
     def part(self, task: str) -> "nn.Layer":
         """The part of a checkpoint's model that runs for a task."""

@@ -61,17 +61,10 @@ class CpuMask(AttentionMask):
     def of(cls, layout: Layout) -> Self:
         return cls(layout)
 
-    @cached_property
-    def _blocks(self) -> dict[int, device.cpu.ScoreBlocks]:
-        """Where scores lie: number of heads -> blocks. Made once for all layers; empty at first."""
-        return {}
-
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
-        if num_heads not in self._blocks:
-            self._blocks[num_heads] = device.cpu.ScoreBlocks(self.layout, num_heads)
-        return device.cpu.AttentionOnCpu.apply(query, key, value, self._blocks[num_heads], dropout_rate)
+        return device.cpu.attend(query, key, value, self.layout, num_heads, dropout_rate)
 
 
 @dataclass(frozen=True)

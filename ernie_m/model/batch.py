@@ -11,7 +11,6 @@ from paddle import Tensor
 from ernie_m.model import attention, device
 from ernie_m.model.attention import AttentionMask, CpuMask
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
-from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.layout import Layout
 
 
@@ -115,10 +114,7 @@ class TokenBatch(device.Uploadable):
             weights: [B, T], 0 at pads; they get no gradient.
         """
         if isinstance(self.mask, CpuMask):
-            of_tokens = as_array(weights)[as_array(self.token_of_cell) < self.tokens]  # [N]
-            return device.cpu.SequenceSums.apply(
-                states, of_tokens.astype(as_array(states).dtype), self.mask.layout
-            )
+            return device.cpu.sums_of_sequences(states, weights, ~self.is_pad(), self.mask.layout)
         return paddle.matmul(weights.astype(states.dtype).unsqueeze(1), self.padded(states)).squeeze(1)
 
     def is_pad(self) -> Tensor:

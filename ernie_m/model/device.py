@@ -18,7 +18,7 @@ kernels by more than rounding point to a faulty kernel.
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -31,7 +31,6 @@ from ernie_m.model import cpu as cpu  # what other files take as `device.cpu`
 from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
-R = TypeVar("R")
 AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 begin with this capability
 FAST = "fast"
 PLAIN = "plain"
@@ -129,16 +128,6 @@ def on_cpu(x: Tensor) -> bool:
 def training_on_cpu(x: Tensor) -> bool:
     """Whether the kernels of `model/cpu/` compute with a tensor, and the result gets gradients."""
     return on_cpu(x) and paddle.is_grad_enabled()
-
-
-def worker_count() -> int:
-    """How many items `compute_each` computes at a time."""
-    return 1 if on_gpu() or has_plain_kernels() else cpu.workers.worker_count()
-
-
-def compute_each(compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield `compute(item)` for each item, in order: on a GPU one after the other, on a CPU in workers."""
-    return map(compute, items) if worker_count() == 1 else cpu.workers.in_workers(compute, items)
 
 
 class Uploadable:

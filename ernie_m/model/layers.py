@@ -22,7 +22,7 @@ def use_bfloat16(model: nn.Layer) -> None:
 def freeze(model: nn.Layer) -> None:
     """Pack the weights of the linear layers of a model that only predicts on a CPU, and keep no other form.
 
-    Without fast kernels, or in float64, the model stays as it is.
+    Without fast kernels, in float64, or where packed weights have no advantage, the model stays as it is.
     """
     for layer in model.sublayers(include_self=True):
         if isinstance(layer, Linear) and device.on_cpu(layer.bias) and layer.bias.dtype == paddle.float32:
@@ -48,13 +48,14 @@ class Linear(nn.Linear):
 
     def freeze(self) -> None:
         """Replace the weight by its packed form, and free the memory of the numbers."""
+        if not (self.in_bfloat16 or device.cpu.onednn.can_pack()):
+            return
         self.packed = device.cpu.PackedLinear(as_array(self.weight), as_array(self.bias), self.in_bfloat16)
         self.weight = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
-        (y,) = linear_layers(x, [self])
-        return y
+        return linear_layers(x, [self])[0]
 
 
 def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
@@ -65,8 +66,9 @@ def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
     if layers[0].packed is not None:
         return device.cpu.packed_linear_layers(x, [layer.packed for layer in layers])
     if layers[0].in_bfloat16 and device.on_cpu(x):
-        weights = [layer.weight for layer in layers]
-        return device.cpu.LinearInBfloat16.apply(x, *weights, *(layer.bias for layer in layers))
+        return device.cpu.LinearInBfloat16.apply(
+            x, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
+        )
     if device.training_on_cpu(x):
         return [device.cpu.LinearOnCpu.apply(x, layer.weight, layer.bias) for layer in layers]
     return [F.linear(x, layer.weight, layer.bias) for layer in layers]

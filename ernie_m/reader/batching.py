@@ -20,7 +20,6 @@ from ernie_m.tokenizer.tokenizer import Tokenizer
 
 T = TypeVar("T")
 BATCH_TOKENS = 4096  # padded, in one forward pass
-_WORTH_SHARING = 512  # tokens; what a smaller batch gains on a core of its own, its overhead takes
 WINDOW_TEXTS = 16384  # texts that are encoded at once: enough to find many of equal length
 WINDOW_EXAMPLES = 2048  # examples that are tokenized at a time, rounded up to whole batches
 
@@ -121,20 +120,13 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
     return padded
 
 
-def batches_by_length(lengths: Sequence[int], batch_tokens: int, workers: int = 1) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Put rows of similar length together, the shortest first, so that little is padded.
 
-    Args:
-        batch_tokens: how many padded tokens (rows x longest) a batch may have. A longer row is alone.
-        workers: how many batches are computed at a time. If there are several, batches are no larger than
-            BATCH_TOKENS, and as small as is needed to give work to all.
-
     Returns:
-        for each batch the numbers of its rows.
+        for each batch the numbers of its rows. It has at most `batch_tokens` padded tokens (rows x longest);
+        a longer row is alone.
     """
-    if workers > 1:
-        share = sum(lengths) // (2 * workers)
-        batch_tokens = min(batch_tokens, BATCH_TOKENS, max(share, _WORTH_SHARING))
     batches: list[list[int]] = []
     for row in np.argsort(np.asarray(lengths), kind="stable").tolist():
         # The row is the longest so far, so the batch would be padded to its length.
@@ -145,10 +137,10 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int, workers: int = 
 
 
 def padded_batches(
-    rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int, workers: int = 1
+    rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Yield the batches of `batches_by_length`: the numbers of the rows, and their ids, int64 [B, T]."""
-    for numbers in batches_by_length([len(row) for row in rows], batch_tokens, workers):
+    for numbers in batches_by_length([len(row) for row in rows], batch_tokens):
         yield numbers, pad([rows[number] for number in numbers], pad_id)
 
 

@@ -146,8 +146,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
         UserError: the device cannot do that.
     """
     if amp == NONE:
-        if cpu.onednn.can_pack():
-            freeze(model)
+        freeze(model)
         return contextlib.nullcontext
     if amp not in DTYPES:
         raise UserError(f"amp {amp}: it must be one of none, {', '.join(DTYPES)}")
@@ -156,8 +155,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
         return functools.partial(autocast, amp)
     if amp != "bf16":
         raise UserError(f"amp {amp} needs a GPU: on a CPU predictions are made in bf16 or none")
-    missing = _missing_for_bf16()
-    if missing:
+    if missing := _missing_for_bf16():
         raise UserError(f"amp bf16 needs {missing}: leave it out")
     use_bfloat16(model)
     freeze(model)

@@ -1,6 +1,6 @@
 """Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Self, TypeVar
@@ -10,14 +10,13 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.model.batch import TokenBatch
-from ernie_m.model.device import Uploadable, compute_each, to_array, upload, worker_count
+from ernie_m.model.device import Uploadable, cpu, to_array, upload
 from ernie_m.model.encoder import ErnieMModel
-from ernie_m.reader.batching import BATCH_TOKENS
+from ernie_m.reader.batching import BATCH_TOKENS, padded_batches
 from ernie_m.training.precision import Autocast
 from ernie_m.vectors.piece_means import PieceBatch, TableEncoder, piece_means
 from ernie_m.vectors.pooling import SentenceEncoder, takes_piece_means, token_weights
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -107,13 +106,16 @@ class PaddleEncoder(SentenceEncoder):
             pooled = self.model.pooler(paddle.gather(states, inputs.first_tokens))  # [B, H]
             return to_array(pooled), to_array(inputs.padded(states))
 
-    @property
-    def workers(self) -> int:
-        return worker_count()
-
-    def compute_each(self, compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    def batches(
+        self,
+        compute: Callable[[np.ndarray], R],
+        sentences: Sequence[Sequence[int]],
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> Iterator[tuple[list[int], R]]:
+        batch_tokens = cpu.workers.tokens_of_a_batch(sentences, batch_tokens)
+        batches = padded_batches(sentences, self.config.pad_token_id, batch_tokens)
         with self._without_dropout():  # here, because several batches may be computed at a time
-            yield from compute_each(compute, items)
+            yield from cpu.workers.in_workers(lambda batch: (batch[0], compute(batch[1])), batches)
 
     @contextmanager
     def _predicting(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ Poolings: "mean" over the tokens without [CLS] and [SEP]; "specials": the mean o
 Tatoeba script; "cls": the state of [CLS]; "pooled": tanh(dense([CLS])) of the top layer. No Paddle here.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar, get_args
 
 import numpy as np
@@ -15,7 +15,6 @@ from ernie_m.reader.batching import BATCH_TOKENS, padded_batches
 from ernie_m.utils.errors import UserError
 
 POOLINGS = get_args(Pooling)
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -38,11 +37,6 @@ class SentenceEncoder:
         self.pooling = pooling
         self.layer = layer
 
-    @property
-    def workers(self) -> int:
-        """How many items `compute_each` computes at a time."""
-        return 1
-
     def batch(self, ids: np.ndarray) -> np.ndarray:
         """The vectors of sentences, float32 [B, H]; of every layer [L + 1, B, H].
 
@@ -59,10 +53,6 @@ class SentenceEncoder:
         """
         raise NotImplementedError
 
-    def compute_each(self, compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield `compute(item)` for each item, in order. A subclass may compute several at a time."""
-        return map(compute, items)
-
     def batches(
         self,
         compute: Callable[[np.ndarray], R],
@@ -75,13 +65,8 @@ class SentenceEncoder:
             compute: a method of this encoder that takes ids [B, T], such as `batch`.
             sentences, batch_tokens: as `vectors` takes them.
         """
-
-        def work(batch: tuple[list[int], np.ndarray]) -> tuple[list[int], R]:
-            rows, ids = batch
-            return rows, compute(ids)
-
-        batches = padded_batches(sentences, self.config.pad_token_id, batch_tokens, self.workers)
-        return self.compute_each(work, batches)
+        for rows, ids in padded_batches(sentences, self.config.pad_token_id, batch_tokens):
+            yield rows, compute(ids)
 
     def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         """The vectors of sentences in the given order, float32 [N, H].

@@ -11,12 +11,15 @@ import pytest
 from ernie_m.model import device
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import mkl
-from ernie_m.model.cpu.rows import over_rows, thread_count
-from ernie_m.model.cpu.workers import in_workers, submit
+from ernie_m.model.cpu.attention import ScoreBlocks
+from ernie_m.model.cpu.rows import thread_count
+from ernie_m.model.cpu.workers import become_worker, in_workers, worker_count
 from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.layout import Layout
 from ernie_m.vectors.encode import PaddleEncoder
 
 WORKERS = 3
+BLOCKS = ScoreBlocks(Layout([3, 4]), 2)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +65,21 @@ def test_in_a_worker_items_have_its_core():
         return [thread - threading.get_ident() for thread in inner]
 
     assert list(in_workers(compute, range(2))) == [[0] * 5] * 2
-    assert submit(compute, 0).result(timeout=60) == [0] * 5
+
+
+def test_a_thread_of_somebody_else_becomes_a_worker():
+    """As those of the server."""
+    counts = []
+
+    def work() -> None:
+        become_worker()
+        counts.append((thread_count(), worker_count()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert counts == [(1, 1)]
+    assert worker_count() == WORKERS
 
 
 def test_without_the_libraries_items_are_computed_in_turn(monkeypatch):
@@ -86,7 +103,7 @@ def test_an_error_is_raised_once_and_ends_the_others():
 
 @pytest.mark.parametrize("end", ["close", "interrupt"])
 def test_workers_end_when_nobody_waits(end):
-    """As after Ctrl-C: they stop at the next operation that is divided by rows."""
+    """As after Ctrl-C: they stop at the attention of the next layer."""
     ended = threading.Semaphore(0)
     started = threading.Event()
 
@@ -96,7 +113,7 @@ def test_workers_end_when_nobody_waits(end):
         started.set()
         try:
             while True:
-                over_rows(lambda rows: None, 10, 10)
+                BLOCKS.over_pieces(lambda piece: None)
         except CancelledError:
             ended.release()
             raise
@@ -110,12 +127,8 @@ def test_workers_end_when_nobody_waits(end):
         with pytest.raises(KeyboardInterrupt):
             results.throw(KeyboardInterrupt)
     assert ended.acquire(timeout=10)
-    assert submit(thread_count_of, 0).result(timeout=60) == 1  # the workers are free again
-
-
-def thread_count_of(item: int) -> int:
-    over_rows(lambda rows: None, 10, 10)
-    return thread_count()
+    again = in_workers(lambda item: BLOCKS.over_pieces(lambda piece: None), range(9))
+    assert list(again) == [None] * 9  # the workers are free again
 
 
 def test_vectors_of_a_model_in_training():
@@ -135,4 +148,4 @@ def test_vectors_of_a_model_in_training():
 
 def test_kernels_that_are_plain_compute_in_turn(monkeypatch):
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
-    assert list(device.compute_each(lambda item: thread_count(), range(2))) == [WORKERS] * 2
+    assert list(in_workers(lambda item: thread_count(), range(2))) == [WORKERS] * 2

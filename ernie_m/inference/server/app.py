@@ -60,7 +60,14 @@ def make_app(
     answerers = answerers_of(models, options)
     info = describe(models, answerers)
     metrics = Metrics(lambda: queue.waiting)
-    queue = WorkQueue(max_queue, max_batch_tokens, on_batch=metrics.note_batch)
+    threads = max(model.workers for model in models)
+
+    def begin() -> None:  # what a thread does first
+        if threads > 1:
+            for model in models:
+                model.become_worker()
+
+    queue = WorkQueue(max_queue, max_batch_tokens, threads, begin, metrics.note_batch)
 
     # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None)

@@ -61,8 +61,13 @@ class FineTunedTask:
                 parts.append(self.engine(batch.input_ids[first : first + rows_at_once]))
             return numbers, batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-        lengths = [len(feature.ids) for feature in features]
-        return self.model.compute_each(compute, batches_by_length(lengths, BATCH_TOKENS, self.model.workers))
+        ids = [feature.ids for feature in features]
+        if self.model.model is None:
+            return map(compute, batches_by_length(list(map(len, ids)), BATCH_TOKENS))
+        from ernie_m.model.device import cpu  # here, because it imports Paddle
+
+        batch_tokens = cpu.workers.tokens_of_a_batch(ids, BATCH_TOKENS)
+        return cpu.workers.in_workers(compute, batches_by_length(list(map(len, ids)), batch_tokens))
 
 
 class ClassifyTexts(FineTunedTask):

@@ -5,27 +5,26 @@ with respect to only some of the inputs. The network takes them from `ernie_m.mo
 """
 
 from ernie_m.model.cpu import masked_lm_loss, onednn, workers
-from ernie_m.model.cpu.attention import AttentionOnCpu, ScoreBlocks
+from ernie_m.model.cpu.attention import attend
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
 from ernie_m.model.cpu.packed import PackedLinear
 from ernie_m.model.cpu.packed import feed_forward as packed_feed_forward
 from ernie_m.model.cpu.packed import linear_layers as packed_linear_layers
-from ernie_m.model.cpu.sums import SequenceSums
+from ernie_m.model.cpu.sums import sums_of_sequences
 
 __all__ = [
-    "AttentionOnCpu",
     "DropoutOnCpu",
     "GeluOnCpu",
     "LayerNormOnCpu",
     "LinearInBfloat16",
     "LinearOnCpu",
     "PackedLinear",
-    "ScoreBlocks",
-    "SequenceSums",
+    "attend",
     "masked_lm_loss",
     "onednn",
     "packed_feed_forward",
     "packed_linear_layers",
+    "sums_of_sequences",
     "workers",
 ]

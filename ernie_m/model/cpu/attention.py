@@ -9,8 +9,10 @@ The weights of a query are not divided by their sum. Its output is, which has D 
 """
 
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import paddle
@@ -20,7 +22,7 @@ from paddle.autograd import PyLayer
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
 from ernie_m.model.cpu.mkl import Matrices, Shapes
-from ernie_m.model.cpu.rows import as_array, needs_gradient, over_rows
+from ernie_m.model.cpu.rows import STOP, as_array, needs_gradient, over_rows
 from ernie_m.model.layout import Layout
 
 PIECE = 1 << 17  # scores that a thread works on at a time; at least a block
@@ -108,7 +110,13 @@ class ScoreBlocks:
         mkl.multiply(weights, self._of_tokens(x), self._of_tokens(out), shapes, factor)
 
     def over_pieces(self, work: Callable[[Piece], None]) -> None:
-        """Call `work` for all pieces, several at a time and in no order."""
+        """Call `work` for all pieces, several at a time and in no order.
+
+        Raises:
+            CancelledError: this thread is a worker for which nobody waits any more.
+        """
+        if (stop := STOP.get()) is not None and stop.is_set():
+            raise CancelledError
 
         def work_on(part: slice) -> None:
             for piece in self._pieces[part]:
@@ -160,6 +168,19 @@ def _bias(length: int, context_lengths: np.ndarray) -> np.ndarray:
     is_placeholder = places >= context_lengths[:, None]  # [sequences, t]
     is_masked = is_placeholder[:, None, :, None] & (places[:, None] != places)  # but for its own query
     return np.where(is_masked, np.float32(-np.inf), np.float32(0.0))
+
+
+_blocks: WeakKeyDictionary[Layout, dict[int, ScoreBlocks]] = WeakKeyDictionary()
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, num_heads: int, dropout_rate: float
+) -> Tensor:
+    """`AttentionOnCpu` with the blocks of a layout, which are made once for all layers."""
+    blocks = _blocks.setdefault(layout, {})
+    if num_heads not in blocks:
+        blocks[num_heads] = ScoreBlocks(layout, num_heads)
+    return AttentionOnCpu.apply(query, key, value, blocks[num_heads], dropout_rate)
 
 
 class _Saved(NamedTuple):

@@ -15,8 +15,6 @@ from ernie_m.model.cpu.rows import (
     as_tensor,
     needs_gradient,
     over_rows,
-    row_dots,
-    row_sums,
 )
 
 PART_SIZE = 1 << 18  # elements of a dropout mask that share one stream of random bits
@@ -240,3 +238,13 @@ def _masked(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Ten
 
     over_rows(work, *x_rows.shape)
     return y
+
+
+def row_sums(rows: np.ndarray) -> np.ndarray:
+    """The sum of each row: [N, H] -> [N, 1]. Twice as fast as numpy's `sum`."""
+    return np.einsum("ij->i", rows)[:, None]
+
+
+def row_dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The dot product of each row of `a` with the same row of `b`: [N, H] each -> [N, 1]."""
+    return np.einsum("ij,ij->i", a, b)[:, None]

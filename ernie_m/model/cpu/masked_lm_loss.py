@@ -13,7 +13,8 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import bfloat16
-from ernie_m.model.cpu.rows import add, as_array, as_tensor, over_rows, row_sums
+from ernie_m.model.cpu.layers import row_sums
+from ernie_m.model.cpu.rows import add, as_array, as_tensor, over_rows
 
 if TYPE_CHECKING:
     from ernie_m.model.word_table import WordEmbeddings

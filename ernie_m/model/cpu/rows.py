@@ -8,7 +8,8 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from functools import cache
 
 import numpy as np
@@ -18,25 +19,8 @@ from paddle import Tensor
 BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
 
 
-class OfThread(threading.local):
-    """What holds for the thread that asks. `ernie_m/model/cpu/workers.py` says it of its threads.
-
-    Attributes:
-        is_worker: whether the thread works alone, on one core.
-        stop: it is set when nobody waits for the thread any more; None: there is none.
-    """
-
-    is_worker = False
-    stop: threading.Event | None = None
-
-    def become_worker(self) -> None:
-        self.is_worker = True
-
-    def work_until(self, stop: threading.Event) -> None:
-        self.stop = stop
-
-
-own = OfThread()
+# In a worker (`ernie_m/model/cpu/workers.py`) the event that is set when nobody waits for it any more.
+STOP: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
 
 
 def as_array(x: Tensor) -> np.ndarray:
@@ -85,12 +69,7 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
     Args:
         rows: the number of all rows.
         width: the number of numbers in a row.
-
-    Raises:
-        CancelledError: nobody waits for this thread any more.
     """
-    if own.stop is not None and own.stop.is_set():
-        raise CancelledError
     threads = thread_count()
     # A slice has at most BLOCK numbers, and there is a slice for each thread.
     size = max(1, min(BLOCK // width, math.ceil(rows / threads)))  # rows of a slice
@@ -104,10 +83,8 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
 
 
 def thread_count() -> int:
-    """The number of threads that this thread should use; `utils.paddle_settings` sets the variable."""
-    if own.is_worker:
-        return 1
-    return max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
+    """How many threads may compute for this one. `utils.paddle_settings` sets the variable."""
+    return 1 if STOP.get() else max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 
 def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
@@ -121,16 +98,6 @@ def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
 def _pool() -> ThreadPoolExecutor:
     """The threads that work beside the one that calls `over_rows`; made once."""
     return ThreadPoolExecutor(thread_count(), "rows")
-
-
-def row_sums(rows: np.ndarray) -> np.ndarray:
-    """The sum of each row: [N, H] -> [N, 1]. Twice as fast as numpy's `sum`."""
-    return np.einsum("ij->i", rows)[:, None]
-
-
-def row_dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The dot product of each row of `a` with the same row of `b`: [N, H] each -> [N, 1]."""
-    return np.einsum("ij,ij->i", a, b)[:, None]
 
 
 def add(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:

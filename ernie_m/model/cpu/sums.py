@@ -11,6 +11,16 @@ from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.layout import Layout
 
 
+def sums_of_sequences(states: Tensor, weights: Tensor, is_real: Tensor, layout: Layout) -> Tensor:
+    """The sum of weight times state over the tokens of each sequence: states [N, H] -> [S, H].
+
+    Args:
+        weights, is_real: of the cells of a padded array [S, T].
+    """
+    of_tokens = as_array(weights)[as_array(is_real)]  # [N]
+    return SequenceSums.apply(states, of_tokens.astype(as_array(states).dtype), layout)
+
+
 class SequenceSums(PyLayer):
     """The sum of weight times state over the tokens of each sequence: states [N, H] -> [S, H].
 

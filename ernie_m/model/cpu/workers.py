@@ -5,7 +5,7 @@ number of threads, so they do not depend on whether a worker has computed it (do
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import chain, islice
@@ -13,24 +13,42 @@ from threading import Event
 from typing import TypeVar
 
 from ernie_m.model.cpu import mkl
-from ernie_m.model.cpu.rows import own, thread_count
+from ernie_m.model.cpu.rows import STOP, thread_count
 
 T = TypeVar("T")
 R = TypeVar("R")
+_WORTH_SHARING = 512  # tokens; what a smaller batch gains on a core of its own, its overhead takes
+_MOST = 4096  # tokens; a larger batch is no faster on one core
 _AHEAD = 2  # what is computed before it is asked for, in items for each worker
 
 
 def worker_count() -> int:
-    """How many workers this thread has: 1 in a worker, and where a thread cannot be kept to one core."""
-    return thread_count() if mkl.can_use_one_thread() else 1
+    """How many workers this thread has: 1 in a worker, on a GPU, and where none can be kept to one core."""
+    from ernie_m.model import device  # here, because it imports this file
+
+    if device.on_gpu() or device.has_plain_kernels() or not mkl.can_use_one_thread():
+        return 1
+    return thread_count()
+
+
+def tokens_of_a_batch(rows: Sequence[Sequence[int]], batch_tokens: int) -> int:
+    """How many tokens a batch of rows of ids should have: at most `batch_tokens`.
+
+    With several workers it is no larger than they need, and as small as is needed to give work to all.
+    """
+    workers = worker_count()
+    if workers == 1:
+        return batch_tokens
+    share = sum(map(len, rows)) // (2 * workers)
+    return min(batch_tokens, _MOST, max(share, _WORTH_SHARING))
 
 
 def in_workers(compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Yield `compute(item)` for each item, in order. As many items are computed at a time as there are cores.
 
-    An only item is computed on all cores. `items` may be an iterator: it is read as far ahead as the workers
-    need. What `compute` raises is raised here, and if the caller stops, by an error or Ctrl-C, then the
-    workers stop, too, within a layer.
+    An only item is computed on all cores; on a GPU and with plain kernels each item is computed in its turn.
+    `items` may be an iterator: it is read as far ahead as the workers need. What `compute` raises is raised
+    here, and if the caller stops, by an error or Ctrl-C, then the workers stop, too, within a layer.
     """
     rest = iter(items)
     first_two = list(islice(rest, 2))
@@ -54,27 +72,19 @@ def in_workers(compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             future.cancel()
 
 
-def submit(compute: Callable[[T], R], item: T) -> "Future[R]":
-    """Let a worker compute something, on one core; for who has several callers, such as a server.
-
-    It must not be called in a worker.
-    """
-    return _pool(thread_count()).submit(_run, Event(), compute, item)
-
-
 def _run(stop: Event, compute: Callable[[T], R], item: T) -> R:
-    """What a worker does; `over_rows` ends it when `stop` is set."""
-    own.work_until(stop)
+    """What a worker does; attention ends it when `stop` is set."""
+    STOP.set(stop)
     return compute(item)
 
 
 @cache
 def _pool(workers: int) -> ThreadPoolExecutor:
     """The workers, made once."""
-    return ThreadPoolExecutor(workers, "worker", initializer=_use_one_core)
+    return ThreadPoolExecutor(workers, "worker", initializer=become_worker)
 
 
-def _use_one_core() -> None:
-    """Let this thread compute alone, in NumPy, Paddle, MKL and oneDNN."""
-    own.become_worker()
+def become_worker() -> None:
+    """Let this thread compute alone, on one core, from now on, in NumPy, Paddle, MKL and oneDNN."""
+    STOP.set(Event())
     mkl.use_one_thread()
