@@ -43,7 +43,7 @@ class EncodeBenchmark:
     calls: PositiveInt = 10
     """The number of calls that are timed."""
 
-    threads: tuple[int, ...] | None = None
+    threads: list[int] | None = None
     """Numbers of threads, such as 1,2: what is timed is timed with each of them."""
 
 

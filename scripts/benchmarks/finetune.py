@@ -49,7 +49,7 @@ class FinetuneBenchmark:
     max_seq_len: PositiveInt = 256
     """The longest pair in tokens."""
 
-    threads: tuple[int, ...] | None = None
+    threads: list[int] | None = None
     """Numbers of threads, such as 1,2: what is timed is timed with each of them."""
 
 

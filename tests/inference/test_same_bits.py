@@ -112,7 +112,7 @@ def test_outputs_of_heads(texts, name, amp):
     head, task, options = HEADS[name]
     config = config_of(128)
     engine = DygraphEngine(predicting(head(config, 3, **options), amp), task, config.num_hidden_layers)
-    assert texts_with_other_bits(lambda ids: engine(ids)["logits"], texts[:100]) == set()
+    assert texts_with_other_bits(lambda ids: engine(ids)["logits"], texts[:60]) == set()
 
 
 @pytest.mark.parametrize("fault", ["attention", "pooling"])
@@ -123,4 +123,4 @@ def test_a_group_by_its_longest_length_is_found(monkeypatch, texts, fault):
         monkeypatch.setattr(attention, "mask_class", lambda: PaddedMask)
     else:
         monkeypatch.setattr(batch, "CpuMask", PaddedMask)
-    assert len(texts_with_other_bits(encoder.batch, texts[:100])) > 10
+    assert len(texts_with_other_bits(encoder.batch, texts[:60])) > 10
