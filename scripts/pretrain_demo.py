@@ -153,11 +153,13 @@ def scores_of(folder: Path) -> dict[str, float]:
     topics, texts = read_sentences()
     known = {code: texts[code] for code in texts if code == "en" or (TEXT / f"train/{code}.txt").exists()}
     scores["topics"] = mean_of_others(score_topics(load(model_of(folder)), topics, known))
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    held_out = [record["held_out"] for record in records if "mmlm" in record.get("held_out", ())]
-    for name in ("mmlm", "camlm") if held_out else ():
-        perplexities = [values["perplexity"] for values in held_out[-1][name].values()]
-        scores[f"{name} perplexity"] = statistics.geometric_mean(perplexities)
+    metrics = folder / "metrics.jsonl"
+    if metrics.exists():
+        records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+        held_out = [record["held_out"] for record in records if "held_out" in record][-1]
+        for name in ("mmlm", "camlm"):
+            perplexities = [values["perplexity"] for values in held_out[name].values()]
+            scores[f"{name} perplexity"] = statistics.geometric_mean(perplexities)
     return {name: round(score, 1) for name, score in scores.items()}
 
 
