@@ -187,6 +187,10 @@ def main() -> None:
         token = token_of(flags.token, flags.token_file)
         logger.setLevel(flags.log_level.upper())
         models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
+        if sum(model.model is not None for model in models) > 1:
+            from ernie_m.inference.paddle_model import share_encoders
+
+            share_encoders(models)
         limits = (flags.max_queue, flags.max_batch_tokens, flags.timeout)
         serve(models, options, flags.host, flags.port, token, *limits)
         return

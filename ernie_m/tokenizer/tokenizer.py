@@ -282,7 +282,12 @@ class Tokenizer:
 
         Added tokens are no pieces.
         """
-        return self.processor.Encode([self.normalize(text) for text in texts], num_threads=1)
+        # sentencepiece starts a thread for a list, which a few texts would wait for longer than they take.
+        return (
+            self.processor.Encode([self.normalize(text) for text in texts], num_threads=1)
+            if len(texts) > 8
+            else [self.processor.Encode(self.normalize(text)) for text in texts]
+        )
 
     def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
         """The ids of one input with its special tokens, cut to `max_seq_len`; see `build_from_ids`."""

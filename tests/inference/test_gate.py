@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import uvicorn
 
-from ernie_m.inference.load import load
+from ernie_m.inference.load import LoadedModel, load
 from ernie_m.inference.server import gate as gates
 from ernie_m.inference.server.app import make_app
 from ernie_m.inference.server.serve import Server, TimedConnection
@@ -34,6 +34,7 @@ class Held:
         self.computing = threading.Event()
         self.going = threading.Event()
         self.fault = None
+        monkeypatch.setattr(LoadedModel, "workers", 1)
         monkeypatch.setattr(EncodeTexts, "vectors_of", lambda _, features: self.vectors(features))
 
     def vectors(self, features):
