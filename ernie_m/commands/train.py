@@ -115,19 +115,29 @@ def main() -> None:
     claim(output, flags.start, found)
     facts = read_json(data / FOUND)
     table = output / "table" if flags.start else output
-    steps = steps_of_table(output, table, found, facts["pairs"])
+    of_table = steps_of_table(output, table, found, facts["pairs"])
+    of_start = []
     if flags.start:
         start = start_of(flags.start, facts["tokens_of_a_pair"])
-        steps += steps_on_pairs(output, start, facts["pairs"])
+        of_start = steps_on_pairs(output, start, facts["pairs"])
     # Say how long each step takes, then carry them out; those that are done are passed over.
     cores = read_cpu().cores
-    for number, step in enumerate(steps, 1):
+    for number, step in enumerate([*of_table, *of_start], 1):
         minutes = max(1, round(step.minutes / cores))
-        print(f"\nstep {number} of {len(steps)}, about {minutes} min: {step.purpose}\n  {step}", flush=True)
-    for step in steps:
+        print(
+            f"\nstep {number} of {len(of_table + of_start)}, about {minutes} min: {step.purpose}\n  {step}",
+            flush=True,
+        )
+    for step in of_table:
+        carry_out(step)
+    folders = {"table of pieces": table}
+    if flags.start:
+        print("", scores(folders), sep="\n", flush=True)
+        folders |= {"before": output / "before", "after": output}
+    for step in of_start:
         carry_out(step)
     best = output / "best"
-    print("", scores(output, table), "", sep="\n")
+    print("", scores(folders), "", sep="\n")
     print("Texts of another kind than these pairs are found less often: docs/retrieval.md has figures.")
     print(f"{best}: the model\nnext, a page that searches the lines of a file:")
     print(f"  {command_name()} predict --serve --model {best} --corpus FILE")
@@ -169,7 +179,7 @@ def steps_of_table(output: Path, folder: Path, found: FoundFiles, counts: Mappin
     trained, held_out = totals(counts)
     batch_size = max(2, min(_TABLE_BATCH, trained // 10))
     # More pairs bear a sharper softmax and fewer epochs.
-    scale = round(max(3.0, 4 * math.log10(trained) - 7), 1)
+    scale = round(max(3.0, 3.5 * math.log10(trained) - 5.5), 1)
     epochs = max(3.0, 16.0 * (4000 / max(trained, 4000)) ** 0.5)
     steps = math.ceil(epochs * trained / batch_size)
     training = ["--ernie_config_path", _TABLE, "--piece_model_path", vocab / "piece.model"]
@@ -287,15 +297,12 @@ def run_programs(*commands: Sequence[str]) -> int:
     return 128 - code if code < 0 else code  # signal n ended it: as shells write it
 
 
-def scores(output: Path, table: Path) -> str:
+def scores(folders: Mapping[str, Path]) -> str:
     """The share of held-out pairs that are found, as a table.
 
     Args:
-        table: the folder of the table of pieces; if it is not `output`, that has a start before and after.
+        folders: a name for the table -> the folder of a search.
     """
-    folders = {"table of pieces": table}
-    if table != output:
-        folders |= {"before": output / "before", "after": output}
     lines = []
     for measure in ("cosine", "margin"):
         for name, folder in folders.items():

@@ -2,7 +2,7 @@
 
     en-de.tsv, wiki.en-de.csv.gz, en-de.tmx    pairs of two languages; with another name, of languages unknown
     train.en and train.de                      two aligned files, plain or packed
-    en.txt, news.en.txt.gz                     text of one language, to train from scratch
+    en.txt, news.en.txt.gz                     text of one language, which only a pre-training reads
     "en-de<=en.txt,de.txt"                     other names, as `ernie_m.reader.files.pairs` reads them
 
 It writes, each file below a header:
@@ -201,8 +201,7 @@ def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None
         write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
     print("", in_columns(lines), "", sep="\n")
     for language, files in found.text.items():
-        use = ", for a training from scratch" if model else ""
-        print(f"text of {language}{use}: {listed(files, 10)}")
+        print(f"text of {language}, which only a pre-training reads: {listed(files, 10)}")
     if found.unread:
         print(f"not read: {listed(found.unread, 10)}")
 
@@ -223,7 +222,7 @@ def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, 
                 language = file.languages[side] if file.languages else f"column-{side + 1}"
                 raise UserError(
                     f"{file.paths}: {100 * unknown:.0f} % of its {language} tokens are unknown to {model}; "
-                    "name a model that has the language, or train from scratch, without --start"
+                    "name a model that has the language, or train a table of pieces, without --start"
                 )
             means.append(2 * len(tokens) / len(texts))
     return sum(means) / len(means)

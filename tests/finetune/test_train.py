@@ -90,7 +90,9 @@ def test_from_a_start(folder, random_encoder, capsys):
     commands = printed_commands(text)
     assert [words[0] for words in commands] == ["prepare", "train_vocab", *["run_retrieval"] * 3]
     assert "step 4 of 4, about 1 min" in text and "--model model/best" in text.splitlines()[-1]
-    lines = text[text.index("held-out pairs whose translation is found") :].splitlines()[1:8]
+    early, late = (part.splitlines() for part in text.split("held-out pairs whose translation is found")[1:])
+    assert early[2].split()[:3] == ["table", "of", "pieces,"] and early[4:6] != late[4:6]
+    lines = late[1:8]
     assert lines[0].split() == ["de", "tr", "avg"]
     assert [line.split(",")[0].strip() for line in lines[1:]] == 2 * ["table of pieces", "before", "after"]
     for line, part in zip(lines[1:], ("table", "before", "")):
