@@ -119,7 +119,7 @@ SMALLEST = {
     "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
     "build_corpus": "--workers 1",
     "run_classifier": f"{CPU} --max_steps 2",
-    "run_retrieval": f"{CPU} --amp none --max_steps 2",
+    "run_retrieval": f"{CPU} --amp none --max_steps 2 --batch_size 4",
     "encode_vector": CPU,
 }
 
