@@ -157,6 +157,10 @@ def claim(output: Path, start: str | None, found: FoundFiles) -> None:
 def start_of(path: str, tokens_of_a_pair: float) -> Start:
     """How a model is trained on pairs."""
     config = open_checkpoint(path).config
+    if config.is_table:
+        raise UserError(
+            f"--start {path}: it is a table of pieces; leave --start out, and one is trained anew"
+        )
     # The nearest by ratio: 256 is nearer to 384 than to 128.
     nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
     rate, steps = _RATE_AND_STEPS[nearest]
@@ -191,7 +195,7 @@ def steps_of_table(output: Path, folder: Path, found: FoundFiles, counts: Mappin
         ),
         Command(
             f"train a table of pieces on {trained:,} pairs, and search the {held_out:,} held-out pairs",
-            [*retrieval(output, folder), *on_pairs(output, batch_size, steps), *training],
+            [*retrieval(output, folder), *on_pairs(output, batch_size, steps, parts=2), *training],
             folder / "retrieval.json",
         ),
     ]
@@ -209,11 +213,11 @@ def retrieval(output: Path, folder: Path) -> list[object]:
     return ["run_retrieval", *held_out, "--checkpoints", folder]
 
 
-def on_pairs(output: Path, batch_size: int, steps: int) -> list[object]:
-    """The words of a training before the search."""
+def on_pairs(output: Path, batch_size: int, steps: int, parts: int = 5) -> list[object]:
+    """The words of a training before the search, with an evaluation and a checkpoint after each part."""
     words = ["--do_train", "true", "--train_set", output / "pairs" / "train.tsv"]
     words += ["--loss", "softmax", "--both_directions", "true", "--batch_size", batch_size]
-    words += ["--max_steps", steps, "--validation_steps", steps // 5, "--save_steps", steps // 5]
+    words += ["--max_steps", steps, "--validation_steps", steps // parts, "--save_steps", steps // parts]
     return [*words, "--keep_checkpoints", 1]  # of E5-small one has 1.3 GB
 
 

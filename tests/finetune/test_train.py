@@ -182,6 +182,7 @@ def test_without_a_start(folder, monkeypatch, capsys):
         assert in_process([re.sub("(^|<=)model(?=/|$)", r"\1alone", word) for word in words]) == 0
     assert_same_weights(Path("alone/best"), Path("model/best"))
     assert report_of("alone") == report_of("model") == report_of("whole")
+    assert error_of(run_train, "further", "model/best").startswith("--start model/best: ")
 
 
 def test_pairs_of_unknown_languages(folder):
