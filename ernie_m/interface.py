@@ -328,10 +328,10 @@ class Model:
             raise UserError(f"{self.loaded.folder}: it was exported; fit a classifier to the checkpoint")
         from ernie_m.finetune.fit.folds import single_text
         from ernie_m.finetune.fit.groups import groups_of
-        from ernie_m.inference.fit_head import check_labels, classifier_of, cross_validated, save
+        from ernie_m.inference.fit_head import checked_labels, classifier_of, cross_validated, save
 
         sentences = as_list(texts, "texts")
-        names = check_labels(sentences, as_list(labels, "labels"))
+        names = checked_labels(sentences, as_list(labels, "labels"))
         languages = one_for_each(languages, sentences)
         vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False)
         encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)
@@ -375,7 +375,7 @@ class Model:
         from ernie_m.finetune.fit.folds import single_text
         from ernie_m.finetune.fit.whole_model import train_and_score
         from ernie_m.inference.fit_head import normal_labels
-        from ernie_m.reader.files.tables import in_one_line
+        from ernie_m.reader.files.table.form import in_one_line
 
         rows = as_list(texts, "texts")
         names = normal_labels(rows, as_list(labels, "labels"))  # `train_and_score` warns of what is odd

@@ -108,11 +108,12 @@ def one_error(main: Callable[[], object], capsys) -> str:
 
 
 def error_of(call: Callable[..., object], /, *arguments, **options) -> str:
-    """Call a function that must end with a `UserError`, and return its one line."""
+    """Call a function that must end with a `UserError`, and return its lines: one for each fault."""
     with pytest.raises(UserError) as error:
         call(*arguments, **options)
     line = str(error.value)
-    assert line and "\n" not in line
+    first, *more = line.split("\n")
+    assert first and all(text.startswith("  ") for text in more)
     return line
 
 

@@ -151,7 +151,7 @@ def test_the_core_imports_nothing_but_itself_and_the_doors():
 @pytest.mark.parametrize(
     "name, line",
     [
-        ("commands/run_pretrain", "from ernie_m.reader.files.tables import read_table"),
+        ("commands/run_pretrain", "from ernie_m.reader.files.table.labelled import read_table"),
         ("training/checkpoint", "def f():\n    from ernie_m.model.checkpoint.formats import torch_save"),
         ("model/encoder", "import ernie_m.inference.export.onnx_graph"),
     ],

@@ -104,7 +104,18 @@ def test_what_is_added_stays(checkout):
     python = python_of(checkout, "3.12")
     for words in ([], ["serve"], ["test"]):
         assert setup(checkout, python, *words).returncode == 0
-    everything = ["requirements.txt", "cpu", "search", "export", "serve", "hub", "ray", "pictures", "test"]
+    everything = [
+        "requirements.txt",
+        "cpu",
+        "search",
+        "export",
+        "serve",
+        "hub",
+        "excel",
+        "ray",
+        "pictures",
+        "test",
+    ]
     assert installed(checkout) == [
         ["requirements.txt", "cpu", "search"],
         ["requirements.txt", "cpu", "search", "serve"],

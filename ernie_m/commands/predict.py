@@ -8,27 +8,21 @@ ernie-m predict --serve --model checkpoints/best,pretrained
 import gzip
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from ernie_m.model.tasks import COMMAND_WORDS
+from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.find_pairs import named_files
-from ernie_m.reader.files.official_tsv import official_names, refuse_compressed
-from ernie_m.reader.files.rows import (
-    AnsweredTable,
-    TableForm,
-    column_of_texts,
-    form_of_table,
-    is_table,
-    place_of,
-    rows_of_table,
-)
+from ernie_m.reader.files.official_tsv import refuse_compressed
+from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.rows import TableOptions, tables
 from ernie_m.utils.errors import FULL, UserError, install_command, pipe_may_close, printable
-from ernie_m.utils.files import read_bytes, take_lock, unwritable_is_a_user_error
+from ernie_m.utils.files import take_lock, unwritable_is_a_user_error
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import logger, progress, setup_console
 from ernie_m.utils.options import PositiveInt, Range, option
@@ -41,7 +35,7 @@ AT_ONCE = 1024  # requests that are answered together
 
 
 @dataclass
-class PredictFlags:
+class PredictFlags(TableOptions):
     """What to predict, and with which model."""
 
     model: str
@@ -52,19 +46,12 @@ class PredictFlags:
     """What to predict."""
 
     input: str = "-"
-    """A file of JSON lines; a table with a header, whose name ends in .tsv, .csv, .tsv.gz or .csv.gz; "-":
-    standard input, of JSON lines."""
-
-    columns: str | None = None
-    """For a table: the name of the column of the texts, or of two for pairs, as in review. Default: they are
-    found."""
+    """A file of JSON lines; or a table: .csv, .tsv, .xlsx, ... (docs/data.md lists what is read), or a text
+    on each line; "-": standard input, of JSON lines."""
 
     output: str = "-"
     """A new file, compressed if its name ends in .gz; "-": standard output. The answers to a table are its
     rows with further columns."""
-
-    on_error: Literal["stop", "skip"] = "stop"
-    """Whether a wrong request stops the command before anything is answered, or is left out."""
 
     engine: str = "auto"
     """dygraph is for checkpoints; onnx and paddle are for exported folders. auto: the first one that is
@@ -150,8 +137,6 @@ class PredictFlags:
         has_task = self.task is not None
         if has_task == self.serve:  # both, or none
             raise UserError("give --task TASK or --serve, one of them")
-        if self.columns and not is_table(self.input):
-            raise UserError(f"--columns {self.columns}: --input {self.input} is no table, .csv or .tsv")
         if self.output != "-":
             self._check_output()
 
@@ -196,21 +181,21 @@ def main() -> None:
         return
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     answerer = make_answerer(flags.task, model, options)
-    columns = flags.columns.split(",") if flags.columns else ()
-    requests = read_requests(flags.input, answerer.parse, flags.on_error == "skip", columns)
+    requests = read_requests(flags.input, answerer.parse, flags)
     if not requests:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
     write = write_answers
     labelled = LabelledRows()
-    if is_table(flags.input):
-        write = partial(write_table, form=form_of_table(Path(flags.input)), labelled=labelled)
+    is_table = not has_objects(flags.input)
+    if is_table:
+        write = partial(write_table, path=Path(flags.input), options=flags, labelled=labelled)
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if flags.output == "-":
         write_to_stdout(answerer, parts, write)
     else:
         # Resolved, because a link stays: what it leads to is replaced.
         write_to_file(answerer, parts, Path(flags.output).resolve(), write)
-    if requests and is_table(flags.input):
+    if requests and is_table:
         print(*map(printable, labelled.summary()), sep="\n", file=sys.stderr)
 
 
@@ -232,98 +217,61 @@ class Request(NamedTuple):
     content: Any
 
 
+def has_objects(path: str) -> bool:
+    """Whether a file has a JSON object on each line, as its name or its first byte says; "-" has."""
+    if path == "-" or split_name(path)[0] in (".jsonl", ".json"):
+        return True
+    with closing(TextFile(path, any_form=True)) as file:
+        return file.buffer.lstrip()[:1] == b"{"
+
+
 def read_requests(
-    path: str, parse: Callable[[dict], Any], skip_wrong: bool = False, columns: Sequence[str] = ()
+    path: str, parse: Callable[[dict], Any], options: TableOptions | None = None
 ) -> list[Request]:
     """Read and parse the request on each line, or in each row, of a file; "-": standard input.
 
     Args:
-        skip_wrong: report wrong requests, and leave them out.
-        columns: those of the texts of a table; none: they are found.
+        options: how a table is read. A row of a table whose request is wrong, and may be, keeps its place
+            with the content None.
 
     Raises:
-        UserError: the file cannot be read, or a request is wrong; names the line.
+        UserError: the file cannot be read, or requests are wrong; names the lines.
     """
+    options = options or TableOptions()
     name = "standard input" if path == "-" else path
-    table = rows_for_requests(Path(path), columns) if is_table(path) else None
-    if table is None:
-        data = sys.stdin.buffer.read() if path == "-" else read_bytes(path)
-        refuse_compressed(data, name)
-        lines = [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
+    faults = Faults(name, options.on_error == "skip")
+    is_table = not has_objects(path)
+    if is_table:
+        lines = tables().requests_of(Path(path), options, faults)
+    elif options.columns:
+        raise UserError(f"--columns {options.columns}: {name} is no table: it has JSON lines")
     else:
-        lines = table.rows
+        lines = ((number, None, line) for number, line in objects_in(path, name, faults))
     requests = []
-    for number, line in lines:
+    for number, cells, line in lines:
         try:
-            if table is None:
-                values = parse_object(line)
-                id_entry = {"id": values["id"]} if "id" in values else {}
-            else:
-                id_entry, values = table.request(line)
-            requests.append(Request(id_entry, parse(values)))
+            values = line if is_table else parse_object(line)
+            id_entry = {"id": values["id"]} if "id" in values else {}
+            requests.append(Request(cells if is_table else id_entry, parse(values)))
         except UserError as error:
-            line_error = UserError(f"{name}, line {number}: {error}")
-            if not skip_wrong:
-                raise line_error from error
-            print(f"skipped: {line_error}", file=sys.stderr)
+            faults.note(number, error)
+            if is_table:
+                requests.append(Request(cells, None))
+    faults.end(partial(print, file=sys.stderr))
     return requests
 
 
-class TableOfRequests(NamedTuple):
-    """A table whose rows are requests.
-
-    Attributes:
-        header: the names of its columns.
-        keys: the key of a request that each column has.
-        rows: the number of the line of each row, and its cells.
-    """
-
-    header: Sequence[str]
-    keys: Sequence[str]
-    rows: Sequence[tuple[int, Sequence[str]]]
-
-    def request(self, cells: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """The cells of a row by the names of the columns, and as a request.
-
-        Raises:
-            UserError: there are more cells than columns, or fewer.
-        """
-        if len(cells) != len(self.header):
-            raise UserError(f"{len(cells)} columns, but the header has {len(self.header)}")
-        values = dict(zip(self.keys, cells))
-        if "text_a" in values:
-            values.setdefault("text", values["text_a"])  # what most tasks call it
-        return dict(zip(self.header, cells)), values
+def objects_in(path: str, name: str, faults: Faults) -> Iterable[tuple[int, str | bytes]]:
+    """The lines of a file of JSON objects that are not blank, with their numbers."""
+    if path != "-":
+        lines = TextFile(path, any_form=True).texts(faults)
+    else:
+        lines = sys.stdin.buffer.read().splitlines()
+        refuse_compressed(lines[0] if lines else b"", name)
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
-def rows_for_requests(path: Path, columns: Sequence[str] = ()) -> TableOfRequests:
-    """Read a table whose header has text_a, or a usual name of it; or question and context.
-
-    Below another header the texts are the one column of many words.
-
-    Args:
-        columns: the names in the header of the column of the texts, or of the two of pairs.
-
-    Raises:
-        UserError: the table cannot be read, or it is not clear which column has the texts.
-    """
-    rows = rows_of_table(path)
-    if not rows:
-        raise UserError(f"{path}: no rows in it")
-    (line, header), *below = rows
-    if len(set(header)) < len(header):
-        raise UserError(f"{path}, line {line}: two columns have one name; rename one")
-    keys = official_names(header)
-    if columns:
-        keys = [f"another {key}" if key in ("text", "text_a", "text_b") else key for key in keys]
-        for key, name in zip(("text_a", "text_b"), columns):
-            keys[place_of(path, header, name)] = key
-    if "text_a" not in keys and "question" not in keys:
-        keys[column_of_texts(path, rows, "say which with --columns")] = "text_a"
-    return TableOfRequests(header, keys, below)
-
-
-def parse_object(line: bytes) -> dict:
+def parse_object(line: str | bytes) -> dict:
     """Parse a JSON object in UTF-8.
 
     Raises:
@@ -400,18 +348,22 @@ def write_table(
     answerer: "Answerer",
     parts: Iterable[list[Request]],
     file: IO[str],
-    form: TableForm,
+    path: Path,
+    options: TableOptions,
     labelled: "LabelledRows",
 ) -> None:
     """Answer the rows of a table, a part at a time, and write them as `AnsweredTable` does.
 
     Args:
+        path, options: of the table.
         labelled: receives the rows and the answers.
     """
-    table = AnsweredTable(file, form)
+    table = tables().answered(file, path, options)
     for part in parts:
-        answers = answerer.answer([request.content for request in part])
-        for request, answer in zip(part, answers, strict=True):
+        answers = iter(answerer.answer([request.content for request in part if request.content is not None]))
+        for request in part:
+            answer = {} if request.content is None else next(answers)
             table.add([*request.id_entry], [*request.id_entry.values()], answer)
-            labelled.add(request.id_entry, answer)
+            if answer:
+                labelled.add(request.id_entry, answer)
         file.flush()

@@ -8,14 +8,14 @@ fleetrun --nproc_per_node 2 run_classifier.py ...
 
 import sys
 
-from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.flags import ClassifierFlags
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.command_line import parse_args
 from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
-    flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
+    flags = parse_args(ClassifierFlags, sys.argv[1:], __doc__)
     with StopSignal(active=flags.do_train) as stop:
         prepare()
         # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.

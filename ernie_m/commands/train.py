@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from ernie_m.data.own_pairs import FOUND, FoundFiles, find
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.pairs import PairFiles
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.training.claim import claim_file
 from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
 from ernie_m.utils.command_line import command_name
@@ -44,7 +45,7 @@ _TABLE_RATE = 1e-2
 
 
 @dataclass
-class TrainFlags:
+class TrainFlags(TableOptions):
     """What to train on."""
 
     sources: list[str] = option(positional=True)
@@ -107,12 +108,12 @@ def main() -> None:
 
     # Find the pairs first: how long they are and how many decides the steps.
     data = output / "pairs"
-    words = ["prepare", "pairs", *flags.sources, "--output", data]
+    words = ["prepare", "pairs", *flags.sources, "--output", data, *option_words(flags)]
     if flags.start:
         words += ["--model", flags.start]
     if not (data / FOUND).exists():
         carry_out(Command("find the pairs, and hold some out for the scores", words, data / FOUND))
-    claim(output, flags.start, found)
+    claim(output, flags, found)
     facts = read_json(data / FOUND)
     table = output / "table" if flags.start else output
     of_table = steps_of_table(output, table, found, facts["pairs"])
@@ -143,14 +144,22 @@ def main() -> None:
     print(f"  {command_name()} predict --serve --model {best} --corpus FILE")
 
 
-def claim(output: Path, start: str | None, found: FoundFiles) -> None:
+def option_words(flags: TableOptions) -> list[str]:
+    """The options of tables that are given, as on a command line."""
+    given = {option.name: getattr(flags, option.name) for option in fields(TableOptions)}
+    return [f"--{name}={value}" for name, value in given.items() if value not in (None, "stop")]
+
+
+def claim(output: Path, flags: TrainFlags, found: FoundFiles) -> None:
     """Write down what the steps are made from, or compare it with what was.
 
     Raises:
         UserError: the output has the steps of another start or of other files.
     """
     paths = [path for file in found.pairs for path in PairFiles.find(file.files).paths]
-    identity = {"start": start, "files": {path: sha256_of(path) for path in paths}}
+    identity = {"start": flags.start, "files": {path: sha256_of(path) for path in paths}}
+    if words := option_words(flags):
+        identity["options"] = words
     claim_file(output / _PLAN, identity, "name a new folder")
 
 

@@ -33,6 +33,7 @@ from ernie_m.reader.files.find_pairs import (
 from ernie_m.reader.files.own_files import files_in
 from ernie_m.reader.files.pairs import PairRows, header_of
 from ernie_m.reader.files.plain_text import split_name
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.vocabulary import UNK
 from ernie_m.utils.errors import UserError, listed
@@ -156,11 +157,14 @@ def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str
             )
 
 
-def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None) -> None:
+def prepare_pairs(
+    sources: Sequence[str], output: Path, model: str | None = None, options: TableOptions | None = None
+) -> None:
     """Find the pairs, hold some out, write the folder, and print what was found.
 
     Args:
         model: the model that will be trained, if there is one; its vocabulary must have the languages.
+        options: how tables are read.
 
     Raises:
         UserError: the folder exists, a file cannot be read, there are too few pairs to hold any out, or the
@@ -170,7 +174,7 @@ def prepare_pairs(sources: Sequence[str], output: Path, model: str | None = None
         raise UserError(f"--output {output}: it exists already; name a new folder")
     found = find(sources, output)
     tokenizer = open_model(open_checkpoint(model)).tokenizer if model else None
-    rows_of = {file: PairRows(file.files) for file in found.pairs}
+    rows_of = {file: PairRows(file.files, options) for file in found.pairs}
     tokens = tokens_of_pairs(rows_of, tokenizer, model) if tokenizer else None
     held_out = hold_out(rows_of)
     # A row is [query, positive, negative, ...].

@@ -21,15 +21,16 @@ import numpy as np
 import sentencepiece
 
 from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
-from ernie_m.pretrain.build_corpus.text_units import TextFormat, check_format, read_lines, read_units
+from ernie_m.pretrain.build_corpus.text_units import TextFormat, read_lines, read_units
 from ernie_m.reader.files.plain_text import LONGEST_LINE
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.sampling import temperature
 from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of, unwritable_is_a_user_error
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import Progress, logger, setup_console
-from ernie_m.utils.options import NonNegativeInt, PositiveInt, Range, UnitInterval, check_values
+from ernie_m.utils.options import PositiveInt, Range, UnitInterval, check_values
 
 _UNIT_BYTES = 4 << 20  # so much text is read at a time
 _SEED = 1
@@ -45,7 +46,7 @@ _SIZE_FAULTS = {
 
 
 @dataclass
-class VocabOptions:
+class VocabOptions(TableOptions):
     """The training of a vocabulary."""
 
     output: str
@@ -59,16 +60,6 @@ class VocabOptions:
 
     documents: Literal["line", "blank"] = "line"
     """line: each line is a document; blank: blank lines separate documents, each line is a sentence."""
-
-    tsv_columns: list[int] = field(default_factory=list)
-    """The two columns of .tsv and .csv files that hold the pair, from 1. Empty: the two that have texts, and
-    not numbers or few values."""
-
-    score_column: NonNegativeInt = 0
-    """The column of .tsv files with a pair's score (WikiMatrix: 1), from 1. 0: there are no scores."""
-
-    min_score: float = 0.0
-    """Pairs of .tsv files with a lower score are left out."""
 
     vocab_size: PositiveInt = 250_000
     """The pieces of the model, including unknown, begin and end. The tokenizer adds [PAD] and [MASK]."""
@@ -90,12 +81,11 @@ class VocabOptions:
 
     def __post_init__(self):
         check_values(self)
-        check_format(self.text_format)
 
     @property
     def text_format(self) -> TextFormat:
         """The options that decide how lines are read."""
-        return TextFormat(self.documents, self.tsv_columns, self.score_column, self.min_score)
+        return TextFormat.of(self)
 
 
 def train_vocab(options: VocabOptions) -> Tokenizer:

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from ernie_m.finetune.paper import check_recipe
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.options import NonNegativeFloat, PositiveInt, Range, UnitInterval, not_an_option, option
 
@@ -182,10 +183,6 @@ class FinetuneFlags(TrainingFlags):
 
     multi_label: bool = option(False, only=CLASSIFIER)
     """Whether a text may have several labels, a,b in the label column, or none."""
-
-    columns: str | None = option(None, only=CLASSIFIER)
-    """The names of the columns of the text, perhaps a second text, and the label: "Comment,Topic". Default:
-    they are found."""
 
     dev_share: Annotated[float, Range(above=0, at_most=0.5)] = option(0.1, only=CLASSIFIER)
     """The share of the training rows of each label that is held out if there are no dev files."""
@@ -375,3 +372,8 @@ class FinetuneFlags(TrainingFlags):
             _check_recipe_data(Path(self.train_set))
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
+
+
+@dataclass
+class ClassifierFlags(TableOptions, FinetuneFlags):
+    """The flags of run_classifier.py, which also reads tables."""

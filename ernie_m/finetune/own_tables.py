@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.flags import ClassifierFlags
 from ernie_m.finetune.prediction import TaskFile
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.reader.batching import Example
 from ernie_m.reader.classification import Examples, SomeExamples
-from ernie_m.reader.files.labels import FEW_ROWS, label_oddities
 from ernie_m.reader.files.own_files import find_tables
+from ernie_m.reader.files.table.check_labels import FEW_ROWS, label_oddities
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 from ernie_m.utils.text_tables import in_columns
@@ -41,7 +41,7 @@ class OwnTables(NamedTuple):
     dev_files: list[TaskFile]
 
 
-def read_own_tables(task: Classification, flags: FinetuneFlags) -> OwnTables:
+def read_own_tables(task: Classification, flags: ClassifierFlags) -> OwnTables:
     """Find, read and check the tables of --train_set; the log has the labels, and what is odd about them.
 
     Raises:

@@ -8,10 +8,12 @@ ernie-m fit reviews.csv --model intfloat/multilingual-e5-small --output checkpoi
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ernie_m.finetune.fit.folds import Scored, least_sure, single_text, tables_of_scores
-from ernie_m.reader.files.rows import LabelledTable, read_table
+from ernie_m.reader.files.labels import input_hash
+from ernie_m.reader.files.rows import TableOptions, tables
+from ernie_m.reader.files.table.check_labels import check_labels
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.command_line import command_name
 from ernie_m.utils.errors import UserError
@@ -21,15 +23,19 @@ from ernie_m.utils.logging import setup_console
 from ernie_m.utils.options import option
 from ernie_m.vectors.nearest import load_faiss
 
+if TYPE_CHECKING:
+    from ernie_m.reader.files.rows import LabelledTable
+
 _MOST_LABELS = 1000
 
 
 @dataclass
-class FitFlags:
+class FitFlags(TableOptions):
     """What to learn from."""
 
     table: str = option(positional=True)
-    """A table with a text, or a pair of texts, and a label in each row: .tsv or .csv, also .gz."""
+    """A table with a text, or a pair of texts, and a label in each row: .tsv, .csv, JSON lines, .xlsx, ...;
+    docs/data.md lists what is read."""
 
     model: str
     """A checkpoint of any supported format, or the name of a model on Hugging Face's hub."""
@@ -40,9 +46,6 @@ class FitFlags:
     finetune: bool = option(False, bare=True)
     """Whether to train the whole model. Otherwise its vectors stay as they are, and a logistic regression on
     them is trained, which takes seconds."""
-
-    columns: str | None = None
-    """The names of the columns of the text and the label, as in review,stars. Default: they are found."""
 
     layer: str | None = None
     """The layer of the vectors: a number from 1, middle or top. Default: as in the model's training."""
@@ -67,8 +70,11 @@ def main() -> None:
 def fit(flags: FitFlags, stop: StopSignal) -> None:
     """Run the command."""
     path = Path(flags.table)
-    table = read_table(path, flags.columns.split(",") if flags.columns else ())
+    table = tables().read_table(path, flags).meant_for("train", print, path)
     check_table(path, table, flags.finetune)
+    inputs = (input_hash(*cells[:-1]) for cells in table.rows)
+    for fault in check_labels(inputs, table.labels(), table.lines):
+        print(f"warning: {path}: {fault}")
     if len(set(table.languages)) > 1:
         print(f"{path}: there are scores by language, too")
         load_faiss()  # which compares the languages, after all texts are encoded
@@ -88,7 +94,7 @@ def fit(flags: FitFlags, stop: StopSignal) -> None:
 # Imports are within the functions, so that --help and errors are fast.
 
 
-def fine_tune(flags: FitFlags, path: Path, table: LabelledTable, stop: StopSignal) -> Scored | None:
+def fine_tune(flags: FitFlags, path: Path, table: "LabelledTable", stop: StopSignal) -> Scored | None:
     """Train the whole model; see `ernie_m.finetune.fit.whole_model.train_and_score`."""
     from ernie_m.utils.paddle_settings import prepare
 
@@ -109,7 +115,7 @@ def fine_tune(flags: FitFlags, path: Path, table: LabelledTable, stop: StopSigna
     )
 
 
-def fit_head(flags: FitFlags, path: Path, table: LabelledTable, stop: StopSignal) -> Scored:
+def fit_head(flags: FitFlags, path: Path, table: "LabelledTable", stop: StopSignal) -> Scored:
     """Train a logistic regression on the vectors of the texts; its scores are cross-validated."""
     from ernie_m.inference.load import load
 
@@ -118,12 +124,14 @@ def fit_head(flags: FitFlags, path: Path, table: LabelledTable, stop: StopSignal
     from ernie_m.inference.fit_head import classifier_of, cross_validated, save
     from ernie_m.inference.tasks import TaskOptions, make_answerer
     from ernie_m.model.tasks import MEAN_OF_TOKENS
-    from ernie_m.reader.coverage import warn_if_unsuited
+    from ernie_m.reader.batching import EncodePairs, Example
+    from ernie_m.reader.coverage import warn_if_cut, warn_if_unsuited
 
     if loaded.model is None:
         raise UserError(f"--model {flags.model}: it was exported; fit a classifier to the checkpoint")
     texts, labels = zip(*table.rows)
     warn_if_unsuited(loaded.tokenizer, texts, path)
+    warn_if_cut(EncodePairs(loaded.tokenizer, loaded.longest), (Example(text, None) for text in texts), path)
     options = TaskOptions(pooling=MEAN_OF_TOKENS, layer=flags.layer, normalize=False, centre=False)
     encode = make_answerer("encode", loaded, options)
     vectors = encode.vectors(texts)
@@ -134,7 +142,7 @@ def fit_head(flags: FitFlags, path: Path, table: LabelledTable, stop: StopSignal
     return scored
 
 
-def check_table(path: Path, table: LabelledTable, finetune: bool) -> None:
+def check_table(path: Path, table: "LabelledTable", finetune: bool) -> None:
     """Refuse a table whose classifier could not be scored.
 
     Raises:

@@ -21,7 +21,8 @@ from ernie_m.model.checkpoint.write import model_files
 from ernie_m.model.conventions import NEITHER, READING
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
-from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label, oddities
+from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label
+from ernie_m.reader.files.table.check_labels import check_labels
 from ernie_m.tokenizer.tokenizer_files import write_ours
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir
@@ -30,16 +31,15 @@ from ernie_m.utils.logging import logger
 _MOST_ITERATIONS = 100
 
 
-def check_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
-    """The labels in their normal form. Warns of texts with two labels, and of one label nearly alone.
+def checked_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
+    """The labels in their normal form. Warns of what is odd about them.
 
     Raises:
         UserError: as for `normal_labels`.
     """
     names = normal_labels(texts, labels)
-    inputs = np.array([input_hash(str(text)) for text in texts], np.int64)
-    _, ids = np.unique(np.array(names, str), return_inverse=True)
-    for fault in oddities(inputs, ids, range(len(names)), "index"):
+    inputs = (input_hash(str(text)) for text in texts)
+    for fault in check_labels(inputs, [[name] for name in names], range(len(names)), "index"):
         logger.warning("fit: %s", fault)
     return names
 

@@ -53,7 +53,7 @@ def mine_negatives(flags: RetrievalFlags) -> None:
     """
     inputs = read_inputs(flags)
     flags = inputs.flags
-    rows = PairRows(flags.train_set)
+    rows = PairRows(flags.train_set, flags)
     corpus = DistinctLines(flags.mine_negatives)
     (seed,) = flags.seeds
     opened, model = model_of_seed(inputs, seed)
@@ -143,9 +143,7 @@ def write(
         lowest[query] = min(cosine, lowest.get(query, cosine))
     counts = []  # the number of negatives of each row so far
     with atomic_file(path, "w", newline="\n") as file:
-        header = rows.header(flags.num_negatives)
-        if header:
-            file.write("\t".join(header) + "\n")
+        file.write("\t".join(rows.header(flags.num_negatives)) + "\n")
         for part in neighbour_files:
             arrays = np.load(part)
             for lines, cosines in zip(arrays["lines"], arrays["cosines"], strict=True):  # [count] each

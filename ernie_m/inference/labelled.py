@@ -6,9 +6,9 @@ from itertools import chain
 from typing import Any
 
 from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
-from ernie_m.reader.files.official_tsv import official_names
-from ernie_m.reader.files.rows import ADDED
 from ernie_m.utils.errors import listed
+
+_USUAL = ("label", "labels", "gold_label", "target", "class", "category")  # names of a column of labels
 
 
 class LabelledRows:
@@ -43,14 +43,14 @@ class LabelledRows:
     def _label_column(self) -> str | None:
         """The column of labels: one of a usual name, or the only one that has just the model's labels."""
         header = list(self._rows[0])
-        names = official_names(header)
-        if "label" in names:
-            return header[names.index("label")]
+        named = [name for word in _USUAL for name in header if name.strip().lower() == word]
+        if named:
+            return named[0]
         columns = []
         for name in header:
             counts = Counter(chain.from_iterable(self._labels_of(name)))
             labels = counts.keys() - labels_for_none(counts)
-            if labels and labels <= self._known and not name.startswith(ADDED):
+            if labels and labels <= self._known and not name.startswith("predicted_"):
                 columns.append(name)
         return columns[0] if len(columns) == 1 else None
 

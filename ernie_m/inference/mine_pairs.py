@@ -31,6 +31,7 @@ from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.find_pairs import split_label
 from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.training.claim import claim_file, only_run_in
 from ernie_m.utils.checksums import MANIFEST, is_whole, write_digest, write_manifest
 from ernie_m.utils.errors import UserError
@@ -46,8 +47,8 @@ PART_LINES = 16_384  # sentences that are encoded, and searched, between two fil
 Encode = Callable[[list[str]], np.ndarray]  # texts -> their vectors, float32 [N, H]
 
 
-@dataclass(frozen=True)
-class MiningOptions:
+@dataclass(unsafe_hash=True)
+class MiningOptions(TableOptions):
     """What to mine, with which model, and which pairs to write."""
 
     source: str
@@ -178,7 +179,7 @@ def mine_pairs(options: MiningOptions) -> None:
     options = replace(options, model=str(model.absolute()))
     source = DistinctLines(options.source)
     target = DistinctLines(options.target)
-    gold = gold_pairs(options.gold, source, target) if options.gold else None
+    gold = gold_pairs(options.gold, source, target, options) if options.gold else None
     for side in (source, target):
         logger.info("%s: %s lines, %s distinct", side.path, f"{len(side.sentences):,}", f"{len(side):,}")
 
@@ -260,20 +261,22 @@ def above_threshold(
     return pairs.at_least(scored.threshold), scored._asdict()
 
 
-def gold_pairs(path: str, source: DistinctLines, target: DistinctLines) -> set[tuple[int, int]]:
+def gold_pairs(
+    path: str, source: DistinctLines, target: DistinctLines, options: TableOptions | None = None
+) -> set[tuple[int, int]]:
     """The pairs of --gold: (index in the source, index in the target), as `DistinctLines` counts.
 
     Args:
-        path: what `PairRows` reads.
+        path, options: what `PairRows` reads.
 
     Raises:
         UserError: it has no pairs, or more than two texts on a line, or one of them is not in its text.
     """
     sides = (source, target)
     index_by_hash = [side.index_by_hash() for side in sides]
-    rows = PairRows(path)
+    rows = PairRows(path, options)
     pairs = set()
-    for number, texts in enumerate(rows, rows.columns.skipped + 1):
+    for number, texts in zip(rows.lines.tolist(), rows):
         if len(texts) != 2:
             raise UserError(
                 f"{path}, line {number}: {len(texts)} texts, not 2; give source, tab, translation"

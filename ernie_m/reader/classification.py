@@ -12,6 +12,7 @@ import numpy as np
 from ernie_m.reader.batching import Example
 from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label, oddities, split_labels
 from ernie_m.reader.files.official_tsv import (
+    OFFICIAL,
     FileLines,
     FileVersion,
     open_lines,
@@ -20,13 +21,12 @@ from ernie_m.reader.files.official_tsv import (
     split_cells,
     without_blank_end,
 )
-from ernie_m.reader.files.rows import rows_of, rows_of_table
+from ernie_m.reader.files.rows import TableOptions, faults_of, rows_of, tables
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
 # What the header should be, for the error.
 _FORM = "text_a, text_b, label, optional qid"
-_COLUMNS = ("text_a", "text_b", "label", "qid")  # others are ignored
 
 
 class Examples(FileLines, Sequence[Example]):
@@ -38,6 +38,8 @@ class Examples(FileLines, Sequence[Example]):
         columns: name -> place of the columns that are read.
         labels: what the cells of the label column are; None: they are not read.
         inputs: `input_hash` of each row, int64 [N]; a worker process does not get them.
+        lines: the number of the line of each row, int64 [N], likewise.
+        options: how the table is read.
     """
 
     def __init__(
@@ -50,9 +52,13 @@ class Examples(FileLines, Sequence[Example]):
         labels: "_Labels | None",
         inputs: np.ndarray,
         content: bytes | None,
+        lines: np.ndarray,
+        options: TableOptions,
     ):
         super().__init__(path, version, starts, content)
         self.inputs = inputs
+        self.options = options
+        self._numbers = lines
         self._header = header
         self._columns = columns
         self._labels = labels
@@ -83,26 +89,22 @@ class Examples(FileLines, Sequence[Example]):
     @property
     def is_official(self) -> bool:
         """Whether the file has the layout of the official scripts and nothing else."""
-        return self._content is None and {*self._header} <= {*_COLUMNS}
+        return self._content is None and {*self._header} <= {*OFFICIAL}
 
-    def table(self) -> list[list[str]]:
-        """The header and all cells of each row, as the file has them.
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The names of the columns, and all cells of each row, as the file has them.
 
         Raises:
             UserError: the file was changed.
         """
-        if self._content is None:
-            return [
-                [*self._header],
-                *(split_cells(self.line(row).decode("utf-8")) for row in range(len(self))),
-            ]
-        rows = [cells for _, cells in rows_of_table(self.path)]
+        names, rows = tables().names_and_rows(self.path, self.options)
         with open_lines(self.path) as (file, _):
             self._check_version(file)
-        return rows
+        cells = dict(rows)
+        return names, [cells[line] for line in self._numbers.tolist()]
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "inputs": None}
+        return {**super().__getstate__(), "inputs": None, "_numbers": None}
 
 
 class SomeExamples(Sequence[Example]):
@@ -198,8 +200,9 @@ def read_classification(
     labels: bool = True,
     regression: bool = False,
     multi_label: bool = False,
-    columns: Sequence[str] = (),
+    options: TableOptions | None = None,
     any_label: bool = False,
+    purpose: str = "",
 ) -> Examples:
     """Check a table with the columns text_a, text_b (optional), label, qid (optional); return its rows.
 
@@ -213,37 +216,48 @@ def read_classification(
         labels: False ignores the label column (prediction).
         regression: the label column holds numbers, and may be called score.
         multi_label: the label column holds any number of labels, with commas between them.
-        columns: the names in the header of text, perhaps second text, and label; none: they are found.
+        options: how a table in another form is read.
         any_label: every label is accepted. Their ids follow their order in the alphabet, until
             `Examples.number` gives them others.
+        purpose: see `rows_of`.
 
     Raises:
         UserError: the file cannot be read, or a line has another form; names the file and the line.
     """
     path = Path(path)
+    options = options or TableOptions()
     required = ["text_a", "label"] if labels else ["text_a"]
     checked = _Labels(label_map, num_labels, regression, multi_label, any_label) if labels else None
+    faults = faults_of(path, options)
     starts = array("q")  # the byte at which each row begins; at last the end of the rows
     inputs = array("q")
     targets = array("q")  # a number for the label of each row
     numbers = array("q")  # the line of each row
     with open_lines(path) as (opened, version):  # the version shows later whether the file was changed
-        other = rows_of(path, labels, regression, multi_label, columns, any_label)
+        other = rows_of(path, options, labels, regression, multi_label, any_label, purpose)
         file = opened if other is None else io.BytesIO(other.content)
         first_line = file.readline()
-        header = parse_header(first_line, path, required, _FORM, score_is_label=regression)
-        columns = {name: place for place, name in enumerate(header) if name in _COLUMNS}
+        header = parse_header(first_line, path, required, _FORM)
+        columns = {name: place for place, name in enumerate(header) if name in OFFICIAL}
         place_b = columns.get("text_b")
         position = len(first_line)  # the byte at which the next row begins
         for index, line in enumerate(without_blank_end(file), 1):
             number = index + 1 if other is None else other.lines[index]
-            cells = parse_row(line, path, number, header)
+            start = position
+            position += len(line)
+            try:
+                cells = parse_row(line, path, number, header)
+                if checked:
+                    target = checked.check(cells[columns["label"]], f"{path}, line {number}")
+            except UserError as error:
+                faults.note(number, error)
+                continue
             if checked:
-                targets.append(checked.check(cells[columns["label"]], f"{path}, line {number}"))
-            starts.append(position)
+                targets.append(target)
+            starts.append(start)
             inputs.append(input_hash(cells[columns["text_a"]], None if place_b is None else cells[place_b]))
             numbers.append(number)
-            position += len(line)
+    faults.end(logger.warning)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
     starts.append(position)
@@ -262,6 +276,8 @@ def read_classification(
         checked,
         input_hashes,
         None if other is None else other.content,
+        np.asarray(numbers, np.int64),
+        options,
     )
 
 

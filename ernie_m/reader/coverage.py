@@ -106,7 +106,7 @@ def warn_if_cut(encode: EncodePairs, examples: Iterable[Example], path: str | os
     count = sum(feature.cut for feature in features)
     if count > _MOST_CUT * len(features):
         logger.warning(
-            "%s: %d of the first %d rows are longer than --max_seq_len %d and are cut",
+            "%s: %d of the first %d rows are longer than %d tokens (--max_seq_len) and are cut",
             path,
             count,
             len(features),

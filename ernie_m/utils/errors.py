@@ -22,18 +22,25 @@ class UserError(Exception):
 
     The message may quote any bytes of a file: control characters are escaped, and the middle of a very long
     message is left out.
+
+    Args:
+        more: further lines, where a file has several faults.
     """
 
-    def __init__(self, message: str):
-        message = printable(message)
-        if len(message) > LONGEST_MESSAGE:
-            half = LONGEST_MESSAGE // 2
-            message = f"{message[:half]} [...] {message[-half:]}"
-        super().__init__(message)
+    def __init__(self, message: str, *more: str):
+        super().__init__("\n  ".join(map(_shortened, (message, *more))))
 
     def _render_traceback_(self) -> list[str]:
         """What IPython and Jupyter show instead of the traceback."""
-        return [f"{type(self).__name__}: {self}"]
+        return f"{type(self).__name__}: {self}".splitlines()
+
+
+def _shortened(message: str) -> str:
+    message = printable(message)
+    if len(message) <= LONGEST_MESSAGE:
+        return message
+    half = LONGEST_MESSAGE // 2
+    return f"{message[:half]} [...] {message[-half:]}"
 
 
 def printable(text: str) -> str:

@@ -133,6 +133,7 @@ def test_a_given_negative_is_no_text_of_another_row_of_a_step(corpus, tmp_path):
     texts = list(dict.fromkeys(sentences(60, seed=4)))[:40]
     rows = [[texts[i], texts[20 + i], texts[20 + (i + 1) % 20]] for i in range(20)]
     path = tmp_path / "pairs.tsv"
+    rows.insert(0, ["query", "positive", "negative"])
     path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
     for step in islice(steps_of(corpus, path)(), 20):
         inputs = as_tuples(step.sentences)
@@ -355,12 +356,12 @@ def test_two_processes_are_one(corpus, flags, teacher, tmp_path):
     [
         ("", {}, "in.tsv: "),
         ("a\tb\nalone\n", {}, "in.tsv, line 2: "),
-        ("a\tb\t\n", {}, "in.tsv, line 1: "),
+        ("query\tpositive\tnegative\na\tb\t\n", {}, "in.tsv, line 2: "),
         ("a\tb\nc\t \n", {}, "in.tsv, line 2: "),
         ("a\tb\n\td\n", {}, "in.tsv, line 2: "),
-        ("a\tb\tc\na\t\tc\n", {}, "in.tsv, line 2: "),
+        ("query\tpositive\tnegative\na\tb\tc\nd\t\te\n", {}, "in.tsv, line 3: "),
         (
-            "a\tb\na\tc\n",
+            "query\tpositive\na\tb\na\tc\n",
             {},
             "in.tsv: too few rows without a text in common for --batch_size 8, as many have 'a'",
         ),

@@ -14,7 +14,7 @@ import pytest
 
 from ernie_m.commands import run_classifier
 from ernie_m.data.prepare.command import main as prepare_main
-from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.flags import ClassifierFlags
 from ernie_m.finetune.own_tables import OwnTables, read_own_tables
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
@@ -86,7 +86,7 @@ def read(tokenizer, tmp_path, caplog):
 
     def call(source: Path, *line: str) -> Read:
         flags = parse_args(
-            FinetuneFlags, ["--train_set", str(source), "--checkpoints", str(tmp_path / "out"), *line]
+            ClassifierFlags, ["--train_set", str(source), "--checkpoints", str(tmp_path / "out"), *line]
         )
         task_class = MultiLabelClassification if flags.multi_label else Classification
         if flags.is_regression:
@@ -111,7 +111,7 @@ def test_pairs_in_two_languages(folder_with, read):
     source = folder_with(
         **{"train.en.tsv": "a\tb\tyes: c\nd\te\tno\n", "train.de.tsv": "f\tg\tno\nh\ti\tyes: c\n"}
     )
-    found = read(source, "--do_val", "false")
+    found = read(source, "--do_val", "false", "--columns", "1,2,3")
     assert found.training == [
         ("a", "b", "yes: c"),
         ("d", "e", "no"),
@@ -203,8 +203,8 @@ def test_labels_that_may_be_slips_are_warned_of(folder_with, read, caplog):
     case, absent, neutral, misspelt = warnings_of(caplog, source)
     assert "'Neutral', 'neutral'" in case
     assert "no dev row has one of these labels" in absent and absent.endswith(": 'entailmnet'")
-    assert "'Neutral' occurs twice in the training files; did you mean 'neutral'?" in neutral
-    assert "'entailmnet' occurs once in the training files; did you mean 'entailment'?" in misspelt
+    assert "'Neutral' occurs twice in the training rows; did you mean 'neutral'?" in neutral
+    assert "'entailmnet' occurs once in the training rows; did you mean 'entailment'?" in misspelt
 
 
 def test_many_warnings_are_counted(folder_with, read, caplog):
@@ -228,7 +228,7 @@ def test_a_label_that_only_dev_rows_have_is_warned_of(tmp_path, read, caplog):
         held_out = {text for text, _ in read(source, "--multi_label", "true").held_out}
         assert len(held_out) == 3
         rows = [f"{row},d" if row.split("\t")[0] in held_out else row for row in rows]
-    assert "the label 'd' never occurs in the training files" in caplog.text
+    assert "the label 'd' never occurs in the training rows" in caplog.text
 
 
 def test_rows_that_are_odd_are_warned_of(folder_with, read, caplog):
@@ -390,18 +390,28 @@ def test_translations_are_divided_at_the_same_rows(folder_with, read):
         ({"train.en.tsv": "a\tyes\nb\t \nc\t\n"}, "train.en.tsv, line 2: "),
         ({"train.en.tsv": "text_a\tlabel\na\tb\tc\n"}, "train.en.tsv, line 2: 3 columns, but line 1 has 2"),
         ({"train.en.tsv": "a yes\n"}, "train.en.tsv, line 1: "),
-        ({"train.en.csv": "1,2,a,yes\n"}, "train.en.csv, line 1: 4 columns"),
-        ({"train.en.csv": 'a,yes\n"b,no\n'}, "train.en.csv, line 3: not CSV"),
+        ({"train.en.csv": "a,b,c,yes\n"}, "train.en.csv, line 1: "),
+        ({"train.en.csv": 'a,yes\n"b,no\nc,yes\n'}, "train.en.csv, line 2: "),
         ({"train.en.tsv.gz": b"\x1f\x8b\x08"}, "train.en.tsv.gz: "),
-        ({"train.en.tsv": "text\tsentence\tlabel\n"}, "train.en.tsv, line 1: "),
+        ({"train.en.tsv": "text\tsentence\tlabel\n"}, "train.en.tsv: "),
+        ({"train.en.tsv": "comment\tsentence\tlabel\na\tb\tc\n"}, "train.en.tsv, line 1: "),
         ({"train.en.tsv": "a\tyes\nb\tyes\n"}, "train.en.tsv: the only label is 'yes'"),
         (
-            {"train.en.tsv": TRAINING, "dev.en.tsv": "review\trating\nx\tnice\n"},
-            "dev.en.tsv, line 1: unknown label 'rating'",
+            {"train.en.tsv": TRAINING, "dev.en.tsv": "x\trated\nx\tnice\n"},
+            "dev.en.tsv, line 1: unknown label 'rated'",
         ),
         ({"train.tsv": TRAINING, "dev.en.tsv": TRAINING}, "my: "),
-        ({"train.en.tsv": TRAINING, "dev.de.tsv": "a\tb\tnice\n"}, "dev.de.tsv: it has pairs"),
-        ({"train.en.tsv": TRAINING, "train.de.tsv": TRAINING.replace("\t", "\tb\t")}, "train.de.tsv: it has"),
+        (
+            {"train.en.tsv": TRAINING, "dev.de.tsv": "premise\thypothesis\tlabel\na\tb\tnice\n"},
+            "dev.de.tsv: it has pairs",
+        ),
+        (
+            {
+                "train.en.tsv": TRAINING,
+                "train.de.tsv": "premise\thypothesis\tlabel\na\tb\tnice\nc\td\tnasty\n",
+            },
+            "train.de.tsv: it has",
+        ),
         (
             {"train.en.tsv": TRAINING, "dev.de.tsv": "text_a\tlabel\nx\tnice\nx\tNice\n"},
             "dev.de.tsv, line 3: unknown label 'Nice'",
@@ -423,19 +433,19 @@ def test_bad_files(folder_with, read, contents, message):
         (joined('{i},"{text}",{i},"{label}"', header="id,,a,a"), "b,a", "a.csv, line 1: --columns b"),
         (joined('{i},"{text}",{i},"{label}"', header="id,,a,a"), "a", "--columns a: "),
         (
-            joined("{text},{label},t{i}", NUMBERED, "title,stars,body"),
+            joined("{text},{label},{text} too", NUMBERED, "title,stars,subject"),
             "",
-            "may be 'title' or 'body', and the label may be 'stars'; say which, as in --columns title,stars",
+            "a.csv, line 1: the text may be 'title' or 'subject', and the label may be 'stars'",
         ),
         (
             joined("{i},{label},{label}", NUMBERED, "id,stars,votes"),
             "",
-            "the label may be 'stars' or 'votes'",
+            "a.csv, line 1: no column looks like texts",
         ),
         (
-            joined('"{text}",{label}', NUMBERED, "text,label").encode("utf-16"),
+            joined('"é {text}",{label}', NUMBERED, "text,label").encode("latin-1"),
             "",
-            "a.csv, line 1: not UTF-8",
+            "a.csv, line 2: not UTF-8: '\"é'",
         ),
         (joined("{text},{i}", header="text,label"), "", "a.csv: 30 labels in 30 rows"),
     ],
@@ -518,7 +528,7 @@ def test_a_run_on_one_file(folder_with, train):
 
 def test_labels_on_a_console_that_is_not_utf_8(folder_with, random_encoder, tmp_path):
     """They are shown as escapes; a control character reaches no terminal."""
-    folder_with(**{"train.en.tsv": (TRAINING * 5).replace("nasty", "böse\x1b[2J\0"), "dev.en.tsv": DEV})
+    folder_with(**{"train.en.tsv": (TRAINING * 5).replace("nasty", "böse\x1b[2J"), "dev.en.tsv": DEV})
     command = [sys.executable, ROOT / "run_classifier.py", "--train_set", "my", "--max_steps", "1"]
     command += ["--init_pretraining_params", random_encoder, "--use_cuda", "false", "--max_seq_len", "16"]
     environment = {**clean_environment(), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}

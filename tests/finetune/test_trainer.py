@@ -58,7 +58,9 @@ def test_plain_kernels_are_chosen_by_the_flag(classify, monkeypatch):
 def test_a_training_file_that_is_cut_is_warned_of(classify, toy_folder, tmp_path):
     classify(max_seq_len=8, max_steps=1, epoch=1)
     log = read_log(tmp_path)
-    (line,) = [line for line in log.splitlines() if "are longer than --max_seq_len 8 and are cut" in line]
+    (line,) = [
+        line for line in log.splitlines() if "are longer than 8 tokens (--max_seq_len) and are cut" in line
+    ]
     assert f"{toy_folder / 'train.tsv'}: " in line and "of the first 96 rows" in line
 
 

@@ -29,8 +29,9 @@ from ernie_m.pretrain.build_corpus.text_units import TextFormat, read_lines, rea
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.squad import read_squad
-from ernie_m.reader.files.tables import read_table
+from ernie_m.reader.files.table.labelled import read_table
 from ernie_m.reader.files.tagged_sentences import read_tagged
 from ernie_m.reader.label_map import read_label_map, read_languages
 from ernie_m.tokenizer.foreign import texts_of_folder
@@ -362,7 +363,10 @@ READERS = {
             "a\tb\tno\nc\td\tyes\r\n",
             "Kommentar\tArt\nA\tx\nB\ty\nC\ty\nD\tx\n",
         ],
-        reads=(read_table, lambda path: read_table(path, ["text_a", "label"], multi_label=True)),
+        reads=(
+            read_table,
+            lambda path: read_table(path, TableOptions(columns="text_a,label"), multi_label=True),
+        ),
     ),
     "own_csv": Reader(
         "train.en.csv",

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 import ernie_m
 from ernie_m.commands import convert, run_classifier
-from ernie_m.inference.fit_head import check_labels, logistic_regression
+from ernie_m.inference.fit_head import checked_labels, logistic_regression
 from tests.helpers.checkpoints import changed_copy
 from tests.inference.conftest import run_export
 from tests.launching import as_flags, call_main, error_of
@@ -45,9 +45,9 @@ def test_unknown_words_are_warned_of(models, caplog):
     """All texts are the same for a vocabulary that knows none of their words."""
     model = ernie_m.load(models / "encode")
     model.fit(TEXTS[:4], ["a", "b"] * 2)
-    assert not caplog.records
+    assert not [message for message in caplog.messages if "unknown" in message]
     model.fit(["ᚠᚢ", "ᚦᚨ", "ᚱᚲ", "ᚷᚹ"], ["a", "b"] * 2)
-    (message,) = caplog.messages
+    (message,) = [message for message in caplog.messages if "unknown" in message]
     assert message.startswith("4 of 4 texts have words that are unknown")
 
 
@@ -143,17 +143,17 @@ def test_fine_tuning_goes_on_with_its_encoder_or_with_its_head_too(fitted, tmp_p
 def test_labels_in_their_normal_form(caplog):
     """Numbers, of which pandas makes decimals, count as texts; a text with two labels is warned of."""
     labels = ["fro\u0308h ", "fröh\u200b", 1, 1.0, np.float32(1), "1.00"]
-    assert check_labels(["a", "b", "c", "c", "d", "e"], labels) == ["fröh", "fröh", "1", "1", "1", "1"]
+    assert checked_labels(["a", "b", "c", "c", "d", "e"], labels) == ["fröh", "fröh", "1", "1", "1", "1"]
     truths = [True, np.bool_(True), "False", np.array([False])[0]]
-    assert check_labels(["a", "b", "c", "d"], truths) == ["True", "True", "False", "False"]
-    assert not caplog.messages
-    check_labels(["a", "a", "b"], ["x", "y", "x"])
+    assert checked_labels(["a", "b", "c", "d"], truths) == ["True", "True", "False", "False"]
+    assert "two labels" not in caplog.text
+    checked_labels(["a", "a", "b"], ["x", "y", "x"])
     assert "1 text has two labels, as in index 0 and 1" in caplog.text
 
 
 @pytest.mark.parametrize("label", [float("nan"), None, "", "\u200b", "-", ["a"]])
 def test_what_is_no_label(label):
-    assert "label 2 (index 1)" in error_of(check_labels, ["a", "b"], ["x", label])
+    assert "label 2 (index 1)" in error_of(checked_labels, ["a", "b"], ["x", label])
 
 
 @pytest.mark.parametrize(

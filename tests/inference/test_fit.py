@@ -19,7 +19,8 @@ from ernie_m.finetune.fit.groups import groups_of
 from ernie_m.inference import fit
 from ernie_m.inference.fit_head import cross_validated
 from ernie_m.inference.tasks.encode import EncodeTexts
-from ernie_m.reader.files.tables import read_table
+from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table.labelled import read_table
 from tests.launching import as_flags, call_main, clean_environment
 from tests.toys import HIDDEN_SIZE, sentences
 
@@ -145,7 +146,7 @@ def test_languages_are_those_of_the_rows_that_are_read(tmp_path):
     table = read_table(write(tmp_path / "rows.csv", rows))
     assert table.languages == [row[1] for row in rows[1:] if row[2] != "nan"]
     assert len(table.languages) == len(table.rows) == 59
-    assert not read_table(tmp_path / "rows.csv", ["text", "lang"]).languages
+    assert not read_table(tmp_path / "rows.csv", TableOptions(columns="text,lang")).languages
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_languages_are_those_of_the_rows_that_are_read(tmp_path):
 def test_the_ids_of_a_table(tmp_path, capsys, column, cells, expected):
     """They are no labels, although they repeat; a column that is not taken for ids is named as not read."""
     rows = [["comment", "topic", column], *zip(TEXTS, LABELS, cells)]
-    columns = ["comment", "topic"] if column == "number" else []
+    columns = TableOptions(columns="comment,topic" if column == "number" else None)
     table = read_table(write(tmp_path / "rows.csv", rows), columns)
     assert (f"columns not read: {column}" in capsys.readouterr().out) == (not expected)
     assert table.ids == list(map(str, expected)) and [row[-1] for row in table.rows] == LABELS

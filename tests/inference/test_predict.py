@@ -574,9 +574,9 @@ def test_faults_of_a_table(models, tmp_path, ask):
     flags = {"task": "classify", "model": models / "classify", "input": tmp_path / "in.csv"}
     for content, place in (
         ("text,text\na,b\n", "in.csv, line 1: two columns"),
-        ("text,x\na,b\nc\n", "in.csv, line 3: 1 columns"),
-        ('text\na\n" "\n', "in.csv, line 3: 'text' is"),
-        ("A,B\nso good,so bad\nso long,so short\n", "in.csv, line 1: no column text_a"),
+        ("text,x\na,b\nc\n", "in.csv, line 3: 1 column"),
+        ('id,text\n1,a\n2," "\n', "in.csv, line 3: 'text' is"),
+        ("A,B\nso good,so bad\nso long,so short\n", "in.csv, line 1: the text may be "),
     ):
         (tmp_path / "in.csv").write_text(content)
         assert place in error_of(ask, [], **flags)

@@ -510,9 +510,7 @@ def test_command_line(tmp_path, pieces, monkeypatch):
     [
         ({"output": ""}, "--output"),
         ({"piece_model_path": ""}, "--piece_model_path"),
-        ({"tsv_columns": [1, 1]}, "tsv_columns"),
-        ({"score_column": 1}, "--tsv_columns"),
-        ({"min_score": 1.04}, "--score_column"),
+        ({"on_error": "go"}, "--on_error"),
         ({"ray_address": "auto"}, "--engine ray"),
     ],
 )

@@ -61,12 +61,10 @@ def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, pieces):
     monkeypatch.setenv("CC100", str(tmp_path / "cc"))
     monkeypatch.setenv("PAIRS", str(tmp_path / "pairs"))
     words = ["--config", str(PAPER), "--output", str(tmp_path / "corpus"), "--piece_model_path", str(pieces)]
-    flags = re.search(r"--documents blank --tsv[^`]*", (ROOT / "docs/data.md").read_text())[0]
+    flags = re.search(r"--documents blank --columns[^`]*", (ROOT / "docs/data.md").read_text())[0]
     flags = flags.replace("\\\n", " ")  # the command goes on in the next lines
     options = load_config(BuildOptions, [*words, *shlex.split(flags)])
-    assert options.tsv_columns == [2, 3]
-    assert options.score_column == 1
-    assert options.min_score == 1.04
+    assert (options.columns, options.only) == ("2,3", "1>=1.04")
     assert "cc/af.txt.xz: no such file" in error_of(resolve, options.mono, options.parallel)
     for paths in [*options.mono.values(), *options.parallel.values()]:
         for path in map(os.path.expandvars, as_list(paths)):

@@ -61,5 +61,5 @@ def test_a_file_is_warned_of_if_over_a_tenth_of_its_rows_is_cut(tmp_path, caplog
     examples = [long] * long_rows + [short] * (200 - long_rows) + [long] * 50
     with caplog.at_level(logging.WARNING):
         warn_if_cut(EncodePairs(tokenizer, max_seq_len=16), examples, "train.en.tsv")
-    message = "train.en.tsv: 21 of the first 200 rows are longer than --max_seq_len 16 and are cut"
+    message = "train.en.tsv: 21 of the first 200 rows are longer than 16 tokens (--max_seq_len) and are cut"
     assert caplog.messages == ([message] if is_warned else [])

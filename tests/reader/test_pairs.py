@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.reader.files.pairs import PairRows, find_columns, is_shifted
+from ernie_m.reader.files.pairs import PairRows, is_shifted
 from ernie_m.reader.files.plain_text import TextFile
+from ernie_m.reader.files.rows import TableOptions
 from tests.launching import error_of
 from tests.toys import sentences
 
@@ -62,14 +63,16 @@ def test_texts_are_read_and_nothing_else(tmp_path, caplog, form):
     """Where there are other columns, the log names those that are read and those that are not."""
     caplog.set_level("INFO")
     content, columns = FORMS[form]
-    rows = PairRows(write(tmp_path / "pairs.tsv", content))
+    path = write(tmp_path / "pairs.tsv", content)
+    if form == "a header of scores":  # they may say that some are no translations
+        assert "pairs.tsv, line 1: column 3 judges the pairs" in error_of(PairRows, path)
+    rows = PairRows(path, TableOptions(only="all"))
     assert list(rows) == PAIRS
     assert rows.with_negatives == 0
     assert list(pickle.loads(pickle.dumps(rows))) == PAIRS
-    if columns is None:
-        assert not caplog.messages
-    else:
-        (line,) = caplog.messages
+    said = [line for line in caplog.messages if "not as a header" not in line]
+    assert bool(said) == (columns is not None)
+    for line in said:
         numbers = re.findall(r"\d+", line.removeprefix(f"{tmp_path}/pairs.tsv: "))
         assert numbers[:2] == [str(number) for number in columns]
         assert {*map(int, numbers)} == {*range(1, len(content[0]) + 1)}
@@ -88,7 +91,7 @@ def test_negatives(tmp_path, caplog):
     rows = [[*PAIRS[0], OTHERS[0], OTHERS[1]], PAIRS[1], [*PAIRS[2], PAIRS[2][1], OTHERS[2], PAIRS[2][0]]]
     expected = [rows[0], rows[1], [*PAIRS[2], OTHERS[2]]]
     read = PairRows(write(tmp_path / "a.tsv", rows))
-    assert list(read) == expected and read.with_negatives == 2 and not read.header()
+    assert list(read) == expected and read.with_negatives == 2
     assert "a.tsv: 2 negatives are left out" in caplog.text
     named = [["negative_1", "id", "anchor", "positive", "negative_2"]]
     named += [[OTHERS[n], n, *PAIRS[n], OTHERS[n + 20]] for n in range(20)]
@@ -107,7 +110,7 @@ def test_a_name_keeps_a_column_that_repeats(tmp_path):
     """Without names a column of few values is none of texts; with them it is read."""
     rows = [[query, ["yes", "no"][number % 2]] for number, (query, _) in enumerate(PAIRS)]
     line = error_of(PairRows, write(tmp_path / "a.tsv", rows))
-    assert "a.tsv, line 1: no two columns of texts" in line and "column 2: few values" in line
+    assert "a.tsv, line 1: no two columns of texts" in line and "column 2: verdicts" in line
     assert list(PairRows(write(tmp_path / "b.tsv", [["query", "positive"], *rows]))) == rows
 
 
@@ -186,7 +189,7 @@ def test_two_files_and_moses(tmp_path):
 def test_no_space_to_unpack(tmp_path, monkeypatch):
     """The line names the temporary file, so that another TMPDIR can be chosen."""
     path = tmp_path / "a.tsv.gz"
-    path.write_bytes(gzip.compress(b"a\tb\n" * 9))
+    path.write_bytes(gzip.compress(b"a\tb\nc\td\n" * 9))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     full = open("/dev/full", "wb")  # noqa: SIM115 - the reader closes it
     monkeypatch.setattr(os, "fdopen", lambda descriptor, _: full)
@@ -255,10 +258,9 @@ def test_bad_tmx(tmp_path, content, place):
 @pytest.mark.parametrize(
     ("name", "content", "place"),
     [
-        ("a.jsonl", '{"query": "a", "positive": "b"}\n' * 3, "a.jsonl, line 1: JSON"),
-        ("a.tsv", '[\n{"query": "a"}]\n', "a.tsv, line 1: JSON"),
+        ("a.jsonl", '{"query": "a", "positive": "b"}\n{"query": "a"\n', "a.jsonl, line 2: not JSON"),
+        ("a.tsv", '[\n{"query": "a"}]\n', "a.tsv, line 2: "),
         ("a.tsv", tmx([{"en": "a", "de": "b"}]), "a.tsv, line 1: XML"),
-        ("a.tsv", "a\tb\rc\td\r", "a.tsv, line 1: "),
         ("a.tsv", "0.5\t3\t7\n0.4\t1\t2\n", "a.tsv, line 1: "),
         ("a.txt", "a text\nanother\n", "a.txt, line 1: "),
         (
@@ -269,10 +271,11 @@ def test_bad_tmx(tmp_path, content, place):
         ("a.tsv", "query\tpositive\n", "a.tsv: "),
         ("a.tsv", "a\tb\nc\t \n", "a.tsv, line 2: "),
         ("a.tsv", "a\tb\n \td\n", "a.tsv, line 2: "),
-        ("a.tsv", "a\tb\tc\nd\te\t\n", "a.tsv, line 2: "),
+        ("a.tsv", "a\tb\tc\nd\te\tf\n", "a.tsv, line 1: which columns are the pair, of 1, 2, 3?"),
+        ("a.tsv", "query\tpositive\tnegative\na\tb\tc\nd\te\t\n", "a.tsv, line 3: "),
         ("a.csv", 'a,b\n"open,c\n', "a.csv, line 2: "),
         ("a.csv", "a,b\nc\n", "a.csv, line 2: "),
-        ("a.tsv.gz", "not packed", "a.tsv.gz: "),
+        ("a.tsv.gz", "not packed", "a.tsv.gz, line 1: "),
     ],
 )
 def test_what_is_refused(tmp_path, name, content, place):
@@ -282,13 +285,18 @@ def test_what_is_refused(tmp_path, name, content, place):
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [('{"text": "a"}\n{"text": "b"}\n', "JSON"), (tmx([{"en": "a"}]), "XML"), ("one\rtwo\rthree", "CR")],
+    [('{"text": "a"}\n{"text": "b"}\n', "JSON"), (tmx([{"en": "a"}]), "XML")],
 )
 def test_text_of_other_forms(tmp_path, content, word):
     path = tmp_path / "text"
     path.write_text(content)
     line = error_of(TextFile, str(path))
     assert line.startswith(f"{path}, line 1: ") and word in line
+
+
+def test_lines_that_end_as_on_old_macs(tmp_path):
+    (tmp_path / "a.tsv").write_text("".join(f"{a}\t{b}\r" for a, b in PAIRS))
+    assert list(PairRows(tmp_path / "a.tsv")) == PAIRS
 
 
 def test_plain_text_is_no_other_form(tmp_path):
@@ -304,9 +312,14 @@ def test_plain_text_is_no_other_form(tmp_path):
         assert TextFile(str(tmp_path / "text")).buffer == content.encode()
 
 
-def test_columns_that_are_chosen():
-    columns = find_columns(["id\tsource\ttarget", "1\ta\tb"], "x.tsv", chosen=[1, 2])
-    assert (columns.skipped, columns.texts) == (1, (1, 2))
+def test_columns_that_are_chosen(tmp_path):
+    """By names or numbers, of a file with a header or without."""
+    rows = numbered(lambda n, a, b: [a, OTHERS[n % 40], b])
+    for header, columns in (([["one", "two", "three"]], "three,one"), ([], "3,1")):
+        path = write(tmp_path / "a.tsv", [*header, *rows])
+        found = PairRows(path, TableOptions(columns=columns))
+        assert list(found) == [[b, a] for a, b in PAIRS]
+    assert "a.tsv, line 1: --columns x" in error_of(PairRows, path, TableOptions(columns="x,1"))
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,12 @@ def test_ids_as_labels_and_no_labels(write):
     "content, message",
     [
         (b"", "x.tsv: "),
-        ("a man\tneutral\tx\ty\n", "x.tsv, line 1: 4 columns"),
-        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: text_a and text_a: "),
-        ("Text\tsentence\tlabel\n", "x.tsv, line 1: Text and sentence: "),
+        ("a man\tneutral\tx\ty\n", "x.tsv, line 1: "),
+        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: two columns text_a"),
+        (
+            "Comment\tsentence\tlabel\na\tb\tneutral\n",
+            "x.tsv, line 1: the text may be 'Comment' or 'sentence'",
+        ),
         ("text_a\ttext_b\tlabel\n", "x.tsv: "),
         (
             "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\n",

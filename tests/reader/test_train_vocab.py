@@ -127,12 +127,11 @@ def test_long_lines_and_columns_count(tmp_path):
         },
         "parallel": {"en-de": write_lines(tmp_path / "x.tsv", pairs)},
     }
-    columns = {"tsv_columns": [2, 3], "score_column": 1, "min_score": 1.0, "character_coverage": 1.0}
+    columns = {"columns": "2,3", "only": "1>=1", "character_coverage": 1.0}
     tokenizer = train_vocab(options(tmp_path / "out", text, **columns))
     assert tokenizer.unk_id not in tokenizer.encode("дом")
     assert tokenizer.unk_id not in tokenizer.encode("guten Tag")
     assert tokenizer.unk_id in tokenizer.encode("баба")
-    assert "score_column: " in error_of(options, tmp_path, text, score_column=1)
 
 
 def test_bad_input(tmp_path, texts):

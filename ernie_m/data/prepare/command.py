@@ -19,6 +19,7 @@ from ernie_m.data.prepare.data_set import SPLITS, DataFile, DataSet, Prepared
 from ernie_m.data.prepare.mlqa import MLQA
 from ernie_m.data.prepare.xnli_pawsx import PAWSX, XNLI
 from ernie_m.reader.files.own_files import files_in
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.label_map import write_places
 from ernie_m.utils.command_line import command_name
 from ernie_m.utils.errors import UserError
@@ -32,7 +33,7 @@ DATA_SETS = {"xnli": XNLI, "pawsx": PAWSX, "conll": TAGGED, "panx": TAGGED, "mlq
 
 
 @dataclass
-class PrepareFlags:
+class PrepareFlags(TableOptions):
     """What to prepare, and where to write it."""
 
     task: Literal["xnli", "pawsx", "conll", "panx", "mlqa", "pairs"] = option(positional=True)
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def write_data(flags: PrepareFlags, output: Path) -> None:
     """Prepare the sources of the flags, while no other command writes the folder."""
     if flags.task == "pairs":
-        prepare_pairs(flags.sources, output, flags.model)
+        prepare_pairs(flags.sources, output, flags.model, flags)
         return
     sources = [Path(source) for source in flags.sources]
     data_set = DATA_SETS[flags.task]

@@ -23,7 +23,7 @@ import numpy as np
 from ernie_m.finetune.command import pace_of
 from ernie_m.finetune.fit.folds import FOLDS, Scored, folds_of
 from ernie_m.finetune.fit.groups import groups_of
-from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.flags import ClassifierFlags
 from ernie_m.finetune.labelled_task import FineTuning
 from ernie_m.finetune.open_model import OpenedModel, open_model
 from ernie_m.finetune.prediction import TaskFile, predict_files
@@ -67,7 +67,7 @@ class _Work:
 
     folder: Path
     opened: OpenedModel
-    flags: FinetuneFlags
+    flags: ClassifierFlags
     names: Sequence[str]
     examples: Examples
     stop: StopSignal
@@ -179,7 +179,7 @@ def train_and_score(
     distributed.init()
     opened = open_model(open_checkpoint(start))
     folder = Path(f"{output}.training")
-    flags = FinetuneFlags(
+    flags = ClassifierFlags(
         init_pretraining_params=str(start),
         train_set=str(folder / f"{name}.tsv"),
         do_val=False,
@@ -195,7 +195,8 @@ def train_and_score(
             "text_a": [texts[0] for texts in inputs],
             "text_b": [texts[1] for texts in inputs if texts[1:]],
         }
-        columns |= {"label": labels, "language": languages, "id": ids}
+        columns["label"] = labels
+        columns["qid"] = [" ".join(row) for row in zip(*filter(None, (languages, ids)))]
         columns = {name: cells for name, cells in columns.items() if cells}
         lines = ["\t".join(cells) for cells in [tuple(columns), *zip(*columns.values())]]
         with atomic_file(Path(flags.train_set), "w", encoding="utf-8") as file:

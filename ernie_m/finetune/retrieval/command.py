@@ -115,7 +115,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     load_faiss()
     bitexts = []
     if flags.pairs:
-        bitexts = read_bitexts(flags.pairs, flags.languages.split(",") if flags.languages else [])
+        bitexts = read_bitexts(flags.pairs, flags.languages.split(",") if flags.languages else [], flags)
     short = [bitext.language for bitext in bitexts if len(bitext.sentences) < 2]
     if flags.layer == "sweep" and short:
         raise UserError(f"--layer sweep: {', '.join(short)} has one pair alone; name a layer")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ernie_m.finetune.flags import FINE_TUNED_TASKS, Decay, TrainingFlags
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import (
     NonNegativeFloat,
@@ -18,7 +19,7 @@ from ernie_m.utils.options import (
 
 
 @dataclass
-class RetrievalFlags(TrainingFlags):
+class RetrievalFlags(TableOptions, TrainingFlags):
     """The flags of run_retrieval.py: model and data, then the search, then training."""
 
     beside_run = (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions")

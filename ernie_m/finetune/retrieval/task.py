@@ -115,7 +115,7 @@ class Retrieval(TaskOfSeeds):
         self.layer = layer_of(flags, self.config.num_hidden_layers)
         digests = {}
         if is_notation(flags.train_set):  # own pairs; a corpus is a folder
-            self.rows = PairRows(flags.train_set)
+            self.rows = PairRows(flags.train_set, flags)
             warn_if_unsuited(self.tokenizer, itertools.chain.from_iterable(self.rows), flags.train_set)
             if self.rows.with_negatives:
                 logger.info(

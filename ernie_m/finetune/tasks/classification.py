@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ernie_m.finetune.base_task import SupervisedTask
-from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.flags import ClassifierFlags
 from ernie_m.finetune.metrics import MACRO_F1, accuracy, macro_f1
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import NEITHER
@@ -17,7 +18,7 @@ from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
 from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch, windows
 from ernie_m.reader.classification import Examples, read_classification
 from ernie_m.reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
-from ernie_m.reader.files.rows import AnsweredTable, form_of_table, is_number, split_name
+from ernie_m.reader.files.rows import TableOptions, tables
 from ernie_m.reader.label_map import read_label_map
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -39,7 +40,7 @@ class Classification(SupervisedTask):
         named: whether the label column of a file holds names instead of ids.
         metric: what selects a step; None: accuracy.
         prompt: what is put before every text_a.
-        columns: the names of the columns in the header of a table; see `read_classification`.
+        options: how tables are read.
     """
 
     name = CLASSIFICATION
@@ -55,23 +56,25 @@ class Classification(SupervisedTask):
         named: bool = True,
         metric: str | None = None,
         prompt: str = "",
-        columns: Sequence[str] = (),
+        options: TableOptions | None = None,
     ):
         self.labels = list(labels)
         self.named = named
         self.metric = metric or self.metric
-        self.columns = columns
+        self.options = options
         self.prompt = prompt
         label_type = np.float32 if self.multi_label else np.int64
         self.encode = EncodePairs(tokenizer, max_seq_len, label_type, prompt)
 
     @classmethod
-    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
+    def from_flags(
+        cls, flags: ClassifierFlags, tokenizer: Tokenizer, start: Checkpoint | None = None
+    ) -> Self:
         labels, named = labels_of(flags, start)
         metric = MACRO_F1 if flags.select_by == "macro_f1" else None
         # A head that `fit` trained goes on with the prompt of its texts; a new one has none.
         prompt = start.reading.prompt(NEITHER) if flags.init_checkpoint else ""
-        return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, columns_of(flags))
+        return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, flags)
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         label_map = None  # the label column holds ids
@@ -83,8 +86,9 @@ class Classification(SupervisedTask):
             num_labels=len(self.labels),
             labels=purpose != "test",
             multi_label=self.multi_label,
-            columns=self.columns,
+            options=self.options,
             any_label=not self.labels,
+            purpose=purpose,
         )
         warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
         if purpose == "train":
@@ -112,7 +116,7 @@ class Classification(SupervisedTask):
         rows = sum(map(len, files))
         if 2 * len(found) > rows and not self.multi_label:  # on average a label has fewer than two rows
             question = "is the last column the label?"
-            if all(map(is_number, found)):
+            if all(re.fullmatch(r"[+-]?\d+([.,]\d+)?", label) for label in found):
                 question = "to predict numbers, give --is_regression true"
             raise UserError(f"{names}: {len(found):,} labels in {rows:,} rows; {question}")
         if len(found) < 2 and not (found and self.multi_label):
@@ -186,10 +190,11 @@ class Classification(SupervisedTask):
         if data.is_official:
             self.write_official(path, data, predictions)
             return
-        table_path = f"{path}{split_name(data.path)[0]}"
-        header, *rows = data.table()
+        # The ending of reviews.csv.gz is that of a table without packing.
+        table_path = path + re.search(r"(\.\w+)?(\.gz|\.bz2|\.xz)?$", data.path.name)[1]
+        header, rows = data.table()
         with atomic_file(table_path, "w") as file:
-            table = AnsweredTable(file, form_of_table(data.path))
+            table = tables().answered(file, data.path, data.options)
             rows_of_data = zip(rows, data, predictions, self.cut_rows(data), strict=True)
             for cells, example, prediction, cut in rows_of_data:
                 unknown = count_unknown_words(self.encode.tokenizer, example.text_a, example.text_b or "")
@@ -240,7 +245,7 @@ class Classification(SupervisedTask):
         return cut
 
 
-def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str], bool]:
+def labels_of(flags: ClassifierFlags, start: Checkpoint | None) -> tuple[list[str], bool]:
     """The labels in the order of their ids, and whether the label column of a file holds them and no ids.
 
     There are none yet if they are those of the training files.
@@ -269,18 +274,6 @@ def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str]
             "--num_labels 1: there is nothing to tell apart; give --is_regression true to predict numbers"
         )
     return names_of_ids(flags.num_labels), False
-
-
-def columns_of(flags: FinetuneFlags) -> list[str]:
-    """The names in --columns, if it is given.
-
-    Raises:
-        UserError: they are not two or three.
-    """
-    columns = flags.columns.split(",") if flags.columns else []
-    if len(columns) not in (0, 2, 3):
-        raise UserError(f"--columns {flags.columns}: it names text, perhaps a second text, and label")
-    return columns
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.tasks.classification import Classification, columns_of
+from ernie_m.finetune.flags import ClassifierFlags
+from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.reader.batching import EncodePairs, TaskBatch
 from ernie_m.reader.classification import Examples, read_classification
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
@@ -31,13 +32,15 @@ class Regression(Classification):
 
     metric = "pearson"
 
-    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, columns: Sequence[str] = ()):
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, options: TableOptions | None = None):
         self.labels = ["score"]
-        self.columns = columns
+        self.options = options
         self.encode = EncodePairs(tokenizer, max_seq_len, np.float32)
 
     @classmethod
-    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
+    def from_flags(
+        cls, flags: ClassifierFlags, tokenizer: Tokenizer, start: Checkpoint | None = None
+    ) -> Self:
         if flags.label_map_config is not None:
             raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
         if flags.select_by == "macro_f1":
@@ -46,14 +49,16 @@ class Regression(Classification):
             )
         if flags.multi_label:
             raise UserError("--multi_label true is for several labels, --is_regression true for a number")
-        return cls(tokenizer, flags.max_seq_len, columns_of(flags))
+        return cls(tokenizer, flags.max_seq_len, flags)
 
     def reading(self) -> dict[str, Any]:
         return {"regression": True}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         labelled = purpose != "test"
-        return read_classification(path, labels=labelled, regression=True, columns=self.columns)
+        return read_classification(
+            path, labels=labelled, regression=True, options=self.options, purpose=purpose
+        )
 
     def read_tables(self, paths: Sequence[str | os.PathLike]) -> list[Examples]:
         return [self.read(path, "train") for path in paths]

@@ -1,10 +1,11 @@
 """The options of a corpus build: `--config file.yaml`, then `--key value`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from ernie_m.pretrain.build_corpus.inputs import Stream, file_status
-from ernie_m.pretrain.build_corpus.text_units import TextFormat, check_format
+from ernie_m.pretrain.build_corpus.text_units import TextFormat
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.tokenizer.text_rules import ERNIE_M, TEXT_RULES
 from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.options import (
@@ -18,7 +19,7 @@ from ernie_m.utils.options import (
 
 
 @dataclass
-class BuildOptions:
+class BuildOptions(TableOptions):
     """The options of a corpus build. Those that are `free` do not change the bytes of the corpus."""
 
     output: str = option("", free=True)
@@ -44,16 +45,6 @@ class BuildOptions:
 
     documents: Literal["line", "blank"] = "line"
     """line: each line is a document; blank: blank lines separate documents, and each line is a sentence."""
-
-    tsv_columns: list[int] = field(default_factory=list)
-    """The two columns of .tsv and .csv files that hold the pair, from 1. Empty: the two that have texts, and
-    not numbers or few values."""
-
-    score_column: NonNegativeInt = 0
-    """The column of .tsv files with a pair's score (WikiMatrix: 1), from 1. 0: there are no scores."""
-
-    min_score: float = 0.0
-    """Pairs of .tsv files with a lower score are left out."""
 
     deduplicate: bool = False
     """Whether only the first of equal lines of a language, and of equal pairs, is used."""
@@ -89,14 +80,13 @@ class BuildOptions:
             raise UserError("no folder for the corpus; give --output")
         if not self.piece_model_path:
             raise UserError(f"no --piece_model_path; {start_of('train_vocab')} makes a piece model")
-        check_format(self.text_format)
         if self.ray_address and self.engine != "ray":
             raise UserError("ray_address: given without --engine ray")
 
     @property
     def text_format(self) -> TextFormat:
         """The options that decide how lines are read."""
-        return TextFormat(self.documents, self.tsv_columns, self.score_column, self.min_score)
+        return TextFormat.of(self)
 
 
 def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
 
     dropped = {
         "empty": text.empty_count + int(is_empty.sum()),
-        "score": text.low_score_count,  # left out when the lines were read
+        "score": text.not_wanted_count,  # left out when the lines were read
         "duplicate": int((~is_new).sum()),
         "ratio": int(is_uneven.sum()),
     }

@@ -6,19 +6,25 @@ bytes with any number of workers and after any interruption. Memory does not gro
 
 import contextlib
 import hashlib
+import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.inputs import TextSource
 from ernie_m.reader.files import plain_text
-from ernie_m.reader.files.pairs import Columns, find_columns
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.pairs import Columns, columns_of_pairs
 from ernie_m.reader.files.plain_text import TextFile, too_long
+from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table.form import options_of, records, rows_of_lines, table_of
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
 
 # The most lines of a unit of aligned files: where one has short lines, the other may have long ones.
 _MOST_LINES = 1 << 16
@@ -54,25 +60,13 @@ class TextFormat:
     """How to read lines from a unit; `BuildOptions` describes the fields."""
 
     documents: str = "line"
-    tsv_columns: Sequence[int] = ()
-    score_column: int = 0
-    min_score: float = 0.0
+    options: TableOptions = field(default_factory=TableOptions)
 
-
-def check_format(form: TextFormat) -> None:
-    """Refuse other than two columns of text, a score without columns, and a least score without a score.
-
-    Raises:
-        UserError: one of these; names the option.
-    """
-    if form.tsv_columns and (len(set(form.tsv_columns)) != 2 or min(form.tsv_columns) < 1):
-        raise UserError(
-            f"tsv_columns: {form.tsv_columns} is not two different column numbers from 1, such as 1,2"
-        )
-    if form.score_column and not form.tsv_columns:
-        raise UserError("score_column: name the columns of the pair too, as in --tsv_columns 2,3")
-    if form.min_score and not form.score_column:
-        raise UserError("min_score: give --score_column, the column that holds the score")
+    @classmethod
+    def of(cls, options: Any) -> "TextFormat":
+        """What the options of a command say, which has those of tables and `documents`."""
+        names = [field.name for field in fields(TableOptions)]
+        return cls(options.documents, TableOptions(**{name: getattr(options, name) for name in names}))
 
 
 class Lines(NamedTuple):
@@ -82,13 +76,13 @@ class Lines(NamedTuple):
         sides: one list of lines, or two lists of equal length in the order of the stream's languages.
         documents: number of lines of each document, int64 [documents]; each pair is a document.
         empty_count: number of blank lines, or of pairs with an empty side.
-        low_score_count: number of pairs that were left out for their score.
+        not_wanted_count: number of pairs that --only left out.
     """
 
     sides: tuple[list[str], ...]
     documents: np.ndarray
     empty_count: int
-    low_score_count: int = 0
+    not_wanted_count: int = 0
 
     def hashes(self) -> np.ndarray:
         """A 64-bit hash of each line or pair. uint64 [lines]."""
@@ -120,7 +114,10 @@ def read_units(
     bytes_before = 0  # how many bytes on disk were read for the units before
     with contextlib.ExitStack() as opened:
         languages = source.languages if len(source.languages) == 2 else None
-        files = [opened.enter_context(contextlib.closing(TextFile(path, languages))) for path in source.paths]
+        encoding = options_of(Path(source.paths[0]), form.options).encoding
+        files = [TextFile(path, languages, encoding) for path in source.paths]
+        for file in files:
+            opened.enter_context(contextlib.closing(file))
         columns = None
         if source.has_columns and files[0].buffer:
             columns = _columns_of(files[0], source, form)
@@ -155,9 +152,9 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
     """
     # The lines of each file, and from them rows with a cell for each side.
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
-    low_scores = 0
+    not_wanted = 0
     if source.has_columns:
-        rows, low_scores = _rows(decoded[0], unit, source.paths[0], form)
+        rows, not_wanted = _rows(decoded[0], unit, source.paths[0], form)
     else:
         rows = list(zip(*decoded))
     # White space at both ends of a cell is removed, and then rows with an empty cell are.
@@ -171,7 +168,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
         return Lines(sides, _lines_of_documents([bool(line) for (line,) in stripped]), empty_count=0)
     documents = np.ones(len(full), np.int64)  # each line or pair is a document
     empty_count = len(stripped) - len(full)
-    return Lines(sides, documents, empty_count, low_score_count=low_scores)
+    return Lines(sides, documents, empty_count, not_wanted_count=not_wanted)
 
 
 def _lines_of_documents(is_text: list[bool]) -> np.ndarray:
@@ -252,68 +249,45 @@ def _columns_of(file: TextFile, source: TextSource, form: TextFormat) -> Columns
     Raises:
         UserError: there are no two columns of texts, or more.
     """
-    lines = file.head(_HEAD).decode(errors="replace").removesuffix("\n").split("\n")
-    chosen = [column - 1 for column in form.tsv_columns]  # options count from 1
-    columns = find_columns(lines, file.path, source.languages, chosen)
+    path = Path(file.path)
+    options = options_of(path, form.options)
+    head = file.head(_HEAD).decode(errors="replace")
+    faults = Faults(path, skip=True)  # each is found again, in its unit
+    table_form, is_official, rows = rows_of_lines(path, io.StringIO(head, newline="\n"), options, faults)
+    table = table_of(path, table_form, is_official, rows, options, faults, logger.info, ragged=True)
+    columns = columns_of_pairs(table, options, source.languages)
     if len(columns.texts) > 2:
         raise UserError(
-            f"{file.path}: line {columns.skipped + 1}: {len(columns.texts)} columns of texts, not 2; name "
-            "those that hold the pair with --tsv_columns, as in [2, 3]"
+            f"{path}, line {columns.skipped + 1}: {len(columns.texts)} columns of texts, not 2; name those "
+            "that hold the pair, as in --columns 2,3"
         )
-    if not chosen:
-        columns.log(file.path)
+    columns.log(path)
     return columns
 
 
-def _rows(lines: list[str], unit: Unit, path: str, form: TextFormat) -> tuple[list[tuple[str, str]], int]:
-    """The two cells of each line that is not blank, and the number of lines with too low a score.
+def _rows(lines: list[str], unit: Unit, path: str, form: TextFormat) -> tuple[list[list[str]], int]:
+    """The two texts of each row, and the number of rows that --only, or their split, leaves out.
 
     Raises:
-        UserError: a line has another number of columns, or no score.
+        UserError: rows have another number of columns.
     """
     columns = unit.columns
-    first, second = columns.texts
-    score = form.score_column - 1  # -1: there are no scores
-    fewest = columns.width  # the number of cells that a line must have
-    if form.tsv_columns:  # further cells do not matter
-        fewest = max(first, second, score) + 1
+    faults = Faults(path, form.options.on_error == "skip")
     rows = []
-    low_scores = 0
-    for number, line in enumerate(lines, unit.first_line):
-        if number <= columns.skipped or not line.strip():
+    left_out = 0
+    for number, cells in records((f"{line}\n" for line in lines), columns.form, faults, unit.first_line):
+        if number <= columns.skipped:
             continue
-        cells = columns.cells(line, path, number)
-        if len(cells) < fewest or (len(cells) > fewest and not form.tsv_columns):
-            if len(cells) == 1:
-                raise UserError(
-                    f"{path}: line {number}: no tab; put one between the two texts, or remove the line"
-                )
-            expected = f"at least {fewest}" if form.tsv_columns else fewest
-            raise UserError(
-                f"{path}: line {number}: {len(cells)} columns, expected {expected}; name the columns "
-                "that hold the pair with --tsv_columns, as in [2, 3]"
-            )
-        # A score of NaN is too low, too: it is not at least `min_score`.
-        is_good_enough = score < 0 or _score(cells[score], path, number) >= form.min_score
-        if is_good_enough:
-            rows.append((cells[first], cells[second]))
+        if not columns.is_read(cells) or (columns.wanted and not columns.wanted.takes(cells)):
+            left_out += 1
+            continue
+        texts, what = columns.texts_of(cells)
+        if what and (len(texts) < 2 or all(texts)):  # an empty text is counted
+            faults.add(number, what, "mend or remove the line, or name the columns, as in --columns 2,3")
         else:
-            low_scores += 1
-    return rows, low_scores
-
-
-def _score(cell: str, path: str, number: int) -> float:
-    """The score in a cell of line `number`.
-
-    Raises:
-        UserError: it is no number.
-    """
-    try:
-        return float(cell)
-    except ValueError as error:
-        raise UserError(
-            f"{path}: line {number}: '{cell[:40]}' is no score; name its column with --score_column"
-        ) from error
+            rows.append(texts)
+    faults.end(logger.warning)
+    return rows, left_out
 
 
 def _hashes(texts: Iterable[str]) -> np.ndarray:

@@ -22,6 +22,7 @@ from ernie_m.reader.files.find_pairs import WITH_BOTH_SIDES, languages_in_name, 
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import refuse_other_forms, split_name
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.utils.errors import UserError, start_of
 
 # XTREME's codes of the 36 languages of Tatoeba -> the codes in the public file names, in the order of the
@@ -134,7 +135,9 @@ def read_bitext(language: str, path: str | os.PathLike, translations_path: str |
     return Bitext(language, sentences.texts(), texts)
 
 
-def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> list[Bitext]:
+def read_bitexts(
+    folder: str | os.PathLike, languages: Sequence[str] = (), options: TableOptions | None = None
+) -> list[Bitext]:
     """The bitexts of a folder; without `languages` all, in the order of the paper's Table 16.
 
     Raises:
@@ -155,7 +158,7 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
     for language in languages or files.keys():
         if len(files[language]) == 1:
             (path,) = files[language]
-            rows = PairRows(f"{pair_of(language)}<={path}")
+            rows = PairRows(f"{pair_of(language)}<={path}", options)
             sides = zip(*(row[:2] for row in rows))
             are_translations = bool(languages_in_name(path)) or rows.columns.are_translations
             bitexts.append(Bitext(language, *map(list, sides), are_translations))

@@ -10,7 +10,7 @@ from ernie_m.utils.errors import UserError
 
 NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 _LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
-WITH_BOTH_SIDES = (".tsv", ".csv", ".tmx")  # names of files that have both sides
+WITH_BOTH_SIDES = (".tsv", ".csv", ".tmx", ".jsonl", ".json", ".xlsx")  # names of files that have both sides
 LANGUAGE = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # in the name of a file; also zh_Hans
 _TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({LANGUAGE})-({LANGUAGE})")
 

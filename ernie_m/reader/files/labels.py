@@ -1,23 +1,17 @@
 """Labels as people write them: their normal form, cells with several of them, and rows that are odd."""
 
-import difflib
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
-
-from ernie_m.utils.errors import listed
 
 # How tables write that a row has no label: pandas, and SNLI where its annotators did not agree.
 NO_LABEL = ("nan", "<na>", "-")
 _HIDDEN = "-1"  # so do Hugging Face's data sets; but a sentiment may be -1, 0 or 1
 _RARE = 10  # it is no label if it is so many times rarer than the others are on average
 _JOINERS = "\u200c\u200d"  # zero width, but letters look different without them
-FEW_ROWS = 3  # a label with fewer training rows may be a slip, and is hardly learned
-_MOST_RARE = 10  # so many of them are named
 _MOST_OF_ONE = 0.95  # the greatest share of one label without a warning
 
 
@@ -44,17 +38,17 @@ def split_labels(cell: str) -> list[str]:
     """
     cell = cell.strip()
     if is_list(cell):
-        inside = cell[1:-1]
+        inside = cell[cell.index("[") + 1 : cell.rindex("]")]
         quoted = [single or double for single, double in re.findall(r"'([^']*)'|\"([^\"]*)\"", inside)]
         labels = quoted or re.split("," if "," in inside else r"\s+", inside)
     else:
-        labels = re.split("[,;]", cell)
+        labels = re.split(r"[,;]|(?<=\w)[#|](?=\w)", cell)
     return list(dict.fromkeys(filter(None, map(normal_label, labels))))
 
 
 def is_list(cell: str) -> bool:
-    """Whether a cell is a list, as Python and numpy print it: "['a']", "[1, 2]", "[]", and not "[a]"."""
-    return re.fullmatch(r"\[(|\d+|.*['\",\s].*)\]", cell.strip()) is not None
+    """Whether a cell is a list, as Python, numpy and Label Studio print it: "['a']", "[]", and not "[a]"."""
+    return re.fullmatch(r"\[(|\d+|.*['\",\s].*)\]|\{\"choices\":\s*\[.*\]\}", cell.strip()) is not None
 
 
 def labels_for_none(counts: Mapping[str, int]) -> set[str]:
@@ -117,37 +111,3 @@ def overlap(train: np.ndarray, evaluated: np.ndarray) -> str | None:
     if not count:
         return None
     return f"{count:,} of {len(evaluated):,} rows are training rows, too; scores on them are too good"
-
-
-def label_oddities(trained: Counter[str], evaluated: Counter[str], labels: Sequence[str]) -> list[str]:
-    """What is odd about labels, in words: they may be misspelt, or no score covers them.
-
-    Args:
-        trained, evaluated: label -> number of rows; empty: nothing is evaluated.
-        labels: all of them, in alphabetical order.
-    """
-    found = []
-    same: dict[str, list[str]] = {}  # a label in small letters -> the labels that are equal to it in these
-    for label in labels:
-        same.setdefault(label.casefold(), []).append(f"'{label}'")
-    for group in same.values():
-        if len(group) > 1:
-            found.append(f"the labels {', '.join(group)} differ only in case")
-    for label in labels:
-        parts = split_labels(label)
-        if label not in parts and not set(parts).isdisjoint(labels):
-            found.append(f"if '{label}' are several labels of a text, add --multi_label true")
-            break  # the first such label is an example enough
-    absent = [f"'{label}'" for label in labels if label not in evaluated]
-    if evaluated and absent:
-        found.append(f"no dev row has one of these labels, so no score covers them: {listed(absent)}")
-    rare = [label for label in labels if trained[label] < FEW_ROWS]
-    for label in rare[:_MOST_RARE]:
-        occurs = ("never occurs", "occurs once", "occurs twice")[trained[label]]
-        larger_labels = [name for name in labels if trained[name] > trained[label]]
-        similar = difflib.get_close_matches(label, larger_labels, n=1, cutoff=0.8)
-        advice = f"; did you mean '{similar[0]}'?" if similar else ""
-        found.append(f"the label '{label}' {occurs} in the training files{advice}")
-    if len(rare) > _MOST_RARE:
-        found.append(f"{len(rare) - _MOST_RARE} more labels have fewer than {FEW_ROWS} training rows")
-    return found

@@ -14,27 +14,21 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_bytes, refuse_pointer
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# What other programs and data sets call a column -> its name here.
-_USUAL_NAMES = {
-    "text": "text_a",
-    "sentence": "text_a",
-    "sentence1": "text_a",
-    "premise": "text_a",
-    "sentence2": "text_b",
-    "hypothesis": "text_b",
-    "hypo": "text_b",
-    "labels": "label",
-    "gold_label": "label",
-    "target": "label",
-    "class": "label",
-    "category": "label",
-}
+OFFICIAL = ("text_a", "text_b", "label", "qid")  # the columns of the official files
 # The first bytes of a compressed file -> the program that unpacks it.
 _UNPACKED_BY = {
     b"\x1f\x8b": "gunzip",
     b"BZh91AY&SY": "bunzip2",
     b"\xfd7zXZ\0": "unxz",
     b"PK\x03\x04": "unzip",
+    b"(\xb5/\xfd": "unzstd",
+    b"7z\xbc\xaf'\x1c": "7z x",
+}
+# The first bytes of a table that is no text -> what it is, and what reads it in Python.
+_READ_BY = {
+    b"PAR1": ("Parquet", "import pandas; pandas.read_parquet('{}')"),
+    b"ARROW1": ("Arrow", "import pandas; pandas.read_feather('{}')"),
+    b"\xff\xff\xff\xff": ("Arrow", "import pyarrow; pyarrow.ipc.open_stream('{}').read_pandas()"),
 }
 
 
@@ -133,65 +127,27 @@ def read_all(path: Path) -> bytes:
     return content
 
 
-def parse_header(
-    line: bytes, path: Path, required: Sequence[str], form: str, score_is_label: bool = False
-) -> list[str]:
-    """The column names in the first line of a TSV file, as `official_names` gives them.
+def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) -> list[str]:
+    """The column names in the first line of a TSV file.
 
     Args:
         required: columns that must be there.
         form: what the header should be, for the error.
-        score_is_label: see `official_names`.
 
     Raises:
         UserError: a required column is missing, two columns have one name, or the file is no text.
     """
-    cells = split_cells(decode(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
-    header = official_names(cells, score_is_label)
+    header = split_cells(decode(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
     missing = [name for name in required if name not in header]
     if missing:
         raise UserError(
             f"{path}, line 1: no column {', '.join(missing)} in the header; it names the tab-separated "
             f"columns ({form})"
         )
-    refuse_two_columns(cells, header, path)
+    same = [name for name, count in Counter(header).items() if count > 1]
+    if same:
+        raise UserError(f"{path}, line 1: two columns {same[0]}; rename one")
     return header
-
-
-def official_names(header: Sequence[str], score_is_label: bool = False) -> list[str]:
-    """The names of columns in small letters, with text_a, text_b and label for their usual names.
-
-    A usual name, such as sentence, stays if the header has the official one, too. Beside text_a, a column
-    such as hypothesis also keeps its name: it does not make pairs of single texts.
-
-    Args:
-        score_is_label: whether a column score, as STS-B has it, is the label if no other column is.
-    """
-    lowered = [name.strip().lower() for name in header]
-    official = []
-    for name in lowered:
-        known = _USUAL_NAMES.get(name, name)
-        stays = known in lowered or (known == "text_b" and "text_a" in lowered)
-        official.append(name if stays else known)
-    if score_is_label and "label" not in official:
-        return ["label" if name == "score" else name for name in official]
-    return official
-
-
-def refuse_two_columns(cells: Sequence[str], header: Sequence[str], path: Path) -> None:
-    """Refuse a header in which two columns have one name.
-
-    Args:
-        cells: the header as it stands in the file.
-        header: its `official_names`.
-
-    Raises:
-        UserError: there are such columns; names them.
-    """
-    for name, count in Counter(header).items():
-        if count > 1:
-            same = [cell for cell, known in zip(cells, header) if known == name]
-            raise UserError(f"{path}, line 1: {' and '.join(same)}: two columns for {name}; rename one")
 
 
 def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> list[str]:
@@ -225,10 +181,12 @@ def decode(line: bytes, path: Path, number: int) -> str:
     """Line `number` of a file as text.
 
     Raises:
-        UserError: the file is compressed, or the line is not UTF-8.
+        UserError: the file is compressed, or the line is not UTF-8, or has a NUL byte.
     """
     if number == 1:
         refuse_compressed(line, path)
+    if b"\0" in line:
+        raise UserError(f"{path}, line {number}: it holds a NUL byte; the file is damaged there")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -243,6 +201,10 @@ def refuse_compressed(content: bytes, path: str | os.PathLike) -> None:
     Raises:
         UserError: they are those of an archive.
     """
+    for magic, (form, reading) in _READ_BY.items():
+        if content.startswith(magic):
+            convert = f"{reading.format(path)}.to_csv('table.csv', index=False)"
+            raise UserError(f'{path}: {form} and no text; convert it: python -c "{convert}"')
     for magic, program in _UNPACKED_BY.items():
         if content.startswith(magic):
             if str(path).lower().endswith((".xlsx", ".ods")):

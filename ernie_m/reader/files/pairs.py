@@ -1,13 +1,12 @@
 """Pairs of texts in every form that is read: which columns of a file hold them, and the rows themselves.
 
-    pairs.tsv, pairs.csv          a row on each line; the columns are found by `find_columns`
+    pairs.tsv, pairs.csv, ...     a row on each line, in any form of `table/`; see `columns_of_pairs`
     pairs.tmx                     a unit of two languages is a row
     en.txt,de.txt                 two aligned files; en-de<=train: train.en and train.de (Moses)
 
 Each file may be packed: .gz, .bz2 or .xz. Before a name, en-de<= names the languages in their order.
 """
 
-import csv
 import os
 import re
 import tempfile
@@ -22,74 +21,54 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.find_pairs import find_pairs, languages_in_name, languages_of, split_label
-from ernie_m.reader.files.official_tsv import (
-    FileLines,
-    decode,
-    excel_separator,
-    open_lines,
-    without_blank_end,
-)
+from ernie_m.reader.files.official_tsv import FileLines, open_lines
 from ernie_m.reader.files.plain_text import TextFile, split_name
-from ernie_m.utils.errors import UserError
+from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table.columns import is_number
+from ernie_m.reader.files.table.form import (
+    Form,
+    OpenedTable,
+    Wanted,
+    counted,
+    in_one_line,
+    open_table,
+    options_of,
+)
+from ernie_m.reader.files.table.words import (
+    ALIKE,
+    CLASSES,
+    EMPTY,
+    ID,
+    IN_LANGUAGE,
+    LABEL,
+    LANGUAGE,
+    NEGATIVE,
+    NOT_READ,
+    NUMBERS,
+    ONE,
+    POSITIVE,
+    QUERY,
+    SECOND,
+    SPLIT,
+    TEXT,
+    TEXTS,
+    VERDICTS,
+    purpose_of,
+)
+from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import logger
 
-# What is said of a column. The first three are the names of texts.
-QUERY, POSITIVE, NEGATIVE = "query", "positive", "negative"
-TEXT, NUMBERS, FEW, NOT_READ = "text", "numbers", "few values", "named otherwise"
-# The words of a header. Digits at their ends do not count, except in those that stand here with a digit.
-_ROLES = {
-    QUERY: "query anchor question source src source_sentence sentence1 text1 text_a sentence_1 text_1",
-    POSITIVE: "positive pos answer target tgt translation target_sentence sentence2 text2 text_b sentence_2 "
-    "text_2",
-    NEGATIVE: "negative neg hard_negative negatives",
-    NOT_READ: "id ids idx index line number score margin similarity label lang language licence license "
-    "attribution url domain date user username split source_id target_id source_lang target_lang query_id",
-    # The languages of the paper's Table 16.
-    TEXT: "af ar bg bn de el en es et eu fa fi fr he hi hu it ja jv ka kk ko ml mr nl pt ru sw ta te th tl "
-    "tr ur vi zh",
-}
-_ROLE_OF = {word: role for role, words in _ROLES.items() for word in words.split()}
-# A number, a date, or an id of hexadecimal digits.
-_NUMBER = re.compile(
-    r"[-+#]?[\d.][\d.,:/ _-]*(e[-+]?\d+)?%?|nan|none|null|[\da-f]{8}[\da-f-]{8,}", re.IGNORECASE
-)
+_NO_SIDE = (EMPTY, NUMBERS, LANGUAGE, SPLIT, ID, ONE)  # kinds of columns that a name does not make texts
 # Those of the words for query and positive that say that the two are translations, beside languages.
 _OF_TRANSLATIONS = {"source", "src", "source_sentence", "target", "tgt", "target_sentence", "translation"}
 _DIGITS = re.compile(r"\d+")
-_MOST_NUMBERS = 0.9  # the greatest share of numbers in a column of texts
-_BEGINNING = 20  # characters of a cell without its digits: the same ones in a licence, a URL, an id
-_FEW = 20  # values; a column of texts has more, or in a short file more than a tenth of its rows
+_FEW_ROWS = 5  # fewer do not tell that a column has one value
 _MOST_SAID = 9  # columns that a line names
 _ROWS_FOR_SHIFT = 10_000
 _FEWEST_EQUAL = 5  # rows whose numbers are those of a neighbour, for a warning
-_FEWEST_ROWS = 5  # fewer rows do not tell whether values repeat
-
-
-class _Column:
-    """What the cells of a column have in common; they are seen one after the other."""
-
-    def __init__(self):
-        self.count = 0
-        self.numbers = 0
-        self.values: set[str] = set()  # at most one more than `_FEW`
-
-    def see(self, cell: str) -> None:
-        self.count += 1
-        self.numbers += _NUMBER.fullmatch(cell) is not None
-        if len(self.values) <= _FEW:
-            # What has digits is compared by its beginning, so that ids, URLs and licences are one value.
-            stem = _DIGITS.sub("", cell)
-            self.values.add(stem if stem == cell and "://" not in cell else stem[:_BEGINNING])
-
-    @property
-    def kind(self) -> str:
-        """TEXT, NUMBERS or FEW."""
-        if self.numbers > _MOST_NUMBERS * self.count:
-            return NUMBERS
-        most = min(_FEW, max(1, self.count // 10))
-        return FEW if self.count >= _FEWEST_ROWS and len(self.values) <= most else TEXT
 
 
 @dataclass(frozen=True)
@@ -97,20 +76,26 @@ class Columns:
     """Which columns of a file of pairs hold the texts.
 
     Attributes:
-        delimiter: what separates the cells.
+        form: how cells are written.
         skipped: the number of lines before the first row: a header, and Excel's sep=;.
         texts: the numbers of the columns, from 0: query, positive, negatives.
-        width: the number of columns of the widest row.
-        left_out: the others, for the log.
+        width: the number of columns.
+        split: the column that says which rows are for training.
+        wanted: which rows are read; None: all.
+        left_out: the other columns, for the log.
         are_translations: whether a header says that query and positive are translations of each other.
+        chosen: whether the user named the columns.
     """
 
-    delimiter: str
-    skipped: int
-    texts: tuple[int, ...]
-    width: int
+    form: Form
+    skipped: int = 0
+    texts: tuple[int, ...] = (0, 1)
+    width: int = 2
+    split: int | None = None
+    wanted: Wanted | None = None
     left_out: str = ""
     are_translations: bool = False
+    chosen: bool = False
 
     def log(self, path: str | os.PathLike) -> None:
         """Say which columns are not read, if there are any."""
@@ -119,134 +104,149 @@ class Columns:
             line = "%s: columns %d and %d are the pair; not read: %s"
             logger.info(line, path, query + 1, positive + 1, self.left_out)
 
-    def cells(self, line: str, path: str | os.PathLike, number: int) -> list[str]:
-        """The cells of line `number` of a file, without white space at both ends.
+    def texts_of(self, cells: Sequence[str]) -> tuple[list[str], str]:
+        """The texts of a row without white space at both ends, and what is wrong with it, or ""."""
+        texts = [cells[column].strip() for column in self.texts if column < len(cells)]
+        # Negatives at the end may be missing; what the user named may have further columns beside it.
+        fewest = max(self.texts[:2]) + 1 if self.chosen or len(self.texts) > 2 else self.width
+        if len(cells) < fewest or (len(cells) > self.width and not self.chosen):
+            return texts, f"{counted(len(cells))}, and others have {self.width}"
+        return texts, "" if all(texts) else "a text is empty"
 
-        Raises:
-            UserError: a quote of a .csv file is not closed on this line.
-        """
-        return [cell.strip() for cell in _split(line, self.delimiter, path, number)]
-
-
-def _split(line: str, delimiter: str, path: str | os.PathLike, number: int) -> list[str]:
-    line = line.strip("\ufeff\r\n")  # U+FEFF: byte order mark
-    if delimiter == "\t":
-        return line.split("\t")
-    try:
-        return next(csv.reader([line], delimiter=delimiter, strict=True), [""])
-    except csv.Error as error:
-        raise UserError(
-            f"{path}, line {number}: a quote is not closed, or text follows it; a text must have no line end"
-        ) from error
+    def is_read(self, cells: Sequence[str]) -> bool:
+        """Whether a row is one to train on."""
+        if self.split is None:
+            return True
+        return len(cells) <= self.split or cells[self.split].strip().lower() in ("", "train", "training")
 
 
-def find_columns(
-    lines: Iterable[str],
-    path: str | os.PathLike,
-    languages: Sequence[str] = (),
-    chosen: Sequence[int] = (),
-) -> Columns:
-    """Find the columns of the texts in the lines of a file.
+def columns_of_pairs(table: OpenedTable, options: TableOptions, languages: Sequence[str] = ()) -> Columns:
+    """Find the columns of the texts of a table.
 
-    A header names them, or the content tells: a column of numbers, of few values, or of values with digits
-    that begin alike (ids, scores, languages, licences) has no texts. The first column of texts is the query
-    and the second one the positive; without a header further ones are negatives.
+    A header names them, or the content tells: columns of numbers, languages, ids or one value have no texts.
+    The first column of texts is the query and the second one the positive; without a header further ones are
+    negatives.
 
     Args:
-        lines: all lines, or enough to judge by; blank ones do not count.
-        path: of the file; its name says whether it is .csv.
         languages: names of columns in a header, in the order of the texts.
-        chosen: the numbers of the columns, if they are known; then only the header is found.
 
     Raises:
-        UserError: there are no two columns of texts, or a header does not say which they are.
+        UserError: there are no two columns of texts, it has to be asked which they are, or another column
+            judges the pairs and no `options.only` says which of them are meant.
     """
-    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    number, line = next(numbered, (1, ""))
-    # The delimiter, from the name and the first line.
-    delimiter = "\t"
-    if split_name(path)[0] == ".csv":
-        if separator := excel_separator(line):
-            delimiter = separator
-            number, line = next(numbered, (number, ""))
-        elif "\t" not in line:
-            delimiter = max(";,", key=line.count)
-    first = _split(line, delimiter, path, number)
-    # What the cells below the first row have in common.
-    columns = [_Column() for _ in first]
-    for number_below, line_below in numbered:
-        for place, cell in enumerate(_split(line_below, delimiter, path, number_below)):
-            if place == len(columns):
-                columns.append(_Column())
-            columns[place].see(cell.strip())
-    # A header has two known names, or a word above numbers.
-    roles = [_role(cell, languages) for cell in first]
-    header = sum(role is not None for role in roles) >= 2 or any(
-        column.count and column.kind == NUMBERS and not _NUMBER.fullmatch(cell.strip() or "0")
-        for cell, column in zip(first, columns)
+    if not table.sample:
+        raise UserError(f"{table.path}: has a header and no rows")
+    kinds = table.kinds
+    names = [(name or "").strip().casefold() for name in table.names or [""] * len(kinds)]
+    purposes = [purpose_of(name) if name else None for name in names]
+    for language, purpose in zip(languages, (QUERY, POSITIVE)):
+        if language.casefold() in names:
+            purposes[names.index(language.casefold())] = purpose
+    if options.columns:
+        texts = tuple(table.place(name.strip()) for name in options.columns.split(","))
+        if len(set(texts)) < 2 or len(set(texts)) < len(texts):
+            raise UserError(
+                f"--columns {options.columns}: it names query and positive, two different columns"
+            )
+    else:
+        texts = _sides(table, purposes)
+    left_out = [place for place in range(len(kinds)) if place not in texts]
+    judges = [
+        place
+        for place in left_out
+        if (kinds[place] == VERDICTS and purposes[place] in (LABEL, NUMBERS, None))
+        or (
+            purposes[place] in (LABEL, NUMBERS)
+            and kinds[place] in (NUMBERS, CLASSES)
+            and _differ(table, place)
+        )
+    ]
+    if judges and not options.only:
+        name = (table.names or list(map(str, range(1, len(kinds) + 1))))[judges[0]].strip()
+        values = sorted({cells[judges[0]].strip() for cells in table.sample if len(cells) > judges[0]})
+        example = f"'{name}={values[-1]}'" if kinds[judges[0]] != NUMBERS else f"'{name}>=0.8'"
+        raise UserError(
+            f"{table.path}, line {table.line}: column {judges[0] + 1} judges the pairs "
+            f"({listed(values, 3)}); all would be trained on as equals; say which are: --only {example}, or "
+            "--only all"
+        )
+    split = next((place for place in left_out if kinds[place] == SPLIT), None)
+    named = {names[place] for place in texts[:2]}
+    are_translations = all(name in _OF_TRANSLATIONS or purpose_of(name) == IN_LANGUAGE for name in named)
+    said = _said(f"column {place + 1} ({kinds[place]})" for place in left_out)
+    return Columns(
+        table.form or Form("\t", False),
+        table.line if table.names else table.line - 1,
+        texts,
+        len(kinds),
+        split,
+        Wanted.of(table, options.only) if options.only not in (None, "all") else None,
+        said,
+        bool(table.names) and are_translations,
+        bool(options.columns),
     )
-    if not header:
-        roles = []
-        for cell, column in zip(first, columns):
-            column.see(cell.strip())
-    kinds = [column.kind for column in columns]
-    if TEXT not in kinds:  # few rows, again and again
-        kinds = [TEXT if kind == FEW else kind for kind in kinds]
-    kinds[: len(roles)] = [role or kind for role, kind in zip(roles, kinds)]
-    skipped = number if header else number - 1
-    found = Columns(delimiter, skipped, tuple(chosen), len(columns))
-    if chosen:
-        return found
-    found = _choose(kinds, found, header, place=f"{path}, line {number}")
-    words = (
-        [first[column].strip().strip("\ufeff").casefold() for column in found.texts[:2]] if header else [""]
-    )
-    named = all(word in _OF_TRANSLATIONS or _ROLE_OF.get(word) == TEXT for word in words)
-    return replace(found, are_translations=named)
 
 
-def _role(cell: str, languages: Sequence[str]) -> str | None:
-    """What a cell of a header names; None: nothing that is known."""
-    word = cell.strip().strip("\ufeff").casefold()
-    for language, role in zip(languages, (QUERY, POSITIVE)):
-        if word == language.casefold():
-            return role
-    return _ROLE_OF.get(word) or _ROLE_OF.get(word.rstrip("0123456789").rstrip("_- "))
+def _differ(table: OpenedTable, place: int) -> bool:
+    """Whether a column says of some rows much less than of others, as scores of similarity do.
+
+    Those of mined pairs do not, because these are the best of many.
+    """
+    cells = [cells[place].strip().replace(",", ".") for cells in table.sample if len(cells) > place]
+    numbers = [float(cell) for cell in cells if is_number(cell)]
+    return not numbers or min(numbers) < max(numbers) / 3
 
 
-def _choose(kinds: list[str], columns: Columns, has_header: bool, place: str) -> Columns:
-    """Choose the columns of the texts, given the kind of each column.
+def _sides(table: OpenedTable, purposes: Sequence[str | None]) -> tuple[int, ...]:
+    """The places of query, positive and negatives.
 
     Raises:
-        UserError: as `find_columns`; names `place`.
+        UserError: as `columns_of_pairs`.
     """
-    texts, queries, positives, negatives = (
-        [number for number, kind in enumerate(kinds) if kind == named]
-        for named in (TEXT, QUERY, POSITIVE, NEGATIVE)
+    kinds = table.kinds
+    if {*kinds} <= {ONE, EMPTY} or len(table.sample) < _FEW_ROWS:  # one row, again and again; or too few
+        kinds = [TEXTS if kind == ONE else kind for kind in kinds]
+    usable = [place for place, kind in enumerate(kinds) if kind not in _NO_SIDE]
+    queries, positives, negatives = (
+        [place for place in usable if purposes[place] == purpose] for purpose in (QUERY, POSITIVE, NEGATIVE)
     )
+    firsts, seconds = ([place for place in usable if purposes[place] == role] for role in (TEXT, SECOND))
+    if not queries and len(firsts) == 1:
+        queries = firsts
+    if not positives and len(seconds) == 1:
+        positives = seconds
     if not (queries and positives):  # they are the first columns of texts that have no name
+        named = (*queries, *positives, *negatives)
+        no_texts = (ID, NOT_READ, NUMBERS, LABEL, SPLIT, LANGUAGE)
+        texts: list[int] = []
+        for kind in (TEXTS, ALIKE, CLASSES):  # few rows, again and again, if there are no others
+            texts += [
+                place
+                for place in usable
+                if kinds[place] == kind and place not in named and purposes[place] not in no_texts
+            ]
+            if len(queries[:1]) + len(positives[:1]) + len(texts) >= 2:
+                break
         if not queries:
             queries, texts = texts[:1], texts[1:]
         if not positives:
             positives, texts = texts[:1], texts[1:]
-        if not has_header:
+        has_more = {len(cells) for cells in table.sample} != {len(kinds)}  # some rows, as negatives are
+        if not table.names and has_more:
             negatives = texts
         elif texts:
-            numbers = _said(str(number + 1) for number in sorted(queries + positives + texts))
+            numbers = _said(str(place + 1) for place in sorted(queries + positives + texts))
             raise UserError(
-                f"{place}: which columns are the pair, of {numbers}? name them here: query, positive"
+                f"{table.path}, line {table.line}: which columns are the pair, of {numbers}? say it, as in "
+                f"--columns {queries[0] + 1},{positives[0] + 1}; negatives may follow"
             )
     if not (queries and positives):
-        found = _said(f"column {number + 1}: {kind}" for number, kind in enumerate(kinds))
-        if len(kinds) == 1:
-            found = "no tab"
+        found = _said(f"column {place + 1}: {kind}" for place, kind in enumerate(kinds))
         raise UserError(
-            f"{place}: no two columns of texts ({found}); give query, tab, positive on each line. If they "
-            "are texts, name the columns in a first line: query, tab, positive"
+            f"{table.path}, line {table.line}: no two columns of texts ({found}); give query, tab, positive "
+            "on each line, or name the columns: --columns 1,2"
         )
-    chosen = (queries[0], positives[0], *negatives)
-    others = (f"column {number + 1} ({kind})" for number, kind in enumerate(kinds) if number not in chosen)
-    return replace(columns, texts=chosen, left_out=_said(others))
+    return queries[0], positives[0], *negatives
 
 
 def _said(columns: Iterable[str]) -> str:
@@ -256,7 +256,7 @@ def _said(columns: Iterable[str]) -> str:
 
 
 def header_of(are_translations: bool, negatives: int = 0) -> list[str]:
-    """The names of the columns of pairs, which `find_columns` reads."""
+    """The names of the columns of pairs, which `columns_of_pairs` reads."""
     return [*(("source", "translation") if are_translations else (QUERY, POSITIVE)), *[NEGATIVE] * negatives]
 
 
@@ -297,6 +297,8 @@ class PairRows(Sequence[list[str]]):
 
     Args:
         files: in the notation of `PairFiles.find`.
+        options: how a table is read.
+        all_splits: whether rows are read that a column says are not for training.
 
     Attributes:
         paths: of the files.
@@ -305,51 +307,44 @@ class PairRows(Sequence[list[str]]):
         equal: the number of rows whose query and positive are equal.
         are_translations: whether they are translations of each other: the files have languages, in the
             notation or in their name, or are two, or .tmx; or a header says it.
+        lines: the number of the line of each row, int64 [N].
 
     Raises:
         UserError: a file is missing, empty or not UTF-8, has no two columns of texts, a row has an empty text
             or none, or two files have different numbers of lines.
     """
 
-    def __init__(self, files: str | os.PathLike):
+    def __init__(
+        self, files: str | os.PathLike, options: TableOptions | None = None, all_splits: bool = False
+    ):
         self.name = str(files)
         self.paths, languages = PairFiles.find(self.name)
         path = Path(self.paths[0])
-        ending, packing = split_name(path)
-        is_plain = len(self.paths) == 1 and not packing and ending != ".tmx"
-        if is_plain:
-            with closing(TextFile(str(path))):  # refuses other forms
-                pass
-        plain = path if is_plain else self._unpack(languages)
-        with open_lines(plain) as (file, version):
-            numbered = enumerate(without_blank_end(file), 1)
-            self.columns = find_columns(
-                (decode(line, path, number) for number, line in numbered), path, languages
-            )
-            self.columns.log(self.name)
+        options = options_of(path, options or TableOptions())
+        faults = Faults(path, options.on_error == "skip")
+        starts = array("q")  # the byte at which each line begins
+        with open_lines(path) as (_, version):  # it shows later whether the file was changed
+            is_plain = False
+            if len(self.paths) == 1 and split_name(path)[0] != ".tmx":
+                table = open_table(path, options, faults, logger.info, ragged=True, starts=starts)
+                is_plain = table.is_plain
+                self.columns = columns_of_pairs(table, options, languages)
+                if all_splits:
+                    self.columns = replace(self.columns, split=None)
+                self.columns.log(self.name)
+                rows = table.rows
+            else:
+                self.columns = Columns(Form("\t", False), are_translations=True)
+                rows = _rows_of_files(self.paths, languages, options.encoding)
             self.are_translations = bool(
-                languages
-                or languages_in_name(path)
-                or len(self.paths) == 2
-                or ending == ".tmx"
-                or self.columns.are_translations
+                languages or languages_in_name(path) or self.columns.are_translations
             )
-            file.seek(0)
-            starts = array("q")  # the byte at which each row begins; at last the end of the rows
-            end = self.with_negatives = self.own_negatives = self.equal = 0
-            for number, line in enumerate(without_blank_end(file), 1):
-                if number > self.columns.skipped:
-                    starts.append(end)
-                    texts = self._texts(line, number)
-                    row = _without_own(texts)
-                    self.with_negatives += len(row) > 2
-                    self.own_negatives += len(texts) - len(row)
-                    self.equal += row[0] == row[1]
-                end += len(line)
-            starts.append(end)
-        if len(starts) < 2:
-            raise UserError(f"{path}: has a header and no rows")
-        self._lines = FileLines(plain, version, np.asarray(starts, np.int64))
+            unpacked = self._check(rows, faults, is_plain)
+        if unpacked:
+            self._lines = unpacked
+        else:
+            places = np.append(np.asarray(starts, np.int64)[self.lines - 1], version.size)
+            self._lines = FileLines(path, version, places)
         if self.own_negatives:
             logger.info(
                 "%s: %d negatives are left out, because they are the query or the positive of their row",
@@ -374,67 +369,94 @@ class PairRows(Sequence[list[str]]):
         return len(self._lines)
 
     def __getitem__(self, index: int) -> list[str]:
-        number = range(len(self))[index] + self.columns.skipped + 1
-        return _without_own(self._texts(self._lines.line(index), number))
+        cells = self.columns.form.cells(self._lines.line(index).decode())
+        return _without_own(self.columns.texts_of(cells)[0])
 
     def header(self, more_negatives: int = 0) -> list[str]:
-        """The names of the columns of these rows with further negatives; none if no name is needed."""
-        if not (self.columns.skipped or self.are_translations):
-            return []
+        """The names of the columns of these rows with further negatives."""
         return header_of(self.are_translations, len(self.columns.texts) - 2 + more_negatives)
 
-    def _texts(self, line: bytes, number: int) -> list[str]:
-        """The texts of a line, query and positive first.
+    def _check(
+        self, rows: Iterable[tuple[int, list[str]]], faults: Faults, is_plain: bool
+    ) -> FileLines | None:
+        """Look at all rows. Those of a file that is not plain are written to a temporary one, and returned.
 
         Raises:
-            UserError: there are no two, one is empty, or it is not UTF-8.
+            UserError: a file cannot be read, a row has another form, or none is left.
         """
-        cells = self.columns.cells(decode(line, self.paths[0], number), self.paths[0], number)
-        texts = [cells[column] for column in self.columns.texts if column < len(cells)]
-        if len(cells) <= max(self.columns.texts[:2]) or not all(texts):
-            raise UserError(
-                f"{self.paths[0]}, line {number}: give query, tab, positive, and perhaps negatives, or "
-                "remove the line"
-            )
-        return texts
-
-    def _unpack(self, languages: Sequence[str]) -> Path:
-        """Write the rows to a temporary file, which is removed with this object.
-
-        Raises:
-            UserError: a file cannot be read, or the two have different numbers of lines.
-        """
-        descriptor, name = tempfile.mkstemp(prefix="pairs.", suffix=".tsv")
-        self._removal = weakref.finalize(self, Path(name).unlink, missing_ok=True)
+        lines = array("q")
+        starts = array("q", [0])
+        not_trained = self.with_negatives = self.own_negatives = self.equal = 0
         with ExitStack() as stack:
-            stack.enter_context(unwritable_is_a_user_error(name))
-            output = stack.enter_context(os.fdopen(descriptor, "wb"))
-            files = [stack.enter_context(closing(TextFile(path, languages))) for path in self.paths]
-            if len(files) == 1:
-                output.writelines(line + b"\n" for line in files[0].lines())
-            else:
-                output.writelines(_joined(*files))
-        return Path(name)
+            output = None
+            if not is_plain:
+                descriptor, name = tempfile.mkstemp(prefix="pairs.", suffix=".tsv")
+                self._removal = weakref.finalize(self, Path(name).unlink, missing_ok=True)
+                stack.enter_context(unwritable_is_a_user_error(name))
+                output = stack.enter_context(os.fdopen(descriptor, "wb"))
+            for line, cells in rows:
+                if not self.columns.is_read(cells):
+                    not_trained += 1
+                    continue
+                texts, what = self.columns.texts_of(cells)
+                if what:
+                    faults.add(
+                        line, what, "a row is query, positive, and perhaps negatives; mend or remove it"
+                    )
+                    continue
+                row = _without_own(texts)
+                self.with_negatives += len(row) > 2
+                self.own_negatives += len(texts) - len(row)
+                self.equal += row[0] == row[1]
+                lines.append(line)
+                if output:
+                    content = "\t".join(map(in_one_line, texts)).encode() + b"\n"
+                    output.write(content)
+                    starts.append(starts[-1] + len(content))
+        faults.end(logger.warning)
+        if not lines:
+            raise UserError(f"{self.paths[0]}: has a header and no rows")
+        if not_trained:
+            logger.warning(
+                "%s: %s rows that are not for training are left out", self.name, f"{not_trained:,}"
+            )
+        self.lines = np.asarray(lines, np.int64)
+        if is_plain:
+            return None
+        count = len(self.columns.texts)
+        self.columns = replace(self.columns, form=Form("\t", False), texts=tuple(range(count)), width=count)
+        with open_lines(Path(name)) as (_, version):
+            return FileLines(Path(name), version, np.asarray(starts, np.int64))
 
     def __getstate__(self) -> dict:  # a copy in another process does not remove the temporary file
         return {name: value for name, value in vars(self).items() if name != "_removal"}
 
 
-def _joined(left: TextFile, right: TextFile) -> Iterator[bytes]:
-    """Line i of one file, tab, line i of the other. A tab in a text is a space.
+def _rows_of_files(
+    paths: Sequence[str], languages: Sequence[str], encoding: str | None
+) -> Iterator[tuple[int, list[str]]]:
+    """The two texts of each line of two aligned files, or of each unit of a .tmx file.
 
     Raises:
-        UserError: the files have different numbers of lines.
+        UserError: a file cannot be read, or the two have different numbers of lines.
     """
-    lines = [(line.replace(b"\t", b" ") for line in file.lines()) for file in (left, right)]
-    try:
-        for pair in zip(*lines, strict=True):
-            yield b"\t".join(pair) + b"\n"
-    except ValueError as error:
-        raise UserError(
-            f"{left.path} and {right.path}: they have different numbers of lines; line i of one must "
-            "translate line i of the other"
-        ) from error
+    with ExitStack() as stack:
+        files = [stack.enter_context(closing(TextFile(path, languages, encoding))) for path in paths]
+        faults = Faults(paths[0])
+        texts = [file.texts(faults) for file in files]
+        if len(files) == 1:
+            yield from ((line, text.rstrip("\n").split("\t")) for line, text in enumerate(texts[0], 1))
+            return
+        try:
+            for line, pair in enumerate(zip(*texts, strict=True), 1):
+                if any(map(str.strip, pair)):
+                    yield line, [text.rstrip("\r\n") for text in pair]
+        except ValueError as error:
+            raise UserError(
+                f"{' and '.join(paths)}: they have different numbers of lines; line i of one must translate "
+                "line i of the other"
+            ) from error
+        faults.end(logger.warning)
 
 
 def is_shifted(rows: Iterable[Sequence[str]]) -> bool:

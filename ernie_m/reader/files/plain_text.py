@@ -10,8 +10,12 @@ import lzma
 import os
 import re
 import zlib
+from array import array
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.official_tsv import refuse_compressed
 from ernie_m.reader.files.tmx import TmxRows
 from ernie_m.utils.errors import UserError
@@ -19,7 +23,8 @@ from ernie_m.utils.files import refuse_pointer
 
 ENDINGS = ("", ".gz", ".bz2", ".xz")  # what may follow the name of a text file
 LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times as much memory
-_OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# The first bytes of a packed file -> what unpacks it.
+_OPEN = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _HEAD = 4096  # bytes that tell the form of a file
 _BLOCK = 1 << 20  # bytes that `lines` takes at a time
 
@@ -27,42 +32,67 @@ _BLOCK = 1 << 20  # bytes that `lines` takes at a time
 def split_name(path: str | os.PathLike) -> tuple[str, str]:
     """The ending of a file's name, and that of its packing, in small letters: (".tsv", ".gz")."""
     stem, packing = os.path.splitext(os.fspath(path).lower())
-    if packing in _OPEN:
+    if packing and packing in ENDINGS:
         return os.path.splitext(stem)[1], packing
     return packing, ""
 
 
 class TextFile:
-    """The bytes of a plain or compressed file, taken from the front. The last line always has a line end.
+    """The bytes of a file, unpacked and in UTF-8, taken from the front. The last line always has a line end.
+
+    What the file is packed with, and a mark of UTF-16, is seen by its first bytes.
 
     Args:
         languages: of the pairs of a .tmx file, which reads as lines of two cells in this order; () takes the
             first two languages of the file. None: the file must be plain text.
+        encoding: of the text; None: UTF-8, or UTF-16 with its mark.
+        any_form: whether JSON is let through, for who reads it.
 
     Attributes:
         line: the number of the first line in the buffer, from 1.
         raw: the file as it is on disk; how far it has been read says how many bytes were used.
         buffer: bytes that were read, and decompressed, but not taken.
+        is_plain: whether the bytes are those of the file itself.
+        begin: the byte order mark, as text.
 
     Raises:
         UserError: the file cannot be read, or is no text.
     """
 
-    def __init__(self, path: str, languages: Sequence[str] | None = None):
+    def __init__(
+        self,
+        path: str,
+        languages: Sequence[str] | None = None,
+        encoding: str | None = None,
+        any_form: bool = False,
+    ):
         self.path = path
         self.line = 1
-        ending, packing = split_name(path)
         refuse_pointer(path)
-        open_stream = _OPEN.get(packing, io.BufferedReader)  # plain text is only buffered
         with _faults_named(path):
             self.raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
-            self._file = open_stream(self.raw)
-            if ending == ".tmx" and languages is not None:
+            self._packed = self._file = io.BufferedReader(self.raw)
+            start = self._packed.peek(6)
+            unpack = next((_OPEN[magic] for magic in _OPEN if start.startswith(magic)), None)
+            if unpack:
+                self._file = unpack(self._packed)
+            if split_name(path)[0] == ".tmx" and languages is not None:
                 self._file = io.BufferedReader(TmxRows(self._file, path, languages))
-            self.buffer = self._file.read(_HEAD).removeprefix(codecs.BOM_UTF8)
-        if b"\0" in self.buffer:
-            raise UserError(f"{path}: not UTF-8 text: it holds NUL bytes (UTF-16? an archive?)")
-        refuse_other_forms(self.buffer, path)
+            elif encoding is None and self._file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                encoding = "utf-16"
+            start = self._file.peek(_HEAD)[:_HEAD]
+            ends_with_cr = b"\r" in start and b"\n" not in start
+            if encoding or ends_with_cr:
+                self._file = io.BufferedReader(_InUtf8(self._file, path, encoding or "utf-8"))
+            self.buffer = self._file.read(_HEAD)
+        self.is_plain = unpack is None and self._packed is self._file
+        self.begin = "\ufeff" if self.buffer.startswith(codecs.BOM_UTF8) else ""
+        self.buffer = self.buffer.removeprefix(codecs.BOM_UTF8)
+        refuse_other_forms(self.buffer, path, but_json=any_form)
+        if 10 * self.buffer.count(0) > len(self.buffer):
+            raise UserError(
+                f"{path}: it holds NUL bytes; if it is UTF-16 without its mark: --encoding utf-16-le"
+            )
 
     def close(self) -> None:
         self.raw.close()
@@ -80,7 +110,7 @@ class TextFile:
             if len(more) < missing:
                 # The standard library takes a damaged later part of a .bz2 or .xz file for its end; bytes
                 # remain.
-                if self.raw.read(1):
+                if self._packed.read(1):
                     raise UserError(f"{self.path}: damaged after line {self.line}; fetch it again")
                 if self.buffer and not self.buffer.endswith(b"\n"):
                     self.buffer += b"\n"
@@ -115,12 +145,99 @@ class TextFile:
             self.take(len(whole_lines))
             yield from whole_lines.removesuffix(b"\n").split(b"\n")
 
+    def texts(self, faults: Faults, starts: array | None = None) -> Iterator[str]:
+        """Take one line after the other, with its line end; one that is not UTF-8 is noted, and blank.
 
-def refuse_other_forms(head: bytes, path: str | os.PathLike) -> None:
-    """Check the first bytes of a file that should have a text, or cells, on each line.
+        Args:
+            starts: receives the byte at which each line begins.
+        """
+        position = len(self.begin.encode())
+        while whole_lines := self.head(_BLOCK):
+            first = self.line
+            self.take(len(whole_lines))
+            if starts is not None:
+                ends = np.flatnonzero(np.frombuffer(whole_lines, np.uint8) == ord("\n")) + 1 + position
+                starts.append(position)
+                starts.frombytes(ends[:-1].astype(np.int64).tobytes())
+                position += len(whole_lines)
+            try:
+                text = whole_lines.decode() if b"\0" not in whole_lines else ""
+            except UnicodeDecodeError:
+                text = ""
+            if not text:
+                lines = whole_lines.split(b"\n")
+                text = "\n".join(_decoded(line, number, faults) for number, line in enumerate(lines, first))
+            yield from io.StringIO(text, newline="\n")  # which takes no other mark for a line end
+
+    def rest(self) -> bytes:
+        """Take all that is left."""
+        with _faults_named(self.path):
+            return self.take(len(self.buffer)) + self._file.read()
+
+
+def _decoded(line: bytes, number: int, faults: Faults) -> str:
+    if b"\0" in line:
+        faults.add(number, "it holds a NUL byte", "the file is damaged there")
+        return ""
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        start = line.rfind(b" ", 0, error.start) + 1
+        around = line[start:].split(b" ")[0][:40].decode("cp1252", errors="replace")
+        mend = "save the file as UTF-8, or, if this word is right, read it with --encoding cp1252"
+        faults.add(number, f"not UTF-8: '{around}'", mend)
+        return ""
+
+
+class _InUtf8(io.RawIOBase):
+    """The bytes of a text in another encoding, or with lines that end with CR alone, as UTF-8 with LF.
 
     Raises:
-        UserError: they are of an archive, JSON, XML, or lines that end with CR alone.
+        UserError: it is not in this encoding, or the encoding has no such name.
+    """
+
+    def __init__(self, file: io.BufferedIOBase, path: str, encoding: str):
+        self._file = file
+        self._path = path
+        self._encoding = encoding
+        self._ready = b""
+        self._ends_with_cr: bool | None = None  # as on old Macs
+        try:
+            self._decoder = codecs.getincrementaldecoder(encoding)()
+        except LookupError as error:
+            raise UserError(
+                f"--encoding {encoding}: no encoding has this name; an example is cp1252"
+            ) from error
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        while not self._ready:
+            block = self._file.read(_HEAD)
+            try:
+                text = self._decoder.decode(block, final=not block)
+                if self._ends_with_cr is None:
+                    self._ends_with_cr = "\r" in text and "\n" not in text
+                self._ready = (text.replace("\r", "\n") if self._ends_with_cr else text).encode()
+            except UnicodeError as error:
+                raise UserError(f"{self._path}: it is not in {self._encoding} ({error})") from error
+            if not block:
+                break
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+
+def refuse_other_forms(head: bytes, path: str | os.PathLike, but_json: bool = False) -> None:
+    """Check the first bytes of a file that should have a text, or cells, on each line.
+
+    Args:
+        but_json: whether JSON is let through.
+
+    Raises:
+        UserError: they are of an archive, JSON, or XML.
     """
     refuse_compressed(head, path)
     head = head.removeprefix(codecs.BOM_UTF8)
@@ -130,14 +247,11 @@ def refuse_other_forms(head: bytes, path: str | os.PathLike) -> None:
             "one text on each line"
         )
     first, line_end, _ = head.partition(b"\n")
-    if first.strip() in (b"{", b"[") or (first.startswith(b'{"') and (not line_end or _is_json(first))):
+    is_json = first.strip() in (b"{", b"[") or (first.startswith(b'{"') and (not line_end or _is_json(first)))
+    if is_json and not but_json:
         raise UserError(
             f"{path}, line 1: JSON, not plain text; write one text on each line, as in jq -r .text a.jsonl "
             "> a.txt, or for pairs jq -r '[.query, .positive] | @tsv' a.jsonl > a.tsv"
-        )
-    if b"\r" in head and not line_end:
-        raise UserError(
-            f"{path}, line 1: its lines end with CR alone; change them: tr '\\r' '\\n' < old.txt > new.txt"
         )
 
 

@@ -1,71 +1,100 @@
-"""The rows of any table: an official TSV file is left as it is, and every other one is read by `tables.py`.
+"""The rows of any table: an official TSV file is left as it is, and every other one is read by `table/`.
 
-A program that reads and writes tables takes what it needs from here.
+A program that reads and writes tables takes what it needs from here. What is behind is imported when a
+table is read that is not in the official form.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ernie_m.reader.files.official_tsv import decode, official_names, open_lines, split_cells
-from ernie_m.reader.files.plain_text import split_name
-from ernie_m.reader.files.tables import (
-    ADDED,
-    AnsweredTable,
-    LabelledTable,
-    OfficialForm,
-    TableForm,
-    column_of_texts,
-    form_of_table,
-    in_official_form,
-    is_number,
-    is_table,
-    place_of,
-    read_table,
-    rows_of_table,
-    separator_of,
-)
+from ernie_m.reader.files.official_tsv import OFFICIAL, open_lines, split_cells
 
-__all__ = [
-    "ADDED",
-    "AnsweredTable",
-    "LabelledTable",
-    "TableForm",
-    "column_of_texts",
-    "form_of_table",
-    "is_number",
-    "is_table",
-    "place_of",
-    "read_table",
-    "rows_of",
-    "rows_of_table",
-    "split_name",
-]
+if TYPE_CHECKING:
+    from ernie_m.reader.files.faults import Faults
+    from ernie_m.reader.files.table.labelled import LabelledTable as LabelledTable
+
+
+@dataclass(kw_only=True)
+class TableOptions:
+    """How to read tables. Each is found out where it is not given.
+
+    A value holds for every table of a command, or, as NAME=VALUE, for the file of this name alone.
+    """
+
+    columns: str | None = None
+    """For a table: the columns to read, by their names in the header or their numbers, as in review,stars."""
+
+    header: bool | None = None
+    """For a table: whether its first line names the columns."""
+
+    delimiter: str | None = None
+    """For a table: what separates its cells: a character, tab, or none where each line is one text."""
+
+    encoding: str | None = None
+    """For a table: its encoding, as in cp1252, if it is neither UTF-8 nor UTF-16 with its mark."""
+
+    only: str | None = None
+    """For a table: which rows to read, as in label=1, label!=0 or score>=0.8; all: every one."""
+
+    on_error: Literal["stop", "skip"] = "stop"
+    """Whether faulty rows end the command before anything is done, or are left out."""
+
+
+class OfficialForm(NamedTuple):
+    """A table in the form of the official TSV files.
+
+    Attributes:
+        content: its header and its rows, UTF-8.
+        lines: the number of the line in the table at which each line of `content` begins.
+    """
+
+    content: bytes
+    lines: list[int]
 
 
 def rows_of(
     path: Path,
+    options: TableOptions,
     labels: bool,
     regression: bool,
     multi_label: bool,
-    columns: Sequence[str] = (),
     any_label: bool = False,
+    purpose: str = "",
 ) -> OfficialForm | None:
     """A table in the form of the official files; None: it is in this form, and need not be kept in memory.
 
     Args:
         labels: whether the column of the labels is needed.
-        regression: whether they are numbers, for which a column score will do.
+        regression: whether they are numbers.
         multi_label: see `LabelledTable`.
-        columns: see `read_table`.
-        any_label: whether it is not known which labels there are. Every table is then read by `read_table`,
-            which leaves out rows whose label stands for none.
+        any_label: whether it is not known which labels there are. A row whose label stands for none is then
+            left out.
+        purpose: "train", or another word: which rows are read, if a column says what each is for; "": all.
 
     Raises:
         UserError: as `read_table`.
     """
-    if not (columns or any_label) and separator_of(path) == "tabs" and path.suffix.lower() != ".gz":
-        with open_lines(path) as (file, _):
-            header = decode(file.readline(), path, 1).removeprefix("\ufeff")
-        if {"text_a", *(["label"] if labels else [])} <= {*official_names(split_cells(header), regression)}:
-            return None
-    return in_official_form(path, labels, regression, multi_label, columns, any_label)
+    with open_lines(path) as (file, _):
+        first = file.readline(1 << 16)
+    names = split_cells(first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace"))
+    needed = {"text_a", "label"} if labels else {"text_a"}
+    given = (options.columns, options.header, options.delimiter, options.encoding, options.only)
+    if needed <= {*names} <= {*OFFICIAL} and not (any_label or any(given)):
+        return None
+    return tables().in_official_form(path, options, labels, regression, multi_label, any_label, purpose)
+
+
+def faults_of(path: Path, options: TableOptions) -> "Faults":
+    """What collects the faults of a file."""
+    from ernie_m.reader.files.faults import Faults
+
+    return Faults(path, options.on_error == "skip")
+
+
+def tables() -> ModuleType:
+    """The module that reads and writes every table that is not in the official form."""
+    from ernie_m.reader.files.table import labelled
+
+    return labelled

@@ -1,0 +1,59 @@
+"""The faults of a file, said at once."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+
+from ernie_m.utils.errors import UserError
+
+MOST_FAULTS = 10  # lines that are named for one kind of fault
+
+
+class Faults:
+    """What is wrong with the lines of a file, which is said at once.
+
+    Args:
+        name: of the file.
+        skip: whether lines with a fault are left out, instead of ending the command.
+    """
+
+    def __init__(self, name: str | os.PathLike, skip: bool = False):
+        self.name = name
+        self.count = 0
+        self._skip = skip
+        self._kinds: dict[str, list[str]] = {}  # what mends a kind -> its first faults
+        self._more: Counter[str] = Counter()  # what mends a kind -> the number of its other faults
+
+    def add(self, line: int, what: str, mend: str) -> None:
+        """Note that a line is left out, if the command goes on."""
+        self.count += 1
+        kind = self._kinds.setdefault(mend, [])
+        if len(kind) < MOST_FAULTS:
+            kind.append(f"line {line}: {what}")
+        else:
+            self._more[mend] += 1
+
+    def note(self, line: int, error: UserError) -> None:
+        """`add` what an error says of a line, whose message may begin with the place."""
+        what, _, mend = str(error).removeprefix(f"{self.name}, line {line}: ").partition("; ")
+        self.add(line, what, mend)
+
+    def end(self, say: Callable[[str], None]) -> None:
+        """Say which lines are left out, or raise what is wrong.
+
+        Raises:
+            UserError: there are faults, and lines with faults are not left out.
+        """
+        lines = []
+        for mend, kind in self._kinds.items():
+            lines += kind[:-1]
+            lines.append(f"{kind[-1]}; {mend}" if mend else kind[-1])
+            if self._more[mend]:
+                lines.append(f"and {self._more[mend]:,} more such lines")
+        if not lines:
+            return
+        if not self._skip:
+            way_out = ["--on_error skip leaves such lines out"] * (self.count > 1)
+            raise UserError(f"{self.name}, {lines[0]}", *lines[1:], *way_out)
+        for line in lines:
+            say(f"{self.name}: left out: {line}")

@@ -1,0 +1,168 @@
+"""What the columns of a table hold, by their cells and names, and whether the first line names them."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+from ernie_m.reader.files.table.words import (
+    ALIKE,
+    CLASSES,
+    EMPTY,
+    ID,
+    LANGUAGE,
+    NUMBERS,
+    ONE,
+    SPLIT,
+    SPLITS,
+    TEXTS,
+    VERDICT_WORDS,
+    VERDICTS,
+    is_code,
+    purpose_of,
+)
+
+# A number, a date, or an id of hexadecimal digits.
+_NUMBER = re.compile(
+    r"[-+#]?[\d.][\d.,:/ _-]*(t?[\d:.]+z?|e[-+]?\d+)?%?|nan|none|null|[\da-f]{8}[\da-f-]{8,}"
+    r"|([a-z]{3},? )?([a-z]{3} \d+|\d+ [a-z]{3}),? [\d:]+( \S{3,5})?( \d+)?",
+    re.IGNORECASE,
+)
+_ID = re.compile(r"\w{2,8}://\S+|[\w.:/#-]*\d[\w.:/#-]*|[\w.-]+/\S+|[\w.+-]+@[\w.-]+", re.ASCII)
+_NAME = re.compile(r"[^\W\d_][\w#]*(?:[ _.:/-][\w#]+){0,2}\??:?")  # a cell that looks like a name
+_DIGITS = re.compile(r"\d+")
+_END = re.compile(r"[.!?。！？।؟…]['\"”’»)]*$")
+_FEW = 20  # values of a column of texts; one with fewer may have classes
+_BEGINNING = 20  # characters of a cell without its digits: the same ones in a licence, a URL, an id
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a plain number, with a decimal comma or point."""
+    return re.fullmatch(r"[+-]?\d+([.,]\d+)?", cell.strip()) is not None
+
+
+def columns_of(rows: Iterable[Sequence[str]], width: int) -> list[list[str]]:
+    """The cells of each column, without white space at both ends."""
+    columns = [[cell.strip() for cell in column] for column in zip_longest(*rows, fillvalue="")]
+    return columns[:width] + [[] for _ in range(width - len(columns))]
+
+
+def kind_of(cells: Sequence[str]) -> str:
+    """What the cells of a column are."""
+    filled = [cell for cell in cells if cell]
+    values = Counter(cell.casefold() for cell in filled)
+    if not filled:
+        return EMPTY
+    if len(values) == 1 and len(filled) > 1:
+        return ONE
+    count = len(filled)
+    if len(values) <= 12 and {*values} <= VERDICT_WORDS and count > len(values):
+        return VERDICTS
+    if {*values} <= SPLITS:
+        return SPLIT
+    if len(values) <= 200:  # a damaged row does not hide languages
+        codes = sum(number for cell, number in Counter(filled).items() if is_code(cell))
+        if codes >= 0.97 * count:
+            return LANGUAGE
+    repeats = count >= 4 and len(values) <= min(count / 2, max(_FEW, count / 20))
+    if sum(_NUMBER.fullmatch(cell) is not None for cell in filled) >= 0.9 * count:
+        # Few whole numbers that repeat may be stars or topics.
+        return CLASSES if repeats and len(values) <= _FEW and all(map(_is_whole, values)) else NUMBERS
+    if repeats and sum(map(len, values)) <= 40 * len(values):
+        return CLASSES
+    if sum(_ID.fullmatch(cell) is not None for cell in filled) >= 0.9 * count:
+        return ID
+    # What has digits is compared by its beginning, so that ids, URLs and licences are one value.
+    stems = {
+        (stem if stem == cell and "://" not in cell else stem[:_BEGINNING])
+        for cell in filled[:1000]
+        for stem in (_DIGITS.sub("", cell),)
+    }
+    few = max(1, min(_FEW, len(filled[:1000]) // 10))
+    return ALIKE if count >= 5 and len(stems) <= few and len(values) > count / 2 else TEXTS
+
+
+def _is_whole(cell: str) -> bool:
+    return re.fullmatch(r"[+-]?\d{1,4}(\.0)?", cell) is not None
+
+
+def signs_of_header(first: Sequence[str], columns: Sequence[Sequence[str]], kinds: Sequence[str]) -> tuple:
+    """What says that the first row names the columns, and what says that it is a row.
+
+    Args:
+        first: its cells.
+        columns: the cells of each column below it.
+        kinds: those of the columns below it.
+
+    Returns:
+        two lists of sentences.
+    """
+    signs, against = [], []
+    named = 0  # columns of texts above which a short name stands
+    numbers = first[1:] if first[0] == "" else first
+    # Also V1, V2, ..., or feld_01, feld_02, ...
+    counts = [int(number) for cell in numbers for number in re.findall(r"\d+$", cell)]
+    stems = {_DIGITS.sub("", cell) for cell in numbers}
+    is_numbered = (
+        len(stems) == 1 and counts == [*range(counts[0], counts[0] + len(numbers))] if counts else False
+    )
+    is_numbered &= counts[:1] <= [1] or stems != {""}
+    if is_numbered and len(numbers) > 1 and not {*kinds} <= {NUMBERS, CLASSES, VERDICTS}:
+        return ["it numbers the columns, as pandas does"], []
+    texts = [place for place, kind in enumerate(kinds) if kind in (TEXTS, ALIKE)]
+    for place, (cell, cells, kind) in enumerate(zip(map(str.strip, first), columns, kinds)):
+        if kind == EMPTY:
+            if cell and purpose_of(cell):
+                signs.append(f"'{cell}' is a usual name")
+            continue
+        if not cell:
+            if kind in (NUMBERS, ID) and len(cells) > 1:  # the index of pandas has no name
+                signs.append(f"no name above the numbers of column {place + 1}")
+            continue
+        folded = cell.casefold()
+        below = sum(other.casefold() == folded for other in cells)
+        if below:
+            if kind in (CLASSES, VERDICTS, LANGUAGE, SPLIT, ONE) or below > 1:
+                against.append(f"'{cell}' is below it, too")
+        elif kind in (NUMBERS, ID) or (kind == CLASSES and all(map(is_number, filter(None, cells)))):
+            if _NUMBER.fullmatch(cell) or (kind == ID and _shape(cell) in map(_shape, cells[:100])):
+                against.append(f"'{cell}' is of the kind of those below it")
+            else:
+                signs.append(f"'{cell}' is a name above {kind}")
+        elif (
+            (kind == LANGUAGE and is_code(cell))
+            or (kind == SPLIT and folded in SPLITS)
+            or (kind == VERDICTS and folded in VERDICT_WORDS)
+        ):
+            against.append(f"'{cell}' is of the kind of those below it")
+        elif purpose_of(cell) and not any(map(purpose_of, cells[:20])):
+            signs.append(f"'{cell}' is a usual name")
+        elif kind in (VERDICTS, LANGUAGE, SPLIT) and len(cells) > 2:
+            signs.append(f"'{cell}' is a name above {kind}")
+        elif kind in (CLASSES, ONE):
+            # Each value is in several rows, and this one in none.
+            counts = Counter(cells)
+            if len(cells) >= 3 * len(counts) and min(counts.values()) > 1:
+                signs.append(f"'{cell}' is in no other row")
+        elif _is_name_above(cell, cells):
+            named += 1
+            if re.search(r"\w_\w|[a-z][A-Z]", cell) and not any("_" in other for other in cells):
+                signs.append(f"'{cell}' is written like a name")
+        elif (len(cell.split()) > 3 and _END.search(cell)) or len(cell) > 120:
+            against.append(f"'{cell[:30]}...' is a sentence")
+    if named and named == len(texts):
+        signs.append("short names stand above texts")
+    return signs, against
+
+
+def _shape(cell: str) -> str:
+    """A cell with one letter for letters, and one digit for digits."""
+    return re.sub(r"[^\W\d_]+", "a", _DIGITS.sub("9", cell))
+
+
+def _is_name_above(cell: str, cells: Sequence[str]) -> bool:
+    """Whether a cell is a word or two above longer texts."""
+    if len(cell) > 40 or not _NAME.fullmatch(cell) or len(cells) < 3:
+        return False
+    shorter = sum(len(other) <= len(cell) or len(other.split()) < len(cell.split()) for other in cells)
+    return shorter <= 0.03 * len(cells)

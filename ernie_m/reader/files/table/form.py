@@ -1,0 +1,479 @@
+"""The form of a table, by what is in the file: the marks and quotes of its cells, and its header."""
+
+import csv
+import io
+import operator
+import re
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple
+
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.labels import normal_label
+from ernie_m.reader.files.official_tsv import OFFICIAL, excel_separator, split_cells
+from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
+from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table.columns import columns_of, kind_of, signs_of_header
+from ernie_m.reader.files.table.objects import rows_of_objects, rows_of_sheet
+from ernie_m.reader.files.table.words import CLASSES, NUMBERS, ONE, VERDICTS, purpose_of
+from ernie_m.utils.errors import UserError, listed, shown
+
+MARKS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", " ||| ": "three bars"}
+_NAMES_OF_MARKS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "bar": "|", "pipe": "|"}
+_HEAD = 1000  # rows that tell the mark
+_HEAD_LINES = 4000
+_SAMPLE = 10_000  # rows that tell what a column holds
+_LONGEST_CELL = 2000  # lines
+_COMPARED = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+_CELL_IN_QUOTES = re.compile(r'(?:^|\t)"((?:[^"]|"")*)"(?=\t|\r?$)', re.MULTILINE)
+_FIRST_QUOTE = re.compile(r'(?:^|\t)"', re.MULTILINE)
+
+
+class Form(NamedTuple):
+    """How the cells of a table are written.
+
+    Attributes:
+        mark: what separates cells.
+        quoted: whether quotation marks enclose a cell that has the mark, a quotation mark or a line end.
+        begin: the byte order mark, without which Excel reads no umlauts, or "".
+        escape: what stands before a quotation mark within quotation marks, if it is not written twice.
+        skipped: the lines before the first row.
+    """
+
+    mark: str
+    quoted: bool
+    escape: str | None = None
+    begin: str = ""
+    skipped: int = 0
+
+    def cells(self, text: str) -> list[str]:
+        """The cells of the first row in some lines."""
+        _, cells = next(records(io.StringIO(text, newline="\n"), self, Faults("")))
+        return cells
+
+
+class OpenedTable(NamedTuple):
+    """A table whose head was read.
+
+    Attributes:
+        form: None for JSON and Excel.
+        names: those of the columns; None: there is no header.
+        line: the first row's, or the header's.
+        kinds: of the columns.
+        sample: the first rows, without the header.
+        rows: the line at which each row begins, and its cells; as many as there are columns, unless `ragged`.
+        is_plain: whether the bytes of the file are text in UTF-8, with cells.
+    """
+
+    path: Path
+    form: Form | None
+    names: list[str] | None
+    line: int
+    kinds: list[str]
+    sample: list[list[str]]
+    rows: Iterator[tuple[int, list[str]]]
+    is_plain: bool = False
+
+    def place(self, name: str, flag: str = "--columns") -> int:
+        """The place of a column that an option names, by its name or its number from 1.
+
+        Raises:
+            UserError: there is none.
+        """
+        names = [cell.strip() for cell in self.names or ()]
+        if name in names:
+            return names.index(name)
+        if name.isdecimal() and 0 < int(name) <= len(self.kinds):
+            return int(name) - 1
+        there = ", ".join(names) if names else f"no header, so give numbers from 1 to {len(self.kinds)}"
+        raise UserError(f"{self.path}, line {self.line}: {flag} {name}: no such column; there are {there}")
+
+    def called(self, places: Iterable[int]) -> str:
+        """The names of columns for a message, or their numbers."""
+        names = (f"'{shown(self.names[place])}'" if self.names else str(place + 1) for place in places)
+        return " or ".join(names)
+
+
+def options_of(path: Path, options: TableOptions) -> TableOptions:
+    """The options for one file, without the names of files."""
+    values = {"header": options.header, "on_error": options.on_error}
+    for name in ("columns", "delimiter", "encoding", "only"):
+        value = getattr(options, name)
+        file, equals, rest = (value or "").partition("=")
+        if equals and re.search(r"[^.]\.\w+$", file):
+            value = rest if file == path.name else None
+        values[name] = value
+    return TableOptions(**values)
+
+
+def open_table(
+    path: Path,
+    options: TableOptions,
+    faults: Faults,
+    say: Callable[[str], None],
+    ragged: bool = False,
+    starts: array | None = None,
+) -> OpenedTable:
+    """Open a table, and find its form, its header and what its columns hold.
+
+    Args:
+        options: those of `path` alone are taken.
+        faults: receives lines that cannot be read, when `OpenedTable.rows` comes to them.
+        say: is told the first row, if it might be taken for a header.
+        ragged: whether a row may have fewer cells than others, or more.
+        starts: receives the byte of the unpacked file at which each line begins.
+
+    Raises:
+        UserError: the file cannot be read, is no table, or it has to be asked how it is written.
+    """
+    sheet = rows_of_sheet(path)
+    if sheet:
+        return table_of(path, None, False, sheet, options, faults, say, ragged)
+    file = TextFile(str(path), encoding=options.encoding, any_form=True)
+    objects = rows_of_objects(file, faults)
+    if objects:
+        is_named, rows = objects
+        return table_of(path, None, is_named, rows, options, faults, say, ragged)
+    form, is_official, rows = rows_of_lines(path, file.texts(faults, starts), options, faults)
+    form = form._replace(begin=file.begin)
+    table = table_of(path, form, is_official, rows, options, faults, say, ragged)
+    return table._replace(is_plain=file.is_plain)
+
+
+def rows_of_lines(
+    path: Path, lines: Iterator[str], options: TableOptions, faults: Faults
+) -> tuple[Form, bool, Iterator[tuple[int, list[str]]]]:
+    """The form of lines with cells, whether it is the official one, and each row with its line.
+
+    Raises:
+        UserError: all lines are blank, or it has to be asked what separates the cells.
+    """
+    skipped = 0
+    for line in lines:  # blank lines cost nothing
+        if not line.isspace():
+            lines = chain([line], lines)
+            break
+        skipped += 1
+    head = list(islice(lines, _HEAD_LINES))
+    if not head:
+        raise UserError(f"{path}: no rows in it")
+    is_official = {"text_a"} <= {*split_cells(head[0])} <= {*OFFICIAL}  # which is never asked about
+    form = Form("\t", False) if is_official else find_form(head, path, options.delimiter)
+    is_excel = bool(excel_separator(head[0]))
+    form = form._replace(skipped=skipped + is_excel)
+    return form, is_official, records(chain(head[is_excel:], lines), form, faults, form.skipped + 1)
+
+
+def table_of(
+    path: Path,
+    form: Form | None,
+    is_named: bool,
+    rows: Iterator[tuple[int, list[str]]],
+    options: TableOptions,
+    faults: Faults,
+    say: Callable[[str], None],
+    ragged: bool,
+) -> OpenedTable:
+    """What the first rows tell; arguments and errors as in `open_table`.
+
+    Args:
+        is_named: whether the first row is known to name the columns.
+    """
+    first = next(rows, None)
+    if first is None:
+        faults.end(say)
+        raise UserError(f"{path}: no rows in it")
+    sample = list(islice(rows, _SAMPLE))
+    if len(first[1]) == 1 and len(sample) > 2 and len(sample[0][1]) == len(sample[1][1]) > 1:
+        say(f"{path}, line {first[0]}: left out, as a title: {shown(first[1][0])}")
+        first = sample.pop(0)
+    row_names = {cells[0] for _, cells in sample if len(cells) == len(first[1]) + 1}
+    if not is_named and len(row_names) == len(sample) > 1:
+        first = (first[0], ["", *first[1]])  # R writes no name above its row names
+    # The width of most rows is that of the table; a first line with another is a fault, if few are.
+    widths = Counter(len(cells) for _, cells in sample)
+    width = len(first[1])
+    usual, count = widths.most_common(1)[0] if widths else (width, 0)
+    if ragged:
+        # As many columns as more than a tenth of the rows have.
+        wide = [most for most in widths if 10 * sum(widths[n] for n in widths if n >= most) > len(sample)]
+        width = max([usual, *wide])
+    elif width not in widths and count > 1:
+        raise UserError(f"{path}, line {first[0]}: {counted(width)}, but the next lines have {usual}")
+    is_even = widths[width] >= 0.8 * len(sample)  # then rows of another width are damaged
+    whole = [cells for _, cells in sample if len(cells) == width or (ragged and not is_even)]
+    columns = columns_of(whole, width)
+    kinds = [kind_of(cells) for cells in columns]
+    head = [*first[1], *[""] * (width - len(first[1]))][:width]
+    names = None
+    if is_named or _has_header(path, (first[0], head), columns, kinds, options.header, say):
+        names = head
+        rows = chain(sample, rows)
+    else:
+        rows = chain([first], sample, rows)
+        whole = [first[1], *whole]
+        kinds = [kind_of([cell.strip(), *cells]) for cell, cells in zip(head, columns)]
+    if not ragged:
+        rows = _of_width(rows, width, first[0], faults)
+    table = OpenedTable(path, form, names, first[0], kinds, whole, rows)
+    if options.only in (None, "all"):
+        return table
+    # Only some of the rows, which tell anew what the columns hold.
+    wanted = Wanted.of(table, options.only)
+    sample = [cells for cells in whole if wanted.takes(cells)] or whole
+    kinds = [kind_of(cells) for cells in columns_of(sample, width)]
+    return table._replace(sample=sample, kinds=kinds, rows=(row for row in rows if wanted.takes(row[1])))
+
+
+class Wanted(NamedTuple):
+    """Which rows --only takes: those whose cell at `place` is, or compares with, a value."""
+
+    place: int
+    sign: str
+    value: str
+
+    @classmethod
+    def of(cls, table: OpenedTable, only: str) -> "Wanted":
+        """Those of a comparison such as label=1 or score>=0.8.
+
+        Raises:
+            UserError: it is no comparison, or names no column of the table.
+        """
+        match = re.fullmatch(r"(.+?)(!=|>=|<=|=|>|<)(.*)", only)
+        if match is None:
+            raise UserError(f"--only {only}: give a column and a value, as in label=1 or score>=0.8; or all")
+        place = table.place(match[1].strip(), "--only")
+        if match[2] in _COMPARED and table.kinds[place] not in (NUMBERS, CLASSES, VERDICTS, ONE):
+            raise UserError(
+                f"{table.path}, line {table.line}: --only {only}: there are no numbers in this column"
+            )
+        return cls(place, match[2], match[3].strip())
+
+    def takes(self, cells: Sequence[str]) -> bool:
+        cell = cells[self.place].strip() if self.place < len(cells) else ""
+        if self.sign in ("=", "!="):
+            return (normal_label(cell) == normal_label(self.value)) == (self.sign == "=")
+        try:
+            return _COMPARED[self.sign](float(cell.replace(",", ".")), float(self.value))
+        except ValueError:
+            return False
+
+
+def in_one_line(cell: str) -> str:
+    """A cell as the official form can hold it, without tabs and line ends."""
+    return cell if cell.isprintable() else re.sub(r"[\t\r\n]+", " ", cell)
+
+
+def counted(width: int) -> str:
+    return f"{width} column{'' if width == 1 else 's'}"
+
+
+def _of_width(rows: Iterable, width: int, first_line: int, faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """The rows with this number of cells; others are faults, but for blank ones at the end."""
+    for row in rows:
+        line, cells = row
+        if len(cells) == width:
+            yield row
+        else:
+            faults.add(
+                line, f"{counted(len(cells))}, but line {first_line} has {width}", "mend or remove them"
+            )
+
+
+def _has_header(
+    path: Path,
+    first: tuple[int, list[str]],
+    columns: Sequence[Sequence[str]],
+    kinds: Sequence[str],
+    chosen: bool | None,
+    say: Callable[[str], None],
+) -> bool:
+    """Whether the first row names the columns.
+
+    Raises:
+        UserError: some signs say so, and others that it does not.
+    """
+    if chosen is not None:
+        return chosen
+    line, cells = first
+    if not any(columns):  # it is alone
+        return all(purpose_of(cell) for cell in cells)
+    signs, against = signs_of_header(cells, columns, kinds)
+    if signs and against and len(signs) <= 2 * len(against):
+        raise UserError(
+            f"{path}, line {line}: is it a header? {listed(signs, 2)}, but {listed(against, 2)}; "
+            "say which: --header true or --header false"
+        )
+    if not signs and not against:
+        row = " | ".join(shown(cell)[:30] for cell in cells[:6])
+        say(f"{path}, line {line}: read as a row, not as a header: {row} (--header true, if it is one)")
+    return bool(signs)
+
+
+def find_form(head: Sequence[str], path: Path, delimiter: str | None = None) -> Form:
+    """How cells are written, by the first lines of a file.
+
+    It is the mark with which nearly all rows have as many cells as the others, outside quotation marks;
+    a tab first. With none, each line is one cell.
+
+    Args:
+        delimiter: the mark, or "tab", if it is known; "none": each line is one cell.
+
+    Raises:
+        UserError: it is not clear which mark it is.
+    """
+    mark = excel_separator(head[0]) or (delimiter and _NAMES_OF_MARKS.get(delimiter, delimiter))
+    if mark == "none":
+        return Form("\t", False)
+    if mark:
+        if len(mark) != 1:
+            raise UserError(f"--delimiter {delimiter}: give one character, tab, or none")
+        return Form(mark, _is_quoted(head) if mark == "\t" else True)
+    text = "".join(head)
+    is_doubled = re.search(r'(?<![\\,;\t|\n])""(?![,;\t|\r\n])', text)
+    escape = "\\" if '\\"' in text and not is_doubled else None
+    shares = {}  # form -> the share of rows of another width
+    forms = [Form("\t", _is_quoted(head), escape), *(Form(mark, True, escape) for mark in ",;|")]
+    if " ||| " in head[0]:
+        forms = [Form(" ||| ", False)]
+    for form in forms:
+        share, unclosed = _share_of_misfits(head, form)
+        if unclosed > 2 and form.quoted:  # so many are text
+            form = Form(form.mark, False)
+            share, _ = _share_of_misfits(head, form)
+        if share is not None:
+            shares[form] = share
+    found = [form for form in shares if form.mark == "\t"] or [form for form in shares if not shares[form]]
+    found = found or [*shares]
+    if len(found) > 1 and not re.search(r"(?<!\d),|,(?!\d)", text):  # all commas are decimal ones
+        found = [form for form in found if form.mark != ","]
+    if len(found) > 1:
+        marks = " or ".join(MARKS[form.mark] for form in found)
+        raise UserError(
+            f"{path}: its cells may be separated by {marks}; say which: --delimiter '{found[0].mark}'"
+        )
+    if found:
+        return found[0]
+    # Each line is a cell; commas in it are text, if the first line, which may be a header, has none.
+    for mark, marks in MARKS.items():
+        widths = [line.count(mark) + 1 for line in head]
+        if widths[0] > 1 and 2 * widths.count(1) <= len(head) > 1:
+            usual = Counter(widths).most_common(1)[0][0]
+            odd = next((number for number, width in enumerate(widths) if width != usual), 0)
+            raise UserError(
+                f"{path}, line {odd + 1}: {counted(widths[odd])} between {marks}, and most lines have {usual}"
+                f"; put cells with {marks} into quotation marks; --delimiter none takes each line for a text"
+            )
+    faults = Faults("")
+    is_one_cell = {len(cells) for _, cells in records(head, Form(",", True), faults)} == {1}
+    is_csv = split_name(path)[0] == ".csv" or any(line.startswith('"') for line in head)
+    return Form(",", True) if is_csv and is_one_cell and not faults.count else Form("\t", False)
+
+
+def _share_of_misfits(head: Sequence[str], form: Form) -> tuple[float | None, int]:
+    """The share of rows of another width than most, None if the form does not serve; and the unclosed quotes.
+
+    Between tabs only the rows count that have no tab: further cells may be missing there.
+    """
+    faults = Faults("")
+    rows = list(islice(records(head, form, faults), _HEAD))
+    unclosed = faults.count
+    if len(head) == _HEAD_LINES and unclosed:
+        unclosed -= 1  # the last row may go on after the head
+    if not rows:
+        return None, unclosed
+    # A mark within quotation marks leaves one of them in each of two cells, and not twice in the line.
+    is_cut = [
+        form.quoted
+        and any(
+            '"' in cell and cell.count('"') % 2 and _doubled(cell, form) not in "".join(head[line - 1 :][:9])
+            for cell in cells
+        )
+        for line, cells in rows
+    ]
+    widths = Counter(len(cells) for (_, cells), cut in zip(rows, is_cut) if not cut)
+    usual = max(widths, key=widths.__getitem__, default=1)
+    fitting = widths[usual] if form.mark != "\t" else widths.total() - widths[1]
+    misfits = len(rows) - fitting
+    most = len(rows) // 10 if len(rows) >= 10 else int(len(rows) >= 4)
+    serves = (usual > 1 or (form.mark == "\t" and fitting > 0)) and misfits <= most
+    return (misfits / len(rows) if serves and unclosed <= max(2, most) else None), unclosed
+
+
+def _doubled(cell: str, form: Form) -> str:
+    """A cell as it is written within quotation marks."""
+    return cell.replace('"', f"{form.escape or chr(34)}" + '"')
+
+
+def _is_quoted(head: Sequence[str]) -> bool:
+    """Whether quotation marks enclose cells between tabs, where most programs take them for text.
+
+    They do if nearly every cell that begins with one ends with one and needs them, or each row has such
+    cells.
+    """
+    text = "".join(head)
+    begun = len(_FIRST_QUOTE.findall(text))
+    if not begun:
+        return False
+    cells = _CELL_IN_QUOTES.findall(text)
+    # What goes on over several lines, with tabs in it, are rows between two lone quotation marks.
+    needed = sum('""' in cell or ("\t" in cell) != ("\n" in cell) for cell in cells)
+    most_lone = max(1, begun // 10)
+    return (needed > 0 and begun - needed <= most_lone) or len(cells) >= max(
+        0.9 * (len(head) - 1), begun - most_lone, 1
+    )
+
+
+def records(
+    lines: Iterable[str], form: Form, faults: Faults, first: int = 1
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line at which each row begins, and its cells. Blank lines are left out.
+
+    Args:
+        lines: with their line ends.
+        faults: receives the line where a quotation mark is not closed, or text follows it; the next line is
+            then taken for a new row.
+        first: the number of the first line.
+    """
+    if not form.quoted:
+        blank = f"{form.mark} \t\r\n"
+        for number, line in enumerate(lines, first):
+            if line.strip(blank):
+                yield number, line.rstrip("\r\n").split(form.mark)
+        return
+    csv.field_size_limit(LONGEST_LINE)
+    taken: list[str] = []  # the lines of this row
+    again: deque[str] = deque()  # lines to be read again, after a fault
+    source = iter(lines)
+
+    def feed() -> Iterator[str]:
+        while True:
+            line = again.popleft() if again else next(source, None)
+            if line is None:
+                return
+            taken.append(line)
+            if len(taken) > _LONGEST_CELL:
+                raise csv.Error("its quotation mark is not closed")
+            yield line
+
+    while True:
+        try:
+            reader = csv.reader(
+                feed(), delimiter=form.mark, doublequote=not form.escape, escapechar=form.escape, strict=True
+            )
+            for cells in reader:
+                if any(map(str.strip, cells)):
+                    yield first, cells
+                first += len(taken)
+                taken.clear()
+            return
+        except csv.Error as error:
+            is_closed = " after " in str(error)
+            what = f"{'text follows' if is_closed else 'nothing closes'} a quotation mark"
+            faults.add(first, what, "within a cell in quotation marks, write each of them twice")
+            again.extendleft(reversed(taken[1:]))
+            first += 1
+            taken.clear()

@@ -1,0 +1,482 @@
+"""Tables of labelled texts: which columns are the texts and the label, and their rows."""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, split_labels
+from ernie_m.reader.files.rows import OfficialForm, TableOptions
+from ernie_m.reader.files.table.answered import AnsweredTable, form_to_write
+from ernie_m.reader.files.table.form import OpenedTable, in_one_line, open_table, options_of
+from ernie_m.reader.files.table.words import (
+    ALIKE,
+    CLASSES,
+    EMPTY,
+    ID,
+    ID_NAMES,
+    LABEL,
+    LANGUAGE,
+    NOT_READ,
+    NUMBERS,
+    ONE,
+    POSITIVE,
+    QUERY,
+    SECOND,
+    SPLIT,
+    TEXT,
+    TEXTS,
+    VERDICTS,
+    purpose_of,
+)
+from ernie_m.utils.errors import UserError, printable
+from ernie_m.utils.logging import logger
+
+_NO_TEXT = (EMPTY, NUMBERS, LANGUAGE, SPLIT, ID)  # kinds of columns that a name does not make texts
+_FEW_ROWS = 10  # fewer do not tell what a column holds; then its place does
+_IN_WORDS = {"text_a": "the text", "text_b": "the second text", "label": "the label"}
+
+
+class LabelledTable(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        columns: text_a, text_b (in pairs), label.
+        rows: the cells of each row in the order of `columns`.
+        lines: the number of the line at which each row begins.
+        multi_label: whether a row may have several labels, with commas between them, or none.
+        languages: the language of each row, if one more column has them; otherwise none.
+        ids: the id of each row, from the first of `ID_NAMES` that is there, has several ids, repeats one,
+            and does not only number the labels; otherwise none.
+        qids: the cell of each row in a column qid, if there is one.
+        splits: what each row is for, as in train, dev, test, if a column says it.
+    """
+
+    columns: Sequence[str]
+    rows: list[list[str]]
+    lines: list[int]
+    multi_label: bool
+    languages: list[str]
+    ids: list[str]
+    qids: list[str]
+    splits: list[str]
+
+    def labels(self) -> list[list[str]]:
+        """The labels of each row: one, unless `multi_label`."""
+        return [split_labels(cells[-1]) if self.multi_label else [cells[-1]] for cells in self.rows]
+
+    def part(self, numbers: np.ndarray) -> "LabelledTable":
+        """The rows with these numbers, int64."""
+        names = ("rows", "lines", "languages", "ids", "qids", "splits")
+        columns = {name: getattr(self, name) for name in names}
+        return self._replace(
+            **{name: [cells[number] for number in numbers] for name, cells in columns.items() if cells}
+        )
+
+    def meant_for(self, purpose: str, say: Callable[[str], None], path: Path) -> "LabelledTable":
+        """The rows for "train", or the others, if a column says which these are."""
+        is_meant = np.array(
+            [(not split or split.startswith("train")) == (purpose == "train") for split in self.splits]
+        )
+        if not purpose or not is_meant.any() or is_meant.all():
+            return self
+        counts = Counter(split for split, is_one in zip(self.splits, is_meant) if not is_one)
+        for split, count in counts.items():
+            say(f"{path}: {count:,} rows of the split '{split}' are left out")
+        return self.part(np.flatnonzero(is_meant))
+
+
+def answered(file: IO[str], path: Path, options: TableOptions) -> AnsweredTable:
+    """What writes the rows of a table with answers, in the form of the table."""
+    return AnsweredTable(file, form_to_write(path, options))
+
+
+def in_official_form(
+    path: Path,
+    options: TableOptions,
+    labels: bool,
+    regression: bool,
+    multi_label: bool,
+    any_label: bool,
+    purpose: str,
+) -> OfficialForm:
+    """A table in the form of the official files, in memory; arguments and errors as in `rows_of`."""
+    table = read_table(path, options, multi_label, logger.warning, labels, regression, any_label)
+    table = table.meant_for(purpose, logger.warning, path)
+    rows = [table.columns, *table.rows]
+    if table.qids:
+        rows = ([*cells, qid] for cells, qid in zip(rows, ["qid", *table.qids]))
+    lines = map("\t".join, rows)
+    return OfficialForm("\n".join([*lines, ""]).encode(), [0, *table.lines])
+
+
+def names_and_rows(path: Path, options: TableOptions) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The names of the columns, or "column 1", ..., and all rows with their lines."""
+    faults = Faults(path, skip=True)
+    table = open_table(path, options_of(path, options), faults, logger.debug)
+    return names_of(table), list(table.rows)
+
+
+def requests_of(
+    path: Path, options: TableOptions, faults: Faults
+) -> Iterator[tuple[int, dict[str, str], dict[str, str]]]:
+    """Yield each row of a table with its line: its cells by the names of the columns, and as a request.
+
+    A request has question and context, if there are such columns, or else text_a, perhaps text_b, and the
+    other columns by their names in small letters.
+
+    Args:
+        faults: receives rows that cannot be read.
+
+    Raises:
+        UserError: the table cannot be read, or it is not clear which column has the texts.
+    """
+    options = options_of(path, options)
+    table = open_table(path, options, faults, logger.warning)
+    names = [name.strip() for name in names_of(table)]
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}, line {table.line}: two columns have one name; rename one")
+    keys = [name.lower() for name in names]
+    if not {"question", "context"} <= {*keys} or options.columns:
+        texts, _ = find_places(table, options.columns, labels=False)
+        keys = [f"another {key}" if key in ("text", "text_a", "text_b") else key for key in keys]
+        for key, place in zip(("text_a", "text_b"), texts):
+            keys[place] = key
+        if names[texts[0]].lower() not in ("text", "text_a"):
+            logger.warning("%s: its texts are in the column '%s'", path, printable(names[texts[0]]))
+    for line, cells in table.rows:
+        values = dict(zip(keys, cells))
+        if "text_a" in values:
+            values["text"] = values["text_a"]  # what most tasks call it
+        yield line, dict(zip(names, cells)), values
+
+
+def names_of(table: OpenedTable) -> list[str]:
+    """The names of the columns, or "column 1", ..."""
+    return table.names or [f"column {number}" for number in range(1, len(table.kinds) + 1)]
+
+
+def read_table(
+    path: Path,
+    options: TableOptions | None = None,
+    multi_label: bool = False,
+    say: Callable[[str], None] = print,
+    labels: bool = True,
+    regression: bool = False,
+    any_label: bool = True,
+) -> LabelledTable:
+    """Read texts or pairs of texts with labels from a table of any form.
+
+    Names, or else the cells, tell which columns these are; others are left out. So are rows whose label says
+    that they have none (`labels_for_none`).
+
+    Args:
+        multi_label: see `LabelledTable`. A label may then be empty.
+        say: is told what was read and left out.
+        labels, regression, any_label: see `rows_of`.
+
+    Raises:
+        UserError: the file cannot be read, or it is not clear which columns are meant; or some rows have
+            another form; names the lines.
+    """
+    options = options_of(path, options or TableOptions())
+    faults = Faults(path, options.on_error == "skip")
+    opened = open_table(path, options, faults, say)
+    if not opened.sample:
+        list(opened.rows)
+        faults.end(say)
+        raise UserError(f"{path}: has a header and no rows")
+    chosen = options.columns
+    if chosen and not labels and "," in chosen:
+        chosen = chosen.rpartition(",")[0]  # the last one is that of the labels
+    texts, label_places = find_places(opened, chosen, labels, multi_label, regression)
+    places = [*texts, *label_places]
+    language, split = _named_beside(opened, places)
+    columns = [*["text_a", "text_b"][: len(texts)], *(["label"] if labels else [])]
+    table = LabelledTable(columns, [], [], multi_label, [], [], [], [])
+    names = opened.names
+    of_labels = _cell_of_labels(names, label_places, multi_label) if labels else None
+    all_cells = []  # of the rows that are read
+    for line, cells in opened.rows:
+        values = [in_one_line(cells[place]) for place in texts]
+        fault = next((name for name, value in zip(columns, values) if not value or value.isspace()), None)
+        if of_labels and fault is None:
+            cell, what = of_labels(cells)
+            if what:
+                faults.add(line, what, "--multi_label true takes several labels of a text")
+                continue
+            if not cell and not multi_label:
+                fault = "label"
+            values.append(in_one_line(cell))
+        if fault:
+            faults.add(line, f"the {fault} is empty", "fill it in, or remove the line")
+            continue
+        table.rows.append(values)
+        table.lines.append(line)
+        all_cells.append(cells)
+    faults.end(say)
+    if not table.rows:
+        raise UserError(f"{path}: no rows are left")
+    table.languages.extend(_of_column(all_cells, language))
+    id_place = _place_of_ids(names, places, all_cells, table.rows)
+    table.ids.extend(_of_column(all_cells, id_place))
+    qid_place = names.index("qid") if names and "qid" in names else None
+    table.qids.extend(_of_column(all_cells, qid_place))
+    _say_what_is_read(opened, places, (language, split, id_place, qid_place), table, say)
+    table.splits.extend(cell.lower() for cell in _of_column(all_cells, split))
+    return _without_missing_labels(path, table, say) if labels and not regression and any_label else table
+
+
+def _of_column(rows: Sequence[Sequence[str]], place: int | None) -> list[str]:
+    return [] if place is None else [in_one_line(cells[place]).strip() for cells in rows]
+
+
+def find_places(
+    table: OpenedTable, names: str | None, labels: bool, multi_label: bool = False, regression: bool = False
+) -> tuple[list[int], list[int]]:
+    """The places of the text, perhaps a second text; and of the label, or of several that are 0 or 1.
+
+    Args:
+        names: of the columns, in this order; None: they are found.
+
+    Raises:
+        UserError: the header does not have the wanted columns, or it is not clear which are meant.
+    """
+    if names:
+        given = [table.place(name.strip()) for name in names.split(",")]
+        if not labels:
+            return given[:2], []
+        is_column_a_label = (
+            multi_label and len(given) > 2 and {table.kinds[place] for place in given[1:]} <= {VERDICTS, ONE}
+        )
+        if is_column_a_label or len(given) == 2:
+            return given[:1], given[1:]
+        if len(given) != 3:
+            raise UserError(f"--columns {names}: it names text, perhaps a second text, and label")
+        return given[:2], given[2:]
+    purposes = [purpose_of(name) for name in table.names or [""] * len(table.kinds)]
+    label_places = _labels(table, purposes, multi_label, regression) if labels else []
+    texts = _texts(table, purposes, label_places, labels)
+    if not table.names and labels and (len(label_places) != 1 or len(texts) != 1):
+        # So few rows that the place of a column says what it is, or words that are all different.
+        kept = [place for place, kind in enumerate(table.kinds) if kind not in (EMPTY, LANGUAGE, SPLIT)]
+        if len(kept) > 2:
+            kept = [place for place in kept if table.kinds[place] not in (NUMBERS, ID, ONE)]
+        values = [len({cells[place] for cells in table.sample}) for place in kept]
+        if len(kept) == 2 and (len(table.sample) < _FEW_ROWS or values[1] < values[0]):
+            return kept[:1], kept[1:]
+    is_clear = len(label_places) == 1 or not labels or (multi_label and label_places)
+    if len(texts) != 1 and (len(texts) != 2 or purposes[texts[1]] not in (SECOND, POSITIVE)):
+        is_clear = False
+    if not is_clear:
+        _ask(table, texts, label_places, labels)
+    return texts, label_places
+
+
+def _labels(
+    table: OpenedTable, purposes: Sequence[str | None], multi_label: bool, regression: bool
+) -> list[int]:
+    """The places of the columns that may be the label."""
+    kinds = table.kinds
+    names = [name.strip().lower() for name in table.names or ()]
+    exact = [place for place, name in enumerate(names) if name in ("label", "labels", "gold_label")]
+    wanted = (LABEL, NUMBERS) if regression else (LABEL,)
+    named = [place for place, purpose in enumerate(purposes) if purpose in wanted and kinds[place] != EMPTY]
+    if regression:
+        numeric = [place for place in named if kinds[place] in (NUMBERS, CLASSES, VERDICTS, ONE)]
+        named = numeric or named
+    for found in (exact, named):
+        if len(found) == 1 or (found and not multi_label):
+            return found
+    # The columns whose values repeat, or, for numbers, that hold numbers.
+    others = (ID, LANGUAGE, SPLIT, TEXT, SECOND)
+    repeating = (NUMBERS, CLASSES, VERDICTS) if regression else (CLASSES, VERDICTS)
+    found = [place for place, kind in enumerate(kinds) if kind in repeating and purposes[place] not in others]
+    found = [place for place in found if purposes[place] != NOT_READ] or found
+    if not found and not multi_label:  # which language a text is in
+        found = [place for place, kind in enumerate(kinds) if kind == LANGUAGE and purposes[place] is None]
+    if multi_label and names:
+        columns = [place for place in found if kinds[place] == VERDICTS]
+        rare = [
+            place
+            for place, kind in enumerate(kinds)
+            if kind == ONE and len(columns) > 1 and not purposes[place]
+        ]
+        return sorted(columns + rare) if len(columns) > 1 else found
+    return found
+
+
+def _texts(
+    table: OpenedTable, purposes: Sequence[str | None], label_places: Sequence[int], labels: bool
+) -> list[int]:
+    """The places of the columns that may be the text, or the two texts of a pair."""
+    kinds = table.kinds
+    free = [place for place in range(len(kinds)) if place not in label_places]
+    usable = [place for place in free if kinds[place] not in _NO_TEXT]
+    for first, second in ((TEXT, SECOND), (QUERY, POSITIVE)):
+        texts = [place for place in usable if purposes[place] == first]
+        seconds = [place for place in usable if purposes[place] == second]
+        official = [place for place in texts if table.names[place].strip().lower() == "text_a"]
+        exact = [place for place in texts if table.names[place].strip().lower() == "text"]
+        texts = official or (texts if seconds else exact) or texts
+        if len(texts) == 1 and len(seconds) == 1:
+            return (
+                texts if official and table.names[seconds[0]].strip().lower() != "text_b" else texts + seconds
+            )
+        if texts and (first == TEXT or len(texts) > 1):
+            return texts
+    not_named = (ID, LANGUAGE, SPLIT, NOT_READ, LABEL, NUMBERS)
+    for kind in (TEXTS, ALIKE, *(() if labels and table.names else (CLASSES,))):
+        found = [place for place in free if kinds[place] == kind and purposes[place] not in not_named]
+        if found:
+            return found
+    return []
+
+
+def _ask(table: OpenedTable, texts: Sequence[int], label_places: Sequence[int], labels: bool) -> None:
+    """Ask which columns are meant.
+
+    Raises:
+        UserError: always.
+    """
+    guesses = f"the text may be {table.called(texts)}" if texts else "no column looks like texts"
+    if labels:
+        label = (
+            f"the label may be {table.called(label_places)}"
+            if label_places
+            else "no column looks like labels"
+        )
+        guesses += f", and {label}"
+    names = table.names or list(map(str, range(1, len(table.kinds) + 1)))
+    example = ",".join(
+        names[found[0]].strip() if found else word
+        for found, word in ((texts, "TEXT"), (label_places, "LABEL"))[: 1 + labels]
+    )
+    several = ", or --multi_label true for a column of each label"
+    is_several = len(label_places) > 1 and all(table.kinds[place] == VERDICTS for place in label_places)
+    raise UserError(
+        f"{table.path}, line {table.line}: {guesses}; say which, as in --columns {shlex.quote(example)}"
+        f"{several if is_several else ''}"
+    )
+
+
+def _named_beside(table: OpenedTable, places: Sequence[int]) -> tuple[int | None, int | None]:
+    """The places of the columns of languages and of splits, if there are such beside the texts and labels."""
+    language = split = None
+    for place, kind in enumerate(table.kinds):
+        purpose = purpose_of(table.names[place]) if table.names else None
+        if (
+            place not in places
+            and language is None
+            and (purpose == LANGUAGE if table.names else kind == LANGUAGE)
+        ):
+            language = place
+        if place not in places and kind == SPLIT and purpose in (SPLIT, None):
+            split = place
+    return language, split
+
+
+def _place_of_ids(
+    names: Sequence[str] | None, places: Sequence[int], rows: list[list[str]], read: list[list[str]]
+) -> int | None:
+    """The place of the column that becomes `LabelledTable.ids`."""
+    others: dict[str, int] = {}  # the name of a column in small letters -> its place
+    for place, name in enumerate(names or ()):
+        if place not in places:
+            others.setdefault(name.strip().lower(), place)
+    for place in (others[name] for name in ID_NAMES if name in others):
+        ids = [cells[place].strip() for cells in rows]
+        given = [id_ for id_ in ids if id_]
+        with_labels = {(id_, values[-1]) for id_, values in zip(ids, read)}
+        numbers_labels = len(with_labels) == len(set(ids)) == len({label for _, label in with_labels})
+        if 1 < len(set(given)) < len(given) and not numbers_labels:
+            return place
+    return None
+
+
+def _cell_of_labels(
+    names: Sequence[str] | None, places: Sequence[int], multi_label: bool
+) -> Callable[[Sequence[str]], tuple[str, str]]:
+    """What makes the label, or labels, of a row in their normal form, and says what is wrong with it."""
+    if len(places) > 1:  # a column for each label
+
+        def of_columns(cells: Sequence[str]) -> tuple[str, str]:
+            there = [
+                names[place]
+                for place in places
+                if cells[place].strip().lower() in ("1", "1.0", "true", "yes")
+            ]
+            return ", ".join(map(normal_label, there)), ""
+
+        return of_columns
+    (place,) = places
+
+    def of_column(cells: Sequence[str]) -> tuple[str, str]:
+        cell = cells[place]
+        if not multi_label:
+            return normal_label(cell), f"the label {cell[:50]} is a list" if is_list(cell) else ""
+        labels = split_labels(cell)
+        odd = [label for label in labels if re.search("[,;]", label)]
+        if odd:
+            return "", f"the label '{odd[0][:50]}' has the mark that stands between labels"
+        return ", ".join(labels), ""
+
+    return of_column
+
+
+def _without_missing_labels(path: Path, table: LabelledTable, say: Callable[[str], None]) -> LabelledTable:
+    """The rows of a table that have a label.
+
+    Raises:
+        UserError: none has.
+    """
+    labels = table.labels()
+    none = labels_for_none(Counter(chain.from_iterable(labels)))
+    if not none:
+        return table
+    kept = [number for number, labels_of_row in enumerate(labels) if none.isdisjoint(labels_of_row)]
+    names = " or ".join(f"'{label}'" for label in sorted(none))
+    if not kept:
+        raise UserError(f"{path}, line {table.lines[0]}: all labels are {names}, which stands for none")
+    say(f"{path}: {len(labels) - len(kept):,} rows left out; their label is {names}, which stands for none")
+    return table.part(np.array(kept))
+
+
+def _say_what_is_read(
+    opened: OpenedTable,
+    places: Sequence[int],
+    known: Sequence[int | None],
+    table: LabelledTable,
+    say: Callable[[str], None],
+) -> None:
+    """Say which columns are read and which not, and how many rows have cells in quotation marks.
+
+    Args:
+        places: the columns of the texts and the label.
+        known: those of the language, the split and the id.
+    """
+    path = opened.path
+    names = names_of(opened)
+    read = [names[place] for place in places]
+    if read != table.columns and (opened.names or len(names) > len(places)):
+        said = (f"{_IN_WORDS[column]} is {printable(name)}" for column, name in zip(table.columns, read))
+        say(f"{path}: {', '.join(said)}")
+    others = [place for place in range(len(names)) if place not in places and place not in known]
+    if others:
+        unread = (printable(names[place]) or "(no name)" for place in others)
+        say(f"{path}: columns not read: {', '.join(unread)}")
+    if opened.form and not opened.form.quoted:
+        quoted = sum(
+            any(cell[:1] == cell[-1:] == '"' and len(cell) > 1 for cell in cells) for cells in table.rows
+        )
+        if quoted:
+            say(
+                f"warning: {path}: {quoted:,} of {len(table.rows):,} rows have a cell in quotation marks, "
+                "which stay in the text; if they only enclose cells, save it with commas as .csv"
+            )

@@ -1,0 +1,210 @@
+"""Tables that are JSON lines, a JSON list or an Excel sheet, and the exports of annotation tools."""
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.plain_text import TextFile
+from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.logging import logger
+
+_HEAD = 1000  # objects whose keys are the columns
+_LARGEST_LIST = 1 << 30  # bytes of a JSON list, which is read as a whole
+SPANS = "spans"  # the column of what is marked in a text, as a JSON list of {start, end, label}
+
+
+def rows_of_sheet(path: Path) -> Iterator[tuple[int, list[str]]] | None:
+    """The rows of the first sheet of an Excel file that has any; None: it is another file.
+
+    Raises:
+        UserError: python-calamine is not installed, or the file is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if not any(name.startswith("xl/") for name in archive.namelist()):
+                return None
+        from python_calamine import CalamineError, CalamineWorkbook
+    except ImportError as error:
+        way = install_command("excel")
+        raise UserError(f"{path}: an Excel file needs python-calamine: {way}; or save it as .csv") from error
+    except zipfile.BadZipFile:
+        return None
+    try:
+        workbook = CalamineWorkbook.from_path(path)
+        sheets = [
+            workbook.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in workbook.sheet_names
+        ]
+    except CalamineError as error:
+        raise UserError(f"{path}: cannot be read ({error}); save it as .csv") from error
+    rows = next(filter(None, sheets), [])
+    return ((line, list(map(_cell, row))) for line, row in enumerate(rows, 1) if any(map(_cell, row)))
+
+
+def rows_of_objects(file: TextFile, faults: Faults) -> tuple[bool, Iterator[tuple[int, list[str]]]] | None:
+    """The keys of the objects in a file, and then a row for each; None: it holds no JSON.
+
+    What annotation tools write is read as they mean it: the labels that were chosen, and the spans.
+
+    Returns:
+        whether the first row has the keys, which a list of lists has not; and the rows.
+
+    Raises:
+        UserError: the file is not JSON throughout; names the line.
+    """
+    start = file.buffer.lstrip()
+    first_line = start.split(b"\n")[0].strip()
+    has_lists = re.fullmatch(rb'\[\s*"([^"\\]|\\.)*"\s*,.*"\s*\]', first_line) is not None  # one on each line
+    is_list = re.match(rb"\[\s*([{\[]|$|\])", start) is not None
+    if not (is_list or has_lists or re.match(rb'\{\s*("[^"]*"\s*:|\}|$)', start)):
+        return None
+    # A list, one object on several lines, or columns as pandas writes them: {"text": {"0": ...
+    is_whole = is_list or re.fullmatch(rb'\{("[^"]*":)?\s*[\[{]?|\{"[^"]*":\s*\{"0":.*', first_line)
+    objects = _of_whole(file, faults) if is_whole else _of_lines(file, faults)
+    first = next(objects, None)
+    if first is None:
+        return False, iter(())
+    objects = chain([first], objects)
+    if isinstance(first[1], list):
+        return False, ((line, list(map(_cell, value))) for line, value in objects)
+    objects = ((line, _plain(value)) for line, value in _answered(objects, file.path))
+    head = list(islice(objects, _HEAD))
+    names = list(dict.fromkeys(chain.from_iterable(value for _, value in head)))
+    rows = ((line, [value.get(name, "") for name in names]) for line, value in chain(head, objects))
+    return True, chain([(head[0][0], names)] if head else [], rows)
+
+
+def _of_lines(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]]:
+    kind = None  # of the first line: dict or list
+    for number, line in enumerate(file.texts(faults), 1):
+        if line.isspace():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "too deep"
+            faults.add(number, f"not JSON ({reason})", "each line is an object")
+            continue
+        kind = kind or type(value)
+        if kind in (dict, list) and isinstance(value, kind):
+            yield number, value
+        else:
+            faults.add(number, "no JSON object", "each line is an object")
+
+
+def _of_whole(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]]:
+    content = file.rest()
+    if len(content) > _LARGEST_LIST:
+        raise UserError(f"{file.path}: a JSON list of {len(content) >> 20} MiB; write an object on each line")
+    decode = json.JSONDecoder().raw_decode
+    try:
+        text = content.decode()
+        whole = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise UserError(f"{file.path}, line {line}: not JSON ({error}); mend it there") from error
+    if isinstance(whole, dict):
+        parts = [*whole.values()]
+        lists = [part for part in parts if isinstance(part, list) and part and isinstance(part[0], dict)]
+        columns = [[*part.values()] if isinstance(part, dict) else part for part in parts]
+        if len(lists) == 1:
+            whole = lists[0]
+        elif all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+            whole = [dict(zip(whole, row)) for row in zip(*columns)]
+        else:
+            whole = [whole]
+        yield from ((1, item) for item in whole)
+        return
+    kind = list if whole and isinstance(whole[0], list) else dict
+    # Once more, item by item, for the line of each.
+    position = text.index("[") + 1
+    line = 1 + text.count("\n", 0, position)
+    for number in range(len(whole)):
+        gap = re.compile(r"[\s,]*").match(text, position).end()
+        line += text.count("\n", position, gap)
+        value, position = decode(text, gap)
+        if isinstance(value, kind):
+            yield line, value
+        else:
+            faults.add(line, f"item {number + 1} is no JSON object", "each item is an object")
+        line += text.count("\n", gap, position)
+
+
+def _answered(objects: Iterator[tuple[int, dict]], path: str) -> Iterator[tuple[int, dict]]:
+    """The objects without those that an annotator rejected, or did not come to."""
+    left_out = 0
+    for line, value in objects:
+        answers = value.get("annotations") if isinstance(value.get("data"), dict) else None
+        is_open = isinstance(answers, list) and not any(
+            part.get("result") and not part.get("was_cancelled") for part in answers
+        )
+        if is_open or value.get("answer") in ("reject", "ignore"):
+            left_out += 1
+        else:
+            yield line, value
+    if left_out:
+        logger.warning("%s: %s rows without an answer of the annotator are left out", path, f"{left_out:,}")
+
+
+def _plain(value: dict[str, Any]) -> dict[str, str]:
+    """An object as name -> cell: what annotators said under a name of its own, and no more of their tool."""
+    if isinstance(value.get("data"), dict) and isinstance(value.get("annotations"), list):  # Label Studio
+        done = [part for part in value["annotations"] if not part.get("was_cancelled")]
+        value = {**value["data"], **_of_results(done[0]["result"] if done else [])}
+    elif isinstance(value.get("options"), list) and isinstance(value.get("accept"), list):  # Prodigy
+        value = {**value, "label": value["accept"]}
+    hidden = ["options", "accept", "meta", "config", *(["answer"] if value.get("answer") == "accept" else [])]
+    cells: dict[str, str] = {}
+    for name, part in value.items():
+        if name.startswith("_") or name in hidden:
+            continue
+        if isinstance(part, dict) and [*part] == ["choices"]:
+            part = part["choices"]
+        if name in ("label", "labels", "entities", SPANS) and _are_spans(part):
+            cells[SPANS] = json.dumps([_span(span) for span in part], ensure_ascii=False)
+        elif isinstance(part, dict):  # {"translation": {"en": ..., "de": ...}}
+            cells |= {str(key): _cell(item) for key, item in part.items()}
+        else:
+            cells[name] = _cell(part)
+    return cells
+
+
+def _of_results(results: list[dict]) -> dict[str, Any]:
+    """What an annotator of Label Studio said: the name of the question -> labels, a number, or spans."""
+    said: dict[str, Any] = {}
+    for result in results:
+        kind, answer = result.get("type"), result.get("value", {})
+        if kind in ("labels", "hypertextlabels"):
+            for label in answer.get(kind, ()):
+                said.setdefault(SPANS, []).append({**answer, "label": label})
+        elif kind in answer:
+            said[result.get("from_name", "label")] = answer[kind]
+    return said
+
+
+def _are_spans(part: Any) -> bool:
+    return isinstance(part, list) and bool(part) and all(isinstance(span, dict | list) for span in part)
+
+
+def _span(span: dict | list) -> dict[str, Any]:
+    if isinstance(span, list):
+        return dict(zip(("start", "end", "label"), span))
+    start, end = span.get("start", span.get("start_offset")), span.get("end", span.get("end_offset"))
+    return {"start": start, "end": end, "label": span.get("label")}
+
+
+def _cell(value: Any) -> str:
+    """A value as a cell. Several texts are a list as Python prints it, which the readers of labels know."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        return str(value[0]) if len(value) == 1 else str([str(item) for item in value])
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
