@@ -23,7 +23,7 @@ PROGRAMS = {
     "show": ("pretrain.pictures.show", "draw what each objective sees of a pair"),
     "launch": ("commands.launch", "start a program as several processes"),
     "train": ("commands.train", "train a search model on your sentence pairs, with scores before and after"),
-    "fit": ("inference.fit", "learn labels from a table of texts, with scores"),
+    "fit": ("inference.fit", "learn labels, tags, answers or numbers from a table, with scores"),
     "predict": ("commands.predict", "classify, tag, answer, fill, search; --serve: a page and a JSON API"),
     "encode_vector": ("commands.encode_vector", "write the vectors of texts"),
     "mine_pairs": ("commands.mine_pairs", "find translations in two texts"),
@@ -37,8 +37,8 @@ PROGRAMS = {
 # Name -> the words that it stands for, and what it is for.
 SHORT = {
     "label": (
-        ("predict", "--task", "classify", "--input"),
-        "label the rows of a table: ernie-m label TABLE --model FOLDER --output LABELLED",
+        ("predict", "--input"),
+        "let a model of fit answer the rows of a table: ernie-m label TABLE --model FOLDER --output LABELLED",
     ),
 }
 WIDTH = 100  # the characters of a line of --help

@@ -66,9 +66,9 @@ class Model:
     Attributes:
         tokenizer: `ernie_m.tokenizer.tokenizer.Tokenizer`.
         labels: the labels of its head, in the order of the ids.
-        scores: the scores of a model that `fit` or `finetune` made: "accuracy", its "standard_error" and
-            "macro_f1" in per cent, of "rows" texts that models of other texts predicted, in "folds" folds;
-            and "by_label". None: there are none.
+        scores: the scores of a model that `fit` or `finetune` made, in per cent: of classes "accuracy" and
+            "macro_f1", of other tasks their measures; the "standard_error" of the first one; of "rows" that
+            models of others predicted, in "folds" folds; and of labels "by_label". None: there are none.
     """
 
     def __init__(self, loaded: "LoadedModel", scores: dict[str, Any] | None = None):
@@ -300,7 +300,7 @@ class Model:
     def fit(
         self,
         texts: str | Iterable[str],
-        labels: Iterable[str | int | float],
+        labels: Iterable[Any],
         folder: str | os.PathLike | None = None,
         layer: str | int | None = None,
         languages: Sequence[str] | None = None,
@@ -312,7 +312,8 @@ class Model:
         `scores` are cross-validated, if each label has two texts.
 
         Args:
-            labels: the label of each text, compared in their normal form (`ernie_m.reader.files.labels`).
+            labels: the label of each text, compared in their normal form (`ernie_m.reader.files.labels`); or
+                a list of labels of each text, which may be empty.
             folder: a new one, for the classifier; None: it is not saved.
             layer: a number from 1, "middle" or "top"; by default that of the training, else "top".
             languages: the language of each text. With them, no text is scored by a classifier of its
@@ -322,73 +323,73 @@ class Model:
             UserError: there are fewer than two labels, or not one label or language for each text; the folder
                 exists; or the model is an exported one.
         """
-        from ernie_m.model.tasks import MEAN_OF_TOKENS
+        from ernie_m.inference.fit_head import learn, units_of
 
         if self.loaded.model is None:
             raise UserError(f"{self.loaded.folder}: it was exported; fit a classifier to the checkpoint")
-        from ernie_m.finetune.fit.folds import single_text
-        from ernie_m.finetune.fit.groups import groups_of
-        from ernie_m.inference.fit_head import checked_labels, classifier_of, cross_validated, save
-
-        sentences = as_list(texts, "texts")
-        names = checked_labels(sentences, as_list(labels, "labels"))
-        languages = one_for_each(languages, sentences)
-        vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False)
-        encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)
-        classifier = classifier_of(self.loaded, vectors, names, encode.layer)
-        if folder is not None:
-            save(classifier, folder, len(names))
-        inputs = [[str(text)] for text in sentences]
-        if single_text(inputs, names) is not None:
-            return Model(classifier)
-        groups = groups_of(inputs, names, vectors, languages)
-        return Model(classifier, cross_validated(vectors, groups, names).summary())
+        rows = as_list(texts, "texts")
+        encode = self._answerer("encode")
+        parsed(encode, [{"text": text} for text in rows])  # says which one is no text
+        units = units_of(rows, as_list(labels, "labels"), one_for_each(languages, rows))
+        if units.noun != "rows" or any(item.text_b is not None for item in units.items):
+            raise UserError("fit learns labels of single texts; finetune learns from pairs and words")
+        classifier, scored = learn(self.loaded, units, "fit", layer, folder)
+        return Model(classifier, None if scored is None else scored.summary())
 
     def finetune(
         self,
-        texts: Iterable[str | tuple[str, str]],
-        labels: Iterable[str | int | float],
+        texts: Iterable[str | Sequence[str]],
+        labels: Iterable[Any],
         folder: str | os.PathLike,
-        amp: str = "none",
+        amp: str = "auto",
         languages: Sequence[str] | None = None,
+        task: str | None = None,
     ) -> "Model":
-        """Train the whole model on labelled texts, or pairs of texts; the same call goes on if it is stopped.
+        """Train the whole model on what `ernie-m fit` learns from; the same call goes on if it is stopped.
 
         It begins with the weights of this model's folder, and takes minutes where `fit` takes seconds. The
         `scores` are those of models that were trained in the same way on other rows.
 
         Args:
-            labels: as for `fit`; each label has at least two different texts.
-            folder: a new one, for the classifier. <folder>.training is beside it until the end.
-            amp: "bf16" or "fp16", as of `load`.
+            texts: texts, or pairs of texts; for "tags" lists of words; for "answers" (question, context).
+            labels: as for `fit`; each label has at least two different texts. For "score" numbers, for "tags"
+                a tag for each word, for "answers" the answer to each question as its context has it.
+            folder: a new one, for the model. <folder>.training is beside it until the end.
+            amp: "auto", "none", "bf16" or "fp16", as of `ernie-m fit`.
             languages: as for `fit`.
+            task: "classes", "labels", "tags", "answers" or "score"; by default tags if texts and labels are
+                lists, labels if only labels are lists, and otherwise classes.
 
         Raises:
-            UserError: a label has one text, or there are fewer than two labels; there is not one for each
-                text; the folder exists, or the one beside it holds other work; or the model is an exported
-                one.
+            UserError: there is nothing to learn, or not one label for each text; the folder exists, or the
+                one beside it holds other work; or the model is an exported one.
         """
         if self.loaded.model is None:
             raise UserError(f"{self.loaded.folder}: it was exported; finetune the checkpoint")
         if os.path.exists(folder):
             raise UserError(f"{folder}: it exists already; name a new folder")
-        from ernie_m.finetune.fit.folds import single_text
         from ernie_m.finetune.fit.whole_model import train_and_score
-        from ernie_m.inference.fit_head import normal_labels
-        from ernie_m.reader.files.table.form import in_one_line
+        from ernie_m.inference.fit_head import units_of
 
         rows = as_list(texts, "texts")
-        names = normal_labels(rows, as_list(labels, "labels"))  # `train_and_score` warns of what is odd
-        inputs = [[text] if isinstance(text, str) else list(text) for text in rows]
-        inputs = [[in_one_line(str(text)) for text in row] for row in inputs]
-        languages = one_for_each(languages, rows)
-        if len(set(names)) < 2:
-            raise UserError(f"{len(names)} texts have the same label; two labels are needed at least")
-        row = single_text(inputs, names)
-        if row is not None:
-            raise UserError(f"label {row + 1:,} (index {row}): '{names[row]}' has one text; give it another")
-        scored = train_and_score(inputs, names, self.loaded.folder, folder, amp=amp, languages=languages)
+        units = units_of(rows, as_list(labels, "labels"), one_for_each(languages, rows), task)
+        units.check("finetune")
+        scored, _ = train_and_score(units, self.loaded.folder, folder, amp=amp)
         return Model(load(folder).loaded, scored.summary())
+
+    def rank(self, query: str, texts: Iterable[str]) -> list[dict]:
+        """Order texts by how well they answer a query: {"index", "text", "score"} of each, the best first.
+
+        The model gives a pair of texts a number, as a reranker does: one of `finetune` with task "score", or
+        one that others trained, such as BAAI/bge-reranker-v2-m3.
+        """
+        sentences = as_list(texts, "texts")
+        if not self.loaded.predicts_numbers:
+            raise UserError(f"{self.loaded.folder}: rank needs a model that gives pairs of texts a number")
+        requests = [{"text_a": query, "text_b": text} for text in sentences]
+        answers = self._answer("classify", requests)
+        best = sorted(range(len(answers)), key=lambda number: -answers[number]["score"])
+        return [{"index": i, "text": sentences[i], "score": answers[i]["score"]} for i in best]
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
         """For each [MASK] of the text, the likeliest tokens with their probabilities."""

@@ -65,7 +65,7 @@ CROSSES = {
 BUDGETS = {
     "run_pretrain.py": 5550,
     "run_classifier.py": 5260,
-    "ernie_m/inference/fit.py": 5000,
+    "ernie_m/inference/fit.py": 5450,
     "ernie_m/commands/predict.py": 4950,
     "ernie_m/inference/server/serve.py": 4050,
 }

@@ -43,7 +43,7 @@ class PredictFlags(TableOptions):
     separated by commas."""
 
     task: Literal[COMMAND_WORDS] | None = None
-    """What to predict."""
+    """What to predict. Default: what the model's head is for."""
 
     input: str = "-"
     """A file of JSON lines; or a table: .csv, .tsv, .xlsx, ... (docs/data.md lists what is read), or a text
@@ -52,6 +52,10 @@ class PredictFlags(TableOptions):
     output: str = "-"
     """A new file, compressed if its name ends in .gz; "-": standard output. The answers to a table are its
     rows with further columns."""
+
+    sort: Literal["table", "uncertain"] = "table"
+    """For a table: the order of the rows that are written: as they came, or those first whose answer the
+    model is least sure of."""
 
     engine: str = "auto"
     """dygraph is for checkpoints; onnx and paddle are for exported folders. auto: the first one that is
@@ -134,9 +138,8 @@ class PredictFlags(TableOptions):
     """For --serve: info is a line for each request, without its texts."""
 
     def __post_init__(self) -> None:
-        has_task = self.task is not None
-        if has_task == self.serve:  # both, or none
-            raise UserError("give --task TASK or --serve, one of them")
+        if self.task is not None and self.serve:
+            raise UserError(f"--task {self.task} --serve: give one of them; the server offers every task")
         if self.output != "-":
             self._check_output()
 
@@ -180,13 +183,22 @@ def main() -> None:
         serve(models, options, flags.host, flags.port, token, *limits)
         return
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
-    answerer = make_answerer(flags.task, model, options)
+    task = flags.task or model.own_word
+    if task is None:
+        raise UserError(f"--model {flags.model}: it has no head, so say what to predict with --task")
+    answerer = make_answerer(task, model, options)
     requests = read_requests(flags.input, answerer.parse, flags)
     if not requests:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
     write = write_answers
-    labelled = LabelledRows()
+    labelled = LabelledRows(model.held_out)
     is_table = not has_objects(flags.input)
+    if flags.sort != "table" and not (
+        is_table and task in ("classify", "answer") and not model.predicts_numbers
+    ):
+        raise UserError(
+            f"--sort {flags.sort}: it sorts the rows of a table by the probability of their answers"
+        )
     if is_table:
         write = partial(write_table, path=Path(flags.input), options=flags, labelled=labelled)
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
@@ -349,7 +361,7 @@ def write_table(
     parts: Iterable[list[Request]],
     file: IO[str],
     path: Path,
-    options: TableOptions,
+    options: PredictFlags,
     labelled: "LabelledRows",
 ) -> None:
     """Answer the rows of a table, a part at a time, and write them as `AnsweredTable` does.
@@ -358,12 +370,22 @@ def write_table(
         path, options: of the table.
         labelled: receives the rows and the answers.
     """
+    from ernie_m.inference.labelled import sureness
+
     table = tables().answered(file, path, options)
+    sorts = options.sort != "table"
+    waiting = []
     for part in parts:
         answers = iter(answerer.answer([request.content for request in part if request.content is not None]))
         for request in part:
             answer = {} if request.content is None else next(answers)
-            table.add([*request.id_entry], [*request.id_entry.values()], answer)
             if answer:
                 labelled.add(request.id_entry, answer)
+            if sorts:
+                waiting.append((request.id_entry, answer))
+            else:
+                table.add([*request.id_entry], [*request.id_entry.values()], answer)
         file.flush()
+    waiting.sort(key=lambda row: sureness(row[1]) if row[1] else -1)  # a row without an answer is first
+    for cells, answer in waiting:
+        table.add([*cells], [*cells.values()], answer)

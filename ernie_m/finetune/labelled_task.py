@@ -3,7 +3,7 @@
 import gc
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
@@ -241,9 +241,10 @@ class FineTuning(TaskOfSeeds):
         task: what is learned.
         flags: as `settle` returns them.
         opened: the model that every seed starts from.
+        train_set: the items to train on; None: those of the file of --train_set.
 
     Attributes:
-        train_set: the items of --train_set.
+        train_set: the items that are trained on.
         dev_files, test_files: the files of --dev_set and --test_set.
 
     Raises:
@@ -256,7 +257,13 @@ class FineTuning(TaskOfSeeds):
         "--recompute true"
     )
 
-    def __init__(self, task: SupervisedTask, flags: FinetuneFlags, opened: OpenedModel):
+    def __init__(
+        self,
+        task: SupervisedTask,
+        flags: FinetuneFlags,
+        opened: OpenedModel,
+        train_set: Sequence[Any] | None = None,
+    ):
         self.task = task
         self.flags = flags
         self.start = opened.checkpoint
@@ -272,9 +279,11 @@ class FineTuning(TaskOfSeeds):
         self.global_batch = batch_of_step(flags, distributed.world_size())
         # Read the files; those of training first, because they may decide the labels.
         self._train_paths: list[str | Path] = []
-        self.train_set = []
+        self.train_set = [] if train_set is None else train_set
         self.dev_files = []
-        if flags.do_train and task.own_tables and flags.has_own_tables:
+        if train_set is not None:
+            pass
+        elif flags.do_train and task.own_tables and flags.has_own_tables:
             self._train_paths, self.train_set, self.dev_files = read_own_tables(task, flags)
         elif flags.do_train:
             self._train_paths = [flags.train_set]
@@ -313,8 +322,9 @@ class FineTuning(TaskOfSeeds):
 
     def _warn_of_training_rows(self) -> None:
         """Log a warning for each dev and test file with rows that are trained on."""
-        trained_hashes = self.task.inputs(self.train_set)
-        for file in [*self.dev_files, *self.test_files]:
+        files = [*self.dev_files, *self.test_files]
+        trained_hashes = self.task.inputs(self.train_set) if files else ()
+        for file in files:
             if fault := overlap(trained_hashes, self.task.inputs(file.data)):
                 logger.warning("%s: %s", file.path, fault)
 

@@ -1,4 +1,4 @@
-"""Train a classifier on a table of texts with labels, and score it on texts that it was not trained on.
+"""Learn from a table or a file, and score what was learned on rows that were not learned from.
 
 See docs/finetune.md.
 
@@ -8,12 +8,13 @@ ernie-m fit reviews.csv --model intfloat/multilingual-e5-small --output checkpoi
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from ernie_m.finetune.fit.folds import Scored, least_sure, single_text, tables_of_scores
-from ernie_m.reader.files.labels import input_hash
-from ernie_m.reader.files.rows import TableOptions, tables
-from ernie_m.reader.files.table.check_labels import check_labels
+from ernie_m.finetune.fit.read_units import read_units
+from ernie_m.finetune.fit.scored import Scored, least_sure, tables_of_scores, words_of_warning
+from ernie_m.finetune.fit.units import ANSWERS, CLASSES, LABELS, SCORE, TAGS, Units
+from ernie_m.reader.files.own_files import find_tables
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.command_line import command_name
 from ernie_m.utils.errors import UserError
@@ -23,10 +24,14 @@ from ernie_m.utils.logging import setup_console
 from ernie_m.utils.options import option
 from ernie_m.vectors.nearest import load_faiss
 
-if TYPE_CHECKING:
-    from ernie_m.reader.files.rows import LabelledTable
-
-_MOST_LABELS = 1000
+# What a model of each kind is called.
+_MODELS = {
+    CLASSES: "a classifier",
+    LABELS: "a classifier",
+    TAGS: "a tagger",
+    ANSWERS: "a model that answers questions",
+    SCORE: "a model that gives scores",
+}
 
 
 @dataclass
@@ -34,67 +39,101 @@ class FitFlags(TableOptions):
     """What to learn from."""
 
     table: str = option(positional=True)
-    """A table with a text, or a pair of texts, and a label in each row: .tsv, .csv, JSON lines, .xlsx, ...;
-    docs/data.md lists what is read."""
+    """A table with a text, or a pair of texts, and a label in each row; words with tags; questions with
+    answers; or a folder of such files, train.en.csv, test.de.csv, ... docs/data.md lists what is read."""
 
     model: str
     """A checkpoint of any supported format, or the name of a model on Hugging Face's hub."""
 
     output: str
-    """A new folder for the classifier."""
+    """A new folder for the model that has learned."""
+
+    task: Literal[CLASSES, LABELS, TAGS, ANSWERS, SCORE] | None = None
+    """What to learn: one label a text, several labels, tags of words, answers to questions, or a number.
+    Default: what the file says."""
+
+    multi_label: bool = option(False, bare=True)
+    """The same as --task labels: a text may have several labels, or none."""
+
+    test: str | None = None
+    """Further files with labels, separated by commas, that the model is scored on."""
 
     finetune: bool = option(False, bare=True)
-    """Whether to train the whole model. Otherwise its vectors stay as they are, and a logistic regression on
-    them is trained, which takes seconds."""
+    """Whether to train the whole model. Otherwise, of single texts with labels, its vectors stay as they are,
+    and a logistic regression on them is trained, which takes seconds."""
 
     layer: str | None = None
     """The layer of the vectors: a number from 1, middle or top. Default: as in the model's training."""
 
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    """Half precision: bf16 on a GPU from A100 on, or on a CPU with avx512_bf16 or AMX; fp16 on a GPU."""
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
+    """Half precision: bf16 on a GPU from A100 on, or on a CPU with avx512_bf16 or AMX; fp16 on a GPU. auto:
+    with --finetune bf16 on a CPU where it is faster, which is measured."""
 
     def __post_init__(self) -> None:
-        if self.finetune and self.layer:
-            raise UserError(f"--layer {self.layer}: --finetune trains all layers; leave it out")
+        if self.multi_label and self.task not in (None, LABELS):
+            raise UserError(f"--multi_label is --task {LABELS}, and not --task {self.task}")
+        if self.multi_label:
+            self.task = LABELS
 
 
 def main() -> None:
     flags = load_config(FitFlags, None, __doc__)
     if Path(flags.output).exists():
         raise UserError(f"--output {flags.output}: it exists already; name a new folder")
-    with only_writer_of(flags.output), StopSignal(active=flags.finetune) as stop:
-        fit(flags, stop)
-    stop.exit_as_asked()
+    with only_writer_of(flags.output):
+        fit(flags)
 
 
-def fit(flags: FitFlags, stop: StopSignal) -> None:
+def fit(flags: FitFlags) -> None:
     """Run the command."""
-    path = Path(flags.table)
-    table = tables().read_table(path, flags).meant_for("train", print, path)
-    check_table(path, table, flags.finetune)
-    inputs = (input_hash(*cells[:-1]) for cells in table.rows)
-    for fault in check_labels(inputs, table.labels(), table.lines):
-        print(f"warning: {path}: {fault}")
-    if len(set(table.languages)) > 1:
-        print(f"{path}: there are scores by language, too")
+    # Read everything before a model is loaded.
+    files = find_tables(Path(flags.table), Path(flags.output))
+    training = [file for file in files if file.split == "train"]
+    units = read_units(training, flags, flags.task)
+    of_tests = [file for file in files if file.split != "train"]
+    for path in flags.test.split(",") if flags.test else ():
+        of_tests += find_tables(Path(path), Path(flags.output))
+    tests = [(str(file.path), read_units([file], flags, like=units)) for file in of_tests]
+
+    # Say what is learned, and how.
+    inputs = units.inputs()
+    is_whole = flags.finetune or units.kind not in (CLASSES, LABELS) or len(inputs[0]) == 2
+    if is_whole and flags.layer:
+        raise UserError(f"--layer {flags.layer}: the whole model is trained, all layers; leave it out")
+    labels = f", {len(units.names)} labels" if units.kind in (CLASSES, LABELS) else ""
+    print(f"{len(units):,} {units.noun}{labels}", flush=True)
+    if len(set(units.languages)) > 1:
+        print("there are scores by language, too")
         load_faiss()  # which compares the languages, after all texts are encoded
-    count = len(table.rows)
-    print(f"{count:,} texts, {len({cells[-1] for cells in table.rows})} labels", flush=True)
-    learn = fine_tune if flags.finetune else fit_head
-    scored = learn(flags, path, table, stop)
-    if scored is None:  # asked to stop
-        return
+
+    if is_whole:
+        with StopSignal() as stop:
+            scores_of_tests = fine_tune(flags, units, tests, stop)
+        stop.exit_as_asked()
+    else:
+        scores_of_tests = fit_head(flags, units, tests)
+    print(f"\n{flags.output}: {_MODELS[units.kind]} of all {len(units):,} {units.noun}")
+    for (name, _), scored in zip(tests, scores_of_tests):
+        print("", *tables_of_scores(scored, f"{name}: "), sep="\n")
+    words = f"label TABLE --model {shlex.quote(flags.output)} --output LABELLED"
+    print(f"\nnext: {command_name()} {words}")
+
+
+def say_scores(scored: Scored) -> None:
+    """Print the scores, what they do not say, and what a classifier is least sure of."""
     print()
-    print(*tables_of_scores(scored, table.languages), sep="\n\n")
-    print("", least_sure(scored, [cells[0] for cells in table.rows], table.lines), sep="\n")
-    print(f"\n{flags.output}: a classifier of all {count:,} texts")
-    print(f"next: {command_name()} label TABLE --model {shlex.quote(flags.output)} --output LABELLED")
+    print(*tables_of_scores(scored), *words_of_warning(scored), sep="\n\n")
+    if scored.units.kind in (CLASSES, LABELS):
+        print("", least_sure(scored), sep="\n")
+    print(flush=True)
 
 
 # Imports are within the functions, so that --help and errors are fast.
 
 
-def fine_tune(flags: FitFlags, path: Path, table: "LabelledTable", stop: StopSignal) -> Scored | None:
+def fine_tune(
+    flags: FitFlags, units: Units, tests: list[tuple[str, Units]], stop: StopSignal
+) -> list[Scored] | None:
     """Train the whole model; see `ernie_m.finetune.fit.whole_model.train_and_score`."""
     from ernie_m.utils.paddle_settings import prepare
 
@@ -102,69 +141,29 @@ def fine_tune(flags: FitFlags, path: Path, table: "LabelledTable", stop: StopSig
     from ernie_m.finetune.fit.whole_model import train_and_score
 
     setup_console()
-    return train_and_score(
-        [cells[:-1] for cells in table.rows],
-        [cells[-1] for cells in table.rows],
+    trained = train_and_score(
+        units,
         flags.model,
         flags.output,
-        name=path.name.partition(".")[0],
+        name=flags.table,
         amp=flags.amp,
         stop=stop,
-        languages=table.languages,
-        ids=table.ids,
+        say=say_scores,
+        tests=tests,
     )
+    return None if trained is None else trained[1]
 
 
-def fit_head(flags: FitFlags, path: Path, table: "LabelledTable", stop: StopSignal) -> Scored:
+def fit_head(flags: FitFlags, units: Units, tests: list[tuple[str, Units]]) -> list[Scored]:
     """Train a logistic regression on the vectors of the texts; its scores are cross-validated."""
     from ernie_m.inference.load import load
 
-    loaded = load(flags.model, amp=flags.amp)  # first, because it gives Paddle its settings
-    from ernie_m.finetune.fit.groups import groups_of
-    from ernie_m.inference.fit_head import classifier_of, cross_validated, save
-    from ernie_m.inference.tasks import TaskOptions, make_answerer
-    from ernie_m.model.tasks import MEAN_OF_TOKENS
-    from ernie_m.reader.batching import EncodePairs, Example
-    from ernie_m.reader.coverage import warn_if_cut, warn_if_unsuited
+    amp = "none" if flags.amp == "auto" else flags.amp
+    loaded = load(flags.model, amp=amp)  # first, because it gives Paddle its settings
+    from ernie_m.inference.fit_head import learn, predicted_by
 
     if loaded.model is None:
         raise UserError(f"--model {flags.model}: it was exported; fit a classifier to the checkpoint")
-    texts, labels = zip(*table.rows)
-    warn_if_unsuited(loaded.tokenizer, texts, path)
-    warn_if_cut(EncodePairs(loaded.tokenizer, loaded.longest), (Example(text, None) for text in texts), path)
-    options = TaskOptions(pooling=MEAN_OF_TOKENS, layer=flags.layer, normalize=False, centre=False)
-    encode = make_answerer("encode", loaded, options)
-    vectors = encode.vectors(texts)
-    inputs = [[text] for text in texts]
-    groups = groups_of(inputs, labels, vectors, table.languages, table.ids, say=print)
-    scored = cross_validated(vectors, groups, labels)
-    save(classifier_of(loaded, vectors, labels, encode.layer), flags.output, len(labels))
-    return scored
-
-
-def check_table(path: Path, table: "LabelledTable", finetune: bool) -> None:
-    """Refuse a table whose classifier could not be scored.
-
-    Raises:
-        UserError: it has fewer than two labels or too many, a label with a single text, or pairs of texts
-            without `finetune`.
-    """
-    if len(table.columns) > 2 and not finetune:
-        raise UserError(f"{path}: it has pairs of texts, which need --finetune")
-    labels = [cells[-1] for cells in table.rows]
-    count = len(set(labels))
-    if count < 2:
-        raise UserError(
-            f"{path}: all {len(labels):,} rows have the label '{labels[0]}'; two are needed at least"
-        )
-    if count > _MOST_LABELS:
-        raise UserError(
-            f"{path}: {count:,} labels in {len(labels):,} rows, and {_MOST_LABELS:,} are possible; if "
-            "another column has the labels, say so, as in --columns review,stars"
-        )
-    row = single_text([cells[:-1] for cells in table.rows], labels)
-    if row is not None:
-        raise UserError(
-            f"{path}, line {table.lines[row]}: the label '{labels[row]}' has one text, and a score needs "
-            "two; add one, or remove the line"
-        )
+    classifier, scored = learn(loaded, units, flags.table, flags.layer, flags.output, say=print)
+    say_scores(scored)
+    return [predicted_by(classifier, part) for _, part in tests]

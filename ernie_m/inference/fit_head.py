@@ -2,8 +2,9 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,31 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from ernie_m.finetune.fit.folds import FOLDS, Scored, folds_of
-from ernie_m.finetune.tasks.classification import softmax
+from ernie_m.finetune.fit.folds import FOLDS, folds_of, single_text
+from ernie_m.finetune.fit.groups import groups_of
+from ernie_m.finetune.fit.scored import Scored
+from ernie_m.finetune.fit.units import (
+    ANSWERS,
+    LABELS,
+    SCORE,
+    TAGS,
+    Classes,
+    Numbers,
+    SeveralLabels,
+    Units,
+)
+from ernie_m.finetune.tasks.classification import sigmoid, softmax
 from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_files
 from ernie_m.model.conventions import NEITHER, READING
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
-from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label
-from ernie_m.reader.files.table.check_labels import check_labels
+from ernie_m.reader.coverage import warn_if_unsuited
+from ernie_m.reader.files.labels import NO_LABEL, normal_label
+from ernie_m.reader.files.rows import tables
 from ernie_m.tokenizer.tokenizer_files import write_ours
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir
@@ -31,24 +46,87 @@ from ernie_m.utils.logging import logger
 _MOST_ITERATIONS = 100
 
 
-def checked_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
-    """The labels in their normal form. Warns of what is odd about them.
+def learn(
+    loaded: LoadedModel,
+    units: Classes,
+    name: str,
+    layer: str | int | None = None,
+    folder: str | os.PathLike | None = None,
+    say: Callable[[str], None] = logger.info,
+) -> tuple[LoadedModel, Scored | None]:
+    """Train a classifier on single texts, and score it.
+
+    Args:
+        name: of the file of the units, for warnings.
+        layer: see `ernie_m.inference.tasks.TaskOptions`.
+        folder: a new one, for the classifier; None: it is not saved.
+        say: see `groups_of`.
+
+    Returns:
+        the classifier, and its scores, unless a label has one text.
 
     Raises:
-        UserError: as for `normal_labels`.
+        UserError: the folder exists, or as `classifier_of`.
     """
-    names = normal_labels(texts, labels)
-    inputs = (input_hash(str(text)) for text in texts)
-    for fault in check_labels(inputs, [[name] for name in names], range(len(names)), "index"):
-        logger.warning("fit: %s", fault)
-    return names
+    options = TaskOptions(pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, centre=False)
+    encode = make_answerer("encode", loaded, options)
+    units.make_task(loaded.tokenizer, encode.max_seq_len, loaded.reading.prompt(NEITHER))
+    inputs = units.inputs()
+    texts = [text for (text,) in inputs]
+    warn_if_unsuited(loaded.tokenizer, texts, name)
+    units.warn_of_labels(name)
+    vectors = encode.vectors(texts)
+    classifier = classifier_of(loaded, vectors, units, encode.layer)
+    scored = None
+    if units.kind == LABELS or single_text(inputs, units.labels()) is None:
+        groups = groups_of(inputs, units.labels(), vectors, units.languages, units.ids, say=say)
+        scored = cross_validated(vectors, groups, units)
+    if folder is not None:
+        save(classifier, folder, len(units), scored)
+    return classifier, scored
 
 
-def normal_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
-    """The labels in their normal form.
+def predicted_by(classifier: LoadedModel, units: Classes) -> Scored:
+    """What a classifier predicts of further rows, to be scored."""
+    answerer = make_answerer("classify", classifier)
+    units.make_task(classifier.tokenizer, classifier.longest)
+    outcomes = answerer.predictions(answerer.task.encode(units.items))
+    every = np.arange(len(units))
+    return Scored(units, every, outcomes, every, folds=0)
+
+
+def units_of(
+    texts: Sequence[Any], labels: Sequence[Any], languages: Sequence[str] = (), task: str | None = None
+) -> Units:
+    """What a user of Python gives to learn from.
+
+    Args:
+        texts, labels, task: as of `ernie_m.interface.Model.finetune`.
+        languages: the language of each text; none: they are not known.
 
     Raises:
-        UserError: there is not one for each text, or a label is no text or number, or stands for none.
+        UserError: there is not one label for each text, or a label is no text or number, or stands for none.
+    """
+    if len(labels) != len(texts):
+        raise UserError(f"{len(texts)} texts have {len(labels)} labels; give one for each text")
+    if task is None and labels and all(isinstance(label, list | tuple | set) for label in labels):
+        task = TAGS if isinstance(texts[0], list) else LABELS
+    if task in (TAGS, ANSWERS):  # not needed for texts with labels
+        return import_module(f"ernie_m.finetune.fit.{task}").of(texts, labels, languages)
+    inputs = [[text] if isinstance(text, str) else list(text) for text in texts]
+    inputs = [[tables().in_one_line(str(text)) for text in row] for row in inputs]
+    if task == SCORE:
+        return Numbers.of(inputs, labels, languages=languages)
+    if task == LABELS:
+        return SeveralLabels.of(inputs, list(map(_normal_labels, labels)), languages=languages)
+    return Classes.of(inputs, _normal_labels(labels), languages=languages)
+
+
+def _normal_labels(labels: Sequence[Any]) -> list[str]:
+    """Labels in their normal form.
+
+    Raises:
+        UserError: one is no text or number, or stands for none.
     """
     names = []
     for number, label in enumerate(labels):
@@ -58,44 +136,51 @@ def normal_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
                 f"label {number + 1:,} (index {number}) is {label!r}; give a text, or leave its text out"
             )
         names.append(name)
-    if len(names) != len(texts):
-        raise UserError(f"{len(texts)} texts have {len(names)} labels; give one for each text")
     return names
 
 
-def cross_validated(vectors: np.ndarray, groups: np.ndarray, labels: Sequence[str]) -> Scored:
+def cross_validated(vectors: np.ndarray, groups: np.ndarray, units: Classes) -> Scored:
     """Predict each row by a logistic regression that was trained on the other folds.
 
     Args:
         vectors: the vectors of the rows, [N, H].
-        groups, labels: as for `folds_of`; each label has at least two different texts (`single_text`).
+        groups: as for `folds_of`.
+        units: the rows; each label has at least two different texts (`single_text`).
     """
-    names = sorted(set(labels))
-    ids = np.array([names.index(label) for label in labels])
-    folds = folds_of(groups, labels)
-    probabilities = np.zeros((len(labels), len(names)))
+    folds = folds_of(groups, units.labels())
+    targets = targets_of(units)
+    probabilities = np.zeros((len(units), len(units.names)))
     for fold in np.unique(folds):
         held_out = folds == fold
-        weight, bias = logistic_regression(vectors[~held_out], ids[~held_out])
-        # A label whose texts also have other labels may be in this fold alone. If it is one of the last
-        # labels, the weight has no column for it.
-        probabilities[held_out, : weight.shape[1]] = softmax(vectors[held_out] @ weight + bias)
-    return Scored.of(probabilities, labels, groups, names, FOLDS)
+        weight, bias = logistic_regression(
+            vectors[~held_out], targets[~held_out], several=units.kind == LABELS
+        )
+        # A label whose texts also have other labels may be in this fold alone. Its probability is then 0.
+        known = targets[~held_out].any(axis=0)
+        activation = sigmoid if units.kind == LABELS else softmax
+        probabilities[np.ix_(held_out, known)] = activation((vectors[held_out] @ weight + bias)[:, known])
+    return Scored(units, np.arange(len(units)), probabilities, groups, FOLDS)
 
 
-def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str], layer: int) -> LoadedModel:
+def targets_of(units: Classes) -> np.ndarray:
+    """Whether each row has each label, float64 [N, C]."""
+    ids = np.array([item.label for item in units.items])
+    return ids.astype(float) if units.kind == LABELS else np.eye(len(units.names))[ids]
+
+
+def classifier_of(loaded: LoadedModel, vectors: np.ndarray, units: Classes, layer: int) -> LoadedModel:
     """A classifier with the encoder of a checkpoint up to a layer, and a head that fits these vectors.
 
     Args:
         vectors: the vectors of the labelled texts at this layer, with `MEAN_OF_TOKENS`, [N, H].
-        labels: the label of each text.
+        units: the labelled texts.
 
     Raises:
         UserError: all labels are the same, or the layer is 0.
     """
-    names = sorted(set(labels))
-    if len(names) < 2:
-        raise UserError(f"{len(labels)} texts have {len(names)} different labels; two are needed at least")
+    names = list(units.names)
+    if len(names) < 2 and units.kind != LABELS:
+        raise UserError(f"{len(units)} texts have {len(names)} different labels; two are needed at least")
     if layer == 0 and not loaded.config.is_table:
         raise UserError("layer 0: a classifier needs a layer of the encoder, at least 1")
     config = replace(loaded.config, num_hidden_layers=layer)
@@ -106,7 +191,7 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str
     if not loaded.has_pooler:  # and the mean of the tokens needs none
         ignored += ("pooler.",)
     load_from(model, checkpoint, ignore=ignored)
-    weight, bias = logistic_regression(vectors, np.array([names.index(label) for label in labels]))
+    weight, bias = logistic_regression(vectors, targets_of(units), several=units.kind == LABELS)
     model.classifier.weight.set_value(weight)
     model.classifier.bias.set_value(bias)
     return LoadedModel(
@@ -116,13 +201,17 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str
         tokenizer=loaded.tokenizer,
         labels=names,
         engine_name=loaded.engine_name,
-        reading=loaded.reading.for_task(loaded.reading.prompt(NEITHER), pooling=MEAN_OF_TOKENS),
+        reading=loaded.reading.for_task(
+            loaded.reading.prompt(NEITHER), pooling=MEAN_OF_TOKENS, multi_label=units.kind == LABELS
+        ),
         has_pooler=loaded.has_pooler,
         model=model.eval(),
     )
 
 
-def logistic_regression(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def logistic_regression(
+    vectors: np.ndarray, targets: np.ndarray, several: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Weight [H, C] and bias [C], float32, of the classes 0 to C - 1.
 
     They minimise the sum of the cross-entropies and half the square of the weight, as scikit-learn does by
@@ -131,13 +220,14 @@ def logistic_regression(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarra
 
     Args:
         vectors: [N, H].
-        ids: the number of the class of each vector, int64 [N].
+        targets: whether each vector is of each class, [N, C].
+        several: whether a vector may be of several classes, or of none. The cross-entropy is then that of
+            each class by itself, as in a logistic regression for each.
     """
     inputs = paddle.to_tensor(vectors, "float64")
-    targets = paddle.to_tensor(ids)
-    classes = int(ids.max()) + 1
-    weight = paddle.zeros([vectors.shape[1], classes], "float64")
-    bias = paddle.zeros([classes], "float64")
+    wanted = paddle.to_tensor(targets, "float64")
+    weight = paddle.zeros([vectors.shape[1], targets.shape[1]], "float64")
+    bias = paddle.zeros([targets.shape[1]], "float64")
     weight.stop_gradient = bias.stop_gradient = False
     optimizer = paddle.optimizer.LBFGS(
         max_iter=_MOST_ITERATIONS, line_search_fn="strong_wolfe", parameters=[weight, bias]
@@ -145,9 +235,13 @@ def logistic_regression(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarra
 
     def loss() -> paddle.Tensor:
         optimizer.clear_grad()
-        penalty = 0.5 * (weight**2).sum()
-        # cross_entropy is a mean over the texts, so the penalty is divided by their number too.
-        value = F.cross_entropy(inputs @ weight + bias, targets) + penalty / len(ids)
+        logits = inputs @ weight + bias
+        if several:
+            total = (F.softplus(logits) - wanted * logits).sum()
+        else:
+            total = F.cross_entropy(logits, wanted, soft_label=True, reduction="sum")
+        # Divided by the number of the texts, so that the step that LBFGS begins with suits any number.
+        value = (total + 0.5 * (weight**2).sum()) / len(targets)
         value.backward()
         return value
 
@@ -158,11 +252,12 @@ def logistic_regression(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarra
     return weight.numpy().astype(np.float32), bias.numpy().astype(np.float32)
 
 
-def save(classifier: LoadedModel, folder: str | os.PathLike, rows: int) -> None:
+def save(classifier: LoadedModel, folder: str | os.PathLike, rows: int, scored: Scored | None = None) -> None:
     """Write a classifier to a new folder.
 
     Args:
         rows: how many texts it was trained on, for the model card.
+        scored: its scores, which config.json keeps.
 
     Raises:
         UserError: there is something of that name, or it cannot be written.
@@ -170,6 +265,8 @@ def save(classifier: LoadedModel, folder: str | os.PathLike, rows: int) -> None:
     if Path(folder).exists():
         raise UserError(f"{folder}: it exists already; name a new folder")
     settings = {"task": CLASSIFICATION, "labels": classifier.labels, READING: classifier.reading.to_json()}
+    if scored is not None:
+        settings |= scored.kept()
     facts = {
         "name": f"ERNIE-M, {CLASSIFICATION}",
         "task": CLASSIFICATION,

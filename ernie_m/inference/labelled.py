@@ -1,20 +1,37 @@
 """What `ernie-m label` says at its end: how many rows have which label, and the share that is right."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
+import numpy as np
+
 from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
+from ernie_m.reader.files.rows import tables
 from ernie_m.utils.errors import listed
 
 _USUAL = ("label", "labels", "gold_label", "target", "class", "category")  # names of a column of labels
 
 
-class LabelledRows:
-    """Collects the rows of a table with their answers."""
+def sureness(answer: Mapping[str, Any]) -> float:
+    """The probability of an answer; of several labels that of the least sure decision."""
+    probabilities = answer.get("probabilities", {})
+    if "labels" in answer:
+        return min(max(value, 1 - value) for value in probabilities.values())
+    return probabilities[answer["label"]] if probabilities else answer["probability"]
 
-    def __init__(self) -> None:
+
+class LabelledRows:
+    """Collects the rows of a table with their answers.
+
+    Args:
+        held_out: what `fit` kept of its scores; see `ernie_m.finetune.fit.scored.Scored.kept`.
+    """
+
+    def __init__(self, held_out: Mapping[str, Any]) -> None:
+        self._held_out = held_out
+        self._sureness: list[float] = []  # of each row
         self._rows: list[Mapping[str, str]] = []  # the name of a column -> the cell
         self._predicted: list[list[str]] = []  # the labels of each row, or nothing
         self._known: set[str] = set()  # the labels of the model
@@ -26,9 +43,12 @@ class LabelledRows:
         labels = answer.get("labels", [answer["label"]] if "label" in answer else [])
         self._predicted.append([normal_label(label) for label in labels])
         self._known.update(map(normal_label, answer.get("probabilities", ())))
+        if self._known:
+            self._sureness.append(sureness(answer))
 
     def summary(self) -> list[str]:
-        """Lines: the number of rows and of each label, and the accuracy if the table has labels."""
+        """Lines: the number of rows and of each label, how many are not sure, and the accuracy if the table
+        has labels."""
         rows = f"{len(self._rows):,} rows"
         if not self._known:
             return [rows]
@@ -36,9 +56,32 @@ class LabelledRows:
         parts = [f"{label} {count:,}" for label, count in counts.most_common()]
         if without := sum(not labels for labels in self._predicted):
             parts.append(f"no label {without:,}")
-        lines = [f"{rows}: {listed(parts)}"]
+        lines = [f"{rows}: {listed(parts)}", *self._unsure()]
         column = self._label_column()
         return lines if column is None else [*lines, self._accuracy(column)]
+
+    def _unsure(self) -> Iterator[str]:
+        """How many rows are below the probability above which held-out rows were right; by language, too."""
+        if "sure_from" not in self._held_out:
+            return
+        least = self._held_out["sure_from"]
+        if least is None:
+            yield "no probability is sure: at none were 95 % of the rows right that fit held out"
+            return
+        is_unsure = np.array(self._sureness) < least
+        line = (
+            f"{_share(is_unsure)} are below {least:.2f}, the probability above which 95 % were right in fit"
+        )
+        are_languages = (name for name in self._rows[0] if tables().purpose_of(name) == tables().LANGUAGE)
+        for column in islice(are_languages, 1):
+            languages = np.array([row[column].strip() for row in self._rows])
+            shares = (f"{name} {_share(is_unsure[languages == name])}" for name in np.unique(languages))
+            line += f" ({', '.join(shares)})"
+        learned = self._held_out.get("languages", ())
+        if len(learned) < 2:
+            language = f", {learned[0]}" if learned else ""
+            line += f"; they were of one language{language}: in others fewer are right"
+        yield line
 
     def _label_column(self) -> str | None:
         """The column of labels: one of a usual name, or the only one that has just the model's labels."""
@@ -76,3 +119,8 @@ class LabelledRows:
         right = sum(labels == predicted for labels, predicted in labelled)
         percent = 100 * right / len(labelled)
         return f"accuracy {percent:.1f} %: {right:,} of {len(labelled):,} rows with a label in '{column}'"
+
+
+def _share(are: np.ndarray) -> str:
+    """How many of some rows are so, in words."""
+    return f"{are.sum():,} of {len(are):,} rows ({100 * are.mean():.0f} %)"

@@ -3,6 +3,7 @@
 The config.json of an exported folder has "export": its task, its layer and how it was checked.
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,7 @@ from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats.configs import read_json
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import Reading, own_reading
+from ernie_m.model.conventions import HELD_OUT, Reading, own_reading
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     ENCODING,
@@ -58,6 +59,7 @@ class LoadedModel:
         autocast: makes the context for a forward pass of `model`.
         languages: the languages that the masked-LM head can be asked for.
         language_means_path: the file of the mean sentence vectors of languages; None: there is none.
+        held_out: what `fit` kept of its scores; {}: nothing. See `ernie_m.finetune.fit.scored.Scored.kept`.
     """
 
     folder: Path
@@ -75,6 +77,7 @@ class LoadedModel:
     languages: list[str] = field(default_factory=list)
     language_means_path: Path | None = None
     reading_faults: list[str] = field(default_factory=list)
+    held_out: Mapping[str, Any] = field(default_factory=dict)
     _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
 
     @property
@@ -209,6 +212,12 @@ class LoadedModel:
         return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.multi_label
 
     @property
+    def own_word(self) -> str | None:
+        """What the model is asked for if nobody says it: what its head is for; None: it has none."""
+        predictions = TASKS[self.task].predictions if self.task else ()
+        return predictions[0].word if predictions else None
+
+    @property
     def multi_label(self) -> bool:
         """Whether a text has several labels, or none."""
         return self.reading.multi_label
@@ -311,6 +320,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
         exported_layer=export["layer"],
         has_pooler=export.get("has_pooler", True),
         language_means_path=means_path if means_path.is_file() else None,
+        held_out=config_json.get(HELD_OUT, {}),
     )
 
 
@@ -377,4 +387,5 @@ def load_opened(
         languages=languages,
         language_means_path=checkpoint.language_means_path,
         reading_faults=checkpoint.reading_faults,
+        held_out=checkpoint.settings.get(HELD_OUT, {}),
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, get_args
 from ernie_m.utils.errors import UserError, shown
 
 READING = "reading"  # our key of config.json; other libraries ignore it
+HELD_OUT = "held_out"  # another one: how a model of `fit` did on rows that it was not trained on
 # The names that `tokenizer.tokenizer` gives the rules for text before and after sentencepiece: the official
 # ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
 TextRules = Literal["ernie-m", "none", "paddlenlp", "transformers"]

@@ -13,11 +13,13 @@ tags this way, which gives every sequence of tags one meaning.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ernie_m.utils.errors import UserError
 
 OUTSIDE = "O"
+JOINT = "\x02"  # in the official form between the words of a sentence, and between its tags
+ENTITIES = ("PER", "ORG", "LOC", "MISC")  # the official order; others follow in alphabetical order
 # scheme -> the letters of its tags; IOB: IOB1 or IOB2
 SCHEMES = {"IO": "I", "IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
 
@@ -58,6 +60,16 @@ def inside_labels(labels: Sequence[str]) -> list[int]:
         type_ = label[2:]  # "" for O; no label is I- alone
         inside.append(ids.get(f"I-{type_}", id_))
     return inside
+
+
+def tag_names(types: Iterable[str]) -> list[str]:
+    """B- and I- of every type, in the official order, and O."""
+    names = []
+    for type_ in sorted(
+        types, key=lambda type_: (type_ not in ENTITIES, *map(type_.__ne__, ENTITIES), type_)
+    ):
+        names += [f"B-{type_}", f"I-{type_}"]
+    return [*names, OUTSIDE]
 
 
 def is_tag(tag: str, scheme: str = "IOB") -> bool:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from ernie_m.finetune.fit import groups
-from ernie_m.finetune.fit.folds import FOLDS, Scored, folds_of
+from ernie_m.finetune.fit.folds import FOLDS, folds_of
 from ernie_m.finetune.fit.groups import groups_of
+from ernie_m.finetune.fit.scored import Scored
+from ernie_m.finetune.fit.units import Classes
 from ernie_m.inference.fit_head import cross_validated
 
 LANGUAGES = ["en", "de", "tr", "zh"]
@@ -27,6 +29,17 @@ def translated(
 
 def texts_of(count: int) -> list[list[str]]:
     return [[f"text {number}"] for number in range(count)]
+
+
+def rows_with(labels) -> Classes:
+    """Rows with these labels, each with a text of its own."""
+    rows = Classes.of(texts_of(len(labels)), labels)
+    rows.make_task(tokenizer=None, max_seq_len=8)
+    return rows
+
+
+def scores_of(vectors, groups, labels):
+    return cross_validated(vectors, groups, rows_with(labels)).summary()
 
 
 def folds_of_equal_texts(inputs, labels):
@@ -67,10 +80,10 @@ def test_translations_stay_together_and_chance_is_scored_as_chance():
     assert said == [
         "240 of 240 rows are scored together with others: 240 are each other's nearest in two languages"
     ]
-    scores = cross_validated(vectors, found, labels).summary()
+    scores = scores_of(vectors, found, labels)
     assert abs(scores["accuracy"] - 25) < 2 * scores["standard_error"]
     assert 4 < scores["standard_error"] < 8  # that of 60 sentences is 5.6, of 240 rows 2.8
-    leaked = cross_validated(vectors, groups_of(texts_of(240), labels, vectors), labels).summary()
+    leaked = scores_of(vectors, groups_of(texts_of(240), labels, vectors), labels)
     assert leaked["accuracy"] > 80
 
 
@@ -155,12 +168,14 @@ def test_the_standard_error_is_that_of_groups():
     random = np.random.default_rng(2)
     right = random.random(30) < 0.7
     probabilities = np.stack([right, ~right], axis=1).astype(float)
-    one = Scored.of(probabilities, ["a"] * 30, np.arange(30), ["a", "b"], 5).summary()
-    ten = Scored.of(
-        probabilities.repeat(10, 0), ["a"] * 300, np.arange(30).repeat(10), ["a", "b"], 5
-    ).summary()
+    one = Scored(rows_with(["a", *["b"] * 29]), np.arange(30), probabilities, np.arange(30), 5)
+    one.units.items = [item._replace(label=0) for item in one.units.items]
+    ten = Scored(
+        one.units, np.arange(30).repeat(10), probabilities.repeat(10, 0), np.arange(30).repeat(10), 5
+    )
+    one, ten = one.summary(), ten.summary()
     share = 100 * right.mean()
-    assert one["standard_error"] == pytest.approx((share * (100 - share) / 30) ** 0.5)
+    assert one["standard_error"] == pytest.approx((share * (100 - share) / 29) ** 0.5)
     assert ten["standard_error"] == pytest.approx(one["standard_error"])
     assert ten["accuracy"] == one["accuracy"]
 

@@ -182,7 +182,7 @@ def test_files_that_are_not_read_have_a_reason(folder_with, read, caplog):
     )
     faults |= dict.fromkeys(("train.tsv", "xnli-dev-de.tsv"), "a name is train, dev or test with a language")
     faults["train.en.old.tsv"] = "a name is train, dev or test with a language"
-    faults |= dict.fromkeys(("test.de.xlsx", "all.xlsx"), "a name ends in .tsv, .csv")
+    faults |= dict.fromkeys(("test.de.docx", "all.pdf"), "a name ends in .tsv, .csv")
     source = folder_with(**{"train.en.tsv": TRAINING, "dev.en.tsv": DEV}, **dict.fromkeys(faults, ""))
     read(source)
     for name, fault in faults.items():

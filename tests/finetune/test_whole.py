@@ -14,6 +14,7 @@ from ernie_m.commands import predict, run_classifier
 from ernie_m.finetune import rates
 from ernie_m.finetune.fit import whole_model
 from ernie_m.finetune.fit.folds import folds_of
+from ernie_m.finetune.fit.units import Classes
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.inference import fit
 from ernie_m.model.config import ErnieMConfig
@@ -45,6 +46,13 @@ class AskedToStop(StopSignal):
         return self.looks > 1
 
 
+def train_and_score(inputs, labels, start, output, stop=None, **known):
+    """The scores of a training on texts with labels; None: it was stopped."""
+    units = Classes.of(inputs, labels, **known)
+    trained = whole_model.train_and_score(units, start, output, stop=stop, amp="none")
+    return None if trained is None else trained[0]
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """What was trained on and predicted, in order: ("trained" or "predicted", the texts)."""
@@ -65,7 +73,7 @@ def trained(monkeypatch):
 
 
 def test_no_row_is_predicted_by_a_model_that_was_trained_on_it(random_encoder, tmp_path, trained):
-    scored = whole_model.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
+    scored = train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
     texts = {text for (text,) in INPUTS}
     for (of_training, used), (of_prediction, predicted) in zip(trained[:-1:2], trained[1::2], strict=True):
         assert (of_training, of_prediction) == ("trained", "predicted")
@@ -77,7 +85,7 @@ def test_no_row_is_predicted_by_a_model_that_was_trained_on_it(random_encoder, t
 
 def test_of_many_rows_a_fifth_is_held_out(random_encoder, tmp_path, trained, monkeypatch):
     monkeypatch.setattr(whole_model, "MANY_ROWS", 30)
-    scored = whole_model.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
+    scored = train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
     held_out = np.flatnonzero(folds_of(np.arange(30), LABELS) == 0)
     assert scored.numbers.tolist() == held_out.tolist() and scored.folds == 1
     assert [kind for kind, _ in trained] == ["trained", "predicted", "trained"]
@@ -93,7 +101,7 @@ def test_a_group_is_in_one_fold_and_the_start_is_read_once(
     calls = []
     numbers = np.tile(np.arange(30), 2)
     monkeypatch.setattr(whole_model, "groups_of", lambda *given: calls.append(given) or numbers)
-    call = partial(whole_model.train_and_score, inputs, LABELS * 2, random_encoder, tmp_path / "out")
+    call = partial(train_and_score, inputs, LABELS * 2, random_encoder, tmp_path / "out")
     assert call(**known, stop=AskedToStop()) is None
     for changed in ({"languages": known["languages"][::-1]}, {"ids": [""] * 60}):
         assert str(tmp_path / "out.training") in error_of(call, **{**known, **changed})
@@ -113,18 +121,16 @@ def test_a_group_is_in_one_fold_and_the_start_is_read_once(
 def test_an_interrupted_training_ends_with_the_same_bits(random_encoder, tmp_path, monkeypatch):
     """Asked to stop in the first training, then in the second; the third call completes it."""
     monkeypatch.setattr(whole_model, "MANY_ROWS", 30)
-    straight = whole_model.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "straight")
+    straight = train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "straight")
     for _ in range(2):
         stop = AskedToStop()
-        assert (
-            whole_model.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out", stop=stop) is None
-        )
+        assert train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out", stop=stop) is None
         assert not (tmp_path / "out").exists()
     other = ["tool", *LABELS[1:]] if LABELS[0] != "tool" else ["drink", *LABELS[1:]]
     assert str(tmp_path / "out.training") in error_of(
-        whole_model.train_and_score, INPUTS, other, random_encoder, tmp_path / "out"
+        train_and_score, INPUTS, other, random_encoder, tmp_path / "out"
     )
-    resumed = whole_model.train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
+    resumed = train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
     assert_same_weights(tmp_path / "out", tmp_path / "straight")
     np.testing.assert_array_equal(resumed.probabilities, straight.probabilities)
 
@@ -196,9 +202,7 @@ def test_from_python(random_encoder, tmp_path, monkeypatch):
     again = ernie_m.load(tmp_path / "tuned")
     assert again.classify(pairs[:3]) == tuned.classify(pairs[:3]) and again.scores is None
     assert not list(tmp_path.glob("*.training"))
-    assert "none: " in error_of(
-        whole_model.train_and_score, INPUTS, LABELS, tmp_path / "none", tmp_path / "new"
-    )
+    assert "none: " in error_of(train_and_score, INPUTS, LABELS, tmp_path / "none", tmp_path / "new")
     assert not list(tmp_path.glob("new*"))
     assert f"{tmp_path / 'tuned'}: " in error_of(model.finetune, pairs, LABELS, tmp_path / "tuned")
     assert "index 1" in error_of(model.finetune, ["a", "b", "c"], ["x", "y", "x"], tmp_path / "new")

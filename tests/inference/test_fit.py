@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import os
 import shlex
 import shutil
@@ -16,6 +17,7 @@ import ernie_m
 from ernie_m.commands import predict
 from ernie_m.finetune.fit.folds import folds_of
 from ernie_m.finetune.fit.groups import groups_of
+from ernie_m.finetune.fit.units import Classes
 from ernie_m.inference import fit
 from ernie_m.inference.fit_head import cross_validated
 from ernie_m.inference.tasks.encode import EncodeTexts
@@ -72,7 +74,14 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
     expected = ernie_m.load(models / "encode").fit(texts, LABELS).classify(texts)
     predicted = [answer["label"] for answer in expected]
     assert [row[4] for row in rows] == predicted
-    counts, accuracy = capsys.readouterr().err.splitlines()
+    counts, sure, accuracy = capsys.readouterr().err.splitlines()
+    held_out = json.loads((tmp_path / "classifier/config.json").read_text())["held_out"]
+    assert held_out["languages"] == ["de", "en"] and held_out["rows"] == 60
+    if held_out["sure_from"] is None:
+        assert sure.startswith("no probability is sure")
+    else:
+        unsure = sum(max(answer["probabilities"].values()) < held_out["sure_from"] for answer in expected)
+        assert sure.startswith(f"{unsure} of 60 rows ")
     assert counts.startswith("60 rows: ")
     for label in set(LABELS):
         assert f"{label} {predicted.count(label)}" in counts
@@ -83,6 +92,12 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
     assert output.read_bytes() == written
 
 
+def classes(texts, labels) -> Classes:
+    rows = Classes.of(texts, labels)
+    rows.make_task(tokenizer=None, max_seq_len=8)
+    return rows
+
+
 def test_a_row_is_scored_by_a_classifier_of_other_texts():
     """Vectors that only name their text teach nothing about another one, and equal texts share a fold."""
     texts = [[f"text {number // 2}"] for number in range(40)]  # each text is there twice
@@ -91,7 +106,7 @@ def test_a_row_is_scored_by_a_classifier_of_other_texts():
     folds = folds_of(groups, labels)
     assert (folds[::2] == folds[1::2]).all() and set(folds) == {0, 1, 2, 3, 4}
     vectors = np.repeat(np.eye(20), 2, axis=0)  # a vector for each text
-    scored = cross_validated(vectors, groups, labels)
+    scored = cross_validated(vectors, groups, classes(texts, labels))
     correct = np.array([a == b for a, b in zip(scored.labels, scored.predicted)])
     assert correct.mean() <= 0.5  # 1, if the other row of the text were learned from
     assert (scored.probabilities < 0.6).all()
@@ -101,7 +116,8 @@ def test_what_can_be_learned_is_scored_so():
     random = np.random.default_rng(1)
     labels = ["a", "b", "c"] * 30
     vectors = np.eye(3)[np.arange(90) % 3] * 4 + random.normal(size=(90, 3)) * 0.3
-    scored = cross_validated(vectors, np.arange(90), labels)
+    texts = [[f"text {number}"] for number in range(90)]
+    scored = cross_validated(vectors, np.arange(90), classes(texts, labels))
     assert scored.predicted == labels
 
 
@@ -110,7 +126,10 @@ def test_what_can_be_learned_is_scored_so():
     [
         ([["text", "label"], *([f"t {n}", "x"] for n in range(4))], "rows.csv: all 4 rows"),
         ([["text", "label"], *([f"t {n}", "xy"[n > 2]] for n in range(4))], "rows.csv, line 5: "),
-        ([["text", "label"], *([f"t {n}", str(n // 2)] for n in range(3000))], "rows.csv: 1,500 labels"),
+        (
+            [["text", "label"], *([f"t {n}", str(n // 2)] for n in range(3000))],
+            "rows.csv: the labels are 1,500 ",
+        ),
         ([["a", "b", "c"], *([f"t {n}", "xy"[n % 2], "uv"[n % 2]] for n in range(8))], "'b' or 'c'"),
         ([["n", "label"], *([str(n), "xy"[n % 2]] for n in range(8))], "rows.csv, line 1"),
         (
@@ -120,13 +139,20 @@ def test_what_can_be_learned_is_scored_so():
             ],
             "'stars' or 'topic';",
         ),
-        ([["text", "label"], *([f"t {n}", str(n)] for n in range(10_000))], "rows.csv: 10,000 labels"),
-        ([["text_a", "text_b", "label"], *([f"t {n}", "u", "xy"[n % 2]] for n in range(8))], "pairs"),
+        (
+            [["text", "label"], *([f"t {n}", str(n)] for n in range(10_000))],
+            "rows.csv: the labels are 10,000 ",
+        ),
+        (
+            [["text_a", "text_b", "label"], *([f"t {n}", "u", str(n % 2)] for n in range(8))],
+            "rows.csv: the labels are 2 ",
+        ),
+        ([["text", "score"], *([f"t {n}", "0.5"] for n in range(8))], "rows.csv: every row"),
     ],
 )
 def test_what_is_refused(models, tmp_path, refused, rows, place):
     table = write(tmp_path / "rows.csv", rows)
-    for more in ({}, {"finetune": "true"} if place != "pairs" else {}):
+    for more in ({}, {"finetune": "true"}):
         assert place in refused(lambda more=more: run_fit(table, models, tmp_path / "new", **more))
     assert not list(tmp_path.glob("new*"))
 
@@ -191,12 +217,11 @@ def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch)
     assert 25 < accuracy < 75  # within two and a half standard errors of 24 sentences
 
 
-def test_ctrl_c_in_a_training_is_the_exit_code(tmp_path, monkeypatch):
+def test_ctrl_c_in_a_training_is_the_exit_code(models, tmp_path, monkeypatch):
     """As shells expect, so that a script does not go on with a classifier that is not there."""
-    monkeypatch.setattr(fit, "fit", lambda flags, stop: os.kill(os.getpid(), signal.SIGINT))
-    flags = as_flags({"model": "none", "output": tmp_path / "out"})
+    monkeypatch.setattr(fit, "fine_tune", lambda *given: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(SystemExit) as ended:
-        call_main(fit, ["rows.csv", "--finetune", *flags])
+        run_fit(write(tmp_path / "rows.csv", ROWS), models, tmp_path / "out", finetune="true")
     assert ended.value.code == 130
 
 

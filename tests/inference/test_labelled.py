@@ -5,9 +5,9 @@ import pytest
 from ernie_m.inference.labelled import LabelledRows
 
 
-def summary(rows, answers):
+def summary(rows, answers, held_out=None):
     """The lines for rows, a column "text" and others, and what was predicted of them."""
-    labelled = LabelledRows()
+    labelled = LabelledRows(held_out or {})
     for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
         labelled.add({"text": f"text {number}", **row}, answer)
     return labelled.summary()

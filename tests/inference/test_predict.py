@@ -724,7 +724,8 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"task": "classify", "serve": "true"}, "--task TASK or --serve"),
+        ({"task": "classify", "serve": "true"}, "--task classify --serve: "),
+        ({"task": "encode", "sort": "uncertain"}, "--sort uncertain: "),
         ({"task": "classify", "output": "."}, "--output .: "),
         ({"task": "classify", "columns": "text"}, "--columns text: "),
         ({"task": "classify", "top_k": 0}, "--top_k 0: "),
@@ -736,6 +737,12 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
 )
 def test_bad_flags(models, ask, refused, flags, message):
     assert message in refused(lambda: ask([], model=models / "classify", **flags))
+
+
+def test_a_model_is_asked_for_what_its_head_is_for(models, ask, refused):
+    answers = ask([{"text_a": TEXTS[0]}], model=models / "classify", task="classify")
+    assert ask([{"text_a": TEXTS[0]}], model=models / "classify") == answers
+    assert "encode: it has no head" in refused(lambda: ask([], model=models / "encode"))
 
 
 def test_what_is_read_is_not_overwritten(models, ask, refused, tmp_path):

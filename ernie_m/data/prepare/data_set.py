@@ -84,12 +84,8 @@ class DataSet:
         return SPLITS.index(split), place, language
 
 
-def read_lines(path: Path, or_latin: bool = False) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     """The lines of a file without line ends.
-
-    Args:
-        or_latin: read a file that is not UTF-8 as ISO-8859-1. Text with accents in ISO-8859-1 is practically
-            never valid UTF-8.
 
     Raises:
         UserError: the file cannot be read, or is not UTF-8.
@@ -98,8 +94,6 @@ def read_lines(path: Path, or_latin: bool = False) -> list[str]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if not or_latin:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise UserError(f"{path}, line {line}: not UTF-8; fetch or convert the file again") from error
-        text = content.decode("iso-8859-1")
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8; fetch or convert the file again") from error
     return [line.rstrip("\r") for line in text.split("\n")]

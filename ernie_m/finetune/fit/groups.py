@@ -27,7 +27,7 @@ _SAMPLE = 1000  # so many texts are compared with all others to know this share
 def groups_of(
     inputs: Sequence[Sequence[str]],
     labels: Sequence[str],
-    vectors: np.ndarray,
+    vectors: np.ndarray | None,
     languages: Sequence[str] = (),
     ids: Sequence[str] = (),
     say: Callable[[str], None] = logger.info,
@@ -41,7 +41,7 @@ def groups_of(
     Args:
         inputs: a text, or a pair of texts, of each row.
         labels: the label of each row.
-        vectors: a vector of each row, float32 [N, H].
+        vectors: a vector of each row, float32 [N, H]; None: rows are joined by texts and ids alone.
         languages: the language of each row. With fewer than two languages no vectors are joined, and there
             is a warning if many texts say nearly the same.
         ids: the id of each row, "" if it has none; empty: the table has no ids.
@@ -52,7 +52,9 @@ def groups_of(
     pairs = {"have equal texts": equal}  # why rows belong together -> int64 [P, 2]
     if ids:
         pairs["have the same id"] = _pairs_of_equal([id_ or number for number, id_ in enumerate(ids)])
-    if len(set(languages)) > 1:
+    if vectors is None:
+        pass
+    elif len(set(languages)) > 1:
         pairs["are each other's nearest in two languages"] = translations(vectors, np.array(languages))
     else:
         _, first_rows = np.unique(_joined([equal], count), return_index=True)

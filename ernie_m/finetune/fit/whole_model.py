@@ -1,64 +1,90 @@
-"""Fine-tune a whole model on labelled rows, and score it on rows that it was not trained on.
+"""Fine-tune a whole model on the units of a table, and score it on units that it was not trained on.
 
 Beside the output, until it is there, <output>.training holds what a later call goes on from:
 
-    rows.tsv      the rows
-    run.json      what decides the result
-    groups.npy    the group of each row; rows of a group are in one fold
-    fold_0.npy    what the model that was trained without fold 0 predicts of it
-    fold_1/       the run that is at work; all/ is that on all rows
+    run.json       what decides the result
+    groups.npy     the group of each unit; units of a group are in one fold
+    precision.json the precision that is faster on this machine, and the seconds of a step
+    fold_0.json    what the model that was trained without fold 0 predicts of it
+    fold_1/        the run that is at work; all/ is that on all units
 
-No step is selected, and rates and epochs follow from the start and the number of rows alone. So nothing of a
+No step is selected, and rates and epochs follow from the start and the number of units alone. So nothing of a
 fold decides how the model that predicts it is trained.
 """
 
 import gc
+import hashlib
+import shlex
+import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ernie_m.finetune.command import pace_of
-from ernie_m.finetune.fit.folds import FOLDS, Scored, folds_of
+from ernie_m.finetune.fit.folds import FOLDS, folds_of
 from ernie_m.finetune.fit.groups import groups_of
-from ernie_m.finetune.flags import ClassifierFlags
-from ernie_m.finetune.labelled_task import FineTuning
-from ernie_m.finetune.open_model import OpenedModel, open_model
+from ernie_m.finetune.fit.scored import Scored
+from ernie_m.finetune.fit.units import ANSWERS, LABELS, SCORE, TAGS, Units
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.labelled_task import KEPT, FineTuning
+from ernie_m.finetune.open_model import OpenedModel, open_model, settle
 from ernie_m.finetune.prediction import TaskFile, predict_files
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model.checkpoint.load import HEADS, load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.tasks import MEAN_OF_TOKENS
-from ernie_m.reader.classification import Examples, SomeExamples
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.batching import Example
 from ernie_m.training import distributed
 from ernie_m.training.claim import claim_file, only_run_in
+from ernie_m.training.engine import Engine
+from ernie_m.training.log.meter import Interval
+from ernie_m.training.precision import is_bf16_on_cpu
 from ernie_m.training.run import Trainer
 from ernie_m.training.run_folder import RUN, FolderRules, RunFolder
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.files import atomic_dir, atomic_file, remove
-from ernie_m.utils.logging import logger
+from ernie_m.utils.files import atomic_dir, atomic_file, read_json, remove, write_json
+from ernie_m.utils.logging import as_time, logger
 from ernie_m.vectors.encode import PaddleEncoder
 
-MAX_SEQ_LEN = 256  # tokens
-# With so many rows or more, a single fold is held out: it has at least 200 rows, and a training for each of
-# the five folds would take long.
-MANY_ROWS = 1000
+# With so many units or more, a single fold is held out: it has at least 80 of them, and a training for each
+# of the five folds would take long.
+MANY_ROWS = 400
+AUTO = "auto"  # the faster precision of none and bf16
+# Questions are seen so many times in all, in so many epochs.
+_QUESTIONS = 4000
+_FEWEST_EPOCHS, _MOST_EPOCHS = 2, 10
+_TIMED_STEPS = 3  # of each precision, after one that is not timed
 _SEED = 1
 
 
-class OfRows(Classification):
-    """Classification whose training set is some rows of a file that was read, and checked, before."""
+class _Training(FineTuning):
+    """One of the trainings of a call. Its lines say how long all of them take.
 
-    def __init__(self, rows: SomeExamples, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int):
-        super().__init__(tokenizer, labels, max_seq_len)
-        self.rows = rows
+    Args:
+        numbers: those of the units to learn from, int64 [N].
+        to_come: how many units later trainings learn from.
+    """
 
-    def read_training(self, path: str) -> SomeExamples:
-        return self.rows
+    def __init__(self, work: "_Work", numbers: np.ndarray, title: str, to_come: int):
+        super().__init__(work.units.task, work.flags, work.opened, work.units.training(numbers))
+        self._title = title
+        self._to_come = to_come
+
+    def line(self, interval: Interval) -> str:
+        loss = interval.sums["loss"] / max(interval.sums["steps"], 1)
+        steps = self.total_steps - interval.steps
+        steps += self.total_steps * self._to_come / len(self.train_set)
+        left = as_time(steps / max(interval.steps_per_second, 1e-9))
+        return (
+            f"{self._title}: step {interval.steps} of {self.total_steps}, loss {loss:.3f}; {left} left of all"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,110 +93,155 @@ class _Work:
 
     folder: Path
     opened: OpenedModel
-    flags: ClassifierFlags
-    names: Sequence[str]
-    examples: Examples
+    flags: FinetuneFlags
+    units: Units
     stop: StopSignal
 
-    def fine_tuning(self, numbers: np.ndarray) -> FineTuning:
-        """The training on the rows with these numbers, int64 [N]."""
-        rows = SomeExamples([self.examples], numbers)
-        task = OfRows(rows, self.opened.tokenizer, self.names, self.flags.max_seq_len)
-        return FineTuning(task, self.flags, self.opened)
+    def on_all(self) -> _Training:
+        """The training on all units."""
+        return _Training(self, np.arange(len(self.units)), "training", 0)
 
-    def trained(self, name: str, numbers: np.ndarray) -> Trainer | None:
-        """Train on the rows with these numbers, in a folder of this name. None: the process shall stop."""
+    def trained(self, name: str, numbers: np.ndarray, title: str, to_come: int) -> Trainer | None:
+        """Train in a folder of this name; see `_Training`. None: the process shall stop."""
         rules = FolderRules(ways_out=f"delete {self.folder}", contents=())
         folder = RunFolder(self.folder / name, rules, self.flags.keep_checkpoints)
         with folder.locked():
-            trainer = Trainer(self.fine_tuning(numbers), folder, _SEED, pace_of(self.flags))
+            training = _Training(self, numbers, title, to_come)
+            trainer = Trainer(training, folder, _SEED, pace_of(self.flags))
             return trainer if trainer.run(self.stop) else None
 
-    def groups(
-        self,
-        inputs: Sequence[Sequence[str]],
-        labels: Sequence[str],
-        languages: Sequence[str],
-        ids: Sequence[str],
-    ) -> np.ndarray:
-        """The group of each row, int64 [N]; see `groups_of`. The start makes the vectors, as in `fit`."""
+    def groups(self) -> np.ndarray:
+        """The group of each unit, int64 [N]; see `groups_of`. The start makes the vectors, as in `fit`."""
         path = self.folder / "groups.npy"
         if not path.is_file():
-            began = time.monotonic()
-            config = self.opened.config
-            model = ErnieMModel(config)
-            load_from(model, self.opened.checkpoint, ignore=(*HEADS, "pooler."))
-            layer = self.opened.reading.layer
-            layer = config.num_hidden_layers if layer is None else layer
-            task = Classification(self.opened.tokenizer, self.names, self.flags.max_seq_len)
-            features = task.encode([*self.examples])
-            encoder = PaddleEncoder(model, MEAN_OF_TOKENS, layer)
-            vectors = encoder.vectors([feature.ids for feature in features])
-            logger.info(
-                "vectors of %d rows, by which those that belong together are found: %.0f s",
-                len(vectors),
-                time.monotonic() - began,
-            )
-            groups = groups_of(inputs, labels, vectors, languages, ids)
+            units = self.units
+            inputs = units.inputs()
+            vectors = None
+            # Sentences and contexts in one language that say nearly the same are of no harm.
+            if units.noun == "rows" or len(set(units.languages)) > 1:
+                vectors = self._vectors([Example(*texts, *[None] * (2 - len(texts))) for texts in inputs])
+            groups = groups_of(inputs, units.labels(), vectors, units.languages, units.ids)
             with atomic_file(path) as file:
                 np.save(file, groups)
         return np.load(path)
 
-    def predictions(self, fold: int, held_out: np.ndarray) -> np.ndarray | None:
-        """The probabilities of the rows of a fold, float [N, C], from a model of all other rows.
+    def _vectors(self, examples: Sequence[Example]) -> np.ndarray:
+        """The vector of each text, or pair of texts, float32 [N, H]."""
+        began = time.monotonic()
+        config = self.opened.config
+        model = ErnieMModel(config)
+        load_from(model, self.opened.checkpoint, ignore=(*HEADS, "pooler."))
+        layer = self.opened.reading.layer
+        layer = config.num_hidden_layers if layer is None else layer
+        encode = Classification(self.opened.tokenizer, [], self.flags.max_seq_len).encode
+        encoder = PaddleEncoder(model, MEAN_OF_TOKENS, layer)
+        vectors = encoder.vectors([feature.ids for feature in encode(examples)])
+        logger.info(
+            "vectors of %d %s, by which those that belong together are found: %.0f s",
+            len(vectors),
+            self.units.noun,
+            time.monotonic() - began,
+        )
+        return vectors
+
+    def with_precision(self) -> tuple["_Work", dict[str, float]]:
+        """The same work in the precision that is faster here, unless one was asked for.
+
+        Returns:
+            also the seconds of a step in each precision that was tried.
+        """
+        path = self.folder / "precision.json"
+        if not path.is_file():
+            asked = self.flags.amp
+            tried = [asked] if asked != AUTO else ["none", *(["bf16"] if is_bf16_on_cpu("bf16") else [])]
+            seconds = {amp: self._seconds_of_a_step(amp) for amp in tried}
+            write_json(path, {"amp": min(seconds, key=seconds.__getitem__), "seconds": seconds})
+        measured = read_json(path)
+        return replace(self, flags=replace(self.flags, amp=measured["amp"])), measured["seconds"]
+
+    def _seconds_of_a_step(self, amp: str) -> float:
+        """How long an optimizer step takes in this precision: the median of a few."""
+        work = replace(self, flags=replace(self.flags, amp=amp))
+        training = work.on_all()
+        with _no_log():
+            engine = training.begin(_SEED, None)
+        seconds = []
+        for _, data in zip(range(1 + _TIMED_STEPS), training.batches(None)()):
+            began = time.monotonic()
+            with engine.autocast():
+                micro_batches = training.send(engine.model, data)
+            engine.step(micro_batches, partial(training.loss, engine.model))
+            seconds.append(time.monotonic() - began)
+        return statistics.median(seconds[1:] or seconds)
+
+    def outcomes(self, engine: Engine, units: Units, numbers: np.ndarray) -> list[Any] | None:
+        """What a model predicts of the units with these numbers. None: the process shall stop."""
+        data = units.to_predict(numbers)
+        file = TaskFile("", "", self.folder, data)
+        predicted = predict_files(units.task, engine, [file], self.flags, labelled=False, stop=self.stop)
+        return None if predicted is None else units.outcomes(data, predicted[0].predictions)
+
+    def predictions(self, fold: int, held_out: np.ndarray, title: str, to_come: int) -> list[Any] | None:
+        """What a model of all other units predicts of those of a fold; see `Units.outcomes`.
 
         Args:
-            held_out: whether each row of the table is in the fold, bool.
+            held_out: whether each unit is in the fold, bool.
+            title, to_come: see `trained`.
 
         Returns:
             None if the process shall stop.
         """
-        path = self.folder / f"fold_{fold}.npy"
+        path = self.folder / f"fold_{fold}.json"
         if not path.is_file():
-            trainer = self.trained(path.stem, np.flatnonzero(~held_out))
+            trainer = self.trained(path.stem, np.flatnonzero(~held_out), title, to_come)
             if trainer is None:
                 return None
-            files = [TaskFile("", "", path, SomeExamples([self.examples], np.flatnonzero(held_out)))]
-            predicted = predict_files(
-                trainer.task.task, trainer.engine, files, self.flags, labelled=False, stop=self.stop
-            )
-            if predicted is None:
+            outcomes = self.outcomes(trainer.engine, self.units, np.flatnonzero(held_out))
+            if outcomes is None:
                 return None
-            with atomic_file(path) as file:
-                np.save(file, np.stack(predicted[0].predictions))
+            write_json(path, outcomes)
             del trainer
             gc.collect()  # before the next model is made
             remove(self.folder / path.stem)
-        return np.load(path)
+        return read_json(path)
+
+
+@contextmanager
+def _no_log() -> Iterator[None]:
+    """Keep lines out of the log that are of no training."""
+    level = logger.level
+    logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def train_and_score(
-    inputs: Sequence[Sequence[str]],
-    labels: Sequence[str],
+    units: Units,
     start: str | Path,
     output: str | Path,
     name: str = "texts",
-    amp: str = "none",
+    amp: str = AUTO,
     stop: StopSignal | None = None,
-    languages: Sequence[str] = (),
-    ids: Sequence[str] = (),
-) -> Scored | None:
-    """Train a classifier on all rows, write it to a new folder, and score it; go on if that was interrupted.
+    say: Callable[[Scored], None] = lambda scored: None,
+    tests: Sequence[tuple[str, Units]] = (),
+) -> tuple[Scored, list[Scored]] | None:
+    """Train a model on all units, write it to a new folder, and score it; go on if that was interrupted.
 
-    The scores are those of models that were trained in the same way on other rows: in `FOLDS` folds, or with
-    `MANY_ROWS` rows or more by one model of four fifths, which predicts the last fifth.
+    The scores are those of models that were trained in the same way on other units: in `FOLDS` folds, or with
+    `MANY_ROWS` units or more by one model of four fifths, which predicts the last fifth.
 
     Args:
-        inputs: a text, or a pair of texts, of each row, without tabs and line ends.
-        labels: the label of each row, in its normal form.
         start: pre-trained weights.
-        name: the name of the table, for the model card.
-        amp: a value of run_classifier.py --amp.
+        name: the file of the units, for the model card.
+        amp: a value of run_classifier.py --amp, or `AUTO`.
         stop: tells whether the process was asked to stop.
-        languages, ids: the language and the id of each row, without tabs and line ends, see `groups_of`.
+        say: is told the scores as soon as they are known.
+        tests: names of files, and their units, which the written model predicts.
 
     Returns:
-        None if the process was asked to stop.
+        the scores, and those of each test; None if the process was asked to stop.
 
     Raises:
         UserError: the start cannot be trained, or the folder beside the output holds other work.
@@ -179,53 +250,113 @@ def train_and_score(
     distributed.init()
     opened = open_model(open_checkpoint(start))
     folder = Path(f"{output}.training")
-    flags = ClassifierFlags(
-        init_pretraining_params=str(start),
-        train_set=str(folder / f"{name}.tsv"),
-        do_val=False,
-        do_test=False,
-        max_seq_len=min(MAX_SEQ_LEN, opened.longest),
-        rates_of_start=True,
-        amp=amp,
-        save_steps=200,
-        keep_checkpoints=1,
-    )
+    flags = settle(_settings(units, opened.longest), opened, KEPT)
+    flags = replace(flags, init_pretraining_params=str(start), train_set=name, amp=amp)
+    for part in (units, *(part for _, part in tests)):
+        part.open(opened, flags)
+    work = _Work(folder, opened, flags, units, stop)
     with only_run_in(folder):
-        columns = {
-            "text_a": [texts[0] for texts in inputs],
-            "text_b": [texts[1] for texts in inputs if texts[1:]],
-        }
-        columns["label"] = labels
-        columns["qid"] = [" ".join(row) for row in zip(*filter(None, (languages, ids)))]
-        columns = {name: cells for name, cells in columns.items() if cells}
-        lines = ["\t".join(cells) for cells in [tuple(columns), *zip(*columns.values())]]
-        with atomic_file(Path(flags.train_set), "w", encoding="utf-8") as file:
-            file.write("\n".join([*lines, ""]))
-        names = sorted(set(labels))
-        # This reading warns of what is odd about the rows.
-        examples = Classification(opened.tokenizer, names, flags.max_seq_len).read(flags.train_set, "train")
-        work = _Work(folder, opened, flags, names, examples, stop)
-        all_rows = np.arange(len(labels))
-        identity = work.fine_tuning(all_rows).identity
+        all_units = np.arange(len(units))
+        identity = {**work.on_all().identity, "rows": _digest(units)}
         claim_file(folder / RUN, identity, f"choose another output, or delete {folder}")
-        groups = work.groups(inputs, labels, languages, ids)
-        folds = folds_of(groups, labels)
-        count = FOLDS if len(labels) < MANY_ROWS else 1
-        probabilities = np.full((len(labels), len(work.names)), np.nan)
-        for fold in range(count):
-            held_out = folds == fold
-            if not held_out.any():
-                continue
-            logger.info("training %d of %d: it predicts %d rows", fold + 1, count + 1, held_out.sum())
-            predicted = work.predictions(fold, held_out)
+        groups = work.groups()
+        folds = folds_of(groups, units.labels())
+        count = FOLDS if len(units) < MANY_ROWS else 1
+        held_out = [folds == fold for fold in range(count) if (folds == fold).any()]
+        sizes = [*(int((~held).sum()) for held in held_out), len(units)]  # of the trainings
+        work, seconds = work.with_precision()
+        _log_plan(work, sizes, seconds)
+
+        # The scores: trainings without a fold, each of which predicts its fold.
+        outcomes: dict[int, Any] = {}
+        for number, held in enumerate(held_out):
+            title = f"training {number + 1} of {len(sizes)}, which predicts {held.sum()} {units.noun}"
+            predicted = work.predictions(number, held, title, sum(sizes[number + 1 :]))
             if predicted is None:
                 return None
-            probabilities[held_out] = predicted
-        logger.info("training %d of %d: on all rows", count + 1, count + 1)
-        trainer = work.trained("all", all_rows)
+            outcomes |= zip(np.flatnonzero(held).tolist(), predicted, strict=True)
+        numbers = np.array(sorted(outcomes))
+        ordered = [outcomes[number] for number in numbers.tolist()]
+        scored = Scored(units, numbers, ordered, groups[numbers], len(held_out))
+        say(scored)
+
+        # The model: a training on all units.
+        trainer = work.trained("all", all_units, f"training {len(sizes)} of {len(sizes)}, on all", 0)
         if trainer is None:
             return None
+        scores_of_tests = []
+        for _, part in tests:
+            every = np.arange(len(part))
+            predicted = work.outcomes(trainer.engine, part, every)
+            if predicted is None:
+                return None
+            scores_of_tests.append(Scored(part, every, predicted, every, 0))
         with atomic_dir(output) as new:
-            trainer.task.files(trainer.engine, trainer.engine.masters(), None).write(new)
+            files = trainer.task.files(trainer.engine, trainer.engine.masters(), None)
+            replace(files, config_json={**files.config_json, **scored.kept()}).write(new)
     remove(folder)
-    return Scored.of(probabilities, labels, groups, work.names, count)
+    return scored, scores_of_tests
+
+
+def _settings(units: Units, longest: int) -> FinetuneFlags:
+    """The settings of all trainings on some units, of a model for inputs of at most `longest` tokens."""
+    given: dict[str, Any] = {"max_seq_len": min(units.max_seq_len, longest)}
+    if units.kind == ANSWERS:
+        # Contexts are long, so they are seen less often than texts (`ernie_m.finetune.rates`).
+        given["epoch"] = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, round(_QUESTIONS / len(units))))
+    return FinetuneFlags(
+        **given,
+        on_command_line=tuple(given),
+        do_val=False,
+        do_test=False,
+        rates_of_start=True,
+        official_compat=False,
+        save_steps=200,
+        skip_steps=25,
+        keep_checkpoints=1,
+    )
+
+
+def _digest(units: Units) -> str:
+    """SHA-256 of what the units are."""
+    content = repr((units.kind, units.items, getattr(units, "contexts", ()), units.languages, units.ids))
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _log_plan(work: _Work, sizes: Sequence[int], seconds: dict[str, float]) -> None:
+    """Log what is trained, how long that takes, and in which precision."""
+    training = work.on_all()
+    flags = training.flags
+    steps = len(training.train_set) * flags.epoch / flags.batch_size
+    total = sum(sizes) / len(work.units) * steps * seconds[flags.amp]
+    names = {"none": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    measured = ", ".join(f"{names[amp]} {value:.2f} s a step" for amp, value in seconds.items())
+    logger.info(
+        "%d trainings, about %s in all (%s: %s)", len(sizes), as_time(total), names[flags.amp], measured
+    )
+    if work.units.kind == TAGS:  # its command reads the official form alone
+        return
+    by_hand = {
+        name: getattr(flags, name)
+        for name in (
+            "train_set",
+            "init_pretraining_params",
+            "max_seq_len",
+            "learning_rate",
+            "layerwise_lr_decay",
+            "epoch",
+            "amp",
+            "do_val",
+            "do_test",
+        )
+    }
+    kind = {
+        ANSWERS: ("official_compat", False),
+        LABELS: ("multi_label", True),
+        SCORE: ("is_regression", True),
+    }
+    by_hand |= [kind[work.units.kind]] if work.units.kind in kind else []
+    words = [word for name, value in by_hand.items() for word in (f"--{name}", str(value))]
+    words = [word.lower() if word in ("True", "False") else word for word in words]
+    program = "run_mrc" if work.units.kind == ANSWERS else "run_classifier"
+    logger.info("the last one by hand: ernie-m %s %s", program, shlex.join(words))

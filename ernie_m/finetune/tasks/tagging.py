@@ -119,13 +119,17 @@ class Tagging(SupervisedTask):
         ids = {label: id_ for id_, label in enumerate(self.labels)}
         sentences = read_tagged(path, ids, self.scheme, labels=purpose != "test")
         if purpose == "train":
-            self.marks_apart = has_marks_apart(sentences)
-            begins = [id_ for label, id_ in ids.items() if label.startswith("B-")]
-            share = entities_on_marks(sentences, begins)
-            if share > _MOST_ON_MARKS:
-                line = "%s: %.0f %% of the entities begin with a mark, such as a comma; are the tags shifted?"
-                logger.warning(line, path, 100 * share)
+            self.look_at(sentences, path)
         return sentences
+
+    def look_at(self, sentences: Sequence[Sentence], path: str | os.PathLike) -> None:
+        """See how the words of sentences to train on are split, and warn if their tags seem shifted."""
+        self.marks_apart = has_marks_apart(sentences)
+        begins = [id_ for id_, label in enumerate(self.labels) if label.startswith("B-")]
+        share = entities_on_marks(sentences, begins)
+        if share > _MOST_ON_MARKS:
+            line = "%s: %.0f %% of the entities begin with a mark, such as a comma; are the tags shifted?"
+            logger.warning(line, path, 100 * share)
 
     def inputs(self, data: Sequence[Sentence]) -> np.ndarray:
         return np.array([input_hash(sentence.text) for sentence in data], np.int64)

@@ -32,7 +32,7 @@ from ernie_m.model.checkpoint.card_usage import usage
 from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.formats.tensor_names import OURS
 from ernie_m.model.checkpoint.write import model_weights
-from ernie_m.model.conventions import READING
+from ernie_m.model.conventions import HELD_OUT, READING
 from ernie_m.model.tasks import ENCODING, TASKS
 from ernie_m.reader.batching import padded_batches
 from ernie_m.tokenizer.tokenizer_files import write_ours
@@ -172,6 +172,8 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
         settings["labels"] = loaded.labels
     if reading := loaded.reading.to_json():
         settings[READING] = reading
+    if loaded.held_out:
+        settings[HELD_OUT] = loaded.held_out
     settings["export"] = asdict(report)
     (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
     write_manifest(folder / MANIFEST)

@@ -9,8 +9,8 @@ from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.logging import logger
 
 SPLITS = ("train", "dev", "test")
-_FILE_NAME = re.compile(r"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.(tsv|csv)(\.gz)?")
-_ENDINGS = ("tsv", "csv", "tsv.gz", "csv.gz")
+_ENDINGS = ("tsv", "csv", "json", "jsonl", "conll", "txt", "xlsx", "tsv.gz", "csv.gz")
+_FILE_NAME = re.compile(rf"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.({'|'.join(_ENDINGS)})")
 
 
 class LabelledFile(NamedTuple):

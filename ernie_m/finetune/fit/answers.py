@@ -1,0 +1,103 @@
+"""Questions with contexts that hold their answers, from which `fit` learns to answer."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ernie_m.finetune.fit.units import ANSWERS, Units, known_languages
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.open_model import OpenedModel
+from ernie_m.finetune.tasks.answer_scores import answer_scores
+from ernie_m.finetune.tasks.question_answering import QuestionAnswering, language_of_contexts
+from ernie_m.reader.files.own_files import LabelledFile
+from ernie_m.reader.files.squad import Question, QuestionFile, read_squad
+from ernie_m.reader.question_answering import AnswerWindows, make_windows
+from ernie_m.utils.errors import UserError
+
+_MOST_MISPLACED = 0.1  # the greatest share of questions whose answers are not at their places
+_SHOWN = 5  # so many of them are named
+_WINDOW = 384  # tokens of a question and a part of its context, as in the official recipe
+
+
+@dataclass
+class Questions(Units):
+    """Questions with contexts that hold their answers. `items`: the `Question`s of all `contexts`."""
+
+    contexts: Sequence[str] = ()
+    kind = ANSWERS
+    noun = "questions"
+    max_seq_len = _WINDOW
+
+    def check(self, name: str) -> None:
+        misplaced = [question for question in self.items if question.span is None]
+        if len(misplaced) > _MOST_MISPLACED * len(self):
+            shown = ", ".join(question.id for question in misplaced[:_SHOWN])
+            raise UserError(
+                f"{name}: {len(misplaced):,} of {len(self):,} questions have no answer that stands in the "
+                f"context at its answer_start, as {shown}; it counts characters, from 0"
+            )
+
+    def open(self, opened: OpenedModel, flags: FinetuneFlags) -> None:
+        self.task = QuestionAnswering.from_flags(flags, opened.tokenizer, opened.checkpoint)
+
+    def inputs(self) -> list[Sequence[str]]:
+        """The contexts, so that no question is held out while another one on its context is learned."""
+        return [[self.contexts[question.context]] for question in self.items]
+
+    def training(self, numbers: Sequence[int]) -> AnswerWindows:
+        return self._windows(numbers, keep_all=False)
+
+    def to_predict(self, numbers: Sequence[int]) -> AnswerWindows:
+        return self._windows(numbers, keep_all=True)
+
+    def _windows(self, numbers: Sequence[int], keep_all: bool) -> AnswerWindows:
+        """The windows of some questions; with `keep_all` also those without the answer."""
+        places: dict[int, int] = {}  # the number of a context -> its number among those that are used
+        questions: list[Question] = []
+        for number in numbers:
+            question = self.items[number]
+            place = places.setdefault(question.context, len(places))
+            questions.append(question._replace(context=place))
+        file = QuestionFile(None, [self.contexts[context] for context in places], questions)
+        return make_windows(file, self.task.tokenizer, self.task.cut, keep_all)
+
+    def outcomes(self, data: AnswerWindows, predictions: Sequence[Any]) -> list[str]:
+        return self.task.texts(data, predictions)
+
+    def measures(self, numbers: Sequence[int], outcomes: Sequence[Any]) -> Mapping[str, float]:
+        """F1 and exact match are means over questions, by the rules of the language of each."""
+        rows_of: dict[str, list] = {}  # language -> (predicted text, accepted answers)
+        for number, text in zip(numbers, outcomes, strict=True):
+            language = self.languages[number] if self.languages else ""
+            rows_of.setdefault(language, []).append((text, self.items[number].answers))
+        sums: Counter[str] = Counter()
+        for language, rows in rows_of.items():
+            scores = answer_scores(rows, language_of_contexts(language) or "en")
+            sums.update({name: score * len(rows) / len(numbers) for name, score in scores.items()})
+        return dict(sums)
+
+
+def read(files: Sequence[LabelledFile], like: Units | None = None) -> Questions:
+    """The questions of files; see `ernie_m.finetune.fit.read_units.read_units`."""
+    contexts: list[str] = []
+    items = []
+    counts = []
+    for file in files:
+        read = read_squad(file.path)
+        items += [question._replace(context=question.context + len(contexts)) for question in read.questions]
+        contexts += read.contexts
+        counts.append(len(read.questions))
+    units = Questions(items, known_languages(files, counts), contexts=contexts)
+    units.check(str(files[0].path))
+    return units
+
+
+def of(texts: Sequence[tuple[str, str]], labels: Sequence[str], languages: Sequence[str]) -> Questions:
+    """Questions, each with its context, and the answer to each as its context has it, to learn from."""
+    items = []
+    for number, ((question, context), answer) in enumerate(zip(texts, labels)):
+        start = context.find(answer)
+        span = (start, start + len(answer)) if start >= 0 and answer.strip() else None
+        items.append(Question(str(number), question, number, (answer,), span))
+    return Questions(items, languages, contexts=[context for _, context in texts])

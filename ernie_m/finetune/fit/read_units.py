@@ -1,0 +1,203 @@
+"""Read the files that `fit` learns from: tables of labelled texts, tagged words, questions with answers.
+
+What a file holds says which of them it is. Where it could be two, the user is asked for --task.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ernie_m.finetune.fit.units import (
+    ANSWERS,
+    CLASSES,
+    LABELS,
+    SCORE,
+    TAGS,
+    Classes,
+    Numbers,
+    SeveralLabels,
+    Units,
+    language_of,
+)
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.own_files import LabelledFile
+from ernie_m.reader.files.rows import TableOptions, tables
+from ernie_m.reader.tags import JOINT
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_bytes
+from ernie_m.utils.logging import logger
+
+if TYPE_CHECKING:
+    from ernie_m.reader.files.rows import LabelledTable
+
+_HEAD = 1 << 16  # bytes by which the kind of a file is known
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK")  # then it is a table
+_MOST_STEPS = 10  # more different numbers are no steps of a scale
+_OF_TABLES = {CLASSES: Classes, LABELS: SeveralLabels, SCORE: Numbers}
+
+
+def read_units(
+    files: Sequence[LabelledFile],
+    options: TableOptions,
+    task: str | None = None,
+    like: Units | None = None,
+) -> Units:
+    """Read files of one kind, and check what they hold.
+
+    Args:
+        files: a file in one language each, or in several.
+        options: how tables are read.
+        task: what is learned; None: what the files say.
+        like: units whose labels, or tags, these must have, to be scored.
+
+    Raises:
+        UserError: a file cannot be read, it is not clear what is to be learned, or nothing could be; names
+            the file, and the lines.
+    """
+    task = like.kind if like else task or kind_of(files[0].path)
+    if task in (TAGS, ANSWERS):
+        return import_module(f"ernie_m.finetune.fit.{task}").read(files, like)  # not needed for a table
+    try:
+        tables = _read_tables(files, options, task, like)
+    except UserError as error:
+        if task is not None:
+            raise
+        try:  # a column such as score or relevance
+            tables = _read_tables(files, options, SCORE, like)
+        except UserError:
+            raise error from None
+        task = SCORE
+    return _units_of_tables(files, tables, task, like)
+
+
+def _read_tables(
+    files: Sequence[LabelledFile], options: TableOptions, task: str | None, like: Units | None
+) -> "list[LabelledTable]":
+    """The tables of files that are no others; see `read_units`."""
+    say = logger.info if like else print
+    several, numbers = task == LABELS, task == SCORE
+    purpose = "test" if like else "train"
+    read = [
+        tables()
+        .read_table(file.path, options, several, say, regression=numbers)
+        .meant_for(purpose, say, file.path)
+        for file in files
+    ]
+    return read
+
+
+def kind_of(path: Path) -> str | None:
+    """`TAGS` or `ANSWERS`, if a file begins as theirs do; None: it is a table."""
+    content = read_bytes(path)[:_HEAD]
+    if b"\0" in content or content.startswith(_PACKED):
+        return None
+    head = str(content, "utf-8", "replace").removeprefix("\ufeff")
+    lines = head.splitlines()
+    if not lines:
+        return None
+    if head.lstrip()[:1] in "{[" and re.search(r'"(qas|question)"\s*:', head) and '"context"' in head:
+        return ANSWERS
+    if head.startswith("{"):
+        is_list = re.search(r'"(tokens|words)"\s*:\s*\[\s*"', lines[0])
+        return TAGS if is_list else None
+    if lines[0].startswith("text_a") and JOINT in "".join(lines[1:2]):
+        return TAGS
+    # Words stand in blocks with blank lines between, and the last column is a tag.
+    rows = [line.split() for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))][:-1]
+    tags = [row[-1] for row in rows if len(row) > 1]
+    marked = sum(re.fullmatch("[BIESLUMW]-.+", tag) is not None for tag in tags)
+    if marked and 2 * (marked + tags.count("O")) > len(rows):
+        return TAGS
+    return None
+
+
+def _units_of_tables(
+    files: Sequence[LabelledFile], tables: "Sequence[LabelledTable]", task: str | None, like: Units | None
+) -> Units:
+    """The rows of tables, checked; see `read_units`."""
+    for file, table in zip(files, tables):
+        if len(table.columns) != len(tables[0].columns):
+            raise UserError(
+                f"{file.path}: has {_inputs(table)}, but {files[0].path} has {_inputs(tables[0])}"
+            )
+    inputs = [cells[:-1] for table in tables for cells in table.rows]
+    cells = [cells[-1] for table in tables for cells in table.rows]
+    task = task or _task_of_labels(files[0].path, cells, has_pairs=len(inputs[0]) == 2)
+    labels: list[Any] = cells
+    if task == LABELS:
+        labels = [names for table in tables for names in table.labels()]
+    elif task == SCORE:
+        _check_numbers(files, tables)
+    languages = [
+        name
+        for file, table in zip(files, tables)
+        for name in table.languages or [language_of(file)] * len(table.rows)
+    ]
+    ids = [id_ for table in tables for id_ in table.ids or [""] * len(table.rows)]
+    named = len(files) > 1
+    places = [
+        f"{file.path}, line {line}" if named else f"line {line}"
+        for file, table in zip(files, tables)
+        for line in table.lines
+    ]
+    known = {
+        "languages": languages if any(languages) else [],
+        "ids": ids if any(ids) else [],
+        "places": places,
+    }
+    if like is not None:
+        if isinstance(like, Classes) and task != SCORE:
+            unknown = sorted(_OF_TABLES[task].names_of(labels) - set(like.names))
+            if unknown:
+                raise UserError(f"{files[0].path}: the model has not learned the label '{unknown[0]}'")
+        return _OF_TABLES[task].of(inputs, labels, names=like.names, **known)
+    units = _OF_TABLES[task].of(inputs, labels, **known)
+    units.check(str(files[0].path))
+    return units
+
+
+def _inputs(table: "LabelledTable") -> str:
+    return "pairs of texts" if len(table.columns) == 3 else "single texts"
+
+
+def _task_of_labels(path: Path, labels: Sequence[str], has_pairs: bool) -> str:
+    """Whether labels are classes or numbers to predict.
+
+    Raises:
+        UserError: they may be both.
+    """
+    values = {_number(label) for label in set(labels)}
+    if None in values or len(values) < 2:
+        return CLASSES
+    are_whole = all(value.is_integer() for value in values)
+    if are_whole and len(values) <= _MOST_STEPS and not has_pairs:  # as stars
+        return CLASSES
+    if not are_whole and len(values) > _MOST_STEPS:
+        print(f"{path}: the labels are numbers, and a number is learned (--task score)")
+        return SCORE
+    raise UserError(
+        f"{path}: the labels are {len(values):,} different numbers; give --task score if one may be more "
+        "than another, as how well a text answers a query, or --task classes if each is a class"
+    )
+
+
+def _number(cell: str) -> float | None:
+    """The number in a cell; None: it is none."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _check_numbers(files: Sequence[LabelledFile], tables: "Sequence[LabelledTable]") -> None:
+    """Refuse labels that are no numbers."""
+    for file, table in zip(files, tables):
+        faults = Faults(file.path)
+        for line, (*_, label) in zip(table.lines, table.rows):
+            if _number(label) is None:
+                faults.add(line, f"the label '{label}' is no number", "--task score needs numbers")
+        faults.end(print)

@@ -1,0 +1,92 @@
+"""Words with tags, from which `fit` learns a tagger."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ernie_m.finetune.fit.units import TAGS, Units, known_languages, language_of
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.open_model import OpenedModel
+from ernie_m.finetune.tasks.tagging import Tagging
+from ernie_m.model.checkpoint.conventions import PLACES
+from ernie_m.reader.files.own_files import LabelledFile
+from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, TaggedWords, read_words
+from ernie_m.reader.tags import entity_starts, is_tag, tag_names, to_iob2
+from ernie_m.utils.errors import UserError
+
+
+@dataclass
+class TaggedUnits(Units):
+    """Words with a tag each. `items`: `Sentence`s.
+
+    Attributes:
+        tags: the names of the tags, in the order of their ids.
+        scheme: that of the tags, "IOB" or "NONE"; see `ernie_m.reader.tags`.
+    """
+
+    tags: Sequence[str] = ()
+    scheme: str = "IOB"
+    kind = TAGS
+    noun = "sentences"
+
+    def open(self, opened: OpenedModel, flags: FinetuneFlags) -> None:
+        self.task = Tagging(opened.tokenizer, self.tags, flags.max_seq_len, flags.label_pieces, self.scheme)
+        self.task.look_at(self.items, flags.train_set)
+
+    def inputs(self) -> list[Sequence[str]]:
+        return [[" ".join(sentence.words)] for sentence in self.items]
+
+
+def read(files: Sequence[LabelledFile], like: Units | None = None) -> "TaggedUnits":
+    """The sentences of files; see `ernie_m.finetune.fit.read_units.read_units`."""
+    read = [read_words(file.path, PLACES, language_of(file) or None) for file in files]
+    languages = known_languages(files, list(map(len, read)))
+    return sentences_of([sentence for part in read for sentence in part], files[0].path, like, languages)
+
+
+def sentences_of(
+    sentences: Sequence[TaggedWords],
+    name: str | Path,
+    like: Units | None = None,
+    languages: Sequence[str] = (),
+) -> TaggedUnits:
+    """Sentences to learn from. Their tags become IOB2, unless they mark no entities.
+
+    Args:
+        name: what has them, for errors.
+        like: see `read_units`.
+
+    Raises:
+        UserError: there is one tag alone, or one that `like` does not have.
+    """
+    found = {tag for sentence in sentences for tag in sentence.tags}
+    scheme = "IOB" if all(is_tag(tag, "IOBES") for tag in found) else "NONE"
+    if scheme == "IOB":
+        tags_of = [to_iob2(sentence.tags) for sentence in sentences]
+        names = tag_names({type_ for tags in tags_of for _, type_ in entity_starts(tags)})
+    else:
+        tags_of = [sentence.tags for sentence in sentences]
+        names = sorted(found)
+    if like is not None:
+        names = like.tags
+        if unknown := sorted({tag for tags in tags_of for tag in tags} - set(names)):
+            raise UserError(f"{name}: the model has not learned the tag '{unknown[0]}'")
+    elif len(names) < 2:
+        raise UserError(f"{name}: the only tag is '{names[0]}'; there is nothing to learn")
+    ids = {tag: id_ for id_, tag in enumerate(names)}
+    items = [
+        Sentence(JOINT.join(sentence.words), tuple(ids[tag] for tag in tags))
+        for sentence, tags in zip(sentences, tags_of)
+    ]
+    return TaggedUnits(items, languages, tags=names, scheme=scheme)
+
+
+def of(
+    texts: Sequence[Sequence[str]], labels: Sequence[Sequence[str]], languages: Sequence[str]
+) -> TaggedUnits:
+    """Lists of words, and a tag for each word, to learn from."""
+    sentences = [
+        TaggedWords.of_line(number, list(words), list(tags))
+        for number, (words, tags) in enumerate(zip(texts, labels))
+    ]
+    return sentences_of(sentences, "finetune", languages=languages)

@@ -1,0 +1,283 @@
+"""What `ernie-m fit` learns beside one label a text: several labels, numbers, tags, answers; its words."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ernie_m
+from ernie_m.commands import predict, run_mrc
+from ernie_m.finetune import rates
+from ernie_m.finetune.fit import whole_model
+from ernie_m.finetune.fit.read_units import read_units
+from ernie_m.finetune.fit.scored import Scored
+from ernie_m.finetune.fit.units import Classes, SeveralLabels
+from ernie_m.finetune.tasks.entity_scores import entity_scores
+from ernie_m.inference import fit
+from ernie_m.inference.fit_head import logistic_regression, units_of
+from ernie_m.reader.files.own_files import LabelledFile
+from ernie_m.reader.files.rows import TableOptions
+from tests import toys
+from tests.helpers.checkpoints import assert_same_weights
+from tests.launching import as_flags, call_main, error_of, one_error
+
+ROWS = toys.labelled_texts(30, seed=4)
+TAGGED = [
+    [(word, "B-THING" if word in toys.NOUNS[row.label] else "O") for word in row.text_a.split()]
+    for row in ROWS
+]
+
+
+@pytest.fixture(autouse=True)
+def short_trainings(monkeypatch, tmp_path):
+    monkeypatch.setattr(rates, "_TIMES", 2)
+    monkeypatch.setattr(rates, "_LEAST", 0)
+    monkeypatch.setattr(whole_model, "MANY_ROWS", 20)
+    monkeypatch.chdir(tmp_path)
+
+
+def write_table(name, *rows):
+    with open(name, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return name
+
+
+def write_conll(name, sentences, mark=" "):
+    blocks = ["\n".join(mark.join(cells) for cells in sentence) for sentence in sentences]
+    with open(name, "w", encoding="utf-8") as file:
+        file.write("\n\n".join(blocks) + "\n")
+    return name
+
+
+def write_squad(name, count=24, misplaced=0):
+    """Questions of which each has the context of another one, too."""
+    paragraphs = []
+    for number in range(count // 2):
+        context = f"the {number} cat is here. the milk {number} is old"
+        answers = [context[4:9], context[22:29]]
+        qas = []
+        for place, answer in enumerate(answers):
+            start = context.index(answer) + (1 if 2 * number + place < misplaced else 0)
+            answer_of = [{"text": answer, "answer_start": start}]
+            qas.append({"id": f"{number}-{place}", "question": "what is old", "answers": answer_of})
+        paragraphs.append({"context": context, "qas": qas})
+    with open(name, "w", encoding="utf-8") as file:
+        json.dump({"data": [{"paragraphs": paragraphs}]}, file)
+    return name
+
+
+def run_fit(table, model, output="out", *words, **flags):
+    call_main(fit, [table, *words, *as_flags({"model": model, "output": output, **flags})])
+
+
+def label(table, model="out", output="answers.csv", **flags):
+    """`ernie-m label`: the rows that it writes."""
+    call_main(predict, as_flags({"input": table, "model": model, "output": output, **flags}))
+    with open(output, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tags(random_encoder, capsys):
+    """The written model is scored on another file as it tags the words of that file."""
+    write_conll("train.en.conll", TAGGED)
+    other = write_conll("dev.de.conll", TAGGED[::-1], mark="\t")
+    run_fit("train.en.conll", random_encoder, test=other)
+    printed = capsys.readouterr().out
+    held_out, of_test = re.findall(r"F1 ([\d.]+) %.*precision.*recall", printed)
+    assert "one language, en" in printed and "6 sentences that a model of the others predicted" in printed
+    model = ernie_m.load("out")
+    tagged = model.tag([[word for word, _ in sentence] for sentence in TAGGED])
+    gold = [[tag for _, tag in sentence] for sentence in TAGGED]
+    assert float(of_test) == pytest.approx(entity_scores(gold, [row["tags"] for row in tagged]).f1, abs=0.05)
+    assert 0 <= float(held_out) <= 100
+    rows = label(write_table("texts.csv", ["text"], ["the cat is here"], ["old milk"]))
+    assert len(rows[0]["predicted_tags"].split()) == 4 and rows[1]["predicted_words"] == "old milk"
+
+
+def test_json_lines_of_tokens_and_tags_are_the_same_sentences(random_encoder):
+    conll = units_of(
+        [[word for word, _ in row] for row in TAGGED], [[tag for _, tag in row] for row in TAGGED]
+    )
+    with open("tags.jsonl", "w", encoding="utf-8") as file:
+        for row in TAGGED:
+            file.write(json.dumps({"tokens": [w for w, _ in row], "ner_tags": [t for _, t in row]}) + "\n")
+    read = read_units([LabelledFile(Path("tags.jsonl"), "train", "all")], TableOptions())
+    assert (read.items, read.tags, read.scheme) == (conll.items, ["B-THING", "I-THING", "O"], "IOB")
+
+
+def test_answers_are_those_of_run_mrc(random_encoder, capsys):
+    """With the flags that fit prints, run_mrc.py trains the same weights."""
+    table = write_squad("train.json")
+    run_fit(table, random_encoder, amp="none")
+    printed = capsys.readouterr().out
+    assert "24 questions" in printed and "exact match" in printed
+    (by_hand,) = [line for line in printed.splitlines() if "by hand" in line]
+    words = by_hand.partition("run_mrc ")[2].split()
+    call_main(run_mrc, [*words, "--checkpoints", "by_hand"])
+    (step,) = Path("by_hand").glob("step_*")
+    assert_same_weights(Path("out"), step)
+    rows = label(write_table("ask.csv", ["question", "context"], ["what is old", "the milk is old"]))
+    assert rows[0]["predicted_answer"] in "the milk is old"
+
+
+def test_questions_on_one_context_are_held_out_together(random_encoder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(whole_model, "folds_of", lambda groups, labels: seen.append(groups) or groups % 5)
+    run_fit(write_squad("train.json"), random_encoder, amp="none")
+    assert seen[0].tolist() == [number // 2 for number in range(24)]
+
+
+def test_scores_and_rank(random_encoder, capsys):
+    texts = [row.text_a for row in ROWS]
+    write_table(
+        "pairs.csv", ["query", "passage", "score"], *([texts[i], texts[-i], i / 30] for i in range(30))
+    )
+    run_fit("pairs.csv", random_encoder)
+    printed = capsys.readouterr().out
+    assert "Spearman" in printed and "Pearson" in printed
+    model = ernie_m.load("out")
+    ranked = model.rank(texts[0], texts[:5])
+    scores = {row["text"]: row["score"] for row in ranked}
+    assert [row["score"] for row in ranked] == sorted(scores.values(), reverse=True)
+    assert model.classify((texts[0], texts[3]))[0]["score"] == scores[texts[3]]
+    assert all(texts[row["index"]] == row["text"] for row in ranked)
+    assert "rank needs" in error_of(ernie_m.load(random_encoder).rank, "a", ["b"])
+
+
+@pytest.mark.parametrize("whole", [(), ("--finetune",)])
+def test_several_labels(random_encoder, capsys, whole):
+    labels = [f"{row.label},odd" if number % 2 else row.label for number, row in enumerate(ROWS)]
+    labels[3] = ""  # a text may have none
+    table = write_table("several.csv", ["text", "labels"], *zip([row.text_a for row in ROWS], labels))
+    run_fit(table, random_encoder, "out", "--multi_label", *whole)
+    assert "micro F1" in capsys.readouterr().out
+    rows = label(table)
+    answers = ernie_m.load("out").classify([row.text_a for row in ROWS])
+    assert [row["predicted_labels"] for row in rows] == [", ".join(answer["labels"]) for answer in answers]
+    assert set(answers[0]["probabilities"]) == {*toys.NOUNS, "odd"}
+
+
+def test_the_weights_of_several_labels_are_at_the_minimum():
+    """For each label by itself the gradient of the loss, by hand, is zero."""
+    generator = np.random.default_rng(1)
+    vectors = generator.normal(size=(40, 5))
+    targets = (generator.random((40, 3)) < [0.5, 0.2, 0.7]).astype(float)
+    weight, bias = logistic_regression(vectors, targets, several=True)
+    errors = 1 / (1 + np.exp(-(vectors @ weight + bias))) - targets
+    np.testing.assert_allclose(vectors.T @ errors + weight, 0, atol=1e-3)
+    np.testing.assert_allclose(errors.sum(axis=0), 0, atol=1e-3)
+
+
+def scored(probabilities, labels, kind=Classes):
+    units = kind.of([[f"text {number}"] for number in range(len(labels))], labels, names=["a", "b"])
+    units.make_task(tokenizer=None, max_seq_len=8)
+    every = np.arange(len(labels))
+    return Scored(units, every, np.array(probabilities), every, 5)
+
+
+def test_the_probability_from_which_on_rows_are_right():
+    """40 rows above .9, of which two are wrong; below, half are. Of equal probabilities all count."""
+    sure = [[0.9 + number / 1000, 0.1 - number / 1000] for number in range(40)]
+    unsure = [[0.7, 0.3]] * 40
+    labels = ["b", *["a"] * 38, "b"] + ["a", "b"] * 20
+    assert scored([*sure, *unsure], labels).sure_from() == 0.9
+    assert scored([*sure, *unsure], ["a"] * 39 + ["b"] * 41).sure_from() == pytest.approx(0.9)
+    assert scored([*sure, *unsure], ["a", "b"] * 40).sure_from() is None
+    assert scored(sure[:19], ["a"] * 19).sure_from() is None  # too few to know
+    several = scored([[0.9, 0.05]] * 30 + [[0.9, 0.4]] * 30, [["a"]] * 30 + [["b"]] * 30, SeveralLabels)
+    assert several.sure_from() == pytest.approx(0.9)
+
+
+def test_the_least_sure_rows_are_first(random_encoder):
+    table = write_table("rows.csv", ["text", "label"], *((row.text_a, row.label) for row in ROWS))
+    run_fit(table, random_encoder)
+    plain = label(table, output="plain.csv")
+    by_sureness = label(table, output="sorted.csv", sort="uncertain")
+    probabilities = [float(row["predicted_probability"]) for row in by_sureness]
+    assert probabilities == sorted(probabilities) and probabilities != [
+        float(row["predicted_probability"]) for row in plain
+    ]
+    assert sorted(row["text"] for row in by_sureness) == sorted(row["text"] for row in plain)
+
+
+def test_files_of_a_folder(random_encoder, tmp_path, capsys):
+    """Training files are learned, dev and test files are scored, each in the language of its name."""
+    rows = [[row.text_a, row.label] for row in ROWS]
+    (tmp_path / "my").mkdir()
+    for name, part in (("train.en", rows[:20]), ("train.de", rows[10:]), ("test.fr", rows)):
+        write_table(f"my/{name}.csv", ["text", "label"], *part)
+    run_fit("my", random_encoder)
+    printed = capsys.readouterr().out
+    assert "40 rows, 3 labels" in printed and "my/test.fr.csv: accuracy" in printed
+    table = printed.partition("language ")[2]
+    assert re.search(r"\bde +20 ", table) and re.search(r"\ben +20 ", table)
+
+
+def test_the_faster_precision_is_taken_and_kept(random_encoder, tmp_path, monkeypatch, caplog):
+    """It is measured once: a training that goes on does not change its precision."""
+    taken = []
+    monkeypatch.setattr(whole_model, "is_bf16_on_cpu", lambda amp: True)
+    speeds = iter([0.2, 0.1])
+    monkeypatch.setattr(
+        whole_model._Work, "_seconds_of_a_step", lambda self, amp: taken.append(amp) or next(speeds)
+    )
+    monkeypatch.setattr(whole_model._Work, "trained", lambda self, *rest: taken.append(self.flags.amp))
+    inputs, labels = [[row.text_a] for row in ROWS], [row.label for row in ROWS]
+    for _ in range(2):
+        assert whole_model.train_and_score(Classes.of(inputs, labels), random_encoder, "out") is None
+    assert taken == ["none", "bf16", "bf16", "bf16"]
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "flags", "place"),
+    [
+        (
+            "index.conll",
+            lambda name: write_conll(
+                name, [[(str(n), *pair) for n, pair in enumerate(row, 1)] for row in TAGGED]
+            ),
+            {},
+            "index.conll, line 1: ",
+        ),
+        (
+            "endless.conll",
+            lambda name: write_conll(name, [[pair for row in TAGGED * 5 for pair in row]]),
+            {},
+            "endless.conll: ",
+        ),
+        (
+            "bad.conll",
+            lambda name: write_conll(name, [*TAGGED, [("a", "X-A"), ("b", "Z")]]),
+            {},
+            "bad.conll, line ",
+        ),
+        ("moved.json", lambda name: write_squad(name, misplaced=9), {}, "moved.json: 9 of 24 "),
+        (
+            "one.csv",
+            lambda name: write_table(
+                name, ["query", "passage", "score"], *([f"t {n}", "u", 0.5] for n in range(9))
+            ),
+            {"task": "score"},
+            "one.csv: every row",
+        ),
+        (
+            "names.csv",
+            lambda name: write_table(name, ["text", "label"], *([f"t {n}", "ab"[n % 2]] for n in range(9))),
+            {"task": "score"},
+            "names.csv, line 2: ",
+        ),
+        (
+            "none.csv",
+            lambda name: write_table(name, ["text", "label"], *([f"t {n}", "-"] for n in range(9))),
+            {},
+            "none.csv",
+        ),
+    ],
+)
+def test_what_cannot_be_learned(capsys, name, write, flags, place):
+    """Before any model is looked for."""
+    line = one_error(lambda: run_fit(write(name), "nowhere", **flags), capsys)
+    assert place in line and "nowhere" not in line
