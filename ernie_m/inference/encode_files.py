@@ -52,7 +52,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
         if flags.data_format == "text":
             texts = Sentences(flags.data_set)
         else:
-            texts = read_classification(Path(flags.data_set), labels=False)
+            texts = read_classification(Path(flags.data_set), labels=False, options=flags)
         encode, encoder = open_encoder(flags)
         writer = VectorWriter(
             encoder,

@@ -4,16 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import PositiveInt, not_an_option
 
 
 @dataclass
-class EncodeVectorFlags:
+class EncodeVectorFlags(TableOptions):
     """The official flags; those from `vectors` on belong to this project."""
 
     data_set: str | None = None
-    """A TSV file with a header, a column text_a and perhaps text_b."""
+    """A TSV file with a header, a column text_a and perhaps text_b, or a table in another form."""
 
     output_dir: str = "embeddings"
     """A new folder for the .npy files and their checksums."""

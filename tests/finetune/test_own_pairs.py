@@ -356,7 +356,7 @@ def test_two_processes_are_one(corpus, flags, teacher, tmp_path):
     [
         ("", {}, "in.tsv: "),
         ("a\tb\nalone\n", {}, "in.tsv, line 2: "),
-        ("query\tpositive\tnegative\na\tb\t\n", {}, "in.tsv, line 2: "),
+        ("query\tpositive\tnegative\na\tb\t\n", {}, "in.tsv: "),  # one row, without a negative
         ("a\tb\nc\t \n", {}, "in.tsv, line 2: "),
         ("a\tb\n\td\n", {}, "in.tsv, line 2: "),
         ("query\tpositive\tnegative\na\tb\tc\nd\t\te\n", {}, "in.tsv, line 3: "),
