@@ -177,6 +177,6 @@ def _missing_for_bf16() -> str | None:
 
 @functools.cache  # once, however many seeds a command trains
 def _recommend_bfloat16() -> None:
-    """Log that this CPU would be faster in bfloat16, if so."""
+    """Log that this CPU may be faster in bfloat16, if so."""
     if cpu.onednn.missing() is None:
-        logger.info("this CPU can multiply in bfloat16, which is faster: amp bf16 (docs/cpu.md)")
+        logger.info("this CPU can multiply in bfloat16, which many CPUs do faster: amp bf16 (docs/cpu.md)")

@@ -116,7 +116,7 @@ def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
 
 
 def test_bf16_is_recommended_once(monkeypatch, messages):
-    advice = "this CPU can multiply in bfloat16, which is faster: amp bf16 (docs/cpu.md)"
+    advice = "this CPU can multiply in bfloat16, which many CPUs do faster: amp bf16 (docs/cpu.md)"
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16 instructions")
     Precision()
     precision._recommend_bfloat16.cache_clear()
