@@ -187,9 +187,11 @@ def steps_of_table(output: Path, folder: Path, found: FoundFiles, counts: Mappin
     vocab = folder / "vocab"
     text: list[object] = []
     for file in found.pairs:
-        languages = "-".join(sorted(file.languages, key="en".__eq__)) or "query-positive"
+        languages = "-".join(sorted(file.languages, key="en".__eq__)) or "query-positive"  # English last
         text += ["--parallel", f"{languages}<={pairs / 'train' / file.name}.tsv"]
     trained, held_out = totals(counts)
+    if not trained:
+        raise UserError(f"{pairs}: every pair shares a text with one that is held out; give more pairs")
     batch_size = max(2, min(_TABLE_BATCH, trained // 10))
     # More pairs bear a sharper softmax and fewer epochs.
     scale = round(max(3.0, 3.5 * math.log10(trained) - 5.5), 1)

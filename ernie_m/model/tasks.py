@@ -150,7 +150,7 @@ def outputs_of(task: str, has_pooled: bool) -> tuple[str, ...]:
     """The names of a task's outputs.
 
     Args:
-        has_pooled: whether an encoder has the pooled first token: it ends at the top layer, and has a pooler.
+        has_pooled: whether an encoder has the pooled first token, as it has with a pooler and the top layer.
     """
     names = tuple(TASKS[task].outputs)
     if has_pooled:

@@ -73,9 +73,8 @@ def check_checkpoints(folder: RunFolder) -> None:
 
 def open_log(folder: RunFolder) -> None:
     """Open the log in the folder of the run, unless a launcher names another folder in the environment."""
-    # None: `setup` takes the folder of the environment.
     log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
-    logging.setup(log_dir, distributed.rank())
+    logging.setup(log_dir, distributed.rank())  # None: the folder that the environment names
 
 
 def save_settings(config: PretrainConfig, folder: RunFolder) -> None:

@@ -100,6 +100,7 @@ class TokenizerFiles:
         normalizer = self.json.get("normalizer")
         steps = normalizer.get("normalizers", [normalizer]) if isinstance(normalizer, dict) else []
         patterns = [step.get("pattern") for step in steps if isinstance(step, dict)]
+        # Of all rules that are written and read here, only ERNIE-M's replace a quotation mark.
         return {"String": "“"} in patterns
 
     @property

@@ -385,6 +385,7 @@ class Tokenizer:
         """
         if self.text_rules in LIBRARY_RULES:
             return cut_pieces(pieces, keeps_spaces=self.text_rules == "transformers")
+        # Only rule 5 cuts a piece, and `digit_comma` has the tokens that take its place.
         return [self.digit_comma.get(number, [piece]) for number, piece in zip(numbers, pieces)]
 
     def _read_vocab(self) -> dict[str, int]:

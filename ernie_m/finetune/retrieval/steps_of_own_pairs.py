@@ -75,6 +75,7 @@ class StepRows:
                 negative=negative,
                 position=sampler.state(),
                 pair_count=len(own_rows),
+                # Of all rows of the step, as `negative` is.
                 teacher=None if teacher is None else np.asarray(teacher[list(drawn)]),
             )
 

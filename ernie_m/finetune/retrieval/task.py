@@ -399,9 +399,10 @@ def begin_table(table: Tensor, tokenizer: Tokenizer) -> None:
 
 
 def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:
-    """How the model of a training for vectors reads: as its start does, but for the prompts.
+    """How the model of a training for vectors reads: as the model that it starts from, but for the prompts.
 
-    After a training on translations, a query and a document have the prompt that these had.
+    After a training on translations, a query and a document have the prompt that these had; after one on
+    queries and documents each keeps its own.
 
     Args:
         rows: what is trained on; None: a corpus, whose texts have no prompts.

@@ -404,14 +404,17 @@ class OfficialAnswering(QuestionAnswering):
     def _rank_question(
         self, data: AnswerWindows, question: int, predictions: list[OfficialScores]
     ) -> list[Answer]:
-        """Texts may be equal, or empty. Without any span the answer is the word "empty"."""
+        """The best answers to a question, the best first.
+
+        Their texts may be equal, or empty. Without any span the answer is the word "empty".
+        """
         spans = [prediction.spans for prediction in predictions]
         if not any(len(spans_of_window.first) for spans_of_window in spans):
             return [Answer("empty", start=0, probability=1.0, start_logit=0.0, end_logit=0.0)]
         best = best_of(spans, self.n_best)
         probabilities = softmax(best.start_logits + best.end_logits)
         answers = []
-        columns = [array.tolist() for array in (*best, probabilities)]  # the fields of `Spans`, and these
+        columns = [array.tolist() for array in (*best, probabilities)]  # `Spans` has the first four
         for first, last, start_logit, end_logit, probability in zip(*columns):
             text, start = self.text_of(data, question, first, last)
             answers.append(Answer(text, start, probability, start_logit, end_logit))

@@ -154,7 +154,7 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         search = answerers["search"]
         corpus_languages = search.corpus_languages
         corpus_examples = search.examples()
-        if search.centre:
+        if search.centre:  # a query's language must have a mean, which is subtracted
             languages["search"] = search.means_at(search.encode.layer).languages
     labels: list[str] = []
     infers = False

@@ -164,7 +164,7 @@ class TextFile:
                 text = whole_lines.decode() if b"\0" not in whole_lines else ""
             except UnicodeDecodeError:
                 text = ""
-            if not text:
+            if not text:  # a line has a NUL byte or is not UTF-8: find it
                 lines = whole_lines.split(b"\n")
                 text = "\n".join(_decoded(line, number, faults) for number, line in enumerate(lines, first))
             yield from io.StringIO(text, newline="\n")  # which takes no other mark for a line end
