@@ -82,11 +82,6 @@ class VocabOptions(TableOptions):
     def __post_init__(self):
         check_values(self)
 
-    @property
-    def text_format(self) -> TextFormat:
-        """The options that decide how lines are read."""
-        return TextFormat.of(self)
-
 
 def train_vocab(options: VocabOptions) -> Tokenizer:
     """Train, write piece.model and vocab.txt, and return their tokenizer.
@@ -183,7 +178,7 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
         description: what the progress bar says.
     """
     streams = resolve(options.mono, options.parallel)
-    form = options.text_format
+    form = TextFormat.of(options)
     total = 0  # bytes
     for stream in streams:
         total += sum(source.size for source in stream.sources)

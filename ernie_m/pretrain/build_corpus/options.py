@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from ernie_m.pretrain.build_corpus.inputs import Stream, file_status
-from ernie_m.pretrain.build_corpus.text_units import TextFormat
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.tokenizer.text_rules import ERNIE_M, TEXT_RULES
 from ernie_m.utils.errors import UserError, start_of
@@ -82,11 +81,6 @@ class BuildOptions(TableOptions):
             raise UserError(f"no --piece_model_path; {start_of('train_vocab')} makes a piece model")
         if self.ray_address and self.engine != "ray":
             raise UserError("ray_address: given without --engine ray")
-
-    @property
-    def text_format(self) -> TextFormat:
-        """The options that decide how lines are read."""
-        return TextFormat.of(self)
 
 
 def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, Any]) -> dict[str, Any]:
