@@ -166,7 +166,9 @@ def test_a_batch_that_fails(models, held):
 def test_the_end_waits_for_the_answers(models, held):
     """What is in flight is answered; new requests get 503 meanwhile, and so does who asks for the state."""
     with running(load(models / "encode")) as (address, _, gate), ThreadPoolExecutor(2) as clients:
-        requests = [clients.submit(post, address, "bado") for _ in range(2)]
+        requests = [clients.submit(post, address, "bado")]
+        assert held.computing.wait(20)  # the second cannot be of its batch
+        requests.append(clients.submit(post, address, "bado"))
         wait_for(lambda: "ernie_m_queue_texts 1.0" in gate.metrics.page().decode())
         ended = threading.Event()
         gate.stop(when_empty=ended.set)
