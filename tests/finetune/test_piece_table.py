@@ -200,3 +200,13 @@ def test_a_frequent_piece_begins_short(train, corpus, tmp_path):
         probability = np.exp(model.GetScore(model.PieceToId(piece)))
         id_ = tokenizer.vocab[piece]
         np.testing.assert_allclose(rows[id_], random_rows[id_] * 1e-3 / (1e-3 + probability), rtol=1e-5)
+
+
+def test_texts_longer_than_the_inputs_are_said(train, tmp_path, pairs):
+    long = tmp_path / "long.tsv"
+    rows = (line.split("\t") for line in pairs.read_text(encoding="utf-8").splitlines())
+    long.write_text("".join(f"{query * 300}\t{positive}\n" for query, positive in rows), encoding="utf-8")
+    log = train("long", train_set=long, max_steps=1)
+    (line,) = [line for line in log.splitlines() if "--max_seq_len" in line and " cut" in line]
+    assert str(long) in line
+    assert "are cut" not in train("short", max_steps=1)

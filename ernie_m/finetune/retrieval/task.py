@@ -32,9 +32,9 @@ from ernie_m.model.conventions import DOCUMENT, NEITHER, QUERY, READING, Reading
 from ernie_m.model.device import Uploadable, upload
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.tasks import RETRIEVAL
-from ernie_m.reader.batching import padded_batches
+from ernie_m.reader.batching import EncodePairs, Example, padded_batches
 from ernie_m.reader.corpus import Corpus, verify_corpus
-from ernie_m.reader.coverage import warn_if_unsuited
+from ernie_m.reader.coverage import warn_if_cut, warn_if_unsuited
 from ernie_m.reader.files.pairs import PairRows, is_notation
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
@@ -117,6 +117,8 @@ class Retrieval(TaskOfSeeds):
         if is_notation(flags.train_set):  # own pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set, flags)
             warn_if_unsuited(self.tokenizer, itertools.chain.from_iterable(self.rows), flags.train_set)
+            texts = (Example(text, None) for row in self.rows for text in row)
+            warn_if_cut(EncodePairs(self.tokenizer, flags.max_seq_len), texts, flags.train_set)
             if self.rows.with_negatives:
                 logger.info(
                     "%s: of %d rows %d have negatives, the texts behind query and positive",
