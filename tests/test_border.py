@@ -45,7 +45,7 @@ DOORS = {
     "model/checkpoint/card_usage": "model cards",
     "tokenizer/foreign": "tokenizers of other libraries",
     "reader/files/rows": "tables that are not in the official form",
-    "finetune/own_tables": "folders of a user's own tables",
+    "finetune/own_tables": "folders of a user's own tables, numbers and several labels a row",
     "finetune/fit/whole_model": "a training that `fit` starts; the loop again",
     "inference/tasks/finetuned": "the tasks whose models answer",
     "pretrain/held_out/evaluate": "held-out evaluation: losses, retrieval",
@@ -54,8 +54,6 @@ DOORS = {
 
 # (file of the core, what it imports) -> why that is no door. The list may only become shorter.
 CROSSES = {
-    ("commands/run_classifier", "finetune/tasks/multi_label"): "the command names the task of --multi_label",
-    ("commands/run_classifier", "finetune/tasks/regression"): "the command names the task of --is_regression",
     ("finetune/labelled_task", "reader/files/labels"): "the warning of dev rows that are training rows",
     ("finetune/tasks/classification", "reader/coverage"): "the warning of rows that are cut",
     ("reader/classification", "reader/files/labels"): "when two labels are the same, also in official files",
@@ -64,7 +62,7 @@ CROSSES = {
 # Program -> the most statements that it may hang on, a door counting itself and nothing behind it.
 BUDGETS = {
     "run_pretrain.py": 5550,
-    "run_classifier.py": 5260,
+    "run_classifier.py": 5200,
     "ernie_m/inference/fit.py": 5450,
     "ernie_m/commands/predict.py": 4950,
     "ernie_m/inference/server/serve.py": 4050,

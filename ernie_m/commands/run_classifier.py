@@ -21,14 +21,11 @@ def main() -> None:
         # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
         from ernie_m.finetune.labelled_task import fine_tune
         from ernie_m.finetune.tasks.classification import Classification
-        from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
-        from ernie_m.finetune.tasks.regression import Regression
 
-        if flags.is_regression:
-            task_class = Regression
-        elif flags.multi_label:
-            task_class = MultiLabelClassification
-        else:
-            task_class = Classification
+        task_class = Classification
+        if flags.is_regression or flags.multi_label:
+            from ernie_m.finetune.own_tables import task_of_other_labels
+
+            task_class = task_of_other_labels(flags)
         fine_tune(task_class, flags, stop)
     stop.exit_as_asked()

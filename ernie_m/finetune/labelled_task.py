@@ -28,7 +28,6 @@ from ernie_m.finetune.command import (
 )
 from ernie_m.finetune.flags import LAST, MEAN, FinetuneFlags
 from ernie_m.finetune.open_model import OpenedModel, open_model, settle
-from ernie_m.finetune.own_tables import read_own_tables
 from ernie_m.finetune.paper import average
 from ernie_m.finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
 from ernie_m.finetune.rates import with_rates
@@ -284,6 +283,8 @@ class FineTuning(TaskOfSeeds):
         if train_set is not None:
             pass
         elif flags.do_train and task.own_tables and flags.has_own_tables:
+            from ernie_m.finetune.own_tables import read_own_tables  # here, because few runs need it
+
             self._train_paths, self.train_set, self.dev_files = read_own_tables(task, flags)
         elif flags.do_train:
             self._train_paths = [flags.train_set]

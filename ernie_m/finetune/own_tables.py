@@ -2,7 +2,7 @@
 
 A folder holds train.en.tsv, dev.en.tsv, dev.de.csv, test.de.tsv.gz, ... All training files are trained on,
 the dev files select the best step, and the test files are reported at it. Without a dev file, some of the
-training rows are held out.
+training rows are held out. Their rows may have numbers, or several labels.
 """
 
 from collections import Counter
@@ -16,6 +16,8 @@ import numpy as np
 from ernie_m.finetune.flags import ClassifierFlags
 from ernie_m.finetune.prediction import TaskFile
 from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
+from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.reader.batching import Example
 from ernie_m.reader.classification import Examples, SomeExamples
 from ernie_m.reader.files.own_files import find_tables
@@ -39,6 +41,11 @@ class OwnTables(NamedTuple):
     paths: list[Path]
     train_set: SomeExamples
     dev_files: list[TaskFile]
+
+
+def task_of_other_labels(flags: ClassifierFlags) -> type[Classification]:
+    """The task of rows that have a number (--is_regression true), or any number of labels (--multi_label)."""
+    return Regression if flags.is_regression else MultiLabelClassification
 
 
 def read_own_tables(task: Classification, flags: ClassifierFlags) -> OwnTables:
