@@ -51,7 +51,7 @@ def make_official(folder: Path, config: dict, head: str | None = None, **kind) -
     arrays = toys.weights(head, config=sizes, **kind)
     for row in tensor_names.rows_of(tensor_names.OFFICIAL, config["num_hidden_layers"], head):
         if row.canonical in arrays:
-            fluid.write(params / row.foreign, arrays[row.canonical])
+            fluid.write(params / row.in_format, arrays[row.canonical])
     return params
 
 

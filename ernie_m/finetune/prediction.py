@@ -159,13 +159,15 @@ def prediction_paths(flags: FinetuneFlags, test_files: Sequence[TaskFile]) -> li
     """For each test file the path of its predictions, from --test_save.
 
     Raises:
-        UserError: two files would have the same path.
+        UserError: a file has no path, or two have the same.
     """
-    patterns = dict.fromkeys(file.pattern for file in test_files)  # each once, in order
+    patterns = [pattern.strip() for pattern in (flags.test_set or "").split(",")]
     save_pattern_of = dict(zip(patterns, flags.test_save.split(",")))
     paths = []
     for file in test_files:
         paths.append(save_pattern_of[file.pattern].strip().replace("%s", file.language))
+    if not all(paths):
+        raise UserError(f"--test_save {flags.test_save}: one of its names is empty")
     if len(set(paths)) < len(paths):
         raise UserError(
             f"--test_save {flags.test_save}: several test files would get the same name; %s stands for the "

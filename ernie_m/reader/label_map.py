@@ -54,7 +54,7 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
 
     Raises:
         UserError: a pattern has `%s` but there are no languages, a pattern has no `%s` but there are several
-            languages, or no file is named.
+            languages, a pattern is there twice, or no file is named.
     """
     keys = languages or [ALL_LANGUAGES]  # the keys of the inner dictionaries
     files: dict[str, dict[str, Path]] = {}
@@ -62,6 +62,8 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
         pattern = item.strip()
         if not pattern:
             continue
+        if pattern in files:
+            raise UserError(f"{flag} {patterns}: {pattern} is there twice; name it once")
         if "%s" in pattern and languages is None:
             raise UserError(f"{flag} {pattern}: %s stands for languages; name them with --lang_map_config")
         if "%s" not in pattern and len(keys) > 1:

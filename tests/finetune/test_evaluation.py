@@ -6,6 +6,8 @@ import io
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from ernie_m.commands import predict
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import accuracy
+from ernie_m.finetune.prediction import TaskFile, prediction_paths
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.model.checkpoint.formats.writing import write_fluid
@@ -20,7 +23,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.classification import read_classification
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
-from tests.launching import ROOT, as_flags, call_main, read_log, run_script
+from tests.launching import ROOT, as_flags, call_main, error_of, read_log, run_script
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,16 @@ def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
             probabilities = [float(cell) for cell in cells]
             assert sum(probabilities) == pytest.approx(1.0, abs=2e-6)  # of three that are rounded to 1e-6
             assert int(label) == int(np.argmax(probabilities))
+
+
+def test_each_pattern_has_its_own_name():
+    """The second pattern of --test_set has the second name of --test_save, also where the first is empty."""
+    flags = SimpleNamespace(test_set=",a.%s ,b.%s", test_save="x.%s,c.%s, d.%s")
+    files = [TaskFile(pattern, "en", Path(pattern), None) for pattern in ("a.%s", "b.%s")]
+    assert prediction_paths(flags, files) == ["c.en", "d.en"]
+    for names in ("x.%s,,d.%s", "x.%s,c.%s,c.en"):
+        flags.test_save = names
+        assert f"--test_save {names}: " in error_of(prediction_paths, flags, files)
 
 
 def test_predictions_of_rows_that_were_cut(toy_folder, tmp_path, caplog):

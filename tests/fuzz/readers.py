@@ -17,7 +17,7 @@ import numpy as np
 from ernie_m.commands.predict import read_requests
 from ernie_m.data.download import unpack
 from ernie_m.data.translated_messages import read_messages
-from ernie_m.model.checkpoint.conventions import reading_of
+from ernie_m.model.checkpoint.foreign_conventions import reading_of
 from ernie_m.model.checkpoint.formats import configs, fluid, pickles, sentence_transformers, torch_save
 from ernie_m.model.checkpoint.formats import safetensors as safe
 from ernie_m.model.checkpoint.formats.tensor_names import XLM_R

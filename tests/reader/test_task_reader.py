@@ -157,6 +157,7 @@ def test_bad_patterns():
     assert "--dev_set dev.tsv: " in error_of(expand, "dev.tsv", ["en", "zh"], "--dev_set")
     assert "--dev_set dev.%s.tsv: " in error_of(expand, "dev.%s.tsv", None, "--dev_set")
     assert "--dev_set: " in error_of(expand, " ,", ["en"], "--dev_set")
+    assert "a.%s is there twice" in error_of(expand, "a.%s,b.%s, a.%s", ["en"], "--dev_set")
 
 
 def test_features_of_rows(write, tokenizer):

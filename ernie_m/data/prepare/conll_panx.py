@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ernie_m.data.prepare.data_set import LANGUAGE, SPLIT, DataFile, DataSet, Prepared
-from ernie_m.model.checkpoint.conventions import PLACES
+from ernie_m.model.checkpoint.foreign_conventions import PLACES
 from ernie_m.reader.files.tagged_sentences import JOINT, read_words
 from ernie_m.reader.tags import entity_starts, tag_names, to_iob2
 

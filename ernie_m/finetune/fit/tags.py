@@ -8,7 +8,7 @@ from ernie_m.finetune.fit.units import TAGS, Units, known_languages, language_of
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.open_model import OpenedModel
 from ernie_m.finetune.tasks.tagging import Tagging
-from ernie_m.model.checkpoint.conventions import PLACES
+from ernie_m.model.checkpoint.foreign_conventions import PLACES
 from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, TaggedWords, read_words
 from ernie_m.reader.tags import entity_starts, is_tag, tag_names, to_iob2

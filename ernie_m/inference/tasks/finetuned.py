@@ -17,7 +17,7 @@ from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of, unknown_words
-from ernie_m.model.checkpoint.conventions import NO_ENTITIES, entity_tags
+from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, entity_tags
 from ernie_m.model.conventions import NEITHER
 from ernie_m.reader.batching import BATCH_TOKENS, Example, batches_by_length
 from ernie_m.reader.files.squad import Question, QuestionFile

@@ -31,7 +31,7 @@ from ernie_m.model.checkpoint.formats.tensor_names import (
     STATIC,
     XLM_R,
 )
-from ernie_m.model.checkpoint.formats.writing import ForeignWeights, for_library, to_foreign, write_fluid
+from ernie_m.model.checkpoint.formats.writing import RenamedWeights, for_library, to_names_of, write_fluid
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING
@@ -217,7 +217,7 @@ def write(
     _check_held(target, checkpoint, config, task)
     tensors = _finite_only(checkpoint.tensors)
     class_task = _task_of_class(format_name, tensors, task)
-    translated = to_foreign(format_name, tensors, class_task)
+    translated = to_names_of(format_name, tensors, class_task)
     conversion = _Conversion(format_name, folder, checkpoint, config, tensors, translated, task, class_task)
     _WRITERS[format_name](conversion)
     pooling_files = []
@@ -254,7 +254,7 @@ class _Conversion:
     checkpoint: Checkpoint
     config: ErnieMConfig
     tensors: Weights
-    translated: ForeignWeights
+    translated: RenamedWeights
     task: str | None
     class_task: str | None
 
@@ -404,18 +404,18 @@ def _library_settings(
     return settings
 
 
-def _written(format_name: str, checkpoint: Checkpoint, translated: ForeignWeights) -> list[WrittenTensor]:
+def _written(format_name: str, checkpoint: Checkpoint, translated: RenamedWeights) -> list[WrittenTensor]:
     """The tensors that were written.
 
     Each was translated twice: from its names in the source to ours, and from ours to that of the new format.
     """
     written = []
-    for foreign, to_new in translated.origins.items():
+    for new_name, to_new in translated.origins.items():
         (canonical,) = to_new.names
         # Only the token types of XLM-R, which are made of zeros, have no origin.
         to_ours = checkpoint.origins.get(canonical, Origin(to_new.names, transposed=False))
-        name = f"params/{foreign}" if format_name == OFFICIAL else foreign
-        shape = translated.weights.shape(foreign)
+        name = f"params/{new_name}" if format_name == OFFICIAL else new_name
+        shape = translated.weights.shape(new_name)
         is_transposed = to_ours.transposed != to_new.transposed  # transposed twice is not transposed
         written.append(WrittenTensor(name, shape, to_ours.names, is_transposed))
     return written

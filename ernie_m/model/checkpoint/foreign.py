@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.conventions import NO_ENTITIES, ReadingOfFolder, entity_tags, reading_of
 from ernie_m.model.checkpoint.files import (
     CONFIGS,
     PIECE_MODELS,
@@ -20,6 +19,7 @@ from ernie_m.model.checkpoint.files import (
     has_our_form,
     official_directory,
 )
+from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, ReadingOfFolder, entity_tags, reading_of
 from ernie_m.model.checkpoint.formats import configs, pickles, safetensors, tensor_names, torch_save
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights
 from ernie_m.model.checkpoint.formats.sentence_transformers import encoder_folder

@@ -28,7 +28,7 @@ from ernie_m.model.checkpoint.foreign import (
     open_foreign,
 )
 from ernie_m.model.checkpoint.formats import configs, fluid, safetensors, tensor_names
-from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights, from_foreign
+from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights, to_our_names
 from ernie_m.model.checkpoint.formats.tensor_names import BERT, OFFICIAL, OURS, XLM_R
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING, Reading, own_reading
@@ -106,7 +106,7 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     tasks = _possible_tasks(format_name, source, raw_config)
     # The heads of all of these tasks have the same names, so the first one serves. Only the user can say
     # which one it is.
-    translated = from_foreign(format_name, source.tensors, tasks[0] if tasks else None)
+    translated = to_our_names(format_name, source.tensors, tasks[0] if tasks else None)
     dropped = translated.dropped
     unknown = translated.unknown
     if format_name == OFFICIAL:

@@ -205,7 +205,7 @@ def _read_floats(file: Weights, name: str) -> np.ndarray:
     return array
 
 
-def from_foreign(format_name: str, file: Weights, task: str | None) -> CanonicalWeights:
+def to_our_names(format_name: str, file: Weights, task: str | None) -> CanonicalWeights:
     """Translate the weights of a file to our names.
 
     Args:
@@ -225,8 +225,8 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
     token_types = name_in_file.get(TOKEN_TYPES) if format_name in (XLM_R, BERT) else None
     for row in rows:
         # If a tensor is there under several names, the first name of the table counts.
-        if row.foreign in name_in_file and row.canonical not in recipes:
-            recipe = _Recipe(name_in_file[row.foreign], row.transposed, row.fused_part, added_row=None)
+        if row.in_format in name_in_file and row.canonical not in recipes:
+            recipe = _Recipe(name_in_file[row.in_format], row.transposed, row.fused_part, added_row=None)
             if row.canonical == POSITIONS:
                 # BERT counts positions from 0, and we from 2, as XLM-R does.
                 rows_before = FIRST_POSITION if format_name == BERT else 0
@@ -247,7 +247,7 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
     if token_types is not None:
         used.add(token_types)
     # Every other tensor of the file is dropped, if there is a known reason, or unknown.
-    names_of_format = {row.foreign for row in rows}
+    names_of_format = {row.in_format for row in rows}
     unknown = list(file.other_names)
     for name in file:
         if name not in used:

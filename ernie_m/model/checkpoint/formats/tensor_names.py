@@ -332,14 +332,14 @@ class Row(NamedTuple):
 
     Attributes:
         canonical: our name.
-        foreign: the name there.
+        in_format: the name there.
         axes: the axes of our tensor.
         transposed: whether our [in, out] is [out, in] there.
         fused_part: the index in `FUSED_PARTS` if it is one of the parts of a fused tensor.
     """
 
     canonical: str
-    foreign: str
+    in_format: str
     axes: tuple[str, ...]
     transposed: bool
     fused_part: int | None = None
@@ -356,39 +356,39 @@ def rows_of(format_name: str, num_layers: int, task: str | None = None, prefix: 
     is_table = format_name in (OURS, STATIC) and num_layers == 0
     rows = []
     for module in ENCODER:
-        foreign = module.name_in(format_name)
+        in_format = module.name_in(format_name)
         is_absent_pooler = module.canonical == POOLER and not model_class.has_pooler
         # A model of ours without layers is a table of pieces.
         is_absent_in_table = is_table and f"{module.canonical}.weight" != WORDS
-        if foreign is None or is_absent_pooler or is_absent_in_table:
+        if in_format is None or is_absent_pooler or is_absent_in_table:
             continue
         repeats = num_layers if "{i}" in module.canonical else 1  # a module of each layer, or of the encoder
         for i in range(repeats):
-            name = prefix + foreign.format(i=i)
+            name = prefix + in_format.format(i=i)
             rows += _rows_of_module(format_name, module.canonical.format(i=i), name, module.kind, module.axes)
-    for canonical, foreign in (*model_class.head, *BESIDE_ANY_HEAD.get(format_name, ())):
+    for canonical, in_format in (*model_class.head, *BESIDE_ANY_HEAD.get(format_name, ())):
         kind, axes = HEAD_MODULES[canonical]
-        rows += _rows_of_module(format_name, canonical, foreign, kind, axes)
+        rows += _rows_of_module(format_name, canonical, in_format, kind, axes)
     return rows
 
 
 def _rows_of_module(
-    format_name: str, canonical: str, foreign: str, kind: str, weight_axes: tuple[str, ...]
+    format_name: str, canonical: str, in_format: str, kind: str, weight_axes: tuple[str, ...]
 ) -> list[Row]:
     """The tensors of one module, under our names and under those of the format.
 
     Args:
-        canonical, foreign: the module's name here and in the format.
+        canonical, in_format: the module's name here and in the format.
         kind: a key of `_ENDINGS`.
     """
     rows = []
     for official_ending, ending in _ENDINGS[kind]:
         is_weight = ending == ".weight"
         is_matrix = is_weight and kind in (LINEAR, OUTPUT)
-        foreign_ending = official_ending if format_name == OFFICIAL else ending
+        ending_in_format = official_ending if format_name == OFFICIAL else ending
         axes = weight_axes if is_weight else weight_axes[-1:]  # a bias has the weight's last axis
         transposed = is_matrix and format_name in _TORCH
-        rows.append(Row(canonical + ending, foreign + foreign_ending, axes, transposed))
+        rows.append(Row(canonical + ending, in_format + ending_in_format, axes, transposed))
     return rows
 
 
@@ -398,10 +398,10 @@ def readable_rows(format_name: str, num_layers: int, task: str | None) -> list[R
     # A file may have a pooler even if its class has none.
     if not any(row.canonical == "pooler.dense.weight" for row in rows):
         kind, axes = HEAD_MODULES[POOLER]
-        rows += _rows_of_module(format_name, canonical=POOLER, foreign=POOLER, kind=kind, weight_axes=axes)
+        rows += _rows_of_module(format_name, canonical=POOLER, in_format=POOLER, kind=kind, weight_axes=axes)
     if format_name == FAIRSEQ:
-        row_of = {row.foreign: row for row in rows}
-        rows += [row_of[name]._replace(foreign=alias) for alias, name in _FAIRSEQ_ALIASES.items()]
+        row_of = {row.in_format: row for row in rows}
+        rows += [row_of[name]._replace(in_format=alias) for alias, name in _FAIRSEQ_ALIASES.items()]
         for i in range(num_layers):
             rows += _fused_rows(i)
     return rows
@@ -413,10 +413,10 @@ def _fused_rows(layer: int) -> list[Row]:
     for fused, ending in _FAIRSEQ_FUSED.items():
         for part, letter in enumerate(FUSED_PARTS):  # 0 and "q", 1 and "k", 2 and "v"
             canonical = f"encoder.layers.{layer}.self_attn.{letter}_proj.{ending}"
-            foreign = f"layers.{layer}.{fused}"
+            in_format = f"layers.{layer}.{fused}"
             is_weight = ending == "weight"
             # Only reading has fused tensors, and reading needs no axes.
-            rows.append(Row(canonical, foreign, axes=(), transposed=is_weight, fused_part=part))
+            rows.append(Row(canonical, in_format, axes=(), transposed=is_weight, fused_part=part))
     return rows
 
 
@@ -447,7 +447,7 @@ def tasks_of(format_name: str, names: Iterable[str], class_name: str | None) -> 
     for task, model_class in CLASSES[format_name].items():
         modules = dict(model_class.head)  # our name -> the name there
         modules.pop("lm_head", None)  # it has only a bias: its weight is the word table
-        if modules and {foreign + ending for foreign in modules.values()} <= names:
+        if modules and {in_format + ending for in_format in modules.values()} <= names:
             class_of_task[task] = model_class.name
     tasks_of_class = [task for task, name in class_of_task.items() if name == class_name]
     return tasks_of_class or list(class_of_task)
@@ -467,7 +467,7 @@ def official_names(files: Iterable[str]) -> list[str]:
     num_layers = count_layers(files)
     names: dict[str, None] = {}  # the keys are an ordered set
     for task in CLASSES[OFFICIAL]:
-        names |= {row.foreign: None for row in rows_of(OFFICIAL, num_layers, task)}
+        names |= {row.in_format: None for row in rows_of(OFFICIAL, num_layers, task)}
     return [name for name in names if name in files]
 
 

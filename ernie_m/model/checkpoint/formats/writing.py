@@ -64,7 +64,7 @@ _OFFICIAL_KEYS = (
 )
 
 
-class ForeignWeights(NamedTuple):
+class RenamedWeights(NamedTuple):
     """Weights under the names of another format.
 
     Attributes:
@@ -80,7 +80,7 @@ class ForeignWeights(NamedTuple):
     absent: list[str]
 
 
-def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignWeights:
+def to_names_of(format_name: str, weights: Weights, task: str | None) -> RenamedWeights:
     """Translate weights to the names of another format.
 
     Args:
@@ -89,21 +89,21 @@ def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignW
     """
     prefix = "" if task is None else tensor_names.ENCODER_PREFIX.get(format_name, "")
     rows = tensor_names.rows_of(format_name, tensor_names.count_layers(weights), task, prefix)
-    row_of = {row.foreign: row for row in rows if row.canonical in weights}
+    row_of = {row.in_format: row for row in rows if row.canonical in weights}
     shapes: dict[str, tuple[int, ...]] = {}
     origins: dict[str, Origin] = {}
-    for foreign, row in row_of.items():
+    for name, row in row_of.items():
         shape = weights.shape(row.canonical)
-        shapes[foreign] = shape[::-1] if row.transposed else shape
-        origins[foreign] = Origin((row.canonical,), row.transposed)
+        shapes[name] = shape[::-1] if row.transposed else shape
+        origins[name] = Origin((row.canonical,), row.transposed)
     if format_name == XLM_R:  # XLM-R needs token types, and gets zeros
         shapes[prefix + TOKEN_TYPES] = (1, weights.shape(WORDS)[1])
         origins[prefix + TOKEN_TYPES] = Origin(("zeros",), transposed=False)
 
-    def read(foreign: str) -> np.ndarray:
-        if foreign not in row_of:  # the token types
-            return np.zeros(shapes[foreign], np.float32)
-        row = row_of[foreign]
+    def read(name: str) -> np.ndarray:
+        if name not in row_of:  # the token types
+            return np.zeros(shapes[name], np.float32)
+        row = row_of[name]
         array = weights[row.canonical]
         return np.ascontiguousarray(array.T) if row.transposed else array
 
@@ -112,7 +112,7 @@ def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignW
     # A masked-LM head is never needed: the official format is complete without it, and so is XLM-R's encoder.
     needed_names = [row.canonical for row in rows if not row.canonical.startswith("lm_head.")]
     absent = [name for name in needed_names if name not in weights]
-    return ForeignWeights(Weights(weights.source, shapes, read), origins, left_out, absent)
+    return RenamedWeights(Weights(weights.source, shapes, read), origins, left_out, absent)
 
 
 def for_library(
@@ -178,7 +178,7 @@ def write_fluid(
     folder = Path(folder)
     if config:
         check_fixed_sizes(ErnieMConfig.from_dict(config), "the official format")
-    translated = to_foreign(tensor_names.OFFICIAL, Weights.of(weights), task_named(head))
+    translated = to_names_of(tensor_names.OFFICIAL, Weights.of(weights), task_named(head))
     with atomic_dir(folder / "params") as params:
         for name in translated.weights:
             fluid.write(params / name, np.asarray(translated.weights[name], np.float32))
