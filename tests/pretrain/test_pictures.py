@@ -59,13 +59,16 @@ def test_the_picture_has_one_line_of_loss(resumed):
     ]
 
 
-@pytest.mark.parametrize("fault", ["package", "file"])
-def test_what_cannot_be_written_is_one_line(tmp_path, caplog, monkeypatch, fault):
-    """A package is not there, or something has the name. The records are written all the same."""
+@pytest.mark.parametrize("fault", ["package", "file", "folder"])
+def test_what_cannot_be_written_is_one_line(tmp_path, caplog, capfd, monkeypatch, fault):
+    """A package is not there, something has the name, or the folder cannot be written. The records are."""
     of_run = Records(tmp_path / "metrics.jsonl")
     if fault == "package":
         monkeypatch.setitem(sys.modules, "visualdl", None)
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    elif fault == "folder":
+        (tmp_path / "visualdl").symlink_to("/proc/sys")  # where nobody makes a file
+        (tmp_path / "losses.png").mkdir()
     else:
         (tmp_path / "visualdl").touch()
         (tmp_path / "losses.png").mkdir()
@@ -74,6 +77,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path, caplog, monkeypatch, fault
     draw_losses(of_run)
     assert of_run.read() == [{"step": 1, "loss": 2.0}]
     of_log, of_picture = caplog.messages
+    assert capfd.readouterr().out == ""  # VisualDL prints what it cannot write
     assert f"{tmp_path / 'visualdl'}" in of_log and f"{tmp_path / 'losses.png'}" in of_picture
     assert ("pictures" in of_log) is (fault == "package")
 

@@ -34,7 +34,10 @@ def follow(records: Records) -> None:
     with the_run_goes_on(folder):
         from visualdl import LogWriter
 
-        (folder / _LOG).unlink(missing_ok=True)
+        # What cannot be written is an error here, where VisualDL prints it from a thread of its own.
+        folder.mkdir(exist_ok=True)
+        (folder / _LOG).touch()
+        (folder / _LOG).unlink()
         writer = LogWriter(logdir=str(folder), file_name=_LOG)
 
         def add(record: Mapping[str, Any]) -> None:
