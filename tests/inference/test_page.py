@@ -203,7 +203,7 @@ def test_vectors_without_the_language(page):
 
 
 def test_labels_of_ones_own(page):
-    ask_page(page, "zero-shot", text=TEXTS[0], labels="bado, lera")
+    ask_page(page, "zero-shot", text=TEXTS[0], labels="bado, lera", template="")
     answer = ask(f"{page.address}/api/zero-shot", {"text": TEXTS[0], "labels": ["bado", "lera"]})[1]
     assert texts_of(page, "#panel-zero-shot .label") == [answer["label"]]
     assert sorted(texts_of(page, "#panel-zero-shot .bars bdi")) == ["bado", "lera"]
@@ -282,6 +282,9 @@ def test_the_request_with_curl_is_that_of_the_open_tab(page):
     page.value("void (TASKS.fill.examples = [{text: \"It's [MASK].\"}], show('fill'))")
     *_, body = shlex.split(texts_of(page, "footer code")[0])  # as a shell reads it
     assert json.loads(body) == {"text": "It's [MASK]."}
+    ask_page(page, "classify", text_a=TEXTS[3], text_b="")
+    *_, body = shlex.split(texts_of(page, "footer code")[0])
+    assert json.loads(body) == {"text_a": TEXTS[3]}  # the request that was sent
 
 
 def test_unknown_words_are_told(page):
