@@ -6,6 +6,7 @@
 #   sh scripts/test.sh slow              the tests that take more than ten seconds: the demo, a study, killed trainings
 #   sh scripts/test.sh parity            tests/parity, in .venv-parity
 #   sh scripts/test.sh latest            tests/latest, in .venv-latest
+#   sh scripts/test.sh clients           tests/clients, in .venv-clients, beside a server in .venv
 #   sh scripts/test.sh real              tests/real, in all three: a real model from PyPI against its makers' libraries
 #   DATA=folder sh scripts/test.sh       with the tests on real data
 set -eu
@@ -34,6 +35,13 @@ case ${1-} in
         shift
         # an override and not an argument, so that a path among the user's arguments takes its place
         set -- -o testpaths="$suite" "$@"
+        ;;
+    clients)
+        shift
+        sh scripts/setup.sh test
+        sh scripts/setup.sh clients
+        # without tests/conftest.py, which needs Paddle
+        exec .venv-clients/bin/python -m pytest --noconftest -o testpaths=tests/clients "$@"
         ;;
     slow)
         sh scripts/setup.sh test

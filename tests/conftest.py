@@ -17,7 +17,7 @@ prepare(quiet=True)  # before any test module imports paddle
 
 # Tests against other libraries run in environments of their own. The folder of such tests, whose name is also
 # their mark -> a package that the usual environment does not have, and theirs has.
-PEERS = {"parity": "paddlenlp", "latest": "sentence_transformers"}
+PEERS = {"parity": "paddlenlp", "latest": "sentence_transformers", "clients": "litellm"}
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

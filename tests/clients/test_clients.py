@@ -78,6 +78,8 @@ def test_openai(server, expected):
     with pytest.raises(openai.BadRequestError, match="input_typ") as caught:
         client.embeddings.create(model="any", input="bado", extra_body={"input_typ": "query"})
     assert caught.value.param == "input_typ"
+    with pytest.raises(openai.BadRequestError, match="input"):
+        client.embeddings.create(model="any", input=[""])
     with pytest.raises(openai.AuthenticationError, match="token"):
         openai.OpenAI(base_url=f"{server}/v1", api_key="x").embeddings.create(model="any", input="bado")
 

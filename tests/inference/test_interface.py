@@ -14,7 +14,7 @@ from tests.toys import sentences
 
 PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("docs/predict.md", "docs/finetune.md"))
 # The pages' blocks of Python, and their command lines: (text for standard input, flags).
-# The block of OpenAI's client is like the test in tests/latest/test_embeddings.py.
+# The block of OpenAI's client is like the test in tests/clients/test_clients.py.
 PYTHON = re.findall(r"^```python\n(?!from openai)(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
 LINES = re.findall(r"^echo (.*) \| \.venv/bin/ernie-m predict (.*)$", PAGES, re.MULTILINE)
 
