@@ -19,9 +19,9 @@ from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.reader.batching import Example
+from ernie_m.reader.check_labels import FEW_ROWS, label_oddities
 from ernie_m.reader.classification import Examples, SomeExamples
 from ernie_m.reader.files.own_files import find_tables
-from ernie_m.reader.files.table.check_labels import FEW_ROWS, label_oddities
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 from ernie_m.utils.text_tables import in_columns

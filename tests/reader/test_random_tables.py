@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from ernie_m.reader.check_labels import label_oddities
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.table.check_labels import label_oddities
 from ernie_m.reader.files.table.labelled import read_table
 from ernie_m.utils.errors import UserError
 from tests.reader.damaged_tables import DAMAGES, SHAPES, Damaged, write_damaged

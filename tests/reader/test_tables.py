@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from ernie_m.reader.batching import Example
+from ernie_m.reader.check_labels import label_oddities
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.labels import labels_for_none, normal_label, oddities, overlap, split_labels
 from ernie_m.reader.files.table.answered import AnsweredTable
-from ernie_m.reader.files.table.check_labels import label_oddities
 from ernie_m.reader.files.table.form import Form
 from tests.launching import error_of
 

@@ -20,10 +20,10 @@ from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.reader.batching import Example
+from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.coverage import warn_if_cut, warn_if_unsuited
 from ernie_m.reader.files.labels import input_hash
 from ernie_m.reader.files.own_files import LabelledFile
-from ernie_m.reader.files.table.check_labels import check_labels
 from ernie_m.reader.label_map import ALL_LANGUAGES
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError

@@ -181,12 +181,10 @@ def decode(line: bytes, path: Path, number: int) -> str:
     """Line `number` of a file as text.
 
     Raises:
-        UserError: the file is compressed, or the line is not UTF-8, or has a NUL byte.
+        UserError: the file is compressed, or the line is not UTF-8.
     """
     if number == 1:
         refuse_compressed(line, path)
-    if b"\0" in line:
-        raise UserError(f"{path}, line {number}: it holds a NUL byte; the file is damaged there")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -156,7 +156,7 @@ def columns_of_pairs(table: OpenedTable, options: TableOptions, languages: Seque
         for place in left_out
         if (kinds[place] == VERDICTS and purposes[place] in (LABEL, NUMBERS, None))
         or (
-            purposes[place] in (LABEL, NUMBERS)
+            purposes[place] in ((LABEL, NUMBERS) if table.names else (None,))
             and kinds[place] in (NUMBERS, CLASSES)
             and _differ(table, place)
         )
@@ -190,10 +190,12 @@ def columns_of_pairs(table: OpenedTable, options: TableOptions, languages: Seque
 def _differ(table: OpenedTable, place: int) -> bool:
     """Whether a column says of some rows much less than of others, as scores of similarity do.
 
-    Those of mined pairs do not, because these are the best of many.
+    Those of mined pairs do not, because these are the best of many. Whole numbers without a name may be ids.
     """
     cells = [cells[place].strip().replace(",", ".") for cells in table.sample if len(cells) > place]
     numbers = [float(cell) for cell in cells if is_number(cell)]
+    if not table.names and (len(numbers) < len(cells) or all(map(float.is_integer, numbers))):
+        return False
     return not numbers or min(numbers) < max(numbers) / 3
 
 
