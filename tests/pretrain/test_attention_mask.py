@@ -62,6 +62,6 @@ def test_the_document_draws_the_matrices():
     for section in re.split(r"^## ", DOCUMENT.read_text(encoding="utf-8"), flags=re.M):
         title = section.split("\n")[0]
         matrices[title.split(" ")[0]] = drawn(section)
-    for labels, matrix in (UNMASKED_CONTEXT, CONTEXT_WITH_MASKS):
-        assert np.array_equal(matrices["CAMLM"][labels], matrix)
+    labels, matrix = UNMASKED_CONTEXT
+    assert np.array_equal(matrices["CAMLM"][labels], matrix)
     assert np.array_equal(matrices["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], compact(4, 3))
