@@ -88,9 +88,7 @@ COMMANDS = {
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
     r"([A-Z_]+=\S+ )*sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,
     r"sh scripts/(base|large)/(conll|panx|mlqa)_[\w-]+\.sh.*": RECIPE,
-    r".*python run_classifier\.py --is_regression .*":
-        "finetune/test_regression.py::test_it_learns_and_predicts",
-    r".*python run_classifier\.py (?!--is_regression).*": HERE,
+    r".*python run_classifier\.py .*": HERE,
     r".*run_mrc\.py .* --answer_rules .*":
         "finetune/test_answering.py::test_squads_rules_decide_the_scores",
     r".*(python (run_retrieval|encode_vector)\.py|ernie-m mine_pairs) .*": HERE,
