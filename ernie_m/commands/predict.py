@@ -8,7 +8,7 @@ ernie-m predict --serve --model checkpoints/best,pretrained
 import gzip
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
@@ -20,7 +20,7 @@ from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.reader.files.official_tsv import refuse_compressed
 from ernie_m.reader.files.plain_text import TextFile, split_name
-from ernie_m.reader.files.rows import TableOptions, tables
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.utils.errors import FULL, UserError, install_command, pipe_may_close, printable
 from ernie_m.utils.files import take_lock, unwritable_is_a_user_error
 from ernie_m.utils.load_config import load_config
@@ -28,8 +28,7 @@ from ernie_m.utils.logging import logger, progress, setup_console
 from ernie_m.utils.options import PositiveInt, Range, option
 
 if TYPE_CHECKING:
-    from ernie_m.inference.labelled import LabelledRows
-    from ernie_m.inference.tasks import Answerer
+    from ernie_m.inference.tasks import Answerer, InputFile
 
 AT_ONCE = 1024  # requests that are answered together
 
@@ -46,8 +45,8 @@ class PredictFlags(TableOptions):
     """What to predict. Default: what the model's head is for."""
 
     input: str = "-"
-    """A file of JSON lines; or a table: .csv, .tsv, .xlsx, ... (docs/data.md lists what is read), or a text
-    on each line; "-": standard input, of JSON lines."""
+    """A file of JSON lines; a table: .csv, .tsv, .xlsx, ... (docs/data.md lists what is read), or a text on
+    each line; for tag words in CoNLL form, for answer SQuAD; "-": standard input, of JSON lines."""
 
     output: str = "-"
     """A new file, compressed if its name ends in .gz; "-": standard output. The answers to a table are its
@@ -164,8 +163,9 @@ def main() -> None:
     from ernie_m.inference.tasks import TaskOptions, make_answerer
 
     # Each is the name of a flag, too, but for the kind of the texts, which the task knows.
-    names = [field.name for field in fields(TaskOptions) if field.name != "kind"]
-    options = TaskOptions(**{name: getattr(flags, name) for name in names})
+    options = TaskOptions(
+        **{field.name: getattr(flags, field.name) for field in fields(TaskOptions) if field.name != "kind"}
+    )
     if flags.serve:
         try:
             from ernie_m.inference.server.serve import serve, token_of
@@ -179,20 +179,26 @@ def main() -> None:
             from ernie_m.inference.paddle_model import share_encoders
 
             share_encoders(models)
-        limits = (flags.max_queue, flags.max_batch_tokens, flags.timeout)
-        serve(models, options, flags.host, flags.port, token, *limits)
+        serve(
+            models,
+            options,
+            flags.host,
+            flags.port,
+            token,
+            flags.max_queue,
+            flags.max_batch_tokens,
+            flags.timeout,
+        )
         return
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     task = flags.task or model.own_word
     if task is None:
         raise UserError(f"--model {flags.model}: it has no head, so say what to predict with --task")
     answerer = make_answerer(task, model, options)
-    requests = read_requests(flags.input, answerer.parse, flags)
-    if not requests:
-        print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
-    write = write_answers
-    labelled = LabelledRows(model.held_out)
-    is_table = not has_objects(flags.input)
+    # JSON lines, a file in the form of the training data of a tagger or its like, or a table.
+    has_form = task in ("tag", "answer") and flags.input != "-"
+    file = answerer.training_file(Path(flags.input)) if has_form else None
+    is_table = file is None and not has_objects(flags.input)
     if flags.sort != "table" and not (
         is_table and task in ("classify", "answer") and not model.predicts_numbers
     ):
@@ -200,15 +206,20 @@ def main() -> None:
             f"--sort {flags.sort}: it sorts the rows of a table by the probability of their answers"
         )
     if is_table:
-        write = partial(write_table, path=Path(flags.input), options=flags, labelled=labelled)
+        file = LabelledRows(Path(flags.input), flags, model.held_out, flags.sort != "table")
+    requests = read_requests(flags.input, answerer.parse, flags, file)
+    if not requests:
+        print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
+    write = write_answers if file is None else file.write
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if flags.output == "-":
         write_to_stdout(answerer, parts, write)
     else:
         # Resolved, because a link stays: what it leads to is replaced.
+        parts = progress(parts, "predicting", "requests", size=len)
         write_to_file(answerer, parts, Path(flags.output).resolve(), write)
-    if requests and is_table:
-        print(*map(printable, labelled.summary()), sep="\n", file=sys.stderr)
+    if requests and file is not None:
+        print(*map(printable, file.summary()), sep="\n", file=sys.stderr)
 
 
 def _unfinished(output: Path) -> Path:
@@ -238,23 +249,25 @@ def has_objects(path: str) -> bool:
 
 
 def read_requests(
-    path: str, parse: Callable[[dict], Any], options: TableOptions | None = None
+    path: str,
+    parse: Callable[[dict], Any],
+    options: TableOptions,
+    file: "InputFile | None" = None,
 ) -> list[Request]:
     """Read and parse the request on each line, or in each row, of a file; "-": standard input.
 
     Args:
-        options: how a table is read. A row of a table whose request is wrong, and may be, keeps its place
+        options: whether a request may be wrong, and how a table is read.
+        file: the file, if it is no JSON lines. A request in it that is wrong, and may be, keeps its place
             with the content None.
 
     Raises:
         UserError: the file cannot be read, or requests are wrong; names the lines.
     """
-    options = options or TableOptions()
     name = "standard input" if path == "-" else path
     faults = Faults(name, options.on_error == "skip")
-    is_table = not has_objects(path)
-    if is_table:
-        lines = tables().requests_of(Path(path), options, faults)
+    if file is not None:
+        lines = file.requests(faults)
     elif options.columns:
         raise UserError(f"--columns {options.columns}: {name} is no table: it has JSON lines")
     else:
@@ -262,12 +275,12 @@ def read_requests(
     requests = []
     for number, cells, line in lines:
         try:
-            values = line if is_table else parse_object(line)
+            values = parse_object(line) if file is None else line
             id_entry = {"id": values["id"]} if "id" in values else {}
-            requests.append(Request(cells if is_table else id_entry, parse(values)))
+            requests.append(Request(id_entry if file is None else cells, parse(values)))
         except UserError as error:
             faults.note(number, error)
-            if is_table:
+            if file is not None:
                 requests.append(Request(cells, None))
     faults.end(partial(print, file=sys.stderr))
     return requests
@@ -304,7 +317,7 @@ def write_to_stdout(answerer: "Answerer", parts: list[list[Request]], write: Cal
     """Print the answers to `parts`, the requests that are answered together.
 
     Args:
-        write: `write_answers`, or what has its arguments.
+        write: `write_answers`, or what else takes `answered` and a file.
 
     Raises:
         UserError: standard output is a file on a full disk.
@@ -312,7 +325,7 @@ def write_to_stdout(answerer: "Answerer", parts: list[list[Request]], write: Cal
     sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
     with pipe_may_close():
         try:
-            write(answerer, parts, sys.stdout)
+            write(answered(answerer, parts, sys.stdout), sys.stdout)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -342,50 +355,27 @@ def write_to_file(
             file.truncate(0)  # what an interrupted command left
             is_packed = output.suffix == ".gz"
             with gzip.open(file.buffer, "wt", encoding="utf-8") if is_packed else nullcontext(file) as text:
-                write(answerer, progress(parts, "predicting", "requests", size=len), text)
+                write(answered(answerer, parts, text), text)
             file.flush()
             unfinished.replace(output)  # before the lock ends
 
 
-def write_answers(answerer: "Answerer", parts: Iterable[list[Request]], file: IO[str]) -> None:
-    """Answer the requests, a part at a time, and write a line for each."""
-    for part in parts:
-        answers = answerer.answer([request.content for request in part])
-        for request, answer in zip(part, answers, strict=True):
-            file.write(json.dumps(request.id_entry | answer, ensure_ascii=False) + "\n")
-        file.flush()
-
-
-def write_table(
-    answerer: "Answerer",
-    parts: Iterable[list[Request]],
-    file: IO[str],
-    path: Path,
-    options: PredictFlags,
-    labelled: "LabelledRows",
-) -> None:
-    """Answer the rows of a table, a part at a time, and write them as `AnsweredTable` does.
+def answered(
+    answerer: "Answerer", parts: Iterable[list[Request]], file: IO[str]
+) -> Iterator[tuple[Request, dict]]:
+    """Yield each request with its answer, {} if it has no content; a part is answered at a time.
 
     Args:
-        path, options: of the table.
-        labelled: receives the rows and the answers.
+        file: what is written of them, which is flushed after each part.
     """
-    from ernie_m.inference.labelled import sureness
-
-    table = tables().answered(file, path, options)
-    sorts = options.sort != "table"
-    waiting = []
     for part in parts:
         answers = iter(answerer.answer([request.content for request in part if request.content is not None]))
         for request in part:
-            answer = {} if request.content is None else next(answers)
-            if answer:
-                labelled.add(request.id_entry, answer)
-            if sorts:
-                waiting.append((request.id_entry, answer))
-            else:
-                table.add([*request.id_entry], [*request.id_entry.values()], answer)
+            yield request, {} if request.content is None else next(answers)
         file.flush()
-    waiting.sort(key=lambda row: sureness(row[1]) if row[1] else -1)  # a row without an answer is first
-    for cells, answer in waiting:
-        table.add([*cells], [*cells.values()], answer)
+
+
+def write_answers(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
+    """Write a line for each answer. `rows`: each request with its answer."""
+    for request, answer in rows:
+        file.write(json.dumps(request.id_entry | answer, ensure_ascii=False) + "\n")

@@ -1,14 +1,17 @@
-"""What `ernie-m label` says at its end: how many rows have which label, and the share that is right."""
+"""Tables that are answered; at the end, how many rows have which label, and the share that is right."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
+from ernie_m.inference.tasks import InputFile
+from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
-from ernie_m.reader.files.rows import tables
+from ernie_m.reader.files.rows import TableOptions, tables
 from ernie_m.utils.errors import listed
 
 _USUAL = ("label", "labels", "gold_label", "target", "class", "category")  # names of a column of labels
@@ -22,20 +25,43 @@ def sureness(answer: Mapping[str, Any]) -> float:
     return probabilities[answer["label"]] if probabilities else answer["probability"]
 
 
-class LabelledRows:
-    """Collects the rows of a table with their answers.
+class LabelledRows(InputFile):
+    """A table, whose rows come back with their answers.
 
     Args:
+        options: how it is read.
         held_out: what `fit` kept of its scores; see `ernie_m.finetune.fit.scored.Scored.kept`.
+        sorts: whether the rows are written first whose answer the model is least sure of.
     """
 
-    def __init__(self, held_out: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, options: TableOptions, held_out: Mapping[str, Any], sorts: bool) -> None:
+        self._path = path
+        self._options = options
         self._held_out = held_out
+        self._sorts = sorts
         self._sureness: list[float] = []  # of each row
         self._rows: list[Mapping[str, str]] = []  # the name of a column -> the cell
         self._predicted: list[list[str]] = []  # the labels of each row, or nothing
         self._known: set[str] = set()  # the labels of the model
         self._has_several = False  # whether a row may have several labels, or none
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+        return tables().requests_of(self._path, self._options, faults)
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        """Write the rows as `AnsweredTable` does."""
+        table = tables().answered(file, self._path, self._options)
+        waiting = []
+        for request, answer in rows:
+            if answer:
+                self.add(request.id_entry, answer)
+            if self._sorts:
+                waiting.append((request.id_entry, answer))
+            else:
+                table.add([*request.id_entry], [*request.id_entry.values()], answer)
+        waiting.sort(key=lambda row: sureness(row[1]) if row[1] else -1)  # a row without an answer is first
+        for cells, answer in waiting:
+            table.add([*cells], [*cells.values()], answer)
 
     def add(self, cells: Mapping[str, str], answer: Mapping[str, Any]) -> None:
         self._rows.append(cells)
@@ -79,8 +105,7 @@ class LabelledRows:
             line += f" ({', '.join(shares)})"
         learned = self._held_out.get("languages", ())
         if len(learned) < 2:
-            language = f", {learned[0]}" if learned else ""
-            line += f"; they were of one language{language}: in others fewer are right"
+            line += f"; {', '.join(['they were of one language', *learned])}: in others fewer are right"
         yield line
 
     def _label_column(self) -> str | None:

@@ -200,7 +200,7 @@ def in_words(kind: Any) -> str:
     """What an option of a type accepts, as in "an integer"."""
     if get_origin(kind) is Literal:
         *first, last = map(str, get_args(kind))
-        return f"{', '.join(first)} or {last}"
+        return f"{', '.join(first)} or {last}" if first else last
     words = {
         bool: "true or false",
         int: "an integer",

@@ -15,11 +15,13 @@ from ernie_m.finetune.fit import whole_model
 from ernie_m.finetune.fit.read_units import read_units
 from ernie_m.finetune.fit.scored import Scored
 from ernie_m.finetune.fit.units import Classes, SeveralLabels
+from ernie_m.finetune.tasks.answer_scores import answer_scores
 from ernie_m.finetune.tasks.entity_scores import entity_scores
 from ernie_m.inference import fit
 from ernie_m.inference.fit_head import logistic_regression, units_of
 from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.squad import read_squad
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of, one_error
@@ -37,6 +39,28 @@ def short_trainings(monkeypatch, tmp_path):
     monkeypatch.setattr(rates, "_LEAST", 0)
     monkeypatch.setattr(whole_model, "MANY_ROWS", 20)
     monkeypatch.chdir(tmp_path)
+
+
+def made_by_fit(folder, write, start):
+    """A model that `fit` makes of what `write` writes to a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("_TIMES", 2), ("_LEAST", 0)):
+            patch.setattr(rates, name, value)
+        patch.setattr(whole_model, "MANY_ROWS", 20)
+        run_fit(write(str(folder / "train")), start, folder / "model", amp="none")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def tag_model(random_encoder, tmp_path_factory):
+    return made_by_fit(
+        tmp_path_factory.mktemp("tags"), lambda name: write_conll(name, TAGGED), random_encoder
+    )
+
+
+@pytest.fixture(scope="module")
+def answer_model(random_encoder, tmp_path_factory):
+    return made_by_fit(tmp_path_factory.mktemp("answers"), write_squad, random_encoder)
 
 
 def write_table(name, *rows):
@@ -95,6 +119,69 @@ def test_tags(random_encoder, capsys):
     assert 0 <= float(held_out) <= 100
     rows = label(write_table("texts.csv", ["text"], ["the cat is here"], ["old milk"]))
     assert len(rows[0]["predicted_tags"].split()) == 4 and rows[1]["predicted_words"] == "old milk"
+
+
+@pytest.mark.parametrize("form", ["conll", "jsonl", "tsv"])
+def test_tagged_words_come_back_with_tags(tag_model, tmp_path, capsys, form):
+    """A column or a key more; the F1 that is printed is that of these tags. Other lines stay as they are."""
+    blocks = ["\n".join(f"{word} x {tag}" for word, tag in row) for row in TAGGED[:4]]
+    as_objects = [{"tokens": [w for w, _ in row], "ner_tags": [t for _, t in row]} for row in TAGGED[:4]]
+    as_rows = ["\t".join(toys.JOINT.join(cells) for cells in zip(*row)) for row in TAGGED[:4]]
+    content = {
+        "conll": "# id = 1\n" + "\n\n".join(blocks),
+        "jsonl": "\n".join(map(json.dumps, as_objects)),
+        "tsv": "\n".join(["text_a\tlabel", *as_rows]),
+    }[form]
+    Path(f"in.{form}").write_text(f"{content}\n")
+    call_main(predict, as_flags({"input": f"in.{form}", "model": tag_model, "output": "out"}))
+    tagged = ernie_m.load(tag_model).tag([[word for word, _ in row] for row in TAGGED[:4]])
+    tags = [row["tags"] for row in tagged]
+    lines = Path("out").read_text().splitlines()
+    if form == "conll":
+        flat = iter(tag for sentence in tags for tag in sentence)
+        expected = [
+            f"{line} {next(flat)}" if line.count(" ") == 2 and line[0] != "#" else line
+            for line in content.splitlines()
+        ]
+    elif form == "jsonl":
+        expected = [json.dumps({**row, "predicted_tags": tag}) for row, tag in zip(as_objects, tags)]
+    else:
+        expected = [f"{row}\t{toys.JOINT.join(tag)}" for row, tag in zip(as_rows, tags)]
+        expected = ["text_a\tlabel\tpredicted_tags", *expected]
+    assert lines == expected
+    f1 = entity_scores([[tag for _, tag in row] for row in TAGGED[:4]], tags).f1
+    assert f"F1 of 4 entities {f1:.1f} %" in capsys.readouterr().err
+
+
+def test_a_sentence_that_is_wrong_ends_the_answering(tag_model, tmp_path, capsys):
+    write_conll("in.conll", [*TAGGED[:2], [("a", "B-THING"), ("b", "Z-")]])
+    flags = {"input": "in.conll", "model": tag_model, "output": "out"}
+    assert "in.conll, line " in one_error(lambda: call_main(predict, as_flags(flags)), capsys)
+    assert not Path("out").exists()
+
+
+def test_the_questions_of_a_file_are_answered(answer_model, capsys):
+    """In the form of SQuAD; with the accepted answers, the scores of run_mrc.py are printed."""
+    write_squad("in.json", count=6)
+    flags = {"input": "in.json", "model": answer_model}
+    call_main(predict, as_flags({**flags, "output": "out"}))
+    answers = [json.loads(line) for line in Path("out").read_text().splitlines()]
+    read = read_squad("in.json")
+    assert [row["id"] for row in answers] == [question.id for question in read.questions]
+    model = ernie_m.load(answer_model)
+    given = [model.answer(question.text, read.contexts[question.context]) for question in read.questions]
+    assert [row["answer"] for row in answers] == [row["answer"] for row in given]
+    rows = [(row["answer"], question.answers) for row, question in zip(answers, read.questions)]
+    scores = answer_scores(rows, "en")
+    line = f"6 questions: F1 {scores['f1']:.1f} %, exact match {scores['em']:.1f} %"
+    assert line in capsys.readouterr().err
+    content = json.loads(Path("in.json").read_text())
+    for paragraph in content["data"][0]["paragraphs"]:
+        for question in paragraph["qas"]:
+            del question["answers"]
+    Path("in.json").write_text(json.dumps(content))
+    call_main(predict, as_flags({**flags, "output": "again"}))
+    assert Path("again").read_text() == Path("out").read_text()
 
 
 def test_json_lines_of_tokens_and_tags_are_the_same_sentences(random_encoder):

@@ -433,7 +433,7 @@ READERS = {
     "requests": Reader(
         "x.jsonl",
         files=['{"text": "A [MASK].", "id": 1}\n\n{"text_a": null}'],
-        reads=(lambda path: read_requests(str(path), dict),),
+        reads=(lambda path: read_requests(str(path), dict, TableOptions()),),
         edit=edit_json_line,
         words=(b"\\ud83d",),
     ),

@@ -3,11 +3,12 @@
 import pytest
 
 from ernie_m.inference.labelled import LabelledRows
+from ernie_m.reader.files.rows import TableOptions
 
 
 def summary(rows, answers, held_out=None):
     """The lines for rows, a column "text" and others, and what was predicted of them."""
-    labelled = LabelledRows(held_out or {})
+    labelled = LabelledRows("rows.csv", TableOptions(), held_out or {}, sorts=False)
     for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
         labelled.add({"text": f"text {number}", **row}, answer)
     return labelled.summary()

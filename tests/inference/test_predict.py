@@ -608,7 +608,7 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
     assert len(out.read_text().splitlines()) == 4 and not part.exists()
     out.unlink()
 
-    def write_one_answer(task, parts, file):
+    def write_one_answer(rows, file):
         file.write("answered\n")
         raise KeyboardInterrupt
 

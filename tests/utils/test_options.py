@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import dataclass, field, fields
+from typing import Literal
 
 import pytest
 
@@ -10,6 +11,7 @@ from ernie_m.utils.options import (
     Range,
     UnitInterval,
     check_values,
+    convert,
     deciding_options,
     explanations,
     option,
@@ -104,3 +106,8 @@ def test_the_string_below_a_field_explains_it():
     assert explanations(Options) == {"seeds": "Of everything random."}
     assert explanations(Inherited) == {"seeds": "Of the order.", "verbose": "Whether to say more."}
     assert [f.name for f in fields(Inherited)] == ["section", "seeds", "verbose"]
+
+
+def test_the_only_value_of_an_option_is_named():
+    with pytest.raises(ValueError, match="^public_text$"):
+        convert(Literal["public_text"], "texts")

@@ -4,7 +4,6 @@ What a file holds says which of them it is. Where it could be two, the user is a
 """
 
 import math
-import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -23,18 +22,14 @@ from ernie_m.finetune.fit.units import (
     language_of,
 )
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.own_files import LabelledFile
+from ernie_m.reader.files.own_files import LabelledFile, holds_questions, holds_tags
 from ernie_m.reader.files.rows import TableOptions, tables
-from ernie_m.reader.tags import JOINT
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import read_bytes
 from ernie_m.utils.logging import logger
 
 if TYPE_CHECKING:
     from ernie_m.reader.files.rows import LabelledTable
 
-_HEAD = 1 << 16  # bytes by which the kind of a file is known
-_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK")  # then it is a table
 _MOST_STEPS = 10  # more different numbers are no steps of a scale
 _OF_TABLES = {CLASSES: Classes, LABELS: SeveralLabels, SCORE: Numbers}
 
@@ -57,7 +52,11 @@ def read_units(
         UserError: a file cannot be read, it is not clear what is to be learned, or nothing could be; names
             the file, and the lines.
     """
-    task = like.kind if like else task or kind_of(files[0].path)
+    task = like.kind if like else task
+    if task is None and holds_questions(files[0].path):
+        task = ANSWERS
+    elif task is None and holds_tags(files[0].path):
+        task = TAGS
     if task in (TAGS, ANSWERS):
         return import_module(f"ernie_m.finetune.fit.{task}").read(files, like)  # not needed for a table
     try:
@@ -87,31 +86,6 @@ def _read_tables(
         for file in files
     ]
     return read
-
-
-def kind_of(path: Path) -> str | None:
-    """`TAGS` or `ANSWERS`, if a file begins as theirs do; None: it is a table."""
-    content = read_bytes(path)[:_HEAD]
-    if b"\0" in content or content.startswith(_PACKED):
-        return None
-    head = str(content, "utf-8", "replace").removeprefix("\ufeff")
-    lines = head.splitlines()
-    if not lines:
-        return None
-    if head.lstrip()[:1] in "{[" and re.search(r'"(qas|question)"\s*:', head) and '"context"' in head:
-        return ANSWERS
-    if head.startswith("{"):
-        is_list = re.search(r'"(tokens|words)"\s*:\s*\[\s*"', lines[0])
-        return TAGS if is_list else None
-    if lines[0].startswith("text_a") and JOINT in "".join(lines[1:2]):
-        return TAGS
-    # Words stand in blocks with blank lines between, and the last column is a tag.
-    rows = [line.split() for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))][:-1]
-    tags = [row[-1] for row in rows if len(row) > 1]
-    marked = sum(re.fullmatch("[BIESLUMW]-.+", tag) is not None for tag in tags)
-    if marked and 2 * (marked + tags.count("O")) > len(rows):
-        return TAGS
-    return None
 
 
 def _units_of_tables(

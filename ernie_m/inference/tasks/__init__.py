@@ -6,14 +6,15 @@
 import importlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import IO, Any, ClassVar, Protocol
 
 from ernie_m.inference.load import LoadedModel
 from ernie_m.model.conventions import NEITHER, TextKind
 from ernie_m.model.tasks import PREDICTIONS
 from ernie_m.reader.coverage import count_unknown_words
+from ernie_m.reader.files.faults import Faults
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_whole_text
@@ -110,6 +111,27 @@ class Answerer(Protocol):
 
     def answer(self, inputs: list[Any]) -> list[dict]:
         """Return an answer for each parsed request."""
+
+
+class InputFile(Protocol):
+    """A file of requests that comes back with their answers: a table, or one in the form of training data."""
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+        """Yield the line of each request, what `write` needs of it, and the request.
+
+        Args:
+            faults: receives what cannot be read.
+        """
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        """Write the answers.
+
+        Args:
+            rows: each request, with what `requests` gave as `id_entry`, and its answer, {} if it has none.
+        """
+
+    def summary(self) -> list[str]:
+        """Lines: how much was answered, and how well, if the file says what is right."""
 
 
 def make_answerer(word: str, model: LoadedModel, options: TaskOptions = TaskOptions()) -> Answerer:

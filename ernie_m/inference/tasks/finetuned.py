@@ -4,6 +4,7 @@ Features and decoding are those of the training tasks in `finetune`, with the se
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,9 +18,11 @@ from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of, unknown_words
+from ernie_m.inference.tasks.training_files import TAG_ENDINGS, QuestionsFile, TaggedFile
 from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, entity_tags
 from ernie_m.model.conventions import NEITHER
 from ernie_m.reader.batching import BATCH_TOKENS, Example, batches_by_length
+from ernie_m.reader.files.own_files import holds_questions, holds_tags
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, split_words
 from ernie_m.reader.question_answering import make_windows
@@ -145,6 +148,7 @@ class Words(NamedTuple):
 class TagWords(FineTunedTask):
     """{"words"}, or {"text"} split as in the training data -> {"words", "tags", "entities", "unknown_words"}.
 
+    Of JSON lines "tokens" are words, too.
     Long sentences are read in overlapping windows of `max_seq_len` tokens.
     """
 
@@ -157,10 +161,14 @@ class TagWords(FineTunedTask):
         marks_entities = model.reading.chunk_scheme != NO_ENTITIES
         self.iobes = entity_tags(model.labels) if marks_entities else {}  # label -> its tag
 
+    def training_file(self, path: Path) -> TaggedFile | None:
+        """A file of tagged words; None: it is another one."""
+        return TaggedFile(path, self.iobes) if path.suffix in TAG_ENDINGS or holds_tags(path) else None
+
     def parse(self, request: dict) -> Words:
-        if "words" in request:
-            words = Words(request["words"])
-            key = "words"
+        key = next((key for key in ("words", "tokens") if key in request), None)
+        if key is not None:
+            words = Words(request[key])
         else:
             text = text_of(request, "text")
             spans = split_words(text, self.marks_apart)
@@ -192,7 +200,7 @@ def _check_words(words: Any, key: str) -> None:
         UserError: they are no list, the list is empty, or something in it is no word.
     """
     if not isinstance(words, list) or not words:
-        raise UserError("'words' must be a list of strings that is not empty")
+        raise UserError(f"'{key}' must be a list of strings that is not empty")
     for number, word in enumerate(words, 1):
         if not isinstance(word, str) or not word or JOINT in word:
             raise UserError(
@@ -236,6 +244,10 @@ class AnswerQuestions(FineTunedTask):
         n_best = max(RANKED, options.top_k)
         task = QuestionAnswering.from_reading(model.reading, model.tokenizer, limit, n_best)
         super().__init__(model, task)
+
+    def training_file(self, path: Path) -> QuestionsFile | None:
+        """A file of questions in the form of SQuAD; None: it is another one."""
+        return QuestionsFile(path) if holds_questions(path, whole=True) else None
 
     def parse(self, request: dict) -> tuple[str, str]:
         return text_of(request, "question"), text_of(request, "context")

@@ -1,16 +1,24 @@
-"""The files of a folder with labelled tables: train.en.tsv, dev.en.tsv, dev.de.csv, test.de.tsv.gz, ..."""
+"""The files of a folder with labelled tables: train.en.tsv, dev.en.tsv, dev.de.csv, test.de.tsv.gz, ...
+
+Some are no tables: tagged words, and questions with answers.
+"""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.reader.label_map import ALL_LANGUAGES
+from ernie_m.reader.tags import JOINT
 from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.files import read_bytes
 from ernie_m.utils.logging import logger
 
 SPLITS = ("train", "dev", "test")
 _ENDINGS = ("tsv", "csv", "json", "jsonl", "conll", "txt", "xlsx", "tsv.gz", "csv.gz")
 _FILE_NAME = re.compile(rf"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.({'|'.join(_ENDINGS)})")
+
+_HEAD = 1 << 16  # bytes by which the kind of a file is known
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK")  # then it is a table
 
 
 class LabelledFile(NamedTuple):
@@ -86,3 +94,35 @@ def _order(file: LabelledFile) -> tuple[int, bool, str]:
     """A sort key."""
     is_other = file.language != "en"  # False is before True, so English is first
     return SPLITS.index(file.split), is_other, file.language
+
+
+def holds_tags(path: Path) -> bool:
+    """Whether a file has tagged words: in CoNLL form, as JSON lines of tokens, or in the official form."""
+    lines = _head_of(path).splitlines()
+    if not lines:
+        return False
+    if lines[0].startswith("{"):
+        return re.search(r'"(tokens|words)"\s*:\s*\[\s*"', lines[0]) is not None
+    if lines[0].startswith("text_a") and JOINT in "".join(lines[1:2]):
+        return True
+    # Words stand in blocks with blank lines between, and the last column is a tag.
+    rows = [line.split() for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))][:-1]
+    tags = [row[-1] for row in rows if len(row) > 1]
+    marked = sum(re.fullmatch("[BIESLUMW]-.+", tag) is not None for tag in tags)
+    return marked > 0 and 2 * (marked + tags.count("O")) > len(rows)
+
+
+def holds_questions(path: Path, whole: bool = False) -> bool:
+    """Whether a file has questions with contexts: SQuAD, or, unless it must be `whole`, one on each line."""
+    head = _head_of(path)
+    keys = "qas" if whole else "qas|question"
+    is_json = head.lstrip()[:1] in ("{", "[")
+    return is_json and re.search(rf'"({keys})"\s*:', head) is not None and '"context"' in head
+
+
+def _head_of(path: Path) -> str:
+    """The first characters of a file; "" of one that is packed, or no text."""
+    content = read_bytes(path)[:_HEAD]
+    if b"\0" in content or content.startswith(_PACKED):
+        return ""
+    return str(content, "utf-8", "replace").removeprefix("\ufeff")

@@ -117,8 +117,7 @@ def read_words(
     """The sentences of a file in CoNLL form, of JSON lines with tokens and tags, or in the official form.
 
     In CoNLL form a line has a word, what else is known of it, and its tag, as conlleval reads it, and a blank
-    line stands behind each sentence. A file that is not UTF-8 is read as ISO-8859-1: text with accents in
-    ISO-8859-1 is practically never valid UTF-8.
+    line stands behind each sentence.
 
     Args:
         letters: the letters of tags as people write them -> those of IOBES.
@@ -130,12 +129,7 @@ def read_words(
         UserError: the file has another form, a tag is none of an entity, or what look like words are numbers,
             or the whole file is one sentence; names the lines.
     """
-    content = read_all(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("iso-8859-1")
-    lines = [line.rstrip("\r") for line in text.split("\n")]
+    lines = lines_of(path)
     if lines[0].startswith("{"):
         sentences = _of_objects(lines, path)
     elif any(JOINT in line for line in lines[:2]):
@@ -160,6 +154,20 @@ def read_words(
             f"{path}: {len(words):,} words, and no blank line behind a sentence; put one behind each"
         )
     return _with_tags_checked(path, sentences, letters, entities)
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file without their ends.
+
+    A file that is not UTF-8 is read as ISO-8859-1: text with accents in ISO-8859-1 is practically never valid
+    UTF-8.
+    """
+    content = read_all(path)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("iso-8859-1")
+    return [line.rstrip("\r") for line in text.split("\n")]
 
 
 def _with_tags_checked(

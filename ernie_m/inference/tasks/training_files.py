@@ -1,0 +1,105 @@
+"""Files in the form of training data that are answered: tagged words, and questions with their contexts."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from ernie_m.finetune.tasks.answer_scores import answer_scores
+from ernie_m.finetune.tasks.entity_scores import entity_scores
+from ernie_m.inference.tasks import InputFile
+from ernie_m.model.checkpoint.foreign_conventions import PLACES
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.squad import read_squad
+from ernie_m.reader.files.tagged_sentences import lines_of, read_words
+from ernie_m.reader.tags import JOINT, OUTSIDE
+from ernie_m.utils.files import read_bytes
+
+TAG_ENDINGS = (".conll", ".bio", ".iob")  # of the names of files that need not begin with tags of entities
+ADDED = "predicted_tags"  # the key, or the column, of what is added to a line
+
+
+class TaggedFile(InputFile):
+    """Tagged words: their lines come back with the predicted tag as one more column.
+
+    In JSON lines and in the official form, where a line has a sentence, its tags come together.
+
+    Args:
+        iobes: predicted tag -> the same in the scheme IOBES; empty: the tags mark no entities.
+
+    Raises:
+        UserError: as `read_words`.
+    """
+
+    def __init__(self, path: Path, iobes: Mapping[str, str]):
+        self._sentences = read_words(path, PLACES)
+        self._lines = lines_of(path)
+        self._iobes = iobes
+        self._tags: list[list[str]] = []  # the predicted ones of each sentence that was answered
+        self._gold: list[list[str]] = []
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+        for sentence in self._sentences:
+            yield sentence.lines[0], {}, {"words": sentence.words}
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        added: dict[int, list[str]] = {}  # the number of a line -> the predicted tags of its words
+        for sentence, (_, answer) in zip(self._sentences, rows, strict=True):
+            if answer:
+                self._tags.append(answer["tags"])
+                self._gold.append(sentence.tags)
+            for line, tag in zip(sentence.lines, answer.get("tags", ())):
+                added.setdefault(line, []).append(tag)
+        last = len(self._lines) - (self._lines[-1] == "")
+        for number, line in enumerate(self._lines[:last], 1):
+            if number in added and line.startswith("{"):
+                line = json.dumps({**json.loads(line), ADDED: added[number]}, ensure_ascii=False)
+            elif number in added:
+                line += ("\t" if "\t" in line else " ") + JOINT.join(added[number])
+            elif number == 1 and JOINT in "".join(self._lines[1:2]):  # the header of the official form
+                line += f"\t{ADDED}"
+            file.write(f"{line}\n")
+
+    def summary(self) -> list[str]:
+        count = f"{len(self._tags):,} sentences"
+        if self._iobes:
+            tags = [[self._iobes.get(tag, OUTSIDE) for tag in sentence] for sentence in self._tags]
+            scores = entity_scores(self._gold, tags)
+            if not scores.gold:
+                return [f"{count}, {scores.predicted:,} entities"]
+            more = f"precision {scores.precision:.1f} %, recall {scores.recall:.1f} %"
+            return [f"{count}: F1 of {scores.gold:,} entities {scores.f1:.1f} %, {more}"]
+        are_right = [a == b for pair in zip(self._tags, self._gold) for a, b in zip(*pair)]
+        return [f"{count}: accuracy {100 * sum(are_right) / max(len(are_right), 1):.1f} % of their words"]
+
+
+class QuestionsFile(InputFile):
+    """Questions in the form of SQuAD: the answers are JSON lines with their ids.
+
+    Raises:
+        UserError: as `read_squad`.
+    """
+
+    def __init__(self, path: Path):
+        has_answers = b'"answer_start"' in read_bytes(path)
+        self._file = read_squad(path, "dev" if has_answers else "test")
+        self._rows: list[tuple[str, tuple[str, ...]]] = []  # an answer, and the accepted ones
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+        for number, question in enumerate(self._file.questions, 1):
+            context = self._file.contexts[question.context]
+            yield number, {"id": question.id}, {"question": question.text, "context": context}
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        for question, (request, answer) in zip(self._file.questions, rows, strict=True):
+            file.write(json.dumps(request.id_entry | answer, ensure_ascii=False) + "\n")
+            if answer and question.answers:
+                self._rows.append((answer["answer"], question.answers))
+
+    def summary(self) -> list[str]:
+        """The number of questions, and how right the answers are, by MLQA's rules for English."""
+        count = f"{len(self._file.questions):,} questions"
+        if not self._rows:
+            return [count]
+        scores = answer_scores(self._rows, "en")
+        return [f"{count}: F1 {scores['f1']:.1f} %, exact match {scores['em']:.1f} %"]
