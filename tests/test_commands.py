@@ -81,8 +81,6 @@ COMMANDS = {
     r".*ernie-m prepare panx .*": "reader/test_prepare.py::test_panx_in_both_forms",
     r".*build_corpus --output .*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/(small|own|continue|e5-small)\.yaml.*": HERE,
-    r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
-        "needs XLM-R; pretrain/test_initialise.py::test_from_xlm_r",
     r".*bin/fleetrun .*|.*launch\.py --node_ips .*":
         "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
