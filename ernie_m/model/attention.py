@@ -193,8 +193,7 @@ def mask_class() -> type[AttentionMask]:
         return PaddedMask
     if not device.on_gpu():
         return CpuMask
-    half_precision = paddle.amp.is_autocast_enabled()
-    return FlashMask if device.uses_flash_mask(half_precision) else PaddedMask
+    return FlashMask if device.uses_flash_mask(half=paddle.amp.is_autocast_enabled()) else PaddedMask
 
 
 class SelfAttention(nn.Layer):

@@ -115,7 +115,8 @@ class TokenBatch(device.Uploadable):
         """
         if isinstance(self.mask, CpuMask):
             return device.cpu.sums_of_sequences(states, weights, ~self.is_pad(), self.mask.layout)
-        return paddle.matmul(weights.astype(states.dtype).unsqueeze(1), self.padded(states)).squeeze(1)
+        row_weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
+        return paddle.matmul(row_weights, self.padded(states)).squeeze(1)  # [B, 1, H] -> [B, H]
 
     def is_pad(self) -> Tensor:
         """Which cells of the array that the batch was are pads: bool [B, T]."""

@@ -47,15 +47,16 @@ class ErnieMConfig:
                 num_attention_heads, the activation is not gelu, or a matrix fits into no memory.
         """
         if self.intermediate_size is None:
-            _check_number("hidden_size", self.hidden_size, is_real=False)
+            _check_number("hidden_size", self.hidden_size, may_be_fraction=False)
             self.intermediate_size = 4 * self.hidden_size
         for field in fields(self):
             if field.type is not str:  # every field but `hidden_act`
-                _check_number(field.name, getattr(self, field.name), is_real=field.type is float)
-        rows = max(self.vocab_size, self.intermediate_size, self.max_position_embeddings)
-        if rows * self.hidden_size > _MOST_NUMBERS:
+                _check_number(field.name, getattr(self, field.name), may_be_fraction=field.type is float)
+        most_rows = max(self.vocab_size, self.intermediate_size, self.max_position_embeddings)
+        numbers_of_matrix = most_rows * self.hidden_size  # of the largest one
+        if numbers_of_matrix > _MOST_NUMBERS:
             raise UserError(
-                f"hidden_size {self.hidden_size}: with it a matrix has {rows * self.hidden_size:,} numbers, "
+                f"hidden_size {self.hidden_size}: with it a matrix has {numbers_of_matrix:,} numbers, "
                 "more than any memory holds"
             )
         if self.hidden_size % self.num_attention_heads:
@@ -90,10 +91,10 @@ class ErnieMConfig:
         Raises:
             UserError: a size without a default is absent, or a value is wrong.
         """
-        names = [field.name for field in fields(cls)]
-        arguments = {name: values[name] for name in names if values.get(name) is not None}
+        keys = {field.name for field in fields(cls)}
+        arguments = {key: value for key, value in values.items() if key in keys and value is not None}
         required_keys = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        missing = [name for name in required_keys if name not in arguments]
+        missing = [key for key in required_keys if key not in arguments]
         if missing:
             raise UserError(f"the model config lacks {', '.join(missing)}")
         return cls(**arguments)
@@ -119,26 +120,25 @@ class ErnieMConfig:
         return asdict(self)
 
 
-def _check_number(name: str, value: object, is_real: bool) -> None:
+def _check_number(name: str, value: object, may_be_fraction: bool) -> None:
     """Check a value of the config.
 
     Args:
         name: the config's key.
-        is_real: whether the value may be a fraction.
 
     Raises:
         UserError: the value is no number, or out of the range of its key.
     """
     may_be_zero = name in _MAY_BE_ZERO
     is_probability = name.endswith("_prob")
-    number_type = Real if is_real else Integral
-    if isinstance(value, number_type) and not isinstance(value, bool):  # True is an Integral
+    number_type = Real if may_be_fraction else Integral
+    if isinstance(value, number_type) and not isinstance(value, bool):  # for Python, True is an Integral
         # Every comparison with NaN is False.
         is_large_enough = value >= 0 if may_be_zero else value > 0
         is_small_enough = value <= 1 if is_probability else value < math.inf
         if is_large_enough and is_small_enough:
             return
-    kind = "number" if is_real else "whole number"
+    kind = "number" if may_be_fraction else "whole number"
     limits = "from 0" if may_be_zero else "above 0"
     if is_probability:
         limits += " to 1"

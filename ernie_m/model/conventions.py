@@ -7,7 +7,7 @@ config.json keeps it below "reading", with the fields that differ from the defau
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args, get_origin
 
 from ernie_m.utils.errors import UserError, shown
 
@@ -22,7 +22,6 @@ ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)
 Pooling = Literal["mean", "specials", "cls", "pooled"]
 # The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
 LabelPieces = Literal["first", "leading", "all"]
-
 
 # What a text is, which decides its prompt: see `Reading.prompt`.
 TextKind = Literal["query", "document", "neither"]
@@ -112,11 +111,11 @@ class Reading:
         """
         if not isinstance(values, dict):
             raise UserError("no JSON object")
-        known = {field.name: field.type for field in fields(cls)}
+        type_of = {field.name: field.type for field in fields(cls)}
         for name, value in values.items():
-            if name not in known:
+            if name not in type_of:
                 raise UserError(f"unknown key '{shown(name)}'")
-            if not _is_of(value, known[name]):
+            if not _is_of(value, type_of[name]):
                 raise UserError(f"'{name}' is {shown(value)}")
         reading = cls(**values)
         if reading.separators not in (1, 2):
@@ -128,9 +127,8 @@ class Reading:
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from the defaults."""
-        plain = Reading()
-        values = {name: getattr(self, name) for name in vars(self)}
-        return {name: value for name, value in values.items() if value != getattr(plain, name)}
+        defaults = Reading()
+        return {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
 
     def for_task(self, prompt: str = "", **recorded: Any) -> "Reading":
         """The reading of a model that is trained further for another task: its texts are read as before.
@@ -144,7 +142,7 @@ class Reading:
         kept = {name: getattr(self, name) for name in _SHARED_BY_TASKS}
         if prompt:
             kept |= {"prompts": {_DEFAULT: prompt}, "default_prompt": _DEFAULT}
-        return Reading(**{**kept, **recorded})
+        return Reading(**(kept | recorded))
 
     def with_one_prompt(self, prompt: str) -> "Reading":
         """The reading of a model that was trained with this prompt, which may be "", before every text."""
@@ -182,31 +180,26 @@ class Reading:
             if name and name not in self.prompts:
                 there = ", ".join(self.prompts) or "none"
                 raise UserError(f"prompt {name!r}: the model has {there}")
-            names: tuple[str | None, ...] = (name,)
-        else:
-            names = {QUERY: (QUERY,), DOCUMENT: _DOCUMENTS, NEITHER: (self.default_prompt,)}[kind]
-        return next((self.prompts[name] for name in names if name in self.prompts), "")
+            return self.prompts.get(name, "")
+        candidates = {QUERY: (QUERY,), DOCUMENT: _DOCUMENTS, NEITHER: (self.default_prompt,)}[kind]
+        for candidate in candidates:
+            if candidate in self.prompts:
+                return self.prompts[candidate]
+        return ""
 
 
 def _is_of(value: Any, kind: Any) -> bool:
     """Whether a value of JSON has the type of a field."""
-    choices = get_args(kind) or (kind,)
-    if kind in (TextRules, Pooling, LabelPieces):
-        return value in choices
-    if kind in (Mapping[str, int], Mapping[str, str]):
-        if not isinstance(value, dict):
-            return False
-        items = value.values()
-        if kind == Mapping[str, int]:
-            return all(type(item) is int and item >= 0 for item in items)  # not True and False
-        return all(isinstance(item, str) for item in items)
-    for choice in choices:
-        if get_args(choice):  # a Literal of which None is an alternative
-            if value in get_args(choice):
-                return True
-        elif type(value) is choice or (choice is float and type(value) is int):
-            return True
-    return False
+    # Numbers are compared by `type`, because for `isinstance` True is an int.
+    if kind == Mapping[str, int]:  # token -> id
+        return isinstance(value, dict) and all(type(id_) is int and id_ >= 0 for id_ in value.values())
+    if kind == Mapping[str, str]:
+        return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_args(kind):  # alternatives, such as `int | None`
+        return any(_is_of(value, alternative) for alternative in get_args(kind))
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def own_reading(raw_config: Mapping[str, Any], path: Path | None) -> Reading:

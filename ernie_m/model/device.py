@@ -149,8 +149,9 @@ def upload(tree: T) -> T:
         The same tree with tensors of the same shapes: float64 for an array of floats, otherwise int64.
     """
     arrays: list[np.ndarray] = []
-    _replace_arrays(tree, arrays.append)  # only collects the arrays
-    tensors = iter(_copy(arrays))  # in the order of the arrays
+    _replace_arrays(tree, arrays.append)  # only collects the arrays; the new tree is not used
+    tensors = iter(_copy(arrays))
+    # The arrays are visited in the same order as before, so that each gets its own tensor.
     return _replace_arrays(tree, lambda array: next(tensors))
 
 
@@ -212,8 +213,10 @@ def summary(precision: str, processes: int) -> str:
     is_half = precision.startswith(("bf16", "fp16"))
     if uses_flash_mask(is_half):
         attention = "FlashMask"
+    elif on_gpu() or has_plain_kernels():
+        attention = "padded groups"
     else:
-        attention = "padded groups" if on_gpu() or has_plain_kernels() else "in own lengths"
+        attention = "in own lengths"
     backend = "NCCL" if on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
     facts = [f"precision {precision}", f"attention {attention}"]
     if on_gpu():

@@ -185,13 +185,13 @@ class ErnieMModel(nn.Layer):
                 "have; call it as it is, or write a graph of the whole model with ernie-m export"
             )
         ids = np.asarray(input_ids)
-        is_real = ids != self.config.pad_token_id if attention_mask is None else np.asarray(attention_mask)
-        if is_real.shape != ids.shape or ids.ndim != 2 or not np.isin(is_real, (0, 1)).all():
+        mask = ids != self.config.pad_token_id if attention_mask is None else np.asarray(attention_mask)
+        if mask.shape != ids.shape or ids.ndim != 2 or not np.isin(mask, (0, 1)).all():
             raise UserError(
-                f"input_ids {list(ids.shape)}, attention_mask {list(is_real.shape)}: both must be [B, T], "
+                f"input_ids {list(ids.shape)}, attention_mask {list(mask.shape)}: both must be [B, T], "
                 "and the mask has 1 for a token and 0 for a pad"
             )
-        is_real = is_real.astype(bool)
+        is_real = mask.astype(bool)
         empty_rows = np.flatnonzero(~is_real.any(axis=1))
         if len(empty_rows):
             raise UserError(f"input_ids: row {empty_rows[0]} has no token, only pads")
@@ -227,14 +227,16 @@ class ErnieMModel(nn.Layer):
         x = self.embeddings(batch.input_ids, batch.position_ids, input_bias)  # [N, H]
         hidden_states = [x]
         stack = list(self.encoder.layers)[:layers]
-        recomputes = self.recompute and self.training
         for layer in stack:
             # The last layer is computed only where it is read.
             only_at = positions if layer is stack[-1] else None
-            x = recompute(layer, x, batch.mask, only_at) if recomputes else layer(x, batch.mask, only_at)
+            if self.recompute and self.training:
+                x = recompute(layer, x, batch.mask, only_at)
+            else:
+                x = layer(x, batch.mask, only_at)
             if output_hidden_states:
                 hidden_states.append(x)
-        if not stack:  # layers=0: no layer has taken the positions
+        if not stack:  # then no layer has taken the positions
             x = at_positions(x, positions)
         if positions is None:
             x = batch.without_filler(x)

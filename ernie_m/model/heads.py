@@ -39,9 +39,11 @@ class SequenceClassifier(TaskModel):
         if self.pooling == MEAN_OF_TOKENS:
             is_real = (~batch.is_pad()).astype("float64")  # [S, T]
             weights = is_real / is_real.sum(axis=1, keepdim=True)
-            return self.classifier(self.dropout(batch.sums(self.ernie_m.encode(batch).sequence, weights)))
-        first = self.ernie_m.encode(batch, positions=batch.first_tokens).sequence  # [S, H]
-        return self.classifier(self.dropout(self.ernie_m.pooler(first)))
+            vectors = batch.sums(self.ernie_m.encode(batch).sequence, weights)  # [S, H]
+        else:
+            first = self.ernie_m.encode(batch, positions=batch.first_tokens).sequence  # [S, H]
+            vectors = self.ernie_m.pooler(first)
+        return self.classifier(self.dropout(vectors))
 
 
 class TokenClassifier(TaskModel):

@@ -84,13 +84,12 @@ class Layout:
         for following in range(1, len(order) + 1):
             # The group ends where the following sequence is too short for it, or where there is none.
             if following == len(order) or sorted_lengths[following] < SIMILAR * sorted_lengths[first]:
-                groups.append(self._group_of(order[first:following]))
+                members = order[first:following]  # int64 [b], the indices of the group's sequences
+                groups.append(
+                    Group(self.starts[members], self.lengths[members], self.context_lengths[members])
+                )
                 first = following
         return groups
-
-    def _group_of(self, sequences: np.ndarray) -> "Group":
-        """A group of the sequences with these indices, int64 [b], of which the first is the longest."""
-        return Group(self.starts[sequences], self.lengths[sequences], self.context_lengths[sequences])
 
     def row_indices(self) -> np.ndarray:
         """The mask for paddle.nn.functional.flashmask_attention with causal=False, int64 [N, 2].

@@ -16,6 +16,7 @@ from paddle.distributed.fleet.utils import recompute
 from ernie_m.model import device
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import NO_LANGUAGE, ErnieMConfig
+from ernie_m.model.cpu.rows import needs_gradient
 from ernie_m.model.encoder import ErnieMModel, initial_weights
 from ernie_m.model.layers import LayerNorm, Linear, gelu
 from ernie_m.model.word_table import WordEmbeddings
@@ -114,8 +115,8 @@ def logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> l
         dtype: the dtype of the logits.
     """
     bytes_per_logit = paddle.empty([0], dtype).element_size()
-    size = max(1, LOGITS_BYTES // (bytes_per_logit * vocab_size))  # positions of a slice
-    return [slice(start, min(start + size, position_count)) for start in range(0, position_count, size)]
+    most = max(1, LOGITS_BYTES // (bytes_per_logit * vocab_size))  # positions of a slice
+    return [slice(start, min(start + most, position_count)) for start in range(0, position_count, most)]
 
 
 def cross_entropy(
@@ -136,12 +137,11 @@ def cross_entropy(
     loss_weights = loss_weights.astype(precise)
     chunks = logit_chunks(x.shape[0], bias.shape[0], precise)
     if device.on_cpu(x):
-        cross_entropy_on_cpu = device.cpu.masked_lm_loss.cross_entropy
-        return MaskedLoss(*cross_entropy_on_cpu(x, table, bias, labels, loss_weights, chunks))
+        cpu_loss = device.cpu.masked_lm_loss
+        return MaskedLoss(*cpu_loss.cross_entropy(x, table, bias, labels, loss_weights, chunks))
 
-    all_frozen = x.stop_gradient and table.weight.stop_gradient and bias.stop_gradient
-    has_backward = paddle.is_grad_enabled() and not all_frozen
-    results = []
+    has_backward = paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias))
+    results = []  # of each chunk: its losses, and which are correct
     for rows in chunks:
         inputs = (x[rows], table.weight, bias, labels[rows])
         if has_backward:
@@ -149,8 +149,10 @@ def cross_entropy(
             results.append(recompute(_losses_of_chunk, *inputs, preserve_rng_state=False))
         else:
             results.append(_losses_of_chunk(*inputs))
-    losses, correct = (paddle.concat(parts) for parts in zip(*results))
-    return MaskedLoss((losses * loss_weights).sum(), losses.detach(), correct.detach())
+    losses_of_chunks, correct_of_chunks = zip(*results)
+    losses = paddle.concat(losses_of_chunks)  # [M]
+    correct = paddle.concat(correct_of_chunks).detach()
+    return MaskedLoss((losses * loss_weights).sum(), losses.detach(), correct)
 
 
 def _losses_of_chunk(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

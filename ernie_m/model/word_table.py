@@ -41,8 +41,9 @@ class TableGradient:
 
     def array(self) -> np.ndarray:
         """`weight.grad` as an array [V, H] to add to. If there is no gradient yet, it becomes zeros."""
-        if self.weight.grad is None and self._is_lent():  # then the kept memory is not free
-            self.weight.grad_ = paddle.zeros_like(self.weight)  # `grad_` and not `grad`, which would copy it
+        # The gradient is set as `grad_` and not as `grad`, which would copy it.
+        if self.weight.grad is None and self._is_lent():  # the kept memory is not free
+            self.weight.grad_ = paddle.zeros_like(self.weight)
         elif self.weight.grad is None:
             memory = self._kept_memory()
             rows_to_clear = slice(None) if self.touched is None else self.touched
@@ -57,8 +58,8 @@ class TableGradient:
         if self.touched is not None:
             self.touched[ids] = True
         # The values of equal ids are added up first, in their order.
-        rows, places = np.unique(ids, return_inverse=True)
-        sums = paddle.zeros([len(rows), values.shape[1]], str(values.dtype))
+        rows, places = np.unique(ids, return_inverse=True)  # each id once; [N], the place of each in `rows`
+        sums = paddle.zeros([len(rows), values.shape[1]], str(values.dtype))  # one for each of `rows`
         sums.index_add_(paddle.to_tensor(places), 0, as_tensor(values))
         table[rows] += as_array(sums)
 
@@ -70,7 +71,7 @@ class TableGradient:
         """
         if self.weight.grad is not None or self._is_lent():
             return as_array(paddle.empty_like(self.weight))
-        borrowed = self._kept_memory()[:]  # a view, an object of its own that dies with the loss
+        borrowed = self._kept_memory()[:]  # [:] makes a view, an object of its own that dies with the loss
         self._borrowed_ref = weakref.ref(borrowed)
         self.touched = None  # the loss may write to any row
         return borrowed

@@ -4,6 +4,7 @@ The block of YAML at its top has the keys of Hugging Face's cards. A conversion 
 new card has the same licence, base model, languages and scores.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from ernie_m.model.checkpoint.files import CARD
 from ernie_m.model.tasks import ENCODING, TASKS, task_named
 from ernie_m.utils.errors import UserError, printable
 from ernie_m.utils.files import read_text
+from ernie_m.utils.text_tables import in_markdown
 from ernie_m.utils.yaml_files import yaml_value
 
 # Keys of the metadata that a conversion takes from the card of its source.
@@ -68,7 +70,7 @@ def model_card(facts: Mapping[str, Any], usage: str = "") -> str:
     if usage:
         blocks += ["## Usage", usage]
     for model in metadata.get("model-index", ()):
-        blocks += ["## Scores", "\n".join(_table(model["results"]))]
+        blocks += ["## Scores", _table(model["results"])]
     if facts.get("command"):
         blocks += ["## Command", f"```sh\n{_FOLDERS.sub('', facts['command'])}\n```"]
     if config:
@@ -79,6 +81,7 @@ def model_card(facts: Mapping[str, Any], usage: str = "") -> str:
 def read_metadata(folder: Path) -> dict[str, Any]:
     """The `KEPT` keys of the card in a folder; empty if there is no card, or one of another form."""
     try:
+        # A line of --- is before the block, and another one behind it.
         _, block, _ = read_text(folder / CARD, _LARGEST_CARD).split("---\n", 2)
         values = yaml_value(block)
         metadata = {key: values[key] for key in KEPT if values.get(key) not in (None, "unknown")}
@@ -121,37 +124,31 @@ def _results(scores: Mapping[str, Mapping[str, Mapping[str, float]]], pipeline: 
     for file, by_language in scores.items():
         for language, metrics in by_language.items():
             name = Path(file.replace("%s", language)).name  # %s stands for the language
-            values = []
-            for metric, value in metrics.items():
-                values.append(
-                    {"type": _METRIC_TYPES.get(metric, metric), "name": metric, "value": round(value, 2)}
-                )
             dataset = {"type": name, "name": name, "config": language}
-            results.append({"task": {"type": pipeline}, "dataset": dataset, "metrics": values})
+            entries = [
+                {"type": _METRIC_TYPES.get(metric, metric), "name": metric, "value": round(value, 2)}
+                for metric, value in metrics.items()
+            ]
+            results.append({"task": {"type": pipeline}, "dataset": dataset, "metrics": entries})
     return results
 
 
-def _table(results: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The lines of a table of a model-index: a row for each file and metric, a column for each language."""
-    rows: dict[str, dict[str, Any]] = {}  # name -> language -> value
+def _table(results: Iterable[Mapping[str, Any]]) -> str:
+    """A model-index as a Markdown table: a row for each file and metric, a column for each language."""
+    rows: dict[str, dict[str, Any]] = {}  # name of the row -> language -> value
     for result in results:
         dataset = result["dataset"]
         language = str(dataset.get("config", ""))
         # Without its language the file has one name, and so one row, for all languages.
         file = dataset["name"].replace(f".{language}.", ".") if language else dataset["name"]
         for metric in result["metrics"]:
-            rows.setdefault(f"{metric.get('name', metric['type'])}, {file}", {})[language] = metric["value"]
-    columns = list(dict.fromkeys(language for row in rows.values() for language in row))
-    lines = [_table_line(["", *columns]), "|---|" + "---:|" * len(columns)]
+            row = rows.setdefault(f"{metric.get('name', metric['type'])}, {file}", {})
+            row[language] = metric["value"]
+    languages = list(dict.fromkeys(itertools.chain(*rows.values())))  # each once, in their order
+    lines = [["", *languages]]
     for name, row in rows.items():
-        lines.append(_table_line([name, *(row.get(column) for column in columns)]))
-    return lines
-
-
-def _table_line(cells: list[Any]) -> str:
-    """A line of a Markdown table."""
-    escaped = [_plain(cell).replace("|", "\\|") for cell in cells]
-    return f"| {' | '.join(escaped)} |"
+        lines.append([name, *(row.get(language) for language in languages)])
+    return in_markdown([[_plain(cell).replace("|", "\\|") for cell in line] for line in lines])
 
 
 def _plain(value: Any) -> str:

@@ -261,20 +261,20 @@ class _Conversion:
     def write_ours(self) -> None:
         """Weights and config of a checkpoint folder of ours."""
         task = self.task
-        settings = {**self.checkpoint.settings, READING: self.checkpoint.reading.to_json() or None}
         if task is None or task == EXTRACT:  # no model class of ours has the head of EXTRACT
             # A pre-training model is known by its languages, which have embeddings.
-            architecture = "PreTrainingModel" if settings.get("languages") else "ErnieMModel"
+            architecture = "PreTrainingModel" if self.checkpoint.settings.get("languages") else "ErnieMModel"
         elif task == CHOICE:  # has the same layer as a classifier
             architecture = TASKS[CLASSIFICATION].model_class
         else:
             architecture = TASKS[task].model_class
-        shape = {**self.config.to_dict(), "model_type": "ernie_m", "architecture": architecture}
-        settings = shape | {key: value for key, value in settings.items() if value is not None}
+        contents = {**self.config.to_dict(), "model_type": "ernie_m", "architecture": architecture}
+        further = {**self.checkpoint.settings, READING: self.checkpoint.reading.to_json() or None}
+        contents |= {key: value for key, value in further.items() if value is not None}
         if task:
-            settings["head"] = task
+            contents["head"] = task
         safetensors.write(self.folder / WEIGHTS, self.translated.weights, dtype=np.float32)
-        self._write_config(settings)
+        self._write_config(contents)
 
     def write_official(self) -> None:
         """The directory of the official code."""
@@ -283,23 +283,37 @@ class _Conversion:
 
     def write_paddlenlp(self) -> None:
         """PaddleNLP's pickle and its config."""
-        settings = _library_settings(self.format_name, self.checkpoint, self.config, self.class_task)
+        contents = self._config_of_library()
         pickles.write_pdparams(self.folder / "model_state.pdparams", self.translated.weights)
-        self._write_config(settings)
+        self._write_config(contents)
 
     def write_transformers(self) -> None:
         """The safetensors of transformers and its config."""
-        settings = _library_settings(self.format_name, self.checkpoint, self.config, self.class_task)
+        contents = self._config_of_library()
         header = {"format": "pt"}  # PyTorch: transformers asks for it
         safetensors.write(self.folder / WEIGHTS, self.translated.weights, dtype=np.float32, metadata=header)
-        self._write_config(settings)
+        self._write_config(contents)
 
     def write_static(self) -> None:
         """The table of sentence-transformers, which has no config."""
         safetensors.write(self.folder / WEIGHTS, self.translated.weights, dtype=np.float32)
 
-    def _write_config(self, settings: Mapping[str, Any]) -> None:
-        (self.folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
+    def _config_of_library(self) -> dict[str, Any]:
+        """The contents of config.json for PaddleNLP or transformers."""
+        checkpoint = self.checkpoint
+        num_labels = None
+        if self.class_task in CLASSIFIER_TASKS:
+            (num_labels,) = checkpoint.tensors.shape("classifier.bias")
+        class_name = CLASSES[self.format_name][self.class_task].name
+        contents = for_library(self.format_name, self.config, class_name, checkpoint.labels, num_labels)
+        # ERNIE-M's own reading is written, too: without the key, a folder is read as its library reads it.
+        contents[READING] = checkpoint.reading.to_json()
+        if checkpoint.reading.multi_label:
+            contents["problem_type"] = configs.MULTI_LABEL
+        return contents
+
+    def _write_config(self, contents: Mapping[str, Any]) -> None:
+        (self.folder / CONFIG).write_text(as_json(contents), encoding="utf-8")
 
 
 _WRITERS = {
@@ -350,7 +364,7 @@ def _card(
     reading = checkpoint.reading
     library = "sentence-transformers" if for_vectors else _LIBRARIES[format_name]
     facts = {
-        "name": f"ERNIE-M for {library}" if format_name != OURS else "ERNIE-M",
+        "name": "ERNIE-M" if format_name == OURS else f"ERNIE-M for {library}",
         "task": conversion.task,
         "labels": checkpoint.labels or None,
         "languages": checkpoint.settings.get("languages"),
@@ -386,22 +400,6 @@ def _task_of_class(format_name: str, tensors: Weights, task: str | None) -> str 
     if format_name == XLM_R and task is None and tensor_names.LM_BIAS in tensors:
         return LM
     return task if task in CLASSES[format_name] else None
-
-
-def _library_settings(
-    format_name: str, checkpoint: Checkpoint, config: ErnieMConfig, class_task: str | None
-) -> dict[str, Any]:
-    """The contents of config.json for PaddleNLP or transformers."""
-    num_labels = None
-    if class_task in CLASSIFIER_TASKS:
-        (num_labels,) = checkpoint.tensors.shape("classifier.bias")
-    class_name = CLASSES[format_name][class_task].name
-    settings = for_library(format_name, config, class_name, checkpoint.labels, num_labels)
-    # ERNIE-M's own reading is written, too: without the key, a folder is read as its library reads it.
-    settings[READING] = checkpoint.reading.to_json()
-    if checkpoint.reading.multi_label:
-        settings["problem_type"] = configs.MULTI_LABEL
-    return settings
 
 
 def _written(format_name: str, checkpoint: Checkpoint, translated: RenamedWeights) -> list[WrittenTensor]:

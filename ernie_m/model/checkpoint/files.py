@@ -35,8 +35,6 @@ class Source:
         tokenizer_folders: where its tokenizer may be, the most likely folder first.
         format: one of `ernie_m.model.checkpoint.formats.tensor_names`.
         raw_config: the contents of its config; empty if there is none.
-        format: one of `ernie_m.model.checkpoint.formats.tensor_names`.
-        raw_config: the contents of its config; empty if there is none.
     """
 
     path: Path

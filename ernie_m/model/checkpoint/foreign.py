@@ -211,8 +211,7 @@ def check_problem_type(source: Source, tensors: Weights) -> None:
         return
     place = f"{source.config_path}: problem_type {problem_type!r}"
     if problem_type not in configs.PROBLEM_TYPES:
-        known = ", ".join(configs.PROBLEM_TYPES)
-        raise UserError(f"{place} is not known, only {known}; {WITHOUT_UNKNOWN}")
+        raise UserError(f"{place} is not known, only {', '.join(configs.PROBLEM_TYPES)}; {WITHOUT_UNKNOWN}")
     (outputs,) = tensors.shape("classifier.bias")
     if problem_type == configs.REGRESSION and outputs > 1:
         raise UserError(f"{place} with {outputs} outputs, but a regression has one; {WITHOUT_UNKNOWN}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_m.model.checkpoint.formats import configs, sentence_transformers
-from ernie_m.model.checkpoint.formats.tensor_names import HUGGING_FACE, OFFICIAL, OURS, PADDLENLP
+from ernie_m.model.checkpoint.formats.tensor_names import HUGGING_FACE, PADDLENLP
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, READING, Reading, own_reading
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
@@ -47,13 +47,13 @@ def reading_of(
 ) -> ReadingOfFolder:
     """How the model in a folder reads.
 
-    A folder that this project wrote has the key "reading" in config.json. Without it, the names of the
+    A folder that `ernie-m convert` wrote has the key "reading" in config.json. Without it, the names of the
     tensors decide: a model with those of XLM-R or BERT reads as XLM-R does. An ErnieM of PaddleNLP or
     transformers reads as the tokenizer of its library does, if it has the head of a task; otherwise it is
     ERNIE-M itself. The other files add what they say. What "reading" and they both say must agree.
 
     Args:
-        format_name: one of `ernie_m.model.checkpoint.formats.tensor_names`.
+        format_name: one of `ernie_m.model.checkpoint.formats.tensor_names`, but not ours or the official one.
         root: the one that has modules.json, if there is any.
         has_head: whether the model was fine-tuned for a task.
         config: the model's shape; None: unknown.
@@ -63,21 +63,23 @@ def reading_of(
     """
     has_key = raw_config.get(READING) is not None
     is_ernie_m = format_name in (PADDLENLP, HUGGING_FACE)
-    if has_key or format_name in (OURS, OFFICIAL):
+    if has_key:
         reading = own_reading(raw_config, config_path)
     elif is_ernie_m:
         rules = {PADDLENLP: "paddlenlp", HUGGING_FACE: "transformers"}[format_name]
         reading = Reading.of_library(rules) if has_head else Reading()
     else:
         reading = Reading.of_xlm_r()
-    if format_name in (OURS, OFFICIAL):
-        return ReadingOfFolder(reading, [])
-    fields = _of_config(raw_config, config_path)
+    # What the library's own key of config.json, and the other files, say.
+    fields: _Fields = {}
+    problem_type = raw_config.get("problem_type")
+    if problem_type in configs.PROBLEM_TYPES:
+        fields = {name: (kind == problem_type, config_path) for kind, name in _KINDS.items()}
     fields |= _of_tokenizer(tokenizer_files, is_ernie_m, has_key)
     faults: list[str] = []
     if not has_head:  # only models of vectors have files of sentence-transformers
-        said, faults = sentence_transformers.read(root, config)
-        fields |= said
+        vector_fields, faults = sentence_transformers.read(root, config)
+        fields |= vector_fields
     if has_head and has_key:  # the tokenizer's length is the model's, and ours that of the training
         fields.pop("max_seq_len", None)
     if "max_seq_len" in fields:
@@ -85,20 +87,13 @@ def reading_of(
         fields["max_seq_len"] = (_limiting(length, config), length_path)
     if has_key:
         fields = _not_in_key(reading, fields, is_ernie_m, config, config_path)
-    return ReadingOfFolder(replace(reading, **{name: value for name, (value, _) in fields.items()}), faults)
+    value_of = {name: value for name, (value, _path) in fields.items()}
+    return ReadingOfFolder(replace(reading, **value_of), faults)
 
 
 def _limiting(length: int | None, config: ErnieMConfig) -> int | None:
     """A longest input, or None if it limits nothing; transformers writes 10^30 for "no limit"."""
     return None if length is None or length >= config.longest_input else length
-
-
-def _of_config(raw_config: Mapping[str, Any], path: Path | None) -> _Fields:
-    """What the library's own key of config.json says of a classifier's outputs."""
-    problem_type = raw_config.get("problem_type")
-    if problem_type not in configs.PROBLEM_TYPES:
-        return {}
-    return {name: (kind == problem_type, path) for kind, name in _KINDS.items()}
 
 
 def _of_tokenizer(files: TokenizerFiles, is_ernie_m: bool, has_key: bool) -> _Fields:
@@ -140,18 +135,18 @@ def _not_in_key(
         written = replace(written, text_rules=NO_RULES)
     if is_ernie_m:  # nor have added tokens in that form
         written = replace(written, added_tokens={})
-    others: _Fields = {}
+    added: _Fields = {}
     for name, (value, path) in fields.items():
         if value == getattr(written, name):
             continue
-        ours = getattr(reading, name)
-        if ours is not None or name == "default_prompt":
+        in_key = getattr(reading, name)
+        if in_key is not None or name == "default_prompt":
             raise UserError(
-                f"{config_path}: '{READING}' says that {name} is {shown(ours)}, but {path} says "
+                f"{config_path}: '{READING}' says that {name} is {shown(in_key)}, but {path} says "
                 f"{shown(value)}; correct the one that is wrong (without '{READING}' the other files count)"
             )
-        others[name] = (value, path)
-    return others
+        added[name] = (value, path)
+    return added
 
 
 def entity_tags(labels: Sequence[str]) -> dict[str, str]:
@@ -166,7 +161,7 @@ def entity_tags(labels: Sequence[str]) -> dict[str, str]:
     """
     outside = {label: "O" for label in labels if label in ("O", "o")}
     inside: dict[str, str] = {}  # a label with a letter before its type -> its tag
-    others = []  # labels without such a letter
+    others = []  # labels that are neither
     for label in labels:
         match = _TAG.fullmatch(label)
         place = PLACES.get(match[1].upper()) if match else None

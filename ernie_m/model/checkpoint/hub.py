@@ -52,7 +52,7 @@ def local_folder(path: str | os.PathLike) -> Path:
     try:
         for weights in _WEIGHTS:
             folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *weights]))
-            if any(file for pattern in weights for file in folder.glob(pattern)):
+            if any(list(folder.glob(pattern)) for pattern in weights):
                 break
     except errors.GatedRepoError as error:  # it is a RepositoryNotFoundError, too
         raise UserError(

@@ -38,9 +38,8 @@ def differences(
         task: what the head is for; None: there is none.
         cuts_digit_comma: whether rule 5 of `ernie_m.tokenizer.tokenizer` changes any piece of the vocabulary.
     """
-    return [f"{fault} is left out" for fault in faults] + list(
-        _of_form(format_name, reading, task, cuts_digit_comma)
-    )
+    left_out = [f"{fault} is left out" for fault in faults]
+    return [*left_out, *_of_form(format_name, reading, task, cuts_digit_comma)]
 
 
 def note(format_name: str, reading: Reading) -> str | None:
@@ -51,6 +50,7 @@ def note(format_name: str, reading: Reading) -> str | None:
 
 
 def _of_form(format_name: str, reading: Reading, task: str | None, cuts_digit_comma: bool) -> Iterator[str]:
+    """What a format cannot say of a reading; the arguments are those of `differences`."""
     if format_name == OURS:
         return
     rules = reading.text_rules
@@ -65,9 +65,9 @@ def _of_form(format_name: str, reading: Reading, task: str | None, cuts_digit_co
     if reading.added_tokens and format_name not in (XLM_R, STATIC):
         yield f"its added tokens ({', '.join(reading.added_tokens)}) are cut into pieces"
     if task == QUESTION_ANSWERING:
-        separators = {OFFICIAL: 1, XLM_R: reading.separators}.get(format_name, 2)
-        if reading.separators != separators:
-            yield f"{separators} [SEP] stand before a context, and in training {reading.separators}"
+        new_separators = {OFFICIAL: 1, XLM_R: reading.separators}.get(format_name, 2)
+        if reading.separators != new_separators:
+            yield f"{new_separators} [SEP] stand before a context, and in training {reading.separators}"
         if reading.split_han:
             yield "Han characters of questions and contexts are no tokens of their own; in training they were"
     pieces = "leading" if reading.official_compat else reading.label_pieces

@@ -53,22 +53,17 @@ def _advice(path: Path, nearest: Path, holds_model: Callable[[Path], bool]) -> s
         is_e5 = "e5-small" in path.parts
         fetches = "e5-small fetches it" if is_e5 else "fetches the released weights into configs/"
         advice.append(f"{start_of('get_weights')} {fetches}")
-    models = _models_near(nearest, holds_model)
-    if models:
-        advice.append(models)
+    advice += _models_near(nearest, holds_model)
     return "; ".join(advice) or "name the folder of a checkpoint, such as best or step_N of a run"
 
 
-def _models_near(nearest: Path, holds_model: Callable[[Path], bool]) -> str:
-    """The models in a folder, right below it, or else beside it, in words; "" if there are none."""
+def _models_near(nearest: Path, holds_model: Callable[[Path], bool]) -> list[str]:
+    """Words that name the models in a folder, right below it, or else beside it; [] if there are none."""
     if holds_model(nearest):
-        return f"a model is in {nearest}"
+        return [f"a model is in {nearest}"]
     for folder in (nearest, nearest.parent):
-        names = [
-            str(below) for below in sorted(folder.glob("[!.]*")) if below.is_dir() and holds_model(below)
-        ]
-        if len(names) > _MOST_LISTED:
-            return f"models are in {', '.join(names[:_MOST_LISTED])} and others"
-        if names:
-            return f"models are in {', '.join(names)}"
-    return ""
+        models = [str(path) for path in sorted(folder.glob("[!.]*")) if path.is_dir() and holds_model(path)]
+        if models:
+            others = " and others" if len(models) > _MOST_LISTED else ""
+            return [f"models are in {', '.join(models[:_MOST_LISTED])}{others}"]
+    return []

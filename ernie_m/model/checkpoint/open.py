@@ -1,7 +1,6 @@
 """Open a checkpoint of any supported format. Needs neither Paddle nor torch."""
 
 import os
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,17 +99,19 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     # First of all, because a damaged file may fail in any way later, or not at all.
     check_folder(path if path.is_dir() else path.parent)
     source = _open_ours(path) or _open_official(path) or open_foreign(path)
-    format_name, raw_config = source.format, source.raw_config
+    format_name = source.format
 
     # The weights under our names; what is not understood is refused.
-    tasks = _possible_tasks(format_name, source, raw_config)
+    tasks = _possible_tasks(source)
     # The heads of all of these tasks have the same names, so the first one serves. Only the user can say
     # which one it is.
     translated = to_our_names(format_name, source.tensors, tasks[0] if tasks else None)
     dropped = translated.dropped
     unknown = translated.unknown
     if format_name == OFFICIAL:
-        dropped |= _not_of_the_model(unknown)
+        # Fine-tuning leaves Adam's state and counters in the directory. The tokenizer's files are no weights.
+        no_variables = sorted(set(unknown).difference(VOCABS, PIECE_MODELS))
+        dropped |= dict.fromkeys(no_variables, "not a variable of the model")
         unknown = []
     if not drop_unknown:
         if unknown:
@@ -122,13 +123,17 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
             check_problem_type(source, translated.weights)
 
     # The model's shape, what it is for, and how it reads.
-    config = _config_of(format_name, source, raw_config, translated.weights)
-    settings = _settings_of(format_name, raw_config, config)
-    labels = settings.get("labels")
-    labels = [str(label) for label in labels] if isinstance(labels, list) else []
-    task = _task_of(format_name, raw_config, tasks)
+    config = None
+    if source.raw_config or format_name not in (OURS, OFFICIAL):
+        place = source.config_path or source.path
+        config = configs.config_of(source.raw_config, translated.weights, place, format_name)
+    settings = _settings_of(source, config)
+    raw_labels = settings.get("labels")
+    labels = [str(label) for label in raw_labels] if isinstance(raw_labels, list) else []
+    task = _task_of(source, tasks)
     if format_name in (OURS, OFFICIAL):
-        reading, faults = own_reading(raw_config, source.config_path), []
+        reading = own_reading(source.raw_config, source.config_path)
+        faults = []
     else:
         reading, faults = foreign_reading(
             source,
@@ -202,19 +207,19 @@ def _open_official(path: Path) -> Source | None:
     )
 
 
-def _possible_tasks(format_name: str, source: Source, raw_config: Mapping[str, Any]) -> list[str]:
+def _possible_tasks(source: Source) -> list[str]:
     """What a model of another format may be for, by its class or its tensors.
 
     Returns:
-        Keys of `tensor_names.CLASSES[format_name]`.
+        Keys of `tensor_names.CLASSES[source.format]`.
 
     Raises:
         UserError: an official directory has the heads of several tasks.
     """
-    if format_name == OURS:  # a tensor of ours has the same name in the models of all tasks
+    if source.format == OURS:  # a tensor of ours has the same name in the models of all tasks
         return []
-    tasks = tensor_names.tasks_of(format_name, source.tensors, configs.class_of(raw_config))
-    if format_name == OFFICIAL and len(tasks) > 1:
+    tasks = tensor_names.tasks_of(source.format, source.tensors, configs.class_of(source.raw_config))
+    if source.format == OFFICIAL and len(tasks) > 1:
         raise UserError(
             f"{source.path}: heads of {len(tasks)} tasks ({', '.join(tasks)}); move the files of all but one "
             "elsewhere"
@@ -222,47 +227,27 @@ def _possible_tasks(format_name: str, source: Source, raw_config: Mapping[str, A
     return tasks
 
 
-def _task_of(format_name: str, raw_config: Mapping[str, Any], tasks: list[str]) -> str | None:
-    """What the model was fine-tuned for; None: nothing, or the files do not say."""
-    if format_name != OURS:
+def _task_of(source: Source, tasks: list[str]) -> str | None:
+    """What the model was fine-tuned for; None: nothing, or the files do not say.
+
+    Args:
+        tasks: from `_possible_tasks`.
+    """
+    if source.format != OURS:
         was_fine_tuned = len(tasks) == 1 and tasks[0] != tensor_names.LM
         return tasks[0] if was_fine_tuned else None
     # ernie-m convert writes "head", fine-tuning "task"; the name of a model class tells its task, too.
     for key in ("head", "task", "architecture"):
-        task = task_named(str(raw_config.get(key)))
+        task = task_named(str(source.raw_config.get(key)))
         if task in tensor_names.TASKS:
             return task
     return None
 
 
-def _config_of(
-    format_name: str, source: Source, raw_config: dict[str, Any], tensors: Weights
-) -> ErnieMConfig | None:
-    """The model's shape; None if there is no config file, and the format can do without."""
-    if not raw_config and format_name in (OURS, OFFICIAL):
-        return None
-    return configs.config_of(raw_config, tensors, source.config_path or source.path, format_name)
-
-
-def _settings_of(
-    format_name: str, raw_config: Mapping[str, Any], config: ErnieMConfig | None
-) -> dict[str, Any]:
-    """What the config holds beside the model's shape."""
-    if format_name == OURS:
+def _settings_of(source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
+    """What the config file holds beside the model's shape."""
+    if source.format == OURS:
         shape = config.to_dict() if config else {}
-        return {key: value for key, value in raw_config.items() if key not in shape and key != READING}
-    labels = configs.labels_of(raw_config)
+        return {key: value for key, value in source.raw_config.items() if key not in (*shape, READING)}
+    labels = configs.labels_of(source.raw_config)
     return {} if labels is None else {"labels": labels}
-
-
-def _not_of_the_model(unknown: Iterable[str]) -> dict[str, str]:
-    """The files of an official directory that are not taken: name -> the reason.
-
-    Fine-tuning leaves Adam's state and counters there. The tokenizer's files are no weights and not listed.
-
-    Args:
-        unknown: the names of all files there that are no variables of the encoder or of a head.
-    """
-    tokenizer_files = (*VOCABS, *PIECE_MODELS)
-    names = sorted(set(unknown).difference(tokenizer_files))
-    return dict.fromkeys(names, "not a variable of the model")

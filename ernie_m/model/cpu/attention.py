@@ -70,15 +70,17 @@ class ScoreBlocks:
         self._pieces: list[Piece] = []
         self.size = 0
         columns = 0  # the number of columns so far
-        starts = []  # of the blocks; for each length int64 [sequences x heads]
+        starts = []  # where each block begins; for each length int64 [sequences x heads]
         queries = []  # for each length int64 [sequences x heads x t]
-        order = np.argsort(layout.lengths, kind="stable")
+        order = np.argsort(layout.lengths, kind="stable")  # the sequences, the shortest first
         lengths, counts = np.unique(layout.lengths, return_counts=True)  # [groups] each
-        for length, sequences in zip(lengths.tolist(), np.split(order, np.cumsum(counts)[:-1])):
+        groups = np.split(order, np.cumsum(counts)[:-1])  # the sequences of each length
+        for length, sequences in zip(lengths.tolist(), groups):
             blocks = len(sequences) * num_heads
             starts.append(self.size + length * length * np.arange(blocks))
             tokens = layout.starts[sequences, None, None] + np.arange(length)  # [sequences, 1, t]
-            queries.append((tokens * num_heads + self._heads[:, None]).ravel())
+            queries_of_heads = tokens * num_heads + self._heads[:, None]  # [sequences, heads, t]
+            queries.append(queries_of_heads.ravel())
             self._pieces += _pieces(length, layout.context_lengths[sequences], num_heads, self.size, columns)
             self.size += blocks * length * length
             columns += blocks * length
@@ -91,10 +93,11 @@ class ScoreBlocks:
     def scores(self, keys: np.ndarray, queries: np.ndarray, factor: float = 1.0) -> np.ndarray:
         """`factor` times the product of each key and query, [N, H] each, of the same sequence and head."""
         scores = np.empty(self.size, keys.dtype)
-        x = self._of_tokens(keys)  # [t, D] for each block
-        y = self._of_tokens(queries)._replace(transposed=True)  # [D, t]
+        keys_of_blocks = self._of_tokens(keys)  # [t, D] for each block
+        queries_of_blocks = self._of_tokens(queries)._replace(transposed=True)  # [D, t]
+        blocks = Matrices(scores, self._starts, self._lengths)  # [t, t]
         shapes = Shapes(self._lengths, self._head_sizes(keys), self._lengths, self._counts)
-        mkl.multiply(x, y, Matrices(scores, self._starts, self._lengths), shapes, factor)
+        mkl.multiply(keys_of_blocks, queries_of_blocks, blocks, shapes, factor)
         return scores
 
     def sums(
@@ -115,18 +118,19 @@ class ScoreBlocks:
         Raises:
             CancelledError: this thread is a worker for which nobody waits any more.
         """
-        if (stop := STOP.get()) is not None and stop.is_set():
+        stop = STOP.get()  # None: this thread is no worker
+        if stop is not None and stop.is_set():
             raise CancelledError
 
-        def work_on(part: slice) -> None:
-            for piece in self._pieces[part]:
+        def work_on(numbers: slice) -> None:
+            for piece in self._pieces[numbers]:
                 work(piece)
 
         over_rows(work_on, len(self._pieces), width=PIECE)
 
     def _of_tokens(self, x: np.ndarray) -> Matrices:
         """The tokens of each block in x [N, H]: [t, D]."""
-        stride = x.strides[0] // x.itemsize
+        stride = x.strides[0] // x.itemsize  # from one token to the next, in numbers
         head_size = x.shape[1] // self.num_heads
         starts = stride * self._first_tokens[:, None] + head_size * self._heads  # [S, heads]
         return Matrices(x, starts.ravel(), np.full_like(self._lengths, stride))
@@ -136,13 +140,15 @@ class ScoreBlocks:
         return np.full_like(self._lengths, x.shape[1] // self.num_heads)
 
 
-def _pieces(length: int, context_lengths: np.ndarray, num_heads: int, score: int, column: int) -> list[Piece]:
+def _pieces(
+    length: int, context_lengths: np.ndarray, num_heads: int, next_score: int, next_column: int
+) -> list[Piece]:
     """The pieces of sequences of the same length.
 
     Args:
         length: t.
         context_lengths: int64 [sequences].
-        score, column: where the first block begins, and its first column.
+        next_score, next_column: where the first piece begins among all scores, and among all columns.
     """
     pieces = []
     blocks_at_once = max(1, PIECE // (length * length))
@@ -155,10 +161,11 @@ def _pieces(length: int, context_lengths: np.ndarray, num_heads: int, score: int
             heads = min(heads_at_once, num_heads - first_head)
             shape = (len(contexts), heads, length, length)
             blocks = len(contexts) * heads
-            scores = slice(score, score + blocks * length * length)
-            columns = slice(column, column + blocks * length)
+            scores = slice(next_score, next_score + blocks * length * length)
+            columns = slice(next_column, next_column + blocks * length)
             pieces.append(Piece(shape, scores, columns, bias))
-            score, column = scores.stop, columns.stop
+            next_score = scores.stop
+            next_column = columns.stop
     return pieces
 
 
@@ -166,10 +173,13 @@ def _bias(length: int, context_lengths: np.ndarray) -> np.ndarray:
     """`Piece.bias` of sequences of this length, of which some have placeholders."""
     places = np.arange(length)
     is_placeholder = places >= context_lengths[:, None]  # [sequences, t]
-    is_masked = is_placeholder[:, None, :, None] & (places[:, None] != places)  # but for its own query
+    is_other = places[:, None] != places  # [t, t], whether key and query are different tokens
+    # A placeholder is a key for its own query only.
+    is_masked = is_placeholder[:, None, :, None] & is_other  # [sequences, 1, t, t]
     return np.where(is_masked, np.float32(-np.inf), np.float32(0.0))
 
 
+# Layout -> number of heads -> blocks.
 _blocks: WeakKeyDictionary[Layout, dict[int, ScoreBlocks]] = WeakKeyDictionary()
 
 
@@ -177,10 +187,10 @@ def attend(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, num_heads: int, dropout_rate: float
 ) -> Tensor:
     """`AttentionOnCpu` with the blocks of a layout, which are made once for all layers."""
-    blocks = _blocks.setdefault(layout, {})
-    if num_heads not in blocks:
-        blocks[num_heads] = ScoreBlocks(layout, num_heads)
-    return AttentionOnCpu.apply(query, key, value, blocks[num_heads], dropout_rate)
+    blocks_of_layout = _blocks.setdefault(layout, {})
+    if num_heads not in blocks_of_layout:
+        blocks_of_layout[num_heads] = ScoreBlocks(layout, num_heads)
+    return AttentionOnCpu.apply(query, key, value, blocks_of_layout[num_heads], dropout_rate)
 
 
 class _Saved(NamedTuple):
@@ -209,11 +219,12 @@ class AttentionOnCpu(PyLayer):
         result = paddle.empty_like(query)
         output = as_array(result)
         q, k, v = (as_array(x) for x in (query, key, value))
-        weights = blocks.scores(k, q, factor=_scale(q, blocks))
+        weights = blocks.scores(k, q, factor=_scale(q, blocks))  # scores at first
         sums = _exponential_(weights, blocks)
         dropout_mask = draw_dropout_mask([blocks.size], dropout_rate) if dropout_rate > 0.0 else None
+        # `sums` has the order of the columns, and `factors` that of the tokens.
         factors = np.empty([len(q), blocks.num_heads], q.dtype)
-        factors.ravel()[blocks.queries] = _scale_of(dropout_mask) / sums
+        factors.ravel()[blocks.queries] = _dropout_scale(dropout_mask) / sums
         blocks.sums(_after_dropout(weights, dropout_mask, blocks), v, out=output, of_keys=True)
         _multiply_heads(output, factors, out=output)
         ctx.blocks = blocks
@@ -231,9 +242,9 @@ class AttentionOnCpu(PyLayer):
         scaled = np.empty_like(grad_query)  # [N, H], the gradient of the sums before `factors`
         _multiply_heads(as_array(grad_output), saved.factors, out=scaled)
         # For each query the sum of its weights times their gradients, which equals output times gradient.
-        shape = [len(scaled), blocks.num_heads, -1]
+        shape = [len(scaled), blocks.num_heads, -1]  # N, heads, D
         dots = np.einsum("nhd,nhd->nh", scaled.reshape(shape), saved.output.reshape(shape))
-        dots = dots.ravel()[blocks.queries] / _scale_of(saved.dropout_mask)
+        dots = dots.ravel()[blocks.queries] / _dropout_scale(saved.dropout_mask)  # now of each column
         weights_after_dropout = _after_dropout(saved.weights, saved.dropout_mask, blocks)
         blocks.sums(weights_after_dropout, scaled, out=grad_value, of_keys=False)
         del weights_after_dropout  # before the next array of its size is made
@@ -250,7 +261,7 @@ def _scale(query: np.ndarray, blocks: ScoreBlocks) -> float:
     return (query.shape[1] // blocks.num_heads) ** -0.5
 
 
-def _scale_of(dropout_mask: DropoutMask | None) -> float:
+def _dropout_scale(dropout_mask: DropoutMask | None) -> float:
     """The factor of the weights that stay."""
     return 1.0 if dropout_mask is None else dropout_mask.scale
 
@@ -280,7 +291,7 @@ def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
             part += piece.bias
         part -= part.max(axis=2, keepdims=True)
         np.exp(part, out=part)
-        np.einsum("shkq->shq", part, out=piece.of_columns(sums)[:, :, 0])
+        np.einsum("shkq->shq", part, out=piece.of_columns(sums)[:, :, 0])  # over the keys
 
     blocks.over_pieces(work)
     return sums

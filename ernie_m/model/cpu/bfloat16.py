@@ -37,7 +37,10 @@ class LinearInBfloat16(PyLayer):
         biases = parameters[layer_count:]
         results = []
         for weight, bias in zip(weights, biases):
-            results.append(_linear(ctx.rounded_x, to_bfloat16(as_array(weight)), bias, x.shape))
+            y = paddle.empty([*x.shape[:-1], weight.shape[1]], "float32")  # [..., O]
+            multiply(ctx.rounded_x, to_bfloat16(as_array(weight)), out=as_rows(y))
+            add(as_rows(y), as_array(bias))
+            results.append(y)
         return tuple(results)
 
     @staticmethod
@@ -68,27 +71,13 @@ class LinearInBfloat16(PyLayer):
         return grad_x, *grad_weights, *grad_biases
 
 
-def _linear(rounded_x: np.ndarray, rounded_weight: np.ndarray, bias: Tensor, x_shape: list[int]) -> Tensor:
-    """The result of one linear layer: [..., O] in float32.
-
-    Args:
-        rounded_x: the rows of x, [N, I] in bfloat16.
-        rounded_weight: [I, O] in bfloat16.
-        x_shape: [..., I], the shape of x itself.
-    """
-    y = paddle.empty([*x_shape[:-1], rounded_weight.shape[1]], "float32")
-    multiply(rounded_x, rounded_weight, out=as_rows(y))
-    add(as_rows(y), as_array(bias))
-    return y
-
-
 def table_products(x: Tensor, table: Tensor) -> Tensor:
     """x [m, H] times the word table [V, H]: [m, V] in float32."""
     result = paddle.empty([x.shape[0], table.shape[0]], x.dtype)
     logits = as_array(result)
     rounded_x = to_bfloat16(as_array(x))
-    for words, rounded in _rounded_blocks(as_array(table)):
-        multiply(rounded_x, rounded.T, out=logits[:, words])
+    for words, rounded_rows in _rounded_blocks(as_array(table)):
+        multiply(rounded_x, rounded_rows.T, out=logits[:, words])
     return result
 
 
@@ -110,10 +99,10 @@ def table_gradients(
     grad_x = as_array(result)
     gradient = as_array(grad_logits)
     rounded_x = to_bfloat16(as_array(x))
-    for words, rounded in _rounded_blocks(as_array(table)):
+    for words, rounded_rows in _rounded_blocks(as_array(table)):
         rounded_gradient = to_bfloat16(gradient[:, words])
         # The first product fills the empty `grad_x`; those of the other blocks are added.
-        multiply(rounded_gradient, rounded, out=grad_x, add=words.start > 0)
+        multiply(rounded_gradient, rounded_rows, out=grad_x, add=words.start > 0)
         if grad_table is not None:
             multiply(rounded_gradient.T, rounded_x, out=grad_table[words], add=accumulate)
     return result

@@ -14,7 +14,7 @@ from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import bfloat16
 from ernie_m.model.cpu.layers import row_sums
-from ernie_m.model.cpu.rows import add, as_array, as_tensor, over_rows
+from ernie_m.model.cpu.rows import add, as_array, as_tensor, needs_gradient, over_rows
 
 if TYPE_CHECKING:
     from ernie_m.model.word_table import WordEmbeddings
@@ -41,12 +41,11 @@ def cross_entropy(
         chunks: the positions of each chunk.
     """
     kernels = LossOnCpu(table, bias)
-    all_frozen = x.stop_gradient and table.weight.stop_gradient and bias.stop_gradient
-    if paddle.is_grad_enabled() and not all_frozen:
+    if paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias)):
         return CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, kernels, chunks)
-    results = [kernels.losses(x[rows], labels[rows]) for rows in chunks]
-    losses, correct = (paddle.concat(parts) for parts in zip(*results))
-    return (losses * loss_weights).sum(), losses, correct
+    losses_of_chunks, correct_of_chunks = zip(*(kernels.losses(x[rows], labels[rows]) for rows in chunks))
+    losses = paddle.concat(losses_of_chunks)  # [M]
+    return (losses * loss_weights).sum(), losses, paddle.concat(correct_of_chunks)
 
 
 class CrossEntropyOnCpu(PyLayer):
@@ -71,10 +70,10 @@ class CrossEntropyOnCpu(PyLayer):
         # `kernels` has the weight and the bias. They are arguments so that Paddle asks for their gradients.
         # Each call of `derive` adds these up in `kernels`, for the backward pass.
         results = [kernels.derive(x[rows], labels[rows], loss_weights[rows]) for rows in chunks]
-        losses, correct, grads_x = zip(*results)
-        losses = paddle.concat(losses)
-        correct = paddle.concat(correct)
-        ctx.grad_x = None if x.stop_gradient else paddle.concat(grads_x)  # [M, H]
+        losses_of_chunks, correct_of_chunks, grad_x_of_chunks = zip(*results)
+        losses = paddle.concat(losses_of_chunks)  # [M]
+        correct = paddle.concat(correct_of_chunks)
+        ctx.grad_x = None if x.stop_gradient else paddle.concat(grad_x_of_chunks)  # [M, H]
         ctx.kernels = kernels
         ctx.mark_non_differentiable(losses, correct)
         ctx.set_materialize_grads(False)  # the backward pass gets None for these two, not zeros
@@ -84,7 +83,9 @@ class CrossEntropyOnCpu(PyLayer):
     def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         grad_x = None if ctx.grad_x is None else ctx.grad_x * grad_total
         grad_bias = ctx.kernels.take_gradients(grad_total)
-        ctx.grad_x = ctx.kernels = None  # frees the memory
+        # The memory is freed now, because `ctx` may live longer than this pass.
+        ctx.grad_x = None
+        ctx.kernels = None
         # The gradient of the table is added in place; labels and loss weights have none.
         return grad_x, None, grad_bias, None, None
 

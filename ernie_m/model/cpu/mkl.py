@@ -52,22 +52,21 @@ def multiply(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: fl
         return
     groups = len(shapes.counts)
     dtype = out.array.dtype
-    pointers = [_pointers(matrices) for matrices in (x, y, out)]  # named, so that they live during the call
-    x_order, y_order = (
-        np.full(groups, _TRANSPOSED if matrices.transposed else _AS_IT_IS, np.int32) for matrices in (x, y)
-    )
+    x_order = np.full(groups, _TRANSPOSED if x.transposed else _AS_IT_IS, np.int32)
+    y_order = np.full(groups, _TRANSPOSED if y.transposed else _AS_IT_IS, np.int32)
     factors = np.full(groups, factor, dtype)
     zeros = np.zeros(groups, dtype)  # the factors of what `out` held before
     arguments = [
-        x_order, y_order, shapes.rows, shapes.columns, shapes.terms, factors, pointers[0], x.row_strides,
-        pointers[1], y.row_strides, zeros, pointers[2], out.row_strides,
+        x_order, y_order, shapes.rows, shapes.columns, shapes.terms, factors, _addresses(x), x.row_strides,
+        _addresses(y), y.row_strides, zeros, _addresses(out), out.row_strides,
     ]  # fmt: skip
-    addresses = [argument.ctypes.data for argument in arguments]
-    multiply_batch(_ROW_MAJOR, *addresses, groups, shapes.counts.ctypes.data)
+    # `arguments` keeps the arrays in memory until the call has ended.
+    pointers = [argument.ctypes.data for argument in arguments]
+    multiply_batch(_ROW_MAJOR, *pointers, groups, shapes.counts.ctypes.data)
 
 
-def _pointers(matrices: Matrices) -> np.ndarray:
-    """The address of each matrix: int64 [matrices]."""
+def _addresses(matrices: Matrices) -> np.ndarray:
+    """The address of each matrix in memory: int64 [matrices]."""
     return matrices.starts * matrices.array.itemsize + matrices.array.ctypes.data
 
 
@@ -75,7 +74,9 @@ def _multiply_one_by_one(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes
     """`multiply` without MKL."""
     number = 0  # of the matrix, among those of all groups
     for group, count in enumerate(shapes.counts):
-        rows, terms, columns = (int(sizes[group]) for sizes in shapes[:3])
+        rows = int(shapes.rows[group])
+        terms = int(shapes.terms[group])
+        columns = int(shapes.columns[group])
         for _ in range(count):
             x_matrix = _view(x, number, group, rows, terms)
             y_matrix = _view(y, number, group, terms, columns)
@@ -92,6 +93,7 @@ def _view(matrices: Matrices, number: int, group: int, rows: int, columns: int) 
     shape = (columns, rows) if matrices.transposed else (rows, columns)
     strides = (int(matrices.row_strides[group]) * array.itemsize, array.itemsize)
     offset = int(matrices.starts[number]) * array.itemsize
+    # The array's whole memory with one axis: only from that can a view be cut with an offset and strides.
     memory = np.lib.stride_tricks.as_strided(array, (array.size,), (array.itemsize,))
     view = np.ndarray(shape, array.dtype, memory, offset, strides)
     return view.T if matrices.transposed else view

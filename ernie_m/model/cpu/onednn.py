@@ -163,7 +163,11 @@ class Objects(ExitStack):
         reorder = self.make(
             "reorder_primitive_desc_create",
             "primitive_desc_destroy",
-            *(x_form, engine(), out_form, engine(), None),
+            x_form,
+            engine(),
+            out_form,
+            engine(),
+            None,  # no attributes
         )
         primitive = self.make("primitive_create", "primitive_destroy", reorder)
         arguments = (Argument * 2)(
@@ -209,8 +213,7 @@ def multiply(x: np.ndarray, y: np.ndarray, out: np.ndarray, add: bool = False) -
     columns = y.shape[1]
     if len(y) != terms or out.shape != (rows, columns):
         raise ValueError(f"shapes {x.shape} x {y.shape} -> {out.shape}")
-    types_fit = x.dtype == np.uint16 and y.dtype == np.uint16 and out.dtype == np.float32
-    if not types_fit:
+    if (x.dtype, y.dtype, out.dtype) != (np.uint16, np.uint16, np.float32):
         raise ValueError(f"types {x.dtype} x {y.dtype} -> {out.dtype}")
     if x.size == 0 or y.size == 0:  # `out` is empty, or each of its elements is a sum of no terms
         if not add:
@@ -278,11 +281,12 @@ def _path() -> Path:
 def functions() -> dict[str, Callable[..., int]]:
     """The functions of `_SIGNATURES`, by name. Each releases the interpreter lock while it runs."""
     library = ctypes.CDLL(str(_path()))
-    results = {"primitive_desc_query_md": c_void_p, "memory_desc_get_size": c_size_t}  # c_int for the others
-    return {
-        name: CFUNCTYPE(results.get(name, c_int), *types)((f"dnnl_{name}", library))
-        for name, types in _SIGNATURES.items()
-    }
+    result_types = {"primitive_desc_query_md": c_void_p, "memory_desc_get_size": c_size_t}
+    function_of = {}
+    for name, argument_types in _SIGNATURES.items():
+        function_type = CFUNCTYPE(result_types.get(name, c_int), *argument_types)
+        function_of[name] = function_type((f"dnnl_{name}", library))
+    return function_of
 
 
 @cache

@@ -45,7 +45,7 @@ class PackedLinear:
         packed_form = _packed_form(self.inputs, self.outputs, in_bfloat16)
         size = onednn.functions()["memory_desc_get_size"](packed_form)
         memory = np.empty(size + _ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % _ALIGNMENT
+        start = -memory.ctypes.data % _ALIGNMENT  # as many bytes further a line of the cache begins
         packed = memory[start : start + size]
         own_objects = Objects()
         weakref.finalize(self, own_objects.close)
@@ -63,10 +63,9 @@ class PackedLinear:
             gelu: write GELU of the result, in the type of x; otherwise the result is float32.
         """
         key = (self.inputs, self.outputs, self.in_bfloat16, gelu, len(x))
-        product = _thread.products.get(key)
-        if product is None:
-            product = _thread.products[key] = _Product(*key)
-        product.run(x, self._weight, self._bias, out)
+        if key not in _thread.products:
+            _thread.products[key] = _Product(*key)
+        _thread.products[key].run(x, self._weight, self._bias, out)
 
 
 def linear_layers(x: Tensor, layers: Sequence[PackedLinear]) -> list[Tensor]:
@@ -104,7 +103,7 @@ def _in_blocks(
     """Call `work` with each block of rows of x [..., I] and the same rows of its results.
 
     Returns:
-        the results, float32 [..., width] each.
+        The results, float32 [..., width] each.
     """
     results = [paddle.empty([*x.shape[:-1], width], "float32") for width in widths]
     x_rows = as_rows(x)  # [N, I]
@@ -112,7 +111,7 @@ def _in_blocks(
     for first in range(0, len(x_rows), SIZES[-1]):
         rows = slice(first, min(first + SIZES[-1], len(x_rows)))
         count = rows.stop - rows.start
-        size = next(size for size in SIZES if size >= count)
+        size = next(allowed for allowed in SIZES if allowed >= count)
         if size == count:
             work(x_rows[rows], [out[rows] for out in outs])
             continue
@@ -173,25 +172,32 @@ class _Forms(NamedTuple):
 
 
 def _forms(objects: Objects, inputs: int, outputs: int, in_bfloat16: bool, gelu: bool, rows: int) -> _Forms:
-    type_of_x = onednn.BFLOAT16 if in_bfloat16 else onednn.FLOAT32
+    """The descriptions for x [rows, I]; `PackedLinear.multiply` says which types the arrays have."""
+    x_type = onednn.BFLOAT16 if in_bfloat16 else onednn.FLOAT32
+    out_type = x_type if gelu else onednn.FLOAT32
     return _Forms(
-        x=objects.dense(rows, inputs, type_of_x),
+        x=objects.dense(rows, inputs, x_type),
         bias=objects.dense(1, outputs, onednn.FLOAT32),
-        out=objects.dense(rows, outputs, type_of_x if gelu else onednn.FLOAT32),
+        out=objects.dense(rows, outputs, out_type),
     )
 
 
 def _description(objects: Objects, forms: _Forms, weight_form: c_void_p, gelu: bool) -> c_void_p:
-    """oneDNN's description of a product."""
+    """oneDNN's description of a product, after which it takes GELU if that is asked for."""
     attributes = objects.make("primitive_attr_create", "primitive_attr_destroy")
     if gelu:
-        after = objects.make("post_ops_create", "post_ops_destroy")
-        call("post_ops_append_eltwise", after, onednn.GELU, 0.0, 0.0)
-        call("primitive_attr_set_post_ops", attributes, after)
+        after_product = objects.make("post_ops_create", "post_ops_destroy")
+        call("post_ops_append_eltwise", after_product, onednn.GELU, 0.0, 0.0)  # GELU has no parameters
+        call("primitive_attr_set_post_ops", attributes, after_product)
     return objects.make(
         "matmul_primitive_desc_create",
         "primitive_desc_destroy",
-        *(engine(), forms.x, weight_form, forms.bias, forms.out, attributes),
+        engine(),
+        forms.x,
+        weight_form,
+        forms.bias,
+        forms.out,
+        attributes,
     )
 
 
@@ -203,7 +209,10 @@ def _packed_form(inputs: int, outputs: int, in_bfloat16: bool) -> c_void_p:
     any_form = objects.make(
         "memory_desc_create_with_tag",
         "memory_desc_destroy",
-        *(2, onednn.Dimensions(inputs, outputs), data_type, onednn.ANY_ORDER),
+        2,  # axes
+        onednn.Dimensions(inputs, outputs),
+        data_type,
+        onednn.ANY_ORDER,
     )
     forms = _forms(objects, inputs, outputs, in_bfloat16, gelu=False, rows=SIZES[-1])
     product = _description(objects, forms, any_form, gelu=False)

@@ -18,7 +18,6 @@ from paddle import Tensor
 
 BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
 
-
 # In a worker (`ernie_m/model/cpu/workers.py`) the event that is set when nobody waits for it any more.
 STOP: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
 

@@ -34,12 +34,14 @@ class SequenceSums(PyLayer):
         ctx.layout = layout
         count = len(layout.lengths)
         hidden_size = states.shape[1]
-        order = np.argsort(layout.lengths, kind="stable")
-        lengths, counts = np.unique(layout.lengths[order].astype(np.int32), return_counts=True)
+        order = np.argsort(layout.lengths, kind="stable")  # the sequences, the shortest first
+        lengths, counts = np.unique(layout.lengths.astype(np.int32), return_counts=True)  # [groups] each
         # For each sequence [2, t] x [t, H], because the bits of MKL's products of a single row depend on the
         # number of threads. The second row is 0.
         two_rows = np.zeros(2 * layout.tokens, weights.dtype)
         first_tokens = np.repeat(layout.starts, layout.lengths)  # [N], the first token of each one's sequence
+        # The two rows of a sequence whose first token is s begin at 2 s. Its token n is in place n - s of the
+        # first row, at 2 s + n - s = n + s.
         two_rows[np.arange(layout.tokens) + first_tokens] = weights
         sums = np.empty([count, 2, hidden_size], weights.dtype)
         row_strides = np.full_like(lengths, hidden_size)

@@ -39,7 +39,7 @@ def tokens_of_a_batch(rows: Sequence[Sequence[int]], batch_tokens: int) -> int:
     workers = worker_count()
     if workers == 1:
         return batch_tokens
-    share = sum(map(len, rows)) // (2 * workers)
+    share = sum(map(len, rows)) // (2 * workers)  # of two batches for each worker
     return min(batch_tokens, _MOST, max(share, _WORTH_SHARING))
 
 

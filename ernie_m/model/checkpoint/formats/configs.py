@@ -99,7 +99,8 @@ def config_of(raw_config: Mapping[str, Any], weights: Weights, path: Path, forma
             raise UserError(f"{path}: {key} is {raw_config[key]!r}; only models with {value!r} can be read")
     if format_name == BERT:
         raw_config = _as_xlm_r(raw_config)
-    settled = _DEFAULTS.get(format_name, {}) | {k: v for k, v in raw_config.items() if v is not None}
+    settled = dict(_DEFAULTS.get(format_name, {}))
+    settled |= {key: value for key, value in raw_config.items() if value is not None}
     for key, size in _sizes_of(weights).items():
         size_in_config = raw_config.get(key)
         # PaddleNLP ignores its own key, and saves 3072 for every size.
@@ -120,10 +121,10 @@ def config_of(raw_config: Mapping[str, Any], weights: Weights, path: Path, forma
 
 def _sizes_of(weights: Weights) -> dict[str, int]:
     """The config keys that the shapes show."""
+    sizes = {}
     layers = tensor_names.count_layers(weights)
-    sizes = (
-        {"num_hidden_layers": layers} if layers else {}
-    )  # without layers: a table of pieces, or incomplete
+    if layers:  # otherwise it is a table of pieces, or incomplete
+        sizes["num_hidden_layers"] = layers
     for name in (tensor_names.WORDS, tensor_names.POSITIONS, "encoder.layers.0.linear1.weight"):
         axes = tensor_names.axes_of(name)  # the config's keys for the sizes
         if name in weights and len(weights.shape(name)) == len(axes):

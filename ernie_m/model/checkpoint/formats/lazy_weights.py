@@ -78,8 +78,7 @@ def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarra
     if array.size == 0 or array.dtype.kind != "f":
         return array
     # A NaN makes the minimum and the maximum NaN. Neither needs a copy, as `np.isfinite(array)` would.
-    is_finite = np.isfinite(array.min()) and np.isfinite(array.max())
-    if not is_finite:
+    if not np.isfinite([array.min(), array.max()]).all():
         raise UserError(f"{source}: {name} holds values that are not finite (NaN or infinity); use others")
     return array
 
@@ -142,7 +141,7 @@ class _Recipe(NamedTuple):
     name: str
     transposed: bool
     fused_part: int | None
-    added_row: str | None
+    added_row: str | None = None
     rows_before: int = 0
 
     def origin(self) -> Origin:
@@ -189,7 +188,8 @@ class _Recipe(NamedTuple):
             if row.any():  # adding zeros would make 0.0 of -0.0
                 array = array + row
         if self.rows_before:
-            array = np.concatenate([np.zeros((self.rows_before, array.shape[1]), array.dtype), array])
+            zeros = np.zeros((self.rows_before, array.shape[1]), array.dtype)
+            array = np.concatenate([zeros, array])
         return np.ascontiguousarray(array.T if self.transposed else array)
 
 
@@ -226,12 +226,12 @@ def to_our_names(format_name: str, file: Weights, task: str | None) -> Canonical
     for row in rows:
         # If a tensor is there under several names, the first name of the table counts.
         if row.in_format in name_in_file and row.canonical not in recipes:
-            recipe = _Recipe(name_in_file[row.in_format], row.transposed, row.fused_part, added_row=None)
-            if row.canonical == POSITIONS:
-                # BERT counts positions from 0, and we from 2, as XLM-R does.
-                rows_before = FIRST_POSITION if format_name == BERT else 0
-                recipe = recipe._replace(added_row=token_types, rows_before=rows_before)
-            recipes[row.canonical] = recipe
+            recipes[row.canonical] = _Recipe(name_in_file[row.in_format], row.transposed, row.fused_part)
+    if POSITIONS in recipes:
+        # BERT counts positions from 0, and we from 2, as XLM-R does.
+        rows_before = FIRST_POSITION if format_name == BERT else 0
+        recipe = recipes[POSITIONS]
+        recipes[POSITIONS] = recipe._replace(added_row=token_types, rows_before=rows_before)
     dropped: dict[str, str] = {}
     if format_name == XLM_R and LM_BIAS in recipes:  # a masked-LM model, whose pooler was never trained
         for canonical in ("pooler.dense.weight", "pooler.dense.bias"):
@@ -243,9 +243,7 @@ def to_our_names(format_name: str, file: Weights, task: str | None) -> Canonical
     weights = Weights(file.source, shapes, lambda canonical: recipes[canonical].read(file))
     origins = {canonical: recipe.origin() for canonical, recipe in recipes.items()}
 
-    used = {recipe.name for recipe in recipes.values()} | dropped.keys()
-    if token_types is not None:
-        used.add(token_types)
+    used = {recipe.name for recipe in recipes.values()} | dropped.keys() | {token_types}
     # Every other tensor of the file is dropped, if there is a known reason, or unknown.
     names_of_format = {row.in_format for row in rows}
     unknown = list(file.other_names)

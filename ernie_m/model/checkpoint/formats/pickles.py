@@ -76,8 +76,7 @@ def load(
         UserError: the pickle holds a name that is not allowed.
         One of `BROKEN`: it is damaged, or not a pickle.
     """
-    stand_ins = {**_STAND_INS, **more_stand_ins}
-    return _WeightsUnpickler(file, path, stand_ins, persistent_load).load()
+    return _WeightsUnpickler(file, path, {**_STAND_INS, **more_stand_ins}, persistent_load).load()
 
 
 class LongBytes(NamedTuple):

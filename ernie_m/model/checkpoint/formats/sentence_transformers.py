@@ -173,8 +173,8 @@ def _refuse_other_keys(kind: str, path: Path, settings: Mapping[str, Any], fault
         settings: the content of the file.
     """
     for key, value in settings.items():
-        handled = _KEYS[kind].get(key)
-        if value not in (None, False, "", [], {}) and handled not in (_READ, _ANY, value):
+        is_set = value not in (None, False, "", [], {})
+        if is_set and _KEYS[kind].get(key) not in (_READ, _ANY, value):
             faults.append(f"{path}: {shown(key)} {shown(value)}")
 
 
@@ -245,15 +245,17 @@ def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tup
     similarity = settings.get("similarity_fn_name") or "cosine"
     if similarity != "cosine" and not (similarity == "dot" and has_length_1):
         faults.append(f"{path}: similarity_fn_name {shown(similarity)}")
-    prompts = settings.get("prompts") or {}
-    default = settings.get("default_prompt_name")
-    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
+    text_of = settings.get("prompts") or {}
+    if not isinstance(text_of, dict) or not all(isinstance(text, str | None) for text in text_of.values()):
         raise UserError(f"{path}: 'prompts' must give each name a text")
-    prompts = {name: text for name, text in prompts.items() if text}  # "" and null: nothing is put before
-    if not isinstance(default, str | None) or default not in (None, *(settings.get("prompts") or {})):
+    prompts = {name: text for name, text in text_of.items() if text}  # "" and null: nothing is put before
+    default = settings.get("default_prompt_name")
+    if not isinstance(default, str | None) or default not in (None, *text_of):
         there = ", ".join(map(shown, list(prompts)[:9])) or "none"
         raise UserError(f"{path}: default_prompt_name is {shown(default)}, but 'prompts' has {there}")
-    return {"prompts": (prompts, path), "default_prompt": (default if default in prompts else None, path)}
+    if default not in prompts:  # nothing is put before
+        default = None
+    return {"prompts": (prompts, path), "default_prompt": (default, path)}
 
 
 def as_written(reading: Reading, config: ErnieMConfig) -> Reading:

@@ -384,10 +384,9 @@ def _rows_of_module(
     rows = []
     for official_ending, ending in _ENDINGS[kind]:
         is_weight = ending == ".weight"
-        is_matrix = is_weight and kind in (LINEAR, OUTPUT)
         ending_in_format = official_ending if format_name == OFFICIAL else ending
         axes = weight_axes if is_weight else weight_axes[-1:]  # a bias has the weight's last axis
-        transposed = is_matrix and format_name in _TORCH
+        transposed = is_weight and kind in (LINEAR, OUTPUT) and format_name in _TORCH
         rows.append(Row(canonical + ending, in_format + ending_in_format, axes, transposed))
     return rows
 
@@ -414,9 +413,9 @@ def _fused_rows(layer: int) -> list[Row]:
         for part, letter in enumerate(FUSED_PARTS):  # 0 and "q", 1 and "k", 2 and "v"
             canonical = f"encoder.layers.{layer}.self_attn.{letter}_proj.{ending}"
             in_format = f"layers.{layer}.{fused}"
-            is_weight = ending == "weight"
+            transposed = ending == "weight"  # a bias has one axis
             # Only reading has fused tensors, and reading needs no axes.
-            rows.append(Row(canonical, in_format, axes=(), transposed=is_weight, fused_part=part))
+            rows.append(Row(canonical, in_format, axes=(), transposed=transposed, fused_part=part))
     return rows
 
 
@@ -461,13 +460,11 @@ def reason_to_drop(name: str) -> str | None:
     return None
 
 
-def official_names(files: Iterable[str]) -> list[str]:
+def official_names(files: set[str]) -> list[str]:
     """The names of the files of a folder that are official variables of the encoder or of any head."""
-    files = set(files)
     num_layers = count_layers(files)
-    names: dict[str, None] = {}  # the keys are an ordered set
-    for task in CLASSES[OFFICIAL]:
-        names |= {row.in_format: None for row in rows_of(OFFICIAL, num_layers, task)}
+    rows = [row for task in CLASSES[OFFICIAL] for row in rows_of(OFFICIAL, num_layers, task)]
+    names = dict.fromkeys(row.in_format for row in rows)  # each once: every task has the encoder's rows
     return [name for name in names if name in files]
 
 
@@ -477,12 +474,8 @@ _LAYER = re.compile(r"^(?:encoder_layer_|(?:encoder\.)?layers?\.)([0-9]{1,4})[_.
 
 def count_layers(names: Iterable[str]) -> int:
     """The highest layer index in names of any format, without a prefix, plus one; 0 without layers."""
-    count = 0
-    for name in names:
-        match = _LAYER.match(name)
-        if match:
-            count = max(count, int(match[1]) + 1)
-    return count
+    indices = [int(match[1]) for match in map(_LAYER.match, names) if match]
+    return max(indices, default=-1) + 1
 
 
 def axes_of(name: str) -> tuple[str, ...]:

@@ -52,10 +52,7 @@ class _View(NamedTuple):
         """How many elements of the storage lie from the tensor's first to its last, both counted."""
         if 0 in self.shape:
             return 0
-        last = 0  # the place of the last element, behind the first
-        for size, stride in zip(self.shape, self.strides, strict=True):
-            last += (size - 1) * stride
-        return last + 1
+        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
 
 
 def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
