@@ -25,7 +25,7 @@ __all__ = [
     "texts_of_folder",
 ]
 
-_CONFIGS = ("config.json", "model_config.json")  # the second one: old PaddleNLP
+_OLD_CONFIG = "model_config.json"  # of old PaddleNLP
 _FINE_TUNED = ("ErnieMFor", "UIE")  # the beginnings of the names of ErnieM's classes with the head of a task
 
 
@@ -57,15 +57,15 @@ def texts_of_folder(folder: Path) -> TextsOfFolder:
     vocabulary = _read(manifest_path).get("vocabulary")  # of a corpus; a model's manifest has no such key
     if isinstance(vocabulary, dict):
         return _checked(manifest_path, vocabulary, has_own_vocab=True)
-    config_path, old_path = (folder / name for name in _CONFIGS)
-    if not config_path.is_file() and old_path.is_file():
-        config_path = old_path
+    config_path = folder / "config.json"
+    if not config_path.is_file() and (folder / _OLD_CONFIG).is_file():
+        config_path = folder / _OLD_CONFIG
     config = _read(config_path)
     files = TokenizerFiles(folder)
     is_xlm_r = config.get("model_type") in ("xlm-roberta", "bert") or files.is_xlm_r
-    own = config.get("reading")
-    if isinstance(own, dict):
-        return _checked(config_path, own, not is_xlm_r)
+    reading = config.get("reading")
+    if isinstance(reading, dict):
+        return _checked(config_path, reading, has_own_vocab=not is_xlm_r)
     if is_xlm_r:
         files.check_kind(config, config_path)
         added_tokens, _ = files.added_tokens()
@@ -75,17 +75,21 @@ def texts_of_folder(folder: Path) -> TextsOfFolder:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is no such file."""
     return read_object(path) if path.is_file() else {}
 
 
-def _checked(path: Path, said: Mapping[str, Any], has_own_vocab: bool) -> TextsOfFolder:
+def _checked(path: Path, settings: Mapping[str, Any], has_own_vocab: bool) -> TextsOfFolder:
     """What a file of this project says, which someone may have changed.
+
+    Args:
+        settings: its keys "text_rules" and "added_tokens"; each may be absent.
 
     Raises:
         UserError: there are no such rules, or the added tokens have no ids.
     """
-    rules = said.get("text_rules", ERNIE_M)
-    added_tokens = said.get("added_tokens", {})
+    rules = settings.get("text_rules", ERNIE_M)
+    added_tokens = settings.get("added_tokens", {})
     if rules not in TEXT_RULES:
         raise UserError(f"{path}: 'text_rules' is {shown(rules)}; it is one of {', '.join(TEXT_RULES)}")
     if not isinstance(added_tokens, dict) or not all(type(id_) is int for id_ in added_tokens.values()):
@@ -100,7 +104,8 @@ def _rules_of_ernie_m(config: Mapping[str, Any], path: Path) -> str:
         UserError: it was fine-tuned, and nothing says with which library.
     """
     classes = config.get("architectures", [config.get("init_class")])
-    if not isinstance(classes, list) or not any(str(name).startswith(_FINE_TUNED) for name in classes):
+    is_fine_tuned = isinstance(classes, list) and any(str(name).startswith(_FINE_TUNED) for name in classes)
+    if not is_fine_tuned:
         return ERNIE_M
     if "paddlenlp_version" in config or "init_class" in config:
         return "paddlenlp"

@@ -67,16 +67,15 @@ class TokenizerFiles:
         if self.json is not None:
             try:
                 kind = self.json["model"].get("type")
-                first_pieces = (
-                    [piece for piece, _ in self.json["model"]["vocab"][:4]] if kind == "Unigram" else None
-                )
+                vocab = self.json["model"]["vocab"] if kind == "Unigram" else []
+                first_pieces = [piece for piece, _score in vocab[: len(_FIRST_PIECES)]]
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{self.json_path}: damaged ({error!r}); put back a good copy") from error
             if first_pieces != _FIRST_PIECES:
-                said = (
-                    f"vocab begins with {shown(first_pieces)}" if first_pieces else f"model is {shown(kind)}"
-                )
-                raise UserError(f"{self.json_path}: its {said}: {_OTHER_KIND}")
+                fault = f"model is {shown(kind)}"
+                if first_pieces:
+                    fault = f"vocab begins with {shown(first_pieces)}"
+                raise UserError(f"{self.json_path}: its {fault}: {_OTHER_KIND}")
             return
         for path, settings in ((self.config_path, self.config), (model_config_path, model_config)):
             name = settings.get("tokenizer_class")
@@ -113,7 +112,7 @@ class TokenizerFiles:
         """The tokens beside the special ones that are added to the pieces, with their ids, in their order.
 
         Returns:
-            the tokens, and the first file that lists any token; None: there is no such file.
+            The tokens, and the first file that lists any token; None: there is no such file.
 
         Raises:
             UserError: also if two files disagree, or a token has no id or asks for what is not done here.
@@ -142,7 +141,9 @@ class TokenizerFiles:
         for path, settings in ((self.config_path, self.config), (specials_path, specials_map)):
             for key in ("additional_special_tokens", "extra_special_tokens"):  # the second: transformers 5
                 tokens = settings.get(key)
-                for token in tokens if isinstance(tokens, list) else []:
+                if not isinstance(tokens, list):
+                    continue
+                for token in tokens:
                     text = token.get("content") if isinstance(token, dict) else token
                     if not isinstance(text, str):
                         raise UserError(f"{path}: {key} must be texts")

@@ -40,11 +40,10 @@ def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]
     if tokenizer.text_rules in LIBRARY_RULES:
         tokens_of_pieces = tokenizer.cut(pieces, numbers)
         ids = tokenizer.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces))
-        return ids, [
-            span
-            for tokens, (start, end) in zip(tokens_of_pieces, spans)
-            for span in _spans_of_parts(tokens, start, end)
-        ]
+        spans_of_tokens: list[Span] = []
+        for tokens, (start, end) in zip(tokens_of_pieces, spans):
+            spans_of_tokens += _spans_of_parts(tokens, start, end)
+        return ids, spans_of_tokens
     ids = tokenizer.to_ids(numbers)
     if len(ids) != len(spans):  # rule 5 put several tokens in the place of one
         spans = _cut_spans(tokenizer.digit_comma, numbers, spans)
@@ -71,17 +70,13 @@ def sources_of(text: str, normal: str) -> list[int] | None:
     """Where each character of `normalize(text)`, which is `normal`, is in `text`.
 
     Returns:
-        the index in `text` of each of its characters; a last index is that of the end of `text`. None if no
-        character was dropped.
+        The index in `text` of each character of `normal`, and then the length of `text`. None if no character
+        was dropped, so that the indices are the same in both.
     """
-    if len(normal) == len(text):  # no character became none
+    if len(normal) == len(text):
         return None
-    table = rules_1_to_3()
-    sources = []
-    for index, character in enumerate(text):
-        is_dropped = table.get(ord(character), character) is None
-        if not is_dropped:
-            sources.append(index)
+    table = rules_1_to_3()  # it has None for a character that is dropped
+    sources = [index for index, character in enumerate(text) if table.get(ord(character), "") is not None]
     return [*sources, len(text)]
 
 
@@ -99,9 +94,8 @@ def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
             start += 1
         while start < end and _is_space(text[end - 1]):
             end -= 1
-        is_empty = start == end
-        is_space = not piece.strip("▁")
-        if is_empty and not is_space and end < len(text):
+        stands_for_text = piece.strip("▁") != ""
+        if start == end and stands_for_text and end < len(text):
             # A byte of a character that the model spells in bytes. sentencepiece gives the character to the
             # last byte alone; here every byte gets it.
             end += 1

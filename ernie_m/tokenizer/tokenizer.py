@@ -48,6 +48,7 @@ _MAX_MISSING_PIECES = 10
 _MOST_UNREAD_ROWS = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CUT_PIECE = -1  # in place of the id of a piece that rule 5 cuts into several
+_FEW_TEXTS = 8  # up to so many are encoded one by one
 
 
 @functools.cache
@@ -272,10 +273,15 @@ class Tokenizer:
         """`encode` of many texts, in order; faster than one by one."""
         if self._added is None:
             return self._encode_plain(texts)
-        parts_of_texts = [self.parts(text) for text in texts]
-        parts = [part for parts_of_text in parts_of_texts for _, part in parts_of_text]
-        rows = iter(self._encode_parts(parts))
-        return [list(itertools.chain(*itertools.islice(rows, len(parts)))) for parts in parts_of_texts]
+        parts_of_texts = [[part for _place, part in self.parts(text)] for text in texts]
+        all_parts = dict.fromkeys(itertools.chain(*parts_of_texts))  # each once
+        plain_parts = [part for part in all_parts if part not in self.added_tokens]
+        ids_of = dict(zip(plain_parts, self._encode_plain(plain_parts)))  # part -> its ids
+        ids_of |= {token: [id_] for token, id_ in self.added_tokens.items()}
+        ids_of_texts = []
+        for parts in parts_of_texts:
+            ids_of_texts.append([id_ for part in parts for id_ in ids_of[part]])
+        return ids_of_texts
 
     def piece_numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """The numbers, which are no ids, of the pieces that sentencepiece cuts each text into.
@@ -283,11 +289,9 @@ class Tokenizer:
         Added tokens are no pieces.
         """
         # sentencepiece starts a thread for a list, which a few texts would wait for longer than they take.
-        return (
-            self.processor.Encode([self.normalize(text) for text in texts], num_threads=1)
-            if len(texts) > 8
-            else [self.processor.Encode(self.normalize(text)) for text in texts]
-        )
+        if len(texts) <= _FEW_TEXTS:
+            return [self.processor.Encode(self.normalize(text)) for text in texts]
+        return self.processor.Encode([self.normalize(text) for text in texts], num_threads=1)
 
     def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
         """The ids of one input with its special tokens, cut to `max_seq_len`; see `build_from_ids`."""
@@ -357,25 +361,16 @@ class Tokenizer:
             parts.append((place, text[place:]))
         return parts
 
-    def _encode_parts(self, parts: Sequence[str]) -> list[list[int]]:
-        """The ids of each of the parts of texts."""
-        plain_parts = [part for part in parts if part not in self.added_tokens]
-        ids_of_plain_parts = iter(self._encode_plain(plain_parts))
-        ids_of_parts = []
-        for part in parts:
-            if part in self.added_tokens:
-                ids_of_parts.append([self.added_tokens[part]])
-            else:
-                ids_of_parts.append(next(ids_of_plain_parts))
-        return ids_of_parts
-
     def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each of some texts without added tokens."""
-        if self.text_rules in LIBRARY_RULES:
-            normal = [self.normalize(text) for text in texts]
-            rows = self.processor.Encode(normal, out_type=str, num_threads=1)
-            return [self.convert_tokens_to_ids(itertools.chain(*self.cut(pieces, []))) for pieces in rows]
-        return [self.to_ids(numbers) for numbers in self.piece_numbers(texts)]
+        if self.text_rules not in LIBRARY_RULES:
+            return [self.to_ids(numbers) for numbers in self.piece_numbers(texts)]
+        normal = [self.normalize(text) for text in texts]
+        ids_of_texts = []
+        for pieces in self.processor.Encode(normal, out_type=str, num_threads=1):
+            tokens_of_pieces = self.cut(pieces, numbers=[])  # these rules need no numbers
+            ids_of_texts.append(self.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces)))
+        return ids_of_texts
 
     def cut(self, pieces: list[str], numbers: list[int]) -> list[list[str]]:
         """The tokens that the text rules put in the place of each piece of a text.
@@ -418,9 +413,9 @@ class Tokenizer:
                 continue
             # sentencepiece puts a "▁" before every text, so the piece is cut without its own.
             parts = self.processor.EncodeAsPieces(piece[:-1].replace("▁", ""))
-            if not piece.startswith("▁") and parts[0].startswith("▁"):  # it had none: take it off again
+            if not piece.startswith("▁"):
                 parts[0] = parts[0].removeprefix("▁")
-                if not parts[0]:
+                if not parts[0]:  # it was a "▁" alone
                     del parts[0]
             cuts[number] = [*parts, ","]
         return cuts

@@ -76,8 +76,7 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
     # In XLM-R, [CLS] also begins a text (bos), and [SEP] also ends it (eos).
     roles = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
-    for role, token in roles.items():
-        settings[f"{role}_token"] = XLM_R_NAMES[token]
+    settings |= {f"{role}_token": XLM_R_NAMES[token] for role, token in roles.items()}
     (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
     return names
 

@@ -73,7 +73,8 @@ def _key_not_of_xlm_r(contents: dict[str, Any]) -> str | None:
     unigram = contents["model"]
     if unigram["type"] != "Unigram" or unigram.get("byte_fallback"):
         return "model"
-    special_pieces = [piece for piece, _score in (*unigram["vocab"][:4], unigram["vocab"][-1])]
+    vocab = unigram["vocab"]
+    special_pieces = [piece for piece, _score in (*vocab[:4], vocab[-1])]
     if unigram["unk_id"] != names.index("<unk>") or special_pieces != names:
         return "vocab"
     known_rules = [*_rules_1_to_3(), _one_space(" "), _one_space("▁")]
@@ -94,8 +95,11 @@ def _key_not_of_xlm_r(contents: dict[str, Any]) -> str | None:
 
 def _charsmaps(normalizer: dict[str, Any]) -> list[str]:
     """The tables of characters in a normalizer, base64."""
-    steps = _steps(normalizer, "normalizers")
-    return [step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"]
+    return [
+        step["precompiled_charsmap"]
+        for step in _steps(normalizer, "normalizers")
+        if step["type"] == "Precompiled"
+    ]
 
 
 def _steps(part: dict[str, Any], key: str) -> list[dict[str, Any]]:
@@ -166,20 +170,18 @@ def tokenizer_json(
 
 def _added_tokens(vocab: Mapping[str, int], added_tokens: Mapping[str, int]) -> list[dict[str, Any]]:
     """The special tokens and those that were added, in the order of their ids."""
-    entries = []
-    for token in sorted([*XLM_R_NAMES, *added_tokens], key=vocab.get):
-        entries.append(
-            {
-                "id": vocab[token],
-                "content": XLM_R_NAMES.get(token, token),
-                "single_word": False,
-                "lstrip": token == MASK,  # as XLM-R's: the space before a mask belongs to it
-                "rstrip": False,
-                "normalized": False,
-                "special": token in XLM_R_NAMES,
-            }
-        )
-    return entries
+    return [
+        {
+            "id": vocab[token],
+            "content": XLM_R_NAMES.get(token, token),
+            "single_word": False,
+            "lstrip": token == MASK,  # as XLM-R's: the space before a mask belongs to it
+            "rstrip": False,
+            "normalized": False,
+            "special": token in XLM_R_NAMES,
+        }
+        for token in sorted([*XLM_R_NAMES, *added_tokens], key=vocab.get)
+    ]
 
 
 def check_settings(model: "ModelProto", path: str | os.PathLike) -> None:
@@ -210,21 +212,22 @@ def _scored_pieces(vocab: Mapping[str, int], model: "ModelProto") -> list[list[A
     The special tokens have the score 0, as in XLM-R's own file; text is never cut into them.
     """
     scores = {piece.piece: piece.score for piece in model.pieces}  # negative: logarithms of probabilities
-    of_unknown_letter = min(scores.values()) - 10  # sentencepiece's own
+    unknown_letter = min(scores.values()) - 10  # the score that sentencepiece gives a letter without a piece
     scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
     scored_pieces = []
     for token in tokens_by_id(vocab):
-        name = XLM_R_NAMES.get(token, token)
-        scored_pieces.append([name, scores.get(token, len(token) * of_unknown_letter - 10)])
+        score = scores.get(token, len(token) * unknown_letter - 10)  # below that of its letters alone
+        scored_pieces.append([XLM_R_NAMES.get(token, token), score])
     return scored_pieces
 
 
 def _rules_1_to_3() -> list[dict[str, Any]]:
     """Rules 1 to 3 of `ernie_m.tokenizer.tokenizer`."""
-    rules = [_replace({"String": old}, new) for old, new in QUOTES.items()]  # rule 1
-    rules.append(_replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""))  # rule 2: && is "and"
-    rules.append(_replace({"Regex": r"[\t\n\r\p{Zs}]"}, " "))  # rule 3
-    return rules
+    return [
+        *(_replace({"String": old}, new) for old, new in QUOTES.items()),  # rule 1
+        _replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""),  # rule 2: && is "and"
+        _replace({"Regex": r"[\t\n\r\p{Zs}]"}, " "),  # rule 3
+    ]
 
 
 def _one_space(space: str) -> dict[str, Any]:
