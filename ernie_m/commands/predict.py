@@ -197,7 +197,7 @@ def main() -> None:
     answerer = make_answerer(task, model, options)
     # JSON lines, a file in the form of the training data of a tagger or its like, or a table.
     has_form = task in ("tag", "answer") and flags.input != "-"
-    file = answerer.training_file(Path(flags.input)) if has_form else None
+    file = answerer.training_file(Path(flags.input), flags) if has_form else None
     is_table = file is None and not has_objects(flags.input)
     if flags.sort != "table" and not (
         is_table and task in ("classify", "answer") and not model.predicts_numbers

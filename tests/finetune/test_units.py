@@ -324,7 +324,7 @@ def test_the_faster_precision_is_taken_and_kept(random_encoder, tmp_path, monkey
         (
             "index.conll",
             lambda name: write_conll(
-                name, [[(str(n), *pair) for n, pair in enumerate(row, 1)] for row in TAGGED]
+                name, [[(str(n), *pair) for n, pair in enumerate(row, 5)] for row in TAGGED]
             ),
             {},
             "index.conll, line 1: ",
@@ -333,7 +333,7 @@ def test_the_faster_precision_is_taken_and_kept(random_encoder, tmp_path, monkey
             "endless.conll",
             lambda name: write_conll(name, [[pair for row in TAGGED * 5 for pair in row]]),
             {},
-            "endless.conll: ",
+            "endless.conll, line 1: ",
         ),
         (
             "bad.conll",

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from ernie_m.finetune.tasks.tagging import TaggedSentence
+from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.official_tsv import decode, read_all
-from ernie_m.reader.files.tagged_sentences import read_columns
+from ernie_m.reader.files.table.tagged_words import read_columns
 
 
 def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
@@ -15,10 +16,11 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
         UserError: it cannot be read, or has another form.
     """
     lines = [decode(line, path, number) for number, line in enumerate(read_all(Path(path)).split(b"\n"), 1)]
-    form = "a word, its gold tag if it is known, and its predicted tag"
+    faults = Faults(path)
     sentences = []
-    for _first_line, rows in read_columns(lines, path, str.split, form):
-        words, *between, predicted = zip(*rows)  # the columns
+    for rows in read_columns(lines, str.split, faults):
+        words, *between, predicted = zip(*(cells for _, cells in rows))  # the columns
         gold = between[-1] if between else None  # conlleval, too, reads the last two columns
         sentences.append(TaggedSentence(words, gold, predicted))
+    faults.end(print)
     return sentences

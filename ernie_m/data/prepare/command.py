@@ -74,7 +74,7 @@ def write_data(flags: PrepareFlags, output: Path) -> None:
     written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written
     for file in find_files(data_set, sources, output):
         print(f"reading {file.path}", flush=True)
-        for prepared in data_set.read(file):
+        for prepared in data_set.read(file._replace(options=flags)):
             key = (file.split, prepared.language)
             path = output / file.split / f"{file.split}.{prepared.language}.{data_set.ending}"
             if key in written:

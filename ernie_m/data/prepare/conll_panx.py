@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from ernie_m.data.prepare.data_set import LANGUAGE, SPLIT, DataFile, DataSet, Prepared
 from ernie_m.model.checkpoint.foreign_conventions import PLACES
-from ernie_m.reader.files.tagged_sentences import JOINT, read_words
-from ernie_m.reader.tags import entity_starts, tag_names, to_iob2
+from ernie_m.reader.files.table.tagged_words import read_words
+from ernie_m.reader.tags import JOINT, entity_starts, tag_names, to_iob2
 
 
 def read_tags(file: DataFile) -> Iterator[Prepared]:
@@ -14,7 +14,7 @@ def read_tags(file: DataFile) -> Iterator[Prepared]:
     entities: Counter[str] = Counter()  # type -> number
     counts: Counter[str] = Counter()  # column of the printed table -> number
     output_lines = ["text_a\tlabel"]
-    for sentence in read_words(file.path, PLACES, file.language, entities=True):
+    for sentence in read_words(file.path, PLACES, file.language, entities=True, options=file.options):
         iob2 = to_iob2(sentence.tags)
         entities.update(type_ for _, type_ in entity_starts(iob2))
         counts["sentences"] += 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_bytes
 
@@ -33,6 +34,7 @@ class DataFile(NamedTuple):
     path: Path
     split: str
     language: str | None
+    options: TableOptions | None = None
 
 
 class Prepared(NamedTuple):

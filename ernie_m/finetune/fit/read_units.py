@@ -55,10 +55,11 @@ def read_units(
     task = like.kind if like else task
     if task is None and holds_questions(files[0].path):
         task = ANSWERS
-    elif task is None and holds_tags(files[0].path):
+    elif task is None and holds_tags(files[0].path, spans=True):
         task = TAGS
     if task in (TAGS, ANSWERS):
-        return import_module(f"ernie_m.finetune.fit.{task}").read(files, like)  # not needed for a table
+        given = {"options": options} if task == TAGS else {}
+        return import_module(f"ernie_m.finetune.fit.{task}").read(files, like=like, **given)  # not for tables
     try:
         tables = _read_tables(files, options, task, like)
     except UserError as error:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ernie_m.finetune.fit.units import TAGS, Units, known_languages, language_of
 from ernie_m.finetune.flags import FinetuneFlags
@@ -10,9 +11,13 @@ from ernie_m.finetune.open_model import OpenedModel
 from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.model.checkpoint.foreign_conventions import PLACES
 from ernie_m.reader.files.own_files import LabelledFile
-from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, TaggedWords, read_words
+from ernie_m.reader.files.rows import TableOptions, words
+from ernie_m.reader.files.tagged_sentences import JOINT, Sentence
 from ernie_m.reader.tags import entity_starts, is_tag, tag_names, to_iob2
 from ernie_m.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from ernie_m.reader.files.rows import TaggedWords
 
 
 @dataclass
@@ -37,15 +42,17 @@ class TaggedUnits(Units):
         return [[" ".join(sentence.words)] for sentence in self.items]
 
 
-def read(files: Sequence[LabelledFile], like: Units | None = None) -> "TaggedUnits":
+def read(files: Sequence[LabelledFile], options: TableOptions, like: Units | None = None) -> "TaggedUnits":
     """The sentences of files; see `ernie_m.finetune.fit.read_units.read_units`."""
-    read = [read_words(file.path, PLACES, language_of(file) or None) for file in files]
+    read = [
+        words().read_words(file.path, PLACES, language_of(file) or None, options=options) for file in files
+    ]
     languages = known_languages(files, list(map(len, read)))
     return sentences_of([sentence for part in read for sentence in part], files[0].path, like, languages)
 
 
 def sentences_of(
-    sentences: Sequence[TaggedWords],
+    sentences: "Sequence[TaggedWords]",
     name: str | Path,
     like: Units | None = None,
     languages: Sequence[str] = (),
@@ -86,7 +93,7 @@ def of(
 ) -> TaggedUnits:
     """Lists of words, and a tag for each word, to learn from."""
     sentences = [
-        TaggedWords.of_line(number, list(words), list(tags))
-        for number, (words, tags) in enumerate(zip(texts, labels))
+        words().TaggedWords.of_line(number, list(row), list(tags))
+        for number, (row, tags) in enumerate(zip(texts, labels))
     ]
     return sentences_of(sentences, "finetune", languages=languages)

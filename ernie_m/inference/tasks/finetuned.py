@@ -23,6 +23,7 @@ from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, entity_tag
 from ernie_m.model.conventions import NEITHER
 from ernie_m.reader.batching import BATCH_TOKENS, Example, batches_by_length
 from ernie_m.reader.files.own_files import holds_questions, holds_tags
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, split_words
 from ernie_m.reader.question_answering import make_windows
@@ -161,9 +162,10 @@ class TagWords(FineTunedTask):
         marks_entities = model.reading.chunk_scheme != NO_ENTITIES
         self.iobes = entity_tags(model.labels) if marks_entities else {}  # label -> its tag
 
-    def training_file(self, path: Path) -> TaggedFile | None:
+    def training_file(self, path: Path, options: TableOptions) -> TaggedFile | None:
         """A file of tagged words; None: it is another one."""
-        return TaggedFile(path, self.iobes) if path.suffix in TAG_ENDINGS or holds_tags(path) else None
+        is_tagged = path.suffix in TAG_ENDINGS or holds_tags(path)
+        return TaggedFile(path, self.iobes, options) if is_tagged else None
 
     def parse(self, request: dict) -> Words:
         key = next((key for key in ("words", "tokens") if key in request), None)
@@ -245,7 +247,7 @@ class AnswerQuestions(FineTunedTask):
         task = QuestionAnswering.from_reading(model.reading, model.tokenizer, limit, n_best)
         super().__init__(model, task)
 
-    def training_file(self, path: Path) -> QuestionsFile | None:
+    def training_file(self, path: Path, options: TableOptions) -> QuestionsFile | None:
         """A file of questions in the form of SQuAD; None: it is another one."""
         return QuestionsFile(path) if holds_questions(path, whole=True) else None
 

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from ernie_m.reader.files.rows import words
 from ernie_m.reader.label_map import ALL_LANGUAGES
-from ernie_m.reader.tags import JOINT
+from ernie_m.reader.tags import JOINT, OUTSIDE
 from ernie_m.utils.errors import UserError, listed
-from ernie_m.utils.files import read_bytes
 from ernie_m.utils.logging import logger
 
 SPLITS = ("train", "dev", "test")
@@ -18,7 +18,11 @@ _ENDINGS = ("tsv", "csv", "json", "jsonl", "conll", "txt", "xlsx", "tsv.gz", "cs
 _FILE_NAME = re.compile(rf"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.({'|'.join(_ENDINGS)})")
 
 _HEAD = 1 << 16  # bytes by which the kind of a file is known
-_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK")  # then it is a table
+_TAG = re.compile("O|[BIESLUMW]-.+")
+_SPANS = re.compile(
+    r'"(spans|entities|labels?)"\s*:\s*\[\s*(\[\s*\d|\{\s*"(id|start|end|label|token))'
+    r'|"type"\s*:\s*"(hypertext)?labels"'
+)
 
 
 class LabelledFile(NamedTuple):
@@ -96,33 +100,33 @@ def _order(file: LabelledFile) -> tuple[int, bool, str]:
     return SPLITS.index(file.split), is_other, file.language
 
 
-def holds_tags(path: Path) -> bool:
-    """Whether a file has tagged words: in CoNLL form, as JSON lines of tokens, or in the official form."""
-    lines = _head_of(path).splitlines()
+def holds_tags(path: Path, spans: bool = False) -> bool:
+    """Whether a file has tagged words: in CoNLL form, as JSON lines of tokens, or in the official form.
+
+    Args:
+        spans: whether other JSON counts, too: lists, and spans of a text as annotation tools write them.
+    """
+    head = words().head_of(path, _HEAD)
+    lines = head.splitlines()
     if not lines:
         return False
-    if lines[0].startswith("{"):
-        return re.search(r'"(tokens|words)"\s*:\s*\[\s*"', lines[0]) is not None
+    if head.lstrip()[:1] in ("{", "["):
+        has_spans = spans and _SPANS.search(head) is not None
+        return (
+            has_spans or re.search(r'"(tokens|words)"\s*:\s*\[\s*"', head if spans else lines[0]) is not None
+        )
     if lines[0].startswith("text_a") and JOINT in "".join(lines[1:2]):
         return True
-    # Words stand in blocks with blank lines between, and the last column is a tag.
-    rows = [line.split() for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))][:-1]
-    tags = [row[-1] for row in rows if len(row) > 1]
-    marked = sum(re.fullmatch("[BIESLUMW]-.+", tag) is not None for tag in tags)
-    return marked > 0 and 2 * (marked + tags.count("O")) > len(rows)
+    # Words stand in blocks with blank lines between, and one of the columns has tags.
+    rows = [line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))][:-1]
+    cells = [line.split("\t") if "\t" in line else line.split()[1:][-1:] for line in rows]
+    tags = [[cell for cell in row if _TAG.fullmatch(cell.strip())] for row in cells]
+    return 2 * sum(map(bool, tags)) > len(rows) and any({*row} - {OUTSIDE} for row in tags)
 
 
 def holds_questions(path: Path, whole: bool = False) -> bool:
     """Whether a file has questions with contexts: SQuAD, or, unless it must be `whole`, one on each line."""
-    head = _head_of(path)
+    head = words().head_of(path, _HEAD)
     keys = "qas" if whole else "qas|question"
     is_json = head.lstrip()[:1] in ("{", "[")
     return is_json and re.search(rf'"({keys})"\s*:', head) is not None and '"context"' in head
-
-
-def _head_of(path: Path) -> str:
-    """The first characters of a file; "" of one that is packed, or no text."""
-    content = read_bytes(path)[:_HEAD]
-    if b"\0" in content or content.startswith(_PACKED):
-        return ""
-    return str(content, "utf-8", "replace").removeprefix("\ufeff")

@@ -14,6 +14,7 @@ from ernie_m.reader.files.official_tsv import OFFICIAL, open_lines, split_cells
 if TYPE_CHECKING:
     from ernie_m.reader.files.faults import Faults
     from ernie_m.reader.files.table.labelled import LabelledTable as LabelledTable
+    from ernie_m.reader.files.table.tagged_words import TaggedWords as TaggedWords
 
 
 @dataclass(kw_only=True)
@@ -37,6 +38,9 @@ class TableOptions:
 
     only: str | None = None
     """For a table: which rows to read, as in label=1, label!=0 or score>=0.8; all: every one."""
+
+    word_column: str | None = None
+    """For tagged words: the column of the words, and perhaps that of the tags, as in 2 or FORM,UPOS."""
 
     on_error: Literal["stop", "skip"] = "stop"
     """Whether faulty rows end the command before anything is done, or are left out."""
@@ -98,3 +102,10 @@ def tables() -> ModuleType:
     from ernie_m.reader.files.table import labelled
 
     return labelled
+
+
+def words() -> ModuleType:
+    """The module that reads tagged words that are not in the official form."""
+    from ernie_m.reader.files.table import tagged_words
+
+    return tagged_words

@@ -1,25 +1,16 @@
-"""Tagged sentences: the official files, files in CoNLL form, and how their words are split."""
+"""Tagged sentences of the official files, and how their words are split."""
 
-import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.official_tsv import parse_header, parse_row, read_all
-from ernie_m.reader.tags import JOINT, OUTSIDE, SCHEMES, is_tag, to_iob2
+from ernie_m.reader.tags import JOINT, SCHEMES, is_tag, to_iob2
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.logging import logger
 
-# A line before a sentence in MultiCoNER, or in CoNLL-U.
-_COMMENT = re.compile(r"# *id\b|#.*=")
-_LONGEST_SENTENCE = 500  # words, above which a file without a blank line lacks the ends of sentences
-# What JSON lines call the words of a sentence, and their tags.
-_WORD_KEYS = ("tokens", "words")
-_TAG_KEYS = ("tags", "ner_tags", "labels", "pos_tags")
 _FORM = "text_a, label; tokens and tags are joined by U+0002"
 # What stands beside a word and not inside it: brackets, quotation marks, and marks of sentences.
 _MARKS = re.escape("()[]{}\"'`«»‹›„“”‚‘’¡¿.,;:!?…،؛؟。、，！？：；।॥")
@@ -97,192 +88,6 @@ class Sentence(NamedTuple):
     def words(self) -> list[str]:
         """The words of the text."""
         return self.text.split(JOINT)
-
-
-class TaggedWords(NamedTuple):
-    """A sentence of any file: its words, the tag of each, and the number of the line of each."""
-
-    words: list[str]
-    tags: list[str]
-    lines: list[int]
-
-    @classmethod
-    def of_line(cls, line: int, words: list[str], tags: list[str]) -> "TaggedWords":
-        return cls(words, tags, [line] * len(words))
-
-
-def read_words(
-    path: Path, letters: Mapping[str, str], language: str | None = None, entities: bool = False
-) -> list[TaggedWords]:
-    """The sentences of a file in CoNLL form, of JSON lines with tokens and tags, or in the official form.
-
-    In CoNLL form a line has a word, what else is known of it, and its tag, as conlleval reads it, and a blank
-    line stands behind each sentence.
-
-    Args:
-        letters: the letters of tags as people write them -> those of IOBES.
-        language: that of the file, which WikiANN writes before each word ("de:").
-        entities: whether each tag must be one of an entity. Otherwise tags may also stand for themselves, as
-            parts of speech do, if none is one of an entity.
-
-    Raises:
-        UserError: the file has another form, a tag is none of an entity, or what look like words are numbers,
-            or the whole file is one sentence; names the lines.
-    """
-    lines = lines_of(path)
-    if lines[0].startswith("{"):
-        sentences = _of_objects(lines, path)
-    elif any(JOINT in line for line in lines[:2]):
-        header, *rows = (line.split("\t") for line in lines if line)
-        places = [header.index(name) for name in ("text_a", "label")]
-        sentences = [
-            TaggedWords.of_line(line, *(cells[place].split(JOINT) for place in places))
-            for line, cells in enumerate(rows, 2)
-        ]
-    else:
-        sentences = list(_of_columns(lines, path, language))
-    if not sentences:
-        raise UserError(f"{path}: no sentence in it")
-    words = [word for sentence in sentences for word in sentence.words]
-    if all(word.isdecimal() for word in words):
-        raise UserError(
-            f"{path}, line {sentences[0].lines[0]}: the first column is of numbers; words must be first; "
-            "remove it: cut -f2- FILE > NEW"
-        )
-    if len(sentences) == 1 and len(words) > _LONGEST_SENTENCE:
-        raise UserError(
-            f"{path}: {len(words):,} words, and no blank line behind a sentence; put one behind each"
-        )
-    return _with_tags_checked(path, sentences, letters, entities)
-
-
-def lines_of(path: Path) -> list[str]:
-    """The lines of a file without their ends.
-
-    A file that is not UTF-8 is read as ISO-8859-1: text with accents in ISO-8859-1 is practically never valid
-    UTF-8.
-    """
-    content = read_all(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("iso-8859-1")
-    return [line.rstrip("\r") for line in text.split("\n")]
-
-
-def _with_tags_checked(
-    path: Path, sentences: list[TaggedWords], letters: Mapping[str, str], entities: bool
-) -> list[TaggedWords]:
-    """The sentences with the letters of IOBES, after all tags were looked at; see `read_words`."""
-    faults = Faults(path)
-    read = []
-    for sentence in sentences:
-        tags = [letters.get(tag[:1], tag[:1]) + tag[1:] for tag in map(normal_label, sentence.tags)]
-        read.append(sentence._replace(tags=tags))
-        for line, written, tag in zip(sentence.lines, sentence.tags, tags):
-            if not is_tag(tag, "IOBES"):
-                what = f"'{written}' in the last column is no tag of an entity"
-                faults.add(
-                    line, what, "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>"
-                )
-    # In a file without entities every tag stands for itself, and O for nothing.
-    are_entities = any(is_tag(tag, "IOBES") and tag != OUTSIDE for sentence in read for tag in sentence.tags)
-    if not entities and not are_entities:
-        return [sentence._replace(tags=list(map(normal_label, sentence.tags))) for sentence in sentences]
-    faults.end(logger.warning)
-    return read
-
-
-def _of_columns(lines: Sequence[str], path: Path, language: str | None) -> Iterator[TaggedWords]:
-    """The sentences of a file in CoNLL form. Words without a character are left out."""
-    form = "a word, what else is known of it, and its tag, with spaces or tabs between"
-    sentences = list(read_columns(lines, path, _cells, form))
-    words = [cells[0] for _, rows in sentences for cells in rows]
-    prefix = f"{language}:"
-    without = sum(not word.startswith(prefix) for word in words)
-    if 2 * without > len(words):
-        prefix = ""
-    elif without:
-        logger.warning(
-            "%s: %s of %s words are without the prefix %s", path, f"{without:,}", f"{len(words):,}", prefix
-        )
-    for line, rows in sentences:
-        # U+0002 joins words and a tab separates columns. The tokenizer drops the first and reads the other
-        # as a space.
-        kept = []
-        for number, (word, *_, tag) in enumerate(rows, line):
-            word = word.removeprefix(prefix).replace(JOINT, "").replace("\t", " ")
-            if word:
-                kept.append((word, tag, number))
-        if kept:
-            yield TaggedWords(*map(list, zip(*kept)))
-
-
-def _cells(line: str) -> list[str]:
-    """The columns of a line; none of a blank line, of -DOCSTART-, and of a comment such as "# id = 7"."""
-    # Spaces and tabs alone separate columns: a no-break space belongs to a word.
-    if "\t" in line:
-        cells = line.split("\t")
-    else:
-        cells = [cell for cell in line.split(" ") if cell]
-    is_blank = not any(cells)
-    if _COMMENT.match(line) and not is_tag(cells[-1], "IOBES"):
-        return []
-    if is_blank or cells[0] == "-DOCSTART-":
-        return []
-    return cells
-
-
-def _of_objects(lines: Sequence[str], path: Path) -> list[TaggedWords]:
-    """The sentences of JSON lines: in each two lists of texts that are equally long, words and then tags."""
-    faults = Faults(path)
-    sentences = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            faults.add(number, f"not JSON ({error})", "each line is one object")
-            continue
-        lists = [value.get(name) for names in (_WORD_KEYS, _TAG_KEYS) for name in names if name in value]
-        are_texts = [isinstance(part, list) and all(isinstance(item, str) for item in part) for part in lists]
-        if len(lists) != 2 or not all(are_texts) or len(lists[0]) != len(lists[1]):
-            what = f"it has {', '.join(value)}" if isinstance(value, dict) else "it is no object"
-            faults.add(number, what, "tokens and tags must be two lists of texts, one tag for each token")
-        elif lists[0]:
-            sentences.append(TaggedWords.of_line(number, *lists))
-    faults.end(logger.warning)
-    return sentences
-
-
-def read_columns(
-    lines: Iterable[str], path: str | os.PathLike, cells_of: Callable[[str], list[str]], form: str
-) -> Iterator[tuple[int, list[list[str]]]]:
-    """Yield each sentence of a file in CoNLL form: the number of its first line, and the cells of its lines.
-
-    Args:
-        path: of the file, for the error.
-        cells_of: line -> its cells; an empty list for a line that ends a sentence.
-        form: what a line holds, for the error.
-
-    Raises:
-        UserError: the number of columns changes, or a line has only one.
-    """
-    rows: list[list[str]] = []  # the lines of this sentence
-    width = 0  # the number of columns
-    for number, line in enumerate([*lines, ""], 1):  # the empty line ends the last sentence
-        cells = cells_of(line)
-        if cells:
-            width = width or len(cells)  # the first line decides
-            if len(cells) != width or width < 2:
-                expected = max(width, 2)  # there must be two at least
-                fault = f"{len(cells)} columns, not {expected}"
-                raise UserError(f"{path}, line {number}: {fault}; a line is {form}")
-            rows.append(cells)
-        elif rows:
-            yield number - len(rows), rows
-            rows = []
 
 
 def read_tagged(

@@ -100,7 +100,7 @@ class OpenedTable(NamedTuple):
 def options_of(path: Path, options: TableOptions) -> TableOptions:
     """The options for one file, without the names of files."""
     values = {"header": options.header, "on_error": options.on_error}
-    for name in ("columns", "delimiter", "encoding", "only"):
+    for name in ("columns", "delimiter", "encoding", "only", "word_column"):
         value = getattr(options, name)
         file, equals, rest = (value or "").partition("=")
         if equals and re.search(r"[^.]\.\w+$", file):

@@ -47,13 +47,8 @@ def rows_of_sheet(path: Path) -> Iterator[tuple[int, list[str]]] | None:
     return ((line, list(map(_cell, row))) for line, row in enumerate(rows, 1) if any(map(_cell, row)))
 
 
-def rows_of_objects(file: TextFile, faults: Faults) -> tuple[bool, Iterator[tuple[int, list[str]]]] | None:
-    """The keys of the objects in a file, and then a row for each; None: it holds no JSON.
-
-    What annotation tools write is read as they mean it: the labels that were chosen, and the spans.
-
-    Returns:
-        whether the first row has the keys, which a list of lists has not; and the rows.
+def objects_of(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]] | None:
+    """The objects, or the lists, in a file, each with its line; None: it holds no JSON.
 
     Raises:
         UserError: the file is not JSON throughout; names the line.
@@ -66,14 +61,30 @@ def rows_of_objects(file: TextFile, faults: Faults) -> tuple[bool, Iterator[tupl
         return None
     # A list, one object on several lines, or columns as pandas writes them: {"text": {"0": ...
     is_whole = is_list or re.fullmatch(rb'\{("[^"]*":)?\s*[\[{]?|\{"[^"]*":\s*\{"0":.*', first_line)
-    objects = _of_whole(file, faults) if is_whole else _of_lines(file, faults)
+    return _of_whole(file, faults) if is_whole else _of_lines(file, faults)
+
+
+def rows_of_objects(file: TextFile, faults: Faults) -> tuple[bool, Iterator[tuple[int, list[str]]]] | None:
+    """The keys of the objects in a file, and then a row for each; None: it holds no JSON.
+
+    What annotation tools write is read as they mean it: the labels that were chosen, and the spans.
+
+    Returns:
+        whether the first row has the keys, which a list of lists has not; and the rows.
+
+    Raises:
+        UserError: as `objects_of`.
+    """
+    objects = objects_of(file, faults)
+    if objects is None:
+        return None
     first = next(objects, None)
     if first is None:
         return False, iter(())
     objects = chain([first], objects)
     if isinstance(first[1], list):
         return False, ((line, list(map(_cell, value))) for line, value in objects)
-    objects = ((line, _plain(value)) for line, value in _answered(objects, file.path))
+    objects = ((line, plain_object(value)) for line, value in answered_objects(objects, file.path))
     head = list(islice(objects, _HEAD))
     names = list(dict.fromkeys(chain.from_iterable(value for _, value in head)))
     rows = ((line, [value.get(name, "") for name in names]) for line, value in chain(head, objects))
@@ -136,7 +147,7 @@ def _of_whole(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]]:
         line += text.count("\n", gap, position)
 
 
-def _answered(objects: Iterator[tuple[int, dict]], path: str) -> Iterator[tuple[int, dict]]:
+def answered_objects(objects: Iterator[tuple[int, dict]], path: str) -> Iterator[tuple[int, dict]]:
     """The objects without those that an annotator rejected, or did not come to."""
     left_out = 0
     for line, value in objects:
@@ -152,7 +163,7 @@ def _answered(objects: Iterator[tuple[int, dict]], path: str) -> Iterator[tuple[
         logger.warning("%s: %s rows without an answer of the annotator are left out", path, f"{left_out:,}")
 
 
-def _plain(value: dict[str, Any]) -> dict[str, str]:
+def plain_object(value: dict[str, Any]) -> dict[str, str]:
     """An object as name -> cell: what annotators said under a name of its own, and no more of their tool."""
     if isinstance(value.get("data"), dict) and isinstance(value.get("annotations"), list):  # Label Studio
         done = [part for part in value["annotations"] if not part.get("was_cancelled")]

@@ -1,0 +1,377 @@
+"""Tagged words of users: CoNLL and CoNLL-U, JSON lines of tokens and tags, and texts with marked spans."""
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.labels import normal_label
+from ernie_m.reader.files.plain_text import TextFile
+from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table.form import options_of
+from ernie_m.reader.files.table.objects import SPANS, answered_objects, objects_of, plain_object
+from ernie_m.reader.files.table.words import TEXT, purpose_of
+from ernie_m.reader.files.tagged_sentences import split_words
+from ernie_m.reader.tags import JOINT, OUTSIDE, is_tag
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+
+# A line before a sentence in MultiCoNER, CoNLL-U or GermEval.
+_COMMENT = re.compile(r"# *(id|newpar|newdoc)\b|#.*=|#\s+\w+://")
+_NAMES = re.compile(r"# *global\.columns *= *(.*)")
+_CONLL_U = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"]
+_FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between"
+_LONGEST_SENTENCE = 500  # words, above which the ends of sentences may be missing
+_MOST_OF_ONE_LETTER = 0.8  # the greatest share of words of one letter without a warning
+# What JSON lines call the words of a sentence, and their tags.
+_WORD_KEYS = ("tokens", "words")
+_TAG_KEYS = ("tags", "ner_tags", "labels", "pos_tags")
+
+
+class TaggedWords(NamedTuple):
+    """A sentence of any file: its words, the tag of each, and the number of the line of each."""
+
+    words: list[str]
+    tags: list[str]
+    lines: list[int]
+
+    @classmethod
+    def of_line(cls, line: int, words: list[str], tags: list[str]) -> "TaggedWords":
+        return cls(words, tags, [line] * len(words))
+
+
+def head_of(path: Path, size: int) -> str:
+    """The lines that begin in about the first `size` bytes of a file, unpacked; of a sheet of Excel ""."""
+    if zipfile.is_zipfile(path):
+        return ""
+    with closing(TextFile(str(path), any_form=True)) as file:
+        return file.head(size).decode(errors="replace")
+
+
+def read_words(
+    path: Path,
+    letters: Mapping[str, str],
+    language: str | None = None,
+    entities: bool = False,
+    options: TableOptions | None = None,
+) -> list[TaggedWords]:
+    """The sentences of a file with tagged words, or with texts in which spans are marked.
+
+    In CoNLL form a line has a word, what else is known of it, and its tag, as conlleval reads it, and a blank
+    line stands behind each sentence. CoNLL-U numbers the words of a sentence, and the words are second; its
+    tags are in the last column that has tags of entities, or are parts of speech. A file that is not UTF-8 is
+    read as ISO-8859-1: text with accents in ISO-8859-1 is practically never valid UTF-8. JSON has tokens and
+    tags, or is what Label Studio, doccano or Prodigy write for spans.
+
+    Args:
+        letters: the letters of tags as people write them -> those of IOBES.
+        language: that of the file, which WikiANN writes before each word ("de:").
+        entities: whether each tag must be one of an entity. Otherwise tags may also stand for themselves, as
+            parts of speech do, if none is one of an entity.
+
+    Raises:
+        UserError: the file has another form, a tag is none of an entity, the first column numbers rows or
+            sentences, or the whole file is one sentence; names the lines.
+    """
+    options = options_of(path, options or TableOptions())
+    faults = Faults(path, options.on_error == "skip")
+    file = TextFile(str(path), encoding=options.encoding, any_form=True)
+    objects = objects_of(file, faults)
+    if objects:
+        sentences = list(_of_objects(answered_objects(objects, str(path)), faults))
+    else:
+        lines = _lines(file)
+        if any(JOINT in line for line in lines[:2]):
+            header, *rows = (line.split("\t") for line in lines if line)
+            places = [header.index(name) for name in ("text_a", "label")]
+            sentences = [
+                TaggedWords.of_line(line, *(cells[place].split(JOINT) for place in places))
+                for line, cells in enumerate(rows, 2)
+            ]
+        else:
+            sentences = _of_columns(lines, path, language, options.word_column, letters, faults)
+    faults.end(logger.warning)
+    if not sentences:
+        raise UserError(f"{path}: no sentence in it")
+    _say_what_is_odd(sentences, path)
+    return _with_tags_checked(sentences, letters, entities, faults)
+
+
+def lines_of(path: Path, options: TableOptions) -> list[str]:
+    """The lines of a file without their ends, as `read_words` counts them."""
+    return _lines(TextFile(str(path), encoding=options_of(path, options).encoding, any_form=True))
+
+
+def _lines(file: TextFile) -> list[str]:
+    content = file.rest()
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = content.decode("iso-8859-1")
+    return [line.rstrip("\r") for line in text.split("\n")]
+
+
+def _say_what_is_odd(sentences: Sequence[TaggedWords], path: Path) -> None:
+    """Warn of words that may be none, and of sentences that may be none.
+
+    Raises:
+        UserError: the whole file is one sentence.
+    """
+    lengths = [len(sentence.words) for sentence in sentences]
+    count = sum(lengths)
+    longest = max(lengths)
+    if longest > _LONGEST_SENTENCE:
+        line = sentences[lengths.index(longest)].lines[0]
+        what = f"{path}, line {line}: {longest:,} words, and no blank line behind a sentence"
+        if len(sentences) == 1:
+            raise UserError(f"{what}; put one behind each")
+        logger.warning("%s", what)
+    letters = sum(len(word) == 1 and word.isalpha() for sentence in sentences for word in sentence.words)
+    if letters > _MOST_OF_ONE_LETTER * count:
+        logger.warning("%s: %s of %s words are one letter", path, f"{letters:,}", f"{count:,}")
+    alone = lengths.count(1)
+    if 2 * alone > len(lengths) > 4:
+        logger.warning(
+            "%s: %s of %s sentences are one word; a blank line ends a sentence, and a text must be cut into "
+            "words",
+            path,
+            f"{alone:,}",
+            f"{len(lengths):,}",
+        )
+
+
+def _with_tags_checked(
+    sentences: list[TaggedWords], letters: Mapping[str, str], entities: bool, faults: Faults
+) -> list[TaggedWords]:
+    """The sentences with the letters of IOBES, after all tags were looked at; see `read_words`."""
+    read = []
+    found = set()
+    for sentence in sentences:
+        tags = [_tag(cell, letters) for cell in sentence.tags]
+        wrong = [place for place, tag in enumerate(tags) if not is_tag(tag, "IOBES")]
+        for place in wrong:
+            faults.add(
+                sentence.lines[place],
+                f"'{sentence.tags[place]}' in the last column is no tag of an entity",
+                "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>",
+            )
+        found.update(tag for place, tag in enumerate(tags) if place not in wrong)
+        if not wrong:
+            read.append(sentence._replace(tags=tags))
+    # In a file without entities every tag stands for itself, and O for nothing.
+    if not entities and found <= {OUTSIDE}:
+        return [sentence._replace(tags=list(map(normal_label, sentence.tags))) for sentence in sentences]
+    faults.end(logger.warning)
+    return read
+
+
+def _tag(cell: str, letters: Mapping[str, str]) -> str:
+    tag = normal_label(cell)
+    return letters.get(tag[:1], tag[:1]) + tag[1:]
+
+
+def _of_columns(
+    lines: Sequence[str],
+    path: Path,
+    language: str | None,
+    chosen: str | None,
+    letters: Mapping[str, str],
+    faults: Faults,
+) -> list[TaggedWords]:
+    """The sentences of a file in CoNLL form. Words without a character are left out."""
+    blocks = list(read_columns(lines, _cells, faults))
+    if not blocks:
+        return []
+    word, tag = _places(path, lines, blocks, chosen, letters)
+    # CoNLL-U writes 1-2 before two words that are written as one.
+    if word and any(cells[0].isdecimal() for _, cells in blocks[0]):
+        blocks = [[row for row in rows if row[1][0].isdecimal()] for rows in blocks]
+    cells_of = [cells for rows in blocks for _, cells in rows]
+    prefix = f"{language}:"
+    without = sum(not cells[word].startswith(prefix) for cells in cells_of)
+    if 2 * without > len(cells_of):
+        prefix = ""
+    elif without:
+        logger.warning(
+            "%s: %s of %s words are without the prefix %s", path, f"{without:,}", f"{len(cells_of):,}", prefix
+        )
+    sentences = []
+    for rows in blocks:
+        # U+0002 joins words and a tab separates columns. The tokenizer drops the first and reads the other
+        # as a space.
+        kept = [
+            (text, cells[tag], line)
+            for line, cells in rows
+            if (text := cells[word].removeprefix(prefix).replace(JOINT, "").replace("\t", " "))
+        ]
+        if kept:
+            sentences.append(TaggedWords(*map(list, zip(*kept))))
+    return sentences
+
+
+def _places(
+    path: Path,
+    lines: Sequence[str],
+    blocks: Sequence[Sequence[tuple[int, list[str]]]],
+    chosen: str | None,
+    letters: Mapping[str, str],
+) -> tuple[int, int]:
+    """The places of the columns of the words and of their tags.
+
+    Args:
+        lines: of the file, of which one may name the columns.
+        blocks: the numbers and the cells of the lines of each sentence.
+        chosen: the value of --word_column.
+
+    Raises:
+        UserError: there is no such column, it has to be asked which column has the tags, or the first one
+            numbers rows or sentences.
+    """
+    line, cells = blocks[0][0]
+    width = len(cells)
+    named = next(filter(None, map(_NAMES.match, lines)), None)
+    names = named[1].split() if named else []
+    firsts = [[row[1][0] for row in rows] for rows in blocks]
+    numbers = [[int(id_) for id_ in block if id_.isdecimal()] for block in firsts]
+    counts = width > 2 and any(numbers) and all(block == [*range(1, len(block) + 1)] for block in numbers)
+    if counts and width == len(_CONLL_U):
+        names = names or _CONLL_U
+    given = []
+    for name in chosen.split(",") if chosen else ():
+        if name not in names and not (name.isdecimal() and 0 < int(name) <= width):
+            there = ", ".join(names) or f"the numbers 1 to {width}"
+            raise UserError(f"{path}, line {line}: --word_column {name}: no such column; there are {there}")
+        given.append(names.index(name) if name in names else int(name) - 1)
+    if given:
+        word = given[0]
+    elif "FORM" in names:
+        word = names.index("FORM")
+    else:
+        word = int(counts)
+        words = [*chain.from_iterable(firsts)]
+        is_same = len(words) > 2 * len(firsts) > 2 and all(len({*block}) == 1 for block in firsts)
+        if not counts and (is_same or sum(map(str.isdecimal, words)) > 0.9 * len(words)):
+            what = "is the same throughout each sentence" if is_same else "has numbers"
+            raise UserError(
+                f"{path}, line {line}: the first column {what}; say which has the words: --word_column 2"
+            )
+    if given[1:]:
+        return word, given[1]
+
+    # The tags are in the last column, as conlleval reads it, unless that has none.
+    columns = [*zip(*(map(partial(_tag, letters=letters), row[1]) for rows in blocks for row in rows))]
+    shares = [sum(is_tag(tag, "IOBES") for tag in column) / len(column) for column in columns]
+    tagged = [
+        place
+        for place in range(width)
+        if place != word and shares[place] >= 0.9 and {*columns[place]} != {OUTSIDE}
+    ]
+    if counts and len(tagged) > 1:
+        raise UserError(
+            f"{path}, line {line}: columns {' and '.join(str(place + 1) for place in tagged)} have tags; say "
+            f"which is meant: --word_column {word + 1},{tagged[0] + 1}"
+        )
+    tag = width - 1
+    if shares[tag] < 0.5 or counts:
+        tag = tagged[-1] if tagged else names.index("UPOS") if "UPOS" in names else tag
+    if (word, tag) != (0, width - 1):
+        logger.info("%s: words are in column %d, tags in column %d", path, word + 1, tag + 1)
+    return word, tag
+
+
+def _cells(line: str) -> list[str]:
+    """The columns of a line; none of a blank line and of -DOCSTART-."""
+    # Spaces and tabs alone separate columns: a no-break space belongs to a word.
+    cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
+    if not any(cells) or cells[0] == "-DOCSTART-":
+        return []
+    is_comment = _COMMENT.match(line) and not is_tag(cells[-1], "IOBES")
+    return [] if is_comment else cells
+
+
+def read_columns(
+    lines: Iterable[str], cells_of: Callable[[str], list[str]], faults: Faults
+) -> Iterator[list[tuple[int, list[str]]]]:
+    """Yield each sentence of a file in CoNLL form: the numbers and the cells of its lines.
+
+    Args:
+        cells_of: line -> its cells; an empty list for a line that ends a sentence.
+        faults: receives lines with another number of columns than the first, or with one alone; their
+            sentence is left out.
+    """
+    rows: list[tuple[int, list[str]]] = []  # the lines of this sentence
+    width = 0  # the number of columns
+    is_whole = True
+    for number, line in enumerate([*lines, ""], 1):  # the empty line ends the last sentence
+        cells = cells_of(line)
+        if cells:
+            width = width or len(cells)  # the first line decides
+            if len(cells) != width or width < 2:
+                expected = max(width, 2)  # there must be two at least
+                faults.add(number, f"{len(cells)} columns, not {expected}", _FORM)
+                is_whole = False
+            rows.append((number, cells))
+        elif rows:
+            if is_whole:
+                yield rows
+            rows, is_whole = [], True
+
+
+def _of_objects(objects: Iterable[tuple[int, Any]], faults: Faults) -> Iterator[TaggedWords]:
+    """The sentences of JSON: in each two lists of texts that are equally long, or a text and spans of it."""
+    for line, value in objects:
+        lists = [value.get(name) for names in (_WORD_KEYS, _TAG_KEYS) for name in names if name in value]
+        are_texts = [isinstance(part, list) and all(isinstance(item, str) for item in part) for part in lists]
+        if len(lists) == 2 and all(are_texts) and len(lists[0]) == len(lists[1]):
+            if lists[0]:
+                yield TaggedWords.of_line(line, *lists)
+            continue
+        cells = plain_object(value)
+        text = next((cells[name] for name in cells if purpose_of(name) == TEXT), "")
+        given = value.get("tokens")  # Prodigy's
+        try:
+            bounds = [(token["start"], token["end"]) for token in given] if given else None
+            words, tags = _words_of_spans(text, json.loads(cells.get(SPANS, "[]")), bounds)
+        except (KeyError, TypeError):
+            words, tags = [], []
+        if words:
+            yield TaggedWords.of_line(line, words, tags)
+        else:
+            what = f"it has {', '.join(value)}"
+            mend = "an object has tokens and tags, one for each, or a text and spans that do not overlap"
+            faults.add(line, what, mend)
+
+
+def _words_of_spans(
+    text: str, spans: Sequence[Mapping], bounds: Sequence[tuple[int, int]] | None
+) -> tuple[list[str], list[str]]:
+    """The words of a text and their tags in IOB2; none if the spans are not within it, or overlap.
+
+    Args:
+        spans: the start, the end and the label of each, in characters.
+        bounds: those of the words; None: they are found. A word that a span cuts becomes several.
+    """
+    tag_at = [OUTSIDE] * len(text)  # of each character: the tag of a word that begins there
+    edges = set()
+    for span in spans:
+        start, end, label = span["start"], span["end"], span["label"]
+        if not (0 <= start < end <= len(text) and isinstance(label, str)) or {*tag_at[start:end]} != {
+            OUTSIDE
+        }:
+            return [], []
+        start += len(text[start:end]) - len(text[start:end].lstrip())
+        tag_at[start:end] = [f"B-{label}", *[f"I-{label}"] * (end - start - 1)]
+        edges |= {start, end}
+    words, tags = [], []
+    for start, end in bounds or split_words(text, marks_apart=True):
+        cuts = [start, *sorted(edge for edge in edges if start < edge < end), end]
+        for first, last in pairwise(cuts):
+            words.append(text[first:last])
+            tags.append(tag_at[first])
+    return words, tags

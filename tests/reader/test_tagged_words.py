@@ -1,0 +1,215 @@
+"""Tagged words as data sets and annotation tools publish them: words and tags, or a question."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from ernie_m.model.checkpoint.foreign_conventions import PLACES
+from ernie_m.reader.files.own_files import holds_tags
+from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table.tagged_words import read_words
+from tests.launching import error_of
+
+# Three sentences, word/tag.
+SENTENCES = [
+    "Maria/B-PER Peck/I-PER fuhr/O nach/O Bonn/B-LOC ./O",
+    "Es/O regnete/O in/O New/B-LOC York/I-LOC !/O",
+    "Alle/O sahen/O den/O Rhein/B-LOC ./O",
+]
+ROWS = [[tuple(word.rsplit("/", 1)) for word in sentence.split()] for sentence in SENTENCES]
+TEXTS = [" ".join(word for word, _ in row) for row in ROWS]
+
+
+def blocks(line_of, before=lambda sentence: "") -> str:
+    """A block of lines for each sentence: line_of(number of the sentence, of the word from 1, word, tag)."""
+    return "".join(
+        before(number) + "".join(line_of(number, i, *pair) + "\n" for i, pair in enumerate(row, 1)) + "\n"
+        for number, row in enumerate(ROWS)
+    )
+
+
+def spans(number: int) -> list[tuple[int, int, str]]:
+    """The entities of a sentence: where each begins and ends in the text, and its type."""
+    found, start = [], 0
+    for word, tag in ROWS[number]:
+        if tag[0] == "I":
+            found[-1] = (found[-1][0], start + len(word), tag[2:])
+        elif tag[0] == "B":
+            found.append((start, start + len(word), tag[2:]))
+        start += len(word) + 1
+    return found
+
+
+def objects(object_of) -> str:
+    return "".join(json.dumps(object_of(n), ensure_ascii=False) + "\n" for n in range(len(ROWS)))
+
+
+def label_studio(number: int) -> dict:
+    results = [
+        {
+            "value": {"start": start, "end": end, "text": TEXTS[number][start:end], "labels": [label]},
+            "from_name": "ner",
+            "to_name": "text",
+            "type": "labels",
+        }
+        for start, end, label in spans(number)
+    ]
+    annotation = {"id": 7, "was_cancelled": False, "result": results}
+    return {"id": number, "data": {"text": TEXTS[number]}, "annotations": [annotation]}
+
+
+def prodigy(number: int) -> dict:
+    tokens, start = [], 0
+    for i, (word, _) in enumerate(ROWS[number]):
+        tokens.append({"text": word, "start": start, "end": start + len(word), "id": i, "ws": True})
+        start += len(word) + 1
+    marked = [{"start": start, "end": end, "label": label} for start, end, label in spans(number)]
+    return {"text": TEXTS[number], "_input_hash": 3, "tokens": tokens, "spans": marked, "answer": "accept"}
+
+
+COMMENTS = "# sent_id = {0}\n# text = {1}\n"
+# What is not tried elsewhere: name of the file -> content
+FORMS = {
+    "conll.txt": blocks(lambda n, i, word, tag: f"{word} X Y {tag}"),
+    "uner.iob2": blocks(
+        lambda n, i, word, tag: f"{i}\t{word}\t{tag}\t-\tannotator",
+        lambda n: "# newdoc id = a\n# newpar\n" * (n == 0) + COMMENTS.format(n, TEXTS[n]),
+    ),
+    "named.conllup": "# global.columns = ID FORM UNER:TAG\n"
+    + blocks(lambda n, i, word, tag: f"{i}\t{word}\t{tag}", lambda n: COMMENTS.format(n, TEXTS[n])),
+    "words_last.conllup": "# global.columns = NER:TAG FORM\n"
+    + blocks(lambda n, i, word, tag: f"{tag}\t{word}"),
+    "germeval.tsv": blocks(
+        lambda n, i, word, tag: f"{i}\t{word}\t{tag}\tO",
+        lambda n: "#\thttp://de.wikipedia.org/wiki/Bonn [2009-10-17]\n",
+    ),
+    "tokens.jsonl": objects(
+        lambda n: {"tokens": [word for word, _ in ROWS[n]], "ner_tags": [tag for _, tag in ROWS[n]]}
+    ),
+    "label_studio.json": json.dumps([label_studio(n) for n in range(len(ROWS))], indent=1),
+    "doccano.jsonl": objects(lambda n: {"id": n, "text": TEXTS[n], "label": spans(n)}),
+    "doccano_entities.jsonl": objects(
+        lambda n: {
+            "id": n,
+            "text": TEXTS[n],
+            "entities": [
+                {"id": i, "label": label, "start_offset": start, "end_offset": end}
+                for i, (start, end, label) in enumerate(spans(n))
+            ],
+            "relations": [],
+        }
+    ),
+    "prodigy.jsonl": objects(prodigy),
+}
+
+
+def read(path: Path, **options) -> list[list[tuple[str, str]]]:
+    sentences = read_words(path, PLACES, options=TableOptions(**options))
+    return [list(zip(sentence.words, sentence.tags, strict=True)) for sentence in sentences]
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_words_and_tags(tmp_path, name):
+    """`fit` knows such a file, also packed."""
+    path = write(tmp_path / name, FORMS[name])
+    assert holds_tags(path, spans=True)
+    assert read(path) == ROWS
+    packed = tmp_path / f"{name}.gz"
+    packed.write_bytes(gzip.compress(FORMS[name].encode()))
+    assert holds_tags(packed, spans=True) and read(packed) == ROWS
+
+
+def test_parts_of_speech_of_conll_u(tmp_path):
+    """By the names of its ten columns. Of words in one, and unwritten ones, those of the tree are read."""
+    lines = [
+        "# text = Im Haus",
+        "1-2\tIm\t_\t_\t_\t_\t_\t_\t_\t_",
+        "1\tIn\tin\tADP\tAPPR\t_\t3\tcase\t_\t_",
+        "2\tdem\tder\tDET\tART\t_\t3\tdet\t_\t_",
+        "3\tHaus\tHaus\tNOUN\tNN\t_\t0\troot\t_\t_",
+        "3.1\tist\tsein\tAUX\t_\t_\t_\t_\t_\t_",
+        "",
+    ]
+    path = write(tmp_path / "dev.conllu", "\n".join(lines * 3))
+    assert read(path) == [[("In", "ADP"), ("dem", "DET"), ("Haus", "NOUN")]] * 3
+    other = read(path, word_column="LEMMA,XPOS")
+    assert other == [[("in", "APPR"), ("der", "ART"), ("Haus", "NN")]] * 3
+    assert "dev.conllu, line 2: --word_column WORD" in error_of(read, path, word_column="WORD")
+
+
+def test_spans_that_cut_words(tmp_path):
+    """Their edges are those of words, so that an entity is whole words. Blanks at an edge are none of it."""
+    text = "Südtirol-Fans, in Bonn ."
+    marked = [[0, 8, "LOC"], [17, 23, "LOC"]]
+    path = write(tmp_path / "a.jsonl", json.dumps({"text": text, "label": marked}))
+    (row,) = read(path)
+    assert row == [
+        ("Südtirol", "B-LOC"),
+        ("-Fans", "O"),
+        (",", "O"),
+        ("in", "O"),
+        ("Bonn", "B-LOC"),
+        (".", "O"),
+    ]
+
+
+# Name -> content, and the line that is named.
+ASKED = {
+    "an index": (blocks(lambda n, i, word, tag: f"{100 * n + i}\t{word}\t{tag}"), 1),
+    "ids of sentences": (blocks(lambda n, i, word, tag: f"doc-{n}\t{word}\t{tag}"), 1),
+    "numbers of sentences": (blocks(lambda n, i, word, tag: f"{n}\t{word}\t{tag}"), 1),
+    "two tags": (blocks(lambda n, i, word, tag: f"{i}\t{word}\t{tag}\t{'B-X' if n else 'O'}"), 1),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_which_column_has_the_words_is_asked(tmp_path, name):
+    content, line = ASKED[name]
+    path = write(tmp_path / "a.tsv", content)
+    message = error_of(read, path)
+    assert message.startswith(f"{path}, line {line}: ") and "--word_column 2" in message
+    assert read(path, word_column="2,3") == ROWS
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (blocks(lambda n, i, word, tag: f"{word[0] if word.isalpha() else 'x'} {tag}"), "are one letter"),
+        ("".join(f"这家餐厅的菜很好吃{n} O\n\n" for n in range(6)) + "北京 B-LOC\n", "are one word"),
+        ("Das O\nWort O\n" * 300 + "\nBonn B-LOC\n", "line 1: 600 words, and no blank line"),
+    ],
+)
+def test_words_and_sentences_that_may_be_none_are_said(tmp_path, caplog, content, what):
+    path = write(tmp_path / "a.txt", content)
+    read(path)
+    (said,) = [line for line in caplog.messages if str(path) in line]
+    assert what in said
+
+
+def test_a_file_without_ends_of_sentences(tmp_path):
+    path = write(tmp_path / "a.txt", "Wort O\n" * 600 + "Bonn B-LOC\n")
+    assert error_of(read, path).startswith(f"{path}, line 1: 601 words")
+
+
+def test_all_faults_at_once(tmp_path):
+    """Lines of another width; objects whose tags do not fit. --on_error skip leaves out their sentences."""
+    good = FORMS["conll.txt"]
+    path = write(tmp_path / "a.txt", f"a O\n\n{good.replace(' X Y ', ' ')}b\nc O\n\nd X O\n")
+    message = error_of(read, path)
+    bad = good.count("\n") + 3
+    assert f"{path}, line {bad}: " in message and f"line {bad + 3}: " in message
+    assert read(path, on_error="skip") == [[("a", "O")], *ROWS]
+    overlapping = {"text": TEXTS[0], "label": [[0, 10, "PER"], [6, 10, "PER"]]}
+    outside = {"text": TEXTS[0], "label": [[0, 1000, "PER"]]}
+    lines = [json.dumps(value) for value in (overlapping, outside, {"tokens": ["a"], "tags": ["O", "O"]})]
+    path = write(tmp_path / "a.jsonl", "\n".join([*lines, FORMS["doccano.jsonl"]]))
+    message = error_of(read, path)
+    assert all(f"line {line}: " in message for line in (1, 2, 3)) and "line 4: " not in message
+    assert read(path, on_error="skip") == ROWS
