@@ -65,6 +65,9 @@ class FitFlags(TableOptions):
     layer: str | None = None
     """The layer of the vectors: a number from 1, middle or top. Default: as in the model's training."""
 
+    link: bool = option(False, bare=True)
+    """Whether to write the logistic regression alone, and where its encoder is, instead of a whole model."""
+
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
     """Half precision: bf16 on a GPU from A100 on, or on a CPU with avx512_bf16 or AMX; fp16 on a GPU. auto:
     with --finetune bf16 on a CPU where it is faster, which is measured."""
@@ -98,8 +101,9 @@ def fit(flags: FitFlags) -> None:
     # Say what is learned, and how.
     inputs = units.inputs()
     is_whole = flags.finetune or units.kind not in (CLASSES, LABELS) or len(inputs[0]) == 2
-    if is_whole and flags.layer:
-        raise UserError(f"--layer {flags.layer}: the whole model is trained, all layers; leave it out")
+    for name in ("layer", "link"):
+        if is_whole and getattr(flags, name):
+            raise UserError(f"--{name}: the whole model is trained, all layers; leave it out")
     labels = f", {len(units.names)} labels" if units.kind in (CLASSES, LABELS) else ""
     print(f"{len(units):,} {units.noun}{labels}", flush=True)
     if len(set(units.languages)) > 1:
@@ -164,6 +168,8 @@ def fit_head(flags: FitFlags, units: Units, tests: list[tuple[str, Units]]) -> l
 
     if loaded.model is None:
         raise UserError(f"--model {flags.model}: it was exported; fit a classifier to the checkpoint")
-    classifier, scored = learn(loaded, units, flags.table, flags.layer, flags.output, say=print)
+    classifier, scored = learn(
+        loaded, units, flags.table, flags.layer, flags.output, link=flags.link, say=print
+    )
     say_scores(scored)
     return [predicted_by(classifier, part) for _, part in tests]

@@ -29,6 +29,7 @@ from ernie_m.finetune.fit.units import (
 from ernie_m.finetune.tasks.classification import sigmoid, softmax
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.model.checkpoint.foreign import PARTS_OF_ENCODER, link_to
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_files
@@ -52,6 +53,7 @@ def learn(
     name: str,
     layer: str | int | None = None,
     folder: str | os.PathLike | None = None,
+    link: bool = False,
     say: Callable[[str], None] = logger.info,
 ) -> tuple[LoadedModel, Scored | None]:
     """Train a classifier on single texts, and score it.
@@ -60,6 +62,7 @@ def learn(
         name: of the file of the units, for warnings.
         layer: see `ernie_m.inference.tasks.TaskOptions`.
         folder: a new one, for the classifier; None: it is not saved.
+        link: see `save`.
         say: see `groups_of`.
 
     Returns:
@@ -82,7 +85,7 @@ def learn(
         groups = groups_of(inputs, units.labels(), vectors, units.languages, units.ids, say=say)
         scored = cross_validated(vectors, groups, units)
     if folder is not None:
-        save(classifier, folder, len(units), scored)
+        save(classifier, folder, len(units), scored, link)
     return classifier, scored
 
 
@@ -252,12 +255,19 @@ def logistic_regression(
     return weight.numpy().astype(np.float32), bias.numpy().astype(np.float32)
 
 
-def save(classifier: LoadedModel, folder: str | os.PathLike, rows: int, scored: Scored | None = None) -> None:
+def save(
+    classifier: LoadedModel,
+    folder: str | os.PathLike,
+    rows: int,
+    scored: Scored | None = None,
+    link: bool = False,
+) -> None:
     """Write a classifier to a new folder.
 
     Args:
         rows: how many texts it was trained on, for the model card.
         scored: its scores, which config.json keeps.
+        link: whether to write the head alone, and where its encoder is.
 
     Raises:
         UserError: there is something of that name, or it cannot be written.
@@ -274,6 +284,10 @@ def save(classifier: LoadedModel, folder: str | os.PathLike, rows: int, scored: 
         "trained_on": f"{rows} texts, logistic regression on their vectors",
     }
     leave_out = () if classifier.has_pooler else ("pooler.",)  # a fresh pooler is random, so it is not saved
+    if link:
+        leave_out = PARTS_OF_ENCODER
+        start = classifier.folder
+        settings |= link_to(open_checkpoint(start), start, Path(folder), classifier.num_layers)
     files = model_files(
         classifier.model, classifier.config, settings=settings, facts=facts, leave_out=leave_out
     )

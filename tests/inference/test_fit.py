@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.commands import predict
+from ernie_m.commands import convert, predict
 from ernie_m.finetune.fit.folds import folds_of
 from ernie_m.finetune.fit.groups import groups_of
 from ernie_m.finetune.fit.units import Classes
 from ernie_m.inference import fit
 from ernie_m.inference.fit_head import cross_validated
+from ernie_m.inference.load import load
+from ernie_m.inference.paddle_model import share_encoders
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.labelled import read_table
@@ -223,6 +225,49 @@ def test_ctrl_c_in_a_training_is_the_exit_code(models, tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         run_fit(write(tmp_path / "rows.csv", ROWS), models, tmp_path / "out", finetune="true")
     assert ended.value.code == 130
+
+
+def test_a_head_beside_its_encoder(models, tmp_path, refused):
+    """It answers as the whole classifier, also when both folders have moved; another encoder is refused."""
+    table = write(tmp_path / "rows.csv", ROWS)
+    (tmp_path / "a/heads").mkdir(parents=True)
+    encoder = tmp_path / "a/encoder"
+    shutil.copytree(models / "encode", encoder)
+    whole, head = tmp_path / "whole", tmp_path / "a/heads/topics"
+    flags = as_flags({"model": encoder, "layer": 1})
+    call_main(fit, [str(table), *flags, "--output", str(whole)])
+    call_main(fit, [str(table), *flags, "--output", str(head), "--link"])
+    reference = json.loads((head / "config.json").read_text())["linked_encoder"]
+    assert reference["path"] == "../../encoder"
+    assert (head / "model.safetensors").stat().st_size < 1000 < (whole / "model.safetensors").stat().st_size
+    expected = ernie_m.load(whole).classify(TEXTS)
+    assert ernie_m.load(head).classify(TEXTS) == expected
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = tmp_path / "b/heads/topics"
+    assert ernie_m.load(moved).classify(TEXTS) == expected
+    run_fit(table, models, tmp_path / "second", link="true")
+    call_main(convert, [str(moved), str(tmp_path / "converted")])
+    assert ernie_m.load(tmp_path / "converted").classify(TEXTS) == expected
+
+    config = f"{moved / 'config.json'}: linked_encoder: "
+    open_it = lambda: call_main(predict, as_flags({"input": table, "model": moved}))  # noqa: E731
+    shutil.copytree(models / "full", tmp_path / "other")
+    (tmp_path / "b/encoder").rename(tmp_path / "b/aside")
+    assert config in refused(open_it)  # there is none
+    (tmp_path / "other").rename(tmp_path / "b/encoder")
+    line = refused(open_it)
+    assert config in line and "other weights" in line
+    assert "--link" in refused(lambda: run_fit(table, models, tmp_path / "c", link="true", finetune="true"))
+
+
+def test_heads_of_one_encoder_are_served_with_one(models, tmp_path):
+    table = write(tmp_path / "rows.csv", ROWS)
+    for name in ("one", "two"):
+        run_fit(table, models, tmp_path / name, link="true")
+    loaded = [load(tmp_path / name) for name in ("one", "two")]
+    share_encoders(loaded)
+    assert loaded[0].part("encoding") is loaded[1].part("encoding")
+    assert loaded[0].model.classifier is not loaded[1].model.classifier
 
 
 def test_an_output_that_exists(models, tmp_path, refused):

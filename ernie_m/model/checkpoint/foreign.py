@@ -1,6 +1,7 @@
 """Open the weights of other libraries: PaddleNLP, transformers, fairseq, sentence-transformers, torch.
 
-The form that this project writes and the official one are read without this file (`model.checkpoint.open`).
+The form that this project writes and the official one are read without this file (`model.checkpoint.open`);
+only a head whose encoder lies elsewhere is not.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from ernie_m.model.checkpoint.files import (
 from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, ReadingOfFolder, entity_tags, reading_of
 from ernie_m.model.checkpoint.formats import configs, pickles, safetensors, tensor_names, torch_save
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights
+from ernie_m.model.checkpoint.formats.linked import ENCODER, PARTS_OF_ENCODER, link_to, with_encoder
 from ernie_m.model.checkpoint.formats.sentence_transformers import encoder_folder
 from ernie_m.model.checkpoint.formats.tensor_names import BERT, FAIRSEQ, OURS, PADDLENLP, XLM_R
 from ernie_m.model.checkpoint.hub import local_folder
@@ -36,7 +38,15 @@ _FAMILIES = (
     "only ERNIE-M, XLM-R (model_type xlm-roberta) and BERT with XLM-R's vocabulary can be read, such as "
     "multilingual E5, multilingual MiniLM and BGE-M3"
 )
-__all__ = ["check_problem_type", "find_weights", "foreign_reading", "local_folder", "open_foreign"]
+__all__ = [
+    "PARTS_OF_ENCODER",
+    "check_problem_type",
+    "find_weights",
+    "foreign_reading",
+    "link_to",
+    "local_folder",
+    "open_foreign",
+]
 
 # The first of these that a folder has is read. `X.index.json` says which of several files holds which name.
 _READERS_BY_NAME: dict[str, Callable[[Path], Weights]] = {
@@ -78,7 +88,7 @@ def open_foreign(path: Path) -> Source:
         raw_config=raw_config,
     )
     if source.format == OURS:
-        return source
+        return with_encoder(source) if ENCODER in raw_config else source
 
     if source.format == FAIRSEQ:  # its config is in the file of the weights
         source = replace(source, raw_config=configs.of_fairseq(tensors.metadata))
@@ -142,7 +152,7 @@ def _format_of(tensors: Weights, path: Path, raw_config: Mapping[str, Any]) -> s
     Raises:
         UserError: the names are not those of ERNIE-M or XLM-R, or the config is that of another model.
     """
-    if has_our_form(tensors, path, raw_config):
+    if has_our_form(tensors, path, raw_config) or ENCODER in raw_config:
         return OURS
     names = list(tensors)
     format_name = tensor_names.format_of_names(names)
