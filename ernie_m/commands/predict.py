@@ -174,11 +174,8 @@ def main() -> None:
         setup_console()  # says how far the corpus is encoded
         token = token_of(flags.token, flags.token_file)
         logger.setLevel(flags.log_level.upper())
-        models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
-        if sum(model.model is not None for model in models) > 1:
-            from ernie_m.inference.paddle_model import share_encoders
-
-            share_encoders(models)
+        one_of_each = {"engine": flags.engine, "amp": flags.amp, "encoders": {}}
+        models = [load(folder, **one_of_each) for folder in flags.model.split(",")]
         serve(
             models,
             options,

@@ -1,17 +1,17 @@
 """Build the Paddle model of a checkpoint, with its head, and run the part of it that a task needs."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
 from ernie_m.model.batch import TokenBatch
+from ernie_m.model.checkpoint.foreign import PARTS_OF_ENCODER
 from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
 from ernie_m.model.checkpoint.load import HEADS, load_from
-from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
+from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
 from ernie_m.model.encoder import ErnieMModel
@@ -29,9 +29,6 @@ from ernie_m.model.tasks import (
 )
 from ernie_m.training.precision import Autocast
 from ernie_m.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from ernie_m.inference.load import LoadedModel
 
 LM_HEAD = "lm_head.dense.weight"
 LANGUAGE_TABLE = "language_embeddings.weight"
@@ -106,11 +103,14 @@ def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | No
     return task
 
 
-def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tuple[nn.Layer, list[str]]:
+def build_model(
+    checkpoint: Checkpoint, config: ErnieMConfig, task: str | None, encoder: ErnieMModel | None = None
+) -> tuple[nn.Layer, list[str]]:
     """The model of a checkpoint with its weights, and the languages that its masks can be filled in.
 
     Args:
         task: the task of the head, from `task_of_head`.
+        encoder: that of the checkpoint, if it is there already; None: it is made.
 
     Raises:
         UserError: weights and config do not fit together.
@@ -122,10 +122,15 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
         model: nn.Layer = ErnieMModel(config)
     else:
         num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
+        if encoder is not None:  # the model is made with a small one, whose place it takes
+            config = replace(config, vocab_size=config.pad_token_id + 1, num_hidden_layers=1)
         model = task_model(task, config, num_labels, checkpoint.reading.pooling)
         if getattr(model, "pooling", None) == POOLED:  # a random pooler would give random classes
             optional = ()
     ignored = HEADS if task is None else ()
+    if encoder is not None:
+        model.add_sublayer("ernie_m", encoder)
+        ignored = PARTS_OF_ENCODER
     if "pooler.dense.weight" not in checkpoint.tensors:
         # Such an encoder is not asked for pooled vectors, so that its random pooler needs no warning.
         ignored += optional
@@ -147,27 +152,3 @@ def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.L
     model = PreTrainingModel(config, languages or ["none"])
     load_from(model, checkpoint, optional=("pooler.",), ignore=ignored)
     return model.eval(), languages
-
-
-def share_encoders(models: Sequence["LoadedModel"]) -> None:
-    """Let checkpoints whose encoders have the same weights, such as those of `fit`, hold them once."""
-    kept: list[tuple[LoadedModel, Checkpoint]] = []
-    for loaded in models:
-        if loaded.model is None:  # an exported folder
-            continue
-        checkpoint = open_checkpoint(loaded.folder)  # a model that only predicts has packed its weights
-        twins = (other for other, theirs in kept if _have_one_encoder(checkpoint, theirs))
-        twin = next(twins, None)
-        if twin is None:
-            kept.append((loaded, checkpoint))
-        elif loaded.part(ENCODING) is not loaded.model:  # it has a head, too
-            loaded.model.add_sublayer("ernie_m", twin.part(ENCODING))
-
-
-def _have_one_encoder(checkpoint: Checkpoint, other: Checkpoint) -> bool:
-    """Whether two checkpoints have encoders of the same shape and weights."""
-    names = {name for name in checkpoint.tensors if not name.startswith(HEADS)}
-    others = {name for name in other.tensors if not name.startswith(HEADS)}
-    return names == others and all(
-        np.array_equal(checkpoint.tensors[name], other.tensors[name]) for name in sorted(names)
-    )

@@ -25,7 +25,8 @@ def freeze(model: nn.Layer) -> None:
     Without fast kernels, in float64, or where packed weights have no advantage, the model stays as it is.
     """
     for layer in model.sublayers(include_self=True):
-        if isinstance(layer, Linear) and device.on_cpu(layer.bias) and layer.bias.dtype == paddle.float32:
+        is_open = isinstance(layer, Linear) and layer.packed is None
+        if is_open and device.on_cpu(layer.bias) and layer.bias.dtype == paddle.float32:
             layer.freeze()
 
 

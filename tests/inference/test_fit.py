@@ -20,9 +20,9 @@ from ernie_m.finetune.fit.groups import groups_of
 from ernie_m.finetune.fit.units import Classes
 from ernie_m.inference import fit
 from ernie_m.inference.fit_head import cross_validated
-from ernie_m.inference.load import load
-from ernie_m.inference.paddle_model import share_encoders
+from ernie_m.inference.tasks import make_answerer
 from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.reader.batching import Example
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.labelled import read_table
 from tests.launching import as_flags, call_main, clean_environment
@@ -260,14 +260,23 @@ def test_a_head_beside_its_encoder(models, tmp_path, refused):
     assert "--link" in refused(lambda: run_fit(table, models, tmp_path / "c", link="true", finetune="true"))
 
 
-def test_heads_of_one_encoder_are_served_with_one(models, tmp_path):
+def test_heads_of_one_encoder_are_served_with_one(models, tmp_path, monkeypatch):
+    """The same in memory; a head of another layer has its own. The answers are those of each by itself."""
     table = write(tmp_path / "rows.csv", ROWS)
-    for name in ("one", "two"):
-        run_fit(table, models, tmp_path / name, link="true")
-    loaded = [load(tmp_path / name) for name in ("one", "two")]
-    share_encoders(loaded)
-    assert loaded[0].part("encoding") is loaded[1].part("encoding")
-    assert loaded[0].model.classifier is not loaded[1].model.classifier
+    run_fit(table, models, tmp_path / "one", link="true")
+    reversed_labels = [ROWS[0], *([*row[:2], label, row[3]] for row, label in zip(ROWS[1:], LABELS[::-1]))]
+    run_fit(write(tmp_path / "two.csv", reversed_labels), models, tmp_path / "two", link="true")
+    other = tmp_path / "other"
+    run_fit(table, models, other, link="true", layer=1)
+    monkeypatch.setattr("ernie_m.inference.server.serve.serve", lambda models, *rest: served.extend(models))
+    served: list = []
+    call_main(predict, ["--serve", "--model", f"{tmp_path / 'one'},{tmp_path / 'two'},{other}"])
+    encoders = [model.part("encoding") for model in served]
+    assert encoders[0] is encoders[1] and encoders[0] is not encoders[2]
+    assert served[0].model.classifier is not served[1].model.classifier
+    for loaded, name in zip(served, ("one", "two", "other")):
+        answer = make_answerer("classify", loaded).answer([Example(TEXTS[0], None)])
+        assert answer == ernie_m.load(tmp_path / name).classify(TEXTS[0])
 
 
 def test_an_output_that_exists(models, tmp_path, refused):

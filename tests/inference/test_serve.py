@@ -15,21 +15,17 @@ from contextlib import ExitStack, suppress
 import numpy as np
 import pytest
 import uvicorn
-from safetensors.numpy import load_file, save_file
 from starlette.testclient import TestClient
 
 from ernie_m.inference.load import load
-from ernie_m.inference.paddle_model import share_encoders
 from ernie_m.inference.server.app import PAGE, make_app
 from ernie_m.inference.server.gate import LONGEST_BODY, LONGEST_WAIT
 from ernie_m.inference.server.serve import serve
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.inference.tasks.zero_shot import MOST_LABELS
-from ernie_m.reader.batching import Example
 from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.utils.errors import UserError
 from tests import toys
-from tests.helpers.checkpoints import changed_copy
 from tests.inference.served import ask, serving
 from tests.toys import sentences, write_languages, write_lines
 
@@ -320,21 +316,6 @@ def test_requests_under_another_name_are_refused(server):
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example"):
         assert ask(f"{server}/api/info", headers={"Host": host})[0] == 400
     assert ask(f"{server}/api/info", headers={"Host": "localhost:1"})[0] == 200
-
-
-def test_models_of_one_encoder_hold_it_once(models, tmp_path):
-    """Other weights are not shared, and the answers stay."""
-    copy = changed_copy(models / "classify", tmp_path / "copy")
-    other = changed_copy(models / "classify", tmp_path / "other")
-    weights = load_file(other / "model.safetensors")
-    weights["encoder.layers.1.norm2.bias"] += 1
-    save_file(weights, other / "model.safetensors")
-    loaded = [load(path) for path in (models / "classify", copy, other)]
-    share_encoders(loaded)
-    encoders = [model.part("encoding") for model in loaded]
-    assert encoders[0] is encoders[1] and encoders[0] is not encoders[2]
-    answers = [make_answerer("classify", model).answer([Example(TEXTS[0], None)]) for model in loaded[:2]]
-    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])

@@ -11,6 +11,7 @@ from typing import Any
 
 from ernie_m.model.checkpoint.files import (
     CONFIGS,
+    LINK,
     PIECE_MODELS,
     TOKENIZER_JSON,
     WEIGHTS,
@@ -23,7 +24,7 @@ from ernie_m.model.checkpoint.files import (
 from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, ReadingOfFolder, entity_tags, reading_of
 from ernie_m.model.checkpoint.formats import configs, pickles, safetensors, tensor_names, torch_save
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights
-from ernie_m.model.checkpoint.formats.linked import ENCODER, PARTS_OF_ENCODER, link_to, with_encoder
+from ernie_m.model.checkpoint.formats.linked import PARTS_OF_ENCODER, link_to, with_encoder
 from ernie_m.model.checkpoint.formats.sentence_transformers import encoder_folder
 from ernie_m.model.checkpoint.formats.tensor_names import BERT, FAIRSEQ, OURS, PADDLENLP, XLM_R
 from ernie_m.model.checkpoint.hub import local_folder
@@ -88,7 +89,7 @@ def open_foreign(path: Path) -> Source:
         raw_config=raw_config,
     )
     if source.format == OURS:
-        return with_encoder(source) if ENCODER in raw_config else source
+        return with_encoder(source) if LINK in raw_config else source
 
     if source.format == FAIRSEQ:  # its config is in the file of the weights
         source = replace(source, raw_config=configs.of_fairseq(tensors.metadata))
@@ -152,7 +153,7 @@ def _format_of(tensors: Weights, path: Path, raw_config: Mapping[str, Any]) -> s
     Raises:
         UserError: the names are not those of ERNIE-M or XLM-R, or the config is that of another model.
     """
-    if has_our_form(tensors, path, raw_config) or ENCODER in raw_config:
+    if has_our_form(tensors, path, raw_config) or LINK in raw_config:
         return OURS
     names = list(tensors)
     format_name = tensor_names.format_of_names(names)

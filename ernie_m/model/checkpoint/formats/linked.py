@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_m.model.checkpoint.files import Source
+from ernie_m.model.checkpoint.files import LINK, Source
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights
 from ernie_m.model.checkpoint.formats.tensor_names import OURS
 from ernie_m.utils.errors import UserError
@@ -19,7 +19,6 @@ from ernie_m.utils.errors import UserError
 if TYPE_CHECKING:
     from ernie_m.model.checkpoint.open import Checkpoint
 
-ENCODER = "linked_encoder"  # the key of config.json
 PARTS_OF_ENCODER = ("embeddings.", "encoder.", "pooler.")  # begin the names of its tensors
 
 
@@ -35,7 +34,7 @@ def link_to(encoder: "Checkpoint", start: Path, folder: Path, layers: int) -> di
         path = os.path.relpath(os.path.abspath(start), os.path.realpath(folder))
     else:
         path = str(start)
-    return {ENCODER: {"path": path, "sha256": _checksum(encoder.tensors, _names(encoder.tensors, layers))}}
+    return {LINK: {"path": path, "sha256": _checksum(encoder.tensors, _names(encoder.tensors, layers))}}
 
 
 def with_encoder(source: Source) -> Source:
@@ -46,10 +45,10 @@ def with_encoder(source: Source) -> Source:
     """
     from ernie_m.model.checkpoint.open import open_checkpoint  # here, because it imports this file
 
-    place = f"{source.config_path}: {ENCODER}"
+    place = f"{source.config_path}: {LINK}"
     try:
-        path = source.raw_config[ENCODER]["path"]
-        checksum = source.raw_config[ENCODER]["sha256"]
+        path = source.raw_config[LINK]["path"]
+        checksum = source.raw_config[LINK]["sha256"]
         layers = int(source.raw_config["num_hidden_layers"])
         beside = source.folder / path
     except (TypeError, KeyError, ValueError) as error:
