@@ -17,6 +17,7 @@ from ernie_m.inference.server.serve import token_of
 from ernie_m.inference.server.vectors import EMBEDDINGS
 from ernie_m.inference.server.work_queue import MOST_TEXTS
 from tests import toys
+from tests.helpers.checkpoints import changed_copy
 from tests.inference.served import ask, serving
 from tests.launching import call_main
 from tests.toys import sentences
@@ -77,11 +78,23 @@ def test_the_list_of_models(server):
     assert model["id"] == ask(server + EMBEDDINGS, {"input": "bado"})[1]["model"]
 
 
-def test_many_clients_at_once(server, expected):
-    with ThreadPoolExecutor(len(TEXTS)) as clients:
-        answers = clients.map(lambda text: ask(server + EMBEDDINGS, {"input": text}), TEXTS)
-    vectors = [vectors_of(answer)[0] for _, answer in answers]
-    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+@pytest.mark.parametrize("normalize", [False, True])  # whether the model's own vectors have length 1
+def test_the_bits_of_encode_alone_and_under_load(models, tmp_path, normalize):
+    """Whoever shares a batch; texts of all lengths, one or many in a request."""
+    folder = changed_copy(models / "encode", tmp_path / "model", reading={"normalize": normalize})
+    texts = [text for line in sentences(40, seed=7) for text in (line, f"{line} {line} {line}"[:90])]
+    expected = ernie_m.load(folder).encode(texts, normalize=True)
+    requests = [texts[number : number + size] for size in (1, 3, 20) for number in range(0, 80, size)]
+    parts = [expected[number : number + size] for size in (1, 3, 20) for number in range(0, 80, size)]
+    with serving("--model", str(folder)) as (address, _), ThreadPoolExecutor(16) as clients:
+
+        def bits(request):
+            answer = ask(address + EMBEDDINGS, {"input": request, "encoding_format": "base64"})[1]
+            return vectors_of(answer).tobytes()
+
+        for map_requests in (map, clients.map):
+            for part, answer in zip(parts, map_requests(bits, requests)):
+                assert answer == part.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ class VectorRoutes:
         async def embeddings(request: Request, asked: EmbeddingsRequest) -> Response:
             prompt = self.prompt(asked.prompt_name, asked.input_type)
             features = await self.features(asked.input, "input", prompt, asked.truncate, asked.dimensions)
-            vectors = unit(await self.vectors(request, features))
+            vectors = await self.vectors(request, features)
             rows = await json_rows(vectors, asked.encoding_format == "base64")
             entries = [
                 b'{"object":"embedding","index":%d,"embedding":%b}' % (number, row)
@@ -98,9 +98,7 @@ class VectorRoutes:
         async def embed(request: Request, asked: EmbedRequest) -> Response:
             prompt = self.prompt(asked.prompt_name)
             features = await self.features(asked.inputs, "inputs", prompt, asked.truncate, asked.dimensions)
-            vectors = await self.vectors(request, features)
-            if asked.normalize is not False:
-                vectors = unit(vectors)
+            vectors = await self.vectors(request, features, asked.normalize is not False)
             return _json(b"[" + b",".join(await json_rows(vectors)) + b"]")
 
     def entry(self, default_prompt: str | None) -> dict[str, Any]:
@@ -167,10 +165,16 @@ class VectorRoutes:
                 )
         return features
 
-    async def vectors(self, request: Request, features: list[Feature]) -> np.ndarray:
-        """The vectors of model inputs, float32 [N, H]."""
+    async def vectors(self, request: Request, features: list[Feature], normalize: bool = True) -> np.ndarray:
+        """The vectors of model inputs, float32 [N, H].
+
+        Args:
+            normalize: whether they have length 1; those of some models have it anyway.
+        """
         tokens = [len(feature.ids) for feature in features]
-        return np.stack(await work(self.queue, request, self.run, features, tokens))
+        vectors = np.stack(await work(self.queue, request, self.run, features, tokens))
+        # Division by the length once more would change the last bits.
+        return unit(vectors) if normalize and not self.encode.normalize else vectors
 
 
 async def json_rows(vectors: np.ndarray, as_base64: bool = False) -> list[bytes]:
