@@ -14,9 +14,13 @@ from ernie_m.reader.files.squad import read_squad
         ("en", "The  U.S.A., an «old» theatre", "usa old theatre"),
         ("en", "$5 + a half", "5 half"),  # ASCII symbols count as punctuation, though Unicode's S* does not
         ("en", "5 € – 7 €", "5 € 7 €"),
+        ("en", "the cat, an ant and a bee", "cat ant and bee"),
         ("es", "El Niño, la niña y una (gran) ola", "niño niña y gran ola"),
+        ("es", "los mares, las olas, un mar, unos ríos y unas lunas", "mares olas mar ríos y lunas"),
         ("de", "Das Haus des Vaters eines Der-Hundes", "haus vaters derhundes"),
+        ("de", "der die das den dem des ein eine einen einem einer eines eins", "eins"),
         ("vi", "Những con mèo của tôi là đẹp", "con mèo tôi đẹp"),
+        ("vi", "cái bàn và chiếc ghế", "bàn và ghế"),
         ("hi", "एक बिल्ली। the", "एक बिल्ली the"),
         ("ar", "الكتاب والبيت، ال", "كتاب و بيت"),
         ("zh", "1946 年，3G网络the A", "1946 年 3g 网 络 the a"),

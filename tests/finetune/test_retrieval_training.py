@@ -30,14 +30,14 @@ def arrays_of(step_folder):
     return load_file(step_folder / "model.safetensors") | prefixed
 
 
-def steps_of(corpus, rank=0, world_size=1):
+def steps_of(corpus, rank=0, world_size=1, alpha=0.7):
     """The steps of 8 pairs that process `rank` of `world_size` reads: a function that returns an iterator."""
     return StepPairs(
         Tokenizer.from_folder(corpus),
         str(corpus),
         batch_size=8,
         max_seq_len=32,
-        alpha=0.7,
+        alpha=alpha,
         seed=1,
         rank=rank,
         world_size=world_size,
@@ -65,6 +65,16 @@ def test_a_step_has_pairs_of_the_corpus_in_both_directions(corpus):
             assert pair in forward | backward
             directions.add("forward" if pair in forward else "backward")
     assert directions == {"forward", "backward"}
+
+
+@pytest.mark.parametrize(("alpha", "only"), [(40.0, "most"), (-40.0, "fewest")])
+def test_a_pair_of_languages_is_drawn_by_the_power_of_its_sentences(corpus, alpha, only):
+    """To a great power the largest alone is drawn, to a negative one the smallest."""
+    counts = {"-".join(languages): len(pairs) for languages, pairs in Corpus(corpus).parallel.items()}
+    assert len(set(counts.values())) == len(counts) > 1
+    name = (max if only == "most" else min)(counts, key=counts.get)
+    positions = next(steps_of(corpus, alpha=alpha)()).position["positions"]
+    assert positions == {**dict.fromkeys(counts, 0), name: 8}
 
 
 def test_three_processes_share_a_step(corpus):
@@ -162,6 +172,7 @@ def test_another_seed_gives_other_weights(train_on_pairs, tmp_path):
         ({"layer": 3}, "layer 3: "),
         ({"init_checkpoint": "absent"}, "absent: "),
         ({"scale": 0}, "--scale 0: "),
+        ({"pair_alpha": 200}, "--pair_alpha 200"),
     ],
 )
 def test_bad_flags(train_on_pairs, changes, message):
@@ -177,7 +188,11 @@ def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
     )
     further = f"--init_pretraining_params {tmp_path}/out/best"
     assert further in error_of(train_on_pairs, "out", max_steps=4)
-    train_on_pairs("further", max_steps=1, init_pretraining_params=tmp_path / "out" / "best")
+    start = {"init_pretraining_params": tmp_path / "out" / "best"}
+    train_on_pairs("further", max_steps=1, pair_alpha=0, **start)
+    state = json.loads((tmp_path / "further/step_1/training_state/state.json").read_text())["trainer"]
+    drawn = [next(steps_of(corpus, alpha=alpha)()).position for alpha in (0.0, 0.7)]
+    assert state["position"] == drawn[0] != drawn[1]
     assert "best: no training_state there" in error_of(
         train_on_pairs, "out", init_checkpoint=tmp_path / "out" / "best"
     )

@@ -78,6 +78,12 @@ def test_texts_are_read_and_nothing_else(tmp_path, caplog, form):
         assert {*map(int, numbers)} == {*range(1, len(content[0]) + 1)}
 
 
+def test_the_notation_gives_the_order_of_the_languages(tmp_path):
+    path = write(tmp_path / "a.tsv", [["EN", "de"], *PAIRS])
+    assert list(PairRows(f"en-de<={path}")) == PAIRS
+    assert list(PairRows(f"de-en<={path}")) == [pair[::-1] for pair in PAIRS]
+
+
 @pytest.mark.parametrize("form", ["Tatoeba's pairs", "WikiMatrix", "a header of ids"])
 def test_a_few_rows_tell_numbers(tmp_path, form):
     content, _ = FORMS[form]
@@ -214,7 +220,9 @@ def tmx(units) -> str:
 
 def test_tmx(tmp_path):
     """In the file's order, or in that of the notation; regions, entities, codes and line ends in a text."""
-    units = [{"en-GB": f"{a}\n &amp;  more", "fr": "x", "DE": f"<ph>code</ph><hi>{b}</hi>"} for a, b in PAIRS]
+    # What holds the formatting of another program is no text.
+    codes = "".join(f"<{name}>code</{name}>" for name in ("bpt", "ept", "it", "ph", "ut"))
+    units = [{"en-GB": f"{a}\n &amp;  more", "fr": "x", "DE": f"{codes}<hi>{b}</hi>"} for a, b in PAIRS]
     pairs = [[f"{a} & more", b] for a, b in PAIRS]
     (tmp_path / "a.tmx").write_text(tmx(units))
     (tmp_path / "a.tmx.gz").write_bytes(gzip.compress(tmx(units).replace("UTF-8", "UTF-16").encode("utf-16")))
@@ -222,7 +230,9 @@ def test_tmx(tmp_path):
         assert list(PairRows(f"en-de<={tmp_path}/{name}")) == pairs
         assert list(PairRows(f"de-en<={tmp_path}/{name}")) == [pair[::-1] for pair in pairs]
     two = [{"en": a, "de": b} for a, b in PAIRS]
-    (tmp_path / "a.tmx").write_text(tmx(two))
+    for language in ("xml:lang", "lang"):  # TMX 1.4 and 1.1
+        (tmp_path / "a.tmx").write_text(tmx(two).replace("xml:lang", language))
+        assert list(PairRows(f"de-en<={tmp_path}/a.tmx")) == [pair[::-1] for pair in PAIRS]
     assert list(PairRows(tmp_path / "a.tmx")) == PAIRS
     assert "a.tmx: " in error_of(PairRows, f"en-es<={tmp_path}/a.tmx")
 

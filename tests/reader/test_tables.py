@@ -16,8 +16,10 @@ from ernie_m.reader.batching import Example
 from ernie_m.reader.check_labels import label_oddities
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.labels import labels_for_none, normal_label, oddities, overlap, split_labels
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.answered import AnsweredTable
 from ernie_m.reader.files.table.form import Form
+from ernie_m.reader.files.table.labelled import read_table
 from tests.launching import error_of
 
 MAP = {"no": 0, "yes": 1}
@@ -68,6 +70,8 @@ def test_the_line_of_a_fault_is_that_of_the_file(write):
     """A cell of the second row has a line end."""
     path = write("my.csv", 'text_a,label\n"a\nb",yes\nc,maybe\n')
     assert error_of(read_classification, path, MAP).startswith(f"{path}, line 4: unknown label 'maybe'")
+    path = write("after.csv", "\n\nsep=;\ntext_a;label\na;yes\nb;maybe\n")
+    assert error_of(read_classification, path, MAP).startswith(f"{path}, line 6: unknown label 'maybe'")
 
 
 def test_scores_of_sts_b(write):
@@ -97,6 +101,75 @@ def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
 )
 def test_the_normal_form_of_a_label(label, normal):
     assert normal_label(label) == normal
+
+
+WORDS = [
+    "good",
+    "so so",
+    "bad",
+    "a dull film",
+    "nice",
+    "never again",
+    "yes, well",
+    "fine",
+    "old",
+    "new",
+    "a b",
+]
+LABELLED = [[word, "yes" if place % 3 else "no"] for place, word in enumerate(WORDS)]
+
+
+def joined(mark: str, rows, *before: str) -> str:
+    return "".join(f"{line}\n" for line in (*before, *map(mark.join, rows)))
+
+
+# What is particular -> file, content, options, its rows with a label.
+PARTICULAR = {
+    "pandas' index, without a header": (
+        "a.tsv",
+        joined("\t", ([str(place), *row] for place, row in enumerate(LABELLED[:2]))),
+        {},
+        LABELLED[:2],
+    ),
+    "ids, without a header": (
+        "a.tsv",
+        joined("\t", ([f"doc-{7 * place:03d}", *row] for place, row in enumerate(LABELLED[:2]))),
+        {},
+        LABELLED[:2],
+    ),
+    "a title": ("a.csv", joined(";", LABELLED, "Our films", "text;label"), {}, LABELLED),
+    "tabs, and a comma in each row": (
+        "a.tsv",
+        joined("\t", [[f"{word.replace(',', '')}, or not", label] for word, label in LABELLED]),
+        {},
+        [[f"{word.replace(',', '')}, or not", label] for word, label in LABELLED],
+    ),
+    "columns by name": (
+        "a.tsv",
+        joined("\t", ([label, word] for word, label in LABELLED), "one\tother"),
+        {"columns": "other,one"},
+        LABELLED,
+    ),
+    "columns by number": (
+        "a.tsv",
+        joined("\t", ([label, "x", word] for word, label in LABELLED)),
+        {"columns": "3,1"},
+        LABELLED,
+    ),
+    "line ends of Windows in a cell": (
+        "a.csv",
+        joined(",", ([f'"{word}\r\n\tmore"', label] for word, label in LABELLED), "text_a,label"),
+        {},
+        [[f"{word} more", label] for word, label in LABELLED],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARTICULAR)
+def test_the_rows_of_particular_tables(write, name):
+    file, content, options, rows = PARTICULAR[name]
+    table = read_table(write(file, content), TableOptions(**options), say=lambda _: None)
+    assert table.rows == rows
 
 
 @pytest.mark.parametrize(
@@ -191,6 +264,16 @@ def test_reading_warns_of_rows_that_are_odd(write, caplog):
         read_classification(path, MAP)
     (message,) = caplog.messages
     assert message.startswith(f"{path}: 1 text has two labels, as in line 2 and 3")
+
+
+def test_the_order_of_several_labels_is_no_difference(write, caplog):
+    path = write("my.tsv", "text_a\tlabel\nso it is\ta,b\nso it is\tb,a\nfor all\ta\n")
+    read_classification(path, any_label=True, multi_label=True)
+    assert "two labels" not in caplog.text
+    read_classification(
+        write("my.tsv", "text_a\tlabel\nso it is\ta,b\nso it is\tb\n"), any_label=True, multi_label=True
+    )
+    assert "1 text has two labels, as in line 2 and 3" in caplog.text
 
 
 def test_similar_labels_are_looked_for_as_far_as_they_are_named(monkeypatch):

@@ -6,7 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, has_marks_apart, read_tagged, split_words
+from ernie_m.reader.files.tagged_sentences import (
+    JOINT,
+    Sentence,
+    entities_on_marks,
+    has_marks_apart,
+    read_tagged,
+    split_words,
+)
 from ernie_m.reader.tagging import IGNORED, EncodeTagged, EncodeTaggedOfficially, cut_windows
 from ernie_m.reader.tags import check_tag_map, to_iob2
 from tests.helpers.letters import Letters
@@ -17,6 +24,15 @@ INSIDE = [1, 1, 3, 3, 4]  # label of a word -> label of its further pieces
 # As labels of words and pieces:
 O = 4  # noqa: E741
 X = IGNORED
+
+
+def test_the_share_of_entities_that_begin_at_a_mark():
+    """A word with a letter or a digit is none, whatever marks are in it."""
+    begins = {0, 2}
+    first = Sentence(JOINT.join(["(", "U.S.", "-", "3%", "so"]), (0, 2, 1, 0, 4))
+    second = Sentence(JOINT.join(["“", "a"]), (2, 4))
+    assert entities_on_marks([first, second], begins) == 2 / 4
+    assert entities_on_marks([Sentence("a", None)], begins) == 0
 
 
 @pytest.mark.parametrize(

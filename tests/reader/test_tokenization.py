@@ -12,6 +12,7 @@ import pytest
 import sentencepiece
 
 from ernie_m.tokenizer.offsets import encode_with_offsets
+from ernie_m.tokenizer.paddlenlp_rules import cut_pieces
 from ernie_m.tokenizer.tokenizer import TEXT_RULES, Tokenizer, normalize, truncate_longest_first
 from ernie_m.tokenizer.tokenizer_files import write_ernie_m
 from ernie_m.tokenizer.vocabulary import write_vocab
@@ -300,6 +301,38 @@ def test_rules_and_added_tokens_go_along_and_count(piece_model, tmp_path):
         again = pickle.loads(pickle.dumps(tokenizer))
         assert (again.text_rules, again.added_tokens) == (tokenizer.text_rules, tokenizer.added_tokens)
         assert again.digest == tokenizer.digest
+
+
+@pytest.mark.parametrize(
+    ("piece", "tokens"),
+    [
+        ("▁abc", ["▁abc"]),
+        ("▁ab12cd", ["▁ab", "12", "cd"]),
+        ("▁12", ["12"]),
+        ("3g", ["3", "g"]),
+        ("▁狐狸x", ["狐", "狸", "x"]),
+        ("a一b鿿c", ["a", "一", "b", "鿿", "c"]),  # the first and the last of the block
+        ("㐀䶿", ["㐀䶿"]),  # of the extension before it
+        ("がカ", ["がカ"]),
+        ("don't-do_it", ["don't-do_it"]),
+        *((f"▁a{mark}b", ["▁a", mark, "b"]) for mark in ",;:.?!~，；：。？！《》【】"),
+        *((f"▁{mark}", [mark]) for mark in ".。"),
+    ],
+)
+def test_how_the_libraries_cut_a_piece(piece, tokens):
+    """By hand: at Han characters, at marks, between digits and others."""
+    assert cut_pieces([piece], keeps_spaces=False) == [tokens]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kept"),
+    [(["a", "▁", "狐"], True), (["▁", "狐"], False), (["a", "▁", "▁b"], False), (["a", "▁"], False)],
+)
+def test_a_space_alone_stays_in_transformers(pieces, kept):
+    """Between two pieces, if the second does not begin with one."""
+    place = pieces.index("▁")
+    assert cut_pieces(pieces, keeps_spaces=False)[place] == []
+    assert cut_pieces(pieces, keeps_spaces=True)[place] == (["▁"] if kept else [])
 
 
 @pytest.mark.parametrize("tokens", [("<e>", "<e>x"), ("<e>x", "<e>")])

@@ -107,7 +107,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     layerwise_lr_decay: Decay = 1.0
     """d: layer i of L learns at the rate times d^(L-i)."""
 
-    pair_alpha: float = 0.7
+    pair_alpha: UnitInterval = 0.7
     """Language pairs are drawn in proportion to their size to this power."""
 
     scale: PositiveFloat = 20.0
