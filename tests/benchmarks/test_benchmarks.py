@@ -31,42 +31,68 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def figures(folder, monkeypatch, capfd):
-    """figures(benchmark, file, *flags): the JSON in its last line, with the `names` alone."""
+    """figures(benchmark, file, *flags): the JSON in its last lines, with the `names` alone."""
 
-    def call(benchmark, file: str, *flags: str, names: tuple[str, ...] = ()) -> dict:
+    def call(benchmark, file: str, *flags: str, names: tuple[str, ...] = ()) -> list[dict]:
         monkeypatch.setattr(turns, "can_run", lambda name, contender: name in names)
         monkeypatch.setattr(turns, "REST", 0.0)
         call_main(benchmark, [str(folder / "weights"), str(folder / file), *flags])
-        return json.loads(capfd.readouterr().out.splitlines()[-1])
+        lines = capfd.readouterr().out.splitlines()
+        return [json.loads(line) for line in lines if line.startswith('{"benchmark"')]
 
     return call
 
 
 def test_fine_tuning(figures):
-    result = figures(finetune, "pairs.tsv", "--batch_size=4", "--steps=2", "--max_seq_len=64")
+    (result,) = figures(finetune, "pairs.tsv", "--batch_size=4", "--steps=2", "--max_seq_len=64")
     assert result["unit"] == "pairs/s" and result["batches"] == 2
     assert list(result["contenders"]) == ["ours"] and result["contenders"]["ours"]["speed"] > 0
 
 
 def test_masked_lm(figures):
-    result = figures(masked_lm, "texts.txt", "--batch_size=4", "--length=16", "--steps=2")
+    (result,) = figures(masked_lm, "texts.txt", "--batch_size=4", "--length=16", "--steps=2")
     assert result["unit"] == "tokens/s" and result["contenders"]["ours"]["peak_gb"] > 0.1
 
 
 def test_encoding_beside_a_rival(figures):
-    """Both do the same texts, and the rival has a ratio."""
+    """Both do the same texts with one thread, and the rival has a ratio."""
     rival = "ours, ONNX Runtime"
-    result = figures(encode, "texts.txt", "--batch_size=20", "--calls=2", names=(rival,))
+    flags = ("--batch_size=20", "--calls=2", "--threads=1")
+    result, of_threads = figures(encode, "texts.txt", *flags, names=(rival,))
+    assert {name: row["speed"] for name, row in result["contenders"].items()} == {
+        name: speeds["1"] for name, speeds in of_threads["speeds"].items()
+    }
     assert list(result["contenders"]) == ["ours", rival]
     row = result["contenders"][rival]
     assert row["times"] == pytest.approx(row["ours"] / row["speed"], abs=0.01)
     assert "times" not in result["contenders"]["ours"]
 
 
-def test_several_numbers_of_threads(figures):
-    result = figures(encode, "texts.txt", "--batch_size=20", "--calls=1", "--threads=1,2")
-    assert result["speeds"]["ours"].keys() == {"1", "2"}
-    assert "ours" in result["serial_shares"]
+def test_several_numbers_of_threads(monkeypatch, capsys):
+    """Each is given to the contenders; the last line has all speeds, and the serial shares."""
+    speeds = {1: {"ours": 2.0, "peer": 1.0}, 2: {"ours": 4.0, "peer": 1.0}}
+
+    def compare(module, threads, **work):
+        assert (module, work) == ("encode", {"unit": "texts/s"})
+        return {name: {"speed": speed} for name, speed in speeds[threads].items()}
+
+    monkeypatch.setattr(turns, "compare", compare)
+    turns.compare_with_threads([1, 2], "encode", unit="texts/s")
+    *table, last = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in table[-2].split("|")] == ["", "ours", "2", "4", "0 %", ""]
+    result = json.loads(last)
+    assert result["speeds"] == {"ours": {"1": 2.0, "2": 4.0}, "peer": {"1": 1.0, "2": 1.0}}
+    assert result["serial_shares"] == {"ours": 0.0, "peer": 1.0}
+
+
+def test_the_number_of_threads_is_that_of_the_process(folder, monkeypatch, tmp_path):
+    """Its own settings would take all cores."""
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\necho "$OMP_NUM_THREADS"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(turns.sys, "executable", str(program))
+    with turns.started("encode", "ours", turns.Contender(start=None), str(folder), threads=3) as worker:
+        assert worker.stdout.readline() == b"3\n"
 
 
 def test_the_serial_share():

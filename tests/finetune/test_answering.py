@@ -1,6 +1,7 @@
 """run_mrc.py from start to end: it learns a toy, its answers are parts of the text, pairs of languages."""
 
 import json
+from contextlib import chdir
 
 import numpy as np
 import paddle
@@ -26,7 +27,7 @@ from ernie_m.utils.errors import UserError
 from tests import command_lines, toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import changed_copy
-from tests.launching import ROOT, call_main, error_of, run_script
+from tests.launching import call_main, error_of
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +39,9 @@ def folder(answering_folder):
 def trained(folder, tmp_path_factory):
     """A folder with `out/best` of a model that has the English questions by heart, made once."""
     trained = tmp_path_factory.mktemp("trained")
-    line = command_lines.answering(folder, trained / "out", select_on="en", max_steps=150)
-    completed = run_script([ROOT / "run_mrc.py", *line], trained)
-    assert completed.returncode == 0, completed.stderr
+    with chdir(trained):
+        line = command_lines.answering(folder, trained / "out", select_on="en", max_steps=150)
+        call_main(run_mrc, line)
     return trained
 
 

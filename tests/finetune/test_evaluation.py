@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import logging
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ernie_m.commands import predict
+from ernie_m.commands import predict, run_classifier
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import accuracy
 from ernie_m.finetune.prediction import TaskFile, prediction_paths
@@ -23,16 +24,16 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.classification import read_classification
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
-from tests.launching import ROOT, as_flags, call_main, error_of, read_log, run_script
+from tests.launching import as_flags, call_main, error_of, read_log
 
 
 @pytest.fixture(scope="module")
 def trained(toy_folder, tmp_path_factory):
     """A folder with `best/` of a model that knows the task, made once."""
     folder = tmp_path_factory.mktemp("trained")
-    line = command_lines.classification(toy_folder, folder, **command_lines.LEARNS)
-    completed = run_script([ROOT / "run_classifier.py", *line], folder)
-    assert completed.returncode == 0, completed.stderr
+    with chdir(folder):
+        line = command_lines.classification(toy_folder, folder, **command_lines.LEARNS)
+        call_main(run_classifier, line)
     return folder
 
 

@@ -1,7 +1,7 @@
 """mine_pairs.py: hidden pairs are found, interrupted work goes on, thresholds, centring, bad input."""
 
-import importlib.util
 import json
+import pickle
 import random
 import shutil
 import sys
@@ -14,6 +14,7 @@ from ernie_m.commands import mine_pairs
 from ernie_m.inference import mine_pairs as mining
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.reader.corpus import Corpus
 from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.vectors.mine_by_margin import MinedPairs, Neighbours, margins, mine
@@ -22,7 +23,7 @@ from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.files import flip_middle_bit
-from tests.launching import as_flags, call_main, error_of, run_script
+from tests.launching import as_flags, call_main, error_of
 from tests.toys import make_corpus, sentences, write_lines
 
 PAIRS = 40
@@ -343,24 +344,24 @@ def test_a_corpus_can_be_built_of_the_pairs(run_mining, models, tmp_path):
     assert len(pairs) == len(rows)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
-def test_ray_gives_the_same_pairs(run_mining, texts, models, tmp_path):
-    rows, _ = run_mining()
-    flags = {
-        "source": texts / "de.txt",
-        "target": texts / "en.txt",
-        "model": models / "encode",
-        "output": tmp_path / "ray",
-        "ray": "local",
-    }
-    process = run_script(["-m", "ernie_m", "mine_pairs", *as_flags(flags)], tmp_path)
-    if "timed out during startup" in process.stderr:
-        pytest.skip("Ray did not start in its 30 seconds: the machine is busy")
-    assert process.returncode == 0, process.stderr
-    # Batches are of another size: vectors differ by 5e-7, and nearly equal scores may change places.
-    assert set(lines_of(tmp_path / "ray/pairs.tsv")) == {f"{row.source}\t{row.translation}" for row in rows}
-    scores = [float(line.split("\t")[0]) for line in lines_of(tmp_path / "ray/scores.tsv")]
-    np.testing.assert_allclose(scores, [row.score for row in rows], atol=5e-6)
+def test_a_cluster_gives_the_same_pairs(run_mining, monkeypatch):
+    """Its workers have nothing but what is pickled. test_corpus_ray.py starts Ray itself."""
+    expected, _ = run_mining()
+    asked = []
+
+    class Pickled(LocalWorkers):
+        def __init__(self, number, address):
+            super().__init__(1)
+            asked.append((number, address))
+
+        def submit(self, function, *task):
+            mining.encoder_of.cache_clear()
+            return super().submit(*pickle.loads(pickle.dumps((function, *task))))
+
+    monkeypatch.setattr(mining, "RayWorkers", Pickled)
+    rows, _ = run_mining(output="of_a_cluster", ray="local")
+    assert_equal_pairs(rows, expected)
+    assert asked == [(0, "local")]  # as many as the cluster has cores
 
 
 def test_another_text_is_other_work(run_mining, texts):

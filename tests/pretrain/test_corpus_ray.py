@@ -41,7 +41,8 @@ def test_what_comes_back_from_a_worker(tmp_path, monkeypatch):
             os._exit(1)
         return "done"
 
-    with RayWorkers(1, None) as workers:
+    with RayWorkers(0, "local") as workers:
+        assert workers.num_workers == len(os.sched_getaffinity(0))
         file = tmp_path / "text"
         file.write_text("four")
         tasks = [(str(file),)] * 3
