@@ -127,4 +127,5 @@ def is_whole(file: Path, **facts: Any) -> bool:
 
 
 def _digest_file(file: Path) -> Path:
+    """The file beside a file that holds what is known of it."""
     return file.with_name(f"{file.name}.digest")

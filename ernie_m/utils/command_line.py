@@ -40,7 +40,7 @@ def command_name() -> str:
     beside = str(Path(sys.executable).with_name("ernie-m"))  # in a checkout it is not on the PATH
     if shutil.which("ernie-m") or not os.path.exists(beside):
         return "ernie-m"
-    return min(os.path.relpath(beside), beside, key=len)
+    return min(os.path.relpath(beside), beside, key=len)  # the shorter one
 
 
 def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") -> T:
@@ -56,15 +56,16 @@ def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") ->
     text_of = dict(read_flags(arguments, options))  # if a flag is given twice, its last text counts
     values: dict[str, Any] = {}
     for name, text in text_of.items():
+        option = options[name]
         if text:  # an empty value undoes the flag
-            values[name] = accept(options[name], official_form(options[name], text), f"--{name} {text}")
+            values[name] = accept(option, official_form(option, text), f"--{name} {text}")
     return cls(**values, on_command_line=tuple(values))
 
 
 def command_words() -> list[str]:
     """The words that started this process: python run_mrc.py ..., or ernie-m run_mrc ..."""
-    program, *words = sys.argv
-    return [*(("python", program) if program.endswith(".py") else ("ernie-m", program)), *words]
+    starter = "python" if sys.argv[0].endswith(".py") else "ernie-m"
+    return [starter, *sys.argv]
 
 
 def without_overridden(arguments: Sequence[str]) -> str:
@@ -112,7 +113,7 @@ def read_flags(
     words = list(arguments)
     while words:
         word = words.pop(0)
-        if not word.startswith("-"):
+        if not word.startswith("-"):  # the value of a positional option
             if not without_value:
                 raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
             flags.append((without_value[0].key, word))

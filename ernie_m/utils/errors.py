@@ -36,6 +36,7 @@ class UserError(Exception):
 
 
 def _shortened(message: str) -> str:
+    """A message in one line; the middle of one that is longer than LONGEST_MESSAGE is left out."""
     message = printable(message)
     if len(message) <= LONGEST_MESSAGE:
         return message

@@ -95,7 +95,10 @@ def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
     try:
         with open(path, "rb") as file:
             # A device such as /dev/zero has no end, and file.read(largest) takes that much memory at once.
-            while len(data) <= largest and (block := file.read(1 << 20)):
+            while len(data) <= largest:
+                block = file.read(1 << 20)
+                if not block:  # the file has ended
+                    break
                 data += block
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
@@ -147,11 +150,8 @@ def _refuse_pointer_of(content: bytes | bytearray, path: str | os.PathLike) -> N
 
 def sha256_of(path: str | os.PathLike) -> str:
     """The hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -256,12 +256,12 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
             threads of this process, may be writing stays, too. None: everything; the caller holds the lock.
     """
     for path in sorted(folder.glob(".*")):
-        leftover = _TEMPORARY.fullmatch(path.name)
-        is_of_the_user = leftover is None
-        if is_of_the_user or name not in (None, leftover["name"]):
+        leftover = _TEMPORARY.fullmatch(path.name)  # None: it is the user's
+        if leftover is None or name not in (None, leftover["name"]):
             continue
         process = int(leftover["process"])
-        if leftover["host"] != host_name() or process == os.getpid():  # numbers repeat in containers
+        # In containers another process may have the number of this one.
+        if leftover["host"] != host_name() or process == os.getpid():
             may_be_written = name is not None
         else:
             may_be_written = _is_running(process)
@@ -288,7 +288,7 @@ def _is_running(process: int) -> bool:
     except (ProcessLookupError, OverflowError):  # the latter: no process can have it
         return False
     except PermissionError:  # a process of another user
-        pass
+        return True
     return True
 
 

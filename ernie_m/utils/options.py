@@ -292,12 +292,10 @@ def explanations(cls: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(base):
             continue
         (class_definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        statements = class_definition.body
-        for statement, below in pairwise(statements):
+        for statement, below in pairwise(class_definition.body):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
             if isinstance(statement, ast.AnnAssign) and is_text:
-                text = below.value.value
-                texts[statement.target.id] = " ".join(text.split())
+                texts[statement.target.id] = " ".join(below.value.value.split())
     return texts
 
 

@@ -25,6 +25,7 @@ class _Loader(yaml.SafeLoader):
     As in YAML 1.2, only true and false are booleans, so that no can be the code of Norwegian.
     """
 
+    # The first character of a value -> the tags that the value may have, each with the pattern of its values.
     yaml_implicit_resolvers: ClassVar[dict] = {
         first: [(tag, _TRUE_OR_FALSE if tag == _BOOLEAN else pattern) for tag, pattern in resolvers]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

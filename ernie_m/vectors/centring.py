@@ -60,8 +60,7 @@ class LanguageMeans:
         tensors = safetensors.read(path)  # language -> [L + 1, H]
         languages = sorted(tensors)
         shapes = {tensors.shape(language) for language in languages}
-        is_damaged = len(shapes) != 1 or any(len(axes) != 2 for axes in shapes)
-        if is_damaged:
+        if len(shapes) != 1 or any(len(axes) != 2 for axes in shapes):
             raise UserError(f"{path}: damaged: it has no language means, or they differ in shape")
         if shapes != {shape}:
             raise UserError(f"{path}: it belongs to a model of another shape")
@@ -113,8 +112,7 @@ class LanguageMeans:
         else:
             unknown = sorted(set(languages).difference(self.languages))
             if unknown:
-                missing = ", ".join(unknown)
-                available = ", ".join(self.languages)
-                raise UserError(f"there is no mean of {missing}; there are means of {available}")
+                there = ", ".join(self.languages)
+                raise UserError(f"there is no mean of {', '.join(unknown)}; there are means of {there}")
             indices = [self.languages.index(language) for language in languages]
         return vectors - self.vectors[indices]

@@ -41,9 +41,7 @@ class SentenceBatch(Uploadable):
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
             pooling: one of `ernie_m.vectors.pooling.POOLINGS`.
         """
-        weights = None
-        if pooling != "pooled":
-            weights = token_weights(ids, pad_token_id, pooling)
+        weights = None if pooling == "pooled" else token_weights(ids, pad_token_id, pooling)
         return cls(TokenBatch.from_padded(ids, pad_token_id), weights)
 
 
@@ -114,8 +112,13 @@ class PaddleEncoder(SentenceEncoder):
     ) -> Iterator[tuple[list[int], R]]:
         batch_tokens = cpu.workers.tokens_of_a_batch(sentences, batch_tokens)
         batches = padded_batches(sentences, self.config.pad_token_id, batch_tokens)
+
+        def work(batch: tuple[list[int], np.ndarray]) -> tuple[list[int], R]:
+            rows, ids = batch
+            return rows, compute(ids)
+
         with self._without_dropout():  # here, because several batches may be computed at a time
-            yield from cpu.workers.in_workers(lambda batch: (batch[0], compute(batch[1])), batches)
+            yield from cpu.workers.in_workers(work, batches)
 
     @contextmanager
     def _predicting(self) -> Iterator[None]:

@@ -66,7 +66,9 @@ def search_both(
     forward = Neighbours(*nearest(english, foreign, k))
     backward = Neighbours(*nearest(foreign, english, k))
     scores = margins(forward, backward)
-    return Matches(best(forward, scores.forward)[0], best(backward, scores.backward)[0])
+    best_targets, _ = best(forward, scores.forward)
+    best_sources, _ = best(backward, scores.backward)
+    return Matches(best_targets, best_sources)
 
 
 def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,16 +87,15 @@ def nearest_in_blocks(
         blocks: unit vectors, float32 [rows, H] each.
         k: at most the number of vectors in all blocks.
     """
-    faiss = load_faiss()
-    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    heap = load_faiss().ResultHeap(len(queries), k, keep_max=True)
     searched_count = 0  # vectors
     for block in blocks:
         # If the block has fewer than k vectors, faiss fills the rows with the lowest float.
         cosines, numbers = nearest(queries, block, k)
-        best.add_result(cosines, numbers + searched_count)
+        heap.add_result(cosines, numbers + searched_count)
         searched_count += len(block)
-    best.finalize()
-    return best.D, best.I
+    heap.finalize()
+    return heap.D, heap.I  # the cosines and the numbers
 
 
 def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":

@@ -41,25 +41,28 @@ class PieceBatch(device.Uploadable):
         Args:
             sentences: ids with special tokens, [CLS] S [SEP] each.
         """
-        with_specials = np.fromiter(map(len, sentences), np.int64, len(sentences))
-        ids = np.fromiter(chain.from_iterable(sentences), np.int64, with_specials.sum())
-        ends = np.cumsum(with_specials)
+        lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))  # with special tokens
+        ids = np.fromiter(chain.from_iterable(sentences), np.int64, lengths.sum())
+        ends = np.cumsum(lengths)  # where the next sentence begins
         is_piece = np.ones(len(ids), bool)
-        is_piece[ends - 1] = is_piece[ends - with_specials] = False  # [SEP] and [CLS]
-        return cls(ids[is_piece], with_specials - 2)
+        is_piece[ends - lengths] = False  # [CLS]
+        is_piece[ends - 1] = False  # [SEP]
+        return cls(ids[is_piece], lengths - 2)
 
 
 def means_of_rows(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The mean of the rows of each text: table [V, H], ids and lengths as in `PieceBatch` -> [S, H]."""
-    by_length = np.argsort(-lengths, kind="stable")  # the longest first
+    by_length = np.argsort(-lengths, kind="stable")  # the texts, the longest first
     lengths_in_order = lengths[by_length]
-    starts = (np.cumsum(lengths) - lengths)[by_length]
-    sums = np.zeros((len(lengths), table.shape[1]), table.dtype)
-    # How many texts have a piece at place 0, 1, ...: the first ones of the order.
+    starts = (np.cumsum(lengths) - lengths)[by_length]  # the place of each text's first piece
+    sums = np.zeros((len(lengths), table.shape[1]), table.dtype)  # [S, H], in this order
+    # How many texts have a piece at place 0, 1, ...: the first ones of the order. `searchsorted` needs
+    # numbers that ascend, as the negative lengths do.
     longest = int(lengths.max(initial=0))
     counts = np.searchsorted(-lengths_in_order, -np.arange(longest), side="left")
     for place, count in enumerate(counts.tolist()):
-        sums[:count] += table[ids[starts[:count] + place]]
+        pieces = ids[starts[:count] + place]  # the piece of each of these texts at this place
+        sums[:count] += table[pieces]
     means = np.empty_like(sums)
     means[by_length] = sums / np.maximum(lengths_in_order, 1)[:, None].astype(table.dtype)
     return means
@@ -80,7 +83,8 @@ class _MeansOnCpu(PyLayer):
 
     @staticmethod
     def forward(ctx, weight: Tensor, ids: Tensor, lengths: Tensor, table_gradient: TableGradient) -> Tensor:
-        ctx.ids, ctx.lengths = ids.numpy(), lengths.numpy()
+        ctx.ids = ids.numpy()
+        ctx.lengths = lengths.numpy()
         ctx.table_gradient = table_gradient
         return as_tensor(means_of_rows(as_array(weight), ctx.ids, ctx.lengths))
 

@@ -131,4 +131,4 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """[N, H] of any float dtype -> float32 of length 1, in C order. A zero vector stays zero."""
     vectors = np.ascontiguousarray(vectors, np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)  # [N, 1]
-    return vectors / np.maximum(lengths, 1e-12)
+    return vectors / np.maximum(lengths, 1e-12)  # never by 0
