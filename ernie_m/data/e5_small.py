@@ -27,7 +27,7 @@ from ernie_m.model.checkpoint.files import CARD, CONFIG, WEIGHTS
 from ernie_m.model.checkpoint.formats import safetensors, sentence_transformers
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading
-from ernie_m.tokenizer.tokenizer_json import PIECES
+from ernie_m.tokenizer.tokenizer_json import BPE_MODEL
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import as_json, atomic_dir, only_writer_of
 
@@ -153,7 +153,7 @@ def write(folder: Path, data: bytes) -> None:
     }
     (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(as_json(tokenizer_config), encoding="utf-8")
-    (folder / PIECES).write_bytes(piece_model(pieces, scores))
+    (folder / BPE_MODEL).write_bytes(piece_model(pieces, scores))
     # As on the hub: the mean over all tokens, of length 1.
     reading = replace(
         Reading.of_xlm_r(), pooling="specials", normalize=True, prompts=PROMPTS, max_seq_len=sizes.positions

@@ -152,10 +152,7 @@ def outputs_of(task: str, has_pooled: bool) -> tuple[str, ...]:
     Args:
         has_pooled: whether an encoder has the pooled first token, as it has with a pooler and the top layer.
     """
-    names = tuple(TASKS[task].outputs)
-    if has_pooled:
-        return names
-    return tuple(name for name in names if name != "pooled")
+    return tuple(name for name in TASKS[task].outputs if has_pooled or name != "pooled")
 
 
 def names_of_ids(count: int) -> list[str]:

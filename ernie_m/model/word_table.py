@@ -81,7 +81,7 @@ class TableGradient:
         is_kept_memory = self._borrowed_ref is not None and self._borrowed_ref() is gradient
         if is_kept_memory:
             self._borrowed_ref = None  # it is given back
-        if is_kept_memory and self.weight.grad is None:  # no sum is needed: it becomes the gradient
+        if is_kept_memory and self.weight.grad is None:  # no sum is needed: the memory becomes the gradient
             if factor != 1.0:
                 self._memory *= factor
             self.weight.grad_ = as_tensor(self._memory)

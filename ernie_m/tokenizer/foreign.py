@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
 from ernie_m.tokenizer.paddlenlp_rules import cut_pieces
 from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, NONE, TEXT_RULES
-from ernie_m.tokenizer.tokenizer_json import PIECES, TOKENIZER_JSON, no_piece_model, piece_model_of_json
+from ernie_m.tokenizer.tokenizer_json import BPE_MODEL, TOKENIZER_JSON, no_piece_model, piece_model_of_json
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import read_object
 
 __all__ = [
-    "PIECES",
+    "BPE_MODEL",
     "TOKENIZER_JSON",
     "TextsOfFolder",
     "cut_pieces",

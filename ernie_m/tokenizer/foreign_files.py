@@ -109,7 +109,7 @@ class TokenizerFiles:
         return length if type(length) is int and length > 0 else None
 
     def added_tokens(self) -> tuple[dict[str, int], Path | None]:
-        """The tokens beside the special ones that are added to the pieces, with their ids, in their order.
+        """The tokens beside the special ones that are added to the pieces, with their ids and in their order.
 
         Returns:
             The tokens, and the first file that lists any token; None: there is no such file.
@@ -132,7 +132,8 @@ class TokenizerFiles:
             added[token] = id_
             file_of.setdefault(token, path)
         self._check_ids_of_specials(added)
-        return dict(sorted(added.items(), key=lambda item: item[1])), first_path
+        by_id = {token: added[token] for token in sorted(added, key=added.get)}
+        return by_id, first_path
 
     def _check_ids_of_specials(self, added: Mapping[str, int]) -> None:
         """Refuse special tokens of the model's own of which no file gives the id."""

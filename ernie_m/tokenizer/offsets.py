@@ -59,7 +59,7 @@ def _cut_spans(digit_comma: Mapping[int, list[str]], numbers: list[int], spans: 
     for number, span in zip(numbers, spans):
         if number in digit_comma:
             start, end = span
-            before_comma = digit_comma[number][:-1]
+            before_comma = digit_comma[number][:-1]  # all tokens but the last, which is the comma
             cut_spans += [*_spans_of_parts(before_comma, start, end - 1), (end - 1, end)]
         else:
             cut_spans.append(span)
@@ -137,8 +137,8 @@ def _spans_of_parts(parts: list[str], start: int, end: int) -> list[Span]:
     if sum(lengths) != end - start:
         # NFKC changed the length, so nobody knows which characters belong to which token: each gets all.
         return [(start, end)] * len(parts)
-    ends = list(itertools.accumulate(lengths, initial=start))
-    return list(itertools.pairwise(ends))
+    borders = itertools.accumulate(lengths, initial=start)  # the start, and the end of each token
+    return list(itertools.pairwise(borders))
 
 
 def _in_source(span: Span, sources: list[int]) -> Span:

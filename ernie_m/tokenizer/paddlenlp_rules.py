@@ -42,7 +42,7 @@ def _cut(piece: str) -> list[str]:
         is_border = place > 0 and character.isdigit() != piece[place - 1].isdigit()
         if not (is_token or is_border):
             continue
-        if place > start and piece[start:place] != _SPACE:
+        if place > start and piece[start:place] != _SPACE:  # what was before: a token, or a lone "▁"
             tokens.append(piece[start:place])
         start = place
         if is_token:

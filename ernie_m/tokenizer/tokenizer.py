@@ -28,7 +28,7 @@ import numpy as np
 import sentencepiece
 
 from ernie_m.tokenizer.foreign import (
-    PIECES,
+    BPE_MODEL,
     TOKENIZER_JSON,
     cut_pieces,
     no_piece_model,
@@ -40,7 +40,7 @@ from ernie_m.tokenizer.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read
 from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.files import read_bytes
 
-_PIECE_MODEL_NAMES = ("piece.model", PIECES, TOKENIZER_JSON)
+_PIECE_MODEL_NAMES = ("piece.model", BPE_MODEL, TOKENIZER_JSON)
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
 _MAX_MISSING_PIECES = 10
 # The most rows of a word table behind those of the tokenizer's tokens: tables are made longer, to a multiple
@@ -170,10 +170,10 @@ class Tokenizer:
             raise no_piece_model(folder)
         has_vocab = (folder / "vocab.txt").is_file()
         if text_rules is None:
-            said = texts_of_folder(folder)
-            text_rules = said.text_rules
-            added_tokens = said.added_tokens if added_tokens is None else added_tokens
-            has_vocab = has_vocab and said.has_own_vocab
+            texts = texts_of_folder(folder)
+            text_rules = texts.text_rules
+            added_tokens = texts.added_tokens if added_tokens is None else added_tokens
+            has_vocab = has_vocab and texts.has_own_vocab
         return cls(folder / "vocab.txt" if has_vocab else None, models[0], text_rules, added_tokens)
 
     def __reduce__(self):  # for pickle

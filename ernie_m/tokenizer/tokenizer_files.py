@@ -13,7 +13,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from ernie_m.tokenizer.text_rules import ERNIE_M
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_json import (
-    PIECES,
+    BPE_MODEL,
     TOKENIZER_JSON,
     UNIGRAM,
     XLM_R_NAMES,
@@ -39,7 +39,7 @@ def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
     """
     vocab = "".join(f"{token}\n" for token in tokens_by_id(tokenizer.vocab))
     (folder / "vocab.txt").write_bytes(vocab.encode())
-    (folder / PIECES).write_bytes(tokenizer.piece_model)
+    (folder / BPE_MODEL).write_bytes(tokenizer.piece_model)
     settings = {
         "tokenizer_class": "ErnieMTokenizer",
         "do_lower_case": False,
@@ -50,7 +50,7 @@ def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
         "mask_token": MASK,
     }
     (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
-    return ["vocab.txt", PIECES, "tokenizer_config.json"]
+    return ["vocab.txt", BPE_MODEL, "tokenizer_config.json"]
 
 
 def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators: int = 2) -> list[str]:
@@ -69,8 +69,8 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
     contents = _xlm_r_json(tokenizer, separators)
     names = [TOKENIZER_JSON, "tokenizer_config.json"]
     if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()) | tokenizer.added_tokens:
-        (folder / PIECES).write_bytes(tokenizer.piece_model)
-        names.append(PIECES)
+        (folder / BPE_MODEL).write_bytes(tokenizer.piece_model)
+        names.append(BPE_MODEL)
     (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")
     # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 TOKENIZER_JSON = "tokenizer.json"
-PIECES = "sentencepiece.bpe.model"  # the name that PaddleNLP and Hugging Face give the piece model
+BPE_MODEL = "sentencepiece.bpe.model"  # the name that PaddleNLP and Hugging Face give the piece model
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
 UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
 
@@ -26,7 +26,7 @@ UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
 def _where_pieces_are() -> str:
     """What to do without a piece model, for the end of an error."""
     return (
-        f"XLM-R has {PIECES} where it is published, and {start_of('get_weights')} vocab fetches "
+        f"XLM-R has {BPE_MODEL} where it is published, and {start_of('get_weights')} vocab fetches "
         "ERNIE-M's, which gives the same ids; put it beside the weights, or name it with --piece_model_path"
     )
 
@@ -34,7 +34,7 @@ def _where_pieces_are() -> str:
 def no_piece_model(folder: str | os.PathLike) -> UserError:
     """The error for a folder without a tokenizer."""
     return UserError(
-        f"{folder}: no piece.model, {PIECES} or {TOKENIZER_JSON} is there; {_where_pieces_are()}"
+        f"{folder}: no piece.model, {BPE_MODEL} or {TOKENIZER_JSON} is there; {_where_pieces_are()}"
     )
 
 

@@ -173,9 +173,9 @@ def _similarity(name: str, key: str) -> float:
         score = 2.0
     else:
         score = difflib.SequenceMatcher(None, part, key_part).ratio()
-    if score < 0.6:
+    if score < 0.6:  # most pairs of words have some letters in common
         return 0
-    return score + 2 * (section == key_section)
+    return score + 2 if section == key_section else score
 
 
 def accept(option: Option, value: Any, place: str) -> Any:
@@ -228,8 +228,9 @@ def help_text(cls: type, form: str, description: str) -> str:
             accepted = "text" if takes_many_words(option) else str(option)
             if option.positional:
                 flag = positional_form(option)
-            has_default = not (option.positional or option.default is MISSING or option.default is None)
-            default = f"; default: {json.dumps(option.default)}" if has_default else ""
+            default = ""
+            if not option.positional and option.default not in (MISSING, None):
+                default = f"; default: {json.dumps(option.default)}"
             meaning = f"No effect: {option.no_effect}." if option.no_effect else meanings.get(name, "")
             lines.append(f"  {flag}  ({accepted}{default})")
             lines += textwrap.wrap(meaning, HELP_WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)

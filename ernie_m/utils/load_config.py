@@ -152,7 +152,7 @@ def override(
             and only the earlier values have the next one (`next_one` of `ernie_m.utils.options.option`).
     """
     for key, option in options.items():
-        section, dot, _ = key.rpartition(".")
+        section, dot, _ = key.rpartition(".")  # the names in `option` are those of keys in the same section
         next_one = f"{section}{dot}{option.next_one}"
         if option.next_one and key in later and next_one not in later and values.get(next_one):
             raise UserError(

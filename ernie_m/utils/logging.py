@@ -98,7 +98,7 @@ def copy_log(path: Path) -> None:
         UserError: the file cannot be written.
     """
     is_there = os.path.abspath(path) in [getattr(handler, "baseFilename", "") for handler in logger.handlers]
-    file = logging.NullHandler() if is_there else _log_file(path)
+    file = logging.NullHandler() if is_there else _log_file(path)  # the former drops the lines
     for handler in logger.handlers:
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)

@@ -74,7 +74,8 @@ def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
     physical_cores = set()
     for block in _text(proc / "cpuinfo").split("\n\n"):
         processor = read_fields(block)
-        if "vendor_id" not in processor or not processor.get("processor", "").isdigit():
+        is_processor = "vendor_id" in processor and processor.get("processor", "").isdigit()
+        if not is_processor:
             continue
         vendor = processor["vendor_id"]
         flags = frozenset(processor.get("flags", "").split())
@@ -161,8 +162,8 @@ def check_paddle() -> None:
 def prepare(quiet: bool = False) -> str:
     """Apply the settings, except where the user has set a value, then import Paddle; once in a process.
 
-    Call it before anything else imports Paddle; otherwise it warns that it is too late. After `be_a_guest`
-    the environment is then as it was, and malloc is not touched.
+    Call it before anything else imports Paddle; otherwise it warns that it is too late. If `be_a_guest` was
+    called before, the environment is left as it was, and malloc is not touched.
 
     Returns:
         The settings in force, in one line. Rank 0 also prints it, unless `quiet`.
@@ -194,7 +195,8 @@ def _apply_settings() -> str:
     os.environ.update(added_settings)
     in_force = []
     for name in settings:
-        in_force.append(f"{name}={os.environ[name]}{'' if name in added_settings else ' (as set)'}")
+        note = "" if name in added_settings else " (as set)"
+        in_force.append(f"{name}={os.environ[name]}{note}")
     in_force.append("malloc as it is" if _is_guest else _keep_freed_memory(cpu.memory // processes))
     if "paddle" in sys.modules:
         warnings.warn(

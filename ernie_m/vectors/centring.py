@@ -82,7 +82,7 @@ class LanguageMeans:
     def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The language whose mean at this layer has the largest cosine with each vector.
 
-        It is clear if this mean leads the second one by a fifth of its lead over the average of all.
+        The choice is clear if this mean leads the second one by a fifth of its lead over the average of all.
 
         Args:
             vectors: the vectors of sentences in any languages, [N, H].

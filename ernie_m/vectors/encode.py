@@ -92,10 +92,11 @@ class PaddleEncoder(SentenceEncoder):
             if self.layer is not None:
                 return to_array(sentence_vectors(self.model, sentences, self.layer))  # [B, H]
             output = self.model.encode(sentences.inputs, output_hidden_states=True)
-            means = []  # one for each layer: [B, H]
-            for states in output.hidden_states:  # [tokens, H]
-                means.append(to_array(sentences.inputs.sums(states, sentences.weights)))
-        return np.stack(means)
+            vectors_by_layer = [
+                to_array(sentences.inputs.sums(states, sentences.weights))  # [tokens, H] -> [B, H]
+                for states in output.hidden_states
+            ]
+        return np.stack(vectors_by_layer)
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with self._predicting():

@@ -18,10 +18,10 @@ def nearest(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.n
     """
     queries = unit(queries)
     targets = unit(targets)
-    numbers = []
-    for start in range(0, len(queries), chunk):
-        cosines = queries[start : start + chunk] @ targets.T  # [chunk, M]
-        numbers.append(np.argmax(cosines, axis=1))
+    numbers = [
+        np.argmax(queries[start : start + chunk] @ targets.T, axis=1)  # of the cosines [chunk, M]
+        for start in range(0, len(queries), chunk)
+    ]
     return np.concatenate(numbers)
 
 
@@ -85,9 +85,11 @@ def choose_on_half(
         find: counts in how many directions each pair of a layer is found: `found_by_cosine` or
             `found_by_margin`.
     """
-    found_counts = []  # for each layer: how many even pairs are found, both directions together
-    for src_layer, tgt_layer in zip(src[:, ::2], tgt[:, ::2], strict=True):  # [N / 2, H] each
-        found_counts.append(find(src_layer, tgt_layer).sum())
+    # For each layer: how many even pairs are found, both directions together.
+    found_counts = [
+        find(src_layer, tgt_layer).sum()  # [N / 2, H] each
+        for src_layer, tgt_layer in zip(src[:, ::2], tgt[:, ::2], strict=True)
+    ]
     layer = int(np.argmax(found_counts))
     scores = find(src[layer, 1::2], tgt[layer, 1::2]) / 2  # 0, 0.5 or 1 of each odd pair, [N / 2]
     return SplitResult(layer, accuracy=scores.mean())

@@ -63,8 +63,9 @@ def means_of_rows(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np
     for place, count in enumerate(counts.tolist()):
         pieces = ids[starts[:count] + place]  # the piece of each of these texts at this place
         sums[:count] += table[pieces]
+    divisors = np.maximum(lengths_in_order, 1)[:, None]  # [S, 1]; the sum of a text without pieces is 0
     means = np.empty_like(sums)
-    means[by_length] = sums / np.maximum(lengths_in_order, 1)[:, None].astype(table.dtype)
+    means[by_length] = sums / divisors.astype(table.dtype)  # in the order of the texts again
     return means
 
 
@@ -75,6 +76,7 @@ def piece_means(model: ErnieMModel, batch: PieceBatch) -> Tensor:
         return _MeansOnCpu.apply(words.weight, batch.ids, batch.lengths, words.gradient)
     texts = paddle.arange(len(batch.lengths))
     text_of_piece = paddle.repeat_interleave(texts, batch.lengths)  # [N]
+    # Row `ids[n]` is sent to the text of piece n, and each text takes the mean of its rows.
     return paddle.geometric.send_u_recv(words.weight, batch.ids, text_of_piece, "mean", len(batch.lengths))
 
 

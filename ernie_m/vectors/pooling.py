@@ -82,7 +82,7 @@ class SentenceEncoder:
             shape = (self.config.num_hidden_layers + 1, *shape)
         vectors = np.empty(shape, np.float32)
         for rows, batch in self.batches(self.batch, sentences, batch_tokens):
-            vectors[..., rows, :] = batch
+            vectors[..., rows, :] = batch  # "...": the layers, if there are several
         return vectors
 
 

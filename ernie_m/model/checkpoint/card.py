@@ -148,7 +148,8 @@ def _table(results: Iterable[Mapping[str, Any]]) -> str:
     lines = [["", *languages]]
     for name, row in rows.items():
         lines.append([name, *(row.get(language) for language in languages)])
-    return in_markdown([[_plain(cell).replace("|", "\\|") for cell in line] for line in lines])
+    escaped = [[_plain(cell).replace("|", "\\|") for cell in line] for line in lines]
+    return in_markdown(escaped)
 
 
 def _plain(value: Any) -> str:

@@ -214,7 +214,7 @@ def write(
         UserError: a size that the format cannot have; a value that is not finite.
     """
     format_name = TARGETS[target]
-    _check_held(target, checkpoint, config, task)
+    _check_fits(target, checkpoint, config, task)
     tensors = _finite_only(checkpoint.tensors)
     class_task = _task_of_class(format_name, tensors, task)
     translated = to_names_of(format_name, tensors, class_task)
@@ -231,9 +231,9 @@ def write(
     card = _card(conversion, bool(pooling_files), metadata, further_facts)
     (folder / CARD).write_text(card, encoding="utf-8")
     left_out = list(translated.left_out)
-    if format_name == OFFICIAL:
-        held = {"labels": checkpoint.labels, READING: checkpoint.reading.to_json()}
-        left_out += [f"{key} of config.json" for key, value in held.items() if value]
+    if format_name == OFFICIAL:  # its config has no place for these
+        without_place = {"labels": checkpoint.labels, READING: checkpoint.reading.to_json()}
+        left_out += [f"{key} of config.json" for key, value in without_place.items() if value]
     absent = [] if format_name == OURS else translated.absent  # a checkpoint of ours may lack any head
     return Report(_written(format_name, checkpoint, translated), left_out, absent, pooling_files)
 
@@ -326,7 +326,7 @@ _WRITERS = {
 }
 
 
-def _check_held(target: str, checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> None:
+def _check_fits(target: str, checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> None:
     """Raise a UserError if a format cannot hold the model, or how its head is used."""
     format_name = TARGETS[target]
     reading = checkpoint.reading

@@ -100,7 +100,7 @@ def open_foreign(path: Path) -> Source:
 
 
 def find_weights(path: Path) -> Path | None:
-    """The file of weights in a folder, none of which has the official form; None if there is none.
+    """The file of weights at a path, but not those of an official directory; None if there is none.
 
     If the weights are in several files, which `X.index.json` names, the result is `X`, which need not exist.
 
@@ -138,9 +138,10 @@ def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
     contents = read_json(index)
     try:
         file_of = contents["weight_map"]  # name of a tensor -> name of its file
-        if any(Path(file).name != file for file in file_of.values()):
+        files = sorted(set(file_of.values()))
+        if any(Path(file).name != file for file in files):
             raise ValueError("a part in another folder")
-        parts = {file: read(index.parent / file) for file in sorted(set(file_of.values()))}
+        parts = {file: read(index.parent / file) for file in files}
         shapes = {name: parts[file].shape(name) for name, file in file_of.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{index}: damaged, or not of the files beside it ({error!r})") from error

@@ -105,7 +105,8 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     tasks = _possible_tasks(source)
     # The heads of all of these tasks have the same names, so the first one serves. Only the user can say
     # which one it is.
-    translated = to_our_names(format_name, source.tensors, tasks[0] if tasks else None)
+    any_task = tasks[0] if tasks else None
+    translated = to_our_names(format_name, source.tensors, any_task)
     dropped = translated.dropped
     unknown = translated.unknown
     if format_name == OFFICIAL:
@@ -183,7 +184,7 @@ def _open_ours(path: Path) -> Source | None:
 def _open_official(path: Path) -> Source | None:
     """The official parameter directory, or the folder that has it; None: the path is none."""
     params = official_directory(path)
-    if params is None or find_weights(path) is not None:
+    if params is None or find_weights(path) is not None:  # any other weights there count more
         return None
     parent = params.resolve().parent
     folder = params
@@ -248,6 +249,6 @@ def _settings_of(source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
     """What the config file holds beside the model's shape."""
     if source.format == OURS:
         shape = config.to_dict() if config else {}
-        return {key: value for key, value in source.raw_config.items() if key not in (*shape, READING)}
+        return {key: value for key, value in source.raw_config.items() if key not in shape and key != READING}
     labels = configs.labels_of(source.raw_config)
     return {} if labels is None else {"labels": labels}

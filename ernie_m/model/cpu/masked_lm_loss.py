@@ -43,7 +43,8 @@ def cross_entropy(
     kernels = LossOnCpu(table, bias)
     if paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias)):
         return CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, kernels, chunks)
-    losses_of_chunks, correct_of_chunks = zip(*(kernels.losses(x[rows], labels[rows]) for rows in chunks))
+    results = [kernels.losses(x[rows], labels[rows]) for rows in chunks]
+    losses_of_chunks, correct_of_chunks = zip(*results)
     losses = paddle.concat(losses_of_chunks)  # [M]
     return (losses * loss_weights).sum(), losses, paddle.concat(correct_of_chunks)
 

@@ -47,7 +47,7 @@ class PackedLinear:
         memory = np.empty(size + _ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % _ALIGNMENT  # as many bytes further a line of the cache begins
         packed = memory[start : start + size]
-        own_objects = Objects()
+        own_objects = Objects()  # closed when the layer is freed
         weakref.finalize(self, own_objects.close)
         with Objects() as objects:
             objects.convert(weight, objects.description(weight, onednn.FLOAT32), packed, packed_form)
@@ -144,7 +144,7 @@ class _Product:
             forms = _forms(objects, inputs, outputs, in_bfloat16, gelu, rows)
             description = _description(objects, forms, weight_form, gelu)
             self._primitive = kept.make("primitive_create", "primitive_destroy", description)
-            nowhere = c_void_p()
+            nowhere = c_void_p()  # `run` says where the numbers are
             self._x = kept.make("memory_create", "memory_destroy", forms.x, engine(), nowhere)
             self._out = kept.make("memory_create", "memory_destroy", forms.out, engine(), nowhere)
         self._stream = kept.make("stream_create", "stream_destroy", engine(), onednn.IN_ORDER_STREAM)

@@ -34,12 +34,13 @@ def worker_count() -> int:
 def tokens_of_a_batch(rows: Sequence[Sequence[int]], batch_tokens: int) -> int:
     """How many tokens a batch of rows of ids should have: at most `batch_tokens`.
 
-    With several workers it is no larger than they need, and as small as is needed to give work to all.
+    With several workers the rows are shared out in two batches for each, which have at least _WORTH_SHARING
+    and at most _MOST tokens.
     """
     workers = worker_count()
     if workers == 1:
         return batch_tokens
-    share = sum(map(len, rows)) // (2 * workers)  # of two batches for each worker
+    share = sum(map(len, rows)) // (2 * workers)
     return min(batch_tokens, _MOST, max(share, _WORTH_SHARING))
 
 

@@ -165,9 +165,9 @@ _STAND_INS: dict[str, Any] = {
     "collections.OrderedDict": lambda: OrderedDict(),  # takes no items: the class would copy them
     "numpy.ndarray": "numpy.ndarray",  # cannot be called; it is an argument of `_reconstruct`
     "numpy.dtype": _Dtype,
+    "numpy.core.multiarray._reconstruct": Array,  # its name until numpy 1
+    "numpy._core.multiarray._reconstruct": Array,
 }
-for _core in ("numpy.core", "numpy._core"):
-    _STAND_INS[f"{_core}.multiarray._reconstruct"] = Array
 
 
 class _Stream:

@@ -127,12 +127,13 @@ def read(folder: Path, config: ErnieMConfig) -> Said:
             fields["normalize"] = (True, path)
             normalize_path = module_folder / _CONFIG
             if normalize_path.is_file():  # from version 6 on
-                _refuse_other_keys(_NORMALIZE, normalize_path, read_object(normalize_path), faults)
+                _note_other_keys(_NORMALIZE, normalize_path, read_object(normalize_path), faults)
         else:
             faults.append(f"{path}: the module {shown(kind)}")
     prompts_path = folder / _PROMPTS
     if prompts_path.is_file():
-        fields |= _prompts(prompts_path, fields["normalize"][0], faults)
+        has_length_1, _ = fields["normalize"]
+        fields |= _prompts(prompts_path, has_length_1, faults)
     return Said(fields, faults)
 
 
@@ -165,7 +166,7 @@ def _modules(folder: Path) -> list[_Module]:
     return modules
 
 
-def _refuse_other_keys(kind: str, path: Path, settings: Mapping[str, Any], faults: list[str]) -> None:
+def _note_other_keys(kind: str, path: Path, settings: Mapping[str, Any], faults: list[str]) -> None:
     """Add each key that is set and may change a vector, but is not handled, to the faults.
 
     Args:
@@ -185,7 +186,7 @@ def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
         UserError: the file is missing or damaged, says two poolings, or is of vectors of another size.
     """
     settings = read_object(path)
-    _refuse_other_keys(_POOLING, path, settings, faults)
+    _note_other_keys(_POOLING, path, settings, faults)
     for key in ("word_embedding_dimension", "embedding_dimension"):
         if settings.get(key) not in (None, hidden_size):
             raise UserError(
@@ -222,7 +223,7 @@ def _length(path: Path, faults: list[str]) -> dict[str, tuple[Any, Path]]:
     if not path.is_file():
         return {}
     settings = read_object(path)
-    _refuse_other_keys(_LENGTH, path, settings, faults)
+    _note_other_keys(_LENGTH, path, settings, faults)
     length = settings.get("max_seq_length")
     if length is None:
         return {}
@@ -241,9 +242,10 @@ def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tup
         UserError: the file is damaged, or the default prompt is not among the prompts.
     """
     settings = read_object(path)
-    _refuse_other_keys(_PROMPTS, path, settings, faults)
+    _note_other_keys(_PROMPTS, path, settings, faults)
     similarity = settings.get("similarity_fn_name") or "cosine"
-    if similarity != "cosine" and not (similarity == "dot" and has_length_1):
+    is_cosine = similarity == "cosine" or (similarity == "dot" and has_length_1)
+    if not is_cosine:
         faults.append(f"{path}: similarity_fn_name {shown(similarity)}")
     text_of = settings.get("prompts") or {}
     if not isinstance(text_of, dict) or not all(isinstance(text, str | None) for text in text_of.values()):
@@ -288,8 +290,8 @@ def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
     if written.pooling not in _NAMES or written.layer != config.num_hidden_layers:
         return []
     pooling: dict[str, Any] = {"word_embedding_dimension": config.hidden_size}
-    for flag, name in list(_FLAGS.items())[:4]:  # the flags that every version of the library has
-        pooling[flag] = name == _NAMES[written.pooling]
+    common_flags = list(_FLAGS.items())[:4]  # those that every version of the library has
+    pooling |= {flag: name == _NAMES[written.pooling] for flag, name in common_flags}
     files: dict[str, Any] = {
         f"{_POOLING}/{_CONFIG}": pooling,
         _LENGTH: {"max_seq_length": written.max_seq_len or config.longest_input, "do_lower_case": False},
@@ -334,5 +336,5 @@ def _write_modules(
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(as_json(contents), encoding="utf-8")
     if reading.normalize:
-        (folder / _NORMALIZE).mkdir()
+        (folder / _NORMALIZE).mkdir()  # the module has no file
     return list(files)

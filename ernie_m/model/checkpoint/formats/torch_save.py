@@ -173,7 +173,7 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
             offset = entry.header_offset + _LOCAL_HEADER_BYTES + name_length + padding_length
             key = entry.filename.rpartition("/data/")[2]  # other entries get a key that nothing refers to
             places[key] = _Place(offset, entry.file_size)
-        (pickle_entry,) = (entry for entry in entries if entry.filename.endswith("data.pkl"))
+        (pickle_entry,) = [entry for entry in entries if entry.filename.endswith("data.pkl")]  # exactly one
         contents = _load_dict(io.BytesIO(archive.read(pickle_entry)), path, _referenced_storage)
     return contents, places
 
