@@ -2,6 +2,7 @@
 
     .venv/bin/python scripts/benchmarks/serve.py WEIGHTS TEXT
     .venv/bin/python scripts/benchmarks/serve.py WEIGHTS TEXT --amp bf16 --before ../another-checkout
+    .venv/bin/python scripts/benchmarks/serve.py WEIGHTS TEXT --soak 20000    # does its memory grow?
 
 Each client sends one text, waits for its vector, and sends the next; no text is sent twice. Meanwhile a probe
 asks for the state of the server. The load comes from this machine and is bounded by --texts.
@@ -11,6 +12,7 @@ from ernie_m.utils.first_import import run
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -41,6 +43,8 @@ LONG = 256  # texts of the long request, beside which a short one is sent
 SHORT = "Good morning."
 STATE = ("/health", "/v1/models")
 BETWEEN_PROBES = 0.02  # seconds
+SOAK_CLIENTS = 64
+WARM_SOAK = 2000  # requests before the first look at the memory
 START = 120  # seconds within which a server has loaded its model
 
 
@@ -68,6 +72,9 @@ class ServeBenchmark:
 
     before: str | None = None
     """Another checkout of this project, whose server is timed, too."""
+
+    soak: int = 0
+    """So many requests more, between whose beginning and end the memory of the server is compared."""
 
 
 class Running(NamedTuple):
@@ -125,13 +132,20 @@ async def compare(flags: ServeBenchmark, levels: list[int], texts: list[tuple[st
         for number, (clients, part) in enumerate(parts):
             tokens = sum(count for _, count in part)
             seconds = turn(OURS, encoder, number)["seconds"]
-            note(rows, "encode", clients, {"tokens/s": tokens / seconds, "texts/s": len(part) / seconds})
+            note(
+                rows,
+                f"encode, {clients} clients",
+                {"tokens/s": tokens / seconds, "texts/s": len(part) / seconds},
+            )
             for name, server in servers.items():
-                note(rows, name, clients, await load(server, clients, part))
+                note(rows, f"{name}, {clients} clients", await load(server, clients, part))
         long_texts = [text for text, _ in texts[-LONG:]]
         for name, server in servers.items():
             row = {"short beside long ms": 1000 * await short_beside_long(server, long_texts)}
-            note(rows, name, LONG, row | {"memory MB": memory_of(server)})
+            note(rows, f"{name}, a text beside {LONG}", row | {"memory MB": memory_of(server)})
+            if flags.soak:
+                row = await soak(server, texts, flags.soak)
+                note(rows, f"{name}, {flags.soak} requests of {SOAK_CLIENTS} clients", row)
     print_table(rows)
 
 
@@ -290,15 +304,24 @@ async def short_beside_long(
     return median(seconds)
 
 
+async def soak(server: Running, texts: list[tuple[str, int]], requests: int) -> dict[str, float]:
+    """The memory of a server before and after so many requests, of which each asks for one of the texts."""
+    endless = itertools.cycle(texts)
+    await load(server, SOAK_CLIENTS, list(itertools.islice(endless, WARM_SOAK)))
+    before = memory_of(server)
+    figures = await load(server, SOAK_CLIENTS, list(itertools.islice(endless, requests)))
+    return figures | {"memory before MB": before, "memory MB": memory_of(server)}
+
+
 def memory_of(server: Running) -> float:
     """The resident memory of a server in MB."""
     status = Path(f"/proc/{server.pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000
 
 
-def note(rows: dict[str, dict[str, Any]], name: str, clients: int, figures: dict[str, float]) -> None:
-    """Add the figures of a turn to those of its contender and its number of clients."""
-    row = rows.setdefault(f"{name}, {clients} clients", {})
+def note(rows: dict[str, dict[str, Any]], name: str, figures: dict[str, float]) -> None:
+    """Add the figures of a turn to those of its row of the table."""
+    row = rows.setdefault(name, {})
     for key, value in figures.items():
         row.setdefault(key, []).append(value)
 

@@ -171,9 +171,13 @@ def test_an_error_does_not_say_where_the_model_is(models):
     assert str(models) in str(caught.value)
     app = make_app([model], TaskOptions())
     app.app.add_api_route("/broken", lambda: model.check_task("tagging"))
-    with TestClient(app) as client:
+    app.app.add_api_route("/bug", lambda: int(str(caught.value)))
+    with TestClient(app, raise_server_exceptions=False) as client:
         message = client.get("/broken").json()["error"]["message"]
-    assert message.startswith(f"{model.name}: this model is not for tagging")
+        assert message.startswith(f"{model.name}: this model is not for tagging")
+        answer = client.get("/bug")
+        assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
+        assert str(models) not in answer.text and "Traceback" not in answer.text
 
 
 @pytest.fixture(scope="module")

@@ -106,11 +106,13 @@ def test_a_long_request_is_not_put_off_for_ever():
 
 
 def test_clients_take_turns():
+    """Many short requests of one do not keep a longer one of another waiting."""
+
     async def ask():
         model = Model()
         queue = WorkQueue(max_queue=100, max_batch_tokens=4)
         first = await held_up(queue, model)
-        greedy = [asking(queue, model, f"a{number}-", [4], "greedy") for number in range(6)]
+        greedy = [asking(queue, model, f"a{number}-", [2], "greedy") for number in range(12)]
         await asyncio.sleep(0)
         modest = [asking(queue, model, f"b{number}-", [4], "modest") for number in range(2)]
         await asyncio.sleep(0)

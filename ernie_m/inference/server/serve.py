@@ -7,6 +7,7 @@ of the extra `serve`.
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import socket
 import sys
@@ -111,6 +112,8 @@ def serve(
             headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
         )
         sys.setswitchinterval(SWITCH)
+        # The collector stops all threads while it looks through what is loaded, which stays.
+        gc.freeze()
         with contextlib.suppress(KeyboardInterrupt):
             print(f"serving on http://{address}:{port}, Ctrl-C ends it", flush=True)
             Server(config, gate).run(sockets=[listening])
