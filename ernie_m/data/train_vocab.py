@@ -21,7 +21,7 @@ import numpy as np
 import sentencepiece
 
 from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
-from ernie_m.pretrain.build_corpus.text_units import TextFormat, read_lines, read_units
+from ernie_m.pretrain.build_corpus.text_units import TextFormat, look_at_sources, read_lines, read_units
 from ernie_m.reader.files.plain_text import LONGEST_LINE
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.sampling import temperature
@@ -96,6 +96,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     with unwritable_is_a_user_error(model_path):  # before the text is read, which takes long
         model_path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=model_path.parent).close()
+    look_at_sources(resolve(options.mono, options.parallel), TextFormat.of(options))
     lines: Counter[str] = Counter()  # language -> number of lines
     for side in read_sides(options, "counting"):
         lines[side.language] += len(side.lines)

@@ -179,6 +179,11 @@ def mine_pairs(options: MiningOptions) -> None:
     options = replace(options, model=str(model.absolute()))
     source = DistinctLines(options.source)
     target = DistinctLines(options.target)
+    both = len(source.index_by_hash().keys() & target.index_by_hash().keys())
+    if 2 * both > min(len(source), len(target)):
+        logger.warning(
+            "%s and %s: %s lines are in both; a line finds itself", source.path, target.path, f"{both:,}"
+        )
     gold = gold_pairs(options.gold, source, target, options) if options.gold else None
     for side in (source, target):
         logger.info("%s: %s lines, %s distinct", side.path, f"{len(side.sentences):,}", f"{len(side):,}")

@@ -151,6 +151,7 @@ MAY = {
     ("pretrain/build_corpus/text_units", "decode"): "units, which are in UTF-8",
     ("pretrain/build_corpus/workers", "splitlines"): "an error",
     ("reader/classification", "decode"): "lines of the official form, which were checked",
+    ("reader/files/aligned_lines", "decode"): "a look at the first lines",
     ("reader/files/squad", "splitlines"): "an error of JSON",
 }
 PACKERS = ("csv", "gzip", "bz2", "lzma", "codecs")

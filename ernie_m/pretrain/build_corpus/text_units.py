@@ -9,20 +9,21 @@ import hashlib
 import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.pretrain.build_corpus.inputs import TextSource
+from ernie_m.pretrain.build_corpus.inputs import Stream, TextSource
 from ernie_m.reader.files import plain_text
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.pairs import Columns, columns_of_pairs
 from ernie_m.reader.files.plain_text import TextFile, too_long
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.form import options_of, records, rows_of_lines, table_of
+from ernie_m.reader.files.table.odd_text import look_at_text
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -120,7 +121,7 @@ def read_units(
             opened.enter_context(contextlib.closing(file))
         columns = None
         if source.has_columns and files[0].buffer:
-            columns = _columns_of(files[0], source, form)
+            columns, _ = _columns_of(files[0], source, form)
         for unit_number in itertools.count():
             first_line = files[0].line
             if len(files) == 2:
@@ -243,8 +244,35 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
         ) from error
 
 
-def _columns_of(file: TextFile, source: TextSource, form: TextFormat) -> Columns:
-    """Which columns of a file hold the pairs, by its first rows or by the options.
+def look_at_sources(streams: Sequence[Stream], form: TextFormat) -> None:
+    """Show three lines of each file, and see whether they are text.
+
+    Raises:
+        UserError: the lines of a file are numbered, have a tag each, or are HTML; or as `read_units`.
+    """
+    for source in itertools.chain.from_iterable(stream.sources for stream in streams):
+        pair = source.languages if len(source.languages) == 2 else None
+        for number, path in enumerate(source.paths):
+            encoding = options_of(Path(path), form.options).encoding
+            with contextlib.closing(TextFile(path, pair, encoding)) as file:
+                if not file.buffer:
+                    continue
+                if source.has_columns:
+                    columns, sample = _columns_of(file, source, form)
+                    columns.log(path)
+                    rows = [texts for texts, what in map(columns.texts_of, sample) if not what]
+                    sides = dict(zip(source.languages, zip(*rows)))
+                else:
+                    lines = file.head(_HEAD).decode(errors="replace").split("\n")
+                    sides = {source.languages[number]: lines}
+            for language, lines in sides.items():
+                look_at_text(path, lines, language, form.options.text_as_it_stands)
+
+
+def _columns_of(
+    file: TextFile, source: TextSource, form: TextFormat
+) -> tuple[Columns, Sequence[Sequence[str]]]:
+    """Which columns of a file hold the pairs, by its first rows or by the options; and these rows.
 
     Raises:
         UserError: there are no two columns of texts, or more.
@@ -261,8 +289,7 @@ def _columns_of(file: TextFile, source: TextSource, form: TextFormat) -> Columns
             f"{path}, line {columns.skipped + 1}: {len(columns.texts)} columns of texts, not 2; name those "
             "that hold the pair, as in --columns 2,3"
         )
-    columns.log(path)
-    return columns
+    return columns, table.sample
 
 
 def _rows(lines: list[str], unit: Unit, path: str, form: TextFormat) -> tuple[list[list[str]], int]:

@@ -23,6 +23,7 @@ from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import refuse_other_forms, split_name
 from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table.odd_text import look_at_text
 from ernie_m.utils.errors import UserError, start_of
 
 # XTREME's codes of the 36 languages of Tatoeba -> the codes in the public file names, in the order of the
@@ -48,7 +49,9 @@ class Sentences(FileLines, Sequence[Example]):
         starts = array("q", [0])  # the byte at which each line begins; at last the end of the file
         # The version is kept, so that a change of the file while it is in use is noticed.
         with open_lines(Path(path)) as (file, version):
-            refuse_other_forms(file.peek(), path)
+            head = file.peek()
+            refuse_other_forms(head, path)
+            look_at_text(path, head.decode(errors="replace").split("\n")[:-1], "", as_it_stands=None)
             for line in file:
                 starts.append(starts[-1] + len(line))
         super().__init__(Path(path), version, np.asarray(starts, np.int64))

@@ -36,6 +36,7 @@ from ernie_m.reader.files.table.form import (
     open_table,
     options_of,
 )
+from ernie_m.reader.files.table.odd_text import look_at_text
 from ernie_m.reader.files.table.words import (
     ALIKE,
     CLASSES,
@@ -68,6 +69,7 @@ _DIGITS = re.compile(r"\d+")
 _FEW_ROWS = 5  # fewer do not tell that a column has one value
 _MOST_SAID = 9  # columns that a line names
 _ROWS_FOR_SHIFT = 10_000
+_ROWS_SHOWN = 1000  # that tell whether the sides are text
 _FEWEST_EQUAL = 5  # rows whose numbers are those of a neighbour, for a warning
 
 
@@ -338,15 +340,17 @@ class PairRows(Sequence[list[str]]):
             else:
                 self.columns = Columns(Form("\t", False), are_translations=True)
                 rows = _rows_of_files(self.paths, languages, options.encoding)
-            self.are_translations = bool(
-                languages or languages_in_name(path) or self.columns.are_translations
-            )
+            languages = languages or languages_in_name(path)
+            self.are_translations = bool(languages) or self.columns.are_translations
             unpacked = self._check(rows, faults, is_plain)
         if unpacked:
             self._lines = unpacked
         else:
             places = np.append(np.asarray(starts, np.int64)[self.lines - 1], version.size)
             self._lines = FileLines(path, version, places)
+        sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
+        for side, language in zip(sides, languages or ("", "")):
+            look_at_text(self.name, side, language, options.text_as_it_stands)
         if self.own_negatives:
             logger.info(
                 "%s: %d negatives are left out, because they are the query or the positive of their row",

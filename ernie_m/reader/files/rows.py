@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ernie_m.reader.files.official_tsv import OFFICIAL, open_lines, split_cells
+from ernie_m.utils.options import option
 
 if TYPE_CHECKING:
     from ernie_m.reader.files.faults import Faults
@@ -41,6 +42,9 @@ class TableOptions:
 
     word_column: str | None = None
     """For tagged words: the column of the words, and perhaps that of the tags, as in 2 or FORM,UPOS."""
+
+    text_as_it_stands: bool = option(False, free=True)
+    """For text and pairs: whether numbered lines, tags before most lines, and HTML are text."""
 
     on_error: Literal["stop", "skip"] = "stop"
     """Whether faulty rows end the command before anything is done, or are left out."""

@@ -99,7 +99,7 @@ class OpenedTable(NamedTuple):
 
 def options_of(path: Path, options: TableOptions) -> TableOptions:
     """The options for one file, without the names of files."""
-    values = {"header": options.header, "on_error": options.on_error}
+    values = {name: getattr(options, name) for name in ("header", "on_error", "text_as_it_stands")}
     for name in ("columns", "delimiter", "encoding", "only", "word_column"):
         value = getattr(options, name)
         file, equals, rest = (value or "").partition("=")

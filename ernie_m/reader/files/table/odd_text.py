@@ -1,0 +1,109 @@
+"""Text that may be none: lines that are numbered, have a tag each, or are HTML; or in another script."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.logging import logger
+
+_HEAD = 1000  # lines that are looked at
+_FEWEST = 5  # fewer tell nothing
+_SHOWN = 3
+_NUMBERED = re.compile(r"(\d+)(\t|[.:)]?\s)")
+_LABELLED = re.compile(r"__label__\S+|\[[^\]\s]{1,20}\]|\{[^}\s]{1,20}\}|<[^<>\s]{1,20}>")
+_HTML = re.compile(r"</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|&(amp|lt|gt|quot|nbsp|#\d+);", re.IGNORECASE)
+_TAG_ALONE = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)
+_TIMES = re.compile(r"\d+:\d\d:\d\d[.,]\d+ --> ")
+# Languages that are written in one script other than Latin, by how Unicode names its letters.
+_SCRIPTS = {
+    "CYRILLIC": "ru uk bg be mk",
+    "GREEK": "el",
+    "ARABIC": "ar fa ur ps ug",
+    "HEBREW": "he yi",
+    "DEVANAGARI": "hi mr ne",
+    "BENGALI": "bn as",
+    "GURMUKHI": "pa",
+    "TAMIL": "ta",
+    "TELUGU": "te",
+    "MALAYALAM": "ml",
+    "THAI": "th",
+    "GEORGIAN": "ka",
+    "ARMENIAN": "hy",
+    "CJK": "zh ja",
+    "HANGUL": "ko",
+    "LATIN": "en de fr es it pt nl da sv no fi pl cs sk hu ro hr sl et lv lt tr vi id ms sw af eu ca",
+}
+_SCRIPT_OF = {language: script for script, names in _SCRIPTS.items() for language in names.split()}
+
+
+def look_at_text(path: str | Path, lines: Sequence[str], language: str, as_it_stands: bool | None) -> None:
+    """Show three lines of a file, and see whether they are text in its language.
+
+    Args:
+        lines: the first ones.
+        language: "" if it is not known.
+        as_it_stands: whether every text is taken; None: it is taken, and nothing is shown.
+
+    Raises:
+        UserError: the lines are numbered, have a tag each, or are HTML.
+    """
+    texts = [(number, line) for number, line in enumerate(lines[:_HEAD], 1) if line.strip()]
+    if as_it_stands is not None:
+        for _, line in texts[:_SHOWN]:
+            logger.info("%s: %s%s", path, f"{language}: " if language else "", shown(line.strip()))
+    odd = _what_is_odd(texts)
+    if odd and not as_it_stands:
+        number, what = odd
+        message = f"{path}, line {number}: {what}"
+        if as_it_stands is not None:
+            raise UserError(f"{message}; take it out, or, if it is text: --text_as_it_stands true")
+        logger.warning("%s; it is taken for text", message)
+    script = script_of([line for _, line in texts])
+    expected = _SCRIPT_OF.get(language.partition("_")[0])
+    if script and expected and script != expected:
+        logger.warning(
+            "%s: most letters are %s, and those of '%s' are %s; is it another language, or are the sides "
+            "swapped?",
+            path,
+            script.title(),
+            language,
+            expected.title(),
+        )
+
+
+def script_of(lines: Sequence[str]) -> str:
+    """The script of most letters, as Unicode names it; "" if there are few letters."""
+    letters = [letter for letter in "".join(lines)[: 20 * _HEAD] if letter.isalpha()]
+    names = Counter(unicodedata.name(letter, "").split(" ")[0] for letter in letters)
+    # Japanese has three scripts.
+    names["CJK"] += names.pop("HIRAGANA", 0) + names.pop("KATAKANA", 0)
+    script, count = names.most_common(1)[0]
+    return script if 2 * count > len(letters) >= _FEWEST else ""
+
+
+def _what_is_odd(texts: Sequence[tuple[int, str]]) -> tuple[int, str] | None:
+    """The number of the first line that is odd as most lines are, and how."""
+    if len(texts) < _FEWEST:
+        return None
+    first, _ = texts[0]
+    numbered = [match for _, line in texts if (match := _NUMBERED.match(line))]
+    numbers = [int(match[1]) for match in numbered]
+    steps = [after - before for before, after in pairwise(numbers)]
+    is_column = sum(match[2] == "\t" for match in numbered) >= 0.9 * len(texts)
+    if is_column or (len(numbers) >= 0.9 * len(texts) and steps.count(1) >= 0.9 * len(steps)):
+        return first, "a number stands before each line"
+    # The least share of the lines that are so -> what tells it.
+    for least, tells, what in (
+        (0, _TIMES.match, "it has the times of subtitles"),
+        (0, _TAG_ALONE.fullmatch, "lines are tags"),
+        (0.5, _LABELLED.match, "a tag stands before most lines"),
+        (0.5, _HTML.search, "most lines have HTML"),
+    ):
+        lines = [number for number, line in texts if tells(line.strip())]
+        if len(lines) > max(1, least * len(texts)):
+            return lines[0], what
+    return None
