@@ -182,10 +182,8 @@ class Reading:
                 raise UserError(f"prompt {name!r}: the model has {there}")
             return self.prompts.get(name, "")
         candidates = {QUERY: (QUERY,), DOCUMENT: _DOCUMENTS, NEITHER: (self.default_prompt,)}[kind]
-        for candidate in candidates:
-            if candidate in self.prompts:
-                return self.prompts[candidate]
-        return ""
+        prompts = [self.prompts[candidate] for candidate in candidates if candidate in self.prompts]
+        return prompts[0] if prompts else ""
 
 
 def _is_of(value: Any, kind: Any) -> bool:

@@ -132,8 +132,7 @@ class TokenizerFiles:
             added[token] = id_
             file_of.setdefault(token, path)
         self._check_ids_of_specials(added)
-        by_id = {token: added[token] for token in sorted(added, key=added.get)}
-        return by_id, first_path
+        return {token: added[token] for token in sorted(added, key=added.get)}, first_path
 
     def _check_ids_of_specials(self, added: Mapping[str, int]) -> None:
         """Refuse special tokens of the model's own of which no file gives the id."""

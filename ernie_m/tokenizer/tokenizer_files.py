@@ -119,8 +119,13 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
             f"{', '.join(map(str, added_tokens.values()))}; XLM-R's form gives these the next ids. --to "
             "ernie-m keeps them"
         )
-    has_official_rules = tokenizer.text_rules == ERNIE_M
-    return tokenizer_json(tokenizer.vocab, model, has_official_rules, added_tokens, separators)
+    return tokenizer_json(
+        tokenizer.vocab,
+        model,
+        has_official_rules=tokenizer.text_rules == ERNIE_M,
+        added_tokens=added_tokens,
+        separators=separators,
+    )
 
 
 def read_unigram(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:

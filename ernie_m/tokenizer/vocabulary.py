@@ -104,7 +104,6 @@ def tokens_by_id(vocab: Mapping[str, int]) -> list[str]:
     Raises:
         UserError: two tokens have one id.
     """
-    tokens = [f"<no token {id_}>" for id_ in range(max(vocab.values()) + 1)]
     token_of: dict[int, str] = {}
     for token, id_ in vocab.items():
         if id_ in token_of:
@@ -113,5 +112,4 @@ def tokens_by_id(vocab: Mapping[str, int]) -> list[str]:
                 "form can hold; leave one of them out of vocab.txt"
             )
         token_of[id_] = token
-        tokens[id_] = token
-    return tokens
+    return [token_of.get(id_, f"<no token {id_}>") for id_ in range(max(token_of) + 1)]

@@ -51,8 +51,7 @@ def write_manifest(path: Path, files: Iterable[str] | None = None) -> None:
     """
     if files is None:
         files = sorted(file.name for file in path.parent.iterdir() if file.is_file() and file.name != _CARD)
-    entries = {name: describe(path.parent / name) for name in files}
-    write_json(path, {"version": VERSION, "files": entries})
+    write_json(path, {"version": VERSION, "files": {name: describe(path.parent / name) for name in files}})
 
 
 def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:

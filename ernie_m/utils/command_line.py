@@ -108,8 +108,9 @@ def read_flags(
         UserError: a word is no flag, or a flag is unknown or has no value.
     """
     flags: list[tuple[str, str]] = []
-    positional = [option for option in options.values() if option.positional]
-    without_value = list(positional)  # the positional options that have no value yet, in their order
+    # The positional options that have no value yet, in their order.
+    without_value = [option for option in options.values() if option.positional]
+    has_positional = bool(without_value)
     words = list(arguments)
     while words:
         word = words.pop(0)
@@ -128,7 +129,7 @@ def read_flags(
             advice = f"did you mean --{nearest}?" if nearest else "--help lists the flags"
             raise UserError(f"unknown flag {word.partition('=')[0]}; {advice}")
         if not equals_sign:
-            if options[name].bare and positional:  # another word may be the value of a positional option
+            if options[name].bare and has_positional:  # another word may be the value of a positional option
                 has_value = words[:1] in (["true"], ["false"])
             else:
                 has_value = bool(words) and not words[0].startswith("--")

@@ -83,9 +83,8 @@ def start_of(program: str) -> str:
 def _is_in_checkout() -> bool:
     """Whether this is a checkout in its own environment, or in no environment."""
     checkout = Path(__file__).resolve().parents[2]
-    environment = Path(sys.prefix).resolve()
-    is_own = environment in (checkout / ".venv", Path(sys.base_prefix).resolve())
-    return is_own and (checkout / "scripts" / "setup.sh").is_file()
+    own_environments = (checkout / ".venv", Path(sys.base_prefix).resolve())
+    return Path(sys.prefix).resolve() in own_environments and (checkout / "scripts" / "setup.sh").is_file()
 
 
 def run(main: Callable[[], None]) -> None:

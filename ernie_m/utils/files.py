@@ -260,7 +260,8 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
         if leftover is None or name not in (None, leftover["name"]):
             continue
         process = int(leftover["process"])
-        # In containers another process may have the number of this one.
+        # Whether it still runs cannot be asked if it is on another machine, or has the number of this process
+        # in another container.
         if leftover["host"] != host_name() or process == os.getpid():
             may_be_written = name is not None
         else:

@@ -51,9 +51,9 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
     # The files come first, because the command line overrides them, wherever --config stands in it.
     values: dict[str, Any] = {}
     place_of: dict[str, str] = {}  # key -> where its value stands
-    for name, text in flags:
-        if name == CONFIG.key:  # the text is the path of the file
-            override(values, read_file(text, options, sections_of(cls)), options, text, place_of)
+    config_paths = [text for name, text in flags if name == CONFIG.key]
+    for path in config_paths:
+        override(values, read_file(path, options, sections_of(cls)), options, path, place_of)
     on_command_line: dict[str, Any] = {}
     for name, text in flags:
         if name == CONFIG.key:
@@ -72,9 +72,7 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
     try:
         return build(cls, values)
     except UserError as error:  # from `__post_init__`, which does not know where the values come from
-        places = [text for name, text in flags if name == CONFIG.key]
-        if places and on_command_line:
-            places.append("command line")
+        places = [*config_paths, "command line"] if config_paths and on_command_line else config_paths
         raise UserError(": ".join([*places, str(error)])) from error
 
 

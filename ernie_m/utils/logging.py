@@ -177,9 +177,9 @@ class Progress:
         self.completed += count
         self.bar.set_postfix({name: str(value) for name, value in values.items()}, refresh=False)
         self.bar.update(count)
-        since_last_line = time.monotonic() - self.last_line
-        if self.bar.disable and self.lines and since_last_line >= SECONDS_BETWEEN_LINES:
-            self.last_line = time.monotonic()
+        now = time.monotonic()
+        if self.bar.disable and self.lines and now - self.last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = now
             logger.info("%s", self.line(values))
 
     def line(self, values: Mapping[str, Any]) -> str:

@@ -88,10 +88,8 @@ def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
     quota, _, period = _text(cgroup / "cpu.max").partition(" ")  # "max 100000", or "200000 100000": 2 cores
     if quota.isdigit():
         cores = min(cores, max(1, int(quota) // int(period)))
-    memory = 0
-    total = read_fields(_text(proc / "meminfo")).get("MemTotal")  # "16384 kB"
-    if total:
-        memory = 1024 * int(total.split()[0])
+    total = read_fields(_text(proc / "meminfo")).get("MemTotal") or "0 kB"
+    memory = 1024 * int(total.split()[0])  # the unit is always kB
     limit = _text(cgroup / "memory.max").strip()  # bytes, or "max"
     if limit.isdigit():
         memory = min(memory, int(limit))
@@ -152,8 +150,10 @@ def check_paddle() -> None:
         package, _, version = path.name.removesuffix(".dist-info").partition("-")
         versions[package.replace("_", "-")] = version
     if len(versions) > 1:
-        both = " and ".join(sorted(versions))
-        raise UserError(f"{site_packages}: {both} overwrite each other; pip uninstall both, then {install}")
+        raise UserError(
+            f"{site_packages}: {' and '.join(sorted(versions))} overwrite each other; pip uninstall both, "
+            f"then {install}"
+        )
     for package, version in versions.items():
         if not version.startswith(f"{PADDLE}."):
             raise UserError(f"{site_packages}: {package} {version}, but {PADDLE} is needed; {install}")

@@ -129,7 +129,7 @@ class PaddleEncoder(SentenceEncoder):
 
     @contextmanager
     def _without_dropout(self) -> Iterator[None]:
-        """A context in which the model is not in training, as far as it was before."""
+        """A context in which the model is not in training; then it is in the mode that it was in before."""
         was_training = self.model.training
         if was_training:
             self.model.eval()

@@ -39,11 +39,10 @@ def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
     Returns:
         [L + 1, 2]: src searched in tgt, and tgt in src.
     """
-    accuracies = []
-    for src_layer, tgt_layer in zip(src, tgt, strict=True):
-        forward = hits(src_layer, tgt_layer).mean()
-        backward = hits(tgt_layer, src_layer).mean()
-        accuracies.append([forward, backward])
+    accuracies = [
+        [hits(src_layer, tgt_layer).mean(), hits(tgt_layer, src_layer).mean()]
+        for src_layer, tgt_layer in zip(src, tgt, strict=True)
+    ]
     return np.array(accuracies)
 
 

@@ -161,8 +161,7 @@ def with_tokens(
 
     config = replace(checkpoint.config, vocab_size=len(ids), pad_token_id=pad_token_id)
     reading = replace(checkpoint.reading, added_tokens=added_tokens)
-    smaller = Weights(tensors.source, shapes, fetch)
-    return replace(checkpoint, tensors=smaller, config=config, reading=reading)
+    return replace(checkpoint, tensors=Weights(tensors.source, shapes, fetch), config=config, reading=reading)
 
 
 def count_parameters(tensors: Weights) -> int:

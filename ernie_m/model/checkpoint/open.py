@@ -126,8 +126,9 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     # The model's shape, what it is for, and how it reads.
     config = None
     if source.raw_config or format_name not in (OURS, OFFICIAL):
-        place = source.config_path or source.path
-        config = configs.config_of(source.raw_config, translated.weights, place, format_name)
+        config = configs.config_of(
+            source.raw_config, translated.weights, source.config_path or source.path, format_name
+        )
     settings = _settings_of(source, config)
     raw_labels = settings.get("labels")
     labels = [str(label) for label in raw_labels] if isinstance(raw_labels, list) else []

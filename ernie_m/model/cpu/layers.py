@@ -39,15 +39,13 @@ class LinearOnCpu(PyLayer):
     def backward(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensor()
         x_needs, weight_needs, bias_needs = ctx.needs_gradient
-        grad_x = grad_weight = grad_bias = None
-        if x_needs:
-            grad_x = paddle.matmul(grad_y, weight, transpose_y=True)
+        grad_x = paddle.matmul(grad_y, weight, transpose_y=True) if x_needs else None
+        grad_weight = None
         if weight_needs:
             x_rows = x.reshape([-1, x.shape[-1]])  # [N, I]
             grad_rows = grad_y.reshape([-1, grad_y.shape[-1]])  # [N, O]
             grad_weight = paddle.matmul(x_rows, grad_rows, transpose_x=True)
-        if bias_needs:
-            grad_bias = column_sum(grad_y)
+        grad_bias = column_sum(grad_y) if bias_needs else None
         return grad_x, grad_weight, grad_bias
 
 

@@ -127,12 +127,9 @@ def _functions() -> dict[str, Callable[..., None]]:
     """The function for each type of numbers; empty if there are none. It releases the interpreter lock."""
     path = Path(paddle.__file__).parent / "libs" / "libmklml_intel.so"
     signature = CFUNCTYPE(None, c_int, *[c_void_p] * 13, c_int, c_void_p)
-    functions = {}
     try:
         library = ctypes.CDLL(str(path))
-        for dtype, name in _NAMES.items():
-            functions[dtype] = signature((name, library))
+        return {dtype: signature((name, library)) for dtype, name in _NAMES.items()}
     except (OSError, AttributeError):  # no such file, no such symbol
         logger.info("attention is slower here: the installed Paddle has no MKL (%s)", path.name)
         return {}
-    return functions

@@ -155,10 +155,9 @@ def sizes_of(axes: Any) -> tuple[int, ...]:
     Raises:
         ValueError: it is neither.
     """
-    is_valid = isinstance(axes, tuple) and all(type(size) is int and 0 <= size < _TOO_LARGE for size in axes)
-    if not is_valid:
-        raise ValueError("an array without a shape, or with a negative or very large size")
-    return axes
+    if isinstance(axes, tuple) and all(type(size) is int and 0 <= size < _TOO_LARGE for size in axes):
+        return axes
+    raise ValueError("an array without a shape, or with a negative or very large size")
 
 
 _STAND_INS: dict[str, Any] = {
@@ -185,8 +184,7 @@ class _Stream:
         Raises:
             EOFError: there are fewer, or `count` is negative.
         """
-        remaining = self.size - self.file.tell()
-        if count < 0 or count > remaining:
+        if count < 0 or count > self.size - self.file.tell():
             raise EOFError("it ends too early")
 
     def read(self, count: int) -> bytes:

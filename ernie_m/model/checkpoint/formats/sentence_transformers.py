@@ -180,7 +180,7 @@ def _note_other_keys(kind: str, path: Path, settings: Mapping[str, Any], faults:
 
 
 def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
-    """Our name of the pooling; None if there is none, and then it is added to the faults.
+    """Our name of the pooling; None if we have no such pooling, and then it is added to the faults.
 
     Raises:
         UserError: the file is missing or damaged, says two poolings, or is of vectors of another size.
