@@ -123,9 +123,8 @@ def convert(flags: ConvertFlags) -> None:
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(name) for name in flags.keep_pieces_of.split(",")]
         trimmed = trim_vocabulary.trim(tokenizer, texts, Path(folder), flags.min_count)
-        fallback = None
-        if flags.fallback_of:  # before anything is written, because the file may be missing
-            fallback = trimmed.fallback(tokenizer, Path(flags.fallback_of))
+        # Before anything is written, because the file may be missing.
+        fallback = trimmed.fallback(tokenizer, Path(flags.fallback_of)) if flags.fallback_of else None
         smaller = conversion.with_tokens(
             checkpoint, trimmed.old_ids, trimmed.tokenizer.pad_id, trimmed.tokenizer.added_tokens
         )
@@ -176,11 +175,9 @@ def write(
     facts = {"reads_otherwise": remarks or None, "trimmed": trimmed}
     with atomic_dir(flags.target) as folder:
         report = conversion.write(flags.to, folder, checkpoint, config, task, metadata, facts)
-        separators = checkpoint.reading.separators if task == QUESTION_ANSWERING else 2
-        longest = config.longest_input
+        separators = reading.separators if task == QUESTION_ANSWERING else 2
         # The max_seq_len of a model with a head is the length of the windows that it was trained on.
-        if task is None and reading.max_seq_len:
-            longest = reading.max_seq_len
+        longest = reading.max_seq_len if task is None and reading.max_seq_len else config.longest_input
         files = write_tokenizer(flags.to, folder, tokenizer, longest, separators)
         if format_name == conversion.OURS:
             write_manifest(folder / MANIFEST)
@@ -202,7 +199,8 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
         files = write_tokenizer(flags.to, folder, tokenizer, LONGEST_INPUT)
     with pipe_may_close():
         print_tokenizer_files(files, flags)
-        if remark := note(conversion.TARGETS[flags.to], Reading()):
+        remark = note(conversion.TARGETS[flags.to], Reading())
+        if remark:
             print(f"note: {remark}")
 
 
@@ -288,13 +286,13 @@ def print_sizes(before: Checkpoint, after: Checkpoint) -> None:
 
 def print_fallback(fallback: Fallback, path: str) -> None:
     """Print how many lines of another text have other tokens after trimming."""
-    changed = fallback.changed_lines
-    percent = 100 * changed / fallback.lines
-    print(f"{path}: {changed:,} of {fallback.lines:,} lines ({percent:.1f} %) have other tokens now")
-    before = fallback.before
-    after = fallback.after
-    print(f"{path}: {before.tokens:,} tokens before, {after.tokens:,} after")
-    print(f"{path}: {before.unknown:,} unknown tokens before, {after.unknown:,} after")
+    lines, changed, before, after = fallback
+    print(
+        f"{path}: {changed:,} of {lines:,} lines ({100 * changed / lines:.1f} %) have other tokens now",
+        f"{path}: {before.tokens:,} tokens before, {after.tokens:,} after",
+        f"{path}: {before.unknown:,} unknown tokens before, {after.unknown:,} after",
+        sep="\n",
+    )
 
 
 def print_tokenizer_files(files: list[str], flags: ConvertFlags) -> None:

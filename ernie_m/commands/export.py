@@ -64,9 +64,10 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     holds_something = output.exists() and not is_empty_folder
     if holds_something and exported_settings(output) is None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
-    if others := names - NAMES:
+    not_ours = sorted(names - NAMES)
+    if not_ours:
         raise UserError(
-            f"--output {output}: a new export would delete {', '.join(sorted(others))}, which ernie-m "
+            f"--output {output}: a new export would delete {', '.join(not_ours)}, which ernie-m "
             "export did not write; move it, or name a new folder"
         )
     if exported_settings(Path(flags.model)) is not None:
@@ -85,8 +86,10 @@ def export_to(output: Path, flags: ExportFlags) -> None:
             "--allow_differences writes a model without it, which can be exported"
         )
     # Only an encoder can end below the top layer.
-    layer_by_default = loaded.layer_of_vectors if task == ENCODING else loaded.num_layers
-    layer = layer_number(layer_by_default if flags.layer is None else flags.layer, loaded.num_layers)
+    layer_name = flags.layer  # a number, or a word
+    if layer_name is None:
+        layer_name = loaded.layer_of_vectors if task == ENCODING else loaded.num_layers
+    layer = layer_number(layer_name, loaded.num_layers)
     if task != ENCODING and layer != loaded.num_layers:
         raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")
     export(loaded, output, task, layer)

@@ -98,7 +98,8 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
         is_bare = words[place] == "--print_config" and following not in OFFICIAL_BOOLEANS
         is_one_word = is_bare or "=" in words[place] or words[place] in ("-h", "--help", "--version")
         place += 1 if is_one_word else 2
-    if "--recipe_devices" in (word.partition("=")[0] for word in words[:place]):
+    own_words = [word.partition("=")[0] for word in words[:place]]  # --flag of --flag=value
+    if "--recipe_devices" in own_words:
         raise UserError(
             "--recipe_devices is a flag of the script: launch.py run_classifier.py --recipe_devices 8 ..."
         )
@@ -184,7 +185,9 @@ def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[di
     """
     nodes = flags.nodes
     port = leading_port(flags)
-    addresses = [node for node in nodes for _ in range(processes)]  # the address of each process, by its rank
+    addresses = []  # of each process, by its rank
+    for node in nodes:
+        addresses += [node] * processes
     endpoints = [f"{address}:{port + 1 + rank}" for rank, address in enumerate(addresses)]
     variables = []
     for local_rank in range(processes):

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,10 +139,14 @@ def main() -> None:
     for step in of_start:
         carry_out(step)
     best = output / "best"
-    print("", scores(folders), "", sep="\n")
-    print("Texts of another kind than these pairs are found less often: docs/retrieval.md has figures.")
-    print(f"{best}: the model\nnext, a page that searches the lines of a file:")
-    print(f"  {command_name()} predict --serve --model {best} --corpus FILE")
+    print(
+        f"\n{scores(folders)}\n",
+        "Texts of another kind than these pairs are found less often: docs/retrieval.md has figures.",
+        f"{best}: the model",
+        "next, a page that searches the lines of a file:",
+        f"  {command_name()} predict --serve --model {best} --corpus FILE",
+        sep="\n",
+    )
 
 
 def option_words(flags: TableOptions) -> list[str]:
@@ -156,9 +161,10 @@ def claim(output: Path, flags: TrainFlags, found: FoundFiles) -> None:
     Raises:
         UserError: the output has the steps of another start or of other files.
     """
-    paths = [path for file in found.pairs for path in PairFiles.find(file.files).paths]
+    paths = chain.from_iterable(PairFiles.find(file.files).paths for file in found.pairs)
     identity = {"start": flags.start, "files": {path: sha256_of(path) for path in paths}}
-    if words := option_words(flags):
+    words = option_words(flags)
+    if words:
         identity["options"] = words
     claim_file(output / _PLAN, identity, "name a new folder")
 
@@ -173,8 +179,9 @@ def start_of(path: str, tokens_of_a_pair: float) -> Start:
     # The nearest by ratio: 256 is nearer to 384 than to 128.
     nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
     rate, steps = _RATE_AND_STEPS[nearest]
-    work = config.num_hidden_layers * config.hidden_size**2 * tokens_of_a_pair
-    return Start(path, rate, steps, 1e-9 * work, min(_BATCH, int(_STEP_TOKENS / tokens_of_a_pair)))
+    seconds = 1e-9 * config.num_hidden_layers * config.hidden_size**2 * tokens_of_a_pair  # an estimate
+    batch_size = min(_BATCH, int(_STEP_TOKENS / tokens_of_a_pair))
+    return Start(path, rate, steps, seconds, batch_size)
 
 
 def steps_of_table(output: Path, folder: Path, found: FoundFiles, counts: Mapping[str, Any]) -> list[Command]:
@@ -187,13 +194,14 @@ def steps_of_table(output: Path, folder: Path, found: FoundFiles, counts: Mappin
     vocab = folder / "vocab"
     text: list[object] = []
     for file in found.pairs:
-        languages = "-".join(sorted(file.languages, key="en".__eq__)) or "query-positive"  # English last
-        text += ["--parallel", f"{languages}<={pairs / 'train' / file.name}.tsv"]
+        in_order = sorted(file.languages, key=lambda language: language == "en")  # English last
+        label = "-".join(in_order) or "query-positive"
+        text += ["--parallel", f"{label}<={pairs / 'train' / file.name}.tsv"]
     trained, held_out = totals(counts)
     if not trained:
         raise UserError(f"{pairs}: every pair shares a text with one that is held out; give more pairs")
     batch_size = max(2, min(_TABLE_BATCH, trained // 10))
-    # More pairs bear a sharper softmax and fewer epochs.
+    # More pairs bear a sharper softmax and fewer epochs; these fit the study in docs/results.md.
     scale = round(max(3.0, 3.5 * math.log10(trained) - 5.5), 1)
     epochs = max(3.0, 16.0 * (4000 / max(trained, 4000)) ** 0.5)
     steps = math.ceil(epochs * trained / batch_size)
@@ -236,12 +244,12 @@ def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> lis
     """The steps that score the start, train it on the pairs, and score it again."""
     trained, held_out = totals(counts)
     batch_size = max(2, min(start.batch_size, trained // 10))
-    steps = max(20, min(start.steps, 13 * trained // batch_size))
+    steps = max(20, min(start.steps, 13 * trained // batch_size))  # at most 13 epochs
     model = ["--init_pretraining_params", start.path]
     training = [*on_pairs(output, batch_size, steps), "--learning_rate", start.rate]
     # The seconds on one core: a pair that is only encoded takes a third of one that is trained on.
     searched = held_out * start.seconds / 3
-    validated = 6 * min(500, trained // 10) * start.seconds / 3
+    validated = 6 * min(500, trained // 10) * start.seconds / 3  # before the first step and after five parts
     return [
         Command(
             f"search the {held_out:,} held-out pairs before the training",
@@ -324,6 +332,8 @@ def scores(folders: Mapping[str, Path]) -> str:
             for report in read_json(folder / "retrieval.json")["tables"]:
                 if report["title"].startswith(f"mean of both directions, {measure},"):
                     (row,) = report["seeds"].values()
-                    lines.append([f"{name}, by {measure}", *(f"{value:.1f}" for value in row.values())])
+                    header = ["", *row]  # all reports have the same columns
+                    cells = [f"{value:.1f}" for value in row.values()]
+                    lines.append([f"{name}, by {measure}", *cells])
     title = "held-out pairs whose translation is found, per cent, mean of both directions"
-    return f"{title}\n{in_columns([['', *row], *lines])}"
+    return f"{title}\n{in_columns([header, *lines])}"

@@ -98,23 +98,22 @@ def read_help(path: Path, languages: Sequence[str]) -> Iterator[Message]:
             for (code, name), page in pages.items():
                 english = pages.get(("C", name)) or pages.get(("en-US", name))
                 if english and code.replace("_", "-").split("-")[0] == language and code not in OTHER_SCRIPTS:
-                    texts = [
-                        [_text(found) for found in paragraphs.finditer(side)] for side in (english, page)
-                    ]
-                    if len(texts[0]) == len(texts[1]):
-                        for original, translation in zip(*texts):
+                    originals = [_text(found) for found in paragraphs.finditer(english)]
+                    translations = [_text(found) for found in paragraphs.finditer(page)]
+                    if len(originals) == len(translations):
+                        for original, translation in zip(originals, translations):
                             yield Message(language, original, translation)
         return
     language = package.removeprefix(LIBREOFFICE).split("-")[0]
     english_path = next((path.parents[1] / ENGLISH_HELP).glob("*.deb"))
-    originals = {
-        name: page for (_, name), page in _pages_of(english_path, "usr/share/libreoffice/help/").items()
-    }
-    for (_, name), page in _pages_of(path, "usr/share/libreoffice/help/").items():
-        original = {found["id"]: _text(found) for found in _WITH_ID.finditer(originals.get(name, ""))}
+    top = "usr/share/libreoffice/help/"
+    english_pages = {name: page for (_, name), page in _pages_of(english_path, top).items()}
+    for (_, name), page in _pages_of(path, top).items():
+        in_english = _WITH_ID.finditer(english_pages.get(name, ""))
+        original_of = {found["id"]: _text(found) for found in in_english}  # id -> paragraph
         for found in _WITH_ID.finditer(page):
-            if found["id"] in original:
-                yield Message(language, original[found["id"]], _text(found))
+            if found["id"] in original_of:
+                yield Message(language, original_of[found["id"]], _text(found))
 
 
 def _text(found: re.Match[str]) -> str:

@@ -86,9 +86,8 @@ def _download(url: str, path: Path) -> str:
     part = path.with_name(path.name + ".part")
     version = path.with_name(path.name + ".version")  # the tag of the server's file: two are never mixed
     tag_of_part = version.read_text() if version.is_file() else ""
-    size = 0  # bytes to continue after; without a tag the part may be of another version of the file
-    if part.exists() and tag_of_part:
-        size = part.stat().st_size
+    # Bytes to continue after; without a tag the part may be of another version of the file.
+    size = part.stat().st_size if part.exists() and tag_of_part else 0
     headers = {}
     if size > 0:  # the server sends the rest, or all if its file has another tag now
         headers = {"Range": f"bytes={size}-", "If-Range": tag_of_part}
@@ -102,9 +101,7 @@ def _download(url: str, path: Path) -> str:
                 tag = ""
             version.write_text(tag)
             length = reply.headers.get("Content-Length")  # the number of bytes that are sent now
-            total = None  # bytes of the whole file, if the server says it
-            if length:
-                total = size + int(length)
+            total = size + int(length) if length else None  # bytes of the whole file
             mode = "ab" if size > 0 else "wb"
             bar = {"total": total, "initial": size, "desc": path.name, "mininterval": 10}
             with (

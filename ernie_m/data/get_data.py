@@ -105,10 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def addresses(data: Path, part: str) -> dict[Path, str]:
     """The path of each file of a part -> its address."""
-    if PARTS[part].task:
-        target = data / "downloads" / part
-    else:  # files that are used as they are
-        target = data / part
+    # Files without a task are used as they are.
+    target = data / "downloads" / part if PARTS[part].task else data / part
     return {target / name: f"{PARTS[part].folder}/{name}" for name in PARTS[part].files}
 
 

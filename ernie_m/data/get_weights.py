@@ -66,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{part}: {open_checkpoint(part).folder}; commands take this name in place of a folder")
         elif part == E5_SMALL:
             get_e5_small(configs / E5_SMALL)
+        elif part == "vocab":
+            faults += get_vocabulary(configs)
         else:
-            faults += get_vocabulary(configs) if part == "vocab" else get_parameters(configs, part)
+            faults += get_parameters(configs, part)
     refuse_faults(faults)
 
 

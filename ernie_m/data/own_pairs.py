@@ -177,8 +177,8 @@ def prepare_pairs(
     rows_of = {file: PairRows(file.files, options) for file in found.pairs}
     tokens = tokens_of_pairs(rows_of, tokenizer, model) if tokenizer else None
     held_out = hold_out(rows_of)
-    # A row is [query, positive, negative, ...].
-    held_out_texts = {text for rows in held_out.values() for row in rows for text in row[:2]}
+    held_out_pairs = [row[:2] for row in chain.from_iterable(held_out.values())]  # query and positive
+    held_out_texts = set(chain.from_iterable(held_out_pairs))
     if not held_out_texts:
         raise UserError(
             f"{', '.join(sources)}: too few pairs to hold any out for a score; give at least ten, or train "
@@ -189,7 +189,8 @@ def prepare_pairs(
     with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
         most_texts = max(len(rows.columns.texts) for rows in rows_of.values())  # in a row
         # All of a training are read in one way; see docs/retrieval.md.
-        joint.write(_line(header_of(any(rows.are_translations for rows in rows_of.values()), most_texts - 2)))
+        are_translations = any(rows.are_translations for rows in rows_of.values())
+        joint.write(_line(header_of(are_translations, negatives=most_texts - 2)))
         for file, rows in rows_of.items():
             if held_out[file]:
                 held_out_path = folder / "held-out" / f"{file.name}.tsv"
@@ -201,7 +202,8 @@ def prepare_pairs(
             joint.writelines(_line(rows[number]) for number in trained)
             counts = {"rows": len(rows), "trained": len(trained), "held_out": len(held_out[file])}
             facts[file.name] = {"files": file.files, **counts}
-            lines.append([file.name, *(f"{count:,}" for count in counts.values()), file.paths])
+            cells = [f"{count:,}" for count in counts.values()]
+            lines.append([file.name, *cells, file.paths])
         write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
     print("", in_columns(lines), "", sep="\n")
     for language, files in found.text.items():
@@ -238,7 +240,8 @@ def hold_out(rows_of: Mapping[PairFile, PairRows]) -> dict[PairFile, list[list[s
     They are those with the least hash of the text in the language that most files have. So files with the
     same sentences in several languages hold out the same sentences, and lose few rows to each other.
     """
-    files_with = Counter(language for file in rows_of for language in file.languages)
+    # Language -> number of files.
+    files_with = Counter(chain.from_iterable(file.languages for file in rows_of))
     held_out = {}
     for file, rows in rows_of.items():
         side = 0
@@ -247,10 +250,10 @@ def hold_out(rows_of: Mapping[PairFile, PairRows]) -> dict[PairFile, list[list[s
         hashes = [blake2b(row[side].encode(), digest_size=8).digest() for row in rows]
         chosen: list[list[str]] = []
         texts: set[str] = set()
-        for number in sorted(range(len(rows)), key=hashes.__getitem__):
-            row = rows[number]
+        for number in sorted(range(len(rows)), key=lambda number: hashes[number]):
             if len(chosen) == min(_HELD_OUT, len(rows) // 10):
                 break
+            row = rows[number]
             if texts.isdisjoint(row[:2]) and row[0] != row[1]:
                 chosen.append(row)
                 texts.update(row[:2])

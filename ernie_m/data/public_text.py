@@ -129,7 +129,7 @@ def main() -> None:
                 licence = LICENCES.get(package, "MPL-2.0")
                 sources.append(Package(package, version, "", licence, "train", sha256_of(path), path))
         collected = collect(sources, languages or LANGUAGES)
-        for language, of_language in [*collected.items()]:
+        for language, of_language in list(collected.items()):  # a list, because languages are deleted
             found = len(of_language.pairs) + len(of_language.text)
             if flags.languages and not found:
                 raise UserError(f"LANGUAGES: these packages have no pairs in {language}; leave it out")
@@ -202,7 +202,8 @@ def collect(sources: Iterable[Package], languages: Sequence[str]) -> dict[str, C
                     continue
                 seen[ENGLISH].add(english)
                 is_text = _hash(english)[0] % PAIRS_FOR_A_TEXT == 0  # in every language
-                (of_language.text if is_text else of_language.pairs).append(pair)
+                part = of_language.text if is_text else of_language.pairs
+                part.append(pair)
     return collected
 
 
@@ -226,10 +227,12 @@ def write(folder: Path, sources: Sequence[Package], collected: dict[str, Collect
     lines = [[*facts, *collected]]
     for source in sources:
         row = [source.package, source.version, source.sha256, source.licence, source.use]
-        lines.append([*row, *(str(of_language.counts[source.package]) for of_language in collected.values())])
+        row += [str(of_language.counts[source.package]) for of_language in collected.values()]
+        lines.append(row)
     with atomic_file(folder / TABLE, "w") as file:
         file.writelines("\t".join(line) + "\n" for line in lines)
-    print("", in_columns([[line[0], *line[4:]] for line in lines]), "", sep="\n")
+    shown = [[package, use, *counts] for package, _, _, _, use, *counts in lines]
+    print("", in_columns(shown), "", sep="\n")
 
 
 def _write_lines(path: Path, rows: Iterable[Sequence[str]]) -> None:

@@ -104,9 +104,9 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     if empty:
         raise UserError(f"no text in {', '.join(empty)}; leave it out")
     total = min(options.sentences, lines.total())  # lines to train on
-    rates = {}  # language -> how often each of its lines is sampled, on average
-    for language, probability in temperature(lines, options.alpha).items():
-        rates[language] = probability * total / lines[language]
+    probabilities = temperature(lines, options.alpha)
+    # Language -> how often each of its lines is sampled, on average.
+    rates = {language: probabilities[language] * total / lines[language] for language in probabilities}
     logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
     logger.info("sentencepiece trains on about %s lines and is silent until it has finished", f"{total:,}")
     model = io.BytesIO()
@@ -135,7 +135,8 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     except RuntimeError as error:
         message = " ".join(str(error).split())
         for pattern, advice in _SIZE_FAULTS.items():
-            if match := re.search(pattern, message):
+            match = re.search(pattern, message)
+            if match:
                 raise UserError(f"--vocab_size {options.vocab_size}: {advice.format(match[1])}") from error
         raise UserError(f"sentencepiece: {message}") from error
     finally:

@@ -145,8 +145,8 @@ def sentence_pairs(message: Message) -> list[tuple[str, str]]:
 
     What has placeholders, markup, another script, other numbers, or is English in both languages is left out.
     """
-    paragraphs = [_PARAGRAPH.split(text) for text in (message.english, message.translation)]
-    english, translated = ([text for text in texts if text.strip()] for texts in paragraphs)
+    english = [text for text in _PARAGRAPH.split(message.english) if text.strip()]
+    translated = [text for text in _PARAGRAPH.split(message.translation) if text.strip()]
     if len(english) != len(translated):
         english, translated = [message.english], [message.translation]
     pairs = [(_clean(text), _clean(translation)) for text, translation in zip(english, translated)]

@@ -71,7 +71,8 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     """
     sources = set()  # what overwriting must not remove
     for name in _READ:
-        if path := getattr(flags, name, None):
+        path = getattr(flags, name, None)
+        if path:
             # %d stands for the seed in the weights of run_retrieval.py.
             sources |= {path.replace("%d", str(seed)) for seed in flags.seeds}
     rules = FolderRules(
@@ -100,11 +101,14 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
 
 def _ways_out(flags: TrainingFlags) -> str:
     """What a user can do about another run in --checkpoints, more steps for it included."""
-    folder = Path(flags.checkpoints, "" if len(flags.seeds) == 1 else f"seed_{flags.seeds[0]}")
-    start = f"--init_checkpoint {folder / BEST}"  # with its head
-    if not isinstance(flags, FinetuneFlags):
-        start = f"--init_pretraining_params {folder / BEST}"  # it has no other head
-    elif not (folder / BEST).exists():  # nothing was selected, and --init_checkpoint resumes a step folder
+    folder = Path(flags.checkpoints)
+    if len(flags.seeds) > 1:
+        folder /= f"seed_{flags.seeds[0]}"
+    if not isinstance(flags, FinetuneFlags):  # a retrieval, which has no head
+        start = f"--init_pretraining_params {folder / BEST}"
+    elif (folder / BEST).exists():
+        start = f"--init_checkpoint {folder / BEST}"  # with its head
+    else:  # nothing was selected, and --init_checkpoint would resume a step folder
         start = f"--init_pretraining_params {folder}/step_N, the encoder of its last step"
     return (
         "choose another --checkpoints, or begin anew with --overwrite true. To train its model further, "

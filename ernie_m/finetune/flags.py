@@ -156,9 +156,8 @@ class TrainingFlags:
 
     def __post_init__(self) -> None:
         check_recipe(self.paper)
-        are_in_range = all(0 <= seed < 2**63 for seed in self.seeds)
-        differ = len(set(self.seeds)) == len(self.seeds)
-        if not are_in_range or not differ:
+        have_equal = len(set(self.seeds)) < len(self.seeds)
+        if have_equal or min(self.seeds) < 0 or max(self.seeds) >= 2**63:
             seeds = ",".join(map(str, self.seeds))
             raise UserError(f"--random_seed {seeds}: seeds must be from 0 to 2^63 - 1 and differ")
 

@@ -198,7 +198,11 @@ def run_seed(
         False if a process was asked to stop.
     """
     flags = fine_tuning.flags
-    predict = partial(predict_tests, fine_tuning.task, flags, fine_tuning.test_files, test_paths, stop=stop)
+    task = fine_tuning.task
+
+    def predict(engine: Engine, epoch: int, step: int) -> bool:
+        return predict_tests(task, flags, fine_tuning.test_files, test_paths, engine, epoch, step, stop)
+
     if folder.is_finished():
         logger.info("seed %d is finished: %s", seed, folder.path / SELECTED)
     else:
@@ -280,13 +284,12 @@ class FineTuning(TaskOfSeeds):
         self._train_paths: list[str | Path] = []
         self.train_set = [] if train_set is None else train_set
         self.dev_files = []
-        if train_set is not None:
-            pass
-        elif flags.do_train and task.own_tables and flags.has_own_tables:
+        reads_training = flags.do_train and train_set is None
+        if reads_training and task.own_tables and flags.has_own_tables:
             from ernie_m.finetune.own_tables import read_own_tables  # here, because few runs need it
 
             self._train_paths, self.train_set, self.dev_files = read_own_tables(task, flags)
-        elif flags.do_train:
+        elif reads_training:
             self._train_paths = [flags.train_set]
             self.train_set = task.read_training(flags.train_set)
         if flags.do_val and flags.dev_set:
@@ -326,7 +329,8 @@ class FineTuning(TaskOfSeeds):
         files = [*self.dev_files, *self.test_files]
         trained_hashes = self.task.inputs(self.train_set) if files else ()
         for file in files:
-            if fault := overlap(trained_hashes, self.task.inputs(file.data)):
+            fault = overlap(trained_hashes, self.task.inputs(file.data))
+            if fault:
                 logger.warning("%s: %s", file.path, fault)
 
     @cached_property
@@ -413,7 +417,8 @@ class FineTuning(TaskOfSeeds):
         if weights is None:
             logger.warning("no --init_pretraining_params: training starts from random weights")
         else:
-            load_from(model, weights, ignore=self._unread if fine_tuned else ("classifier.",))
+            unread = self._unread if fine_tuned else ("classifier.",)
+            load_from(model, weights, ignore=unread)
         schedule = None
         if flags.lr_scheduler == "noam_decay":
             schedule = noam_decay(int(schedule_steps * flags.warmup_proportion))

@@ -56,11 +56,11 @@ def read_own_tables(task: Classification, flags: ClassifierFlags) -> OwnTables:
     """
     source = Path(flags.train_set)
     files = find_tables(source, Path(flags.checkpoints))
-    training = [file for file in files if file.split == "train"]
-    tables = task.read_tables([file.path for file in training])
+    train_files = [file for file in files if file.split == "train"]  # they come first
+    tables = task.read_tables([file.path for file in train_files])
     dev_files = []
     if flags.do_val and not flags.dev_set:
-        for path, split, language in files[len(training) :]:  # dev, then test
+        for path, split, language in files[len(train_files) :]:  # dev, then test
             pattern = f"{source}/{split}.%s"
             dev_files.append(TaskFile(pattern, language, path, task.read(path, "dev")))
     for table in [*tables, *(file.data for file in dev_files)]:
@@ -73,11 +73,11 @@ def read_own_tables(task: Classification, flags: ClassifierFlags) -> OwnTables:
     if flags.do_val and not flags.dev_set and not any(file.split == "dev" for file in files):
         is_held_out = rows_to_hold_out(tables, flags.dev_share)
         pattern = f"held out of {source}"
-        held_out = [
-            TaskFile(pattern, file.language, file.path, SomeExamples([table], np.flatnonzero(is_held)))
-            for file, table, is_held in zip(training, tables, is_held_out)
-            if is_held.any()
-        ]
+        held_out = []
+        for file, table, is_row_held_out in zip(train_files, tables, is_held_out):
+            if is_row_held_out.any():
+                rows = SomeExamples([table], np.flatnonzero(is_row_held_out))
+                held_out.append(TaskFile(pattern, file.language, file.path, rows))
         if not held_out:
             raise UserError(
                 f"{source}: too few rows to hold some out; add a dev file, or train without one: "
@@ -86,7 +86,7 @@ def read_own_tables(task: Classification, flags: ClassifierFlags) -> OwnTables:
         dev_files = held_out + dev_files
     train_set = SomeExamples(tables, np.flatnonzero(~np.concatenate(is_held_out)))
     _log_labels(source, task.labels, train_set, dev_files)
-    return OwnTables([file.path for file in training], train_set, dev_files)
+    return OwnTables([file.path for file in train_files], train_set, dev_files)
 
 
 def rows_to_hold_out(tables: Sequence[Examples], share: float) -> list[np.ndarray]:
@@ -103,10 +103,11 @@ def rows_to_hold_out(tables: Sequence[Examples], share: float) -> list[np.ndarra
     for table in tables:
         # Each text counts once, with the rarest label of its first row; -1: it has none.
         _, first_rows, text_of_row = np.unique(table.inputs, return_index=True, return_inverse=True)
-        texts_of: dict[int, list[int]] = {}
+        texts_of: dict[int, list[int]] = {}  # label id -> numbers of texts
         for text in np.argsort(first_rows).tolist():  # in the order of the file
             ids = _label_ids(table[first_rows[text]])
-            texts_of.setdefault(min(ids, key=counts.__getitem__, default=-1), []).append(text)
+            rarest = min(ids, key=lambda id_: counts[id_], default=-1)
+            texts_of.setdefault(rarest, []).append(text)
         random = np.random.Generator(np.random.Philox(_SEED))
         chosen: list[int] = []
         for _, texts in sorted(texts_of.items()):
@@ -129,17 +130,21 @@ def _log_labels(
         return
     lines = [["label", *counts]]
     for id_, label in enumerate(labels):
-        lines.append([label, *(f"{counts_of_column[id_]:,}" for counts_of_column in counts.values())])
+        cells = [f"{column[id_]:,}" for column in counts.values()]
+        lines.append([label, *cells])
     logger.info("labels\n%s", in_columns(lines))
-    by_name = [Counter({labels[id_]: count for id_, count in column.items()}) for column in counts.values()]
-    evaluated = by_name[1] if dev_files else Counter()  # the pattern that selects
-    for oddity in label_oddities(by_name[0], evaluated, labels):
+
+    def by_name(column: Counter[int]) -> Counter[str]:
+        return Counter({labels[id_]: count for id_, count in column.items()})
+
+    evaluated = by_name(counts[dev_files[0].pattern]) if dev_files else Counter()  # the pattern that selects
+    for oddity in label_oddities(by_name(counts["train"]), evaluated, labels):
         logger.warning("%s: %s", source, oddity)
 
 
 def _count_labels(rows: Iterable[Example]) -> Counter[int]:
     """How often each label id occurs; nothing in a regression."""
-    return Counter(id_ for row in rows for id_ in _label_ids(row))
+    return Counter(chain.from_iterable(map(_label_ids, rows)))
 
 
 def _label_ids(row: Example) -> list[int]:

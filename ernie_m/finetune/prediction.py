@@ -94,7 +94,7 @@ def predict_files(
                 return None
             for batch in global_batch.micro_batches:
                 predictions, loss = task.predict(engine.model, batch, labelled)
-                rows[file_number] += zip(batch.indices.tolist(), predictions)
+                rows[file_number] += list(zip(batch.indices.tolist(), predictions))
                 losses[file_number] += loss
             ended = time.monotonic()
             seconds[file_number] += ended - began
@@ -102,22 +102,14 @@ def predict_files(
             progress.update(global_batch.count)
     progress.close()
     losses = distributed.all_sum(losses)
-    return [
-        FilePredictions(file, _in_order(rows[number]), losses[number] / len(file.data), seconds[number])
-        for number, file in enumerate(files)
-    ]
-
-
-def _in_order(rows: list[tuple[int, Any]]) -> list[Any]:
-    """The predictions of all processes, in the order of the items.
-
-    Args:
-        rows: the rows of this process, each with the number of its item.
-    """
-    prediction_of: dict[int, Any] = {}
-    for rows_of_process in distributed.gather(rows):
-        prediction_of |= dict(rows_of_process)
-    return [prediction_of[number] for number in sorted(prediction_of)]
+    results = []
+    for file, own_rows, loss, file_seconds in zip(files, rows, losses, seconds, strict=True):
+        prediction_of: dict[int, Any] = {}  # number of the item -> its prediction, of all processes
+        for rows_of_process in distributed.gather(own_rows):
+            prediction_of |= dict(rows_of_process)
+        predictions = [prediction_of[item] for item in sorted(prediction_of)]
+        results.append(FilePredictions(file, predictions, loss / len(file.data), file_seconds))
+    return results
 
 
 def evaluate_files(
@@ -137,7 +129,8 @@ def evaluate_files(
     for file, predictions, loss, seconds in predicted:
         metrics = dict(task.score(file.data, predictions, file.language))
         scores.setdefault(file.pattern, {})[file.language] = metrics
-        if confusion := task.confusion(file.data, predictions):
+        confusion = task.confusion(file.data, predictions)
+        if confusion:
             confusions.setdefault(file.pattern, {})[file.language] = confusion
         # Shares, not per cent: the line is that of the official code.
         values = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in metrics.items())
@@ -163,9 +156,7 @@ def prediction_paths(flags: FinetuneFlags, test_files: Sequence[TaskFile]) -> li
     """
     patterns = [pattern.strip() for pattern in (flags.test_set or "").split(",")]
     save_pattern_of = dict(zip(patterns, flags.test_save.split(",")))
-    paths = []
-    for file in test_files:
-        paths.append(save_pattern_of[file.pattern].strip().replace("%s", file.language))
+    paths = [save_pattern_of[file.pattern].strip().replace("%s", file.language) for file in test_files]
     if not all(paths):
         raise UserError(f"--test_save {flags.test_save}: one of its names is empty")
     if len(set(paths)) < len(paths):

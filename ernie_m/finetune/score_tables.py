@@ -155,7 +155,8 @@ class LabelTable:
             else:
                 row = self.confusion.get(label, {})
                 numbers = [row.get(predicted, 0) for predicted in predicted_labels]
-            lines.append([label, *scores, *map(str, [counts.gold, *numbers])])
+            cells = [*scores, str(counts.gold), *map(str, numbers)]
+            lines.append([label, *cells])
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -188,10 +189,10 @@ def rows_of_labels(confusions: Mapping[int, Mapping[str, Confusion]]) -> dict[st
     They are macro F1 (the mean over seeds), and the share of the most frequent label.
     """
     first, *_ = confusions.values()  # every seed has the same files
-    f1_of_language = {
-        language: fmean(macro_f1(by_language[language]) for by_language in confusions.values())
-        for language in first
-    }
+    f1_of_language = {}
+    for language in first:
+        f1_of_seeds = [macro_f1(by_language[language]) for by_language in confusions.values()]
+        f1_of_language[language] = fmean(f1_of_seeds)
     shares = {language: share_of_most_frequent(confusion) for language, confusion in first.items()}
     return {MACRO_F1: f1_of_language, "most frequent label": shares}
 

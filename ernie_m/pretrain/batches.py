@@ -80,10 +80,11 @@ class StepReader:
         if active & set(names_that_read(Text)):
             longest = data.max_seq_len - 2  # without [CLS] and [SEP]
             self.blocks = {}  # language -> its texts for MMLM and BTMLM
-            for name in text.mono:
-                self.blocks[name] = Blocks(text.corpus.mono[name], longest, one_line=not data.pack_lines)
+            for language in text.mono:
+                stream = text.corpus.mono[language]
+                self.blocks[language] = Blocks(stream, longest, one_line=not data.pack_lines)
             self.samplers["mono"] = Sampler(
-                items={name: len(blocks) for name, blocks in self.blocks.items()},
+                items={language: len(blocks) for language, blocks in self.blocks.items()},
                 amounts=text.mono,  # the tokens of each language
                 alpha=data.language_alpha,
                 seed=config.run.seed,
@@ -101,8 +102,8 @@ class StepReader:
             )
         if position is not None:
             self.step = int(position["step"])
-            for name, sampler in self.samplers.items():
-                sampler.restore(position[name])
+            for kind, sampler in self.samplers.items():
+                sampler.restore(position[kind])
 
     def __iter__(self) -> Iterator[StepBatches]:
         while True:
@@ -112,20 +113,17 @@ class StepReader:
         """The next step's batches."""
         # Draw the whole step, and divide it among the processes.
         share = shares(self.config.objectives, self.step, self.total_steps)
-        batch_size = self.config.optimizer.batch_size
-        counts = allocate(share, batch_size, self.step)
+        counts = allocate(share, self.config.optimizer.batch_size, self.step)
         examples = self._examples(counts)
         tokens = [self.objectives[name].tokens(example) for name, example in examples]
-        groups = self._groups(examples)
-        groups_by_process = cut_by_tokens(
-            [sum(tokens[number] for number in group) for group in groups],
-            budget=self.config.run.micro_batch_tokens,
-            processes=self.world_size,
-        )
+        groups = self._groups(examples)  # of numbers of examples
+        tokens_of_groups = [sum(tokens[number] for number in group) for group in groups]
+        budget = self.config.run.micro_batch_tokens
+        places_by_process = cut_by_tokens(tokens_of_groups, budget, processes=self.world_size)
 
         # Mask the examples of this process alone.
         micro_batches = []
-        for places in groups_by_process[self.rank]:  # the places in `groups` of one micro-batch
+        for places in places_by_process[self.rank]:  # the places in `groups` of one micro-batch
             micro_batches.append(self._micro_batch(examples, [groups[place] for place in places]))
 
         # The loss needs the masked tokens of the whole step. They can be counted without drawing them.
@@ -133,7 +131,7 @@ class StepReader:
         for name, example in examples:
             loss_counts[name] += self.objectives[name].count(example)
         self.step += 1
-        position = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
+        position = {"step": self.step} | {kind: sampler.state() for kind, sampler in self.samplers.items()}
         return StepBatches(micro_batches, share, loss_counts, position)
 
     def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
@@ -176,18 +174,14 @@ class StepReader:
             return []
         sampler = self.samplers[kind]
         draws = sampler.draw(count)
-        language_number = self.text.language_number
         examples: list[Any] = []
         for stream_number, item, reverse in zip(draws.stream, draws.item.tolist(), draws.reverse):
             stream = sampler.names[stream_number]  # "de", or "de-en"
             if kind == "mono":
-                examples.append(Text(self.blocks[stream][item], language_number[stream]))
-                continue
-            languages = self.languages_of[stream]
-            first_ids, second_ids = self.text.pairs[languages][item]
-            first = Text(first_ids, language_number[languages[0]])
-            second = Text(second_ids, language_number[languages[1]])
-            examples.append(Pair(second, first) if reverse else Pair(first, second))
+                examples.append(Text(self.blocks[stream][item], self.text.language_number[stream]))
+            else:
+                languages = self.languages_of[stream]
+                examples.append(self.text.pair(languages, self.text.pairs[languages][item], reverse))
         return examples
 
     def _micro_batch(
@@ -227,10 +221,10 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
     """
     longest_first = np.argsort(-np.asarray(tokens), kind="stable").tolist()  # the numbers of the sequences
     per_process = max(1, -(-sum(tokens) // (budget * processes)))  # micro-batches of a process, rounded up
-    micro_batches = _divide_evenly(tokens, longest_first, count=per_process * processes)
-    while max(sum(tokens[number] for number in numbers) for numbers in micro_batches) > budget:
+    micro_batches, most_tokens = _divide_evenly(tokens, longest_first, count=per_process * processes)
+    while most_tokens > budget:
         per_process += 1  # divide all anew among more micro-batches
-        micro_batches = _divide_evenly(tokens, longest_first, count=per_process * processes)
+        micro_batches, most_tokens = _divide_evenly(tokens, longest_first, count=per_process * processes)
     by_process = []
     for rank in range(processes):
         own_micro_batches = micro_batches[rank::processes]  # every `processes`-th one, from `rank` on
@@ -238,7 +232,7 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
     return by_process
 
 
-def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> list[list[int]]:
+def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> tuple[list[list[int]], int]:
     """Put each sequence, in this order, into the one of `count` micro-batches that has the fewest tokens.
 
     Args:
@@ -246,7 +240,7 @@ def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> l
         order: the numbers of the sequences.
 
     Returns:
-        The numbers of the sequences of each micro-batch.
+        The numbers of the sequences of each micro-batch, and the most tokens of one.
     """
     micro_batches: list[list[int]] = [[] for _ in range(count)]
     heap = [(0, place) for place in range(count)]  # tokens so far, and place in `micro_batches`
@@ -254,7 +248,8 @@ def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> l
         fewest_tokens, place = heap[0]
         micro_batches[place].append(number)
         heapq.heapreplace(heap, (fewest_tokens + tokens[number], place))
-    return micro_batches
+    most_tokens, _ = max(heap)
+    return micro_batches, most_tokens
 
 
 def read_steps(config: PretrainConfig, vocabulary: Vocabulary, **arguments: Any) -> Iterator[StepBatches]:
@@ -319,11 +314,9 @@ def check_pairs(config: PretrainConfig, text: TrainingText) -> None:
     rng = rng_of(seed=0, step=0, index=0)  # any fixed one
     pairs = []
     for languages, stream in text.pairs.items():
-        numbers = [text.language_number[language] for language in languages]
         count = min(_CHECKED_PAIRS, len(stream))
         for place in rng.choice(len(stream), count, replace=False):
-            first, second = (Text(ids, number) for ids, number in zip(stream[place], numbers))
-            pairs.append(Pair(first, second))
+            pairs.append(text.pair(languages, stream[place]))
     for name, objective in make_objectives(config, text).items():
         if objective.reads is not Pair:
             continue

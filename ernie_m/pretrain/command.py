@@ -141,8 +141,7 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
         return
     if trainer.records is not None:
         draw_losses(trainer.records)
-    pace = trainer.pace
-    stall_watch = StallWatch(pace.stall_seconds, end_seconds=pace.stall_ends_seconds)
+    stall_watch = StallWatch(trainer.pace.stall_seconds, end_seconds=trainer.pace.stall_ends_seconds)
     with stall_watch, stall_watch.during("the export of the finished model"):
         engine = trainer.engine
         masters = engine.masters()  # float32 weights of the parameters that are trained in lower precision

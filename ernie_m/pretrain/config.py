@@ -157,7 +157,8 @@ class ObjectiveConfig:
         _check_shares("objectives.later_shares", self.later_shares)
         if self.later_shares and not self.shares:
             raise UserError("objectives.later_shares is given without objectives.shares: give these, too")
-        if not self.names or not set(self.names) <= set(OBJECTIVES):
+        unknown = set(self.names) - set(OBJECTIVES)
+        if unknown or not self.names:
             raise UserError(
                 f"objectives.active is {self.active}: name one or more of {', '.join(OBJECTIVES)}"
             )
@@ -367,11 +368,11 @@ class PretrainConfig:
             # A pair has four special tokens. The number of masks is rounded on each side, and at least one.
             longest_example += int(self.objectives.mask_rate * (max_seq_len - 4)) + 2
             of_masks = " and, with objectives.camlm_context with_masks, a row for each mask"
-        micro_batch_tokens = self.run.micro_batch_tokens
-        if micro_batch_tokens < longest_example:
+        if self.run.micro_batch_tokens < longest_example:
             raise UserError(
-                f"run.micro_batch_tokens {micro_batch_tokens} is below {longest_example}, the longest "
-                f"example (data.max_seq_len {max_seq_len}{of_masks}): raise it, or shorten data.max_seq_len"
+                f"run.micro_batch_tokens {self.run.micro_batch_tokens} is below {longest_example}, the "
+                f"longest example (data.max_seq_len {max_seq_len}{of_masks}): raise it, or shorten "
+                "data.max_seq_len"
             )
         if self.init.lm_head == FROM_ENCODER and self.init.encoder == SCRATCH:
             raise UserError(

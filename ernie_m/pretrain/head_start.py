@@ -11,6 +11,7 @@
 Everything is trained on as usual: only the start differs.
 """
 
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -31,6 +32,7 @@ _ROUNDS = 2  # rounds of the iteration for the singular vectors: two give 93 % o
 _EXTRA = 32  # how many singular vectors are computed beside those that are taken
 _NEIGHBOUR_SCORE = 4.0  # the score of the intended place in the first layer, by positions alone
 _LINES = 1000  # how many lines are counted at a time
+_TINY = 1e-9  # a divisor is at least this, because it may be 0
 _PAIRS = 100  # how many pairs are counted at a time; a pair of n and m tokens has n x m counts
 
 
@@ -43,8 +45,7 @@ def give_head_start(model: PreTrainingModel, text: TrainingText, max_seq_len: in
         seed: the seed of the directions of the word vectors.
     """
     began = time.monotonic()
-    embeddings = model.ernie_m.embeddings
-    words = embeddings.word_embeddings.weight  # [V, H]
+    words = model.ernie_m.embeddings.word_embeddings.weight  # [V, H]
     rows = words.numpy()
     dtype = rows.dtype
     hidden_size = rows.shape[1]
@@ -52,7 +53,7 @@ def give_head_start(model: PreTrainingModel, text: TrainingText, max_seq_len: in
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)  # [V, 1]
     words.set_value((lengths * vectors).astype(dtype))  # each is as long as the random one in its place
 
-    positions = embeddings.position_embeddings.weight  # [P, H]
+    positions = model.ernie_m.embeddings.position_embeddings.weight  # [P, H]
     position_count = positions.shape[0]
     # Radians a position: wavelengths of 2 pi to 2 P positions, [H / 2].
     frequencies = np.geomspace(1.0, np.pi / position_count, hidden_size // 2)
@@ -82,8 +83,8 @@ def word_vectors(text: TrainingText, max_seq_len: int, size: int, seed: int) -> 
     # Positive pointwise mutual information, in place: max(0, log(P(context | piece) / P(context))).
     piece_totals = table.sum(axis=1, keepdims=True)  # [V, 1]
     smoothed_totals = table.sum(axis=0) ** _SMOOTHING  # [contexts]
-    table /= np.maximum(piece_totals, 1e-9)
-    table /= np.maximum(smoothed_totals / smoothed_totals.sum(), 1e-9)
+    table /= np.maximum(piece_totals, _TINY)
+    table /= np.maximum(smoothed_totals / smoothed_totals.sum(), _TINY)
     np.maximum(table, 1.0, out=table)
     np.log(table, out=table)
     # Its largest singular vectors, by subspace iteration (Halko, Martinsson and Tropp, 2011).
@@ -93,14 +94,14 @@ def word_vectors(text: TrainingText, max_seq_len: int, size: int, seed: int) -> 
     for _ in range(_ROUNDS):
         basis, _ = np.linalg.qr(table.T @ (table @ basis))
     singular_vectors, values, _ = np.linalg.svd(table @ basis, full_matrices=False)
-    width = min(size, width)
+    taken = min(size, width)
     vectors = np.zeros((len(table), size))
-    vectors[:, :width] = singular_vectors[:, :width] * np.sqrt(values[:width])
+    vectors[:, :taken] = singular_vectors[:, :taken] * np.sqrt(values[:taken])
     # Turned at random, so that no coordinate is larger than the others.
     turn, _ = np.linalg.qr(rng.normal(size=(size, size)))
     vectors = vectors @ turn
-    vectors *= piece_totals > 0
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    vectors *= piece_totals > 0  # 0 for pieces that stand beside no other
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)
 
 
 def count_neighbours(text: TrainingText, max_seq_len: int) -> np.ndarray:
@@ -109,26 +110,28 @@ def count_neighbours(text: TrainingText, max_seq_len: int) -> np.ndarray:
     A piece gets as much weight from its translation as from its window.
     """
     frequencies = text.piece_counts().sum(axis=0)  # [V]
-    contexts = np.argsort(-frequencies, kind="stable")[:_CONTEXTS]
-    column_of_piece = np.full(len(frequencies), -1)
+    contexts = np.argsort(-frequencies, kind="stable")[:_CONTEXTS]  # the most frequent pieces
+    column_of_piece = np.full(len(frequencies), -1)  # [V]; -1: the piece has no column
     column_of_piece[contexts] = np.arange(len(contexts))
     table = np.zeros((len(frequencies), len(contexts)), np.float32)
 
     def count(pieces: np.ndarray, neighbours: np.ndarray, weights: np.ndarray) -> None:
         """Add the weight of each two pieces that stand near each other, in both directions; all are [n]."""
-        for rows, columns in ((pieces, column_of_piece[neighbours]), (neighbours, column_of_piece[pieces])):
-            is_context = columns >= 0
-            cells = rows[is_context] * len(contexts) + columns[is_context]
-            np.add.at(table.reshape(-1), cells, weights[is_context])
+        for rows, context_pieces in ((pieces, neighbours), (neighbours, pieces)):
+            columns = column_of_piece[context_pieces]
+            has_column = columns >= 0
+            cells = rows[has_column] * len(contexts) + columns[has_column]  # places in the flat table
+            np.add.at(table.reshape(-1), cells, weights[has_column])  # adds each time that a cell occurs
 
     for lines in _lines(text):
         ids = np.concatenate(lines)
         line_of_token = np.repeat(np.arange(len(lines)), [len(line) for line in lines])
         for distance in range(1, _WINDOW + 1):
-            in_one_line = line_of_token[distance:] == line_of_token[:-distance]
+            # Each token with the one `distance` places later, if that is in the same line.
+            in_one_line = line_of_token[:-distance] == line_of_token[distance:]
             pieces = ids[:-distance][in_one_line]
-            weights = np.full(len(pieces), 1 / distance, np.float32)
-            count(pieces, ids[distance:][in_one_line], weights)
+            neighbours = ids[distance:][in_one_line]
+            count(pieces, neighbours, np.full(len(pieces), 1 / distance, np.float32))
     window_weight = 2 * sum(1 / distance for distance in range(1, _WINDOW + 1))
     for pairs in text.pairs.values():
         for part in windows(pairs, _PAIRS):
@@ -136,8 +139,9 @@ def count_neighbours(text: TrainingText, max_seq_len: int) -> np.ndarray:
             pieces = []
             neighbours = []
             weights = []
-            for pair in part:
-                a, b = (side[:max_seq_len] for side in pair)
+            for first, second in part:
+                a = first[:max_seq_len]
+                b = second[:max_seq_len]
                 pieces.append(np.repeat(a, len(b)))
                 neighbours.append(np.tile(b, len(a)))
                 weight = window_weight / max(len(a), len(b), 1)
@@ -151,10 +155,11 @@ def _lines(text: TrainingText) -> Iterator[list[np.ndarray]]:
     for language in text.mono:
         stream = text.corpus.mono[language]
         for first in range(0, stream.num_lines, _LINES):
-            yield [stream.line(n) for n in range(first, min(first + _LINES, stream.num_lines))]
+            end = min(first + _LINES, stream.num_lines)
+            yield [stream.line(number) for number in range(first, end)]
     for pairs in text.pairs.values():
         for part in windows(pairs, _LINES):
-            yield [side for pair in part for side in pair]
+            yield list(itertools.chain.from_iterable(part))  # both sides of each pair
 
 
 def sinusoids(positions: int, frequencies: np.ndarray) -> np.ndarray:

@@ -125,17 +125,17 @@ def to_device(batches: Sequence[MicroBatch], weights: Mapping[str, float] | None
 def _targets(batch: MicroBatch, weights: Mapping[str, float] | None) -> MaskedTargets:
     """What is to be predicted, and which of it serves each objective; still on the host."""
     # The masked words come first, then the targets of objectives with a loss of their own.
-    numbers = np.unique(batch.target_objectives).tolist()
+    numbers = np.unique(batch.target_objectives).tolist()  # places in `OBJECTIVES`
     with_own_loss = [number for number in numbers if class_of(OBJECTIVES[number]).loss is not None]
-    is_other = np.isin(batch.target_objectives, with_own_loss)
+    is_other = np.isin(batch.target_objectives, with_own_loss)  # bool, for each target
     order = np.argsort(is_other, kind="stable")
-    objectives = batch.target_objectives[order]
-    count = int((~is_other).sum())
+    target_objectives = batch.target_objectives[order]
+    count = int((~is_other).sum())  # M, the number of masked words
     by_objective = {}
     others = {}
     for number in numbers:
         objective = OBJECTIVES[number]
-        rows = np.flatnonzero(objectives == number)
+        rows = np.flatnonzero(target_objectives == number)
         if number in with_own_loss:
             weight = 1.0 if weights is None else weights[objective]
             others[objective] = OtherTargets(rows, batch.target_groups[order][rows], weight)
@@ -144,11 +144,14 @@ def _targets(batch: MicroBatch, weights: Mapping[str, float] | None) -> MaskedTa
     weights_of_words = None
     if weights is not None:
         weight_of_number = np.array([weights.get(objective, 0.0) for objective in OBJECTIVES])
-        weights_of_words = weight_of_number[objectives[:count]]
+        weights_of_words = weight_of_number[target_objectives[:count]]  # [M]
+    positions = batch.targets[order]
+    if not len(positions):
+        # Paddle has no gradients of products without rows: any token serves where none is masked.
+        positions = np.zeros(1, np.int64)
     return MaskedTargets(
         count=count,
-        # Paddle has no gradients of products without rows: any token serves where none is masked.
-        positions=batch.targets[order] if len(order) else np.zeros(1, np.int64),
+        positions=positions,
         ids=batch.target_ids[order[:count]],
         weights=weights_of_words,
         by_objective=by_objective,
@@ -159,12 +162,8 @@ def _targets(batch: MicroBatch, weights: Mapping[str, float] | None) -> MaskedTa
 def _inputs(packed: Packed) -> TokenBatch:
     """The tokens, still on the host; `upload` copies them."""
     has_languages = (packed.language_ids != NO_LANGUAGE).any()
-    return TokenBatch.from_packed(
-        packed.input_ids,
-        packed.layout,
-        packed.position_ids,
-        packed.language_ids if has_languages else None,
-    )
+    language_ids = packed.language_ids if has_languages else None
+    return TokenBatch.from_packed(packed.input_ids, packed.layout, packed.position_ids, language_ids)
 
 
 def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dict[str, Tensor | int]]:
@@ -185,14 +184,14 @@ def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dic
         )
     for objective, other in targets.others.items():
         own_states = paddle.gather(states, other.rows)
-        losses, correct = class_of(objective).loss(model, own_states, other.groups)  # [n] each
-        total = total + other.weight * losses.sum()
-        parts[objective] = (losses.detach().astype("float64"), correct.astype("float64"))
+        own_losses, own_correct = class_of(objective).loss(model, own_states, other.groups)  # [n] each
+        total = total + other.weight * own_losses.sum()
+        parts[objective] = (own_losses.detach().astype("float64"), own_correct.astype("float64"))
     sums: dict[str, Tensor | int] = {}
-    for objective, (losses, correct) in parts.items():
-        sums[f"{objective}.loss"] = losses.sum()
-        sums[f"{objective}.correct"] = correct.sum()
-        sums[f"{objective}.count"] = losses.shape[0]
+    for objective, (losses_of_part, correct_of_part) in parts.items():
+        sums[f"{objective}.loss"] = losses_of_part.sum()
+        sums[f"{objective}.correct"] = correct_of_part.sum()
+        sums[f"{objective}.count"] = losses_of_part.shape[0]
     return total, sums
 
 

@@ -170,8 +170,8 @@ class Objective:
 
     def count(self, example: Text | Pair) -> int:
         """How many losses an example has. It depends on the example alone, not on a draw."""
-        predictable = [len(self.predictable(ids)) for ids in self.sides(example)]
-        return sum(number_chosen(count, self.config.mask_rate) for count in predictable)
+        counts = [len(self.predictable(ids)) for ids in self.sides(example)]
+        return sum(number_chosen(count, self.config.mask_rate) for count in counts)
 
     def picture(self, batch: MicroBatch) -> tuple[np.ndarray, np.ndarray]:
         """A picture of one example: the order of its T tokens, int64 [T], and in it the mask, bool [T, T]."""
@@ -231,7 +231,8 @@ class Objective:
         """
         predictable = self.predictable(ids)
         count = number_chosen(len(predictable), self.config.mask_rate)
-        return predictable[np.sort(rng.permutation(len(predictable))[:count])]
+        drawn = rng.permutation(len(predictable))[:count]  # indices into `predictable`
+        return predictable[np.sort(drawn)]
 
     def choose_in_pair(self, pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """The tokens of a pair, and which of them are to be predicted.
@@ -243,7 +244,7 @@ class Objective:
         source, target = self.sides(pair)
         ids = np.concatenate([self.cls, source, self.sep, self.sep, target, self.sep])
         side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])  # [CLS] S [SEP] and [SEP] Y [SEP]
-        languages = np.array([pair.source.language, pair.target.language])[side]
+        languages = np.array([pair.source.language, pair.target.language])[side]  # [t]
         chosen_in_source = 1 + self.choose(source, rng)  # S begins in column 1
         chosen_in_target = len(source) + 3 + self.choose(target, rng)  # Y begins after [CLS] S [SEP] [SEP]
         return ids, languages, side, np.concatenate([chosen_in_source, chosen_in_target])
@@ -288,7 +289,8 @@ class Objective:
 def class_of(name: str) -> type[Objective]:
     """The class of an objective: `Camlm` in camlm.py."""
     module = import_module(f"{objectives.__name__}.{name}")
-    return getattr(module, "".join(part.capitalize() for part in name.split("_")))
+    class_name = "".join(part.capitalize() for part in name.split("_"))
+    return getattr(module, class_name)
 
 
 def names_that_read(kind: type) -> list[str]:

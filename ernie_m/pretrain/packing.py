@@ -118,21 +118,21 @@ class MicroBatch(Packed):
 
 def pack(examples: Sequence[MaskedExample]) -> MicroBatch:
     """Masked examples, at least one, as a micro-batch."""
-    sequences = [sequence for example in examples for sequence in example.sequences]
-    packed = _join(sequences)
-    starts = packed.layout.starts  # [S]
+    sequences = []
     objectives = []  # the place in `OBJECTIVES` of each sequence
     groups = []  # the group of each sequence
     stage1_sequences = []
-    first_tokens = []  # where each BTMLM sequence begins among the N tokens
-    first_sequence = 0  # where the example begins in `sequences`
+    btmlm_places = []  # the place of each BTMLM sequence in `sequences`
     for example in examples:
         if example.stage1 is not None:
             stage1_sequences.append(example.stage1)
-            first_tokens.append(starts[first_sequence])
+            btmlm_places.append(len(sequences))
         objectives += [OBJECTIVES.index(example.objective)] * len(example.sequences)
         groups += [example.group] * len(example.sequences)
-        first_sequence += len(example.sequences)
+        sequences += example.sequences
+    packed = _join(sequences)
+    starts = packed.layout.starts  # [S], where each sequence begins among the N tokens
+    stage1 = _stage1(stage1_sequences, starts[btmlm_places]) if stage1_sequences else None
     targets = _targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
     order = np.argsort(targets, kind="stable")  # the targets of a sequence need not come in order
@@ -142,7 +142,7 @@ def pack(examples: Sequence[MaskedExample]) -> MicroBatch:
         target_ids=_concatenate([sequence.target_ids for sequence in sequences])[order],
         target_objectives=np.repeat(objectives, target_counts)[order],
         target_groups=np.repeat(groups, target_counts)[order],
-        stage1=_stage1(stage1_sequences, first_tokens) if stage1_sequences else None,
+        stage1=stage1,
     )
 
 
@@ -157,7 +157,7 @@ def _stage1(stage1_sequences: Sequence[Stage1Sequence], first_tokens: Sequence[i
     slots = [first_token + stage1.slots for first_token, stage1 in zip(first_tokens, stage1_sequences)]
     slot_counts = [len(stage1.slots) for stage1 in stage1_sequences]
     languages = _concatenate([sequence.target_languages for sequence in sequences])  # [P]
-    order = np.argsort(languages, kind="stable")  # all slots, by language
+    order = np.argsort(languages, kind="stable")  # [P], all slots by language
     return Stage1(
         **vars(packed),  # the fields of `Packed`
         placeholders=_targets(packed.layout.starts, sequences)[order],

@@ -111,8 +111,11 @@ def steps_of_objectives(config: ObjectiveConfig, total_steps: int) -> dict[str, 
     for steps, share_of in steps_of_parts(config, total_steps):
         for name, share in share_of.items():
             first = steps.start + 1
-            if spans[name] and spans[name][-1][1:] == (steps.start, share):  # the span goes on
-                first, _, _ = spans[name].pop()
+            if spans[name]:
+                first_before, last_before, share_before = spans[name][-1]
+                if last_before == steps.start and share_before == share:  # the span goes on
+                    first = first_before
+                    spans[name].pop()
             spans[name].append((first, steps.stop, share))
     return spans
 

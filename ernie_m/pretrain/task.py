@@ -119,14 +119,15 @@ class Pretraining(Task):
         if checkpoint is None:
             if self.config.init.head_start and self.config.init.encoder == SCRATCH:
                 give_head_start(model, self.text, self.config.data.max_seq_len, seed)
-            rules = self.config.data.text_rules
-            encoder = initialise(model, self.config.init, self.tokenizer, self.corpus_and_seed, rules)
+            encoder = initialise(
+                model, self.config.init, self.tokenizer, self.corpus_and_seed, self.config.data.text_rules
+            )
             self.reading = reading_of_run(encoder, self.tokenizer.text_rules)
             self.trained_length = self.config.data.max_seq_len
             if encoder is not None:
-                earlier = encoder.settings.get(TRAINED_LENGTH)
+                length_before = encoder.settings.get(TRAINED_LENGTH)
                 # Weights of which no length is known may have been trained on longer inputs.
-                self.trained_length = max(earlier, self.trained_length) if earlier else None
+                self.trained_length = max(length_before, self.trained_length) if length_before else None
                 if self.config.init.lm_head == FRESH:
                     give_frequencies(model.lm_head, self.text.piece_counts().sum(axis=0))
         else:
@@ -176,9 +177,9 @@ class Pretraining(Task):
         elif engine.steps == self.config.init.lm_head_warmup_steps:
             advice = _AFTER_HEAD_WARMUP
         if advice and "mmlm" in self.config.objectives.names:
-            line = plateau(list(scores.get("mmlm", {}).values()), advice)
-            if line:
-                logger.warning("%s", line)
+            warning = plateau(list(scores.get("mmlm", {}).values()), advice)
+            if warning is not None:
+                logger.warning("%s", warning)
         # Pre-training counts no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
 
@@ -210,7 +211,8 @@ class Pretraining(Task):
     def encoder_files(self, engine: Engine, masters: Mapping[str, Tensor]) -> ModelFiles:
         """The files of the encoder alone, for fine-tuning."""
         settings: dict[str, Any] = {"architecture": "ErnieMModel"}
-        if reading := self.reading.for_task().to_json():
+        reading = self.reading.for_task().to_json()
+        if reading:  # empty: as official weights read
             settings[READING] = reading
         return self._model_files(engine, masters, settings, _NOT_IN_ENCODER)
 
@@ -297,4 +299,10 @@ def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
     head_steps = config.init.lm_head_warmup_steps
     head_ratio = config.init.lm_head_learning_rate / optimizer.learning_rate
     ratio_of_step = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
-    return lambda step: head_ratio if step < head_steps else ratio_of_step(step - head_steps)
+
+    def ratio(step: int) -> float:
+        if step < head_steps:
+            return head_ratio
+        return ratio_of_step(step - head_steps)
+
+    return ratio

@@ -93,7 +93,15 @@ class TrainingText:
     @cached_property
     def language_number(self) -> dict[str, int]:
         """Language -> its number."""
-        return {language: i for i, language in enumerate(self.languages)}
+        return {language: number for number, language in enumerate(self.languages)}
+
+    def pair(
+        self, languages: tuple[str, str], sides: tuple[np.ndarray, np.ndarray], reverse: bool = False
+    ) -> Pair:
+        """A sentence pair as an example, from the ids of its sides. `reverse`: the second is the source."""
+        first = Text(sides[0], self.language_number[languages[0]])
+        second = Text(sides[1], self.language_number[languages[1]])
+        return Pair(second, first) if reverse else Pair(first, second)
 
     def piece_counts(self) -> np.ndarray:
         """How often each piece occurs in the text of each language, int64 [languages, V]."""

@@ -100,8 +100,8 @@ class Examples(FileLines, Sequence[Example]):
         names, rows = tables().names_and_rows(self.path, self.options)
         with open_lines(self.path) as (file, _):
             self._check_version(file)
-        cells = dict(rows)
-        return names, [cells[line] for line in self._numbers.tolist()]
+        cells_of_line = dict(rows)
+        return names, [cells_of_line[line] for line in self._numbers.tolist()]
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "inputs": None, "_numbers": None}
@@ -127,7 +127,8 @@ class SomeExamples(Sequence[Example]):
         number = self._numbers[index]
         place = np.searchsorted(self._ends, number, side="right")
         file = self._files[place]
-        return file[number - (self._ends[place] - len(file))]
+        first = self._ends[place] - len(file)  # the number of the file's first row
+        return file[number - first]
 
 
 class _Labels:
@@ -165,12 +166,14 @@ class _Labels:
             UserError: it has no number, or a label that is not known; begins with `place`.
         """
         if cell not in self._checked:
-            names = [cell] if self._regression else self._names(cell)
             if self._regression:
                 _check_number(cell, place)
+                names = [cell]
             else:
-                for name in () if self._any_label else names:
-                    _check_label(name, self._ids, self._num_labels, place)
+                names = self._names(cell)
+                if not self._any_label:
+                    for name in names:
+                        _check_label(name, self._ids, self._num_labels, place)
                 self.found.update(names)
             self._checked[cell] = hash(tuple(sorted(names)))
         return self._checked[cell]
@@ -227,45 +230,47 @@ def read_classification(
     path = Path(path)
     options = options or TableOptions()
     required = ["text_a", "label"] if labels else ["text_a"]
-    checked = _Labels(label_map, num_labels, regression, multi_label, any_label) if labels else None
+    label_column = _Labels(label_map, num_labels, regression, multi_label, any_label) if labels else None
     faults = faults_of(path, options)
     starts = array("q")  # the byte at which each row begins; at last the end of the rows
     inputs = array("q")
-    targets = array("q")  # a number for the label of each row
-    numbers = array("q")  # the line of each row
+    label_numbers = array("q")  # a number for the label of each row, equal for equal labels
+    line_numbers = array("q")  # the number of the line of each row
     with open_lines(path) as (opened, version):  # the version shows later whether the file was changed
-        other = rows_of(path, options, labels, regression, multi_label, any_label, purpose)
-        file = opened if other is None else io.BytesIO(other.content)
+        # None: the file is in the official form itself.
+        converted = rows_of(path, options, labels, regression, multi_label, any_label, purpose)
+        file = opened if converted is None else io.BytesIO(converted.content)
         first_line = file.readline()
         header = parse_header(first_line, path, required, _FORM)
         columns = {name: place for place, name in enumerate(header) if name in OFFICIAL}
         place_b = columns.get("text_b")
         position = len(first_line)  # the byte at which the next row begins
         for index, line in enumerate(without_blank_end(file), 1):
-            number = index + 1 if other is None else other.lines[index]
+            number = index + 1 if converted is None else converted.lines[index]
             start = position
             position += len(line)
             try:
                 cells = parse_row(line, path, number, header)
-                if checked:
-                    target = checked.check(cells[columns["label"]], f"{path}, line {number}")
+                if label_column:
+                    label_number = label_column.check(cells[columns["label"]], f"{path}, line {number}")
             except UserError as error:
                 faults.note(number, error)
                 continue
-            if checked:
-                targets.append(target)
+            if label_column:
+                label_numbers.append(label_number)
             starts.append(start)
-            inputs.append(input_hash(cells[columns["text_a"]], None if place_b is None else cells[place_b]))
-            numbers.append(number)
+            text_b = None if place_b is None else cells[place_b]
+            inputs.append(input_hash(cells[columns["text_a"]], text_b))
+            line_numbers.append(number)
     faults.end(logger.warning)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
     starts.append(position)
     if any_label:
-        checked.number({label: id_ for id_, label in enumerate(sorted(checked.found))})
+        label_column.number({label: id_ for id_, label in enumerate(sorted(label_column.found))})
     input_hashes = np.asarray(inputs, np.int64)
     if labels and not regression:
-        for fault in oddities(input_hashes, np.asarray(targets, np.int64), numbers):
+        for fault in oddities(input_hashes, np.asarray(label_numbers, np.int64), line_numbers):
             logger.warning("%s: %s", path, fault)
     return Examples(
         path,
@@ -273,10 +278,10 @@ def read_classification(
         np.asarray(starts, np.int64),
         split_cells(first_line.decode("utf-8").removeprefix("\ufeff")),
         columns,
-        checked,
+        label_column,
         input_hashes,
-        None if other is None else other.content,
-        np.asarray(numbers, np.int64),
+        None if converted is None else converted.content,
+        np.asarray(line_numbers, np.int64),
         options,
     )
 

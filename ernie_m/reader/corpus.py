@@ -289,10 +289,8 @@ class Blocks:
         self._bounds: list[np.ndarray] = []  # one for each shard: uint32 [blocks + 1]
         for shard in range(len(text.shards)):
             line_offsets = text.line_offsets(shard)
-            if one_line:  # each line is a document of its own
-                document_offsets = np.arange(len(line_offsets))
-            else:
-                document_offsets = text.document_offsets(shard)
+            # With `one_line` each line is a document of its own.
+            document_offsets = np.arange(len(line_offsets)) if one_line else text.document_offsets(shard)
             self._bounds.append(pack_lines(line_offsets, document_offsets, max_tokens))
         # The first block of each shard, and the number of all blocks. int64 [shards + 1]
         self._first_block = starts_of(len(bounds) - 1 for bounds in self._bounds)

@@ -27,7 +27,7 @@ _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 def first_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
     """The tokens of the first `SAMPLE` texts."""
     ids_of_texts = tokenizer.encode_batch(list(islice(texts, SAMPLE)))
-    return [token for ids in ids_of_texts for token in tokenizer.convert_ids_to_tokens(ids)]
+    return tokenizer.convert_ids_to_tokens(list(chain.from_iterable(ids_of_texts)))
 
 
 def warn_if_unsuited(tokenizer: Tokenizer, texts: Iterable[str], path: str | os.PathLike) -> None:
@@ -65,11 +65,11 @@ def unknown_words_of(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int]]
     marks = _marks_of_tokens(tokenizer)
     lengths = np.fromiter(map(len, ids_of_texts), np.int64, len(ids_of_texts))
     ids = np.fromiter(chain.from_iterable(ids_of_texts), np.int64, lengths.sum())
-    text_of_token = np.repeat(np.arange(len(lengths)), lengths)
-    begins = marks.begins_word[ids]
-    begins[1:] |= text_of_token[1:] != text_of_token[:-1]
+    text_of_token = np.repeat(np.arange(len(lengths)), lengths)  # [tokens]
+    begins = marks.begins_word[ids]  # bool [tokens], whether a word begins there
+    begins[1:] |= text_of_token[1:] != text_of_token[:-1]  # so does the first token of a text
     begins[:1] = True
-    word_of_token = np.cumsum(begins) - 1
+    word_of_token = np.cumsum(begins) - 1  # [tokens]
     words = int(begins.sum())
 
     def count(is_counted: np.ndarray) -> np.ndarray:
@@ -78,8 +78,9 @@ def unknown_words_of(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int]]
 
     letters = count(marks.is_letter[ids])
     is_spelt = (letters > 4) & (count(marks.is_longer[ids]) == 0)
-    is_unknown = is_spelt | (count(ids == tokenizer.unk_id) > 0)
-    return np.bincount(text_of_token[begins][is_unknown], minlength=len(lengths))
+    is_unknown = is_spelt | (count(ids == tokenizer.unk_id) > 0)  # bool [words]
+    text_of_word = text_of_token[begins]  # [words]
+    return np.bincount(text_of_word[is_unknown], minlength=len(lengths))
 
 
 class _TokenMarks(NamedTuple):

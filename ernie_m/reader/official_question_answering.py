@@ -12,6 +12,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +64,7 @@ def split_words(text: str) -> list[str]:
 
 def pieces_of_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
     """The pieces of all words. A piece that is not in the vocabulary is given as its text."""
-    return [piece for word in words for piece in tokenizer.tokenize(word)]
+    return list(chain.from_iterable(map(tokenizer.tokenize, words)))
 
 
 def make_official_windows(
@@ -89,7 +90,8 @@ def make_official_windows(
         room = max(1, cut.max_seq_len - used)
         for part in cut_officially(len(tokens.ids), room, cut.doc_stride):
             is_here = answer is not None and part.holds(answer)
-            rows.append((number, question.context, *part, *(answer if is_here else (NO_ANSWER, NO_ANSWER))))
+            first, last = answer if is_here else (NO_ANSWER, NO_ANSWER)
+            rows.append((number, question.context, *part, first, last))
     return AnswerWindows(
         file,
         question_ids,
@@ -117,11 +119,8 @@ def _encode_contexts(file: QuestionFile, tokenizer: Tokenizer) -> list[WordToken
             ids += word_ids
             spans += [(word_start + start, word_start + end) for start, end in word_spans]
             first_tokens.append(len(ids))
-        contexts.append(
-            WordTokens(
-                np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2), words, first_tokens
-            )
-        )
+        span_array = np.asarray(spans, np.int32).reshape(-1, 2)  # [0, 2] without tokens
+        contexts.append(WordTokens(np.asarray(ids, np.int32), span_array, words, first_tokens))
     return contexts
 
 

@@ -316,10 +316,7 @@ def cut_windows(length: int, room: int, stride: int) -> list[ContextPart]:
     # first half of the overlap come from the first window, the others from the second.
     middles = [(next_start + end) // 2 for end, next_start in zip(ends, starts[1:])]
     start_ranges = pairwise([0, *middles, length])
-    parts = []
-    for start, end, (answers_from, answers_to) in zip(starts, ends, start_ranges):
-        parts.append(ContextPart(start, end, answers_from, answers_to))
-    return parts
+    return [ContextPart(start, end, *answers) for start, end, answers in zip(starts, ends, start_ranges)]
 
 
 def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | None:
@@ -376,8 +373,14 @@ class EncodeWindows:
     def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
         features = []
         for window in windows:
-            question = [self.cls_id, *window.question_ids.tolist()]
-            ids = [*question, *[self.sep_id] * self.separators, *window.context_ids.tolist(), self.sep_id]
+            between = [self.sep_id] * self.separators
+            ids = [
+                self.cls_id,
+                *window.question_ids.tolist(),
+                *between,
+                *window.context_ids.tolist(),
+                self.sep_id,
+            ]
             features.append(AnswerFeature(ids, window))
         return features
 

@@ -219,14 +219,9 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[SentenceWindow]:
             start -= 1
             overlap -= sizes[start]
     # In an overlap, the words of its first half are tagged in the window before, the others in the next one.
-    middles = []
-    for (_, end), (next_start, _) in pairwise(spans):
-        middles.append(_middle(sizes, next_start, end))
+    middles = [_middle(sizes, next_start, end) for (_, end), (next_start, _) in pairwise(spans)]
     tagged_ranges = pairwise([0, *middles, len(sizes)])  # (start, end) as in `spans`
-    windows = []
-    for (start, end), (tagged_start, tagged_end) in zip(spans, tagged_ranges):
-        windows.append(SentenceWindow(start, end, tagged_start, tagged_end))
-    return windows
+    return [SentenceWindow(*span, *tagged_range) for span, tagged_range in zip(spans, tagged_ranges)]
 
 
 def _middle(sizes: Sequence[int], start: int, end: int) -> int:

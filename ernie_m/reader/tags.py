@@ -13,7 +13,7 @@ tags this way, which gives every sequence of tags one meaning.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ernie_m.utils.errors import UserError
 
@@ -62,12 +62,11 @@ def inside_labels(labels: Sequence[str]) -> list[int]:
     return inside
 
 
-def tag_names(types: Iterable[str]) -> list[str]:
+def tag_names(types: Collection[str]) -> list[str]:
     """B- and I- of every type, in the official order, and O."""
     names = []
-    for type_ in sorted(
-        types, key=lambda type_: (type_ not in ENTITIES, *map(type_.__ne__, ENTITIES), type_)
-    ):
+    in_order = [type_ for type_ in ENTITIES if type_ in types] + sorted(set(types) - set(ENTITIES))
+    for type_ in in_order:
         names += [f"B-{type_}", f"I-{type_}"]
     return [*names, OUTSIDE]
 

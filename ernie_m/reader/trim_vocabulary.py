@@ -172,10 +172,9 @@ def _keep_pieces(model: ModelProto, normal: Sequence[int], numbers: set[int], pi
     # bonus of a user-defined piece from the highest.
     by_score = sorted(normal, key=lambda number: model.pieces[number].score)
     removable = set(normal) - numbers - {by_score[0], by_score[-1]}
-    kept = []
-    for number, piece in enumerate(model.pieces):
-        if number not in removable or piece.piece in pieces:
-            kept.append(piece)
+    kept = [
+        piece for number, piece in enumerate(model.pieces) if number not in removable or piece.piece in pieces
+    ]
     del model.pieces[:]
     model.pieces.extend(kept)
 

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,7 +69,7 @@ def write_checkpoint(
                 (place / STATE).mkdir()
             return place
 
-        def write() -> dict[str, Any]:
+        def write(place: Path) -> dict[str, Any]:
             """Write what this process has into that folder. Return what the manifest says of its arrays."""
             if files is not None:
                 files.write(place)
@@ -87,7 +87,7 @@ def write_checkpoint(
             sync_file(path)
             return {name: describe(path)}
 
-        def finish() -> None:
+        def finish(place: Path, entries_of_processes: Sequence[dict[str, Any]]) -> None:
             """Complete the folder and rename it, on the main process."""
             if values is not None:
                 state = place / STATE
@@ -99,9 +99,9 @@ def write_checkpoint(
                 (state / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             staged.close()
 
-        place, *_ = _together(folder, stage)
-        entries_of_processes = _together(folder, write)
-        _together(folder, finish)
+        place, *_ = _together(folder, stage)  # that of process 0, the main process
+        entries_of_processes = _together(folder, lambda: write(place))
+        _together(folder, lambda: finish(place, entries_of_processes))
 
 
 def _together(folder: Path, work: Callable[[], T]) -> list[T]:
@@ -186,8 +186,8 @@ def newest_step(folder: Path) -> tuple[Path, dict[str, np.ndarray], dict[str, An
             logger.warning("%s; %s is passed over", error, path.name)
             damaged.append(path)
             fault = error
-    found = None if newest is None else newest[0]
-    paths = sorted(set(distributed.gather(str(found))))
+    newest_path = None if newest is None else newest[0]
+    paths = sorted(set(distributed.gather(str(newest_path))))
     if len(paths) > 1:
         raise UserError(
             f"{folder}: the processes find different checkpoints there ({', '.join(paths)}); "

@@ -41,11 +41,11 @@ def init(use_gpu: bool = True) -> str:
     Raises:
         UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use.
     """
-    gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    takes_gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if world_size() == 1:
-        paddle.set_device("gpu" if gpu else "cpu")
+        paddle.set_device("gpu" if takes_gpu else "cpu")
         return str(paddle.device.get_device())
-    if not gpu:
+    if not takes_gpu:
         backend = os.environ.get("PADDLE_DISTRI_BACKEND", "auto")
         if backend not in ("auto", "", "gloo"):
             raise UserError(f"--backend {backend} needs GPUs that Paddle can use; on the CPU use gloo")
@@ -132,10 +132,10 @@ def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
     padded[: len(rows)] = rows
     parts: list[Tensor] = []
     dist.all_gather(parts, padded)
-    rows_and_numbers = []
-    for part, (count, number_of_process) in zip(parts, counts_of_processes):
-        rows_and_numbers.append((part[:count], number_of_process))
-    return rows_and_numbers
+    return [
+        (part[:count], number_of_process)
+        for part, (count, number_of_process) in zip(parts, counts_of_processes)
+    ]
 
 
 def on_main(work: Callable[[], T]) -> T:

@@ -93,15 +93,15 @@ def build_optimizer(
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient
     }
-    layers = [_layer_of(name) for name in parameters]
-    numbers = [layer for layer in layers if layer is not None]  # empty if no layer is trained
-    num_layers = max(numbers) + 1 if numbers else 0
+    layer_numbers = [_layer_of(name) for name in parameters]
+    trained_layers = [number for number in layer_numbers if number is not None]
+    num_layers = max(trained_layers) + 1 if trained_layers else 0
     ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay, decay_style)
     embeddings = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
-    table_gradients = {layer.weight.name: layer.gradient for layer in embeddings}
+    table_gradients = {layer.weight.name: layer.gradient for layer in embeddings}  # by Paddle's name
 
     groups = defaultdict(list)  # (share of the rate, coefficient of decay) -> parameters
-    tables = {}
+    tables = {}  # Paddle's name of a word table -> its update
     for name, parameter in parameters.items():
         ratio = ratios[name]
         if parameter.name in table_gradients:

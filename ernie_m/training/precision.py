@@ -71,10 +71,7 @@ class Precision:
         self.level = level
         if self.amp != NONE:
             _check_gpu(self.amp)
-        if self.amp == NONE:
-            description = in_words(dtype, self.cpu_bf16)
-        else:
-            description = f"{amp} {level}"
+        description = in_words(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
         logger.info("%s", summary(description, distributed.world_size()))
         if not on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
             _recommend_bfloat16()
@@ -155,7 +152,8 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
         return functools.partial(autocast, amp)
     if amp != "bf16":
         raise UserError(f"amp {amp} needs a GPU: on a CPU predictions are made in bf16 or none")
-    if missing := _missing_for_bf16():
+    missing = _missing_for_bf16()
+    if missing is not None:
         raise UserError(f"amp bf16 needs {missing}: leave it out")
     use_bfloat16(model)
     freeze(model)

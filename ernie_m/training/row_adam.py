@@ -54,11 +54,10 @@ class RowAdam:
         """Make the state, unless it exists."""
         if self.state:
             return
-        dtype = self.weight.dtype
         for name in ("moment1", "moment2"):
-            self.state[name] = paddle.zeros(self.weight.shape, dtype)
+            self.state[name] = paddle.zeros(self.weight.shape, self.weight.dtype)
         for name, beta in zip(("beta1_pow_acc", "beta2_pow_acc"), self.betas):
-            self.state[name] = paddle.full([1], beta, dtype)
+            self.state[name] = paddle.full([1], beta, self.weight.dtype)
         self._has_moments = np.zeros(len(self.weight), bool)
 
     def forget_rows(self) -> None:
@@ -81,18 +80,20 @@ class RowAdam:
         # them by the moments, which are still 0 in a row that was touched by gradients of 0.
         if self.decay:
             table = as_array(self.weight)
-            over_rows(partial(_scale, table, 1.0 - rate.item() * self.decay), *table.shape)
+            factor = 1.0 - rate.item() * self.decay
+            over_rows(partial(_scale, table, factor), *table.shape)
         self._update_rows(touched, rate)
 
     def _update_rows(self, touched: np.ndarray, rate: Tensor) -> None:
         """Update the rows with moments, without decay; only the rows `touched`, bool [V], have a gradient."""
         if self._has_moments is None:
-            moments = [as_array(self.state[name]) for name in ("moment1", "moment2")]
-            self._has_moments = moments[0].any(1) | moments[1].any(1)
+            first = as_array(self.state["moment1"])
+            second = as_array(self.state["moment2"])
+            self._has_moments = first.any(axis=1) | second.any(axis=1)  # [V], whether a number is not 0
         self._has_moments |= touched
         rows = np.flatnonzero(self._has_moments)  # int64 [R]
         tables = self._tables()
-        if len(rows) > LARGEST_SHARE * len(touched):
+        if len(rows) > LARGEST_SHARE * len(touched):  # so many that all rows are faster
             self._adam(tables, self.weight.grad, rate, decay=0.0)
             return
         arrays = [as_array(table) for table in tables]
@@ -148,15 +149,15 @@ def _gather(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _scale(table: np.ndarray, factor: float, places: slice) -> None:
-    """The work on one slice: multiply some rows of a table by `factor`."""
+    """The work on one slice of `over_rows`: multiply some rows of a table by `factor`."""
     table[places] *= factor
 
 
 def _take(part: np.ndarray, table: np.ndarray, rows: np.ndarray, places: slice) -> None:
-    """The work on one slice: copy some of the `rows` of a table to their places in `part`."""
+    """The work on one slice of `over_rows`: copy some of the `rows` of a table to their places in `part`."""
     part[places] = table[rows[places]]
 
 
 def _put(part: np.ndarray, table: np.ndarray, rows: np.ndarray, places: slice) -> None:
-    """The work on one slice: copy some rows of `part` back to the table."""
+    """The work on one slice of `over_rows`: copy some rows of `part` back to the table."""
     table[rows[places]] = part[places]

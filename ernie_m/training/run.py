@@ -72,7 +72,8 @@ class Trainer:
         self.seed = seed
         self.pace = pace
         saved = folder.resume(task.identity)
-        self.engine: Engine = task.begin(seed, saved.folder if saved else None)
+        checkpoint = None if saved is None else saved.folder
+        self.engine: Engine = task.begin(seed, checkpoint)
         # Not earlier, because a run that cannot begin must leave the old one alone.
         folder.remove_old_run()
         self.position: Any = None
@@ -101,16 +102,6 @@ class Trainer:
         self.meter = Meter(saved.trainer_state["window"], saved.trainer_state["tokens"])
         logger.info("going on from %s: step %d of %d", saved.folder, self.engine.steps, self.task.total_steps)
 
-    def _state(self) -> dict[str, Any]:
-        """What `_resume` reads, as JSON values."""
-        return {
-            "position": self.position,
-            "evaluated": self.evaluated_step,
-            "best": None if self.best is None else asdict(self.best),
-            "window": dict(self.meter.sums),  # since the last line of the log
-            "tokens": self.meter.tokens,
-        }
-
     def run(self, stop: StopSignal) -> bool:
         """Train to the last step, or until a process of the run is asked to stop. The state is saved.
 
@@ -134,7 +125,8 @@ class Trainer:
         ):
             while True:
                 # Evaluate before the next step, so that a run whose evaluation was interrupted repeats it.
-                if not stopped and self._evaluation_is_due():
+                is_due = engine.steps in task.evaluation_steps and self.evaluated_step < engine.steps
+                if is_due and not stopped:
                     with (
                         stalls.during(f"the evaluation after step {engine.steps}"),
                         out_of_memory_is_a_user_error(task.memory_advice),
@@ -187,11 +179,6 @@ class Trainer:
             self.folder.finish(self.best)
         return True
 
-    def _evaluation_is_due(self) -> bool:
-        """Whether the task evaluates after the present step, and has not done so."""
-        steps = self.engine.steps
-        return steps in self.task.evaluation_steps and self.evaluated_step < steps
-
     def _evaluate(self, stop: StopSignal) -> bool:
         """Evaluate, and save the model if it is the best so far. False: a process was asked to stop."""
         with self.progress.evaluation():
@@ -202,12 +189,12 @@ class Trainer:
         self.evaluated_step = evaluation.step
         if self.records is not None:
             self.records.append({"step": evaluation.step, HELD_OUT: evaluation.scores})
-        if evaluation.selected_by is not None:
-            best = self.best
-            if best is None or evaluation.selected_by > best.selected_by:
-                self.best = evaluation
-                logger.info("best so far: %.2f at step %d", evaluation.selected_by, evaluation.step)
-                self.folder.save_best(self._files())
+        if evaluation.selected_by is not None and (
+            self.best is None or evaluation.selected_by > self.best.selected_by
+        ):
+            self.best = evaluation
+            logger.info("best so far: %.2f at step %d", evaluation.selected_by, evaluation.step)
+            self.folder.save_best(self._files())
         return True
 
     def _save(self) -> None:
@@ -221,11 +208,18 @@ class Trainer:
         arrays = counters.pop("optimizer")
         values = None
         if distributed.is_main():
+            state = {  # what `_resume` reads, as JSON values
+                "position": self.position,
+                "evaluated": self.evaluated_step,
+                "best": None if self.best is None else asdict(self.best),
+                "window": dict(self.meter.sums),  # since the last line of the log
+                "tokens": self.meter.tokens,
+            }
             values = {
                 "identity": self.task.identity,
                 "seed": self.seed,
                 "engine": counters,
-                "trainer": self._state(),
+                "trainer": state,
             }
         elif not self.engine.is_sharded:
             arrays = None  # the main process has all of them

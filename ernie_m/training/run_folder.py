@@ -190,8 +190,11 @@ class RunFolder:
 
     def _named(self, patterns: Iterable[str]) -> list[Path]:
         """What has a name of one of the patterns, in their order."""
-        paths = sorted(self.path.glob("*"))
-        return [path for pattern in patterns for path in paths if re.fullmatch(pattern, path.name)]
+        contents = sorted(self.path.glob("*"))
+        named = []
+        for pattern in patterns:
+            named += [path for path in contents if re.fullmatch(pattern, path.name)]
+        return named
 
     # Where the run goes on
 
@@ -209,7 +212,7 @@ class RunFolder:
         """
         newest = None if self.overwrite else newest_step(self.steps_folder)
         if newest is not None:
-            saved = _saved_run(*newest)
+            saved = _saved_run(*newest)  # the step folder, its arrays and its values
             if self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
                 logger.info("%s is not used: the run goes on from %s", self.resume_from, saved.folder)
         elif self.resume_from is not None:

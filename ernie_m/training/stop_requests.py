@@ -178,7 +178,8 @@ class StallWatch:
 
     def _look(self) -> None:
         """The thread: look at the work again and again, until the watch ends."""
-        interval = min(self.seconds / 4, self.end_seconds / 4, 5.0)  # seconds
+        # Seconds between two looks: few beside both limits.
+        interval = min(self.seconds / 4, self.end_seconds / 4, 5.0)
         while not self._end.wait(interval):
             work = self._work
             if work is None:

@@ -115,7 +115,8 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     load_faiss()
     bitexts = []
     if flags.pairs:
-        bitexts = read_bitexts(flags.pairs, flags.languages.split(",") if flags.languages else [], flags)
+        languages = flags.languages.split(",") if flags.languages else []  # none: all
+        bitexts = read_bitexts(flags.pairs, languages, flags)
     short = [bitext.language for bitext in bitexts if len(bitext.sentences) < 2]
     if flags.layer == "sweep" and short:
         raise UserError(f"--layer sweep: {', '.join(short)} has one pair alone; name a layer")

@@ -185,15 +185,18 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
     languages = list(first.trained[flags.score])
     tables = []
     for number, direction in enumerate(DIRECTIONS):
-        rows = {}
-        for seed, result in results_found.items():
-            rows[seed] = _accuracies(result.trained[flags.score], direction=number)
+        rows = {
+            seed: _accuracies(result.trained[flags.score], direction=number)
+            for seed, result in results_found.items()
+        }
         paper = figures(flags.paper, direction, languages)
         untrained = _accuracies(first.untrained.get(flags.score, {}), direction=number)
         title = f"{direction}, {flags.score}, {kind_of_vectors}"
         tables.append(score_tables.Table(title, rows, paper, {"untrained": untrained}))
-    measures = dict.fromkeys(measure for result in results_found.values() for measure in result.trained)
-    for measure in measures:  # each once, in order
+    measures: dict[str, None] = {}  # a set that keeps the order
+    for result in results_found.values():
+        measures |= dict.fromkeys(result.trained)
+    for measure in measures:
         seeds_without = [str(seed) for seed, result in results_found.items() if measure not in result.trained]
         if seeds_without:
             seeds = ", ".join(seeds_without)

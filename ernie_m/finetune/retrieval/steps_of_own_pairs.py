@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,23 +61,24 @@ class StepRows:
         share = share_of_step(self.batch_size, self.rank, self.world_size)
         of_query, of_document = self.prompts
         while True:
-            drawn = self._draw(sampler)
-            rows = list(drawn.values())
+            rows_by_number = self._draw(sampler)
+            numbers = list(rows_by_number)  # of all rows of the step, on every process
+            rows = list(rows_by_number.values())
             given_count = sum(len(row) - 2 for row in rows)  # the negatives behind query and positive
             # The rows have no text in common, so all candidates but its positive are negatives of a query.
             negative = ~np.eye(self.batch_size, self.batch_size + given_count, dtype=bool)  # [B, C]
             own_rows = rows[share]
             queries = [of_query + row[0] for row in own_rows]
             positives = [of_document + row[1] for row in own_rows]
-            given_negatives = [of_document + text for row in own_rows for text in row[2:]]
+            texts_of_negatives = chain.from_iterable(row[2:] for row in own_rows)
+            given_negatives = [of_document + text for text in texts_of_negatives]
             texts = queries + positives + given_negatives
             yield PairStep(
                 sentences=self.tokenizer.sentences(self.tokenizer.encode_batch(texts), self.max_seq_len),
                 negative=negative,
                 position=sampler.state(),
                 pair_count=len(own_rows),
-                # Of all rows of the step, as `negative` is.
-                teacher=None if teacher is None else np.asarray(teacher[list(drawn)]),
+                teacher=None if teacher is None else np.asarray(teacher[numbers]),
             )
 
     def _draw(self, sampler: Sampler) -> dict[int, list[str]]:
@@ -92,7 +94,8 @@ class StepRows:
         while len(rows) < self.batch_size and draws < _MOST_DRAWS * self.batch_size:
             missing = self.batch_size - len(rows)  # all of them may be taken, so none is drawn too many
             draws += missing
-            for number in self.numbers[sampler.draw(missing).item].tolist():
+            places = sampler.draw(missing).item  # in `self.numbers`
+            for number in self.numbers[places].tolist():
                 query, positive, *negatives = self.rows[number]
                 row = [query, positive, *(text for text in negatives if text not in self.held_out)]
                 if texts.isdisjoint(row):
@@ -102,7 +105,7 @@ class StepRows:
                     shared.update(texts.intersection(row))
         if len(rows) == self.batch_size:
             return rows
-        ((text, _),) = shared.most_common(1)
+        text, _ = shared.most_common(1)[0]
         raise UserError(
             f"{self.rows.name}: too few rows without a text in common for --batch_size {self.batch_size}, as "
             f"many have '{text}'; lower it, or name the columns in a first line: query, positive, negative"
@@ -132,7 +135,8 @@ def divide(rows: PairRows, validation_pairs: int, seed: int) -> Division:
     count = min(validation_pairs, len(rows) // 10)
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, _HELD_OUT])))
     held_out = np.sort(random.choice(len(rows), count, replace=False))
-    texts = frozenset(text for number in held_out.tolist() for text in rows[number][:2])
+    held_out_pairs = [rows[number][:2] for number in held_out.tolist()]  # query and positive of each
+    texts = frozenset(chain.from_iterable(held_out_pairs))
     trained = [number for number, row in enumerate(rows) if texts.isdisjoint(row[:2])]
     if not trained:
         raise UserError(f"{rows.name}: all rows have a query or a positive in common with a held-out row")

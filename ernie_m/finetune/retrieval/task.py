@@ -117,8 +117,8 @@ class Retrieval(TaskOfSeeds):
         if is_notation(flags.train_set):  # own pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set, flags)
             warn_if_unsuited(self.tokenizer, itertools.chain.from_iterable(self.rows), flags.train_set)
-            texts = (Example(text, None) for row in self.rows for text in row)
-            warn_if_cut(EncodePairs(self.tokenizer, flags.max_seq_len), texts, flags.train_set)
+            examples = (Example(text, None) for text in itertools.chain.from_iterable(self.rows))
+            warn_if_cut(EncodePairs(self.tokenizer, flags.max_seq_len), examples, flags.train_set)
             if self.rows.with_negatives:
                 logger.info(
                     "%s: of %d rows %d have negatives, the texts behind query and positive",
@@ -172,7 +172,8 @@ class Retrieval(TaskOfSeeds):
         for languages, pairs in self.held_out.items():
             count = min(flags.validation_pairs, len(pairs))
             if count:
-                sources, translations = zip(*(pairs[number] for number in range(count)))
+                first_pairs = [pairs[number] for number in range(count)]
+                sources, translations = zip(*first_pairs)
                 warn_if_found_by_any("-".join(languages), sources, translations)
         self.total_steps = flags.max_steps
         self.evaluation_steps: Sequence[int] = []
@@ -320,7 +321,8 @@ class Retrieval(TaskOfSeeds):
         It is the mean of both directions. Another pair with the same source or translation is right, too.
         """
         count = min(self.flags.validation_pairs, len(pairs))
-        source_ids, translation_ids = zip(*(pairs[number] for number in range(count)))
+        first_pairs = [pairs[number] for number in range(count)]
+        source_ids, translation_ids = zip(*first_pairs)
         encoder = PaddleEncoder(model, self.flags.pooling, self.layer)
         max_seq_len = self.flags.max_seq_len
         sources = self.tokenizer.sentences(source_ids, max_seq_len)
@@ -380,7 +382,8 @@ def make_encoder(
     if checkpoint is None:
         logger.warning("no --init_pretraining_params: the weights are random")
     else:
-        load_from(model, checkpoint, optional=() if needs_pooler else ("pooler.",), ignore=HEADS)
+        optional = () if needs_pooler else ("pooler.",)
+        load_from(model, checkpoint, optional=optional, ignore=HEADS)
     return model
 
 
@@ -409,9 +412,8 @@ def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:
     Args:
         rows: what is trained on; None: a corpus, whose texts have no prompts.
     """
-    checkpoint = opened.checkpoint
     reading = opened.reading
-    if checkpoint is not None and checkpoint.task not in (None, RETRIEVAL):
+    if opened.checkpoint is not None and opened.checkpoint.task not in (None, RETRIEVAL):
         reading = reading.for_task()  # how the inputs of its head were made does not matter for vectors
     if rows is None:
         return reading.with_one_prompt("")
@@ -447,9 +449,8 @@ def check_teacher(flags: RetrievalFlags, rows: PairRows | None, hidden_size: int
         raise UserError(f"--teacher {flags.teacher}: cannot be read as an .npy file: {error}") from error
     if vectors.dtype.kind not in "fiu":
         raise UserError(f"--teacher {flags.teacher}: holds {vectors.dtype}, not numbers")
-    shape = vectors.shape
-    if shape != (len(rows), hidden_size):
+    if vectors.shape != (len(rows), hidden_size):
         raise UserError(
-            f"--teacher {flags.teacher}: its shape is {list(shape)}; the rows of {flags.train_set} and the "
-            f"model's hidden size make {[len(rows), hidden_size]}"
+            f"--teacher {flags.teacher}: its shape is {list(vectors.shape)}; the rows of {flags.train_set} "
+            f"and the model's hidden size make {[len(rows), hidden_size]}"
         )

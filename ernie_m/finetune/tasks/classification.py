@@ -122,7 +122,8 @@ class Classification(SupervisedTask):
         if len(found) < 2 and not (found and self.multi_label):
             raise UserError(f"{names}: the only label is '{''.join(found)}'; give rows with another one, too")
         ids = names_of_ids(len(found))
-        self.labels = ids if found == set(ids) else sorted(found)  # "10" comes before "2"
+        # Ids keep their order; sorted as names, "10" would come before "2".
+        self.labels = ids if found == set(ids) else sorted(found)
         for file in files:
             file.number({label: id_ for id_, label in enumerate(self.labels)})
         return files
@@ -190,8 +191,9 @@ class Classification(SupervisedTask):
         if data.is_official:
             self.write_official(path, data, predictions)
             return
-        # The ending of reviews.csv.gz is that of a table without packing.
-        table_path = path + re.search(r"(\.\w+)?(\.gz|\.bz2|\.xz)?$", data.path.name)[1]
+        # The ending of reviews.csv.gz is .csv, because what is written is not packed.
+        unpacked_name = re.sub(r"\.(gz|bz2|xz)$", "", data.path.name)
+        table_path = path + os.path.splitext(unpacked_name)[1]
         header, rows = data.table()
         with atomic_file(table_path, "w") as file:
             table = tables().answered(file, data.path, data.options)

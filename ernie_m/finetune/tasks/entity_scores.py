@@ -1,6 +1,7 @@
 """F1 of entities, and of the chunks that XTREME scores parts of speech by."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from ernie_m.finetune.metrics import MatchCounts
 
@@ -71,9 +72,12 @@ def entity_scores(
             conlleval has it, the script of CoNLL-2002 and 2003; `seqeval_chunks` for tags without B- and I-,
             such as parts of speech, as XTREME has it.
     """
-    # An O between two sentences ends the entities of the first.
-    gold_entities, predicted_entities = (
-        find([tag for tags in sentences for tag in (*tags, "O")]) for sentences in (gold, predicted)
-    )
+    gold_entities = find(_in_a_row(gold))
+    predicted_entities = find(_in_a_row(predicted))
     correct = gold_entities & predicted_entities
     return MatchCounts(len(gold_entities), len(predicted_entities), len(correct))
+
+
+def _in_a_row(sentences: Sequence[Sequence[str]]) -> list[str]:
+    """The tags of all sentences, one after the other; an O behind each ends its entities."""
+    return list(chain.from_iterable([*tags, "O"] for tags in sentences))

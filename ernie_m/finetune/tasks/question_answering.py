@@ -88,7 +88,8 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
         max_length: longest span in tokens.
     """
     start_count = len(scores.start_logits)  # S
-    max_length = max(1, min(max_length, len(scores.end_logits)))  # at least 1, also without a token
+    # No longer than the context; at least 1, also without a token.
+    max_length = max(1, min(max_length, len(scores.end_logits)))
     behind_the_last = np.full(max_length - 1, -np.inf, scores.end_logits.dtype)
     end_logits = np.concatenate([scores.end_logits, behind_the_last])  # [E + max_length - 1]
     # In column k the end logit of the span that has this start and k + 1 tokens: [S, max_length]
@@ -112,7 +113,7 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
 
 def best_of(spans_of_windows: Sequence[Spans], count: int) -> Spans:
     """The `count` best spans of all windows, of equal ones the first; fewer if they have no more."""
-    # One array for each field of `Spans`, with the spans of all windows.
+    # For each field of `Spans` the arrays of all windows, as one.
     first, last, start_logits, end_logits = map(np.concatenate, zip(*spans_of_windows))
     order = np.argsort(-(start_logits + end_logits), kind="stable")[:count]
     return Spans(first[order], last[order], start_logits[order], end_logits[order])

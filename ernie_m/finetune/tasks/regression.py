@@ -72,9 +72,8 @@ class Regression(Classification):
         return errors.square().sum(), 0.0, len(scores)
 
     def measure(self, sums: Mapping[str, float]) -> str:
-        error = math.nan  # if all steps were skipped
-        if sums["steps"]:
-            error = math.sqrt(sums["loss"] / sums["steps"])
+        # nan if all steps were skipped
+        error = math.sqrt(sums["loss"] / sums["steps"]) if sums["steps"] else math.nan
         return f"root mean squared error: {error:f}"
 
     def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[float]:

@@ -134,18 +134,17 @@ class CorpusBuild:
         Raises:
             UserError: the filters left nothing of a stream.
         """
-        vocab_size = self.tokenizer.vocab_size
         manifest: dict[str, Any] = {
             "format": FORMAT,
             **plan,
-            "dtype": id_dtype(vocab_size).name,
+            "dtype": id_dtype(self.tokenizer.vocab_size).name,
             "mono": {},
             "parallel": {},
             "pieces": {},
             "files": {},
         }
         # Language -> how often each piece occurs in all of its text, [V].
-        pieces: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(vocab_size, np.int64))
+        pieces: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(self.tokenizer.vocab_size, np.int64))
         for work in self.works:
             kind, name = work.stream.folder.split("/")  # "mono/en", "parallel/de-en"
             manifest[kind][name] = _entry(work, manifest["files"], pieces)  # adds to the files and the pieces

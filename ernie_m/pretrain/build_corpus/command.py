@@ -81,9 +81,8 @@ def build_corpus(options: BuildOptions) -> dict:
     # their order. The order has a list of its own, because two mappings are equal whatever their order.
     files = {"modified": modified, "order": list(modified)}
     with claimed(output, plan | files), workers:
-        works = []
-        for number, stream in enumerate(streams):
-            works.append(StreamWork(number, stream, output, options, vocab_size=tokenizer.vocab_size))
+        size = tokenizer.vocab_size
+        works = [StreamWork(number, stream, output, options, size) for number, stream in enumerate(streams)]
         build = CorpusBuild(options, works, workers, tokenizer)
         build.scan()
         build.find_duplicates()

@@ -66,7 +66,8 @@ def find_duplicates(work: StreamWork, part: int) -> None:
     # The arrays have an element for each line in the range. The keys of a unit ascend.
     keys = np.concatenate(keys_of_units)
     lines = np.concatenate(lines_of_units)  # the number of the line in its unit
-    units = np.repeat(np.arange(len(keys_of_units)), [len(unit_keys) for unit_keys in keys_of_units])
+    keys_per_unit = [len(unit_keys) for unit_keys in keys_of_units]
+    units = np.repeat(np.arange(len(keys_per_unit)), keys_per_unit)  # the number of the unit
     # Units are in reading order, and so are the equal keys of a unit: a stable sort keeps the first in front.
     order = np.argsort(keys, kind="stable")
     sorted_keys = keys[order]

@@ -128,11 +128,11 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     sources: dict[tuple[str, ...], list[TextSource]] = defaultdict(list)
     for label, paths in mono.items():
         languages = languages_of(label, 1)
-        for path in paths if isinstance(paths, list) else [paths]:
+        for path in _listed(paths):
             sources[languages] += [TextSource((file,), languages) for file in find_files(path)]
     for label, paths in parallel.items():
         languages = languages_of(label, 2)
-        for path in paths if isinstance(paths, list) else [paths]:
+        for path in _listed(paths):
             # en-de and de-en are one stream; each source keeps the order of its own label.
             stream_sources = sources[tuple(sorted(languages))]
             stream_sources += [TextSource(files, languages) for files in find_pairs(path, languages)]
@@ -153,6 +153,11 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
             given[unpacked] = f"{name} as {source}"
         streams.append(Stream(languages, tuple(sources_of_stream)))
     return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
+
+
+def _listed(paths: Any) -> list[Any]:
+    """One path as a list; a list stays."""
+    return paths if isinstance(paths, list) else [paths]
 
 
 def file_status(path: str) -> os.stat_result:

@@ -1,5 +1,6 @@
 """The options of a corpus build: `--config file.yaml`, then `--key value`."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -100,5 +101,6 @@ def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, 
 
 def modification_times(streams: list[Stream]) -> dict[str, int]:
     """When each file was last written, in ns. A build does not continue with changed files."""
-    paths = [path for stream in streams for source in stream.sources for path in source.paths]
+    sources = itertools.chain.from_iterable(stream.sources for stream in streams)
+    paths = itertools.chain.from_iterable(source.paths for source in sources)
     return {path: file_status(path).st_mtime_ns for path in paths}

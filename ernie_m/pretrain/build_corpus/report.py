@@ -1,5 +1,6 @@
 """What a build says at the end: a table of the corpus, a few pairs, and warnings."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,9 +39,10 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
         dropped = left_out(entry)
         for language, counts in languages.items():
             tokens = counts["tokens"]
+            title = name if len(languages) == 1 else f"{name}: {language}"
             rows.append(
                 (
-                    name if len(languages) == 1 else f"{name}: {language}",
+                    title,
                     f"{train_lines:,}",
                     f"{tokens:,}",
                     f"{counts['unknown'] / tokens:.2%}",
@@ -65,7 +67,8 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines: the first and the last column flush left, the others flush right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows)]  # one for each column
+    columns = zip(*rows)
+    widths = [max(map(len, column)) for column in columns]
     lines = []
     for first, *middle, last in rows:
         cells = [first.ljust(widths[0])]
@@ -134,8 +137,8 @@ def fit(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
 def _rarity(first: Sequence[set[int]], second: Sequence[set[int]]) -> dict[int, float]:
     """A weight for each piece that both sides have: 0 for a piece of every line, more for a rare one."""
     # Piece -> number of lines that have it.
-    first_counts = Counter(piece for line in first for piece in line)
-    second_counts = Counter(piece for line in second for piece in line)
+    first_counts = Counter(itertools.chain.from_iterable(first))
+    second_counts = Counter(itertools.chain.from_iterable(second))
     rarity = {}
     for piece in first_counts.keys() & second_counts.keys():
         rarity[piece] = math.log(len(first) / max(first_counts[piece], second_counts[piece]))

@@ -53,7 +53,8 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     lines = len(text.sides[0])  # a pair counts as one line here
     number_in_stream = sum(work.units_per_source[: unit.source]) + unit.number
     is_new = ~is_duplicate(work, number_in_stream, lines)  # bool [lines]
-    new_lines = itertools.compress(zip(*text.sides), is_new)
+    rows = zip(*text.sides)  # for each line the text of each side
+    new_lines = itertools.compress(rows, is_new)
     texts = list(itertools.chain.from_iterable(new_lines))  # both sides of a pair, then of the next one
     model_name, vocab_name = VOCABULARY_FILES
     tokenizer = tokenizer_of(
@@ -294,8 +295,8 @@ def _read(unit: Unit, work: StreamWork) -> Lines:
     """
     if not (work.output / WORK).is_dir():
         raise UserError(f"{work.output}: a worker does not see it; all machines must share the output folder")
-    stream = work.stream
-    return read_lines(unit, stream.sources[unit.source], stream.languages, TextFormat.of(work.options))
+    source = work.stream.sources[unit.source]
+    return read_lines(unit, source, work.stream.languages, TextFormat.of(work.options))
 
 
 def _side_of_tokens(lengths: np.ndarray) -> np.ndarray:

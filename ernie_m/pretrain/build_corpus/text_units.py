@@ -159,17 +159,20 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
     else:
         rows = list(zip(*decoded))
     # White space at both ends of a cell is removed, and then rows with an empty cell are.
-    stripped = [tuple(cell.strip() for cell in row) for row in rows]
+    stripped = [tuple(map(str.strip, row)) for row in rows]
     full = [row for row in stripped if all(row)]
-    sides = tuple([row[side] for row in full] for side in range(len(languages)))  # a list of lines for each
+    sides = []  # a list of lines for each
+    for side in range(len(languages)):
+        sides.append([row[side] for row in full])
     if source.languages != languages:  # the source has the pair the other way round
-        sides = sides[::-1]
+        sides.reverse()
     if len(languages) == 1 and form.documents == "blank":
         # Blank lines separate documents, and are not counted as left out.
-        return Lines(sides, _lines_of_documents([bool(line) for (line,) in stripped]), empty_count=0)
+        documents = _lines_of_documents([bool(line) for (line,) in stripped])
+        return Lines(tuple(sides), documents, empty_count=0)
     documents = np.ones(len(full), np.int64)  # each line or pair is a document
     empty_count = len(stripped) - len(full)
-    return Lines(sides, documents, empty_count, not_wanted_count=not_wanted)
+    return Lines(tuple(sides), documents, empty_count, not_wanted_count=not_wanted)
 
 
 def _lines_of_documents(is_text: list[bool]) -> np.ndarray:
@@ -302,15 +305,17 @@ def _rows(lines: list[str], unit: Unit, path: str, form: TextFormat) -> tuple[li
     faults = Faults(path, form.options.on_error == "skip")
     rows = []
     left_out = 0
-    for number, cells in records((f"{line}\n" for line in lines), columns.form, faults, unit.first_line):
+    ended_lines = (f"{line}\n" for line in lines)
+    for number, cells in records(ended_lines, columns.form, faults, unit.first_line):
         if number <= columns.skipped:
             continue
         if not columns.is_read(cells) or (columns.wanted and not columns.wanted.takes(cells)):
             left_out += 1
             continue
-        texts, what = columns.texts_of(cells)
-        if what and (len(texts) < 2 or all(texts)):  # an empty text is counted
-            faults.add(number, what, "mend or remove the line, or name the columns, as in --columns 2,3")
+        texts, fault = columns.texts_of(cells)
+        is_pair_with_gap = len(texts) == 2 and not all(texts)  # `read_lines` counts such pairs
+        if fault and not is_pair_with_gap:
+            faults.add(number, fault, "mend or remove the line, or name the columns, as in --columns 2,3")
         else:
             rows.append(texts)
     faults.end(logger.warning)

@@ -69,11 +69,10 @@ class StreamWork:
 
     def unit_paths(self, stage: str) -> list[Path]:
         """The results of all units in reading order."""
-        return [
-            self.unit_path(stage, source, number)
-            for source, count in enumerate(self.units_per_source)
-            for number in range(count)
-        ]
+        paths = []
+        for source, count in enumerate(self.units_per_source):
+            paths += [self.unit_path(stage, source, number) for number in range(count)]
+        return paths
 
     def counts_file(self, stage: str, source: int) -> Path:
         """The file with the counts of all units of a source; it exists once the stage has done them."""

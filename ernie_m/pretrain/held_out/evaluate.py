@@ -1,8 +1,8 @@
 """Held-out evaluation: how well each objective is solved, and whether the languages share a space."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,8 +68,8 @@ class Evaluator:
         self.pairs = {
             pair: stream for pair, stream in text.corpus.held_out_parallel.items() if set(pair) <= languages
         }
-        run = config.run
-        if run.eval_steps and run.eval_sequences and not self.mono and not self.pairs:
+        is_asked_for = config.run.eval_steps and config.run.eval_sequences
+        if is_asked_for and not self.mono and not self.pairs:
             raise UserError(
                 f"{text.corpus.path} has no held-out part; build it with one, or set run.eval_steps 0"
             )
@@ -114,18 +114,14 @@ class Evaluator:
         on_text = [
             name for name in self.objectives if name != "btmlm" and self.objectives[name].reads is Text
         ]
-        on_pairs = [name for name in self.objectives if name not in on_text]
-        parts: list[tuple[str, Any]] = [(name, language) for name in on_text for language in self.mono]
+        on_pairs = [name for name in self.objectives if name not in on_text] + ["retrieval"]
+        parts: list[tuple[str, Any]] = []
+        for name in on_text:
+            parts += [(name, language) for language in self.mono]
         for pair in self.pairs:
-            parts += [(name, pair) for name in [*on_pairs, "retrieval"]]
-        model = engine.model
-        model.eval()
+            parts += [(name, pair) for name in on_pairs]
+        engine.model.eval()
         self.stop = stop
-        # Each returns the result of a part, or None if its text has no token that can be predicted.
-        evaluate: dict[str, Callable[[PreTrainingModel, Any], Any]] = {
-            name: partial(self._of_objective, name) for name in self.objectives
-        }
-        evaluate |= {"mmlm": self._mmlm, "btmlm": self._btmlm, "retrieval": self._retrieval}
         rank = distributed.rank()
         world_size = distributed.world_size()
         own_scores: list[tuple[str, str, Any]] = []  # what this process evaluates: kind, name, result
@@ -136,7 +132,7 @@ class Evaluator:
                 if first + rank < len(parts):  # the last time there may be fewer parts than processes
                     kind, languages = parts[first + rank]
                     name = languages if isinstance(languages, str) else "-".join(languages)
-                    own_scores.append((kind, name, evaluate[kind](model, languages)))
+                    own_scores.append((kind, name, self._result(kind, engine.model, languages)))
                 if stop.anywhere():
                     return None
         scores: dict[str, dict[str, Any]] = {kind: {} for kind, _ in parts}
@@ -146,34 +142,42 @@ class Evaluator:
                     scores[kind][name] = result
         if scores.get("retrieval"):
             most = self.config.run.eval_sequences
-            candidates = {}
-            for pair, held_out in self.pairs.items():
-                candidates["-".join(pair)] = min(len(held_out), most)
-            scores["candidates"] = candidates
+            counts = {"-".join(pair): min(len(stream), most) for pair, stream in self.pairs.items()}
+            scores["candidates"] = counts
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
-    def _of_objective(
-        self, objective: str, model: PreTrainingModel, languages: str | tuple[str, str]
-    ) -> dict[str, float] | None:
-        """Perplexity and accuracy on blocks of text, as in training, or on pairs that serve the objective."""
+    def _result(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
+        """The result of a part, see `run`; None if its text has no token that can be predicted.
+
+        Args:
+            kind: an objective, or "retrieval".
+            languages: a language, or a pair of languages.
+        """
+        if kind == "mmlm":
+            return self._mmlm(model, languages)
+        if kind == "btmlm":
+            return self._btmlm(model, languages)
+        if kind == "retrieval":
+            return self._retrieval(model, languages)
         if isinstance(languages, str):
             examples = self._texts(languages)
         else:
-            serves = self.objectives[objective].serves
+            serves = self.objectives[kind].serves
             examples = [pair for pair in self._examples(languages) if serves(pair)]
-        return self._scores(model, objective, examples)
+        return self._scores(model, kind, examples)
 
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
-        """As `_of_objective`, with frequency_perplexity (see `run`)."""
+        """Perplexity and accuracy on blocks of text, with frequency_perplexity (see `run`)."""
         examples = self._texts(language)
         scores = self._scores(model, "mmlm", examples)
         if scores is None:
             return None
         ids = np.concatenate([example.ids for example in examples])
-        piece_counts = np.array(self.text.corpus.piece_counts(language))
+        piece_counts = np.array(self.text.corpus.piece_counts(language))  # [V]
         unknown = self.text.vocabulary.unk_id
         piece_counts[unknown] = 0  # never masked, so not predicted here either
-        losses = frequency_losses(piece_counts, ids[ids != unknown])
+        counts = piece_counts + 1.0  # because a held-out piece may be absent from the training text
+        losses = -np.log(counts[ids[ids != unknown]] / counts.sum())
         return scores | {"frequency_perplexity": perplexity(losses.mean())}
 
     def _btmlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, Any]:
@@ -248,7 +252,7 @@ class Evaluator:
         """The accuracy at each layer, the mean of both directions."""
         stream = self.pairs[pair]
         count = min(len(stream), self.config.run.eval_sequences)
-        pairs = [stream[i] for i in range(count)]
+        pairs = [stream[place] for place in range(count)]
         src = [src_ids for src_ids, _ in pairs]
         tgt = [tgt_ids for _, tgt_ids in pairs]
         max_seq_len = self.config.data.max_seq_len
@@ -260,23 +264,16 @@ class Evaluator:
 
     def _texts(self, language: str) -> list[Text]:
         """Held-out blocks of text, as in training."""
-        data = self.config.data
-        longest = data.max_seq_len - 2  # without [CLS] and [SEP]
-        blocks = Blocks(self.mono[language], longest, one_line=not data.pack_lines)
+        longest = self.config.data.max_seq_len - 2  # without [CLS] and [SEP]
+        blocks = Blocks(self.mono[language], longest, one_line=not self.config.data.pack_lines)
         count = min(len(blocks), self.config.run.eval_sequences)
         return [Text(blocks[i], self.text.language_number[language]) for i in range(count)]
 
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
         """Held-out pairs, every second one with its sides exchanged."""
         stream = self.pairs[pair]
-        number_a, number_b = (self.text.language_number[language] for language in pair)
-        examples = []
-        for i in range(min(len(stream), self.config.run.eval_sequences)):
-            ids_a, ids_b = stream[i]
-            a = Text(ids_a, number_a)
-            b = Text(ids_b, number_b)
-            examples.append(Pair(a, b) if i % 2 == 0 else Pair(b, a))
-        return examples
+        count = min(len(stream), self.config.run.eval_sequences)
+        return [self.text.pair(pair, stream[place], reverse=place % 2 == 1) for place in range(count)]
 
     def _scores(
         self, model: PreTrainingModel, objective: str, examples: Sequence[Text | Pair]
@@ -328,15 +325,3 @@ class Evaluator:
         """
         pieces = self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size))
         return np.union1d(punctuation_ids(pieces), self.tokenizer.special_ids)
-
-
-def frequency_losses(piece_counts: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The losses of pieces for a model that knows only how often each occurs, float64 [n].
-
-    Args:
-        piece_counts: how often each piece occurs in the training text, [V]. One is added, because a held-out
-            piece may be absent from it.
-        ids: the ids of the pieces, [n].
-    """
-    counts = piece_counts + 1.0  # [V]
-    return -np.log(counts[ids] / counts.sum())

@@ -51,9 +51,11 @@ def line_of(record: Mapping[str, Any], total_steps: int, remaining: str, corpus_
     parts = [f"step {record['step']:,} of {total_steps:,}"]
     parts += [class_of(name).line(record[name]) for name in OBJECTIVES if name in record]
     norm = "-" if record["grad_norm"] is None else f"{record['grad_norm']:.2f}"
-    parts.append(f"grad {norm}, lr {record['lr']:.3g}")
-    parts.append(f"{record['tokens_per_second']:,.0f} tokens/s, {remaining} left")
-    parts.append(f"{record['tokens'] / corpus_tokens:.2f} passes over the corpus")
+    parts += [
+        f"grad {norm}, lr {record['lr']:.3g}",
+        f"{record['tokens_per_second']:,.0f} tokens/s, {remaining} left",
+        f"{record['tokens'] / corpus_tokens:.2f} passes over the corpus",
+    ]
     if record["skipped"]:
         parts.append(f"{record['skipped']:.0f} steps skipped")
     return " | ".join(parts)

@@ -42,8 +42,9 @@ class Btmlm(Objective):
         super().__init__(setting)
         self.second_language: SecondLanguage | None = None
         if setting.languages:
-            mode = self.config.second_language
-            self.second_language = SecondLanguage(setting.languages, setting.pairs, mode)
+            self.second_language = SecondLanguage(
+                setting.languages, setting.pairs, self.config.second_language
+            )
 
     def lengths(self, text: Text) -> tuple[int, int]:
         """n and p: how many tokens of the sentence are used, and the number of pseudo-tokens.

@@ -69,7 +69,8 @@ class Camlm(Objective):
 
     def tokens(self, pair: Pair) -> int:
         # With the masks in the context, those that are predicted are further rows.
-        return super().tokens(pair) + (self.count(pair) if self.with_masks else 0)
+        further = self.count(pair) if self.with_masks else 0
+        return super().tokens(pair) + further
 
     def serves(self, pair: Pair) -> bool:
         """Whether both sides keep an unmasked token that is not special, to predict from."""

@@ -62,16 +62,19 @@ def draw_panels(
         UserError: a sentence has no tokens, the sentences do not suit the objective, or a choice is out of
             its range.
     """
-    texts = []
-    for language, sentence in enumerate(sentences):
-        texts.append(Text(np.array(tokenizer.encode(sentence), np.int64), language))
+    ids = [np.array(tokenizer.encode(sentence), np.int64) for sentence in sentences]
+    texts = [Text(ids_of_text, language) for language, ids_of_text in enumerate(ids)]
     if any(len(text.ids) == 0 for text in texts):
         raise UserError("a sentence has no tokens")
     check_values(config)
     maker = class_of(objective)(Setting(config, Vocabulary.of(tokenizer), _MAX_SEQ_LEN, language_embedding))
     rng = rng_of(seed % (1 << 64), step=0, index=0)  # a generator takes no negative seed
-    second_language = [1] if objective == "btmlm" else []  # the second of `languages`
-    batch = pack([maker.mask(_example(texts, maker), rng, *second_language)])
+    example = _example(texts, maker)
+    if objective == "btmlm":
+        masked = maker.mask(example, rng, second_language=1)  # the second of `languages`
+    else:
+        masked = maker.mask(example, rng)
+    batch = pack([masked])
 
     painter = _Painter(tokenizer, languages)
     predicted = {}  # index in the batch -> token

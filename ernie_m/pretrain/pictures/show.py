@@ -68,8 +68,8 @@ class ShowFlags:
 
 def main() -> None:
     """Print the panels of the command line."""
-    print("\n\n".join(as_text(panel) for panel in panels_of(sys.argv[1:])))
-    print("\nA row is a token that looks, a column a token that is seen: 1 = may attend.")
+    explanation = "A row is a token that looks, a column a token that is seen: 1 = may attend."
+    print(*map(as_text, panels_of(sys.argv[1:])), explanation, sep="\n\n")
 
 
 def panels_of(arguments: Sequence[str]) -> list[Panel]:

@@ -162,9 +162,9 @@ def read_bitexts(
         if len(files[language]) == 1:
             (path,) = files[language]
             rows = PairRows(f"{pair_of(language)}<={path}", options)
-            sides = zip(*(row[:2] for row in rows))
+            sentences, translations = zip(*(row[:2] for row in rows))
             are_translations = bool(languages_in_name(path)) or rows.columns.are_translations
-            bitexts.append(Bitext(language, *map(list, sides), are_translations))
+            bitexts.append(Bitext(language, list(sentences), list(translations), are_translations))
         else:
             bitexts.append(read_bitext(language, *files[language]))
     return bitexts

@@ -46,7 +46,8 @@ def languages_of(label: Any, count: int) -> tuple[str, ...]:
 def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
     """The two languages of en-de.tsv, wiki.en-de.csv.gz or en-de.tmx; () if the name of a file has none."""
     name = os.path.basename(path)
-    match = _TWO_LANGUAGES.fullmatch(name[: len(name) - len("".join(split_name(name)))])
+    endings = "".join(split_name(name))  # ".csv.gz"
+    match = _TWO_LANGUAGES.fullmatch(name[: len(name) - len(endings)])
     return match.groups() if match else ()
 
 
@@ -93,7 +94,8 @@ def _aligned_files(paths: list[Any], languages: tuple[str, ...]) -> tuple[str, .
     """
     files = []
     if len(paths) == 2:
-        files = [file for path in paths for file in find_files(path)]
+        for path in paths:
+            files += find_files(path)
     if len(files) != 2 or any(split_name(file)[0] in WITH_BOTH_SIDES for file in files):
         pair = "-".join(languages) or "pairs"
         raise UserError(f"{pair}: {paths} is not two aligned files; give each .tsv as {pair}<=PATH")

@@ -127,7 +127,9 @@ class TextFile:
         """The whole lines among the first `size` bytes that are not taken, or one longer line; they stay."""
         if self.fill(size):
             return self.buffer
-        return self.buffer[: self.buffer.rfind(b"\n", 0, size) + 1 or self.buffer.find(b"\n") + 1]
+        # Behind the last line that ends within `size`, or behind the first if none does (0).
+        end = self.buffer.rfind(b"\n", 0, size) + 1 or self.buffer.find(b"\n") + 1
+        return self.buffer[:end]
 
     def take(self, length: int) -> bytes:
         """Remove this many bytes from the front and return them."""
@@ -156,9 +158,10 @@ class TextFile:
             first = self.line
             self.take(len(whole_lines))
             if starts is not None:
-                ends = np.flatnonzero(np.frombuffer(whole_lines, np.uint8) == ord("\n")) + 1 + position
+                line_ends = np.flatnonzero(np.frombuffer(whole_lines, np.uint8) == ord("\n"))
                 starts.append(position)
-                starts.frombytes(ends[:-1].astype(np.int64).tobytes())
+                # Each further line begins behind the end of the one before.
+                starts.frombytes((line_ends[:-1] + 1 + position).astype(np.int64).tobytes())
                 position += len(whole_lines)
             try:
                 text = whole_lines.decode() if b"\0" not in whole_lines else ""
@@ -247,8 +250,8 @@ def refuse_other_forms(head: bytes, path: str | os.PathLike, but_json: bool = Fa
             "one text on each line"
         )
     first, line_end, _ = head.partition(b"\n")
-    is_json = first.strip() in (b"{", b"[") or (first.startswith(b'{"') and (not line_end or _is_json(first)))
-    if is_json and not but_json:
+    begins_object = first.startswith(b'{"') and (not line_end or _is_json(first))
+    if (begins_object or first.strip() in (b"{", b"[")) and not but_json:
         raise UserError(
             f"{path}, line 1: JSON, not plain text; write one text on each line, as in jq -r .text a.jsonl "
             "> a.txt, or for pairs jq -r '[.query, .positive] | @tsv' a.jsonl > a.tsv"

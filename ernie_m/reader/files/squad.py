@@ -61,11 +61,13 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     for article in content.items("data"):
         # A row of Hugging Face's data sets has a context and one question.
         is_row = article.has("context") and not article.has("paragraphs")
-        for paragraph in [article] if is_row else article.items("paragraphs"):
+        paragraphs = [article] if is_row else article.items("paragraphs")
+        for paragraph in paragraphs:
             context = paragraph.string("context")
             context_number = len(contexts)
             contexts.append(context)
-            for qa in [article] if is_row else paragraph.items("qas"):
+            questions_on_it = [article] if is_row else paragraph.items("qas")
+            for qa in questions_on_it:
                 if purpose != "test" and _is_unanswerable(qa):
                     unanswerable += 1
                     continue
@@ -148,9 +150,8 @@ def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple
         start = answer.get("answer_start", int)
         text = answer.string("text")
         texts.append(text)
-        at_offset = ""
-        if start >= 0:  # a negative index would count from the end of the context
-            at_offset = context[start : start + len(text)]
+        # A negative index would count from the end of the context.
+        at_offset = context[start : start + len(text)] if start >= 0 else ""
         if not text.strip() or at_offset != text:
             misplaced.append(f"{answer.place}: '{text}' at {start}, where the context has '{at_offset}'")
         elif span is None:

@@ -94,22 +94,23 @@ def losses(records: Iterable[Mapping[str, Any]]) -> "Figure":
 
     curves: dict[str, list[tuple[int, float]]] = {}  # name -> (step, loss)
     for record in records:
-        logs: dict[str, list[float]] = {}  # of this evaluation: objective -> a loss for each language or pair
+        held_out: dict[str, list[float]] = {}  # name of a curve -> a loss for each language or pair
         for place, value in scalars(record):
-            first, *rest = place.split("/")
-            if first == HELD_OUT and rest[-1] == "perplexity":
-                logs.setdefault(f"{rest[0]}, held out", []).append(math.log(value))
-            elif first != HELD_OUT and [first, *rest][-1] == "loss":
-                curves.setdefault(first, []).append((record["step"], value))
-        for name, values in logs.items():
+            keys = place.split("/")  # "loss", "mmlm/loss" or "held_out/mmlm/en/perplexity"
+            if keys[0] == HELD_OUT and keys[-1] == "perplexity":
+                held_out.setdefault(f"{keys[1]}, held out", []).append(math.log(value))
+            elif keys[0] != HELD_OUT and keys[-1] == "loss":
+                curves.setdefault(keys[0], []).append((record["step"], value))
+        for name, values in held_out.items():
             curves.setdefault(name, []).append((record["step"], sum(values) / len(values)))
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss")
-    numbers: dict[str, int] = {}  # of the colours: an objective has one
+    colours: dict[str, str] = {}  # objective -> colour, the same for both of its curves: "C0", "C1", ...
     for name, points in curves.items():
-        objective, _, held_out = name.partition(", ")
-        colour = f"C{numbers.setdefault(objective, len(numbers))}"
-        axes.plot(*zip(*points), "o" if held_out else "-", color=colour, label=name)
+        objective, _, held_out_label = name.partition(", ")
+        colour = colours.setdefault(objective, f"C{len(colours)}")
+        steps, values = zip(*points)
+        axes.plot(steps, values, "o" if held_out_label else "-", color=colour, label=name)
     if curves:
         axes.legend(fontsize="small")
     axes.grid(alpha=0.3)

@@ -43,11 +43,10 @@ class Totals:
         zero = paddle.zeros([], "float64")
         on_device = [zero if total is None else total for total in self._tensors.values()]
         on_host = [*self._numbers.values(), *numbers]
+        # The sums of the tensors, of the numbers by name, and of `numbers`, one after the other.
         summed = distributed.sum_and_read(paddle.stack(on_device), on_host)
         count = len(on_device)
         from_device = summed[:count]
         from_host = summed[count : 2 * count]
-        totals = {}
-        for name, device_part, host_part in zip(self._tensors, from_device, from_host):
-            totals[name] = device_part + host_part
-        return totals, summed[2 * count :]
+        totals = [device_part + host_part for device_part, host_part in zip(from_device, from_host)]
+        return dict(zip(self._tensors, totals)), summed[2 * count :]
