@@ -12,6 +12,7 @@ import re
 import tempfile
 import weakref
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -110,10 +111,13 @@ class Columns:
         """The texts of a row without white space at both ends, and what is wrong with it, or ""."""
         texts = [cells[column].strip() for column in self.texts if column < len(cells)]
         # Negatives at the end may be missing; what the user named may have further columns beside it.
-        fewest = max(self.texts[:2]) + 1 if self.chosen or len(self.texts) > 2 else self.width
-        if len(cells) < fewest or (len(cells) > self.width and not self.chosen):
+        may_be_short = self.chosen or len(self.texts) > 2
+        fewest = max(self.texts[:2]) + 1 if may_be_short else self.width
+        is_too_long = len(cells) > self.width and not self.chosen
+        if len(cells) < fewest or is_too_long:
             return texts, f"{counted(len(cells))}, and others have {self.width}"
-        return texts, "" if all(texts) else "a text is empty"
+        fault = "" if all(texts) else "a text is empty"
+        return texts, fault
 
     def is_read(self, cells: Sequence[str]) -> bool:
         """Whether a row is one to train on."""
@@ -153,50 +157,52 @@ def columns_of_pairs(table: OpenedTable, options: TableOptions, languages: Seque
     else:
         texts = _sides(table, purposes)
     left_out = [place for place in range(len(kinds)) if place not in texts]
-    judges = [
-        place
-        for place in left_out
-        if (kinds[place] == VERDICTS and purposes[place] in (LABEL, NUMBERS, None))
-        or (
-            purposes[place] in ((LABEL, NUMBERS) if table.names else (None,))
-            and kinds[place] in (NUMBERS, CLASSES)
-            and _differ(table, place)
-        )
-    ]
+    judges = [place for place in left_out if _judges(table, place, purposes[place])]
     if judges and not options.only:
-        name = (table.names or list(map(str, range(1, len(kinds) + 1))))[judges[0]].strip()
-        values = sorted({cells[judges[0]].strip() for cells in table.sample if len(cells) > judges[0]})
-        example = f"'{name}={values[-1]}'" if kinds[judges[0]] != NUMBERS else f"'{name}>=0.8'"
+        place = judges[0]
+        name = table.names[place].strip() if table.names else str(place + 1)
+        values = sorted({cells[place].strip() for cells in table.sample if len(cells) > place})
+        example = f"'{name}>=0.8'" if kinds[place] == NUMBERS else f"'{name}={values[-1]}'"
         raise UserError(
-            f"{table.path}, line {table.line}: column {judges[0] + 1} judges the pairs "
+            f"{table.path}, line {table.line}: column {place + 1} judges the pairs "
             f"({listed(values, 3)}); all would be trained on as equals; say which are: --only {example}, or "
             "--only all"
         )
     split = next((place for place in left_out if kinds[place] == SPLIT), None)
     named = {names[place] for place in texts[:2]}
     are_translations = all(name in _OF_TRANSLATIONS or purpose_of(name) == IN_LANGUAGE for name in named)
-    said = _said(f"column {place + 1} ({kinds[place]})" for place in left_out)
+    takes_all = options.only in (None, "all")
     return Columns(
-        table.form or Form("\t", False),
-        table.line if table.names else table.line - 1,
-        texts,
-        len(kinds),
-        split,
-        Wanted.of(table, options.only) if options.only not in (None, "all") else None,
-        said,
-        bool(table.names) and are_translations,
-        bool(options.columns),
+        form=table.form or Form("\t", False),
+        skipped=table.line if table.names else table.line - 1,
+        texts=texts,
+        width=len(kinds),
+        split=split,
+        wanted=None if takes_all else Wanted.of(table, options.only),
+        left_out=_said(f"column {place + 1} ({kinds[place]})" for place in left_out),
+        are_translations=bool(table.names) and are_translations,
+        chosen=bool(options.columns),
     )
 
 
-def _differ(table: OpenedTable, place: int) -> bool:
-    """Whether a column says of some rows much less than of others, as scores of similarity do.
+def _judges(table: OpenedTable, place: int, purpose: str | None) -> bool:
+    """Whether a column judges the pairs: by verdicts, or by scores of which some are much lower than others.
 
-    Those of mined pairs do not, because these are the best of many. Whole numbers without a name may be ids.
+    The scores of mined pairs do not, because these are the best of many. Whole numbers without a name may be
+    ids.
+
+    Args:
+        purpose: what the name of the column says of it; None: nothing, or it has no name.
     """
-    cells = [cells[place].strip().replace(",", ".") for cells in table.sample if len(cells) > place]
-    numbers = [float(cell) for cell in cells if is_number(cell)]
-    if not table.names and (len(numbers) < len(cells) or all(map(float.is_integer, numbers))):
+    kind = table.kinds[place]
+    if kind == VERDICTS:
+        return purpose in (LABEL, NUMBERS, None)
+    is_score_by_name = purpose in (LABEL, NUMBERS) if table.names else purpose is None
+    if not is_score_by_name or kind not in (NUMBERS, CLASSES):
+        return False
+    scores = [cells[place].strip().replace(",", ".") for cells in table.sample if len(cells) > place]
+    numbers = [float(score) for score in scores if is_number(score)]
+    if not table.names and (len(numbers) < len(scores) or all(map(float.is_integer, numbers))):
         return False
     return not numbers or min(numbers) < max(numbers) / 3
 
@@ -211,14 +217,16 @@ def _sides(table: OpenedTable, purposes: Sequence[str | None]) -> tuple[int, ...
     if {*kinds} <= {ONE, EMPTY} or len(table.sample) < _FEW_ROWS:  # one row, again and again; or too few
         kinds = [TEXTS if kind == ONE else kind for kind in kinds]
     usable = [place for place, kind in enumerate(kinds) if kind not in _NO_SIDE]
-    queries, positives, negatives = (
-        [place for place in usable if purposes[place] == purpose] for purpose in (QUERY, POSITIVE, NEGATIVE)
-    )
-    firsts, seconds = ([place for place in usable if purposes[place] == role] for role in (TEXT, SECOND))
-    if not queries and len(firsts) == 1:
-        queries = firsts
-    if not positives and len(seconds) == 1:
-        positives = seconds
+    places_of: dict[str | None, list[int]] = defaultdict(list)  # purpose -> columns
+    for place in usable:
+        places_of[purposes[place]].append(place)
+    queries = places_of[QUERY]
+    positives = places_of[POSITIVE]
+    negatives = places_of[NEGATIVE]
+    if not queries and len(places_of[TEXT]) == 1:
+        queries = places_of[TEXT]
+    if not positives and len(places_of[SECOND]) == 1:
+        positives = places_of[SECOND]
     if not (queries and positives):  # they are the first columns of texts that have no name
         named = (*queries, *positives, *negatives)
         no_texts = (ID, NOT_READ, NUMBERS, LABEL, SPLIT, LANGUAGE)
@@ -256,12 +264,15 @@ def _sides(table: OpenedTable, purposes: Sequence[str | None]) -> tuple[int, ...
 def _said(columns: Iterable[str]) -> str:
     """What is said of the first columns."""
     columns = list(columns)
-    return ", ".join([*columns[:_MOST_SAID], *["..."] * (len(columns) > _MOST_SAID)])
+    if len(columns) > _MOST_SAID:
+        columns = [*columns[:_MOST_SAID], "..."]
+    return ", ".join(columns)
 
 
 def header_of(are_translations: bool, negatives: int = 0) -> list[str]:
     """The names of the columns of pairs, which `columns_of_pairs` reads."""
-    return [*(("source", "translation") if are_translations else (QUERY, POSITIVE)), *[NEGATIVE] * negatives]
+    sides = ["source", "translation"] if are_translations else [QUERY, POSITIVE]
+    return sides + [NEGATIVE] * negatives
 
 
 class PairFiles(NamedTuple):
@@ -376,7 +387,8 @@ class PairRows(Sequence[list[str]]):
 
     def __getitem__(self, index: int) -> list[str]:
         cells = self.columns.form.cells(self._lines.line(index).decode())
-        return _without_own(self.columns.texts_of(cells)[0])
+        texts, _ = self.columns.texts_of(cells)
+        return _without_own(texts)
 
     def header(self, more_negatives: int = 0) -> list[str]:
         """The names of the columns of these rows with further negatives."""
@@ -404,10 +416,10 @@ class PairRows(Sequence[list[str]]):
                 if not self.columns.is_read(cells):
                     not_trained += 1
                     continue
-                texts, what = self.columns.texts_of(cells)
-                if what:
+                texts, fault = self.columns.texts_of(cells)
+                if fault:
                     faults.add(
-                        line, what, "a row is query, positive, and perhaps negatives; mend or remove it"
+                        line, fault, "a row is query, positive, and perhaps negatives; mend or remove it"
                     )
                     continue
                 row = _without_own(texts)
@@ -474,13 +486,15 @@ def is_shifted(rows: Iterable[Sequence[str]]) -> bool:
     Args:
         rows: query, positive, and perhaps negatives; the first `_ROWS_FOR_SHIFT` are looked at.
     """
-    numbers = []
+    queries = []  # the numbers in each
+    positives = []
     for query, positive, *_ in islice(rows, _ROWS_FOR_SHIFT):
-        numbers.append((sorted(_DIGITS.findall(query)), sorted(_DIGITS.findall(positive))))
-    queries, positives = zip(*numbers)
+        queries.append(sorted(_DIGITS.findall(query)))
+        positives.append(sorted(_DIGITS.findall(positive)))
 
-    def agreeing(queries: Sequence[list[str]], positives: Sequence[list[str]]) -> int:
-        return sum(query != [] and query == positive for query, positive in zip(queries, positives))
+    def agreeing(first: Sequence[list[str]], second: Sequence[list[str]]) -> int:
+        """How many have numbers, and the same."""
+        return sum(a != [] and a == b for a, b in zip(first, second))
 
     own = agreeing(queries, positives)
     before = agreeing(queries[1:], positives)

@@ -98,7 +98,8 @@ def _parts(element: Element) -> Iterator[str]:
         elif part is not None:
             after = [part.text]
             for inner in part:
-                after += [inner if _name(inner) not in _CODES else None, inner.tail]
+                text_of_inner = None if _name(inner) in _CODES else inner
+                after += [text_of_inner, inner.tail]
             left += reversed(after)
 
 

@@ -64,7 +64,7 @@ def the_run_goes_on(path: Path) -> Iterator[None]:
 
 
 def scalars(record: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a record, each with its place, as ("mmlm/loss", 2.5), and in a list its number."""
+    """Each number of a record with the keys that lead to it, as ("mmlm/loss", 2.5); of a list, the places."""
     for key, value in record.items():
         place = f"{of}{key}"
         if isinstance(value, Mapping):
