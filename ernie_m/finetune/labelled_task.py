@@ -31,6 +31,7 @@ from ernie_m.finetune.open_model import OpenedModel, open_model, settle
 from ernie_m.finetune.paper import average
 from ernie_m.finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
 from ernie_m.finetune.rates import with_rates
+from ernie_m.model import device
 from ernie_m.model.batch import LabelledBatch
 from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
 from ernie_m.model.checkpoint.load import load_from
@@ -358,6 +359,7 @@ class FineTuning(TaskOfSeeds):
             self.task.encode,
             batch_size=self.global_batch,
             micro_batch_size=flags.batch_size,
+            share_tokens=device.share_tokens(),
             in_tokens=flags.in_tokens,
             shuffle=self.shuffle,
             seed=seed,

@@ -117,6 +117,11 @@ def _error_of_flash() -> float:
     return max(error.astype("float32").abs().max().item() for error in errors)
 
 
+def share_tokens() -> int | None:
+    """About how many tokens of a micro-batch should be trained on at a time; None: all of them."""
+    return None if on_gpu() or has_plain_kernels() else cpu.SHARE_TOKENS
+
+
 def on_cpu(x: Tensor) -> bool:
     """Whether the kernels of `model/cpu/` compute with a tensor.
 

@@ -8,7 +8,7 @@ from paddle import Tensor, nn
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.encoder import ErnieMModel, initial_weights
-from ernie_m.model.layers import Linear
+from ernie_m.model.layers import Linear, dropout
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS
 
 
@@ -18,8 +18,12 @@ class TaskModel(nn.Layer):
     def __init__(self, config: ErnieMConfig, num_labels: int):
         super().__init__()
         self.ernie_m = ErnieMModel(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout_rate = config.hidden_dropout_prob
         self.classifier = Linear(config.hidden_size, num_labels, initial_weights(config))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Dropout and the classifier: [..., H] -> [..., num_labels]."""
+        return self.classifier(dropout(x, self.dropout_rate, self.training))
 
 
 class SequenceClassifier(TaskModel):
@@ -43,7 +47,7 @@ class SequenceClassifier(TaskModel):
         else:
             first = self.ernie_m.encode(batch, positions=batch.first_tokens).sequence  # [S, H]
             vectors = self.ernie_m.pooler(first)
-        return self.classifier(self.dropout(vectors))
+        return self.classify(vectors)
 
 
 class TokenClassifier(TaskModel):
@@ -64,7 +68,7 @@ class SpanClassifier(TaskModel):
     def forward(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """A batch that was an array [B, T] -> start and end logits, each [B, T]."""
         sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
-        start, end = self.classifier(self.dropout(sequence)).unbind(-1)
+        start, end = self.classify(sequence).unbind(-1)
         return start, end
 
 

@@ -188,6 +188,7 @@ class Batches:
         encode: makes features of examples, and micro-batches of features.
         batch_size: examples in a global batch; with `in_tokens`, examples times the longest, in tokens.
         micro_batch_size: the same for a micro-batch; None: one micro-batch per process.
+        share_tokens: about how many tokens a micro-batch is cut to, for workers; None: it is not cut.
         in_tokens: whether the sizes count tokens. A process may get more than batch_size / world_size of
             them, by less than one example. An example that is longer than a size is alone.
         shuffle: whether the order is a new one in each epoch.
@@ -201,6 +202,7 @@ class Batches:
         encode: EncodeExamples,
         batch_size: int,
         micro_batch_size: int | None = None,
+        share_tokens: int | None = None,
         in_tokens: bool = False,
         shuffle: bool = True,
         seed: int = 0,
@@ -211,6 +213,7 @@ class Batches:
         self.encode = encode
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
+        self.share_tokens = share_tokens
         self.in_tokens = in_tokens
         self.shuffle = shuffle
         self.seed = seed
@@ -314,14 +317,27 @@ class Batches:
         count = self.encode.count(features)
         micro_batches = []
         for first, last in pairwise(bounds):
-            indices = share[first:last]
-            part = [features[index] for index in indices]
-            micro_batches.append(self.encode.collate(part, numbers[indices], count))
+            for indices in in_shares(share[first:last], lengths, self.share_tokens):
+                part = [features[index] for index in indices]
+                micro_batches.append(self.encode.collate(part, numbers[indices], count))
         return micro_batches
 
     def _features(self, numbers: np.ndarray) -> list:
         """The features of the examples with these numbers."""
         return self.encode([self.examples[number] for number in numbers.tolist()])
+
+
+def in_shares(indices: np.ndarray, lengths: np.ndarray, share_tokens: int | None) -> list[np.ndarray]:
+    """Divide the indices of some examples, from the shortest to the longest, into shares of similar work.
+
+    Args:
+        lengths: that of each example in tokens, at its index.
+        share_tokens: about how many tokens a share should have; None: all.
+    """
+    if share_tokens is None:
+        return [indices]
+    count = min(max(1, round(lengths[indices].sum() / share_tokens)), len(indices))
+    return [indices[first::count] for first in range(count)]
 
 
 def stream_all(parts: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:

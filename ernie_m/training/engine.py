@@ -19,12 +19,15 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from ernie_m.model import device
 from ernie_m.model.word_table import squared_norm
 from ernie_m.training import distributed
 from ernie_m.training.log.totals import Totals
@@ -33,7 +36,8 @@ from ernie_m.training.precision import HALF, Precision
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
-LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]  # micro-batch -> loss, values to sum up
+# Model and micro-batch -> loss, values to sum up.
+LossOf = Callable[[nn.Layer, Any], tuple[Tensor, dict[str, Tensor | float]]]
 # Keys in the totals of a step, beside the names of `Engine.sums`.
 LOSS = "loss"
 SQUARED_NORM = "squared norm"
@@ -59,7 +63,8 @@ class Engine:
 
     Args:
         optimizer: from `ernie_m.training.optimizer.build_optimizer`. The engine steps its schedule.
-        seed: the dropout of step s on process r is a function of (seed, s, r), so no random state is saved.
+        seed: the dropout of micro-batch m of step s on process r is a function of (seed, s, r, m), so no
+            random state is saved.
         clip_norm: the largest global norm of the gradient; None: no clipping.
         precision: float32 by default.
         sharding_stage: 0, or 1 to divide the optimizer's state among the processes.
@@ -91,6 +96,7 @@ class Engine:
         self.clip_norm = clip_norm
         self.precision = precision or Precision()
         self.precision.prepare(model)
+        self.replicas = device.cpu.Replicas(model)
         self.max_bad_steps = max_bad_steps
         self.sums = tuple(sums)
         self.steps = 0
@@ -137,8 +143,9 @@ class Engine:
 
         Args:
             micro_batches: the micro-batches of this process; there may be none.
-            loss_of: returns, for a micro-batch, the scalar loss divided by the count over ALL processes and
-                micro-batches of the step, and the values to sum, under names of `sums`.
+            loss_of: returns, for a model and a micro-batch, the scalar loss divided by the count over ALL
+                processes and micro-batches of the step, and the values to sum, under names of `sums`. On a
+                CPU several workers call it at a time, each with a copy of the model.
             stop: becomes true when the run is asked to stop; None: never.
             divisible: whether to look at `stop` before each micro-batch, too, and not only after the last.
 
@@ -154,10 +161,12 @@ class Engine:
         totals = Totals([LOSS, SQUARED_NORM, ASKED_TO_STOP, *self.sums])
 
         # Forward and backward passes of this process; the gradients add up in place.
-        for micro_batch in micro_batches:
-            if stop and divisible:
-                break
-            self._backward(micro_batch, loss_of, totals)
+        wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
+        for loss, values in self.replicas.each(partial(self._backward, loss_of), wanted):
+            totals.add(LOSS, loss)
+            for name, value in values.items():
+                totals.add(name, value)
+            self._widen_gradients()
         if stop and distributed.world_size() == 1:  # several processes agree on it by the sum below
             self._drop_gradients()
             return None
@@ -203,16 +212,23 @@ class Engine:
         for parameter in self.parameters.values():
             parameter.grad = None  # clear_grad() would leave zeros
 
-    def _backward(self, micro_batch: Any, loss_of: LossOf, totals: Totals) -> None:
-        """The forward and the backward pass of one micro-batch."""
-        with self.autocast():
-            loss, values = loss_of(micro_batch)
-        totals.add(LOSS, loss)
-        for name, value in values.items():
-            totals.add(name, value)
-        self.scaler.scale(loss).backward()
-        # In O2 Paddle makes gradients float32 at the end of a backward pass. With recompute it does so at
-        # the end of the lowest layer, and the embeddings, whose gradients come later, keep half precision.
+    def _backward(
+        self, loss_of: LossOf, model: nn.Layer, numbered: tuple[int, Any]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The forward and the backward pass of a micro-batch with its number; returns loss and values."""
+        number, micro_batch = numbered
+        with device.cpu.DropoutStream((self.seed, self.steps, distributed.rank(), number)):
+            with self.autocast():
+                loss, values = loss_of(model, micro_batch)
+            self.scaler.scale(loss).backward()
+        return loss.detach(), values
+
+    def _widen_gradients(self) -> None:
+        """O2: make all gradients float32.
+
+        Paddle does so at the end of a backward pass. With recompute it does so at the end of the lowest
+        layer, and the embeddings, whose gradients come later, keep half precision.
+        """
         if self.precision.level == "O2":
             for parameter in self.parameters.values():
                 if parameter.grad is not None and parameter.grad.dtype in HALF:

@@ -9,7 +9,6 @@ one that was not interrupted.
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import paddle
@@ -256,7 +255,7 @@ class Trainer:
                 micro_batches = self.task.send(self.engine.model, data)
         return self.engine.step(
             micro_batches,
-            loss_of=partial(self.task.loss, self.engine.model),
+            loss_of=self.task.loss,
             stop=stop,
             divisible=self.task.divisible,
         )

@@ -21,7 +21,7 @@ import numpy as np
 from ernie_m.data.prepare.xnli_pawsx import COLUMNS, read_table
 from ernie_m.finetune.open_model import open_model
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.reader.batching import Batches, EncodePairs, Example, pad
+from ernie_m.reader.batching import Batches, EncodePairs, Example, in_shares, pad
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import PositiveInt, option
@@ -113,7 +113,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
 
     from ernie_m.model.batch import TokenBatch
     from ernie_m.model.checkpoint.load import load_from
-    from ernie_m.model.device import upload
+    from ernie_m.model.device import share_tokens, upload
     from ernie_m.model.heads import SequenceClassifier
 
     checkpoint = open_checkpoint(given["weights"])
@@ -121,12 +121,20 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
     model = SequenceClassifier(checkpoint.config, len(given["labels"]))
     load_from(model, checkpoint, ignore=("classifier.",))
 
-    def loss_of(batch: Sequence) -> paddle.Tensor:
-        ids, labels = arrays_of(batch, pad_token_id)
-        logits = model(upload(TokenBatch.from_padded(ids, pad_token_id)))
-        return F.cross_entropy(logits, paddle.to_tensor(labels))
+    size = len(given["batches"][0])
 
-    return our_step(model, loss_of, amp)
+    def loss_of(model: SequenceClassifier, share: Sequence) -> paddle.Tensor:
+        ids, labels = arrays_of(share, pad_token_id)
+        logits = model(upload(TokenBatch.from_padded(ids, pad_token_id)))
+        return F.cross_entropy(logits, paddle.to_tensor(labels), reduction="sum") / size
+
+    def shares_of(batch: Sequence) -> list[Sequence]:
+        """As `Batches` divides them."""
+        lengths = np.array([len(ids) for ids, _ in batch])
+        shares = in_shares(np.argsort(lengths, kind="stable"), lengths, share_tokens())
+        return [[batch[index] for index in share] for share in shares]
+
+    return our_step(model, loss_of, amp, shares_of)
 
 
 def transformers_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[Sequence], None]:

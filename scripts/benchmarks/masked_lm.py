@@ -111,7 +111,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
     model = PreTrainingModel(checkpoint.config, ["en"])
     load_from(model, checkpoint, ignore=("lm_head.", "language_embeddings."))
 
-    def loss_of(texts: list) -> paddle.Tensor:
+    def loss_of(model: PreTrainingModel, texts: list) -> paddle.Tensor:
         batch = mask(given, texts)
         (on_device,) = to_device([batch])
         total, _ = batch_loss(model, on_device)

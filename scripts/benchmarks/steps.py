@@ -9,11 +9,17 @@ DECAY = 0.01
 CLIP_NORM = 1.0
 
 
-def our_step(model: Any, loss_of: Callable[[Any], Any], amp: str) -> Callable[[Any], None]:
+def our_step(
+    model: Any,
+    loss_of: Callable[[Any, Any], Any],
+    amp: str,
+    in_shares: Callable[[Any], list] = lambda batch: [batch],
+) -> Callable[[Any], None]:
     """A function of a batch that does a step.
 
     Args:
-        loss_of: the loss of a batch.
+        loss_of: the part of a model and a share in the loss of its batch.
+        in_shares: the shares of a batch.
         amp: "none" or "bf16".
     """
     from ernie_m.training.engine import Engine
@@ -25,7 +31,7 @@ def our_step(model: Any, loss_of: Callable[[Any], Any], amp: str) -> Callable[[A
     engine = Engine(model.train(), optimizer, clip_norm=CLIP_NORM, precision=precision)
 
     def step(batch: Any) -> None:
-        engine.step([batch], lambda on_device: (loss_of(on_device), {}))  # no sums to log
+        engine.step(in_shares(batch), lambda model, part: (loss_of(model, part), {}))  # no sums to log
 
     return step
 

@@ -125,24 +125,24 @@ def results_of(
     if name in OF_THE_PAPER:
         engine = engine_for(make_model(dtype, initializer_range=initializer_range), precision)
         results = train(engine, name, last=steps)
-        loss_of = partial(objectives_loss, engine.model, pseudo_tokens())
+        loss_of = loss_of_objectives()
         held_out = partial(send_micro_batches, engine, name)
     elif name in toy_tasks():
         toy = toy_tasks()[name]
         engine = engine_for(make_task_model(toy, dtype, initializer_range), precision)
-        loss_of = partial(toy.task.loss, engine.model)
+        loss_of = toy.task.loss
         held_out = partial(send_task_batches, engine, toy)
         results = losses_and_norms([engine.step(held_out(), loss_of) for _ in range(steps)])
     else:
         paddle.seed(SEED)
         model = ErnieMModel(config_of(initializer_range=max(0.1, initializer_range))).to(dtype=dtype)
         engine = engine_for(model, precision)
-        loss_of = partial(retrieval_loss, model, name.removeprefix("retrieval by "))
+        loss_of = partial(retrieval_loss, loss=name.removeprefix("retrieval by "))
         held_out = partial(send_pairs, engine)
         results = losses_and_norms([engine.step(held_out(), loss_of) for _ in range(steps)])
     engine.model.eval()
     with paddle.no_grad(), engine.autocast():
-        evaluated = [loss_of(batch)[0].item() for batch in held_out()]
+        evaluated = [loss_of(engine.model, batch)[0].item() for batch in held_out()]
     return [*results[:steps], *evaluated, *results[steps:]]
 
 
@@ -154,8 +154,9 @@ def train_task(name: str, stage: int, steps: int) -> list[float]:
     """
     toy = toy_tasks()[name]
     engine = engine_for(make_task_model(toy, "float64"), stage=stage)
-    loss_of = partial(toy.task.loss, engine.model)
-    return losses_and_norms([engine.step(send_task_batches(engine, toy), loss_of) for _ in range(steps)])
+    return losses_and_norms(
+        [engine.step(send_task_batches(engine, toy), toy.task.loss) for _ in range(steps)]
+    )
 
 
 def make_task_model(toy: ToyTask, dtype: str, initializer_range: float = 0.02) -> nn.Layer:
@@ -197,13 +198,19 @@ def pseudo_tokens() -> PseudoTokenGenerator:
     return PseudoTokenGenerator(allowed=None, special_ids=VOCABULARY.special_ids)
 
 
+def loss_of_objectives():
+    """The loss of a micro-batch of pre-training, for `Engine.step`."""
+    generator = pseudo_tokens()
+    return lambda model, batch: objectives_loss(model, generator, batch)
+
+
 def train(engine: Engine, objective: str, last: int) -> list[float]:
     """Train up to step `last` on one objective, with two micro-batches a step on all processes together.
 
     Returns:
         The losses of all steps, then the norms of their gradients.
     """
-    loss_of = partial(objectives_loss, engine.model, pseudo_tokens())
+    loss_of = loss_of_objectives()
     steps = []
     while engine.steps < last:
         steps.append(engine.step(send_micro_batches(engine, objective), loss_of))
@@ -273,7 +280,7 @@ def send_pairs(engine: Engine) -> list[SentenceBatch]:
         return [upload(SentenceBatch.of(ids, VOCABULARY.pad_id, "mean"))]
 
 
-def retrieval_loss(model: ErnieMModel, loss: str, batch: SentenceBatch) -> tuple[Tensor, dict]:
+def retrieval_loss(model: ErnieMModel, batch: SentenceBatch, loss: str) -> tuple[Tensor, dict]:
     """One of the losses of RETRIEVAL, of sentence vectors."""
     vectors = sentence_vectors(model, batch, layer=SHAPE["num_hidden_layers"])  # [2 ROWS, H]
     is_translation = paddle.eye(ROWS).astype("bool")

@@ -40,12 +40,12 @@ def overflow_on_process_1(stage: int) -> list[bool]:
         overflows_here = number == 1 and not distributed.is_main()
         factor = float("inf") if overflows_here else 1.0
         micro_batches = toys.send_micro_batches(engine, "mmlm")
-        step = engine.step(micro_batches, partial(_scaled_loss, engine.model, factor))
+        step = engine.step(micro_batches, partial(_scaled_loss, factor=factor))
         skipped.append(step.skipped)
     return skipped
 
 
-def _scaled_loss(model: PreTrainingModel, factor: float, batch: DeviceBatch) -> tuple[Tensor, dict]:
+def _scaled_loss(model: PreTrainingModel, batch: DeviceBatch, factor: float) -> tuple[Tensor, dict]:
     """The loss of a micro-batch of MMLM times a factor."""
     total, sums = objectives_loss(model, pseudo_token_generator=None, batch=batch)
     return total * factor, sums

@@ -64,7 +64,7 @@ def test_accumulation_does_not_change_the_numbers(straight_run):
 def test_a_value_that_is_not_among_the_sums_is_an_error():
     engine = make()
     with pytest.raises(KeyError, match="perplexity"):
-        engine.step([None], lambda _: (engine.model.spare.weight.sum(), {"perplexity": 1.0}))
+        engine.step([None], lambda model, _: (model.spare.weight.sum(), {"perplexity": 1.0}))
 
 
 def test_a_parameter_without_a_gradient_does_not_change(straight_run):
@@ -75,7 +75,7 @@ def test_a_parameter_without_a_gradient_does_not_change(straight_run):
     run(engine, 5)
     before = weights(engine)
     even, _ = micro_batches_of(5, 2)
-    engine.step([even], loss_of(engine))
+    engine.step([even], loss_of())
     after = weights(engine)
     assert (after["even.weight"] != before["even.weight"]).any()
     np.testing.assert_array_equal(after["odd.weight"], before["odd.weight"])
@@ -123,18 +123,18 @@ def test_each_process_draws_its_own_dropout(monkeypatch):
     for rank in (0, 1):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         engine = make(dropout=0.5)
-        losses.append(engine.step(micro_batches_of(0, 2), loss_of(engine)).loss)
+        losses.append(engine.step(micro_batches_of(0, 2), loss_of()).loss)
     assert losses[0] != losses[1]
 
 
 def test_a_loss_that_is_not_finite_is_a_bad_step_though_its_gradient_is_finite():
     engine = make()
-    engine.step(micro_batches_of(0, 2), loss_of(engine))
+    engine.step(micro_batches_of(0, 2), loss_of())
     before = weights(engine)
-    usual_loss = loss_of(engine)
+    usual_loss = loss_of()
 
-    def loss(micro_batch):
-        value, sums = usual_loss(micro_batch)
+    def loss(model, micro_batch):
+        value, sums = usual_loss(model, micro_batch)
         return value + float("nan"), sums
 
     step = engine.step(micro_batches_of(1, 2), loss)
@@ -144,10 +144,10 @@ def test_a_loss_that_is_not_finite_is_a_bad_step_though_its_gradient_is_finite()
 
 def loss_that_fails(engine: Engine, bad_steps: set[int]):
     """The loss of the toy, which is not a number in some steps."""
-    usual_loss = loss_of(engine)
+    usual_loss = loss_of()
 
-    def loss(micro_batch):
-        value, sums = usual_loss(micro_batch)
+    def loss(model, micro_batch):
+        value, sums = usual_loss(model, micro_batch)
         if engine.steps in bad_steps:
             value = value * float("nan")
         return value, sums
@@ -195,17 +195,17 @@ def test_a_stop_request_abandons_the_step(after):
     run(engine, 3)
     run(straight, 4)
     before = weights(engine)
-    usual_loss = loss_of(engine)
+    usual_loss = loss_of()
     stop = []  # true once it is not empty
     if after == 0:
         stop.append("now")
     micro_batches = []
 
-    def loss_with_a_request(micro_batch):
+    def loss_with_a_request(model, micro_batch):
         micro_batches.append(micro_batch)
         if len(micro_batches) == after:
             stop.append("now")
-        return usual_loss(micro_batch)
+        return usual_loss(model, micro_batch)
 
     assert engine.step(micro_batches_of(3, 3), loss_with_a_request, stop) is None
     assert len(micro_batches) == after
@@ -223,12 +223,12 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     assert_equal_steps(run(engine, 15), run(make("float32"), 15), 1e-6)
     assert engine.scaler.state_dict()["scale"] == 2.0**13  # 2^10, doubled three times in 15 steps
     before = weights(engine)
-    usual_loss = loss_of(engine)
+    usual_loss = loss_of()
 
-    def overflowing(micro_batch):
+    def overflowing(model, micro_batch):
         """A finite loss with an infinite gradient: of 0 x 1e30 x 1e30, in float32."""
-        zero = (engine.parameters["even.bias"] * 0).sum()
-        loss, _ = usual_loss(micro_batch)
+        zero = (model.even.bias * 0).sum()
+        loss, _ = usual_loss(model, micro_batch)
         return loss + zero * 1e30 * 1e30, {}
 
     for _ in range(3):
@@ -240,11 +240,15 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     assert engine.bad_in_a_row == 0
     assert_close(weights(engine), before, 0.0)
     # With float16 only the gradient decides whether a step is skipped, not the loss.
-    step = engine.step(micro_batches_of(1, 2), lambda part: (usual_loss(part)[0] + math.inf, {}))
+    step = engine.step(
+        micro_batches_of(1, 2), lambda model, part: (usual_loss(model, part)[0] + math.inf, {})
+    )
     assert not step.skipped and math.isinf(step.loss)
     assert (weights(engine)["even.weight"] != before["even.weight"]).any()
     # A smaller scale does not mend a loss that is not finite itself, so that counts.
-    step = engine.step(micro_batches_of(2, 2), lambda part: (usual_loss(part)[0] * math.nan, {}))
+    step = engine.step(
+        micro_batches_of(2, 2), lambda model, part: (usual_loss(model, part)[0] * math.nan, {})
+    )
     assert step.skipped and engine.bad_in_a_row == 1
 
 

@@ -95,7 +95,7 @@ def train(model: nn.Layer, loss_of, batches: list) -> list[float]:
     """The losses of a training with our optimizer and engine. `loss_of` takes a batch."""
     optimizer = build_optimizer(model, RATE, weight_decay=DECAY, eps=1e-6)
     engine = Engine(model, optimizer, clip_norm=NORM)
-    steps = [engine.step([batch], lambda batch: (loss_of(batch), {})) for batch in batches]
+    steps = [engine.step([batch], lambda _, batch: (loss_of(batch), {})) for batch in batches]
     assert any(step.grad_norm > NORM for step in steps)  # something is clipped
     return [step.loss for step in steps]
 

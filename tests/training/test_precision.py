@@ -49,7 +49,7 @@ def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
     engine = Engine(model, build_optimizer(model, 0.1), precision=Precision(amp, level))
     assert decorated == [] and engine.scaler.is_enable() == (amp == "fp16")
     for _ in range(2):
-        assert not engine.step([1.0, 2.0], lambda factor: ((model.weight * factor).sum(), {})).skipped
+        assert not engine.step([1.0, 2.0], lambda model, factor: ((model.weight * factor).sum(), {})).skipped
     options = {"level": level, "dtype": dtype}
     assert calls_of_auto_cast == [options] * 4
     if level == "O2":

@@ -40,9 +40,9 @@ class ToyRun:
             ids[1, 2:] = 1  # pads: this row is read, but has no gradient
             self.engine.step([(ids, rng.integers(0, 3, 2))], self.loss)
 
-    def loss(self, batch):
+    def loss(self, model, batch):
         ids, labels = batch
-        return F.cross_entropy(self.model(padded_batch(ids)), paddle.to_tensor(labels)), {}
+        return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels)), {}
 
     def state(self) -> dict[str, np.ndarray]:
         tensors = self.model.state_dict() | self.engine.state_dict()["optimizer"]

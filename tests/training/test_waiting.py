@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from functools import partial
 
 import numpy as np
 import paddle
@@ -87,7 +86,9 @@ def engine_of(model, **options) -> Engine:
 
 def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, step_batches: StepBatches) -> Step:
     """Do a pre-training step as `ernie_m.training.run.Trainer` does."""
-    return engine.step(send_step(step_batches), partial(objectives_loss, engine.model, pseudo_tokens))
+    return engine.step(
+        send_step(step_batches), lambda model, batch: objectives_loss(model, pseudo_tokens, batch)
+    )
 
 
 def two_micro_batches() -> StepBatches:
@@ -121,7 +122,7 @@ def test_float16_reads_the_scale_and_the_overflow(events, fp16):
     for _ in range(2):
         events.begin()
         batch = packed_batch([4, 9, 7], Layout([2, 1]))
-        engine.step([batch], lambda batch: (model(batch).square().mean(), {}))
+        engine.step([batch], lambda model, batch: (model(batch).square().mean(), {}))
         without_uploads = [event for event in events if event != "upload"]
         assert without_uploads == ["backward", "norm", "read", "read", "update", "read"]
 
@@ -159,11 +160,11 @@ def test_float16_is_unscaled_and_skipped_on_every_process(monkeypatch, fp16, ran
 
     monkeypatch.setattr(paddle.distributed, "all_reduce", all_reduce)
     monkeypatch.setattr(AdamW, "step", step)
-    done = engine.step([paddle.ones([1, 3])], lambda x: (model(x).sum(), {}))
+    done = engine.step([paddle.ones([1, 3])], lambda model, x: (model(x).sum(), {}))
     assert done.grad_norm == 1.0 and not done.skipped
     assert norms == ([] if stage else [pytest.approx(6**0.5 * 1e-3)])
     before = model.weight.numpy()
-    assert engine.step([paddle.ones([1, 3])], lambda x: (model(x).sum(), {})).skipped
+    assert engine.step([paddle.ones([1, 3])], lambda model, x: (model(x).sum(), {})).skipped
     assert (model.weight.numpy() == before).all()
     assert engine.scaler.state_dict()["decr_count"] == 1
 
@@ -199,5 +200,5 @@ def test_fine_tuning_reads_when_all_is_on_its_way(events):
     numbers = np.arange(2)
     events.begin()
     batches = [TaskBatch(ids, labels, numbers, count=4) for ids in micro_batches]
-    engine.step(task.send_batches(model, batches), partial(task.loss, model))
+    engine.step(task.send_batches(model, batches), task.loss)
     assert events == ["upload", "backward", "backward", "norm", "read", "update"]

@@ -61,12 +61,12 @@ def make(dtype: str = "float64", dropout: float = 0.0, seed: int = 3, **options)
     return Engine(model, optimizer, seed=seed, sums=("correct", "count"), **options)
 
 
-def loss_of(engine: Engine):
+def loss_of():
     """The function for `Engine.step`: cross-entropy divided by the global count, and two sums."""
 
-    def loss(micro_batch):
+    def loss(model, micro_batch):
         ids, labels, is_odd = micro_batch
-        logits = engine.model(paddle.to_tensor(ids), is_odd)
+        logits = model(paddle.to_tensor(ids), is_odd)
         labels = paddle.to_tensor(labels)
         sums = {"correct": (logits.argmax(-1) == labels).sum(), "count": len(ids)}
         return F.cross_entropy(logits, labels, reduction="sum") / BATCH, sums
@@ -81,7 +81,7 @@ def run(engine: Engine, steps: int, micro_batches: int = 2) -> list[Step]:
     results = []
     for step in range(engine.steps, steps):
         of_this_process = micro_batches_of(step, micro_batches)[rank::world]
-        results.append(engine.step(of_this_process, loss_of(engine)))
+        results.append(engine.step(of_this_process, loss_of()))
     return results
 
 

@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +169,7 @@ class _Work:
             began = time.monotonic()
             with engine.autocast():
                 micro_batches = training.send(engine.model, data)
-            engine.step(micro_batches, partial(training.loss, engine.model))
+            engine.step(micro_batches, training.loss)
             seconds.append(time.monotonic() - began)
         return statistics.median(seconds[1:] or seconds)
 

@@ -7,24 +7,36 @@ with respect to only some of the inputs. The network takes them from `ernie_m.mo
 from ernie_m.model.cpu import masked_lm_loss, onednn, workers
 from ernie_m.model.cpu.attention import attend
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
-from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
+from ernie_m.model.cpu.layers import (
+    DropoutOnCpu,
+    DropoutStream,
+    GeluOnCpu,
+    LayerNormOnCpu,
+    LinearOnCpu,
+    with_same_dropout,
+)
 from ernie_m.model.cpu.packed import PackedLinear
 from ernie_m.model.cpu.packed import feed_forward as packed_feed_forward
 from ernie_m.model.cpu.packed import linear_layers as packed_linear_layers
+from ernie_m.model.cpu.replicas import SHARE_TOKENS, Replicas
 from ernie_m.model.cpu.sums import sums_of_sequences
 
 __all__ = [
+    "SHARE_TOKENS",
     "DropoutOnCpu",
+    "DropoutStream",
     "GeluOnCpu",
     "LayerNormOnCpu",
     "LinearInBfloat16",
     "LinearOnCpu",
     "PackedLinear",
+    "Replicas",
     "attend",
     "masked_lm_loss",
     "onednn",
     "packed_feed_forward",
     "packed_linear_layers",
     "sums_of_sequences",
+    "with_same_dropout",
     "workers",
 ]

@@ -1,7 +1,10 @@
 """The layers of the encoder on a CPU: linear, layer norm, gelu and dropout."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import paddle
@@ -17,6 +20,7 @@ from ernie_m.model.cpu.rows import (
     over_rows,
 )
 
+T = TypeVar("T")
 PART_SIZE = 1 << 18  # elements of a dropout mask that share one stream of random bits
 LEVELS = 1 << 16  # the values of the 16 random bits of an element
 
@@ -167,16 +171,59 @@ class DropoutMask(NamedTuple):
     scale: float  # the factor of the elements that stay
 
 
+@dataclass
+class DropoutStream:
+    """The masks of one micro-batch: the first, second, ... mask is a function of the key and its number.
+
+    Within `with stream:` this thread draws its masks from it.
+    """
+
+    key: tuple[int, ...]
+    drawn: int = 0  # masks so far
+
+    def __enter__(self) -> None:
+        self._token = _STREAM.set(self)
+
+    def __exit__(self, *error: object) -> None:
+        _STREAM.reset(self._token)
+
+    def next_seed(self) -> list[int]:
+        """The seed of the next mask."""
+        self.drawn += 1
+        return [*self.key, self.drawn]
+
+
+_STREAM: ContextVar[DropoutStream | None] = ContextVar("dropout", default=None)
+
+
+def with_same_dropout(function: Callable[..., T]) -> Callable[..., T]:
+    """A function that draws the same dropout each time it is called, as the recomputing of a layer must."""
+    stream = _STREAM.get()
+    if stream is None:  # Paddle saves the state of its generator
+        return function
+    drawn = stream.drawn
+
+    def call(*args: Any) -> T:
+        stream.drawn = drawn
+        return function(*args)
+
+    return call
+
+
 def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
     """Draw the elements that dropout with this probability leaves.
 
     Each element uses 16 random bits, so the probability is rounded to 1/65536; the expectation is exact.
-    The seed is drawn from Paddle's generator, so paddle.seed, its saved state and recompute work as usual.
+    The seed is drawn from the `DropoutStream` of this thread, or else from Paddle's generator.
     """
     threshold = round((1 - probability) * LEVELS)  # an element stays if its bits are below
     if threshold in (0, LEVELS):  # no element stays, or all do
         return DropoutMask(np.full(shape, threshold == LEVELS), scale=1.0)
-    seed = paddle.randint(0, np.iinfo(np.int32).max, [4], "int32").tolist()
+    stream = _STREAM.get()
+    if stream is not None:
+        seed = stream.next_seed()
+    else:
+        seed = paddle.randint(0, np.iinfo(np.int32).max, [4], "int32").tolist()
     size = math.prod(shape)
     stays = np.empty(size, bool)
     parts = np.split(stays, range(PART_SIZE, size, PART_SIZE))  # views, which the threads fill

@@ -62,7 +62,7 @@ def in_workers(compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     pending: deque[Future[R]] = deque()
     try:
         for item in all_items:
-            pending.append(_pool(workers).submit(_run, stop, compute, item))
+            pending.append(pool_of(workers).submit(_run, stop, compute, item))
             if len(pending) > _AHEAD * workers:
                 yield pending.popleft().result()
         while pending:
@@ -80,7 +80,7 @@ def _run(stop: Event, compute: Callable[[T], R], item: T) -> R:
 
 
 @cache
-def _pool(workers: int) -> ThreadPoolExecutor:
+def pool_of(workers: int) -> ThreadPoolExecutor:
     """The workers, made once."""
     return ThreadPoolExecutor(workers, "worker", initializer=become_worker)
 

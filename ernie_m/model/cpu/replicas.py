@@ -1,0 +1,126 @@
+"""Training on several cores: copies of a model that share its weights, each for one worker at a time.
+
+A second core shortens a large product, and hardly anything else of a training step. Two workers with a part
+of the step each take little more than half of its time.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import paddle
+from paddle import Tensor, nn
+
+from ernie_m.model.cpu.workers import pool_of, worker_count
+
+if TYPE_CHECKING:
+    from ernie_m.model.word_table import WordEmbeddings
+
+T = TypeVar("T")
+R = TypeVar("R")
+# Tokens that a worker trains on at a time. Fewer have more overhead than work, and more are no faster.
+SHARE_TOKENS = 512
+
+
+class Replicas:
+    """A model and its copies. A copy has the memory of the model's weights, and gradients of its own."""
+
+    def __init__(self, model: nn.Layer):
+        self.model = model
+        self._idle: list[nn.Layer] = []
+
+    def each(self, derive: Callable[[nn.Layer, T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield `derive(model, item)` for each item, in order; it leaves gradients in the model that it gets.
+
+        Several items are computed at a time, each in a copy; then `model` gets their gradients in the order
+        of the items, so that the sums have the same bits with any number of workers. `items` is read by this
+        thread. Where the caller stops, the gradients are incomplete.
+        """
+        workers = worker_count()
+        rest = iter(items)
+        first_two = list(islice(rest, 2 if workers > 1 else 0))
+        all_items = chain(first_two, rest)
+        if len(first_two) < 2:  # the gradients add up in place
+            yield from (derive(self.model, item) for item in all_items)
+            return
+        self._prepare(workers)
+        pending: deque[Future] = deque()
+        try:
+            for item in all_items:
+                if len(pending) == workers:
+                    yield self._taken(pending.popleft())
+                pending.append(pool_of(workers).submit(self._derive, derive, item))
+            while pending:
+                yield self._taken(pending.popleft())
+        finally:
+            wait(pending)
+
+    def _prepare(self, count: int) -> None:
+        """Have as many copies, with the weights that the model has now."""
+        while len(self._idle) < count:
+            replica = copy.deepcopy(self.model)
+            for table in _word_tables(replica):
+                table.add_later()
+            self._idle.append(replica)
+        for replica in self._idle:
+            replica.train()
+            for own, copied in zip(self.model.parameters(), replica.parameters(), strict=True):
+                copied.stop_gradient = own.stop_gradient
+                if copied.data_ptr() != own.data_ptr():
+                    own._share_buffer_to(copied)
+
+    def _derive(self, derive: Callable[[nn.Layer, T], R], item: T) -> tuple[R, "Gradients"]:
+        """What a worker does."""
+        replica = self._idle.pop()
+        try:
+            result = derive(replica, item)
+            return result, Gradients(replica)
+        finally:
+            for parameter in replica.parameters():
+                parameter.grad = None
+            self._idle.append(replica)
+
+    def _taken(self, future: Future) -> Any:
+        """The result of a worker, whose gradients are added to those of the model."""
+        result, gradients = future.result()
+        gradients.add_to(self.model)
+        return result
+
+
+class Gradients:
+    """The gradients of a replica, taken out of it."""
+
+    def __init__(self, replica: nn.Layer):
+        self._gradients = [_taken(parameter) for parameter in replica.parameters()]
+        self._of_tables = [table.gradient.take() for table in _word_tables(replica)]
+
+    def add_to(self, model: nn.Layer) -> None:
+        """Add them to the gradients of a model of the same form."""
+        for parameter, gradient in zip(model.parameters(), self._gradients, strict=True):
+            if gradient is None:
+                continue
+            if parameter.grad is None:
+                parameter.grad_ = gradient  # `grad` would copy it
+            else:
+                parameter.grad.add_(gradient)
+        for table, additions in zip(_word_tables(model), self._of_tables, strict=True):
+            for add in additions:
+                add(table.gradient)
+
+
+def _taken(parameter: Tensor) -> Tensor | None:
+    """The gradient of a parameter, in a tensor that outlives `parameter.grad = None`."""
+    if parameter.grad is None:
+        return None
+    gradient = paddle.empty_like(parameter.grad)
+    parameter.grad._share_buffer_to(gradient)
+    return gradient
+
+
+def _word_tables(model: nn.Layer) -> list["WordEmbeddings"]:
+    from ernie_m.model.word_table import WordEmbeddings  # here, because it imports this file
+
+    return [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]

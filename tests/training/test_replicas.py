@@ -1,0 +1,165 @@
+"""Micro-batches in workers, each with a copy of the model: the same bits as one after the other."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from ernie_m.model import device
+from ernie_m.model.cpu import mkl
+from ernie_m.model.heads import SequenceClassifier
+from ernie_m.pretrain.objectives import OF_THE_PAPER
+from ernie_m.reader.batching import in_shares
+from ernie_m.training.engine import Engine
+from ernie_m.training.precision import Precision, is_bf16_on_cpu
+from tests.gpu import toys
+from tests.helpers.batches import padded_batch
+
+STEPS = 3
+DROPOUT = 0.2
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """threads(n): from now on a step has so many."""
+    if not mkl.can_use_one_thread():
+        pytest.skip("the installed Paddle has no MKL")
+    return lambda count: monkeypatch.setenv("OMP_NUM_THREADS", str(count))
+
+
+def bits_of(engine: Engine) -> dict[str, bytes]:
+    """Those of weights and moments."""
+    tensors = engine.parameters | engine.state_dict()["optimizer"]
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def classifier(precision: Precision | None = None) -> Engine:
+    paddle.seed(1)
+    return toys.engine_for(SequenceClassifier(toys.config_of(dropout=DROPOUT), 3), precision)
+
+
+def micro_batches(step: int, count: int = 5) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The ids and labels of the micro-batches of a step."""
+    batches = []
+    for number in range(count):
+        labels = np.random.default_rng([step, number]).integers(0, 3, toys.ROWS)
+        batches.append((toys.padded_ids(toys.ROWS, seed=count * step + number), labels))
+    return batches
+
+
+def loss_of(model, batch):
+    ids, labels = batch
+    return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels)), {}
+
+
+def fine_tuned(recompute: bool = False, precision: Precision | None = None) -> tuple[list[float], dict]:
+    """The losses of a classifier with dropout, and its bits."""
+    engine = classifier(precision)
+    engine.model.ernie_m.use_recompute(recompute)
+    losses = [engine.step(micro_batches(step), loss_of).loss for step in range(STEPS)]
+    return losses, bits_of(engine)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_fine_tuning(threads, recompute):
+    threads(1)
+    alone = fine_tuned(recompute)
+    for count in (2, 3):
+        threads(count)
+        assert fine_tuned(recompute) == alone
+
+
+def test_fine_tuning_in_bfloat16(threads):
+    if not is_bf16_on_cpu("bf16"):
+        pytest.skip("no bfloat16 on this CPU")
+    threads(1)
+    alone = fine_tuned(precision=Precision("bf16"))
+    threads(2)
+    assert fine_tuned(precision=Precision("bf16")) == alone
+
+
+@pytest.mark.parametrize("objective", OF_THE_PAPER)
+def test_pre_training(threads, objective):
+    """The masked-LM loss has a gradient of the whole word table; BTMLM predicts its tokens first."""
+
+    def trained() -> tuple[list[float], dict]:
+        engine = toys.engine_for(toys.make_model("float32", dropout=DROPOUT))
+        return toys.train(engine, objective, STEPS), bits_of(engine)
+
+    threads(1)
+    alone = trained()
+    threads(2)
+    assert trained() == alone
+
+
+def test_each_micro_batch_has_a_dropout_of_its_own(threads):
+    """That of a step depends on nothing but its number."""
+    threads(2)
+    (batch,) = micro_batches(0, count=1)
+    seen = []
+
+    def loss(model, micro_batch):
+        total, sums = loss_of(model, micro_batch)
+        seen.append(total.item())
+        return total, sums
+
+    classifier().step([batch] * 4, loss)
+    first = sorted(seen)
+    assert len(set(first)) == 4
+    seen.clear()
+    again = classifier()
+    paddle.randint(0, 9, [3])  # Paddle's own generator has no part in it
+    again.step([batch] * 4, loss)
+    assert sorted(seen) == first
+
+
+def test_the_copies_have_the_weights_that_are_loaded_later(threads):
+    threads(2)
+    engine = classifier()
+    engine.step(micro_batches(0), loss_of)
+    state = {name: paddle.to_tensor(value.numpy() + 1) for name, value in engine.model.state_dict().items()}
+    fresh = classifier()
+    for trained in (engine, fresh):
+        trained.model.set_state_dict(state)
+        trained.steps = 1
+    assert engine.step(micro_batches(1), loss_of).loss == fresh.step(micro_batches(1), loss_of).loss
+
+
+def test_what_a_worker_raises(threads):
+    """It comes from the step, and the copies have nothing left of it."""
+    threads(2)
+
+    def broken(model, batch):
+        if batch is None:
+            raise ZeroDivisionError
+        return loss_of(model, batch)
+
+    engine = classifier()
+    batches = micro_batches(0)
+    with pytest.raises(ZeroDivisionError):
+        engine.step([*batches[:2], None, *batches[2:]], broken)
+    engine._drop_gradients()
+    straight = classifier()
+    assert engine.step(batches, broken) == straight.step(batches, loss_of)
+    assert bits_of(engine) == bits_of(straight)
+
+
+def test_shares_have_similar_work():
+    lengths = np.random.default_rng(0).integers(5, 200, 64)
+    indices = np.argsort(lengths, kind="stable")[::2]
+    shares = in_shares(indices, lengths, 512)
+    assert sorted(np.concatenate(shares)) == sorted(indices)
+    tokens = [lengths[share].sum() for share in shares]
+    assert len(shares) == round(lengths[indices].sum() / 512)
+    assert max(tokens) - min(tokens) <= lengths.max()
+    assert [len(share) for share in in_shares(indices[:2], lengths * 900, 512)] == [1, 1]
+    assert in_shares(indices, lengths, None)[0] is indices
+
+
+def test_on_a_gpu_and_with_plain_kernels_a_micro_batch_is_whole(monkeypatch):
+    assert device.share_tokens()
+    monkeypatch.setattr(device, "has_plain_kernels", lambda: True)
+    assert device.share_tokens() is None
+    monkeypatch.undo()
+    monkeypatch.setattr(device, "on_gpu", lambda: True)
+    assert device.share_tokens() is None
