@@ -64,7 +64,7 @@ BUDGETS = {
     "run_pretrain.py": 5550,
     "run_classifier.py": 5200,
     "ernie_m/inference/fit.py": 5450,
-    "ernie_m/commands/predict.py": 4950,
+    "ernie_m/commands/predict.py": 4960,
     "ernie_m/inference/server/serve.py": 4050,
 }
 

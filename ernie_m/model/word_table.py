@@ -7,7 +7,6 @@ one `weight.grad` in place. `paddle.grad` of a loss adds to it too, and cannot r
 """
 
 import weakref
-from collections.abc import Callable
 
 import numpy as np
 import paddle
@@ -133,29 +132,6 @@ class TableGradient:
         return self._borrowed_ref is not None and self._borrowed_ref() is not None
 
 
-class LaterGradient(TableGradient):
-    """The gradient of a table [V, H] whose weights are another one's: what is to be added to that one's."""
-
-    def __init__(self, weight: Tensor):
-        super().__init__(weight)
-        self._additions: list[Callable[[TableGradient], None]] = []
-
-    def take(self) -> list[Callable[[TableGradient], None]]:
-        """The additions since the last call, in their order."""
-        additions = self._additions
-        self._additions = []
-        return additions
-
-    def add_rows(self, ids: np.ndarray, values: np.ndarray) -> None:
-        self._additions.append(lambda total: total.add_rows(ids, values))
-
-    def borrow(self) -> np.ndarray:
-        return as_array(paddle.empty_like(self.weight))
-
-    def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:
-        self._additions.append(lambda total: total.add_borrowed(gradient, factor))
-
-
 def squared_norm(gradient: Tensor) -> Tensor:
     """The sum of the squares of a gradient, float64 []."""
     return gradient.square().sum().astype("float64")
@@ -195,9 +171,9 @@ class WordEmbeddings(nn.Embedding):
         """Compute the products of the masked-LM loss with this table in bfloat16 on a CPU."""
         self.in_bfloat16 = True
 
-    def add_later(self) -> None:
-        """Keep what is to be added to the gradient for another table, whose weights this one shares."""
-        self.gradient = LaterGradient(self.weight)
+    def collect_in(self, gradient: TableGradient) -> None:
+        """Let this gradient have what the uses of the table add."""
+        self.gradient = gradient
 
     def _note_paddles_gradient(self, gradient: Tensor | None) -> None:
         """Note that Paddle is going to add a gradient of the whole table; a hook of the weight."""

@@ -126,21 +126,23 @@ def test_the_copies_have_the_weights_that_are_loaded_later(threads):
 
 
 def test_what_a_worker_raises(threads):
-    """It comes from the step, and the copies have nothing left of it."""
+    """It comes from the step, and the copies have nothing left of it, though the item had gradients."""
     threads(2)
-
-    def broken(model, batch):
-        if batch is None:
-            raise ZeroDivisionError
-        return loss_of(model, batch)
-
     engine = classifier()
     batches = micro_batches(0)
+
+    def fails_at_the_third(model, numbered):
+        number, batch = numbered
+        loss, _ = loss_of(model, batch)
+        loss.backward()
+        if number == 2:
+            raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        engine.step([*batches[:2], None, *batches[2:]], broken)
+        list(engine.replicas.each(fails_at_the_third, enumerate(batches)))
     engine._drop_gradients()
     straight = classifier()
-    assert engine.step(batches, broken) == straight.step(batches, loss_of)
+    assert engine.step(batches, loss_of) == straight.step(batches, loss_of)
     assert bits_of(engine) == bits_of(straight)
 
 

@@ -187,6 +187,10 @@ class DropoutStream:
     def __exit__(self, *error: object) -> None:
         _STREAM.reset(self._token)
 
+    def go_back_to(self, drawn: int) -> None:
+        """Draw again what was drawn after so many masks."""
+        self.drawn = drawn
+
     def next_seed(self) -> list[int]:
         """The seed of the next mask."""
         self.drawn += 1
@@ -204,7 +208,7 @@ def with_same_dropout(function: Callable[..., T]) -> Callable[..., T]:
     drawn = stream.drawn
 
     def call(*args: Any) -> T:
-        stream.drawn = drawn
+        stream.go_back_to(drawn)
         return function(*args)
 
     return call

@@ -11,13 +11,15 @@ from concurrent.futures import Future, wait
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.cpu.workers import pool_of, worker_count
 
 if TYPE_CHECKING:
-    from ernie_m.model.word_table import WordEmbeddings
+    from ernie_m.model.word_table import TableGradient, WordEmbeddings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,7 +65,7 @@ class Replicas:
         while len(self._idle) < count:
             replica = copy.deepcopy(self.model)
             for table in _word_tables(replica):
-                table.add_later()
+                table.collect_in(LaterGradient(table.weight))
             self._idle.append(replica)
         for replica in self._idle:
             replica.train()
@@ -81,6 +83,8 @@ class Replicas:
         finally:
             for parameter in replica.parameters():
                 parameter.grad = None
+            for table in _word_tables(replica):
+                table.gradient.take()  # what is left of an item that has failed
             self._idle.append(replica)
 
     def _taken(self, future: Future) -> Any:
@@ -109,6 +113,32 @@ class Gradients:
         for table, additions in zip(_word_tables(model), self._of_tables, strict=True):
             for add in additions:
                 add(table.gradient)
+
+
+class LaterGradient:
+    """The gradient of a replica's word table [V, H]: what is to be added to that of the model.
+
+    It stands for a `TableGradient`. What it is given must not change any more.
+    """
+
+    def __init__(self, weight: Tensor):
+        self._weight = weight
+        self._additions: list[Callable[[TableGradient], None]] = []
+
+    def take(self) -> list[Callable[["TableGradient"], None]]:
+        """The additions since the last call, in their order."""
+        additions = self._additions
+        self._additions = []
+        return additions
+
+    def add_rows(self, ids: np.ndarray, values: np.ndarray) -> None:
+        self._additions.append(lambda total: total.add_rows(ids, values))
+
+    def borrow(self) -> np.ndarray:
+        return as_array(paddle.empty_like(self._weight))
+
+    def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:
+        self._additions.append(lambda total: total.add_borrowed(gradient, factor))
 
 
 def _taken(parameter: Tensor) -> Tensor | None:
