@@ -12,7 +12,7 @@ from typing import Literal
 
 from ernie_m.finetune.fit.read_units import read_units
 from ernie_m.finetune.fit.scored import Scored, least_sure, tables_of_scores, words_of_warning
-from ernie_m.finetune.fit.units import ANSWERS, CLASSES, LABELS, SCORE, TAGS, Units
+from ernie_m.finetune.fit.units import ANSWERS, CLASSES, LABELS, SCORE, TAGS, TASKS, Units
 from ernie_m.reader.files.own_files import find_tables
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.training.stop_requests import StopSignal
@@ -48,7 +48,7 @@ class FitFlags(TableOptions):
     output: str
     """A new folder for the model that has learned."""
 
-    task: Literal[CLASSES, LABELS, TAGS, ANSWERS, SCORE] | None = None
+    task: Literal[TASKS] | None = None
     """What to learn: one label a text, several labels, tags of words, answers to questions, or a number.
     Default: what the file says."""
 

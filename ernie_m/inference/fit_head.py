@@ -1,5 +1,6 @@
 """Train a classifier of few labelled texts: logistic regression on the vectors that a checkpoint makes."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from ernie_m.finetune.fit.units import (
     LABELS,
     SCORE,
     TAGS,
+    TASKS,
     Classes,
     Numbers,
     SeveralLabels,
@@ -108,21 +110,53 @@ def units_of(
         languages: the language of each text; none: they are not known.
 
     Raises:
-        UserError: there is not one label for each text, or a label is no text or number, or stands for none.
+        UserError: there is not one label for each text, or one of the two is not what the task needs.
     """
+    if task not in (None, *TASKS):
+        raise UserError(f"task {task!r}: it must be one of {', '.join(TASKS)}")
     if len(labels) != len(texts):
         raise UserError(f"{len(texts)} texts have {len(labels)} labels; give one for each text")
     if task is None and labels and all(isinstance(label, list | tuple | set) for label in labels):
         task = TAGS if isinstance(texts[0], list) else LABELS
+    for number, (text, label) in enumerate(zip(texts, labels)):
+        if needed := _needed(text, label, task):
+            raise UserError(f"index {number}: {text!r} with the label {label!r}: give {needed}")
     if task in (TAGS, ANSWERS):  # not needed for texts with labels
         return import_module(f"ernie_m.finetune.fit.{task}").of(texts, labels, languages)
     inputs = [[text] if isinstance(text, str) else list(text) for text in texts]
-    inputs = [[tables().in_one_line(str(text)) for text in row] for row in inputs]
+    inputs = [[tables().in_one_line(text) for text in row] for row in inputs]
     if task == SCORE:
         return Numbers.of(inputs, labels, languages=languages)
     if task == LABELS:
         return SeveralLabels.of(inputs, list(map(_normal_labels, labels)), languages=languages)
     return Classes.of(inputs, _normal_labels(labels), languages=languages)
+
+
+def _needed(text: Any, label: Any, task: str | None) -> str:
+    """What a task needs instead of such a text with such a label; "": these are right, if it is no class."""
+    parts = text if isinstance(text, list | tuple) else [text]
+    are_texts = 1 <= len(parts) <= 2 and all(map(_is_text, parts))
+    are_words = isinstance(text, list | tuple) and len(text) > 0 and all(map(_is_text, text))
+    are_tags = isinstance(label, list | tuple) and len(label) == len(parts) and all(map(_is_text, label))
+    is_number = isinstance(label, Real) and math.isfinite(label)
+    needs = {
+        TAGS: (are_words and are_tags, "a list of words, and a list with a tag for each word"),
+        ANSWERS: (
+            are_texts and len(parts) == 2 and _is_text(label),
+            "a pair of question and context, and the answer as the context has it",
+        ),
+        LABELS: (
+            are_texts and isinstance(label, list | tuple | set),
+            "a text, or a pair of texts, and a list of labels, which may be empty",
+        ),
+        SCORE: (are_texts and is_number, "a text, or a pair of texts, and a finite number"),
+    }
+    is_right, needed = needs.get(task, (are_texts, "a text, or a pair of texts"))
+    return "" if is_right else needed
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _normal_labels(labels: Sequence[Any]) -> list[str]:

@@ -357,6 +357,18 @@ def test_the_faster_precision_is_taken_and_kept(random_encoder, tmp_path, monkey
             "names.csv, line 2: ",
         ),
         (
+            "class.csv",
+            lambda name: write_table(name, ["text", "label"], *([f"t {n}", "a"] for n in range(9))),
+            {},
+            "class.csv: all 9 rows",
+        ),
+        (
+            "every.csv",
+            lambda name: write_table(name, ["text", "labels"], *([f"t {n}", "a,b"] for n in range(9))),
+            {"task": "labels"},
+            "every.csv: every row",
+        ),
+        (
             "none.csv",
             lambda name: write_table(name, ["text", "label"], *([f"t {n}", "-"] for n in range(9))),
             {},
@@ -368,3 +380,33 @@ def test_what_cannot_be_learned(capsys, name, write, flags, place):
     """Before any model is looked for."""
     line = one_error(lambda: run_fit(write(name), "nowhere", **flags), capsys)
     assert place in line and "nowhere" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "task"),
+    [
+        ("a", "b", "score"),
+        ("a", float("nan"), "score"),
+        ("a b", "O", "tags"),
+        (["a", "b"], ["O"], "tags"),
+        (["a", "b"], ["O", 3], "tags"),
+        (["a", ""], ["O", "O"], "tags"),
+        ([], [], "tags"),
+        ("a", "b", "answers"),
+        (("a", "b c"), None, "answers"),
+        ("a", "b", "labels"),
+        (("a", "b", "c"), "d", None),
+        (None, "d", "classes"),
+    ],
+)
+def test_what_python_gives_must_be_of_the_task(text, label, task):
+    """The first one that is not is named."""
+    right = {
+        "score": ("a", 1),
+        "tags": (["a"], ["O"]),
+        "answers": (("a", "b"), "b"),
+        "labels": ("a", ["b"]),
+    }
+    good_text, good_label = right.get(task, ("a", "b"))
+    assert "index 1: " in error_of(units_of, [good_text, text], [good_label, label], (), task)
+    assert "'tagging'" in error_of(units_of, ["a"], ["b"], (), "tagging")

@@ -30,7 +30,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
 # What --task names.
-CLASSES, LABELS, TAGS, ANSWERS, SCORE = "classes", "labels", "tags", "answers", "score"
+TASKS = CLASSES, LABELS, TAGS, ANSWERS, SCORE = "classes", "labels", "tags", "answers", "score"
 MAX_SEQ_LEN = 256  # tokens of a text, or of a pair
 _MOST_LABELS = 1000
 
@@ -218,6 +218,8 @@ class SeveralLabels(Classes):
     def check(self, name: str) -> None:
         if not self.names:
             raise UserError(f"{name}: no row has a label")
+        if all(all(item.label) for item in self.items):
+            raise UserError(f"{name}: every row has every label; there is nothing to learn")
 
     @staticmethod
     def names_of(labels: Sequence[Any]) -> set[str]:
