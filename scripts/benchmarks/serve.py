@@ -98,7 +98,9 @@ def main() -> None:
 
 
 def texts_of(flags: ServeBenchmark, needed: int) -> list[tuple[str, int]]:
-    """So many different texts of all lengths of LENGTHS in equal parts, each with its number of tokens.
+    """So many different texts of all lengths of LENGTHS, each with its number of tokens.
+
+    Of each of ten groups of lengths there are as many, as far as TEXT has them.
 
     Raises:
         UserError: TEXT has too few.
@@ -109,7 +111,12 @@ def texts_of(flags: ServeBenchmark, needed: int) -> list[tuple[str, int]]:
     usable = [pair for pair in counted if pair[1] in LENGTHS]
     if len(usable) < needed:
         raise UserError(f"{flags.text}: {len(usable)} texts of 10 to 200 tokens; {needed} are needed")
-    return random.Random(1).sample(usable, needed)
+    draw = random.Random(1)
+    groups: dict[int, list[tuple[str, int]]] = {}
+    for pair in draw.sample(usable, len(usable)):
+        groups.setdefault(10 * (pair[1] - LENGTHS.start) // len(LENGTHS), []).append(pair)
+    in_turns = [pair for row in itertools.zip_longest(*groups.values()) for pair in row if pair]
+    return draw.sample(in_turns[:needed], needed)
 
 
 async def compare(flags: ServeBenchmark, levels: list[int], texts: list[tuple[str, int]]) -> None:
