@@ -162,14 +162,11 @@ def oracle(task: QuestionAnswering, data: AnswerWindows) -> list[str]:
 
 @pytest.mark.data
 def test_the_gold_span_survives_tokens_and_windows(data_dir):
-    """With the recipe's windows, in every language of XQuAD and MLQA dev: at least 99 % exact match."""
+    """With the recipe's windows, in every language of MLQA dev: at least 99 % exact match."""
     tokenizer = Tokenizer(None, data_dir / "vocab/xnli15-32k.model")
     files = {}  # path -> language
-    for path in (data_dir / "qa").glob("xquad.*.json"):
-        files[path] = path.name.split(".")[1]
     for language in ("en", "es", "de", "hi", "zh"):
         files[data_dir / f"qa/mlqa-dev/dev-context-{language}-question-{language}.json"] = language
-    assert len(files) == 9
     cut = Cut(max_seq_len=384, max_query_length=64, doc_stride=128)
     task = QuestionAnswering(tokenizer, cut, max_answer_length=100, n_best=1)
     exact_matches = {}
