@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
+import ernie_m
 from ernie_m.inference.paddle_model import DygraphEngine
 from ernie_m.model import attention, batch
 from ernie_m.model.attention import PaddedMask
@@ -17,6 +18,7 @@ from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TAGGING
 from ernie_m.reader.batching import batches_by_length, pad
 from ernie_m.training.precision import prepare_for_prediction
 from ernie_m.vectors.encode import PaddleEncoder
+from tests.toys import sentences
 
 TEXTS = 300
 LONGEST = 510  # tokens
@@ -97,6 +99,17 @@ def test_vectors_of_workers(texts, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     for batch_tokens in (600, 4096):
         assert np.array_equal(encoder.vectors(texts, batch_tokens), one)
+
+
+@pytest.mark.parametrize(("kind", "task"), [("classify", "classify"), ("tag", "tag"), ("full", "fill")])
+def test_answers_of_a_model(models, monkeypatch, kind, task):
+    """Alone, among others, and in another order with three workers, as `label` and `predict` give them."""
+    model = ernie_m.load(models / kind)
+    requests = [{"text": f"{line} [MASK]"} for line in sentences(40, seed=3)]
+    alone = [model._answer(task, [request])[0] for request in requests]
+    assert model._answer(task, requests) == alone
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert model._answer(task, requests[::-1]) == alone[::-1]
 
 
 HEADS = {

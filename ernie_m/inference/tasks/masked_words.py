@@ -21,6 +21,7 @@ from ernie_m.inference.tasks import (
     text_of,
     unknown_words,
 )
+from ernie_m.model import device
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.model.device import upload
@@ -123,19 +124,22 @@ class FillMasks(MaskedLmTask):
         return MaskedText(ids, language, unknown_words(self.tokenizer, *text.split(MASK)))
 
     @paddle.no_grad()
+    def _states(self, request: MaskedText) -> Tensor:
+        """The states of the masks of a text, [masks, H]."""
+        ids = np.asarray(request.ids, np.int64)
+        is_mask = ids == self.tokenizer.mask_id
+        languages = None
+        if request.language is not None:
+            languages = np.where(is_mask, request.language, NO_LANGUAGE)
+        with self.autocast():
+            inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
+            states = self.model.encode(inputs, positions=paddle.to_tensor(np.flatnonzero(is_mask)))
+        return states.astype("float32")
+
+    @paddle.no_grad()
     def answer(self, requests: list[MaskedText]) -> list[dict]:
-        states_of_requests = []  # for each request: the states of its masks, [masks, H]
-        # The texts are few and are encoded one by one. The logits of all masks are made together below.
-        for request in requests:
-            ids = np.asarray(request.ids, np.int64)
-            is_mask = ids == self.tokenizer.mask_id
-            languages = None
-            if request.language is not None:
-                languages = np.where(is_mask, request.language, NO_LANGUAGE)
-            with self.autocast():
-                inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
-                states = self.model.encode(inputs, positions=paddle.to_tensor(np.flatnonzero(is_mask)))
-            states_of_requests.append(states.astype("float32"))
+        # The texts are few and are encoded one by one. The logits of all masks are made together.
+        states_of_requests = list(device.cpu.workers.in_workers(self._states, requests))
         candidates = self.likeliest(paddle.concat(states_of_requests))  # for each mask of all requests
         answers = []
         first = 0
