@@ -113,6 +113,7 @@ def serve(
         )
         sys.setswitchinterval(SWITCH)
         # The collector stops all threads while it looks through what is loaded, which stays.
+        gc.collect()
         gc.freeze()
         with contextlib.suppress(KeyboardInterrupt):
             print(f"serving on http://{address}:{port}, Ctrl-C ends it", flush=True)
