@@ -18,7 +18,7 @@ kernels by more than rounding point to a faulty kernel.
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -155,9 +155,9 @@ def upload(tree: T) -> T:
     """
     arrays: list[np.ndarray] = []
     _replace_arrays(tree, arrays.append)  # only collects the arrays; the new tree is not used
-    tensors = iter(_copy(arrays))
+    tensors = _copy(arrays)
     # The arrays are visited in the same order as before, so that each gets its own tensor.
-    return _replace_arrays(tree, lambda array: next(tensors))
+    return _replace_arrays(tree, lambda array: tensors.pop(0))
 
 
 def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
@@ -176,14 +176,14 @@ def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
 
 def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
     """The arrays as tensors, copied as one array of float64, which is split on the device."""
-    not_empty = [array for array in arrays if array.size]
-    parts: Iterator[Tensor] = iter(())  # one for each array that is not empty
-    if not_empty:
-        numbers = np.concatenate([array.ravel().astype(np.float64) for array in not_empty])
-        parts = iter(paddle.split(paddle.to_tensor(numbers), [array.size for array in not_empty]))
+    sizes = [array.size for array in arrays if array.size]  # Paddle splits off no empty part
+    parts = []  # one for each array that is not empty
+    if sizes:
+        numbers = np.concatenate([array.ravel().astype(np.float64) for array in arrays])
+        parts = paddle.split(paddle.to_tensor(numbers), sizes)
     tensors = []
     for array in arrays:
-        tensor = next(parts) if array.size else paddle.zeros([0], "float64")
+        tensor = parts.pop(0) if array.size else paddle.zeros([0], "float64")
         if array.ndim > 1:
             tensor = tensor.reshape(array.shape)
         tensors.append(tensor if array.dtype.kind == "f" else tensor.astype("int64"))

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ernie_m.model.checkpoint.files import LINK, Source
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights
 from ernie_m.model.checkpoint.formats.tensor_names import OURS
@@ -65,8 +67,11 @@ def with_encoder(source: Source) -> Source:
         )
     head = source.tensors
     shapes = {name: encoder.tensors.shape(name) for name in names} | head.shapes
-    tensors = Weights(source.path, shapes, lambda name: (head if name in head else encoder.tensors)[name])
-    return replace(source, tensors=tensors, format=OURS)
+
+    def fetch(name: str) -> np.ndarray:
+        return head[name] if name in head else encoder.tensors[name]
+
+    return replace(source, tensors=Weights(source.path, shapes, fetch), format=OURS)
 
 
 def _names(tensors: Weights, layers: int) -> list[str]:
