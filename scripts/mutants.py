@@ -265,7 +265,8 @@ def results_of(drawn: list[Mutant], reach: Reach, flags: MutantFlags) -> Iterato
         subprocess.run([sys.executable, *words], cwd=folder, check=True)
         free.append(folder)
     waiting = list(drawn)
-    running: dict[int, tuple[Mutant, Path, float]] = {}  # process -> mutant, folder, when it has to end
+    # process -> mutant, folder, the bytes of the file without the fault, when it has to end
+    running: dict[int, tuple[Mutant, Path, bytes, float]] = {}
     verdicts: dict[str, bool] = {}  # test -> whether it passes without a fault
     while waiting or running:
         while waiting and free:
@@ -274,10 +275,11 @@ def results_of(drawn: list[Mutant], reach: Reach, flags: MutantFlags) -> Iterato
             if tests:
                 limit = 3 * sum(map(reach.seconds.__getitem__, tests)) + 60
                 folder = free.pop()
-                running[start(mutant, tests, folder)] = (mutant, folder, time.monotonic() + limit)
+                before = (folder / mutant.path).read_bytes()
+                running[start(mutant, tests, folder)] = (mutant, folder, before, time.monotonic() + limit)
             else:
                 yield mutant, "not reached"
-        for process, (mutant, folder, end) in list(running.items()):
+        for process, (mutant, folder, before, end) in list(running.items()):
             ended, status = os.waitpid(process, os.WNOHANG)
             is_late = time.monotonic() > end
             if not ended and not is_late:
@@ -285,7 +287,7 @@ def results_of(drawn: list[Mutant], reach: Reach, flags: MutantFlags) -> Iterato
             stop(process, wait=not ended)
             del running[process]
             free.append(folder)
-            shutil.copyfile(ROOT / mutant.path, folder / mutant.path)
+            (folder / mutant.path).write_bytes(before)
             if ended and os.waitstatus_to_exitcode(status) == 0:
                 yield mutant, "survived"
                 continue
