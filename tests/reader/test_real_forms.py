@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.labelled import LabelledTable, read_table
+from ernie_m.reader.files.table.labelled import LabelledTable, read_table, requests_of
 from tests.launching import error_of
 
 A = [
@@ -346,3 +347,34 @@ def test_pairs_that_a_column_judges_are_asked_about(tmp_path, name):
     taken = [[A[n], B[n]] for n in NUMBERS if is_taken(n)]
     assert list(PairRows(path, TableOptions(only=only))) == taken
     assert len(PairRows(path, TableOptions(only="all"))) == len(A)
+
+
+def test_language_names_and_codes_in_the_first_row_are_asked_about(tmp_path):
+    """Names of languages are usual in a header, but codes occur below it; and these are never a side."""
+    first = ["1.12", "english", "deutsch", "en", "de"]
+    rows = [first, *([f"1.{110 - n}", A[n], B[n], "en", "de"] for n in NUMBERS)]
+    path = write(tmp_path / "pairs.tsv", "".join("\t".join(row) + "\n" for row in rows))
+    message = error_of(PairRows, path)
+    assert message.startswith(f"{path}, line 1: ") and "--header false" in message
+    pairs = list(map(list, zip(A, B)))
+    assert list(PairRows(path, TableOptions(header=False))) == [["english", "deutsch"], *pairs]
+    assert list(PairRows(path, TableOptions(header=True))) == pairs
+
+
+@pytest.mark.parametrize(("mark", "other"), [(";", ","), (",", ";")])
+def test_marks_within_quotation_marks_are_text(tmp_path, mark, other):
+    """In each row there are more of the other mark than of the one between the cells, or as many."""
+    texts = [[f"{A[n]}{other * (n % 4)} so{mark} {other} yes", f"{B[n]}{other * 3}"] for n in NUMBERS]
+    file = io.StringIO()
+    csv.writer(file, delimiter=mark, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(texts)
+    assert list(PairRows(write(tmp_path / "pairs.csv", file.getvalue()))) == texts
+
+
+@pytest.mark.parametrize("header", ["", "meinung\tnote\n", "text\tlabel\n"])
+def test_fit_and_label_see_the_same_header(tmp_path, header):
+    """What is trained on is what is answered: no row is lost to the one or the other."""
+    path = write(tmp_path / "my.tsv", header + tabs(lambda n: sentiment(n, A[n])))
+    trained = [cells[0] for cells in read(path).rows]
+    faults = Faults(path)
+    answered = [values["text_a"] for _, _, values in requests_of(path, TableOptions(), faults)]
+    assert trained == answered == A and not faults.count

@@ -124,7 +124,7 @@ def open_table(
         faults: receives lines that cannot be read, when `OpenedTable.rows` comes to them.
         say: is told the first row, if it might be taken for a header.
         ragged: whether a row may have fewer cells than others, or more.
-        starts: receives the byte of the unpacked file at which each line begins.
+        starts: receives the byte at which each line begins, if the file is plain.
 
     Raises:
         UserError: the file cannot be read, is no table, or it has to be asked how it is written.
@@ -137,7 +137,9 @@ def open_table(
     if objects:
         is_named, rows = objects
         return table_of(path, None, is_named, rows, options, faults, say, ragged)
-    form, is_official, rows = rows_of_lines(path, file.texts(faults, starts), options, faults)
+    form, is_official, rows = rows_of_lines(
+        path, file.texts(faults, starts if file.is_plain else None), options, faults
+    )
     form = form._replace(begin=file.begin)
     table = table_of(path, form, is_official, rows, options, faults, say, ragged)
     return table._replace(is_plain=file.is_plain)

@@ -24,7 +24,7 @@ from ernie_m.utils.logging import logger
 
 # A line before a sentence in MultiCoNER, CoNLL-U or GermEval.
 _COMMENT = re.compile(r"# *(id|newpar|newdoc)\b|#.*=|#\s+\w+://")
-_NAMES = re.compile(r"# *global\.columns *= *(.*)")
+_NAMES = re.compile(r"^# *global\.columns *= *(.*)", re.MULTILINE)
 _CONLL_U = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"]
 _FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between"
 _LONGEST_SENTENCE = 500  # words, above which the ends of sentences may be missing
@@ -86,16 +86,16 @@ def read_words(
     if objects:
         sentences = list(_of_objects(answered_objects(objects, str(path)), faults))
     else:
-        lines = _lines(file)
-        if any(JOINT in line for line in lines[:2]):
-            header, *rows = (line.split("\t") for line in lines if line)
+        text = _text(file)
+        if any(JOINT in line for line in text.split("\n", 2)[:2]):
+            header, *rows = (line.split("\t") for line in _lines(text) if line)
             places = [header.index(name) for name in ("text_a", "label")]
             sentences = [
                 TaggedWords.of_line(line, *(cells[place].split(JOINT) for place in places))
                 for line, cells in enumerate(rows, 2)
             ]
         else:
-            sentences = _of_columns(lines, path, language, options.word_column, letters, faults)
+            sentences = _of_columns(text, path, language, options.word_column, letters, faults)
     faults.end(logger.warning)
     if not sentences:
         raise UserError(f"{path}: no sentence in it")
@@ -105,16 +105,26 @@ def read_words(
 
 def lines_of(path: Path, options: TableOptions) -> list[str]:
     """The lines of a file without their ends, as `read_words` counts them."""
-    return _lines(TextFile(str(path), encoding=options_of(path, options).encoding, any_form=True))
+    return list(
+        _lines(_text(TextFile(str(path), encoding=options_of(path, options).encoding, any_form=True)))
+    )
 
 
-def _lines(file: TextFile) -> list[str]:
+def _text(file: TextFile) -> str:
     content = file.rest()
     try:
-        text = content.decode()
+        return content.decode()
     except UnicodeDecodeError:
-        text = content.decode("iso-8859-1")
-    return [line.rstrip("\r") for line in text.split("\n")]
+        return content.decode("iso-8859-1")
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text without their ends, one at a time."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end].rstrip("\r")
+        start = end + 1
+    yield text[start:]
 
 
 def _say_what_is_odd(sentences: Sequence[TaggedWords], path: Path) -> None:
@@ -177,7 +187,7 @@ def _tag(cell: str, letters: Mapping[str, str]) -> str:
 
 
 def _of_columns(
-    lines: Sequence[str],
+    text: str,
     path: Path,
     language: str | None,
     chosen: str | None,
@@ -185,10 +195,10 @@ def _of_columns(
     faults: Faults,
 ) -> list[TaggedWords]:
     """The sentences of a file in CoNLL form. Words without a character are left out."""
-    blocks = list(read_columns(lines, _cells, faults))
+    blocks = list(read_columns(_lines(text), _cells, faults))
     if not blocks:
         return []
-    word, tag = _places(path, lines, blocks, chosen, letters)
+    word, tag = _places(path, text, blocks, chosen, letters)
     # CoNLL-U writes 1-2 before two words that are written as one.
     if word and any(cells[0].isdecimal() for _, cells in blocks[0]):
         blocks = [[row for row in rows if row[1][0].isdecimal()] for rows in blocks]
@@ -217,7 +227,7 @@ def _of_columns(
 
 def _places(
     path: Path,
-    lines: Sequence[str],
+    text: str,
     blocks: Sequence[Sequence[tuple[int, list[str]]]],
     chosen: str | None,
     letters: Mapping[str, str],
@@ -225,7 +235,7 @@ def _places(
     """The places of the columns of the words and of their tags.
 
     Args:
-        lines: of the file, of which one may name the columns.
+        text: of the file, in which a line may name the columns.
         blocks: the numbers and the cells of the lines of each sentence.
         chosen: the value of --word_column.
 
@@ -235,7 +245,7 @@ def _places(
     """
     line, cells = blocks[0][0]
     width = len(cells)
-    named = next(filter(None, map(_NAMES.match, lines)), None)
+    named = _NAMES.search(text)
     names = named[1].split() if named else []
     firsts = [[row[1][0] for row in rows] for rows in blocks]
     numbers = [[int(id_) for id_ in block if id_.isdecimal()] for block in firsts]
@@ -308,8 +318,8 @@ def read_columns(
     rows: list[tuple[int, list[str]]] = []  # the lines of this sentence
     width = 0  # the number of columns
     is_whole = True
-    for number, line in enumerate([*lines, ""], 1):  # the empty line ends the last sentence
-        cells = cells_of(line)
+    for number, line in enumerate(chain(lines, [""]), 1):  # the empty line ends the last sentence
+        cells = cells_of(line) if line else []
         if cells:
             width = width or len(cells)  # the first line decides
             if len(cells) != width or width < 2:

@@ -1,0 +1,59 @@
+"""Tables that are large where nobody looks: blank lines cost no memory, and columns cost what they hold."""
+
+import gzip
+import time
+import tracemalloc
+from functools import partial
+
+import pytest
+
+from ernie_m.model.checkpoint.foreign_conventions import PLACES
+from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.table.labelled import read_table
+from ernie_m.reader.files.table.tagged_words import read_words
+from tests.launching import error_of
+
+READERS = {
+    "labels": partial(read_table, say=lambda _: None),
+    "run_classifier": partial(read_classification, any_label=True),
+    "pairs": PairRows,
+    "words": partial(read_words, letters=PLACES),
+}
+BLANK = 1 << 20  # lines; an integer of 8 bytes for each takes 8 MiB
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_line_ends_take_no_memory(tmp_path, reader):
+    """A packed file of 1 kB."""
+    path = tmp_path / "a.tsv.gz"
+    path.write_bytes(gzip.compress(b"\n" * BLANK, 9))
+    tracemalloc.start()
+    try:
+        assert error_of(READERS[reader], path).startswith(f"{path}: ")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * BLANK
+
+
+@pytest.mark.parametrize("reader", ["labels", "pairs"])
+@pytest.mark.parametrize("mark", ["\t", ","])
+def test_four_times_as_many_columns_take_about_four_times_as_long(tmp_path, reader, mark):
+    """If each column looked at all others, sixteen times."""
+    seconds = []
+    for width in (1000, 4000):
+        rows = [[f"a text of {i} words", *map(str, range(i, i + width)), "ab"[i % 2]] for i in range(12)]
+        header = ["text", *(f"c{column}" for column in range(width)), "label"]
+        path = tmp_path / f"{width}.txt"
+        path.write_text("".join(mark.join(row) + "\n" for row in [header, *rows]))
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            if reader == "labels":
+                assert len(READERS[reader](path).rows) == len(rows)
+            else:
+                assert f"{path}, line 1: " in error_of(READERS[reader], path)
+            times.append(time.process_time() - start)
+        seconds.append(min(times))
+    assert seconds[1] < 8 * seconds[0]
