@@ -44,30 +44,6 @@ def initial_weights(config: ErnieMConfig) -> paddle.ParamAttr:
     return paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(std=scale, a=-2 * scale, b=2 * scale))
 
 
-class Embeddings(nn.Layer):
-    """word + position (+ an optional bias), layer norm, dropout."""
-
-    def __init__(self, config: ErnieMConfig):
-        super().__init__()
-        attr = initial_weights(config)
-        self.word_embeddings = WordEmbeddings(config.vocab_size, config.hidden_size, weight_attr=attr)
-        self.position_embeddings = nn.Embedding(
-            config.max_position_embeddings, config.hidden_size, weight_attr=attr
-        )
-        self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.dropout_rate = config.hidden_dropout_prob
-        with paddle.no_grad():
-            self.word_embeddings.weight[config.pad_token_id] = 0.0
-            self.position_embeddings.weight[PAD_POSITION] = 0.0
-
-    def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
-        """input_ids and position_ids [N] int64, input_bias [N, H] -> [N, H]."""
-        x = add_to(self.word_embeddings(input_ids), self.position_embeddings(position_ids))  # [N, H]
-        if input_bias is not None:
-            x = add_to(x, input_bias)
-        return dropout(self.layer_norm(x), self.dropout_rate, self.training)
-
-
 class PieceTable(nn.Layer):
     """The embeddings of a model without layers: words alone."""
 
@@ -82,6 +58,27 @@ class PieceTable(nn.Layer):
     def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
         """As `Embeddings`: [N] int64 -> [N, H]. The positions do not matter, and there is no bias."""
         return self.word_embeddings(input_ids)
+
+
+class Embeddings(PieceTable):
+    """word + position (+ an optional bias), layer norm, dropout."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__(config)
+        self.position_embeddings = nn.Embedding(
+            config.max_position_embeddings, config.hidden_size, weight_attr=initial_weights(config)
+        )
+        self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout_rate = config.hidden_dropout_prob
+        with paddle.no_grad():
+            self.position_embeddings.weight[PAD_POSITION] = 0.0
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
+        """input_ids and position_ids [N] int64, input_bias [N, H] -> [N, H]."""
+        x = add_to(self.word_embeddings(input_ids), self.position_embeddings(position_ids))  # [N, H]
+        if input_bias is not None:
+            x = add_to(x, input_bias)
+        return dropout(self.layer_norm(x), self.dropout_rate, self.training)
 
 
 class EncoderLayer(nn.Layer):

@@ -30,7 +30,6 @@ from ernie_m.model.checkpoint.formats.tensor_names import BERT, FAIRSEQ, OURS, P
 from ernie_m.model.checkpoint.hub import local_folder
 from ernie_m.model.checkpoint.no_model_here import no_model_at
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import Reading
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_json
@@ -258,26 +257,13 @@ def foreign_reading(
         has_head=has_head,
         config=config,
     )
-    if tag_labels is not None:
-        reading = _with_known_tags(reading, tag_labels, source.config_path, drop_unknown)
-    return ReadingOfFolder(reading, faults)
-
-
-def _with_known_tags(
-    reading: Reading, labels: list[str], config_path: Path | None, drop_unknown: bool
-) -> Reading:
-    """The reading of a tagger, after a check that its labels have a scheme that is known.
-
-    Raises:
-        UserError: they have none, and it is not to go on without entities.
-    """
     try:
-        entity_tags(labels)
+        entity_tags(tag_labels or ())  # refuses labels that have no known scheme
     except UserError as error:
         if not drop_unknown:
             raise UserError(
-                f"{config_path}: id2label: {error}, which is no scheme of tags that is known; "
+                f"{source.config_path}: id2label: {error}, which is no scheme of tags that is known; "
                 "ernie-m convert FOLDER NEW --drop_unknown writes a model whose tags mark no entities"
             ) from error
-        return replace(reading, chunk_scheme=NO_ENTITIES)
-    return reading
+        reading = replace(reading, chunk_scheme=NO_ENTITIES)
+    return ReadingOfFolder(reading, faults)
