@@ -202,19 +202,10 @@ def reached_lines(core: list[str], processes: int) -> Reach:
     os.environ["COVERAGE_FILE"] = str(WORK / "coverage")
     settings = WORK / "coveragerc"
     settings.write_text("\n    ".join(["[run]\ninclude =", *core]) + "\n", encoding="utf-8")
-    words = [
-        "-q",
-        "-n",
-        str(processes),
-        "--dist",
-        "worksteal",
-        "-m",
-        "not slow",
-        "--cov",
-        "--cov-context=test",
-    ]
+    words = f"-q -n {processes} --dist worksteal --cov --cov-context=test --cov-report=".split()
+    words += [f"--cov-config={settings}", "-m", "not slow"]
     watch = Watch()
-    pytest.main([*words, f"--cov-config={settings}", "--cov-report="], plugins=[watch])
+    pytest.main(words, plugins=[watch])
     from coverage import CoverageData
 
     data = CoverageData(str(WORK / "coverage"))
@@ -229,7 +220,8 @@ def reached_lines(core: list[str], processes: int) -> Reach:
             reach.tests_of[path][str(line)] = tests
             reach.lines.update(tests)
     kept.write_text(json.dumps([digest.hexdigest(), *reach]), encoding="utf-8")
-    return reach
+    # Begin anew, without what pytest and its processes have left in this one.
+    os.execv(sys.executable, [sys.executable, "-m", "scripts.mutants", *sys.argv[1:]])
 
 
 class Watch:
