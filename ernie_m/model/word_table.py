@@ -95,10 +95,9 @@ class TableGradient:
         Args:
             gradient: [V, H], in the kept memory or elsewhere.
         """
-        if self._memory is None:
-            return None
-        has_same_address = as_array(gradient).ctypes.data == self._memory.ctypes.data
-        return self.touched if has_same_address else None
+        memory = self._memory
+        is_in_memory = memory is not None and as_array(gradient).ctypes.data == memory.ctypes.data
+        return self.touched if is_in_memory else None
 
     def forget_rows(self) -> None:
         """Record that any row may differ from 0, because code outside of this class adds to the gradient."""
