@@ -34,7 +34,7 @@ CORE_OF = {
     "tokenizer": "text_rules tokenizer vocabulary",
     "training": "checkpoint claim distributed engine optimizer precision prefetch row_adam run run_folder "
     "stop_requests task",
-    "training/log": "evaluation meter metrics_jsonl pictures totals",
+    "training/log": "evaluation meter metrics_jsonl totals",
 }
 CORE = [f"{folder}/{name}" for folder, names in CORE_OF.items() for name in names.split()]
 
@@ -48,8 +48,8 @@ DOORS = {
     "finetune/own_tables": "folders of a user's own tables, numbers and several labels a row",
     "finetune/fit/whole_model": "a training that `fit` starts; the loop again",
     "inference/tasks/finetuned": "the tasks whose models answer",
-    "pretrain/held_out/evaluate": "held-out evaluation: losses, retrieval",
-    "pretrain/held_out/language_means": "mean vectors of the languages",
+    "pretrain/held_out/evaluate": "held-out evaluation: losses, retrieval, mean vectors of the languages",
+    "training/log/pictures": "logs of VisualDL, pictures of the losses",
 }
 
 # (file of the core, what it imports) -> why that is no door. The list may only become shorter.
@@ -61,7 +61,7 @@ CROSSES = {
 
 # Program -> the most statements that it may hang on, a door counting itself and nothing behind it.
 BUDGETS = {
-    "run_pretrain.py": 5550,
+    "run_pretrain.py": 5500,
     "run_classifier.py": 5200,
     "ernie_m/inference/fit.py": 5450,
     "ernie_m/commands/predict.py": 4960,

@@ -34,7 +34,6 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
     )
     from ernie_m.pretrain.task import Pretraining
     from ernie_m.training import distributed
-    from ernie_m.training.log.pictures import follow
     from ernie_m.training.run import Trainer
 
     distributed.init()
@@ -44,8 +43,6 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
         check_checkpoints(folder)
         task = Pretraining(config)
         trainer = Trainer(task, folder, config.run.seed, pace_of(config))
-        if config.run.visualdl and trainer.records is not None:  # on the main process
-            follow(trainer.records)
         save_settings(task.config, folder)  # without the objectives for which the corpus has no text
         is_finished = trainer.run(stop)
         if is_finished:

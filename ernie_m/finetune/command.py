@@ -23,6 +23,8 @@ from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.training.log.meter import Interval
+from ernie_m.training.log.metrics_jsonl import METRICS
+from ernie_m.training.log.pictures import PICTURE, VISUALDL
 from ernie_m.training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.training.precision import LossScaling, Precision
 from ernie_m.training.run import Pace
@@ -78,11 +80,11 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     rules = FolderRules(
         ways_out=_ways_out(flags),
         # run.json first: if the removal is interrupted, what remains belongs to no run.
-        contents=(re.escape(RUN), *TRAINED, *flags.beside_run),
+        contents=(*map(re.escape, (RUN, METRICS, VISUALDL, PICTURE)), *TRAINED, *flags.beside_run),
     )
-    resume_from = None  # a step folder of another run folder, to go on from
-    if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
-        resume_from = Path(flags.init_checkpoint)
+    start = flags.init_checkpoint
+    # A step folder of another run folder, to go on from.
+    resume_from = Path(start) if start and has_state(Path(start)) else None
     folder = RunFolder(
         Path(flags.checkpoints),
         rules,
@@ -219,6 +221,7 @@ def pace_of(flags: TrainingFlags) -> Pace:
         log_steps=flags.skip_steps,  # the official name of this flag
         save_steps=flags.save_steps,
         stall_ends_seconds=flags.stall_ends_seconds,
+        visualdl=flags.visualdl,
     )
 
 
@@ -244,6 +247,14 @@ class TaskOfSeeds(Task):
     config: ErnieMConfig
     tokenizer: Tokenizer
     seed: int
+
+    def record(self, interval: Interval) -> dict[str, Any]:
+        """See `Task`: lr is that of the last step, the mean loss is None if all steps were skipped."""
+        return {
+            "step": interval.steps,
+            "lr": interval.step.lr,
+            "loss": interval.sums["loss"] / interval.sums["steps"] if interval.sums["steps"] else None,
+        }
 
     def files_with(
         self,

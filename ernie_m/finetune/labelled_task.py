@@ -99,12 +99,10 @@ def fine_tune(
     # Train each seed, and report.
     evaluations: dict[int, Evaluation] = {}
     with run_folder(flags, fine_tuning.identity) as folder:
+        several = len(flags.seeds) > 1
         for seed in flags.seeds:
-            seed_folder = folder
-            paths_of_seed = test_paths
-            if len(flags.seeds) > 1:
-                seed_folder = folder.of_seed(seed)
-                paths_of_seed = [f"{path}.seed_{seed}" for path in test_paths]
+            seed_folder = folder.of_seed(seed) if several else folder
+            paths_of_seed = [f"{path}.seed_{seed}" for path in test_paths] if several else test_paths
             if not run_seed(fine_tuning, seed, seed_folder, paths_of_seed, stop):
                 return
             if fine_tuning.dev_files:
@@ -307,10 +305,8 @@ class FineTuning(TaskOfSeeds):
     def _read_files(self, patterns: str, purpose: str) -> list[TaskFile]:
         """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
         phase = "do_val" if purpose == "dev" else "do_test"
-        languages = None
         language_map = self.flags.lang_map_config
-        if language_map:
-            languages = read_languages(language_map)
+        languages = read_languages(language_map) if language_map else None
         files = []
         file_sets = expand(patterns, languages, f"--{purpose}_set")
         for pattern, path_of_language in file_sets.items():

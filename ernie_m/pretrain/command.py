@@ -6,13 +6,12 @@ import re
 from pathlib import Path
 
 from ernie_m.pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig
-from ernie_m.pretrain.held_out.language_means import language_means
 from ernie_m.pretrain.held_out.log_lines import summary
 from ernie_m.pretrain.task import Pretraining
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import step_folders, write_checkpoint
 from ernie_m.training.log.metrics_jsonl import METRICS
-from ernie_m.training.log.pictures import PICTURE, VISUALDL, draw_losses
+from ernie_m.training.log.pictures import PICTURE, VISUALDL
 from ernie_m.training.run import Pace, Trainer
 from ernie_m.training.run_folder import FolderRules, RunFolder
 from ernie_m.training.stop_requests import StallWatch
@@ -110,6 +109,7 @@ def pace_of(config: PretrainConfig) -> Pace:
         last_step=run.stop_after_steps or None,  # 0: run to the end
         stall_seconds=run.stall_seconds,
         stall_ends_seconds=run.stall_ends_seconds,
+        visualdl=run.visualdl,
     )
 
 
@@ -139,8 +139,6 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
             for line in summary(trainer.records.last_evaluation() or {}):
                 logger.info("%s", line)
         return
-    if trainer.records is not None:
-        draw_losses(trainer.records)
     stall_watch = StallWatch(trainer.pace.stall_seconds, end_seconds=trainer.pace.stall_ends_seconds)
     with stall_watch, stall_watch.during("the export of the finished model"):
         engine = trainer.engine
@@ -148,13 +146,7 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
         full = None
         encoder = None
         if distributed.is_main():  # the other processes only take part in `write_checkpoint`
-            means = language_means(
-                engine.model.ernie_m,
-                task.text.corpus,
-                task.tokenizer,
-                task.text.languages,
-                task.config.data.max_seq_len,
-            )
+            means = task.evaluator.language_means(engine.model.ernie_m)
             full = dataclasses.replace(task.files(engine, masters), language_means=means)
             encoder = dataclasses.replace(task.encoder_files(engine, masters), language_means=means)
         write_checkpoint(full_path, full)

@@ -19,6 +19,7 @@ from ernie_m.training.engine import Engine, Step
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.training.log.meter import Meter
 from ernie_m.training.log.metrics_jsonl import HELD_OUT, METRICS, Records
+from ernie_m.training.log.pictures import draw_losses, follow
 from ernie_m.training.prefetch import prefetch
 from ernie_m.training.run_folder import RunFolder, SavedRun
 from ernie_m.training.stop_requests import StallWatch, StopSignal
@@ -29,7 +30,7 @@ from ernie_m.utils.logging import Progress, logger
 
 @dataclass(frozen=True)
 class Pace:
-    """When a run logs, saves and stops.
+    """When a run logs, saves and stops, and what it draws.
 
     Attributes:
         log_steps: the number of steps between two lines of the log.
@@ -37,6 +38,7 @@ class Pace:
         last_step: save and stop after this step, without changing the schedule; None: run to the end.
         stall_seconds: warn when one piece of work, such as a step, takes longer.
         stall_ends_seconds: with several processes, end this one when a piece of work takes longer; 0: never.
+        visualdl: whether the records of the run are also written as a log of VisualDL.
     """
 
     log_steps: int
@@ -44,6 +46,7 @@ class Pace:
     last_step: int | None = None
     stall_seconds: float = 60.0
     stall_ends_seconds: float = 0.0
+    visualdl: bool = False
 
 
 class Trainer:
@@ -79,9 +82,8 @@ class Trainer:
         self.evaluated_step = -1
         self.best: Evaluation | None = None
         self.meter = Meter()
-        self.records: Records | None = None
-        if task.record is not None and distributed.is_main():
-            self.records = Records(folder.path / METRICS)
+        keeps_records = task.record is not None and distributed.is_main()
+        self.records = Records(folder.path / METRICS) if keeps_records else None
         if saved is not None:
             self._resume(saved)
         self.first_step = self.engine.steps
@@ -89,6 +91,8 @@ class Trainer:
         self._saved_at = (self.engine.steps, self.evaluated_step)
         self._evaluation: Evaluation | None = None  # the last one of this process
         self._drop_later_records()
+        if pace.visualdl and self.records is not None:
+            follow(self.records)
 
     def _resume(self, saved: SavedRun) -> None:
         """Take over the state of a saved run, which `_save` wrote."""
@@ -110,9 +114,7 @@ class Trainer:
         engine = self.engine
         task = self.task
         pace = self.pace
-        last_step = task.total_steps
-        if pace.last_step is not None:
-            last_step = min(last_step, pace.last_step)
+        last_step = min(task.total_steps, pace.last_step or task.total_steps)
         stopped = False
         self.progress = Progress(
             task.total_steps, "training", initial=self.first_step, unit="steps", lines=False
@@ -176,6 +178,8 @@ class Trainer:
             return False
         if self.best is not None:
             self.folder.finish(self.best)
+        if self.records is not None and engine.steps > self.first_step:
+            draw_losses(self.records)
         return True
 
     def _evaluate(self, stop: StopSignal) -> bool:

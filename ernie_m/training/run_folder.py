@@ -5,10 +5,10 @@
     step_N/          checkpoints: model, training state and identity
     best/            the model of the best step so far
     selected.json    the evaluation of the best step, beside it its digest; written when the run is finished
-    metrics.jsonl    pre-training: the records of the run
+    metrics.jsonl    the records of the run; losses.png shows them
 
 The step folders are in checkpoints/ (pre-training) or in the folder itself (fine-tuning). With several seeds,
-each has its own step folders, best/ and selected.json in seed_<n>/.
+each has all but run.json in seed_<n>/.
 """
 
 import re
@@ -116,6 +116,7 @@ class RunFolder:
     def of_seed(self, seed: int) -> "RunFolder":
         """The folder of one of several seeds. `overwrite` removes it together with the whole folder."""
         path = self.path / f"seed_{seed}"
+        path.mkdir(parents=True, exist_ok=True)
         return RunFolder(path, self.rules, self.keep_checkpoints, resume_from=self.resume_from)
 
     # Who writes here, and which run the folder holds

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from ernie_m.training.log.curves import losses, scalars
 from ernie_m.training.log.metrics_jsonl import Records
-from ernie_m.training.log.pictures import draw_losses, follow, losses, scalars
+from ernie_m.training.log.pictures import draw_losses, follow
 from tests.command_lines import STEPS
 from tests.pretrain.tiny_run import pretrain, records
 
@@ -83,7 +84,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path, caplog, capfd, monkeypatch
 
 
 def test_without_matplotlib_a_line_says_how_to_get_it(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("ernie_m.training.log.pictures.find_spec", lambda name: None)
+    monkeypatch.setattr("ernie_m.training.log.curves.find_spec", lambda name: None)
     with caplog.at_level("INFO", logger="ernie_m"):
         draw_losses(Records(tmp_path / "metrics.jsonl"))
     assert list(tmp_path.iterdir()) == []

@@ -71,6 +71,8 @@ class _Training(FineTuning):
         to_come: how many units later trainings learn from.
     """
 
+    record = None  # nobody looks at the curves of a fold
+
     def __init__(self, work: "_Work", numbers: np.ndarray, title: str, to_come: int):
         super().__init__(work.units.task, work.flags, work.opened, work.units.training(numbers))
         self._title = title

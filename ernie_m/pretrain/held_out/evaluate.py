@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.held_out.btmlm_translations import found_in_translation, most_frequent, punctuation_ids
+from ernie_m.pretrain.held_out.language_means import language_means
 from ernie_m.pretrain.loss import batch_loss, to_device
 from ernie_m.pretrain.objective import Pair, Text, perplexity, rng_of
 from ernie_m.pretrain.packing import Stage1
@@ -88,6 +90,12 @@ class Evaluator:
         if head_steps:
             due.add(head_steps)
         return sorted(due)
+
+    def language_means(self, encoder: ErnieMModel) -> dict[str, np.ndarray]:
+        """The mean sentence vector of each language of the run; see the function of this name."""
+        text = self.text
+        max_seq_len = self.config.data.max_seq_len
+        return language_means(encoder, text.corpus, self.tokenizer, text.languages, max_seq_len)
 
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
         """Evaluate. The processes share the parts, and the result is the same on all.
