@@ -42,16 +42,17 @@ class Replicas:
         thread. Where the caller stops, the gradients are incomplete.
         """
         workers = worker_count()
-        rest = iter(items)
-        first_two = list(islice(rest, 2 if workers > 1 else 0))
-        all_items = chain(first_two, rest)
-        if len(first_two) < 2:  # the gradients add up in place
-            yield from (derive(self.model, item) for item in all_items)
+        if workers > 1:
+            rest = iter(items)
+            first_two = list(islice(rest, 2))
+            items = chain(first_two, rest)
+        if workers == 1 or len(first_two) < 2:  # the gradients add up in place
+            yield from (derive(self.model, item) for item in items)
             return
         self._prepare(workers)
         pending: deque[Future] = deque()
         try:
-            for item in all_items:
+            for item in items:
                 if len(pending) == workers:
                     yield self._taken(pending.popleft())
                 pending.append(pool_of(workers).submit(self._derive, derive, item))
@@ -98,7 +99,7 @@ class Gradients:
     """The gradients of a replica, taken out of it."""
 
     def __init__(self, replica: nn.Layer):
-        self._gradients = [_taken(parameter) for parameter in replica.parameters()]
+        self._gradients = [_gradient_of(parameter) for parameter in replica.parameters()]
         self._of_tables = [table.gradient.take() for table in _word_tables(replica)]
 
     def add_to(self, model: nn.Layer) -> None:
@@ -141,7 +142,7 @@ class LaterGradient:
         self._additions.append(lambda total: total.add_borrowed(gradient, factor))
 
 
-def _taken(parameter: Tensor) -> Tensor | None:
+def _gradient_of(parameter: Tensor) -> Tensor | None:
     """The gradient of a parameter, in a tensor that outlives `parameter.grad = None`."""
     if parameter.grad is None:
         return None
