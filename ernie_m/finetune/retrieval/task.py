@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,8 +117,6 @@ class Retrieval(TaskOfSeeds):
         if is_notation(flags.train_set):  # own pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set, flags)
             warn_if_unsuited(self.tokenizer, itertools.chain.from_iterable(self.rows), flags.train_set)
-            examples = (Example(text, None) for text in itertools.chain.from_iterable(self.rows))
-            warn_if_cut(EncodePairs(self.tokenizer, flags.max_seq_len), examples, flags.train_set)
             if self.rows.with_negatives:
                 logger.info(
                     "%s: of %d rows %d have negatives, the texts behind query and positive",
@@ -144,6 +142,9 @@ class Retrieval(TaskOfSeeds):
         # What is put before queries, and before positives and negatives; the model then searches with it.
         self.reading = reading_of_vectors(opened, self.rows)
         self.prompts = (self.reading.prompt(QUERY), self.reading.prompt(DOCUMENT))
+        if self.rows is not None:
+            encode = EncodePairs(self.tokenizer, flags.max_seq_len)
+            warn_if_cut(encode, self._as_read(self.rows), flags.train_set)
         if self.rows is not None and any(self.prompts) and not self.rows.are_translations:
             line = (
                 "%s: %r stands before queries, %r before the other texts; name translations as in en-de.tsv"
@@ -164,6 +165,12 @@ class Retrieval(TaskOfSeeds):
             prompts=list(self.prompts),
             **digests,
         )
+
+    def _as_read(self, rows: PairRows) -> Iterator[Example]:
+        """Each text of the rows, with its prompt."""
+        for query, *others in rows:
+            yield Example(self.prompts[0] + query, None)
+            yield from (Example(self.prompts[1] + text, None) for text in others)
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
         flags = self.flags.of_seed(seed)
