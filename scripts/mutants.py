@@ -148,8 +148,9 @@ def own_parts(statement: ast.stmt) -> Iterator[ast.stmt | ast.expr]:
     waiting: list[ast.AST] = [statement]
     while waiting:
         node = waiting.pop(0)
+        call = node.value if isinstance(node, ast.Expr) else node
         is_said = isinstance(node, ast.JoinedStr) or (
-            isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("logger.", "print"))
+            isinstance(call, ast.Call) and ast.unparse(call.func).startswith(("logger.", "print"))
         )
         if isinstance(node, ast.stmt | ast.expr) and not is_said:
             yield node
