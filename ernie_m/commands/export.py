@@ -60,8 +60,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
 
     # Nothing of the user's is replaced: refuse an output that is not of this command.
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    is_empty_folder = output.is_dir() and not names
-    holds_something = output.exists() and not is_empty_folder
+    holds_something = bool(names) or (output.exists() and not output.is_dir())
     if holds_something and exported_settings(output) is None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
     not_ours = sorted(names - NAMES)

@@ -141,9 +141,7 @@ def visible_gpus() -> list[str]:
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     count = int(output.split()[-1])  # Paddle may print other things before
     labels = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if labels and count:
-        return labels.split(",")
-    return [str(gpu) for gpu in range(count)]
+    return labels.split(",") if labels and count else [str(gpu) for gpu in range(count)]
 
 
 def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
@@ -250,9 +248,8 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
     handler = partial(hand_on, processes)  # `processes` grows as they are started
     with stop_signals_handled_by(handler), contextlib.ExitStack() as files:
         for number, place in enumerate(places):
-            output = None  # the child writes where this program does
-            if number > 0:
-                output = files.enter_context(open(logs / f"workerlog.{number}", "w"))
+            # The first child writes where this program does.
+            output = files.enter_context(open(logs / f"workerlog.{number}", "w")) if number > 0 else None
             processes.append(
                 subprocess.Popen(
                     command_of(script),
@@ -324,5 +321,4 @@ def main() -> None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
         os.execv(sys.executable, command_of(flags.script))
     os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle reports how the processes connect
-    places = environments(flags, processes, gpus)
-    sys.exit(run_processes(flags.script, places, logs / workers_folder(flags)))
+    sys.exit(run_processes(flags.script, environments(flags, processes, gpus), logs / workers_folder(flags)))

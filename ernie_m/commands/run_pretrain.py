@@ -44,6 +44,5 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
         task = Pretraining(config)
         trainer = Trainer(task, folder, config.run.seed, pace_of(config))
         save_settings(task.config, folder)  # without the objectives for which the corpus has no text
-        is_finished = trainer.run(stop)
-        if is_finished:
+        if trainer.run(stop):  # the run is finished
             finish(task, trainer, folder)

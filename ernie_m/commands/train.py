@@ -120,8 +120,7 @@ def main() -> None:
     of_table = steps_of_table(output, table, found, facts["pairs"])
     of_start = []
     if flags.start:
-        start = start_of(flags.start, facts["tokens_of_a_pair"])
-        of_start = steps_on_pairs(output, start, facts["pairs"])
+        of_start = steps_on_pairs(output, start_of(flags.start, facts["tokens_of_a_pair"]), facts["pairs"])
     # Say how long each step takes, then carry them out; those that are done are passed over.
     cores = read_cpu().cores
     for number, step in enumerate([*of_table, *of_start], 1):

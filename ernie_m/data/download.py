@@ -88,9 +88,8 @@ def _download(url: str, path: Path) -> str:
     tag_of_part = version.read_text() if version.is_file() else ""
     # Bytes to continue after; without a tag the part may be of another version of the file.
     size = part.stat().st_size if part.exists() and tag_of_part else 0
-    headers = {}
-    if size > 0:  # the server sends the rest, or all if its file has another tag now
-        headers = {"Range": f"bytes={size}-", "If-Range": tag_of_part}
+    # With these the server sends the rest, or all if its file has another tag now.
+    headers = {"Range": f"bytes={size}-", "If-Range": tag_of_part} if size > 0 else {}
     request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as reply:

@@ -244,9 +244,7 @@ def hold_out(rows_of: Mapping[PairFile, PairRows]) -> dict[PairFile, list[list[s
     files_with = Counter(chain.from_iterable(file.languages for file in rows_of))
     held_out = {}
     for file, rows in rows_of.items():
-        side = 0
-        if file.languages and files_with[file.languages[1]] > files_with[file.languages[0]]:
-            side = 1
+        side = 1 if file.languages and files_with[file.languages[1]] > files_with[file.languages[0]] else 0
         hashes = [blake2b(row[side].encode(), digest_size=8).digest() for row in rows]
         chosen: list[list[str]] = []
         texts: set[str] = set()

@@ -223,8 +223,7 @@ def write(folder: Path, sources: Sequence[Package], collected: dict[str, Collect
             rows = [(translation, text) for text, translation in searched]
             _write_lines(held_out / f"{language}-{ENGLISH}.tsv", [header_of(True), *rows])
         _write_lines(train / f"{ENGLISH}.txt", [[line] for line in english])
-    facts = ["package", "version", "SHA-256", "licence", "use"]
-    lines = [[*facts, *collected]]
+    lines = [["package", "version", "SHA-256", "licence", "use", *collected]]
     for source in sources:
         row = [source.package, source.version, source.sha256, source.licence, source.use]
         row += [str(of_language.counts[source.package]) for of_language in collected.values()]

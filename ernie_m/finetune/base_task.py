@@ -151,8 +151,7 @@ class SupervisedTask:
         _, on_device = self.send_batches(model, [batch])[0]
         outputs = self.outputs(model, on_device)
         loss = self.evaluation_loss(batch, outputs, on_device) if labelled else 0.0
-        arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
-        return self.decode(batch, arrays), loss
+        return self.decode(batch, {name: tensor.numpy() for name, tensor in outputs.items()}), loss
 
 
 def accuracy_of(sums: Mapping[str, float]) -> float:
@@ -160,6 +159,4 @@ def accuracy_of(sums: Mapping[str, float]) -> float:
 
     It is 0 if there was nothing to decide.
     """
-    if not sums["steps"]:
-        return math.nan
-    return sums["correct"] / max(sums["count"], 1)
+    return sums["correct"] / max(sums["count"], 1) if sums["steps"] else math.nan

@@ -211,8 +211,7 @@ def make_engine(
         flags.layerwise_lr_decay,
         decay_style=decay_style,
     )
-    precision = Precision(flags.amp, loss_scaling=loss_scaling)
-    return Engine(model, optimizer, seed, precision=precision, sums=SUMS)
+    return Engine(model, optimizer, seed, precision=Precision(flags.amp, "O1", loss_scaling), sums=SUMS)
 
 
 def pace_of(flags: TrainingFlags) -> Pace:

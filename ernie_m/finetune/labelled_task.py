@@ -176,8 +176,7 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
         raise UserError(f"{checkpoint.path}: it predicts {kind}; give --multi_label {str(several).lower()}")
     labels = task.labels or []
     # A checkpoint may have no names of labels. If it was trained without a label map, they are only numbers.
-    numbers = names_of_ids(len(checkpoint.labels))
-    has_names = checkpoint.labels not in ([], numbers)
+    has_names = checkpoint.labels not in ([], names_of_ids(len(checkpoint.labels)))
     if label_map and has_names and checkpoint.labels != labels:
         raise UserError(
             f"{label_map}: the labels are {', '.join(labels)}, but those of {checkpoint.path} are "
@@ -310,9 +309,9 @@ class FineTuning(TaskOfSeeds):
         files = []
         file_sets = expand(patterns, languages, f"--{purpose}_set")
         for pattern, path_of_language in file_sets.items():
-            advice = f"give --{phase} false"
-            if len(file_sets) > 1:  # as in the recipes of XNLI, whose --dev_set names dev and test files
-                advice = f"take {pattern} out of --{purpose}_set"
+            # The recipes of XNLI have several: their --dev_set names dev and test files.
+            has_others = len(file_sets) > 1
+            advice = f"take {pattern} out of --{purpose}_set" if has_others else f"give --{phase} false"
             for language, path in path_of_language.items():
                 if languages and not path.exists():  # without a map the reader says that it is missing
                     if any(other.exists() for other in path_of_language.values()):

@@ -25,8 +25,7 @@ def recipes() -> dict[str, dict[str, Any]]:
     "figures": metric -> size of the model -> a number for each column, separated by spaces; or, if the paper
         has fewer, {"table": ..., column: number, ...}
     """
-    text = Path(__file__).with_name("paper.json").read_text(encoding="utf-8")
-    return json.loads(text)["recipes"]
+    return json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))["recipes"]
 
 
 def check_recipe(name: str | None) -> None:

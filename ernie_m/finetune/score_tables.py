@@ -191,8 +191,7 @@ def rows_of_labels(confusions: Mapping[int, Mapping[str, Confusion]]) -> dict[st
     first, *_ = confusions.values()  # every seed has the same files
     f1_of_language = {}
     for language in first:
-        f1_of_seeds = [macro_f1(by_language[language]) for by_language in confusions.values()]
-        f1_of_language[language] = fmean(f1_of_seeds)
+        f1_of_language[language] = fmean(macro_f1(of_seed[language]) for of_seed in confusions.values())
     shares = {language: share_of_most_frequent(confusion) for language, confusion in first.items()}
     return {MACRO_F1: f1_of_language, "most frequent label": shares}
 

@@ -92,10 +92,11 @@ def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
                 file.write(_OURS + to_yaml(saved))
         for section, section_class in sections_of(PretrainConfig).items():
             values = getattr(saved, section)
-            changed = []
-            for key, option in options_of(section_class).items():
-                if getattr(values, key) != option.default:
-                    changed.append(f"{key} {getattr(values, key)}")
+            changed = [
+                f"{key} {getattr(values, key)}"
+                for key, option in options_of(section_class).items()
+                if getattr(values, key) != option.default
+            ]
             logger.info("%s: %s", section, ", ".join(changed) or "the defaults")
         logger.info("all options are in %s", path)
 
@@ -130,8 +131,8 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
             return False
         return True
 
-    was_finished_before = trainer.first_step == task.total_steps
-    if was_finished_before and distributed.on_main(models_are_whole):
+    # An earlier command did all steps.
+    if trainer.first_step == task.total_steps and distributed.on_main(models_are_whole):
         logger.info(
             "the run is finished: all %d steps are done, and its models are exported", task.total_steps
         )

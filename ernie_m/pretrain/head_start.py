@@ -155,8 +155,7 @@ def _lines(text: TrainingText) -> Iterator[list[np.ndarray]]:
     for language in text.mono:
         stream = text.corpus.mono[language]
         for first in range(0, stream.num_lines, _LINES):
-            end = min(first + _LINES, stream.num_lines)
-            yield [stream.line(number) for number in range(first, end)]
+            yield [stream.line(number) for number in range(first, min(first + _LINES, stream.num_lines))]
     for pairs in text.pairs.values():
         for part in windows(pairs, _LINES):
             yield list(itertools.chain.from_iterable(part))  # both sides of each pair

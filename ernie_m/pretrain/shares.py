@@ -72,8 +72,7 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
     if later_shares and not start_shares:
         start_shares = later_shares
         later_shares = {}
-    nothing_remains = not active or (config.shares and not start_shares)
-    if nothing_remains:
+    if not active or (config.shares and not start_shares):  # nothing would remain
         return config
     return replace(config, active=active, shares=start_shares, later_shares=later_shares)
 

@@ -301,8 +301,6 @@ def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
     ratio_of_step = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
 
     def ratio(step: int) -> float:
-        if step < head_steps:
-            return head_ratio
-        return ratio_of_step(step - head_steps)
+        return head_ratio if step < head_steps else ratio_of_step(step - head_steps)
 
     return ratio

@@ -113,8 +113,7 @@ class EncodePairs:
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
     """Rows of different lengths as one array, filled up with `value` on the right: int64 [B, T]."""
-    longest = max(len(row) for row in rows)
-    padded = np.full([len(rows), longest], value, np.int64)
+    padded = np.full([len(rows), max(map(len, rows))], value, np.int64)
     for number, row in enumerate(rows):
         padded[number, : len(row)] = row
     return padded
@@ -269,8 +268,7 @@ class Batches:
         """Global batches in a window."""
         if not self.in_tokens:
             return math.ceil(len(window) / self.batch_size)
-        bounds = self._bounds(self._lengths[window], self.batch_size)
-        return len(bounds) - 1
+        return len(self._bounds(self._lengths[window], self.batch_size)) - 1
 
     @cached_property
     def _lengths(self) -> np.ndarray:

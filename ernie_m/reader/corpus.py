@@ -102,11 +102,11 @@ class Corpus:
 
     def _texts(self, split: str) -> dict[str, "CorpusText"]:
         """Language -> its documents of a split, if there are any."""
-        texts = {}
-        for language, stream in self.manifest["mono"].items():
-            if stream[split]["shards"]:
-                texts[language] = CorpusText(self.path / "mono" / language, stream[split]["shards"])
-        return texts
+        return {
+            language: CorpusText(self.path / "mono" / language, stream[split]["shards"])
+            for language, stream in self.manifest["mono"].items()
+            if stream[split]["shards"]
+        }
 
     def _pairs(self, split: str) -> dict[tuple[str, str], "CorpusPairs"]:
         """Two languages -> their pairs of a split, if there are any."""

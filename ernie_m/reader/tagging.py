@@ -161,8 +161,7 @@ def expanded(label: int, count: int, inside_label: Sequence[int]) -> list[int]:
     """The label ids of the `count` pieces of a word: B-X I-X I-X ...; `inside_label` as in `EncodeTagged`."""
     if count == 0:
         return []
-    further = [inside_label[label]] * (count - 1)
-    return [label, *further]
+    return [label] + [inside_label[label]] * (count - 1)
 
 
 def word_scores(scores: np.ndarray, words: np.ndarray, inside_label: Sequence[int]) -> np.ndarray:

@@ -38,8 +38,7 @@ def is_decayed(name: str) -> bool:
 
     The layer norms of an encoder layer are norm1 and norm2.
     """
-    is_in_layer_norm = re.search(r"(layer_norm|norm1|norm2)\.", name) is not None
-    return not is_in_layer_norm and not name.endswith("bias")
+    return re.search(r"(layer_norm|norm1|norm2)\.", name) is None and not name.endswith("bias")
 
 
 def learning_rate_ratios(
@@ -110,8 +109,7 @@ def build_optimizer(
         if decay_style == FULL_RATE:
             decay /= ratio  # AdamW multiplies the coefficient by the parameter's own rate
         if parameter.name in table_gradients and device.on_cpu(parameter):
-            gradient = table_gradients[parameter.name]
-            tables[parameter.name] = RowAdam(gradient, ratio, decay, betas, eps)
+            tables[parameter.name] = RowAdam(table_gradients[parameter.name], ratio, decay, betas, eps)
         else:
             groups[ratio, decay].append(parameter)
     paddle_groups = [

@@ -75,8 +75,8 @@ class Precision:
         logger.info("%s", summary(description, distributed.world_size()))
         if not on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
             _recommend_bfloat16()
-        scaling = loss_scaling or LossScaling()
-        self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **asdict(scaling))
+        scaling = asdict(loss_scaling or LossScaling())
+        self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **scaling)
 
     def prepare(self, model: nn.Layer) -> None:
         """On a CPU: let the model multiply in bfloat16, in training and in evaluation, if `amp` is bf16."""
@@ -110,9 +110,7 @@ class Precision:
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context for forward passes."""
-        if self.amp == NONE:
-            return contextlib.nullcontext()
-        return autocast(self.amp, self.level)
+        return contextlib.nullcontext() if self.amp == NONE else autocast(self.amp, self.level)
 
 
 def autocast(amp: str, level: str = "O1") -> contextlib.AbstractContextManager:

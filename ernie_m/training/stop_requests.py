@@ -150,8 +150,7 @@ class StallWatch:
 
     def __init__(self, seconds: float, end_seconds: float = 0.0):
         self.seconds = seconds
-        may_end = end_seconds > 0 and world_size() > 1
-        self.end_seconds = end_seconds if may_end else math.inf
+        self.end_seconds = end_seconds if end_seconds > 0 and world_size() > 1 else math.inf
         self._work: _Work | None = None
         self._warned_after = 0.0  # seconds since the work began; 0: no warning yet
         self._end = threading.Event()

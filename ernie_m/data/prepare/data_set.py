@@ -80,9 +80,8 @@ class DataSet:
     def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
         """A sort key for (split, language)."""
         split, language = key
-        place = len(self.languages)  # a language that is not listed comes after all that are
-        if language in self.languages:
-            place = self.languages.index(language)
+        # A language that is not listed comes after all that are.
+        place = self.languages.index(language) if language in self.languages else len(self.languages)
         return SPLITS.index(split), place, language
 
 

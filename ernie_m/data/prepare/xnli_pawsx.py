@@ -52,8 +52,7 @@ def read_table(path: Path) -> PairTable:
         for alias in aliases:
             if alias in first_row:
                 places[name] = first_row.index(alias)
-    is_header = all(name in places for name in COLUMNS)
-    if is_header:
+    if all(name in places for name in COLUMNS):  # the first row is a header
         return PairTable(places, width, rows[1:])
     if width != len(COLUMNS):
         fault = "neither name two texts and a label nor are just these three"

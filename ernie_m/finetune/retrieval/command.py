@@ -219,8 +219,7 @@ def search_seed(
     if inputs.sentences:
         mean_of = {}  # language -> [H], or [L + 1, H]
         for language, texts in inputs.sentences.items():
-            vectors = encode(texts, NEITHER)
-            mean_of[language] = vectors.mean(axis=-2, dtype=np.float64)  # over the texts
+            mean_of[language] = encode(texts, NEITHER).mean(axis=-2, dtype=np.float64)  # over the texts
         means = LanguageMeans(list(mean_of), np.stack(list(mean_of.values())))
     else:
         means = means_of_checkpoint(start, flags, model.config, languages_of(bitexts))
@@ -290,6 +289,4 @@ def means_of_checkpoint(
 
 def languages_of(bitexts: list[Bitext]) -> list[str]:
     """English and the other language of each bitext; none without bitexts, because nothing is searched."""
-    if not bitexts:
-        return []
-    return ["en", *(bitext.language for bitext in bitexts)]
+    return ["en", *(bitext.language for bitext in bitexts)] if bitexts else []

@@ -217,8 +217,7 @@ class Retrieval(TaskOfSeeds):
         }
         if self.rows is None:
             steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
-            corpus = steps.open()
-            return steps, corpus.held_out_parallel
+            return steps, steps.open().held_out_parallel
         held_out, texts, trained = divide(self.rows, flags.validation_pairs, seed)
         logger.info(
             "%s: %d rows are trained on and %d held out; %d more have a query or a positive of these",
@@ -341,12 +340,10 @@ class Retrieval(TaskOfSeeds):
         # Equal texts have equal numbers, so a pair with the same text counts as found.
         source_numbers = numbers_of(sources)  # int64 [count]
         translation_numbers = numbers_of(translations)
-        is_found = []  # one for each direction: bool [count]
-        for found in (forward, backward):
-            is_found.append(
-                (source_numbers[found] == source_numbers)
-                | (translation_numbers[found] == translation_numbers)
-            )
+        is_found = [
+            (source_numbers[found] == source_numbers) | (translation_numbers[found] == translation_numbers)
+            for found in (forward, backward)
+        ]  # bool [count], for each direction
         return float(100.0 * np.mean(is_found))
 
     def line(self, interval: Interval) -> str:

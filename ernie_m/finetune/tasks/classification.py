@@ -77,9 +77,8 @@ class Classification(SupervisedTask):
         return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, flags)
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
-        label_map = None  # the label column holds ids
-        if self.named:
-            label_map = {label: id_ for id_, label in enumerate(self.labels)}
+        # None: the label column holds ids.
+        label_map = {label: id_ for id_, label in enumerate(self.labels)} if self.named else None
         examples = read_classification(
             path,
             label_map,
@@ -139,8 +138,7 @@ class Classification(SupervisedTask):
         logits = outputs["logits"]  # [B, C]
         labels = on_device.targets  # [B]
         loss = F.cross_entropy(logits, labels, reduction="sum")
-        correct = (logits.argmax(-1) == labels).sum()
-        return loss, correct, len(labels)
+        return loss, (logits.argmax(-1) == labels).sum(), len(labels)
 
     def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the class probabilities of each input, [C] float."""

@@ -74,8 +74,7 @@ def entity_scores(
     """
     gold_entities = find(_in_a_row(gold))
     predicted_entities = find(_in_a_row(predicted))
-    correct = gold_entities & predicted_entities
-    return MatchCounts(len(gold_entities), len(predicted_entities), len(correct))
+    return MatchCounts(len(gold_entities), len(predicted_entities), len(gold_entities & predicted_entities))
 
 
 def _in_a_row(sentences: Sequence[Sequence[str]]) -> list[str]:

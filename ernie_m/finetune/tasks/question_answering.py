@@ -96,9 +96,7 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
     ends_of_starts = np.lib.stride_tricks.sliding_window_view(end_logits, max_length)[:start_count]
     sums = (scores.start_logits[:, None] + ends_of_starts).ravel()  # [S * max_length]
     # `best` has indices of `sums`: first the largest sums in any order, which is faster than to sort all.
-    best = np.arange(len(sums))
-    if count < len(sums):
-        best = np.argpartition(-sums, count - 1)[:count]
+    best = np.argpartition(-sums, count - 1)[:count] if count < len(sums) else np.arange(len(sums))
     best = best[np.isfinite(sums[best])]  # without spans that end behind the last token
     best = best[np.lexsort((best, -sums[best]))]  # the largest sum first, of equal ones the first span
     start, column = np.divmod(best, max_length)  # sums[start * max_length + column]

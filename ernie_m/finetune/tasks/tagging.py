@@ -144,8 +144,7 @@ class Tagging(SupervisedTask):
         labels = on_device.targets  # [R, T]
         loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
         correct = (logits.argmax(-1) == labels).sum()
-        count = (labels != IGNORED).sum()
-        return loss, correct, count
+        return loss, correct, (labels != IGNORED).sum()
 
     def evaluation_loss(
         self, batch: TaggedBatch, outputs: dict[str, "Tensor"], on_device: "LabelledBatch"

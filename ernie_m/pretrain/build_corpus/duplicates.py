@@ -6,6 +6,7 @@ lines with equal keys, the first in reading order stays. Among n different lines
 by a chance collision: less than one in a stream of 5 billion lines.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,7 @@ def read_counts(path: Path) -> list[int]:
 
 def number_of_parts(work: StreamWork) -> int:
     """The number of ranges in which the keys of a stream are compared."""
-    if not work.options.deduplicate:
-        return 0
-    return -(-work.lines // KEYS_IN_MEMORY)  # rounded up
+    return math.ceil(work.lines / KEYS_IN_MEMORY) if work.options.deduplicate else 0
 
 
 def part_file(work: StreamWork, part: int) -> Path:

@@ -200,9 +200,10 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
         np.save(file, pieces)
     write_digest(pieces_file(work, name))
     unknown = sum(_arrays(units, f"{split}.unknown"))  # over the units, int64 [sides]
-    by_language = {}
-    for side, language in enumerate(languages):
-        by_language[language] = {"tokens": int(pieces[side].sum()), "unknown": int(unknown[side])}
+    by_language = {
+        language: {"tokens": int(pieces[side].sum()), "unknown": int(unknown[side])}
+        for side, language in enumerate(languages)
+    }
     # One digest stands for all files of the shard.
     digests = "".join(file["sha256"] for file in files.values())
     record = {

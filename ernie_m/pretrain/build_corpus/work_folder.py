@@ -120,8 +120,7 @@ def claimed(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
             building there.
     """
     work = output / WORK
-    may_write = _is_free(output) or work.exists()
-    if not may_write:
+    if not _is_free(output) and not work.exists():
         raise UserError(f"{output}: is neither empty nor an unfinished build; give another --output")
     with only_run_in(work):
         claim_file(work / PLAN, plan, "run the same command as before, or start afresh with --overwrite true")

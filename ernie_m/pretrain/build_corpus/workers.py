@@ -166,6 +166,4 @@ def _exit_with_parent() -> None:
 def _last_line(error: BaseException) -> str:
     """The last line of an error's message, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[-1][:300]
+    return lines[-1][:300] if lines else type(error).__name__

@@ -170,8 +170,7 @@ class Evaluator:
         if isinstance(languages, str):
             examples = self._texts(languages)
         else:
-            serves = self.objectives[kind].serves
-            examples = [pair for pair in self._examples(languages) if serves(pair)]
+            examples = [pair for pair in self._examples(languages) if self.objectives[kind].serves(pair)]
         return self._scores(model, kind, examples)
 
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:

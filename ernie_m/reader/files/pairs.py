@@ -71,8 +71,7 @@ def is_notation(text: str) -> bool:
     """Whether a text names files of pairs, which may be missing, and not a folder."""
     if os.path.isdir(text):
         return False
-    looks_like_files = "<=" in text or "," in text or "." in text
-    return looks_like_files or os.path.isfile(text)
+    return "<=" in text or "," in text or "." in text or os.path.isfile(text)
 
 
 class PairRows(Sequence[list[str]]):
