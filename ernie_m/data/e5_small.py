@@ -208,9 +208,11 @@ def _tensors(data: bytes, sizes: Sizes, place_of: dict[str, int]) -> dict[str, n
     """BERT's name -> tensor, float32."""
 
     def full(name: str, *shape: int) -> np.ndarray:
+        """A tensor that is stored in float32."""
         return np.frombuffer(data, "<f4", math.prod(shape), place_of[name]).reshape(shape)
 
     def in_blocks(name: str, *shape: int) -> np.ndarray:
+        """A tensor that is stored in blocks of 4-bit weights."""
         blocks = math.prod(shape) // BLOCK
         width = 2 + BLOCK // 2  # bytes
         raw = np.frombuffer(data, np.uint8, blocks * width, place_of[name]).reshape(blocks, width)

@@ -347,6 +347,7 @@ class FineTuning(TaskOfSeeds):
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        """Divide the rows into steps, choose those after which is evaluated, and make model and optimizer."""
         flags = self.flags
         self.seed = seed
         self._batches = Batches(
@@ -466,6 +467,7 @@ class FineTuning(TaskOfSeeds):
         return bisect_left(self._epoch_ends, step)  # the first epoch that ends with this step or later
 
     def line(self, interval: Interval) -> str:
+        """The official line of the log, behind the epoch and the progress in it."""
         batch: GlobalBatch = interval.data
         examples = len(self.train_set)
         share_of_epoch = (batch.index + 1) / self._steps_of_epoch[batch.epoch]
@@ -475,6 +477,7 @@ class FineTuning(TaskOfSeeds):
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
+        """The files of the model, with how it reads and what it was trained on."""
         flags = self.flags
         task = self.task
         fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.reading()}

@@ -88,6 +88,7 @@ class EncodePairs:
         self._label_type = label_type
 
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
+        """The features of examples, whose texts are tokenized in one call."""
         first_texts = [self.prompt + example.text_a for example in examples]
         second_texts = [example.text_b or "" for example in examples]
         ids = self.tokenizer.encode_batch(first_texts + second_texts)

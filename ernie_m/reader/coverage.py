@@ -93,6 +93,7 @@ class _TokenMarks(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _marks_of_tokens(tokenizer: Tokenizer) -> _TokenMarks:
+    """The marks of all tokens of a vocabulary, by their ids."""
     tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
     bare = [token.removeprefix("▁") for token in tokens]
     is_letter = np.array([_is_letter(token) for token in bare])

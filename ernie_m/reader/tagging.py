@@ -64,6 +64,7 @@ class EncodeTagged:
         self._space = tokenizer.vocab.get("▁")  # the id of a piece that is a space alone, if there is one
 
     def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
+        """The features of sentences."""
         # One call for all words is faster than one for each.
         words: list[str] = []
         for sentence in sentences:

@@ -44,6 +44,7 @@ class StopSignal:
         self._before: dict[signal.Signals, object] = {}  # the handlers that `__exit__` puts back
 
     def __enter__(self) -> "StopSignal":
+        """Handle the signals, and start the thread that listens to them."""
         if not self.active:
             return self
         self._signals = stop_signals()

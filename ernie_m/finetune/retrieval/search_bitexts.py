@@ -72,6 +72,7 @@ def search_layer(
     """
 
     def search_one(bitext: Bitext) -> dict[str, Matches]:
+        """Measure -> what is found."""
         foreign, english = encode_sides(encode, bitext)  # [N, H] each
         results = {score: search_both(english, foreign, score) for score in ("cosine", "margin")}
         if means is not None:

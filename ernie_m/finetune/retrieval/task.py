@@ -173,6 +173,7 @@ class Retrieval(TaskOfSeeds):
             yield from (Example(self.prompts[1] + text, None) for text in others)
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        """Choose the pairs of a seed and the steps after which is evaluated, and make model and optimizer."""
         flags = self.flags.of_seed(seed)
         self.seed = seed
         self.pairs, self.held_out = self._pairs(flags, seed)

@@ -77,6 +77,7 @@ class Classification(SupervisedTask):
         return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, flags)
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
+        """Read and check a file, and warn if its texts do not suit the model."""
         # None: the label column holds ids.
         label_map = {label: id_ for id_, label in enumerate(self.labels)} if self.named else None
         examples = read_classification(
@@ -164,6 +165,7 @@ class Classification(SupervisedTask):
         return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
 
     def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:
+        """The accuracy, and macro F1 if that selects a step."""
         labels = [example.label for example in data]
         predicted = [int(probabilities.argmax()) for probabilities in predictions]
         scores = {"acc": accuracy(predicted, labels)}
@@ -172,6 +174,7 @@ class Classification(SupervisedTask):
         return scores
 
     def confusion(self, data: Examples, predictions: list[np.ndarray]) -> dict[str, dict[str, int]]:
+        """Label of a row -> predicted label -> number of rows, without zeros."""
         pairs = Counter(
             (example.label, int(probabilities.argmax())) for example, probabilities in zip(data, predictions)
         )

@@ -361,6 +361,7 @@ class OfficialAnswering(QuestionAnswering):
         return tokenize
 
     def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[OfficialScores]:
+        """The scores of `QuestionAnswering`, each with the spans that the official code looks at."""
         predictions = []
         for row, scores in enumerate(super().decode(batch, outputs)):
             behind_context = int(batch.ends[row])

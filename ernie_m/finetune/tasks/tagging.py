@@ -81,6 +81,7 @@ class Tagging(SupervisedTask):
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
+        """Make the task with the tags of the label map, or else of the weights."""
         if cls.official and flags.chunk_scheme == "NONE":
             raise UserError(
                 "--chunk_scheme NONE: the official code has no such tags; add --official_compat false"
@@ -116,6 +117,7 @@ class Tagging(SupervisedTask):
         }
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
+        """Read and check a file; sentences to train on are looked at, too."""
         ids = {label: id_ for id_, label in enumerate(self.labels)}
         sentences = read_tagged(path, ids, self.scheme, labels=purpose != "test")
         if purpose == "train":

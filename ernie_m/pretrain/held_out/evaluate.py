@@ -274,7 +274,7 @@ class Evaluator:
         longest = self.config.data.max_seq_len - 2  # without [CLS] and [SEP]
         blocks = Blocks(self.mono[language], longest, one_line=not self.config.data.pack_lines)
         count = min(len(blocks), self.config.run.eval_sequences)
-        return [Text(blocks[i], self.text.language_number[language]) for i in range(count)]
+        return [Text(blocks[place], self.text.language_number[language]) for place in range(count)]
 
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
         """Held-out pairs, every second one with its sides exchanged."""
@@ -315,7 +315,7 @@ class Evaluator:
             while end < len(examples) and chunk_tokens + sum(tokens[end : end + group]) <= budget:
                 chunk_tokens += sum(tokens[end : end + group])
                 end += group
-            yield slice(first, end), [rng_of(_SEED, _STEP, i) for i in range(first, end)]
+            yield slice(first, end), [rng_of(_SEED, _STEP, place) for place in range(first, end)]
             first = end
 
     @cached_property

@@ -127,6 +127,7 @@ class Btmlm(Objective):
 
     @classmethod
     def record(cls, sums: Mapping[str, float]) -> dict[str, float]:
+        """As `Objective.record`, with the shares of pseudo-tokens that are copied and repeated."""
         record = super().record(sums)
         # Sentences of [UNK] alone get pseudo-tokens but have no masked tokens, so no record.
         if record and sums["pseudo"]:
@@ -136,6 +137,7 @@ class Btmlm(Objective):
 
     @classmethod
     def summary(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
+        """As `Objective.summary`: what the pseudo-tokens help, how good they are, and some of them."""
         lines = []
         with_perplexity = [result for result in results if "perplexity" in result]  # those with masked tokens
         if with_perplexity:

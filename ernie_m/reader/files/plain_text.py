@@ -179,6 +179,7 @@ class TextFile:
 
 
 def _decoded(line: bytes, number: int, faults: Faults) -> str:
+    """The text of a line; "" if it has a NUL byte or is not UTF-8, which is noted."""
     if b"\0" in line:
         faults.add(number, "it holds a NUL byte", "the file is damaged there")
         return ""
