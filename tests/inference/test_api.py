@@ -11,6 +11,7 @@ from ernie_m.reader.batching import Example
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
+from tests.launching import error_of
 from tests.toys import sentences
 
 TEXTS = sentences(20, seed=6)
@@ -182,3 +183,17 @@ def test_a_list_of_texts_for_a_task(models):
             == client.post("/api/classify", json={"text_a": TEXTS[0]}).json()
             == answerer.answer([Example(TEXTS[0], None)])[0]
         )
+
+
+def test_several_models_of_a_task(models, tmp_path):
+    """A request names one of them, and the first answers who names none."""
+    first = load(changed_copy(models / "classify", tmp_path / "first"))
+    labels = [f"other {label}" for label in first.labels]
+    second = load(changed_copy(models / "classify", tmp_path / "second", labels=labels))
+    with TestClient(make_app([first, second], TaskOptions())) as client:
+        for model, named in ((first, {}), (first, {"model": first.name}), (second, {"model": second.name})):
+            answer = client.post("/api/classify", json={"text": TEXTS[0], **named}).json()
+            assert answer == make_answerer("classify", model).answer([Example(TEXTS[0], None)])[0]
+        refused = client.post("/api/classify", json={"text": TEXTS[0], "model": "third"})
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == "model"
+    assert first.name in error_of(make_app, [first, first], TaskOptions())

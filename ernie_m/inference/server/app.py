@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -57,7 +57,8 @@ def make_app(
         timeout: seconds within which a request is answered.
         hosts: the names under which a request may come; None: any.
     """
-    answerers = answerers_of(models, options)
+    all_answerers = answerers_of(models, options)
+    answerers = {word: next(iter(by_name.values())) for word, by_name in all_answerers.items()}
     info = describe(models, answerers)
     metrics = Metrics(lambda: queue.waiting)
     threads = max(model.workers for model in models)
@@ -100,8 +101,8 @@ def make_app(
         vectors.add_to(app)
         _add_tei_info(app, vectors, max_batch_tokens)
         offered[encode.model.name] = vectors.entry(options.prompt)
-    for word, answerer in answerers.items():
-        _add_endpoint(app, word, answerer, queue)
+    for word in answerers:
+        _add_endpoint(app, word, all_answerers[word], queue)
     ranker = next((model for model in models if model.predicts_numbers), None)
     if ranker is not None:
         RerankRoutes(make_answerer("classify", ranker, options), ranker.name, queue).add_to(app)
@@ -112,13 +113,29 @@ def make_app(
     return gate
 
 
-def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, Answerer]:
-    """For each word of `ernie_m.model.tasks.PREDICTIONS`, an answerer on the first model that is for it."""
-    answerers: dict[str, Answerer] = {}
+def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, dict[str, Answerer]]:
+    """For each word of `ernie_m.model.tasks.PREDICTIONS`, an answerer on each model whose own task it is.
+
+    Where it is no model's own task, as vectors are mostly, there is one on the first model that can answer.
+
+    Returns:
+        word -> name of the model -> answerer. The first one answers who names no model.
+
+    Raises:
+        UserError: two models of a task have one name.
+    """
+    answerers: dict[str, dict[str, Answerer]] = {}
     for model in models:
+        own_words = [] if model.task is None else [each.word for each in TASKS[model.task].predictions]
         for word in _words_of(model, options):
-            if word not in answerers:
-                answerers[word] = make_answerer(word, model, options)
+            by_name = answerers.setdefault(word, {})
+            if by_name and word not in own_words:
+                continue
+            if model.name in by_name:
+                raise UserError(
+                    f"{model.folder}: another model for {word} is also called {model.name}; rename its folder"
+                )
+            by_name[model.name] = make_answerer(word, model, options)
     return answerers
 
 
@@ -229,20 +246,28 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
         return Refused(500, "the server failed; its log says why").response()
 
 
-def _add_endpoint(app: FastAPI, word: str, answerer: Answerer, queue: WorkQueue) -> None:
-    """Answer requests to /api/<word>."""
+def _add_endpoint(app: FastAPI, word: str, by_name: dict[str, Answerer], queue: WorkQueue) -> None:
+    """Answer requests to /api/<word>, by the model that "model" names, or else by the first."""
+    first = next(iter(by_name.values()))
     class_name = "".join(map(str.title, [*word.split("-"), "request"]))  # "zero-shot": "ZeroShotRequest"
-    fields = dict(answerer.fields)
+    fields = dict(first.fields)
     for key in LISTED:
         if fields.get(key) == REQUIRED_TEXT:
             fields[key] = (Texts, ...)
         elif fields.get(key) == OPTIONAL_TEXT:
             fields[key] = (Texts | None, None)
+    if len(by_name) > 1:
+        fields["model"] = (Literal[tuple(by_name)] | None, None)
     request_class = create_model(class_name, __base__=Asked, **fields)
-    run = Run(answerer.answer, isinstance(answerer, FineTunedTask) and answerer.in_many_threads)
+    runs = {}
+    for name, answerer in by_name.items():
+        in_many_threads = isinstance(answerer, FineTunedTask) and answerer.in_many_threads
+        runs[name] = Run(answerer.answer, in_many_threads)
 
     async def endpoint(request: Request, asked: request_class) -> Any:
         values = asked.model_dump(exclude_none=True)
+        name = values.pop("model", next(iter(by_name)))
+        answerer = by_name[name]
         rows, is_list = _rows_of(values, queue.most_texts)
 
         def parse() -> list[Any]:
@@ -255,10 +280,10 @@ def _add_endpoint(app: FastAPI, word: str, answerer: Answerer, queue: WorkQueue)
 
         contents = await beside_the_loop(parse, [str(row) for row in rows])
         tokens = [_tokens_of(content) for content in contents]
-        answers = await work(queue, request, run, contents, tokens)
+        answers = await work(queue, request, runs[name], contents, tokens)
         return JSONResponse(answers if is_list else answers[0])
 
-    summary = type(answerer).__doc__.splitlines()[0]
+    summary = type(first).__doc__.splitlines()[0]
     app.post(f"/api/{word}", summary=summary, operation_id=word)(endpoint)
 
 
