@@ -1,6 +1,7 @@
 """The picture of a fine-tuning and its log of VisualDL, as tests/pretrain/test_pictures.py has them."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ernie_m.training.engine import Engine
 from ernie_m.training.log.curves import losses
 from tests.finetune.test_runs import interrupt
+from tests.launching import read_log
 from tests.pretrain.test_pictures import curves_of
 
 FLAGS = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "skip_steps": 1, "visualdl": "true"}
@@ -54,3 +56,25 @@ def test_overwriting_removes_them(classify, tmp_path):
     classify(**{**FLAGS, "max_steps": 3, "visualdl": "false"}, overwrite="true")
     assert not (output / "visualdl").exists()
     assert max(record["step"] for record in records_in(output)) == 3
+
+
+@pytest.mark.parametrize("fault", ["package", "folder"])
+def test_the_run_goes_on_without_them(classify, tmp_path, monkeypatch, capfd, fault):
+    """The package is not there, or nothing can be written into its folder: a line of the log says so."""
+    (tmp_path / "out").mkdir()
+    if fault == "package":
+        monkeypatch.setitem(sys.modules, "visualdl", None)
+    else:
+        (tmp_path / "out" / "visualdl").symlink_to("/proc/sys")  # where nobody makes a file
+    assert classify(**FLAGS)["tables"]
+    named = [line for line in read_log(tmp_path).splitlines() if f"{tmp_path / 'out' / 'visualdl'}: " in line]
+    assert len(named) == 1 and named[0].endswith("; the run goes on")
+    assert "Writing data" not in capfd.readouterr().out  # VisualDL prints what it cannot write
+    assert [record["step"] for record in records_in(tmp_path / "out") if "loss" in record] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
