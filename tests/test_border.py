@@ -45,7 +45,7 @@ DOORS = {
     "model/checkpoint/card_usage": "model cards",
     "tokenizer/foreign": "tokenizers of other libraries",
     "reader/files/rows": "tables that are not in the official form",
-    "finetune/own_tables": "folders of a user's own tables, numbers and several labels a row",
+    "finetune/own_tables": "folders of a user's own tables, numbers and several labels a row, odd rows",
     "finetune/fit/whole_model": "a training that `fit` starts; the loop again",
     "inference/tasks/finetuned": "the tasks whose models answer",
     "pretrain/held_out/evaluate": "held-out evaluation: losses, retrieval, mean vectors of the languages",
@@ -54,7 +54,6 @@ DOORS = {
 
 # (file of the core, what it imports) -> why that is no door. The list may only become shorter.
 CROSSES = {
-    ("finetune/labelled_task", "reader/files/labels"): "the warning of dev rows that are training rows",
     ("finetune/tasks/classification", "reader/coverage"): "the warning of rows that are cut",
     ("reader/classification", "reader/files/labels"): "when two labels are the same, also in official files",
 }

@@ -28,6 +28,7 @@ from ernie_m.finetune.command import (
 )
 from ernie_m.finetune.flags import LAST, MEAN, FinetuneFlags
 from ernie_m.finetune.open_model import OpenedModel, open_model, settle
+from ernie_m.finetune.own_tables import check_rows, read_own_tables
 from ernie_m.finetune.paper import average
 from ernie_m.finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
 from ernie_m.finetune.rates import with_rates
@@ -41,7 +42,6 @@ from ernie_m.model.conventions import READING
 from ernie_m.model.heads import task_model
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, names_of_ids
 from ernie_m.reader.batching import Batches, GlobalBatch
-from ernie_m.reader.files.labels import overlap
 from ernie_m.reader.label_map import expand, read_languages
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
@@ -284,8 +284,6 @@ class FineTuning(TaskOfSeeds):
         self.dev_files = []
         reads_training = flags.do_train and train_set is None
         if reads_training and task.own_tables and flags.has_own_tables:
-            from ernie_m.finetune.own_tables import read_own_tables  # here, because few runs need it
-
             self._train_paths, self.train_set, self.dev_files = read_own_tables(task, flags)
         elif reads_training:
             self._train_paths = [flags.train_set]
@@ -293,10 +291,12 @@ class FineTuning(TaskOfSeeds):
         if flags.do_val and flags.dev_set:
             self.dev_files = self._read_files(flags.dev_set, "dev")
         self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
-        if flags.do_train:
-            if flags.rates_of_start:
-                self.flags = flags = with_rates(flags, self.config, len(self.train_set))
-            self._warn_of_training_rows()
+        if flags.do_train and flags.rates_of_start:
+            self.flags = flags = with_rates(flags, self.config, len(self.train_set))
+        if train_set is None:
+            names = [*map(str, self._train_paths)]
+            name = names[0] if len(names) == 1 else flags.train_set
+            check_rows(task, name, self.train_set, self.dev_files, self.test_files)
         languages = [file.language for file in self.dev_files]
         if flags.do_val and flags.select_on not in (MEAN, LAST, *languages):
             raise UserError(f"--select_on {flags.select_on}: {MEAN}, {LAST} or {', '.join(languages)}")
@@ -319,15 +319,6 @@ class FineTuning(TaskOfSeeds):
                     raise UserError(f"{path}: no such file; add it, or {advice}")
                 files.append(TaskFile(pattern, language, path, self.task.read(path, purpose)))
         return files
-
-    def _warn_of_training_rows(self) -> None:
-        """Log a warning for each dev and test file with rows that are trained on."""
-        files = [*self.dev_files, *self.test_files]
-        trained_hashes = self.task.inputs(self.train_set) if files else ()
-        for file in files:
-            fault = overlap(trained_hashes, self.task.inputs(file.data))
-            if fault:
-                logger.warning("%s: %s", file.path, fault)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

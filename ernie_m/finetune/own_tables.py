@@ -6,20 +6,19 @@ training rows are held out. Their rows may have numbers, or several labels.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.flags import ClassifierFlags
 from ernie_m.finetune.prediction import TaskFile
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.regression import Regression
-from ernie_m.reader.batching import Example
-from ernie_m.reader.check_labels import FEW_ROWS, label_oddities
+from ernie_m.reader.check_labels import FEW_ROWS, check_labels, count_labels
 from ernie_m.reader.classification import Examples, SomeExamples
 from ernie_m.reader.files.own_files import find_tables
 from ernie_m.utils.errors import UserError
@@ -49,7 +48,7 @@ def task_of_other_labels(flags: ClassifierFlags) -> type[Classification]:
 
 
 def read_own_tables(task: Classification, flags: ClassifierFlags) -> OwnTables:
-    """Find, read and check the tables of --train_set; the log has the labels, and what is odd about them.
+    """Find, read and check the tables of --train_set.
 
     Raises:
         UserError: there is no training file, a file is malformed, or two do not belong together.
@@ -85,7 +84,6 @@ def read_own_tables(task: Classification, flags: ClassifierFlags) -> OwnTables:
             )
         dev_files = held_out + dev_files
     train_set = SomeExamples(tables, np.flatnonzero(~np.concatenate(is_held_out)))
-    _log_labels(source, task.labels, train_set, dev_files)
     return OwnTables([file.path for file in train_files], train_set, dev_files)
 
 
@@ -98,15 +96,17 @@ def rows_to_hold_out(tables: Sequence[Examples], share: float) -> list[np.ndarra
     Returns:
         for each table whether a row is held out, bool [N].
     """
-    counts = _count_labels(chain.from_iterable(tables))
+    counts: Counter[str] = Counter()
+    for table in tables:
+        counts.update(count_labels(table.targets, table.labels_of))
     held_out = []
     for table in tables:
-        # Each text counts once, with the rarest label of its first row; -1: it has none.
+        # Each text counts once, with the rarest label of its first row; "": it has none.
         _, first_rows, text_of_row = np.unique(table.inputs, return_index=True, return_inverse=True)
-        texts_of: dict[int, list[int]] = {}  # label id -> numbers of texts
+        texts_of: dict[str, list[int]] = {}  # label -> numbers of texts
         for text in np.argsort(first_rows).tolist():  # in the order of the file
-            ids = _label_ids(table[first_rows[text]])
-            rarest = min(ids, key=lambda id_: counts[id_], default=-1)
+            labels = table.labels_of[table.targets[first_rows[text]]] if len(table.targets) else ()
+            rarest = min(sorted(labels), key=counts.__getitem__, default="")
             texts_of.setdefault(rarest, []).append(text)
         random = np.random.Generator(np.random.Philox(_SEED))
         chosen: list[int] = []
@@ -118,37 +118,37 @@ def rows_to_hold_out(tables: Sequence[Examples], share: float) -> list[np.ndarra
     return held_out
 
 
-def _log_labels(
-    source: Path, labels: Sequence[str], train_set: SomeExamples, dev_files: Sequence[TaskFile]
+def check_rows(
+    task: SupervisedTask,
+    name: str,
+    train_set: Sequence[Any],
+    dev_files: Sequence[TaskFile],
+    test_files: Sequence[TaskFile],
 ) -> None:
-    """Log how often each label occurs, and warn of what is odd about the labels."""
-    rows_of: dict[str, list[Sequence[Example]]] = {"train": [train_set]}  # column of the table -> data
-    for file in dev_files:
-        rows_of.setdefault(file.pattern, []).append(file.data)
-    counts = {name: _count_labels(chain.from_iterable(data)) for name, data in rows_of.items()}
-    if not counts["train"]:  # numbers, in a regression
-        return
-    lines = [["label", *counts]]
-    for id_, label in enumerate(labels):
-        cells = [f"{column[id_]:,}" for column in counts.values()]
-        lines.append([label, *cells])
-    logger.info("labels\n%s", in_columns(lines))
+    """Warn of what is odd about the rows of a run, and log how often each label occurs.
 
-    def by_name(column: Counter[int]) -> Counter[str]:
-        return Counter({labels[id_]: count for id_, count in column.items()})
-
-    evaluated = by_name(counts[dev_files[0].pattern]) if dev_files else Counter()  # the pattern that selects
-    for oddity in label_oddities(by_name(counts["train"]), evaluated, labels):
-        logger.warning("%s: %s", source, oddity)
-
-
-def _count_labels(rows: Iterable[Example]) -> Counter[int]:
-    """How often each label id occurs; nothing in a regression."""
-    return Counter(chain.from_iterable(map(_label_ids, rows)))
-
-
-def _label_ids(row: Example) -> list[int]:
-    """The ids of the labels of a row; none in a regression."""
-    if isinstance(row.label, tuple):
-        return np.flatnonzero(row.label).tolist()
-    return [] if isinstance(row.label, float) else [row.label]
+    Args:
+        name: what the rows to train on are called.
+        train_set: these; none: nothing is trained.
+    """
+    counts: dict[str, Counter[str]] = {}  # column of a table -> label -> number of rows
+    has_labels = isinstance(task, Classification)
+    trained = task.inputs(train_set) if train_set and (has_labels or dev_files or test_files) else None
+    if has_labels and train_set and len(train_set.targets):
+        counts["train"] = count_labels(train_set.targets, train_set.labels_of)
+        for file in dev_files:
+            column = counts.setdefault(file.pattern, Counter())
+            column.update(count_labels(file.data.targets, file.data.labels_of))
+        lines = [["label", *counts]]
+        lines += [[label, *(f"{column[label]:,}" for column in counts.values())] for label in task.labels]
+        logger.info("labels\n%s", in_columns(lines))
+        selecting = counts[dev_files[0].pattern] if dev_files else None
+        faults = check_labels(
+            trained, train_set.targets, train_set.place, counts["train"], selecting, task.labels
+        )
+        for fault in faults:
+            logger.warning("%s: %s", name, fault)
+    for file in (*dev_files, *test_files):
+        rows = (file.data.targets, file.data.place) if has_labels else ((), str)
+        for fault in check_labels(task.inputs(file.data), *rows, trained_inputs=trained):
+            logger.warning("%s: %s", file.path, fault)

@@ -2,43 +2,82 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, combinations
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
-from ernie_m.reader.files.labels import oddities, split_labels
+from ernie_m.reader.files.labels import split_labels
 from ernie_m.utils.errors import listed
 
 FEW_ROWS = 3  # a label with fewer training rows may be a slip, and is hardly learned
 _MOST_RARE = 10  # so many of them are named
 _MOST_COMPARED = 200  # labels that are compared with each other
+_MOST_OF_ONE = 0.95  # the greatest share of one label without a warning
 
 
 def check_labels(
-    inputs: Iterable[int], labels: Sequence[Sequence[str]], numbers: Sequence[int], unit: str = "line"
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    place: Callable[[int], str],
+    trained: Counter[str] | None = None,
+    evaluated: Counter[str] | None = None,
+    labels: Sequence[str] = (),
+    trained_inputs: np.ndarray | None = None,
 ) -> list[str]:
-    """What is odd about rows that are trained on, in words: the rows, and then their labels.
+    """What is odd about the rows of a file, and about the labels that are learned from them.
 
     Args:
-        inputs: `input_hash` of each row, [N].
-        labels: the labels of each row, [N].
-        numbers: those of the rows, [N]; `unit` says what they count.
+        inputs: `input_hash` of each row, int64 [N].
+        targets: a number for the label, or the labels, of each row, int64 [N]; [0]: there are none.
+        place: the number of a row -> where it stands, in words.
+        trained: label -> number of rows, if these rows are trained on.
+        evaluated: the same of the rows that select a step; none: nothing does.
+        labels: all that the model has, in alphabetical order; none: those that are trained on.
+        trained_inputs: if rows are evaluated on, `input_hash` of each that is trained on, int64 [M].
     """
-    ids: dict[tuple[str, ...], int] = {}  # labels of a row -> a number for them
-    targets = [ids.setdefault(tuple(sorted(row)), len(ids)) for row in labels]
-    counts = Counter(chain.from_iterable(labels))
-    found = oddities(np.fromiter(inputs, np.int64), np.array(targets, np.int64), numbers, unit)
-    return found + label_oddities(counts, Counter(), sorted(counts))
+    found = []
+    if len(targets):
+        order = np.lexsort((targets, inputs))  # rows of one input stand together, by their labels
+        # Of each row and the next in this order: whether the input is the same, and the label another.
+        is_same_input = np.diff(inputs[order]) == 0
+        is_other_label = np.diff(targets[order]) != 0
+        conflicts = np.flatnonzero(is_same_input & is_other_label)
+        if len(conflicts):
+            count = len(np.unique(inputs[order][conflicts]))
+            first, second = sorted(order[conflicts[0] : conflicts[0] + 2].tolist())
+            texts = "1 text has" if count == 1 else f"{count:,} texts have"
+            found.append(
+                f"{texts} two labels, as in {place(first)} and {place(second)}; no model can learn both"
+            )
+        share = np.unique(targets, return_counts=True)[1].max() / len(targets)
+        if share > _MOST_OF_ONE:
+            found.append(
+                f"{100 * share:.1f} % of the rows have one label: a model that knows nothing else seems good"
+            )
+    if trained:
+        found += _oddities(trained, evaluated or Counter(), labels or sorted(trained))
+    known = 0 if trained_inputs is None else int(np.isin(inputs, trained_inputs).sum())
+    if known:
+        found.append(f"{known:,} of {len(inputs):,} rows are training rows, too; scores on them are too good")
+    return found
 
 
-def label_oddities(trained: Counter[str], evaluated: Counter[str], labels: Sequence[str]) -> list[str]:
-    """What is odd about labels, in words: they may be misspelt, or no score covers them.
+def count_labels(targets: np.ndarray, labels_of: Mapping[int, Sequence[str]]) -> Counter[str]:
+    """Label -> number of rows.
 
     Args:
-        trained, evaluated: label -> number of rows; empty: nothing is evaluated.
-        labels: all of them, in alphabetical order.
+        targets: a number for the labels of each row, int64 [N].
+        labels_of: such a number -> the labels.
     """
+    counts: Counter[str] = Counter()
+    for target, count in zip(*np.unique(targets, return_counts=True)):
+        counts.update(dict.fromkeys(labels_of[target], int(count)))
+    return counts
+
+
+def _oddities(trained: Counter[str], evaluated: Counter[str], labels: Sequence[str]) -> list[str]:
+    """What is odd about labels, in words: they may be misspelt, or no score covers them."""
     found = []
     same: dict[str, list[str]] = {}  # a label in small letters -> the labels that are equal to it in these
     for label in labels:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label, oddities, split_labels
+from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label, split_labels
 from ernie_m.reader.files.official_tsv import (
     OFFICIAL,
     FileLines,
@@ -38,6 +38,7 @@ class Examples(FileLines, Sequence[Example]):
         columns: name -> place of the columns that are read.
         labels: what the cells of the label column are; None: they are not read.
         inputs: `input_hash` of each row, int64 [N]; a worker process does not get them.
+        targets: a number for the labels of each row, int64 [N], likewise; [0]: there are none.
         lines: the number of the line of each row, int64 [N], likewise.
         options: how the table is read.
     """
@@ -51,14 +52,16 @@ class Examples(FileLines, Sequence[Example]):
         columns: Mapping[str, int],
         labels: "_Labels | None",
         inputs: np.ndarray,
+        targets: np.ndarray,
         content: bytes | None,
         lines: np.ndarray,
         options: TableOptions,
     ):
         super().__init__(path, version, starts, content)
         self.inputs = inputs
+        self.targets = targets
         self.options = options
-        self._numbers = lines
+        self._lines = lines
         self._header = header
         self._columns = columns
         self._labels = labels
@@ -73,9 +76,18 @@ class Examples(FileLines, Sequence[Example]):
         return Example(*texts, self._labels.value(row["label"]), row.get("qid"))
 
     @property
+    def labels_of(self) -> Mapping[int, Sequence[str]]:
+        """A number in `targets` -> the labels of such rows, in their normal form."""
+        return {} if self._labels is None else self._labels.labels_of
+
+    @property
     def labels(self) -> Set[str]:
         """Every label of the column that is read."""
-        return set() if self._labels is None else self._labels.found
+        return set().union(*self.labels_of.values())
+
+    def place(self, index: int) -> str:
+        """Where a row stands, for messages."""
+        return f"line {self._lines[index]}"
 
     @property
     def has_pairs(self) -> bool:
@@ -101,10 +113,10 @@ class Examples(FileLines, Sequence[Example]):
         with open_lines(self.path) as (file, _):
             self._check_version(file)
         cells_of_line = dict(rows)
-        return names, [cells_of_line[line] for line in self._numbers.tolist()]
+        return names, [cells_of_line[line] for line in self._lines.tolist()]
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "inputs": None, "_numbers": None}
+        return {**super().__getstate__(), "inputs": None, "targets": None, "_lines": None}
 
 
 class SomeExamples(Sequence[Example]):
@@ -116,6 +128,9 @@ class SomeExamples(Sequence[Example]):
 
     def __init__(self, files: Sequence[Examples], numbers: np.ndarray):
         self.inputs = np.concatenate([file.inputs for file in files])[numbers]
+        targets = np.concatenate([file.targets for file in files])
+        self.targets = targets[numbers] if len(targets) else targets
+        self.labels_of = {target: labels for file in files for target, labels in file.labels_of.items()}
         self._files = files
         self._numbers = numbers
         self._ends = np.cumsum([len(file) for file in files])
@@ -124,11 +139,20 @@ class SomeExamples(Sequence[Example]):
         return len(self._numbers)
 
     def __getitem__(self, index: int) -> Example:
+        file, row = self._locate(index)
+        return file[row]
+
+    def place(self, index: int) -> str:
+        """Where a row stands, for messages."""
+        file, row = self._locate(index)
+        return file.place(row) if len(self._files) == 1 else f"{file.path.name}, {file.place(row)}"
+
+    def _locate(self, index: int) -> tuple[Examples, int]:
+        """The file of a row, and the number of the row in it."""
         number = self._numbers[index]
         place = np.searchsorted(self._ends, number, side="right")
         file = self._files[place]
-        first = self._ends[place] - len(file)  # the number of the file's first row
-        return file[number - first]
+        return file, number - (self._ends[place] - len(file))
 
 
 class _Labels:
@@ -138,7 +162,7 @@ class _Labels:
         label_map, num_labels, regression, multi_label, any_label: as of `read_classification`.
 
     Attributes:
-        found: the labels of the cells that were checked; in a regression none.
+        labels_of: a number that `check` returned -> the labels of such cells; in a regression none.
     """
 
     def __init__(
@@ -149,7 +173,7 @@ class _Labels:
         multi_label: bool,
         any_label: bool,
     ):
-        self.found: set[str] = set()
+        self.labels_of: dict[int, list[str]] = {}
         self._ids = None
         if label_map is not None:
             self._ids = {normal_label(label): id_ for label, id_ in label_map.items()}
@@ -168,14 +192,14 @@ class _Labels:
         if cell not in self._checked:
             if self._regression:
                 _check_number(cell, place)
-                names = [cell]
-            else:
-                names = self._names(cell)
-                if not self._any_label:
-                    for name in names:
-                        _check_label(name, self._ids, self._num_labels, place)
-                self.found.update(names)
+                self._checked[cell] = 0
+                return 0
+            names = self._names(cell)
+            if not self._any_label:
+                for name in names:
+                    _check_label(name, self._ids, self._num_labels, place)
             self._checked[cell] = hash(tuple(sorted(names)))
+            self.labels_of[self._checked[cell]] = names
         return self._checked[cell]
 
     def number(self, ids: Mapping[str, int]) -> None:
@@ -210,8 +234,7 @@ def read_classification(
     """Check a table with the columns text_a, text_b (optional), label, qid (optional); return its rows.
 
     Other columns are ignored. A byte order mark, Windows line ends and blank lines at the end are accepted.
-    Any other table is read, too, and kept in memory. Labels are compared in their normal form. A
-    warning says if texts have two labels, or one label is nearly alone.
+    Any other table is read, too, and kept in memory. Labels are compared in their normal form.
 
     Args:
         label_map: label -> id; without it the label column contains ids.
@@ -234,7 +257,7 @@ def read_classification(
     faults = faults_of(path, options)
     starts = array("q")  # the byte at which each row begins; at last the end of the rows
     inputs = array("q")
-    label_numbers = array("q")  # a number for the label of each row, equal for equal labels
+    targets = array("q")  # a number for the labels of each row, equal for equal labels
     line_numbers = array("q")  # the number of the line of each row
     with open_lines(path) as (opened, version):  # the version shows later whether the file was changed
         # None: the file is in the official form itself.
@@ -252,12 +275,12 @@ def read_classification(
             try:
                 cells = parse_row(line, path, number, header)
                 if label_column:
-                    label_number = label_column.check(cells[columns["label"]], f"{path}, line {number}")
+                    target = label_column.check(cells[columns["label"]], f"{path}, line {number}")
             except UserError as error:
                 faults.note(number, error)
                 continue
-            if label_column:
-                label_numbers.append(label_number)
+            if label_column and not regression:
+                targets.append(target)
             starts.append(start)
             text_b = None if place_b is None else cells[place_b]
             inputs.append(input_hash(cells[columns["text_a"]], text_b))
@@ -267,11 +290,8 @@ def read_classification(
         raise UserError(f"{path}: no rows after the header")
     starts.append(position)
     if any_label:
-        label_column.number({label: id_ for id_, label in enumerate(sorted(label_column.found))})
-    input_hashes = np.asarray(inputs, np.int64)
-    if labels and not regression:
-        for fault in oddities(input_hashes, np.asarray(label_numbers, np.int64), line_numbers):
-            logger.warning("%s: %s", path, fault)
+        found = set().union(*label_column.labels_of.values())
+        label_column.number({label: id_ for id_, label in enumerate(sorted(found))})
     return Examples(
         path,
         version,
@@ -279,7 +299,8 @@ def read_classification(
         split_cells(first_line.decode("utf-8").removeprefix("\ufeff")),
         columns,
         label_column,
-        input_hashes,
+        np.asarray(inputs, np.int64),
+        np.asarray(targets, np.int64),
         None if converted is None else converted.content,
         np.asarray(line_numbers, np.int64),
         options,

@@ -15,7 +15,7 @@ import pytest
 from ernie_m.commands import run_classifier
 from ernie_m.data.prepare.command import main as prepare_main
 from ernie_m.finetune.flags import ClassifierFlags
-from ernie_m.finetune.own_tables import OwnTables, read_own_tables
+from ernie_m.finetune.own_tables import OwnTables, check_rows, read_own_tables
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.regression import Regression
@@ -93,6 +93,7 @@ def read(tokenizer, tmp_path, caplog):
             task_class = Regression
         task = task_class.from_flags(flags, tokenizer)
         own = read_own_tables(task, flags)
+        check_rows(task, str(source), own.train_set, own.dev_files, [])
         return Read(task.labels, own)
 
     return call
@@ -235,9 +236,9 @@ def test_rows_that_are_odd_are_warned_of(folder_with, read, caplog):
     """A text with two labels, and cells in quotation marks."""
     source = folder_with(**{"train.en.tsv": TRAINING + '"Fine"\tnice\nFine.\tnasty\n'})
     read(source, "--do_val", "false")
-    path = source / "train.en.tsv"
-    assert f"{path}: 1 text has two labels, as in line 3 and 6; no model can learn both" in caplog.messages
-    assert f"{path}: 1 of 6 rows have a cell in quotation marks" in caplog.text
+    message = f"{source}: 1 text has two labels, as in line 3 and line 6; no model can learn both"
+    assert message in caplog.messages
+    assert f"{source / 'train.en.tsv'}: 1 of 6 rows have a cell in quotation marks" in caplog.text
 
 
 def test_space_around_a_label_is_left_out(folder_with, read):
@@ -508,7 +509,7 @@ def test_what_is_odd_about_the_rows(folder_with, train, tmp_path):
     )
     train("--train_set", "my")
     log = read_log(tmp_path)
-    assert "my/train.en.tsv: 1 text has two labels, as in line 1 and 101" in log
+    assert "my/train.en.tsv: 1 text has two labels, as in line 1 and line 101" in log
     assert "my/train.en.tsv: 97.1 % of the rows have one label" in log
     assert "my/dev.en.tsv: 1 of 2 rows are training rows, too" in log
     assert "my/test.de.tsv: 1 of 2 rows are training rows, too" in log

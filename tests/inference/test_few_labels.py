@@ -150,7 +150,7 @@ def test_labels_in_their_normal_form(caplog):
     units.warn_of_labels("fit")
     assert not caplog.messages
     units_of(["a", "a", "b"], ["x", "y", "x"]).warn_of_labels("fit")
-    assert "1 text has two labels, as in index 0 and 1" in caplog.text
+    assert "1 text has two labels, as in index 0 and index 1" in caplog.text
 
 
 @pytest.mark.parametrize("label", [float("nan"), None, "", "\u200b", "-", ["a"]])

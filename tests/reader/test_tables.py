@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.check_labels import label_oddities
+from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.classification import read_classification
-from ernie_m.reader.files.labels import labels_for_none, normal_label, oddities, overlap, split_labels
+from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.answered import AnsweredTable
 from ernie_m.reader.files.table.form import Form
@@ -23,6 +23,7 @@ from ernie_m.reader.files.table.labelled import read_table
 from tests.launching import error_of
 
 MAP = {"no": 0, "yes": 1}
+NO_ROWS = np.zeros(0, np.int64)
 EXAMPLES = [Example("So, good.", None, 1), Example('A "bad" one', None, 0)]
 # name of the file -> content: the rows of EXAMPLES
 FORMS = {
@@ -238,7 +239,7 @@ def test_a_label_in_a_list_that_has_the_mark_between_labels(write):
 def test_semicolons_between_labels_are_asked_about():
     labels = ["a", "a;b", "b"]
     counts = Counter(dict.fromkeys(labels, 10))
-    (fault,) = label_oddities(counts, counts, labels)
+    (fault,) = check_labels(NO_ROWS, NO_ROWS, str, counts, counts, labels)
     assert fault == "if 'a;b' are several labels of a text, add --multi_label true"
 
 
@@ -246,34 +247,27 @@ def test_oddities_by_hand():
     """The texts 5 and 7 have two labels each."""
     inputs = np.array([5, 6, 5, 7, 7, 5])
     labels = np.array([0, 0, 1, 1, 2, 0])
-    (fault,) = oddities(inputs, labels, [2, 3, 4, 5, 6, 7])
-    assert fault.startswith("2 texts have two labels, as in line 4 and 7;")
-    assert oddities(np.arange(3), np.array([0, 1, 2]), [2, 3, 4]) == []
-    (fault,) = oddities(np.arange(200), np.arange(200) == 0, range(200))
+    (fault,) = check_labels(inputs, labels, str)
+    assert fault.startswith("2 texts have two labels, as in 2 and 5;")
+    assert check_labels(np.arange(3), np.array([0, 1, 2]), str) == []
+    (fault,) = check_labels(np.arange(200), np.arange(200) == 0, str)
     assert fault.startswith("99.5 % of the rows have one label")
 
 
 def test_rows_that_are_evaluated_on():
-    assert overlap(np.array([1, 2, 3]), np.array([4, 5])) is None
-    assert overlap(np.array([1, 2, 3]), np.array([3, 5, 3])).startswith("2 of 3 rows are training rows")
+    trained = np.array([1, 2, 3])
+    assert check_labels(np.array([4, 5]), NO_ROWS, str, trained_inputs=trained) == []
+    (fault,) = check_labels(np.array([3, 5, 3]), NO_ROWS, str, trained_inputs=trained)
+    assert fault.startswith("2 of 3 rows are training rows")
 
 
-def test_reading_warns_of_rows_that_are_odd(write, caplog):
-    path = write("train.tsv", "text_a\tlabel\nso\tyes\nso\tno\nit\tno\n")
-    with caplog.at_level(logging.WARNING):
-        read_classification(path, MAP)
-    (message,) = caplog.messages
-    assert message.startswith(f"{path}: 1 text has two labels, as in line 2 and 3")
-
-
-def test_the_order_of_several_labels_is_no_difference(write, caplog):
-    path = write("my.tsv", "text_a\tlabel\nso it is\ta,b\nso it is\tb,a\nfor all\ta\n")
-    read_classification(path, any_label=True, multi_label=True)
-    assert "two labels" not in caplog.text
-    read_classification(
-        write("my.tsv", "text_a\tlabel\nso it is\ta,b\nso it is\tb\n"), any_label=True, multi_label=True
-    )
-    assert "1 text has two labels, as in line 2 and 3" in caplog.text
+@pytest.mark.parametrize("cell, faults", [("b,a", 0), ("b", 1)])
+def test_the_order_of_several_labels_is_no_difference(write, cell, faults):
+    path = write("my.tsv", f"text_a\tlabel\nso it is\ta,b\nso it is\t{cell}\nfor all\ta\n")
+    rows = read_classification(path, any_label=True, multi_label=True)
+    found = check_labels(rows.inputs, rows.targets, rows.place)
+    assert len(found) == faults
+    assert all(fault.startswith("1 text has two labels, as in line 2 and line 3") for fault in found)
 
 
 def test_similar_labels_are_looked_for_as_far_as_they_are_named(monkeypatch):
@@ -281,7 +275,7 @@ def test_similar_labels_are_looked_for_as_far_as_they_are_named(monkeypatch):
     searches = []
     monkeypatch.setattr(difflib, "get_close_matches", lambda *_, **__: searches.append(1) or [])
     labels = [f"label {i}" for i in range(50)]
-    faults = label_oddities(Counter(dict.fromkeys(labels, 2)), Counter(), labels)
+    faults = check_labels(NO_ROWS, NO_ROWS, str, Counter(dict.fromkeys(labels, 2)), labels=labels)
     assert len(searches) == 10 and len(faults) == 11 and faults[-1].startswith("40 more labels")
 
 

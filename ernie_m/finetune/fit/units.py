@@ -20,7 +20,7 @@ from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.reader.batching import Example
-from ernie_m.reader.check_labels import check_labels
+from ernie_m.reader.check_labels import check_labels, count_labels
 from ernie_m.reader.coverage import warn_if_cut, warn_if_unsuited
 from ernie_m.reader.files.labels import input_hash
 from ernie_m.reader.files.own_files import LabelledFile
@@ -141,10 +141,9 @@ class Classes(Units):
         labels = self.labels()
         row = single_text(self.inputs(), labels)
         if row is not None:
-            place = self.places[row] if self.places else f"index {row}"
             raise UserError(
-                f"{name}, {place}: the label '{labels[row]}' has one text, and a score needs two; add one, "
-                "or remove the line"
+                f"{name}, {self.place(row)}: the label '{labels[row]}' has one text, and a score needs two; "
+                "add one, or remove the line"
             )
 
     @staticmethod
@@ -164,11 +163,19 @@ class Classes(Units):
 
     def warn_of_labels(self, name: str) -> None:
         """Warn of what is odd about the rows and their labels. `name`: that of the file."""
-        hashes = (input_hash(*texts) for texts in self.inputs())
-        lines = [place.removeprefix("line ") for place in self.places]
-        unit = "line" if lines else "index"
-        for fault in check_labels(hashes, self.label_lists(), lines or range(len(self)), unit):
+        hashes = np.array([input_hash(*texts) for texts in self.inputs()], np.int64)
+        labels_of: dict[int, list[str]] = {}
+        targets = []
+        for labels in self.label_lists():
+            targets.append(hash(tuple(sorted(labels))))
+            labels_of[targets[-1]] = labels
+        targets = np.array(targets, np.int64)
+        for fault in check_labels(hashes, targets, self.place, count_labels(targets, labels_of)):
             logger.warning("%s: %s", name, fault)
+
+    def place(self, row: int) -> str:
+        """Where a row stands, for messages."""
+        return self.places[row] if self.places else f"index {row}"
 
     def label_lists(self) -> list[list[str]]:
         """The names of the labels of each row."""
