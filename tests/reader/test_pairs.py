@@ -350,3 +350,12 @@ def test_translations_are_told_by_a_name_or_a_header(tmp_path, name, header, exp
     path = write(tmp_path / name, [*([header] if header else []), *rows])
     assert PairRows(path).are_translations == expected
     assert PairRows(f"fr-es<={path}").are_translations
+
+
+def test_a_row_before_lines_that_are_left_out(tmp_path):
+    """Lines that are not UTF-8 belong to no row, though they stand behind one."""
+    lines = [f"{query}\t{positive}\n".encode() for query, positive in PAIRS]
+    lines[7:9] = ["señor\tHerr\n".encode("cp1252")] * 2
+    (tmp_path / "pairs.tsv").write_bytes(b"".join(lines))
+    rows = PairRows(tmp_path / "pairs.tsv", TableOptions(on_error="skip"))
+    assert [*rows] == PAIRS[:7] + PAIRS[9:]

@@ -213,3 +213,9 @@ def test_all_faults_at_once(tmp_path):
     message = error_of(read, path)
     assert all(f"line {line}: " in message for line in (1, 2, 3)) and "line 4: " not in message
     assert read(path, on_error="skip") == ROWS
+
+
+def test_lists_are_no_sentences(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text('["Maria", "B-PER"]\n["fuhr", "O"]\n', encoding="utf-8")
+    assert f"{path}, line 1: " in error_of(read_words, path, PLACES)

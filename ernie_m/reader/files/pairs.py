@@ -156,7 +156,8 @@ class PairRows(Sequence[list[str]]):
         return len(self._lines)
 
     def __getitem__(self, index: int) -> list[str]:
-        cells = self.columns.form.cells(self._lines.line(index).decode())
+        # Behind the row there may be lines that are left out, as what is not UTF-8.
+        cells = self.columns.form.cells(self._lines.line(index).decode(errors="replace"))
         texts, _ = self.columns.texts_of(cells)
         return _without_own(texts)
 

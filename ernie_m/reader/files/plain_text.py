@@ -12,12 +12,14 @@ import re
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import IO
 
 import numpy as np
 
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.official_tsv import refuse_compressed
-from ernie_m.reader.files.tmx import TmxRows
+from ernie_m.reader.files.tmx import rows_of_tmx
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import refuse_pointer
 
@@ -76,14 +78,17 @@ class TextFile:
             unpack = next((_OPEN[magic] for magic in _OPEN if start.startswith(magic)), None)
             if unpack:
                 self._file = unpack(self._packed)
-            if split_name(path)[0] == ".tmx" and languages is not None:
-                self._file = io.BufferedReader(TmxRows(self._file, path, languages))
-            elif encoding is None and self._file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                encoding = "utf-16"
             start = self._file.peek(_HEAD)[:_HEAD]
+            if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                encoding = encoding or "utf-16"
             ends_with_cr = b"\r" in start and b"\n" not in start
-            if encoding or ends_with_cr:
-                self._file = io.BufferedReader(_InUtf8(self._file, path, encoding or "utf-8"))
+            parts = None
+            if split_name(path)[0] == ".tmx" and languages is not None:
+                parts = rows_of_tmx(self._file, path, languages)
+            elif encoding or ends_with_cr:
+                parts = _in_utf8(self._file, path, encoding or "utf-8")
+            if parts:
+                self._file = io.BufferedReader(_Unpacked(self._file, parts))
             self.buffer = self._file.read(_HEAD)
         self.is_plain = unpack is None and self._packed is self._file
         self.begin = "\ufeff" if self.buffer.startswith(codecs.BOM_UTF8) else ""
@@ -138,15 +143,6 @@ class TextFile:
         self.line += front.count(b"\n")
         return front
 
-    def lines(self) -> Iterator[bytes]:
-        """Take one line after the other, without line ends."""
-        while True:
-            whole_lines = self.head(_BLOCK)
-            if not whole_lines:
-                return
-            self.take(len(whole_lines))
-            yield from whole_lines.removesuffix(b"\n").split(b"\n")
-
     def texts(self, faults: Faults, starts: array | None = None) -> Iterator[str]:
         """Take one line after the other, with its line end; one that is not UTF-8 is noted, and blank.
 
@@ -193,45 +189,41 @@ def _decoded(line: bytes, number: int, faults: Faults) -> str:
         return ""
 
 
-class _InUtf8(io.RawIOBase):
-    """The bytes of a text in another encoding, or with lines that end with CR alone, as UTF-8 with LF.
+class _Unpacked(io.RawIOBase):
+    """Bytes that are made of a file, as a file."""
 
-    Raises:
-        UserError: it is not in this encoding, or the encoding has no such name.
-    """
-
-    def __init__(self, file: io.BufferedIOBase, path: str, encoding: str):
-        self._file = file
-        self._path = path
-        self._encoding = encoding
+    def __init__(self, file: IO[bytes], parts: Iterator[bytes]):
+        self._file = file  # without this it would be closed when the last part is made
+        self._parts = parts
         self._ready = b""
-        self._ends_with_cr: bool | None = None  # as on old Macs
-        try:
-            self._decoder = codecs.getincrementaldecoder(encoding)()
-        except LookupError as error:
-            raise UserError(
-                f"--encoding {encoding}: no encoding has this name; an example is cp1252"
-            ) from error
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:
-        while not self._ready:
-            block = self._file.read(_HEAD)
-            try:
-                text = self._decoder.decode(block, final=not block)
-                if self._ends_with_cr is None:
-                    self._ends_with_cr = "\r" in text and "\n" not in text
-                self._ready = (text.replace("\r", "\n") if self._ends_with_cr else text).encode()
-            except UnicodeError as error:
-                raise UserError(f"{self._path}: it is not in {self._encoding} ({error})") from error
-            if not block:
-                break
+        self._ready = self._ready or next(self._parts, b"")
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         self._ready = self._ready[count:]
         return count
+
+
+def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
+    """The bytes of a text in another encoding, or with lines that end with CR alone, as UTF-8 with LF.
+
+    Raises:
+        UserError: it is not in this encoding, or the encoding has no such name.
+    """
+    ends_with_cr = None  # as on old Macs
+    try:
+        for text in codecs.iterdecode(iter(partial(file.read, _HEAD), b""), encoding):
+            if ends_with_cr is None:
+                ends_with_cr = "\r" in text and "\n" not in text
+            yield (text.replace("\r", "\n") if ends_with_cr else text).encode()
+    except LookupError as error:
+        raise UserError(f"--encoding {encoding}: no encoding has this name; an example is cp1252") from error
+    except UnicodeError as error:
+        raise UserError(f"{path}: it is not in {encoding} ({error})") from error
 
 
 def refuse_other_forms(head: bytes, path: str | os.PathLike, but_json: bool = False) -> None:

@@ -1,6 +1,5 @@
 """TMX files (Translation Memory eXchange 1.4b) as lines of two cells."""
 
-import io
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 from xml.etree.ElementTree import Element, ParseError, iterparse
@@ -11,8 +10,8 @@ _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"  # xml:lang
 _CODES = {"bpt", "ept", "it", "ph", "ut"}  # elements in a text that hold the formatting of another program
 
 
-class TmxRows(io.RawIOBase):
-    """The bytes of a text with one line for each unit of a TMX file: one language, tab, the other language.
+def rows_of_tmx(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterator[bytes]:
+    """A line for each unit of a TMX file: one language, tab, the other language.
 
     The line of a unit without one of the languages has an empty cell. White space in a text becomes a space.
 
@@ -23,28 +22,8 @@ class TmxRows(io.RawIOBase):
             the first unit.
 
     Raises:
-        UserError: when it is read: it is no TMX, or no unit has both languages.
+        UserError: it is no TMX, or no unit has both languages.
     """
-
-    def __init__(self, file: BinaryIO, path: str, languages: Sequence[str]):
-        self._file = file  # without this it would be closed when the last unit is read
-        self._rows = _rows(file, path, list(languages))
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        if not self._rest:
-            self._rest = next(self._rows, b"")
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-
-def _rows(file: BinaryIO, path: str, languages: list[str]) -> Iterator[bytes]:
-    """The lines of `TmxRows`."""
     has_both = False
     around: Element | None = None  # what the units are in
     try:

@@ -77,6 +77,11 @@ class OpenedTable(NamedTuple):
     rows: Iterator[tuple[int, list[str]]]
     is_plain: bool = False
 
+    @property
+    def purposes(self) -> list[str | None]:
+        """What the columns are for, by their names; None: nothing that is known, or they have no name."""
+        return [purpose_of(name) for name in self.names or [""] * len(self.kinds)]
+
     def place(self, name: str, flag: str = "--columns") -> int:
         """The place of a column that an option names, by its name or its number from 1.
 
@@ -153,15 +158,11 @@ def rows_of_lines(
     Raises:
         UserError: all lines are blank, or it has to be asked what separates the cells.
     """
-    skipped = 0
-    for line in lines:  # blank lines cost nothing
-        if not line.isspace():
-            lines = chain([line], lines)
-            break
-        skipped += 1
-    head = list(islice(lines, _HEAD_LINES))
-    if not head:
+    # Blank lines cost nothing.
+    skipped, first = next((row for row in enumerate(lines) if not row[1].isspace()), (0, ""))
+    if not first:
         raise UserError(f"{path}: no rows in it")
+    head = [first, *islice(lines, _HEAD_LINES - 1)]
     is_official = {"text_a"} <= {*split_cells(head[0])} <= {*OFFICIAL}  # which is never asked about
     form = Form("\t", False) if is_official else find_form(head, path, options.delimiter)
     is_excel = bool(excel_separator(head[0]))
@@ -220,6 +221,10 @@ def table_of(
         kinds = [kind_of([cell.strip(), *cells]) for cell, cells in zip(head, columns)]
     if not ragged:
         rows = _of_width(rows, width, first[0], faults)
+    if not whole:
+        list(rows)
+        faults.end(say)
+        raise UserError(f"{path}: has a header and no rows")
     table = OpenedTable(path, form, names, first[0], kinds, whole, rows)
     if options.only in (None, "all"):
         return table

@@ -33,8 +33,8 @@ from ernie_m.reader.files.table.words import (
     TEXT,
     TEXTS,
     VERDICTS,
-    purpose_of,
 )
+from ernie_m.reader.files.table.words import purpose_of as purpose_of
 from ernie_m.utils.errors import UserError, printable
 from ernie_m.utils.logging import logger
 
@@ -188,26 +188,26 @@ def read_table(
     options = options_of(path, options or TableOptions())
     faults = Faults(path, options.on_error == "skip")
     opened = open_table(path, options, faults, say)
-    if not opened.sample:
-        list(opened.rows)
-        faults.end(say)
-        raise UserError(f"{path}: has a header and no rows")
     chosen = options.columns
     if chosen and not labels and "," in chosen:
         chosen = chosen.rpartition(",")[0]  # the last one is that of the labels
     texts, label_places = find_places(opened, chosen, labels, multi_label, regression)
     places = [*texts, *label_places]
-    language, split = _named_beside(opened, places)
+    others = [place for place in range(len(opened.kinds)) if place not in places]
+    purposes, kinds = opened.purposes, opened.kinds
+    languages = purposes if opened.names else kinds
+    language = next((place for place in others if languages[place] == LANGUAGE), None)
+    is_split = (place for place in others if kinds[place] == SPLIT and purposes[place] in (SPLIT, None))
+    split = next(is_split, None)
     columns = [*["text_a", "text_b"][: len(texts)], *(["label"] if labels else [])]
     table = LabelledTable(columns, [], [], multi_label, [], [], [], [])
     names = opened.names
-    of_labels = _cell_of_labels(names, label_places, multi_label) if labels else None
     all_cells = []  # of the rows that are read
     for line, cells in opened.rows:
         values = [in_one_line(cells[place]) for place in texts]
         fault = next((name for name, value in zip(columns, values) if not value or value.isspace()), None)
-        if of_labels and fault is None:
-            cell, what = of_labels(cells)
+        if labels and fault is None:
+            cell, what = _labels_in(cells, names, label_places, multi_label)
             if what:
                 faults.add(line, what, "--multi_label true takes several labels of a text")
                 continue
@@ -260,9 +260,9 @@ def find_places(
         if len(given) != 3:
             raise UserError(f"--columns {names}: it names text, perhaps a second text, and label")
         return given[:2], given[2:]
-    purposes = [purpose_of(name) for name in table.names or [""] * len(table.kinds)]
-    label_places = _labels(table, purposes, multi_label, regression) if labels else []
-    texts = _texts(table, purposes, label_places, labels)
+    purposes = table.purposes
+    label_places = _labels(table, multi_label, regression) if labels else []
+    texts = _texts(table, label_places, labels)
     if not table.names and labels and (len(label_places) != 1 or len(texts) != 1):
         # So few rows that the place of a column says what it is, or words that are all different.
         kept = [place for place, kind in enumerate(table.kinds) if kind not in (EMPTY, LANGUAGE, SPLIT)]
@@ -279,11 +279,9 @@ def find_places(
     return texts, label_places
 
 
-def _labels(
-    table: OpenedTable, purposes: Sequence[str | None], multi_label: bool, regression: bool
-) -> list[int]:
+def _labels(table: OpenedTable, multi_label: bool, regression: bool) -> list[int]:
     """The places of the columns that may be the label."""
-    kinds = table.kinds
+    kinds, purposes = table.kinds, table.purposes
     names = [name.strip().lower() for name in table.names or ()]
     exact = [place for place, name in enumerate(names) if name in ("label", "labels", "gold_label")]
     wanted = (LABEL, NUMBERS) if regression else (LABEL,)
@@ -312,11 +310,9 @@ def _labels(
     return found
 
 
-def _texts(
-    table: OpenedTable, purposes: Sequence[str | None], label_places: Sequence[int], labels: bool
-) -> list[int]:
+def _texts(table: OpenedTable, label_places: Sequence[int], labels: bool) -> list[int]:
     """The places of the columns that may be the text, or the two texts of a pair."""
-    kinds = table.kinds
+    kinds, purposes = table.kinds, table.purposes
     free = [place for place in range(len(kinds)) if place not in label_places]
     usable = [place for place in free if kinds[place] not in _NO_TEXT]
     for first, second in ((TEXT, SECOND), (QUERY, POSITIVE)):
@@ -366,22 +362,6 @@ def _ask(table: OpenedTable, texts: Sequence[int], label_places: Sequence[int], 
     )
 
 
-def _named_beside(table: OpenedTable, places: Sequence[int]) -> tuple[int | None, int | None]:
-    """The places of the columns of languages and of splits, if there are such beside the texts and labels."""
-    language = split = None
-    for place, kind in enumerate(table.kinds):
-        purpose = purpose_of(table.names[place]) if table.names else None
-        if (
-            place not in places
-            and language is None
-            and (purpose == LANGUAGE if table.names else kind == LANGUAGE)
-        ):
-            language = place
-        if place not in places and kind == SPLIT and purpose in (SPLIT, None):
-            split = place
-    return language, split
-
-
 def _place_of_ids(
     names: Sequence[str] | None, places: Sequence[int], rows: list[list[str]], read: list[list[str]]
 ) -> int | None:
@@ -400,34 +380,21 @@ def _place_of_ids(
     return None
 
 
-def _cell_of_labels(
-    names: Sequence[str] | None, places: Sequence[int], multi_label: bool
-) -> Callable[[Sequence[str]], tuple[str, str]]:
-    """What makes the label, or labels, of a row in their normal form, and says what is wrong with it."""
+def _labels_in(
+    cells: Sequence[str], names: Sequence[str] | None, places: Sequence[int], multi_label: bool
+) -> tuple[str, str]:
+    """The label, or labels, of a row in their normal form, and what is wrong with them, or ""."""
+    cell = cells[places[0]]
     if len(places) > 1:  # a column for each label
-
-        def of_columns(cells: Sequence[str]) -> tuple[str, str]:
-            there = [
-                names[place]
-                for place in places
-                if cells[place].strip().lower() in ("1", "1.0", "true", "yes")
-            ]
-            return ", ".join(map(normal_label, there)), ""
-
-        return of_columns
-    (place,) = places
-
-    def of_column(cells: Sequence[str]) -> tuple[str, str]:
-        cell = cells[place]
-        if not multi_label:
-            return normal_label(cell), f"the label {cell[:50]} is a list" if is_list(cell) else ""
-        labels = split_labels(cell)
-        odd = [label for label in labels if re.search("[,;]", label)]
-        if odd:
-            return "", f"the label '{odd[0][:50]}' has the mark that stands between labels"
-        return ", ".join(labels), ""
-
-    return of_column
+        yes = ("1", "1.0", "true", "yes")
+        there = [names[place] for place in places if cells[place].strip().lower() in yes]
+        return ", ".join(map(normal_label, there)), ""
+    if not multi_label:
+        return normal_label(cell), f"the label {cell[:50]} is a list" if is_list(cell) else ""
+    labels = split_labels(cell)
+    odd = next((label for label in labels if re.search("[,;]", label)), "")
+    what = f"the label '{odd[:50]}' has the mark that stands between labels" if odd else ""
+    return ", ".join(labels), what
 
 
 def _without_missing_labels(path: Path, table: LabelledTable, say: Callable[[str], None]) -> LabelledTable:

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ernie_m.reader.files.rows import TableOptions
@@ -105,8 +105,6 @@ def columns_of_pairs(table: OpenedTable, options: TableOptions, languages: Seque
         UserError: there are no two columns of texts, it has to be asked which they are, or another column
             judges the pairs and no `options.only` says which of them are meant.
     """
-    if not table.sample:
-        raise UserError(f"{table.path}: has a header and no rows")
     kinds = table.kinds
     names = [(name or "").strip().casefold() for name in table.names or [""] * len(kinds)]
     purposes = [purpose_of(name) if name else None for name in names]
@@ -144,7 +142,7 @@ def columns_of_pairs(table: OpenedTable, options: TableOptions, languages: Seque
         width=len(kinds),
         split=split,
         wanted=None if takes_all else Wanted.of(table, options.only),
-        left_out=_said(f"column {place + 1} ({kinds[place]})" for place in left_out),
+        left_out=listed([f"column {place + 1} ({kinds[place]})" for place in left_out], _MOST_SAID),
         are_translations=bool(table.names) and are_translations,
         chosen=bool(options.columns),
     )
@@ -212,23 +210,15 @@ def _sides(table: OpenedTable, purposes: Sequence[str | None]) -> tuple[int, ...
         if not table.names and has_more:
             negatives = texts
         elif texts:
-            numbers = _said(str(place + 1) for place in sorted(queries + positives + texts))
+            numbers = listed([str(place + 1) for place in sorted(queries + positives + texts)], _MOST_SAID)
             raise UserError(
                 f"{table.path}, line {table.line}: which columns are the pair, of {numbers}? say it, as in "
                 f"--columns {queries[0] + 1},{positives[0] + 1}; negatives may follow"
             )
     if not (queries and positives):
-        found = _said(f"column {place + 1}: {kind}" for place, kind in enumerate(kinds))
+        found = listed([f"column {place + 1}: {kind}" for place, kind in enumerate(kinds)], _MOST_SAID)
         raise UserError(
             f"{table.path}, line {table.line}: no two columns of texts ({found}); give query, tab, positive "
             "on each line, or name the columns: --columns 1,2"
         )
     return queries[0], positives[0], *negatives
-
-
-def _said(columns: Iterable[str]) -> str:
-    """What is said of the first columns."""
-    columns = list(columns)
-    if len(columns) > _MOST_SAID:
-        columns = [*columns[:_MOST_SAID], "..."]
-    return ", ".join(columns)

@@ -84,6 +84,8 @@ def read_words(
     file = TextFile(str(path), encoding=options.encoding, any_form=True)
     objects = objects_of(file, faults)
     if objects:
+        # A list on a line is an object with no key that is known.
+        objects = ((line, value if isinstance(value, dict) else {"a list": value}) for line, value in objects)
         sentences = list(_of_objects(answered_objects(objects, str(path)), faults))
     else:
         text = _text(file)
