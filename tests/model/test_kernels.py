@@ -156,7 +156,9 @@ def test_the_optimizer_with_plain_kernels_is_paddles(monkeypatch):
         return adamw(parameter, *rest)
 
     monkeypatch.setattr(paddle._C_ops, "adamw_", recorded_adamw)
-    engine.step([packed_batch(np.arange(4, 13), Layout([6, 3]))], lambda batch: (model(batch).sum(), {}))
+    engine.step(
+        [packed_batch(np.arange(4, 13), Layout([6, 3]))], lambda model, batch: (model(batch).sum(), {})
+    )
     assert len(shapes) == len(model.parameters())
     assert shapes[0] == [40, 12]  # the whole word table
 

@@ -113,7 +113,10 @@ def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog):
         caplog.clear()
         path = write(tmp_path / name, map("\t".join, zip(*sides)))
         PairRows(path)
-        assert any(str(path) in line and "swapped" in line for line in caplog.messages) == is_said
+        lines = [
+            line.replace(str(path), "FILE") for line in caplog.messages
+        ]  # its folder says "swapped", too
+        assert any("FILE" in line and "swapped" in line for line in lines) == is_said
     path = write(tmp_path / "a.txt", RUSSIAN)
     caplog.clear()
     look_at({"ru": str(path)})

@@ -1,5 +1,7 @@
 """Micro-batches in workers, each with a copy of the model: the same bits as one after the other."""
 
+import math
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -7,6 +9,7 @@ import pytest
 
 from ernie_m.model import device
 from ernie_m.model.cpu import mkl
+from ernie_m.model.cpu.workers import in_workers
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.reader.batching import in_shares
@@ -144,6 +147,15 @@ def test_what_a_worker_raises(threads):
     straight = classifier()
     assert engine.step(batches, loss_of) == straight.step(batches, loss_of)
     assert bits_of(engine) == bits_of(straight)
+
+
+def test_after_workers_that_nobody_waited_for(threads):
+    """As those of an evaluation that was broken off: they stop, and a step does not."""
+    threads(2)
+    results = in_workers(lambda number: number, range(50))
+    next(results)
+    results.close()
+    assert math.isfinite(classifier().step(micro_batches(0), loss_of).loss)
 
 
 def test_shares_have_similar_work():

@@ -8,7 +8,9 @@ import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
+from functools import partial
 from itertools import chain, islice
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,7 +18,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_m.model.cpu.rows import as_array
-from ernie_m.model.cpu.workers import pool_of, worker_count
+from ernie_m.model.cpu.workers import pool_of, run, worker_count
 
 if TYPE_CHECKING:
     from ernie_m.model.word_table import TableGradient, WordEmbeddings
@@ -50,12 +52,14 @@ class Replicas:
             yield from (derive(self.model, item) for item in items)
             return
         self._prepare(workers)
+        work = partial(self._derive, derive)
         pending: deque[Future] = deque()
+        stop = Event()  # is not set: what has begun is computed to its end
         try:
             for item in items:
                 if len(pending) == workers:
                     yield self._taken(pending.popleft())
-                pending.append(pool_of(workers).submit(self._derive, derive, item))
+                pending.append(pool_of(workers).submit(run, stop, work, item))
             while pending:
                 yield self._taken(pending.popleft())
         finally:

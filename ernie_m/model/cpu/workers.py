@@ -62,7 +62,7 @@ def in_workers(compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     pending: deque[Future[R]] = deque()
     try:
         for item in all_items:
-            pending.append(pool_of(workers).submit(_run, stop, compute, item))
+            pending.append(pool_of(workers).submit(run, stop, compute, item))
             if len(pending) > _AHEAD * workers:
                 yield pending.popleft().result()
         while pending:
@@ -73,7 +73,7 @@ def in_workers(compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             future.cancel()
 
 
-def _run(stop: Event, compute: Callable[[T], R], item: T) -> R:
+def run(stop: Event, compute: Callable[[T], R], item: T) -> R:
     """What a worker does; attention ends it when `stop` is set."""
     STOP.set(stop)
     return compute(item)
