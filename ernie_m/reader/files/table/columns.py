@@ -67,7 +67,8 @@ def kind_of(cells: Sequence[str]) -> str:
     repeats = count >= 4 and len(values) <= min(count / 2, max(_FEW, count / 20))
     if sum(_NUMBER.fullmatch(cell) is not None for cell in filled) >= 0.9 * count:
         # Few whole numbers that repeat may be stars or topics.
-        return CLASSES if repeats and len(values) <= _FEW and all(map(_is_whole, values)) else NUMBERS
+        are_whole = all(re.fullmatch(r"[+-]?\d{1,4}(\.0)?", value) for value in values)
+        return CLASSES if repeats and len(values) <= _FEW and are_whole else NUMBERS
     if repeats and sum(map(len, values)) <= 40 * len(values):
         return CLASSES
     if sum(_ID.fullmatch(cell) is not None for cell in filled) >= 0.9 * count:
@@ -82,10 +83,6 @@ def kind_of(cells: Sequence[str]) -> str:
     return ALIKE if count >= 5 and len(stems) <= few and len(values) > count / 2 else TEXTS
 
 
-def _is_whole(cell: str) -> bool:
-    return re.fullmatch(r"[+-]?\d{1,4}(\.0)?", cell) is not None
-
-
 def signs_of_header(first: Sequence[str], columns: Sequence[Sequence[str]], kinds: Sequence[str]) -> tuple:
     """What says that the first row names the columns, and what says that it is a row.
 
@@ -97,62 +94,65 @@ def signs_of_header(first: Sequence[str], columns: Sequence[Sequence[str]], kind
     Returns:
         two lists of sentences.
     """
-    signs, against = [], []
-    named = 0  # columns of texts above which a short name stands
     numbers = first[1:] if first[0] == "" else first
     # Also V1, V2, ..., or feld_01, feld_02, ...
     counts = [int(number) for cell in numbers for number in re.findall(r"\d+$", cell)]
     stems = {_DIGITS.sub("", cell) for cell in numbers}
-    is_numbered = (
-        len(stems) == 1 and counts == [*range(counts[0], counts[0] + len(numbers))] if counts else False
-    )
-    is_numbered &= counts[:1] <= [1] or stems != {""}
-    if is_numbered and len(numbers) > 1 and not {*kinds} <= {NUMBERS, CLASSES, VERDICTS}:
+    start = counts[0] if counts else 0
+    is_numbered = len(stems) == 1 < len(numbers) and counts == [*range(start, start + len(numbers))]
+    if is_numbered and (start <= 1 or stems != {""}) and not {*kinds} <= {NUMBERS, CLASSES, VERDICTS}:
         return ["it numbers the columns, as pandas does"], []
+    cells = [cell.strip() for cell in first]
+    found = [_sign(place, *column) for place, column in enumerate(zip(cells, columns, kinds), 1)]
+    signs, against = ([*filter(None, part)] for part in zip(*found))
     texts = [place for place, kind in enumerate(kinds) if kind in (TEXTS, ALIKE)]
-    for place, (cell, cells, kind) in enumerate(zip(map(str.strip, first), columns, kinds)):
-        if kind == EMPTY:
-            if cell and purpose_of(cell):
-                signs.append(f"'{cell}' is a usual name")
-            continue
-        if not cell:
-            if kind in (NUMBERS, ID) and len(cells) > 1:  # the index of pandas has no name
-                signs.append(f"no name above the numbers of column {place + 1}")
-            continue
-        folded = cell.casefold()
-        below = sum(other.casefold() == folded for other in cells)
-        if below:
-            if kind in (CLASSES, VERDICTS, LANGUAGE, SPLIT, ONE) or below > 1:
-                against.append(f"'{cell}' is below it, too")
-        elif kind in (NUMBERS, ID) or (kind == CLASSES and all(map(is_number, filter(None, cells)))):
-            if _NUMBER.fullmatch(cell) or (kind == ID and _shape(cell) in map(_shape, cells[:100])):
-                against.append(f"'{cell}' is of the kind of those below it")
-            else:
-                signs.append(f"'{cell}' is a name above {kind}")
-        elif (
-            (kind == LANGUAGE and is_code(cell))
-            or (kind == SPLIT and folded in SPLITS)
-            or (kind == VERDICTS and folded in VERDICT_WORDS)
-        ):
-            against.append(f"'{cell}' is of the kind of those below it")
-        elif purpose_of(cell) and not any(map(purpose_of, cells[:20])):
-            signs.append(f"'{cell}' is a usual name")
-        elif kind in (VERDICTS, LANGUAGE, SPLIT) and len(cells) > 2:
-            signs.append(f"'{cell}' is a name above {kind}")
-        elif kind in (CLASSES, ONE):
-            # Each value is in several rows, and this one in none.
-            counts = Counter(cells)
-            if len(cells) >= 3 * len(counts) and min(counts.values()) > 1:
-                signs.append(f"'{cell}' is in no other row")
-        elif _is_name_above(cell, cells):
-            named += 1
-            if re.search(r"\w_\w|[a-z][A-Z]", cell) and not any("_" in other for other in cells):
-                signs.append(f"'{cell}' is written like a name")
-        elif (len(cell.split()) > 3 and _END.search(cell)) or len(cell) > 120:
-            against.append(f"'{cell[:30]}...' is a sentence")
-    if named and named == len(texts):
+    if texts and all(_is_name_above(cells[place], columns[place]) for place in texts):
         signs.append("short names stand above texts")
     return signs, against
+
+
+def _sign(place: int, cell: str, cells: Sequence[str], kind: str) -> tuple[str, str]:
+    """What a cell of the first row says for a header, and what against.
+
+    Args:
+        place: the number of its column.
+        cells, kind: those of the column below it.
+    """
+    usual = f"'{cell}' is a usual name"
+    alike = f"'{cell}' is of the kind of those below it"
+    named = f"'{cell}' is a name above {kind}"
+    if kind == EMPTY:
+        return (usual if purpose_of(cell) else ""), ""
+    if not cell:  # the index of pandas has no name
+        is_index = kind in (NUMBERS, ID) and len(cells) > 1
+        return (f"no name above the numbers of column {place}" if is_index else ""), ""
+    folded = cell.casefold()
+    below = sum(other.casefold() == folded for other in cells)
+    if below:
+        is_value = kind in (CLASSES, VERDICTS, LANGUAGE, SPLIT, ONE) or below > 1
+        return "", (f"'{cell}' is below it, too" if is_value else "")
+    if kind in (NUMBERS, ID) or (kind == CLASSES and all(map(is_number, filter(None, cells)))):
+        is_alike = _NUMBER.fullmatch(cell) or (kind == ID and _shape(cell) in map(_shape, cells[:100]))
+        return ("", alike) if is_alike else (named, "")
+    if (
+        (kind == LANGUAGE and is_code(cell))
+        or (kind == SPLIT and folded in SPLITS)
+        or (kind == VERDICTS and folded in VERDICT_WORDS)
+    ):
+        return "", alike
+    if purpose_of(cell) and not any(map(purpose_of, cells[:20])):
+        return usual, ""
+    if kind in (VERDICTS, LANGUAGE, SPLIT) and len(cells) > 2:
+        return named, ""
+    if kind in (CLASSES, ONE):
+        counts = Counter(cells)
+        are_repeated = len(cells) >= 3 * len(counts) and min(counts.values()) > 1
+        return (f"'{cell}' is in no other row" if are_repeated else ""), ""
+    if _is_name_above(cell, cells):
+        is_written = re.search(r"\w_\w|[a-z][A-Z]", cell) and not any("_" in other for other in cells)
+        return (f"'{cell}' is written like a name" if is_written else ""), ""
+    is_sentence = (len(cell.split()) > 3 and _END.search(cell)) or len(cell) > 120
+    return "", (f"'{cell[:30]}...' is a sentence" if is_sentence else "")
 
 
 def _shape(cell: str) -> str:

@@ -7,6 +7,7 @@ import re
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -104,13 +105,11 @@ class OpenedTable(NamedTuple):
 
 def options_of(path: Path, options: TableOptions) -> TableOptions:
     """The options for one file, without the names of files."""
-    values = {name: getattr(options, name) for name in ("header", "on_error", "text_as_it_stands")}
+    values = {field.name: getattr(options, field.name) for field in fields(TableOptions)}
     for name in ("columns", "delimiter", "encoding", "only", "word_column"):
-        value = getattr(options, name)
-        file, equals, rest = (value or "").partition("=")
+        file, equals, rest = (values[name] or "").partition("=")
         if equals and re.search(r"[^.]\.\w+$", file):
-            value = rest if file == path.name else None
-        values[name] = value
+            values[name] = rest if file == path.name else None
     return TableOptions(**values)
 
 
@@ -211,12 +210,11 @@ def table_of(
     columns = columns_of(whole, width)
     kinds = [kind_of(cells) for cells in columns]
     head = [*first[1], *[""] * (width - len(first[1]))][:width]
-    names = None
-    if is_named or _has_header(path, (first[0], head), columns, kinds, options.header, say):
-        names = head
-        rows = chain(sample, rows)
-    else:
-        rows = chain([first], sample, rows)
+    rows = chain(sample, rows)
+    names = head
+    if not (is_named or _has_header(path, (first[0], head), columns, kinds, options.header, say)):
+        names = None
+        rows = chain([first], rows)
         whole = [first[1], *whole]
         kinds = [kind_of([cell.strip(), *cells]) for cell, cells in zip(head, columns)]
     if not ragged:
@@ -347,10 +345,7 @@ def find_form(head: Sequence[str], path: Path, delimiter: str | None = None) -> 
     if " ||| " in head[0]:
         forms = [Form(" ||| ", False)]
     for form in forms:
-        share, unclosed = _share_of_misfits(head, form)
-        if unclosed > 2 and form.quoted:  # so many are text
-            form = Form(form.mark, False)
-            share, _ = _share_of_misfits(head, form)
+        form, share = _share_of_misfits(head, form)
         if share is not None:
             shares[form] = share
     found = [form for form in shares if form.mark == "\t"] or [form for form in shares if not shares[form]]
@@ -380,23 +375,27 @@ def find_form(head: Sequence[str], path: Path, delimiter: str | None = None) -> 
     return Form(",", True) if is_csv and is_one_cell and not faults.count else Form("\t", False)
 
 
-def _share_of_misfits(head: Sequence[str], form: Form) -> tuple[float | None, int]:
-    """The share of rows of another width than most, None if the form does not serve; and the unclosed quotes.
+def _share_of_misfits(head: Sequence[str], form: Form) -> tuple[Form, float | None]:
+    """The share of rows of another width than most; None if the form does not serve.
 
-    Between tabs only the rows count that have no tab: further cells may be missing there.
+    The form that is returned has no quotes if several are not closed, which are text. Between tabs only the
+    rows count that have no tab: further cells may be missing there.
     """
     faults = Faults("")
     rows = list(islice(records(head, form, faults), _HEAD))
     unclosed = faults.count
     if len(head) == _HEAD_LINES and unclosed:
         unclosed -= 1  # the last row may go on after the head
+    if unclosed > 2 and form.quoted:
+        return _share_of_misfits(head, Form(form.mark, False))
     if not rows:
-        return None, unclosed
+        return form, None
+    doubled = (form.escape or '"') + '"'
     # A mark within quotation marks leaves one of them in each of two cells, and not twice in the line.
     is_cut = [
         form.quoted
         and any(
-            '"' in cell and cell.count('"') % 2 and _doubled(cell, form) not in "".join(head[line - 1 :][:9])
+            cell.count('"') % 2 and cell.replace('"', doubled) not in "".join(head[line - 1 :][:9])
             for cell in cells
         )
         for line, cells in rows
@@ -407,12 +406,7 @@ def _share_of_misfits(head: Sequence[str], form: Form) -> tuple[float | None, in
     misfits = len(rows) - fitting
     most = len(rows) // 10 if len(rows) >= 10 else int(len(rows) >= 4)
     serves = (usual > 1 or (form.mark == "\t" and fitting > 0)) and misfits <= most
-    return (misfits / len(rows) if serves and unclosed <= max(2, most) else None), unclosed
-
-
-def _doubled(cell: str, form: Form) -> str:
-    """A cell as it is written within quotation marks."""
-    return cell.replace('"', f"{form.escape or chr(34)}" + '"')
+    return form, (misfits / len(rows) if serves and unclosed <= max(2, most) else None)
 
 
 def _is_quoted(head: Sequence[str]) -> bool:
@@ -457,10 +451,7 @@ def records(
     source = iter(lines)
 
     def feed() -> Iterator[str]:
-        while True:
-            line = again.popleft() if again else next(source, None)
-            if line is None:
-                return
+        for line in iter(lambda: again.popleft() if again else next(source, None), None):
             taken.append(line)
             if len(taken) > _LONGEST_CELL:
                 raise csv.Error("its quotation mark is not closed")
