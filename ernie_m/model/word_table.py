@@ -170,10 +170,6 @@ class WordEmbeddings(nn.Embedding):
         """Compute the products of the masked-LM loss with this table in bfloat16 on a CPU."""
         self.in_bfloat16 = True
 
-    def collect_in(self, gradient: TableGradient) -> None:
-        """Let this gradient have what the uses of the table add."""
-        self.gradient = gradient
-
     def _note_paddles_gradient(self, gradient: Tensor | None) -> None:
         """Note that Paddle is going to add a gradient of the whole table; a hook of the weight."""
         if gradient is not None:  # None comes from `LookUpOnCpu`, which has added its rows itself

@@ -68,10 +68,7 @@ class Replicas:
     def _prepare(self, count: int) -> None:
         """Have as many copies, with the weights that the model has now."""
         while len(self._idle) < count:
-            replica = copy.deepcopy(self.model)
-            for table in _word_tables(replica):
-                table.collect_in(LaterGradient(table.weight))
-            self._idle.append(replica)
+            self._idle.append(_copy(self.model))
         for replica in self._idle:
             replica.train()
             for own, copied in zip(self.model.parameters(), replica.parameters(), strict=True):
@@ -97,6 +94,19 @@ class Replicas:
         result, gradients = future.result()
         gradients.add_to(self.model)
         return result
+
+
+def _copy(model: nn.Layer) -> nn.Layer:
+    """A copy of a model that has no memory for weights of its own."""
+    copies: dict[int, Any] = {}  # what `deepcopy` takes for an object, by its id
+    for parameter in model.parameters():
+        # Paddle's own copy of a parameter would also copy its numbers.
+        copied = type(parameter)(parameter.shape, parameter.dtype, name=f"{parameter.name}_copy")
+        parameter._share_buffer_to(copied)
+        copies[id(parameter)] = copied
+    for table in _word_tables(model):
+        copies[id(table.gradient)] = LaterGradient(copies[id(table.weight)])
+    return copy.deepcopy(model, copies)
 
 
 class Gradients:
