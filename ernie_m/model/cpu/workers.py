@@ -18,7 +18,7 @@ from ernie_m.model.cpu.rows import STOP, thread_count
 T = TypeVar("T")
 R = TypeVar("R")
 _WORTH_SHARING = 512  # tokens; what a smaller batch gains on a core of its own, its overhead takes
-_MOST = 4096  # tokens; a larger batch is no faster on one core
+_MOST = 2048  # tokens; a larger batch is no faster on one core, and takes more memory
 _AHEAD = 2  # what is computed before it is asked for, in items for each worker
 
 
