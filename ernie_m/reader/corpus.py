@@ -15,7 +15,7 @@ document begins in `lines`). Pair i of a parallel shard is its lines 2i (languag
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -94,28 +94,19 @@ class Corpus:
         check_files(self.path, self.manifest["files"], checksums=verify)
         self.vocab_size: int = self.manifest["vocabulary"]["size"]
         self.languages = sorted(self.manifest["pieces"])
-        train, held_out = SPLITS
-        self.mono = self._texts(train)
-        self.held_out_mono = self._texts(held_out)
-        self.parallel = self._pairs(train)
-        self.held_out_parallel = self._pairs(held_out)
+        self.mono, self.held_out_mono = (
+            {name: CorpusText(*parts) for name, *parts in self._streams("mono", split)} for split in SPLITS
+        )
+        self.parallel, self.held_out_parallel = (
+            {tuple(name.split("-")): CorpusPairs(*parts) for name, *parts in self._streams("parallel", split)}
+            for split in SPLITS
+        )
 
-    def _texts(self, split: str) -> dict[str, "CorpusText"]:
-        """Language -> its documents of a split, if there are any."""
-        return {
-            language: CorpusText(self.path / "mono" / language, stream[split]["shards"])
-            for language, stream in self.manifest["mono"].items()
-            if stream[split]["shards"]
-        }
-
-    def _pairs(self, split: str) -> dict[tuple[str, str], "CorpusPairs"]:
-        """Two languages -> their pairs of a split, if there are any."""
-        pairs = {}
-        for name, stream in self.manifest["parallel"].items():
+    def _streams(self, kind: str, split: str) -> Iterator[tuple[str, Path, list[Mapping[str, Any]]]]:
+        """The name, the folder and the shards of each stream of a split that has any."""
+        for name, stream in self.manifest[kind].items():
             if stream[split]["shards"]:
-                first, second = name.split("-")
-                pairs[first, second] = CorpusPairs(self.path / "parallel" / name, stream[split]["shards"])
-        return pairs
+                yield name, self.path / kind / name, stream[split]["shards"]
 
     @property
     def digest(self) -> str:

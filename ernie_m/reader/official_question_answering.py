@@ -17,9 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_m.reader.files.squad import QuestionFile
+from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.question_answering import (
-    NO_ANSWER,
     AnswerFeature,
     AnswerWindows,
     ContextPart,
@@ -27,13 +26,12 @@ from ernie_m.reader.question_answering import (
     Cut,
     EncodeWindows,
     cut_windows,
+    encode_all,
     encode_for_answers,
-    encode_questions,
-    special_tokens,
+    windows_of,
 )
 from ernie_m.tokenizer.offsets import Span
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.logging import progress
 
 # Tab, line ends, and the space characters (Zs) separate words; \s has further characters.
 _WORD = re.compile("[^\t\n\r \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
@@ -42,18 +40,14 @@ _UNUSED = 1
 
 
 class WordTokens(NamedTuple):
-    """The tokens of a context.
+    """The words of a context.
 
     Attributes:
-        ids: int32 [tokens].
-        spans: int32 [tokens, 2], the characters of each token.
-        words: (start, end) of the characters of each word.
+        bounds: (start, end) of the characters of each word.
         first_tokens: of each word the number of its first token, then the number of all tokens.
     """
 
-    ids: np.ndarray
-    spans: np.ndarray
-    words: list[Span]
+    bounds: list[Span]
     first_tokens: list[int]
 
 
@@ -76,60 +70,38 @@ def make_official_windows(
         keep_all: keep the questions whose answer is not found, too. Windows without the answer are kept
             anyhow.
     """
-    contexts = _encode_contexts(file, tokenizer)
-    question_ids = encode_questions(file, tokenizer, cut)
-    rows: list[tuple[int, ...]] = []  # those of `windows` of `AnswerWindows`
-    for number, question in enumerate(file.questions):
-        tokens = contexts[question.context]
-        answer = None  # its first and its last token
-        if question.span is not None:
-            answer = find_answer(tokenizer, file.contexts[question.context], tokens, question.span)
-        if answer is None and not keep_all:
-            continue
-        used = len(question_ids[number]) + special_tokens(cut.separators) + _UNUSED
-        room = max(1, cut.max_seq_len - used)
-        for part in cut_officially(len(tokens.ids), room, cut.doc_stride):
-            is_here = answer is not None and part.holds(answer)
-            first, last = answer if is_here else (NO_ANSWER, NO_ANSWER)
-            rows.append((number, question.context, *part, first, last))
-    return AnswerWindows(
-        file,
-        question_ids,
-        context_ids=[tokens.ids for tokens in contexts],
-        spans=[tokens.spans for tokens in contexts],
-        windows=np.asarray(rows, np.int32).reshape(-1, 8),  # [0, 8] if there are none
-    )
-
-
-def _encode_contexts(file: QuestionFile, tokenizer: Tokenizer) -> list[WordTokens]:
-    """The tokens of each context of a file."""
+    words_of: dict[str, WordTokens] = {}  # context -> its words
 
     @cache  # most words of a file occur often
-    def encode(word: str) -> tuple[list[int], list[Span]]:
+    def encode_word(word: str) -> tuple[list[int], list[Span]]:
         return encode_for_answers(tokenizer, word, split_han=False)
 
-    contexts = []
-    for text in progress(file.contexts, f"tokenising {file.path}", unit="texts"):
-        words = [match.span() for match in _WORD.finditer(text)]
+    def encode(text: str) -> tuple[list[int], list[Span]]:
+        words = WordTokens([match.span() for match in _WORD.finditer(text)], [0])
+        words_of[text] = words
         ids: list[int] = []
         spans: list[Span] = []
-        first_tokens = [0]
-        for word_start, word_end in words:
-            word_ids, word_spans = encode(text[word_start:word_end])
+        for word_start, word_end in words.bounds:
+            word_ids, word_spans = encode_word(text[word_start:word_end])
             ids += word_ids
             spans += [(word_start + start, word_start + end) for start, end in word_spans]
-            first_tokens.append(len(ids))
-        span_array = np.asarray(spans, np.int32).reshape(-1, 2)  # [0, 2] without tokens
-        contexts.append(WordTokens(np.asarray(ids, np.int32), span_array, words, first_tokens))
-    return contexts
+            words.first_tokens.append(len(ids))
+        return ids, spans
+
+    def find(question: Question) -> tuple[int, int] | None:
+        text = file.contexts[question.context]
+        return find_answer(tokenizer, text, words_of[text], question.span)
+
+    contexts = encode_all(file, file.contexts, encode)
+    return windows_of(file, tokenizer, cut, contexts, find, keep_all, True, cut_officially, _UNUSED)
 
 
-def find_answer(tokenizer: Tokenizer, text: str, tokens: WordTokens, span: Span) -> tuple[int, int] | None:
+def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) -> tuple[int, int] | None:
     """The first and the last token of an answer, as the drawing at the top of this file shows.
 
     Args:
         text: the context.
-        tokens: those of the context.
+        words: those of the context.
         span: (start, end) of the characters of the answer.
 
     Returns:
@@ -138,19 +110,19 @@ def find_answer(tokenizer: Tokenizer, text: str, tokens: WordTokens, span: Span)
     start, end = span
     answer = text[start:end]
     # The word of a character; that of white space is the word before.
-    word_starts = [word_start for word_start, _ in tokens.words]
+    word_starts = [word_start for word_start, _ in words.bounds]
     first_word = bisect_right(word_starts, start) - 1
     last_word = bisect_right(word_starts, end - 1) - 1
-    words = [text[word_start:word_end] for word_start, word_end in tokens.words[first_word : last_word + 1]]
-    if first_word < 0 or " ".join(answer.split()) not in " ".join(words):
+    touched = [text[word_start:word_end] for word_start, word_end in words.bounds[first_word : last_word + 1]]
+    if first_word < 0 or " ".join(answer.split()) not in " ".join(touched):
         return None
-    first = tokens.first_tokens[first_word]
-    pieces = pieces_of_words(tokenizer, words)
+    first = words.first_tokens[first_word]
+    pieces = pieces_of_words(tokenizer, touched)
     answer_pieces = tokenizer.tokenize(answer)
     for place in range(len(pieces) - len(answer_pieces) + 1):
         if answer_pieces and pieces[place : place + len(answer_pieces)] == answer_pieces:
             return first + place, first + place + len(answer_pieces) - 1
-    return first, tokens.first_tokens[last_word + 1] - 1
+    return first, words.first_tokens[last_word + 1] - 1
 
 
 def cut_officially(length: int, room: int, stride: int) -> list[ContextPart]:

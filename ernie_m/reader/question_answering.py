@@ -10,15 +10,16 @@ import os
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from ernie_m.reader.batching import pad
-from ernie_m.reader.files.squad import QuestionFile, read_squad
+from ernie_m.reader.files.squad import Question, QuestionFile, read_squad
 from ernie_m.tokenizer.offsets import Span, encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -239,49 +240,71 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
     Args:
         keep_all: keep all windows, not only those that contain the answer.
     """
-    context_texts: Iterable[str] = file.contexts
-    if file.path is not None:  # the requests of ernie-m predict come from no file
-        context_texts = progress(file.contexts, f"tokenising {file.path}", unit="texts")
-    encoded_contexts = _encode_all(context_texts, tokenizer, cut.split_han)
-    question_ids = encode_questions(file, tokenizer, cut)
+    contexts = encode_all(
+        file, file.contexts, partial(encode_for_answers, tokenizer, split_han=cut.split_han)
+    )
+
+    def find(question: Question) -> tuple[int, int] | None:
+        return find_tokens(contexts[question.context][1], file.contexts[question.context], question.span)
+
+    return windows_of(file, tokenizer, cut, contexts, find, keep_all)
+
+
+def windows_of(
+    file: QuestionFile,
+    tokenizer: Tokenizer,
+    cut: Cut,
+    contexts: Sequence[tuple[np.ndarray, np.ndarray]],
+    find: Callable[[Question], tuple[int, int] | None],
+    keep_questions: bool,
+    keep_windows: bool = False,
+    cut_context: "Callable[[int, int, int], list[ContextPart]] | None" = None,
+    unused: int = 0,
+) -> AnswerWindows:
+    """Tokenise the questions of a file, and cut their contexts into windows.
+
+    Args:
+        contexts: the ids and the spans of each context.
+        find: question -> the first and the last token of its answer.
+        keep_questions: whether windows of a question are kept if its answer is not found.
+        keep_windows: whether windows without the answer are kept if the context has it.
+        cut_context: as `cut_windows`; None: this.
+        unused: the tokens by which each window stays below the longest input.
+    """
+    encode = partial(encode_for_answers, tokenizer, split_han=cut.split_han)
+    texts = [question.text for question in file.questions]
+    question_ids = [ids[: cut.max_query_length] for ids, _ in encode_all(file, texts, encode)]
     rows: list[tuple[int, ...]] = []  # those of `windows` of `AnswerWindows`
     for number, question in enumerate(file.questions):
-        context_ids, spans = encoded_contexts[question.context]
-        answer = None  # its first and its last token
-        if question.span is not None:
-            answer = find_tokens(spans, file.contexts[question.context], question.span)
-        room = cut.max_seq_len - len(question_ids[number]) - special_tokens(cut.separators)
-        for part in cut_windows(len(context_ids), room, cut.doc_stride):
-            if answer is not None and part.holds(answer):
-                rows.append((number, question.context, *part, *answer))
-            elif keep_all:
-                rows.append((number, question.context, *part, NO_ANSWER, NO_ANSWER))
+        answer = None if question.span is None else find(question)  # its first and its last token
+        if answer is None and not keep_questions:
+            continue
+        length = len(contexts[question.context][0])
+        used = len(question_ids[number]) + special_tokens(cut.separators) + unused
+        for part in (cut_context or cut_windows)(length, max(1, cut.max_seq_len - used), cut.doc_stride):
+            is_here = answer is not None and part.holds(answer)
+            if is_here or keep_questions or keep_windows:
+                place = answer if is_here else (NO_ANSWER, NO_ANSWER)
+                rows.append((number, question.context, *part, *place))
     return AnswerWindows(
         file,
         question_ids,
-        context_ids=[ids for ids, _ in encoded_contexts],
-        spans=[spans for _, spans in encoded_contexts],
+        context_ids=[ids for ids, _ in contexts],
+        spans=[spans for _, spans in contexts],
         windows=np.asarray(rows, np.int32).reshape(-1, 8),  # [0, 8] if there are none
     )
 
 
-def encode_questions(file: QuestionFile, tokenizer: Tokenizer, cut: Cut) -> list[np.ndarray]:
-    """For each question of a file its ids, int32 [tokens], at most `cut.max_query_length`."""
-    texts: Iterable[str] = [question.text for question in file.questions]
-    if file.path is not None:
-        texts = progress(texts, f"tokenising the questions of {file.path}", unit="texts")
-    return [ids[: cut.max_query_length] for ids, _ in _encode_all(texts, tokenizer, cut.split_han)]
-
-
-def _encode_all(
-    texts: Iterable[str], tokenizer: Tokenizer, split_han: bool
+def encode_all(
+    file: QuestionFile, texts: Sequence[str], encode: Callable[[str], tuple[list[int], list[Span]]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each text its ids, int32 [tokens], and the character spans of its tokens, int32 [tokens, 2]."""
-    encoded = []
-    for text in texts:
-        ids, spans = encode_for_answers(tokenizer, text, split_han)
-        encoded.append((np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2)))
-    return encoded
+    # The requests of ernie-m predict come from no file.
+    shown = texts if file.path is None else progress(texts, f"tokenising {file.path}", unit="texts")
+    return [
+        (np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2))  # [0, 2] without tokens
+        for ids, spans in map(encode, shown)
+    ]
 
 
 class ContextPart(NamedTuple):

@@ -41,21 +41,14 @@ class TrimmedVocabulary(NamedTuple):
         Raises:
             UserError: the file cannot be read.
         """
-        lines = 0
-        changed_lines = 0
-        before = TokenCounts(tokens=0, unknown=0)
-        after = TokenCounts(tokens=0, unknown=0)
+        counts = np.zeros(6, np.int64)  # the fields of `Fallback`
         for block in _blocks(text):
-            lines += len(block)
-            rows = untrimmed.encode_batch(block)
-            trimmed_rows = self.tokenizer.encode_batch(block)
-            for ids, new_ids in zip(rows, trimmed_rows):
-                ids_after = [int(self.old_ids[new_id]) for new_id in new_ids]  # comparable with `ids`
-                if ids_after != ids:
-                    changed_lines += 1
-                before = before.with_line(ids, untrimmed.unk_id)
-                after = after.with_line(ids_after, untrimmed.unk_id)
-        return Fallback(lines, changed_lines, before, after)
+            for ids, new_ids in zip(untrimmed.encode_batch(block), self.tokenizer.encode_batch(block)):
+                after = [int(self.old_ids[new_id]) for new_id in new_ids]  # comparable with `ids`
+                unknown = [part.count(untrimmed.unk_id) for part in (ids, after)]
+                counts += [1, after != ids, len(ids), unknown[0], len(after), unknown[1]]
+        lines, changed_lines, *tokens = counts.tolist()
+        return Fallback(lines, changed_lines, TokenCounts(*tokens[:2]), TokenCounts(*tokens[2:]))
 
 
 class TokenCounts(NamedTuple):
@@ -63,10 +56,6 @@ class TokenCounts(NamedTuple):
 
     tokens: int
     unknown: int
-
-    def with_line(self, ids: list[int], unk_id: int) -> "TokenCounts":
-        """The counts with those of a further line."""
-        return TokenCounts(self.tokens + len(ids), self.unknown + ids.count(unk_id))
 
 
 class Fallback(NamedTuple):

@@ -51,8 +51,7 @@ class TaggedFile(InputFile):
                 self._gold.append(sentence.tags)
             for line, tag in zip(sentence.lines, answer.get("tags", ())):
                 added.setdefault(line, []).append(tag)
-        last = len(self._lines) - (self._lines[-1] == "")
-        for number, line in enumerate(self._lines[:last], 1):
+        for number, line in enumerate(self._lines, 1):
             if number in added and line.startswith("{"):
                 line = json.dumps({**json.loads(line), ADDED: added[number]}, ensure_ascii=False)
             elif number in added:

@@ -132,19 +132,13 @@ class PairRows(Sequence[list[str]]):
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
         for side, language in zip(sides, languages or ("", "")):
             look_at_text(self.name, side, language, options.text_as_it_stands)
-        if self.own_negatives:
-            logger.info(
-                "%s: %d negatives are left out, because they are the query or the positive of their row",
-                self.name,
-                self.own_negatives,
-            )
-        if self.equal:
-            logger.warning(
-                "%s: in %d of %d rows query and positive are equal; nothing is learned from them",
-                self.name,
-                self.equal,
-                len(self),
-            )
+        for count, what in (
+            (self._not_trained, "{:,} rows that are not for training are left out"),
+            (self.own_negatives, "{:,} negatives are left out, which are the query or positive of their row"),
+            (self.equal, "in {:,} of {:,} rows query and positive are equal; nothing is learned from them"),
+        ):
+            if count:
+                logger.warning("%s: %s", self.name, what.format(count, len(self)))
         if is_shifted(self):
             logger.warning(
                 "%s: queries have the numbers of the positives of neighbouring rows, not of their own; are "
@@ -175,7 +169,7 @@ class PairRows(Sequence[list[str]]):
         """
         lines = array("q")
         starts = array("q", [0])
-        not_trained = self.with_negatives = self.own_negatives = self.equal = 0
+        self._not_trained = self.with_negatives = self.own_negatives = self.equal = 0
         with ExitStack() as stack:
             output = None
             if not is_plain:
@@ -185,13 +179,12 @@ class PairRows(Sequence[list[str]]):
                 output = stack.enter_context(os.fdopen(descriptor, "wb"))
             for line, cells in rows:
                 if not self.columns.is_read(cells):
-                    not_trained += 1
+                    self._not_trained += 1
                     continue
                 texts, fault = self.columns.texts_of(cells)
                 if fault:
-                    faults.add(
-                        line, fault, "a row is query, positive, and perhaps negatives; mend or remove it"
-                    )
+                    mend = "a row is query, positive, and perhaps negatives; mend or remove it"
+                    faults.add(line, fault, mend)
                     continue
                 row = _without_own(texts)
                 self.with_negatives += len(row) > 2
@@ -205,10 +198,6 @@ class PairRows(Sequence[list[str]]):
         faults.end(logger.warning)
         if not lines:
             raise UserError(f"{self.paths[0]}: has a header and no rows")
-        if not_trained:
-            logger.warning(
-                "%s: %s rows that are not for training are left out", self.name, f"{not_trained:,}"
-            )
         self.lines = np.asarray(lines, np.int64)
         if is_plain:
             return None

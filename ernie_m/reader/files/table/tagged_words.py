@@ -122,11 +122,7 @@ def _text(file: TextFile) -> str:
 
 def _lines(text: str) -> Iterator[str]:
     """The lines of a text without their ends, one at a time."""
-    start = 0
-    while (end := text.find("\n", start)) >= 0:
-        yield text[start:end].rstrip("\r")
-        start = end + 1
-    yield text[start:]
+    return (match[0].rstrip("\r\n") for match in re.finditer(r".*\n|.+", text))
 
 
 def _say_what_is_odd(sentences: Sequence[TaggedWords], path: Path) -> None:
