@@ -274,10 +274,8 @@ class Batches:
     @cached_property
     def _lengths(self) -> np.ndarray:
         """How many ids each example has, int64 [N]: one pass over everything."""
-        lengths = []
-        for window in windows(self.examples, WINDOW_EXAMPLES):
-            lengths += [len(feature.ids) for feature in self.encode(window)]
-        return np.asarray(lengths, np.int64)
+        encoded = map(self.encode, windows(self.examples, WINDOW_EXAMPLES))
+        return np.asarray([len(feature.ids) for features in encoded for feature in features], np.int64)
 
     def _bounds(self, lengths: np.ndarray, size: int) -> list[int]:
         """Where to cut n examples of these lengths into batches: 0, ..., n. `size` is as `batch_size`."""

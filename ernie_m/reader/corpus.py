@@ -186,9 +186,8 @@ class _Shards:
             UserError: they do not ascend, or do not end with `end`.
         """
         offsets = self._array(shard, kind)
-        if not len(offsets) or offsets[-1] != end:
-            raise self._damaged(shard, kind)
-        if (offsets[1:] < offsets[:-1]).any():  # not by np.diff: differences of uint32 are never negative
+        # Not by np.diff: differences of uint32 are never negative.
+        if not len(offsets) or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
             raise self._damaged(shard, kind)
         return offsets
 

@@ -9,7 +9,7 @@ word belongs to the window whose edge is farther away: it is labelled and predic
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -66,24 +66,16 @@ class EncodeTagged:
     def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
         """The features of sentences."""
         # One call for all words is faster than one for each.
-        words: list[str] = []
-        for sentence in sentences:
-            words += sentence.words
-        pieces = self.tokenizer.encode_batch(words)  # the ids of each word
-        features = []
-        start = 0  # the first word of a sentence
-        for sentence in sentences:
-            end = start + len(sentence.words)
-            features.append(self._feature(pieces[start:end], sentence.labels))
-            start = end
-        return features
+        words_of = [sentence.words for sentence in sentences]
+        pieces = iter(self.tokenizer.encode_batch([*chain.from_iterable(words_of)]))  # the ids of each word
+        return [
+            self._feature([*islice(pieces, len(words))], sentence.labels)
+            for sentence, words in zip(sentences, words_of)
+        ]
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
         """The number of labelled pieces."""
-        total = 0
-        for feature in features:
-            total += sum(piece_count for _, piece_count in feature.words)
-        return total
+        return sum(piece_count for feature in features for _, piece_count in feature.words)
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
         """Features as a batch; see `EncodeExamples`. Each window becomes a row."""

@@ -55,20 +55,13 @@ def inside_labels(labels: Sequence[str]) -> list[int]:
         labels: the names of the labels, in the order of their ids.
     """
     ids = {label: id_ for id_, label in enumerate(labels)}
-    inside = []
-    for id_, label in enumerate(labels):
-        type_ = label[2:]  # "" for O; no label is I- alone
-        inside.append(ids.get(f"I-{type_}", id_))
-    return inside
+    return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]  # no label is I- alone
 
 
 def tag_names(types: Collection[str]) -> list[str]:
     """B- and I- of every type, in the official order, and O."""
-    names = []
     in_order = [type_ for type_ in ENTITIES if type_ in types] + sorted(set(types) - set(ENTITIES))
-    for type_ in in_order:
-        names += [f"B-{type_}", f"I-{type_}"]
-    return [*names, OUTSIDE]
+    return [*(f"{letter}-{type_}" for type_ in in_order for letter in "BI"), OUTSIDE]
 
 
 def is_tag(tag: str, scheme: str = "IOB") -> bool:

@@ -7,6 +7,7 @@
 Each file may be packed: .gz, .bz2 or .xz. Before a name, en-de<= names the languages in their order.
 """
 
+import io
 import os
 import re
 import tempfile
@@ -26,7 +27,7 @@ from ernie_m.reader.files.find_pairs import find_pairs, languages_in_name, langu
 from ernie_m.reader.files.official_tsv import FileLines, open_lines
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.form import Form, in_one_line, open_table, options_of
+from ernie_m.reader.files.table.form import Form, in_one_line, open_table, options_of, records
 from ernie_m.reader.files.table.odd_text import look_at_text
 from ernie_m.reader.files.table.pair_columns import Columns, columns_of_pairs
 from ernie_m.reader.files.table.words import NEGATIVE, POSITIVE, QUERY
@@ -151,7 +152,8 @@ class PairRows(Sequence[list[str]]):
 
     def __getitem__(self, index: int) -> list[str]:
         # Behind the row there may be lines that are left out, as what is not UTF-8.
-        cells = self.columns.form.cells(self._lines.line(index).decode(errors="replace"))
+        text = io.StringIO(self._lines.line(index).decode(errors="replace"), newline="\n")
+        _, cells = next(records(text, self.columns.form, Faults("")))
         texts, _ = self.columns.texts_of(cells)
         return _without_own(texts)
 

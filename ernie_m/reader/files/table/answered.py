@@ -3,24 +3,15 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import IO, Any
 
-from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.form import Form, in_one_line, open_table, options_of
+from ernie_m.reader.files.table.form import Form, in_one_line
 from ernie_m.utils.logging import logger
 
 ADDED = "predicted_"  # begins the name of a column that an answer adds
 # What only some answers say: whether the text was cut, and how many of its words are unknown. Each has a
 # column in any case, so that the columns do not depend on the rows.
 _OF_SOME_ROWS = ("cut", "unknown_words")
-
-
-def form_to_write(path: Path, options: TableOptions) -> Form:
-    """How the answers to a table are written: as it is, and as .csv where it is JSON or a sheet of Excel."""
-    form = open_table(path, options_of(path, options), Faults(path), logger.debug).form
-    return form or Form(",", True, "\ufeff")
 
 
 class AnsweredTable:

@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
+from pathlib import Path
 
 from ernie_m.reader.files.table.words import (
     ALIKE,
@@ -21,6 +22,7 @@ from ernie_m.reader.files.table.words import (
     is_code,
     purpose_of,
 )
+from ernie_m.utils.errors import UserError, listed, shown
 
 # A number, a date, or an id of hexadecimal digits.
 _NUMBER = re.compile(
@@ -39,6 +41,10 @@ _BEGINNING = 20  # characters of a cell without its digits: the same ones in a l
 def is_number(cell: str) -> bool:
     """Whether a cell is a plain number, with a decimal comma or point."""
     return re.fullmatch(r"[+-]?\d+([.,]\d+)?", cell.strip()) is not None
+
+
+def counted(width: int) -> str:
+    return f"{width} column{'' if width == 1 else 's'}"
 
 
 def columns_of(rows: Iterable[Sequence[str]], width: int) -> list[list[str]]:
@@ -83,7 +89,37 @@ def kind_of(cells: Sequence[str]) -> str:
     return ALIKE if count >= 5 and len(stems) <= few and len(values) > count / 2 else TEXTS
 
 
-def signs_of_header(first: Sequence[str], columns: Sequence[Sequence[str]], kinds: Sequence[str]) -> tuple:
+def has_header(
+    path: Path,
+    first: tuple[int, list[str]],
+    columns: Sequence[Sequence[str]],
+    kinds: Sequence[str],
+    chosen: bool | None,
+    say: Callable[[str], None],
+) -> bool:
+    """Whether the first row names the columns.
+
+    Raises:
+        UserError: some signs say so, and others that it does not.
+    """
+    if chosen is not None:
+        return chosen
+    line, cells = first
+    if not any(columns):  # it is alone
+        return all(purpose_of(cell) for cell in cells)
+    signs, against = _signs_of_header(cells, columns, kinds)
+    if signs and against and len(signs) <= 2 * len(against):
+        raise UserError(
+            f"{path}, line {line}: is it a header? {listed(signs, 2)}, but {listed(against, 2)}; "
+            "say which: --header true or --header false"
+        )
+    if not signs and not against:
+        row = " | ".join(shown(cell)[:30] for cell in cells[:6])
+        say(f"{path}, line {line}: read as a row, not as a header: {row} (--header true, if it is one)")
+    return bool(signs)
+
+
+def _signs_of_header(first: Sequence[str], columns: Sequence[Sequence[str]], kinds: Sequence[str]) -> tuple:
     """What says that the first row names the columns, and what says that it is a row.
 
     Args:

@@ -1,7 +1,6 @@
 """The form of a table, by what is in the file: the marks and quotes of its cells, and its header."""
 
 import csv
-import io
 import operator
 import re
 from array import array
@@ -17,10 +16,10 @@ from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.official_tsv import OFFICIAL, excel_separator, split_cells
 from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.columns import columns_of, kind_of, signs_of_header
+from ernie_m.reader.files.table.columns import columns_of, counted, has_header, kind_of
 from ernie_m.reader.files.table.objects import rows_of_objects, rows_of_sheet
 from ernie_m.reader.files.table.words import CLASSES, NUMBERS, ONE, VERDICTS, purpose_of
-from ernie_m.utils.errors import UserError, listed, shown
+from ernie_m.utils.errors import UserError, shown
 
 MARKS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", " ||| ": "three bars"}
 _NAMES_OF_MARKS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "bar": "|", "pipe": "|"}
@@ -50,11 +49,6 @@ class Form(NamedTuple):
     begin: str = ""
     skipped: int = 0
 
-    def cells(self, text: str) -> list[str]:
-        """The cells of the first row in some lines."""
-        _, cells = next(records(io.StringIO(text, newline="\n"), self, Faults("")))
-        return cells
-
 
 class OpenedTable(NamedTuple):
     """A table whose head was read.
@@ -67,6 +61,7 @@ class OpenedTable(NamedTuple):
         sample: the first rows, without the header.
         rows: the line at which each row begins, and its cells; as many as there are columns, unless `ragged`.
         is_plain: whether the bytes of the file are text in UTF-8, with cells.
+        wanted: which rows --only takes; `rows` and `sample` have no others. None: all.
     """
 
     path: Path
@@ -77,11 +72,17 @@ class OpenedTable(NamedTuple):
     sample: list[list[str]]
     rows: Iterator[tuple[int, list[str]]]
     is_plain: bool = False
+    wanted: "Wanted | None" = None
 
     @property
     def purposes(self) -> list[str | None]:
         """What the columns are for, by their names; None: nothing that is known, or they have no name."""
         return [purpose_of(name) for name in self.names or [""] * len(self.kinds)]
+
+    @property
+    def folded(self) -> list[str]:
+        """The names of the columns in small letters; none: there is no header."""
+        return [name.strip().lower() for name in self.names or ()]
 
     def place(self, name: str, flag: str = "--columns") -> int:
         """The place of a column that an option names, by its name or its number from 1.
@@ -212,7 +213,7 @@ def table_of(
     head = [*first[1], *[""] * (width - len(first[1]))][:width]
     rows = chain(sample, rows)
     names = head
-    if not (is_named or _has_header(path, (first[0], head), columns, kinds, options.header, say)):
+    if not (is_named or has_header(path, (first[0], head), columns, kinds, options.header, say)):
         names = None
         rows = chain([first], rows)
         whole = [first[1], *whole]
@@ -224,13 +225,14 @@ def table_of(
         faults.end(say)
         raise UserError(f"{path}: has a header and no rows")
     table = OpenedTable(path, form, names, first[0], kinds, whole, rows)
-    if options.only in (None, "all"):
+    wanted = Wanted.of(table, options.only)
+    if wanted is None:
         return table
     # Only some of the rows, which tell anew what the columns hold.
-    wanted = Wanted.of(table, options.only)
     sample = [cells for cells in whole if wanted.takes(cells)] or whole
     kinds = [kind_of(cells) for cells in columns_of(sample, width)]
-    return table._replace(sample=sample, kinds=kinds, rows=(row for row in rows if wanted.takes(row[1])))
+    rows = (row for row in rows if wanted.takes(row[1]))
+    return table._replace(sample=sample, kinds=kinds, rows=rows, wanted=wanted)
 
 
 class Wanted(NamedTuple):
@@ -241,12 +243,14 @@ class Wanted(NamedTuple):
     value: str
 
     @classmethod
-    def of(cls, table: OpenedTable, only: str) -> "Wanted":
-        """Those of a comparison such as label=1 or score>=0.8.
+    def of(cls, table: OpenedTable, only: str | None) -> "Wanted | None":
+        """Those of a comparison such as label=1 or score>=0.8; None: all.
 
         Raises:
             UserError: it is no comparison, or names no column of the table.
         """
+        if only in (None, "all"):
+            return None
         match = re.fullmatch(r"(.+?)(!=|>=|<=|=|>|<)(.*)", only)
         if match is None:
             raise UserError(f"--only {only}: give a column and a value, as in label=1 or score>=0.8; or all")
@@ -272,10 +276,6 @@ def in_one_line(cell: str) -> str:
     return cell if cell.isprintable() else re.sub(r"[\t\r\n]+", " ", cell)
 
 
-def counted(width: int) -> str:
-    return f"{width} column{'' if width == 1 else 's'}"
-
-
 def _of_width(rows: Iterable, width: int, first_line: int, faults: Faults) -> Iterator[tuple[int, list[str]]]:
     """The rows with this number of cells; others are faults, but for blank ones at the end."""
     for row in rows:
@@ -286,36 +286,6 @@ def _of_width(rows: Iterable, width: int, first_line: int, faults: Faults) -> It
             faults.add(
                 line, f"{counted(len(cells))}, but line {first_line} has {width}", "mend or remove them"
             )
-
-
-def _has_header(
-    path: Path,
-    first: tuple[int, list[str]],
-    columns: Sequence[Sequence[str]],
-    kinds: Sequence[str],
-    chosen: bool | None,
-    say: Callable[[str], None],
-) -> bool:
-    """Whether the first row names the columns.
-
-    Raises:
-        UserError: some signs say so, and others that it does not.
-    """
-    if chosen is not None:
-        return chosen
-    line, cells = first
-    if not any(columns):  # it is alone
-        return all(purpose_of(cell) for cell in cells)
-    signs, against = signs_of_header(cells, columns, kinds)
-    if signs and against and len(signs) <= 2 * len(against):
-        raise UserError(
-            f"{path}, line {line}: is it a header? {listed(signs, 2)}, but {listed(against, 2)}; "
-            "say which: --header true or --header false"
-        )
-    if not signs and not against:
-        row = " | ".join(shown(cell)[:30] for cell in cells[:6])
-        say(f"{path}, line {line}: read as a row, not as a header: {row} (--header true, if it is one)")
-    return bool(signs)
 
 
 def find_form(head: Sequence[str], path: Path, delimiter: str | None = None) -> Form:

@@ -13,8 +13,8 @@ import numpy as np
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, split_labels
 from ernie_m.reader.files.rows import OfficialForm, TableOptions
-from ernie_m.reader.files.table.answered import AnsweredTable, form_to_write
-from ernie_m.reader.files.table.form import OpenedTable, in_one_line, open_table, options_of
+from ernie_m.reader.files.table.answered import AnsweredTable
+from ernie_m.reader.files.table.form import Form, OpenedTable, in_one_line, open_table, options_of
 from ernie_m.reader.files.table.words import (
     ALIKE,
     CLASSES,
@@ -82,19 +82,20 @@ class LabelledTable(NamedTuple):
     def meant_for(self, purpose: str, say: Callable[[str], None], path: Path) -> "LabelledTable":
         """The rows for "train", or the others, if a column says which these are."""
         is_meant = np.array(
-            [(not split or split.startswith("train")) == (purpose == "train") for split in self.splits]
+            [(split.lower()[:5] in ("", "train")) == (purpose == "train") for split in self.splits]
         )
         if not purpose or not is_meant.any() or is_meant.all():
             return self
-        counts = Counter(split for split, is_one in zip(self.splits, is_meant) if not is_one)
+        counts = Counter(split.lower() for split, is_one in zip(self.splits, is_meant) if not is_one)
         for split, count in counts.items():
             say(f"{path}: {count:,} rows of the split '{split}' are left out")
         return self.part(np.flatnonzero(is_meant))
 
 
 def answered(file: IO[str], path: Path, options: TableOptions) -> AnsweredTable:
-    """What writes the rows of a table with answers, in the form of the table."""
-    return AnsweredTable(file, form_to_write(path, options))
+    """What writes the rows of a table with answers: as it is, and as .csv where it is JSON or a sheet."""
+    form = open_table(path, options_of(path, options), Faults(path), logger.debug).form
+    return AnsweredTable(file, form or Form(",", True, "\ufeff"))
 
 
 def in_official_form(
@@ -200,7 +201,7 @@ def read_table(
     is_split = (place for place in others if kinds[place] == SPLIT and purposes[place] in (SPLIT, None))
     split = next(is_split, None)
     columns = [*["text_a", "text_b"][: len(texts)], *(["label"] if labels else [])]
-    table = LabelledTable(columns, [], [], multi_label, [], [], [], [])
+    rows, lines = [], []
     names = opened.names
     all_cells = []  # of the rows that are read
     for line, cells in opened.rows:
@@ -217,19 +218,19 @@ def read_table(
         if fault:
             faults.add(line, f"the {fault} is empty", "fill it in, or remove the line")
             continue
-        table.rows.append(values)
-        table.lines.append(line)
+        rows.append(values)
+        lines.append(line)
         all_cells.append(cells)
     faults.end(say)
-    if not table.rows:
+    if not rows:
         raise UserError(f"{path}: no rows are left")
-    table.languages.extend(_of_column(all_cells, language))
-    id_place = _place_of_ids(names, places, all_cells, table.rows)
-    table.ids.extend(_of_column(all_cells, id_place))
+    id_place = _place_of_ids(opened.folded, places, all_cells, rows)
     qid_place = names.index("qid") if names and "qid" in names else None
-    table.qids.extend(_of_column(all_cells, qid_place))
-    _say_what_is_read(opened, places, (language, split, id_place, qid_place), table, say)
-    table.splits.extend(cell.lower() for cell in _of_column(all_cells, split))
+    further = (language, id_place, qid_place, split)
+    table = LabelledTable(
+        columns, rows, lines, multi_label, *(_of_column(all_cells, place) for place in further)
+    )
+    _say_what_is_read(opened, places, further, table, say)
     return _without_missing_labels(path, table, say) if labels and not regression and any_label else table
 
 
@@ -282,8 +283,7 @@ def find_places(
 def _labels(table: OpenedTable, multi_label: bool, regression: bool) -> list[int]:
     """The places of the columns that may be the label."""
     kinds, purposes = table.kinds, table.purposes
-    names = [name.strip().lower() for name in table.names or ()]
-    exact = [place for place, name in enumerate(names) if name in ("label", "labels", "gold_label")]
+    exact = [place for place, name in enumerate(table.folded) if name in ("label", "labels", "gold_label")]
     wanted = (LABEL, NUMBERS) if regression else (LABEL,)
     named = [place for place, purpose in enumerate(purposes) if purpose in wanted and kinds[place] != EMPTY]
     if regression:
@@ -299,7 +299,7 @@ def _labels(table: OpenedTable, multi_label: bool, regression: bool) -> list[int
     found = [place for place in found if purposes[place] != NOT_READ] or found
     if not found and not multi_label:  # which language a text is in
         found = [place for place, kind in enumerate(kinds) if kind == LANGUAGE and purposes[place] is None]
-    if multi_label and names:
+    if multi_label and table.names:
         columns = [place for place in found if kinds[place] == VERDICTS]
         rare = [
             place
@@ -318,13 +318,11 @@ def _texts(table: OpenedTable, label_places: Sequence[int], labels: bool) -> lis
     for first, second in ((TEXT, SECOND), (QUERY, POSITIVE)):
         texts = [place for place in usable if purposes[place] == first]
         seconds = [place for place in usable if purposes[place] == second]
-        official = [place for place in texts if table.names[place].strip().lower() == "text_a"]
-        exact = [place for place in texts if table.names[place].strip().lower() == "text"]
+        official = [place for place in texts if table.folded[place] == "text_a"]
+        exact = [place for place in texts if table.folded[place] == "text"]
         texts = official or (texts if seconds else exact) or texts
         if len(texts) == 1 and len(seconds) == 1:
-            return (
-                texts if official and table.names[seconds[0]].strip().lower() != "text_b" else texts + seconds
-            )
+            return texts if official and table.folded[seconds[0]] != "text_b" else texts + seconds
         if texts and (first == TEXT or len(texts) > 1):
             return texts
     not_named = (ID, LANGUAGE, SPLIT, NOT_READ, LABEL, NUMBERS)
@@ -341,19 +339,13 @@ def _ask(table: OpenedTable, texts: Sequence[int], label_places: Sequence[int], 
     Raises:
         UserError: always.
     """
-    guesses = f"the text may be {table.called(texts)}" if texts else "no column looks like texts"
-    if labels:
-        label = (
-            f"the label may be {table.called(label_places)}"
-            if label_places
-            else "no column looks like labels"
-        )
-        guesses += f", and {label}"
-    names = table.names or list(map(str, range(1, len(table.kinds) + 1)))
-    example = ",".join(
-        names[found[0]].strip() if found else word
-        for found, word in ((texts, "TEXT"), (label_places, "LABEL"))[: 1 + labels]
+    columns = (("text", texts), ("label", label_places))[: 1 + labels]
+    guesses = ", and ".join(
+        f"the {what} may be {table.called(places)}" if places else f"no column looks like {what}s"
+        for what, places in columns
     )
+    names = table.names or list(map(str, range(1, len(table.kinds) + 1)))
+    example = ",".join(names[places[0]].strip() if places else what.upper() for what, places in columns)
     several = ", or --multi_label true for a column of each label"
     is_several = len(label_places) > 1 and all(table.kinds[place] == VERDICTS for place in label_places)
     raise UserError(
@@ -363,13 +355,11 @@ def _ask(table: OpenedTable, texts: Sequence[int], label_places: Sequence[int], 
 
 
 def _place_of_ids(
-    names: Sequence[str] | None, places: Sequence[int], rows: list[list[str]], read: list[list[str]]
+    names: Sequence[str], places: Sequence[int], rows: list[list[str]], read: list[list[str]]
 ) -> int | None:
     """The place of the column that becomes `LabelledTable.ids`."""
-    others: dict[str, int] = {}  # the name of a column in small letters -> its place
-    for place, name in enumerate(names or ()):
-        if place not in places:
-            others.setdefault(name.strip().lower(), place)
+    # The name of a column -> its place, which is the first of several.
+    others = {name: place for place, name in reversed([*enumerate(names)]) if place not in places}
     for place in (others[name] for name in ID_NAMES if name in others):
         ids = [cells[place].strip() for cells in rows]
         given = [id_ for id_ in ids if id_]

@@ -135,16 +135,16 @@ def _of_whole(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]]:
     kind = list if whole and isinstance(whole[0], list) else dict
     # Once more, item by item, for the line of each.
     position = text.index("[") + 1
-    line = 1 + text.count("\n", 0, position)
+    line, counted = 1, 0  # the line ends before this character are counted
     for number in range(len(whole)):
-        gap = re.compile(r"[\s,]*").match(text, position).end()
-        line += text.count("\n", position, gap)
-        value, position = decode(text, gap)
+        start = re.compile(r"[\s,]*").match(text, position).end()
+        line += text.count("\n", counted, start)
+        counted = start
+        value, position = decode(text, start)
         if isinstance(value, kind):
             yield line, value
         else:
             faults.add(line, f"item {number + 1} is no JSON object", "each item is an object")
-        line += text.count("\n", gap, position)
 
 
 def answered_objects(objects: Iterator[tuple[int, dict]], path: str) -> Iterator[tuple[int, dict]]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.columns import is_number
-from ernie_m.reader.files.table.form import Form, OpenedTable, Wanted, counted
+from ernie_m.reader.files.table.columns import counted, is_number
+from ernie_m.reader.files.table.form import Form, OpenedTable, Wanted
 from ernie_m.reader.files.table.words import (
     ALIKE,
     CLASSES,
@@ -106,11 +106,11 @@ def columns_of_pairs(table: OpenedTable, options: TableOptions, languages: Seque
             judges the pairs and no `options.only` says which of them are meant.
     """
     kinds = table.kinds
-    names = [(name or "").strip().casefold() for name in table.names or [""] * len(kinds)]
-    purposes = [purpose_of(name) if name else None for name in names]
+    names = table.folded or [""] * len(kinds)
+    purposes = table.purposes
     for language, purpose in zip(languages, (QUERY, POSITIVE)):
-        if language.casefold() in names:
-            purposes[names.index(language.casefold())] = purpose
+        if language.lower() in names:
+            purposes[names.index(language.lower())] = purpose
     if options.columns:
         texts = tuple(table.place(name.strip()) for name in options.columns.split(","))
         if len(set(texts)) < 2 or len(set(texts)) < len(texts):
@@ -134,14 +134,13 @@ def columns_of_pairs(table: OpenedTable, options: TableOptions, languages: Seque
     split = next((place for place in left_out if kinds[place] == SPLIT), None)
     named = {names[place] for place in texts[:2]}
     are_translations = all(name in _OF_TRANSLATIONS or purpose_of(name) == IN_LANGUAGE for name in named)
-    takes_all = options.only in (None, "all")
     return Columns(
         form=table.form or Form("\t", False),
         skipped=table.line if table.names else table.line - 1,
         texts=texts,
         width=len(kinds),
         split=split,
-        wanted=None if takes_all else Wanted.of(table, options.only),
+        wanted=table.wanted,
         left_out=listed([f"column {place + 1} ({kinds[place]})" for place in left_out], _MOST_SAID),
         are_translations=bool(table.names) and are_translations,
         chosen=bool(options.columns),
