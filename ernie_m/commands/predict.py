@@ -174,8 +174,10 @@ def main() -> None:
         setup_console()  # says how far the corpus is encoded
         token = token_of(flags.token, flags.token_file)
         logger.setLevel(flags.log_level.upper())
-        one_of_each = {"engine": flags.engine, "amp": flags.amp, "encoders": {}}
-        models = [load(folder, **one_of_each) for folder in flags.model.split(",")]
+        encoders: dict = {}  # those of heads that `fit --link` wrote, which several models may have
+        models = []
+        for folder in flags.model.split(","):
+            models.append(load(folder, engine=flags.engine, amp=flags.amp, encoders=encoders))
         serve(
             models,
             options,
@@ -196,14 +198,14 @@ def main() -> None:
     has_form = task in ("tag", "answer") and flags.input != "-"
     file = answerer.training_file(Path(flags.input), flags) if has_form else None
     is_table = file is None and not has_objects(flags.input)
-    if flags.sort != "table" and not (
-        is_table and task in ("classify", "answer") and not model.predicts_numbers
-    ):
+    sorts = flags.sort != "table"
+    has_probabilities = is_table and task in ("classify", "answer") and not model.predicts_numbers
+    if sorts and not has_probabilities:
         raise UserError(
             f"--sort {flags.sort}: it sorts the rows of a table by the probability of their answers"
         )
     if is_table:
-        file = LabelledRows(Path(flags.input), flags, model.held_out, flags.sort != "table")
+        file = LabelledRows(Path(flags.input), flags, model.held_out, sorts)
     requests = read_requests(flags.input, answerer.parse, flags, file)
     if not requests:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)

@@ -130,7 +130,7 @@ def read_flags(
             raise UserError(f"unknown flag {word.partition('=')[0]}; {advice}")
         if not equals_sign:
             if options[name].bare and has_positional:  # another word may be the value of a positional option
-                has_value = words[:1] in (["true"], ["false"])
+                has_value = bool(words) and words[0] in ("true", "false")
             else:
                 has_value = bool(words) and not words[0].startswith("--")
             if has_value:

@@ -155,7 +155,7 @@ class PairRows(Sequence[list[str]]):
         text = io.StringIO(self._lines.line(index).decode(errors="replace"), newline="\n")
         _, cells = next(records(text, self.columns.form, Faults("")))
         texts, _ = self.columns.texts_of(cells)
-        return _without_own(texts)
+        return _without_equal_negatives(texts)
 
     def header(self, more_negatives: int = 0) -> list[str]:
         """The names of the columns of these rows with further negatives."""
@@ -188,10 +188,10 @@ class PairRows(Sequence[list[str]]):
                     mend = "a row is query, positive, and perhaps negatives; mend or remove it"
                     faults.add(line, fault, mend)
                     continue
-                row = _without_own(texts)
-                self.with_negatives += len(row) > 2
-                self.own_negatives += len(texts) - len(row)
-                self.equal += row[0] == row[1]
+                kept = _without_equal_negatives(texts)
+                self.with_negatives += len(kept) > 2
+                self.own_negatives += len(texts) - len(kept)
+                self.equal += kept[0] == kept[1]
                 lines.append(line)
                 if output:
                     content = "\t".join(map(in_one_line, texts)).encode() + b"\n"
@@ -264,7 +264,7 @@ def is_shifted(rows: Iterable[Sequence[str]]) -> bool:
     return max(before, after) >= max(_FEWEST_EQUAL, 2 * own)
 
 
-def _without_own(texts: list[str]) -> list[str]:
-    """A row, less the negatives that are its own query or positive."""
+def _without_equal_negatives(texts: list[str]) -> list[str]:
+    """A row, less the negatives that equal its query or its positive."""
     pair = texts[:2]
     return pair + [text for text in texts[2:] if text not in pair]

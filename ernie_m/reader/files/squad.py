@@ -71,7 +71,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
                 if purpose != "test" and _is_unanswerable(qa):
                     unanswerable += 1
                     continue
-                id_ = str(qa.get("id", str | int))
+                id_ = str(qa.required("id", str | int))
                 if id_ in ids and purpose != "train":
                     raise UserError(f"{path}: {qa.place}.id: '{id_}' occurs twice; answers are kept by id")
                 ids.add(id_)
@@ -147,7 +147,7 @@ def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple
     texts = []
     span = None
     for answer in qa.answers():
-        start = answer.get("answer_start", int)
+        start = answer.required("answer_start", int)
         text = answer.string("text")
         texts.append(text)
         # A negative index would count from the end of the context.
@@ -169,7 +169,7 @@ class _JsonValue:
     place: str
     value: Any
 
-    def get(self, key: str, kind: Any) -> Any:
+    def required(self, key: str, kind: Any) -> Any:
         """The value of a key.
 
         Args:
@@ -190,9 +190,10 @@ class _JsonValue:
         """The text of a key.
 
         Raises:
-            UserError: as `get`, or the text has half a character (a lone surrogate), which cannot be written.
+            UserError: as `required`, or the text has half a character (a lone surrogate), which cannot be
+                written.
         """
-        text = self.get(key, str)
+        text = self.required(key, str)
         if not is_whole_text(text):
             raise UserError(f"{self.path}: {self._place_of(key)}: it has half a character; remove it")
         return text
@@ -206,15 +207,15 @@ class _JsonValue:
         lists, {"text": [...], "answer_start": [...]}.
 
         Raises:
-            UserError: as `get`, or these lists are of different lengths.
+            UserError: as `required`, or these lists are of different lengths.
         """
         if not self.has("answers") or not isinstance(self.value["answers"], dict):
             yield from self.items("answers")
             return
         place = self._place_of("answers")
         lists = _JsonValue(self.path, place, self.value["answers"])
-        texts = lists.get("text", list)
-        starts = lists.get("answer_start", list)
+        texts = lists.required("text", list)
+        starts = lists.required("answer_start", list)
         if len(texts) != len(starts):
             raise UserError(f"{self.path}: {place}: {len(texts)} texts, but {len(starts)} answer_start")
         for number, (text, start) in enumerate(zip(texts, starts)):
@@ -224,9 +225,9 @@ class _JsonValue:
         """The items of the list of a key.
 
         Raises:
-            UserError: as `get`.
+            UserError: as `required`.
         """
-        for number, item in enumerate(self.get(key, list)):
+        for number, item in enumerate(self.required(key, list)):
             yield _JsonValue(self.path, f"{self._place_of(key)}[{number}]", item)
 
     def _place_of(self, key: str) -> str:

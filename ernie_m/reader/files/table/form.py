@@ -439,8 +439,11 @@ def records(
                 taken.clear()
             return
         except csv.Error as error:
-            is_closed = " after " in str(error)
-            what = f"{'text follows' if is_closed else 'nothing closes'} a quotation mark"
+            # Besides the error of `feed`, the reader raises "'<mark>' expected after '"'", and at the end of
+            # the file "unexpected end of data".
+            what = "nothing closes a quotation mark"
+            if "expected after" in str(error):
+                what = "text follows a quotation mark"
             faults.add(first, what, "within a cell in quotation marks, write each of them twice")
             again.extendleft(reversed(taken[1:]))
             first += 1
