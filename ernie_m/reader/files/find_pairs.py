@@ -92,10 +92,7 @@ def _aligned_files(paths: list[Any], languages: tuple[str, ...]) -> tuple[str, .
     Raises:
         UserError: there are not two, or one is a file with both sides.
     """
-    files = []
-    if len(paths) == 2:
-        for path in paths:
-            files += find_files(path)
+    files = [file for path in paths for file in find_files(path)] if len(paths) == 2 else []
     if len(files) != 2 or any(split_name(file)[0] in WITH_BOTH_SIDES for file in files):
         pair = "-".join(languages) or "pairs"
         raise UserError(f"{pair}: {paths} is not two aligned files; give each .tsv as {pair}<=PATH")
@@ -104,14 +101,9 @@ def _aligned_files(paths: list[Any], languages: tuple[str, ...]) -> tuple[str, .
 
 def _moses_files(prefix: str, languages: tuple[str, ...]) -> tuple[str, ...] | None:
     """`prefix.en` and `prefix.de`, plain or compressed; None if one is missing."""
-    files = []
-    for language in languages:
-        names = [f"{prefix}.{language}{end}" for end in ENDINGS]
-        file = next((name for name in names if os.path.isfile(name)), None)
-        if file is None:
-            return None
-        files.append(file)
-    return tuple(files)
+    names_of = ([f"{prefix}.{language}{end}" for end in ENDINGS] for language in languages)
+    files = [next(filter(os.path.isfile, names), None) for names in names_of]
+    return None if None in files else tuple(files)
 
 
 def find_files(path: Any) -> list[str]:

@@ -63,7 +63,8 @@ def find_tables(source: Path, output: Path) -> list[LabelledFile]:
             f"{source}: no training file there, such as train.en.tsv; docs/data.md lists the names under "
             "Your own labels"
         )
-    return sorted(files.values(), key=_order)
+    by_language = sorted(files.values(), key=lambda file: (file.language != "en", file.language))
+    return sorted(by_language, key=lambda file: SPLITS.index(file.split))
 
 
 def files_in(source: Path, output: Path) -> list[Path]:
@@ -92,12 +93,6 @@ def _fault_of_name(name: str, match: re.Match | None) -> str:
     if not re.fullmatch("[a-z]{2,3}", match["language"]) or match["language"] == ALL_LANGUAGES:
         return "a language has two or three small letters, as in train.en.tsv"
     return ""
-
-
-def _order(file: LabelledFile) -> tuple[int, bool, str]:
-    """A sort key."""
-    is_other = file.language != "en"  # False is before True, so English is first
-    return SPLITS.index(file.split), is_other, file.language
 
 
 def holds_tags(path: Path, spans: bool = False) -> bool:

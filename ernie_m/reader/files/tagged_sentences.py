@@ -37,9 +37,7 @@ def split_words(text: str, marks_apart: bool) -> list[tuple[int, int]]:
         if after.startswith(".") and _ABBREVIATION.fullmatch(word):
             word += "."
             after = after[1:]
-        parts = [match[0] for match in _EQUAL_MARKS.finditer(before)]
-        if word:
-            parts.append(word)
+        parts = [match[0] for match in _EQUAL_MARKS.finditer(before)] + [word] * bool(word)
         parts += [match[0] for match in _EQUAL_MARKS.finditer(after)]
         start = chunk.start()
         for part in parts:

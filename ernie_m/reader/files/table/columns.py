@@ -47,6 +47,24 @@ def counted(width: int) -> str:
     return f"{width} column{'' if width == 1 else 's'}"
 
 
+def place_of(name: str, names: Sequence[str], width: int, flag: str) -> int:
+    """The place of a column that an option names, by its name or its number from 1.
+
+    Args:
+        names, width: the names of the columns, if they have any, and their number.
+        flag: the place in the file and the option, for the error.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and 0 < int(name) <= width:
+        return int(name) - 1
+    there = ", ".join(names) or f"no header, so give numbers from 1 to {width}"
+    raise UserError(f"{flag} {name}: no such column; there are {there}")
+
+
 def columns_of(rows: Iterable[Sequence[str]], width: int) -> list[list[str]]:
     """The cells of each column, without white space at both ends."""
     columns = [[cell.strip() for cell in column] for column in zip_longest(*rows, fillvalue="")]

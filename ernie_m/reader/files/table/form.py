@@ -16,7 +16,7 @@ from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.official_tsv import OFFICIAL, excel_separator, split_cells
 from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.columns import columns_of, counted, has_header, kind_of
+from ernie_m.reader.files.table.columns import columns_of, counted, has_header, kind_of, place_of
 from ernie_m.reader.files.table.objects import rows_of_objects, rows_of_sheet
 from ernie_m.reader.files.table.words import CLASSES, NUMBERS, ONE, VERDICTS, purpose_of
 from ernie_m.utils.errors import UserError, shown
@@ -91,12 +91,7 @@ class OpenedTable(NamedTuple):
             UserError: there is none.
         """
         names = [cell.strip() for cell in self.names or ()]
-        if name in names:
-            return names.index(name)
-        if name.isdecimal() and 0 < int(name) <= len(self.kinds):
-            return int(name) - 1
-        there = ", ".join(names) if names else f"no header, so give numbers from 1 to {len(self.kinds)}"
-        raise UserError(f"{self.path}, line {self.line}: {flag} {name}: no such column; there are {there}")
+        return place_of(name, names, len(self.kinds), f"{self.path}, line {self.line}: {flag}")
 
     def called(self, places: Iterable[int]) -> str:
         """The names of columns for a message, or their numbers."""

@@ -261,7 +261,6 @@ def find_places(
         if len(given) != 3:
             raise UserError(f"--columns {names}: it names text, perhaps a second text, and label")
         return given[:2], given[2:]
-    purposes = table.purposes
     label_places = _labels(table, multi_label, regression) if labels else []
     texts = _texts(table, label_places, labels)
     if not table.names and labels and (len(label_places) != 1 or len(texts) != 1):
@@ -272,10 +271,9 @@ def find_places(
         values = [len({cells[place] for cells in table.sample}) for place in kept]
         if len(kept) == 2 and (len(table.sample) < _FEW_ROWS or values[1] < values[0]):
             return kept[:1], kept[1:]
-    is_clear = len(label_places) == 1 or not labels or (multi_label and label_places)
-    if len(texts) != 1 and (len(texts) != 2 or purposes[texts[1]] not in (SECOND, POSITIVE)):
-        is_clear = False
-    if not is_clear:
+    are_labels_clear = len(label_places) == 1 or not labels or (multi_label and label_places)
+    is_pair = len(texts) == 2 and table.purposes[texts[1]] in (SECOND, POSITIVE)
+    if not (are_labels_clear and (len(texts) == 1 or is_pair)):
         _ask(table, texts, label_places, labels)
     return texts, label_places
 

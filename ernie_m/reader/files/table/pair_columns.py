@@ -86,9 +86,8 @@ class Columns:
 
     def is_read(self, cells: Sequence[str]) -> bool:
         """Whether a row is one to train on."""
-        if self.split is None:
-            return True
-        return len(cells) <= self.split or cells[self.split].strip().lower() in ("", "train", "training")
+        split = cells[self.split] if self.split is not None and self.split < len(cells) else ""
+        return split.strip().lower() in ("", "train", "training")
 
 
 def columns_of_pairs(table: OpenedTable, options: TableOptions, languages: Sequence[str] = ()) -> Columns:

@@ -14,6 +14,7 @@ from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.plain_text import TextFile
 from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table.columns import place_of
 from ernie_m.reader.files.table.form import options_of
 from ernie_m.reader.files.table.objects import SPANS, answered_objects, objects_of, plain_object
 from ernie_m.reader.files.table.words import TEXT, purpose_of
@@ -250,12 +251,8 @@ def _places(
     counts = width > 2 and any(numbers) and all(block == [*range(1, len(block) + 1)] for block in numbers)
     if counts and width == len(_CONLL_U):
         names = names or _CONLL_U
-    given = []
-    for name in chosen.split(",") if chosen else ():
-        if name not in names and not (name.isdecimal() and 0 < int(name) <= width):
-            there = ", ".join(names) or f"the numbers 1 to {width}"
-            raise UserError(f"{path}, line {line}: --word_column {name}: no such column; there are {there}")
-        given.append(names.index(name) if name in names else int(name) - 1)
+    flag = f"{path}, line {line}: --word_column"
+    given = [place_of(name, names, width, flag) for name in chosen.split(",")] if chosen else []
     if given:
         word = given[0]
     elif "FORM" in names:
