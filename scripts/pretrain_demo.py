@@ -153,9 +153,9 @@ def scores_of(folder: Path) -> dict[str, float]:
     topics, texts = read_sentences()
     known = {code: texts[code] for code in texts if code == "en" or (TEXT / f"train/{code}.txt").exists()}
     scores["topics"] = mean_of_others(score_topics(load(model_of(folder)), topics, known))
-    metrics = folder / "metrics.jsonl"
-    if metrics.exists():
-        records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    if (folder / "encoder").exists():
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
         held_out = [record["held_out"] for record in records if "held_out" in record][-1]
         for name in ("mmlm", "camlm"):
             perplexities = [values["perplexity"] for values in held_out[name].values()]
