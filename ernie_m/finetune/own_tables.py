@@ -70,7 +70,7 @@ def read_own_tables(task: Classification, flags: ClassifierFlags) -> OwnTables:
     # Hold rows out if no dev file selects a step.
     is_held_out = [np.zeros(len(table), bool) for table in tables]
     if flags.do_val and not flags.dev_set and not any(file.split == "dev" for file in files):
-        is_held_out = rows_to_hold_out(tables, flags.dev_share)
+        is_held_out = rows_to_hold_out(tables, task.labels, flags.dev_share)
         pattern = f"held out of {source}"
         held_out = []
         for file, table, is_row_held_out in zip(train_files, tables, is_held_out):
@@ -87,7 +87,7 @@ def read_own_tables(task: Classification, flags: ClassifierFlags) -> OwnTables:
     return OwnTables([file.path for file in train_files], train_set, dev_files)
 
 
-def rows_to_hold_out(tables: Sequence[Examples], share: float) -> list[np.ndarray]:
+def rows_to_hold_out(tables: Sequence[Examples], labels: Sequence[str], share: float) -> list[np.ndarray]:
     """Choose dev rows from each table: a share of the texts of each label, at least one.
 
     Rows with the same text stay together. A label with fewer than `FEW_ROWS` texts stays with the training
@@ -99,18 +99,20 @@ def rows_to_hold_out(tables: Sequence[Examples], share: float) -> list[np.ndarra
     counts: Counter[str] = Counter()
     for table in tables:
         counts.update(count_labels(table.targets, table.labels_of))
+    # In the order of the ids, so that the draw is the same whatever the labels are called.
+    places = Counter({label: place for place, label in enumerate(labels)})
     held_out = []
     for table in tables:
         # Each text counts once, with the rarest label of its first row; "": it has none.
         _, first_rows, text_of_row = np.unique(table.inputs, return_index=True, return_inverse=True)
         texts_of: dict[str, list[int]] = {}  # label -> numbers of texts
         for text in np.argsort(first_rows).tolist():  # in the order of the file
-            labels = table.labels_of[table.targets[first_rows[text]]] if len(table.targets) else ()
-            rarest = min(sorted(labels), key=counts.__getitem__, default="")
+            names = table.labels_of[table.targets[first_rows[text]]] if len(table.targets) else ()
+            rarest = min(sorted(names, key=places.__getitem__), key=counts.__getitem__, default="")
             texts_of.setdefault(rarest, []).append(text)
         random = np.random.Generator(np.random.Philox(_SEED))
         chosen: list[int] = []
-        for _, texts in sorted(texts_of.items()):
+        for _, texts in sorted(texts_of.items(), key=lambda item: places[item[0]]):
             if len(texts) >= FEW_ROWS:
                 count = max(1, round(share * len(texts)))
                 chosen += random.choice(texts, count, replace=False).tolist()

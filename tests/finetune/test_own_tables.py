@@ -232,6 +232,17 @@ def test_a_label_that_only_dev_rows_have_is_warned_of(tmp_path, read, caplog):
     assert "the label 'd' never occurs in the training rows" in caplog.text
 
 
+def test_the_draw_follows_the_ids_of_the_labels(tmp_path, read):
+    """Not their names: 10 is behind 9."""
+    drawn = []
+    for names in ([*map(str, range(13))], "abcdefghijklm"):
+        source = tmp_path / "rows.tsv"
+        rows = (f"text {i}\t{names[i % 13]}" for i in range(200))
+        source.write_text("\n".join(["text\tlabel", *rows]), encoding="utf-8")
+        drawn.append({text for text, _ in read(source).held_out})
+    assert drawn[0] == drawn[1]
+
+
 def test_rows_that_are_odd_are_warned_of(folder_with, read, caplog):
     """A text with two labels, and cells in quotation marks."""
     source = folder_with(**{"train.en.tsv": TRAINING + '"Fine"\tnice\nFine.\tnasty\n'})
