@@ -310,17 +310,17 @@ def _labels(table: OpenedTable, multi_label: bool, regression: bool) -> list[int
 
 def _texts(table: OpenedTable, label_places: Sequence[int], labels: bool) -> list[int]:
     """The places of the columns that may be the text, or the two texts of a pair."""
-    kinds, purposes = table.kinds, table.purposes
+    kinds, purposes, names = table.kinds, table.purposes, table.folded
     free = [place for place in range(len(kinds)) if place not in label_places]
     usable = [place for place in free if kinds[place] not in _NO_TEXT]
     for first, second in ((TEXT, SECOND), (QUERY, POSITIVE)):
         texts = [place for place in usable if purposes[place] == first]
         seconds = [place for place in usable if purposes[place] == second]
-        official = [place for place in texts if table.folded[place] == "text_a"]
-        exact = [place for place in texts if table.folded[place] == "text"]
+        official = [place for place in texts if names[place] == "text_a"]
+        exact = [place for place in texts if names[place] == "text"]
         texts = official or (texts if seconds else exact) or texts
         if len(texts) == 1 and len(seconds) == 1:
-            return texts if official and table.folded[seconds[0]] != "text_b" else texts + seconds
+            return texts if official and names[seconds[0]] != "text_b" else texts + seconds
         if texts and (first == TEXT or len(texts) > 1):
             return texts
     not_named = (ID, LANGUAGE, SPLIT, NOT_READ, LABEL, NUMBERS)
