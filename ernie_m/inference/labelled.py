@@ -133,11 +133,11 @@ class LabelledRows(InputFile):
     def _accuracy(self, column: str) -> str:
         """How many of the rows that have labels in a column got them. Of several labels all must be right."""
         labels_of_rows = list(self._labels_of(column))
-        none = labels_for_none(Counter(chain.from_iterable(labels_of_rows)))
+        without_label = labels_for_none(Counter(chain.from_iterable(labels_of_rows)))
         labelled = [
             (set(labels), set(predicted))
             for row, labels, predicted in zip(self._rows, labels_of_rows, self._predicted)
-            if row[column].strip() and none.isdisjoint(labels)
+            if row[column].strip() and without_label.isdisjoint(labels)
         ]
         if not any(labels & self._known for labels, _ in labelled):
             return f"no accuracy: the column '{column}' has no label of the model"

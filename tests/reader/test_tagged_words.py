@@ -160,6 +160,16 @@ def test_spans_that_cut_words(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "spans", [[[1, 2, "LOC"]], [[0, 1, "LOC"], [0, 3, "PER"]], [[2, 4, "LOC"]], [[0, 1, 3]]]
+)
+def test_spans_that_mark_no_words_of_their_own(tmp_path, spans):
+    """A blank, a part of another span, what is behind the text; and a label that is none."""
+    rows = [{"text": "a b", "label": []}, {"text": "a b", "label": spans}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert f"{path}, line 2: " in error_of(read, path)
+
+
 # Name -> content, and the line that is named.
 ASKED = {
     "an index": (blocks(lambda n, i, word, tag: f"{100 * n + i}\t{word}\t{tag}"), 1),

@@ -31,9 +31,9 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
     tokens_of: Counter[str] = Counter()  # language -> number of tokens
     unknown_of: Counter[str] = Counter()  # language -> number of unknown tokens
     for name, entry in [*manifest["mono"].items(), *manifest["parallel"].items()]:
-        languages = entry["train"]["by_language"]
-        # The manifest counts the two sides of a pair as two lines.
         train, held_out = SPLITS
+        languages = entry[train]["by_language"]
+        # The manifest counts the two sides of a pair as two lines.
         train_lines = entry[train]["lines"] // len(languages)
         held_out_lines = entry[held_out]["lines"] // len(languages)
         dropped = left_out(entry)

@@ -73,7 +73,8 @@ class TextFile:
         refuse_pointer(path)
         with _faults_named(path):
             self.raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
-            self._packed = self._file = io.BufferedReader(self.raw)
+            self._packed = io.BufferedReader(self.raw)
+            self._file = self._packed
             start = self._packed.peek(6)
             unpack = next((_OPEN[magic] for magic in _OPEN if start.startswith(magic)), None)
             if unpack:
@@ -90,7 +91,7 @@ class TextFile:
             if parts:
                 self._file = io.BufferedReader(_Unpacked(self._file, parts))
             self.buffer = self._file.read(_HEAD)
-        self.is_plain = unpack is None and self._packed is self._file
+        self.is_plain = self._file is self._packed  # neither unpacked nor made of something else
         self.begin = "\ufeff" if self.buffer.startswith(codecs.BOM_UTF8) else ""
         self.buffer = self.buffer.removeprefix(codecs.BOM_UTF8)
         refuse_other_forms(self.buffer, path, but_json=any_form)

@@ -75,10 +75,11 @@ def _parts(element: Element) -> Iterator[str]:
         if isinstance(part, str):
             yield part
         elif part is not None:
-            after = [part.text]
+            after: list[Element | str | None] = [part.text]
             for inner in part:
-                text_of_inner = None if _name(inner) in _CODES else inner
-                after += [text_of_inner, inner.tail]
+                if _name(inner) not in _CODES:
+                    after.append(inner)
+                after.append(inner.tail)
             left += reversed(after)
 
 

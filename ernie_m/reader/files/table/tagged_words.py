@@ -356,7 +356,7 @@ def _of_objects(objects: Iterable[tuple[int, Any]], faults: Faults) -> Iterator[
 def _words_of_spans(
     text: str, spans: Sequence[Mapping], bounds: Sequence[tuple[int, int]] | None
 ) -> tuple[list[str], list[str]]:
-    """The words of a text and their tags in IOB2; none if the spans are not within it, or overlap.
+    """The words of a text and their tags in IOB2; none if spans overlap, or one is not within it or blank.
 
     Args:
         spans: the start, the end and the label of each, in characters.
@@ -366,9 +366,10 @@ def _words_of_spans(
     edges = set()
     for span in spans:
         start, end, label = span["start"], span["end"], span["label"]
-        if not (0 <= start < end <= len(text) and isinstance(label, str)) or {*tag_at[start:end]} != {
-            OUTSIDE
-        }:
+        is_within = 0 <= start < end <= len(text)
+        if not is_within or not isinstance(label, str) or not text[start:end].strip():
+            return [], []
+        if any(tag != OUTSIDE for tag in tag_at[start:end]):
             return [], []
         start += len(text[start:end]) - len(text[start:end].lstrip())
         tag_at[start:end] = [f"B-{label}", *[f"I-{label}"] * (end - start - 1)]
