@@ -333,7 +333,9 @@ def in_shares(indices: np.ndarray, lengths: np.ndarray, share_tokens: int | None
     """
     if share_tokens is None:
         return [indices]
-    count = min(max(1, round(lengths[indices].sum() / share_tokens)), len(indices))
+    shares = lengths[indices].sum() / share_tokens
+    # A power of 2, so that two workers, or four, have equally many.
+    count = min(2 ** max(0, round(math.log2(shares))), len(indices))
     return [indices[first::count] for first in range(count)]
 
 
