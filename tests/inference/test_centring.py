@@ -9,7 +9,7 @@ import pytest
 import ernie_m
 from ernie_m.inference import arguments
 from ernie_m.inference.load import load
-from ernie_m.inference.server.app import answerers_of, describe
+from ernie_m.inference.server.app import answerers_of, describe, first_of_each
 from ernie_m.inference.tasks import TaskOptions, make_answerer, search
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors
@@ -240,7 +240,7 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
     (tmp_path / "corpus").write_text("\n".join(TEXTS) + "\n")
     options = TaskOptions(corpus=str(tmp_path / "corpus"))
     model = load(folder)
-    answerers = answerers_of([model], options)
+    answerers = first_of_each(answerers_of([model], options))
     assert describe([model], answerers)["centred"] == ["search", "align"]
     texts = {"text_a": TEXTS[0], "text_b": TEXTS[1]}
     for word, request in (("search", {"text": TEXTS[0]}), ("align", texts)):
@@ -254,7 +254,7 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
     first, second = unit(ernie_m.load(folder).encode(TEXTS[:2], centre=True))
     assert centred["cosine"] == pytest.approx(float(first @ second), abs=1e-5)
     without = load(models / "encode")
-    assert describe([without], answerers_of([without], options))["centred"] == []
+    assert describe([without], first_of_each(answerers_of([without], options)))["centred"] == []
     assert "which centred vectors need" in error_of(
         make_answerer("search", without, options).parse, {"text": "a", "centre": True}
     )

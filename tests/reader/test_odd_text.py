@@ -120,9 +120,9 @@ def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog):
     path = write(tmp_path / "a.txt", RUSSIAN)
     caplog.clear()
     look_at({"ru": str(path)})
-    assert caplog.messages == []
+    assert not any("most letters" in line for line in caplog.messages)
     look_at({"en": str(path)})
-    (said,) = caplog.messages
+    (said,) = [line for line in caplog.messages if "most letters" in line]
     assert said.startswith(f"{path}: most letters are Cyrillic")
 
 

@@ -58,7 +58,7 @@ def make_app(
         hosts: the names under which a request may come; None: any.
     """
     all_answerers = answerers_of(models, options)
-    answerers = {word: next(iter(by_name.values())) for word, by_name in all_answerers.items()}
+    answerers = first_of_each(all_answerers)
     info = describe(models, answerers)
     metrics = Metrics(lambda: queue.waiting)
     threads = max(model.workers for model in models)
@@ -137,6 +137,11 @@ def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, d
                 )
             by_name[model.name] = make_answerer(word, model, options)
     return answerers
+
+
+def first_of_each(answerers: dict[str, dict[str, Answerer]]) -> dict[str, Answerer]:
+    """For each word who answers if no model is named."""
+    return {word: next(iter(by_name.values())) for word, by_name in answerers.items()}
 
 
 def _words_of(model: LoadedModel, options: TaskOptions) -> list[str]:
