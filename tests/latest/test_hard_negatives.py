@@ -68,7 +68,9 @@ def mine(rows, tmp_path_factory):
                 hard_negatives, "encoder_of", lambda *arguments: lambda texts, kind: vectors_of(texts)
             )
             call_main(run_retrieval, as_flags({**files, **more, **flags}))
-        lines = (folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()
+        _, *lines = (
+            (folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()
+        )  # without the header
         return {(query, positive): texts for query, positive, *texts in (line.split("\t") for line in lines)}
 
     return call
