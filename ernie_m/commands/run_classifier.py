@@ -20,12 +20,11 @@ def main() -> None:
         prepare()
         # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
         from ernie_m.finetune.labelled_task import fine_tune
+        from ernie_m.finetune.own_tables import task_of_other_labels
         from ernie_m.finetune.tasks.classification import Classification
 
         task_class = Classification
         if flags.is_regression or flags.multi_label:
-            from ernie_m.finetune.own_tables import task_of_other_labels
-
             task_class = task_of_other_labels(flags)
         fine_tune(task_class, flags, stop)
     stop.exit_as_asked()

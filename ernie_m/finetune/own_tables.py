@@ -107,7 +107,10 @@ def rows_to_hold_out(tables: Sequence[Examples], labels: Sequence[str], share: f
         _, first_rows, text_of_row = np.unique(table.inputs, return_index=True, return_inverse=True)
         texts_of: dict[str, list[int]] = {}  # label -> numbers of texts
         for text in np.argsort(first_rows).tolist():  # in the order of the file
-            names = table.labels_of[table.targets[first_rows[text]]] if len(table.targets) else ()
+            names: Sequence[str] = ()
+            if len(table.targets):
+                target = table.targets[first_rows[text]]
+                names = table.labels_of[target]
             rarest = min(sorted(names, key=places.__getitem__), key=counts.__getitem__, default="")
             texts_of.setdefault(rarest, []).append(text)
         random = np.random.Generator(np.random.Philox(_SEED))

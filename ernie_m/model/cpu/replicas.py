@@ -5,20 +5,15 @@ of the step each take little more than half of its time.
 """
 
 import copy
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, wait
-from functools import partial
-from itertools import chain, islice
-from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.cpu.rows import as_array
-from ernie_m.model.cpu.workers import pool_of, run, worker_count
+from ernie_m.model.cpu.rows import STOP, as_array
+from ernie_m.model.cpu.workers import in_workers
 
 if TYPE_CHECKING:
     from ernie_m.model.word_table import TableGradient, WordEmbeddings
@@ -43,42 +38,24 @@ class Replicas:
         of the items, so that the sums have the same bits with any number of workers. `items` is read by this
         thread. Where the caller stops, the gradients are incomplete.
         """
-        workers = worker_count()
-        if workers > 1:
-            rest = iter(items)
-            first_two = list(islice(rest, 2))
-            items = chain(first_two, rest)
-        if workers == 1 or len(first_two) < 2:  # the gradients add up in place
-            yield from (derive(self.model, item) for item in items)
-            return
-        self._prepare(workers)
-        work = partial(self._derive, derive)
-        pending: deque[Future] = deque()
-        stop = Event()  # is not set: what has begun is computed to its end
-        try:
-            for item in items:
-                if len(pending) == workers:
-                    yield self._taken(pending.popleft())
-                pending.append(pool_of(workers).submit(run, stop, work, item))
-            while pending:
-                yield self._taken(pending.popleft())
-        finally:
-            wait(pending)
 
-    def _prepare(self, count: int) -> None:
-        """Have as many copies, with the weights that the model has now."""
-        while len(self._idle) < count:
-            self._idle.append(_copy(self.model))
-        for replica in self._idle:
-            replica.train()
-            for own, copied in zip(self.model.parameters(), replica.parameters(), strict=True):
-                copied.stop_gradient = own.stop_gradient
-                if copied.data_ptr() != own.data_ptr():
-                    own._share_buffer_to(copied)
+        def work(item: T) -> tuple[R, Gradients | None]:
+            if STOP.get() is None:  # in no worker: the gradients add up in place
+                return derive(self.model, item), None
+            return self._derive(derive, item)
+
+        for result, gradients in in_workers(work, items, ahead=1):
+            if gradients is not None:
+                gradients.add_to(self.model)
+            yield result
 
     def _derive(self, derive: Callable[[nn.Layer, T], R], item: T) -> tuple[R, "Gradients"]:
         """What a worker does."""
-        replica = self._idle.pop()
+        try:
+            replica = self._idle.pop()
+        except IndexError:  # all others are in use
+            replica = _copy(self.model)
+        self._share_weights(replica)
         try:
             result = derive(replica, item)
             return result, Gradients(replica)
@@ -89,11 +66,13 @@ class Replicas:
                 table.gradient.take()  # what is left of an item that has failed
             self._idle.append(replica)
 
-    def _taken(self, future: Future) -> Any:
-        """The result of a worker, whose gradients are added to those of the model."""
-        result, gradients = future.result()
-        gradients.add_to(self.model)
-        return result
+    def _share_weights(self, replica: nn.Layer) -> None:
+        """Give a copy the weights that the model has now; loading may have put them elsewhere."""
+        replica.train()
+        for own, copied in zip(self.model.parameters(), replica.parameters(), strict=True):
+            copied.stop_gradient = own.stop_gradient
+            if copied.data_ptr() != own.data_ptr():
+                own._share_buffer_to(copied)
 
 
 def _copy(model: nn.Layer) -> nn.Layer:

@@ -44,26 +44,32 @@ def tokens_of_a_batch(rows: Sequence[Sequence[int]], batch_tokens: int) -> int:
     return min(batch_tokens, _MOST, max(share, _WORTH_SHARING))
 
 
-def in_workers(compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = _AHEAD) -> Iterator[R]:
     """Yield `compute(item)` for each item, in order. As many items are computed at a time as there are cores.
 
     An only item is computed on all cores; on a GPU and with plain kernels each item is computed in its turn.
     `items` may be an iterator: it is read as far ahead as the workers need. What `compute` raises is raised
     here, and if the caller stops, by an error or Ctrl-C, then the workers stop, too, within a layer.
+
+    Args:
+        ahead: how many items for each worker are computed before they are asked for.
     """
+    workers = worker_count()
+    if workers == 1:
+        yield from map(compute, items)
+        return
     rest = iter(items)
     first_two = list(islice(rest, 2))
     all_items = chain(first_two, rest)
-    workers = worker_count()
-    if workers == 1 or len(first_two) < 2:
+    if len(first_two) < 2:
         yield from map(compute, all_items)
         return
     stop = Event()
     pending: deque[Future[R]] = deque()
     try:
         for item in all_items:
-            pending.append(pool_of(workers).submit(run, stop, compute, item))
-            if len(pending) > _AHEAD * workers:
+            pending.append(_pool(workers).submit(_run, stop, compute, item))
+            if len(pending) > ahead * workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
@@ -73,14 +79,14 @@ def in_workers(compute: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             future.cancel()
 
 
-def run(stop: Event, compute: Callable[[T], R], item: T) -> R:
+def _run(stop: Event, compute: Callable[[T], R], item: T) -> R:
     """What a worker does; attention ends it when `stop` is set."""
     STOP.set(stop)
     return compute(item)
 
 
 @cache
-def pool_of(workers: int) -> ThreadPoolExecutor:
+def _pool(workers: int) -> ThreadPoolExecutor:
     """The workers, made once."""
     return ThreadPoolExecutor(workers, "worker", initializer=become_worker)
 
