@@ -6,7 +6,7 @@ number of threads, so they do not depend on whether a worker has computed it (do
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from itertools import chain, islice
 from threading import Event
@@ -49,7 +49,8 @@ def in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = _AHEA
 
     An only item is computed on all cores; on a GPU and with plain kernels each item is computed in its turn.
     `items` may be an iterator: it is read as far ahead as the workers need. What `compute` raises is raised
-    here, and if the caller stops, by an error or Ctrl-C, then the workers stop, too, within a layer.
+    here. If the caller stops, by an error or Ctrl-C, then the workers stop, too, within a layer, and have
+    stopped when this ends.
 
     Args:
         ahead: how many items for each worker are computed before they are asked for.
@@ -77,6 +78,7 @@ def in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = _AHEA
         stop.set()
         for future in pending:
             future.cancel()
+        wait(pending)
 
 
 def _run(stop: Event, compute: Callable[[T], R], item: T) -> R:
