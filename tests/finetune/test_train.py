@@ -283,7 +283,7 @@ def test_programs_side_by_side(tmp_path, monkeypatch, capfd):
         "while not os.path.exists(other):\n"
         "    time.sleep(0.01)\n"
         "print('output of', mine)\n"
-        "print('error of', mine, file=sys.stderr)\n"
+        "sys.stderr.write(f'error of {mine}\\n')\n"  # at once, or two programs' words are mixed
         "sys.exit(int(code))\n"
     )
     monkeypatch.chdir(tmp_path)
