@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -175,12 +176,14 @@ def launch(arguments: list, cwd: Path, processes: int = 2, **environment: str) -
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing uses. All sockets are open together, so that the ports differ."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))  # the system chooses a port
-            _, port = listener.getsockname()
+    """Ports that nothing uses, drawn from below those that systems give to connections.
+
+    One of those could be taken by another program's connection before it is used.
+    """
+    ports = []
+    for port in random.SystemRandom().sample(range(10_000, 30_000), 1000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             ports.append(port)
-        return ports
+        if len(ports) == count:
+            return ports
+    raise OSError("no port is free")

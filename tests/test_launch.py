@@ -170,7 +170,7 @@ def started(tmp_path):
         )
         running.append(process)
         files = [tmp_path / f"{rank}.pid" for rank in range(2)]
-        assert wait_until(lambda: all(file.exists() for file in files), seconds=30)
+        assert wait_until(lambda: all(file.exists() for file in files), seconds=60)
         return process, [int(file.read_text()) for file in files]
 
     yield start
@@ -185,7 +185,7 @@ def test_the_first_process_prints_on_the_console(started, tmp_path):
     for name in ("workerlog.7", "workerlog.notes"):  # of an earlier run, and of the user
         (logs / name).touch()
     process, _ = started("end")
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == 0 and errors == ""
     assert "printed by 0" in output and "printed by 1" not in output
     assert (logs / "workerlog.1").read_text() == "printed by 1\n"
@@ -195,7 +195,7 @@ def test_the_first_process_prints_on_the_console(started, tmp_path):
 def test_the_processes_end_when_their_launcher_is_killed(started):
     process, pids = started("wait")
     process.kill()
-    assert wait_until(lambda: not any(is_running(pid) for pid in pids), seconds=30)
+    assert wait_until(lambda: not any(is_running(pid) for pid in pids), seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -205,14 +205,14 @@ def test_a_signal_reaches_all_processes(started, signal_number, exit_code):
     """launch.py ends with the exit code of its processes, as SCRIPT has it for each signal."""
     process, pids = started("wait")
     process.send_signal(signal_number)
-    assert process.wait(timeout=30) == exit_code
+    assert process.wait(timeout=60) == exit_code
     assert not any(is_running(pid) for pid in pids)
 
 
 def test_after_ctrl_c_a_process_may_save_longer_than_another(started, tmp_path):
     process, _ = started("save")
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=60) == 130
     assert (tmp_path / "saved").exists()
 
 
@@ -220,7 +220,7 @@ def test_after_ctrl_c_a_process_may_save_longer_than_another(started, tmp_path):
 def test_one_process_fails_and_the_other_ends(started, rank):
     """The error of rank 0 is on the console already; that of another process is shown with its log file."""
     process, pids = started(f"fail {rank}")
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     (line,) = errors.splitlines()
     if rank == 0:
@@ -233,5 +233,5 @@ def test_one_process_fails_and_the_other_ends(started, rank):
 def test_a_killed_process_is_a_failure(started):
     process, pids = started("wait")
     os.kill(pids[0], signal.SIGKILL)
-    assert process.wait(timeout=30) == 128 + signal.SIGKILL
+    assert process.wait(timeout=60) == 128 + signal.SIGKILL
     assert not is_running(pids[1])

@@ -87,7 +87,7 @@ class prefetch(Generic[T]):
             if kind == _ITEM:
                 return value
             if kind == _DEAD:
-                self._process.join(timeout=1)  # seconds; before `close` kills it, for its own exit code
+                self._process.join(timeout=10)  # seconds; before `close` kills it, for its own exit code
             exit_code = self._process.exitcode
             self.close()
             if kind == _USER_ERROR:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     """Wait until `condition()` is true, at most so long. Return whether it is."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:

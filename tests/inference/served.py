@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -12,16 +11,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.inference import browser
-from tests.launching import ROOT
+from tests.launching import ROOT, free_ports
 
 
 @contextlib.contextmanager
 def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
     """Start a server with these flags; gives its address and its process. It is ended afterwards."""
-    with socket.create_server(("127.0.0.1", 0)) as free:  # 0: the system chooses a port that nobody uses
-        port = free.getsockname()[1]
     command = [sys.executable, "-m", "ernie_m", "predict", "--serve", *flags]
-    command += ["--port", str(port)]
+    command += ["--port", str(*free_ports(1))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     try:
         address = read_address(process)
@@ -29,7 +26,7 @@ def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
         yield address, process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def read_address(process: subprocess.Popen) -> str:

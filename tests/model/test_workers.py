@@ -126,7 +126,7 @@ def test_workers_end_when_nobody_waits(end):
     else:
         with pytest.raises(KeyboardInterrupt):
             results.throw(KeyboardInterrupt)
-    assert ended.acquire(timeout=10)
+    assert ended.acquire(timeout=60)
     again = in_workers(lambda item: BLOCKS.over_pieces(lambda piece: None), range(9))
     assert list(again) == [None] * 9  # the workers are free again
 

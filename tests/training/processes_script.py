@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -20,6 +19,7 @@ from ernie_m.training import distributed
 from ernie_m.training.stop_requests import StallWatch
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError
+from tests.helpers.processes import wait_until
 from tests.training.toy_training import STEPS, load, make, read_step, run, state_of, weights, write_step
 
 FOLDER = Path(sys.argv[1])
@@ -50,12 +50,12 @@ def collectives() -> None:
 
 
 def stall() -> None:
-    """Process 0 waits for process 1 with a watch that warns after 0.2 seconds."""
+    """Process 0 waits for process 1 until it has warned after 0.1 seconds; the other would after 60."""
     logging.setup(FOLDER, distributed.rank())
-    with StallWatch(0.2) as stalls:
+    with StallWatch(0.1 if distributed.is_main() else 60.0) as stalls:
         distributed.barrier()
         if distributed.rank() == 1:
-            time.sleep(1.1)
+            assert wait_until(lambda: "has taken" in (FOLDER / "job.log.0").read_text())
         with stalls.during("step 1"):
             distributed.barrier()
 

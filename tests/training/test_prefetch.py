@@ -35,7 +35,7 @@ def test_a_stop_request_does_not_wait_for_an_item():
         assert items.next_unless(False) == items._process.pid  # the one item; then the process waits
         began = time.monotonic()
         assert items.next_unless(True) is None  # true is a stop request
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30  # it waits for 60
 
 
 def test_it_runs_ahead_and_then_waits(tmp_path):
@@ -80,7 +80,7 @@ def test_no_worker_stays(ending):
         items.close()
     del items
     # `close` and the `with` statement wait for the worker; the garbage collector need not run at once.
-    seconds = 10 if ending == "forget" else 0
+    seconds = 60 if ending == "forget" else 0
     assert wait_until(lambda: not is_running(pid), seconds)
 
 
@@ -151,8 +151,8 @@ def test_the_worker_ends_with_its_parent(start, ending):
             parent.kill()
         elif ending == "Ctrl-C":
             os.killpg(parent.pid, signal.SIGINT)
-        errors = parent.communicate(timeout=30)[1]
-    seconds = 10 if ending == "kill" else 0  # a killed parent cannot wait for the worker
+        errors = parent.communicate(timeout=50)[1]
+    seconds = 60 if ending == "kill" else 0  # a killed parent cannot wait for the worker
     assert wait_until(lambda: not is_running(pid), seconds)
     assert errors.count("KeyboardInterrupt") == (ending == "Ctrl-C"), errors
 

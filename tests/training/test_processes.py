@@ -97,11 +97,10 @@ def test_sums_are_sums_and_equal_on_every_process(proofs):
 
 
 def test_a_process_that_waits_in_a_sum_warns(proofs):
-    """Process 0 waits 1.1 seconds for process 1, which comes late to the sum."""
+    """Process 1 comes to the sum when process 0 has warned, whose main thread waits in a call of C."""
     *warnings, last_line = (proofs / "job.log.0").read_text().splitlines()
-    assert 2 <= len(warnings) <= 4
-    assert all("step 1 has taken" in line for line in warnings)
-    assert "step 1 ended after 1 s" in last_line
+    assert warnings and all("step 1 has taken" in line for line in warnings)
+    assert "step 1 ended after" in last_line
     assert "has taken" not in (proofs / "job.log.1").read_text()
 
 
