@@ -27,9 +27,9 @@ class Faults:
     def add(self, line: int, what: str, mend: str) -> None:
         """Note that a line is left out, if the command goes on."""
         self.count += 1
-        kind = self._kinds.setdefault(mend, [])
-        if len(kind) < MOST_FAULTS:
-            kind.append(f"line {line}: {what}")
+        faults = self._kinds.setdefault(mend, [])
+        if len(faults) < MOST_FAULTS:
+            faults.append(f"line {line}: {what}")
         else:
             self._more[mend] += 1
 
@@ -45,15 +45,15 @@ class Faults:
             UserError: there are faults, and lines with faults are not left out.
         """
         lines = []
-        for mend, kind in self._kinds.items():
-            lines += kind[:-1]
-            lines.append(f"{kind[-1]}; {mend}" if mend else kind[-1])
+        for mend, faults in self._kinds.items():
+            *others, last = faults
+            lines += [*others, f"{last}; {mend}" if mend else last]
             if self._more[mend]:
                 lines.append(f"and {self._more[mend]:,} more such lines")
         if not lines:
             return
         if not self._skip:
-            way_out = ["--on_error skip leaves such lines out"] * (self.count > 1)
+            way_out = ["--on_error skip leaves such lines out"] if self.count > 1 else []
             raise UserError(f"{self.name}, {lines[0]}", *lines[1:], *way_out)
         for line in lines:
             say(f"{self.name}: left out: {line}")

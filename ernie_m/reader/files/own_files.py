@@ -107,16 +107,18 @@ def holds_tags(path: Path, spans: bool = False) -> bool:
         return False
     if head.lstrip()[:1] in ("{", "["):
         has_spans = spans and _SPANS.search(head) is not None
-        return (
-            has_spans or re.search(r'"(tokens|words)"\s*:\s*\[\s*"', head if spans else lines[0]) is not None
-        )
+        searched = head if spans else lines[0]
+        return has_spans or re.search(r'"(tokens|words)"\s*:\s*\[\s*"', searched) is not None
     if lines[0].startswith("text_a") and JOINT in "".join(lines[1:2]):
         return True
     # Words stand in blocks with blank lines between, and one of the columns has tags.
-    rows = [line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))][:-1]
+    rows = [line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
+    rows = rows[:-1]  # the head may end within the last one
+    # Any column between tabs may have the tag; with spaces between, the last one, if there are two.
     cells = [line.split("\t") if "\t" in line else line.split()[1:][-1:] for line in rows]
     tags = [[cell for cell in row if _TAG.fullmatch(cell.strip())] for row in cells]
-    return 2 * sum(map(bool, tags)) > len(rows) and any({*row} - {OUTSIDE} for row in tags)
+    tagged = [tags_of_row for tags_of_row in tags if tags_of_row]
+    return 2 * len(tagged) > len(rows) and any(set(tags_of_row) != {OUTSIDE} for tags_of_row in tagged)
 
 
 def holds_questions(path: Path, whole: bool = False) -> bool:

@@ -86,10 +86,11 @@ def rows_of(
     """
     with open_lines(path) as (file, _):
         first = file.readline(1 << 16)
-    names = split_cells(first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace"))
+    names = set(split_cells(first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")))
     needed = {"text_a", "label"} if labels else {"text_a"}
+    is_official = needed <= names and names <= set(OFFICIAL)
     given = (options.columns, options.header, options.delimiter, options.encoding, options.only)
-    if needed <= {*names} <= {*OFFICIAL} and not (any_label or any(given)):
+    if is_official and not any_label and not any(given):
         return None
     return tables().in_official_form(path, options, labels, regression, multi_label, any_label, purpose)
 

@@ -54,7 +54,8 @@ class AnsweredTable:
             csv.writer(self._file, delimiter=self._form.mark, lineterminator="\n").writerow(cells)
         else:
             mark = self._form.mark
-            self._file.write(mark.join(in_one_line(cell).replace(mark, " ") for cell in cells) + "\n")
+            plain = [in_one_line(cell).replace(mark, " ") for cell in cells]
+            self._file.write(mark.join(plain) + "\n")
 
 
 def _cells_of_answer(answer: Mapping[str, Any]) -> dict[str, str]:

@@ -97,13 +97,12 @@ def kind_of(cells: Sequence[str]) -> str:
         return CLASSES
     if sum(_ID.fullmatch(cell) is not None for cell in filled) >= 0.9 * count:
         return ID
-    # What has digits is compared by its beginning, so that ids, URLs and licences are one value.
+    # What has digits, or is a URL, is compared by its beginning: so ids, URLs and licences are one value.
+    without_digits = [(cell, _DIGITS.sub("", cell)) for cell in filled[:1000]]
     stems = {
-        (stem if stem == cell and "://" not in cell else stem[:_BEGINNING])
-        for cell in filled[:1000]
-        for stem in (_DIGITS.sub("", cell),)
+        stem if stem == cell and "://" not in cell else stem[:_BEGINNING] for cell, stem in without_digits
     }
-    few = max(1, min(_FEW, len(filled[:1000]) // 10))
+    few = max(1, min(_FEW, len(without_digits) // 10))
     return ALIKE if count >= 5 and len(stems) <= few and len(values) > count / 2 else TEXTS
 
 
@@ -117,13 +116,18 @@ def has_header(
 ) -> bool:
     """Whether the first row names the columns.
 
+    Args:
+        first: its line and its cells.
+        columns, kinds: the cells of each column below it, and what they are.
+        chosen: the value of --header.
+
     Raises:
         UserError: some signs say so, and others that it does not.
     """
     if chosen is not None:
         return chosen
     line, cells = first
-    if not any(columns):  # it is alone
+    if not any(columns):  # there is no row below it
         return all(purpose_of(cell) for cell in cells)
     signs, against = _signs_of_header(cells, columns, kinds)
     if signs and against and len(signs) <= 2 * len(against):
@@ -143,7 +147,7 @@ def _signs_of_header(first: Sequence[str], columns: Sequence[Sequence[str]], kin
     Args:
         first: its cells.
         columns: the cells of each column below it.
-        kinds: those of the columns below it.
+        kinds: what each column holds.
 
     Returns:
         two lists of sentences.
@@ -153,12 +157,15 @@ def _signs_of_header(first: Sequence[str], columns: Sequence[Sequence[str]], kin
     counts = [int(number) for cell in numbers for number in re.findall(r"\d+$", cell)]
     stems = {_DIGITS.sub("", cell) for cell in numbers}
     start = counts[0] if counts else 0
-    is_numbered = len(stems) == 1 < len(numbers) and counts == [*range(start, start + len(numbers))]
-    if is_numbered and (start <= 1 or stems != {""}) and not {*kinds} <= {NUMBERS, CLASSES, VERDICTS}:
+    is_numbered = len(numbers) > 1 and len(stems) == 1 and counts == list(range(start, start + len(numbers)))
+    may_be_names = start <= 1 or stems != {""}  # numbers alone begin at 0 or 1
+    has_text_below = any(kind not in (NUMBERS, CLASSES, VERDICTS) for kind in kinds)
+    if is_numbered and may_be_names and has_text_below:
         return ["it numbers the columns, as pandas does"], []
     cells = [cell.strip() for cell in first]
     found = [_sign(place, *column) for place, column in enumerate(zip(cells, columns, kinds), 1)]
-    signs, against = ([*filter(None, part)] for part in zip(*found))
+    signs = [sign for sign, _ in found if sign]
+    against = [sign for _, sign in found if sign]
     texts = [place for place, kind in enumerate(kinds) if kind in (TEXTS, ALIKE)]
     if texts and all(_is_name_above(cells[place], columns[place]) for place in texts):
         signs.append("short names stand above texts")
@@ -185,14 +192,12 @@ def _sign(place: int, cell: str, cells: Sequence[str], kind: str) -> tuple[str, 
     if below:
         is_value = kind in (CLASSES, VERDICTS, LANGUAGE, SPLIT, ONE) or below > 1
         return "", (f"'{cell}' is below it, too" if is_value else "")
-    if kind in (NUMBERS, ID) or (kind == CLASSES and all(map(is_number, filter(None, cells)))):
+    are_numbered_classes = kind == CLASSES and all(is_number(other) for other in cells if other)
+    if kind in (NUMBERS, ID) or are_numbered_classes:
         is_alike = _NUMBER.fullmatch(cell) or (kind == ID and _shape(cell) in map(_shape, cells[:100]))
         return ("", alike) if is_alike else (named, "")
-    if (
-        (kind == LANGUAGE and is_code(cell))
-        or (kind == SPLIT and folded in SPLITS)
-        or (kind == VERDICTS and folded in VERDICT_WORDS)
-    ):
+    of_kind = {LANGUAGE: is_code(cell), SPLIT: folded in SPLITS, VERDICTS: folded in VERDICT_WORDS}
+    if of_kind.get(kind):
         return "", alike
     if purpose_of(cell) and not any(map(purpose_of, cells[:20])):
         return usual, ""

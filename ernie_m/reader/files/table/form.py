@@ -104,7 +104,7 @@ def options_of(path: Path, options: TableOptions) -> TableOptions:
     values = {field.name: getattr(options, field.name) for field in fields(TableOptions)}
     for name in ("columns", "delimiter", "encoding", "only", "word_column"):
         file, equals, rest = (values[name] or "").partition("=")
-        if equals and re.search(r"[^.]\.\w+$", file):
+        if equals and re.search(r"[^.]\.\w+$", file):  # a file has an ending, as in dev.csv=review,stars
             values[name] = rest if file == path.name else None
     return TableOptions(**values)
 
@@ -153,16 +153,20 @@ def rows_of_lines(
     Raises:
         UserError: all lines are blank, or it has to be asked what separates the cells.
     """
-    # Blank lines cost nothing.
-    skipped, first = next((row for row in enumerate(lines) if not row[1].isspace()), (0, ""))
+    not_blank = ((number, line) for number, line in enumerate(lines) if not line.isspace())
+    skipped, first = next(not_blank, (0, ""))
     if not first:
         raise UserError(f"{path}: no rows in it")
     head = [first, *islice(lines, _HEAD_LINES - 1)]
-    is_official = {"text_a"} <= {*split_cells(head[0])} <= {*OFFICIAL}  # which is never asked about
+    # The official form is known by its names, and nothing is asked about it.
+    names = set(split_cells(first))
+    is_official = "text_a" in names and names <= set(OFFICIAL)
     form = Form("\t", False) if is_official else find_form(head, path, options.delimiter)
-    is_excel = bool(excel_separator(head[0]))
-    form = form._replace(skipped=skipped + is_excel)
-    return form, is_official, records(chain(head[is_excel:], lines), form, faults, form.skipped + 1)
+    if excel_separator(first):  # this line only says what separates the cells
+        head = head[1:]
+        skipped += 1
+    form = form._replace(skipped=skipped)
+    return form, is_official, records(chain(head, lines), form, faults, skipped + 1)
 
 
 def table_of(
@@ -180,53 +184,55 @@ def table_of(
     Args:
         is_named: whether the first row is known to name the columns.
     """
-    first = next(rows, None)
-    if first is None:
+    line, first_cells = next(rows, (0, None))
+    if first_cells is None:
         faults.end(say)
         raise UserError(f"{path}: no rows in it")
     sample = list(islice(rows, _SAMPLE))
-    if len(first[1]) == 1 and len(sample) > 2 and len(sample[0][1]) == len(sample[1][1]) > 1:
-        say(f"{path}, line {first[0]}: left out, as a title: {shown(first[1][0])}")
-        first = sample.pop(0)
-    row_names = {cells[0] for _, cells in sample if len(cells) == len(first[1]) + 1}
+    next_widths = [len(cells) for _, cells in sample[:2]]
+    if len(first_cells) == 1 and len(sample) > 2 and next_widths[0] == next_widths[1] > 1:
+        say(f"{path}, line {line}: left out, as a title: {shown(first_cells[0])}")
+        line, first_cells = sample.pop(0)
+    # R writes no name above its row names, which all differ.
+    row_names = {cells[0] for _, cells in sample if len(cells) == len(first_cells) + 1}
     if not is_named and len(row_names) == len(sample) > 1:
-        first = (first[0], ["", *first[1]])  # R writes no name above its row names
-    # The width of most rows is that of the table; a first line with another is a fault, if few are.
+        first_cells = ["", *first_cells]
     widths = Counter(len(cells) for _, cells in sample)
-    width = len(first[1])
+    width = len(first_cells)
     usual, count = widths.most_common(1)[0] if widths else (width, 0)
-    if ragged:
+    if ragged and sample:
         # As many columns as more than a tenth of the rows have.
-        wide = [most for most in widths if 10 * sum(widths[n] for n in widths if n >= most) > len(sample)]
-        width = max([usual, *wide])
+        widest_first = sorted(widths.elements(), reverse=True)
+        width = max(usual, widest_first[len(sample) // 10])
     elif width not in widths and count > 1:
-        raise UserError(f"{path}, line {first[0]}: {counted(width)}, but the next lines have {usual}")
-    is_even = widths[width] >= 0.8 * len(sample)  # then rows of another width are damaged
-    whole = [cells for _, cells in sample if len(cells) == width or (ragged and not is_even)]
+        raise UserError(f"{path}, line {line}: {counted(width)}, but the next lines have {usual}")
+    whole = [cells for _, cells in sample]
+    if not ragged or widths[width] >= 0.8 * len(sample):  # rows of another width are damaged
+        whole = [cells for cells in whole if len(cells) == width]
     columns = columns_of(whole, width)
     kinds = [kind_of(cells) for cells in columns]
-    head = [*first[1], *[""] * (width - len(first[1]))][:width]
+    head = [*first_cells, *[""] * (width - len(first_cells))][:width]
     rows = chain(sample, rows)
     names = head
-    if not (is_named or has_header(path, (first[0], head), columns, kinds, options.header, say)):
+    if not (is_named or has_header(path, (line, head), columns, kinds, options.header, say)):
         names = None
-        rows = chain([first], rows)
-        whole = [first[1], *whole]
+        rows = chain([(line, first_cells)], rows)
+        whole = [first_cells, *whole]
         kinds = [kind_of([cell.strip(), *cells]) for cell, cells in zip(head, columns)]
     if not ragged:
-        rows = _of_width(rows, width, first[0], faults)
+        rows = _of_width(rows, width, line, faults)
     if not whole:
-        list(rows)
+        list(rows)  # so that `faults` has all of them
         faults.end(say)
         raise UserError(f"{path}: has a header and no rows")
-    table = OpenedTable(path, form, names, first[0], kinds, whole, rows)
+    table = OpenedTable(path, form, names, line, kinds, whole, rows)
     wanted = Wanted.of(table, options.only)
     if wanted is None:
         return table
     # Only some of the rows, which tell anew what the columns hold.
     sample = [cells for cells in whole if wanted.takes(cells)] or whole
     kinds = [kind_of(cells) for cells in columns_of(sample, width)]
-    rows = (row for row in rows if wanted.takes(row[1]))
+    rows = ((number, cells) for number, cells in rows if wanted.takes(cells))
     return table._replace(sample=sample, kinds=kinds, rows=rows, wanted=wanted)
 
 
@@ -259,7 +265,8 @@ class Wanted(NamedTuple):
     def takes(self, cells: Sequence[str]) -> bool:
         cell = cells[self.place].strip() if self.place < len(cells) else ""
         if self.sign in ("=", "!="):
-            return (normal_label(cell) == normal_label(self.value)) == (self.sign == "=")
+            is_equal = normal_label(cell) == normal_label(self.value)
+            return is_equal if self.sign == "=" else not is_equal
         try:
             return _COMPARED[self.sign](float(cell.replace(",", ".")), float(self.value))
         except ValueError:
@@ -313,9 +320,12 @@ def find_form(head: Sequence[str], path: Path, delimiter: str | None = None) -> 
         form, share = _share_of_misfits(head, form)
         if share is not None:
             shares[form] = share
-    found = [form for form in shares if form.mark == "\t"] or [form for form in shares if not shares[form]]
-    found = found or [*shares]
-    if len(found) > 1 and not re.search(r"(?<!\d),|,(?!\d)", text):  # all commas are decimal ones
+    # A tab comes first, then what fits every row, then what fits nearly all.
+    found = [form for form in shares if form.mark == "\t"]
+    found = found or [form for form, share in shares.items() if share == 0]
+    found = found or list(shares)
+    all_commas_are_decimal = not re.search(r"(?<!\d),|,(?!\d)", text)  # between digits
+    if len(found) > 1 and all_commas_are_decimal:
         found = [form for form in found if form.mark != ","]
     if len(found) > 1:
         marks = " or ".join(MARKS[form.mark] for form in found)
@@ -324,7 +334,8 @@ def find_form(head: Sequence[str], path: Path, delimiter: str | None = None) -> 
         )
     if found:
         return found[0]
-    # Each line is a cell; commas in it are text, if the first line, which may be a header, has none.
+    # No form serves, so each line is a cell. But if the first line and at least half of all have a mark, they
+    # were meant to be cells.
     for mark, marks in MARKS.items():
         widths = [line.count(mark) + 1 for line in head]
         if widths[0] > 1 and 2 * widths.count(1) <= len(head) > 1:
@@ -356,22 +367,23 @@ def _share_of_misfits(head: Sequence[str], form: Form) -> tuple[Form, float | No
     if not rows:
         return form, None
     doubled = (form.escape or '"') + '"'
-    # A mark within quotation marks leaves one of them in each of two cells, and not twice in the line.
-    is_cut = [
-        form.quoted
-        and any(
-            cell.count('"') % 2 and cell.replace('"', doubled) not in "".join(head[line - 1 :][:9])
-            for cell in cells
-        )
-        for line, cells in rows
-    ]
-    widths = Counter(len(cells) for (_, cells), cut in zip(rows, is_cut) if not cut)
+
+    def is_cut(line: int, cells: list[str]) -> bool:
+        """Whether a mark within quotation marks has cut a cell in two.
+
+        Each of both then has one of them, and it does not stand twice in the line, as one that is text does.
+        """
+        text = "".join(head[line - 1 : line + 8])  # a row may go over several lines
+        return any(cell.count('"') % 2 and cell.replace('"', doubled) not in text for cell in cells)
+
+    widths = Counter(len(cells) for line, cells in rows if not (form.quoted and is_cut(line, cells)))
     usual = max(widths, key=widths.__getitem__, default=1)
-    fitting = widths[usual] if form.mark != "\t" else widths.total() - widths[1]
+    fitting = widths.total() - widths[1] if form.mark == "\t" else widths[usual]
     misfits = len(rows) - fitting
-    most = len(rows) // 10 if len(rows) >= 10 else int(len(rows) >= 4)
-    serves = (usual > 1 or (form.mark == "\t" and fitting > 0)) and misfits <= most
-    return form, (misfits / len(rows) if serves and unclosed <= max(2, most) else None)
+    most = max(1, len(rows) // 10) if len(rows) >= 4 else 0  # misfits in a form that serves
+    has_cells = usual > 1 or (form.mark == "\t" and fitting > 0)
+    serves = has_cells and misfits <= most and unclosed <= max(2, most)
+    return form, (misfits / len(rows) if serves else None)
 
 
 def _is_quoted(head: Sequence[str]) -> bool:
@@ -385,12 +397,13 @@ def _is_quoted(head: Sequence[str]) -> bool:
     if not begun:
         return False
     cells = _CELL_IN_QUOTES.findall(text)
-    # What goes on over several lines, with tabs in it, are rows between two lone quotation marks.
+    # A cell needs them for a doubled one, a tab or a line end in it. What has tabs and line ends is not a
+    # cell: these are rows between two lone quotation marks.
     needed = sum('""' in cell or ("\t" in cell) != ("\n" in cell) for cell in cells)
     most_lone = max(1, begun // 10)
-    return (needed > 0 and begun - needed <= most_lone) or len(cells) >= max(
-        0.9 * (len(head) - 1), begun - most_lone, 1
-    )
+    most_need_them = needed > 0 and begun - needed <= most_lone
+    are_in_each_row = len(cells) >= max(0.9 * (len(head) - 1), begun - most_lone, 1)
+    return most_need_them or are_in_each_row
 
 
 def records(
@@ -416,7 +429,7 @@ def records(
     source = iter(lines)
 
     def feed() -> Iterator[str]:
-        for line in iter(lambda: again.popleft() if again else next(source, None), None):
+        while (line := again.popleft() if again else next(source, None)) is not None:
             taken.append(line)
             if len(taken) > _LONGEST_CELL:
                 raise csv.Error("its quotation mark is not closed")

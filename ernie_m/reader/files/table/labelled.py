@@ -74,19 +74,18 @@ class LabelledTable(NamedTuple):
     def part(self, numbers: np.ndarray) -> "LabelledTable":
         """The rows with these numbers, int64."""
         names = ("rows", "lines", "languages", "ids", "qids", "splits")
-        columns = {name: getattr(self, name) for name in names}
-        return self._replace(
-            **{name: [cells[number] for number in numbers] for name, cells in columns.items() if cells}
-        )
+        columns = {name: getattr(self, name) for name in names if getattr(self, name)}  # that are there
+        parts = {name: [column[number] for number in numbers] for name, column in columns.items()}
+        return self._replace(**parts)
 
     def meant_for(self, purpose: str, say: Callable[[str], None], path: Path) -> "LabelledTable":
         """The rows for "train", or the others, if a column says which these are."""
-        is_meant = np.array(
-            [(split.lower()[:5] in ("", "train")) == (purpose == "train") for split in self.splits]
-        )
+        splits = [split.lower() for split in self.splits]
+        is_for_training = np.array([split[:5] in ("", "train") for split in splits], bool)
+        is_meant = is_for_training if purpose == "train" else ~is_for_training
         if not purpose or not is_meant.any() or is_meant.all():
             return self
-        counts = Counter(split.lower() for split, is_one in zip(self.splits, is_meant) if not is_one)
+        counts = Counter(split for split, is_one in zip(splits, is_meant) if not is_one)
         for split, count in counts.items():
             say(f"{path}: {count:,} rows of the split '{split}' are left out")
         return self.part(np.flatnonzero(is_meant))
@@ -196,27 +195,28 @@ def read_table(
     places = [*texts, *label_places]
     others = [place for place in range(len(opened.kinds)) if place not in places]
     purposes, kinds = opened.purposes, opened.kinds
-    languages = purposes if opened.names else kinds
-    language = next((place for place in others if languages[place] == LANGUAGE), None)
-    is_split = (place for place in others if kinds[place] == SPLIT and purposes[place] in (SPLIT, None))
-    split = next(is_split, None)
-    columns = [*["text_a", "text_b"][: len(texts)], *(["label"] if labels else [])]
+    # The name of a column says that it has languages; without names its cells do.
+    signs = purposes if opened.names else kinds
+    language = next((place for place in others if signs[place] == LANGUAGE), None)
+    splits = [place for place in others if kinds[place] == SPLIT and purposes[place] in (SPLIT, None)]
+    split = splits[0] if splits else None
+    columns = ["text_a", "text_b"][: len(texts)] + (["label"] if labels else [])
     rows, lines = [], []
     names = opened.names
     all_cells = []  # of the rows that are read
     for line, cells in opened.rows:
         values = [in_one_line(cells[place]) for place in texts]
-        fault = next((name for name, value in zip(columns, values) if not value or value.isspace()), None)
-        if labels and fault is None:
+        empty = [name for name, value in zip(columns, values) if not value.strip()]
+        if labels and not empty:
             cell, what = _labels_in(cells, names, label_places, multi_label)
             if what:
                 faults.add(line, what, "--multi_label true takes several labels of a text")
                 continue
             if not cell and not multi_label:
-                fault = "label"
+                empty = ["label"]
             values.append(in_one_line(cell))
-        if fault:
-            faults.add(line, f"the {fault} is empty", "fill it in, or remove the line")
+        if empty:
+            faults.add(line, f"the {empty[0]} is empty", "fill it in, or remove the line")
             continue
         rows.append(values)
         lines.append(line)
@@ -226,15 +226,22 @@ def read_table(
         raise UserError(f"{path}: no rows are left")
     id_place = _place_of_ids(opened.folded, places, all_cells, rows)
     qid_place = names.index("qid") if names and "qid" in names else None
-    further = (language, id_place, qid_place, split)
     table = LabelledTable(
-        columns, rows, lines, multi_label, *(_of_column(all_cells, place) for place in further)
+        columns,
+        rows,
+        lines,
+        multi_label,
+        languages=_of_column(all_cells, language),
+        ids=_of_column(all_cells, id_place),
+        qids=_of_column(all_cells, qid_place),
+        splits=_of_column(all_cells, split),
     )
-    _say_what_is_read(opened, places, further, table, say)
-    return _without_missing_labels(path, table, say) if labels and not regression and any_label else table
+    _say_what_is_read(opened, places, (language, id_place, qid_place, split), table, say)
+    return _without_missing_labels(path, table, say) if labels and any_label and not regression else table
 
 
 def _of_column(rows: Sequence[Sequence[str]], place: int | None) -> list[str]:
+    """The cells of a column; none if the table has no such column."""
     return [] if place is None else [in_one_line(cells[place]).strip() for cells in rows]
 
 
@@ -253,27 +260,26 @@ def find_places(
         given = [table.place(name.strip()) for name in names.split(",")]
         if not labels:
             return given[:2], []
-        is_column_a_label = (
-            multi_label and len(given) > 2 and {table.kinds[place] for place in given[1:]} <= {VERDICTS, ONE}
-        )
-        if is_column_a_label or len(given) == 2:
+        are_verdicts = all(table.kinds[place] in (VERDICTS, ONE) for place in given[1:])
+        has_column_for_each_label = multi_label and len(given) > 2 and are_verdicts
+        if has_column_for_each_label or len(given) == 2:
             return given[:1], given[1:]
         if len(given) != 3:
             raise UserError(f"--columns {names}: it names text, perhaps a second text, and label")
         return given[:2], given[2:]
     label_places = _labels(table, multi_label, regression) if labels else []
     texts = _texts(table, label_places, labels)
-    if not table.names and labels and (len(label_places) != 1 or len(texts) != 1):
-        # So few rows that the place of a column says what it is, or words that are all different.
+    if labels and not table.names and (len(texts) != 1 or len(label_places) != 1):
+        # Of two columns the first has the texts, if there are few rows, or fewer values in the second.
         kept = [place for place, kind in enumerate(table.kinds) if kind not in (EMPTY, LANGUAGE, SPLIT)]
         if len(kept) > 2:
             kept = [place for place in kept if table.kinds[place] not in (NUMBERS, ID, ONE)]
-        values = [len({cells[place] for cells in table.sample}) for place in kept]
-        if len(kept) == 2 and (len(table.sample) < _FEW_ROWS or values[1] < values[0]):
+        value_counts = [len({cells[place] for cells in table.sample}) for place in kept]
+        if len(kept) == 2 and (len(table.sample) < _FEW_ROWS or value_counts[1] < value_counts[0]):
             return kept[:1], kept[1:]
-    are_labels_clear = len(label_places) == 1 or not labels or (multi_label and label_places)
+    are_labels_clear = not labels or len(label_places) == 1 or (multi_label and label_places)
     is_pair = len(texts) == 2 and table.purposes[texts[1]] in (SECOND, POSITIVE)
-    if not (are_labels_clear and (len(texts) == 1 or is_pair)):
+    if not are_labels_clear or not (len(texts) == 1 or is_pair):
         _ask(table, texts, label_places, labels)
     return texts, label_places
 
@@ -295,16 +301,13 @@ def _labels(table: OpenedTable, multi_label: bool, regression: bool) -> list[int
     repeating = (NUMBERS, CLASSES, VERDICTS) if regression else (CLASSES, VERDICTS)
     found = [place for place, kind in enumerate(kinds) if kind in repeating and purposes[place] not in others]
     found = [place for place in found if purposes[place] != NOT_READ] or found
-    if not found and not multi_label:  # which language a text is in
+    if not found and not multi_label:  # the label may be the language of the text
         found = [place for place, kind in enumerate(kinds) if kind == LANGUAGE and purposes[place] is None]
-    if multi_label and table.names:
-        columns = [place for place in found if kinds[place] == VERDICTS]
-        rare = [
-            place
-            for place, kind in enumerate(kinds)
-            if kind == ONE and len(columns) > 1 and not purposes[place]
-        ]
-        return sorted(columns + rare) if len(columns) > 1 else found
+    columns = [place for place in found if kinds[place] == VERDICTS]
+    if multi_label and table.names and len(columns) > 1:
+        # A column for each label; that of a rare one may hold a single value here.
+        rare = [place for place, kind in enumerate(kinds) if kind == ONE and not purposes[place]]
+        return sorted(columns + rare)
     return found
 
 
@@ -318,13 +321,17 @@ def _texts(table: OpenedTable, label_places: Sequence[int], labels: bool) -> lis
         seconds = [place for place in usable if purposes[place] == second]
         official = [place for place in texts if names[place] == "text_a"]
         exact = [place for place in texts if names[place] == "text"]
-        texts = official or (texts if seconds else exact) or texts
+        texts = official or texts
+        if exact and not official and not seconds:
+            texts = exact
         if len(texts) == 1 and len(seconds) == 1:
-            return texts if official and names[seconds[0]] != "text_b" else texts + seconds
+            is_other = official and names[seconds[0]] != "text_b"  # text_a has no other second text
+            return texts if is_other else texts + seconds
         if texts and (first == TEXT or len(texts) > 1):
             return texts
     not_named = (ID, LANGUAGE, SPLIT, NOT_READ, LABEL, NUMBERS)
-    for kind in (TEXTS, ALIKE, *(() if labels and table.names else (CLASSES,))):
+    may_repeat = not labels or not table.names  # then a few texts may look like classes
+    for kind in (TEXTS, ALIKE, CLASSES) if may_repeat else (TEXTS, ALIKE):
         found = [place for place in free if kinds[place] == kind and purposes[place] not in not_named]
         if found:
             return found
@@ -337,32 +344,36 @@ def _ask(table: OpenedTable, texts: Sequence[int], label_places: Sequence[int], 
     Raises:
         UserError: always.
     """
-    columns = (("text", texts), ("label", label_places))[: 1 + labels]
-    guesses = ", and ".join(
-        f"the {what} may be {table.called(places)}" if places else f"no column looks like {what}s"
-        for what, places in columns
-    )
     names = table.names or list(map(str, range(1, len(table.kinds) + 1)))
-    example = ",".join(names[places[0]].strip() if places else what.upper() for what, places in columns)
-    several = ", or --multi_label true for a column of each label"
-    is_several = len(label_places) > 1 and all(table.kinds[place] == VERDICTS for place in label_places)
+    places_of = {"text": texts, "label": label_places} if labels else {"text": texts}
+    guesses, example = [], []
+    for what, places in places_of.items():
+        is_there = f"the {what} may be {table.called(places)}"
+        guesses.append(is_there if places else f"no column looks like {what}s")
+        example.append(names[places[0]].strip() if places else what.upper())
+    are_verdicts = all(table.kinds[place] == VERDICTS for place in label_places)
+    is_several = len(label_places) > 1 and are_verdicts
     raise UserError(
-        f"{table.path}, line {table.line}: {guesses}; say which, as in --columns {shlex.quote(example)}"
-        f"{several if is_several else ''}"
+        f"{table.path}, line {table.line}: {', and '.join(guesses)}; say which, as in "
+        f"--columns {shlex.quote(','.join(example))}"
+        f"{', or --multi_label true for a column of each label' if is_several else ''}"
     )
 
 
 def _place_of_ids(
     names: Sequence[str], places: Sequence[int], rows: list[list[str]], read: list[list[str]]
 ) -> int | None:
-    """The place of the column that becomes `LabelledTable.ids`."""
-    # The name of a column -> its place, which is the first of several.
-    others = {name: place for place, name in reversed([*enumerate(names)]) if place not in places}
-    for place in (others[name] for name in ID_NAMES if name in others):
+    """The place of the column that becomes `LabelledTable.ids`: some rows share an id."""
+    for name in ID_NAMES:
+        found = [place for place, other in enumerate(names) if other == name and place not in places]
+        if not found:
+            continue
+        place = found[0]
         ids = [cells[place].strip() for cells in rows]
         given = [id_ for id_ in ids if id_]
-        with_labels = {(id_, values[-1]) for id_, values in zip(ids, read)}
-        numbers_labels = len(with_labels) == len(set(ids)) == len({label for _, label in with_labels})
+        labels = [values[-1] for values in read]
+        # Such a column has one id for each label, and one label for each id.
+        numbers_labels = len(set(zip(ids, labels))) == len(set(ids)) == len(set(labels))
         if 1 < len(set(given)) < len(given) and not numbers_labels:
             return place
     return None
@@ -378,10 +389,11 @@ def _labels_in(
         there = [names[place] for place in places if cells[place].strip().lower() in yes]
         return ", ".join(map(normal_label, there)), ""
     if not multi_label:
-        return normal_label(cell), f"the label {cell[:50]} is a list" if is_list(cell) else ""
+        what = f"the label {cell[:50]} is a list" if is_list(cell) else ""
+        return normal_label(cell), what
     labels = split_labels(cell)
-    odd = next((label for label in labels if re.search("[,;]", label)), "")
-    what = f"the label '{odd[:50]}' has the mark that stands between labels" if odd else ""
+    odd = [label for label in labels if re.search("[,;]", label)]
+    what = f"the label '{odd[0][:50]}' has the mark that stands between labels" if odd else ""
     return ", ".join(labels), what
 
 
@@ -427,9 +439,8 @@ def _say_what_is_read(
         unread = (printable(names[place]) or "(no name)" for place in others)
         say(f"{path}: columns not read: {', '.join(unread)}")
     if opened.form and not opened.form.quoted:
-        quoted = sum(
-            any(cell[:1] == cell[-1:] == '"' and len(cell) > 1 for cell in cells) for cells in table.rows
-        )
+        in_quotes = re.compile('".*"')  # the cells have no line ends
+        quoted = sum(any(map(in_quotes.fullmatch, cells)) for cells in table.rows)
         if quoted:
             say(
                 f"warning: {path}: {quoted:,} of {len(table.rows):,} rows have a cell in quotation marks, "

@@ -43,8 +43,9 @@ def rows_of_sheet(path: Path) -> Iterator[tuple[int, list[str]]] | None:
         ]
     except CalamineError as error:
         raise UserError(f"{path}: cannot be read ({error}); save it as .csv") from error
-    rows = next(filter(None, sheets), [])
-    return ((line, list(map(_cell, row))) for line, row in enumerate(rows, 1) if any(map(_cell, row)))
+    rows = next(filter(None, sheets), [])  # of the first sheet that is not empty
+    cells_of_rows = ([_cell(value) for value in row] for row in rows)
+    return ((line, cells) for line, cells in enumerate(cells_of_rows, 1) if any(cells))
 
 
 def objects_of(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]] | None:
@@ -55,13 +56,14 @@ def objects_of(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]] | No
     """
     start = file.buffer.lstrip()
     first_line = start.split(b"\n")[0].strip()
-    has_lists = re.fullmatch(rb'\[\s*"([^"\\]|\\.)*"\s*,.*"\s*\]', first_line) is not None  # one on each line
-    is_list = re.match(rb"\[\s*([{\[]|$|\])", start) is not None
-    if not (is_list or has_lists or re.match(rb'\{\s*("[^"]*"\s*:|\}|$)', start)):
+    has_list_on_each_line = re.fullmatch(rb'\[\s*"([^"\\]|\\.)*"\s*,.*"\s*\]', first_line)
+    is_list = re.match(rb"\[\s*([{\[]|$|\])", start)
+    is_object = re.match(rb'\{\s*("[^"]*"\s*:|\}|$)', start)
+    if not (is_list or has_list_on_each_line or is_object):
         return None
-    # A list, one object on several lines, or columns as pandas writes them: {"text": {"0": ...
-    is_whole = is_list or re.fullmatch(rb'\{("[^"]*":)?\s*[\[{]?|\{"[^"]*":\s*\{"0":.*', first_line)
-    return _of_whole(file, faults) if is_whole else _of_lines(file, faults)
+    # One object on several lines, or columns as pandas writes them: {"text": {"0": ...
+    goes_on = re.fullmatch(rb'\{("[^"]*":)?\s*[\[{]?|\{"[^"]*":\s*\{"0":.*', first_line)
+    return _of_whole(file, faults) if is_list or goes_on else _of_lines(file, faults)
 
 
 def rows_of_objects(file: TextFile, faults: Faults) -> tuple[bool, Iterator[tuple[int, list[str]]]] | None:
@@ -78,17 +80,20 @@ def rows_of_objects(file: TextFile, faults: Faults) -> tuple[bool, Iterator[tupl
     objects = objects_of(file, faults)
     if objects is None:
         return None
-    first = next(objects, None)
+    first_line, first = next(objects, (0, None))
     if first is None:
         return False, iter(())
-    objects = chain([first], objects)
-    if isinstance(first[1], list):
-        return False, ((line, list(map(_cell, value))) for line, value in objects)
+    objects = chain([(first_line, first)], objects)
+    if isinstance(first, list):
+        return False, ((line, [_cell(item) for item in value]) for line, value in objects)
     objects = ((line, plain_object(value)) for line, value in answered_objects(objects, file.path))
     head = list(islice(objects, _HEAD))
-    names = list(dict.fromkeys(chain.from_iterable(value for _, value in head)))
-    rows = ((line, [value.get(name, "") for name in names]) for line, value in chain(head, objects))
-    return True, chain([(head[0][0], names)] if head else [], rows)
+    if not head:
+        return True, iter(())
+    names = list(dict.fromkeys(name for _, cells in head for name in cells))  # each once, in their order
+    rows = ((line, [cells.get(name, "") for name in names]) for line, cells in chain(head, objects))
+    first_line, _ = head[0]
+    return True, chain([(first_line, names)], rows)
 
 
 def _of_lines(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]]:
@@ -121,16 +126,19 @@ def _of_whole(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]]:
         line = getattr(error, "lineno", 1)
         raise UserError(f"{file.path}, line {line}: not JSON ({error}); mend it there") from error
     if isinstance(whole, dict):
-        parts = [*whole.values()]
-        lists = [part for part in parts if isinstance(part, list) and part and isinstance(part[0], dict)]
-        columns = [[*part.values()] if isinstance(part, dict) else part for part in parts]
-        if len(lists) == 1:
-            whole = lists[0]
-        elif all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
-            whole = [dict(zip(whole, row)) for row in zip(*columns)]
+        parts = list(whole.values())
+        lists_of_objects = [
+            part for part in parts if isinstance(part, list) and part and isinstance(part[0], dict)
+        ]
+        columns = [list(part.values()) if isinstance(part, dict) else part for part in parts]
+        are_lists = all(isinstance(column, list) for column in columns)
+        if len(lists_of_objects) == 1:
+            objects = lists_of_objects[0]
+        elif are_lists and len(set(map(len, columns))) <= 1:  # equally long
+            objects = [dict(zip(whole, row)) for row in zip(*columns)]
         else:
-            whole = [whole]
-        yield from ((1, item) for item in whole)
+            objects = [whole]
+        yield from ((1, item) for item in objects)
         return
     kind = list if whole and isinstance(whole[0], list) else dict
     # Once more, item by item, for the line of each.
@@ -151,11 +159,12 @@ def answered_objects(objects: Iterator[tuple[int, dict]], path: str) -> Iterator
     """The objects without those that an annotator rejected, or did not come to."""
     left_out = 0
     for line, value in objects:
-        answers = value.get("annotations") if isinstance(value.get("data"), dict) else None
-        is_open = isinstance(answers, list) and not any(
-            part.get("result") and not part.get("was_cancelled") for part in answers
-        )
-        if is_open or value.get("answer") in ("reject", "ignore"):
+        is_open = False
+        annotations = value.get("annotations")
+        if isinstance(value.get("data"), dict) and isinstance(annotations, list):  # Label Studio
+            finished = [part for part in annotations if not part.get("was_cancelled")]
+            is_open = not any(part.get("result") for part in finished)
+        if is_open or value.get("answer") in ("reject", "ignore"):  # Prodigy
             left_out += 1
         else:
             yield line, value
@@ -166,11 +175,14 @@ def answered_objects(objects: Iterator[tuple[int, dict]], path: str) -> Iterator
 def plain_object(value: dict[str, Any]) -> dict[str, str]:
     """An object as name -> cell: what annotators said under a name of its own, and no more of their tool."""
     if isinstance(value.get("data"), dict) and isinstance(value.get("annotations"), list):  # Label Studio
-        done = [part for part in value["annotations"] if not part.get("was_cancelled")]
-        value = {**value["data"], **_of_results(done[0]["result"] if done else [])}
+        finished = [part for part in value["annotations"] if not part.get("was_cancelled")]
+        results = finished[0]["result"] if finished else []
+        value = value["data"] | _of_results(results)
     elif isinstance(value.get("options"), list) and isinstance(value.get("accept"), list):  # Prodigy
         value = {**value, "label": value["accept"]}
-    hidden = ["options", "accept", "meta", "config", *(["answer"] if value.get("answer") == "accept" else [])]
+    hidden = ["options", "accept", "meta", "config"]
+    if value.get("answer") == "accept":
+        hidden.append("answer")
     cells: dict[str, str] = {}
     for name, part in value.items():
         if name.startswith("_") or name in hidden:
@@ -217,5 +229,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
-        return str(value[0]) if len(value) == 1 else str([str(item) for item in value])
+        texts = [str(item) for item in value]
+        return texts[0] if len(texts) == 1 else str(texts)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

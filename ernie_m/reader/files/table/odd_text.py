@@ -90,13 +90,14 @@ def _what_is_odd(texts: Sequence[tuple[int, str]]) -> tuple[int, str] | None:
     if len(texts) < _FEWEST:
         return None
     first, _ = texts[0]
-    numbered = [match for _, line in texts if (match := _NUMBERED.match(line))]
+    numbered = list(filter(None, (_NUMBERED.match(line) for _, line in texts)))
     numbers = [int(match[1]) for match in numbered]
     steps = [after - before for before, after in pairwise(numbers)]
     is_column = sum(match[2] == "\t" for match in numbered) >= 0.9 * len(texts)
-    if is_column or (len(numbers) >= 0.9 * len(texts) and steps.count(1) >= 0.9 * len(steps)):
+    are_in_order = len(numbers) >= 0.9 * len(texts) and steps.count(1) >= 0.9 * len(steps)
+    if is_column or are_in_order:
         return first, "a number stands before each line"
-    # The least share of the lines that are so -> what tells it.
+    # The share of the lines of which more must be so, what tells that a line is so, and how to say it.
     for least, tells, what in (
         (0, _TIMES.match, "it has the times of subtitles"),
         (0, _TAG_ALONE.fullmatch, "lines are tags"),

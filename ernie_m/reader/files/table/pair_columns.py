@@ -112,7 +112,7 @@ def columns_of_pairs(table: OpenedTable, options: TableOptions, languages: Seque
             purposes[names.index(language.lower())] = purpose
     if options.columns:
         texts = tuple(table.place(name.strip()) for name in options.columns.split(","))
-        if len(set(texts)) < 2 or len(set(texts)) < len(texts):
+        if len(texts) < 2 or len(set(texts)) < len(texts):
             raise UserError(
                 f"--columns {options.columns}: it names query and positive, two different columns"
             )
@@ -163,7 +163,8 @@ def _judges(table: OpenedTable, place: int, purpose: str | None) -> bool:
         return False
     scores = [cells[place].strip().replace(",", ".") for cells in table.sample if len(cells) > place]
     numbers = [float(score) for score in scores if is_number(score)]
-    if not table.names and (len(numbers) < len(scores) or all(map(float.is_integer, numbers))):
+    may_be_ids = len(numbers) < len(scores) or all(number.is_integer() for number in numbers)
+    if may_be_ids and not table.names:
         return False
     return not numbers or min(numbers) < max(numbers) / 3
 
@@ -175,7 +176,8 @@ def _sides(table: OpenedTable, purposes: Sequence[str | None]) -> tuple[int, ...
         UserError: as `columns_of_pairs`.
     """
     kinds = table.kinds
-    if {*kinds} <= {ONE, EMPTY} or len(table.sample) < _FEW_ROWS:  # one row, again and again; or too few
+    has_one_value = all(kind in (ONE, EMPTY) for kind in kinds)  # one row, again and again
+    if has_one_value or len(table.sample) < _FEW_ROWS:
         kinds = [TEXTS if kind == ONE else kind for kind in kinds]
     usable = [place for place, kind in enumerate(kinds) if kind not in _NO_SIDE]
     places_of: dict[str | None, list[int]] = defaultdict(list)  # purpose -> columns
@@ -191,21 +193,19 @@ def _sides(table: OpenedTable, purposes: Sequence[str | None]) -> tuple[int, ...
     if not (queries and positives):  # they are the first columns of texts that have no name
         named = (*queries, *positives, *negatives)
         no_texts = (ID, NOT_READ, NUMBERS, LABEL, SPLIT, LANGUAGE)
+        may_be_texts = [place for place in usable if place not in named and purposes[place] not in no_texts]
+        wanted = 1 if queries or positives else 2
         texts: list[int] = []
-        for kind in (TEXTS, ALIKE, CLASSES):  # few rows, again and again, if there are no others
-            texts += [
-                place
-                for place in usable
-                if kinds[place] == kind and place not in named and purposes[place] not in no_texts
-            ]
-            if len(queries[:1]) + len(positives[:1]) + len(texts) >= 2:
+        for kind in (TEXTS, ALIKE, CLASSES):  # the last: a few texts that repeat
+            texts += [place for place in may_be_texts if kinds[place] == kind]
+            if len(texts) >= wanted:
                 break
         if not queries:
             queries, texts = texts[:1], texts[1:]
         if not positives:
             positives, texts = texts[:1], texts[1:]
-        has_more = {len(cells) for cells in table.sample} != {len(kinds)}  # some rows, as negatives are
-        if not table.names and has_more:
+        is_uneven = any(len(cells) != len(kinds) for cells in table.sample)  # negatives may be missing
+        if is_uneven and not table.names:
             negatives = texts
         elif texts:
             numbers = listed([str(place + 1) for place in sorted(queries + positives + texts)], _MOST_SAID)

@@ -5,7 +5,6 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,11 +89,12 @@ def read_words(
         sentences = list(_of_objects(answered_objects(objects, str(path)), faults))
     else:
         text = _text(file)
-        if any(JOINT in line for line in text.split("\n", 2)[:2]):
+        if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official form
             header, *rows = (line.split("\t") for line in _lines(text) if line)
-            places = [header.index(name) for name in ("text_a", "label")]
+            word_place = header.index("text_a")
+            tag_place = header.index("label")
             sentences = [
-                TaggedWords.of_line(line, *(cells[place].split(JOINT) for place in places))
+                TaggedWords.of_line(line, cells[word_place].split(JOINT), cells[tag_place].split(JOINT))
                 for line, cells in enumerate(rows, 2)
             ]
         else:
@@ -108,9 +108,8 @@ def read_words(
 
 def lines_of(path: Path, options: TableOptions) -> list[str]:
     """The lines of a file without their ends, as `read_words` counts them."""
-    return list(
-        _lines(_text(TextFile(str(path), encoding=options_of(path, options).encoding, any_form=True)))
-    )
+    file = TextFile(str(path), encoding=options_of(path, options).encoding, any_form=True)
+    return list(_lines(_text(file)))
 
 
 def _text(file: TextFile) -> str:
@@ -133,7 +132,6 @@ def _say_what_is_odd(sentences: Sequence[TaggedWords], path: Path) -> None:
         UserError: the whole file is one sentence.
     """
     lengths = [len(sentence.words) for sentence in sentences]
-    count = sum(lengths)
     longest = max(lengths)
     if longest > _LONGEST_SENTENCE:
         line = sentences[lengths.index(longest)].lines[0]
@@ -141,9 +139,10 @@ def _say_what_is_odd(sentences: Sequence[TaggedWords], path: Path) -> None:
         if len(sentences) == 1:
             raise UserError(f"{what}; put one behind each")
         logger.warning("%s", what)
-    letters = sum(len(word) == 1 and word.isalpha() for sentence in sentences for word in sentence.words)
-    if letters > _MOST_OF_ONE_LETTER * count:
-        logger.warning("%s: %s of %s words are one letter", path, f"{letters:,}", f"{count:,}")
+    words = [word for sentence in sentences for word in sentence.words]
+    letters = sum(len(word) == 1 and word.isalpha() for word in words)
+    if letters > _MOST_OF_ONE_LETTER * len(words):
+        logger.warning("%s: %s of %s words are one letter", path, f"{letters:,}", f"{len(words):,}")
     alone = lengths.count(1)
     if 2 * alone > len(lengths) > 4:
         logger.warning(
@@ -163,15 +162,18 @@ def _with_tags_checked(
     found = set()
     for sentence in sentences:
         tags = [_tag(cell, letters) for cell in sentence.tags]
-        wrong = [place for place, tag in enumerate(tags) if not is_tag(tag, "IOBES")]
-        for place in wrong:
+        is_whole = True
+        for line, cell, tag in zip(sentence.lines, sentence.tags, tags):
+            if is_tag(tag, "IOBES"):
+                found.add(tag)
+                continue
+            is_whole = False
             faults.add(
-                sentence.lines[place],
-                f"'{sentence.tags[place]}' in the last column is no tag of an entity",
+                line,
+                f"'{cell}' in the last column is no tag of an entity",
                 "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>",
             )
-        found.update(tag for place, tag in enumerate(tags) if place not in wrong)
-        if not wrong:
+        if is_whole:
             read.append(sentence._replace(tags=tags))
     # In a file without entities every tag stands for itself, and O for nothing.
     if not entities and found <= {OUTSIDE}:
@@ -181,8 +183,10 @@ def _with_tags_checked(
 
 
 def _tag(cell: str, letters: Mapping[str, str]) -> str:
+    """A tag with the letter that IOBES has for its own."""
     tag = normal_label(cell)
-    return letters.get(tag[:1], tag[:1]) + tag[1:]
+    letter = tag[:1]
+    return letters.get(letter, letter) + tag[1:]
 
 
 def _of_columns(
@@ -198,29 +202,27 @@ def _of_columns(
     if not blocks:
         return []
     word, tag = _places(path, text, blocks, chosen, letters)
-    # CoNLL-U writes 1-2 before two words that are written as one.
     if word and any(cells[0].isdecimal() for _, cells in blocks[0]):
-        blocks = [[row for row in rows if row[1][0].isdecimal()] for rows in blocks]
-    cells_of = [cells for rows in blocks for _, cells in rows]
+        # CoNLL-U numbers the words, and has 1-2 before what is written as one and is the words 1 and 2.
+        blocks = [[(line, cells) for line, cells in rows if cells[0].isdecimal()] for rows in blocks]
+    words = [cells[word] for rows in blocks for _, cells in rows]
     prefix = f"{language}:"
-    without = sum(not cells[word].startswith(prefix) for cells in cells_of)
-    if 2 * without > len(cells_of):
+    without = sum(not written.startswith(prefix) for written in words)
+    if 2 * without > len(words):
         prefix = ""
     elif without:
         logger.warning(
-            "%s: %s of %s words are without the prefix %s", path, f"{without:,}", f"{len(cells_of):,}", prefix
+            "%s: %s of %s words are without the prefix %s", path, f"{without:,}", f"{len(words):,}", prefix
         )
     sentences = []
     for rows in blocks:
         # U+0002 joins words and a tab separates columns. The tokenizer drops the first and reads the other
         # as a space.
-        kept = [
-            (text, cells[tag], line)
-            for line, cells in rows
-            if (text := cells[word].removeprefix(prefix).replace(JOINT, "").replace("\t", " "))
-        ]
+        plain = [cells[word].removeprefix(prefix).replace(JOINT, "").replace("\t", " ") for _, cells in rows]
+        kept = [(text, cells[tag], line) for text, (line, cells) in zip(plain, rows) if text]
         if kept:
-            sentences.append(TaggedWords(*map(list, zip(*kept))))
+            words, tags, lines = map(list, zip(*kept))
+            sentences.append(TaggedWords(words, tags, lines))
     return sentences
 
 
@@ -246,9 +248,10 @@ def _places(
     width = len(cells)
     named = _NAMES.search(text)
     names = named[1].split() if named else []
-    firsts = [[row[1][0] for row in rows] for rows in blocks]
-    numbers = [[int(id_) for id_ in block if id_.isdecimal()] for block in firsts]
-    counts = width > 2 and any(numbers) and all(block == [*range(1, len(block) + 1)] for block in numbers)
+    first_columns = [[cells[0] for _, cells in rows] for rows in blocks]
+    numbers = [[int(cell) for cell in column if cell.isdecimal()] for column in first_columns]
+    from_1 = all(column == list(range(1, len(column) + 1)) for column in numbers)
+    counts = width > 2 and any(numbers) and from_1  # whether the first column numbers the words
     if counts and width == len(_CONLL_U):
         names = names or _CONLL_U
     flag = f"{path}, line {line}: --word_column"
@@ -258,10 +261,11 @@ def _places(
     elif "FORM" in names:
         word = names.index("FORM")
     else:
-        word = int(counts)
-        words = [*chain.from_iterable(firsts)]
-        is_same = len(words) > 2 * len(firsts) > 2 and all(len({*block}) == 1 for block in firsts)
-        if not counts and (is_same or sum(map(str.isdecimal, words)) > 0.9 * len(words)):
+        word = 1 if counts else 0
+        words = list(chain.from_iterable(first_columns))
+        is_same = len(words) > 2 * len(blocks) > 2 and all(len(set(column)) == 1 for column in first_columns)
+        has_numbers = sum(map(str.isdecimal, words)) > 0.9 * len(words)
+        if not counts and (is_same or has_numbers):
             what = "is the same throughout each sentence" if is_same else "has numbers"
             raise UserError(
                 f"{path}, line {line}: the first column {what}; say which has the words: --word_column 2"
@@ -270,21 +274,22 @@ def _places(
         return word, given[1]
 
     # The tags are in the last column, as conlleval reads it, unless that has none.
-    columns = [*zip(*(map(partial(_tag, letters=letters), row[1]) for rows in blocks for row in rows))]
-    shares = [sum(is_tag(tag, "IOBES") for tag in column) / len(column) for column in columns]
-    tagged = [
-        place
-        for place in range(width)
-        if place != word and shares[place] >= 0.9 and {*columns[place]} != {OUTSIDE}
-    ]
+    shares = []  # of the cells of each column that are tags of entities
+    tagged = []  # the columns of tags
+    for place in range(width):
+        tags = [_tag(cells[place], letters) for rows in blocks for _, cells in rows]
+        shares.append(sum(is_tag(tag, "IOBES") for tag in tags) / len(tags))
+        if place != word and shares[place] >= 0.9 and set(tags) != {OUTSIDE}:
+            tagged.append(place)
     if counts and len(tagged) > 1:
         raise UserError(
             f"{path}, line {line}: columns {' and '.join(str(place + 1) for place in tagged)} have tags; say "
             f"which is meant: --word_column {word + 1},{tagged[0] + 1}"
         )
     tag = width - 1
-    if shares[tag] < 0.5 or counts:
-        tag = tagged[-1] if tagged else names.index("UPOS") if "UPOS" in names else tag
+    if counts or shares[tag] < 0.5:
+        part_of_speech = names.index("UPOS") if "UPOS" in names else tag
+        tag = tagged[-1] if tagged else part_of_speech
     if (word, tag) != (0, width - 1):
         logger.info("%s: words are in column %d, tags in column %d", path, word + 1, tag + 1)
     return word, tag
@@ -331,11 +336,11 @@ def read_columns(
 def _of_objects(objects: Iterable[tuple[int, Any]], faults: Faults) -> Iterator[TaggedWords]:
     """The sentences of JSON: in each two lists of texts that are equally long, or a text and spans of it."""
     for line, value in objects:
-        lists = [value.get(name) for names in (_WORD_KEYS, _TAG_KEYS) for name in names if name in value]
-        are_texts = [isinstance(part, list) and all(isinstance(item, str) for item in part) for part in lists]
-        if len(lists) == 2 and all(are_texts) and len(lists[0]) == len(lists[1]):
-            if lists[0]:
-                yield TaggedWords.of_line(line, *lists)
+        lists = [value[name] for name in (*_WORD_KEYS, *_TAG_KEYS) if name in value]
+        if len(lists) == 2 and all(map(_is_list_of_texts, lists)) and len(lists[0]) == len(lists[1]):
+            words, tags = lists
+            if words:
+                yield TaggedWords.of_line(line, words, tags)
             continue
         cells = plain_object(value)
         text = next((cells[name] for name in cells if purpose_of(name) == TEXT), "")
@@ -353,6 +358,10 @@ def _of_objects(objects: Iterable[tuple[int, Any]], faults: Faults) -> Iterator[
             faults.add(line, what, mend)
 
 
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 def _words_of_spans(
     text: str, spans: Sequence[Mapping], bounds: Sequence[tuple[int, int]] | None
 ) -> tuple[list[str], list[str]]:
@@ -366,13 +375,14 @@ def _words_of_spans(
     edges = set()
     for span in spans:
         start, end, label = span["start"], span["end"], span["label"]
+        marked = text[start:end]
         is_within = 0 <= start < end <= len(text)
-        if not is_within or not isinstance(label, str) or not text[start:end].strip():
+        if not is_within or not isinstance(label, str) or not marked.strip():
             return [], []
         if any(tag != OUTSIDE for tag in tag_at[start:end]):
             return [], []
-        start += len(text[start:end]) - len(text[start:end].lstrip())
-        tag_at[start:end] = [f"B-{label}", *[f"I-{label}"] * (end - start - 1)]
+        start += len(marked) - len(marked.lstrip())
+        tag_at[start:end] = [f"B-{label}"] + [f"I-{label}"] * (end - start - 1)
         edges |= {start, end}
     words, tags = [], []
     for start, end in bounds or split_words(text, marks_apart=True):
