@@ -131,7 +131,7 @@ def test_tag(models, exported, ask, tmp_path, engine):
     "reading",
     [{"label_pieces": "first"}, {"label_pieces": "all"}, {"label_pieces": "first", "official_compat": True}],
 )
-def test_tags_as_in_training(models, tmp_path, reading):
+def test_tags_as_in_training(models, untraced, tmp_path, reading):
     """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
     word_lists = [text.split() for text in TEXTS]
     word_lists.append([f"漢{word}" for word in word_lists[0]])  # their first piece is a "▁" alone
@@ -315,7 +315,7 @@ def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
     assert message.startswith("1 of 10 texts ")
 
 
-def test_vectors_as_tuned_for_retrieval(models, tmp_path):
+def test_vectors_as_tuned_for_retrieval(models, untraced, tmp_path):
     settings = {"task": "retrieval", "reading": {"layer": 1, "pooling": "specials"}}
     toys.make_model(tmp_path / "tuned", "encode", models / "piece.model", settings)
     plain = make_answerer(
@@ -334,7 +334,7 @@ def test_vectors_as_tuned_for_retrieval(models, tmp_path):
     assert np.abs(default - plain).max() > 0.01
 
 
-def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
+def test_weights_without_a_pooler_have_no_pooled_vectors(models, untraced, tmp_path):
     folder = changed_copy(models / "encode", tmp_path / "weights")
     weights = load_file(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
