@@ -2,16 +2,26 @@
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+import uvicorn
 
+from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.server.app import make_app
+from ernie_m.inference.server.gate import Gate
+from ernie_m.inference.server.serve import Server, TimedConnection
+from ernie_m.inference.tasks import TaskOptions
 from tests.inference import browser
 from tests.launching import ROOT, free_ports
+
+DEFAULTS = TaskOptions()
 
 
 @contextlib.contextmanager
@@ -27,6 +37,24 @@ def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+@contextlib.contextmanager
+def running(
+    model: LoadedModel, options: TaskOptions = DEFAULTS, **limits
+) -> Iterator[tuple[str, Server, Gate]]:
+    """A server in a thread of this process; gives its address, the server and its gate."""
+    gate = make_app([model], options, **limits)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = Server(uvicorn.Config(gate, http=TimedConnection, log_level="critical"), gate)
+        thread = threading.Thread(target=server.run, args=[[listening]])
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}", server, gate
+        finally:
+            server.should_exit = True
+            server.force_exit = True  # a request that is never answered fails the test, and does not hang it
+            thread.join()
 
 
 def read_address(process: subprocess.Popen) -> str:

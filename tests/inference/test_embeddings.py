@@ -10,15 +10,17 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import predict
+from ernie_m.inference.load import load
 from ernie_m.inference.server import gate
 from ernie_m.inference.server.app import MODELS
 from ernie_m.inference.server.gate import LONGEST_BODY
 from ernie_m.inference.server.serve import token_of
 from ernie_m.inference.server.vectors import EMBEDDINGS
 from ernie_m.inference.server.work_queue import MOST_TEXTS
+from ernie_m.inference.tasks import TaskOptions
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
-from tests.inference.served import ask, serving
+from tests.inference.served import ask, running, serving
 from tests.launching import call_main
 from tests.toys import sentences
 
@@ -29,7 +31,7 @@ TOKEN = "geheim:é"  # a colon ends the name of a user, and not the password
 @pytest.fixture(scope="module")
 def server(models):
     """The address of a server whose vectors are those of sentence-transformers: of all tokens."""
-    with serving("--model", str(models / "encode"), "--pooling", "specials") as (address, _):
+    with running(load(models / "encode"), TaskOptions(pooling="specials")) as (address, _, _):
         yield address
 
 
@@ -86,7 +88,7 @@ def test_the_bits_of_encode_alone_and_under_load(models, tmp_path, normalize):
     expected = ernie_m.load(folder).encode(texts, normalize=True)
     requests = [texts[number : number + size] for size in (1, 3, 20) for number in range(0, 80, size)]
     parts = [expected[number : number + size] for size in (1, 3, 20) for number in range(0, 80, size)]
-    with serving("--model", str(folder)) as (address, _), ThreadPoolExecutor(16) as clients:
+    with running(load(folder)) as (address, _, _), ThreadPoolExecutor(16) as clients:
 
         def bits(request):
             answer = ask(address + EMBEDDINGS, {"input": request, "encoding_format": "base64"})[1]

@@ -8,20 +8,15 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import uvicorn
 
 from ernie_m.inference.load import LoadedModel, load
 from ernie_m.inference.server import gate as gates
-from ernie_m.inference.server.app import make_app
-from ernie_m.inference.server.serve import Server, TimedConnection
 from ernie_m.inference.server.vectors import EMBEDDINGS
-from ernie_m.inference.tasks import TaskOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
-from tests.inference.served import ask
+from tests.inference.served import ask, running
 
 WIDTH = 4
 
@@ -49,22 +44,6 @@ class Held:
 @pytest.fixture
 def held(monkeypatch):
     return Held(monkeypatch)
-
-
-@contextmanager
-def running(model, **limits):
-    """A server in a thread of this process; gives its address, the server and its gate."""
-    gate = make_app([model], TaskOptions(), **limits)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = Server(uvicorn.Config(gate, http=TimedConnection, log_level="critical"), gate)
-        thread = threading.Thread(target=server.run, args=[[listening]])
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}", server, gate
-        finally:
-            server.should_exit = True
-            server.force_exit = True  # a request that is never answered fails the test, and does not hang it
-            thread.join()
 
 
 def post(address: str, texts) -> tuple[int, dict, str | None]:

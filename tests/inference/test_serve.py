@@ -5,8 +5,6 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -16,6 +14,7 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
+from ernie_m.commands import predict
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import PAGE, make_app
 from ernie_m.inference.server.gate import LONGEST_BODY, LONGEST_WAIT
@@ -27,6 +26,7 @@ from ernie_m.utils.errors import UserError
 from tests import toys
 from tests.inference import browser
 from tests.inference.served import ask, serving
+from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences, write_languages, write_lines
 
 TEXTS = sentences(30, seed=6)
@@ -49,6 +49,25 @@ def server(models, tmp_path_factory):
         yield address
 
 
+@pytest.fixture(scope="module")
+def silent(server):
+    """Connections that never send all of a request, beside which another one is answered.
+
+    The first test opens them, so that the last one, which looks at their end, need not wait for it.
+    """
+    address = ("127.0.0.1", port_of(server))
+    with ExitStack() as stack:
+        connections = []
+        for beginning in (b"", HEAD[:20], HEAD + b"{"):
+            for _ in range(30):
+                connection = stack.enter_context(socket.create_connection(address, LONGEST_WAIT + 60))
+                connection.sendall(beginning)
+                connections.append(connection)
+        assert ask(f"{server}/api/classify", {"text_a": "bado"})[0] == 200
+        yield connections
+
+
+@pytest.mark.usefixtures("silent")
 def test_what_is_served(server):
     _, info = ask(f"{server}/api/info")
     assert info["tasks"] == TASKS
@@ -297,21 +316,12 @@ def test_sigterm_under_load(models):
         assert "Traceback" not in process.stdout.read()
 
 
-def test_silent_connections_keep_nobody_waiting(server):
+def test_silent_connections_keep_nobody_waiting(silent):
     """Connections that send nothing or half a head are closed after a while, and half a body is refused."""
-    address = ("127.0.0.1", port_of(server))
-    with ExitStack() as stack:
-        silent = []
-        for beginning in (b"", HEAD[:20], HEAD + b"{"):
-            for _ in range(30):
-                connection = stack.enter_context(socket.create_connection(address, LONGEST_WAIT + 60))
-                connection.sendall(beginning)
-                silent.append(connection)
-        assert ask(f"{server}/api/classify", {"text_a": "bado"})[0] == 200
-        for number, connection in enumerate(silent):
-            with suppress(ConnectionResetError):
-                answer = connection.recv(4096)
-                assert answer.startswith(b"HTTP/1.1 408") if number >= 60 else answer == b""  # it is closed
+    for number, connection in enumerate(silent):
+        with suppress(ConnectionResetError):
+            answer = connection.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 408") if number >= 60 else answer == b""  # it is closed
 
 
 def test_it_listens_on_the_host_that_is_named(server_with_options):
@@ -352,10 +362,7 @@ def test_a_port_that_is_taken(models, tmp_path):
     corpus = write_lines(tmp_path / "corpus.txt", TEXTS)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [sys.executable, "-m", "ernie_m", "predict", "--serve", "--model", str(models / "classify")]
-        command += ["--port", str(port), "--corpus", corpus, "--index", str(tmp_path / "index")]
-        completed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert completed.returncode == 2 and not (tmp_path / "index").exists()
-    assert completed.stderr.startswith(
-        f"error: --port {port}: another program listens there; choose another port"
-    )
+        flags = {"model": models / "classify", "port": port, "corpus": corpus, "index": tmp_path / "index"}
+        line = error_of(call_main, predict, ["--serve", *as_flags(flags)])
+    assert line.startswith(f"--port {port}: another program listens there; choose another port")
+    assert not (tmp_path / "index").exists()
