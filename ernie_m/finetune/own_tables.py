@@ -111,11 +111,13 @@ def rows_to_hold_out(tables: Sequence[Examples], labels: Sequence[str], share: f
             if len(table.targets):
                 target = table.targets[first_rows[text]]
                 names = table.labels_of[target]
-            rarest = min(sorted(names, key=places.__getitem__), key=counts.__getitem__, default="")
+            by_id = sorted(names, key=places.__getitem__)  # so that the first of equally rare ones is taken
+            rarest = min(by_id, key=counts.__getitem__, default="")
             texts_of.setdefault(rarest, []).append(text)
         random = np.random.Generator(np.random.Philox(_SEED))
         chosen: list[int] = []
-        for _, texts in sorted(texts_of.items(), key=lambda item: places[item[0]]):
+        for label in sorted(texts_of, key=places.__getitem__):
+            texts = texts_of[label]
             if len(texts) >= FEW_ROWS:
                 count = max(1, round(share * len(texts)))
                 chosen += random.choice(texts, count, replace=False).tolist()
@@ -145,7 +147,8 @@ def check_rows(
             column = counts.setdefault(file.pattern, Counter())
             column.update(count_labels(file.data.targets, file.data.labels_of))
         lines = [["label", *counts]]
-        lines += [[label, *(f"{column[label]:,}" for column in counts.values())] for label in task.labels]
+        for label in task.labels:
+            lines.append([label, *(f"{column[label]:,}" for column in counts.values())])
         logger.info("labels\n%s", in_columns(lines))
         selecting = counts[dev_files[0].pattern] if dev_files else None
         faults = check_labels(

@@ -108,9 +108,9 @@ def find_nearest(
         path = folder / f"{len(paths):05d}.npz"
         paths.append(path)
         if not is_whole(path, part=path.name, **facts):
-            queries, positives = (
-                unit(encode([row[side] for row in part], kind)) for side, kind in enumerate(kinds)
-            )  # [rows, H] each
+            query_kind, positive_kind = kinds
+            queries = unit(encode([row[0] for row in part], query_kind))  # [rows, H]
+            positives = unit(encode([row[1] for row in part], positive_kind))  # [rows, H]
             cosines, lines = nearest_in_blocks(queries, corpus, count)
             with atomic_file(path) as file:
                 np.savez(file, lines=lines, cosines=cosines, positives=(queries * positives).sum(axis=1))

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -98,10 +98,10 @@ class LabelledRows(InputFile):
         line = (
             f"{_share(is_unsure)} are below {least:.2f}, the probability above which 95 % were right in fit"
         )
-        are_languages = (name for name in self._rows[0] if tables().purpose_of(name) == tables().LANGUAGE)
-        for column in islice(are_languages, 1):
-            languages = np.array([row[column].strip() for row in self._rows])
-            shares = (f"{name} {_share(is_unsure[languages == name])}" for name in np.unique(languages))
+        columns = [name for name in self._rows[0] if tables().purpose_of(name) == tables().LANGUAGE]
+        if columns:
+            languages = np.array([row[columns[0]].strip() for row in self._rows])
+            shares = [f"{name} {_share(is_unsure[languages == name])}" for name in np.unique(languages)]
             line += f" ({', '.join(shares)})"
         learned = self._held_out.get("languages", ())
         if len(learned) < 2:
@@ -134,9 +134,10 @@ class LabelledRows(InputFile):
         """How many of the rows that have labels in a column got them. Of several labels all must be right."""
         labels_of_rows = list(self._labels_of(column))
         without_label = labels_for_none(Counter(chain.from_iterable(labels_of_rows)))
+        rows = zip(self._rows, labels_of_rows, self._predicted)
         labelled = [
             (set(labels), set(predicted))
-            for row, labels, predicted in zip(self._rows, labels_of_rows, self._predicted)
+            for row, labels, predicted in rows
             if row[column].strip() and without_label.isdisjoint(labels)
         ]
         if not any(labels & self._known for labels, _ in labelled):

@@ -307,8 +307,8 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     if amp != "none" and not is_float16_in_paddle:
         raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
     # Each engine has a copy of all weights, so the files of the others are not checked.
-    other_engines = [name for name in FILES if name != engine]
-    check_folder(folder, unused={file[name] for file in (FILES, WEIGHTS_FILES) for name in other_engines})
+    others = [name for name in FILES if name != engine]
+    check_folder(folder, unused=[FILES[name] for name in others] + [WEIGHTS_FILES[name] for name in others])
     config = _config_of_export(folder / CONFIG, config_json)
     export = config_json["export"]
     reading = own_reading(config_json, folder / CONFIG)
@@ -346,7 +346,8 @@ def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
     is_task = task in EXPORTED_TASKS
     is_layer = type(layer) is int and 0 <= layer <= config.num_hidden_layers
     are_labels = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    if not is_task or not is_layer or not are_labels or (TASKS[task].has_labels and not labels):
+    lacks_labels = is_task and TASKS[task].has_labels and not labels
+    if lacks_labels or not (is_task and is_layer and are_labels):
         raise UserError(f"{path}: does not say what was exported, or the labels; export the checkpoint again")
     return config
 

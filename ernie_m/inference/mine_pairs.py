@@ -303,9 +303,8 @@ def vector_settings(options: MiningOptions, source: DistinctLines, target: Disti
         digests = {model.name: sha256_of(model)}
     else:
         output = Path(options.output).absolute()  # it may be in the folder of the model
-        files = sorted(
-            path for path in model.rglob("*") if path.is_file() and not path.is_relative_to(output)
-        )
+        there = [path for path in model.rglob("*") if path.is_file()]
+        files = sorted(path for path in there if not path.is_relative_to(output))
         # By their paths in the folder, because files of two sub-folders may have one name.
         digests = {path.relative_to(model).as_posix(): sha256_of(path) for path in files}
     return {
@@ -532,4 +531,5 @@ def _clean(text: str) -> str:
 
 def _hash(text: str) -> int:
     """64 bits that stand for a line."""
-    return int.from_bytes(hashlib.blake2b(_clean(text).encode(), digest_size=8).digest(), "big")
+    digest = hashlib.blake2b(_clean(text).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")

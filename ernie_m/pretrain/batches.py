@@ -116,7 +116,7 @@ class StepReader:
         counts = allocate(share, self.config.optimizer.batch_size, self.step)
         examples = self._examples(counts)
         tokens = [self.objectives[name].tokens(example) for name, example in examples]
-        groups = self._groups(examples)  # of numbers of examples
+        groups = self._groups(examples)  # the numbers of the examples of each
         tokens_of_groups = [sum(tokens[number] for number in group) for group in groups]
         budget = self.config.run.micro_batch_tokens
         places_by_process = cut_by_tokens(tokens_of_groups, budget, processes=self.world_size)

@@ -112,7 +112,10 @@ def _near(labels: Sequence[str]) -> Iterator[tuple[str, str]]:
         return
     for one, other in combinations(labels, 2):
         shorter, longer = sorted((one.casefold(), other.casefold()), key=len)
-        same = next((at for at, pair in enumerate(zip(shorter, longer)) if len({*pair}) > 1), len(shorter))
-        is_near = shorter[same:] == longer[same + 1 :] or shorter[same + 1 :] == longer[same + 1 :]
-        if shorter != longer and is_near and len(shorter) > 3 and longer[same].isalpha():
+        are_same = [letter == letter_of_longer for letter, letter_of_longer in zip(shorter, longer)]
+        same = [*are_same, False].index(False)  # the place of the first that differs
+        is_one_missing = shorter[same:] == longer[same + 1 :]
+        is_one_changed = shorter[same + 1 :] == longer[same + 1 :]
+        is_near = shorter != longer and (is_one_missing or is_one_changed)
+        if is_near and len(shorter) > 3 and longer[same].isalpha():
             yield one, other

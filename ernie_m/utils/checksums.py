@@ -96,9 +96,9 @@ def check_folder(folder: Path, unused: Container[str] = ()) -> None:
     if not path.is_file():
         return
     try:
-        read_json(path)
-        # Other programs write files of this name without checksums. That of a corpus has "pieces", the counts
-        # of its sentence pieces. The keys may be damaged, so the bytes are searched.
+        read_json(path)  # refuses a damaged file
+        # Other programs write files of this name without checksums, and that of a corpus, which has "pieces",
+        # is checked when the corpus is opened. The keys may be damaged, so the bytes are searched.
         content = path.read_bytes()
         if b'"sha256"' in content and b'"pieces"' not in content:
             check_manifest(path, unused)

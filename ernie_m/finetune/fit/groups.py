@@ -51,12 +51,11 @@ def groups_of(
     equal = _pairs_of_equal([input_hash(*texts) for texts in inputs])
     pairs = {"have equal texts": equal}  # why rows belong together -> int64 [P, 2]
     if ids:
+        # A row without an id has its number for one, which no other row has.
         pairs["have the same id"] = _pairs_of_equal([id_ or number for number, id_ in enumerate(ids)])
-    if vectors is None:
-        pass
-    elif len(set(languages)) > 1:
+    if vectors is not None and len(set(languages)) > 1:
         pairs["are each other's nearest in two languages"] = translations(vectors, np.array(languages))
-    else:
+    elif vectors is not None:
         _, first_rows = np.unique(_joined([equal], count), return_index=True)
         _warn_of_twins(vectors[first_rows])
 
@@ -72,7 +71,8 @@ def groups_of(
             is_refused[list(groups_with_label)] = True
     for why, found in pairs.items():
         if found is not equal:
-            pairs[why] = found[~is_refused[groups[found[:, 0]]]]
+            group_of_pair = groups[found[:, 0]]  # [P]
+            pairs[why] = found[~is_refused[group_of_pair]]
 
     kept = _joined(pairs.values(), count)
     kept_sizes = np.bincount(kept)[kept]  # [N]
@@ -126,7 +126,8 @@ def _pairs_of_equal(values: Sequence[Hashable]) -> np.ndarray:
     """Pairs of the numbers of equal values, int64 [P, 2]: the first of its kind and each further one."""
     first_of: dict[Hashable, int] = {}
     pairs = [(first_of.setdefault(value, number), number) for number, value in enumerate(values)]
-    return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
+    further = [(first, number) for first, number in pairs if first != number]
+    return np.array(further, np.int64).reshape(-1, 2)  # [0, 2] if there are none
 
 
 def _joined(pairs: Iterable[np.ndarray], count: int) -> np.ndarray:

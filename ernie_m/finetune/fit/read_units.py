@@ -58,8 +58,8 @@ def read_units(
     elif task is None and holds_tags(files[0].path, spans=True):
         task = TAGS
     if task in (TAGS, ANSWERS):
-        given = {"options": options} if task == TAGS else {}
-        return import_module(f"ernie_m.finetune.fit.{task}").read(files, like=like, **given)  # not for tables
+        module = import_module(f"ernie_m.finetune.fit.{task}")  # here, because tables do not need it
+        return module.read(files, options, like) if task == TAGS else module.read(files, like)
     try:
         tables = _read_tables(files, options, task, like)
     except UserError as error:
@@ -78,14 +78,11 @@ def _read_tables(
 ) -> "list[LabelledTable]":
     """The tables of files that are no others; see `read_units`."""
     say = logger.info if like else print
-    several, numbers = task == LABELS, task == SCORE
     purpose = "test" if like else "train"
-    read = [
-        tables()
-        .read_table(file.path, options, several, say, regression=numbers)
-        .meant_for(purpose, say, file.path)
-        for file in files
-    ]
+    read = []
+    for file in files:
+        table = tables().read_table(file.path, options, task == LABELS, say, regression=task == SCORE)
+        read.append(table.meant_for(purpose, say, file.path))
     return read
 
 
@@ -106,18 +103,13 @@ def _units_of_tables(
         labels = [names for table in tables for names in table.labels()]
     elif task == SCORE:
         _check_numbers(files, tables)
-    languages = [
-        name
-        for file, table in zip(files, tables)
-        for name in table.languages or [language_of(file)] * len(table.rows)
-    ]
-    ids = [id_ for table in tables for id_ in table.ids or [""] * len(table.rows)]
-    named = len(files) > 1
-    places = [
-        f"{file.path}, line {line}" if named else f"line {line}"
-        for file, table in zip(files, tables)
-        for line in table.lines
-    ]
+    # Of each row of all tables. A table without the column has the language of its file, and no ids.
+    languages, ids, places = [], [], []
+    for file, table in zip(files, tables):
+        languages += table.languages or [language_of(file)] * len(table.rows)
+        ids += table.ids or [""] * len(table.rows)
+        name = f"{file.path}, " if len(files) > 1 else ""
+        places += [f"{name}line {line}" for line in table.lines]
     known = {
         "languages": languages if any(languages) else [],
         "ids": ids if any(ids) else [],

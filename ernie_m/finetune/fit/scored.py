@@ -102,7 +102,8 @@ class Scored:
         counts = np.arange(1, len(order) + 1)
         is_last = np.append(np.diff(probabilities[order]) != 0, True)  # of the rows with this probability
         enough = (is_right.cumsum() >= _SURE * counts) & (counts >= _FEWEST_SURE) & is_last
-        return float(probabilities[order[np.flatnonzero(enough)[-1]]]) if enough.any() else None
+        places = np.flatnonzero(enough)  # in `order`
+        return float(probabilities[order[places[-1]]]) if len(places) else None
 
     def summary(self) -> dict[str, Any]:
         """The measures, the standard error of the main one, and the same of each label, if there are labels.

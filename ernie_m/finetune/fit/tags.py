@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def read(files: Sequence[LabelledFile], options: TableOptions, like: Units | Non
         words().read_words(file.path, PLACES, language_of(file) or None, options=options) for file in files
     ]
     languages = known_languages(files, list(map(len, read)))
-    return sentences_of([sentence for part in read for sentence in part], files[0].path, like, languages)
+    return sentences_of(list(chain.from_iterable(read)), files[0].path, like, languages)
 
 
 def sentences_of(
@@ -76,7 +77,8 @@ def sentences_of(
         names = sorted(found)
     if like is not None:
         names = like.tags
-        if unknown := sorted({tag for tags in tags_of for tag in tags} - set(names)):
+        unknown = sorted(set(chain.from_iterable(tags_of)) - set(names))
+        if unknown:
             raise UserError(f"{name}: the model has not learned the tag '{unknown[0]}'")
     elif len(names) < 2:
         raise UserError(f"{name}: the only tag is '{names[0]}'; there is nothing to learn")

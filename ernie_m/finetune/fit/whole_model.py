@@ -120,7 +120,8 @@ class _Work:
             vectors = None
             # Sentences and contexts in one language that say nearly the same are of no harm.
             if units.noun == "rows" or len(set(units.languages)) > 1:
-                vectors = self._vectors([Example(*texts, *[None] * (2 - len(texts))) for texts in inputs])
+                examples = [Example(texts[0], texts[1] if len(texts) == 2 else None) for texts in inputs]
+                vectors = self._vectors(examples)
             groups = groups_of(inputs, units.labels(), vectors, units.languages, units.ids)
             with atomic_file(path) as file:
                 np.save(file, groups)
@@ -351,13 +352,14 @@ def _log_plan(work: _Work, sizes: Sequence[int], seconds: dict[str, float]) -> N
             "do_test",
         )
     }
-    kind = {
-        ANSWERS: ("official_compat", False),
-        LABELS: ("multi_label", True),
-        SCORE: ("is_regression", True),
+    flags_of_kind = {
+        ANSWERS: {"official_compat": False},
+        LABELS: {"multi_label": True},
+        SCORE: {"is_regression": True},
     }
-    by_hand |= [kind[work.units.kind]] if work.units.kind in kind else []
-    words = [word for name, value in by_hand.items() for word in (f"--{name}", str(value))]
-    words = [word.lower() if word in ("True", "False") else word for word in words]
+    by_hand |= flags_of_kind.get(work.units.kind, {})
+    words = []
+    for name, value in by_hand.items():
+        words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
     program = "run_mrc" if work.units.kind == ANSWERS else "run_classifier"
     logger.info("the last one by hand: ernie-m %s %s", program, shlex.join(words))

@@ -221,6 +221,7 @@ class WorkQueue:
             ]
             if not flows:
                 break
+            # The client that has got least, of these the smallest request, and of these the oldest text.
             *_, key = min(flows, key=lambda entry: entry[:3])
             flow = self._flows[key]
             item = flow.items[0]

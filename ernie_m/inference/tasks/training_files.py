@@ -69,7 +69,9 @@ class TaggedFile(InputFile):
                 return [f"{count}, {scores.predicted:,} entities"]
             more = f"precision {scores.precision:.1f} %, recall {scores.recall:.1f} %"
             return [f"{count}: F1 of {scores.gold:,} entities {scores.f1:.1f} %, {more}"]
-        are_right = [a == b for pair in zip(self._tags, self._gold) for a, b in zip(*pair)]
+        are_right = []
+        for tags, gold in zip(self._tags, self._gold):
+            are_right += [tag == gold_tag for tag, gold_tag in zip(tags, gold)]
         return [f"{count}: accuracy {100 * sum(are_right) / max(len(are_right), 1):.1f} % of their words"]
 
 

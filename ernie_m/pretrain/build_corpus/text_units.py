@@ -263,8 +263,8 @@ def look_at_sources(streams: Sequence[Stream], form: TextFormat) -> None:
                 if source.has_columns:
                     columns, sample = _columns_of(file, source, form)
                     columns.log(path)
-                    rows = [texts for texts, what in map(columns.texts_of, sample) if not what]
-                    sides = dict(zip(source.languages, zip(*rows)))
+                    rows = [texts for texts, fault in map(columns.texts_of, sample) if not fault]
+                    sides = dict(zip(source.languages, zip(*rows)))  # language -> its texts
                 else:
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
@@ -309,7 +309,8 @@ def _rows(lines: list[str], unit: Unit, path: str, form: TextFormat) -> tuple[li
     for number, cells in records(ended_lines, columns.form, faults, unit.first_line):
         if number <= columns.skipped:
             continue
-        if not columns.is_read(cells) or (columns.wanted and not columns.wanted.takes(cells)):
+        is_wanted = columns.wanted is None or columns.wanted.takes(cells)
+        if not is_wanted or not columns.is_read(cells):
             left_out += 1
             continue
         texts, fault = columns.texts_of(cells)

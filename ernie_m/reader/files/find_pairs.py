@@ -101,9 +101,11 @@ def _aligned_files(paths: list[Any], languages: tuple[str, ...]) -> tuple[str, .
 
 def _moses_files(prefix: str, languages: tuple[str, ...]) -> tuple[str, ...] | None:
     """`prefix.en` and `prefix.de`, plain or compressed; None if one is missing."""
-    names_of = ([f"{prefix}.{language}{end}" for end in ENDINGS] for language in languages)
-    files = [next(filter(os.path.isfile, names), None) for names in names_of]
-    return None if None in files else tuple(files)
+    files = []
+    for language in languages:
+        names = [f"{prefix}.{language}{end}" for end in ENDINGS]
+        files += list(filter(os.path.isfile, names))[:1]  # of several the plain one
+    return tuple(files) if len(files) == len(languages) else None
 
 
 def find_files(path: Any) -> list[str]:

@@ -76,9 +76,9 @@ class TextFile:
             self._packed = io.BufferedReader(self.raw)
             self._file = self._packed
             start = self._packed.peek(6)
-            unpack = next((_OPEN[magic] for magic in _OPEN if start.startswith(magic)), None)
-            if unpack:
-                self._file = unpack(self._packed)
+            for magic, unpack in _OPEN.items():
+                if start.startswith(magic):
+                    self._file = unpack(self._packed)
             start = self._file.peek(_HEAD)[:_HEAD]
             if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 encoding = encoding or "utf-16"
@@ -184,9 +184,10 @@ def _decoded(line: bytes, number: int, faults: Faults) -> str:
         return line.decode()
     except UnicodeDecodeError as error:
         start = line.rfind(b" ", 0, error.start) + 1
-        around = line[start:].split(b" ")[0][:40].decode("cp1252", errors="replace")
+        word, *_ = line[start:].split(b" ")  # with the first byte that is wrong
+        in_cp1252 = word[:40].decode("cp1252", errors="replace")
         mend = "save the file as UTF-8, or, if this word is right, read it with --encoding cp1252"
-        faults.add(number, f"not UTF-8: '{around}'", mend)
+        faults.add(number, f"not UTF-8: '{in_cp1252}'", mend)
         return ""
 
 
@@ -245,7 +246,8 @@ def refuse_other_forms(head: bytes, path: str | os.PathLike, but_json: bool = Fa
         )
     first, line_end, _ = head.partition(b"\n")
     begins_object = first.startswith(b'{"') and (not line_end or _is_json(first))
-    if (begins_object or first.strip() in (b"{", b"[")) and not but_json:
+    is_json = begins_object or first.strip() in (b"{", b"[")
+    if is_json and not but_json:
         raise UserError(
             f"{path}, line 1: JSON, not plain text; write one text on each line, as in jq -r .text a.jsonl "
             "> a.txt, or for pairs jq -r '[.query, .positive] | @tsv' a.jsonl > a.tsv"

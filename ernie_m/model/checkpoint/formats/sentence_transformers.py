@@ -252,10 +252,11 @@ def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tup
         raise UserError(f"{path}: 'prompts' must give each name a text")
     prompts = {name: text for name, text in text_of.items() if text}  # "" and null: nothing is put before
     default = settings.get("default_prompt_name")
-    if not isinstance(default, str | None) or default not in (None, *text_of):
+    is_there = isinstance(default, str) and default in text_of
+    if default is not None and not is_there:
         there = ", ".join(map(shown, list(prompts)[:9])) or "none"
         raise UserError(f"{path}: default_prompt_name is {shown(default)}, but 'prompts' has {there}")
-    if default not in prompts:  # nothing is put before
+    if default not in prompts:  # its text is "" or null
         default = None
     return {"prompts": (prompts, path), "default_prompt": (default, path)}
 
