@@ -104,8 +104,10 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
     aligned: dict[Path, dict[str, Path]] = {}  # the beginning of a name -> language -> file
     unread = []
     for source in sources:
+        # A source may name its files, as in de-en<=a.tsv, or a.de,a.en; else it is a file or a folder.
         label, files = split_label(source)
-        if label is not None or ("," in source and not Path(source).exists()):
+        names_two_files = "," in source and not Path(source).exists()
+        if label is not None or names_two_files:
             languages = () if label is None else languages_of(label, 2)
             pairs.append(PairFile.of(files, languages, stem=files))
             continue
@@ -113,7 +115,7 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
             ending, packing = split_name(path)
             stem = path.name[: len(path.name) - len(ending + packing)]
             last_word = stem.rpartition(".")[2]
-            side = ending.removeprefix(".")
+            side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
             if ending in WITH_BOTH_SIDES:
                 pairs.append(PairFile.of(str(path), languages_in_name(path), stem))
             elif ending == ".txt" and re.fullmatch(LANGUAGE, last_word):

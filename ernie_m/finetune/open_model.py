@@ -135,13 +135,13 @@ def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> No
 def settle_vectors(
     flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ("pooling", "layer")
 ) -> Flags:
-    """`settle` for a command that makes vectors: a recorded length is taken, too.
+    """`settle` for a command that makes vectors.
 
-    That of a model with a head is not, because it is that of the head's inputs.
+    The longest input is taken from the model, too, unless the model has a head: then it is that of the head.
 
     Raises:
-        UserError: also if its makers make its vectors in a way that is not done here, and --pooling, which is
-            recorded, is not given.
+        UserError: as `settle`, or the model's own vectors cannot be made here, and --pooling asks for no
+            others.
     """
     checkpoint = opened.checkpoint
     takes_pooling = "pooling" in recorded and "pooling" not in flags.on_command_line

@@ -90,6 +90,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
         distributed.init(flags.use_cuda)
         files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
         opened = open_model(open_checkpoint(path), *files)
+        # The official pooled vectors are of the top layer, whatever layer the model's own vectors have.
         flags = settle_vectors(flags, opened, recorded=() if pooling == "pooled" else ("layer",))
         layer: str | None = flags.layer
         loaded = load_opened(opened, path, amp=flags.amp, encoder_only=True)

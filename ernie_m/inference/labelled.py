@@ -66,7 +66,8 @@ class LabelledRows(InputFile):
     def add(self, cells: Mapping[str, str], answer: Mapping[str, Any]) -> None:
         self._rows.append(cells)
         self._has_several = "labels" in answer
-        labels = answer.get("labels", [answer["label"]] if "label" in answer else [])
+        one_label = [answer["label"]] if "label" in answer else []
+        labels = answer["labels"] if self._has_several else one_label
         self._predicted.append([normal_label(label) for label in labels])
         self._known.update(map(normal_label, answer.get("probabilities", ())))
         if self._known:

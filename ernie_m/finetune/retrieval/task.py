@@ -227,9 +227,14 @@ class Retrieval(TaskOfSeeds):
             len(held_out),
             len(self.rows) - len(trained) - len(held_out),
         )
-        teacher = Path(flags.teacher) if flags.teacher else None
-        rows = {"rows": self.rows, "numbers": trained, "held_out": texts, "prompts": self.prompts}
-        steps = StepRows(**rows, teacher=teacher, **shared)
+        steps = StepRows(
+            rows=self.rows,
+            numbers=trained,
+            held_out=texts,
+            teacher=Path(flags.teacher) if flags.teacher else None,
+            prompts=self.prompts,
+            **shared,
+        )
         held_out_ids = []
         for number in held_out.tolist():
             texts_of_row = [prompt + text for prompt, text in zip(self.prompts, self.rows[number])]

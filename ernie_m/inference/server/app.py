@@ -119,7 +119,7 @@ def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, d
     Where it is no model's own task, as vectors are mostly, there is one on the first model that can answer.
 
     Returns:
-        word -> name of the model -> answerer. The first one answers who names no model.
+        word -> name of the model -> answerer. A request that names no model is answered by the first one.
 
     Raises:
         UserError: two models of a task have one name.

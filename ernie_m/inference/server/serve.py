@@ -11,6 +11,7 @@ import gc
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -69,11 +70,11 @@ class Server(uvicorn.Server):
         self.gate = gate
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End when all requests are answered; at a second signal, at once."""
         if self.gate.is_stopping:
             super().handle_exit(sig, frame)
             return
-        end = super().handle_exit
-        self.gate.stop(lambda: end(sig, frame))
+        self.gate.stop(partial(super().handle_exit, sig, frame))
 
 
 def serve(

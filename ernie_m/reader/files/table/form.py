@@ -302,7 +302,7 @@ def find_form(head: Sequence[str], path: Path, delimiter: str | None = None) -> 
     Raises:
         UserError: it is not clear which mark it is.
     """
-    mark = excel_separator(head[0]) or (delimiter and _NAMES_OF_MARKS.get(delimiter, delimiter))
+    mark = excel_separator(head[0]) or _NAMES_OF_MARKS.get(delimiter, delimiter)  # a mark is its own name
     if mark == "none":
         return Form("\t", False)
     if mark:
@@ -429,7 +429,11 @@ def records(
     source = iter(lines)
 
     def feed() -> Iterator[str]:
-        while (line := again.popleft() if again else next(source, None)) is not None:
+        """What the reader of cells reads: first the lines to be read again, then those of `source`."""
+        while True:
+            line = again.popleft() if again else next(source, None)
+            if line is None:
+                return
             taken.append(line)
             if len(taken) > _LONGEST_CELL:
                 raise csv.Error("its quotation mark is not closed")

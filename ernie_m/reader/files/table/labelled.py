@@ -431,7 +431,9 @@ def _say_what_is_read(
     path = opened.path
     names = names_of(opened)
     read = [names[place] for place in places]
-    if read != table.columns and (opened.names or len(names) > len(places)):
+    # What the columns are is plain if they have the official names, or no names and nothing beside them.
+    has_choice = opened.names or len(names) > len(places)
+    if has_choice and read != table.columns:
         said = (f"{_IN_WORDS[column]} is {printable(name)}" for column, name in zip(table.columns, read))
         say(f"{path}: {', '.join(said)}")
     others = [place for place in range(len(names)) if place not in places and place not in known]

@@ -52,16 +52,18 @@ def look_at_text(path: str | Path, lines: Sequence[str], language: str, as_it_st
         UserError: the lines are numbered, have a tag each, or are HTML.
     """
     texts = [(number, line) for number, line in enumerate(lines[:_HEAD], 1) if line.strip()]
+    name = f"{path}: {language}" if language else path
     if as_it_stands is not None:
         for _, line in texts[:_SHOWN]:
-            logger.info("%s: %s%s", path, f"{language}: " if language else "", shown(line.strip()))
+            logger.info("%s: %s", name, shown(line.strip()))
     odd = _what_is_odd(texts)
-    if odd and not as_it_stands:
+    if odd:
         number, what = odd
         message = f"{path}, line {number}: {what}"
-        if as_it_stands is not None:
+        if as_it_stands is None:
+            logger.warning("%s; it is taken for text", message)
+        elif not as_it_stands:
             raise UserError(f"{message}; take it out, or, if it is text: --text_as_it_stands true")
-        logger.warning("%s; it is taken for text", message)
     script = script_of([line for _, line in texts])
     expected = _SCRIPT_OF.get(language.partition("_")[0])
     if script and expected and script != expected:
