@@ -72,10 +72,8 @@ def load_base(path: str):
 
     checkpoint = open_checkpoint(path)
     config = checkpoint.config or ErnieMConfig.from_dict(BASE)
-    differences = []
-    for key, size in BASE.items():
-        if getattr(config, key) != size:
-            differences.append(f"{key} {getattr(config, key)}")
+    other_sizes = [key for key, size in BASE.items() if getattr(config, key) != size]
+    differences = [f"{key} {getattr(config, key)}" for key in other_sizes]
     if differences:
         raise UserError(
             f"{path}: not the base size ({', '.join(differences)}); the numbers are of ernie-m-base"

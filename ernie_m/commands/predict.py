@@ -175,9 +175,8 @@ def main() -> None:
         token = token_of(flags.token, flags.token_file)
         logger.setLevel(flags.log_level.upper())
         encoders: dict = {}  # those of heads that `fit --link` wrote, which several models may have
-        models = []
-        for folder in flags.model.split(","):
-            models.append(load(folder, engine=flags.engine, amp=flags.amp, encoders=encoders))
+        folders = flags.model.split(",")
+        models = [load(folder, engine=flags.engine, amp=flags.amp, encoders=encoders) for folder in folders]
         serve(
             models,
             options,

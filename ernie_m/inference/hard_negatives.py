@@ -108,9 +108,8 @@ def find_nearest(
         path = folder / f"{len(paths):05d}.npz"
         paths.append(path)
         if not is_whole(path, part=path.name, **facts):
-            query_kind, positive_kind = kinds
-            queries = unit(encode([row[0] for row in part], query_kind))  # [rows, H]
-            positives = unit(encode([row[1] for row in part], positive_kind))  # [rows, H]
+            queries = unit(encode([row[0] for row in part], kinds[0]))  # [rows, H]
+            positives = unit(encode([row[1] for row in part], kinds[1]))  # [rows, H]
             cosines, lines = nearest_in_blocks(queries, corpus, count)
             with atomic_file(path) as file:
                 np.savez(file, lines=lines, cosines=cosines, positives=(queries * positives).sum(axis=1))

@@ -531,5 +531,4 @@ def _clean(text: str) -> str:
 
 def _hash(text: str) -> int:
     """64 bits that stand for a line."""
-    digest = hashlib.blake2b(_clean(text).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
+    return int.from_bytes(hashlib.blake2b(_clean(text).encode(), digest_size=8).digest(), "big")

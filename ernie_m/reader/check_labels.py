@@ -112,8 +112,8 @@ def _near(labels: Sequence[str]) -> Iterator[tuple[str, str]]:
         return
     for one, other in combinations(labels, 2):
         shorter, longer = sorted((one.casefold(), other.casefold()), key=len)
-        are_same = [letter == letter_of_longer for letter, letter_of_longer in zip(shorter, longer)]
-        same = [*are_same, False].index(False)  # the place of the first that differs
+        are_same = [letter == other_letter for letter, other_letter in zip(shorter, longer)]
+        same = [*are_same, False].index(False)  # so many letters at the beginning
         is_one_missing = shorter[same:] == longer[same + 1 :]
         is_one_changed = shorter[same + 1 :] == longer[same + 1 :]
         is_near = shorter != longer and (is_one_missing or is_one_changed)

@@ -183,10 +183,11 @@ async def json_rows(vectors: np.ndarray, as_base64: bool = False) -> list[bytes]
     for number, vector in enumerate(vectors):
         if number and number % _AT_ONCE == 0:
             await asyncio.sleep(0)
-        if as_base64:
-            rows.append(b'"%b"' % base64.b64encode(vector.astype("<f4").tobytes()))
-        else:
-            rows.append(to_json(vector.tolist()))
+        rows.append(
+            b'"%b"' % base64.b64encode(vector.astype("<f4").tobytes())
+            if as_base64
+            else to_json(vector.tolist())
+        )
     return rows
 
 

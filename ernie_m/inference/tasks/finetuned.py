@@ -60,10 +60,10 @@ class FineTunedTask:
             batch = self.task.encode.collate(features_of_batch, numbers, count=len(numbers))
             # A feature may have many windows, each of them a row, so the engine gets some rows at a time.
             rows_at_once = max(1, BATCH_TOKENS // batch.input_ids.shape[1])
-            parts = []
-            for first in range(0, len(batch.input_ids), rows_at_once):
-                parts.append(self.engine(batch.input_ids[first : first + rows_at_once]))
-            return numbers, batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            starts = range(0, len(batch.input_ids), rows_at_once)
+            parts = [self.engine(batch.input_ids[start : start + rows_at_once]) for start in starts]
+            outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            return numbers, batch, outputs
 
         ids = [feature.ids for feature in features]
         if self.model.model is None:

@@ -283,9 +283,8 @@ def _total(records: list[dict[str, Any]]) -> dict[str, Any]:
         for language, counts in record["by_language"].items():
             for key, count in counts.items():
                 by_language[language][key] += count
-    total: dict[str, Any] = {}
-    for key in ("documents", "lines", "tokens", "unknown"):
-        total[key] = sum(record[key] for record in records)
+    keys = ("documents", "lines", "tokens", "unknown")
+    total: dict[str, Any] = {key: sum(record[key] for record in records) for key in keys}
     total["by_language"] = dict(by_language)
     total["shards"] = []
     for record in records:

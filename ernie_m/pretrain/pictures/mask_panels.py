@@ -136,9 +136,8 @@ class _Painter(NamedTuple):
         """
         tokens = self.tokenizer.convert_ids_to_tokens(packed.input_ids.tolist())
         replacements = pseudo_tokens or {}
-        languages = []
-        for language in packed.language_ids[order].tolist():
-            languages.append("" if language == NO_LANGUAGE else self.languages[language])
+        ids = packed.language_ids[order].tolist()
+        languages = ["" if id_ == NO_LANGUAGE else self.languages[id_] for id_ in ids]
         is_separator = packed.input_ids[order] == self.tokenizer.sep_id  # bool [T]
         first_separator = int(np.argmax(is_separator))  # the place of the first True
         return Panel(

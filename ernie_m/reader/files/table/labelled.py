@@ -351,8 +351,7 @@ def _ask(table: OpenedTable, texts: Sequence[int], label_places: Sequence[int], 
         is_there = f"the {what} may be {table.called(places)}"
         guesses.append(is_there if places else f"no column looks like {what}s")
         example.append(names[places[0]].strip() if places else what.upper())
-    are_verdicts = all(table.kinds[place] == VERDICTS for place in label_places)
-    is_several = len(label_places) > 1 and are_verdicts
+    is_several = len(label_places) > 1 and all(table.kinds[place] == VERDICTS for place in label_places)
     raise UserError(
         f"{table.path}, line {table.line}: {', and '.join(guesses)}; say which, as in "
         f"--columns {shlex.quote(','.join(example))}"

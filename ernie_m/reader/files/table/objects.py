@@ -88,12 +88,10 @@ def rows_of_objects(file: TextFile, faults: Faults) -> tuple[bool, Iterator[tupl
         return False, ((line, [_cell(item) for item in value]) for line, value in objects)
     objects = ((line, plain_object(value)) for line, value in answered_objects(objects, file.path))
     head = list(islice(objects, _HEAD))
-    if not head:
-        return True, iter(())
     names = list(dict.fromkeys(name for _, cells in head for name in cells))  # each once, in their order
+    header = [(line, names) for line, _ in head[:1]]
     rows = ((line, [cells.get(name, "") for name in names]) for line, cells in chain(head, objects))
-    first_line, _ = head[0]
-    return True, chain([(first_line, names)], rows)
+    return True, chain(header, rows)
 
 
 def _of_lines(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]]:
@@ -159,11 +157,10 @@ def answered_objects(objects: Iterator[tuple[int, dict]], path: str) -> Iterator
     """The objects without those that an annotator rejected, or did not come to."""
     left_out = 0
     for line, value in objects:
-        is_open = False
-        annotations = value.get("annotations")
-        if isinstance(value.get("data"), dict) and isinstance(annotations, list):  # Label Studio
-            finished = [part for part in annotations if not part.get("was_cancelled")]
-            is_open = not any(part.get("result") for part in finished)
+        of_label_studio = isinstance(value.get("data"), dict) and isinstance(value.get("annotations"), list)
+        answers = value["annotations"] if of_label_studio else []
+        finished = [part for part in answers if not part.get("was_cancelled")]
+        is_open = of_label_studio and not any(part.get("result") for part in finished)
         if is_open or value.get("answer") in ("reject", "ignore"):  # Prodigy
             left_out += 1
         else:
@@ -180,12 +177,10 @@ def plain_object(value: dict[str, Any]) -> dict[str, str]:
         value = value["data"] | _of_results(results)
     elif isinstance(value.get("options"), list) and isinstance(value.get("accept"), list):  # Prodigy
         value = {**value, "label": value["accept"]}
-    hidden = ["options", "accept", "meta", "config"]
-    if value.get("answer") == "accept":
-        hidden.append("answer")
     cells: dict[str, str] = {}
     for name, part in value.items():
-        if name.startswith("_") or name in hidden:
+        is_accepted = name == "answer" and part == "accept"
+        if is_accepted or name.startswith("_") or name in ("options", "accept", "meta", "config"):
             continue
         if isinstance(part, dict) and [*part] == ["choices"]:
             part = part["choices"]

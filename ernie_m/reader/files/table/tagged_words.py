@@ -162,19 +162,17 @@ def _with_tags_checked(
     found = set()
     for sentence in sentences:
         tags = [_tag(cell, letters) for cell in sentence.tags]
-        is_whole = True
-        for line, cell, tag in zip(sentence.lines, sentence.tags, tags):
-            if is_tag(tag, "IOBES"):
-                found.add(tag)
-                continue
-            is_whole = False
-            faults.add(
-                line,
-                f"'{cell}' in the last column is no tag of an entity",
-                "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>",
-            )
-        if is_whole:
+        found |= {tag for tag in tags if is_tag(tag, "IOBES")}
+        if found.issuperset(tags):
             read.append(sentence._replace(tags=tags))
+            continue
+        for line, cell, tag in zip(sentence.lines, sentence.tags, tags):
+            if tag not in found:
+                faults.add(
+                    line,
+                    f"'{cell}' in the last column is no tag of an entity",
+                    "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>",
+                )
     # In a file without entities every tag stands for itself, and O for nothing.
     if not entities and found <= {OUTSIDE}:
         return [sentence._replace(tags=list(map(normal_label, sentence.tags))) for sentence in sentences]
@@ -274,13 +272,12 @@ def _places(
         return word, given[1]
 
     # The tags are in the last column, as conlleval reads it, unless that has none.
-    shares = []  # of the cells of each column that are tags of entities
-    tagged = []  # the columns of tags
-    for place in range(width):
-        tags = [_tag(cells[place], letters) for rows in blocks for _, cells in rows]
-        shares.append(sum(is_tag(tag, "IOBES") for tag in tags) / len(tags))
-        if place != word and shares[place] >= 0.9 and set(tags) != {OUTSIDE}:
-            tagged.append(place)
+    all_cells = [cells for rows in blocks for _, cells in rows]
+    columns = [[_tag(cells[place], letters) for cells in all_cells] for place in range(width)]
+    # The share of the cells of each column that are tags of entities.
+    shares = [sum(is_tag(tag, "IOBES") for tag in column) / len(column) for column in columns]
+    others = [place for place in range(width) if place != word and set(columns[place]) != {OUTSIDE}]
+    tagged = [place for place in others if shares[place] >= 0.9]
     if counts and len(tagged) > 1:
         raise UserError(
             f"{path}, line {line}: columns {' and '.join(str(place + 1) for place in tagged)} have tags; say "
