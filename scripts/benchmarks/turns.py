@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ OURS = "ours"
 WORK = "work.json"
 WARM_UP = 2  # batches that are not counted: the first steps touch fresh memory
 REST = 0.3  # seconds before a turn, while the threads of the contender before stop spinning
+LOCK_RATE = 100  # samples a second of who holds Python's lock
+START_OF_WATCHER = 2.0  # seconds until it takes samples
 
 
 class Contender(NamedTuple):
@@ -135,6 +138,7 @@ def compare(
         if not rivals:
             seconds, peaks = alternate({OURS: ours}, count)
             our_seconds.append(seconds[OURS])
+        lock = lock_share(ours, count, folder)
     rows[OURS] = row_of(amount / median(our_seconds), peaks[OURS])
     lines = [["", unit, "ours beside it", "ours is", "peak GB"]]
     for name, row in rows.items():
@@ -142,8 +146,28 @@ def compare(
         lines.append([name, f"{row['speed']:,g}", *beside, f"{row['peak_gb']:.2f}"])
     print(in_markdown(lines))
     figures = {"benchmark": module, "unit": unit, "batches": count, "threads": threads, "contenders": rows}
-    print(json.dumps(figures))
+    print(json.dumps(figures | {"lock_share": lock}))
     return rows
+
+
+def lock_share(ours: subprocess.Popen, count: int, folder: str) -> float | None:
+    """The part of our time in which a thread holds Python's lock, by py-spy; None: it is not installed.
+
+    With several workers it is that of all of them: the others may wait for it.
+    """
+    program = Path(sys.executable).with_name("py-spy")
+    if not program.exists():
+        print("the share of Python's lock is left out: pip install py-spy")
+        return None
+    samples = Path(folder) / "samples.txt"  # in each line a stack of calls, and how often it was seen
+    words = ["record", "--gil", "--rate", str(LOCK_RATE), "--format", "raw", "--output", str(samples)]
+    command = [str(program), *words, "--pid", str(ours.pid)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as watcher:
+        time.sleep(START_OF_WATCHER)
+        seconds = sum(turn(OURS, ours, number)["seconds"] for number in range(count))
+        watcher.send_signal(signal.SIGINT)
+    held = sum(int(line.rpartition(" ")[2]) for line in samples.read_text(encoding="utf-8").splitlines())
+    return round(held / LOCK_RATE / seconds, 3)
 
 
 def alternate(
