@@ -1,8 +1,10 @@
 """Threads that each compute on one core: results in order, errors, and an end when nobody waits."""
 
+import ctypes
 import threading
 import time
 from concurrent.futures import CancelledError
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -69,16 +71,22 @@ def test_in_a_worker_items_have_its_core():
 
 def test_a_thread_of_somebody_else_becomes_a_worker():
     """As those of the server."""
+    libraries = Path(paddle.__file__).parent / "libs"
+    openmp = ctypes.CDLL(str(libraries / "libiomp5.so"))
+    mkl_library = ctypes.CDLL(str(libraries / "libmklml_intel.so"))
     counts = []
 
     def work() -> None:
+        openmp.omp_set_num_threads(WORKERS)
+        mkl_library.MKL_Set_Num_Threads_Local(WORKERS)
         become_worker()
         counts.append((thread_count(), worker_count()))
+        counts.append((openmp.omp_get_max_threads(), mkl_library.MKL_Get_Max_Threads()))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert counts == [(1, 1)]
+    assert counts == [(1, 1), (1, 1)]
     assert worker_count() == WORKERS
 
 
