@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from ernie_m.commands import run_classifier
 from ernie_m.utils import paddle_settings
 from tests import command_lines, toys
-from tests.launching import ROOT, clean_environment, error_of, run_script
+from tests.launching import ROOT, call_main, clean_environment, error_of, run_script
 from tests.test_layers import BELOW
 
 # The names of the package's folders, which a user's own files may have.
@@ -137,28 +138,19 @@ def test_the_sdist_makes_the_same_wheel(wheel, tmp_path):
     assert built("wheel", source, tmp_path / "wheel").read_bytes() == wheel.read_bytes()
 
 
-def test_fine_tuning_gives_the_weights_of_a_checkout(run_in, users_folder):
-    """With the reader process, which imports the program again."""
+def test_the_launcher_fine_tunes_to_the_weights_of_a_checkout(run_in, users_folder):
+    """It starts a program of the package, whose reader process imports the program again."""
     (users_folder / "toy").mkdir()
     toys.make_classification(users_folder / "toy")
-    run = "from ernie_m.__main__ import main; sys.argv = ['ernie-m', 'run_classifier', *{}]; main()"
-    of_package = users_folder / "package"
-    of_checkout = users_folder / "checkout"
-    run_in(run.format(command_lines.classification(users_folder / "toy", of_package, max_steps=4)))
-    flags = command_lines.classification(users_folder / "toy", of_checkout, max_steps=4)
-    completed = run_script([ROOT / "run_classifier.py", *flags], users_folder / "toy")
-    assert completed.returncode == 0, completed.stderr
-    weights = "best/model.safetensors"
-    assert (of_package / weights).read_bytes() == (of_checkout / weights).read_bytes()
-
-
-def test_the_launcher_starts_programs_of_the_package(run_in, users_folder):
-    (users_folder / "toy").mkdir()
-    toys.make_classification(users_folder / "toy")
-    flags = command_lines.classification(users_folder / "toy", users_folder / "out", max_steps=2)
+    flags = command_lines.classification(users_folder / "toy", users_folder / "package", max_steps=4)
     words = ["launch", "--nproc_per_node", "1", "run_classifier.py", *flags]
     run_in(f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()")
-    assert (users_folder / "out" / "best" / "model.safetensors").is_file()
+    of_checkout = command_lines.classification(users_folder / "toy", users_folder / "checkout", max_steps=4)
+    call_main(run_classifier, of_checkout)
+    weights = "best/model.safetensors"
+    assert (users_folder / "package" / weights).read_bytes() == (
+        users_folder / "checkout" / weights
+    ).read_bytes()
 
 
 def test_a_recipe_has_the_files_of_the_current_folder(run_in, users_folder):

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 import venv
 from email import message_from_string
@@ -88,12 +89,22 @@ def test_the_wheel_in_a_fresh_environment(tmp_path):
     The packages that it depends on are those of this environment: pip looks at them, but fetches none.
     """
     wheel = built("wheel", ROOT, tmp_path / "dist")
-    venv.create(tmp_path / "venv", with_pip=True)
+    venv.create(tmp_path / "venv")
     python = tmp_path / "venv/bin/python"
     (packages,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
     here = __import__("numpy").__path__[0].rpartition("/")[0]
     (packages / "of_tests.pth").write_text(here)  # the packages of this environment, but no .pth of it
-    line = [python, "-m", "pip", "install", "--quiet", "--no-index", f"{wheel}[cpu,search]"]
+    line = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-index",
+        f"{wheel}[cpu,search]",
+    ]
     subprocess.run(line, check=True, capture_output=True, env=clean_environment())
 
     # The model of the block is a tiny one, which has what the real one has.

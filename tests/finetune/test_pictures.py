@@ -13,6 +13,7 @@ from tests.launching import read_log
 from tests.pretrain.test_pictures import curves_of
 
 FLAGS = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "skip_steps": 1, "visualdl": "true"}
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def records_in(folder):

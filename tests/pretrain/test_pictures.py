@@ -12,6 +12,8 @@ from ernie_m.training.log.pictures import draw_losses, follow
 from tests.command_lines import STEPS
 from tests.pretrain.tiny_run import pretrain, records
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def curves_of(output):
     """The curves in the log of VisualDL: tag -> [(step, value)]."""
