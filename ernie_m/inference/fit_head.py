@@ -121,8 +121,9 @@ def units_of(
     for number, (text, label) in enumerate(zip(texts, labels)):
         if needed := _needed(text, label, task):
             raise UserError(f"index {number}: {text!r} with the label {label!r}: give {needed}")
-    if task in (TAGS, ANSWERS):  # not needed for texts with labels
-        return import_module(f"ernie_m.finetune.fit.{task}").of(texts, labels, languages)
+    if task in (TAGS, ANSWERS):
+        module = import_module(f"ernie_m.finetune.fit.{task}")  # here, because labels do not need it
+        return module.of(texts, labels, languages)
     inputs = [[text] if isinstance(text, str) else list(text) for text in texts]
     inputs = [[tables().in_one_line(text) for text in row] for row in inputs]
     if task == SCORE:

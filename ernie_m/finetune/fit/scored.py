@@ -97,13 +97,14 @@ class Scored:
         if self.units.kind not in (CLASSES, LABELS):
             return None
         probabilities = self.probabilities
-        order = np.argsort(-probabilities, kind="stable")
+        order = np.argsort(-probabilities, kind="stable")  # the surest row first
         is_right = self.units.are_right(self.numbers, np.asarray(self.outcomes))[order]
-        counts = np.arange(1, len(order) + 1)
-        is_last = np.append(np.diff(probabilities[order]) != 0, True)  # of the rows with this probability
-        enough = (is_right.cumsum() >= _SURE * counts) & (counts >= _FEWEST_SURE) & is_last
-        places = np.flatnonzero(enough)  # in `order`
-        return float(probabilities[order[places[-1]]]) if len(places) else None
+        descending = probabilities[order]
+        counts = np.arange(1, len(order) + 1)  # of the rows up to each
+        are_right = (is_right.cumsum() >= _SURE * counts) & (counts >= _FEWEST_SURE)
+        is_last = np.append(np.diff(descending) != 0, True)  # of the rows with one probability
+        chosen = descending[are_right & is_last]
+        return float(chosen[-1]) if len(chosen) else None
 
     def summary(self) -> dict[str, Any]:
         """The measures, the standard error of the main one, and the same of each label, if there are labels.

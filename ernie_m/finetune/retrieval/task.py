@@ -145,7 +145,8 @@ class Retrieval(TaskOfSeeds):
         if self.rows is not None:
             encode = EncodePairs(self.tokenizer, flags.max_seq_len)
             warn_if_cut(encode, self._as_read(self.rows), flags.train_set)
-        if self.rows is not None and any(self.prompts) and not self.rows.are_translations:
+        has_queries = self.rows is not None and not self.rows.are_translations
+        if has_queries and any(self.prompts):
             line = (
                 "%s: %r stands before queries, %r before the other texts; name translations as in en-de.tsv"
             )

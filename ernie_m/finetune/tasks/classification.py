@@ -119,7 +119,8 @@ class Classification(SupervisedTask):
             if all(re.fullmatch(r"[+-]?\d+([.,]\d+)?", label) for label in found):
                 question = "to predict numbers, give --is_regression true"
             raise UserError(f"{names}: {len(found):,} labels in {rows:,} rows; {question}")
-        if len(found) < 2 and not (found and self.multi_label):
+        fewest = 1 if self.multi_label else 2
+        if len(found) < fewest:
             raise UserError(f"{names}: the only label is '{''.join(found)}'; give rows with another one, too")
         ids = names_of_ids(len(found))
         # Ids keep their order; sorted as names, "10" would come before "2".

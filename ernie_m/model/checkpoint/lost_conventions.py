@@ -59,7 +59,7 @@ def _of_form(format_name: str, reading: Reading, task: str | None, cuts_digit_co
             yield "pieces such as '12,' are not cut before the comma, as ERNIE-M's rules ask"
         elif rules not in (ERNIE_M_RULES, NO_RULES):
             yield f"its text rules are {_RULES_IN_WORDS[rules]}; the new ones are {_RULES_IN_WORDS[NO_RULES]}"
-    elif rules != _RULES[format_name] and note(format_name, reading) is None:
+    elif rules != _RULES[format_name] and note(format_name, reading) is None:  # what `note` says is enough
         new_rules = _RULES_IN_WORDS[_RULES[format_name]]
         yield f"its text rules are {_RULES_IN_WORDS[rules]}; the new ones are {new_rules}"
     if reading.added_tokens and format_name not in (XLM_R, STATIC):

@@ -85,9 +85,9 @@ class Camlm(Objective):
         return MaskedExample(self.name, halves)
 
     def picture(self, batch: MicroBatch) -> tuple[np.ndarray, np.ndarray]:
-        """Both sequences as the pair that they are the halves of."""
+        """The order of the tokens of both sequences in their pair, [T], and its attention mask, [T, T]."""
         predicted = np.isin(np.arange(batch.tokens), batch.targets)  # bool [T]
-        # By the position in the pair; of two rows with the same one, the predicted one comes second.
+        # By the position in the pair; a placeholder comes behind the mask that has the same one.
         order = np.lexsort([predicted, batch.position_ids])
         context_side = np.repeat([0, 1], batch.lengths)  # [T], of each token's sequence
         side = np.where(predicted, 1 - context_side, context_side)  # what is predicted is of the other side

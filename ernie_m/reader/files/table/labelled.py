@@ -279,7 +279,8 @@ def find_places(
             return kept[:1], kept[1:]
     are_labels_clear = not labels or len(label_places) == 1 or (multi_label and label_places)
     is_pair = len(texts) == 2 and table.purposes[texts[1]] in (SECOND, POSITIVE)
-    if not are_labels_clear or not (len(texts) == 1 or is_pair):
+    are_texts_clear = len(texts) == 1 or is_pair
+    if not are_labels_clear or not are_texts_clear:
         _ask(table, texts, label_places, labels)
     return texts, label_places
 
