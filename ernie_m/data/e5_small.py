@@ -198,7 +198,8 @@ def read(data: bytes) -> tuple[Sizes, list[str], np.ndarray, dict[str, np.ndarra
     (tensors,) = take("i")
     place_of = {}  # the short name of a tensor -> where its data begin
     for _ in range(tensors):
-        name = array("u1", take("H")[0]).tobytes().decode()
+        (length,) = take("H")
+        name = array("u1", length).tobytes().decode()
         take("BI")  # whether it is in blocks, and the number of weights
         place_of[name], _size = take("QQ")
     return sizes, pieces, scores, _tensors(data, sizes, place_of)

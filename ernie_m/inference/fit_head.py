@@ -134,7 +134,10 @@ def units_of(
 
 
 def _needed(text: Any, label: Any, task: str | None) -> str:
-    """What a task needs instead of such a text with such a label; "": these are right, if it is no class."""
+    """What a task needs instead of such a text with such a label; "": the two are right.
+
+    A label that is a class is not looked at: see `_normal_labels`.
+    """
     parts = text if isinstance(text, list | tuple) else [text]
     are_texts = 1 <= len(parts) <= 2 and all(map(_is_text, parts))
     are_words = isinstance(text, list | tuple) and len(text) > 0 and all(map(_is_text, text))

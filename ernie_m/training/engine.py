@@ -160,7 +160,8 @@ class Engine:
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
         totals = Totals([LOSS, SQUARED_NORM, ASKED_TO_STOP, *self.sums])
 
-        # Forward and backward passes of this process; the gradients add up in place.
+        # Forward and backward passes of this process; the gradients add up in place. With `divisible` no
+        # micro-batch begins after a request to stop.
         wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
         for loss, values in self.replicas.each(partial(self._backward, loss_of), wanted):
             totals.add(LOSS, loss)

@@ -331,7 +331,8 @@ def _saved_run(folder: Path, arrays: dict[str, np.ndarray], values: dict[str, An
     Raises:
         UserError: it is of another revision.
     """
-    if values.keys() != _KEYS or not all(isinstance(values[key], dict) for key in _KEYS - {"seed"}):
+    are_sections = all(isinstance(values.get(key), dict) for key in _KEYS - {"seed"})
+    if values.keys() != _KEYS or not are_sections:
         raise UserError(
             f"{folder}: its {STATE} was written by another version of this project, which alone goes on with "
             "it. The weights load, convert and evaluate here as before, and a new run can start from them"

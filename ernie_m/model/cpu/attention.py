@@ -286,12 +286,13 @@ def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
     sums = np.empty(len(blocks.queries), scores.dtype)
 
     def work(piece: Piece) -> None:
-        part = piece.of(scores)
+        part = piece.of(scores)  # [sequences, heads, keys, queries]
         if piece.bias is not None:
             part += piece.bias
         part -= part.max(axis=2, keepdims=True)
         np.exp(part, out=part)
-        np.einsum("shkq->shq", part, out=piece.of_columns(sums)[:, :, 0])  # over the keys
+        sums_of_piece = piece.of_columns(sums)[:, :, 0]  # [sequences, heads, queries]
+        np.einsum("shkq->shq", part, out=sums_of_piece)  # the sum over the keys
 
     blocks.over_pieces(work)
     return sums

@@ -37,7 +37,8 @@ def split_labels(cell: str) -> list[str]:
     if is_list(cell):
         inside = cell[cell.index("[") + 1 : cell.rindex("]")]
         quoted = [single or double for single, double in re.findall(r"'([^']*)'|\"([^\"]*)\"", inside)]
-        labels = quoted or re.split("," if "," in inside else r"\s+", inside)
+        mark = "," if "," in inside else r"\s+"
+        labels = quoted or re.split(mark, inside)
     else:
         labels = re.split(r"[,;]|(?<=\w)[#|](?=\w)", cell)
     return list(dict.fromkeys(filter(None, map(normal_label, labels))))

@@ -58,7 +58,8 @@ class Records:
 
     def last_evaluation(self) -> dict[str, Any] | None:
         """The results of the last evaluation; None if there was none."""
-        return next((record[HELD_OUT] for record in reversed(self.read()) if HELD_OUT in record), None)
+        evaluations = [record[HELD_OUT] for record in self.read() if HELD_OUT in record]
+        return evaluations[-1] if evaluations else None
 
     def cut_back(self, step: int, evaluated_step: int) -> int:
         """Drop the records that a resumed run will write again, and damaged lines.
