@@ -294,9 +294,9 @@ def test_two_files_and_another_order_of_the_vocabulary(toy, tmp_path):
 
     config = {**CONFIG, "vocab_size": whole.vocab_size, "pad_token_id": whole.pad_id}
     make_ours(tmp_path / "model", config=config)
-    smaller = with_tokens(
-        open_checkpoint(tmp_path / "model"), trimmed.old_ids, trimmed.tokenizer.pad_id, added_tokens={}
-    )
+    checkpoint = open_checkpoint(tmp_path / "model")
+    smaller = with_tokens(checkpoint, trimmed.old_ids, trimmed.tokenizer.pad_id, added_tokens={"<e>": 7})
+    assert smaller.reading.added_tokens == {"<e>": 7}
     assert smaller.config.pad_token_id == trimmed.tokenizer.vocab["[PAD]"]
     assert smaller.config.pad_token_id != whole.pad_id
 

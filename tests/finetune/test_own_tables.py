@@ -518,12 +518,14 @@ def test_what_is_odd_about_the_rows(folder_with, train, tmp_path):
             "test.de.tsv": "new\tother\nso\tother\n",
         }
     )
-    train("--train_set", "my")
+    (tmp_path / "given.tsv").write_text("text_a\nit\nnew\n")
+    train("--train_set", "my", "--test_set", "given.tsv")
     log = read_log(tmp_path)
     assert "my/train.en.tsv: 1 text has two labels, as in line 1 and line 101" in log
     assert "my/train.en.tsv: 97.1 % of the rows have one label" in log
     assert "my/dev.en.tsv: 1 of 2 rows are training rows, too" in log
-    assert "my/test.de.tsv: 1 of 2 rows are training rows, too" in log
+    for name in ("my/test.de.tsv", "given.tsv"):
+        assert f"{name}: 1 of 2 rows are training rows, too" in log
 
 
 def test_a_run_on_one_file(folder_with, train):

@@ -233,11 +233,13 @@ def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
     write_lines(tmp_path / "my.en-ka.tsv", [f"{a}\t{b}" for a, b in zip(LINES, foreign)])
     error = refusal(capsys, "my.en-ka.tsv", output="new", start=start)
     assert error.startswith("my.en-ka.tsv: ") and " ka tokens are unknown to " in error
-    # Nothing was begun, so the same output can be taken; one of another program, or of other files, cannot.
+    # Nothing was begun, so the same output can be taken; one of another program, of other files, or of other
+    # options cannot.
     run_train("new", start)
     capsys.readouterr()
-    error = error_of(call_main, train, ["pairs.tsv", *as_flags({"output": "new", "start": start})])
-    assert error.startswith("new was made with other") and not capsys.readouterr().out
+    for source, options in (("pairs.tsv", {}), ("my", {"encoding": "utf-8"})):
+        error = error_of(call_main, train, [source, *as_flags({"output": "new", "start": start, **options})])
+        assert error.startswith("new was made with other") and not capsys.readouterr().out
     assert refusal(capsys, "my", output=start, start=start).startswith(f"--output {start}: ")
     assert refusal(capsys, "my", output="my", start=start).startswith("--output my: ")
     assert refusal(capsys, "my", output="pairs.tsv", start=start).startswith("--output pairs.tsv: ")

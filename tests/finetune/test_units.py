@@ -195,6 +195,17 @@ def test_json_lines_of_tokens_and_tags_are_the_same_sentences(random_encoder):
     assert (read.items, read.tags, read.scheme) == (conll.items, ["B-THING", "I-THING", "O"], "IOB")
 
 
+def test_a_table_with_splits_is_learned_from_and_scored_on():
+    """Rows of no split are learned from; a model is scored on those that it has not learned from."""
+    splits = ["train"] * 10 + [""] * 10 + ["test"] * 10
+    rows = [[row.text_a, f"label {row.label}", split] for row, split in zip(ROWS, splits)]
+    files = [LabelledFile(Path(write_table("rows.csv", ["text", "label", "split"], *rows)), "train", "all")]
+    learned = read_units(files, TableOptions())
+    scored = read_units(files, TableOptions(), like=learned)
+    texts = [[item.text_a for item in units.items] for units in (learned, scored)]
+    assert texts == [[row[0] for row in part] for part in (rows[:20], rows[20:])]
+
+
 def test_answers_are_those_of_run_mrc(random_encoder, capsys):
     """With the flags that fit prints, run_mrc.py trains the same weights."""
     table = write_squad("train.json")

@@ -104,12 +104,14 @@ def test_search_is_plain_with_a_pooling_that_the_means_do_not_fit(folder, models
     assert ernie_m.load(folder).search(TEXTS[0], TEXTS, pooling="specials") == expected
 
 
-def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_path):
+@pytest.mark.parametrize("kind", ["query", "passage"])
+def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_path, kind):
     """By hand: each line loses the mean of its language, and a query that of its line, or the one it names.
 
-    The queries have a prompt of their own, so their means are those of the lines read as queries.
+    The queries, or the lines, have a prompt of their own, so the means of queries are those of the lines read
+    as queries.
     """
-    prompts = {"query": f"{TEXTS[0]} ", "passage": ""}
+    prompts = {"query": "", "passage": ""} | {kind: f"{TEXTS[0]} "}
     folder = changed_copy(models / "encode", tmp_path / "model", reading={"prompts": prompts})
     corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
     model = ernie_m.load(folder)

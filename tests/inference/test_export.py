@@ -106,14 +106,15 @@ def test_the_files_and_the_report_of_an_export(exported):
 
 
 def test_several_labels_a_text(models, untraced, tmp_path):
-    """The export answers as the checkpoint."""
-    labels = toys.LABELS
-    settings = {"task": "classification", "labels": labels, "reading": {"multi_label": True}}
+    """The export answers as the checkpoint, and keeps how `fit` did on rows that it had not trained on."""
+    reading, held_out = {"multi_label": True}, {"sure_from": 0.9}
+    settings = {"task": "classification", "labels": toys.LABELS, "reading": reading, "held_out": held_out}
     toys.make_model(tmp_path / "several", "classify", models / "piece.model", settings)
     assert run_export(tmp_path / "several", tmp_path / "out")["reading"] == {"multi_label": True}
     answers = []
     for folder in ("several", "out"):
         task = make_answerer("classify", load(tmp_path / folder))
+        assert task.model.held_out == held_out
         answers += task.answer([task.parse({"text": "bado kani"})])
     ours, exported = answers
     assert ours["labels"] == exported["labels"]

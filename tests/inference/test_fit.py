@@ -168,13 +168,19 @@ def test_a_column_of_languages_is_no_label(models, tmp_path, capsys):
 
 
 def test_languages_are_those_of_the_rows_that_are_read(tmp_path):
-    """One that has no label is left out; a column that is the label itself is no column of languages."""
+    """One that has no label is left out; a column that is the label itself is no column of languages.
+
+    Which columns another file has does not matter here, nor what the label is where none is read.
+    """
     rows = [[*row] for row in ROWS]
     rows[2][2] = "nan"
     table = read_table(write(tmp_path / "rows.csv", rows))
     assert table.languages == [row[1] for row in rows[1:] if row[2] != "nan"]
     assert len(table.languages) == len(table.rows) == 59
     assert not read_table(tmp_path / "rows.csv", TableOptions(columns="text,lang")).languages
+    assert read_table(tmp_path / "rows.csv", TableOptions(columns="other.csv=text,lang")) == table
+    texts = read_table(tmp_path / "rows.csv", TableOptions(columns="text,lang"), labels=False)
+    assert texts.columns == ["text_a"]
 
 
 @pytest.mark.parametrize(

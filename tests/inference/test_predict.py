@@ -116,7 +116,7 @@ def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_tag(models, exported, ask, tmp_path, engine):
     long_text = " ".join(TEXTS * 3)  # several windows
-    requests = [{"text": TEXTS[0]}, {"words": TEXTS[1].split()}, {"text": long_text}]
+    requests = [{"text": TEXTS[0]}, {"tokens": TEXTS[1].split()}, {"text": long_text}]
     answers = ask(requests, task="tag", model=folder_of(models, exported, "tag", engine), engine=engine)
     assert [answer["words"] for answer in answers] == [TEXTS[0].split(), TEXTS[1].split(), long_text.split()]
     assert all(len(answer["tags"]) == len(answer["words"]) for answer in answers)

@@ -118,6 +118,22 @@ async def test_clients_take_turns():
 
 
 @in_loop
+async def test_a_client_that_comes_late_does_not_overtake_the_others():
+    model = Model()
+    queue = WorkQueue(max_queue=100, max_batch_tokens=4)
+    early = [asking(queue, model, f"a{number}-", [4], "early") for number in range(20)]
+    model.going.release(10)
+    while len(model.batches) < 10:
+        await asyncio.sleep(0.001)
+    late = [asking(queue, model, f"b{number}-", [4], "late") for number in range(5)]
+    await asyncio.sleep(0)
+    model.go_on()
+    await asyncio.gather(*early, *late)
+    order = "".join(name[0] for (name,) in model.batches)
+    assert "b" in order and "bb" not in order
+
+
+@in_loop
 async def test_the_queue_is_bounded_and_says_when_to_come_back():
     model, queue, first = await held_up(max_queue=5)
     waiting = asking(queue, model, "x", [3] * 4)

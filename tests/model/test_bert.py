@@ -106,8 +106,9 @@ def test_a_regression_of_transformers(tmp_path):
 
 
 def test_tags_of_no_scheme_are_refused(tmp_path):
-    labels = {"0": "O", "1": "B-PER", "2": "X"}
-    settings = {"architectures": ["BertForTokenClassification"], "id2label": labels}
-    make_bert(tmp_path, head("classifier"), **settings)
+    labels = {"0": "O", "1": "B-PER", **{str(number): f"X{number}" for number in range(2, 11)}}
+    settings = {"architectures": ["BertForTokenClassification"], "id2label": dict(reversed(labels.items()))}
+    make_bert(tmp_path, head("classifier", rows=11), **settings)
     assert "config.json: id2label" in error_of(open_checkpoint, tmp_path)
-    assert open_checkpoint(tmp_path, drop_unknown=True).reading.chunk_scheme == "NONE"
+    checkpoint = open_checkpoint(tmp_path, drop_unknown=True)
+    assert (checkpoint.reading.chunk_scheme, checkpoint.labels) == ("NONE", [*labels.values()])

@@ -32,7 +32,7 @@ STEPS = [
         mmlm_count=30,
         mmlm_correct=8,
         tokens=60,
-        btmlm_loss=5,
+        btmlm_loss=5000,
         btmlm_count=5,
         pseudo=8,
         copied=2,
@@ -94,7 +94,14 @@ def test_records_by_hand_and_in_words():
         "skipped": 1.0,
         "mmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.2},
         "tlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0},
-        "btmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0, "copy_rate": 0.25, "repeat_rate": 0.5},
+        # The exponential of 1000 would overflow.
+        "btmlm": {
+            "loss": 1000.0,
+            "perplexity": math.exp(50),
+            "accuracy": 0.0,
+            "copy_rate": 0.25,
+            "repeat_rate": 0.5,
+        },
     }
     # The next interval begins with sums of 0.
     assert record_without_steps["tokens"] == 160.0

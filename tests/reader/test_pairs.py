@@ -188,6 +188,8 @@ def test_two_files_and_moses(tmp_path):
         assert unpacked.is_file()
         del rows
         assert not unpacked.exists()
+    write(tmp_path / "x.en", [["" if number == 2 else a] for number, (a, _) in enumerate(PAIRS)])
+    assert "x.en, line 3: " in error_of(PairRows, f"en-de<={tmp_path}/x")
     write(tmp_path / "x.en", [[a] for a, _ in PAIRS[1:]])
     assert "x.de.bz2: " in error_of(PairRows, f"en-de<={tmp_path}/x")
 
@@ -231,7 +233,9 @@ def test_tmx(tmp_path):
         assert list(PairRows(f"de-en<={tmp_path}/{name}")) == [pair[::-1] for pair in pairs]
     two = [{"en": a, "de": b} for a, b in PAIRS]
     for language in ("xml:lang", "lang"):  # TMX 1.4 and 1.1
-        (tmp_path / "a.tmx").write_text(tmx(two).replace("xml:lang", language))
+        # Of two texts in one language the first is read.
+        again = tmx(two).replace("</tu>", '<tuv xml:lang="en"><seg>another</seg></tuv></tu>')
+        (tmp_path / "a.tmx").write_text(again.replace("xml:lang", language))
         assert list(PairRows(f"de-en<={tmp_path}/a.tmx")) == [pair[::-1] for pair in PAIRS]
     assert list(PairRows(tmp_path / "a.tmx")) == PAIRS
     assert "a.tmx: " in error_of(PairRows, f"en-es<={tmp_path}/a.tmx")

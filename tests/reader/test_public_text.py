@@ -49,11 +49,17 @@ def files_of_package(rows: list[tuple[str, str, str]], use_json: bool) -> dict[s
 
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
-    """Three packages, which pip "downloads"; the last is held out, and repeats some of the first."""
+    """Three packages, which pip "downloads"; the last is held out, and repeats some of the first.
+
+    One sentence is trained on in Greek alone, and the last package has it in German, too.
+    """
+    only_greek = [(english, "", greek) for english, _, greek in sentences(92, 1)]
     contents = {
         "first": files_of_package(sentences(0, COUNT), use_json=True),
-        "second": files_of_package(sentences(COUNT, COUNT), use_json=False),
-        "third": files_of_package(sentences(COUNT - 5, 15) + sentences(2 * COUNT, 10), use_json=False),
+        "second": files_of_package(sentences(COUNT, COUNT) + only_greek, use_json=False),
+        "third": files_of_package(
+            sentences(COUNT - 5, 15) + sentences(2 * COUNT, 10) + sentences(92, 1), use_json=False
+        ),
     }
     lines = []
     for package, files in contents.items():
@@ -89,13 +95,14 @@ def test_the_folder(packages, tmp_path, capsys):
     for english, german, greek in sentences(0, 2 * COUNT):
         expected["de"][english] = german
         expected["el"][english] = greek
+    expected["el"] |= {english: greek for english, _, greek in sentences(92, 1)}
     for code, translations in expected.items():
         pairs = [tuple(row[:2]) for row in PairRows(f"en-{code}<={folder}/train/en-{code}.tsv")]
         # What is text is so in every language, and in no file of pairs.
         assert {english for english, _ in pairs}.isdisjoint(texts["en"])
         assert dict(pairs) | dict(zip(texts["en"], texts[code], strict=True)) == translations
-        assert len(pairs) + len(texts["en"]) == 2 * COUNT
-        # Nothing of what was trained on is held out: 15 of the 25 rows of the third package.
+        assert len(pairs) + len(texts["en"]) == len(translations)
+        # Nothing of what was trained on is held out: 16 of the 26 rows of the third package.
         held_out = [tuple(row[:2]) for row in PairRows(f"{code}-en<={folder}/held-out/{code}-en.tsv")]
         assert sorted(held_out) == sorted(
             (row[1 if code == "de" else 2], row[0]) for row in sentences(2 * COUNT, 10)
@@ -105,7 +112,7 @@ def test_the_folder(packages, tmp_path, capsys):
     assert header == ["package", "version", "SHA-256", "licence", "use", "de", "el"]
     assert [(row[0], row[1], row[4], *row[5:]) for row in rows] == [
         ("first", "1.0", "train", "40", "40"),
-        ("second", "1.0", "train", "40", "40"),
+        ("second", "1.0", "train", "40", "41"),
         ("third", "1.0", "held-out", "10", "10"),
     ]
     # Again, from nothing: the same bytes. Where it is finished, nothing is fetched.

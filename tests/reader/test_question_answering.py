@@ -215,6 +215,7 @@ def test_find_tokens():
     assert find_tokens(spans, text, (5, 7)) == (2, 4)  # inside of tokens: all of them
     assert find_tokens(spans, text, (10, 12)) == (5, 5)
     assert find_tokens(spans, text, (3, 4)) is None
+    assert find_tokens(spans[:2], "abc  ", (0, 5)) == (0, 0)  # nor is a token of it
 
 
 def test_answers_in_windows(write, tokenizer):

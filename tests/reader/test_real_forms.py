@@ -318,7 +318,7 @@ JUDGED = {
         lambda n: n % 2 == 0,
     ),
     "sts.tsv": (
-        tabs(lambda n: [A[n], B[n], n % 6 + 0.25], "sentence1 sentence2 score"),
+        tabs(lambda n: [A[n], B[n], f"{n % 6},25"], "sentence1 sentence2 score"),
         3,
         "score>=4",
         lambda n: n % 6 >= 4,
