@@ -21,13 +21,6 @@ def has_card() -> bool:
     return bool(paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count())
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a check on this CPU and by the types of a GPU; `sh scripts/gpu_check.sh` takes what is there."""
-    is_gpu_check = metafunc.config.pluginmanager.has_plugin("tests.gpu.lines")
-    if "place" in metafunc.fixturenames and not is_gpu_check and not has_card():
-        metafunc.parametrize("place", ["cpu", "gpu types"], indirect=True)
-
-
 @pytest.fixture(scope="session")
 def exact() -> dict[str, list[float]]:
     """What `toys.results_of` returns for each of its names, by plain kernels in float64 on a CPU."""
@@ -44,16 +37,14 @@ def exact() -> dict[str, list[float]]:
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest) -> Iterator[str]:
-    """What is checked: "gpu", "cpu", or "gpu types", which is a CPU with the type rules of a GPU."""
-    place = getattr(request, "param", "gpu" if has_card() else "cpu")
-    if place == "gpu types":
+    """What is checked: "gpu", "cpu", or "stand_in": stand_in.cc with the type rules of a GPU."""
+    (place,) = paddle.device.get_all_custom_device_type() or ["gpu" if has_card() else "cpu"]
+    device_before = paddle.device.get_device()
+    paddle.set_device(place)
+    if place == "stand_in":
         request.getfixturevalue("gpu_types")
-        yield place
-    else:
-        device_before = paddle.device.get_device()
-        paddle.set_device(place)
-        yield place
-        paddle.set_device(device_before)
+    yield place
+    paddle.set_device(device_before)
 
 
 @pytest.fixture

@@ -17,10 +17,12 @@ from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.question_answering import QuestionAnswering
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.finetune.tasks.tagging import Tagging
+from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.device import upload
+from ernie_m.model.device import to_array, upload
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.heads import task_model
+from ernie_m.model.layers import freeze
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
@@ -119,8 +121,8 @@ def results_of(
             rounding in half precision does much.
 
     Returns:
-        The losses of all steps and a held-out one, and then the norms of the gradients, because AdamW hides
-        gradients of a wrong size.
+        The losses of all steps and a held-out one of the model as it predicts; the norms of the gradients,
+        because AdamW hides gradients of a wrong size; the norm of the weights in a checkpoint.
     """
     if name in OF_THE_PAPER:
         engine = engine_for(make_model(dtype, initializer_range=initializer_range), precision)
@@ -140,9 +142,11 @@ def results_of(
         loss_of = partial(retrieval_loss, loss=name.removeprefix("retrieval by "))
         held_out = partial(send_pairs, engine)
         results = losses_and_norms([engine.step(held_out(), loss_of) for _ in range(steps)])
-    engine.model.eval()
+    weights = np.concatenate([array.ravel() for array in model_weights(engine.model).values()])
+    results.append(float(np.linalg.norm(weights)))
+    freeze(engine.model.eval())
     with paddle.no_grad(), engine.autocast():
-        evaluated = [loss_of(engine.model, batch)[0].item() for batch in held_out()]
+        evaluated = [float(to_array(loss_of(engine.model, batch)[0])) for batch in held_out()]
     return [*results[:steps], *evaluated, *results[steps:]]
 
 

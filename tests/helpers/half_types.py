@@ -1,4 +1,4 @@
-"""A CPU with the type rules of a GPU: half types, autocast, and FlashMask as a dense mask.
+"""The type rules of a GPU on another device: half types, autocast, and FlashMask as a dense mask.
 
 Paddle ignores autocast on a CPU, and only kernels of a GPU refuse numbers of different types. Within
 `gpu_types`:
@@ -9,7 +9,7 @@ Paddle ignores autocast on a CPU, and only kernels of a GPU refuse numbers of di
 - An operation that gets numbers of different types raises a TypeError where a GPU's kernel does.
 - An operation on half types is computed in float32, and its results are rounded. So are gradients.
 
-It says nothing of a GPU's own kernels, of time, or of memory.
+It says nothing of a GPU's own kernels or of time. On tests/gpu/stand_in.cc the memory is a device's, too.
 """
 
 import functools
@@ -109,7 +109,7 @@ class Tracer:
 
 
 class Card:
-    """A GPU's operations on a CPU."""
+    """A GPU's operations on another device."""
 
     def __init__(self):
         self.tracer = Tracer()
@@ -234,7 +234,7 @@ def aliases() -> Iterator[tuple[ModuleType, str, str]]:
 
 @pytest.fixture
 def gpu_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This CPU has the type rules of a GPU."""
+    """The device in use has the type rules of a GPU."""
     card = Card()
     for module, alias, name in list(aliases()):
         monkeypatch.setattr(module, alias, card.operation(name, getattr(module, alias)))
@@ -247,13 +247,12 @@ def gpu_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (Tensor, "backward", lambda *args, **options: card.backward(backward, *args, **options)),
         # What `paddle.amp.decorate` changes for the whole process.
         *((state, "use_master_grad", False), (state, "model_parameters", []), (state, "mesh2params", {})),
-        (paddle, "set_flags", lambda flags: None),  # a CPU has no flag of FlashMask
+        (paddle, "set_flags", lambda flags: None),  # only a Paddle for GPUs has the flag of FlashMask
         (paddle, "set_device", lambda name: None),
         (paddle.device, "get_device", lambda: "gpu:0"),
         (paddle.device.cuda, "get_device_capability", lambda: device.AMPERE),
-        (paddle.device.cuda, "get_device_name", lambda: "a GPU's types on a CPU"),
+        (paddle.device.cuda, "get_device_name", lambda: "the stand-in"),
         (paddle.version, "cuda", lambda: "12.6"),
-        (device, "on_cpu", lambda x: False),
     ):
         monkeypatch.setattr(owner, name, value)
     for module in (auto_cast, paddle.amp.grad_scaler, paddle.base.framework, paddle.framework):

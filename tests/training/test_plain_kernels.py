@@ -12,6 +12,11 @@ from ernie_m.training.precision import Precision
 from tests.gpu import toys
 
 LARGE = 0.3  # the standard deviation of weights, instead of 0.02, so that attention and losses matter
+FAST = (
+    "ernie_m.model.cpu.GeluOnCpu",
+    "ernie_m.model.cpu.LinearOnCpu",
+    "ernie_m.model.word_table.LookUpOnCpu",
+)
 
 
 @pytest.mark.parametrize("name", toys.NAMES)
@@ -20,6 +25,8 @@ def test_float64_is_that_of_the_fast_kernels(monkeypatch, name):
     try:
         fast = toys.results_of(name, "float64", Precision(), LARGE)
         monkeypatch.setattr(device, "_kernels", device.PLAIN)
+        for kernel in FAST:  # whoever takes one now fails
+            monkeypatch.setattr(kernel, None)
         plain = toys.results_of(name, "float64", Precision(), LARGE)
     finally:
         paddle.set_default_dtype("float32")
