@@ -111,21 +111,7 @@ def test_from_a_start(folder, random_encoder, capsys):
 def test_interrupted_at_five_moments(folder, random_encoder, monkeypatch, capsys):
     """Ctrl-C in each step, twice in the training; the same command goes on, and makes the same bits."""
     run_train("whole", random_encoder)
-
-    def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
-
-    for owner, name in ((own_pairs, "write_json"), (bitext_search, "search_layer")):
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, interrupt)
-            assert exit_code(random_encoder) == 130
-    for step in (3, 7):
-        with monkeypatch.context() as patch:
-            patch.setattr(Retrieval, "loss", ctrl_c_at(step, Retrieval.loss))
-            assert exit_code(random_encoder) == 130
-    with monkeypatch.context() as patch:
-        patch.setattr(bitext_search, "write_predictions", interrupt)
-        assert exit_code(random_encoder) == 130
+    interrupt_at_five_moments(monkeypatch, random_encoder, bitext_search, "search_layer")
     assert capsys.readouterr().err.count("the same command goes on") == 5
     run_train("model", random_encoder)
     assert_same_weights(Path("model/best"), Path("whole/best"))
@@ -155,24 +141,24 @@ def ctrl_c_at(step, loss):
     return counted
 
 
-def test_without_a_start(folder, monkeypatch, capsys):
-    """A table of pieces, killed at five moments; the printed commands, given alone, make the same bits."""
-    run_train("whole")
+def interrupt_at_five_moments(monkeypatch, start, module, name):
+    """Stop a run five times: before, in and after the training. `name` is of a function of the module."""
 
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    for owner, name in ((own_pairs, "write_json"), (train_vocab, "sample")):
+    moments = [(own_pairs, "write_json", interrupt), (module, name, interrupt)]
+    moments += [(Retrieval, "loss", ctrl_c_at(step, Retrieval.loss)) for step in (3, 7)]
+    for moment in (*moments, (bitext_search, "write_predictions", interrupt)):
         with monkeypatch.context() as patch:
-            patch.setattr(owner, name, interrupt)
-            assert exit_code(None) == 130
-    for step in (3, 7):
-        with monkeypatch.context() as patch:
-            patch.setattr(Retrieval, "loss", ctrl_c_at(step, Retrieval.loss))
-            assert exit_code(None) == 130
-    with monkeypatch.context() as patch:
-        patch.setattr(bitext_search, "write_predictions", interrupt)
-        assert exit_code(None) == 130
+            patch.setattr(*moment)
+            assert exit_code(start) == 130
+
+
+def test_without_a_start(folder, monkeypatch, capsys):
+    """A table of pieces, killed at five moments; the printed commands, given alone, make the same bits."""
+    run_train("whole")
+    interrupt_at_five_moments(monkeypatch, None, train_vocab, "sample")
     run_train("model")
     text = capsys.readouterr().out
     assert open_checkpoint("model/best").config.is_table

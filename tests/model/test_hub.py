@@ -150,8 +150,9 @@ def test_weights_of_another_form_are_fetched_if_there_is_no_first(hub):
     assert (local_folder(NAME) / "pytorch_model.bin").is_file()
 
 
-def test_a_download_that_breaks_off_goes_on(hub):
-    hub.fault = "breaks off"
+@pytest.mark.parametrize("fault", ["breaks off", "damaged"])
+def test_a_download_that_breaks_off_or_is_damaged_is_refused_and_goes_on(hub, fault):
+    hub.fault = fault
     assert error_of(open_checkpoint, NAME).startswith(f"{NAME}: ")
     hub.fault = ""
     assert open_checkpoint(NAME).format == "xlm-r"
@@ -181,10 +182,3 @@ def test_a_hub_is_https_or_this_machine(hub, monkeypatch, endpoint, is_asked):
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     message = error_of(open_checkpoint, NAME)
     assert message.startswith(f"{NAME}: " if is_asked else f"HF_ENDPOINT is {endpoint}")
-
-
-def test_a_damaged_download_is_refused_and_fetched_again(hub):
-    hub.fault = "damaged"
-    assert error_of(open_checkpoint, NAME).startswith(f"{NAME}: ")
-    hub.fault = ""
-    assert open_checkpoint(NAME).format == "xlm-r"

@@ -18,7 +18,7 @@ TOLERANCE = 1e-9
 
 
 @pytest.fixture(autouse=True, params=[1, 3])
-def float64(request, monkeypatch):
+def float64(float64, request, monkeypatch):
     """New tensors are float64.
 
     The layers compute with 1 or 3 threads, which have several blocks of rows each.
@@ -26,10 +26,6 @@ def float64(request, monkeypatch):
     monkeypatch.setattr(rows, "thread_count", lambda: request.param)
     monkeypatch.setattr(rows, "BLOCK", 16)
     rows._pool.cache_clear()  # the next call makes a pool of so many threads
-    paddle.set_default_dtype("float64")
-    paddle.seed(0)
-    yield
-    paddle.set_default_dtype("float32")
 
 
 def value_and_gradients(function, x, weight, *parameters) -> list[np.ndarray]:

@@ -14,15 +14,11 @@ COUNT = 9  # positions that are predicted
 
 
 @pytest.fixture(autouse=True)
-def float64(monkeypatch):
+def float64(float64, monkeypatch):
     """New tensors are float64. Losses are computed in several chunks, and the table in several blocks."""
-    paddle.set_default_dtype("float64")
-    paddle.seed(0)
     # A chunk has the logits of four of the nine positions, so that the last one has one.
     monkeypatch.setattr(lm_head, "LOGITS_BYTES", 4 * WORDS * 8)
     monkeypatch.setattr("ernie_m.model.cpu.masked_lm_loss.BLOCK_WORDS", 5)  # the words of a block
-    yield
-    paddle.set_default_dtype("float32")
 
 
 def plain_cross_entropy(x, table, bias, labels, weights):
