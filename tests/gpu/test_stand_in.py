@@ -18,8 +18,8 @@ def test_the_checks_on_a_stand_in(tmp_path):
     command += [f"-I{paddle.sysconfig.get_include()}", f"-L{paddle.sysconfig.get_lib()}"]
     command += ["-l:libphi_core.so", "-l:libcommon.so", "-o", tmp_path / "libstand_in.so"]
     subprocess.run(command, check=True)
-    # Without the flag a reshape shares memory, for which a device needs three more kernels. Of two threads a CPU
-    # makes workers, and a card must not.
+    # Without the flag a reshape shares memory, for which a device needs three more kernels. A CPU
+    # makes workers of two threads, and a card must not.
     device = {"CUSTOM_DEVICE_ROOT": str(tmp_path), "FLAGS_use_stride_kernel": "0", "OMP_NUM_THREADS": "2"}
     chosen = "-k 'attention or loss or none-O1 or bf16-O1 or fp16-O2'"  # every type and level once
     process = run_script([ROOT / "scripts" / "gpu_check.py"], tmp_path, **device, PYTEST_ADDOPTS=chosen)
