@@ -117,7 +117,7 @@ def build_model(
     """
     if task == MASKED_LM:
         return _build_masked_lm(checkpoint, config)
-    optional = ("pooler.",)  # the prefix of weights that may be missing
+    optional = ("pooler.",)  # the prefix of weights that may be missing, and are then random
     if task is None:
         model: nn.Layer = ErnieMModel(config)
     else:
@@ -125,14 +125,14 @@ def build_model(
         if encoder is not None:  # the model is made with a small one, whose place it takes
             config = replace(config, vocab_size=config.pad_token_id + 1, num_hidden_layers=1)
         model = task_model(task, config, num_labels, checkpoint.reading.pooling)
-        if getattr(model, "pooling", None) == POOLED:  # a random pooler would give random classes
+        if getattr(model, "pooling", None) == POOLED:  # it needs a pooler; a random one gives random classes
             optional = ()
     ignored = HEADS if task is None else ()
     if encoder is not None:
         model.add_sublayer("ernie_m", encoder)
         ignored = PARTS_OF_ENCODER
     if "pooler.dense.weight" not in checkpoint.tensors:
-        # Such an encoder is not asked for pooled vectors, so that its random pooler needs no warning.
+        # Where it may be missing nobody asks for pooled vectors, so `load_from` need not warn of it.
         ignored += optional
     load_from(model, checkpoint, optional, ignored)
     return model.eval(), []

@@ -104,7 +104,7 @@ class ErnieMConfig:
         """Read a JSON file.
 
         Args:
-            vocab_size: the one of a file that has none.
+            vocab_size: taken if the file does not say it.
 
         Raises:
             UserError: no such file, not JSON, a missing key, or as `from_dict`.

@@ -85,8 +85,8 @@ def option(
         bare: `--name` without a value means `--name true`.
         replaces: another option of the same section, which does not count if this one differs from its
             default. Of the two, the one that is given last counts; nobody may give both at once.
-        next_one: another mapping of the same section, which takes its place later in the run. Who overrides
-            this one must override that one, too, or a value from elsewhere would end it.
+        next_one: another mapping of the same section, which takes the place of this one later in the run. A
+            user who overrides this one must override both: a value of the other one from a file would end it.
         positional: on a command line its value stands without a flag; a list takes all words that are left.
             In such a command the value of a bare option is the word true or false alone.
     """

@@ -96,7 +96,8 @@ _LANGUAGES, CODES, SPLITS, VERDICT_WORDS = (
 def purpose_of(name: str) -> str | None:
     """What a column of this name is for; None: nothing that is known."""
     word = re.sub(r"[\W_]+", "_", name.strip().casefold()).strip("_")
-    known = _PURPOSES.get(word) or _PURPOSES.get(re.sub(r"_?[123]$|(?<=negative)_?\d+$", "", word))
+    without_number = re.sub(r"_?[123]$|(?<=negative)_?\d+$", "", word)  # sentence1, negative_12
+    known = _PURPOSES.get(word) or _PURPOSES.get(without_number)
     if known:
         return known
     words = word.split("_")
