@@ -20,7 +20,7 @@ READERS = {
     "pairs": PairRows,
     "words": partial(read_words, letters=PLACES),
 }
-BLANK = 1 << 20  # lines; an integer of 8 bytes for each takes 8 MiB
+BLANK = 1 << 18  # lines; an integer of 8 bytes for each takes 2 MiB
 
 
 @pytest.mark.parametrize("reader", READERS)

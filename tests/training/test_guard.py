@@ -260,10 +260,8 @@ with StallWatch(seconds=0.1, end_seconds=0.4) as watch, watch.during("step 7"):
 
 
 def test_a_stall_ends_the_process():
-    began = time.monotonic()
     completed = subprocess.run([sys.executable, "-c", STALLED], capture_output=True, text=True, check=False)
-    assert completed.returncode == 1
-    assert time.monotonic() - began < 40
+    assert completed.returncode == 1  # and not 0, after a minute
     (line,) = [line for line in completed.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: step 7 has taken") and "start the same commands again" in line
 
