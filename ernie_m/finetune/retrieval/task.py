@@ -417,8 +417,8 @@ def begin_table(table: Tensor, tokenizer: Tokenizer) -> None:
 def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:
     """How the model of a training for vectors reads: as the model that it starts from, but for the prompts.
 
-    After a training on translations, a query and a document have the prompt that these had; after one on
-    queries and documents each keeps its own.
+    After a training on translations there is one prompt, that of the translations, for queries and documents,
+    too. After a training on queries and documents each kind keeps its own.
 
     Args:
         rows: what is trained on; None: a corpus, whose texts have no prompts.
