@@ -105,10 +105,15 @@ def test_windows_of_a_question_are_ranked_together(toy_data, monkeypatch):
     assert task.rank(data, predictions)[1] == []  # a lone space is no answer
 
 
-@pytest.mark.parametrize("n_best", [1, 3, 20, 10_000])
-def test_the_best_different_texts_are_kept(toy_data, n_best):
-    """Compared with all spans of all windows. The best spans are lone spaces; a text can have many spans."""
+@pytest.mark.parametrize(("n_best", "characters"), [(1, 99), (3, 99), (20, 1), (20, 99), (10_000, 99)])
+def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, characters):
+    """Compared with all spans of all windows. The best spans are lone spaces; a text can have many spans.
+
+    With only the first of the `characters` of a text, most of the best spans have the same one.
+    """
     task, data = toy_data
+    whole = task.text_of
+    monkeypatch.setattr(task, "text_of", lambda *span: (whole(*span)[0][:characters], 0))
     task.n_best = n_best
     rng = np.random.default_rng(1)
     predictions = []

@@ -92,6 +92,13 @@ def test_without_matplotlib_a_line_says_how_to_get_it(tmp_path, caplog, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_names_that_visualdl_refuses(tmp_path):
+    log = Records(tmp_path / "metrics.jsonl")
+    log.append({"step": 1, "dev 50 %": 2.0})
+    follow(log)
+    assert curves_of(tmp_path) == {"dev 50 ": [(1, 2.0)]}
+
+
 def test_numbers_of_a_record():
     record = {"step": 3, "loss": None, "mmlm": {"loss": 2}, "held_out": {"retrieval": {"de-en": [0.5, 1.0]}}}
     expected = [("mmlm/loss", 2.0), ("held_out/retrieval/de-en/0", 0.5), ("held_out/retrieval/de-en/1", 1.0)]

@@ -55,12 +55,16 @@ def loss_of(model, batch):
     return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels)), {}
 
 
-def fine_tuned(recompute: bool = False, precision: Precision | None = None) -> tuple[list[float], dict]:
-    """The losses of a classifier with dropout, and its bits."""
+def fine_tuned(recompute: bool = False, precision: Precision | None = None) -> tuple[list[tuple], dict]:
+    """The losses and norms of a classifier with dropout, and its bits. A layer is frozen in step 0."""
     engine = classifier(precision)
     engine.model.ernie_m.use_recompute(recompute)
-    losses = [engine.step(micro_batches(step), loss_of).loss for step in range(STEPS)]
-    return losses, bits_of(engine)
+    steps = []
+    for number in range(STEPS):
+        for parameter in engine.model.ernie_m.encoder.layers[0].parameters():
+            parameter.stop_gradient = number == 0
+        steps.append(engine.step(micro_batches(number), loss_of))
+    return [(step.loss, step.grad_norm) for step in steps], bits_of(engine)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

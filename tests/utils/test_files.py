@@ -41,7 +41,10 @@ def test_200_writers_with_one_process_id(tmp_path, monkeypatch, kind):
     assert len(list(tmp_path.iterdir())) == len(written)  # nothing is left behind
 
 
-def test_a_json_file_without_end_is_not_read_whole():
+def test_the_ends_of_a_json_file(tmp_path):
+    """A byte order mark is skipped, and a file without end is not read whole."""
+    (tmp_path / "a.json").write_text("\ufeff[1]")
+    assert files.read_json(tmp_path / "a.json") == [1]
     assert error_of(files.read_json, "/dev/zero").startswith("/dev/zero: larger than ")
 
 
