@@ -178,8 +178,11 @@ def test_an_answer_is_correct_if_both_of_its_ends_are(folder, model):
 
 
 def test_official_compat_trains_windows_without_the_answer(folder, model):
-    """Their target is (0, 0), and all windows are in the order of the file. Else they are left out."""
-    flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12}
+    """Their target is (0, 0), and all windows are in the order of the file. Else they are left out.
+
+    If all logits are equal, every span of up to `max_answer_length` tokens is looked at.
+    """
+    flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12, "max_answer_length": 3}
     task = make_task(folder, **flags)
     official_task = make_task(folder, OfficialAnswering, **flags)
     path = folder / "dev.de.json"
@@ -193,6 +196,9 @@ def test_official_compat_trains_windows_without_the_answer(folder, model):
         _, official_loss = official_task.predict(model, official_batch, labelled=True)
         _, loss = task.predict(model, batch, labelled=True)
     assert official_loss > loss  # both are sums, and the official one has more windows
+    equal = dict.fromkeys(("start_logits", "end_logits"), np.zeros(official_batch.input_ids.shape))
+    spans_of_windows = [spans for _, spans in official_task.decode(official_batch, equal)]
+    assert {*np.concatenate([spans.last - spans.first for spans in spans_of_windows]).tolist()} == {0, 1, 2}
 
 
 def test_official_compat_does_not_shuffle(monkeypatch, folder, tmp_path):
