@@ -106,14 +106,15 @@ def test_search_takes_the_prompt_that_is_named(models, tmp_path, seen, ask):
 def test_a_classifier_reads_texts_as_fit_did(models, tmp_path, seen, ask):
     """After the default prompt, which the folder records, and no other prompt."""
     folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
-    ernie_m.load(folder).fit(TEXTS, LABELS, tmp_path / "python")
-    assert seen() == with_prompt("bin: ")
+    for name, labels in (("python", LABELS), ("several", [[label] for label in LABELS])):
+        ernie_m.load(folder).fit(TEXTS, labels, tmp_path / name)
+        assert seen() == with_prompt("bin: ")
     with open(tmp_path / "table.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["text", "label"], *zip(TEXTS, LABELS)])
     flags = {"model": folder, "output": tmp_path / "command"}
     call_main(fit, [str(tmp_path / "table.csv"), *as_flags(flags)])
     assert seen() == with_prompt("bin: ")
-    for name in ("python", "command"):
+    for name in ("python", "several", "command"):
         answers = ernie_m.load(tmp_path / name).classify(TEXTS)
         assert seen() == with_prompt("bin: ")
         assert ask([{"text": TEXTS[0]}], task="classify", model=tmp_path / name) == answers[:1]

@@ -89,11 +89,10 @@ class ClassifyTexts(FineTunedTask):
         limit = model.limit(options.max_seq_len, model.longest_in_training)
         if model.predicts_numbers:
             task = Regression(model.tokenizer, limit)
-        elif model.multi_label:
-            task = MultiLabelClassification(model.tokenizer, model.labels, limit)
         else:
+            task_class = MultiLabelClassification if model.multi_label else Classification
             prompt = model.reading.prompt(NEITHER)
-            task = Classification(model.tokenizer, model.labels, limit, prompt=prompt)
+            task = task_class(model.tokenizer, model.labels, limit, prompt=prompt)
         super().__init__(model, task)
 
     def parse(self, request: dict) -> Example:
