@@ -159,7 +159,8 @@ class Tokenizer:
         """Load the tokenizer in a folder: a piece model or XLM-R's tokenizer.json, and vocab.txt if there.
 
         Args:
-            text_rules, added_tokens: None: what the folder's files say, and else the official rules.
+            text_rules: None: what the folder's files say, and else the official rules.
+            added_tokens: None: those of the folder's files, or none if `text_rules` is given.
 
         Raises:
             UserError: there is no piece model; or any error of `texts_of_folder` and of making a Tokenizer.

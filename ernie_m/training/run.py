@@ -257,6 +257,7 @@ class Trainer:
         if data is not None:
             with self.engine.autocast():  # attention needs other arrays in half precision
                 micro_batches = self.task.send(self.engine.model, data)
+        # Also without data: the other processes wait for this one in the sum by which all agree on the stop.
         return self.engine.step(
             micro_batches,
             loss_of=self.task.loss,

@@ -106,7 +106,7 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         ({}, {"en-de": "{folder}/x*"}, "x.tsv.gz: given for de-en"),
         ({}, {"en-de": "{folder}/one.txt,{folder}/one.txt"}, "one.txt: one file"),
         ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
-        ({}, {"en-de": "{folder}/x.tsv,{folder}/pairs.csv"}, "give each .tsv as en-de<=PATH"),
+        ({}, {"en-de": "{folder}/x.tsv,{folder}/pairs.csv"}, "en-de<=PATH"),
     ],
 )
 def test_what_the_notation_refuses(tmp_path, mono, parallel, message):

@@ -74,6 +74,7 @@ class Questions(Units):
         sums: Counter[str] = Counter()
         for language, rows in rows_of.items():
             scores = answer_scores(rows, language_of_contexts(language) or "en")
+            # The update of a Counter adds.
             sums.update({name: score * len(rows) / len(numbers) for name, score in scores.items()})
         return dict(sums)
 

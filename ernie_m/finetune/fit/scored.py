@@ -204,14 +204,12 @@ def words_of_warning(scored: Scored) -> Iterator[str]:
     """What the scores do not say: of which languages they are, and how sure a prediction is."""
     languages = sorted(set(scored.languages) - {""})
     if len(languages) < 2:
-        of = (
-            f"The score is of one language, {languages[0]}"
-            if languages
-            else "No language is named, so the score"
-        )
-        of += "." if languages else " is of the one that these texts are in."
+        if languages:
+            whose = f"The score is of one language, {languages[0]}."
+        else:
+            whose = "No language is named, so the score is of the one that these texts are in."
         yield (
-            f"{of} In others it is mostly lower: add {scored.units.noun} of each (24 tickets in Turkish "
+            f"{whose} In others it is mostly lower: add {scored.units.noun} of each (24 tickets in Turkish "
             "raised the score in it from 64.6 to 83.3 %; 12 were too few), and look with --test"
         )
     if scored.units.kind in (CLASSES, LABELS):

@@ -292,7 +292,7 @@ def train_and_score(
             predicted = work.outcomes(trainer.engine, part, every)
             if predicted is None:
                 return None
-            scores_of_tests.append(Scored(part, every, predicted, every, 0))
+            scores_of_tests.append(Scored(part, every, predicted, groups=every, folds=0))
         with atomic_dir(output) as new:
             files = trainer.task.files(trainer.engine, trainer.engine.masters(), None)
             replace(files, config_json={**files.config_json, **scored.kept()}).write(new)

@@ -140,6 +140,7 @@ class SearchCorpus:
         self.language_of_line = {line.text: line.language for line in self.sentences if line.language}
         counts = [len(numbers) for numbers in self.numbers_of_language.values()]
         self.has_own_means = len(self.corpus_languages) > 1 and min(counts) >= FEWEST_SENTENCES
+        # centre=None: what the model itself has, whatever the option says.
         self.has_means_of_model = centres_by_default(model, replace(options, centre=None))
         self.centre = options.centre
         if self.centre is None:

@@ -68,7 +68,7 @@ class ClassifyByLabels(FineTunedTask):
             raise UserError(
                 f"{model.folder}: zero-shot needs a model of natural language inference, with a label named "
                 f"entailment; this one has {', '.join(model.labels)}. If these are ids, write the names into "
-                "config.json: as id2label, or in a folder that this project wrote as labels"
+                "config.json, under the key id2label (in a folder that this project wrote: labels)"
             )
 
     def parse(self, request: dict) -> LabelRequest:

@@ -95,7 +95,9 @@ def _aligned_files(paths: list[Any], languages: tuple[str, ...]) -> tuple[str, .
     files = [file for path in paths for file in find_files(path)] if len(paths) == 2 else []
     if len(files) != 2 or any(split_name(file)[0] in WITH_BOTH_SIDES for file in files):
         pair = "-".join(languages) or "pairs"
-        raise UserError(f"{pair}: {paths} is not two aligned files; give each .tsv as {pair}<=PATH")
+        raise UserError(
+            f"{pair}: {paths} is not two aligned files; a file with both sides is given alone, as '{pair}<=PATH'"
+        )
     return tuple(files)
 
 

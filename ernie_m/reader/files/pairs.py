@@ -127,7 +127,7 @@ class PairRows(Sequence[list[str]]):
             unpacked = self._check(rows, faults, is_plain)
         if unpacked:
             self._lines = unpacked
-        else:
+        else:  # a plain table: `open_table` has filled `starts`, and `_check` has set `self.lines`
             places = np.append(np.asarray(starts, np.int64)[self.lines - 1], version.size)
             self._lines = FileLines(path, version, places)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))

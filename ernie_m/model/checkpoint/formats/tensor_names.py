@@ -353,12 +353,12 @@ def rows_of(format_name: str, num_layers: int, task: str | None = None, prefix: 
         prefix: what the encoder's names in the format begin with.
     """
     model_class = CLASSES[format_name][task]
+    # A model of ours without layers is a table of pieces.
     is_table = format_name in (OURS, STATIC) and num_layers == 0
     rows = []
     for module in ENCODER:
         in_format = module.name_in(format_name)
         is_absent_pooler = module.canonical == POOLER and not model_class.has_pooler
-        # A model of ours without layers is a table of pieces.
         is_absent_in_table = is_table and f"{module.canonical}.weight" != WORDS
         if in_format is None or is_absent_pooler or is_absent_in_table:
             continue

@@ -101,6 +101,7 @@ def purpose_of(name: str) -> str | None:
     if known:
         return known
     words = word.split("_")
+    # "German text" names a language; a longer cell, or one that ends as a sentence does, is a text.
     is_named = len(words) <= 4 and not _LANGUAGES.isdisjoint(words) and name.strip()[-1] not in ".!?"
     return IN_LANGUAGE if is_named or is_code(name.strip()) else None
 
