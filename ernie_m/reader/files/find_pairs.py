@@ -96,7 +96,7 @@ def _aligned_files(paths: list[Any], languages: tuple[str, ...]) -> tuple[str, .
     if len(files) != 2 or any(split_name(file)[0] in WITH_BOTH_SIDES for file in files):
         pair = "-".join(languages) or "pairs"
         raise UserError(
-            f"{pair}: {paths} is not two aligned files; a file with both sides is given alone, as '{pair}<=PATH'"
+            f"{pair}: {paths} is not two aligned files; give a file with both sides alone: '{pair}<=PATH'"
         )
     return tuple(files)
 
