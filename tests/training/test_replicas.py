@@ -76,6 +76,22 @@ def test_fine_tuning(threads, recompute):
         assert fine_tuned(recompute) == alone
 
 
+def test_copies_follow_their_model(threads):
+    """Weights may lie elsewhere after loading."""
+
+    def trained(count: int) -> tuple[float, dict]:
+        threads(count)
+        engine = classifier()
+        engine.step(micro_batches(0), loss_of)
+        weight = engine.model.classifier.weight
+        paddle.full_like(weight, 0.1)._share_buffer_to(weight)
+        loss = engine.step(micro_batches(1), loss_of).loss
+        assert (count > 1) <= len(engine.replicas._idle) <= count  # each copy is used again
+        return loss, bits_of(engine)
+
+    assert trained(3) == trained(1)
+
+
 def test_fine_tuning_in_bfloat16(threads):
     if not is_bf16_on_cpu("bf16"):
         pytest.skip("no bfloat16 on this CPU")

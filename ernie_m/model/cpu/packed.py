@@ -150,7 +150,7 @@ class _Product:
         self._stream = kept.make("stream_create", "stream_destroy", engine(), onednn.IN_ORDER_STREAM)
 
     def run(self, x: np.ndarray, weight: c_void_p, bias: c_void_p, out: np.ndarray) -> None:
-        """Write the product of x [rows, I] to `out` [rows, O]; weight and bias are oneDNN's memory objects."""
+        """Write the product of x [rows, I] to `out` [rows, O]; weight, bias: oneDNN's memory objects."""
         call("memory_set_data_handle", self._x, x.ctypes.data)
         call("memory_set_data_handle", self._out, out.ctypes.data)
         arguments = (Argument * 4)(

@@ -68,7 +68,6 @@ class Replicas:
 
     def _share_weights(self, replica: nn.Layer) -> None:
         """Give a copy the weights that the model has now; loading may have put them elsewhere."""
-        replica.train()
         for own, copied in zip(self.model.parameters(), replica.parameters(), strict=True):
             copied.stop_gradient = own.stop_gradient
             if copied.data_ptr() != own.data_ptr():
