@@ -242,7 +242,7 @@ class Model:
         centre: bool | None = None,
         **options: Any,
     ) -> list[dict]:
-        """The `top_k` texts of the corpus nearest to a text, best first: {"text", "cosine"} each.
+        """The `top_k` texts of the corpus nearest to a text, best first: {"line", "text", "cosine"} each.
 
         Args:
             centre: whether vectors are without the mean of their language; None: if the model has the means.
@@ -264,7 +264,10 @@ class Model:
         vectors = unit(self._encode(sentences, DOCUMENT, centre=centre, **{**options, "prompt": None}))
         (cosines,) = query @ vectors.T  # [M], of the one text
         best = (-cosines).argsort(kind="stable")[:top_k].tolist()
-        return [{"text": sentences[number], "cosine": float(cosines[number])} for number in best]
+        return [
+            {"line": number + 1, "text": sentences[number], "cosine": float(cosines[number])}
+            for number in best
+        ]
 
     def index(
         self,

@@ -74,7 +74,7 @@ def test_from_python(models, tmp_path, encoded):
     model = ernie_m.load(models / "encode")
     folder = tmp_path / "index"
     expected = [
-        (hit["text"], pytest.approx(hit["cosine"], abs=1e-5)) for hit in model.search(TEXTS[4], TEXTS)
+        hit | {"cosine": pytest.approx(hit["cosine"], abs=1e-5)} for hit in model.search(TEXTS[4], TEXTS)
     ]
     for index in (
         model.index(TEXTS),
@@ -84,7 +84,7 @@ def test_from_python(models, tmp_path, encoded):
     ):
         encoded.clear()
         hits = index.search(TEXTS[4])
-        assert [(hit["text"], hit["cosine"]) for hit in hits] == expected and hits[0]["line"] == 5
+        assert hits == expected and hits[0]["line"] == 5
         assert index.search(TEXTS[4], top_k=2) == hits[:2] and len(index.search("mo", top_k=99)) == 30
         assert encoded == [1, 1, 1]
 
