@@ -216,10 +216,7 @@ def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFla
     reading = checkpoint.reading
     vocab_path = flags.vocab_path or checkpoint.vocab_path
     tokenizer = Tokenizer(vocab_path, piece_model_path, reading.text_rules, reading.added_tokens)
-    unread_rows = tokenizer.check_model(config.vocab_size, config.pad_token_id, flags.source)
-    if unread_rows:
-        with pipe_may_close():
-            print(f"note: {unread_rows}")
+    tokenizer.check_model(config.vocab_size, config.pad_token_id, flags.source)
     return tokenizer
 
 

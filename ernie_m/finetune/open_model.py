@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, TypeVar
 
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint
@@ -109,15 +108,8 @@ def open_model(
     else:
         source = checkpoint.path
         config = checkpoint.config
-    unread_rows = tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
-    if unread_rows:
-        _tell(unread_rows)
+    tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
     return OpenedModel(checkpoint, config, tokenizer, source)
-
-
-@cache  # one line for several models with the same numbers
-def _tell(line: str) -> None:
-    logger.info(line)
 
 
 def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> None:

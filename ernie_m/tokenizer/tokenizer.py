@@ -194,15 +194,12 @@ class Tokenizer:
             digest.update(f"{self.text_rules}\t{sorted(self.added_tokens.items())}".encode())
         return digest.hexdigest()
 
-    def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> str | None:
-        """Check that a model's config goes with the tokenizer.
+    def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> None:
+        """Check that a model's config goes with the tokenizer; rows behind its tokens are never read.
 
         Args:
             vocab_size, pad_token_id: of the config.
             source: what the error names.
-
-        Returns:
-            a line that says how many rows of the word table are never read; None: all are.
 
         Raises:
             UserError: the model has fewer words than the tokenizer, or many more; or pads are another token.
@@ -212,20 +209,13 @@ class Tokenizer:
                 f"{source}: vocab_size is {vocab_size}, but {self.piece_model_path} has ids up to "
                 f"{self.vocab_size - 1}; they do not belong together"
             )
-        unread = vocab_size - self.vocab_size
-        if unread > _MOST_UNREAD_ROWS:
+        if vocab_size - self.vocab_size > _MOST_UNREAD_ROWS:
             raise UserError(
                 f"{source}: vocab_size is {vocab_size}, but {self.piece_model_path} has ids up to "
                 f"{self.vocab_size - 1} only, added tokens included; put the tokenizer of the model there"
             )
         if self.pad_id != pad_token_id:
             raise UserError(f"{source}: pad_token_id is {pad_token_id}, but [PAD] is {self.pad_id}")
-        if not unread:
-            return None
-        return (
-            f"the word table has {vocab_size} rows; the tokenizer has {self.vocab_size} tokens and never "
-            "uses the other rows"
-        )
 
     def write_vocab(self, path: str | os.PathLike) -> None:
         """Write vocab.txt as `token<TAB>id` lines, atomically."""

@@ -143,7 +143,7 @@ def test_an_added_token_has_one_id(models, untraced, tmp_path):
     assert load(tmp_path / "exported").tokenizer.build("bada <e1> gan") == ids
 
 
-def test_rows_behind_the_pieces_are_said_once(models, tmp_path, caplog):
+def test_rows_behind_the_pieces_are_not_spoken_of(models, tmp_path, caplog):
     """As in multilingual E5, whose word table has 250,037 rows for 250,002 tokens."""
     folder = changed_copy(models / "encode", tmp_path / "rows")
     weights = load_file(folder / "model.safetensors")
@@ -153,8 +153,7 @@ def test_rows_behind_the_pieces_are_said_once(models, tmp_path, caplog):
     change_config(folder, vocab_size=len(words) + 35)
     with caplog.at_level(logging.INFO):
         vectors = ernie_m.load(folder).encode(TEXTS)
-        ernie_m.load(folder)
-    assert len([message for message in caplog.messages if f"{len(words) + 35} rows" in message]) == 1
+    assert not any("rows" in message for message in caplog.messages)
     np.testing.assert_array_equal(vectors, ernie_m.load(models / "encode").encode(TEXTS))
 
 
