@@ -117,6 +117,9 @@ def fit(flags: FitFlags) -> None:
     else:
         scores_of_tests = fit_head(flags, units, tests)
     print(f"\n{flags.output}: {_MODELS[units.kind]} of all {len(units):,} {units.noun}")
+    if not is_whole and not flags.link:
+        megabytes = sum(file.stat().st_size for file in Path(flags.output).iterdir()) / 1e6
+        print(f"It has {megabytes:.1f} MB; with --link it refers to its encoder instead of keeping a copy.")
     for (name, _), scored in zip(tests, scores_of_tests):
         print("", *tables_of_scores(scored, f"{name}: "), sep="\n")
     words = f"label TABLE --model {shlex.quote(flags.output)} --output LABELLED"

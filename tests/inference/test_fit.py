@@ -233,7 +233,7 @@ def test_ctrl_c_in_a_training_is_the_exit_code(models, tmp_path, monkeypatch):
     assert ended.value.code == 130
 
 
-def test_a_head_beside_its_encoder(models, tmp_path, refused):
+def test_a_head_beside_its_encoder(models, tmp_path, refused, capsys):
     """It answers as the whole classifier, also when both folders have moved; another encoder is refused."""
     table = write(tmp_path / "rows.csv", ROWS)
     (tmp_path / "a/heads").mkdir(parents=True)
@@ -242,7 +242,10 @@ def test_a_head_beside_its_encoder(models, tmp_path, refused):
     whole, head = tmp_path / "whole", tmp_path / "a/heads/topics"
     flags = as_flags({"model": encoder, "layer": 1})
     call_main(fit, [str(table), *flags, "--output", str(whole)])
+    size = sum(file.stat().st_size for file in whole.iterdir())
+    assert f"\nIt has {size / 1e6:.1f} MB; with --link " in capsys.readouterr().out
     call_main(fit, [str(table), *flags, "--output", str(head), "--link"])
+    assert "--link" not in capsys.readouterr().out
     reference = json.loads((head / "config.json").read_text())["linked_encoder"]
     assert reference["path"] == "../../encoder"
     assert (head / "model.safetensors").stat().st_size < 1000 < (whole / "model.safetensors").stat().st_size
