@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.commands import predict, run_classifier
+from ernie_m.commands import convert, predict, run_classifier
 from ernie_m.finetune import rates
 from ernie_m.finetune.fit import whole_model
 from ernie_m.finetune.fit.folds import folds_of
@@ -158,6 +158,9 @@ def test_the_command_and_the_next_ones(random_encoder, tmp_path, capsys, monkeyp
         labelled = list(csv.DictReader(file))
     correct = [row["label"] == row["predicted_label"] for row in labelled]
     assert evaluated("out", "rows.csv") == pytest.approx(100 * np.mean(correct))
+    for target in ("xlm-roberta", "huggingface", "paddlenlp", "fluid"):
+        call_main(convert, ["out", target, "--to", target])
+    assert ernie_m.load("xlm-roberta").classify(INPUTS[0]) == ernie_m.load("out").classify(INPUTS[0])
 
 
 def evaluated(model: str, table: str) -> float:

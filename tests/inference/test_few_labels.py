@@ -119,7 +119,8 @@ def test_conversions(fitted, refused, tmp_path):
         assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
     for target in ("xlm-roberta", "huggingface", "paddlenlp", "fluid"):
         flags = [str(folder), str(tmp_path / target), "--to", target]
-        assert f"{folder}: " in refused(lambda flags=flags: convert.main(flags))
+        line = refused(lambda flags=flags: convert.main(flags))
+        assert f"{folder}: " in line and "fit --finetune" in line
         assert not (tmp_path / target).exists()
 
 

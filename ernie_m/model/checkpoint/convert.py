@@ -340,13 +340,16 @@ def _check_fits(target: str, checkpoint: Checkpoint, config: ErnieMConfig, task:
             f"{checkpoint.path}: it is a table of pieces, without the layers that --to {target} needs; --to "
             "sentence-transformers writes it for that library"
         )
-    refusal = ""
+    if reading.multi_label and format_name == OFFICIAL:
+        raise UserError(
+            f"{checkpoint.path}: a text has several labels or none, which the files of --to {target} cannot "
+            "say; --to ernie-m keeps it"
+        )
     if task == CLASSIFICATION and reading.pooling == MEAN_OF_TOKENS and format_name != OURS:
-        refusal = f"its classifier reads the mean of all tokens, and that of --to {target} the first one"
-    elif reading.multi_label and format_name == OFFICIAL:
-        refusal = f"a text has several labels or none, which the files of --to {target} cannot say"
-    if refusal:
-        raise UserError(f"{checkpoint.path}: {refusal}; --to ernie-m keeps it")
+        raise UserError(
+            f"{checkpoint.path}: its classifier reads the mean of all tokens, and that of --to {target} the "
+            "first one; --to ernie-m keeps it, and ernie-m fit --finetune trains one that reads the first one"
+        )
 
 
 def _card(
