@@ -106,10 +106,18 @@ def test_what_is_wrong_is_named(client, path, body, param):
     assert param in error["message"] and "\n" not in error["message"]
 
 
+def test_an_unknown_key_and_a_missing_header(client):
+    answer = client.post("/embed", json={"inputs": "a", "txt": "a"}).json()["error"]
+    assert answer["param"] == "txt" and "'txt': unknown key; /embed takes inputs, " in answer["message"]
+    answer = client.post("/embed", content='{"inputs": "a"}', headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 400 and "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
 def test_a_model_and_a_path_that_are_not_there(client):
     for path in ("/v1/models/x", "/v1/x", "/x"):
         answer = client.get(path)
         assert answer.status_code == 404 and answer.json()["error"]["type"] == "invalid_request_error"
+    assert "/v1/embeddings" in answer.json()["error"]["message"]
     assert client.get("/v1/embeddings").status_code == 405
 
 

@@ -165,7 +165,7 @@ def test_masks_of_a_pair(server, objective, panels):
         ("masks", {"text_a": TEXTS[0], "objective": "tlm"}, "no 'text_b' in it"),
         ("masks", {"text_a": TEXTS[0], "objective": "x"}, "'objective': Input should be"),
         ("classify", {"text_b": "a"}, "no 'text_a' in it"),
-        ("classify", {"text_a": "a", "txt_b": "a"}, "'txt_b': Extra inputs"),
+        ("classify", {"text_a": "a", "txt_b": "a"}, "'txt_b': unknown key; /api/classify takes text, text_a"),
         ("classify", {"text_a": ["a", "b"], "text_b": ["a"]}, "'text_a' has 2, 'text_b' has 1"),
         ("classify", {"text": []}, "'text' has 0 texts"),
         ("search", {"text": "a " * 200}, "'text' has"),
@@ -353,7 +353,8 @@ def test_nothing_is_loaded_from_elsewhere(server):
         policy = reply.headers["Content-Security-Policy"]
     assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
     for name in ("docs", "redoc"):
-        assert ask(f"{server}/{name}")[0] == 404
+        status, answer = ask(f"{server}/{name}")
+        assert status == 404 and "/api/classify" in answer["error"]["message"]
     assert not re.search(r"(src|href)=.(https?:)?//|url\(|@import", PAGE.read_text(encoding="utf-8"))
 
 

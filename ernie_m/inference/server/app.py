@@ -217,10 +217,18 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def refuse_body(request: Request, error: RequestValidationError) -> Response:
+        if "json" not in request.headers.get("content-type", ""):  # curl -d, say, names a form
+            return Refused(400, "the header Content-Type: application/json is missing").response()
         faults = []
         for fault in error.errors():
             keys = [str(key) for key in fault["loc"][1:]]  # without "body"
-            faults.append(f"'{'.'.join(keys)}': {fault['msg']}" if keys else fault["msg"])
+            message = fault["msg"]
+            if fault["type"] == "extra_forbidden":
+                message = "unknown key"
+                if len(keys) == 1:  # of the body, and not of an object in it
+                    asked = request.scope["endpoint"].__annotations__["asked"]
+                    message += f"; {request.url.path} takes {', '.join(asked.model_fields)}"
+            faults.append(f"'{'.'.join(keys)}': {message}" if keys else message)
         first = error.errors()[0]["loc"]
         param = str(first[1]) if len(first) > 1 and isinstance(first[1], str) else None
         return Refused(400, "; ".join(faults), param).response()
@@ -239,7 +247,11 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
 
     @app.exception_handler(HTTPException)  # such as those for a path that is not there
     async def refuse_request(request: Request, error: HTTPException) -> Response:
-        return Refused(error.status_code, error.detail, headers=error.headers).response()
+        message = error.detail
+        if error.status_code == 404:
+            routes = [route.path for route in app.routes if "POST" in route.methods]
+            message = f"there is no such route; the models are asked at {', '.join(routes)}"
+        return Refused(error.status_code, message, headers=error.headers).response()
 
     @app.exception_handler(BatchFailed)
     async def say_that_it_failed(request: Request, error: BatchFailed) -> Response:
