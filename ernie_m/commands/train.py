@@ -43,6 +43,7 @@ _TABLE = "configs/table/ernie_config.json"
 _PIECES = 8000
 _TABLE_BATCH = 512
 _TABLE_RATE = 1e-2
+_FEW_PAIRS = 100  # fewer that are held out: what one of them is in per cent is said
 
 
 @dataclass
@@ -133,13 +134,13 @@ def main() -> None:
         carry_out(step)
     folders = {"table of pieces": table}
     if flags.start:
-        print("", scores(folders), sep="\n", flush=True)
+        print("", scores(folders, facts["pairs"]), sep="\n", flush=True)
         folders |= {"before": output / "before", "after": output}
     for step in of_start:
         carry_out(step)
     best = output / "best"
     print(
-        f"\n{scores(folders)}\n",
+        f"\n{scores(folders, facts['pairs'])}\n",
         "Texts of another kind than these pairs are found less often: docs/retrieval.md has figures.",
         f"{best}: the model",
         "next, a page that searches the lines of a file:",
@@ -319,11 +320,12 @@ def run_programs(*commands: Sequence[str]) -> int:
     return 128 - code if code < 0 else code  # signal n ended it: as shells write it
 
 
-def scores(folders: Mapping[str, Path]) -> str:
-    """The share of held-out pairs that are found, as a table.
+def scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
+    """The share of held-out pairs that are found, as a table, and what one of few pairs is in it.
 
     Args:
         folders: a name for the table -> the folder of a search.
+        counts: the name of each file -> the numbers of its pairs.
     """
     lines = []
     for measure in ("cosine", "margin"):
@@ -334,5 +336,9 @@ def scores(folders: Mapping[str, Path]) -> str:
                     header = ["", *row]  # all reports have the same columns
                     cells = [f"{value:.1f}" for value in row.values()]
                     lines.append([f"{name}, by {measure}", *cells])
-    title = "held-out pairs whose translation is found, per cent, mean of both directions"
-    return f"{title}\n{in_columns([header, *lines])}"
+    title = "held-out pairs whose other side is found, per cent, mean of both directions"
+    table = [title, in_columns([header, *lines])]
+    for name, count in counts.items():
+        if 0 < count["held_out"] < _FEW_PAIRS:
+            table.append(f"one held-out pair of {name} is {100 / count['held_out']:.1f} per cent")
+    return "\n".join(table)

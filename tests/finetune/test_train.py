@@ -90,7 +90,7 @@ def test_from_a_start(folder, random_encoder, capsys):
     commands = printed_commands(text)
     assert [words[0] for words in commands] == ["prepare", "train_vocab", *["run_retrieval"] * 3]
     assert "step 4 of 4, about 1 min" in text and "--model model/best" in text.splitlines()[-1]
-    early, late = (part.splitlines() for part in text.split("held-out pairs whose translation is found")[1:])
+    early, late = (part.splitlines() for part in text.split("held-out pairs whose other side is found")[1:])
     assert early[2].split()[:3] == ["table", "of", "pieces,"] and early[4:6] != late[4:6]
     lines = late[1:8]
     assert lines[0].split() == ["de", "tr", "avg"]
@@ -171,12 +171,21 @@ def test_without_a_start(folder, monkeypatch, capsys):
     assert error_of(run_train, "further", "model/best").startswith("--start model/best: ")
 
 
-def test_pairs_of_unknown_languages(folder):
-    """They need no name of languages; of such files a table is trained, too."""
-    questions = [f"{line}?\t{line} is the answer" for line in LINES]
-    write_lines(folder / "questions.tsv", questions)
-    call_main(train, [str(folder / "questions.tsv"), *as_flags({"output": "answers"})])
+def test_pairs_of_unknown_languages(folder, capsys):
+    """They need no name of languages; of such files a table is trained, too. No side is called English."""
+    path = folder / "question-answer.tsv"
+    write_lines(path, [f"{line}?\t{line} is the answer" for line in LINES])
+    call_main(train, [str(path), *as_flags({"output": "answers"})])
     assert open_checkpoint("answers/best").config.is_table
+    text = "".join(capsys.readouterr())
+    titles = [
+        table["title"].split(",")[0]
+        for table in json.loads(Path("answers/retrieval.json").read_text())["tables"]
+    ]
+    assert titles[:2] == ["second side -> first side", "first side -> second side"]
+    assert not re.search(r"-en\b|\ben:|\bxx\b", text)
+    held_out = len(Path("answers/pairs/held-out/question_answer.tsv").read_text("utf-8").splitlines()) - 1
+    assert f"\none held-out pair of question_answer is {100 / held_out:.1f} per cent\n" in text
 
 
 @pytest.mark.parametrize("pairs", [1_000, 4_000, 45_000, 200_000])

@@ -45,8 +45,8 @@ def test_xtreme_names_and_public_names(tmp_path):
     write(tmp_path, {"tatoeba.lat-eng.lat": ["Latin is not one of the 36 languages"]})
     bitexts = read_bitexts(tmp_path)
     assert [bitext.language for bitext in bitexts] == ["de", "fa", "xx"]
-    assert bitexts[0] == ("de", ["a", "b"], ["A", "B"], True)
-    assert bitexts[1] == ("fa", ["d"], ["D"], True)
+    assert bitexts[0] == ("de", ["a", "b"], ["A", "B"], True, True)
+    assert bitexts[1] == ("fa", ["d"], ["D"], True, True)
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
     for stray in ("notes-en.txt", "de-en.de.gz", "fr-en.txt"):
         write(tmp_path, {stray: ["no bitext"]})
@@ -62,6 +62,7 @@ def test_files_of_other_languages(tmp_path):
         (language, ["a", "b"], ["A", "B"]) for language in ("sw", "fr-de", "qa")
     ]
     assert [bitext.are_translations for bitext in bitexts] == [True, True, False]
+    assert [bitext.name for bitext in bitexts] == ["sw-en", "fr-de", "qa"]
 
 
 def test_the_alphabetical_order_is_that_of_the_bytes():

@@ -30,7 +30,7 @@ from ernie_m.model.device import summary
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.reader.coverage import warn_if_unsuited
-from ernie_m.reader.files.aligned_lines import Bitext, pair_of, read_bitexts, sentences_by_language
+from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, sentences_by_language
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.precision import in_words, is_bf16_on_cpu
@@ -79,7 +79,7 @@ def search(flags: RetrievalFlags) -> None:
         logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
         results[seed] = search_seed(inputs, seed, model, opened.tokenizer, opened.reading, opened.checkpoint)
         del model  # before the next one is made
-    report_seeds(flags, results)
+    report_seeds(flags, results, inputs.bitexts)
 
 
 def train_then_search(flags: RetrievalFlags, stop: StopSignal) -> None:
@@ -101,7 +101,7 @@ def train_then_search(flags: RetrievalFlags, stop: StopSignal) -> None:
             if model is None:
                 return
             results[seed] = search_seed(inputs, seed, model, task.tokenizer, task.reading)
-        report_seeds(flags, results)
+        report_seeds(flags, results, inputs.bitexts)
 
 
 def read_inputs(flags: RetrievalFlags) -> Inputs:
@@ -145,11 +145,10 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
                 )
     for bitext in bitexts:
         # The vocabulary may not suit a bitext, or any model may find many of its pairs.
-        name = pair_of(bitext.language)
         for texts in (bitext.sentences, bitext.translations):
-            warn_if_unsuited(opened.tokenizer, texts, name)
+            warn_if_unsuited(opened.tokenizer, texts, bitext.name)
         sides = [opened.tokenizer.encode_batch(texts) for texts in (bitext.sentences, bitext.translations)]
-        warn_if_found_by_any(name, *sides)
+        warn_if_found_by_any(bitext.name, *sides)
     return Inputs(flags, bitexts, sentences, starts, opened)
 
 

@@ -21,7 +21,8 @@ from ernie_m.vectors.centring import LanguageMeans
 from ernie_m.vectors.hits import accuracy_by_layer, choose_on_half, found_by_margin
 from ernie_m.vectors.nearest import Matches, search_both
 
-DIRECTIONS = ("en -> xx", "xx -> en")
+WITH_ENGLISH = ("en -> xx", "xx -> en")
+OF_ANY_PAIRS = ("second side -> first side", "first side -> second side")
 CHOSEN = "chosen, odd pairs"  # the even pairs choose the layer, and the odd ones score it
 T = TypeVar("T")
 # Texts and what they are -> their vectors at the layer that is searched, [N, H]; with --layer sweep at each,
@@ -170,11 +171,14 @@ def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
     logger.info("%s; rows of odd pairs search half of the pairs, so they are higher than the others", path)
 
 
-def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | None]) -> None:
+def report_seeds(
+    flags: RetrievalFlags, results: Mapping[int, SearchResult | None], bitexts: Sequence[Bitext]
+) -> None:
     """Write a table for each direction, then one for each measure with the mean of both directions.
 
     Args:
         results: seed -> its result; None: nothing was searched, or --layer sweep wrote its own report.
+        bitexts: those that were searched, which name the directions.
     """
     results_found = {seed: result for seed, result in results.items() if result is not None}
     if not results_found:
@@ -185,7 +189,8 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
     first = next(iter(results_found.values()))  # it has the search with random weights, if there was one
     languages = list(first.trained[flags.score])
     tables = []
-    for number, direction in enumerate(DIRECTIONS):
+    are_with_english = all(bitext.with_english for bitext in bitexts)
+    for number, direction in enumerate(WITH_ENGLISH if are_with_english else OF_ANY_PAIRS):
         rows = {
             seed: _accuracies(result.trained[flags.score], direction=number)
             for seed, result in results_found.items()
@@ -217,7 +222,7 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
 
 
 def _accuracies(results: Mapping[str, Matches], direction: int) -> dict[str, float]:
-    """language -> per cent found in a direction, which is a place in `DIRECTIONS`."""
+    """language -> per cent found in a direction, which is a place in `WITH_ENGLISH`."""
     return {language: matches.accuracies()[direction] for language, matches in results.items()}
 
 

@@ -95,12 +95,19 @@ class Bitext(NamedTuple):
 
     Attributes:
         are_translations: otherwise they are queries, and texts that these should find.
+        with_english: whether the translations are English; otherwise `language` names the whole file.
     """
 
     language: str
     sentences: list[str]
     translations: list[str]
     are_translations: bool = True
+    with_english: bool = True
+
+    @property
+    def name(self) -> str:
+        """Such as "de-en", "fr-de" or "questions"."""
+        return f"{self.language}-en" if self.with_english else self.language
 
     def alphabetical_order(self) -> list[int]:
         """The line numbers of the translations, from 0, in the order that sorts their texts.
@@ -109,11 +116,6 @@ class Bitext(NamedTuple):
         """
         texts = [text.strip() for text in self.translations]
         return sorted(range(len(texts)), key=lambda number: texts[number])
-
-
-def pair_of(language: str) -> str:
-    """The languages of a bitext: "de-en" of "de", and "fr-de" of itself."""
-    return language if "-" in language else f"{language}-en"
 
 
 def read_bitext(language: str, path: str | os.PathLike, translations_path: str | os.PathLike) -> Bitext:
@@ -161,10 +163,13 @@ def read_bitexts(
     for language in languages or files.keys():
         if len(files[language]) == 1:
             (path,) = files[language]
-            rows = PairRows(f"{pair_of(language)}<={path}", options)
+            name = path.name.split(".")[0]
+            label = f"{name}<=" if name.count("-") == 1 else ""  # else it names no languages
+            rows = PairRows(f"{label}{path}", options)
             sentences, translations = zip(*(row[:2] for row in rows))
             are_translations = bool(languages_in_name(path)) or rows.columns.are_translations
-            bitexts.append(Bitext(language, list(sentences), list(translations), are_translations))
+            sides = list(sentences), list(translations)
+            bitexts.append(Bitext(language, *sides, are_translations, with_english=name.endswith("-en")))
         else:
             bitexts.append(read_bitext(language, *files[language]))
     return bitexts
