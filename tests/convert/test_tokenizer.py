@@ -139,8 +139,12 @@ def test_a_model_that_is_trained_further_keeps_its_tokenizer_json(tmp_path, save
     save_model(tmp_path / "best", ErnieMModel(config), config, piece_model_path=path)
     checkpoint = open_checkpoint(tmp_path / "best")
     assert checkpoint.piece_model_path.read_bytes() == path.read_bytes()
-    digests = [Tokenizer(None, file).digest for file in (path, checkpoint.piece_model_path)]
-    assert digests[0] == digests[1]
+    other = tmp_path / "other.model"  # with a field that no reader knows
+    other.write_bytes(Tokenizer(None, path).piece_model + b"\xc0\x3e\x01")
+    tokenizers = [Tokenizer(None, file) for file in (path, checkpoint.piece_model_path, other)]
+    digests = [tokenizer.digest for tokenizer in tokenizers]
+    assert digests[0] == digests[1] != digests[2]
+    assert tokenizers[0].vocab == tokenizers[2].vocab
 
 
 def metaspace(contents: dict) -> dict:
@@ -194,8 +198,8 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
     assert line.startswith(f"{tmp_path / 'in'}: vocab_size is 60") and str(pieces) in line
 
 
-def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path, capsys):
-    """A word table may be longer by what tables are rounded up to; a line says so."""
+def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path):
+    """A word table may be longer by what tables are rounded up to."""
     size = Tokenizer(None, train_pieces(tmp_path / "piece.model")).vocab_size
     for rows, is_refused in ((128, False), (129, True)):
         folder = tmp_path / str(rows)
@@ -207,8 +211,6 @@ def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path, capsys):
             assert line.startswith(f"{folder}: vocab_size is {size + rows}") and "piece.model" in line
         else:
             convert.main(arguments)
-            (note,) = [line for line in capsys.readouterr().out.splitlines() if f"{size + rows} rows" in line]
-            assert f"{size} tokens" in note
 
 
 def test_tokens_without_a_piece_and_the_mask(tmp_path):

@@ -150,6 +150,7 @@ def test_fewer_sequences_than_processes():
     assert cut_by_tokens([5, 9], 16, 3) == [[[1]], [[0]], []]
     assert cut_by_tokens([16, 16, 16], 16, 2) == [[[0], [2]], [[1]]]
     assert cut_by_tokens([], 16, 2) == [[], []]
+    assert [len(of_process) for of_process in cut_by_tokens([4] * 10, 10, 2)] == [3, 3]  # not 2, nor 3 and 2
 
 
 def test_it_goes_on_from_a_position(source):
