@@ -61,6 +61,15 @@ def test_vectors_take_the_length_of_their_own_training(opened, task, expected):
     assert settle_vectors(flags, replace(opened, checkpoint=checkpoint)).max_seq_len == expected
 
 
+def test_vectors_that_are_not_made_here_are_refused_unless_a_pooling_is_given(opened):
+    unknown = replace(
+        opened, checkpoint=replace(opened.checkpoint, reading_faults=["x.json: the pooling max"])
+    )
+    assert "x.json: the pooling max" in error_of(settle_vectors, RetrievalFlags(pairs="pairs"), unknown)
+    flags = RetrievalFlags(pairs="pairs", pooling="mean", on_command_line=("pooling",))
+    assert settle_vectors(flags, unknown).pooling == "mean"
+
+
 def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path):
     """A run goes on only with the labels in the same order."""
     flags = parse_args(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))

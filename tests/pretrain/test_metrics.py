@@ -2,12 +2,13 @@
 
 import json
 import math
+from collections import defaultdict
 from dataclasses import replace
 
 import pytest
 
 from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summary
-from ernie_m.pretrain.objectives import OF_THE_PAPER
+from ernie_m.pretrain.objectives import OF_THE_PAPER, class_of
 from ernie_m.pretrain.objectives.mmlm import plateau
 from ernie_m.training.engine import Step
 from ernie_m.training.log.meter import Meter
@@ -104,6 +105,7 @@ def test_records_by_hand_and_in_words():
             "repeat_rate": 0.5,
         },
     }
+    assert class_of("btmlm").record(defaultdict(float, pseudo=2.0)) == {}  # of [UNK] alone
     # The next interval begins with sums of 0.
     assert record_without_steps["tokens"] == 160.0
     assert record_without_steps["loss"] is None

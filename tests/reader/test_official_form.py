@@ -10,6 +10,7 @@ import pytest
 
 from ernie_m.data.prepare.command import main as prepare
 from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.official_tsv import without_blank_end
 from ernie_m.reader.files.tagged_sentences import JOINT, read_tagged
 from ernie_m.reader.label_map import read_label_map
 from tests import command_lines
@@ -201,3 +202,8 @@ def test_the_bytes_of_files_are_taken_apart_in_one_place():
 )
 def test_what_takes_bytes_apart_is_seen(line):
     assert any(map(list, map(takes_apart, ast.walk(ast.parse(line)))))
+
+
+def test_blank_lines_at_the_end_are_left_out():
+    lines = [b"a\n", b"\n", b"b\n", b"\r\n", b"c\n", b"\n", b"\n"]
+    assert list(without_blank_end(lines)) == lines[:5]
