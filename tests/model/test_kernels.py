@@ -17,6 +17,7 @@ from ernie_m.training.precision import Precision, prepare_for_prediction
 from ernie_m.utils.logging import logger
 from tests.helpers.batches import packed_batch
 from tests.helpers.flash import flashmask
+from tests.helpers.gradients import gradients_of
 from tests.launching import error_of
 from tests.toys import small_config
 
@@ -94,6 +95,42 @@ def test_the_arguments_of_the_kernel():
     call = source.split("_C_ops.flashmask_attention(")[1].split(")")[0]
     arguments = [argument for argument in call.split(",") if argument.strip()]
     assert len(arguments) == len(inspect.signature(operation).parameters)
+
+
+def loss_and_gradients(model, loss_of) -> dict[str, np.ndarray]:
+    """The loss of a model, and its gradients by parameter."""
+    loss = loss_of(model)
+    return {"loss": loss.numpy(), **gradients_of(model, loss)}
+
+
+def masked_loss(model: PreTrainingModel) -> paddle.Tensor:
+    """The loss of two sequences, of 6 tokens with 4 of context and of 3 tokens."""
+    hidden = model.encode(packed_batch(np.arange(4, 13), Layout([6, 3], [4, 3])))
+    return model.lm_head.loss(hidden, paddle.arange(9)).total
+
+
+def classification_loss(model: SequenceClassifier) -> paddle.Tensor:
+    """The sum of the squared logits of two sequences."""
+    return model(packed_batch(np.arange(4, 13), Layout([6, 3]))).square().sum()
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("loss_of", [masked_loss, classification_loss])
+def test_plain_kernels_compute_the_same(monkeypatch, loss_of):
+    model = PreTrainingModel(CONFIG, ["en"]) if loss_of is masked_loss else SequenceClassifier(CONFIG, 3)
+    fast = loss_and_gradients(model, loss_of)
+    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    # A call of one of the fast kernels would now be an error.
+    for kernel in (
+        "ernie_m.model.cpu.GeluOnCpu",
+        "ernie_m.model.cpu.LinearOnCpu",
+        "ernie_m.model.word_table.LookUpOnCpu",
+    ):
+        monkeypatch.setattr(kernel, None)
+    plain = loss_and_gradients(model, loss_of)
+    assert plain.keys() == fast.keys()
+    for name, array in plain.items():
+        assert np.abs(array - fast[name]).max() < 1e-12, name
 
 
 def test_plain_kernels_count_the_same_hits(monkeypatch):
