@@ -32,7 +32,7 @@ class Example(NamedTuple):
     """
 
     text_a: str
-    text_b: str | None
+    text_b: str | None = None
     label: int | float | tuple[int, ...] = -1
     qid: str | None = None
 
@@ -335,7 +335,7 @@ def in_shares(indices: np.ndarray, lengths: np.ndarray, share_tokens: int | None
         return [indices]
     shares = lengths[indices].sum() / share_tokens
     # A power of 2, so that two workers, or four, have equally many.
-    count = min(2 ** max(0, round(math.log2(shares))), len(indices))
+    count = min(2 ** round(math.log2(max(1, shares))), len(indices))
     return [indices[first::count] for first in range(count)]
 
 

@@ -43,7 +43,7 @@ from tests.toys import sentences, write_lines
 
 ENGINES = ("dygraph", "paddle", "onnx")
 TEXTS = sentences(9, seed=4)
-# Before a model; in a process of its own.
+# The folder of a model follows.
 CLASSIFY = [sys.executable, "-m", "ernie_m", "predict", "--task", "classify", "--model"]
 
 
@@ -523,7 +523,7 @@ def test_a_table_is_answered_as_a_table(models, tmp_path, ask, name, mark, heade
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a table, by the names of its columns."""
+    """The rows of a table: the name of a column -> its cell."""
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
 
 

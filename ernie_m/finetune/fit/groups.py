@@ -51,7 +51,7 @@ def groups_of(
     equal = _pairs_of_equal([input_hash(*texts) for texts in inputs])
     pairs = {"have equal texts": equal}  # why rows belong together -> int64 [P, 2]
     if ids:
-        # A row without an id has its number for one, which no other row has.
+        # A row without an id gets its own number instead, so that it is alone.
         pairs["have the same id"] = _pairs_of_equal([id_ or number for number, id_ in enumerate(ids)])
     if vectors is not None and len(set(languages)) > 1:
         pairs["are each other's nearest in two languages"] = translations(vectors, np.array(languages))

@@ -102,7 +102,7 @@ class Scored:
         descending = probabilities[order]
         counts = np.arange(1, len(order) + 1)  # of the rows up to each
         are_right = (is_right.cumsum() >= _SURE * counts) & (counts >= _FEWEST_SURE)
-        is_last = np.append(np.diff(descending) != 0, True)  # of the rows with one probability
+        is_last = np.append(np.diff(descending) != 0, True)  # the last of the rows with this probability
         chosen = descending[are_right & is_last]
         return float(chosen[-1]) if len(chosen) else None
 

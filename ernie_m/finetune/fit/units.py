@@ -123,8 +123,7 @@ class Classes(Units):
         names = sorted(cls.names_of(labels)) if names is None else names
         ids = {name: id_ for id_, name in enumerate(names)}
         items = [
-            Example(texts[0], texts[1] if len(texts) == 2 else None, cls.value(label, ids))
-            for texts, label in zip(inputs, labels, strict=True)
+            Example(*texts, label=cls.value(label, ids)) for texts, label in zip(inputs, labels, strict=True)
         ]
         return cls(items, names=names, **known)
 

@@ -120,8 +120,7 @@ class _Work:
             vectors = None
             # Sentences and contexts in one language that say nearly the same are of no harm.
             if units.noun == "rows" or len(set(units.languages)) > 1:
-                examples = [Example(texts[0], texts[1] if len(texts) == 2 else None) for texts in inputs]
-                vectors = self._vectors(examples)
+                vectors = self._vectors([Example(*texts) for texts in inputs])
             groups = groups_of(inputs, units.labels(), vectors, units.languages, units.ids)
             with atomic_file(path) as file:
                 np.save(file, groups)

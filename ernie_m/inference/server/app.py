@@ -140,7 +140,7 @@ def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, d
 
 
 def first_of_each(answerers: dict[str, dict[str, Answerer]]) -> dict[str, Answerer]:
-    """For each word who answers if no model is named."""
+    """word -> the answerer of requests that name no model."""
     return {word: next(iter(by_name.values())) for word, by_name in answerers.items()}
 
 

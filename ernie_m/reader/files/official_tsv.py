@@ -218,6 +218,12 @@ def excel_separator(line: str) -> str:
     return match[1] if match else ""
 
 
+def has_official_names(line: str, needed: Iterable[str]) -> bool:
+    """Whether a line is the header of an official file: with the `needed` names, and only with OFFICIAL."""
+    names = set(split_cells(line))
+    return names.issuperset(needed) and names.issubset(OFFICIAL)
+
+
 def split_cells(line: str) -> list[str]:
     """The cells of a line, which may end in a line break."""
     return line.rstrip("\r\n").split("\t")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ernie_m.reader.files.official_tsv import OFFICIAL, open_lines, split_cells
+from ernie_m.reader.files.official_tsv import has_official_names, open_lines
 from ernie_m.utils.options import option
 
 if TYPE_CHECKING:
@@ -86,9 +86,8 @@ def rows_of(
     """
     with open_lines(path) as (file, _):
         first = file.readline(1 << 16)
-    names = set(split_cells(first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")))
-    needed = {"text_a", "label"} if labels else {"text_a"}
-    is_official = needed <= names and names <= set(OFFICIAL)
+    header = first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
+    is_official = has_official_names(header, ("text_a", "label") if labels else ("text_a",))
     given = (options.columns, options.header, options.delimiter, options.encoding, options.only)
     if is_official and not any_label and not any(given):
         return None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import normal_label
-from ernie_m.reader.files.official_tsv import OFFICIAL, excel_separator, split_cells
+from ernie_m.reader.files.official_tsv import excel_separator, has_official_names
 from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.columns import columns_of, counted, has_header, kind_of, place_of
@@ -158,9 +158,7 @@ def rows_of_lines(
     if not first:
         raise UserError(f"{path}: no rows in it")
     head = [first, *islice(lines, _HEAD_LINES - 1)]
-    # The official form is known by its names, and nothing is asked about it.
-    names = set(split_cells(first))
-    is_official = "text_a" in names and names <= set(OFFICIAL)
+    is_official = has_official_names(first, ("text_a",))  # nothing is asked about such a file
     form = Form("\t", False) if is_official else find_form(head, path, options.delimiter)
     if excel_separator(first):  # this line only says what separates the cells
         head = head[1:]
@@ -371,7 +369,7 @@ def _share_of_misfits(head: Sequence[str], form: Form) -> tuple[Form, float | No
     def is_cut(line: int, cells: list[str]) -> bool:
         """Whether a mark within quotation marks has cut a cell in two.
 
-        Each of both then has one of them, and it does not stand twice in the line, as one that is text does.
+        Each part then has one of the two quotation marks. One that is text would be doubled in the line.
         """
         text = "".join(head[line - 1 : line + 8])  # a row may go over several lines
         return any(cell.count('"') % 2 and cell.replace('"', doubled) not in text for cell in cells)
@@ -397,8 +395,8 @@ def _is_quoted(head: Sequence[str]) -> bool:
     if not begun:
         return False
     cells = _CELL_IN_QUOTES.findall(text)
-    # A cell needs them for a doubled one, a tab or a line end in it. What has tabs and line ends is not a
-    # cell: these are rows between two lone quotation marks.
+    # A cell needs quotation marks if it has a doubled one, a tab or a line end in it. What has both tabs and
+    # line ends is no cell, but the rows between two lone quotation marks.
     needed = sum('""' in cell or ("\t" in cell) != ("\n" in cell) for cell in cells)
     most_lone = max(1, begun // 10)
     most_need_them = needed > 0 and begun - needed <= most_lone

@@ -99,7 +99,7 @@ def _what_is_odd(texts: Sequence[tuple[int, str]]) -> tuple[int, str] | None:
     are_in_order = len(numbers) >= 0.9 * len(texts) and steps.count(1) >= 0.9 * len(steps)
     if is_column or are_in_order:
         return first, "a number stands before each line"
-    # The share of the lines of which more must be so, what tells that a line is so, and how to say it.
+    # More than this share of the lines must pass this test -> what is then said of the file.
     for least, tells, what in (
         (0, _TIMES.match, "it has the times of subtitles"),
         (0, _TAG_ALONE.fullmatch, "lines are tags"),

@@ -181,7 +181,7 @@ def _with_tags_checked(
 
 
 def _tag(cell: str, letters: Mapping[str, str]) -> str:
-    """A tag with the letter that IOBES has for its own."""
+    """A tag whose first letter is replaced by the one that IOBES has for it."""
     tag = normal_label(cell)
     letter = tag[:1]
     return letters.get(letter, letter) + tag[1:]
@@ -201,7 +201,7 @@ def _of_columns(
         return []
     word, tag = _places(path, text, blocks, chosen, letters)
     if word and any(cells[0].isdecimal() for _, cells in blocks[0]):
-        # CoNLL-U numbers the words, and has 1-2 before what is written as one and is the words 1 and 2.
+        # CoNLL-U numbers the words. Where two are written as one, a row 1-2 stands before them.
         blocks = [[(line, cells) for line, cells in rows if cells[0].isdecimal()] for rows in blocks]
     words = [cells[word] for rows in blocks for _, cells in rows]
     prefix = f"{language}:"
