@@ -15,9 +15,10 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.attention import ScoreBlocks
 from ernie_m.model.cpu.rows import thread_count
-from ernie_m.model.cpu.workers import become_worker, in_workers, worker_count
+from ernie_m.model.cpu.workers import become_worker, in_workers, tokens_of_a_batch, worker_count
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.layout import Layout
+from ernie_m.reader.batching import batches_by_length
 from ernie_m.vectors.encode import PaddleEncoder
 
 WORKERS = 3
@@ -56,9 +57,29 @@ def test_an_iterator_is_read_little_ahead():
     assert list(results) == list(range(1, 100))
 
 
-def test_an_only_item_has_all_cores():
-    assert list(in_workers(lambda item: thread_count(), ["text"])) == [WORKERS]
+def test_an_only_item_has_one_core():
+    """As on all cores a short text would take half as long again."""
+    assert list(in_workers(lambda item: thread_count(), ["text"])) == [1]
     assert list(in_workers(lambda item: item, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("lengths", "sizes"),
+    [
+        ([20] * 6, [6]),  # too few tokens to share
+        ([60] * 6, [2, 2, 2]),  # one batch for each worker
+        ([60] * 7, [3, 3, 1]),
+        ([500] * 6, [1] * 6),
+        ([16] * 600, [100] * 6),  # of a sixth of all
+        ([16] * 6000, [128] * 46 + [112]),  # of at most 2,048
+    ],
+)
+def test_rows_are_shared_out_evenly(lengths, sizes):
+    rows = [[0] * length for length in lengths]
+    batches = batches_by_length(lengths, tokens_of_a_batch(rows, 4096))
+    assert list(map(len, batches)) == sizes
+    assert tokens_of_a_batch(rows, 100) == 100
+    assert tokens_of_a_batch([], 4096) <= 4096
 
 
 def test_in_a_worker_items_have_its_core():

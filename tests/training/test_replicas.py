@@ -9,6 +9,7 @@ import pytest
 
 from ernie_m.model import device
 from ernie_m.model.cpu import mkl
+from ernie_m.model.cpu.rows import thread_count
 from ernie_m.model.cpu.workers import in_workers
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.pretrain.objectives import OF_THE_PAPER
@@ -74,6 +75,18 @@ def test_fine_tuning(threads, recompute):
     for count in (2, 3):
         threads(count)
         assert fine_tuned(recompute) == alone
+
+
+def test_an_only_micro_batch_has_all_cores(threads):
+    threads(2)
+    engine = classifier()
+
+    def derive(model, item: int) -> tuple[bool, int]:
+        return model is engine.model, thread_count()
+
+    assert list(engine.replicas.each(derive, [0])) == [(True, 2)]
+    assert list(engine.replicas.each(derive, [0, 1])) == [(False, 1)] * 2
+    assert list(engine.replicas.each(derive, [])) == []
 
 
 def test_copies_follow_their_model(threads):

@@ -6,6 +6,7 @@ of the step each take little more than half of its time.
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -36,15 +37,20 @@ class Replicas:
 
         Several items are computed at a time, each in a copy; then `model` gets their gradients in the order
         of the items, so that the sums have the same bits with any number of workers. `items` is read by this
-        thread. Where the caller stops, the gradients are incomplete.
+        thread. Where the caller stops, the gradients are incomplete. An only item is computed on all cores.
         """
+        rest = iter(items)
+        first_two = list(islice(rest, 2))
+        if len(first_two) < 2:  # in place
+            yield from (derive(self.model, item) for item in first_two)
+            return
 
         def work(item: T) -> tuple[R, Gradients | None]:
             if STOP.get() is None:  # in no worker: the gradients add up in place
                 return derive(self.model, item), None
             return self._derive(derive, item)
 
-        for result, gradients in in_workers(work, items, ahead=1):
+        for result, gradients in in_workers(work, chain(first_two, rest), ahead=1):
             if gradients is not None:
                 gradients.add_to(self.model)
             yield result

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
-from itertools import chain, islice
 from threading import Event
 from typing import TypeVar
 
@@ -17,7 +16,8 @@ from ernie_m.model.cpu.rows import STOP, thread_count
 
 T = TypeVar("T")
 R = TypeVar("R")
-_WORTH_SHARING = 512  # tokens; what a smaller batch gains on a core of its own, its overhead takes
+_LEAST = 128  # tokens; what a smaller batch gains on a core of its own, its overhead takes
+_ENOUGH = 512  # tokens; with more, batches are rather more than larger, so that no worker waits for another
 _MOST = 2048  # tokens; a larger batch is no faster on one core, and takes more memory
 _AHEAD = 2  # what is computed before it is asked for, in items for each worker
 
@@ -34,23 +34,26 @@ def worker_count() -> int:
 def tokens_of_a_batch(rows: Sequence[Sequence[int]], batch_tokens: int) -> int:
     """How many tokens a batch of rows of ids should have: at most `batch_tokens`.
 
-    With several workers the rows are shared out in two batches for each, which have at least _WORTH_SHARING
-    and at most _MOST tokens.
+    With several workers few rows are shared out in a batch for each, and many in two or more for each.
     """
     workers = worker_count()
     if workers == 1:
         return batch_tokens
-    share = sum(map(len, rows)) // (2 * workers)
-    return min(batch_tokens, _MOST, max(share, _WORTH_SHARING))
+    lengths = list(map(len, rows))
+    total = sum(lengths)
+    # With room for parts of the longest row, so that rows of one length do not make a batch more.
+    one_each = (total + (workers - 1) * max(lengths, default=0)) // workers
+    two_each = total // (2 * workers)
+    return min(batch_tokens, _MOST, max(_LEAST, min(one_each, _ENOUGH), two_each))
 
 
 def in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = _AHEAD) -> Iterator[R]:
     """Yield `compute(item)` for each item, in order. As many items are computed at a time as there are cores.
 
-    An only item is computed on all cores; on a GPU and with plain kernels each item is computed in its turn.
-    `items` may be an iterator: it is read as far ahead as the workers need. What `compute` raises is raised
-    here. If the caller stops, by an error or Ctrl-C, then the workers stop, too, within a layer, and have
-    stopped when this ends.
+    An only item is computed on one core, too: for a short text all would take half as long again. On a GPU
+    and with plain kernels each item is computed in its turn. `items` may be an iterator: it is read as far
+    ahead as the workers need. What `compute` raises is raised here. If the caller stops, by an error or
+    Ctrl-C, then the workers stop, too, within a layer, and have stopped when this ends.
 
     Args:
         ahead: how many items for each worker are computed before they are asked for.
@@ -59,16 +62,10 @@ def in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = _AHEA
     if workers == 1:
         yield from map(compute, items)
         return
-    rest = iter(items)
-    first_two = list(islice(rest, 2))
-    all_items = chain(first_two, rest)
-    if len(first_two) < 2:
-        yield from map(compute, all_items)
-        return
     stop = Event()
     pending: deque[Future[R]] = deque()
     try:
-        for item in all_items:
+        for item in items:
             pending.append(_pool(workers).submit(_run, stop, compute, item))
             if len(pending) > ahead * workers:
                 yield pending.popleft().result()
