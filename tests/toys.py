@@ -19,6 +19,7 @@ import paddle
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
+from ernie_m.finetune import rates
 from ernie_m.model.checkpoint.formats import safetensors, tensor_names
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
@@ -29,6 +30,9 @@ from ernie_m.pretrain.build_corpus.command import build_corpus
 from ernie_m.pretrain.build_corpus.options import BuildOptions
 from ernie_m.reader.files.tagged_sentences import JOINT
 from ernie_m.tokenizer.tokenizer import Tokenizer
+
+# In place of `rates._AMOUNTS`: trainings of two epochs.
+SHORT_AMOUNTS = {task: amount._replace(times=2, least=0) for task, amount in rates._AMOUNTS.items()}
 
 # ---- Texts, and the pieces of a tokenizer.
 

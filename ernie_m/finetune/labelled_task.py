@@ -292,7 +292,7 @@ class FineTuning(TaskOfSeeds):
             self.dev_files = self._read_files(flags.dev_set, "dev")
         self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
         if flags.do_train and flags.rates_of_start:
-            self.flags = flags = with_rates(flags, self.config, len(self.train_set))
+            self.flags = flags = with_rates(flags, self.config, len(self.train_set), task.name)
         if train_set is None:
             names = [*map(str, self._train_paths)]
             name = names[0] if len(names) == 1 else flags.train_set

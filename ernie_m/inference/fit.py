@@ -114,6 +114,8 @@ def fit(flags: FitFlags) -> None:
         with StopSignal() as stop:
             scores_of_tests = fine_tune(flags, units, tests, stop)
         stop.exit_as_asked()
+        if scores_of_tests is None:  # after SIGTERM
+            return
     else:
         scores_of_tests = fit_head(flags, units, tests)
     print(f"\n{flags.output}: {_MODELS[units.kind]} of all {len(units):,} {units.noun}")

@@ -4,11 +4,13 @@ import contextlib
 import multiprocessing
 import queue
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
+from types import ModuleType
 from typing import Any, Generic, Self, TypeVar
 
 from ernie_m.utils.child_processes import never_received
@@ -34,8 +36,8 @@ _CAUSES = {
 class prefetch(Generic[T]):
     """Iterate over `make_iterator()`, which runs in a worker process, in a `with` statement.
 
-    The worker imports the main module again, as spawned processes do. Entry points must therefore import
-    Paddle inside functions, not at the top.
+    Other than spawned processes mostly do, the worker does not import the main module again: that may be a
+    script of the user, which would begin its work once more.
 
     Args:
         make_iterator: called once, in the worker. It must pickle: a function of a module, or a
@@ -55,7 +57,7 @@ class prefetch(Generic[T]):
             target=_work, args=(sender, make_iterator), name="reader", daemon=True
         )
         # The parent decides when the worker ends: it may want a few more items before it saves and exits.
-        with never_received((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+        with never_received((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), _no_main_module():
             self._process.start()
         sender.close()  # the worker has the only sender: if it dies, the receiver sees the end
         self._items: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
@@ -114,6 +116,17 @@ class prefetch(Generic[T]):
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """A process that is spawned in this context has no main module to import."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:

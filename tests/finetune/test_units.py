@@ -35,8 +35,7 @@ TAGGED = [
 
 @pytest.fixture(autouse=True)
 def short_trainings(monkeypatch, tmp_path):
-    monkeypatch.setattr(rates, "_TIMES", 2)
-    monkeypatch.setattr(rates, "_LEAST", 0)
+    monkeypatch.setattr(rates, "_AMOUNTS", toys.SHORT_AMOUNTS)
     monkeypatch.setattr(whole_model, "MANY_ROWS", 20)
     monkeypatch.chdir(tmp_path)
 
@@ -44,8 +43,7 @@ def short_trainings(monkeypatch, tmp_path):
 def made_by_fit(folder, write, start):
     """A model that `fit` makes of what `write` writes to a file."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("_TIMES", 2), ("_LEAST", 0)):
-            patch.setattr(rates, name, value)
+        patch.setattr(rates, "_AMOUNTS", toys.SHORT_AMOUNTS)
         patch.setattr(whole_model, "MANY_ROWS", 20)
         run_fit(write(str(folder / "train")), start, folder / "model", amp="none")
     return folder / "model"

@@ -18,6 +18,7 @@ from ernie_m.finetune.fit.units import Classes
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.inference import fit
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
 from ernie_m.training.stop_requests import StopSignal
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
@@ -30,8 +31,7 @@ LABELS = [row.label for row in ROWS]
 
 @pytest.fixture(autouse=True)
 def short_trainings(monkeypatch):
-    monkeypatch.setattr(rates, "_TIMES", 2)
-    monkeypatch.setattr(rates, "_LEAST", 0)
+    monkeypatch.setattr(rates, "_AMOUNTS", toys.SHORT_AMOUNTS)
 
 
 class AskedToStop(StopSignal):
@@ -214,24 +214,30 @@ def test_from_python(random_encoder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("hidden_size", "rows", "expected"),
+    ("hidden_size", "rows", "task", "expected"),
     [
-        (256, 64, (5e-4, 1.0, 20)),
-        (384, 32, (1.5e-4, 0.9, 40)),
-        (512, 2500, (1.5e-4, 0.9, 4)),
-        (384, 39302, (1.5e-4, 0.9, 1)),
-        (768, 5000, (5e-5, 0.8, 2)),
-        (1024, 256, (5e-5, 0.8, 20)),
+        (256, 64, CLASSIFICATION, (5e-4, 1.0, 20)),
+        (384, 32, CLASSIFICATION, (1.5e-4, 0.9, 40)),
+        (512, 2500, CLASSIFICATION, (1.5e-4, 0.9, 4)),
+        (384, 39302, CLASSIFICATION, (1.5e-4, 0.9, 1)),
+        (768, 5000, CLASSIFICATION, (5e-5, 0.8, 2)),
+        (1024, 256, CLASSIFICATION, (5e-5, 0.8, 20)),
+        (256, 1500, TAGGING, (5e-4, 1.0, 4)),
+        (384, 1500, TAGGING, (4e-4, 0.9, 4)),
+        (768, 64, TAGGING, (4e-4, 0.8, 20)),
+        (384, 1000, QUESTION_ANSWERING, (3e-4, 0.9, 3)),
+        (768, 90, QUESTION_ANSWERING, (3e-4, 0.8, 10)),
+        (1024, 90_000, QUESTION_ANSWERING, (8e-5, 0.9, 2)),
     ],
 )
-def test_rates_from_the_size_of_a_start(monkeypatch, hidden_size, rows, expected):
+def test_rates_from_the_size_of_a_start(monkeypatch, hidden_size, rows, task, expected):
     monkeypatch.undo()  # all epochs
     config = ErnieMConfig(10, hidden_size, num_hidden_layers=2, num_attention_heads=2)
     names = ("learning_rate", "layerwise_lr_decay", "epoch")
-    flags = rates.with_rates(FinetuneFlags(), config, rows)
+    flags = rates.with_rates(FinetuneFlags(), config, rows, task)
     assert tuple(getattr(flags, name) for name in names) == expected
     given = FinetuneFlags(epoch=7, on_command_line=("epoch",))
-    flags = rates.with_rates(given, config, rows)
+    flags = rates.with_rates(given, config, rows, task)
     assert tuple(getattr(flags, name) for name in names) == (*expected[:2], 7)
 
 

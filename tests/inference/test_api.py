@@ -118,7 +118,8 @@ def test_a_model_and_a_path_that_are_not_there(client):
         answer = client.get(path)
         assert answer.status_code == 404 and answer.json()["error"]["type"] == "invalid_request_error"
     assert "/v1/embeddings" in answer.json()["error"]["message"]
-    assert client.get("/v1/embeddings").status_code == 405
+    answer = client.get("/v1/embeddings")
+    assert answer.status_code == 405 and answer.json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +168,7 @@ def test_reranking(ranking, ranker):
         ("/v1/rerank", {"query": "a", "documents": ["a", ""]}, "documents"),
         ("/v1/rerank", {"query": "a", "documents": ["a", LONG], "truncate": False}, "documents"),
         ("/v1/rerank", {"query": "a", "documents": ["a"], "top_k": 1}, "top_k"),
+        ("/v1/rerank", {"query": "a", "documents": ["a", "b"], "top_n": -1}, "top_n"),
         ("/rerank", {"query": "a", "texts": ["a", LONG]}, "texts"),
     ],
 )

@@ -56,9 +56,6 @@ from ernie_m.vectors.encode import PaddleEncoder
 # of the five folds would take long.
 MANY_ROWS = 400
 AUTO = "auto"  # the faster precision of none and bf16
-# Questions are seen so many times in all, in so many epochs.
-_QUESTIONS = 4000
-_FEWEST_EPOCHS, _MOST_EPOCHS = 2, 10
 _TIMED_STEPS = 3  # of each precision, after one that is not timed
 _SEED = 1
 
@@ -155,7 +152,10 @@ class _Work:
         if not path.is_file():
             asked = self.flags.amp
             tried = [asked] if asked != AUTO else ["none", *(["bf16"] if is_bf16_on_cpu("bf16") else [])]
-            seconds = {amp: self._seconds_of_a_step(amp) for amp in tried}
+            seconds = {}
+            for amp in tried:
+                seconds[amp] = self._seconds_of_a_step(amp)
+                gc.collect()  # before the next model is made
             write_json(path, {"amp": min(seconds, key=seconds.__getitem__), "seconds": seconds})
         measured = read_json(path)
         return replace(self, flags=replace(self.flags, amp=measured["amp"])), measured["seconds"]
@@ -301,13 +301,9 @@ def train_and_score(
 
 def _settings(units: Units, longest: int) -> FinetuneFlags:
     """The settings of all trainings on some units, of a model for inputs of at most `longest` tokens."""
-    given: dict[str, Any] = {"max_seq_len": min(units.max_seq_len, longest)}
-    if units.kind == ANSWERS:
-        # Contexts are long, so they are seen less often than texts (`ernie_m.finetune.rates`).
-        given["epoch"] = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, round(_QUESTIONS / len(units))))
     return FinetuneFlags(
-        **given,
-        on_command_line=tuple(given),
+        max_seq_len=min(units.max_seq_len, longest),
+        on_command_line=("max_seq_len",),
         do_val=False,
         do_test=False,
         rates_of_start=True,

@@ -364,5 +364,7 @@ def _add_models(app: FastAPI, offered: dict[str, dict[str, Any]]) -> None:
     @app.get(MODELS + "/{name:path}", summary="A model, in the form of OpenAI", operation_id="model")
     async def show_model(name: str) -> dict:
         if name not in entries:
-            raise Refused(404, f"there is no model of this name; it has {', '.join(entries)}", "model")
+            raise Refused(
+                404, f"there is no model of this name; the server has {', '.join(entries)}", "model"
+            )
         return entries[name]

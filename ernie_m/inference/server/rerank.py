@@ -3,10 +3,11 @@
 POST /v1/rerank has the form of Cohere and Jina, /rerank that of TEI.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import FastAPI
+from pydantic import Field
 from starlette.requests import Request
 
 from ernie_m.inference.server.asked import Asked, Texts, Truncate, beside_the_loop, listed, work
@@ -32,7 +33,7 @@ class V1RerankRequest(Asked):
     query: str
     documents: list[str | Document]
     model: str | None = None  # any name
-    top_n: int | None = None
+    top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool | None = None
     truncate: Truncate = True
 
