@@ -233,6 +233,14 @@ def test_ctrl_c_in_a_training_is_the_exit_code(models, tmp_path, monkeypatch):
     assert ended.value.code == 130
 
 
+def test_after_sigterm_no_model_is_named(models, tmp_path, monkeypatch, capsys):
+    """As a scheduler sends it: the state is saved, and the command ends without an error."""
+    monkeypatch.setattr(fit, "fine_tune", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
+    run_fit(write(tmp_path / "rows.csv", ROWS), models, tmp_path / "out", finetune="true")
+    printed = capsys.readouterr().out
+    assert "60 rows" in printed and str(tmp_path / "out") not in printed
+
+
 def test_a_head_beside_its_encoder(models, tmp_path, refused, capsys):
     """It answers as the whole classifier, also when both folders have moved; another encoder is refused."""
     table = write(tmp_path / "rows.csv", ROWS)
