@@ -135,7 +135,7 @@ def programs() -> list[Path]:
 
 
 def test_readers_and_commands_start_without_paddle(tmp_path):
-    """A worker process imports the program again, and the CPU settings must come before paddle."""
+    """The CPU settings must come before paddle, and the reader process does without it."""
     files = [path for room in ("reader", *STARTED) for path in python_files(room)]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
     code = f"""

@@ -139,7 +139,7 @@ def test_the_sdist_makes_the_same_wheel(wheel, tmp_path):
 
 
 def test_the_launcher_fine_tunes_to_the_weights_of_a_checkout(run_in, users_folder):
-    """It starts a program of the package, whose reader process imports the program again."""
+    """It starts a program of the package."""
     (users_folder / "toy").mkdir()
     toys.make_classification(users_folder / "toy")
     flags = command_lines.classification(users_folder / "toy", users_folder / "package", max_steps=4)

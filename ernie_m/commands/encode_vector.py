@@ -14,7 +14,7 @@ from ernie_m.utils.command_line import parse_args
 def main() -> None:
     """Write the vectors of the texts that the command line names."""
     flags = parse_args(EncodeVectorFlags, sys.argv[1:], __doc__)
-    # Not at the top, because the reader process, which needs no model, imports this file again.
+    # Not at the top, because Paddle reads its CPU settings when it is imported.
     from ernie_m.inference.encode_files import write_vectors
 
     write_vectors(flags)

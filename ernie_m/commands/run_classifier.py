@@ -18,7 +18,7 @@ def main() -> None:
     flags = parse_args(ClassifierFlags, sys.argv[1:], __doc__)
     with StopSignal(active=flags.do_train) as stop:
         prepare()
-        # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+        # Not at the top, because Paddle reads its CPU settings when it is imported.
         from ernie_m.finetune.labelled_task import fine_tune
         from ernie_m.finetune.own_tables import task_of_other_labels
         from ernie_m.finetune.tasks.classification import Classification

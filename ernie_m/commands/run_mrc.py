@@ -16,7 +16,7 @@ def main() -> None:
     flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
     with StopSignal(active=flags.do_train) as stop:
         prepare()
-        # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+        # Not at the top, because Paddle reads its CPU settings when it is imported.
         from ernie_m.finetune.labelled_task import fine_tune
         from ernie_m.finetune.tasks.question_answering import OfficialAnswering, QuestionAnswering
 

@@ -17,7 +17,7 @@ def main() -> None:
     flags = parse_args(RetrievalFlags, sys.argv[1:], __doc__)
     with StopSignal(active=flags.do_train) as stop:
         prepare()
-        # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+        # Not at the top, because Paddle reads its CPU settings when it is imported.
         if flags.mine_negatives:
             from ernie_m.inference.hard_negatives import mine_negatives
 

@@ -36,8 +36,8 @@ _CAUSES = {
 class prefetch(Generic[T]):
     """Iterate over `make_iterator()`, which runs in a worker process, in a `with` statement.
 
-    Other than spawned processes mostly do, the worker does not import the main module again: that may be a
-    script of the user, which would begin its work once more.
+    Unlike most spawned processes the worker does not import the main module: that may be a script of the
+    user, which would begin its work once more.
 
     Args:
         make_iterator: called once, in the worker. It must pickle: a function of a module, or a
