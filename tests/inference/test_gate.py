@@ -1,5 +1,6 @@
 """What each request passes: bounds, clients that leave, the end of the server, the log and the metrics."""
 
+import contextlib
 import http.client
 import json
 import logging
@@ -14,11 +15,10 @@ import pytest
 
 from ernie_m.inference.load import LoadedModel, load
 from ernie_m.inference.server import gate as gates
+from ernie_m.inference.server import serve
 from ernie_m.inference.server.vectors import EMBEDDINGS
 from ernie_m.inference.tasks.encode import EncodeTexts
 from tests.inference.served import ask, running
-
-WIDTH = 4
 
 
 class Held:
@@ -26,6 +26,7 @@ class Held:
 
     def __init__(self, monkeypatch):
         self.batches = []
+        self.width = 4
         self.computing = threading.Event()
         self.going = threading.Event()
         self.fault = None
@@ -38,7 +39,7 @@ class Held:
         assert self.going.wait(60)
         if self.fault:
             raise self.fault
-        return np.ones([len(features), WIDTH], np.float32)
+        return np.ones([len(features), self.width], np.float32)
 
 
 @pytest.fixture
@@ -183,6 +184,31 @@ def test_a_body_that_does_not_arrive(models, monkeypatch):
                 f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{".encode()
             )
             assert connection.makefile("rb").read().startswith(b"HTTP/1.1 408")
+
+
+def test_a_client_that_reads_slowly(models, held, monkeypatch):
+    """It gets a long answer to its end, and one that reads no more is left."""
+    monkeypatch.setattr(serve, "LONGEST_WAIT", 0.3)
+    monkeypatch.setattr(serve, "LONGEST_PAUSE", 1)
+    held.width = 4000
+    held.going.set()
+    body = json.dumps({"input": ["bado"] * 200}).encode()
+    head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with running(load(models / "encode")) as (address, server, _):
+        host, port = address.removeprefix("http://").split(":")
+        for goes_on in (True, False):
+            with socket.create_connection((host, int(port)), 60) as connection:
+                connection.sendall(request)
+                answer = connection.recv(1 << 20)
+                if not goes_on:
+                    wait_for(lambda: not server.server_state.connections)
+                with contextlib.suppress(ConnectionResetError):
+                    while part := connection.recv(1 << 20, socket.MSG_WAITALL):
+                        answer += part
+                        time.sleep(0.05)
+            length = int(re.search(rb"content-length: (\d+)", answer)[1])
+            assert (len(answer.partition(b"\r\n\r\n")[2]) == length) == goes_on
 
 
 def test_the_access_log(models, caplog, monkeypatch):

@@ -347,6 +347,13 @@ def test_they_are_refused_by_each_name_of_this_machine(models, monkeypatch, host
     assert client.get("/api/info").status_code == 200
 
 
+def test_the_end_waits_for_clients_that_still_read_their_answers(models, monkeypatch):
+    configs = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: configs.append(self.config))
+    serve([load(models / "classify")], TaskOptions(), "127.0.0.1", 0, timeout=17)
+    assert configs[0].timeout_graceful_shutdown == 17
+
+
 def test_nothing_is_loaded_from_elsewhere(server):
     """The pages that FastAPI makes by itself would load files from elsewhere, so they are not served."""
     with urllib.request.urlopen(server) as reply:

@@ -27,6 +27,7 @@ from ernie_m.utils.files import read_text
 from ernie_m.utils.logging import logger
 
 MOST_CONNECTIONS = 512  # fewer than the files that a process may open
+LONGEST_PAUSE = 60  # seconds in which a client takes nothing of an answer
 NO_TOKEN = "none"  # the value of --token with which everyone may ask
 THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
 # With this policy, a browser loads nothing from other sites and does not show the page in a frame.
@@ -35,7 +36,10 @@ SWITCH = 0.001  # seconds after which the event loop gets its turn beside thread
 
 
 class TimedConnection(H11Protocol):
-    """A connection that is closed if no head of a request arrives in time; uvicorn itself waits for ever."""
+    """A connection that is closed if no head of a request arrives in time; uvicorn itself waits for ever.
+
+    A client that reads an answer has longer, as long as it goes on reading.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
@@ -59,7 +63,15 @@ class TimedConnection(H11Protocol):
             self.transport.abort()
 
     def _wait(self) -> None:
-        self._timer = self.loop.call_later(LONGEST_WAIT, self.transport.abort)
+        unread = self.transport.get_write_buffer_size()  # bytes of an answer
+        self._timer = self.loop.call_later(LONGEST_PAUSE if unread else LONGEST_WAIT, self._end, unread)
+
+    def _end(self, unread: int) -> None:
+        """Close the connection, unless its client has read of an answer since then."""
+        if self.transport.get_write_buffer_size() < unread:
+            self._wait()
+        else:
+            self.transport.abort()
 
 
 class Server(uvicorn.Server):
@@ -108,7 +120,7 @@ def serve(
             http=TimedConnection,
             ws="none",
             timeout_keep_alive=LONGEST_WAIT,
-            timeout_graceful_shutdown=LONGEST_WAIT + 1,
+            timeout_graceful_shutdown=timeout,  # a client may still read an answer
             limit_concurrency=MOST_CONNECTIONS,
             headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
         )
