@@ -11,6 +11,7 @@ from ernie_m.inference import arguments
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import answerers_of, describe, first_of_each
 from ernie_m.inference.tasks import TaskOptions, make_answerer, search
+from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.vectors.centring import LanguageMeans
@@ -260,3 +261,14 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
     assert "which centred vectors need" in error_of(
         make_answerer("search", without, options).parse, {"text": "a", "centre": True}
     )
+
+
+def test_a_request_is_checked_without_encoding_the_corpus(models, tmp_path, monkeypatch):
+    """Its languages are known. The server checks a request between its answers to others, who would wait."""
+    corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
+    answerer = make_answerer("search", load(models / "encode"), TaskOptions(corpus=corpus))
+    monkeypatch.setattr(EncodeTexts, "vectors", lambda *_: pytest.fail("texts are encoded"))
+    request = {"text": TEXTS[0], "layer": 1, "language": "fr"}
+    parsed = answerer.parse(request)
+    assert (parsed.layer, parsed.centre, parsed.language) == (1, True, "fr")
+    assert "must be one of de, fr" in error_of(answerer.parse, request | {"language": "xx"})

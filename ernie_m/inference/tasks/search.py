@@ -139,12 +139,13 @@ class SearchCorpus:
         }
         self.language_of_line = {line.text: line.language for line in self.sentences if line.language}
         counts = [len(numbers) for numbers in self.numbers_of_language.values()]
-        self.has_own_means = len(self.corpus_languages) > 1 and min(counts) >= FEWEST_SENTENCES
+        has_own_means = len(self.corpus_languages) > 1 and min(counts) >= FEWEST_SENTENCES
         # centre=None: what the model itself has, whatever the option says.
         self.has_means_of_model = centres_by_default(model, replace(options, centre=None))
+        self.takes_own_means = has_own_means and not self.has_means_of_model
         self.centre = options.centre
         if self.centre is None:
-            self.centre = self.has_means_of_model or self.has_own_means
+            self.centre = self.has_means_of_model or has_own_means
         # Each is computed when it is asked for the first time, and kept.
         self.means_at = cache(self._means_of_languages)
         self.query_means_at = cache(self._means_of_queries)
@@ -216,7 +217,7 @@ class SearchCorpus:
         Raises:
             UserError: neither has them.
         """
-        if self.has_means_of_model or not self.has_own_means:
+        if not self.takes_own_means:
             return self.encode.at(layer).means_of_languages()
         vectors = self.plain_vectors_at(layer)
         return LanguageMeans.of({code: vectors[rows] for code, rows in self.numbers_of_language.items()})
@@ -260,7 +261,10 @@ class SearchCorpus:
         layer = self.encode.layer_of(request)
         language = None
         if centre:
-            languages = self.means_at(layer).languages  # raises the error if there are none
+            if self.takes_own_means:  # known before the corpus is encoded at this layer, which takes long
+                languages = sorted(self.corpus_languages)
+            else:
+                languages = self.means_at(layer).languages  # raises the error if there are none
             language = text_of(request, "language", optional=True, choices=languages)
         return SearchInput(self.encode.parse(request), layer, each, centre, language)
 
