@@ -168,6 +168,7 @@ def test_reranking(ranking, ranker):
         ("/v1/rerank", {"query": "a", "documents": ["a", ""]}, "documents"),
         ("/v1/rerank", {"query": "a", "documents": ["a", LONG], "truncate": False}, "documents"),
         ("/v1/rerank", {"query": "a", "documents": ["a"], "top_k": 1}, "top_k"),
+        ("/v1/rerank", {"query": "a", "documents": ["a", "b"], "top_n": 0}, "top_n"),
         ("/v1/rerank", {"query": "a", "documents": ["a", "b"], "top_n": -1}, "top_n"),
         ("/rerank", {"query": "a", "texts": ["a", LONG]}, "texts"),
     ],
@@ -175,7 +176,9 @@ def test_reranking(ranking, ranker):
 def test_wrong_requests_for_scores(ranking, path, body, param):
     answer = ranking.post(path, json=body)
     assert answer.status_code == 400 and answer.json()["error"]["param"] == param
-    assert ranking.post("/v1/rerank", json={"query": "a", "documents": ["a", LONG]}).status_code == 200
+    for truncate in ({}, {"truncate": None}):  # None: as if it were not there
+        asked = {"query": "a", "documents": ["a", LONG], **truncate}
+        assert ranking.post("/v1/rerank", json=asked).status_code == 200
 
 
 def test_a_list_of_texts_for_a_task(models):

@@ -3,11 +3,11 @@
 POST /v1/rerank has the form of Cohere and Jina, /rerank that of TEI.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from fastapi import FastAPI
-from pydantic import Field
+from pydantic import PositiveInt
 from starlette.requests import Request
 
 from ernie_m.inference.server.asked import Asked, Texts, Truncate, beside_the_loop, listed, work
@@ -33,9 +33,9 @@ class V1RerankRequest(Asked):
     query: str
     documents: list[str | Document]
     model: str | None = None  # any name
-    top_n: Annotated[int, Field(ge=1)] | None = None
+    top_n: PositiveInt | None = None
     return_documents: bool | None = None
-    truncate: Truncate = True
+    truncate: Truncate = None  # None: true
 
 
 class RerankRequest(Asked):
@@ -69,7 +69,8 @@ class RerankRoutes:
         @app.post(V1_RERANK, summary="Scores of documents, in the form of Cohere", operation_id="v1-rerank")
         async def v1_rerank(request: Request, asked: V1RerankRequest) -> dict[str, Any]:
             texts = [each if isinstance(each, str) else each.text for each in asked.documents]
-            outputs, tokens = await self.outputs(request, asked.query, texts, "documents", asked.truncate)
+            truncate = True if asked.truncate is None else asked.truncate
+            outputs, tokens = await self.outputs(request, asked.query, texts, "documents", truncate)
             scores = _between_0_and_1(outputs)
             results: list[dict[str, Any]] = []
             for row in np.argsort(-scores, kind="stable").tolist()[: asked.top_n]:
