@@ -88,14 +88,15 @@ class EncodePairs:
         self._label_type = label_type
 
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
-        """The features of examples, whose texts are tokenized in one call."""
+        """The features of examples, whose texts are tokenized in one call, each once."""
         first_texts = [self.prompt + example.text_a for example in examples]
         second_texts = [example.text_b or "" for example in examples]
-        ids = self.tokenizer.encode_batch(first_texts + second_texts)
-        first_ids = ids[: len(examples)]
-        second_ids = ids[len(examples) :]
+        distinct = list(dict.fromkeys(first_texts + second_texts))  # the query of many documents once
+        ids_of = dict(zip(distinct, self.tokenizer.encode_batch(distinct)))
         features = []
-        for example, ids_a, ids_b in zip(examples, first_ids, second_ids):
+        for example, text_a, text_b in zip(examples, first_texts, second_texts):
+            ids_a = ids_of[text_a]
+            ids_b = ids_of[text_b]
             input_ids = self.tokenizer.build_from_ids(ids_a, ids_b, self.max_seq_len)
             special_tokens = 4 if ids_b else 2
             is_cut = len(input_ids) < len(ids_a) + len(ids_b) + special_tokens

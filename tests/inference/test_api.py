@@ -1,5 +1,7 @@
 """The server's API for programs of others: prompts, cutting, reranking, and TEI's routes."""
 
+import threading
+
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -8,6 +10,7 @@ from ernie_m.inference.load import load
 from ernie_m.inference.server.app import make_app
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.reader.batching import Example
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
@@ -179,6 +182,22 @@ def test_wrong_requests_for_scores(ranking, path, body, param):
     for truncate in ({}, {"truncate": None}):  # None: as if it were not there
         asked = {"query": "a", "documents": ["a", LONG], **truncate}
         assert ranking.post("/v1/rerank", json=asked).status_code == 200
+
+
+def test_a_long_query_is_tokenized_once_beside_the_event_loop(ranking, monkeypatch):
+    """Not once for each document: a request could hold up all others for minutes."""
+    calls = []
+    encode_batch = Tokenizer.encode_batch
+
+    def record(tokenizer, texts):
+        calls.append((threading.current_thread().name, list(texts)))
+        return encode_batch(tokenizer, texts)
+
+    monkeypatch.setattr(Tokenizer, "encode_batch", record)
+    query = "da lera " * 600
+    assert ranking.post("/v1/rerank", json={"query": query, "documents": TEXTS}).status_code == 200
+    ((thread, texts),) = calls
+    assert thread.startswith("tokenizing") and texts.count(query) == 1
 
 
 def test_a_list_of_texts_for_a_task(models):

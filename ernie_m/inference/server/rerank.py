@@ -106,7 +106,7 @@ class RerankRoutes:
         for number, text in enumerate(texts):
             name = f"{key}[{number}]"
             pairs.append(Example(query, text_of({name: text}, name)))
-        features = await beside_the_loop(lambda: self.task.encode(pairs), texts)
+        features = await beside_the_loop(lambda: self.task.encode(pairs), [query, *texts])
         for number, feature in enumerate(features):
             if feature.cut and truncate in (None, False, "NONE"):
                 most = self.task.encode.max_seq_len - 4
