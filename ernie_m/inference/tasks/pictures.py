@@ -36,13 +36,16 @@ def texts_of(request: dict, tokenizer: Tokenizer, longest: int, optional: bool =
         optional: whether "text_b" may be absent; then only one text is returned.
 
     Raises:
-        UserError: one is missing or has more than `longest` tokens.
+        UserError: one is missing, or has no token or more than `longest`.
     """
     texts = []
     for key, may_be_absent in (("text_a", False), ("text_b", optional)):
         text = text_of(request, key, optional=may_be_absent)
         if text:
-            check_length(key, count=len(tokenizer.encode(text)), most=min(LONGEST, longest))
+            _, spans = encode_with_offsets(tokenizer, text)
+            check_length(key, count=len(spans), most=min(LONGEST, longest))
+            if not any(end > start for start, end in spans):  # a lone "▁" has no character
+                raise UserError(f"'{key}' has no token")
             texts.append(text)
     return texts
 
@@ -117,8 +120,6 @@ def _token_states(encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarra
     ids, spans = encode_with_offsets(tokenizer, encode.prompt + text)
     # Without the tokens that end in the prompt, and without a lone "▁", which has no character.
     places = [place for place, (start, end) in enumerate(spans) if end > prompt_length and end > start]
-    if not places:
-        raise UserError(f"'{text[:20]}' has no token")
     row = np.array([[tokenizer.cls_id, *ids, tokenizer.sep_id]], np.int64)
     outputs = encode.model.engine(ENCODING, encode.layer)(row)
     states = outputs["sequence"][0, 1:-1][places]  # [T, H], without [CLS] and [SEP]
@@ -129,13 +130,6 @@ def _token_states(encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarra
     if len(places) > 1:  # a single state minus its mean would be 0
         states = states - states.mean(axis=0)
     return tokens, unit(states)
-
-
-class MaskRequest(NamedTuple):
-    """An objective, and the sentence or the pair to draw it for."""
-
-    objective: str
-    texts: list[str]
 
 
 class DrawMasks:
@@ -158,20 +152,17 @@ class DrawMasks:
         self.config = ObjectiveConfig(**model.reading.of_objectives())
         self.language_embedding = model.reading.language_embedding or ModelConfig().language_embedding
 
-    def parse(self, request: dict) -> MaskRequest:
+    def parse(self, request: dict) -> list[Panel]:
         objective = text_of(request, "objective", choices=OBJECTIVES)
         # A pair has four special tokens, so each text has half of the input without two of them.
         longest = self.model.longest // 2 - 2
         reads_text = class_of(objective).reads is Text  # and needs no translation
         texts = texts_of(request, self.model.tokenizer, longest, optional=reads_text)
-        return MaskRequest(objective, texts)
+        # Drawn here, because the objective may refuse the texts.
+        return draw_panels(texts, objective, self.model.tokenizer, self.config, self.language_embedding)
 
-    def answer(self, requests: list[MaskRequest]) -> list[dict]:
-        answers = []
-        for objective, texts in requests:
-            panels = draw_panels(texts, objective, self.model.tokenizer, self.config, self.language_embedding)
-            answers.append({"panels": [_as_json(panel) for panel in panels]})
-        return answers
+    def answer(self, drawn: list[list[Panel]]) -> list[dict]:
+        return [{"panels": [_as_json(panel) for panel in panels]} for panels in drawn]
 
 
 def _as_json(panel: Panel) -> dict:
