@@ -223,6 +223,19 @@ def test_words_and_the_options_of_the_command_line(models, server_with_options):
         assert ask(f"{server_with_options}/api/zero-shot", {"text": TEXTS[0], **request}) == (200, expected)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/tag", {"words": ["a", "\ud800"]}),
+        ("/api/zero-shot", {"text": "a", "labels": ["b", "\ud800"]}),
+    ],
+)
+def test_half_a_character(server_with_options, path, body):
+    """An answer could not have it."""
+    status, answer = ask(server_with_options + path, body)
+    assert status == 400 and answer["error"]["type"] == "invalid_request_error"
+
+
 def test_openapi(server):
     _, description = ask(f"{server}/openapi.json")
     assert set(description["paths"]) == {

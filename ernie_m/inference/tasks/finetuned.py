@@ -28,6 +28,7 @@ from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, split_words
 from ernie_m.reader.question_answering import make_windows
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import is_whole_text
 
 ANSWER_WINDOW = 384  # tokens
 # The probabilities of answers are a softmax over so many candidates, as in run_mrc.py, or over top_k if that
@@ -203,9 +204,10 @@ def _check_words(words: Any, key: str) -> None:
     if not isinstance(words, list) or not words:
         raise UserError(f"'{key}' must be a list of strings that is not empty")
     for number, word in enumerate(words, 1):
-        if not isinstance(word, str) or not word or JOINT in word:
+        if not isinstance(word, str) or not word or JOINT in word or not is_whole_text(word):
             raise UserError(
-                f"'{key}': word {number} of {len(words)} is empty, is no string, or has the character U+0002"
+                f"'{key}': word {number} of {len(words)} is empty, is no string, or has the character U+0002 "
+                "or half a character"
             )
 
 
