@@ -332,6 +332,18 @@ def test_sigterm_under_load(models):
         assert "Traceback" not in process.stdout.read()
 
 
+def test_a_second_signal_ends_the_server_at_once(models):
+    with serving("--model", str(models / "classify")) as (address, process):
+        with socket.create_connection(("127.0.0.1", port_of(address))) as connection:
+            connection.sendall(HEAD + b"{")  # the server waits for the rest
+            assert ask(f"{address}/health")[0] == 200
+            process.send_signal(signal.SIGTERM)
+            browser.wait(lambda: ask(f"{address}/health")[0] == 503)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(LONGEST_WAIT / 2) == -signal.SIGTERM
+        assert "Traceback" not in process.stdout.read()
+
+
 def test_silent_connections_keep_nobody_waiting(silent):
     """Connections that send nothing or half a head are closed after a while, and half a body is refused."""
     for number, connection in enumerate(silent):

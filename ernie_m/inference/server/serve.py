@@ -9,6 +9,7 @@ import contextlib
 import errno
 import gc
 import os
+import signal
 import socket
 import sys
 from functools import partial
@@ -84,8 +85,8 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End when all requests are answered; at a second signal, at once."""
         if self.gate.is_stopping:
-            super().handle_exit(sig, frame)
-            return
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)  # ends the process
         self.gate.stop(partial(super().handle_exit, sig, frame))
 
 
