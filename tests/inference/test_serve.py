@@ -168,6 +168,7 @@ def test_masks_of_a_pair(server, objective, panels):
         ("masks", {"text_a": TEXTS[0], "objective": "tlm"}, "no 'text_b' in it"),
         ("masks", {"text_a": TEXTS[0], "objective": "x"}, "'objective': Input should be"),
         ("classify", {"text_b": "a"}, "no 'text_a' in it"),
+        ("classify", {"text": "a", "text_a": "b"}, "'text' and 'text_a'"),
         ("classify", {"text_a": "a", "txt_b": "a"}, "'txt_b': unknown key; /api/classify takes text, text_a"),
         ("classify", {"text_a": ["a", "b"], "text_b": ["a"]}, "'text_a' has 2, 'text_b' has 1"),
         ("classify", {"text": []}, "'text' has 0 texts"),

@@ -98,6 +98,8 @@ class ClassifyTexts(FineTunedTask):
 
     def parse(self, request: dict) -> Example:
         key = "text" if "text" in request else "text_a"
+        if "text_a" in request and request["text_a"] != request[key]:
+            raise UserError("'text' and 'text_a' differ, but are two names of one text; give one of them")
         return Example(text_of(request, key), text_of(request, "text_b", optional=True))
 
     def answer(self, examples: list[Example]) -> list[dict]:
