@@ -92,7 +92,10 @@ class Running(NamedTuple):
 
 def main() -> None:
     flags = load_config(ServeBenchmark, None, __doc__)
-    levels = [int(count) for count in flags.clients.split(",")]
+    try:
+        levels = [int(count) for count in flags.clients.split(",")]
+    except ValueError as error:
+        raise UserError(f"--clients {flags.clients}: give numbers with commas between them") from error
     texts = texts_of(flags, flags.texts * flags.turns * len(levels) + LONG)
     asyncio.run(compare(flags, levels, texts))
 

@@ -123,6 +123,8 @@ def test_a_model_and_a_path_that_are_not_there(client):
     assert "/v1/embeddings" in answer.json()["error"]["message"]
     answer = client.get("/v1/embeddings")
     assert answer.status_code == 405 and answer.json()["error"]["type"] == "invalid_request_error"
+    assert client.post("/embed/", json={"inputs": "a"}, follow_redirects=False).status_code == 404
+    assert client.head("/health").status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,7 @@ def test_reranking(ranking, ranker):
     asked = {"query": TEXTS[0], "documents": documents, "top_n": 3, "return_documents": True, "model": "any"}
     answer = ranking.post("/v1/rerank", json=asked).json()
     assert [result["index"] for result in answer["results"]] == order[:3]
+    assert ranking.post("/v2/rerank", json=asked).json() == answer
     assert answer["results"][0]["document"] == {"text": TEXTS[1:][order[0]]}
     found = [result["relevance_score"] for result in answer["results"]]
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-scores[order[:3]])), atol=1e-6)

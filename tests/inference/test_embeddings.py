@@ -186,6 +186,8 @@ def test_where_the_token_is(models, tmp_path, monkeypatch, refused):
     assert "ERNIE_M_TOKEN" in refused(lambda: call_main(predict, [*flags, "--token_file", str(path)]))
     monkeypatch.delenv("ERNIE_M_TOKEN")
     assert token_of(None, str(path)) == "geheim"
+    both = [*flags, "--token", "none", "--token_file", str(path)]
+    assert "two tokens" in refused(lambda: call_main(predict, both))
     path.write_text("\n", encoding="utf-8")
     assert "--token_file" in refused(lambda: call_main(predict, [*flags, "--token_file", str(path)]))
     assert "--token is empty" in refused(lambda: call_main(predict, [*flags, "--token", ""]))

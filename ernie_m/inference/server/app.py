@@ -71,7 +71,7 @@ def make_app(
     queue = WorkQueue(max_queue, max_batch_tokens, threads, begin, metrics.note_batch)
 
     # FastAPI's documentation pages load scripts from other servers.
-    app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     _describe_errors(app, models)
@@ -80,6 +80,7 @@ def make_app(
     async def page() -> str:
         return PAGE.read_text(encoding="utf-8")
 
+    @app.head(HEALTH, include_in_schema=False)
     @app.get(HEALTH, summary="Whether the server takes requests")
     async def show_health() -> JSONResponse:
         if gate.is_stopping:

@@ -18,6 +18,7 @@ from ernie_m.inference.tasks.finetuned import ClassifyTexts
 from ernie_m.reader.batching import Example
 
 V1_RERANK = "/v1/rerank"
+V2_RERANK = "/v2/rerank"  # where newer clients of Cohere ask for the same
 RERANK = "/rerank"
 
 
@@ -66,6 +67,7 @@ class RerankRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
 
+        @app.post(V2_RERANK, include_in_schema=False)
         @app.post(V1_RERANK, summary="Scores of documents, in the form of Cohere", operation_id="v1-rerank")
         async def v1_rerank(request: Request, asked: V1RerankRequest) -> dict[str, Any]:
             texts = [each if isinstance(each, str) else each.text for each in asked.documents]

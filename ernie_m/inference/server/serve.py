@@ -140,16 +140,16 @@ def token_of(on_command_line: str | None, file: str | None) -> str | None:
     Raises:
         UserError: it is empty, or there are two.
     """
-    if on_command_line == NO_TOKEN:
-        return None
     found = {
         "--token": on_command_line,
-        f"--token_file {file}": None if file is None else read_text(Path(file), 4096).strip(),
-        "ERNIE_M_TOKEN": os.environ.get("ERNIE_M_TOKEN"),
+        f"--token_file {file}": None if file is None else read_text(Path(file), 4096),
+        "ERNIE_M_TOKEN": None if on_command_line == NO_TOKEN else os.environ.get("ERNIE_M_TOKEN"),
     }
-    given = {name: token for name, token in found.items() if token is not None}
+    given = {name: token.strip() for name, token in found.items() if token is not None}
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)}: two tokens; give one of them")
+    if on_command_line == NO_TOKEN:
+        return None
     for name, token in given.items():
         if not token:
             raise UserError(f"{name} is empty; give a text, or leave it out")
