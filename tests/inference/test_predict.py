@@ -541,6 +541,21 @@ def test_the_columns_of_a_table_can_be_named(models, tmp_path, ask):
     assert "in.csv, line 1: --columns Remark: " in error_of(ask, [], columns="Remark", **flags)
 
 
+@pytest.mark.parametrize("label", ["stars", "kind", "score"])
+def test_a_label_is_no_second_text(models, tmp_path, ask, label):
+    """Of the columns that `fit` was given, the model must not read the label. A text that repeats may be."""
+    path = tmp_path / "in.csv"
+    cells = {"stars": [1, 5], "kind": ["bill", "app"], "score": [0.25, 0.75]}[label]
+    rows = [f"text {number} is here,{cells[number % 2]}" for number in range(20)]
+    flags = {"task": "classify", "model": models / "classify", "input": path}
+    path.write_text("\n".join([f"review,{label}", *rows]) + "\n")
+    place = f"in.csv, line 1: --columns review,{label}: '{label}'"
+    assert place in error_of(ask, [], columns=f"review,{label}", **flags)
+    path.write_text("\n".join(["review,text_b", *rows]) + "\n")
+    ask([], columns="review,text_b", output=tmp_path / "out.csv", **flags)
+    assert len(rows_of(tmp_path / "out.csv")) == 20
+
+
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_the_columns_of_answers_do_not_depend_on_the_rows(models, tmp_path, ask, first):
     """Texts without oddity, with unknown words, and cut with unknown words, each once in the first row."""

@@ -145,6 +145,13 @@ def requests_of(
     keys = [name.lower() for name in names]
     if not {"question", "context"} <= {*keys} or options.columns:
         texts, _ = find_places(table, options.columns, labels=False)
+        may_be_labels = {*_labels(table, False, False), *_labels(table, False, regression=True)}
+        if options.columns and not may_be_labels.isdisjoint(texts[1:]):
+            text, label, *_ = options.columns.split(",")
+            raise UserError(
+                f"{path}, line {table.line}: --columns {options.columns}: '{label}' looks like the label; "
+                f"name the text alone: --columns {shlex.quote(text)}; or call a second text text_b"
+            )
         keys = [f"another {key}" if key in ("text", "text_a", "text_b") else key for key in keys]
         for key, place in zip(("text_a", "text_b"), texts):
             keys[place] = key
