@@ -14,7 +14,7 @@ from ernie_m.finetune import rates
 from ernie_m.finetune.fit import whole_model
 from ernie_m.finetune.fit.read_units import read_units
 from ernie_m.finetune.fit.scored import Scored
-from ernie_m.finetune.fit.units import Classes, SeveralLabels
+from ernie_m.finetune.fit.units import SCORE, Classes, SeveralLabels
 from ernie_m.finetune.tasks.answer_scores import answer_scores
 from ernie_m.finetune.tasks.entity_scores import entity_scores
 from ernie_m.inference import fit
@@ -241,6 +241,20 @@ def test_scores_and_rank(random_encoder, capsys):
     assert model.classify((texts[0], texts[3]))[0]["score"] == scores[texts[3]]
     assert all(texts[row["index"]] == row["text"] for row in ranked)
     assert "rank needs" in error_of(ernie_m.load(random_encoder).rank, "a", ["b"])
+
+
+def test_scores_that_are_no_numbers():
+    """They are named; --on_error skip leaves their rows out, also in a file that a model is scored on."""
+    cells = [["a", "0,5", "1"][number % 3] if number < 6 else number / 9 for number in range(9)]
+    rows = [[f"text {number}", "other", cell] for number, cell in enumerate(cells)]
+    files = [LabelledFile(Path(write_table("s.csv", ["query", "passage", "score"], *rows)), "train", "all")]
+    for task in (None, SCORE):
+        assert "s.csv, line 2: the label 'a'" in error_of(read_units, files, TableOptions(), task)
+        learned = read_units(files, TableOptions(on_error="skip"), task)
+        assert [item.label for item in learned.items] == [1, 1, 6 / 9, 7 / 9, 8 / 9]
+    assert len(read_units(files, TableOptions(on_error="skip"), like=learned)) == 5
+    write_table("s.csv", ["query", "passage", "score"], *([*row[:2], "a"] for row in rows))
+    assert "s.csv: no rows" in error_of(read_units, files, TableOptions(on_error="skip"), SCORE)
 
 
 @pytest.mark.parametrize("whole", [(), ("--finetune",)])

@@ -21,9 +21,8 @@ from ernie_m.finetune.fit.units import (
     Units,
     language_of,
 )
-from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.own_files import LabelledFile, holds_questions, holds_tags
-from ernie_m.reader.files.rows import TableOptions, tables
+from ernie_m.reader.files.rows import TableOptions, faults_of, tables
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -70,6 +69,8 @@ def read_units(
         except UserError:
             raise error from None
         task = SCORE
+    if task == SCORE:
+        tables = [table.with_numbers(faults_of(file.path, options)) for file, table in zip(files, tables)]
     return _units_of_tables(files, tables, task, like)
 
 
@@ -101,8 +102,6 @@ def _units_of_tables(
     labels: list[Any] = cells
     if task == LABELS:
         labels = [names for table in tables for names in table.labels()]
-    elif task == SCORE:
-        _check_numbers(files, tables)
     # Of each row of all tables. A table without the column has the language of its file, and no ids.
     languages, ids, places = [], [], []
     for file, table in zip(files, tables):
@@ -158,13 +157,3 @@ def _number(cell: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _check_numbers(files: Sequence[LabelledFile], tables: "Sequence[LabelledTable]") -> None:
-    """Refuse labels that are no numbers."""
-    for file, table in zip(files, tables):
-        faults = Faults(file.path)
-        for line, (*_, label) in zip(table.lines, table.rows):
-            if _number(label) is None:
-                faults.add(line, f"the label '{label}' is no number", "--task score needs numbers")
-        faults.end(print)

@@ -1,5 +1,6 @@
 """Tables of labelled texts: which columns are the texts and the label, and their rows."""
 
+import math
 import re
 import shlex
 from collections import Counter
@@ -78,6 +79,24 @@ class LabelledTable(NamedTuple):
         parts = {name: [column[number] for number in numbers] for name, column in columns.items()}
         return self._replace(**parts)
 
+    def with_numbers(self, faults: Faults) -> "LabelledTable":
+        """The rows whose label is a finite number.
+
+        Args:
+            faults: receives the others.
+
+        Raises:
+            UserError: as `Faults.end`, or no row is left.
+        """
+        are_numbers = [_is_finite(cells[-1]) for cells in self.rows]
+        for line, cells, is_number in zip(self.lines, self.rows, are_numbers):
+            if not is_number:
+                faults.add(line, f"the label '{cells[-1]}' is no number", "a score is one, as in 0.5 or 3")
+        faults.end(logger.warning)
+        if not any(are_numbers):
+            raise UserError(f"{faults.name}: no rows are left")
+        return self.part(np.flatnonzero(are_numbers))
+
     def meant_for(self, purpose: str, say: Callable[[str], None], path: Path) -> "LabelledTable":
         """The rows for "train", or the others, if a column says which these are."""
         splits = [split.lower() for split in self.splits]
@@ -89,6 +108,13 @@ class LabelledTable(NamedTuple):
         for split, count in counts.items():
             say(f"{path}: {count:,} rows of the split '{split}' are left out")
         return self.part(np.flatnonzero(is_meant))
+
+
+def _is_finite(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def answered(file: IO[str], path: Path, options: TableOptions) -> AnsweredTable:
