@@ -323,9 +323,10 @@ class Model:
                 translations.
 
         Raises:
-            UserError: there are fewer than two labels, or not one label or language for each text; the folder
-                exists; or the model is an exported one.
+            UserError: there are fewer than two labels, or not one label or language for each text; texts with
+                lists of labels are all the same; the folder exists; or the model is an exported one.
         """
+        from ernie_m.finetune.fit.units import LABELS
         from ernie_m.inference.fit_head import learn, units_of
 
         if self.loaded.model is None:
@@ -336,6 +337,8 @@ class Model:
         units = units_of(rows, as_list(labels, "labels"), one_for_each(languages, rows))
         if units.noun != "rows" or any(item.text_b is not None for item in units.items):
             raise UserError("fit learns labels of single texts; finetune learns from pairs and words")
+        if units.kind == LABELS:
+            units.check("fit")
         classifier, scored = learn(self.loaded, units, "fit", layer, folder)
         return Model(classifier, None if scored is None else scored.summary())
 

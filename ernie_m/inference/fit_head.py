@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from ernie_m.finetune.fit.folds import FOLDS, folds_of, single_text
+from ernie_m.finetune.fit.folds import folds_of, single_text
 from ernie_m.finetune.fit.groups import groups_of
 from ernie_m.finetune.fit.scored import Scored
 from ernie_m.finetune.fit.units import (
@@ -200,7 +200,7 @@ def cross_validated(vectors: np.ndarray, groups: np.ndarray, units: Classes) -> 
         known = targets[~held_out].any(axis=0)
         activation = sigmoid if units.kind == LABELS else softmax
         probabilities[np.ix_(held_out, known)] = activation((vectors[held_out] @ weight + bias)[:, known])
-    return Scored(units, np.arange(len(units)), probabilities, groups, FOLDS)
+    return Scored(units, np.arange(len(units)), probabilities, groups, len(np.unique(folds)))
 
 
 def targets_of(units: Classes) -> np.ndarray:

@@ -163,6 +163,12 @@ def test_there_is_always_a_text_to_learn_from():
     assert folds[0] == folds[1] != folds[2] == folds[3]
 
 
+def test_the_folds_are_counted():
+    """Of two texts a label there are two."""
+    scored = cross_validated(np.eye(4), np.arange(4), rows_with(["a", "a", "b", "b"]))
+    assert scored.folds == 2
+
+
 def test_the_standard_error_is_that_of_groups():
     """Ten rows of a group that are right or wrong together say no more than one."""
     random = np.random.default_rng(2)

@@ -219,6 +219,16 @@ def test_answers_are_those_of_run_mrc(random_encoder, capsys):
     assert rows[0]["predicted_answer"] in "the milk is old"
 
 
+def test_a_file_on_one_context_is_scored():
+    """It cannot be learned from, because no context could be held out; as a test it is as good as others."""
+    files = [LabelledFile(Path(write_squad("one.json", count=2)), "train", "all")]
+    learned = read_units([LabelledFile(Path(write_squad("train.json")), "train", "all")], TableOptions())
+    assert len(read_units(files, TableOptions(), like=learned)) == 2
+    conll = [LabelledFile(Path(write_conll("one.conll", TAGGED[:1])), "train", "all")]
+    tagged = [LabelledFile(Path(write_conll("train.conll", TAGGED)), "train", "all")]
+    assert len(read_units(conll, TableOptions(), like=read_units(tagged, TableOptions()))) == 1
+
+
 def test_questions_on_one_context_are_held_out_together(random_encoder, monkeypatch):
     seen = []
     monkeypatch.setattr(whole_model, "folds_of", lambda groups, labels: seen.append(groups) or groups % 5)
@@ -378,6 +388,25 @@ def test_the_faster_precision_is_taken_and_kept(random_encoder, tmp_path, monkey
             lambda name: write_table(name, ["text", "label"], *([f"t {n}", "ab"[n % 2]] for n in range(9))),
             {"task": "score"},
             "names.csv, line 2: ",
+        ),
+        (
+            "copies.conll",
+            lambda name: write_conll(name, TAGGED[:1] * 9),
+            {},
+            "copies.conll: all 9 sentences",
+        ),
+        ("chapter.json", lambda name: write_squad(name, count=2), {}, "chapter.json: all 2 questions"),
+        (
+            "same.csv",
+            lambda name: write_table(name, ["query", "passage", "score"], *(["t", "u", n] for n in range(9))),
+            {"task": "score"},
+            "same.csv: all 9 rows",
+        ),
+        (
+            "several.csv",
+            lambda name: write_table(name, ["text", "labels"], *(["t", "ab"[n % 2]] for n in range(9))),
+            {"task": "labels"},
+            "several.csv: all 9 rows",
         ),
         (
             "class.csv",

@@ -168,6 +168,8 @@ def test_what_is_no_label(label):
         (TEXTS[:2], ["a", None], {}, "label 2 (index 1)"),
         (TEXTS[:2], ["a", " "], {}, "label 2 (index 1)"),
         (["mo", ""], ["a", "b"], {}, "text 2 of 2 (index 1)"),
+        (["mo", "mo "], [["a"], ["b"]], {}, "fit: all 2 rows"),
+        (TEXTS[:2], [[], []], {}, "fit: no row"),
         (TEXTS, LABELS, {"layer": 3}, "layer 3"),
         (TEXTS, LABELS, {"layer": 0}, "layer 0: "),
         (TEXTS, LABELS, {"folder": "."}, ".: "),

@@ -30,6 +30,7 @@ class Questions(Units):
     max_seq_len = _WINDOW
 
     def check(self, name: str) -> None:
+        super().check(name)
         misplaced = [question for question in self.items if question.span is None]
         if len(misplaced) > _MOST_MISPLACED * len(self):
             shown = ", ".join(question.id for question in misplaced[:_SHOWN])
@@ -90,7 +91,8 @@ def read(files: Sequence[LabelledFile], like: Units | None = None) -> Questions:
         contexts += read.contexts
         counts.append(len(read.questions))
     units = Questions(items, known_languages(files, counts), contexts=contexts)
-    units.check(str(files[0].path))
+    if like is None:
+        units.check(str(files[0].path))
     return units
 
 

@@ -69,6 +69,10 @@ class Units:
         Raises:
             UserError: begins with the name.
         """
+        if single_text(self.inputs(), [""] * len(self)) is not None:
+            raise UserError(
+                f"{name}: all {len(self):,} {self.noun} have the same text; a score needs two texts at least"
+            )
 
     def open(self, opened: OpenedModel, flags: FinetuneFlags) -> None:
         """Make the task for a model."""
@@ -222,6 +226,7 @@ class SeveralLabels(Classes):
     kind = LABELS
 
     def check(self, name: str) -> None:
+        Units.check(self, name)
         if not self.names:
             raise UserError(f"{name}: no row has a label")
         if all(all(item.label) for item in self.items):
@@ -265,6 +270,7 @@ class Numbers(Classes):
     kind = SCORE
 
     def check(self, name: str) -> None:
+        Units.check(self, name)
         if len({item.label for item in self.items}) < 2:
             raise UserError(
                 f"{name}: every row has the number {self.items[0].label:g}; there is nothing to learn"
