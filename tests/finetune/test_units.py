@@ -151,6 +151,21 @@ def test_tagged_words_come_back_with_tags(tag_model, tmp_path, capsys, form):
     assert f"F1 of 4 entities {f1:.1f} %" in capsys.readouterr().err
 
 
+def test_json_of_words_that_is_no_training_file(tag_model, tmp_path, capsys):
+    """Words without tags are requests, as from standard input; a list has no lines to add tags to."""
+    words = [[word for word, _ in row] for row in TAGGED[:2]]
+    Path("in.jsonl").write_text("".join(f"{json.dumps({'words': row})}\n" for row in words))
+    call_main(predict, as_flags({"input": "in.jsonl", "model": tag_model, "output": "out"}))
+    answers = [json.loads(line) for line in Path("out").read_text().splitlines()]
+    assert [row["tags"] for row in answers] == [row["tags"] for row in ernie_m.load(tag_model).tag(words)]
+    rows = [{"tokens": row, "tags": ["O"] * len(row)} for row in words]
+    for name, content in (("line.json", json.dumps(rows)), ("lines.json", json.dumps(rows, indent=1))):
+        Path(name).write_text(content)
+        flags = as_flags({"input": name, "model": tag_model, "output": "new"})
+        assert f"{name}, line 1: " in one_error(lambda flags=flags: call_main(predict, flags), capsys)
+        assert not Path("new").exists()
+
+
 def test_a_sentence_that_is_wrong_ends_the_answering(tag_model, tmp_path, capsys):
     write_conll("in.conll", [*TAGGED[:2], [("a", "B-THING"), ("b", "Z-")]])
     flags = {"input": "in.conll", "model": tag_model, "output": "out"}

@@ -19,6 +19,8 @@ _FILE_NAME = re.compile(rf"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.({'
 
 _HEAD = 1 << 16  # bytes by which the kind of a file is known
 _TAG = re.compile("O|[BIESLUMW]-.+")
+_WORDS = re.compile(r'"(tokens|words)"\s*:\s*\[\s*"')
+_WORDS_AND_TAGS = re.compile(rf'\s*\{{(?=.*{_WORDS.pattern}).*"((ner_|pos_)?tags|labels)"\s*:\s*\[\s*"')
 _SPANS = re.compile(
     r'"(spans|entities|labels?)"\s*:\s*\[\s*(\[\s*\d|\{\s*"(id|start|end|label|token))'
     r'|"type"\s*:\s*"(hypertext)?labels"'
@@ -99,16 +101,17 @@ def holds_tags(path: Path, spans: bool = False) -> bool:
     """Whether a file has tagged words: in CoNLL form, as JSON lines of tokens, or in the official form.
 
     Args:
-        spans: whether other JSON counts, too: lists, and spans of a text as annotation tools write them.
+        spans: whether other JSON counts, too: lists, words without tags, and spans of a text as annotation
+            tools write them.
     """
     head = words().head_of(path, _HEAD)
     lines = head.splitlines()
     if not lines:
         return False
     if head.lstrip()[:1] in ("{", "["):
-        has_spans = spans and _SPANS.search(head) is not None
-        searched = head if spans else lines[0]
-        return has_spans or re.search(r'"(tokens|words)"\s*:\s*\[\s*"', searched) is not None
+        if not spans:
+            return _WORDS_AND_TAGS.match(lines[0]) is not None
+        return _SPANS.search(head) is not None or _WORDS.search(head) is not None
     if lines[0].startswith("text_a") and JOINT in "".join(lines[1:2]):
         return True
     # Words stand in blocks with blank lines between, and one of the columns has tags.
