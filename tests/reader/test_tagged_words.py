@@ -225,6 +225,39 @@ def test_all_faults_at_once(tmp_path):
     assert read(path, on_error="skip") == ROWS
 
 
+@pytest.mark.parametrize(
+    ("words", "tags", "what"),
+    [
+        (["a", "b"], ["O"], "2 words, but 1 tags"),
+        (["a", ""], ["O", "O"], "word 2 of 2"),
+        (["a", "b"], ["O", ""], "word 2 of 2"),
+        (["a", "b"], [0, 3], "the tag 0 is no text"),  # as Hugging Face's data sets have them
+    ],
+)
+def test_words_and_tags_that_do_not_fit(tmp_path, words, tags, what):
+    """In JSON lines and, but for numbers, in the official form, where a blank line counts as one."""
+    good = {"tokens": ["Bonn", "\xa0"], "ner_tags": ["B-LOC", "O"]}
+    lines = [json.dumps(good), json.dumps({"tokens": words, "ner_tags": tags})]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines))
+    assert f"{path}, line 2: {what}" in error_of(read, path)
+    assert read(path, on_error="skip") == [[("Bonn", "B-LOC"), ("\xa0", "O")]]
+    rows = [
+        ["text_a", "label"],
+        ["in\x02Bonn", "O\x02B-LOC"],
+        [],
+        ["\x02".join(words), "\x02".join(map(str, tags))],
+    ]
+    path = write(tmp_path / "a.tsv", "\n".join(map("\t".join, rows)))
+    if isinstance(tags[0], str):
+        assert f"{path}, line 4: {what}" in error_of(read, path)
+        assert read(path, on_error="skip") == [[("in", "O"), ("Bonn", "B-LOC")]]
+
+
+def test_the_official_form_without_tags(tmp_path):
+    path = write(tmp_path / "a.tsv", "text_a\nin\x02Bonn\n")
+    assert f"{path}, line 1: no column 'label'" in error_of(read, path)
+
+
 def test_lists_are_no_sentences(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text('["Maria", "B-PER"]\n["fuhr", "O"]\n', encoding="utf-8")

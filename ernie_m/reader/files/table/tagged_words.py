@@ -90,13 +90,7 @@ def read_words(
     else:
         text = _text(file)
         if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official form
-            header, *rows = (line.split("\t") for line in _lines(text) if line)
-            word_place = header.index("text_a")
-            tag_place = header.index("label")
-            sentences = [
-                TaggedWords.of_line(line, cells[word_place].split(JOINT), cells[tag_place].split(JOINT))
-                for line, cells in enumerate(rows, 2)
-            ]
+            sentences = list(_of_official(_lines(text), path, faults))
         else:
             sentences = _of_columns(text, path, language, options.word_column, letters, faults)
     faults.end(logger.warning)
@@ -118,6 +112,42 @@ def _text(file: TextFile) -> str:
         return content.decode()
     except UnicodeDecodeError:
         return content.decode("iso-8859-1")
+
+
+def _of_official(lines: Iterator[str], path: Path, faults: Faults) -> Iterator[TaggedWords]:
+    """The sentences of the official form, in whose lines U+0002 joins the words, and the tags.
+
+    Raises:
+        UserError: there is no column of words, or none of tags.
+    """
+    header = next(lines).removeprefix("\ufeff").split("\t")
+    for name in ("text_a", "label"):
+        if name not in header:
+            raise UserError(
+                f"{path}, line 1: no column '{name}'; words that have no tags are tagged as JSON lines, "
+                '{"words": ["a", "b"]}'
+            )
+    for line, text in enumerate(lines, 2):
+        if not text.strip():
+            continue
+        row = dict(zip(header, text.split("\t")))
+        words, tags = (row.get(name, "").split(JOINT) for name in ("text_a", "label"))
+        if fault := _fault_of(words, tags):
+            faults.add(line, fault, "U+0002 joins the words in text_a, and a tag for each in label")
+        else:
+            yield TaggedWords.of_line(line, words, tags)
+
+
+def _fault_of(words: list[str], tags: list[Any]) -> str:
+    """What is wrong with the words of a sentence and their tags; "": they are right."""
+    if len(words) != len(tags):
+        return f"{len(words):,} words, but {len(tags):,} tags"
+    for number, (word, tag) in enumerate(zip(words, tags), 1):
+        if not isinstance(tag, str):
+            return f"the tag {tag} is no text, as B-LOC is; write the names of the tags"
+        if not word or not tag.strip():
+            return f"word {number:,} of {len(words):,}, or its tag, is empty"
+    return ""
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -333,10 +363,13 @@ def read_columns(
 def _of_objects(objects: Iterable[tuple[int, Any]], faults: Faults) -> Iterator[TaggedWords]:
     """The sentences of JSON: in each two lists of texts that are equally long, or a text and spans of it."""
     for line, value in objects:
-        lists = [value[name] for name in (*_WORD_KEYS, *_TAG_KEYS) if name in value]
-        if len(lists) == 2 and all(map(_is_list_of_texts, lists)) and len(lists[0]) == len(lists[1]):
+        names = [name for name in (*_WORD_KEYS, *_TAG_KEYS) if name in value]
+        lists = [value[name] for name in names]
+        if len(lists) == 2 and _is_list_of_texts(lists[0]) and isinstance(lists[1], list):
             words, tags = lists
-            if words:
+            if fault := _fault_of(words, tags):
+                faults.add(line, fault, f"'{names[1]}' has a tag for each word of '{names[0]}'")
+            elif words:
                 yield TaggedWords.of_line(line, words, tags)
             continue
         cells = plain_object(value)
