@@ -21,6 +21,7 @@ from ernie_m.finetune.fit.units import (
     Units,
     language_of,
 )
+from ernie_m.reader.files.faults import MOST_FAULTS
 from ernie_m.reader.files.own_files import LabelledFile, holds_questions, holds_tags
 from ernie_m.reader.files.rows import TableOptions, faults_of, tables
 from ernie_m.utils.errors import UserError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ernie_m.reader.files.rows import LabelledTable
 
 _MOST_STEPS = 10  # more different numbers are no steps of a scale
+_IN_WORDS = {1: "single texts", 2: "pairs of texts"}
 _OF_TABLES = {CLASSES: Classes, LABELS: SeveralLabels, SCORE: Numbers}
 
 
@@ -91,10 +93,12 @@ def _units_of_tables(
     files: Sequence[LabelledFile], tables: "Sequence[LabelledTable]", task: str | None, like: Units | None
 ) -> Units:
     """The rows of tables, checked; see `read_units`."""
+    texts = len(like.inputs()[0] if like else tables[0].rows[0][:-1])  # of each row: one, or a pair
     for file, table in zip(files, tables):
-        if len(table.columns) != len(tables[0].columns):
+        if len(table.columns) != texts + 1:
+            learned = "what is learned" if like else files[0].path
             raise UserError(
-                f"{file.path}: has {_inputs(table)}, but {files[0].path} has {_inputs(tables[0])}"
+                f"{file.path}: has {_IN_WORDS[len(table.columns) - 1]}, but {learned} has {_IN_WORDS[texts]}"
             )
     inputs = [cells[:-1] for table in tables for cells in table.rows]
     cells = [cells[-1] for table in tables for cells in table.rows]
@@ -115,18 +119,17 @@ def _units_of_tables(
         "places": places,
     }
     if like is not None:
-        if isinstance(like, Classes) and task != SCORE:
-            unknown = sorted(_OF_TABLES[task].names_of(labels) - set(like.names))
-            if unknown:
-                raise UserError(f"{files[0].path}: the model has not learned the label '{unknown[0]}'")
+        unknown = [
+            f"{place}: the model has not learned the label '{cell}'"
+            for place, cell, label in zip(places, cells, labels)
+            if _OF_TABLES[task].names_of([label]).difference(like.names)
+        ]
+        if unknown:
+            raise UserError(f"{files[0].path}, {unknown[0]}", *unknown[1:MOST_FAULTS])
         return _OF_TABLES[task].of(inputs, labels, names=like.names, **known)
     units = _OF_TABLES[task].of(inputs, labels, **known)
     units.check(str(files[0].path))
     return units
-
-
-def _inputs(table: "LabelledTable") -> str:
-    return "pairs of texts" if len(table.columns) == 3 else "single texts"
 
 
 def _task_of_labels(path: Path, labels: Sequence[str], has_pairs: bool) -> str:

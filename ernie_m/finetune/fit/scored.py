@@ -61,8 +61,7 @@ class Scored:
     @cached_property
     def languages(self) -> list[str]:
         """The language of each unit; none: they are not known."""
-        known = self.units.languages
-        return [known[number] for number in self.numbers] if known else []
+        return [self.units.languages[number] for number in self.numbers] if self.units.languages else []
 
     def measures(self, places: Sequence[int] | None = None) -> dict[str, float]:
         """The measures of the units at these places, or of all, in per cent; the main one is first."""
