@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -243,8 +244,19 @@ def test_an_excel_sheet(tmp_path):
     assert "my.xlsx, line 14: " in error_of(read, path)
 
 
-def write_sheet(path: Path, rows: list[list]) -> None:
-    """An Excel file with an empty sheet and one with these rows."""
+def test_sheets_that_are_not_read_are_named(tmp_path):
+    pytest.importorskip("python_calamine")
+    rows = [["Nr", "Text", "Kategorie"], *([n, *sentiment(n, A[n])] for n in NUMBERS)]
+    path = tmp_path / "my.xlsx"
+    for first, expected in (((), []), (rows, [f"{path}: only the sheet 'a' is read, not b"])):
+        write_sheet(path, rows, first)
+        said = []
+        assert len(read_table(path, say=said.append).rows) == len(A)
+        assert [line for line in said if "the sheet" in line] == expected
+
+
+def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> None:
+    """An Excel file with two sheets, of which the first is empty, unless it has rows, too."""
     kinds = "http://schemas.openxmlformats.org"
     parts = {
         "[Content_Types].xml": f'<Types xmlns="{kinds}/package/2006/content-types">'
@@ -265,16 +277,17 @@ def write_sheet(path: Path, rows: list[list]) -> None:
         + "</Relationships>",
     }
     sheet = f'<worksheet xmlns="{kinds}/spreadsheetml/2006/main"><sheetData>{{}}</sheetData></worksheet>'
-    xml = ""
-    for number, row in enumerate(rows, 1):
-        cells = "".join(
-            f'<c r="{"ABC"[place]}{number}"><v>{cell}</v></c>'
-            if isinstance(cell, int)
-            else f'<c r="{"ABC"[place]}{number}" t="inlineStr"><is><t>{cell}</t></is></c>'
-            for place, cell in enumerate(row)
-        )
-        xml += f'<row r="{number}">{cells}</row>'
-    parts |= {"xl/worksheets/sheet1.xml": sheet.format(""), "xl/worksheets/sheet2.xml": sheet.format(xml)}
+    for sheet_number, rows_of_sheet in enumerate((first, rows), 1):
+        xml = ""
+        for number, row in enumerate(rows_of_sheet, 1):
+            cells = "".join(
+                f'<c r="{"ABC"[place]}{number}"><v>{cell}</v></c>'
+                if isinstance(cell, int)
+                else f'<c r="{"ABC"[place]}{number}" t="inlineStr"><is><t>{cell}</t></is></c>'
+                for place, cell in enumerate(row)
+            )
+            xml += f'<row r="{number}">{cells}</row>'
+        parts[f"xl/worksheets/sheet{sheet_number}.xml"] = sheet.format(xml)
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in parts.items():
             archive.writestr(name, content)

@@ -122,14 +122,14 @@ def open_table(
     Args:
         options: those of `path` alone are taken.
         faults: receives lines that cannot be read, when `OpenedTable.rows` comes to them.
-        say: is told the first row, if it might be taken for a header.
+        say: is told the first row, if it might be taken for a header, and which sheets are not read.
         ragged: whether a row may have fewer cells than others, or more.
         starts: receives the byte at which each line begins, if the file is plain.
 
     Raises:
         UserError: the file cannot be read, is no table, or it has to be asked how it is written.
     """
-    sheet = rows_of_sheet(path)
+    sheet = rows_of_sheet(path, say)
     if sheet:
         return table_of(path, None, False, sheet, options, faults, say, ragged)
     file = TextFile(str(path), encoding=options.encoding, any_form=True)

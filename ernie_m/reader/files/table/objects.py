@@ -3,14 +3,14 @@
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.plain_text import TextFile
-from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.errors import UserError, install_command, listed
 from ernie_m.utils.logging import logger
 
 _HEAD = 1000  # objects whose keys are the columns
@@ -18,8 +18,11 @@ _LARGEST_LIST = 1 << 30  # bytes of a JSON list, which is read as a whole
 SPANS = "spans"  # the column of what is marked in a text, as a JSON list of {start, end, label}
 
 
-def rows_of_sheet(path: Path) -> Iterator[tuple[int, list[str]]] | None:
+def rows_of_sheet(path: Path, say: Callable[[str], None]) -> Iterator[tuple[int, list[str]]] | None:
     """The rows of the first sheet of an Excel file that has any; None: it is another file.
+
+    Args:
+        say: is told which further sheets have rows.
 
     Raises:
         UserError: python-calamine is not installed, or the file is damaged.
@@ -38,12 +41,16 @@ def rows_of_sheet(path: Path) -> Iterator[tuple[int, list[str]]] | None:
         return None
     try:
         workbook = CalamineWorkbook.from_path(path)
-        sheets = [
-            workbook.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in workbook.sheet_names
-        ]
+        sheets = {
+            name: workbook.get_sheet_by_name(name).to_python(skip_empty_area=False)
+            for name in workbook.sheet_names
+        }
     except CalamineError as error:
         raise UserError(f"{path}: cannot be read ({error}); save it as .csv") from error
-    rows = next(filter(None, sheets), [])  # of the first sheet that is not empty
+    names = [name for name, rows in sheets.items() if rows]  # those that are not empty
+    rows = sheets[names[0]] if names else []
+    if names[1:]:
+        say(f"{path}: only the sheet '{names[0]}' is read, not {listed(names[1:])}")
     cells_of_rows = ([_cell(value) for value in row] for row in rows)
     return ((line, cells) for line, cells in enumerate(cells_of_rows, 1) if any(cells))
 
