@@ -43,8 +43,7 @@ def tokens_of_a_batch(rows: Sequence[Sequence[int]], batch_tokens: int) -> int:
     total = sum(lengths)
     # With room for parts of the longest row, so that rows of one length do not make a batch more.
     one_each = (total + (workers - 1) * max(lengths, default=0)) // workers
-    two_each = total // (2 * workers)
-    return min(batch_tokens, _MOST, max(_LEAST, min(one_each, _ENOUGH), two_each))
+    return min(batch_tokens, _MOST, max(_LEAST, min(one_each, _ENOUGH), total // (2 * workers)))
 
 
 def in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = _AHEAD) -> Iterator[R]:
