@@ -101,6 +101,7 @@ class _Work:
 
     def trained(self, name: str, numbers: np.ndarray, title: str, to_come: int) -> Trainer | None:
         """Train in a folder of this name; see `_Training`. None: the process shall stop."""
+        gc.collect()  # an earlier model and its optimizer
         rules = FolderRules(ways_out=f"delete {self.folder}", contents=())
         folder = RunFolder(self.folder / name, rules, self.flags.keep_checkpoints)
         with folder.locked():
@@ -152,16 +153,14 @@ class _Work:
         if not path.is_file():
             asked = self.flags.amp
             tried = [asked] if asked != AUTO else ["none", *(["bf16"] if is_bf16_on_cpu("bf16") else [])]
-            seconds = {}
-            for amp in tried:
-                seconds[amp] = self._seconds_of_a_step(amp)
-                gc.collect()  # before the next model is made
+            seconds = {amp: self._seconds_of_a_step(amp) for amp in tried}
             write_json(path, {"amp": min(seconds, key=seconds.__getitem__), "seconds": seconds})
         measured = read_json(path)
         return replace(self, flags=replace(self.flags, amp=measured["amp"])), measured["seconds"]
 
     def _seconds_of_a_step(self, amp: str) -> float:
         """How long an optimizer step takes in this precision: the median of a few."""
+        gc.collect()  # an earlier model and its optimizer
         work = replace(self, flags=replace(self.flags, amp=amp))
         training = work.on_all()
         with _no_log():
@@ -201,8 +200,6 @@ class _Work:
             if outcomes is None:
                 return None
             write_json(path, outcomes)
-            del trainer
-            gc.collect()  # before the next model is made
             remove(self.folder / path.stem)
         return read_json(path)
 
