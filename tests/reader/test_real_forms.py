@@ -207,6 +207,13 @@ def test_jigsaw_has_a_column_for_each_label(tmp_path):
     assert table.labels() == expected and [cells[0] for cells in table.rows] == A
 
 
+def test_the_name_of_a_label_column_is_one_label(tmp_path):
+    """In a cell this one would be two."""
+    header = " ".join(["comment_text", *TOXIC[1:], "delivery;shipping"])
+    path = write(tmp_path / "own.csv", commas(lambda n: [A[n], *toxic_labels(n)], header))
+    assert "own.csv, line 1: the label 'delivery;shipping'" in error_of(read, path, multi_label=True)
+
+
 def test_sts_b(tmp_path):
     """In the form of GLUE, and as it is published, without a header: there the columns are asked about."""
     beside = ["main-captions", "MSRvid", "2012test"]

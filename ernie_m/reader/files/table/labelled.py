@@ -225,6 +225,13 @@ def read_table(
     if chosen and not labels and "," in chosen:
         chosen = chosen.rpartition(",")[0]  # the last one is that of the labels
     texts, label_places = find_places(opened, chosen, labels, multi_label, regression)
+    if len(label_places) > 1:  # a column for each label
+        for name in [opened.names[place] for place in label_places]:
+            if len(split_labels(name)) != 1:
+                raise UserError(
+                    f"{path}, line {opened.line}: the label '{name}' has a mark that stands between labels; "
+                    "rename the column"
+                )
     places = [*texts, *label_places]
     others = [place for place in range(len(opened.kinds)) if place not in places]
     purposes, kinds = opened.purposes, opened.kinds
