@@ -378,6 +378,8 @@ class Model:
         from ernie_m.inference.fit_head import units_of
 
         rows = as_list(texts, "texts")
+        if not rows:
+            raise UserError("there are no texts")
         units = units_of(rows, as_list(labels, "labels"), one_for_each(languages, rows), task)
         units.check("finetune")
         scored, _ = train_and_score(units, self.loaded.folder, folder, amp=amp)

@@ -208,6 +208,7 @@ def test_from_python(random_encoder, tmp_path, monkeypatch):
     assert "none: " in error_of(train_and_score, INPUTS, LABELS, tmp_path / "none", tmp_path / "new")
     assert not list(tmp_path.glob("new*"))
     assert f"{tmp_path / 'tuned'}: " in error_of(model.finetune, pairs, LABELS, tmp_path / "tuned")
+    assert "no texts" in error_of(model.finetune, [], [], tmp_path / "new", task="answers")
     assert "index 1" in error_of(model.finetune, ["a", "b", "c"], ["x", "y", "x"], tmp_path / "new")
     options = {"languages": ["en"]}
     assert "30 texts have 1 lang" in error_of(model.finetune, pairs, LABELS, tmp_path / "new", **options)
