@@ -6,6 +6,7 @@ of the step each take little more than half of its time.
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,8 +14,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.cpu.rows import STOP, as_array
-from ernie_m.model.cpu.workers import in_workers
+from ernie_m.model.cpu.rows import as_array
+from ernie_m.model.cpu.workers import in_workers, worker_count
 
 if TYPE_CHECKING:
     from ernie_m.model.word_table import TableGradient, WordEmbeddings
@@ -40,19 +41,12 @@ class Replicas:
         thread. Where the caller stops, the gradients are incomplete. An only item is computed on all cores.
         """
         rest = iter(items)
-        first_two = list(islice(rest, 2))
-        if len(first_two) < 2:  # in place
-            yield from (derive(self.model, item) for item in first_two)
+        first_two = list(islice(rest, 2)) if worker_count() > 1 else []
+        if len(first_two) < 2:  # the gradients add up in place
+            yield from (derive(self.model, item) for item in chain(first_two, rest))
             return
-
-        def work(item: T) -> tuple[R, Gradients | None]:
-            if STOP.get() is None:  # in no worker: the gradients add up in place
-                return derive(self.model, item), None
-            return self._derive(derive, item)
-
-        for result, gradients in in_workers(work, chain(first_two, rest), ahead=1):
-            if gradients is not None:
-                gradients.add_to(self.model)
+        for result, gradients in in_workers(partial(self._derive, derive), chain(first_two, rest), ahead=1):
+            gradients.add_to(self.model)
             yield result
 
     def _derive(self, derive: Callable[[nn.Layer, T], R], item: T) -> tuple[R, "Gradients"]:
