@@ -71,7 +71,7 @@ class FitFlags(TableOptions):
 
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
     """Half precision: bf16 on a GPU from A100 on, or on a CPU with avx512_bf16 or AMX; fp16 on a GPU. auto:
-    with --finetune bf16 on a CPU where it is faster, which is measured."""
+    with --finetune bf16 on a CPU where it is clearly faster, which is measured."""
 
     def __post_init__(self) -> None:
         if self.multi_label and self.task not in (None, LABELS):

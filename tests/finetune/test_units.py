@@ -366,11 +366,12 @@ def test_files_of_a_folder(random_encoder, tmp_path, capsys):
     assert re.search(r"\bde +20 ", table) and re.search(r"\ben +20 ", table)
 
 
-def test_the_faster_precision_is_taken_and_kept(random_encoder, tmp_path, monkeypatch, caplog):
-    """It is measured once: a training that goes on does not change its precision."""
+@pytest.mark.parametrize(("half", "chosen"), [(0.1, "bf16"), (0.19, "none")])
+def test_the_faster_precision_is_taken_and_kept(random_encoder, monkeypatch, half, chosen):
+    """If it is clearly faster. It is measured once: a training that goes on does not change its precision."""
     taken = []
     monkeypatch.setattr(whole_model, "is_bf16_on_cpu", lambda amp: True)
-    speeds = iter([0.2, 0.1])
+    speeds = iter([0.2, half])
     monkeypatch.setattr(
         whole_model._Work, "_seconds_of_a_step", lambda self, amp: taken.append(amp) or next(speeds)
     )
@@ -378,7 +379,7 @@ def test_the_faster_precision_is_taken_and_kept(random_encoder, tmp_path, monkey
     inputs, labels = [[row.text_a] for row in ROWS], [row.label for row in ROWS]
     for _ in range(2):
         assert whole_model.train_and_score(Classes.of(inputs, labels), random_encoder, "out") is None
-    assert taken == ["none", "bf16", "bf16", "bf16"]
+    assert taken == ["none", "bf16", chosen, chosen]
 
 
 @pytest.mark.parametrize(
