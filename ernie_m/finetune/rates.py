@@ -12,7 +12,7 @@ from ernie_m.utils.logging import logger
 # The largest hidden size for which a rate and a decay are taken -> (rate, decay). 256: the best of three
 # rates for XNLI with 3 layers of 128. 512: what XNLI learned well with in 12 layers of 384, in one epoch of
 # 39,302 pairs. Tags and answers, which belong to tokens, are learned with higher rates, those of the paper
-# (Table 13 for large; the official scripts for base); 12 layers of 384 learned them better so, too.
+# (Table 13 for large; the official scripts for base); 12 layers of 384 learned tags better so, too.
 _BY_HIDDEN_SIZE = {
     CLASSIFICATION: {256: (5e-4, 1.0), 512: (1.5e-4, 0.9), math.inf: (5e-5, 0.8)},
     TAGGING: {256: (5e-4, 1.0), 512: (4e-4, 0.9), math.inf: (4e-4, 0.8)},
