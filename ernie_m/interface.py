@@ -323,8 +323,9 @@ class Model:
                 translations.
 
         Raises:
-            UserError: there are fewer than two labels, or not one label or language for each text; texts with
-                lists of labels are all the same; the folder exists; or the model is an exported one.
+            UserError: there are fewer than two labels, or not one label or language for each text; all
+                texts are equal, and each has a list of labels; the folder exists; or the model is an exported
+                one.
         """
         from ernie_m.finetune.fit.units import LABELS
         from ernie_m.inference.fit_head import learn, units_of

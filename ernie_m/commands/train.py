@@ -43,7 +43,7 @@ _TABLE = "configs/table/ernie_config.json"
 _PIECES = 8000
 _TABLE_BATCH = 512
 _TABLE_RATE = 1e-2
-_FEW_PAIRS = 100  # if fewer are held out, the per cent that one of them is worth are said
+_FEW_PAIRS = 100  # if fewer are held out, the log says how many per cent one of them is
 
 
 @dataclass

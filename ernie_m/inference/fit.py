@@ -107,7 +107,7 @@ def fit(flags: FitFlags) -> None:
             raise UserError(f"--{name}: the whole model is trained, all layers; leave it out")
     labels = f", {len(units.names)} labels" if units.kind in (CLASSES, LABELS) else ""
     print(f"{len(units):,} {units.noun}{labels}", flush=True)
-    learned = {input_hash(*texts) for texts in units.inputs()}
+    learned = {input_hash(*texts) for texts in units.inputs()} if tests else set()
     for name, part in tests:
         if known := sum(input_hash(*texts) in learned for texts in part.inputs()):
             print(

@@ -1,7 +1,6 @@
 """Rows with one text or two and a label, from the official TSV files and other tables."""
 
 import io
-import math
 import os
 from array import array
 from collections.abc import Mapping, Sequence, Set
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label, split_labels
+from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label, number_in, split_labels
 from ernie_m.reader.files.official_tsv import (
     OFFICIAL,
     FileLines,
@@ -313,11 +312,7 @@ def _check_number(label: str, place: str) -> None:
     Raises:
         UserError: it is no finite number; begins with `place`.
     """
-    try:
-        is_finite = math.isfinite(float(label))
-    except ValueError:
-        is_finite = False
-    if not is_finite:
+    if number_in(label) is None:
         raise UserError(f"{place}: the label '{label}' is no number, and --is_regression true needs numbers")
 
 

@@ -264,7 +264,7 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
 
 
 def test_a_request_is_checked_without_encoding_the_corpus(models, tmp_path, monkeypatch):
-    """Its languages are known. The server checks a request between its answers to others, who would wait."""
+    """The check needs the names of the languages alone; while it runs, the server answers nobody."""
     corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
     answerer = make_answerer("search", load(models / "encode"), TaskOptions(corpus=corpus))
     monkeypatch.setattr(EncodeTexts, "vectors", lambda *_: pytest.fail("texts are encoded"))

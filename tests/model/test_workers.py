@@ -58,7 +58,7 @@ def test_an_iterator_is_read_little_ahead():
 
 
 def test_an_only_item_has_one_core():
-    """As on all cores a short text would take half as long again."""
+    """On all cores a short text would take half as long again."""
     assert list(in_workers(lambda item: thread_count(), ["text"])) == [1]
     assert list(in_workers(lambda item: item, [])) == []
 

@@ -3,7 +3,6 @@
 What a file holds says which of them it is. Where it could be two, the user is asked for --task.
 """
 
-import math
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,7 @@ from ernie_m.finetune.fit.units import (
     language_of,
 )
 from ernie_m.reader.files.faults import MOST_FAULTS
+from ernie_m.reader.files.labels import number_in
 from ernie_m.reader.files.own_files import LabelledFile, holds_questions, holds_tags
 from ernie_m.reader.files.rows import TableOptions, faults_of, tables
 from ernie_m.utils.errors import UserError
@@ -53,14 +53,23 @@ def read_units(
         UserError: a file cannot be read, it is not clear what is to be learned, or nothing could be; names
             the file, and the lines.
     """
-    task = like.kind if like else task
+    units = _read(files, options, like.kind if like else task, like)
+    if like is None:  # a test need not be enough to learn from
+        units.check(str(files[0].path))
+    return units
+
+
+def _read(
+    files: Sequence[LabelledFile], options: TableOptions, task: str | None, like: Units | None
+) -> Units:
+    """What files hold, unchecked; see `read_units`."""
     if task is None and holds_questions(files[0].path):
         task = ANSWERS
     elif task is None and holds_tags(files[0].path, spans=True):
         task = TAGS
     if task in (TAGS, ANSWERS):
         module = import_module(f"ernie_m.finetune.fit.{task}")  # here, because tables do not need it
-        return module.read(files, options, like) if task == TAGS else module.read(files, like)
+        return module.read(files, options, like) if task == TAGS else module.read(files)
     try:
         tables = _read_tables(files, options, task, like)
     except UserError as error:
@@ -92,7 +101,7 @@ def _read_tables(
 def _units_of_tables(
     files: Sequence[LabelledFile], tables: "Sequence[LabelledTable]", task: str | None, like: Units | None
 ) -> Units:
-    """The rows of tables, checked; see `read_units`."""
+    """The rows of tables; see `read_units`."""
     texts = len(like.inputs()[0] if like else tables[0].rows[0][:-1])  # of each row: one, or a pair
     for file, table in zip(files, tables):
         if len(table.columns) != texts + 1:
@@ -127,9 +136,7 @@ def _units_of_tables(
         if unknown:
             raise UserError(f"{files[0].path}, {unknown[0]}", *unknown[1:MOST_FAULTS])
         return _OF_TABLES[task].of(inputs, labels, names=like.names, **known)
-    units = _OF_TABLES[task].of(inputs, labels, **known)
-    units.check(str(files[0].path))
-    return units
+    return _OF_TABLES[task].of(inputs, labels, **known)
 
 
 def _task_of_labels(path: Path, labels: Sequence[str], has_pairs: bool) -> str:
@@ -138,7 +145,7 @@ def _task_of_labels(path: Path, labels: Sequence[str], has_pairs: bool) -> str:
     Raises:
         UserError: they may be both.
     """
-    values = {_number(label) for label in set(labels)}
+    values = {number_in(label) for label in set(labels)}
     if None in values or len(values) < 2:
         return CLASSES
     are_whole = all(value.is_integer() for value in values)
@@ -151,12 +158,3 @@ def _task_of_labels(path: Path, labels: Sequence[str], has_pairs: bool) -> str:
         f"{path}: the labels are {len(values):,} different numbers; give --task score if one may be more "
         "than another, as how well a text answers a query, or --task classes if each is a class"
     )
-
-
-def _number(cell: str) -> float | None:
-    """The number in a cell; None: it is none."""
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

@@ -57,7 +57,9 @@ from ernie_m.vectors.encode import PaddleEncoder
 MANY_ROWS = 400
 AUTO = "auto"  # the faster precision of none and bf16
 _TIMED_STEPS = 3  # of each precision, after one that is not timed
-_CLEARLY = 0.9  # the part of the seconds of float32 below which bf16 is faster; the times of a few steps vary
+_CLEARLY = (
+    0.9  # bf16 must take less than this part of the seconds of float32, as the times of a few steps vary
+)
 _SEED = 1
 
 

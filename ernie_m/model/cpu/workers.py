@@ -16,8 +16,8 @@ from ernie_m.model.cpu.rows import STOP, thread_count
 
 T = TypeVar("T")
 R = TypeVar("R")
-_LEAST = 128  # tokens; what a smaller batch gains on a core of its own, its overhead takes
-_ENOUGH = 512  # tokens; with more, batches are rather more than larger, so that no worker waits for another
+_LEAST = 128  # tokens; a smaller batch has more overhead than it gains by a core of its own
+_ENOUGH = 512  # tokens; then there are more batches, not larger ones, so that no worker waits for another
 _MOST = 2048  # tokens; a larger batch is no faster on one core, and takes more memory
 _AHEAD = 2  # what is computed before it is asked for, in items for each worker
 
@@ -41,7 +41,7 @@ def tokens_of_a_batch(rows: Sequence[Sequence[int]], batch_tokens: int) -> int:
         return batch_tokens
     lengths = list(map(len, rows))
     total = sum(lengths)
-    # With room for parts of the longest row, so that rows of one length do not make a batch more.
+    # A part of the longest row is added, so that rows of one length make no further batch.
     one_each = (total + (workers - 1) * max(lengths, default=0)) // workers
     return min(batch_tokens, _MOST, max(_LEAST, min(one_each, _ENOUGH), total // (2 * workers)))
 

@@ -1,5 +1,6 @@
 """Labels as people write them: their normal form, and cells with several of them."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -26,6 +27,15 @@ def normal_label(label: str) -> str:
         if character in _JOINERS or unicodedata.category(character) not in ("Cc", "Cf")
     ]
     return re.sub(r"^([+-]?\d+)\.0+$", r"\1", "".join(visible).strip())
+
+
+def number_in(cell: str) -> float | None:
+    """The finite number in a cell; None: it has none."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def split_labels(cell: str) -> list[str]:

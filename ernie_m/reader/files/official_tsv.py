@@ -219,7 +219,7 @@ def excel_separator(line: str) -> str:
 
 
 def has_official_names(line: str, needed: Iterable[str]) -> bool:
-    """Whether a line is the header of an official file: with the `needed` names, and only with OFFICIAL."""
+    """Whether a line is the header of an official file: all `needed` names, and none but OFFICIAL."""
     names = set(split_cells(line))
     return names.issuperset(needed) and names.issubset(OFFICIAL)
 

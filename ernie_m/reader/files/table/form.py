@@ -395,8 +395,8 @@ def _is_quoted(head: Sequence[str]) -> bool:
     if not begun:
         return False
     cells = _CELL_IN_QUOTES.findall(text)
-    # A cell needs quotation marks if it has a doubled one, a tab or a line end in it. What has both tabs and
-    # line ends is no cell, but the rows between two lone quotation marks.
+    # A cell needs quotation marks if it has a doubled one, a tab or a line end in it. Text with both tabs
+    # and line ends is not one cell: it is several rows between two lone quotation marks.
     needed = sum('""' in cell or ("\t" in cell) != ("\n" in cell) for cell in cells)
     most_lone = max(1, begun // 10)
     most_need_them = needed > 0 and begun - needed <= most_lone

@@ -1,6 +1,5 @@
 """Tables of labelled texts: which columns are the texts and the label, and their rows."""
 
-import math
 import re
 import shlex
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, split_labels
+from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, number_in, split_labels
 from ernie_m.reader.files.rows import OfficialForm, TableOptions
 from ernie_m.reader.files.table.answered import AnsweredTable
 from ernie_m.reader.files.table.form import Form, OpenedTable, in_one_line, open_table, options_of
@@ -88,7 +87,7 @@ class LabelledTable(NamedTuple):
         Raises:
             UserError: as `Faults.end`, or no row is left.
         """
-        are_numbers = [_is_finite(cells[-1]) for cells in self.rows]
+        are_numbers = [number_in(cells[-1]) is not None for cells in self.rows]
         for line, cells, is_number in zip(self.lines, self.rows, are_numbers):
             if not is_number:
                 faults.add(line, f"the label '{cells[-1]}' is no number", "a score is one, as in 0.5 or 3")
@@ -108,13 +107,6 @@ class LabelledTable(NamedTuple):
         for split, count in counts.items():
             say(f"{path}: {count:,} rows of the split '{split}' are left out")
         return self.part(np.flatnonzero(is_meant))
-
-
-def _is_finite(cell: str) -> bool:
-    try:
-        return math.isfinite(float(cell))
-    except ValueError:
-        return False
 
 
 def answered(file: IO[str], path: Path, options: TableOptions) -> AnsweredTable:

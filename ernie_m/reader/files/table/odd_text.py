@@ -99,7 +99,7 @@ def _what_is_odd(texts: Sequence[tuple[int, str]]) -> tuple[int, str] | None:
     are_in_order = len(numbers) >= 0.9 * len(texts) and steps.count(1) >= 0.9 * len(steps)
     if is_column or are_in_order:
         return first, "a number stands before each line"
-    # More than this share of the lines must pass this test -> what is then said of the file.
+    # A share, a test of a line, and what is said of a file if more than this share of its lines pass it.
     for least, tells, what in (
         (0, _TIMES.match, "it has the times of subtitles"),
         (0, _TAG_ALONE.fullmatch, "lines are tags"),
