@@ -91,6 +91,30 @@ def test_of_many_rows_a_fifth_is_held_out(random_encoder, tmp_path, trained, mon
     assert [kind for kind, _ in trained] == ["trained", "predicted", "trained"]
 
 
+def test_all_trainings_have_the_same_epochs(random_encoder, tmp_path, monkeypatch):
+    """75 examples would be 2 epochs of all 30 rows, but 3 of the 24 of a fold."""
+    amount = rates._Amount(times=1, least=75, most=75)
+    monkeypatch.setattr(rates, "_AMOUNTS", {CLASSIFICATION: amount})
+    monkeypatch.setattr(whole_model, "MANY_ROWS", 30)
+    epochs = []
+    trainer = whole_model.Trainer
+    monkeypatch.setattr(
+        whole_model, "Trainer", lambda task, *rest: epochs.append(task.flags.epoch) or trainer(task, *rest)
+    )
+    train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")
+    assert epochs == [2, 2]
+
+
+def test_a_remark_on_a_test_names_its_file(random_encoder, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(whole_model, "MANY_ROWS", 30)
+    units = Classes.of(INPUTS, LABELS)
+    test = Classes.of([*INPUTS[:5], INPUTS[0]], [*LABELS[:5], LABELS[1]], names=units.names)
+    tests = [("test.csv", test)]
+    whole_model.train_and_score(units, random_encoder, tmp_path / "out", "mine.csv", "none", tests=tests)
+    (remark,) = [line for line in caplog.messages if "two labels" in line]
+    assert remark.startswith("test.csv: ") and LABELS[0] != LABELS[1]
+
+
 def test_a_group_is_in_one_fold_and_the_start_is_read_once(
     random_encoder, tmp_path, trained, monkeypatch, caplog
 ):

@@ -254,12 +254,15 @@ def train_and_score(
     folder = Path(f"{output}.training")
     flags = settle(_settings(units, opened.longest), opened, KEPT)
     flags = replace(flags, init_pretraining_params=str(start), train_set=name, amp=amp)
-    for part in (units, *(part for _, part in tests)):
-        part.open(opened, flags)
+    for path, part in ((name, units), *tests):
+        part.open(opened, replace(flags, train_set=path))
     work = _Work(folder, opened, flags, units, stop)
+    training = work.on_all()
+    # All trainings have the rate, the decay and the epochs of the one on all units.
+    work = replace(work, flags=replace(training.flags, rates_of_start=False))
     with only_run_in(folder):
         all_units = np.arange(len(units))
-        identity = {**work.on_all().identity, "rows": _digest(units)}
+        identity = {**training.identity, "rows": _digest(units)}
         claim_file(folder / RUN, identity, f"choose another output, or delete {folder}")
         groups = work.groups()
         folds = folds_of(groups, units.labels())
@@ -267,7 +270,7 @@ def train_and_score(
         held_out = [folds == fold for fold in range(count) if (folds == fold).any()]
         sizes = [*(int((~held).sum()) for held in held_out), len(units)]  # of the trainings
         work, seconds = work.with_precision()
-        _log_plan(work, sizes, seconds)
+        _log_plan(work, len(training.train_set), sizes, seconds)
 
         # The scores: trainings without a fold, each of which predicts its fold.
         outcomes: dict[int, Any] = {}
@@ -321,11 +324,15 @@ def _digest(units: Units) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _log_plan(work: _Work, sizes: Sequence[int], seconds: dict[str, float]) -> None:
-    """Log what is trained, how long that takes, and in which precision."""
-    training = work.on_all()
-    flags = training.flags
-    steps = len(training.train_set) * flags.epoch / flags.batch_size
+def _log_plan(work: _Work, examples: int, sizes: Sequence[int], seconds: dict[str, float]) -> None:
+    """Log what is trained, how long that takes, and in which precision.
+
+    Args:
+        examples: those of the training on all units.
+        sizes: of each training, how many units it learns from.
+    """
+    flags = work.flags
+    steps = examples * flags.epoch / flags.batch_size
     total = sum(sizes) / len(work.units) * steps * seconds[flags.amp]
     names = {"none": "float32", "bf16": "bfloat16", "fp16": "float16"}
     measured = ", ".join(f"{names[amp]} {value:.2f} s a step" for amp, value in seconds.items())
