@@ -13,7 +13,6 @@ from typing import Literal
 from ernie_m.finetune.fit.read_units import read_units
 from ernie_m.finetune.fit.scored import Scored, least_sure, tables_of_scores, words_of_warning
 from ernie_m.finetune.fit.units import ANSWERS, CLASSES, LABELS, SCORE, TAGS, TASKS, Units
-from ernie_m.reader.files.labels import input_hash
 from ernie_m.reader.files.own_files import find_tables
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.training.stop_requests import StopSignal
@@ -107,13 +106,8 @@ def fit(flags: FitFlags) -> None:
             raise UserError(f"--{name}: the whole model is trained, all layers; leave it out")
     labels = f", {len(units.names)} labels" if units.kind in (CLASSES, LABELS) else ""
     print(f"{len(units):,} {units.noun}{labels}", flush=True)
-    learned = {input_hash(*texts) for texts in units.inputs()} if tests else set()
     for name, part in tests:
-        if known := sum(input_hash(*texts) in learned for texts in part.inputs()):
-            print(
-                f"{name}: {known:,} of {len(part):,} {part.noun} have a text that is learned from, so the "
-                "score is too good"
-            )
+        part.warn_of_rows(name, learned=units)
     if len(set(units.languages)) > 1:
         print("there are scores by language, too")
         load_faiss()  # which compares the languages, after all texts are encoded

@@ -86,6 +86,36 @@ class Units:
         """The label of each unit, for labels are spread over the folds."""
         return [""] * len(self)
 
+    def label_lists(self) -> list[list[str]]:
+        """The labels of each unit, to be counted; none: the units have none that could be."""
+        return []
+
+    def place(self, number: int) -> str:
+        """Where a unit stands, for messages."""
+        return self.places[number] if self.places else f"index {number}"
+
+    def hashes(self) -> np.ndarray:
+        """`input_hash` of each unit, int64 [N]."""
+        return np.array([input_hash(*texts) for texts in self.inputs()], np.int64)
+
+    def warn_of_rows(self, name: str, learned: "Units | None" = None) -> None:
+        """Warn of what is odd about the units and their labels.
+
+        Args:
+            name: what has them.
+            learned: the units that are learned from, if these are a test.
+        """
+        labels_of: dict[int, list[str]] = {}
+        targets = []
+        for labels in self.label_lists():
+            targets.append(hash(tuple(sorted(labels))))
+            labels_of[targets[-1]] = labels
+        targets = np.array(targets, np.int64)
+        trained = count_labels(targets, labels_of) if learned is None else None
+        known = None if learned is None else learned.hashes()
+        for fault in check_labels(self.hashes(), targets, self.place, trained, trained_inputs=known):
+            logger.warning("%s: %s", name, fault)
+
     def training(self, numbers: Sequence[int]) -> Sequence[Any]:
         """The data set to train on, of the units with these numbers."""
         return [self.items[number] for number in numbers]
@@ -162,26 +192,8 @@ class Classes(Units):
         self.make_task(opened.tokenizer, flags.max_seq_len)
         warn_if_unsuited(opened.tokenizer, (item.text_a for item in self.items), flags.train_set)
         warn_if_cut(self.task.encode, self.items, flags.train_set)
-        self.warn_of_labels(flags.train_set)
-
-    def warn_of_labels(self, name: str) -> None:
-        """Warn of what is odd about the rows and their labels. `name`: that of the file."""
-        hashes = np.array([input_hash(*texts) for texts in self.inputs()], np.int64)
-        labels_of: dict[int, list[str]] = {}
-        targets = []
-        for labels in self.label_lists():
-            targets.append(hash(tuple(sorted(labels))))
-            labels_of[targets[-1]] = labels
-        targets = np.array(targets, np.int64)
-        for fault in check_labels(hashes, targets, self.place, count_labels(targets, labels_of)):
-            logger.warning("%s: %s", name, fault)
-
-    def place(self, row: int) -> str:
-        """Where a row stands, for messages."""
-        return self.places[row] if self.places else f"index {row}"
 
     def label_lists(self) -> list[list[str]]:
-        """The names of the labels of each row."""
         return [[label] for label in self.labels()]
 
     def make_task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> None:
@@ -284,14 +296,12 @@ class Numbers(Classes):
     def value(label: Any, ids: Mapping[str, int]) -> Any:
         return float(label)
 
-    def warn_of_labels(self, name: str) -> None:
-        pass
-
     def make_task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> None:
         self.task = Regression(tokenizer, max_seq_len)
 
     # Numbers are no classes: they are neither spread over the folds nor counted label by label.
     labels = Units.labels
+    label_lists = Units.label_lists
     measures = Units.measures
 
 
