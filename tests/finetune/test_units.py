@@ -457,6 +457,17 @@ def test_the_faster_precision_is_taken_and_kept(random_encoder, monkeypatch, hal
             {},
             "none.csv",
         ),
+        (
+            "words.csv",
+            lambda name: write_table(
+                name,
+                ["Sentence #", "Word", "POS", "Tag"],
+                ["Sentence: 1", "In", "IN", "O"],
+                ["", "Rome", "N", "B-geo"],
+            ),
+            {},
+            "words.csv, line 1: words of sentences",
+        ),
     ],
 )
 def test_what_cannot_be_learned(capsys, name, write, flags, place):

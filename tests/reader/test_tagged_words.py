@@ -89,6 +89,19 @@ FORMS = {
         lambda n: {"tokens": [word for word, _ in ROWS[n]], "ner_tags": [tag for _, tag in ROWS[n]]}
     ),
     "label_studio.json": json.dumps([label_studio(n) for n in range(len(ROWS))], indent=1),
+    "label_studio_min.json": json.dumps(
+        [
+            {
+                "text": TEXTS[n],
+                "label": [
+                    {"start": start, "end": end, "text": TEXTS[n][start:end], "labels": [label]}
+                    for start, end, label in spans(n)
+                ],
+                "annotation_id": n,
+            }
+            for n in range(len(ROWS))
+        ]
+    ),
     "doccano.jsonl": objects(lambda n: {"id": n, "text": TEXTS[n], "label": spans(n)}),
     "doccano_entities.jsonl": objects(
         lambda n: {

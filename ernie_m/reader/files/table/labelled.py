@@ -39,6 +39,8 @@ from ernie_m.utils.errors import UserError, printable
 from ernie_m.utils.logging import logger
 
 _NO_TEXT = (EMPTY, NUMBERS, LANGUAGE, SPLIT, ID)  # kinds of columns that a name does not make texts
+# Names of columns of a table with a word in each row.
+_OF_WORDS, _OF_TAGS = {"word", "words", "token", "tokens"}, {"tag", "tags", "ner_tag", "ner_tags"}
 _FEW_ROWS = 10  # fewer do not tell what a column holds; then its place does
 _IN_WORDS = {"text_a": "the text", "text_b": "the second text", "label": "the label"}
 
@@ -299,6 +301,12 @@ def find_places(
         if len(given) != 3:
             raise UserError(f"--columns {names}: it names text, perhaps a second text, and label")
         return given[:2], given[2:]
+    if labels and not (_OF_WORDS.isdisjoint(table.folded) or _OF_TAGS.isdisjoint(table.folded)):
+        raise UserError(
+            f"{table.path}, line {table.line}: words of sentences are not read from a table; write a word and "
+            "its tag on each line, a space between them, and a blank line behind each sentence. If each row "
+            "is a text of its own, name the columns: --columns word,tag"
+        )
     label_places = _labels(table, multi_label, regression) if labels else []
     texts = _texts(table, label_places, labels)
     if labels and not table.names and (len(texts) != 1 or len(label_places) != 1):

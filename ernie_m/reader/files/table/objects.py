@@ -221,7 +221,10 @@ def _span(span: dict | list) -> dict[str, Any]:
     if isinstance(span, list):
         return dict(zip(("start", "end", "label"), span))
     start, end = span.get("start", span.get("start_offset")), span.get("end", span.get("end_offset"))
-    return {"start": start, "end": end, "label": span.get("label")}
+    label = span.get("label")
+    if len(span.get("labels", ())) == 1:  # Label Studio's JSON_MIN
+        (label,) = span["labels"]
+    return {"start": start, "end": end, "label": label}
 
 
 def _cell(value: Any) -> str:
