@@ -24,6 +24,7 @@ from ernie_m.model.checkpoint.formats.tensor_names import (
     CHOICE,
     CLASSES,
     EXTRACT,
+    HUGGING_FACE,
     LM,
     OFFICIAL,
     OURS,
@@ -44,7 +45,7 @@ ENCODER_TARGETS = {
     "ernie-m": OURS,
     "fluid": OFFICIAL,
     "paddlenlp": PADDLENLP,
-    "huggingface": tensor_names.HUGGING_FACE,
+    "huggingface": HUGGING_FACE,
     "xlm-roberta": XLM_R,
 }
 TARGETS = {**ENCODER_TARGETS, "sentence-transformers": STATIC}
@@ -53,7 +54,7 @@ _LIBRARIES = {
     OURS: "paddle",
     OFFICIAL: "paddle",
     PADDLENLP: "paddlenlp",
-    tensor_names.HUGGING_FACE: "transformers",
+    HUGGING_FACE: "transformers",
     XLM_R: "transformers",
     STATIC: "sentence-transformers",
 }
@@ -217,18 +218,57 @@ def write(
     tensors = _finite_only(checkpoint.tensors)
     class_task = _task_of_class(format_name, tensors, task)
     translated = to_names_of(format_name, tensors, class_task)
-    conversion = _Conversion(format_name, folder, checkpoint, config, tensors, translated, task, class_task)
-    _WRITERS[format_name](conversion)
+    weights = translated.weights
+
+    # Weights and config. The config is made first: it refuses a size that the format cannot have.
+    contents: dict[str, Any] = {}
+    if format_name == OURS:
+        contents = _config_of_ours(checkpoint, config, task)
+    elif format_name in (PADDLENLP, HUGGING_FACE, XLM_R):
+        contents = _config_of_library(format_name, checkpoint, config, class_task)
+    if format_name == OFFICIAL:
+        head = class_task or CLASSIFICATION  # without a class any will do: there is no head to name
+        write_fluid(folder, tensors, config.to_dict(), head=head)
+    elif format_name == PADDLENLP:
+        pickles.write_pdparams(folder / "model_state.pdparams", weights)
+    else:
+        is_for_transformers = format_name in (HUGGING_FACE, XLM_R)
+        header = {"format": "pt"} if is_for_transformers else None  # PyTorch: transformers asks for it
+        safetensors.write(folder / WEIGHTS, weights, dtype=np.float32, metadata=header)
+    if contents:
+        (folder / CONFIG).write_text(as_json(contents), encoding="utf-8")
+
+    # What a search needs. A model without a head of a task is used for vectors.
     pooling_files = []
-    # A model without a head of a task is used for vectors.
     if format_name == XLM_R and class_task in (None, LM):
         pooling_files = sentence_transformers.write(folder, config, checkpoint.reading)
     if format_name == STATIC:
         pooling_files = sentence_transformers.write_table(folder, checkpoint.reading)
-    if checkpoint.language_means_path is not None:
+    has_means = checkpoint.language_means_path is not None
+    if has_means:
         shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
-    card = _card(conversion, bool(pooling_files), metadata, further_facts)
-    (folder / CARD).write_text(card, encoding="utf-8")
+
+    # The model card.
+    library = "sentence-transformers" if pooling_files else _LIBRARIES[format_name]
+    facts = {
+        "name": "ERNIE-M" if format_name == OURS else f"ERNIE-M for {library}",
+        "task": task,
+        "labels": checkpoint.labels or None,
+        "languages": checkpoint.settings.get("languages"),
+        "reads_at_most": f"{config.longest_input} tokens",
+        "reads": checkpoint.reading.to_json() or None,
+        **further_facts,
+        "config": config.to_dict(),
+        "parameters": count_parameters(weights),
+        "metadata": {"library_name": library, **metadata},
+    }
+    if pooling_files:
+        facts["metadata"]["pipeline_tag"] = TASKS[RETRIEVAL].pipeline
+    # A masked-LM head is no task of a fine-tuned model, but the class that was written may have one.
+    used_for = MASKED_LM if class_task == LM else task
+    snippets = usage(format_name, used_for, checkpoint.reading, has_means, bool(pooling_files))
+    (folder / CARD).write_text(model_card(facts, snippets), encoding="utf-8")
+
     left_out = list(translated.left_out)
     if format_name == OFFICIAL:  # its config has no place for these
         without_place = {"labels": checkpoint.labels, READING: checkpoint.reading.to_json()}
@@ -237,92 +277,44 @@ def write(
     return Report(_written(format_name, checkpoint, translated), left_out, absent, pooling_files)
 
 
-@dataclass(frozen=True)
-class _Conversion:
-    """A conversion into one format.
+def _config_of_ours(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> dict[str, Any]:
+    """The contents of config.json of a checkpoint folder of ours."""
+    if task is None or task == EXTRACT:  # no model class of ours has the head of EXTRACT
+        # A pre-training model is known by its languages, which have embeddings.
+        architecture = "PreTrainingModel" if checkpoint.settings.get("languages") else "ErnieMModel"
+    elif task == CHOICE:  # has the same layer as a classifier
+        architecture = TASKS[CLASSIFICATION].model_class
+    else:
+        architecture = TASKS[task].model_class
+    contents = {**config.to_dict(), "model_type": "ernie_m", "architecture": architecture}
+    further = {**checkpoint.settings, READING: checkpoint.reading.to_json() or None}
+    contents |= {key: value for key, value in further.items() if value is not None}
+    if task:
+        contents["head"] = task
+    return contents
 
-    Attributes:
-        tensors: the weights by our names.
-        translated: the weights by the names of the format.
-        task: from `task_to_convert`.
+
+def _config_of_library(
+    format_name: str, checkpoint: Checkpoint, config: ErnieMConfig, class_task: str | None
+) -> dict[str, Any]:
+    """The contents of config.json for PaddleNLP or transformers.
+
+    Args:
         class_task: from `_task_of_class`.
+
+    Raises:
+        UserError: a size that the library cannot have.
     """
-
-    format_name: str
-    folder: Path
-    checkpoint: Checkpoint
-    config: ErnieMConfig
-    tensors: Weights
-    translated: RenamedWeights
-    task: str | None
-    class_task: str | None
-
-    def write_ours(self) -> None:
-        """Weights and config of a checkpoint folder of ours."""
-        task = self.task
-        if task is None or task == EXTRACT:  # no model class of ours has the head of EXTRACT
-            # A pre-training model is known by its languages, which have embeddings.
-            architecture = "PreTrainingModel" if self.checkpoint.settings.get("languages") else "ErnieMModel"
-        elif task == CHOICE:  # has the same layer as a classifier
-            architecture = TASKS[CLASSIFICATION].model_class
-        else:
-            architecture = TASKS[task].model_class
-        contents = {**self.config.to_dict(), "model_type": "ernie_m", "architecture": architecture}
-        further = {**self.checkpoint.settings, READING: self.checkpoint.reading.to_json() or None}
-        contents |= {key: value for key, value in further.items() if value is not None}
-        if task:
-            contents["head"] = task
-        safetensors.write(self.folder / WEIGHTS, self.translated.weights, dtype=np.float32)
-        self._write_config(contents)
-
-    def write_official(self) -> None:
-        """The directory of the official code."""
-        head = self.class_task or CLASSIFICATION  # without a class any will do: there is no head to name
-        write_fluid(self.folder, self.tensors, self.config.to_dict(), head=head)
-
-    def write_paddlenlp(self) -> None:
-        """PaddleNLP's pickle and its config."""
-        contents = self._config_of_library()
-        pickles.write_pdparams(self.folder / "model_state.pdparams", self.translated.weights)
-        self._write_config(contents)
-
-    def write_transformers(self) -> None:
-        """The safetensors of transformers and its config."""
-        contents = self._config_of_library()
-        header = {"format": "pt"}  # PyTorch: transformers asks for it
-        safetensors.write(self.folder / WEIGHTS, self.translated.weights, dtype=np.float32, metadata=header)
-        self._write_config(contents)
-
-    def write_static(self) -> None:
-        """The table of sentence-transformers, which has no config."""
-        safetensors.write(self.folder / WEIGHTS, self.translated.weights, dtype=np.float32)
-
-    def _config_of_library(self) -> dict[str, Any]:
-        """The contents of config.json for PaddleNLP or transformers."""
-        checkpoint = self.checkpoint
-        num_labels = None
-        if self.class_task in CLASSIFIER_TASKS:
-            (num_labels,) = checkpoint.tensors.shape("classifier.bias")
-        class_name = CLASSES[self.format_name][self.class_task].name
-        contents = for_library(self.format_name, self.config, class_name, checkpoint.labels, num_labels)
-        # ERNIE-M's own reading is written, too: without the key, a folder is read as its library reads it.
-        contents[READING] = checkpoint.reading.to_json()
-        if checkpoint.reading.multi_label:
-            contents["problem_type"] = configs.MULTI_LABEL
-        return contents
-
-    def _write_config(self, contents: Mapping[str, Any]) -> None:
-        (self.folder / CONFIG).write_text(as_json(contents), encoding="utf-8")
-
-
-_WRITERS = {
-    OURS: _Conversion.write_ours,
-    OFFICIAL: _Conversion.write_official,
-    PADDLENLP: _Conversion.write_paddlenlp,
-    tensor_names.HUGGING_FACE: _Conversion.write_transformers,
-    XLM_R: _Conversion.write_transformers,
-    STATIC: _Conversion.write_static,
-}
+    num_labels = None
+    if class_task in CLASSIFIER_TASKS:
+        (num_labels,) = checkpoint.tensors.shape("classifier.bias")
+    class_name = CLASSES[format_name][class_task].name
+    contents = for_library(format_name, config, class_name, checkpoint.labels, num_labels)
+    # ERNIE-M's own reading is written, too: without the key, a folder is read as its library reads it.
+    contents[READING] = checkpoint.reading.to_json()
+    if checkpoint.reading.multi_label:
+        contents["problem_type"] = configs.MULTI_LABEL
+    return contents
 
 
 def _check_fits(target: str, checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> None:
@@ -350,39 +342,6 @@ def _check_fits(target: str, checkpoint: Checkpoint, config: ErnieMConfig, task:
             f"{checkpoint.path}: its classifier reads the mean of all tokens, and that of --to {target} the "
             "first one; --to ernie-m keeps it, and ernie-m fit --finetune trains one that reads the first one"
         )
-
-
-def _card(
-    conversion: _Conversion, for_vectors: bool, metadata: Mapping[str, Any], further_facts: Mapping[str, Any]
-) -> str:
-    """The model card of the new folder.
-
-    Args:
-        for_vectors: whether sentence-transformers reads it.
-        metadata, further_facts: as for `write`.
-    """
-    format_name = conversion.format_name
-    checkpoint = conversion.checkpoint
-    reading = checkpoint.reading
-    library = "sentence-transformers" if for_vectors else _LIBRARIES[format_name]
-    facts = {
-        "name": "ERNIE-M" if format_name == OURS else f"ERNIE-M for {library}",
-        "task": conversion.task,
-        "labels": checkpoint.labels or None,
-        "languages": checkpoint.settings.get("languages"),
-        "reads_at_most": f"{conversion.config.longest_input} tokens",
-        "reads": reading.to_json() or None,
-        **further_facts,
-        "config": conversion.config.to_dict(),
-        "parameters": count_parameters(conversion.translated.weights),
-        "metadata": {"library_name": library, **metadata},
-    }
-    if for_vectors:
-        facts["metadata"]["pipeline_tag"] = TASKS[RETRIEVAL].pipeline
-    # A masked-LM head is no task of a fine-tuned model, but the class that was written may have one.
-    used_for = MASKED_LM if conversion.class_task == LM else conversion.task
-    has_means = checkpoint.language_means_path is not None
-    return model_card(facts, usage(format_name, used_for, reading, has_means, for_vectors))
 
 
 def _finite_only(tensors: Weights) -> Weights:
