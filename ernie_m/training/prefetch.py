@@ -20,12 +20,9 @@ T = TypeVar("T")
 
 START = "spawn"  # how the worker starts; a fork of a process with threads may hang
 _POLL_SECONDS = 0.5  # how often a waiting consumer checks the stop request
-# The kinds of messages (kind, value) from the worker. The last message says how the iterator ended.
-_ITEM = "item"  # the value is an item
-_END = "end"  # there are no more items
-_USER_ERROR = "user error"  # the value is its message
-_FAILURE = "failure"  # another exception: the value is its traceback
-_DEAD = "dead"  # put by the receiving thread: the worker ended without a last message
+# A message is (item, None). The last one is (None, ending): the exception with which the iterator ends in the
+# parent. An EOFError, which the receiving thread puts, stands for the death of the worker.
+_Message = tuple[Any, Exception | None]
 # Why a signal may have killed the worker.
 _CAUSES = {
     signal.SIGKILL: " (perhaps for lack of memory)",
@@ -60,7 +57,7 @@ class prefetch(Generic[T]):
         with never_received((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), _no_main_module():
             self._process.start()
         sender.close()  # the worker has the only sender: if it dies, the receiver sees the end
-        self._items: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
+        self._items: queue.Queue[_Message] = queue.Queue(ahead)
         thread = threading.Thread(target=_receive, args=(receiver, self._items), daemon=True)
         thread.start()
         # At exit, this runs before multiprocessing sends SIGTERM to its daemons and waits for them: the
@@ -81,30 +78,29 @@ class prefetch(Generic[T]):
         """
         while not self._is_closed:
             try:
-                kind, value = self._items.get(timeout=_POLL_SECONDS)
+                item, ending = self._items.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 if stop:
                     return None
                 continue
-            if kind == _ITEM:
-                return value
-            if kind == _DEAD:
-                self._process.join(timeout=10)  # seconds; before `close` kills it, for its own exit code
-            exit_code = self._process.exitcode
+            if ending is None:
+                return item
+            if isinstance(ending, EOFError):
+                ending = self._death()
             self.close()
-            if kind == _USER_ERROR:
-                raise UserError(value)
-            if kind == _FAILURE:
-                raise RuntimeError(f"the reader process failed:\n{value}")
-            if kind == _DEAD:
-                end = f"ended with code {exit_code}"
-                if exit_code is not None and exit_code < 0:
-                    end = f"was killed by signal {-exit_code}{_CAUSES.get(-exit_code, '')}"
-                raise UserError(
-                    f"the reader process {end} before its work was done; resume from the last checkpoint"
-                )
-            break  # the kind is _END
+            raise ending
         raise StopIteration
+
+    def _death(self) -> UserError:
+        """What to raise for a worker that died. Call it before `close`, which kills it, for its own code."""
+        self._process.join(timeout=10)  # seconds
+        exit_code = self._process.exitcode
+        end = f"ended with code {exit_code}"
+        if exit_code is not None and exit_code < 0:
+            end = f"was killed by signal {-exit_code}{_CAUSES.get(-exit_code, '')}"
+        return UserError(
+            f"the reader process {end} before its work was done; resume from the last checkpoint"
+        )
 
     def close(self) -> None:
         """End the worker. You can call it at any time, and more than once."""
@@ -131,30 +127,30 @@ def _no_main_module() -> Iterator[None]:
 
 def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
     """The worker process: send the items, and at last how the iterator ended."""
-    last_message: tuple[str, Any] = (_END, None)
+    ending: Exception = StopIteration()
     with contextlib.suppress(BrokenPipeError):  # the parent has ended
         try:
             for item in make_iterator():
-                sender.send((_ITEM, item))
+                sender.send((item, None))
         except BrokenPipeError:
             raise  # it is no failure of the iterator; `suppress` catches it
         except UserError as error:
-            last_message = (_USER_ERROR, str(error))
+            ending = UserError(str(error))
         except Exception:  # the parent reports it, because it has the log
-            last_message = (_FAILURE, traceback.format_exc())
-        sender.send(last_message)
+            ending = RuntimeError(f"the reader process failed:\n{traceback.format_exc()}")
+        sender.send((None, ending))
 
 
 def _receive(receiver: Connection, items: queue.Queue) -> None:
     """The thread of the parent: put the messages of the worker into the queue, up to the last one."""
-    kind = _ITEM
-    while kind == _ITEM:
+    ending = None
+    while ending is None:
         try:
             message = receiver.recv()
         except (EOFError, OSError):
-            message = (_DEAD, None)
+            message = (None, EOFError())
         items.put(message)
-        kind, _ = message
+        _, ending = message
     receiver.close()
 
 
