@@ -246,19 +246,10 @@ def _parts(annotation: Any) -> tuple[Any, Range | None, bool]:
     return annotation, None, may_be_none
 
 
-def sections_of(cls: type, prefix: str = "") -> dict[str, type]:
-    """The dataclasses that are fields of a dataclass, by their keys: "section", or "section.section".
-
-    Args:
-        prefix: stands before the keys, as in `options_of`.
-    """
-    sections: dict[str, type] = {}
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.type):
-            key = f"{prefix}{field.name}"
-            sections[key] = field.type
-            sections |= sections_of(field.type, f"{key}.")
-    return sections
+def sections_of(cls: type) -> dict[str, type]:
+    """The dataclasses that are fields of a dataclass, by the fields' names. A section has none itself."""
+    fields = dataclasses.fields(cls)
+    return {field.name: field.type for field in fields if dataclasses.is_dataclass(field.type)}
 
 
 def check_values(options: Any) -> None:
