@@ -136,26 +136,30 @@ def cross_entropy(
         loss_weights = paddle.ones([x.shape[0]])
     loss_weights = loss_weights.astype(precise)
     chunks = logit_chunks(x.shape[0], bias.shape[0], precise)
-    if device.on_cpu(x):
-        cpu_loss = device.cpu.masked_lm_loss
-        return MaskedLoss(*cpu_loss.cross_entropy(x, table, bias, labels, loss_weights, chunks))
-
     has_backward = paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias))
+    kernels = device.cpu.LossOnCpu(table, bias) if device.on_cpu(x) else None
+    if kernels is not None and has_backward:  # the gradients are made with the losses
+        return MaskedLoss(
+            *device.cpu.CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, kernels, chunks)
+        )
+
     results = []  # of each chunk: its losses, and which are correct
     for rows in chunks:
-        inputs = (x[rows], table.weight, bias, labels[rows])
-        if has_backward:
+        inputs = (x[rows], labels[rows])
+        if kernels is not None:
+            results.append(kernels.losses(*inputs))
+        elif has_backward:
             # Nothing here is random, so no random state has to be kept.
-            results.append(recompute(_losses_of_chunk, *inputs, preserve_rng_state=False))
+            results.append(recompute(_losses_of_chunk, *inputs, table.weight, bias, preserve_rng_state=False))
         else:
-            results.append(_losses_of_chunk(*inputs))
+            results.append(_losses_of_chunk(*inputs, table.weight, bias))
     losses_of_chunks, correct_of_chunks = zip(*results)
     losses = paddle.concat(losses_of_chunks)  # [M]
     correct = paddle.concat(correct_of_chunks).detach()
     return MaskedLoss((losses * loss_weights).sum(), losses.detach(), correct)
 
 
-def _losses_of_chunk(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _losses_of_chunk(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
 
     Within autocast the product is in half precision; the softmax is not.

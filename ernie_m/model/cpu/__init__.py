@@ -4,7 +4,7 @@ docs/cpu.md says why. Use the layers with `backward()`: for a custom `PyLayer`, 
 with respect to only some of the inputs. The network takes them from `ernie_m.model.device`, as `device.cpu`.
 """
 
-from ernie_m.model.cpu import masked_lm_loss, onednn, workers
+from ernie_m.model.cpu import onednn, workers
 from ernie_m.model.cpu.attention import attend
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import (
@@ -15,6 +15,7 @@ from ernie_m.model.cpu.layers import (
     LinearOnCpu,
     with_same_dropout,
 )
+from ernie_m.model.cpu.masked_lm_loss import CrossEntropyOnCpu, LossOnCpu
 from ernie_m.model.cpu.packed import PackedLinear
 from ernie_m.model.cpu.packed import feed_forward as packed_feed_forward
 from ernie_m.model.cpu.packed import linear_layers as packed_linear_layers
@@ -23,16 +24,17 @@ from ernie_m.model.cpu.sums import sums_of_sequences
 
 __all__ = [
     "SHARE_TOKENS",
+    "CrossEntropyOnCpu",
     "DropoutOnCpu",
     "DropoutStream",
     "GeluOnCpu",
     "LayerNormOnCpu",
     "LinearInBfloat16",
     "LinearOnCpu",
+    "LossOnCpu",
     "PackedLinear",
     "Replicas",
     "attend",
-    "masked_lm_loss",
     "onednn",
     "packed_feed_forward",
     "packed_linear_layers",

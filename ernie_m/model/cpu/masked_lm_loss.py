@@ -14,7 +14,7 @@ from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import bfloat16
 from ernie_m.model.cpu.layers import row_sums
-from ernie_m.model.cpu.rows import add, as_array, as_tensor, needs_gradient, over_rows
+from ernie_m.model.cpu.rows import add, as_array, as_tensor, over_rows
 
 if TYPE_CHECKING:
     from ernie_m.model.word_table import WordEmbeddings
@@ -22,39 +22,19 @@ if TYPE_CHECKING:
 BLOCK_WORDS = 1 << 14  # rows of the word table whose gradients are added at a time
 
 
-def cross_entropy(
-    x: Tensor,
-    table: "WordEmbeddings",
-    bias: Tensor,
-    labels: Tensor,
-    loss_weights: Tensor,
-    chunks: Sequence[slice],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The fields of `ernie_m.model.lm_head.MaskedLoss`. Only the sum has a gradient.
+class CrossEntropyOnCpu(PyLayer):
+    """The fields of `ernie_m.model.lm_head.MaskedLoss`, with gradients, which are made in the forward pass.
+
+    Only the sum has a gradient.
 
     Args:
         x: [M, H].
-        table: the word table [V, H].
+        weight: [V, H], the weight of the word table, which gets a gradient.
         bias: [V].
         labels: int64 [M].
         loss_weights: float [M], the factor of each loss in the sum.
-        chunks: the positions of each chunk.
-    """
-    kernels = LossOnCpu(table, bias)
-    if paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias)):
-        return CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, kernels, chunks)
-    results = [kernels.losses(x[rows], labels[rows]) for rows in chunks]
-    losses_of_chunks, correct_of_chunks = zip(*results)
-    losses = paddle.concat(losses_of_chunks)  # [M]
-    return (losses * loss_weights).sum(), losses, paddle.concat(correct_of_chunks)
-
-
-class CrossEntropyOnCpu(PyLayer):
-    """`cross_entropy` with gradients, which are made in the forward pass.
-
-    Args:
-        weight: the weight of the table, which gets a gradient.
         kernels: keep the gradients of table and bias until the backward pass.
+        chunks: the positions of each chunk.
     """
 
     @staticmethod
