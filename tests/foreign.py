@@ -8,6 +8,7 @@ import base64
 import json
 import pickle
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from safetensors.numpy import save_file
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.model.checkpoint.formats import fluid, tensor_names
-from ernie_m.model.checkpoint.formats.writing import write_config
+from ernie_m.model.checkpoint.formats.lazy_weights import Weights
+from ernie_m.model.checkpoint.formats.writing import to_names_of, write_config, write_official
+from ernie_m.model.config import ErnieMConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys
 
@@ -53,6 +56,15 @@ def make_official(folder: Path, config: dict, head: str | None = None, **kind) -
         if row.canonical in arrays:
             fluid.write(params / row.in_format, arrays[row.canonical])
     return params
+
+
+def write_as_official(
+    folder: Path, weights: Mapping[str, np.ndarray], config: ErnieMConfig, head: str | None = None
+) -> list[str]:
+    """Write weights under our names as a conversion does, and return the names that have no place there."""
+    translated = to_names_of(tensor_names.OFFICIAL, Weights.of(weights), head)
+    write_official(folder, translated.weights, config)
+    return translated.left_out
 
 
 # ---- PaddleNLP.

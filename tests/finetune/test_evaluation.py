@@ -19,11 +19,11 @@ from ernie_m.finetune.metrics import accuracy
 from ernie_m.finetune.prediction import TaskFile, prediction_paths
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.regression import Regression
-from ernie_m.model.checkpoint.formats.writing import write_fluid
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.classification import read_classification
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
+from tests.foreign import write_as_official
 from tests.launching import as_flags, call_main, error_of, read_log
 
 
@@ -213,7 +213,7 @@ def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy
     Its name, step_9, is that of a step folder, from which a run would be resumed.
     """
     checkpoint = open_checkpoint(trained / "best")
-    write_fluid(tmp_path / "official", checkpoint.tensors, checkpoint.config.to_dict(), head="classification")
+    write_as_official(tmp_path / "official", checkpoint.tensors, checkpoint.config, head="classification")
     (tmp_path / "official" / "params").rename(tmp_path / "step_9")
     options = {"do_train": "false", "dev_set": f"{toy_folder}/heldout.%s.tsv"}
     expected = classify(out="a", init_checkpoint=trained / "best", **options)

@@ -8,7 +8,6 @@ import pytest
 
 from ernie_m.model.checkpoint.formats import fluid, tensor_names
 from ernie_m.model.checkpoint.formats import safetensors as safe
-from ernie_m.model.checkpoint.formats.writing import write_fluid
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_weights, save_model
@@ -16,7 +15,7 @@ from ernie_m.model.encoder import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.utils.errors import UserError
-from tests.foreign import make_official, official_config
+from tests.foreign import make_official, official_config, write_as_official
 from tests.helpers.files import disk_full_after, flip_last_bit
 from tests.launching import error_of
 
@@ -144,7 +143,7 @@ def test_official_directory_there_and_back(tmp_path, head, labels, build):
     assert (checkpoint.task, checkpoint.config) == (head, SHAPE)
     model = build()
     assert load_from(model, checkpoint, optional=()) == []
-    assert write_fluid(tmp_path / "second", model_weights(model), SHAPE.to_dict(), head) == []
+    assert write_as_official(tmp_path / "second", model_weights(model), SHAPE, head) == []
     assert json.loads((tmp_path / "second/ernie_config.json").read_text()) == CONFIG
     files = bytes_of_files(tmp_path / "second/params")
     assert files == bytes_of_files(params)
@@ -229,7 +228,7 @@ def test_adam_state_and_other_files_are_passed_over(tmp_path):
 def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
     """ERNIE-M's released files have no such head; other models of the ERNIE family call it mask_lm."""
     model = PreTrainingModel(SHAPE, ["en", "fr"])
-    assert write_fluid(tmp_path, model_weights(model)) == ["language_embeddings.weight"]
+    assert write_as_official(tmp_path, model_weights(model), SHAPE) == ["language_embeddings.weight"]
     assert {path.name for path in (tmp_path / "params").glob("mask_lm*")} == {
         "mask_lm_trans_fc.w_0",
         "mask_lm_trans_fc.b_0",
@@ -263,10 +262,10 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
 
 
 def test_a_full_disk_leaves_the_previous_official_directory(tmp_path):
-    write_fluid(tmp_path, model_weights(classifier()), CONFIG)
+    write_as_official(tmp_path, model_weights(classifier()), SHAPE, "classification")
     files_before = bytes_of_files(tmp_path / "params")
     with disk_full_after(1000), pytest.raises(UserError, match="params: no space left"):
-        write_fluid(tmp_path, model_weights(classifier()))
+        write_as_official(tmp_path, model_weights(classifier()), SHAPE, "classification")
     assert bytes_of_files(tmp_path / "params") == files_before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ernie_config.json", "params"]
 

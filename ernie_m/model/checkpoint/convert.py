@@ -32,7 +32,7 @@ from ernie_m.model.checkpoint.formats.tensor_names import (
     STATIC,
     XLM_R,
 )
-from ernie_m.model.checkpoint.formats.writing import RenamedWeights, for_library, to_names_of, write_fluid
+from ernie_m.model.checkpoint.formats.writing import RenamedWeights, for_library, to_names_of, write_official
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING
@@ -227,8 +227,7 @@ def write(
     elif format_name in (PADDLENLP, HUGGING_FACE, XLM_R):
         contents = _config_of_library(format_name, checkpoint, config, class_task)
     if format_name == OFFICIAL:
-        head = class_task or CLASSIFICATION  # without a class any will do: there is no head to name
-        write_fluid(folder, tensors, config.to_dict(), head=head)
+        write_official(folder, weights, config)
     elif format_name == PADDLENLP:
         pickles.write_pdparams(folder / "model_state.pdparams", weights)
     else:

@@ -1,7 +1,6 @@
 """What a conversion writes: weights and configs in the forms of other libraries, and in the official one."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ from ernie_m.model.checkpoint.formats import configs, fluid, tensor_names
 from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights
 from ernie_m.model.checkpoint.formats.tensor_names import HUGGING_FACE, PADDLENLP, TOKEN_TYPES, WORDS, XLM_R
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.tasks import CLASSIFICATION, task_named
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, write_json
 
@@ -156,35 +154,20 @@ def check_fixed_sizes(config: ErnieMConfig, library: str) -> None:
             raise UserError(f"{key} is {getattr(config, key)}; {library} always has {value}")
 
 
-def write_fluid(
-    folder: str | os.PathLike,
-    weights: Mapping[str, np.ndarray],
-    config: dict | None = None,
-    head: str = CLASSIFICATION,
-) -> list[str]:
-    """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`; replace older ones.
+def write_official(folder: Path, weights: Weights, config: ErnieMConfig) -> None:
+    """Write `folder/params/` (float32) and `folder/ernie_config.json`; replace older ones.
 
     Args:
-        weights: our name -> array.
-        config: the keys of our config; those that the official code reads are written.
-        head: a task of `model.tasks`. `classifier.*` gets the official name of its head, such as `cls_out`.
-
-    Returns:
-        The names that the official format has no place for; they are not written.
+        weights: under the official names, as from `to_names_of`.
 
     Raises:
         UserError: a size that the official code cannot express; a full disk.
     """
-    folder = Path(folder)
-    if config:
-        check_fixed_sizes(ErnieMConfig.from_dict(config), "the official format")
-    translated = to_names_of(tensor_names.OFFICIAL, Weights.of(weights), task_named(head))
+    check_fixed_sizes(config, "the official format")
     with atomic_dir(folder / "params") as params:
-        for name in translated.weights:
-            fluid.write(params / name, np.asarray(translated.weights[name], np.float32))
-    if config:
-        write_config(folder / fluid.CONFIG, config)
-    return translated.left_out
+        for name in weights:
+            fluid.write(params / name, np.asarray(weights[name], np.float32))
+    write_config(folder / fluid.CONFIG, config.to_dict())
 
 
 def write_config(path: str | os.PathLike, config: dict) -> None:
