@@ -26,7 +26,7 @@ from ernie_m.training.log.meter import Interval
 from ernie_m.training.log.metrics_jsonl import METRICS
 from ernie_m.training.log.pictures import PICTURE, VISUALDL
 from ernie_m.training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warmup_decay
-from ernie_m.training.precision import LossScaling, Precision
+from ernie_m.training.precision import Precision
 from ernie_m.training.run import Pace
 from ernie_m.training.run_folder import BEST, RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
 from ernie_m.training.task import Task
@@ -192,13 +192,13 @@ def make_engine(
     seed: int,
     schedule: Schedule | None = None,
     decay_style: str = FULL_RATE,
-    loss_scaling: LossScaling | None = None,
+    loss_scaling: Mapping[str, Any] | None = None,
 ) -> Engine:
     """Make the optimizer and the engine of a model.
 
     Args:
         schedule: the schedule of the learning rate; None: a linear rise and decay.
-        decay_style, loss_scaling: what only FinetuneFlags has flags for.
+        decay_style, loss_scaling: what only FinetuneFlags has flags for; see `build_optimizer`, `Precision`.
     """
     if schedule is None:
         warmup_steps = int(total_steps * flags.warmup_proportion)

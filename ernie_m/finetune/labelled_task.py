@@ -48,7 +48,7 @@ from ernie_m.training.engine import Engine
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.training.log.meter import Interval
 from ernie_m.training.optimizer import noam_decay
-from ernie_m.training.precision import LossScaling
+from ernie_m.training.precision import LOSS_SCALING
 from ernie_m.training.run import Trainer
 from ernie_m.training.run_folder import BEST, SELECTED, RunFolder
 from ernie_m.training.stop_requests import StopSignal
@@ -411,14 +411,7 @@ class FineTuning(TaskOfSeeds):
         schedule = None
         if flags.lr_scheduler == "noam_decay":
             schedule = noam_decay(int(schedule_steps * flags.warmup_proportion))
-        loss_scaling = LossScaling(
-            use_dynamic_loss_scaling=flags.use_dynamic_loss_scaling,
-            init_loss_scaling=flags.init_loss_scaling,
-            incr_every_n_steps=flags.incr_every_n_steps,
-            decr_every_n_nan_or_inf=flags.decr_every_n_nan_or_inf,
-            incr_ratio=flags.incr_ratio,
-            decr_ratio=flags.decr_ratio,
-        )
+        loss_scaling = {name: getattr(flags, name) for name in LOSS_SCALING}  # the flags have the same names
         return make_engine(flags, model, schedule_steps, seed, schedule, flags.decay_style, loss_scaling)
 
     @property

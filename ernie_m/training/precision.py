@@ -7,8 +7,8 @@ O2          weights and most of the forward pass in half precision; float32 grad
 
 import contextlib
 import functools
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import paddle
 from paddle import Tensor, nn
@@ -22,23 +22,18 @@ from ernie_m.utils.logging import logger
 NONE = "none"
 DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 HALF = (paddle.bfloat16, paddle.float16)
+# The loss scale keeps float16 gradients from becoming zero. It grows by incr_ratio after incr_every_n_steps
+# finite steps in a row, and shrinks by decr_ratio after decr_every_n_nan_or_inf overflows in a row, unless it
+# is not dynamic. Official names, which are those of `paddle.amp.GradScaler`, and official defaults.
+LOSS_SCALING = {
+    "init_loss_scaling": 102400.0,
+    "use_dynamic_loss_scaling": True,
+    "incr_every_n_steps": 100,
+    "decr_every_n_nan_or_inf": 2,
+    "incr_ratio": 2.0,
+    "decr_ratio": 0.8,
+}
 Autocast = Callable[[], contextlib.AbstractContextManager]
-
-
-@dataclass(frozen=True)
-class LossScaling:
-    """The loss scale, which keeps float16 gradients from becoming zero. Official names and defaults.
-
-    The scale grows by `incr_ratio` after `incr_every_n_steps` finite steps in a row, and shrinks by
-    `decr_ratio` after `decr_every_n_nan_or_inf` overflows in a row, unless it is not dynamic.
-    """
-
-    init_loss_scaling: float = 102400.0
-    use_dynamic_loss_scaling: bool = True
-    incr_every_n_steps: int = 100
-    decr_every_n_nan_or_inf: int = 2
-    incr_ratio: float = 2.0
-    decr_ratio: float = 0.8
 
 
 class Precision:
@@ -48,7 +43,7 @@ class Precision:
         amp: "none", "bf16" or "fp16". A CPU computes what it cannot compute so in full precision, and a
             warning says it: recipes for GPUs name a type.
         level: "O1" or "O2".
-        loss_scaling: for "fp16" only.
+        loss_scaling: what differs from LOSS_SCALING; for "fp16" only.
 
     Attributes:
         amp: the type that `paddle.amp` computes in, on a GPU; "none" on a CPU.
@@ -59,7 +54,7 @@ class Precision:
         UserError: O2 on a CPU or without `amp`, or bf16 on a GPU below compute capability 8.0.
     """
 
-    def __init__(self, amp: str = NONE, level: str = "O1", loss_scaling: LossScaling | None = None):
+    def __init__(self, amp: str = NONE, level: str = "O1", loss_scaling: Mapping[str, Any] | None = None):
         if level == "O2" and (amp == NONE or not on_gpu()):
             raise UserError("amp_level O2 needs a GPU and amp bf16 or fp16: set them, or take amp_level O1")
         dtype = str(paddle.get_default_dtype())
@@ -75,7 +70,7 @@ class Precision:
         logger.info("%s", summary(description, distributed.world_size()))
         if not on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
             _recommend_bfloat16()
-        scaling = asdict(loss_scaling or LossScaling())
+        scaling = {**LOSS_SCALING, **(loss_scaling or {})}
         self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **scaling)
 
     def prepare(self, model: nn.Layer) -> None:

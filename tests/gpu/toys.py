@@ -38,14 +38,14 @@ from ernie_m.reader.tagging import IGNORED
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
 from ernie_m.training.optimizer import build_optimizer
-from ernie_m.training.precision import LossScaling, Precision
+from ernie_m.training.precision import Precision
 from ernie_m.vectors.encode import SentenceBatch, sentence_vectors
 from tests.pretrain.examples import FIRST_ORDINARY_ID, LANGUAGES, VOCABULARY, objectives, rngs
 
 SEED = 1  # of weights and data
 # The gradients of the toys are up to 2 times the loss scale: with the official 102,400 more than the 65,504
 # that float16 holds.
-SCALING = LossScaling(init_loss_scaling=1024)
+SCALING = {"init_loss_scaling": 1024}
 SHAPE = {
     "vocab_size": VOCABULARY.size,
     "hidden_size": 32,

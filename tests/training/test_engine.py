@@ -9,7 +9,7 @@ import pytest
 
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step, step_seed
-from ernie_m.training.precision import LossScaling, Precision
+from ernie_m.training.precision import Precision
 from tests.launching import error_of
 from tests.training import toy_training
 from tests.training.toy_training import (
@@ -218,7 +218,12 @@ def test_a_stop_request_abandons_the_step(after):
 
 def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     """With Paddle's own scaler. The scale doubles after 5 finite steps, and is halved by an overflow."""
-    scaling = LossScaling(2.0**10, incr_every_n_steps=5, decr_every_n_nan_or_inf=1, decr_ratio=0.5)
+    scaling = {
+        "init_loss_scaling": 2.0**10,
+        "incr_every_n_steps": 5,
+        "decr_every_n_nan_or_inf": 1,
+        "decr_ratio": 0.5,
+    }
     engine = make("float32", max_bad_steps=2, precision=Precision("fp16", loss_scaling=scaling))
     assert_equal_steps(run(engine, 15), run(make("float32"), 15), 1e-6)
     assert engine.scaler.state_dict()["scale"] == 2.0**13  # 2^10, doubled three times in 15 steps
@@ -254,7 +259,7 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
 
 def test_the_scaler_is_part_of_the_state(fp16, tmp_path):
     """The scale doubles after 3 finite steps, and 2 of the next 3 are done."""
-    scaling = LossScaling(8.0, incr_every_n_steps=3)
+    scaling = {"init_loss_scaling": 8.0, "incr_every_n_steps": 3}
     first = make("float32", precision=Precision("fp16", loss_scaling=scaling))
     second = make("float32", precision=Precision("fp16", loss_scaling=scaling))
     run(first, 5)

@@ -22,7 +22,7 @@ from ernie_m.reader.batching import TaskBatch
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
 from ernie_m.training.optimizer import AdamW, build_optimizer
-from ernie_m.training.precision import LossScaling, Precision
+from ernie_m.training.precision import Precision
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, masked_counts, objectives, of_all_four
 
@@ -135,7 +135,7 @@ def test_float16_is_unscaled_and_skipped_on_every_process(monkeypatch, fp16, ran
     gradient of norm 1, which is clipped to 0.001, then one that overflowed on one of them.
     """
     model = paddle.nn.Linear(3, 2)
-    scaling = LossScaling(init_loss_scaling=1024.0)
+    scaling = {"init_loss_scaling": 1024.0}
     engine = engine_of(model, precision=Precision("fp16", loss_scaling=scaling), clip_norm=1e-3)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "rank", lambda: rank)
