@@ -4,22 +4,15 @@ A record has a "step". That of an evaluation after the step has its results unde
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ernie_m.utils.files import atomic_file, sync_file, unwritable_is_a_user_error
 from ernie_m.utils.logging import logger
 
 HELD_OUT = "held_out"
 METRICS = "metrics.jsonl"
-
-
-class _Line(NamedTuple):
-    """A line of the file, and its record; None if the line is damaged."""
-
-    text: bytes
-    record: dict[str, Any] | None
 
 
 class Records:
@@ -49,7 +42,7 @@ class Records:
 
     def read(self) -> list[dict[str, Any]]:
         """The records, without damaged lines."""
-        return [line.record for line in self._lines() if line.record]
+        return [record for record in self._record_of_each_line() if record is not None]
 
     def sync(self) -> None:
         """Wait until all records are on the disk: a checkpoint must not know of a step without its record."""
@@ -73,28 +66,26 @@ class Records:
         Returns:
             The number of dropped lines.
         """
-        lines = list(self._lines())
+        records = self._record_of_each_line()
         remaining = []
-        for number, line in enumerate(lines, 1):
-            if line.record is None:
-                if number < len(lines):
+        for number, record in enumerate(records, 1):
+            if record is None:
+                if number < len(records):
                     logger.warning("%s, line %d: damaged; the record is lost", self.path, number)
                 continue
-            last_step = evaluated_step if HELD_OUT in line.record else step
-            if line.record["step"] <= last_step:
-                remaining.append(line.text + b"\n")
-        if lines:
-            with atomic_file(self.path) as file:
+            last_step = evaluated_step if HELD_OUT in record else step
+            if record["step"] <= last_step:
+                remaining.append(json.dumps(record) + "\n")
+        if records:
+            with atomic_file(self.path, "w") as file:
                 file.writelines(remaining)
-        return len(lines) - len(remaining)
+        return len(records) - len(remaining)
 
-    def _lines(self) -> Iterator[_Line]:
-        """The lines of the file, without empty ones. A file that does not exist has none."""
+    def _record_of_each_line(self) -> list[dict[str, Any] | None]:
+        """The record of each line that is not empty; None: the line is damaged. No file has no lines."""
         if not self.path.is_file():
-            return
-        for text in self.path.read_bytes().split(b"\n"):
-            if text.strip():
-                yield _Line(text, _record_in(text))
+            return []
+        return [_record_in(text) for text in self.path.read_bytes().split(b"\n") if text.strip()]
 
 
 def _record_in(text: bytes) -> dict[str, Any] | None:
