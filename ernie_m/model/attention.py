@@ -187,13 +187,12 @@ def padded_attention(
     return paddle.matmul(weights, value).transpose([0, 2, 1, 3]).flatten(2)  # [B, T, H]
 
 
+_MASKS = {"FlashMask": FlashMask, "padded groups": PaddedMask, "in own lengths": CpuMask}
+
+
 def mask_class() -> type[AttentionMask]:
     """The kind of mask for the device in use; the table at the top of this file lists them."""
-    if device.has_plain_kernels():
-        return PaddedMask
-    if not device.on_gpu():
-        return CpuMask
-    return FlashMask if device.uses_flash_mask(half=paddle.amp.is_autocast_enabled()) else PaddedMask
+    return _MASKS[device.attention_kind(half=paddle.amp.is_autocast_enabled())]
 
 
 class SelfAttention(nn.Layer):

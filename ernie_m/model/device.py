@@ -20,7 +20,7 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import paddle
@@ -67,13 +67,17 @@ def has_bf16() -> bool:
     return capability() >= AMPERE
 
 
-def uses_flash_mask(half: bool) -> bool:
-    """Whether attention is computed by FlashMask on the device in use.
+def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "in own lengths"]:
+    """How attention is computed on the device in use, in the words of the log.
 
     Args:
         half: whether the model computes in half precision.
     """
-    return half and on_gpu() and not has_plain_kernels() and has_bf16() and flash_works()
+    if has_plain_kernels():
+        return "padded groups"
+    if not on_gpu():
+        return "in own lengths"
+    return "FlashMask" if half and has_bf16() and flash_works() else "padded groups"
 
 
 @functools.cache
@@ -216,14 +220,8 @@ def summary(precision: str, processes: int) -> str:
     """
     device = str(paddle.device.get_device())
     is_half = precision.startswith(("bf16", "fp16"))
-    if uses_flash_mask(is_half):
-        attention = "FlashMask"
-    elif on_gpu() or has_plain_kernels():
-        attention = "padded groups"
-    else:
-        attention = "in own lengths"
     backend = "NCCL" if on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
-    facts = [f"precision {precision}", f"attention {attention}"]
+    facts = [f"precision {precision}", f"attention {attention_kind(is_half)}"]
     if on_gpu():
         major, minor = capability()
         device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"

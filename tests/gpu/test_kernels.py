@@ -60,7 +60,7 @@ def dense_attention(layout: Layout, heads: int, x: Tensor) -> Tensor:
 def attention(layout: Layout, heads: int, x: Tensor) -> Tensor:
     """The attention of models; x as for `dense_attention`."""
     is_half = x.dtype in (paddle.float16, paddle.bfloat16)
-    kind = FlashMask if model_device.uses_flash_mask(is_half) else mask_class()
+    kind = FlashMask if model_device.attention_kind(is_half) == "FlashMask" else mask_class()
     query, key, value = x.split(3, axis=-1)
     return upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
 
@@ -85,7 +85,7 @@ def test_attention(place, bound, check, dtype):
 def test_dropout_of_flash_mask(bound, check, dtype):
     """It keeps values of 1 in the mean, and the backward pass drops what the forward pass dropped."""
     limit = bound(dtype)
-    if not model_device.uses_flash_mask(half=True):
+    if model_device.attention_kind(half=True) != "FlashMask":
         pytest.skip("no FlashMask on this device")
     heads = 2
     layout = Layout([200, 56])
