@@ -21,7 +21,7 @@ from ernie_m.model.checkpoint.files import (
     has_our_form,
     official_directory,
 )
-from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, ReadingOfFolder, entity_tags, reading_of
+from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, entity_tags, reading_of
 from ernie_m.model.checkpoint.formats import configs, pickles, safetensors, tensor_names, torch_save
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights
 from ernie_m.model.checkpoint.formats.linked import PARTS_OF_ENCODER, link_to, with_encoder
@@ -30,6 +30,7 @@ from ernie_m.model.checkpoint.formats.tensor_names import BERT, FAIRSEQ, OURS, P
 from ernie_m.model.checkpoint.hub import local_folder
 from ernie_m.model.checkpoint.no_model_here import no_model_at
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.conventions import Reading
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_json
@@ -235,7 +236,7 @@ def foreign_reading(
     config: ErnieMConfig | None,
     tag_labels: list[str] | None,
     drop_unknown: bool,
-) -> ReadingOfFolder:
+) -> tuple[Reading, list[str]]:
     """How the model of another library reads, and what its makers did in another way than this project can.
 
     Args:
@@ -266,4 +267,4 @@ def foreign_reading(
                 "ernie-m convert FOLDER NEW --drop_unknown writes a model whose tags mark no entities"
             ) from error
         reading = replace(reading, chunk_scheme=NO_ENTITIES)
-    return ReadingOfFolder(reading, faults)
+    return reading, faults

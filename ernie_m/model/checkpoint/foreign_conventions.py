@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ernie_m.model.checkpoint.formats import configs, sentence_transformers
 from ernie_m.model.checkpoint.formats.tensor_names import HUGGING_FACE, PADDLENLP
@@ -24,18 +24,6 @@ _KINDS = {configs.MULTI_LABEL: "multi_label", configs.REGRESSION: "regression"}
 _Fields = dict[str, tuple[Any, Path | None]]
 
 
-class ReadingOfFolder(NamedTuple):
-    """What a folder says.
-
-    Attributes:
-        reading: how the model reads, as far as this project can.
-        faults: what its makers did in another way than this project can, in words; mostly nothing.
-    """
-
-    reading: Reading
-    faults: list[str]
-
-
 def reading_of(
     format_name: str,
     raw_config: Mapping[str, Any],
@@ -44,7 +32,7 @@ def reading_of(
     root: Path,
     has_head: bool,
     config: ErnieMConfig | None,
-) -> ReadingOfFolder:
+) -> tuple[Reading, list[str]]:
     """How the model in a folder reads.
 
     A folder that `ernie-m convert` wrote has the key "reading" in config.json. Without it, the names of the
@@ -57,6 +45,10 @@ def reading_of(
         root: the one that has modules.json, if there is any.
         has_head: whether the model was fine-tuned for a task.
         config: the model's shape; None: unknown.
+
+    Returns:
+        reading: how the model reads, as far as this project can.
+        faults: what its makers did in another way than this project can, in words; mostly nothing.
 
     Raises:
         UserError: a file is damaged, or two files disagree.
@@ -88,7 +80,7 @@ def reading_of(
     if has_key:
         fields = _not_in_key(reading, fields, is_ernie_m, config, config_path)
     value_of = {name: value for name, (value, _path) in fields.items()}
-    return ReadingOfFolder(replace(reading, **value_of), faults)
+    return replace(reading, **value_of), faults
 
 
 def _limiting(length: int | None, config: ErnieMConfig) -> int | None:

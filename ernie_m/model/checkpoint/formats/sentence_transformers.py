@@ -84,36 +84,28 @@ class _Module(NamedTuple):
     folder: Path
 
 
-class Said(NamedTuple):
-    """What the library's files say.
-
-    Attributes:
-        fields: the name of a field of `Reading` -> its value, and the file that says it.
-        faults: what a reading cannot hold, in words; mostly nothing.
-    """
-
-    fields: dict[str, tuple[Any, Path]]
-    faults: list[str]
-
-
 def encoder_folder(folder: Path) -> Path:
     """The folder of the encoder: the first module's, which old versions of the library put in a subfolder."""
     modules = _modules(folder)
     return modules[0].folder if modules else folder
 
 
-def read(folder: Path, config: ErnieMConfig) -> Said:
+def read(folder: Path, config: ErnieMConfig) -> tuple[dict[str, tuple[Any, Path]], list[str]]:
     """What the library's files in a folder say of vectors; without them nothing.
 
     Args:
         config: the encoder's; the library takes the vectors of the top layer.
+
+    Returns:
+        fields: the name of a field of `Reading` -> its value, and the file that says it.
+        faults: what a reading cannot hold, in words; mostly nothing.
 
     Raises:
         UserError: a file is damaged, or is not of this encoder.
     """
     modules = _modules(folder)
     if not modules:
-        return Said({}, [])
+        return {}, []
     path = folder / MODULES
     faults: list[str] = []
     fields = {"pooling": (None, path), "layer": (config.num_hidden_layers, path), "normalize": (False, path)}
@@ -134,7 +126,7 @@ def read(folder: Path, config: ErnieMConfig) -> Said:
     if prompts_path.is_file():
         has_length_1, _ = fields["normalize"]
         fields |= _prompts(prompts_path, has_length_1, faults)
-    return Said(fields, faults)
+    return fields, faults
 
 
 def _modules(folder: Path) -> list[_Module]:
