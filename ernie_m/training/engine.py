@@ -74,7 +74,6 @@ class Engine:
 
     Attributes:
         steps: optimizer steps, skipped ones included: the position in the data and in the schedule.
-        skipped: the number of skipped steps.
         bad_in_a_row: how many of the last steps had a loss or a gradient that was not finite.
         is_sharded: whether each process holds only a part of the moments.
     """
@@ -100,7 +99,6 @@ class Engine:
         self.max_bad_steps = max_bad_steps
         self.sums = tuple(sums)
         self.steps = 0
-        self.skipped = 0
         self.bad_in_a_row = 0
         self.parameters = dict(model.named_parameters())
         self.scaler = self.precision.scaler
@@ -319,7 +317,6 @@ class Engine:
         if finite:
             self.bad_in_a_row = 0
             return
-        self.skipped += 1
         if math.isfinite(loss) and self.precision.can_shrink():
             return  # an overflow, which is expected until the loss scale is small enough
         self.bad_in_a_row += 1
@@ -348,7 +345,6 @@ class Engine:
             loss_scale["scale"] = loss_scale["scale"].tolist()
         return {
             "steps": self.steps,
-            "skipped": self.skipped,
             "bad_in_a_row": self.bad_in_a_row,
             "loss_scale": loss_scale,
             "optimizer": self.optimizer.state_of(self.parameters),
@@ -362,7 +358,6 @@ class Engine:
         """
         self._decorate()
         self.steps = int(state["steps"])
-        self.skipped = int(state["skipped"])
         self.bad_in_a_row = int(state["bad_in_a_row"])
         if state.get("loss_scale"):
             self.scaler.load_state_dict(state["loss_scale"])
