@@ -148,9 +148,11 @@ class Trainer:
                 if ends_now:
                     break
 
-                # Read. The reader process runs ahead, so this rarely waits.
+                # Read. The reader process runs ahead, so this rarely waits. A step that may be abandoned
+                # midway need not begin after a request to stop, and has no data then. Any other step must
+                # begin: the other processes wait within it for what this one sends.
                 with stalls.during(f"reading for step {engine.steps + 1}"):
-                    data = self._next_data(batches, stop)
+                    data = batches.next_unless(stop if task.divisible else None)
 
                 # Forward and backward passes, the sum over the processes, and the update.
                 with (
@@ -239,13 +241,6 @@ class Trainer:
         if evaluation is not None and evaluation.step != self.engine.steps:
             evaluation = None  # it is of an earlier step
         return self.task.files(self.engine, masters, evaluation)
-
-    def _next_data(self, batches: prefetch[StepData], stop: StopSignal) -> StepData | None:
-        """The data of the next step; None: this process was asked to stop while it waited."""
-        if self.task.divisible:  # a step that may be abandoned midway need not begin, either
-            return batches.next_unless(stop)
-        # The other processes wait within the step for what this one sends, so it must take part.
-        return next(batches)
 
     def _step(self, data: StepData | None, stop: StopSignal) -> Step | None:
         """Send the data to the device, and do a step. None: a process was asked to stop, and nothing changed.
