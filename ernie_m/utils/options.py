@@ -63,19 +63,10 @@ NonNegativeFloat = Annotated[float, Range(at_least=0)]
 UnitInterval = Annotated[float, Range(at_least=0, at_most=1)]
 
 
-def option(
-    default: Any = MISSING,
-    *,
-    default_factory: Any = MISSING,
-    free: bool = False,
-    no_effect: str = "",
-    only: tuple[str, ...] = (),
-    bare: bool = False,
-    replaces: str = "",
-    next_one: str = "",
-    positional: bool = False,
-) -> Any:
+def option(default: Any = MISSING, *, default_factory: Any = MISSING, **properties: Any) -> Any:
     """A field with properties. A field that has none of them needs only its default.
+
+    `Option` has the types and the defaults of the properties; `options_of` refuses others.
 
     Args:
         default, default_factory: as for `dataclasses.field`.
@@ -90,18 +81,7 @@ def option(
         positional: on a command line its value stands without a flag; a list takes all words that are left.
             In such a command the value of a bare option is the word true or false alone.
     """
-    properties = {
-        "free": free,
-        "no_effect": no_effect,
-        "only": only,
-        "bare": bare,
-        "replaces": replaces,
-        "next_one": next_one,
-        "positional": positional,
-    }
-    if default_factory is not MISSING:
-        return dataclasses.field(default_factory=default_factory, metadata=properties)
-    return dataclasses.field(default=default, metadata=properties)
+    return dataclasses.field(default=default, default_factory=default_factory, metadata=properties)
 
 
 def not_an_option(default: Any) -> Any:
