@@ -58,7 +58,7 @@ def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") ->
     for name, text in text_of.items():
         option = options[name]
         if text:  # an empty value undoes the flag
-            values[name] = accept(option, official_form(option, text), f"--{name} {text}")
+            values[name] = option.accept(official_form(option, text), f"--{name} {text}")
     return cls(**values, on_command_line=tuple(values))
 
 
@@ -179,25 +179,10 @@ def _similarity(name: str, key: str) -> float:
     return score + 2 if section == key_section else score
 
 
-def accept(option: Option, value: Any, place: str) -> Any:
-    """Return a value with the type of its option.
-
-    Args:
-        place: where the value stands, the beginning of the error.
-
-    Raises:
-        UserError: the option does not accept the value.
-    """
-    try:
-        return option.check(value)
-    except ValueError as error:
-        raise UserError(f"{place}: it must be {error}") from error
-
-
 def official_form(option: Option, text: str) -> Any:
     """The value of a text on a command line of the official scripts.
 
-    Other texts are returned as they are: `accept` turns them into numbers, or refuses them.
+    Other texts are returned as they are: `Option.accept` turns them into numbers, or refuses them.
     """
     if option.kind is bool:
         return OFFICIAL_BOOLEANS.get(text.lower(), text)

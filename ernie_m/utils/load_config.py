@@ -11,7 +11,6 @@ from dataclasses import MISSING
 from typing import Any, TypeVar, get_origin
 
 from ernie_m.utils.command_line import (
-    accept,
     exit_after_help,
     nearest_key,
     positional_form,
@@ -62,7 +61,7 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
         if takes_many_words(option):  # each word is one item of the list; any text is accepted
             on_command_line.setdefault(name, []).append(text)
         else:
-            on_command_line[name] = accept(option, yaml_form(option, text), f"{option.flag} {text}")
+            on_command_line[name] = option.accept(yaml_form(option, text), f"{option.flag} {text}")
     override(values, on_command_line, options, "command line", place_of)
     missing = [
         option.flag for name, option in options.items() if option.default is MISSING and name not in values
@@ -77,9 +76,9 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
 
 
 def yaml_form(option: Option, text: str) -> Any:
-    """The value of a flag's text, before `Option.check`: `a,b` or `[a, b]`, `{a: 1}`, `true`, `null`.
+    """The value of a flag's text, before `Option.accept`: `a,b` or `[a, b]`, `{a: 1}`, `true`, `null`.
 
-    A number stays a text, which `Option.check` reads, because YAML 1.1 takes 1e-4 for a text.
+    A number stays a text, which `Option.accept` reads, because YAML 1.1 takes 1e-4 for a text.
     """
     if text in YAML_NULLS and option.may_be_none:
         return None
@@ -106,7 +105,7 @@ def read_file(path: str, options: Mapping[str, Option], sections: Iterable[str])
             raise UserError(f"{path}: unknown key '{key}'{advice}")
         if value is None and not options[key].may_be_none:
             raise UserError(f"{path}: {key}: it has no value; give one, or leave the key out")
-        values[key] = accept(options[key], value, f"{path}: {key} is {value}")
+        values[key] = options[key].accept(value, f"{path}: {key} is {value}")
     return values
 
 

@@ -124,17 +124,23 @@ class Option:
         """Whether a command of several that share the dataclass reads the option."""
         return not self.only or command in self.only
 
-    def check(self, value: Any) -> Any:
+    def accept(self, value: Any, place: str) -> Any:
         """Return a value with the type of the option.
 
+        Args:
+            place: where the value stands, the beginning of the error.
+
         Raises:
-            ValueError: the value is not accepted; the message says what is, as in "at least 1".
+            UserError: the value is not accepted; the message says what is, as in "it must be at least 1".
         """
         if value is None and self.may_be_none:
             return None
-        value = convert(self.kind, value)
-        if self.range and value not in self.range:
-            raise ValueError(str(self.range))
+        try:
+            value = convert(self.kind, value)
+            if self.range and value not in self.range:
+                raise ValueError(str(self.range))
+        except ValueError as error:
+            raise UserError(f"{place}: it must be {error}") from error
         return value
 
     def __str__(self) -> str:
@@ -240,10 +246,7 @@ def check_values(options: Any) -> None:
     """
     for key, option in options_of(type(options)).items():
         value = attrgetter(key)(options)  # attrgetter, because a key may be "section.name"
-        try:
-            option.check(value)
-        except ValueError as error:
-            raise UserError(f"--{key} {value}: it must be {error}") from error
+        option.accept(value, f"--{key} {value}")
 
 
 def deciding_options(options: Any) -> dict[str, Any]:
