@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from ctypes import c_void_p
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -141,12 +140,11 @@ class _Product:
         weight_form = _packed_form(inputs, outputs, in_bfloat16)
         kept = Objects()  # it is never closed, because a thread keeps its products
         with Objects() as objects:
-            forms = _forms(objects, inputs, outputs, in_bfloat16, gelu, rows)
-            description = _description(objects, forms, weight_form, gelu)
-            self._primitive = kept.make("primitive_create", "primitive_destroy", description)
+            x, out, product = _descriptions(objects, weight_form, inputs, outputs, in_bfloat16, gelu, rows)
+            self._primitive = kept.make("primitive_create", "primitive_destroy", product)
             nowhere = c_void_p()  # `run` says where the numbers are
-            self._x = kept.make("memory_create", "memory_destroy", forms.x, engine(), nowhere)
-            self._out = kept.make("memory_create", "memory_destroy", forms.out, engine(), nowhere)
+            self._x = kept.make("memory_create", "memory_destroy", x, engine(), nowhere)
+            self._out = kept.make("memory_create", "memory_destroy", out, engine(), nowhere)
         self._stream = kept.make("stream_create", "stream_destroy", engine(), onednn.IN_ORDER_STREAM)
 
     def run(self, x: np.ndarray, weight: c_void_p, bias: c_void_p, out: np.ndarray) -> None:
@@ -163,42 +161,41 @@ class _Product:
         call("stream_wait", self._stream)
 
 
-class _Forms(NamedTuple):
-    """oneDNN's descriptions of the arrays of a product, but for the weight."""
+def _descriptions(
+    objects: Objects,
+    weight_form: c_void_p,
+    inputs: int,
+    outputs: int,
+    in_bfloat16: bool,
+    gelu: bool,
+    rows: int,
+) -> tuple[c_void_p, c_void_p, c_void_p]:
+    """oneDNN's descriptions of x [rows, I], of the result [rows, O], and of the product.
 
-    x: c_void_p
-    bias: c_void_p
-    out: c_void_p
-
-
-def _forms(objects: Objects, inputs: int, outputs: int, in_bfloat16: bool, gelu: bool, rows: int) -> _Forms:
-    """The descriptions for x [rows, I]; `PackedLinear.multiply` says which types the arrays have."""
+    Args:
+        weight_form: the description of the weight [I, O].
+        in_bfloat16, gelu: as for `PackedLinear`, which says what types x and the result have.
+    """
     x_type = onednn.BFLOAT16 if in_bfloat16 else onednn.FLOAT32
-    out_type = x_type if gelu else onednn.FLOAT32
-    return _Forms(
-        x=objects.dense(rows, inputs, x_type),
-        bias=objects.dense(1, outputs, onednn.FLOAT32),
-        out=objects.dense(rows, outputs, out_type),
-    )
-
-
-def _description(objects: Objects, forms: _Forms, weight_form: c_void_p, gelu: bool) -> c_void_p:
-    """oneDNN's description of a product, after which it takes GELU if that is asked for."""
+    x = objects.dense(rows, inputs, x_type)
+    bias = objects.dense(1, outputs, onednn.FLOAT32)
+    out = objects.dense(rows, outputs, x_type if gelu else onednn.FLOAT32)
     attributes = objects.make("primitive_attr_create", "primitive_attr_destroy")
     if gelu:
         after_product = objects.make("post_ops_create", "post_ops_destroy")
         call("post_ops_append_eltwise", after_product, onednn.GELU, 0.0, 0.0)  # GELU has no parameters
         call("primitive_attr_set_post_ops", attributes, after_product)
-    return objects.make(
+    product = objects.make(
         "matmul_primitive_desc_create",
         "primitive_desc_destroy",
         engine(),
-        forms.x,
+        x,
         weight_form,
-        forms.bias,
-        forms.out,
+        bias,
+        out,
         attributes,
     )
+    return x, out, product
 
 
 @cache
@@ -214,7 +211,6 @@ def _packed_form(inputs: int, outputs: int, in_bfloat16: bool) -> c_void_p:
         data_type,
         onednn.ANY_ORDER,
     )
-    forms = _forms(objects, inputs, outputs, in_bfloat16, gelu=False, rows=SIZES[-1])
-    product = _description(objects, forms, any_form, gelu=False)
+    _, _, product = _descriptions(objects, any_form, inputs, outputs, in_bfloat16, gelu=False, rows=SIZES[-1])
     query = onednn.functions()["primitive_desc_query_md"]
     return c_void_p(query(product, onednn.WEIGHT_DESCRIPTION, 0))
