@@ -176,7 +176,7 @@ LAYOUT = Layout([9, 7, 8, 7, 1], [9, 4, 8, 7, 1])
 @pytest.fixture(params=["MKL", "NumPy"])
 def small_pieces(request, monkeypatch):
     """Attention in many pieces, of some heads of a sequence or of two sequences; and without MKL, too."""
-    monkeypatch.setattr("model.cpu.attention.PIECE", 6 * 7 * 7)
+    monkeypatch.setattr("ernie_m.model.cpu.attention.PIECE", 6 * 7 * 7)
     if request.param == "NumPy":
         monkeypatch.setattr(mkl, "_functions", dict)
 
