@@ -3,7 +3,7 @@
     device                                           mask          how it is computed
     a CPU                                            CpuMask       in own lengths, by `model/cpu/attention.py`
     a GPU from capability 8.0 on, half precision     FlashMask     all tokens at once, by FlashMask
-    other GPUs, float32, and plain kernels           PaddedMask    group by group, each padded to [b, T]
+    other GPUs, float32, plain kernels, no MKL       PaddedMask    group by group, each padded to [b, T]
 
 `ernie_m/model/layout.py` draws the mask. Symbols: see `ernie_m/model/encoder.py`.
 """

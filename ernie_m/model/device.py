@@ -6,7 +6,8 @@
     compute capability     amp fp16    amp bf16     attention in half precision
     below 8.0 (V100, T4)   yes         refused      padded groups: two products and a softmax each
     8.0 and above          yes         yes          FlashMask, all tokens at once
-    a CPU                  no          no           each text in its own length, by `model/cpu/attention.py`
+    a CPU                  no          no           each text in its own length, by `model/cpu/attention.py`;
+                                                    padded groups, if Paddle's wheel has no MKL
 
 float32 products use TF32 on a GPU from capability 8.0, which keeps 10 bits of the mantissa. The environment
 variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
@@ -76,7 +77,7 @@ def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "in own 
     if has_plain_kernels():
         return "padded groups"
     if not on_gpu():
-        return "in own lengths"
+        return "in own lengths" if cpu.mkl.is_there() else "padded groups"
     return "FlashMask" if half and has_bf16() and flash_works() else "padded groups"
 
 

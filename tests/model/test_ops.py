@@ -9,7 +9,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from ernie_m.model import layers
 from ernie_m.model.attention import CpuMask
-from ernie_m.model.cpu import mkl, rows
+from ernie_m.model.cpu import rows
 from ernie_m.model.cpu.layers import draw_dropout_mask
 from ernie_m.model.cpu.sums import SequenceSums
 from ernie_m.model.layout import Layout
@@ -173,12 +173,10 @@ HEAD_SIZE = 4
 LAYOUT = Layout([9, 7, 8, 7, 1], [9, 4, 8, 7, 1])
 
 
-@pytest.fixture(params=["MKL", "NumPy"])
-def small_pieces(request, monkeypatch):
-    """Attention in many pieces, of some heads of a sequence or of two sequences; and without MKL, too."""
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Attention in many pieces, of some heads of a sequence or of two sequences."""
     monkeypatch.setattr("ernie_m.model.cpu.attention.PIECE", 6 * 7 * 7)
-    if request.param == "NumPy":
-        monkeypatch.setattr(mkl, "_functions", dict)
 
 
 def plain_attention(x: paddle.Tensor, dropout: np.ndarray) -> paddle.Tensor:

@@ -8,10 +8,19 @@ import paddle
 import pytest
 
 from ernie_m.model import device
-from ernie_m.model.attention import CpuMask, FlashMask, PaddedMask, SelfAttention, mask_class
+from ernie_m.model.attention import (
+    AttentionMask,
+    CpuMask,
+    FlashMask,
+    PaddedMask,
+    SelfAttention,
+    mask_class,
+)
+from ernie_m.model.cpu import mkl
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.layout import SIMILAR, Layout
+from ernie_m.model.lm_head import PreTrainingModel
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.helpers.flash import flashmask, visible
 from tests.helpers.gradients import gradients_of
@@ -78,6 +87,31 @@ def test_all_hidden_states_and_gradients(mask, name):
     assert len(gradients) == 4 + 16 * 2 + 2  # two tables and a norm, two layers, the pooler
     value = (expected.sequence * weights).mean() + expected.pooled.mean()
     assert_equal_gradients(gradients, gradients_of(plain, value))
+
+
+@pytest.mark.parametrize("name", ["1 to 512", "placeholders in some"])
+def test_a_training_step_without_mkl_has_the_gradients_of_one_with_it(monkeypatch, name):
+    """Padded groups beside the other kernels of a CPU: of the layers, of the masked-LM loss, and of sums."""
+    model = PreTrainingModel(CONFIG, ["en"])
+    layout, ids = layout_and_ids(name)
+    token_of_cell = padded(np.arange(layout.tokens), layout.lengths, layout.tokens)
+    positions = paddle.to_tensor([0, 4, 5, 80, layout.tokens - 1])
+    labels = paddle.to_tensor([7, 0, 39, 7, 20])
+
+    def step() -> tuple[type[AttentionMask], float, dict[str, np.ndarray]]:
+        batch = packed_batch(ids, layout, token_of_cell=token_of_cell)
+        states = model.encode(batch)
+        loss = model.lm_head.loss(paddle.gather(states, positions), labels).total
+        sums = batch.sums(states, (~batch.is_pad()).astype("float64"))
+        value = loss + (sums * random(*sums.shape)).sum()
+        return type(batch.mask), value.item(), gradients_of(model, value)
+
+    kind, value, gradients = step()
+    monkeypatch.setattr(mkl, "_functions", dict)
+    kind_without, value_without, gradients_without = step()
+    assert (kind, kind_without) == (CpuMask, PaddedMask)
+    assert value_without == pytest.approx(value, rel=1e-12)
+    assert_equal_gradients(gradients_without, gradients)
 
 
 @pytest.mark.parametrize("layers", [None, 0])  # all, or the embeddings alone

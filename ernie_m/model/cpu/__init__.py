@@ -4,7 +4,7 @@ docs/cpu.md says why. Use the layers with `backward()`: for a custom `PyLayer`, 
 with respect to only some of the inputs. The network takes them from `ernie_m.model.device`, as `device.cpu`.
 """
 
-from ernie_m.model.cpu import onednn, workers
+from ernie_m.model.cpu import mkl, onednn, workers
 from ernie_m.model.cpu.attention import attend
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import (
@@ -35,6 +35,7 @@ __all__ = [
     "PackedLinear",
     "Replicas",
     "attend",
+    "mkl",
     "onednn",
     "packed_feed_forward",
     "packed_linear_layers",

@@ -40,16 +40,17 @@ class Shapes(NamedTuple):
     counts: np.ndarray  # the number of products of each group
 
 
+def is_there() -> bool:
+    """Whether Paddle's wheel has MKL. Without it attention is computed in padded groups."""
+    return bool(_functions())
+
+
 def multiply(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: float = 1.0) -> None:
     """Write `factor` times the product of each matrix of x and the same one of y to the same one of `out`.
 
-    All arrays are float32, or all are float64. NumPy computes the products, one by one, where Paddle's wheel
-    has no MKL.
+    All arrays are float32, or all are float64. Call it only if MKL `is_there`.
     """
-    multiply_batch = _functions().get(out.array.dtype.name)
-    if multiply_batch is None:
-        _multiply_one_by_one(x, y, out, shapes, factor)
-        return
+    multiply_batch = _functions()[out.array.dtype.name]
     groups = len(shapes.counts)
     dtype = out.array.dtype
     x_order = np.full(groups, _TRANSPOSED if x.transposed else _AS_IT_IS, np.int32)
@@ -68,35 +69,6 @@ def multiply(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: fl
 def _addresses(matrices: Matrices) -> np.ndarray:
     """The address of each matrix in memory: int64 [matrices]."""
     return matrices.starts * matrices.array.itemsize + matrices.array.ctypes.data
-
-
-def _multiply_one_by_one(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: float) -> None:
-    """`multiply` without MKL."""
-    number = 0  # of the matrix, among those of all groups
-    for group, count in enumerate(shapes.counts):
-        rows = int(shapes.rows[group])
-        terms = int(shapes.terms[group])
-        columns = int(shapes.columns[group])
-        for _ in range(count):
-            x_matrix = _view(x, number, group, rows, terms)
-            y_matrix = _view(y, number, group, terms, columns)
-            out_matrix = _view(out, number, group, rows, columns)
-            np.matmul(x_matrix, y_matrix, out=out_matrix)
-            if factor != 1.0:
-                out_matrix *= factor
-            number += 1
-
-
-def _view(matrices: Matrices, number: int, group: int, rows: int, columns: int) -> np.ndarray:
-    """One of the matrices, of the group with this index, as a view: [rows, columns]."""
-    array = matrices.array
-    shape = (columns, rows) if matrices.transposed else (rows, columns)
-    strides = (int(matrices.row_strides[group]) * array.itemsize, array.itemsize)
-    offset = int(matrices.starts[number]) * array.itemsize
-    # The array's whole memory with one axis: only from that can a view be cut with an offset and strides.
-    memory = np.lib.stride_tricks.as_strided(array, (array.size,), (array.itemsize,))
-    view = np.ndarray(shape, array.dtype, memory, offset, strides)
-    return view.T if matrices.transposed else view
 
 
 def use_one_thread() -> None:
