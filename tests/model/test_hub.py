@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
@@ -179,6 +180,7 @@ def test_a_gated_model(hub):
     ],
 )
 def test_a_hub_is_https_or_this_machine(hub, monkeypatch, endpoint, is_asked):
+    assert huggingface_hub.snapshot_download  # is imported here, because its import reads the endpoint
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     message = error_of(open_checkpoint, NAME)
     assert message.startswith(f"{NAME}: " if is_asked else f"HF_ENDPOINT is {endpoint}")
