@@ -19,7 +19,7 @@ from ernie_m.interface import Model, load
 from ernie_m.utils.files import atomic_dir
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.text_tables import in_columns
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.hits import hits
 
 SENTENCES = Path(ernie_m.__file__).parent / "data" / "sentences.tsv"
 LEARNED = 6  # so many of the ten sentences of each topic are learned
@@ -106,14 +106,11 @@ def translations_found(vectors: dict[str, np.ndarray]) -> dict[str, float]:
     Args:
         vectors: language -> the vectors [N, H] of the same N sentences.
     """
-    english = unit(vectors["en"])
-    percentages = {}
-    for code, foreign in vectors.items():
-        if code != "en":
-            nearest = (unit(foreign) @ english.T).argmax(axis=1)
-            is_found = nearest == np.arange(len(nearest))
-            percentages[code] = 100 * float(is_found.mean())
-    return percentages
+    return {
+        code: 100 * float(hits(foreign, vectors["en"]).mean())
+        for code, foreign in vectors.items()
+        if code != "en"
+    }
 
 
 def mean_of_others(shares: dict[str, float]) -> float:
