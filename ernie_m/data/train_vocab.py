@@ -15,15 +15,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import sentencepiece
 
 from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
-from ernie_m.pretrain.build_corpus.text_units import TextFormat, look_at_sources, read_lines, read_units
+from ernie_m.pretrain.build_corpus.options import TextOptions
+from ernie_m.pretrain.build_corpus.text_units import look_at_sources, read_lines, read_units
 from ernie_m.reader.files.plain_text import LONGEST_LINE
-from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.sampling import temperature
 from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
 from ernie_m.utils.errors import UserError
@@ -46,7 +46,7 @@ _SIZE_FAULTS = {
 
 
 @dataclass
-class VocabOptions(TableOptions):
+class VocabOptions(TextOptions):
     """The training of a vocabulary."""
 
     output: str
@@ -57,9 +57,6 @@ class VocabOptions(TableOptions):
 
     parallel: dict[str, Any] = field(default_factory=dict)
     """Sentence pairs, "a-b<=path"; may be repeated."""
-
-    documents: Literal["line", "blank"] = "line"
-    """line: each line is a document; blank: blank lines separate documents, each line is a sentence."""
 
     vocab_size: PositiveInt = 250_000
     """The pieces of the model, including unknown, begin and end. The tokenizer adds [PAD] and [MASK]."""
@@ -96,7 +93,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     with unwritable_is_a_user_error(model_path):  # before the text is read, which takes long
         model_path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=model_path.parent).close()
-    look_at_sources(resolve(options.mono, options.parallel), TextFormat.of(options))
+    look_at_sources(resolve(options.mono, options.parallel), options)
     lines: Counter[str] = Counter()  # language -> number of lines
     for side in read_sides(options, "counting"):
         lines[side.language] += len(side.lines)
@@ -180,15 +177,14 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
         description: what the progress bar says.
     """
     streams = resolve(options.mono, options.parallel)
-    form = TextFormat.of(options)
     total = 0  # bytes
     for stream in streams:
         total += sum(source.size for source in stream.sources)
     with closing(Progress(total, description, unit="bytes")) as progress:
         for stream_number, stream in enumerate(streams):
             for source_number, source in enumerate(stream.sources):
-                for unit in read_units(stream_number, source_number, source, _UNIT_BYTES, form):
-                    sides = read_lines(unit, source, stream.languages, form).sides  # the lines of each
+                for unit in read_units(stream_number, source_number, source, _UNIT_BYTES, options):
+                    sides = read_lines(unit, source, stream.languages, options).sides  # the lines of each
                     for side_number, lines in enumerate(sides):
                         key = (stream_number, source_number, unit.number, side_number)
                         yield SideOfUnit(stream.languages[side_number], lines, key)

@@ -25,7 +25,8 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.pretrain.build_corpus.inputs import TextSource
-from ernie_m.pretrain.build_corpus.text_units import TextFormat, read_lines, read_units
+from ernie_m.pretrain.build_corpus.options import TextOptions
+from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.pairs import PairRows
@@ -232,9 +233,9 @@ def read_training_state(path: Path) -> None:
 def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
     """Read a source of texts in units of 512 bytes, at most 2,000 of them."""
     source = TextSource((str(path),), languages)
-    form = TextFormat(documents)
-    for unit in itertools.islice(read_units(0, 0, source, 512, form), 2000):
-        read_lines(unit, source, languages, form)
+    options = TextOptions(documents=documents)
+    for unit in itertools.islice(read_units(0, 0, source, 512, options), 2000):
+        read_lines(unit, source, languages, options)
 
 
 def archives(form: str, folder: Path) -> list[bytes]:

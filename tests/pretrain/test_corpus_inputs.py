@@ -8,9 +8,9 @@ from typing import NamedTuple
 import pytest
 
 from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
-from ernie_m.pretrain.build_corpus.text_units import TextFormat, read_lines, read_units
+from ernie_m.pretrain.build_corpus.options import TextOptions
+from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
 from ernie_m.reader.files import plain_text
-from ernie_m.reader.files.rows import TableOptions
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
@@ -25,7 +25,7 @@ ARCHIVES = [end for end in PACKERS if end]
 def units_of(path, unit_bytes=1000):
     """The units of a file."""
     (stream,) = resolve({"en": str(path)}, {})
-    return list(read_units(0, 0, stream.sources[0], unit_bytes, TextFormat()))
+    return list(read_units(0, 0, stream.sources[0], unit_bytes, TextOptions()))
 
 
 class AllLines(NamedTuple):
@@ -37,17 +37,17 @@ class AllLines(NamedTuple):
     score: int
 
 
-def lines_of(mono=None, parallel=None, unit_bytes=1000, documents="line", **options) -> AllLines:
-    """All lines of the only stream. The options are those of `TableOptions`."""
+def lines_of(mono=None, parallel=None, unit_bytes=1000, **options) -> AllLines:
+    """All lines of the only stream. The options are those of `TextOptions`."""
     (stream,) = resolve(mono or {}, parallel or {})
-    form = TextFormat(documents, TableOptions(**options))
+    options = TextOptions(**options)
     sides = [[] for _ in stream.languages]
     documents = []
     empty = 0
     score = 0
     for source in stream.sources:
-        for unit in read_units(0, 0, source, unit_bytes, form):
-            lines = read_lines(unit, source, stream.languages, form)
+        for unit in read_units(0, 0, source, unit_bytes, options):
+            lines = read_lines(unit, source, stream.languages, options)
             for side, lines_of_side in zip(sides, lines.sides):
                 side += lines_of_side
             documents += lines.documents.tolist()

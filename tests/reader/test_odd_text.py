@@ -7,7 +7,8 @@ import pytest
 from ernie_m.data.train_vocab import VocabOptions
 from ernie_m.inference.mine_pairs import MiningOptions, mine_pairs
 from ernie_m.pretrain.build_corpus.inputs import resolve
-from ernie_m.pretrain.build_corpus.text_units import TextFormat, look_at_sources
+from ernie_m.pretrain.build_corpus.options import TextOptions
+from ernie_m.pretrain.build_corpus.text_units import look_at_sources
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.rows import TableOptions
@@ -55,7 +56,7 @@ EVEN = {
 
 
 def look_at(mono=None, parallel=None, **options):
-    look_at_sources(resolve(mono or {}, parallel or {}), TextFormat("line", TableOptions(**options)))
+    look_at_sources(resolve(mono or {}, parallel or {}), TextOptions(**options))
 
 
 def write(path, lines):

@@ -27,7 +27,7 @@ from ernie_m.pretrain.build_corpus.stages import (
     write_array,
     write_shard,
 )
-from ernie_m.pretrain.build_corpus.text_units import TextFormat, Unit, read_units
+from ernie_m.pretrain.build_corpus.text_units import Unit, read_units
 from ernie_m.pretrain.build_corpus.work_folder import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.reader.corpus import FORMAT, SPLITS, checksum_of
@@ -209,9 +209,8 @@ class CorpusBuild:
     def _unit_tasks(self, sources: Mapping[SourceKey, TextSource]) -> Iterator[tuple[Unit, StreamWork]]:
         """Each unit of the sources, with the work of its stream."""
         unit_bytes = int(self.options.unit_mib * (1 << 20))
-        form = TextFormat.of(self.options)
         readers = (
-            read_units(stream_number, source_number, source, unit_bytes, form)
+            read_units(stream_number, source_number, source, unit_bytes, self.options)
             for (stream_number, source_number), source in sources.items()
         )
         for unit in _interleave(readers, threads=min(_READERS, self.workers.num_workers)):

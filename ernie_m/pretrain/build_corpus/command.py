@@ -16,7 +16,7 @@ from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.options import BuildOptions, modification_times, plan_of
 from ernie_m.pretrain.build_corpus.report import pair_report, summary
-from ernie_m.pretrain.build_corpus.text_units import TextFormat, look_at_sources
+from ernie_m.pretrain.build_corpus.text_units import look_at_sources
 from ernie_m.pretrain.build_corpus.work_folder import (
     WORK,
     StreamWork,
@@ -71,7 +71,7 @@ def build_corpus(options: BuildOptions) -> dict:
         Corpus(output, verify=True)  # raises an error if a file is not as it was written
         return manifest
 
-    look_at_sources(streams, TextFormat.of(options))
+    look_at_sources(streams, options)
     # Otherwise each stage of the build does what an earlier, stopped build has not done.
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":

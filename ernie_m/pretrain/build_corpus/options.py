@@ -18,8 +18,16 @@ from ernie_m.utils.options import (
 )
 
 
+@dataclass(kw_only=True)
+class TextOptions(TableOptions):
+    """How text and sentence pairs are read, for a corpus or a vocabulary."""
+
+    documents: Literal["line", "blank"] = "line"
+    """line: each line is a document; blank: blank lines separate documents, and each line is a sentence."""
+
+
 @dataclass
-class BuildOptions(TableOptions):
+class BuildOptions(TextOptions):
     """The options of a corpus build. Those that are `free` do not change the bytes of the corpus."""
 
     output: str = option("", free=True)
@@ -42,9 +50,6 @@ class BuildOptions(TableOptions):
     text_rules: Literal[TEXT_RULES] = option(ERNIE_M, free=True)
     """What is done to a text beside sentencepiece: the official rules of ERNIE-M, nothing, as in XLM-R, or
     what the ErnieMTokenizer of a library does. A run needs the rules of the model that it starts from."""
-
-    documents: Literal["line", "blank"] = "line"
-    """line: each line is a document; blank: blank lines separate documents, and each line is a sentence."""
 
     deduplicate: bool = False
     """Whether only the first of equal lines of a language, and of equal pairs, is used."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.duplicates import is_duplicate, read_counts, write_keys
-from ernie_m.pretrain.build_corpus.text_units import Lines, TextFormat, Unit, read_lines
+from ernie_m.pretrain.build_corpus.text_units import Lines, Unit, read_lines
 from ernie_m.pretrain.build_corpus.work_folder import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork
 from ernie_m.reader.corpus import SPLITS, check_files
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -297,7 +297,7 @@ def _read(unit: Unit, work: StreamWork) -> Lines:
     if not (work.output / WORK).is_dir():
         raise UserError(f"{work.output}: a worker does not see it; all machines must share the output folder")
     source = work.stream.sources[unit.source]
-    return read_lines(unit, source, work.stream.languages, TextFormat.of(work.options))
+    return read_lines(unit, source, work.stream.languages, work.options)
 
 
 def _side_of_tokens(lengths: np.ndarray) -> np.ndarray:

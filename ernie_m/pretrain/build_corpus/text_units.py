@@ -10,17 +10,16 @@ import io
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.inputs import Stream, TextSource
+from ernie_m.pretrain.build_corpus.options import TextOptions
 from ernie_m.reader.files import plain_text
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.plain_text import TextFile, too_long
-from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.form import options_of, records, rows_of_lines, table_of
 from ernie_m.reader.files.table.odd_text import look_at_text
 from ernie_m.reader.files.table.pair_columns import Columns, columns_of_pairs
@@ -56,20 +55,6 @@ class Unit(NamedTuple):
     last: bool = False
 
 
-@dataclass(frozen=True)
-class TextFormat:
-    """How to read lines from a unit; `BuildOptions` describes the fields."""
-
-    documents: str = "line"
-    options: TableOptions = field(default_factory=TableOptions)
-
-    @classmethod
-    def of(cls, options: Any) -> "TextFormat":
-        """What the options of a command say, which has those of tables and `documents`."""
-        names = [field.name for field in fields(TableOptions)]
-        return cls(options.documents, TableOptions(**{name: getattr(options, name) for name in names}))
-
-
 class Lines(NamedTuple):
     """The lines of a unit without white space at both ends. No line is empty.
 
@@ -96,7 +81,7 @@ class Lines(NamedTuple):
 
 
 def read_units(
-    stream_number: int, source_number: int, source: TextSource, unit_bytes: int, form: TextFormat
+    stream_number: int, source_number: int, source: TextSource, unit_bytes: int, options: TextOptions
 ) -> Iterator[Unit]:
     """The units of one source in order.
 
@@ -104,8 +89,8 @@ def read_units(
         stream_number: the number of the stream.
         source_number: the number of the source in the stream.
         unit_bytes: a unit ends with the last line (document, pair) that ends within this size.
-        form: with blank lines between documents, units are cut there; a document longer than a unit is cut
-            at a line.
+        options: how the text is read; with blank lines between documents, units are cut there, and a document
+            longer than a unit is cut at a line.
 
     Raises:
         UserError: a file is empty, binary, damaged or has an endless line, two aligned files have different
@@ -115,19 +100,19 @@ def read_units(
     bytes_before = 0  # how many bytes on disk were read for the units before
     with contextlib.ExitStack() as opened:
         languages = source.languages if len(source.languages) == 2 else None
-        encoding = options_of(Path(source.paths[0]), form.options).encoding
+        encoding = options_of(Path(source.paths[0]), options).encoding
         files = [TextFile(path, languages, encoding) for path in source.paths]
         for file in files:
             opened.enter_context(contextlib.closing(file))
         columns = None
         if source.has_columns and files[0].buffer:
-            columns, _ = _columns_of(files[0], source, form)
+            columns, _ = _columns_of(files[0], source, options)
         for unit_number in itertools.count():
             first_line = files[0].line
             if len(files) == 2:
                 texts = _cut_aligned(files, unit_bytes)
             else:
-                texts = (_cut(files[0], unit_bytes, blank_lines=form.documents == "blank"),)
+                texts = (_cut(files[0], unit_bytes, blank_lines=options.documents == "blank"),)
             if not any(texts):  # the files have ended
                 break
             if unit is not None:
@@ -141,7 +126,7 @@ def read_units(
     yield unit._replace(last=True)
 
 
-def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form: TextFormat) -> Lines:
+def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], options: TextOptions) -> Lines:
     """The lines of one unit.
 
     Args:
@@ -155,7 +140,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
     not_wanted = 0
     if source.has_columns:
-        rows, not_wanted = _rows(decoded[0], unit, source.paths[0], form)
+        rows, not_wanted = _rows(decoded[0], unit, source.paths[0], options)
     else:
         rows = list(zip(*decoded))
     # White space at both ends of a cell is removed, and then rows with an empty cell are.
@@ -166,7 +151,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
         sides.append([row[side] for row in full])
     if source.languages != languages:  # the source has the pair the other way round
         sides.reverse()
-    if len(languages) == 1 and form.documents == "blank":
+    if len(languages) == 1 and options.documents == "blank":
         # Blank lines separate documents, and are not counted as left out.
         documents = _lines_of_documents([bool(line) for (line,) in stripped])
         return Lines(tuple(sides), documents, empty_count=0)
@@ -247,7 +232,7 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
         ) from error
 
 
-def look_at_sources(streams: Sequence[Stream], form: TextFormat) -> None:
+def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
     """Show three lines of each file, and see whether they are text.
 
     Raises:
@@ -256,12 +241,12 @@ def look_at_sources(streams: Sequence[Stream], form: TextFormat) -> None:
     for source in itertools.chain.from_iterable(stream.sources for stream in streams):
         pair = source.languages if len(source.languages) == 2 else None
         for number, path in enumerate(source.paths):
-            encoding = options_of(Path(path), form.options).encoding
+            encoding = options_of(Path(path), options).encoding
             with contextlib.closing(TextFile(path, pair, encoding)) as file:
                 if not file.buffer:
                     continue
                 if source.has_columns:
-                    columns, sample = _columns_of(file, source, form)
+                    columns, sample = _columns_of(file, source, options)
                     columns.log(path)
                     rows = [texts for texts, fault in map(columns.texts_of, sample) if not fault]
                     sides = dict(zip(source.languages, zip(*rows)))  # language -> its texts
@@ -269,11 +254,11 @@ def look_at_sources(streams: Sequence[Stream], form: TextFormat) -> None:
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
             for language, lines in sides.items():
-                look_at_text(path, lines, language, form.options.text_as_it_stands)
+                look_at_text(path, lines, language, options.text_as_it_stands)
 
 
 def _columns_of(
-    file: TextFile, source: TextSource, form: TextFormat
+    file: TextFile, source: TextSource, options: TextOptions
 ) -> tuple[Columns, Sequence[Sequence[str]]]:
     """Which columns of a file hold the pairs, by its first rows or by the options; and these rows.
 
@@ -281,7 +266,7 @@ def _columns_of(
         UserError: there are no two columns of texts, or more.
     """
     path = Path(file.path)
-    options = options_of(path, form.options)
+    options = options_of(path, options)
     head = file.head(_HEAD).decode(errors="replace")
     faults = Faults(path, skip=True)  # each is found again, in its unit
     table_form, is_official, rows = rows_of_lines(path, io.StringIO(head, newline="\n"), options, faults)
@@ -295,14 +280,14 @@ def _columns_of(
     return columns, table.sample
 
 
-def _rows(lines: list[str], unit: Unit, path: str, form: TextFormat) -> tuple[list[list[str]], int]:
+def _rows(lines: list[str], unit: Unit, path: str, options: TextOptions) -> tuple[list[list[str]], int]:
     """The two texts of each row, and the number of rows that --only, or their split, leaves out.
 
     Raises:
         UserError: rows have another number of columns.
     """
     columns = unit.columns
-    faults = Faults(path, form.options.on_error == "skip")
+    faults = Faults(path, options.on_error == "skip")
     rows = []
     left_out = 0
     ended_lines = (f"{line}\n" for line in lines)
