@@ -174,13 +174,8 @@ def _cut(file: TextFile, size: int, blank_lines: bool) -> bytes:
 
     Only the bytes up to `size` decide where to cut, not how many happen to be in the buffer.
     """
-    has_ended = file.fill(size)
-    if has_ended:  # so all that is left is in the buffer, at most `size` bytes
-        return file.take(len(file.buffer))
-    end = file.buffer.rfind(b"\n", 0, size) + 1  # 0 if no line ends within `size`
-    if not end:
-        end = file.buffer.find(b"\n") + 1
-    if blank_lines:
+    end = len(file.head(size))
+    if blank_lines and end < len(file.buffer):  # the file goes on, perhaps inside a document
         for blank in re.finditer(rb"\n(?:[^\S\n]*\n)+", file.buffer[:size]):
             end = blank.end()  # the last one counts
     return file.take(end)
