@@ -62,25 +62,6 @@ class TrainFlags(TableOptions):
     table of pieces is trained, with a vocabulary of the pairs."""
 
 
-@dataclass(frozen=True)
-class Start:
-    """A model that is trained on pairs.
-
-    Args:
-        path: its folder or name.
-        rate: the peak learning rate.
-        steps: the most steps.
-        seconds: that a pair takes in training, on one core; in a search it takes a third.
-        batch_size: the most pairs of a step.
-    """
-
-    path: str | Path
-    rate: float
-    steps: int
-    seconds: float
-    batch_size: int = _BATCH
-
-
 class Command(NamedTuple):
     """A command of the project.
 
@@ -121,7 +102,7 @@ def main() -> None:
     of_table = steps_of_table(output, table, found, facts["pairs"])
     of_start = []
     if flags.start:
-        of_start = steps_on_pairs(output, start_of(flags.start, facts["tokens_of_a_pair"]), facts["pairs"])
+        of_start = steps_on_pairs(output, flags.start, facts)
     # Say how long each step takes, then carry them out; those that are done are passed over.
     cores = read_cpu().cores
     for number, step in enumerate([*of_table, *of_start], 1):
@@ -167,21 +148,6 @@ def claim(output: Path, flags: TrainFlags, found: FoundFiles) -> None:
     if words:
         identity["options"] = words
     claim_file(output / _PLAN, identity, "name a new folder")
-
-
-def start_of(path: str, tokens_of_a_pair: float) -> Start:
-    """How a model is trained on pairs."""
-    config = open_checkpoint(path).config
-    if config.is_table:
-        raise UserError(
-            f"--start {path}: it is a table of pieces; leave --start out, and one is trained anew"
-        )
-    # The nearest by ratio: 256 is nearer to 384 than to 128.
-    nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
-    rate, steps = _RATE_AND_STEPS[nearest]
-    seconds = 1e-9 * config.num_hidden_layers * config.hidden_size**2 * tokens_of_a_pair  # an estimate
-    batch_size = min(_BATCH, int(_STEP_TOKENS / tokens_of_a_pair))
-    return Start(path, rate, steps, seconds, batch_size)
 
 
 def steps_of_table(output: Path, folder: Path, found: FoundFiles, counts: Mapping[str, Any]) -> list[Command]:
@@ -240,16 +206,34 @@ def on_pairs(output: Path, batch_size: int, steps: int, parts: int = 5) -> list[
     return [*words, "--keep_checkpoints", 1]  # of E5-small one has 1.3 GB
 
 
-def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> list[Command]:
-    """The steps that score the start, train it on the pairs, and score it again."""
-    trained, held_out = totals(counts)
-    batch_size = max(2, min(start.batch_size, trained // 10))
-    steps = max(20, min(start.steps, 13 * trained // batch_size))  # at most 13 epochs
-    model = ["--init_pretraining_params", start.path]
-    training = [*on_pairs(output, batch_size, steps), "--learning_rate", start.rate]
-    # The seconds on one core: a pair that is only encoded takes a third of one that is trained on.
-    searched = held_out * start.seconds / 3
-    validated = 6 * min(500, trained // 10) * start.seconds / 3  # before the first step and after five parts
+def steps_on_pairs(output: Path, start: str, facts: Mapping[str, Any]) -> list[Command]:
+    """The steps that score a model, train it on the pairs, and score it again.
+
+    Args:
+        start: the folder or the name of the model.
+        facts: what `FOUND` holds: "pairs", the counts of each file, and "tokens_of_a_pair".
+
+    Raises:
+        UserError: the model is a table of pieces.
+    """
+    config = open_checkpoint(start).config
+    if config.is_table:
+        raise UserError(
+            f"--start {start}: it is a table of pieces; leave --start out, and one is trained anew"
+        )
+    # The nearest by ratio: 256 is nearer to 384 than to 128.
+    nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
+    rate, most_steps = _RATE_AND_STEPS[nearest]
+    tokens = facts["tokens_of_a_pair"]
+    trained, held_out = totals(facts["pairs"])
+    batch_size = max(2, min(_BATCH, int(_STEP_TOKENS / tokens), trained // 10))
+    steps = max(20, min(most_steps, 13 * trained // batch_size))  # at most 13 epochs
+    model = ["--init_pretraining_params", start]
+    training = [*on_pairs(output, batch_size, steps), "--learning_rate", rate]
+    # The seconds that a pair takes in training, on one core: an estimate. In a search it takes a third.
+    seconds = 1e-9 * config.num_hidden_layers * config.hidden_size**2 * tokens
+    searched = held_out * seconds / 3
+    validated = 6 * min(500, trained // 10) * seconds / 3  # before the first step and after five parts
     return [
         Command(
             f"search the {held_out:,} held-out pairs before the training",
@@ -261,7 +245,7 @@ def steps_on_pairs(output: Path, start: Start, counts: Mapping[str, Any]) -> lis
             f"train on {trained:,} pairs, and search again",
             [*retrieval(output, output), *training, *model],
             output / "retrieval.json",
-            (steps * batch_size * start.seconds + validated + searched) / 60,
+            (steps * batch_size * seconds + validated + searched) / 60,
         ),
     ]
 

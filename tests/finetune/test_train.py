@@ -207,8 +207,11 @@ def test_the_rate_is_that_of_the_nearest_width(random_encoder, monkeypatch, widt
     checkpoint = open_checkpoint(random_encoder)
     checkpoint = SimpleNamespace(config=replace(checkpoint.config, hidden_size=width))
     monkeypatch.setattr(train, "open_checkpoint", lambda path: checkpoint)
-    start = train.start_of("start", tokens_of_a_pair=10)
-    assert (start.rate, start.steps) == (rate, {1e-3: 9000, 5e-5: 100, 2e-5: 2000}[rate])
+    facts = {"tokens_of_a_pair": 10, "pairs": {"de-en": {"trained": 100_000, "held_out": 500}}}
+    *_, step = train.steps_on_pairs(Path("out"), "start", facts)
+    values = dict(zip(step.words[1::2], step.words[2::2]))
+    assert values["--learning_rate"] == rate
+    assert values["--max_steps"] == {1e-3: 9000, 5e-5: 100, 2e-5: 2000}[rate]
 
 
 def refusal(capsys, *arguments, **flags):
