@@ -122,7 +122,7 @@ class CorpusBuild:
             for column, split in enumerate(SPLITS):  # the counts of a unit begin with the ids of each split
                 tokens = [counts[column] for counts in counts_of_units]
                 for shard, units in enumerate(group_units(tokens, shard_tokens)):  # `units` is a slice
-                    tasks.append((work, split, shard, paths[units]))
+                    tasks.append((work, split, shard, paths[units], self.tokenizer.unk_id))
         self._run("writing shards", write_shard, tasks)
 
     def finish(self, plan: Mapping[str, Any]) -> dict[str, Any]:

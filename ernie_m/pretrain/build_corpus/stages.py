@@ -41,8 +41,7 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     """Filter the lines of a unit, split them into train and held-out, and write their ids, unless it is done.
 
     The file is an .npz with `counts` (see `UnitResult`) and for each split: `ids` [tokens]; `lengths` uint32,
-    the tokens of each line (a pair is two lines); `documents` uint32, the lines of each document; `unknown`
-    int64 [sides], the number of unknown ids.
+    the tokens of each line (a pair is two lines); `documents` uint32, the lines of each document.
     """
     path = work.unit_path(TOKENS, unit.source, unit.number)
     if is_whole(path):
@@ -81,7 +80,7 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     arrays: dict[str, np.ndarray] = {}
     for split, is_in_split in zip(SPLITS, (~is_held_out, is_held_out), strict=True):
         is_chosen = is_usable & is_in_split
-        arrays |= _arrays_of_split(split, ids, lengths, document, is_chosen, tokenizer.unk_id)
+        arrays |= _arrays_of_split(split, ids, lengths, document, is_chosen)
 
     dropped = {
         "empty": text.empty_count + int(is_empty.sum()),
@@ -103,7 +102,6 @@ def _arrays_of_split(
     lengths: np.ndarray,
     document: np.ndarray,
     is_chosen: np.ndarray,
-    unk_id: int,
 ) -> dict[str, np.ndarray]:
     """The arrays of a split in the file of a unit.
 
@@ -118,12 +116,10 @@ def _arrays_of_split(
     chosen_lengths = lengths[is_chosen]
     # The chosen lines of each document; the file has no entry for a document without any.
     lines_of_documents = np.bincount(document[is_chosen])
-    sides_of_unknown = _side_of_tokens(chosen_lengths)[chosen_ids == unk_id]
     return {
         f"{split}.ids": chosen_ids,
         f"{split}.lengths": chosen_lengths.ravel().astype(np.uint32),
         f"{split}.documents": lines_of_documents[lines_of_documents > 0].astype(np.uint32),
-        f"{split}.unknown": np.bincount(sides_of_unknown, minlength=lengths.shape[1]),
     }
 
 
@@ -153,7 +149,7 @@ def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
         yield slice(first, len(tokens))
 
 
-def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]) -> None:
+def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path], unk_id: int) -> None:
     """Write the files of a shard and then its record, unless that is done.
 
     The record holds name, documents, lines, tokens and unknown tokens; tokens and unknown by language; files
@@ -165,6 +161,7 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
         split: train or held_out.
         number: the number of the shard in its split.
         units: files of `tokenize_unit` in reading order.
+        unk_id: the id of [UNK].
 
     Raises:
         UserError: the file of a unit is damaged.
@@ -199,7 +196,7 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
     with atomic_file(pieces_file(work, name)) as file:
         np.save(file, pieces)
     write_digest(pieces_file(work, name))
-    unknown = sum(_arrays(units, f"{split}.unknown"))  # over the units, int64 [sides]
+    unknown = pieces[:, unk_id]  # int64 [sides]
     by_language = {
         language: {"tokens": int(pieces[side].sum()), "unknown": int(unknown[side])}
         for side, language in enumerate(languages)
@@ -242,7 +239,8 @@ def _count_pieces(
     """
     counts = np.zeros((sides, vocab_size), np.int64)
     for unit_ids, lengths in zip(ids, line_lengths):
-        side_of_tokens = _side_of_tokens(lengths.reshape(-1, sides))
+        side_of_lines = np.arange(len(lengths)) % sides  # 0 1 0 1 ...
+        side_of_tokens = np.repeat(side_of_lines, lengths)
         for side in range(sides):
             counts[side] += np.bincount(unit_ids[side_of_tokens == side], minlength=vocab_size)
     return counts
@@ -298,13 +296,6 @@ def _read(unit: Unit, work: StreamWork) -> Lines:
         raise UserError(f"{work.output}: a worker does not see it; all machines must share the output folder")
     source = work.stream.sources[unit.source]
     return read_lines(unit, source, work.stream.languages, work.options)
-
-
-def _side_of_tokens(lengths: np.ndarray) -> np.ndarray:
-    """The side of each token, int64 [tokens], given the number of tokens of each side [lines, sides]."""
-    lines, sides = lengths.shape
-    side_of_lengths = np.tile(np.arange(sides), lines)  # 0 1 0 1 ...
-    return np.repeat(side_of_lengths, lengths.ravel())
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
