@@ -18,7 +18,7 @@ from ernie_m.pretrain.loss import batch_loss, to_device
 from ernie_m.pretrain.objective import Pair, Text, perplexity, rng_of
 from ernie_m.pretrain.packing import Stage1
 from ernie_m.pretrain.training_text import TrainingText, make_objectives
-from ernie_m.reader.corpus import Blocks
+from ernie_m.reader.corpus import Blocks, CorpusPairs
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
@@ -257,11 +257,7 @@ class Evaluator:
 
     def _retrieval(self, model: PreTrainingModel, pair: tuple[str, str]) -> list[float]:
         """The accuracy at each layer, the mean of both directions."""
-        stream = self.pairs[pair]
-        count = min(len(stream), self.config.run.eval_sequences)
-        pairs = [stream[place] for place in range(count)]
-        src = [src_ids for src_ids, _ in pairs]
-        tgt = [tgt_ids for _, tgt_ids in pairs]
+        src, tgt = zip(*self._first(self.pairs[pair]))  # the ids of the sentences of each side
         max_seq_len = self.config.data.max_seq_len
         encoder = PaddleEncoder(model.ernie_m)
         src_vectors = encoder.vectors(self.tokenizer.sentences(src, max_seq_len))  # [L + 1, N, H]
@@ -273,14 +269,16 @@ class Evaluator:
         """Held-out blocks of text, as in training."""
         longest = self.config.data.max_seq_len - 2  # without [CLS] and [SEP]
         blocks = Blocks(self.mono[language], longest, one_line=not self.config.data.pack_lines)
-        count = min(len(blocks), self.config.run.eval_sequences)
-        return [Text(blocks[place], self.text.language_number[language]) for place in range(count)]
+        return [Text(ids, self.text.language_number[language]) for ids in self._first(blocks)]
 
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
         """Held-out pairs, every second one with its sides exchanged."""
-        stream = self.pairs[pair]
-        count = min(len(stream), self.config.run.eval_sequences)
-        return [self.text.pair(pair, stream[place], reverse=place % 2 == 1) for place in range(count)]
+        pairs = self._first(self.pairs[pair])
+        return [self.text.pair(pair, sides, reverse=place % 2 == 1) for place, sides in enumerate(pairs)]
+
+    def _first(self, items: CorpusPairs | Blocks) -> list[Any]:
+        """The items that are evaluated: the first `run.eval_sequences`."""
+        return [items[place] for place in range(min(len(items), self.config.run.eval_sequences))]
 
     def _scores(
         self, model: PreTrainingModel, objective: str, examples: Sequence[Text | Pair]
