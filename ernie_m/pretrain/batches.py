@@ -6,7 +6,7 @@ run goes on from the samplers' positions. No paddle here.
 """
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,18 +143,17 @@ class StepReader:
         Args:
             counts: the number of examples of each objective that is trained in this part of the run.
         """
-        of_texts = _repeated(names_that_read(Text), counts)  # the objective of each text
-        examples = list(zip(of_texts, self._draw("mono", len(of_texts))))
-
-        of_pairs = _repeated(names_that_read(Pair), counts)  # the objective of each pair
-        for name, pair in zip(of_pairs, self._draw("parallel", len(of_pairs)), strict=True):
-            if not self.objectives[name].serves(pair):
-                # A side may have one token, and CAMLM must leave one of a side unmasked. Such a pair serves
-                # TLM instead; it is left out if TLM is not trained.
-                if "tlm" not in counts:
-                    continue
-                name = "tlm"
-            examples.append((name, pair))
+        examples: list[tuple[str, Text | Pair]] = []
+        for name in names_that_read(Text):
+            examples += [(name, text) for text in self._draw("mono", counts.get(name, 0))]
+        for name in names_that_read(Pair):
+            for pair in self._draw("parallel", counts.get(name, 0)):
+                if self.objectives[name].serves(pair):
+                    examples.append((name, pair))
+                elif "tlm" in counts:
+                    # A side may have one token, and CAMLM must leave one of a side unmasked. Such a pair
+                    # serves TLM instead; it is left out if TLM is not trained.
+                    examples.append(("tlm", pair))
         return examples
 
     def _groups(self, examples: Sequence[tuple[str, Text | Pair]]) -> list[list[int]]:
@@ -195,14 +194,6 @@ class StepReader:
                 rng = rng_of(self.config.run.seed, self.step, number)
                 masked.append(self.objectives[name].mask(example, rng)._replace(group=place))
         return pack(masked)
-
-
-def _repeated(objectives: Sequence[str], counts: Mapping[str, int]) -> list[str]:
-    """Each of the objectives in turn, as often as `counts` says."""
-    repeated = []
-    for objective in objectives:
-        repeated += [objective] * counts.get(objective, 0)
-    return repeated
 
 
 def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[list[list[int]]]:
