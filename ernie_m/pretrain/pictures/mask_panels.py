@@ -1,6 +1,7 @@
 """Draws the attention masks of sentences (paper Figures 2 and 4) from the batch that training would use."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -76,14 +77,14 @@ def draw_panels(
         masked = maker.mask(example, rng)
     batch = pack([masked])
 
-    painter = _Painter(tokenizer, languages)
+    panel = partial(_panel, tokenizer, languages)
     predicted = {}  # index in the batch -> token
     if maker.loss is None:
         target_tokens = tokenizer.convert_ids_to_tokens(batch.target_ids.tolist())
         predicted = dict(zip(batch.targets.tolist(), target_tokens))
     order, mask = maker.picture(batch)
     if batch.stage1 is None:
-        return [painter.panel(maker.title, batch, order, mask, predicted)]
+        return [panel(maker.title, batch, order, mask, predicted, {})]
 
     # BTMLM: no model produces pseudo-tokens here, so they are drawn as h1, h2, ...
     stage1 = batch.stage1
@@ -91,8 +92,8 @@ def draw_panels(
     produced = dict(zip(stage1.placeholders.tolist(), names))
     filled = dict(zip(stage1.slots.tolist(), names))
     return [
-        painter.panel(_STAGE_1_TITLE, stage1, np.arange(stage1.tokens), stage1.layout.dense(), produced),
-        painter.panel(maker.title, batch, order, mask, predicted, filled),
+        panel(_STAGE_1_TITLE, stage1, np.arange(stage1.tokens), stage1.layout.dense(), produced, {}),
+        panel(maker.title, batch, order, mask, predicted, filled),
     ]
 
 
@@ -111,44 +112,37 @@ def as_text(panel: Panel) -> str:
     return "\n".join(lines)
 
 
-class _Painter(NamedTuple):
-    """Makes panels with the tokens of a tokenizer and the names of two languages."""
+def _panel(
+    tokenizer: PanelTokenizer,
+    language_names: Sequence[str],
+    title: str,
+    packed: Packed,
+    order: np.ndarray,
+    mask: np.ndarray,
+    predicted: Mapping[int, str],
+    pseudo_tokens: Mapping[int, str],
+) -> Panel:
+    """The panel of T packed tokens.
 
-    tokenizer: PanelTokenizer
-    languages: Sequence[str]
-
-    def panel(
-        self,
-        title: str,
-        packed: Packed,
-        order: np.ndarray,
-        mask: np.ndarray,
-        predicted: Mapping[int, str],
-        pseudo_tokens: Mapping[int, str] | None = None,
-    ) -> Panel:
-        """The panel of T packed tokens.
-
-        Args:
-            order: int64 [T], the packed tokens in the order in which they are drawn.
-            mask: bool [T, T], in that order.
-            predicted: index of a packed token -> the token that must be predicted there.
-            pseudo_tokens: index of a packed token -> what is drawn in its place; None: nothing is.
-        """
-        tokens = self.tokenizer.convert_ids_to_tokens(packed.input_ids.tolist())
-        replacements = pseudo_tokens or {}
-        ids = packed.language_ids[order].tolist()
-        languages = ["" if id_ == NO_LANGUAGE else self.languages[id_] for id_ in ids]
-        is_separator = packed.input_ids[order] == self.tokenizer.sep_id  # bool [T]
-        first_separator = int(np.argmax(is_separator))  # the place of the first True
-        return Panel(
-            title,
-            tokens=[replacements.get(index, tokens[index]) for index in order.tolist()],
-            predicted=[predicted.get(index, "") for index in order.tolist()],
-            positions=packed.position_ids[order].tolist(),
-            languages=languages,
-            boundary=first_separator + 1,
-            mask=mask,
-        )
+    Args:
+        order: int64 [T], the packed tokens in the order in which they are drawn.
+        mask: bool [T, T], in that order.
+        predicted: index of a packed token -> the token that must be predicted there.
+        pseudo_tokens: index of a packed token -> what is drawn in its place; may be empty.
+    """
+    tokens = tokenizer.convert_ids_to_tokens(packed.input_ids.tolist())
+    ids = packed.language_ids[order].tolist()
+    is_separator = packed.input_ids[order] == tokenizer.sep_id  # bool [T]
+    first_separator = int(np.argmax(is_separator))  # the place of the first True
+    return Panel(
+        title,
+        tokens=[pseudo_tokens.get(index, tokens[index]) for index in order.tolist()],
+        predicted=[predicted.get(index, "") for index in order.tolist()],
+        positions=packed.position_ids[order].tolist(),
+        languages=["" if id_ == NO_LANGUAGE else language_names[id_] for id_ in ids],
+        boundary=first_separator + 1,
+        mask=mask,
+    )
 
 
 def _example(texts: list[Text], objective: Objective) -> Text | Pair:
