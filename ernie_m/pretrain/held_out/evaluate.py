@@ -93,9 +93,7 @@ class Evaluator:
 
     def language_means(self, encoder: ErnieMModel) -> dict[str, np.ndarray]:
         """The mean sentence vector of each language of the run; see the function of this name."""
-        text = self.text
-        max_seq_len = self.config.data.max_seq_len
-        return language_means(encoder, text.corpus, self.tokenizer, text.languages, max_seq_len)
+        return language_means(encoder, self.text, self.tokenizer, self.config.data.max_seq_len)
 
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
         """Evaluate. The processes share the parts, and the result is the same on all.

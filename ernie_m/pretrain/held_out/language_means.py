@@ -1,10 +1,9 @@
 """The mean sentence vector of each language, from the held-out text of a corpus; exports have them."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ernie_m.model.encoder import ErnieMModel
+from ernie_m.pretrain.training_text import TrainingText
 from ernie_m.reader.corpus import Corpus
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.vectors.centring import LanguageMeans
@@ -14,20 +13,20 @@ SENTENCES = 300  # taken in each language; more of them change the means, and so
 
 
 def language_means(
-    model: ErnieMModel, corpus: Corpus, tokenizer: Tokenizer, languages: Sequence[str], max_seq_len: int
+    model: ErnieMModel, text: TrainingText, tokenizer: Tokenizer, max_seq_len: int
 ) -> dict[str, np.ndarray]:
     """Language -> the mean vector of about `SENTENCES` held-out sentences, at every layer: [L + 1, H].
 
     The vector of a sentence is the mean over its tokens.
 
     Args:
-        languages: the languages to take; those without held-out text are left out.
+        text: what the run trains on; languages of it without held-out text are left out.
         max_seq_len: longest sequence, special tokens included; longer sentences are cut.
     """
     encoder = PaddleEncoder(model)
     vectors = {}  # language -> [L + 1, N, H]
-    for language in languages:
-        sentences = held_out_sentences(corpus, language)
+    for language in text.languages:
+        sentences = held_out_sentences(text.corpus, language)
         if sentences:
             vectors[language] = encoder.vectors(tokenizer.sentences(sentences, max_seq_len))
     means = LanguageMeans.of(vectors)
