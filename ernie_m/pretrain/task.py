@@ -42,9 +42,6 @@ from ernie_m.utils.logging import logger
 from ernie_m.utils.options import deciding_options
 
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
-# Options of earlier versions that are gone, with the only value that can still be trained with. Runs of these
-# versions that left them at this value go on; others are refused by the name of the option.
-CLOSED_OPTIONS = {"data.parallel_share": 1.0, "objectives.monolingual_share": 0.5}
 # What to change if MMLM has learned little after all steps, and after those of the head alone.
 _AFTER_TRAINING = (
     "Train on more tokens (optimizer.tokens), take a smaller vocabulary, give new weights a head start "
@@ -80,7 +77,7 @@ class Pretraining(Task):
         self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_token_generator)
         self.evaluation_steps = self.evaluator.steps(self.total_steps, config.init.lm_head_warmup_steps)
         digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
-        self.identity = deciding_options(config) | CLOSED_OPTIONS | {"digests": digests}
+        self.identity = deciding_options(config) | {"digests": digests}
         # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.
         self.corpus_and_seed = {"corpus": corpus.digest, "seed": config.run.seed}
 

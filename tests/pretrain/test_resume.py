@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.pretrain.command import check_checkpoints, open_run_folder
@@ -20,7 +19,6 @@ from ernie_m.reader.corpus import checksum_of
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.run_folder import RunFolder
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import run
 from ernie_m.utils.files import sha256_of
 from tests.command_lines import STEPS
@@ -292,36 +290,6 @@ def test_another_configuration_is_named(straight, out, refused):
     assert "step_12 was made with other settings (" in line
     assert "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
     assert records(out) == records(straight)
-
-
-def record_option(step: Path, key: str, value: float) -> None:
-    """Let the training state of a step folder say that an option had this value."""
-    state = step / "training_state"
-    values = json.loads((state / "state.json").read_text())
-    assert key in values["identity"]  # or the key of the test is misspelt
-    values["identity"][key] = value
-    (state / "state.json").write_text(json.dumps(values))
-    write_manifest(state / MANIFEST, ["arrays.safetensors", "state.json", f"../{MANIFEST}"])
-
-
-@pytest.mark.parametrize(
-    "key, default, used", [("data.parallel_share", 1.0, 0.25), ("objectives.monolingual_share", 0.5, 0.3)]
-)
-def test_a_run_of_before_that_used_a_closed_option(straight, tiny_corpus, out, refused, key, default, used):
-    """It is refused by the key, in its folder and through its config.yaml. With the default it goes on."""
-    shutil.rmtree(out / "checkpoints/step_12")
-    step = out / "checkpoints/step_8"
-    record_option(step, key, used)
-    assert f"{key}: {used} -> {default}" in refused(**USUAL)
-    section, name = key.split(".")
-    settings = yaml.safe_load((out / "config.yaml").read_text())
-    settings[section][name] = used
-    (out / "before.yaml").write_text(yaml.safe_dump(settings))
-    line = refused(config=str(out / "before.yaml"), **USUAL)
-    assert "before.yaml: " in line and f"'{key}'" in line
-    record_option(step, key, default)
-    pretrain(tiny_corpus, out, **USUAL)
-    assert_equal_runs(straight, out)
 
 
 def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pretrain, refused):

@@ -104,9 +104,6 @@ def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] |
         return None
     manifest = read_manifest(output)
     made_with = {key: manifest.get(key) for key in plan}
-    if isinstance(made_with["options"], dict):
-        # Corpora of earlier versions have options that are gone.
-        made_with["options"] = {key: made_with["options"].get(key) for key in plan["options"]}
     check_identity(output, made_with, plan, "give another --output, or --overwrite true")
     return manifest
 
