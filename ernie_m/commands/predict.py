@@ -9,7 +9,7 @@ import gzip
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from ernie_m.reader.files.official_tsv import refuse_compressed
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.utils.errors import FULL, UserError, install_command, pipe_may_close, printable
-from ernie_m.utils.files import take_lock, unwritable_is_a_user_error
+from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import logger, progress, setup_console
 from ernie_m.utils.options import PositiveInt, Range, option
@@ -342,20 +342,11 @@ def write_to_file(
         UserError: the file cannot be written, or another command is writing it.
     """
     unfinished = _unfinished(output)
-    with unwritable_is_a_user_error(unfinished):
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "a", encoding="utf-8") as file:  # "w" would empty the file of another command
-            if not take_lock(file):
-                raise UserError(
-                    f"{unfinished}: another command is writing its answers there; wait until it has ended, "
-                    "end it, or name another --output"
-                )
-            file.truncate(0)  # what an interrupted command left
-            is_packed = output.suffix == ".gz"
-            with gzip.open(file.buffer, "wt", encoding="utf-8") if is_packed else nullcontext(file) as text:
-                write(answered(answerer, parts, text), text)
-            file.flush()
-            unfinished.replace(output)  # before the lock ends
+    open_text = gzip.open if output.suffix == ".gz" else open
+    with only_writer_of(output), unwritable_is_a_user_error(unfinished):
+        with open_text(unfinished, "wt", encoding="utf-8") as text:
+            write(answered(answerer, parts, text), text)
+        unfinished.replace(output)
 
 
 def answered(

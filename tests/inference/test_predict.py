@@ -654,7 +654,7 @@ def test_two_commands_with_one_output(models, tmp_path, ask, monkeypatch):
 
     monkeypatch.setattr(predict, "write_answers", call_a_second)
     ask([{"text": TEXTS[0], "id": 1}], **flags)
-    assert lines[0].startswith(f"{out}.part: another command is writing")
+    assert lines[0].startswith(f"{out}: another command is writing")
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [1]
 
 
