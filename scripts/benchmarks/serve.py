@@ -41,7 +41,7 @@ LARGEST = 1 << 30  # bytes of TEXT
 LENGTHS = range(10, 201)  # tokens of a text of the load
 LONG = 256  # texts of the long request, beside which a short one is sent
 SHORT = "Good morning."
-STATE = ("/health", "/v1/models")
+STATE = "/health"  # what the probe asks for
 BETWEEN_PROBES = 0.02  # seconds
 SOAK_CLIENTS = 64
 WARM_SOAK = 2000  # requests before the first look at the memory
@@ -71,7 +71,7 @@ class ServeBenchmark:
     """The precision of all contenders."""
 
     before: str | None = None
-    """Another checkout of this project, whose server is timed, too."""
+    """Another checkout of this project, of the same layout, whose server is timed, too."""
 
     soak: int = 0
     """So many requests more, between whose beginning and end the memory of the server is compared."""
@@ -82,12 +82,10 @@ class Running(NamedTuple):
 
     Attributes:
         pid: its process.
-        state: the path that the probe asks for.
     """
 
     port: int
     pid: int
-    state: str = ""
 
 
 def main() -> None:
@@ -133,11 +131,11 @@ async def compare(flags: ServeBenchmark, levels: list[int], texts: list[tuple[st
         (Path(folder) / WORK).write_text(json.dumps(given), encoding="utf-8")
         encoder = stack.enter_context(started("serve", OURS, CONTENDERS[OURS], folder))
         servers = {
-            name: stack.enter_context(serving(command_of(checkout, flags), checkout))
+            name: stack.enter_context(serving(command_of(flags), checkout))
             for name, checkout in checkouts.items()
         }
-        for name, server in servers.items():
-            servers[name] = await ready(server)
+        for server in servers.values():
+            await ready(server)
         turn(OURS, encoder, 0)  # the first batch touches fresh memory
         for number, (clients, part) in enumerate(parts):
             tokens = sum(count for _, count in part)
@@ -171,11 +169,10 @@ def iter_parts(flags: ServeBenchmark, levels: list[int], texts: list[tuple[str, 
     return parts
 
 
-def command_of(checkout: Path, flags: ServeBenchmark) -> list[str]:
-    """The command that serves, in this checkout or in one of an older layout."""
-    program = ["predict.py"] if (checkout / "predict.py").is_file() else ["-m", "ernie_m", "predict"]
+def command_of(flags: ServeBenchmark) -> list[str]:
+    """The command that serves, in the folder of a checkout."""
     weights = str(Path(flags.weights).resolve())
-    return [sys.executable, *program, "--serve", "--model", weights, "--amp", flags.amp]
+    return [sys.executable, "-m", "ernie_m", "predict", "--serve", "--model", weights, "--amp", flags.amp]
 
 
 @contextlib.contextmanager
@@ -193,15 +190,14 @@ def serving(command: list[str], folder: Path) -> Iterator[Running]:
             process.kill()
 
 
-async def ready(server: Running) -> Running:
-    """Wait until a server answers, and find out what the probe is to ask for."""
+async def ready(server: Running) -> None:
+    """Wait until a server answers."""
     end = time.monotonic() + START
     while time.monotonic() < end:
-        for path in STATE:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                status, _ = await Client(server.port).ask(path)
-                if status == 200:
-                    return server._replace(state=path)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            status, _ = await Client(server.port).ask(STATE)
+            if status == 200:
+                return
         await asyncio.sleep(0.5)
     raise UserError(f"the server on port {server.port} does not answer")
 
@@ -240,9 +236,7 @@ def request_of(texts: str | list[str]) -> tuple[str, dict]:
     return "/v1/embeddings", {"input": texts, "model": "any", "encoding_format": "base64"}
 
 
-async def load(
-    server: Running, clients: int, part: list[tuple[str, int]], request: Callable = request_of
-) -> dict[str, float]:
+async def load(server: Running, clients: int, part: list[tuple[str, int]]) -> dict[str, float]:
     """Let so many clients send the texts of a part; returns the figures of the turn.
 
     Raises:
@@ -255,7 +249,7 @@ async def load(
         client = Client(server.port)
         for text, _ in waiting:
             start = time.perf_counter()
-            status, answer = await client.ask(*request(text))
+            status, answer = await client.ask(*request_of(text))
             seconds.append(time.perf_counter() - start)
             if status != 200:
                 raise UserError(f"the server answered {status}: {answer[:300]!r}")
@@ -286,31 +280,29 @@ async def probes(server: Running) -> list[float]:
     try:
         while True:
             start = time.perf_counter()
-            await client.ask(server.state)
+            await client.ask(STATE)
             seconds.append(time.perf_counter() - start)
             await asyncio.sleep(BETWEEN_PROBES)
     except asyncio.CancelledError:
         return seconds or [time.perf_counter() - start]
 
 
-async def short_beside_long(
-    server: Running, long_texts: list[str], request: Callable = request_of, times: int = 5
-) -> float:
-    """The median of the seconds of a short request that comes while a long one is answered."""
+async def short_beside_long(server: Running, long_texts: list[str]) -> float:
+    """The median of the seconds of five short requests that come while a long one is answered."""
     seconds = []
-    for _ in range(times):
+    for _ in range(5):
         long_client, client = Client(server.port), Client(server.port)
-        long_answer = asyncio.create_task(long_client.ask(*request(long_texts)))
+        long_answer = asyncio.create_task(long_client.ask(*request_of(long_texts)))
         await asyncio.sleep(0.3)
         start = time.perf_counter()
-        await client.ask(*request(SHORT))
+        await client.ask(*request_of(SHORT))
         seconds.append(time.perf_counter() - start)
         long_client.close()  # it need not be answered
         client.close()
         long_answer.cancel()
         with contextlib.suppress(asyncio.CancelledError, OSError):
             await long_answer
-        await Client(server.port).ask(*request(SHORT))  # a server that computes for nobody still does
+        await Client(server.port).ask(*request_of(SHORT))  # a server that computes for nobody still does
     return median(seconds)
 
 
