@@ -303,9 +303,9 @@ def find_places(
         return given[:2], given[2:]
     if labels and not (_OF_WORDS.isdisjoint(table.folded) or _OF_TAGS.isdisjoint(table.folded)):
         raise UserError(
-            f"{table.path}, line {table.line}: words of sentences are not read from a table; write a word and "
-            "its tag on each line, a space between them, and a blank line behind each sentence. If each row "
-            "is a text of its own, name the columns: --columns word,tag"
+            f"{table.path}, line {table.line}: words of sentences are not read from a table; write each word "
+            "and its tag on a line, a space between them, and a blank line behind each sentence. If a row is "
+            "a text of its own, name the columns: --columns word,tag"
         )
     label_places = _labels(table, multi_label, regression) if labels else []
     texts = _texts(table, label_places, labels)
