@@ -11,6 +11,7 @@ from tests.launching import ROOT, run_script
 BOUND = 1e-6  # of all losses and norms in float32, relative to those in float64 on a CPU
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the device")
 def test_the_checks_on_a_stand_in(tmp_path):
     """A segmentation fault is a program that takes the card's memory for its own; the lines say where."""
