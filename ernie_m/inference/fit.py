@@ -107,7 +107,7 @@ def fit(flags: FitFlags) -> None:
     labels = f", {len(units.names)} labels" if units.kind in (CLASSES, LABELS) else ""
     print(f"{len(units):,} {units.noun}{labels}", flush=True)
     for name, part in tests:
-        part.warn_of_rows(name, learned=units)
+        part.warn_of_learned(name, units)
     if len(set(units.languages)) > 1:
         print("there are scores by language, too")
         load_faiss()  # which compares the languages, after all texts are encoded

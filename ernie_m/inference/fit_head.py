@@ -79,7 +79,7 @@ def learn(
     inputs = units.inputs()
     texts = [text for (text,) in inputs]
     warn_if_unsuited(loaded.tokenizer, texts, name)
-    units.warn_of_rows(name)
+    units.warn_of_labels(name)
     vectors = encode.vectors(texts)
     classifier = classifier_of(loaded, vectors, units, encode.layer)
     scored = None

@@ -24,6 +24,7 @@ def check_labels(
     evaluated: Counter[str] | None = None,
     labels: Sequence[str] = (),
     trained_inputs: np.ndarray | None = None,
+    noun: str = "rows",
 ) -> list[str]:
     """What is odd about the rows of a file, and about the labels that are learned from them.
 
@@ -35,6 +36,7 @@ def check_labels(
         evaluated: the same of the rows that select a step; none: nothing does.
         labels: all that the model has, in alphabetical order; none: those that are trained on.
         trained_inputs: if rows are evaluated on, `input_hash` of each that is trained on, int64 [M].
+        noun: what the rows are called.
     """
     found = []
     if len(targets):
@@ -59,7 +61,8 @@ def check_labels(
         found += _oddities(trained, evaluated or Counter(), labels or sorted(trained))
     known = 0 if trained_inputs is None else int(np.isin(inputs, trained_inputs).sum())
     if known:
-        found.append(f"{known:,} of {len(inputs):,} rows are training rows, too; scores on them are too good")
+        count = f"{known:,} of {len(inputs):,} {noun}"
+        found.append(f"{count} have a text that is trained on, so scores on them are too good")
     return found
 
 

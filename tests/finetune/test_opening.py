@@ -88,7 +88,7 @@ def test_rows_that_are_trained_on_are_warned_of(opened, toy_folder, tmp_path, ca
     task = Classification(opened.tokenizer, list(toys.KINDS), flags.max_seq_len)
     with caplog.at_level(logging.WARNING):
         FineTuning(task, flags, opened)
-    assert f"{flags.train_set}: 96 of 96 rows are training rows, too" in caplog.text
+    assert f"{flags.train_set}: 96 of 96 rows have a text that is trained on" in caplog.text
 
 
 def test_evaluations_beside_each_other(classify, toy_folder, tmp_path):

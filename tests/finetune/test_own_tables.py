@@ -501,7 +501,7 @@ def test_a_run_on_a_folder(folder_with, train, tmp_path):
     config = json.loads(Path("out/best/config.json").read_text())
     assert config["labels"] == ["nasty", "nice"]
     log = read_log(tmp_path)
-    assert "my/test.fr.tsv.gz: 1 of 2 rows are training rows, too; " in log
+    assert "my/test.fr.tsv.gz: 1 of 2 rows have a text that is trained on, " in log
     assert "40 examples" in log and " 40 rows: --layerwise_lr_decay " in log  # --rates_of_start
     # What is trained on belongs to the run.
     (source / "train.de.tsv").write_text(TRAINING)
@@ -523,9 +523,9 @@ def test_what_is_odd_about_the_rows(folder_with, train, tmp_path):
     log = read_log(tmp_path)
     assert "my/train.en.tsv: 1 text has two labels, as in line 1 and line 101" in log
     assert "my/train.en.tsv: 97.1 % of the rows have one label" in log
-    assert "my/dev.en.tsv: 1 of 2 rows are training rows, too" in log
+    assert "my/dev.en.tsv: 1 of 2 rows have a text that is trained on" in log
     for name in ("my/test.de.tsv", "given.tsv"):
-        assert f"{name}: 1 of 2 rows are training rows, too" in log
+        assert f"{name}: 1 of 2 rows have a text that is trained on" in log
 
 
 def test_a_run_on_one_file(folder_with, train):

@@ -350,7 +350,7 @@ def test_a_test_must_be_as_what_is_learned(random_encoder, capsys, caplog):
         assert place in one_error(lambda test=test: run_fit(learned, "nowhere", test=test), capsys)
     known = write_table("known.csv", ["text", "label"], *rows[:4], ["a text", rows[0][1]])
     run_fit(learned, random_encoder, test=known)
-    assert [line for line in caplog.messages if line.startswith("known.csv: 4 of 5 rows are training rows")]
+    assert [line for line in caplog.messages if line.startswith("known.csv: 4 of 5 rows have a text that is")]
 
 
 def test_files_of_a_folder(random_encoder, tmp_path, capsys):

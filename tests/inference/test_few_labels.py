@@ -148,9 +148,9 @@ def test_labels_in_their_normal_form(caplog):
     assert units.labels() == ["fröh", "fröh", "fröh", "1", "1", "1", "1"]
     truths = [True, np.bool_(True), "False", np.array([False])[0]]
     assert units_of(["a", "b", "c", "d"], truths).labels() == ["True", "True", "False", "False"]
-    units.warn_of_rows("fit")
+    units.warn_of_labels("fit")
     assert not caplog.messages
-    units_of(["a", "a", "b"], ["x", "y", "x"]).warn_of_rows("fit")
+    units_of(["a", "a", "b"], ["x", "y", "x"]).warn_of_labels("fit")
     assert "1 text has two labels, as in index 0 and index 1" in caplog.text
 
 

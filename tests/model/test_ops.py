@@ -13,6 +13,7 @@ from ernie_m.model.cpu import rows
 from ernie_m.model.cpu.layers import draw_dropout_mask
 from ernie_m.model.cpu.sums import SequenceSums
 from ernie_m.model.layout import Layout
+from tests.helpers.kernels import needs_mkl
 
 TOLERANCE = 1e-9
 
@@ -203,6 +204,7 @@ def attend(x: paddle.Tensor, dropout_rate: float) -> paddle.Tensor:
     return CpuMask.of(LAYOUT).attend(query, key, value, HEADS, dropout_rate)
 
 
+@needs_mkl
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("dropout_rate", [0.0, 0.4])
 def test_attention(dropout_rate):
@@ -226,6 +228,7 @@ def test_attention(dropout_rate):
     )
 
 
+@needs_mkl
 @pytest.mark.parametrize("dropout_rate", [0.0, 0.4])
 def test_gradients_of_attention_by_differences(dropout_rate):
     """In ten random directions."""
@@ -238,6 +241,7 @@ def test_gradients_of_attention_by_differences(dropout_rate):
         assert (ahead - behind) / 2 == pytest.approx((gradient * step.numpy()).sum(), rel=1e-6, abs=1e-9)
 
 
+@needs_mkl
 @pytest.mark.usefixtures("small_pieces")
 def test_scores_of_any_size():
     """A query whose greatest score is far below another's, and scores that exp() would make infinite."""
@@ -251,6 +255,7 @@ def test_scores_of_any_size():
         assert np.abs(array - plain).max() < 1e-9 * np.abs(plain).max()
 
 
+@needs_mkl
 @pytest.mark.usefixtures("small_pieces")
 def test_weighted_sums_of_sequences():
     x = paddle.randn([LAYOUT.tokens, 12])

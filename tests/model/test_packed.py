@@ -24,6 +24,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.helpers.flash import flashmask, visible
 from tests.helpers.gradients import gradients_of
+from tests.helpers.kernels import needs_mkl
 from tests.helpers.plain_model import PlainErnieM, in_plain_paddle, padded
 from tests.toys import small_config
 
@@ -36,7 +37,7 @@ LAYOUTS = {
     "1 to 512": ([1, 512, 3, 64, 65, 200, 9, 64], None),
     "placeholders in some": ([1, 120, 3, 64, 65, 63, 9], [1, 80, 1, 64, 33, 63, 8]),
 }
-MASKS = [CpuMask, PaddedMask, FlashMask]
+MASKS = [pytest.param(CpuMask, marks=needs_mkl), PaddedMask, FlashMask]
 
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -89,6 +90,7 @@ def test_all_hidden_states_and_gradients(mask, name):
     assert_equal_gradients(gradients, gradients_of(plain, value))
 
 
+@needs_mkl
 @pytest.mark.parametrize("name", ["1 to 512", "placeholders in some"])
 def test_a_training_step_without_mkl_has_the_gradients_of_one_with_it(monkeypatch, name):
     """Padded groups beside the other kernels of a CPU: of the layers, of the masked-LM loss, and of sums."""
@@ -202,6 +204,7 @@ def test_groups_are_of_similar_length():
     assert cells < 1.5 * (layout.lengths**2).sum()
 
 
+@needs_mkl
 def test_dropout_on_the_weights_keeps_the_mean():
     """The mean of 600 draws is within six of its deviations; and a seed gives the same draw again."""
     layer = SelfAttention(12, 3, dropout_rate=0.3)
@@ -230,7 +233,7 @@ def test_the_stand_in_takes_what_flashmask_takes():
 @pytest.mark.parametrize(
     ("on_gpu", "capability", "autocast", "expected"),
     [
-        (False, None, False, CpuMask),
+        pytest.param(False, None, False, CpuMask, marks=needs_mkl),
         (True, (8, 0), False, PaddedMask),
         (True, (7, 5), True, PaddedMask),
         (True, (8, 0), True, FlashMask),

@@ -258,7 +258,7 @@ def test_rows_that_are_evaluated_on():
     trained = np.array([1, 2, 3])
     assert check_labels(np.array([4, 5]), NO_ROWS, str, trained_inputs=trained) == []
     (fault,) = check_labels(np.array([3, 5, 3]), NO_ROWS, str, trained_inputs=trained)
-    assert fault.startswith("2 of 3 rows are training rows")
+    assert fault.startswith("2 of 3 rows have a text that is trained on")
 
 
 @pytest.mark.parametrize("cell, faults", [("b,a", 0), ("b", 1)])
@@ -301,3 +301,26 @@ def test_answers_in_the_cells_of_a_table():
     assert list(one) == [f"predicted_{key}" for key in ("label", "probability", "cut", "unknown_words")]
     assert list(one.values()) == ["bad", "0.75", "", "2"]
     assert list(words.values()) == ["a b", '[{"type": "PER"}]', "True", "1"]
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("text,label,words,tags", "a day,{label},2,x"),
+        ("text,tokens,tags", "a day,a b,{label}"),
+        ("title,text,tags,words", "one,a day,{label},7"),
+    ],
+)
+def test_columns_named_words_and_tags_may_be_others(tmp_path, header, row):
+    path = tmp_path / "my.csv"
+    labels = ["good", "bad"] * 6
+    rows = [row.format(label=label).replace("day", f"day {number}") for number, label in enumerate(labels)]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    assert [cells[-1] for cells in read_table(path).rows] == labels
+
+
+def test_words_of_sentences_in_a_table_are_refused_with_their_names(tmp_path):
+    path = tmp_path / "my.csv"
+    path.write_text("Sentence #,Word,POS,Tag\nSentence: 1,In,IN,O\n,Rome,NNP,B-geo\n")
+    message = error_of(read_table, path)
+    assert message.startswith(f"{path}, line 1: ") and message.endswith("--columns Word,Tag")

@@ -139,6 +139,14 @@ def test_words_and_tags(tmp_path, name):
     assert holds_tags(packed, spans=True) and read(packed) == ROWS
 
 
+@pytest.mark.parametrize("labels", [None, 3, "PER", {"a": 1}, [], ["PER", "LOC"]])
+def test_labels_beside_the_label_of_a_span(tmp_path, labels):
+    """Another tool's key: the label is the label."""
+    span = {"start_offset": 0, "end_offset": 4, "label": "PER", "labels": labels}
+    path = write(tmp_path / "spans.jsonl", objects(lambda n: {"text": "Anna sings", "entities": [span]}))
+    assert read(path)[0] == [("Anna", "B-PER"), ("sings", "O")]
+
+
 def test_parts_of_speech_of_conll_u(tmp_path):
     """By the names of its ten columns. Of words in one, and unwritten ones, those of the tree are read."""
     lines = [

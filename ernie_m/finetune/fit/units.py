@@ -98,22 +98,21 @@ class Units:
         """`input_hash` of each unit, int64 [N]."""
         return np.array([input_hash(*texts) for texts in self.inputs()], np.int64)
 
-    def warn_of_rows(self, name: str, learned: "Units | None" = None) -> None:
-        """Warn of what is odd about the units and their labels.
-
-        Args:
-            name: what has them.
-            learned: the units that are learned from, if these are a test.
-        """
+    def warn_of_labels(self, name: str) -> None:
+        """Warn of what is odd about units to learn from, and their labels. `name`: that of the file."""
         labels_of: dict[int, list[str]] = {}
         targets = []
         for labels in self.label_lists():
             targets.append(hash(tuple(sorted(labels))))
             labels_of[targets[-1]] = labels
         targets = np.array(targets, np.int64)
-        trained = count_labels(targets, labels_of) if learned is None else None
-        known = None if learned is None else learned.hashes()
-        for fault in check_labels(self.hashes(), targets, self.place, trained, trained_inputs=known):
+        for fault in check_labels(self.hashes(), targets, self.place, count_labels(targets, labels_of)):
+            logger.warning("%s: %s", name, fault)
+
+    def warn_of_learned(self, name: str, learned: "Units") -> None:
+        """Warn of units of a test that are among those that are learned from. `name`: that of the file."""
+        hashes = learned.hashes()
+        for fault in check_labels(self.hashes(), (), self.place, trained_inputs=hashes, noun=self.noun):
             logger.warning("%s: %s", name, fault)
 
     def training(self, numbers: Sequence[int]) -> Sequence[Any]:

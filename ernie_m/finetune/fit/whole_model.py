@@ -256,7 +256,7 @@ def train_and_score(
     flags = replace(flags, init_pretraining_params=str(start), train_set=name, amp=amp)
     for path, part in ((name, units), *tests):
         part.open(opened, replace(flags, train_set=path))
-    units.warn_of_rows(name)
+    units.warn_of_labels(name)
     work = _Work(folder, opened, flags, units, stop)
     training = work.on_all()
     # All trainings have the rate, the decay and the epochs of the one on all units.

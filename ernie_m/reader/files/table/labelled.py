@@ -301,12 +301,8 @@ def find_places(
         if len(given) != 3:
             raise UserError(f"--columns {names}: it names text, perhaps a second text, and label")
         return given[:2], given[2:]
-    if labels and not (_OF_WORDS.isdisjoint(table.folded) or _OF_TAGS.isdisjoint(table.folded)):
-        raise UserError(
-            f"{table.path}, line {table.line}: words of sentences are not read from a table; write each word "
-            "and its tag on a line, a space between them, and a blank line behind each sentence. If a row is "
-            "a text of its own, name the columns: --columns word,tag"
-        )
+    if labels:
+        _refuse_words(table)
     label_places = _labels(table, multi_label, regression) if labels else []
     texts = _texts(table, label_places, labels)
     if labels and not table.names and (len(texts) != 1 or len(label_places) != 1):
@@ -323,6 +319,27 @@ def find_places(
     if not are_labels_clear or not are_texts_clear:
         _ask(table, texts, label_places, labels)
     return texts, label_places
+
+
+def _refuse_words(table: OpenedTable) -> None:
+    """Refuse a table with a word of a sentence and its tag in each row.
+
+    Raises:
+        UserError: names of columns say so, and the cells do not say otherwise.
+    """
+    words = [place for place, name in enumerate(table.folded) if name in _OF_WORDS]
+    tags = [place for place, name in enumerate(table.folded) if name in _OF_TAGS]
+    cells = [row[place] for row in table.sample for place in words]
+    are_words = all(len(cell.split()) < 2 for cell in cells) and any(
+        number_in(cell) is None for cell in cells
+    )
+    if tags and are_words:
+        columns = shlex.quote(",".join(table.names[place] for place in (words[0], tags[0])))
+        raise UserError(
+            f"{table.path}, line {table.line}: words of sentences are not read from a table; write each word "
+            "and its tag on a line, a space between them, and a blank line behind each sentence. If a row is "
+            f"a text of its own, name the columns: --columns {columns}"
+        )
 
 
 def _labels(table: OpenedTable, multi_label: bool, regression: bool) -> list[int]:

@@ -222,8 +222,9 @@ def _span(span: dict | list) -> dict[str, Any]:
         return dict(zip(("start", "end", "label"), span))
     start, end = span.get("start", span.get("start_offset")), span.get("end", span.get("end_offset"))
     label = span.get("label")
-    if len(span.get("labels", ())) == 1:  # Label Studio's JSON_MIN
-        (label,) = span["labels"]
+    labels = span.get("labels")  # Label Studio's JSON_MIN
+    if isinstance(labels, list) and len(labels) == 1:
+        (label,) = labels
     return {"start": start, "end": end, "label": label}
 
 
