@@ -139,7 +139,7 @@ def test_words_and_tags(tmp_path, name):
     assert holds_tags(packed, spans=True) and read(packed) == ROWS
 
 
-@pytest.mark.parametrize("labels", [None, 3, "PER", {"a": 1}, [], ["PER", "LOC"]])
+@pytest.mark.parametrize("labels", [None, 3, "X", {"a": 1}, [], ["X"], ["PER", "X"]])
 def test_labels_beside_the_label_of_a_span(tmp_path, labels):
     """Another tool's key: the label is the label."""
     span = {"start_offset": 0, "end_offset": 4, "label": "PER", "labels": labels}

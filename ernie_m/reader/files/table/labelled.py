@@ -325,15 +325,13 @@ def _refuse_words(table: OpenedTable) -> None:
     """Refuse a table with a word of a sentence and its tag in each row.
 
     Raises:
-        UserError: names of columns say so, and the cells do not say otherwise.
+        UserError: the names of its columns say so, and its cells are single words.
     """
     words = [place for place, name in enumerate(table.folded) if name in _OF_WORDS]
     tags = [place for place, name in enumerate(table.folded) if name in _OF_TAGS]
     cells = [row[place] for row in table.sample for place in words]
-    are_words = all(len(cell.split()) < 2 for cell in cells) and any(
-        number_in(cell) is None for cell in cells
-    )
-    if tags and are_words:
+    are_single = all(len(cell.split()) < 2 for cell in cells)
+    if tags and are_single and any(number_in(cell) is None for cell in cells):
         columns = shlex.quote(",".join(table.names[place] for place in (words[0], tags[0])))
         raise UserError(
             f"{table.path}, line {table.line}: words of sentences are not read from a table; write each word "

@@ -223,7 +223,7 @@ def _span(span: dict | list) -> dict[str, Any]:
     start, end = span.get("start", span.get("start_offset")), span.get("end", span.get("end_offset"))
     label = span.get("label")
     labels = span.get("labels")  # Label Studio's JSON_MIN
-    if isinstance(labels, list) and len(labels) == 1:
+    if label is None and isinstance(labels, list) and len(labels) == 1:
         (label,) = labels
     return {"start": start, "end": end, "label": label}
 
