@@ -65,11 +65,11 @@ case ${1-} in
 esac
 . scripts/env.sh
 
-# The shapes are tiny: processes with one thread each beat one process with all threads. There is one more than
+# The shapes are tiny: processes with one thread each beat one process with all threads. There are two more than
 # there are cores, because some tests wait for programs that they have started.
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 [ "$cores" -le 4 ] || cores=4
-processes=$((cores + 1))
+processes=$((cores + 2))
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export PYTHONUTF8=1 # tests read and write text without naming its encoding; the program names it everywhere
 unset PYTHONDONTWRITEBYTECODE # hundreds of processes import the same modules
