@@ -21,7 +21,7 @@ T = TypeVar("T")
 START = "spawn"  # how the worker starts; a fork of a process with threads may hang
 _POLL_SECONDS = 0.5  # how often a waiting consumer checks the stop request
 # A message is (item, None). The last one is (None, ending): the exception with which the iterator ends in the
-# parent. An EOFError, which the receiving thread puts, stands for the death of the worker.
+# parent. If the worker dies without a last message, the receiving thread adds one with an EOFError.
 _Message = tuple[Any, Exception | None]
 # Why a signal may have killed the worker.
 _CAUSES = {
@@ -92,7 +92,7 @@ class prefetch(Generic[T]):
         raise StopIteration
 
     def _death(self) -> UserError:
-        """What to raise for a worker that died. Call it before `close`, which kills it, for its own code."""
+        """The error that says how the worker died. Call it before `close`, which would kill it itself."""
         self._process.join(timeout=10)  # seconds
         exit_code = self._process.exitcode
         end = f"ended with code {exit_code}"

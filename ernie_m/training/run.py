@@ -148,9 +148,9 @@ class Trainer:
                 if ends_now:
                     break
 
-                # Read. The reader process runs ahead, so this rarely waits. A step that may be abandoned
-                # midway need not begin after a request to stop, and has no data then. Any other step must
-                # begin: the other processes wait within it for what this one sends.
+                # Read. The reader process runs ahead, so this rarely waits. If a step may be abandoned
+                # midway, a request to stop ends the wait without data. Any other step must begin, because
+                # the other processes wait in it for what this one sends.
                 with stalls.during(f"reading for step {engine.steps + 1}"):
                     data = batches.next_unless(stop if task.divisible else None)
 

@@ -193,7 +193,7 @@ def least_sure(scored: Scored) -> str:
         text = inputs[number][0]
         text = text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
         shown.append(
-            f"  {units.places[number]}, {labels[place]}: {predicted[place]} with "
+            f"  {units.place(number)}, {labels[place]}: {predicted[place]} with "
             f"{scored.probabilities[place]:.2f}: {text}"
         )
     return "\n".join(shown)

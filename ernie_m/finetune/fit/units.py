@@ -87,7 +87,7 @@ class Units:
         return [""] * len(self)
 
     def label_lists(self) -> list[list[str]]:
-        """The labels of each unit, to be counted; none: the units have none that could be."""
+        """The labels of each unit, to be compared and counted; none: the units have no labels."""
         return []
 
     def place(self, number: int) -> str:
@@ -110,7 +110,7 @@ class Units:
             logger.warning("%s: %s", name, fault)
 
     def warn_of_learned(self, name: str, learned: "Units") -> None:
-        """Warn of units of a test that are among those that are learned from. `name`: that of the file."""
+        """Warn of units of a test whose texts are learned from. `name`: that of the file."""
         hashes = learned.hashes()
         for fault in check_labels(self.hashes(), (), self.place, trained_inputs=hashes, noun=self.noun):
             logger.warning("%s: %s", name, fault)

@@ -57,9 +57,8 @@ from ernie_m.vectors.encode import PaddleEncoder
 MANY_ROWS = 400
 AUTO = "auto"  # the faster precision of none and bf16
 _TIMED_STEPS = 3  # of each precision, after one that is not timed
-_CLEARLY = (
-    0.9  # bf16 must take less than this part of the seconds of float32, as the times of a few steps vary
-)
+# bf16 is taken only if its steps take less than this part of the seconds of float32, because times vary.
+_CLEARLY = 0.9
 _SEED = 1
 
 

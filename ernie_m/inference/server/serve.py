@@ -68,7 +68,7 @@ class TimedConnection(H11Protocol):
         self._timer = self.loop.call_later(LONGEST_PAUSE if unread else LONGEST_WAIT, self._end, unread)
 
     def _end(self, unread: int) -> None:
-        """Close the connection, unless its client has read of an answer since then."""
+        """Close the connection, unless its client has read a part of an answer since then."""
         if self.transport.get_write_buffer_size() < unread:
             self._wait()
         else:

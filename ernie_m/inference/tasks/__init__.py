@@ -148,6 +148,11 @@ def make_answerer(word: str, model: LoadedModel, options: TaskOptions = TaskOpti
     return answerer_class(model, options)
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value is a text that is not blank, without half characters."""
+    return isinstance(value, str) and bool(value.strip()) and is_whole_text(value)
+
+
 def text_of(request: dict, key: str, optional: bool = False, choices: Sequence[str] = ()) -> str | None:
     """The text of a key; None if it is optional and absent.
 
@@ -159,7 +164,7 @@ def text_of(request: dict, key: str, optional: bool = False, choices: Sequence[s
         return None
     if key not in request:
         raise UserError(f"there is no '{key}' in it; it has {', '.join(request) or 'nothing'}")
-    if not isinstance(value, str) or not is_whole_text(value) or not value.strip():
+    if not is_text(value):
         raise UserError(f"'{key}' is {json.dumps(value, default=str)[:40]}, but must be a text")
     if choices and value not in choices:
         raise UserError(f"'{key}' is '{value}'; it must be one of {', '.join(choices)}")

@@ -16,13 +16,13 @@ from ernie_m.inference.tasks import (
     Fields,
     TaskOptions,
     flag_of,
+    is_text,
     text_of,
     unknown_words,
 )
 from ernie_m.inference.tasks.finetuned import FineTunedTask, InferenceLabels
 from ernie_m.reader.batching import Example
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import is_whole_text
 
 PLACE = "{}"  # stands in a template where the label goes
 MOST_LABELS = 100  # how many labels a request to the server may have
@@ -159,7 +159,7 @@ def parse_labels(labels: Any) -> tuple[str, ...]:
     if not isinstance(labels, list | tuple) or not labels:
         raise UserError(f"labels {labels!r}: give a list, or a text with commas between them")
     for label in labels:
-        if not isinstance(label, str) or not label.strip() or not is_whole_text(label):
+        if not is_text(label):
             raise UserError(f"labels: {label!r} is empty or no text")
     if len(set(labels)) < len(labels):
         raise UserError(f"labels: one of {', '.join(labels)} is there twice")

@@ -41,7 +41,7 @@ def tokens_of_a_batch(rows: Sequence[Sequence[int]], batch_tokens: int) -> int:
         return batch_tokens
     lengths = list(map(len, rows))
     total = sum(lengths)
-    # A part of the longest row is added, so that rows of one length make no further batch.
+    # A part of the longest row is added, or else rows of one length would need one batch more.
     one_each = (total + (workers - 1) * max(lengths, default=0)) // workers
     return min(batch_tokens, _MOST, max(_LEAST, min(one_each, _ENOUGH), total // (2 * workers)))
 

@@ -20,7 +20,7 @@ def language_means(
     The vector of a sentence is the mean over its tokens.
 
     Args:
-        text: what the run trains on; languages of it without held-out text are left out.
+        text: what the run trains on; its languages without held-out text are left out.
         max_seq_len: longest sequence, special tokens included; longer sentences are cut.
     """
     encoder = PaddleEncoder(model)

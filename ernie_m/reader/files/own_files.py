@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ernie_m.reader.files.rows import words
 from ernie_m.reader.label_map import ALL_LANGUAGES
-from ernie_m.reader.tags import JOINT, OUTSIDE
+from ernie_m.reader.tags import JOINT, OUTSIDE, TAG_KEYS, WORD_KEYS
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.logging import logger
 
@@ -19,8 +19,9 @@ _FILE_NAME = re.compile(rf"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.({'
 
 _HEAD = 1 << 16  # bytes by which the kind of a file is known
 _TAG = re.compile("O|[BIESLUMW]-.+")
-_WORDS = re.compile(r'"(tokens|words)"\s*:\s*\[\s*"')
-_WORDS_AND_TAGS = re.compile(rf'\s*\{{(?=.*{_WORDS.pattern}).*"((ner_|pos_)?tags|labels)"\s*:\s*\[\s*"')
+# JSON with a list of words; and a line with an object that has lists of words and of tags.
+_WORDS = re.compile(rf'"({"|".join(WORD_KEYS)})"\s*:\s*\[\s*"')
+_WORDS_AND_TAGS = re.compile(rf'\s*\{{(?=.*{_WORDS.pattern}).*"({"|".join(TAG_KEYS)})"\s*:\s*\[\s*"')
 _SPANS = re.compile(
     r'"(spans|entities|labels?)"\s*:\s*\[\s*(\[\s*\d|\{\s*"(id|start|end|label|token))'
     r'|"type"\s*:\s*"(hypertext)?labels"'

@@ -82,7 +82,10 @@ class Records:
         return len(records) - len(remaining)
 
     def _record_of_each_line(self) -> list[dict[str, Any] | None]:
-        """The record of each line that is not empty; None: the line is damaged. No file has no lines."""
+        """The record of each line that is not empty; None: the line is damaged.
+
+        A file that does not exist has no lines.
+        """
         if not self.path.is_file():
             return []
         return [_record_in(text) for text in self.path.read_bytes().split(b"\n") if text.strip()]

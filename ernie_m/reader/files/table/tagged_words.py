@@ -18,7 +18,7 @@ from ernie_m.reader.files.table.form import options_of
 from ernie_m.reader.files.table.objects import SPANS, answered_objects, objects_of, plain_object
 from ernie_m.reader.files.table.words import TEXT, purpose_of
 from ernie_m.reader.files.tagged_sentences import split_words
-from ernie_m.reader.tags import JOINT, OUTSIDE, is_tag
+from ernie_m.reader.tags import JOINT, OUTSIDE, TAG_KEYS, WORD_KEYS, is_tag
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -29,9 +29,6 @@ _CONLL_U = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "D
 _FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between"
 _LONGEST_SENTENCE = 500  # words, above which the ends of sentences may be missing
 _MOST_OF_ONE_LETTER = 0.8  # the greatest share of words of one letter without a warning
-# What JSON lines call the words of a sentence, and their tags.
-_WORD_KEYS = ("tokens", "words")
-_TAG_KEYS = ("tags", "ner_tags", "labels", "pos_tags")
 
 
 class TaggedWords(NamedTuple):
@@ -363,7 +360,7 @@ def read_columns(
 def _of_objects(objects: Iterable[tuple[int, Any]], faults: Faults) -> Iterator[TaggedWords]:
     """The sentences of JSON: in each two lists of texts that are equally long, or a text and spans of it."""
     for line, value in objects:
-        names = [name for name in (*_WORD_KEYS, *_TAG_KEYS) if name in value]
+        names = [name for name in (*WORD_KEYS, *TAG_KEYS) if name in value]
         lists = [value[name] for name in names]
         if len(lists) == 2 and _is_list_of_texts(lists[0]) and isinstance(lists[1], list):
             words, tags = lists
