@@ -40,7 +40,7 @@ from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.conventions import READING
 from ernie_m.model.heads import task_model
-from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, names_of_ids
+from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS, names_of_ids
 from ernie_m.reader.batching import Batches, GlobalBatch
 from ernie_m.reader.label_map import expand, read_languages
 from ernie_m.training import distributed
@@ -406,8 +406,8 @@ class FineTuning(TaskOfSeeds):
         if weights is None:
             logger.warning("no --init_pretraining_params: training starts from random weights")
         else:
-            unread = self._unread if fine_tuned else ("classifier.",)
-            load_from(model, weights, ignore=unread)
+            new = () if fine_tuned else ("classifier.",)
+            load_from(model, weights, ignore=(*new, *self._unread))
         schedule = None
         if flags.lr_scheduler == "noam_decay":
             schedule = noam_decay(int(schedule_steps * flags.warmup_proportion))
@@ -416,8 +416,10 @@ class FineTuning(TaskOfSeeds):
 
     @property
     def _unread(self) -> tuple[str, ...]:
-        """Prefixes of the names of weights that the classifier does not read."""
-        return ("pooler.",) if self.pooling == MEAN_OF_TOKENS else ()
+        """Prefixes of the names of weights that are neither read nor written: a pooler that stays random."""
+        reads_pooler = TASKS[self.task.name].head_reads == POOLED and self.pooling != MEAN_OF_TOKENS
+        has_pooler = self.start is None or self.start.has_pooler
+        return () if reads_pooler or has_pooler else ("pooler.",)
 
     def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
         epoch, index = position or (0, 0)  # `GlobalBatch.position`

@@ -392,7 +392,7 @@ def load_opened(
         engine_name="dygraph",
         amp=amp,
         reading=opened.reading,
-        has_pooler="pooler.dense.weight" in checkpoint.tensors,
+        has_pooler=checkpoint.has_pooler,
         model=model,
         autocast=autocast,
         languages=languages,

@@ -131,7 +131,7 @@ def build_model(
     if encoder is not None:
         model.add_sublayer("ernie_m", encoder)
         ignored = PARTS_OF_ENCODER
-    if "pooler.dense.weight" not in checkpoint.tensors:
+    if not checkpoint.has_pooler:
         # Where it may be missing nobody asks for pooled vectors, so `load_from` need not warn of it.
         ignored += optional
     load_from(model, checkpoint, optional, ignored)

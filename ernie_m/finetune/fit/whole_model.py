@@ -209,9 +209,9 @@ class _Work:
 
 @contextmanager
 def _no_log() -> Iterator[None]:
-    """Keep lines out of the log that are of no training."""
+    """Keep lines out of the log that are of no training, or that each training has again."""
     level = logger.level
-    logger.setLevel("WARNING")
+    logger.setLevel("ERROR")
     try:
         yield
     finally:

@@ -165,8 +165,7 @@ def model_of_seed(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
     if start is not opened.checkpoint:  # the weights of another folder
         opened = open_model(start, *_files(flags))
         opened.check_length(flags.max_seq_len)
-    needs_pooler = flags.pooling == "pooled"
-    return opened, make_encoder(opened.config, start, flags.dtype, seed, needs_pooler)
+    return opened, make_encoder(opened.config, start, flags.dtype, seed, flags.pooling)
 
 
 def _files(flags: RetrievalFlags) -> tuple[str | None, ...]:
@@ -187,7 +186,8 @@ def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) 
         # Free the model and its moments before the next model is made.
         del trainer
         gc.collect()
-    return make_encoder(task.config, open_checkpoint(folder.path / BEST), task.flags.dtype, seed)
+    best = open_checkpoint(folder.path / BEST)
+    return make_encoder(task.config, best, task.flags.dtype, seed, task.flags.pooling)
 
 
 def search_seed(

@@ -196,7 +196,7 @@ class Retrieval(TaskOfSeeds):
                 flags.train_set,
             )
         weights = open_step(checkpoint, self.start_of_seed[seed])
-        model = make_encoder(self.config, weights, flags.dtype, seed)
+        model = make_encoder(self.config, weights, flags.dtype, seed, flags.pooling, is_trained=True)
         if weights is None and self.config.is_table:
             begin_table(model.embeddings.word_embeddings.weight, self.tokenizer)
         model.use_recompute(flags.recompute)
@@ -371,7 +371,8 @@ class Retrieval(TaskOfSeeds):
             "languages": self.languages,
             "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
         }
-        return self.files_with(engine, masters, evaluation, settings, facts)
+        unread = unread_of(self.start_of_seed[self.seed], flags.pooling)
+        return self.files_with(engine, masters, evaluation, settings, facts, unread)
 
 
 def make_encoder(
@@ -379,13 +380,15 @@ def make_encoder(
     checkpoint: Checkpoint | None,
     dtype: str = "float32",
     seed: int = 1,
-    needs_pooler: bool = False,
+    pooling: str = "mean",
+    is_trained: bool = False,
 ) -> ErnieMModel:
     """Make an encoder, identical on every process, and load its weights; a head among them is ignored.
 
     Args:
         checkpoint: the weights; None: they stay random.
-        needs_pooler: refuse weights without a pooler. Otherwise it stays random, and its vectors say nothing.
+        pooling: how vectors are made. "pooled" needs the pooler, which others neither need nor warn of.
+        is_trained: whether a pooler that is not there may begin at random.
     """
     paddle.seed(seed)
     paddle.set_default_dtype(dtype)
@@ -393,9 +396,15 @@ def make_encoder(
     if checkpoint is None:
         logger.warning("no --init_pretraining_params: the weights are random")
     else:
-        optional = () if needs_pooler else ("pooler.",)
-        load_from(model, checkpoint, optional=optional, ignore=HEADS)
+        ignored = (*HEADS, *unread_of(checkpoint, pooling))
+        load_from(model, checkpoint, optional=("pooler.",) if is_trained else (), ignore=ignored)
     return model
+
+
+def unread_of(start: Checkpoint | None, pooling: str) -> tuple[str, ...]:
+    """Prefixes of the names of weights that are neither read nor written: a pooler that stays random."""
+    has_pooler = start is None or start.has_pooler
+    return () if has_pooler or pooling == "pooled" else ("pooler.",)
 
 
 @paddle.no_grad()

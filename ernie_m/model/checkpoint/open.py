@@ -81,6 +81,11 @@ class Checkpoint:
     dropped: dict[str, str]
     unknown: list[str]
 
+    @property
+    def has_pooler(self) -> bool:
+        """Whether there is a pooler among the weights; where there is none, that of a model is random."""
+        return "pooler.dense.weight" in self.tensors
+
 
 def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Checkpoint:
     """Open a checkpoint of ours, an official parameter directory, PaddleNLP, Hugging Face or fairseq.

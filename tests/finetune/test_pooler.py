@@ -1,0 +1,70 @@
+"""A start without a pooler: only a training that reads the pooler writes one, and only it warns of it."""
+
+import shutil
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import load_file
+
+from ernie_m.commands import run_classifier, run_mrc, run_retrieval
+from ernie_m.model.checkpoint.write import save_model
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from tests import command_lines
+from tests.launching import call_main, read_log
+
+WITHOUT_POOLER = ("pooler.",)
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """start(config_path, leave_out) writes random weights to `tmp_path`/start, which becomes the folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(config_path, leave_out):
+        paddle.seed(1)
+        config = ErnieMConfig.from_json(config_path)
+        save_model(tmp_path / "start", ErnieMModel(config), config, leave_out=leave_out)
+        return tmp_path / "start"
+
+    return write
+
+
+@pytest.mark.parametrize("leave_out", [WITHOUT_POOLER, ()], ids=["without", "with"])
+@pytest.mark.parametrize(
+    ("command", "line", "folder", "reads_pooler"),
+    [
+        (run_mrc, command_lines.answering, "answering_folder", False),
+        (run_classifier, command_lines.classification, "toy_folder", True),
+    ],
+    ids=["answers", "classes"],
+)
+def test_labels(start, tmp_path, request, command, line, folder, reads_pooler, leave_out):
+    folder = request.getfixturevalue(folder)
+    weights = start(folder / "ernie_config.json", leave_out)
+    flags = {"do_val": "false", "dev_set": None, "lang_map_config": None, "max_steps": 4, "save_steps": 2}
+    flags |= {"init_pretraining_params": weights}
+    call_main(command, line(folder, tmp_path / "out", **flags))
+    log = read_log(tmp_path)
+    assert ("pooler starts fresh" in log) == (reads_pooler and bool(leave_out))
+    written = load_file(tmp_path / "out" / "step_4" / "model.safetensors")
+    assert ("pooler.dense.weight" in written) == (reads_pooler or not leave_out)
+
+    # A run goes on without a pooler, too.
+    shutil.rmtree(tmp_path / "out" / "step_4")
+    call_main(command, line(folder, tmp_path / "out", **flags))
+    resumed = load_file(tmp_path / "out" / "step_4" / "model.safetensors")
+    assert resumed.keys() == written.keys()
+    assert all(np.array_equal(resumed[name], written[name]) for name in written)
+
+
+@pytest.mark.parametrize("leave_out", [WITHOUT_POOLER, ()], ids=["without", "with"])
+@pytest.mark.parametrize("pooling", ["mean", "pooled"])
+def test_vectors(start, tmp_path, corpus, pooling, leave_out):
+    weights = start(corpus.parent / "config.json", leave_out)
+    flags = {"init_pretraining_params": weights, "pooling": pooling}
+    call_main(run_retrieval, command_lines.retrieval(corpus, tmp_path / "out", **flags))
+    log = read_log(tmp_path)
+    assert ("pooler starts fresh" in log) == (pooling == "pooled" and bool(leave_out))
+    written = load_file(tmp_path / "out" / "best" / "model.safetensors")
+    assert ("pooler.dense.weight" in written) == (pooling == "pooled" or not leave_out)
