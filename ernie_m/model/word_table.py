@@ -7,6 +7,7 @@ one `weight.grad` in place. `paddle.grad` of a loss adds to it too, and cannot r
 """
 
 import weakref
+from functools import partial
 
 import numpy as np
 import paddle
@@ -164,16 +165,13 @@ class WordEmbeddings(nn.Embedding):
         self.gradient = TableGradient(self.weight)
         self.in_bfloat16 = False
         if not self.weight.stop_gradient:
-            self.weight.register_hook(self._note_paddles_gradient)
+            # Paddle keeps the hook as long as the weight, and Python does not see that. A hook that knew this
+            # layer would keep it and its memory for good, since the layer keeps the weight.
+            self.weight.register_hook(partial(_note_paddles_gradient, weakref.ref(self.gradient)))
 
     def use_bfloat16(self) -> None:
         """Compute the products of the masked-LM loss with this table in bfloat16 on a CPU."""
         self.in_bfloat16 = True
-
-    def _note_paddles_gradient(self, gradient: Tensor | None) -> None:
-        """Note that Paddle is going to add a gradient of the whole table; a hook of the weight."""
-        if gradient is not None:  # None comes from `LookUpOnCpu`, which has added its rows itself
-            self.gradient.forget_rows()
 
     def forward(self, ids: Tensor) -> Tensor:
         """[N] int64 -> [N, H]."""
@@ -183,3 +181,9 @@ class WordEmbeddings(nn.Embedding):
         if device.on_cpu(self.weight):
             return LookUpOnCpu.apply(self.weight, ids, self.gradient)
         return super().forward(ids)
+
+
+def _note_paddles_gradient(table: "weakref.ref[TableGradient]", gradient: Tensor | None) -> None:
+    """Note that Paddle is going to add a gradient of the whole table; a hook of the weight."""
+    if gradient is not None:  # None comes from `LookUpOnCpu`, which has added its rows itself
+        table().forget_rows()

@@ -40,6 +40,7 @@ class Examples(FileLines, Sequence[Example]):
         targets: a number for the labels of each row, int64 [N], likewise; [0]: there are none.
         lines: the number of the line of each row, int64 [N], likewise.
         options: how the table is read.
+        label_columns: see `LabelledTable`.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Examples(FileLines, Sequence[Example]):
         content: bytes | None,
         lines: np.ndarray,
         options: TableOptions,
+        label_columns: Sequence[str],
     ):
         super().__init__(path, version, starts, content)
+        self.label_columns = label_columns
         self.inputs = inputs
         self.targets = targets
         self.options = options
@@ -303,6 +306,7 @@ def read_classification(
         None if converted is None else converted.content,
         np.asarray(line_numbers, np.int64),
         options,
+        [] if converted is None else converted.label_columns,
     )
 
 

@@ -7,15 +7,19 @@ import paddle
 import pytest
 
 from ernie_m.commands import predict, run_classifier
+from ernie_m.finetune.fit.read_units import read_units
+from ernie_m.finetune.fit.units import LABELS
 from ernie_m.finetune.metrics import MACRO_F1
 from ernie_m.finetune.score_tables import LabelTable, rows_of_labels, to_text
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.model.batch import LabelledBatch
 from ernie_m.reader.batching import Example
 from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.own_files import LabelledFile
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
-from tests.launching import as_flags, call_main, give_input
+from tests.launching import as_flags, call_main, error_of, give_input
 
 
 def labelled_rows(count, seed):
@@ -153,3 +157,32 @@ def test_what_is_refused(decide, refusal, tmp_path):
     assert "bad.tsv, line 3: unknown label 'toll'" in refusal(decide, train_set=tmp_path / "bad.tsv")
     line = refusal(decide, is_regression="true", label_map_config=None, num_labels=None)
     assert "--multi_label true" in line
+
+
+def test_a_table_with_a_column_for_each_label_has_one_for_all(tmp_path, folder):
+    """Where a column is missing the label would count as absent from each row, and scores would be wrong."""
+    whole, part = tmp_path / "whole.csv", tmp_path / "part.csv"
+    words = [row.text_a for row in labelled_rows(12, seed=3)]
+    whole.write_text(
+        "\n".join(["text,a,b,c", *(f"{text},{i % 2},{i // 2 % 2},1" for i, text in enumerate(words))]) + "\n"
+    )
+    part.write_text("\n".join(["text,a,b", *(f"{text},{i % 2},{i // 2 % 2}" for i, text in enumerate(words))]) + "\n")
+    tokenizer = Tokenizer(None, folder / "piece.model")
+
+    # As a test of what another table has taught, in both commands.
+    task = MultiLabelClassification(tokenizer, [], 16)
+    task.read_training(whole)
+    assert task.labels == ["a", "b", "c"]
+    task.read(whole, "dev")
+    assert error_of(task.read, part, "dev").startswith(f"{part}: ")
+    task.read(part, "test")  # where labels are not read
+    units = read_units([LabelledFile(whole, "train", "all")], TableOptions(), LABELS)
+    assert units.names == ["a", "b", "c"]
+    test = [LabelledFile(part, "test", "all")]
+    assert error_of(read_units, test, TableOptions(), like=units).startswith(f"{part}: ")
+
+    # Beside another table to learn from.
+    both = [LabelledFile(path, "train", "all") for path in (whole, part)]
+    assert error_of(read_units, both, TableOptions(), LABELS).startswith(f"{part}: ")
+    task = MultiLabelClassification(tokenizer, [], 16)
+    assert error_of(task.read_tables, [whole, part]).startswith(f"{part}: ")

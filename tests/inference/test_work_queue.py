@@ -165,8 +165,8 @@ async def test_nothing_is_computed_for_who_has_left():
 
 @pytest.mark.parametrize("fault", [RuntimeError("out of memory"), SystemExit(1)])
 @in_loop
-async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(fault):
-    """The thread goes on, whatever it was."""
+async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(fault, caplog):
+    """The thread goes on, whatever it was, and the log says where it failed."""
     told = []
     model, queue, first = await held_up(on_batch=lambda *batch: told.append(batch))
     others = [asking(queue, model, name, [2] * 8) for name in "xy"]
@@ -179,6 +179,7 @@ async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(fault):
     model.fault = None
     assert await asking(queue, model, "z", [1]) == ["z0!"]
     assert told[0] == (1, 1, fault) and told[-1] == (1, 1, None)
+    assert "Traceback" in caplog.text and "raise self.fault" in caplog.text
 
 
 @in_loop

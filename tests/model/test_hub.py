@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from ernie_m.model.checkpoint.hub import local_folder
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.foreign import make_xlm_r
-from tests.launching import error_of
+from tests.launching import error_of, run_script
 
 NAME = "somebody/small-xlm-r"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -184,3 +184,11 @@ def test_a_hub_is_https_or_this_machine(hub, monkeypatch, endpoint, is_asked):
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     message = error_of(open_checkpoint, NAME)
     assert message.startswith(f"{NAME}: " if is_asked else f"HF_ENDPOINT is {endpoint}")
+
+
+def test_an_address_that_the_library_cannot_read(tmp_path):
+    """It fails when the library is imported, so this has a process of its own."""
+    pytest.importorskip("huggingface_hub")
+    program = "from ernie_m.model.checkpoint.hub import local_folder; local_folder('someone/model')"
+    failed = run_script(["-c", program], tmp_path, HF_ENDPOINT="http://[")
+    assert failed.stderr.splitlines()[-1].startswith("ernie_m.utils.errors.UserError: HF_ENDPOINT is http://[")

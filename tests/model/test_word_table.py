@@ -1,5 +1,8 @@
 """The word table and the masked-LM loss have the numbers of plain Paddle, within 1e-9 in float64."""
 
+import gc
+import weakref
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -196,3 +199,13 @@ def test_a_loss_that_follows_looked_up_words_touches_all_rows():
     assert gradient.touched is None
     expected = (tied.table.weight.grad**2).sum().item()
     assert gradient.squared_norm().item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_table_and_its_gradient_are_freed(form):
+    """Paddle's hooks must not keep what they belong to."""
+    tied = Tied()
+    tied.gradients(tied.fast)
+    parts = [weakref.ref(part) for part in (tied, tied.table, tied.table.weight, tied.table.gradient)]
+    del tied
+    gc.collect()
+    assert [part() for part in parts if part() is not None] == []

@@ -1,5 +1,8 @@
 """Updating some rows of the word table equals Paddle's AdamW on the whole table."""
 
+import gc
+import weakref
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -172,3 +175,14 @@ def test_rows_have_the_bits_of_paddles_adamw():
     moments = by_rows.state["moment1"].numpy()
     assert 3 < moments.any(1).sum() < row_adam.LARGEST_SHARE * WORDS, "some rows should be left alone"
     assert table.weight.numpy().tobytes() == parameter.numpy().tobytes()
+
+
+def test_a_training_that_has_ended_keeps_nothing():
+    """A process trains a model for each seed or fold. Neither layers nor parameters of an earlier one stay."""
+    ended = ToyRun()
+    ended.train(0, 2)
+    parts = [*ended.model.sublayers(include_self=True), *ended.model.parameters(), ended.engine]
+    parts = [weakref.ref(part) for part in parts]
+    del ended
+    gc.collect()
+    assert [part() for part in parts if part() is not None] == []

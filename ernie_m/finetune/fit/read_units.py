@@ -21,7 +21,7 @@ from ernie_m.finetune.fit.units import (
     language_of,
 )
 from ernie_m.reader.files.faults import MOST_FAULTS
-from ernie_m.reader.files.labels import number_in
+from ernie_m.reader.files.labels import check_label_columns, number_in
 from ernie_m.reader.files.own_files import LabelledFile, holds_questions, holds_tags
 from ernie_m.reader.files.rows import TableOptions, faults_of, tables
 from ernie_m.utils.errors import UserError
@@ -115,6 +115,9 @@ def _units_of_tables(
     labels: list[Any] = cells
     if task == LABELS:
         labels = [names for table in tables for names in table.labels()]
+        expected = like.names if like else SeveralLabels.names_of(labels)
+        for file, table in zip(files, tables):
+            check_label_columns(file.path, table.label_columns, expected)
     # Of each row of all tables. A table without the column has the language of its file, and no ids.
     languages, ids, places = [], [], []
     for file, table in zip(files, tables):

@@ -26,7 +26,6 @@ from ernie_m.inference.tasks.finetuned import FineTunedTask, InferenceLabels
 from ernie_m.model.tasks import ENCODING, OF_ANY_MODEL, TASKS
 from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.logging import logger
 
 MODELS = "/v1/models"
 # The predictions whose requests are refused if they are too long. On the command line, a long text is cut
@@ -256,7 +255,6 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
 
     @app.exception_handler(BatchFailed)
     async def say_that_it_failed(request: Request, error: BatchFailed) -> Response:
-        logger.error("a batch failed: %s", error)
         return Refused(500, "the model failed; the server's log says why").response()
 
     @app.exception_handler(Exception)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ernie_m.utils.logging import logger
+
 MOST_TEXTS = 2048  # how many texts a request may have, as at OpenAI
 _LONGEST_RETRY = 60  # seconds, of Retry-After
 _SPEED = 1000.0  # tokens a second of a thread, before one has computed
@@ -258,6 +260,7 @@ class WorkQueue:
                 results = run.function([item.content for item in batch])
             except BaseException as error:  # even SystemExit must not end the thread
                 fault = error
+                logger.exception("a batch of %d texts failed", len(batch))
             tokens = sum(item.tokens for item in batch)
             with self._changed:
                 if not run.in_many_threads:

@@ -43,6 +43,8 @@ def local_folder(path: str | os.PathLike) -> Path:
             f"{no_folder}; as the name of a model on Hugging Face's hub it needs huggingface_hub: "
             f"{install_command('hub')}"
         ) from error
+    except ValueError as error:  # the library looks at the address when it is imported
+        raise UserError(f"HF_ENDPOINT is {os.environ.get('HF_ENDPOINT')}, and no address: {error}") from error
     hub = constants.ENDPOINT
     if not (constants.HF_HUB_OFFLINE or _is_trusted(hub)):
         raise UserError(

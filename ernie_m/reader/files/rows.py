@@ -56,10 +56,12 @@ class OfficialForm(NamedTuple):
     Attributes:
         content: its header and its rows, UTF-8.
         lines: the number of the line in the table at which each line of `content` begins.
+        label_columns: see `LabelledTable`.
     """
 
     content: bytes
     lines: list[int]
+    label_columns: list[str]
 
 
 def rows_of(

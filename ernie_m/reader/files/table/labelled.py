@@ -58,6 +58,7 @@ class LabelledTable(NamedTuple):
             and does not only number the labels; otherwise none.
         qids: the cell of each row in a column qid, if there is one.
         splits: what each row is for, as in train, dev, test, if a column says it.
+        label_columns: the labels that have a column each, with 0 and 1; none: one column has the labels.
     """
 
     columns: Sequence[str]
@@ -68,6 +69,7 @@ class LabelledTable(NamedTuple):
     ids: list[str]
     qids: list[str]
     splits: list[str]
+    label_columns: list[str]
 
     def labels(self) -> list[list[str]]:
         """The labels of each row: one, unless `multi_label`."""
@@ -133,7 +135,7 @@ def in_official_form(
     if table.qids:
         rows = ([*cells, qid] for cells, qid in zip(rows, ["qid", *table.qids]))
     lines = map("\t".join, rows)
-    return OfficialForm("\n".join([*lines, ""]).encode(), [0, *table.lines])
+    return OfficialForm("\n".join([*lines, ""]).encode(), [0, *table.lines], table.label_columns)
 
 
 def names_and_rows(path: Path, options: TableOptions) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -219,13 +221,13 @@ def read_table(
     if chosen and not labels and "," in chosen:
         chosen = chosen.rpartition(",")[0]  # the last one is that of the labels
     texts, label_places = find_places(opened, chosen, labels, multi_label, regression)
-    if len(label_places) > 1:  # a column for each label
-        for name in [opened.names[place] for place in label_places]:
-            if len(split_labels(name)) != 1:
-                raise UserError(
-                    f"{path}, line {opened.line}: the label '{name}' has a mark that stands between labels; "
-                    "rename the column"
-                )
+    label_columns = [opened.names[place] for place in label_places] if len(label_places) > 1 else []
+    for name in label_columns:
+        if len(split_labels(name)) != 1:
+            raise UserError(
+                f"{path}, line {opened.line}: the label '{name}' has a mark that stands between labels; "
+                "rename the column"
+            )
     places = [*texts, *label_places]
     others = [place for place in range(len(opened.kinds)) if place not in places]
     purposes, kinds = opened.purposes, opened.kinds
@@ -269,6 +271,7 @@ def read_table(
         ids=_of_column(all_cells, id_place),
         qids=_of_column(all_cells, qid_place),
         splits=_of_column(all_cells, split),
+        label_columns=[normal_label(name) for name in label_columns],
     )
     _say_what_is_read(opened, places, (language, id_place, qid_place, split), table, say)
     return _without_missing_labels(path, table, say) if labels and any_label and not regression else table
