@@ -35,7 +35,7 @@ from ernie_m.finetune.rates import with_rates
 from ernie_m.model import device
 from ernie_m.model.batch import LabelledBatch
 from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_from, unread
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.conventions import READING
@@ -416,10 +416,8 @@ class FineTuning(TaskOfSeeds):
 
     @property
     def _unread(self) -> tuple[str, ...]:
-        """Prefixes of the names of weights that are neither read nor written: a pooler that stays random."""
         reads_pooler = TASKS[self.task.name].head_reads == POOLED and self.pooling != MEAN_OF_TOKENS
-        has_pooler = self.start is None or self.start.has_pooler
-        return () if reads_pooler or has_pooler else ("pooler.",)
+        return unread(self.start, reads_pooler)
 
     def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
         epoch, index = position or (0, 0)  # `GlobalBatch.position`

@@ -20,6 +20,7 @@ from ernie_m.reader.files.rows import TableOptions
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
 from tests.launching import as_flags, call_main, error_of, give_input
+from tests.toys import write_lines
 
 
 def labelled_rows(count, seed):
@@ -163,10 +164,9 @@ def test_a_table_with_a_column_for_each_label_has_one_for_all(tmp_path, folder):
     """Where a column is missing the label would count as absent from each row, and scores would be wrong."""
     whole, part = tmp_path / "whole.csv", tmp_path / "part.csv"
     words = [row.text_a for row in labelled_rows(12, seed=3)]
-    whole.write_text(
-        "\n".join(["text,a,b,c", *(f"{text},{i % 2},{i // 2 % 2},1" for i, text in enumerate(words))]) + "\n"
-    )
-    part.write_text("\n".join(["text,a,b", *(f"{text},{i % 2},{i // 2 % 2}" for i, text in enumerate(words))]) + "\n")
+    decisions = [f"{text},{number % 2},{number // 2 % 2}" for number, text in enumerate(words)]
+    write_lines(part, ["text,a,b", *decisions])
+    write_lines(whole, ["text,a,b,c", *(f"{line},1" for line in decisions)])
     tokenizer = Tokenizer(None, folder / "piece.model")
 
     # As a test of what another table has taught, in both commands.

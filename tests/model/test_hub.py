@@ -191,4 +191,6 @@ def test_an_address_that_the_library_cannot_read(tmp_path):
     pytest.importorskip("huggingface_hub")
     program = "from ernie_m.model.checkpoint.hub import local_folder; local_folder('someone/model')"
     failed = run_script(["-c", program], tmp_path, HF_ENDPOINT="http://[")
-    assert failed.stderr.splitlines()[-1].startswith("ernie_m.utils.errors.UserError: HF_ENDPOINT is http://[")
+    assert failed.stderr.splitlines()[-1].startswith(
+        "ernie_m.utils.errors.UserError: HF_ENDPOINT is http://["
+    )

@@ -178,7 +178,7 @@ def test_rows_have_the_bits_of_paddles_adamw():
 
 
 def test_a_training_that_has_ended_keeps_nothing():
-    """A process trains a model for each seed or fold. Neither layers nor parameters of an earlier one stay."""
+    """A process trains a model for each seed or fold; no layers and parameters of an earlier one stay."""
     ended = ToyRun()
     ended.train(0, 2)
     parts = [*ended.model.sublayers(include_self=True), *ended.model.parameters(), ended.engine]

@@ -24,7 +24,7 @@ from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax, teacher_mse
 from ernie_m.finetune.retrieval.steps_of_bitexts import PairStep, StepPairs, numbers_of, warn_if_found_by_any
 from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide
-from ernie_m.model.checkpoint.load import HEADS, load_from
+from ernie_m.model.checkpoint.load import HEADS, load_from, unread
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
@@ -371,8 +371,8 @@ class Retrieval(TaskOfSeeds):
             "languages": self.languages,
             "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
         }
-        unread = unread_of(self.start_of_seed[self.seed], flags.pooling)
-        return self.files_with(engine, masters, evaluation, settings, facts, unread)
+        left_out = unread(self.start_of_seed[self.seed], flags.pooling == "pooled")
+        return self.files_with(engine, masters, evaluation, settings, facts, left_out)
 
 
 def make_encoder(
@@ -396,15 +396,9 @@ def make_encoder(
     if checkpoint is None:
         logger.warning("no --init_pretraining_params: the weights are random")
     else:
-        ignored = (*HEADS, *unread_of(checkpoint, pooling))
+        ignored = (*HEADS, *unread(checkpoint, pooling == "pooled"))
         load_from(model, checkpoint, optional=("pooler.",) if is_trained else (), ignore=ignored)
     return model
-
-
-def unread_of(start: Checkpoint | None, pooling: str) -> tuple[str, ...]:
-    """Prefixes of the names of weights that are neither read nor written: a pooler that stays random."""
-    has_pooler = start is None or start.has_pooler
-    return () if has_pooler or pooling == "pooled" else ("pooler.",)
 
 
 @paddle.no_grad()

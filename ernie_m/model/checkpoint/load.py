@@ -74,6 +74,16 @@ def load_from(
     return [name for name in parameters if name not in filled]
 
 
+def unread(start: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
+    """Prefixes of the names of weights that are neither read nor written: a pooler that would stay random.
+
+    Args:
+        start: what a training starts from; None: random weights.
+        reads_pooler: whether the training needs the pooler, and trains it.
+    """
+    return () if reads_pooler or start is None or start.has_pooler else ("pooler.",)
+
+
 def _set(parameter: paddle.Tensor, array: np.ndarray) -> None:
     """Give a parameter its values, converted to its dtype."""
     if parameter.dtype in STORED_DTYPES:

@@ -75,8 +75,8 @@ def check_label_columns(path: Path, columns: Sequence[str], labels: Iterable[str
     missing = sorted(set(labels).difference(columns)) if columns else ()
     if missing:
         raise UserError(
-            f"{path}: there is no column for the label {' or '.join(missing)}; add it, with 1 for the rows that "
-            "have the label, and 0 for the others"
+            f"{path}: there is no column for the label {' or '.join(missing)}; add it, with 1 for the rows "
+            "that have the label, and 0 for the others"
         )
 
 
