@@ -185,5 +185,6 @@ class WordEmbeddings(nn.Embedding):
 
 def _note_paddles_gradient(table: "weakref.ref[TableGradient]", gradient: Tensor | None) -> None:
     """Note that Paddle is going to add a gradient of the whole table; a hook of the weight."""
-    if gradient is not None:  # None comes from `LookUpOnCpu`, which has added its rows itself
-        table().forget_rows()
+    known = table()
+    if gradient is not None and known:  # None comes from `LookUpOnCpu`, which has added its rows itself
+        known.forget_rows()
