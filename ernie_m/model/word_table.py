@@ -185,6 +185,5 @@ class WordEmbeddings(nn.Embedding):
 
 def _note_paddles_gradient(table: "weakref.ref[TableGradient]", gradient: Tensor | None) -> None:
     """Note that Paddle is going to add a gradient of the whole table; a hook of the weight."""
-    known = table()
-    if gradient is not None and known:  # None comes from `LookUpOnCpu`, which has added its rows itself
-        known.forget_rows()
+    if gradient is not None and table():  # None comes from `LookUpOnCpu`, which has added its rows itself
+        table().forget_rows()

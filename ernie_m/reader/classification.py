@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.labels import NO_LABEL, input_hash, normal_label, number_in, split_labels
+from ernie_m.reader.files.labels import (
+    NO_LABEL,
+    check_label_columns,
+    input_hash,
+    normal_label,
+    number_in,
+    split_labels,
+)
 from ernie_m.reader.files.official_tsv import (
     OFFICIAL,
     FileLines,
@@ -59,7 +66,6 @@ class Examples(FileLines, Sequence[Example]):
         label_columns: Sequence[str],
     ):
         super().__init__(path, version, starts, content)
-        self.label_columns = label_columns
         self.inputs = inputs
         self.targets = targets
         self.options = options
@@ -67,6 +73,7 @@ class Examples(FileLines, Sequence[Example]):
         self._header = header
         self._columns = columns
         self._labels = labels
+        self._label_columns = label_columns
 
     def __getitem__(self, index: int) -> Example:
         # `read_classification` has checked the line already.
@@ -99,6 +106,10 @@ class Examples(FileLines, Sequence[Example]):
     def number(self, ids: Mapping[str, int]) -> None:
         """Give the labels of a file that was read with `any_label` their ids, label -> id."""
         self._labels.number(ids)
+
+    def check_label_columns(self, labels: Sequence[str]) -> None:
+        """Refuse a table with a column for each label that has none for some of these; a UserError."""
+        check_label_columns(self.path, self._label_columns, map(normal_label, labels))
 
     @property
     def is_official(self) -> bool:

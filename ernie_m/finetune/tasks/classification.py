@@ -18,7 +18,6 @@ from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
 from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch, windows
 from ernie_m.reader.classification import Examples, read_classification
 from ernie_m.reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
-from ernie_m.reader.files.labels import check_label_columns, normal_label
 from ernie_m.reader.files.rows import TableOptions, tables
 from ernie_m.reader.label_map import read_label_map
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -95,7 +94,7 @@ class Classification(SupervisedTask):
         if purpose == "train":
             warn_if_cut(self.encode, examples, path)
         else:
-            check_label_columns(examples.path, examples.label_columns, map(normal_label, self.labels))
+            examples.check_label_columns(self.labels)
         return examples
 
     def read_training(self, path: str | os.PathLike) -> Examples:
@@ -130,7 +129,7 @@ class Classification(SupervisedTask):
         self.labels = ids if found == set(ids) else sorted(found)
         for file in files:
             file.number({label: id_ for id_, label in enumerate(self.labels)})
-            check_label_columns(file.path, file.label_columns, self.labels)
+            file.check_label_columns(self.labels)
         return files
 
     def inputs(self, data: Examples) -> np.ndarray:
