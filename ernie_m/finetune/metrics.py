@@ -1,8 +1,10 @@
-"""Accuracy and the F1 of labels, in per cent."""
+"""Accuracy and the F1 of labels, and correlations of numbers, in per cent."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 # The names of `micro_f1` and `macro_f1` in reports.
 MICRO_F1 = "micro f1"
@@ -88,3 +90,24 @@ class MatchCounts(NamedTuple):
         """The harmonic mean of precision and recall; 0 if both are 0."""
         total = self.precision + self.recall
         return 2 * self.precision * self.recall / total if total else 0.0
+
+
+def pearson(predicted: Sequence[float], labels: Sequence[float]) -> float:
+    """Pearson's correlation, in per cent; 0 if all numbers of one side are equal."""
+    x = np.subtract(predicted, np.mean(predicted))
+    y = np.subtract(labels, np.mean(labels))
+    product_of_norms = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / product_of_norms) * 100 if product_of_norms else 0.0
+
+
+def spearman(predicted: Sequence[float], labels: Sequence[float]) -> float:
+    """Spearman's correlation, in per cent: that of the ranks, where equal numbers share their mean rank."""
+    return pearson(_ranks(predicted), _ranks(labels))
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """The rank of each number, from 1, float64 [n]. Equal numbers share the mean of their ranks."""
+    # `distinct_places`: of each number, its place among the distinct ones in ascending order.
+    _, distinct_places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last_ranks = np.cumsum(counts)  # the greatest rank of each distinct number
+    return (last_ranks - (counts - 1) / 2)[distinct_places]  # the last rank less half of the others

@@ -1,4 +1,4 @@
-"""Tables that are answered; at the end, how many rows have which label, and the share that is right."""
+"""Tables that are answered; at the end, how many rows have which label, and how right the answers are."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,9 +8,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.inference.tasks import InputFile
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
+from ernie_m.reader.files.labels import labels_for_none, normal_label, number_in, split_labels
 from ernie_m.reader.files.rows import TableOptions, tables
 from ernie_m.utils.errors import listed
 
@@ -42,6 +43,7 @@ class LabelledRows(InputFile):
         self._sureness: list[float] = []  # of each row
         self._rows: list[Mapping[str, str]] = []  # the name of a column -> the cell
         self._predicted: list[list[str]] = []  # the labels of each row, or nothing
+        self._numbers: list[float] = []  # or the number of each row
         self._known: set[str] = set()  # the labels of the model
         self._has_several = False  # whether a row may have several labels, or none
 
@@ -72,13 +74,14 @@ class LabelledRows(InputFile):
         self._known.update(map(normal_label, answer.get("probabilities", ())))
         if self._known:
             self._sureness.append(sureness(answer))
+        self._numbers += [answer["score"]] if "score" in answer else []
 
     def summary(self) -> list[str]:
-        """Lines: the number of rows and of each label, how many are not sure, and the accuracy if the table
-        has labels."""
+        """Lines: the number of rows and of each label, how many are not sure, and if the table has labels the
+        accuracy, or of numbers the correlation."""
         rows = f"{len(self._rows):,} rows"
         if not self._known:
-            return [rows]
+            return [rows, *(self._correlations() if self._numbers else ())]
         counts = Counter(chain.from_iterable(self._predicted))
         parts = [f"{label} {count:,}" for label, count in counts.most_common()]
         if without := sum(not labels for labels in self._predicted):
@@ -135,17 +138,28 @@ class LabelledRows(InputFile):
         """How many of the rows that have labels in a column got them. Of several labels all must be right."""
         labels_of_rows = list(self._labels_of(column))
         without_label = labels_for_none(Counter(chain.from_iterable(labels_of_rows)))
-        rows = zip(self._rows, labels_of_rows, self._predicted)
         labelled = [
             (set(labels), set(predicted))
-            for row, labels, predicted in rows
+            for row, labels, predicted in zip(self._rows, labels_of_rows, self._predicted)
             if row[column].strip() and without_label.isdisjoint(labels)
         ]
         if not any(labels & self._known for labels, _ in labelled):
             return f"no accuracy: the column '{column}' has no label of the model"
         right = sum(labels == predicted for labels, predicted in labelled)
-        percent = 100 * right / len(labelled)
-        return f"accuracy {percent:.1f} %: {right:,} of {len(labelled):,} rows with a label in '{column}'"
+        return (
+            f"accuracy {100 * right / len(labelled):.1f} %: {right:,} of {len(labelled):,} rows with a label "
+            f"in '{column}'"
+        )
+
+    def _correlations(self) -> Iterator[str]:
+        """How well predicted numbers go with those of the table, if one column is named as theirs."""
+        named = [
+            name for name in self._rows[0] if tables().purpose_of(name) in (tables().NUMBERS, tables().LABEL)
+        ]
+        numbers = [number_in(row[named[0]]) for row in self._rows] if len(named) == 1 else [None]
+        if None not in numbers:
+            correlations = pearson(self._numbers, numbers), spearman(self._numbers, numbers)
+            yield "Pearson {:.1f} %, Spearman {:.1f} %: of the numbers in '{}'".format(*correlations, *named)
 
 
 def _share(are: np.ndarray) -> str:

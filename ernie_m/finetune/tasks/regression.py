@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ernie_m.finetune.flags import ClassifierFlags
+from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.reader.batching import EncodePairs, TaskBatch
@@ -97,27 +98,3 @@ class Regression(Classification):
                 cells = [] if example.qid is None else [example.qid]
                 file.write("\t".join([*cells, f"{prediction:.6f}"]) + "\n")
         self.cut_rows(data)  # logs a warning
-
-
-def pearson(predicted: Sequence[float], labels: Sequence[float]) -> float:
-    """Pearson's correlation, in per cent; 0 if all numbers of one side are equal."""
-    x = np.asarray(predicted, np.float64)
-    y = np.asarray(labels, np.float64)
-    x = x - x.mean()
-    y = y - y.mean()
-    product_of_norms = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / product_of_norms) * 100 if product_of_norms else 0.0
-
-
-def spearman(predicted: Sequence[float], labels: Sequence[float]) -> float:
-    """Spearman's correlation, in per cent: that of the ranks, where equal numbers share their mean rank."""
-    return pearson(_ranks(predicted), _ranks(labels))
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    """The rank of each number, from 1, float64 [n]. Equal numbers share the mean of their ranks."""
-    # `distinct_places`: of each number, its place among the distinct ones in ascending order.
-    _, distinct_places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last_ranks = np.cumsum(counts)  # the greatest rank of each distinct number
-    mean_ranks = last_ranks - (counts - 1) / 2
-    return mean_ranks[distinct_places]
