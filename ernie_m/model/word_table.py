@@ -61,7 +61,7 @@ class TableGradient:
         # The values of equal ids are added up first, in their order.
         rows, places = np.unique(ids, return_inverse=True)  # each id once; [N], the place of each in `rows`
         sums = paddle.zeros([len(rows), values.shape[1]], str(values.dtype))  # one for each of `rows`
-        sums.index_add_(paddle.to_tensor(places), 0, as_tensor(values))
+        sums.index_add_(as_tensor(places), 0, as_tensor(values))
         table[rows] += as_array(sums)
 
     def borrow(self) -> np.ndarray:
@@ -109,7 +109,7 @@ class TableGradient:
         gradient = self.weight.grad
         rows = self.touched_rows(gradient)
         if rows is not None:  # all other rows are 0
-            gradient = paddle.to_tensor(as_array(gradient)[rows])
+            gradient = as_tensor(as_array(gradient)[rows])
         return squared_norm(gradient)
 
     def scale_(self, factor: float) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
+from ernie_m.model import device
 from ernie_m.model.attention import FlashMask
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.device import Uploadable, upload
@@ -23,14 +24,14 @@ class Example(Uploadable):
 
 def test_an_upload_is_one_copy_of_all_arrays(monkeypatch):
     """Integers and bools arrive as int64, other numbers as float64; what has no arrays stays on the host."""
-    to_tensor = paddle.to_tensor
+    to_tensor = device.to_tensor
     copies = []
 
     def recorded_to_tensor(array):
         copies.append(array)
         return to_tensor(array)
 
-    monkeypatch.setattr(paddle, "to_tensor", recorded_to_tensor)
+    monkeypatch.setattr(device, "to_tensor", recorded_to_tensor)
     host_only = Layout([3, 2])
     tree = [
         Example("a", np.arange(6).reshape(2, 3), {"deep": [np.array([0.5, -2.0]), None]}),

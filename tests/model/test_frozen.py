@@ -125,6 +125,30 @@ def test_a_model_stays_as_it_is(monkeypatch, reason):
     assert model.classifier.packed is None and model.classifier.weight.dtype == getattr(paddle, dtype)
 
 
+def test_a_thread_that_has_ended_keeps_no_products(monkeypatch):
+    """A program that answers each request in a thread of its own makes any number of them."""
+    functions = onednn.functions()
+    count = {"made": 0, "destroyed": 0}
+
+    def counting(name: str, word: str) -> None:
+        function = functions[name]
+
+        def counted(*arguments):
+            count[word] += 1
+            return function(*arguments)
+
+        monkeypatch.setitem(functions, name, counted)
+
+    layer = PackedLinear(random(24, 40), random(40), in_bfloat16=False)
+    counting("primitive_create", "made")
+    counting("primitive_destroy", "destroyed")
+    x = paddle.to_tensor(random(37, 24))
+    thread = threading.Thread(target=packed.linear_layers, args=(x, [layer]))
+    thread.start()
+    thread.join()
+    assert count["destroyed"] == count["made"] > 0
+
+
 @in_both_types
 def test_threads_share_a_model(in_bfloat16, model, batch):
     if in_bfloat16:

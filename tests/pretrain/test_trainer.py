@@ -1,5 +1,6 @@
 """What a step does, and what a run leaves behind."""
 
+import gc
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.task import Pretraining
+from ernie_m.training.engine import Engine
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
 
 
@@ -57,6 +59,23 @@ def test_a_fresh_head_is_trained_alone_first(pretrain):
     resumed = checkpoint(again, steps)
     for name, value in checkpoint(out, steps).items():
         assert (value == resumed[name]).all(), name
+
+
+def test_a_step_keeps_nothing(pretrain, monkeypatch):
+    """A run of a million steps needs no more memory than one of a thousand."""
+    objects = []  # how many there are after each step
+    step = Engine.step
+
+    def counted_step(*args, **options):
+        result = step(*args, **options)
+        gc.collect()
+        objects.append(len(gc.get_objects()))
+        return result
+
+    monkeypatch.setattr(Engine, "step", counted_step)
+    pretrain(objectives__btmlm_start=0.1, run__save_steps=99, optimizer__steps=24)
+    # What the batches that lie ready are made of varies by some objects.
+    assert objects[23] - objects[7] < 100  # it would be 16 of each list that a step keeps
 
 
 def test_a_run_of_one_step_is_no_plateau(pretrain):

@@ -190,4 +190,4 @@ def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: boo
             part[at_label] -= 1.0
 
     over_rows(work, *values.shape)
-    return as_tensor(losses), paddle.to_tensor(correct)
+    return as_tensor(losses), as_tensor(correct)
