@@ -196,6 +196,7 @@ FOREIGN_ATTRIBUTES = {
     "libc.malloc.restype",
     "libc.malloc.argtypes",
     "libc.free.argtypes",  # ctypes
+    "finalizer.atexit",  # weakref.finalize
     "logger.propagate",  # logging.Logger
     "sys.excepthook",
     "model.max_seq_length",  # sentence_transformers.SentenceTransformer

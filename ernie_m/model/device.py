@@ -185,7 +185,9 @@ def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
     parts = []  # one for each array that is not empty
     if sizes:
         numbers = np.concatenate([array.ravel().astype(np.float64) for array in arrays])
-        parts = paddle.split(to_tensor(numbers), sizes)
+        together = paddle.empty([len(numbers)], "float64")
+        together.set_value(numbers)  # `ernie_m.model.cpu.rows.as_tensor` says why not paddle.to_tensor
+        parts = paddle.split(together, sizes)
     tensors = []
     for array in arrays:
         tensor = parts.pop(0) if array.size else paddle.zeros([0], "float64")
@@ -193,13 +195,6 @@ def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
             tensor = tensor.reshape(array.shape)
         tensors.append(tensor if array.dtype.kind == "f" else tensor.astype("int64"))
     return tensors
-
-
-def to_tensor(array: np.ndarray) -> Tensor:
-    """A copy of an array on the device. `ernie_m.model.cpu.rows.as_tensor` says why it is not Paddle's."""
-    tensor = paddle.empty(array.shape, array.dtype.name)
-    tensor.set_value(array)
-    return tensor
 
 
 def to_array(x: Tensor) -> np.ndarray:

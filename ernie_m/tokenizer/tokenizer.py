@@ -269,10 +269,7 @@ class Tokenizer:
         plain_parts = [part for part in all_parts if part not in self.added_tokens]
         ids_of = dict(zip(plain_parts, self._encode_plain(plain_parts)))  # part -> its ids
         ids_of |= {token: [id_] for token, id_ in self.added_tokens.items()}
-        ids_of_texts = []
-        for parts in parts_of_texts:
-            ids_of_texts.append([id_ for part in parts for id_ in ids_of[part]])
-        return ids_of_texts
+        return [[id_ for part in parts for id_ in ids_of[part]] for parts in parts_of_texts]
 
     def piece_numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """The numbers, which are no ids, of the pieces that sentencepiece cuts each text into.

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 def in_columns(lines: Sequence[Sequence[str]]) -> str:
     """Align lines of cells; each column is as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*lines)]
-    aligned = []
-    for line in lines:
-        aligned.append("  ".join(cell.rjust(width) for cell, width in zip(line, widths)))
-    return "\n".join(aligned)
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)
 
 
 def in_markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
-from ernie_m.model import device
 from ernie_m.model.attention import FlashMask
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.device import Uploadable, upload
@@ -24,14 +23,14 @@ class Example(Uploadable):
 
 def test_an_upload_is_one_copy_of_all_arrays(monkeypatch):
     """Integers and bools arrive as int64, other numbers as float64; what has no arrays stays on the host."""
-    to_tensor = device.to_tensor
+    set_value = paddle.Tensor.set_value
     copies = []
 
-    def recorded_to_tensor(array):
+    def recorded_set_value(tensor, array):
         copies.append(array)
-        return to_tensor(array)
+        set_value(tensor, array)
 
-    monkeypatch.setattr(device, "to_tensor", recorded_to_tensor)
+    monkeypatch.setattr(paddle.Tensor, "set_value", recorded_set_value)
     host_only = Layout([3, 2])
     tree = [
         Example("a", np.arange(6).reshape(2, 3), {"deep": [np.array([0.5, -2.0]), None]}),

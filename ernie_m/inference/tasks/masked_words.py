@@ -24,7 +24,7 @@ from ernie_m.inference.tasks import (
 from ernie_m.model import device
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import NO_LANGUAGE
-from ernie_m.model.device import to_tensor, upload
+from ernie_m.model.device import upload
 from ernie_m.model.layout import Layout
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.tasks import MASKED_LM
@@ -97,7 +97,7 @@ class MaskedLmTask:
         bias[self.vocabulary.size :] = -np.inf  # rows of the table that have no token
         tokens_of_rows = []
         for first in range(0, hidden.shape[0], _AT_ONCE):
-            logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + to_tensor(bias)
+            logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(bias)
             probabilities, ids = F.softmax(logits.astype("float32"), axis=-1).topk(self.top_k)
             for ids_of_row, probabilities_of_row in zip(ids.tolist(), probabilities.tolist()):
                 names = self.tokenizer.convert_ids_to_tokens(ids_of_row)
@@ -133,7 +133,7 @@ class FillMasks(MaskedLmTask):
             languages = np.where(is_mask, request.language, NO_LANGUAGE)
         with self.autocast():
             inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
-            states = self.model.encode(inputs, positions=to_tensor(np.flatnonzero(is_mask)))
+            states = self.model.encode(inputs, positions=paddle.to_tensor(np.flatnonzero(is_mask)))
         return states.astype("float32")
 
     @paddle.no_grad()

@@ -99,10 +99,11 @@ class ClassifyByLabels(FineTunedTask):
             raise UserError(f"'labels' has {len(request.labels)} labels, at most {MOST_LABELS} fit")
 
     def answer(self, requests: list[LabelRequest]) -> list[dict]:
-        pairs = []  # a text with each of its labels, of all requests one after the other
-        for request in requests:
-            for label in request.labels:
-                pairs.append(Example(request.text, request.template.replace(PLACE, label)))
+        pairs = [
+            Example(request.text, request.template.replace(PLACE, label))
+            for request in requests
+            for label in request.labels
+        ]  # a text with each of its labels, of all requests one after the other
         features = self.task.encode(pairs)
         logits = self.logits(features)  # [pairs, classes]
         answers = []

@@ -139,7 +139,8 @@ class _Product:
     def __init__(self, inputs: int, outputs: int, in_bfloat16: bool, gelu: bool, rows: int):
         weight_form = _packed_form(inputs, outputs, in_bfloat16)
         kept = Objects()  # closed when the thread has ended, whose products are freed then
-        weakref.finalize(self, kept.close).atexit = False  # not by another thread at the end of the process
+        finalizer = weakref.finalize(self, kept.close)
+        finalizer.atexit = False  # at the end of the process another thread would close it
         with Objects() as objects:
             x, out, product = _descriptions(objects, weight_form, inputs, outputs, in_bfloat16, gelu, rows)
             self._primitive = kept.make("primitive_create", "primitive_destroy", product)
