@@ -183,10 +183,7 @@ class ErnieMModel(nn.Layer):
                 "have; call it as it is, or write a graph of the whole model with ernie-m export"
             )
         ids = np.asarray(input_ids)
-        if attention_mask is None:
-            mask = ids != self.config.pad_token_id
-        else:
-            mask = np.asarray(attention_mask)
+        mask = (ids != self.config.pad_token_id) if attention_mask is None else np.asarray(attention_mask)
         if mask.shape != ids.shape or ids.ndim != 2 or not np.isin(mask, (0, 1)).all():
             raise UserError(
                 f"input_ids {list(ids.shape)}, attention_mask {list(mask.shape)}: both must be [B, T], "

@@ -32,8 +32,10 @@ def link_to(encoder: "Checkpoint", start: Path, folder: Path, layers: int) -> di
         folder: that of the head.
         layers: how many of its layers the model has.
     """
-    relative = os.path.relpath(os.path.abspath(start), os.path.realpath(folder))
-    path = relative if start.exists() else str(start)
+    if start.exists():
+        path = os.path.relpath(os.path.abspath(start), os.path.realpath(folder))
+    else:
+        path = str(start)
     return {LINK: {"path": path, "sha256": _checksum(encoder.tensors, _names(encoder.tensors, layers))}}
 
 
