@@ -504,3 +504,34 @@ def test_what_python_gives_must_be_of_the_task(text, label, task):
     good_text, good_label = right.get(task, ("a", "b"))
     assert "index 1: " in error_of(units_of, [good_text, text], [good_label, label], (), task)
     assert "'tagging'" in error_of(units_of, ["a"], ["b"], (), "tagging")
+
+
+def read_file(name):
+    return read_units([LabelledFile(Path(name), "train", "all")], TableOptions())
+
+
+def test_conll_u_is_known_by_its_lines():
+    """Its tags of parts of speech look like no others, and its comments like rows of a table."""
+    rest = "\t_" * 6
+    sentences = [
+        f"# sent_id = {n}\n1-2\tIt ran{n}\t_\t_{rest}\n1\tIt\t_\tPRON{rest}\n2\tran{n}\t_\tVERB{rest}\n\n"
+        for n in range(4)
+    ]
+    Path("words.conllu").write_text("".join(sentences))
+    units = read_file("words.conllu")
+    assert (units.kind, len(units), sorted(units.names)) == ("tags", 4, ["PRON", "VERB"])
+
+
+def test_a_text_without_spans_is_an_answer_of_label_studio():
+    span = {"type": "labels", "from_name": "label", "value": {"start": 0, "end": 3, "labels": ["PER"]}}
+    answers = [[{"result": [span]}], [{"result": []}], [], [{"result": [], "was_cancelled": True}]]
+    tasks = [{"data": {"text": f"Ana ran {n}."}, "annotations": answer} for n, answer in enumerate(answers)]
+    Path("spans.json").write_text(json.dumps(tasks))
+    units = read_file("spans.json")
+    assert [len(set(sentence.labels)) for sentence in units.items] == [2, 1]
+
+
+@pytest.mark.parametrize("labels", [["0,5", "1,0"], ["0", "0,25"]])
+def test_decimal_commas_are_asked_about(labels):
+    write_table("rows.csv", ["text", "label"], *([f"a text {n}", labels[n % 2]] for n in range(20)))
+    assert error_of(read_file, "rows.csv").startswith("rows.csv: ")

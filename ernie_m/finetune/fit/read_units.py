@@ -149,6 +149,12 @@ def _task_of_labels(path: Path, labels: Sequence[str], has_pairs: bool) -> str:
         UserError: they may be both.
     """
     values = {number_in(label) for label in set(labels)}
+    points = {number_in(label.replace(",", ".")) for label in set(labels)}
+    if None in values and None not in points:
+        raise UserError(
+            f"{path}: the labels have commas between digits; for decimals write points, as in 0.5, and give "
+            "--task score; or give --task labels if they are several of a text, or --task classes"
+        )
     if None in values or len(values) < 2:
         return CLASSES
     are_whole = all(value.is_integer() for value in values)

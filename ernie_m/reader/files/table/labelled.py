@@ -94,7 +94,9 @@ class LabelledTable(NamedTuple):
         are_numbers = [number_in(cells[-1]) is not None for cells in self.rows]
         for line, cells, is_number in zip(self.lines, self.rows, are_numbers):
             if not is_number:
-                faults.add(line, f"the label '{cells[-1]}' is no number", "a score is one, as in 0.5 or 3")
+                faults.add(
+                    line, f"the label '{cells[-1]}' is no number", "a score has a decimal point, as in 0.5"
+                )
         faults.end(logger.warning)
         if not any(are_numbers):
             raise UserError(f"{faults.name}: no rows are left")

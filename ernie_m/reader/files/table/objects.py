@@ -160,20 +160,27 @@ def _of_whole(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]]:
             faults.add(line, f"item {number + 1} is no JSON object", "each item is an object")
 
 
-def answered_objects(objects: Iterator[tuple[int, dict]], path: str) -> Iterator[tuple[int, dict]]:
-    """The objects without those that an annotator rejected, or did not come to."""
+def answered_objects(
+    objects: Iterator[tuple[int, dict]], path: str, spans: bool = False
+) -> Iterator[tuple[int, dict]]:
+    """The objects without those that an annotator rejected, or did not come to.
+
+    Args:
+        spans: whether spans of a text are asked for. Then an answer of Label Studio may have none.
+    """
     left_out = 0
     for line, value in objects:
         of_label_studio = isinstance(value.get("data"), dict) and isinstance(value.get("annotations"), list)
         answers = value["annotations"] if of_label_studio else []
         finished = [part for part in answers if not part.get("was_cancelled")]
-        is_open = of_label_studio and not any(part.get("result") for part in finished)
+        is_open = of_label_studio and not any(spans or part.get("result") for part in finished)
         if is_open or value.get("answer") in ("reject", "ignore"):  # Prodigy
             left_out += 1
         else:
             yield line, value
     if left_out:
-        logger.warning("%s: %s rows without an answer of the annotator are left out", path, f"{left_out:,}")
+        line = "%s: %s rows are left out that the annotator has not answered, or has rejected"
+        logger.warning(line, path, f"{left_out:,}")
 
 
 def plain_object(value: dict[str, Any]) -> dict[str, str]:

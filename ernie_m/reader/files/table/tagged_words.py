@@ -83,7 +83,7 @@ def read_words(
     if objects:
         # A list on a line is an object with no key that is known.
         objects = ((line, value if isinstance(value, dict) else {"a list": value}) for line, value in objects)
-        sentences = list(_of_objects(answered_objects(objects, str(path)), faults))
+        sentences = list(_of_objects(answered_objects(objects, str(path), spans=True), faults))
     else:
         text = _text(file)
         if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official form
