@@ -519,7 +519,8 @@ def test_conll_u_is_known_by_its_lines():
     ]
     Path("words.conllu").write_text("".join(sentences))
     units = read_file("words.conllu")
-    assert (units.kind, len(units), sorted(units.names)) == ("tags", 4, ["PRON", "VERB"])
+    assert (units.kind, len(units)) == ("tags", 4)
+    assert [len(set(sentence.labels)) for sentence in units.items] == [2] * 4
 
 
 def test_a_text_without_spans_is_an_answer_of_label_studio():
