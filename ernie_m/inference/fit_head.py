@@ -32,7 +32,7 @@ from ernie_m.finetune.tasks.classification import sigmoid, softmax
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.model.checkpoint.foreign import PARTS_OF_ENCODER, link_to
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_from, unread
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_files
 from ernie_m.model.conventions import NEITHER, READING
@@ -229,9 +229,7 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, units: Classes, laye
     checkpoint = open_checkpoint(loaded.folder)  # it may have more layers than a classifier that was fitted
     layers_above = range(layer, checkpoint.config.num_hidden_layers)
     ignored = ("classifier.", *(f"encoder.layers.{number}." for number in layers_above))
-    if not loaded.has_pooler:  # and the mean of the tokens needs none
-        ignored += ("pooler.",)
-    load_from(model, checkpoint, ignore=ignored)
+    load_from(model, checkpoint, ignore=(*ignored, *unread(checkpoint, reads_pooler=False)))
     weight, bias = logistic_regression(vectors, targets_of(units), several=units.kind == LABELS)
     model.classifier.weight.set_value(weight)
     model.classifier.bias.set_value(bias)
