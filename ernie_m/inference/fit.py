@@ -104,8 +104,7 @@ def fit(flags: FitFlags) -> None:
     for name in ("layer", "link"):
         if is_whole and getattr(flags, name):
             raise UserError(f"--{name}: the whole model is trained, all layers; leave it out")
-    labels = f", {len(units.names)} labels" if units.kind in (CLASSES, LABELS) else ""
-    print(f"{len(units):,} {units.noun}{labels}", flush=True)
+    print(f"{len(units):,} {units.noun}{units.about_labels()}", flush=True)
     for name, part in tests:
         part.warn_of_learned(name, units)
     if len(set(units.languages)) > 1:

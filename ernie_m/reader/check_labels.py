@@ -2,8 +2,8 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -89,11 +89,9 @@ def _oddities(trained: Counter[str], evaluated: Counter[str], labels: Sequence[s
         if len(group) > 1:
             found.append(f"the labels {', '.join(group)} differ only in case")
     found += [f"the labels '{one}' and '{other}' differ in one letter only" for one, other in _near(labels)]
-    for label in labels:
-        parts = split_labels(label)
-        if label not in parts and not set(parts).isdisjoint(labels):
-            found.append(f"if '{label}' are several labels of a text, add --multi_label true")
-            break  # the first such label is an example enough
+    several = several_in(labels)
+    if several:
+        found.append(f"if '{several}' are several labels of a text, add --multi_label true")
     absent = [f"'{label}'" for label in labels if label not in evaluated]
     if evaluated and absent:
         found.append(f"no dev row has one of these labels, so no score covers them: {listed(absent)}")
@@ -107,6 +105,20 @@ def _oddities(trained: Counter[str], evaluated: Counter[str], labels: Sequence[s
     if len(rare) > _MOST_RARE:
         found.append(f"{len(rare) - _MOST_RARE} more labels have fewer than {FEW_ROWS} training rows")
     return found
+
+
+def several_in(labels: Collection[str]) -> str | None:
+    """The first label that may be several, as "billing,service"; None: there is none.
+
+    One of its parts is a label, too, or each of them is also a part of another label.
+    """
+    parts_of = {label: split_labels(label) for label in labels}
+    counts = Counter(chain.from_iterable(parts_of.values()))
+    for label, parts in parts_of.items():
+        are_elsewhere = min((counts[part] for part in parts), default=0) > 1
+        if label not in parts and (are_elsewhere or not parts_of.keys().isdisjoint(parts)):
+            return label
+    return None
 
 
 def _near(labels: Sequence[str]) -> Iterator[tuple[str, str]]:

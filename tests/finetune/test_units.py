@@ -259,6 +259,7 @@ def test_scores_and_rank(random_encoder, capsys):
     run_fit("pairs.csv", random_encoder)
     printed = capsys.readouterr().out
     assert "Spearman" in printed and "Pearson" in printed
+    assert printed.splitlines()[1].endswith("numbers from 0 to 0.966667 (mean 0.483)")
     model = ernie_m.load("out")
     ranked = model.rank(texts[0], texts[:5])
     scores = {row["text"]: row["score"] for row in ranked}
@@ -506,8 +507,8 @@ def test_what_python_gives_must_be_of_the_task(text, label, task):
     assert "'tagging'" in error_of(units_of, ["a"], ["b"], (), "tagging")
 
 
-def read_file(name):
-    return read_units([LabelledFile(Path(name), "train", "all")], TableOptions())
+def read_file(name, task=None):
+    return read_units([LabelledFile(Path(name), "train", "all")], TableOptions(), task)
 
 
 def test_conll_u_is_known_by_its_lines():
@@ -532,7 +533,79 @@ def test_a_text_without_spans_is_an_answer_of_label_studio():
     assert [len(set(sentence.labels)) for sentence in units.items] == [2, 1]
 
 
-@pytest.mark.parametrize("labels", [["0,5", "1,0"], ["0", "0,25"]])
-def test_decimal_commas_are_asked_about(labels):
-    write_table("rows.csv", ["text", "label"], *([f"a text {n}", labels[n % 2]] for n in range(20)))
-    assert error_of(read_file, "rows.csv").startswith("rows.csv: ")
+def write_labels(labels, count=20):
+    """A table with these labels, one after the other, from line 2 on."""
+    rows = ([f"a text {n}", labels[n % len(labels)]] for n in range(count))
+    return write_table("rows.csv", ["text", "label"], *rows)
+
+
+@pytest.mark.parametrize(("labels", "line"), [(["0,5", "1,0"], 2), (["0", "0,25"], 3)])
+def test_decimal_commas_are_read_as_soon_as_they_are_known_to_be_numbers(labels, line):
+    table = write_labels(labels)
+    assert error_of(read_file, table).startswith(f"rows.csv, line {line}: ")
+    numbers = [float(label.replace(",", ".")) for label in labels]
+    assert [item.label for item in read_file(table, "score").items[:2]] == numbers
+
+
+@pytest.mark.parametrize(
+    ("labels", "line"),
+    [
+        (["500", "1.000"], 3),
+        (["2.500", "999", "0"], 2),
+        (["500", "1,000"], 3),
+        (["5", "1,250"], 3),
+        (["7", "1.5", "2.000,5"], 4),
+        (["7", "1.5", "2,5"], 4),
+        (["7", "85%"], 3),
+        (["85,5 %", "7"], 2),
+    ],
+)
+def test_a_number_that_can_be_read_in_two_ways_is_refused(labels, line):
+    assert error_of(read_file, write_labels(labels), "score").startswith(f"rows.csv, line {line}: ")
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        (["0.125", "1.250", "500"], [0.125, 1.25, 500]),
+        (["1.250", "3.500", "2"], [1.25, 3.5, 2]),
+        (["1.250", "3.5", "500"], [1.25, 3.5, 500]),
+        (["0,125", "1,250", "-5"], [0.125, 1.25, -5]),
+        (["1000", "500"], [1000, 500]),
+    ],
+)
+def test_three_decimals_are_no_thousands(labels, numbers):
+    items = read_file(write_labels(labels), "score").items
+    assert [item.label for item in items[: len(labels)]] == numbers
+
+
+@pytest.mark.parametrize(
+    ("labels", "line"),
+    [
+        (["billing", "service", "billing,service"], 4),
+        (["billing", "service", "billing|service"], 4),
+        (["billing", "billing; urgent"], 3),
+        (["a, b", "b, c", "c, a"], 2),
+    ],
+)
+def test_a_label_whose_parts_are_elsewhere_may_be_several(labels, line):
+    table = write_labels(labels)
+    assert error_of(read_file, table).startswith(f"rows.csv, line {line}: ")
+    assert len(read_file(table, "classes").names) == len(labels)
+    assert all("," not in name for name in read_file(table, "labels").names)
+
+
+def test_labels_that_only_a_test_has_are_named_without_those_that_are_known():
+    names = ["text", "billing", "service", "legal"]
+    rows = [[f"a text {n}", n % 2, n % 3 % 2, n % 2] for n in range(20)]
+    write_table("learned.csv", names[:-1], *(row[:-1] for row in rows))
+    write_table("test.csv", names, *rows)
+    learned = read_file("learned.csv", "labels")
+    files = [LabelledFile(Path("test.csv"), "test", "all")]
+    first, *_ = error_of(read_units, files, TableOptions(), like=learned).splitlines()
+    assert first.startswith("test.csv, line 3: ") and "'legal'" in first and "billing" not in first
+
+
+def test_a_label_may_have_a_comma():
+    labels = ["Bonn, Germany", "Berlin, Germany", "Rome, Italy"]
+    assert read_file(write_labels(labels)).names == sorted(labels)

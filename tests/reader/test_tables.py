@@ -95,6 +95,7 @@ def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
         ("1.0", "1"),
         ("-1.00", "-1"),
         ("1.5", "1.5"),
+        ("1.000", "1.000"),
         ("v1.0", "v1.0"),
         ("\x1b[31mred\0", "[31mred"),
         ("می\u200cخواهم", "می\u200cخواهم"),
@@ -234,6 +235,14 @@ def test_a_label_in_a_list_that_has_the_mark_between_labels(write):
     path = write("my.tsv", "text_a\tlabel\na\t['x', 'so, so']\n")
     message = error_of(read_classification, path, any_label=True, multi_label=True)
     assert "my.tsv, line 2: the label 'so, so'" in message
+
+
+def test_a_trainer_reads_decimal_commas(write):
+    path = write("my.csv", "text;score\na;0,5\nb;1\nc;-0,25\n")
+    examples = read_classification(path, regression=True)
+    assert [example.label for example in examples] == [0.5, 1, -0.25]
+    path = write("my.csv", "text;score\na;500\nb;1.000\n")
+    assert "my.csv, line 3: " in error_of(read_classification, path, regression=True)
 
 
 def test_semicolons_between_labels_are_asked_about():

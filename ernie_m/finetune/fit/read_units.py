@@ -5,7 +5,6 @@ What a file holds says which of them it is. Where it could be two, the user is a
 
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_m.finetune.fit.units import (
@@ -21,7 +20,7 @@ from ernie_m.finetune.fit.units import (
     language_of,
 )
 from ernie_m.reader.files.faults import MOST_FAULTS
-from ernie_m.reader.files.labels import check_label_columns, number_in
+from ernie_m.reader.files.labels import check_label_columns
 from ernie_m.reader.files.own_files import LabelledFile, holds_questions, holds_tags
 from ernie_m.reader.files.rows import TableOptions, faults_of, tables
 from ernie_m.utils.errors import UserError
@@ -30,7 +29,6 @@ from ernie_m.utils.logging import logger
 if TYPE_CHECKING:
     from ernie_m.reader.files.rows import LabelledTable
 
-_MOST_STEPS = 10  # more different numbers are no steps of a scale
 _IN_WORDS = {1: "single texts", 2: "pairs of texts"}
 _OF_TABLES = {CLASSES: Classes, LABELS: SeveralLabels, SCORE: Numbers}
 
@@ -71,18 +69,19 @@ def _read(
         module = import_module(f"ernie_m.finetune.fit.{task}")  # here, because tables do not need it
         return module.read(files, options, like) if task == TAGS else module.read(files)
     try:
-        tables = _read_tables(files, options, task, like)
+        read = _read_tables(files, options, task, like)
     except UserError as error:
         if task is not None:
             raise
         try:  # a column such as score or relevance
-            tables = _read_tables(files, options, SCORE, like)
+            read = _read_tables(files, options, SCORE, like)
         except UserError:
             raise error from None
         task = SCORE
+    task = task or (SCORE if tables().are_scores([file.path for file in files], read) else CLASSES)
     if task == SCORE:
-        tables = [table.with_numbers(faults_of(file.path, options)) for file, table in zip(files, tables)]
-    return _units_of_tables(files, tables, task, like)
+        read = [table.with_numbers(faults_of(file.path, options)) for file, table in zip(files, read)]
+    return _units_of_tables(files, read, task, like)
 
 
 def _read_tables(
@@ -99,7 +98,7 @@ def _read_tables(
 
 
 def _units_of_tables(
-    files: Sequence[LabelledFile], tables: "Sequence[LabelledTable]", task: str | None, like: Units | None
+    files: Sequence[LabelledFile], tables: "Sequence[LabelledTable]", task: str, like: Units | None
 ) -> Units:
     """The rows of tables; see `read_units`."""
     texts = len(like.inputs()[0] if like else tables[0].rows[0][:-1])  # of each row: one, or a pair
@@ -110,9 +109,7 @@ def _units_of_tables(
                 f"{file.path}: has {_IN_WORDS[len(table.columns) - 1]}, but {learned} has {_IN_WORDS[texts]}"
             )
     inputs = [cells[:-1] for table in tables for cells in table.rows]
-    cells = [cells[-1] for table in tables for cells in table.rows]
-    task = task or _task_of_labels(files[0].path, cells, has_pairs=len(inputs[0]) == 2)
-    labels: list[Any] = cells
+    labels: list[Any] = [cells[-1] for table in tables for cells in table.rows]
     if task == LABELS:
         labels = [names for table in tables for names in table.labels()]
         expected = like.names if like else SeveralLabels.names_of(labels)
@@ -132,38 +129,11 @@ def _units_of_tables(
     }
     if like is not None:
         unknown = [
-            f"{place}: the model has not learned the label '{cell}'"
-            for place, cell, label in zip(places, cells, labels)
-            if _OF_TABLES[task].names_of([label]).difference(like.names)
+            f"{place}: the model has not learned the label '{name}'"
+            for place, label in zip(places, labels)
+            for name in sorted(_OF_TABLES[task].names_of([label]).difference(like.names))
         ]
         if unknown:
             raise UserError(f"{files[0].path}, {unknown[0]}", *unknown[1:MOST_FAULTS])
         return _OF_TABLES[task].of(inputs, labels, names=like.names, **known)
     return _OF_TABLES[task].of(inputs, labels, **known)
-
-
-def _task_of_labels(path: Path, labels: Sequence[str], has_pairs: bool) -> str:
-    """Whether labels are classes or numbers to predict.
-
-    Raises:
-        UserError: they may be both.
-    """
-    values = {number_in(label) for label in set(labels)}
-    points = {number_in(label.replace(",", ".")) for label in set(labels)}
-    if None in values and None not in points:
-        raise UserError(
-            f"{path}: the labels have commas between digits; for decimals write points, as in 0.5, and give "
-            "--task score; or give --task labels if they are several of a text, or --task classes"
-        )
-    if None in values or len(values) < 2:
-        return CLASSES
-    are_whole = all(value.is_integer() for value in values)
-    if are_whole and len(values) <= _MOST_STEPS and not has_pairs:  # as stars
-        return CLASSES
-    if not are_whole and len(values) > _MOST_STEPS:
-        print(f"{path}: the labels are numbers, and a number is learned (--task score)")
-        return SCORE
-    raise UserError(
-        f"{path}: the labels are {len(values):,} different numbers; give --task score if one may be more "
-        "than another, as how well a text answers a query, or --task classes if each is a class"
-    )

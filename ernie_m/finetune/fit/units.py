@@ -90,6 +90,10 @@ class Units:
         """The labels of each unit, to be compared and counted; none: the units have no labels."""
         return []
 
+    def about_labels(self) -> str:
+        """What there is to learn, in words, with a comma before; "": nothing that is known."""
+        return ""
+
     def place(self, number: int) -> str:
         """Where a unit stands, for messages."""
         return self.places[number] if self.places else f"index {number}"
@@ -195,6 +199,9 @@ class Classes(Units):
     def label_lists(self) -> list[list[str]]:
         return [[label] for label in self.labels()]
 
+    def about_labels(self) -> str:
+        return f", {len(self.names)} labels"
+
     def make_task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> None:
         self.task = Classification(tokenizer, self.names, max_seq_len, prompt=prompt)
 
@@ -297,6 +304,10 @@ class Numbers(Classes):
 
     def make_task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> None:
         self.task = Regression(tokenizer, max_seq_len)
+
+    def about_labels(self) -> str:
+        numbers = [item.label for item in self.items]
+        return f", numbers from {min(numbers):g} to {max(numbers):g} (mean {np.mean(numbers):.3g})"
 
     # Numbers are no classes: they are neither spread over the folds nor counted label by label.
     labels = Units.labels

@@ -21,7 +21,8 @@ def normal_label(label: str) -> str:
     """The one form of labels that a reader takes for the same.
 
     It is in NFC, without control characters and characters of zero width, with one space for white space
-    inside and none around it; a whole number has no decimals, which pandas adds: "1.0" is "1".
+    inside and none around it; a whole number has no decimals, which pandas adds: "1.0" is "1". "1.000"
+    may be a thousand.
     """
     spaced = " ".join(label.split())
     visible = [
@@ -29,7 +30,7 @@ def normal_label(label: str) -> str:
         for character in unicodedata.normalize("NFC", spaced)
         if character in _JOINERS or unicodedata.category(character) not in ("Cc", "Cf")
     ]
-    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", "".join(visible).strip())
+    return re.sub(r"^([+-]?\d+)\.00?$", r"\1", "".join(visible).strip())
 
 
 def number_in(cell: str) -> float | None:

@@ -10,6 +10,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from ernie_m.reader.check_labels import several_in
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, number_in, split_labels
 from ernie_m.reader.files.rows import OfficialForm, TableOptions
@@ -41,6 +42,11 @@ from ernie_m.utils.logging import logger
 _NO_TEXT = (EMPTY, NUMBERS, LANGUAGE, SPLIT, ID)  # kinds of columns that a name does not make texts
 # Names of columns of a table with a word in each row.
 _OF_WORDS, _OF_TAGS = {"word", "words", "token", "tokens"}, {"tag", "tags", "ner_tag", "ner_tags"}
+_SCORE = "a score has a decimal point and no other mark, as in 0.5 or 1250.5"
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+# What may be thousands: with points, if there are whole hundreds without a mark beside it.
+_MAY_BE_THOUSANDS, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}"), 100
+_MOST_STEPS = 10  # more different numbers are no steps of a scale
 _FEW_ROWS = 10  # fewer do not tell what a column holds; then its place does
 _IN_WORDS = {"text_a": "the text", "text_b": "the second text", "label": "the label"}
 
@@ -83,24 +89,37 @@ class LabelledTable(NamedTuple):
         return self._replace(**parts)
 
     def with_numbers(self, faults: Faults) -> "LabelledTable":
-        """The rows whose label is a finite number.
+        """The rows whose label is a finite number. Decimals may have commas, if none has a point.
 
         Args:
-            faults: receives the others.
+            faults: receives the other rows.
 
         Raises:
-            UserError: as `Faults.end`, or no row is left.
+            UserError: as `Faults.end`, no row is left, or "1.000" may be a thousand.
         """
-        are_numbers = [number_in(cells[-1]) is not None for cells in self.rows]
-        for line, cells, is_number in zip(self.lines, self.rows, are_numbers):
+        cells = [row[-1] for row in self.rows]
+        marked = [cell for cell in cells if "." in cell or "," in cell]
+        largest = max((int(cell) for cell in cells if cell.isdecimal()), default=0)
+        may_be_thousands = bool(marked) and all(map(_MAY_BE_THOUSANDS.fullmatch, marked))
+        if may_be_thousands and (largest >= _HUNDREDS or "," in marked[0]):
+            digits, number = re.sub("[.,]", "", marked[0]), float(marked[0].replace(",", "."))
+            line = self.lines[cells.index(marked[0])]
+            raise UserError(
+                f"{faults.name}, line {line}: '{marked[0]}' may be {int(digits):,} or {number:g}; write "
+                f"{digits} or {number}, and the other labels alike"
+            )
+        if all(map(_DECIMAL_COMMA.fullmatch, marked)):
+            cells = [cell.replace(",", ".") for cell in cells]
+        are_numbers = [number_in(cell) is not None for cell in cells]
+        for line, cell, is_number in zip(self.lines, cells, are_numbers):
             if not is_number:
-                faults.add(
-                    line, f"the label '{cells[-1]}' is no number", "a score has a decimal point, as in 0.5"
-                )
+                mend = "write 0.85 or 85 for 85 %, alike in all rows" if "%" in cell else _SCORE
+                faults.add(line, f"the label '{cell}' is no number", mend)
         faults.end(logger.warning)
         if not any(are_numbers):
             raise UserError(f"{faults.name}: no rows are left")
-        return self.part(np.flatnonzero(are_numbers))
+        rows = [[*row[:-1], cell] for row, cell in zip(self.rows, cells)]
+        return self._replace(rows=rows).part(np.flatnonzero(are_numbers))
 
     def meant_for(self, purpose: str, say: Callable[[str], None], path: Path) -> "LabelledTable":
         """The rows for "train", or the others, if a column says which these are."""
@@ -133,11 +152,50 @@ def in_official_form(
     """A table in the form of the official files, in memory; arguments and errors as in `rows_of`."""
     table = read_table(path, options, multi_label, logger.warning, labels, regression, any_label)
     table = table.meant_for(purpose, logger.warning, path)
+    if labels and regression:
+        table = table.with_numbers(Faults(path, options.on_error == "skip"))
     rows = [table.columns, *table.rows]
     if table.qids:
         rows = ([*cells, qid] for cells, qid in zip(rows, ["qid", *table.qids]))
     lines = map("\t".join, rows)
     return OfficialForm("\n".join([*lines, ""]).encode(), [0, *table.lines], table.label_columns)
+
+
+def are_scores(paths: Sequence[Path], read: Sequence[LabelledTable]) -> bool:
+    """Whether the labels of tables are numbers of which one may be more than another; else they are classes.
+
+    Raises:
+        UserError: they may be both, or several labels of a text.
+    """
+    places: dict[str, str] = {}  # label -> where it stands first
+    for path, table in zip(paths, read):
+        for line, cells in zip(table.lines, table.rows):
+            places.setdefault(cells[-1], f"{path}, line {line}")
+    no_numbers = [label for label in places if number_in(label) is None]
+    may_be_decimals = all(number_in(label.replace(",", ".")) is not None for label in no_numbers)
+    several = several_in(places)
+    if no_numbers and may_be_decimals:
+        several = several or no_numbers[0]
+    if several:
+        score = ", or --task score if it is a number" if may_be_decimals else ""
+        raise UserError(
+            f"{places[several]}: the label '{several}' may be several; give --task labels if it is, or "
+            f"--task classes if it is one{score}"
+        )
+    values = set() if no_numbers else {float(label) for label in places}
+    if len(values) < 2:
+        return False
+    are_whole = all(value.is_integer() for value in values)
+    is_pair = len(read[0].columns) == 3
+    if are_whole and len(values) <= _MOST_STEPS and not is_pair:  # as stars
+        return False
+    if not are_whole and len(values) > _MOST_STEPS:
+        print(f"{paths[0]}: the labels are numbers, and a number is learned (--task score)")
+        return True
+    raise UserError(
+        f"{paths[0]}: the labels are {len(values):,} different numbers; give --task score if one may be more "
+        "than another, as how well a text answers a query, or --task classes if each is a class"
+    )
 
 
 def names_and_rows(path: Path, options: TableOptions) -> tuple[list[str], list[tuple[int, list[str]]]]:
