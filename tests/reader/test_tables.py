@@ -237,6 +237,55 @@ def test_a_label_in_a_list_that_has_the_mark_between_labels(write):
     assert "my.tsv, line 2: the label 'so, so'" in message
 
 
+def columns_of_labels(write, *rows):
+    lines = [f"text {n},{','.join(rows[n % len(rows)])}" for n in range(20)]
+    return write("my.csv", "\n".join(["text,billing,service", *lines, ""]))
+
+
+@pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("x", ""), ("X", ""), ("yes", "no"), ("1", "")])
+def test_a_column_for_each_label(write, yes, no):
+    said = []
+    path = columns_of_labels(write, [yes, no], [no, no], [yes, yes])
+    for columns in (None, "text,billing,service"):
+        table = read_table(path, TableOptions(columns=columns), multi_label=True, say=said.append)
+        assert table.labels()[:3] == [["billing"], [], ["billing", "service"]]
+        assert said.pop().endswith("the text is text, the labels are billing and service")
+
+
+def test_a_label_that_no_row_of_a_test_has_is_a_column_all_the_same(write):
+    path = write("three.csv", "text,a,b,c\n" + "one,x,x,\ntwo,,,\nthree,,x,\n" * 4)
+    assert read_table(path, multi_label=True).label_columns == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("cell", ["-1", "good", "2"])
+def test_a_column_for_a_label_says_yes_or_no(write, cell):
+    path = columns_of_labels(write, ["1", "0"], ["0", cell])
+    for columns in (None, "text,billing,service"):
+        options = TableOptions(columns=columns)
+        first, *_ = error_of(read_table, path, options, multi_label=True).splitlines()
+        assert "my.csv, line 3: " in first and "service" in first
+
+
+def test_a_column_for_a_label_has_its_name(write):
+    path = write("my.csv", "".join(f"the text {n},{n % 2},{n % 3 % 2}\n" for n in range(20)))
+    options = TableOptions(columns="1,2,3", header=False)
+    assert "my.csv, line 1: " in error_of(read_table, path, options, multi_label=True)
+
+
+@pytest.mark.parametrize(("other", "is_offered"), [("billing,service", True), ("service", False)])
+def test_an_empty_cell_beside_several_labels_may_be_none_of_them(write, other, is_offered):
+    path = write("my.csv", f'text,labels\na,billing\nb,\nc,service\nd,"{other}"\n')
+    message = error_of(read_table, path)
+    assert "my.csv, line 3: " in message and ("--task labels" in message) == is_offered
+
+
+def test_where_two_columns_may_be_texts_both_answers_are_shown(write):
+    rows = [f"A first text of number {n},Another one of number {n},{n % 3}" for n in range(20)]
+    message = error_of(read_table, write("my.csv", "\n".join(["one,other,stars", *rows, ""])))
+    assert "my.csv, line 1: " in message
+    assert "--columns one,stars," in message and "--columns one,other,stars" in message
+
+
 def test_a_trainer_reads_decimal_commas(write):
     path = write("my.csv", "text;score\na;0,5\nb;1\nc;-0,25\n")
     examples = read_classification(path, regression=True)

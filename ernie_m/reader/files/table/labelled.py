@@ -36,7 +36,7 @@ from ernie_m.reader.files.table.words import (
     VERDICTS,
 )
 from ernie_m.reader.files.table.words import purpose_of as purpose_of
-from ernie_m.utils.errors import UserError, printable
+from ernie_m.utils.errors import UserError, printable, shown
 from ernie_m.utils.logging import logger
 
 _NO_TEXT = (EMPTY, NUMBERS, LANGUAGE, SPLIT, ID)  # kinds of columns that a name does not make texts
@@ -47,6 +47,8 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 # What may be thousands: with points, if there are whole hundreds without a mark beside it.
 _MAY_BE_THOUSANDS, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}"), 100
 _MOST_STEPS = 10  # more different numbers are no steps of a scale
+_YES_AND_NO = "a column for each label has 1 (or x) where a text has it, and 0 (or nothing) elsewhere"
+_YES, _NO = {"1", "1.0", "true", "yes", "y", "x"}, {"0", "0.0", "false", "no", "n", ""}
 _FEW_ROWS = 10  # fewer do not tell what a column holds; then its place does
 _IN_WORDS = {"text_a": "the text", "text_b": "the second text", "label": "the label"}
 
@@ -299,20 +301,25 @@ def read_table(
     columns = ["text_a", "text_b"][: len(texts)] + (["label"] if labels else [])
     rows, lines = [], []
     names = opened.names
+    of_labels = {normal_label(cells[place]) for place in label_places[:1] for cells in opened.sample}
+    may_be_none = not regression and several_in(of_labels) is not None
     all_cells = []  # of the rows that are read
     for line, cells in opened.rows:
         values = [in_one_line(cells[place]) for place in texts]
         empty = [name for name, value in zip(columns, values) if not value.strip()]
         if labels and not empty:
-            cell, what = _labels_in(cells, names, label_places, multi_label)
+            cell, what, mend = _labels_in(cells, names, label_places, multi_label)
             if what:
-                faults.add(line, what, "--multi_label true takes several labels of a text")
+                faults.add(line, what, mend)
                 continue
             if not cell and not multi_label:
                 empty = ["label"]
             values.append(in_one_line(cell))
         if empty:
-            faults.add(line, f"the {empty[0]} is empty", "fill it in, or remove the line")
+            mend = "fill it in, or remove the line"
+            if may_be_none and empty == ["label"]:
+                mend += "; or give --multi_label true (to fit: --task labels), if a text may have no label"
+            faults.add(line, f"the {empty[0]} is empty", mend)
             continue
         rows.append(values)
         lines.append(line)
@@ -357,13 +364,17 @@ def find_places(
         given = [table.place(name.strip()) for name in names.split(",")]
         if not labels:
             return given[:2], []
-        are_verdicts = all(table.kinds[place] in (VERDICTS, ONE) for place in given[1:])
-        has_column_for_each_label = multi_label and len(given) > 2 and are_verdicts
-        if has_column_for_each_label or len(given) == 2:
-            return given[:1], given[1:]
-        if len(given) != 3:
+        if len(given) < 2 or (len(given) > 3 and not multi_label):
             raise UserError(f"--columns {names}: it names text, perhaps a second text, and label")
-        return given[:2], given[2:]
+        # No text is a verdict: then it is a column for a label.
+        is_verdict = table.kinds[given[1]] in (VERDICTS, ONE) or _has_marks(table, given[1])
+        is_pair = len(given) == 3 and not (multi_label and is_verdict)
+        texts, label_places = (given[:2], given[2:]) if is_pair else (given[:1], given[1:])
+        if len(label_places) > 1 and not table.names:
+            raise UserError(
+                f"{table.path}, line {table.line}: a column for each label needs its name; add a header"
+            )
+        return texts, label_places
     if labels:
         _refuse_words(table)
     label_places = _labels(table, multi_label, regression) if labels else []
@@ -422,12 +433,32 @@ def _labels(table: OpenedTable, multi_label: bool, regression: bool) -> list[int
     found = [place for place in found if purposes[place] != NOT_READ] or found
     if not found and not multi_label:  # the label may be the language of the text
         found = [place for place, kind in enumerate(kinds) if kind == LANGUAGE and purposes[place] is None]
-    columns = [place for place in found if kinds[place] == VERDICTS]
-    if multi_label and table.names and len(columns) > 1:
-        # A column for each label; that of a rare one may hold a single value here.
-        rare = [place for place, kind in enumerate(kinds) if kind == ONE and not purposes[place]]
-        return sorted(columns + rare)
+    columns = _columns_of_labels(table, found)
+    if multi_label and columns:
+        # That of a rare label may hold a single value here, or nothing.
+        of_rare = (ONE, EMPTY) if any(_has_marks(table, place) for place in columns) else (ONE,)
+        rare = {place for place, kind in enumerate(kinds) if kind in of_rare and not purposes[place]}
+        return sorted(rare.union(columns))
     return found
+
+
+def _columns_of_labels(table: OpenedTable, found: Sequence[int]) -> list[int]:
+    """The places of the columns of which each says whether a row has one label; none: there is none, or one.
+
+    Args:
+        found: those of columns whose values repeat.
+    """
+    columns = [place for place in found if table.kinds[place] == VERDICTS]
+    columns += [
+        place for place, purpose in enumerate(table.purposes) if not purpose and _has_marks(table, place)
+    ]
+    return columns if table.names and len(columns) > 1 else []
+
+
+def _has_marks(table: OpenedTable, place: int) -> bool:
+    """Whether the cells of a column are blank, or say yes, as x."""
+    cells = {row[place].strip().lower() for row in table.sample}
+    return "" in cells and cells > {""} and cells - {""} <= _YES
 
 
 def _texts(table: OpenedTable, label_places: Sequence[int], labels: bool) -> list[int]:
@@ -470,11 +501,14 @@ def _ask(table: OpenedTable, texts: Sequence[int], label_places: Sequence[int], 
         is_there = f"the {what} may be {table.called(places)}"
         guesses.append(is_there if places else f"no column looks like {what}s")
         example.append(names[places[0]].strip() if places else what.upper())
-    is_several = len(label_places) > 1 and all(table.kinds[place] == VERDICTS for place in label_places)
+    ways = [f"--columns {shlex.quote(','.join(example))}"]
+    if len(texts) == 2:
+        pair = ",".join([example[0], names[texts[1]].strip(), *example[1:]])
+        ways.append(f"for pairs of texts --columns {shlex.quote(pair)}")
+    if _columns_of_labels(table, label_places):
+        ways.append("--multi_label true for a column of each label")
     raise UserError(
-        f"{table.path}, line {table.line}: {', and '.join(guesses)}; say which, as in "
-        f"--columns {shlex.quote(','.join(example))}"
-        f"{', or --multi_label true for a column of each label' if is_several else ''}"
+        f"{table.path}, line {table.line}: {', and '.join(guesses)}; say which, as in {', or '.join(ways)}"
     )
 
 
@@ -499,20 +533,25 @@ def _place_of_ids(
 
 def _labels_in(
     cells: Sequence[str], names: Sequence[str] | None, places: Sequence[int], multi_label: bool
-) -> tuple[str, str]:
-    """The label, or labels, of a row in their normal form, and what is wrong with them, or ""."""
+) -> tuple[str, str, str]:
+    """The label, or labels, of a row in their normal form; what is wrong with them, or ""; what mends it."""
     cell = cells[places[0]]
     if len(places) > 1:  # a column for each label
-        yes = ("1", "1.0", "true", "yes")
-        there = [names[place] for place in places if cells[place].strip().lower() in yes]
-        return ", ".join(map(normal_label, there)), ""
+        there = []
+        for place in places:
+            cell = cells[place].strip()
+            if cell.lower() in _YES:
+                there.append(normal_label(names[place]))
+            elif cell.lower() not in _NO:
+                return "", f"the column '{names[place]}' has '{shown(cell)}'", _YES_AND_NO
+        return ", ".join(there), "", ""
     if not multi_label:
         what = f"the label {cell[:50]} is a list" if is_list(cell) else ""
-        return normal_label(cell), what
+        return normal_label(cell), what, "--multi_label true takes several labels of a text"
     labels = split_labels(cell)
     odd = [label for label in labels if re.search("[,;]", label)]
     what = f"the label '{odd[0][:50]}' has the mark that stands between labels" if odd else ""
-    return ", ".join(labels), what
+    return ", ".join(labels), what, "write it without this mark"
 
 
 def _without_missing_labels(path: Path, table: LabelledTable, say: Callable[[str], None]) -> LabelledTable:
@@ -552,7 +591,10 @@ def _say_what_is_read(
     # What the columns are is plain if they have the official names, or no names and nothing beside them.
     has_choice = opened.names or len(names) > len(places)
     if has_choice and read != table.columns:
-        said = (f"{_IN_WORDS[column]} is {printable(name)}" for column, name in zip(table.columns, read))
+        said = [f"{_IN_WORDS[column]} is {printable(name)}" for column, name in zip(table.columns, read)]
+        if table.label_columns:
+            *others, last = map(printable, read[len(said) - 1 :])
+            said[-1] = f"the labels are {', '.join(others)} and {last}"
         say(f"{path}: {', '.join(said)}")
     others = [place for place in range(len(names)) if place not in places and place not in known]
     if others:
