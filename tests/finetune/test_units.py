@@ -244,6 +244,35 @@ def test_a_file_on_one_context_is_scored():
     assert len(read_units(conll, TableOptions(), like=read_units(tagged, TableOptions()))) == 1
 
 
+def write_squad_with_absent(name, count, misplaced=0):
+    """24 questions; of so many, from the last one on, the answer stands nowhere in the context."""
+    content = json.loads(Path(write_squad(name, misplaced=misplaced)).read_text(encoding="utf-8"))
+    questions = [question for paragraph in content["data"][0]["paragraphs"] for question in paragraph["qas"]]
+    for question in questions[len(questions) - count :]:
+        question["answers"][0]["text"] = "a dog"
+    Path(name).write_text(json.dumps(content), encoding="utf-8")
+    return name
+
+
+@pytest.mark.parametrize("like", [False, True])
+def test_a_question_whose_answer_stands_nowhere_in_its_context_is_not_scored(like, caplog):
+    """One whose answer is only not at its place is scored: its text can be found."""
+    learned = read_file(write_squad("good.json")) if like else None
+    files = [LabelledFile(Path(write_squad_with_absent("few.json", 1, misplaced=1)), "train", "all")]
+    units = read_units(files, TableOptions(), like=learned)
+    assert [question.id for question in units.items][::22] == ["0-0", "11-0"] and len(units) == 23
+    assert [line for line in caplog.messages if line.startswith("few.json: 1 of 24 questions are left out")]
+    perfect = [question.answers[0] for question in units.items]
+    assert dict(units.measures(range(len(units)), perfect)) == {"f1": 100, "em": 100}
+
+
+def test_a_file_of_which_most_answers_stand_nowhere_is_refused():
+    assert error_of(read_file, write_squad_with_absent("many.json", 9)).startswith("many.json: 9 of 24 ")
+    test = [LabelledFile(Path(write_squad_with_absent("all.json", 24)), "test", "all")]
+    learned = read_file(write_squad("good.json"))
+    assert error_of(read_units, test, TableOptions(), like=learned).startswith("all.json: ")
+
+
 def test_questions_on_one_context_are_held_out_together(random_encoder, monkeypatch):
     seen = []
     monkeypatch.setattr(whole_model, "folds_of", lambda groups, labels: seen.append(groups) or groups % 5)

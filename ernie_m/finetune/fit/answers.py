@@ -14,6 +14,7 @@ from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.squad import Question, QuestionFile, read_squad
 from ernie_m.reader.question_answering import AnswerWindows, make_windows
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
 
 _MOST_MISPLACED = 0.1  # the greatest share of questions whose answers are not at their places
 _SHOWN = 5  # so many of them are named
@@ -22,21 +23,27 @@ _WINDOW = 384  # tokens of a question and a part of its context, as in the offic
 
 @dataclass
 class Questions(Units):
-    """Questions with contexts that hold their answers. `items`: the `Question`s of all `contexts`."""
+    """Questions with contexts that hold their answers. `items`: the `Question`s of all `contexts`.
+
+    Attributes:
+        left_out: questions of the files, none of whose answers stands in the context.
+    """
 
     contexts: Sequence[str] = ()
+    left_out: Sequence[Question] = ()
     kind = ANSWERS
     noun = "questions"
     max_seq_len = _WINDOW
 
     def check(self, name: str) -> None:
         super().check(name)
-        misplaced = [question for question in self.items if question.span is None]
-        if len(misplaced) > _MOST_MISPLACED * len(self):
+        questions = [*self.left_out, *self.items]
+        misplaced = [question for question in questions if question.span is None]
+        if len(misplaced) > _MOST_MISPLACED * len(questions):
             shown = ", ".join(question.id for question in misplaced[:_SHOWN])
             raise UserError(
-                f"{name}: {len(misplaced):,} of {len(self):,} questions have no answer that stands in the "
-                f"context at its answer_start, as {shown}; it counts characters, from 0"
+                f"{name}: {len(misplaced):,} of {len(questions):,} questions have no answer that stands in "
+                f"the context at its answer_start, as {shown}; it counts characters, from 0"
             )
 
     def open(self, opened: OpenedModel, flags: FinetuneFlags) -> None:
@@ -81,16 +88,43 @@ class Questions(Units):
 
 
 def read(files: Sequence[LabelledFile]) -> Questions:
-    """The questions of files; see `ernie_m.finetune.fit.read_units.read_units`."""
+    """The questions of files; see `ernie_m.finetune.fit.read_units.read_units`.
+
+    One without an answer that stands in the context is left out, because no model that answers from the
+    context could be right. run_mrc counts it as wrong, as the official scorers do.
+
+    Raises:
+        UserError: as `read_squad`, or no question of a file is left.
+    """
     contexts: list[str] = []
-    items = []
+    items: list[Question] = []
+    left_out: list[Question] = []
     counts = []
     for file in files:
         read = read_squad(file.path)
-        items += [question._replace(context=question.context + len(contexts)) for question in read.questions]
+        kept = [question for question in read.questions if _can_be_found(question, read.contexts)]
+        others = [question for question in read.questions if not _can_be_found(question, read.contexts)]
+        if not kept:
+            raise UserError(f"{file.path}: no question has an answer that stands in its context")
+        if others:
+            logger.warning(
+                "%s: %d of %d questions are left out, and not scored: no answer stands in the context; the "
+                "first: %s",
+                file.path,
+                len(others),
+                len(read.questions),
+                others[0].id,
+            )
+        items += [question._replace(context=question.context + len(contexts)) for question in kept]
+        left_out += others
         contexts += read.contexts
-        counts.append(len(read.questions))
-    return Questions(items, known_languages(files, counts), contexts=contexts)
+        counts.append(len(kept))
+    return Questions(items, known_languages(files, counts), contexts=contexts, left_out=left_out)
+
+
+def _can_be_found(question: Question, contexts: Sequence[str]) -> bool:
+    """Whether the text of an answer to a question stands anywhere in its context."""
+    return any(answer.strip() and answer in contexts[question.context] for answer in question.answers)
 
 
 def of(texts: Sequence[tuple[str, str]], labels: Sequence[str], languages: Sequence[str]) -> Questions:

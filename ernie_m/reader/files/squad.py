@@ -42,7 +42,8 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     """Read and check a file.
 
     An answer that is not at its offset is skipped as a span, though scores still accept its text. One line of
-    the log counts such answers and shows the first.
+    the log counts such answers and shows the first. Another line counts the questions without an answer, as
+    SQuAD v2 has them, which are left out.
 
     Args:
         purpose: "train" or "dev", where every question must have an answer, or "test" (answers are not read).
@@ -82,15 +83,16 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
                 questions.append(Question(id_, qa.string("question"), context_number, tuple(answers), span))
     if unanswerable:
         logger.warning(
-            "%s: %d questions without an answer (SQuAD v2) are left out: the model always answers",
+            "%s: %d of %d questions are left out: they have no answer (SQuAD v2); the model always gives one",
             path,
             unanswerable,
+            unanswerable + len(questions),
         )
     if not questions:
         raise UserError(f"{path}: no question in it; the form is {_FORM}")
     if misplaced:
         logger.warning(
-            "%s: %d answers that are not at their offset, skipped; the first: %s",
+            "%s: answers that are not at their offset, so their places are not learned: %d; the first: %s",
             path,
             len(misplaced),
             misplaced[0],
