@@ -1,12 +1,12 @@
 """Files of tags in CoNLL form, read back."""
 
 import os
-from pathlib import Path
 
 from ernie_m.finetune.tasks.tagging import TaggedSentence
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.official_tsv import decode, read_all
+from ernie_m.reader.files.official_tsv import decode
 from ernie_m.reader.files.table.tagged_words import read_columns
+from ernie_m.utils.files import read_bytes
 
 
 def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
@@ -15,7 +15,7 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
     Raises:
         UserError: it cannot be read, or has another form.
     """
-    lines = [decode(line, path, number) for number, line in enumerate(read_all(Path(path)).split(b"\n"), 1)]
+    lines = [decode(line, path, number) for number, line in enumerate(read_bytes(path).split(b"\n"), 1)]
     faults = Faults(path)
     sentences = []
     for rows in read_columns(lines, str.split, faults):

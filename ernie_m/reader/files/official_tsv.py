@@ -1,7 +1,6 @@
 """Lines and cells of the official TSV files: UTF-8, a header, every tab ends a cell, no quoting."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import read_bytes, refuse_pointer
+from ernie_m.utils.files import refuse_pointer
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OFFICIAL = ("text_a", "text_b", "label", "qid")  # the columns of the official files
@@ -115,18 +114,6 @@ def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
         yield file, version
 
 
-def read_all(path: Path) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        UserError: the file cannot be read, or is empty.
-    """
-    content = read_bytes(path)
-    if not content:
-        raise UserError(f"{path}: the file is empty")
-    return content
-
-
 def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) -> list[str]:
     """The column names in the first line of a TSV file.
 
@@ -208,14 +195,6 @@ def refuse_compressed(content: bytes, path: str | os.PathLike) -> None:
             if str(path).lower().endswith((".xlsx", ".ods")):
                 raise UserError(f"{path}: it is a spreadsheet; save it as .csv")
             raise UserError(f"{path}: the file is compressed; unpack it first with {program}")
-
-
-def excel_separator(line: str) -> str:
-    """The mark that the first line of a file names for Excel, as in "sep=;"; "" for another line."""
-    # A program that reads the line as an ordinary row may save it in quotes, and with a separator for each
-    # empty cell up to the width of the table, as in `"sep=;",,`.
-    match = re.fullmatch('"?sep=(.)"?[,;\t]*', line.strip("\ufeff\r\n"), re.IGNORECASE)
-    return match[1] if match else ""
 
 
 def has_official_names(line: str, needed: Iterable[str]) -> bool:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.reader.files.labels import normal_label
-from ernie_m.reader.files.official_tsv import parse_header, parse_row, read_all
+from ernie_m.reader.files.official_tsv import parse_header, parse_row
 from ernie_m.reader.tags import JOINT, SCHEMES, is_tag, to_iob2
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_bytes
 
 _FORM = "text_a, label; tokens and tags are joined by U+0002"
 # What stands beside a word and not inside it: brackets, quotation marks, and marks of sentences.
@@ -104,7 +105,10 @@ def read_tagged(
     path = Path(path)
     label_map = {normal_label(label): id_ for label, id_ in label_map.items()}
     required = ["text_a", "label"] if labels else ["text_a"]
-    lines = read_all(path).rstrip(b"\r\n").split(b"\n")
+    content = read_bytes(path)
+    if not content:
+        raise UserError(f"{path}: the file is empty")
+    lines = content.rstrip(b"\r\n").split(b"\n")
     header = parse_header(lines[0], path, required, _FORM)
     sentences = []
     for number, line in enumerate(lines[1:], 2):

@@ -74,12 +74,10 @@ def _parts(element: Element) -> Iterator[str]:
         part = left.pop()
         if isinstance(part, str):
             yield part
-        elif part is not None:
+        elif part is not None and _name(part) not in _CODES:
             after: list[Element | str | None] = [part.text]
             for inner in part:
-                if _name(inner) not in _CODES:
-                    after.append(inner)
-                after.append(inner.tail)
+                after += [inner, inner.tail]
             left += reversed(after)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import normal_label
-from ernie_m.reader.files.official_tsv import excel_separator, has_official_names
+from ernie_m.reader.files.official_tsv import has_official_names
 from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.columns import columns_of, counted, has_header, kind_of, place_of
@@ -160,7 +160,7 @@ def rows_of_lines(
     head = [first, *islice(lines, _HEAD_LINES - 1)]
     is_official = has_official_names(first, ("text_a",))  # nothing is asked about such a file
     form = Form("\t", False) if is_official else find_form(head, path, options.delimiter)
-    if excel_separator(first):  # this line only says what separates the cells
+    if _excel_separator(first):  # this line only says what separates the cells
         head = head[1:]
         skipped += 1
     form = form._replace(skipped=skipped)
@@ -300,7 +300,7 @@ def find_form(head: Sequence[str], path: Path, delimiter: str | None = None) -> 
     Raises:
         UserError: it is not clear which mark it is.
     """
-    mark = excel_separator(head[0]) or _NAMES_OF_MARKS.get(delimiter, delimiter)  # a mark is its own name
+    mark = _excel_separator(head[0]) or _NAMES_OF_MARKS.get(delimiter, delimiter)  # a mark is its own name
     if mark == "none":
         return Form("\t", False)
     if mark:
@@ -347,6 +347,14 @@ def find_form(head: Sequence[str], path: Path, delimiter: str | None = None) -> 
     is_one_cell = {len(cells) for _, cells in records(head, Form(",", True), faults)} == {1}
     is_csv = split_name(path)[0] == ".csv" or any(line.startswith('"') for line in head)
     return Form(",", True) if is_csv and is_one_cell and not faults.count else Form("\t", False)
+
+
+def _excel_separator(line: str) -> str:
+    """The mark that the first line of a file names for Excel, as in "sep=;"; "" for another line."""
+    # A program that reads the line as an ordinary row may save it in quotes, and with a separator for each
+    # empty cell up to the width of the table, as in `"sep=;",,`.
+    match = re.fullmatch('"?sep=(.)"?[,;\t]*', line.strip("\ufeff\r\n"), re.IGNORECASE)
+    return match[1] if match else ""
 
 
 def _share_of_misfits(head: Sequence[str], form: Form) -> tuple[Form, float | None]:
