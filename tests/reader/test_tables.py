@@ -237,6 +237,29 @@ def test_a_label_in_a_list_that_has_the_mark_between_labels(write):
     assert "my.tsv, line 2: the label 'so, so'" in message
 
 
+@pytest.mark.parametrize(
+    ("written", "asked", "is_warned_of"),
+    [
+        ("utf-8", "cp1252", True),
+        ("utf-8", "latin-1", True),
+        ("utf-8", "UTF8", False),
+        ("cp1252", "cp1252", False),
+        ("utf-16", "utf-16", False),
+        ("utf-16-le", "utf-16-le", False),
+    ],
+)
+def test_utf_8_that_is_read_with_another_encoding_is_warned_of(
+    tmp_path, caplog, written, asked, is_warned_of
+):
+    """Wherever the first letter stands that differs; and once."""
+    rows = [f"a plain text {n},{n % 2}" for n in range(600)]
+    for name, lines in (("plain.csv", rows), ("long.csv", [*rows, "Ärger im März,1"])):
+        (tmp_path / name).write_text("\n".join(["text,label", *lines, ""]), encoding=written)
+        read_table(tmp_path / name, TableOptions(encoding=asked))
+    warnings = [line for line in caplog.messages if "UTF-8" in line]
+    assert [line.startswith(f"{tmp_path / 'long.csv'}: ") for line in warnings] == [True] * is_warned_of
+
+
 def columns_of_labels(write, *rows):
     lines = [f"text {n},{','.join(rows[n % len(rows)])}" for n in range(20)]
     return write("my.csv", "\n".join(["text,billing,service", *lines, ""]))

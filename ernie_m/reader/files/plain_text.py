@@ -22,6 +22,7 @@ from ernie_m.reader.files.official_tsv import refuse_compressed
 from ernie_m.reader.files.tmx import rows_of_tmx
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import refuse_pointer
+from ernie_m.utils.logging import logger
 
 ENDINGS = ("", ".gz", ".bz2", ".xz")  # what may follow the name of a text file
 LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times as much memory
@@ -213,12 +214,22 @@ class _Unpacked(io.RawIOBase):
 def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
     """The bytes of a text in another encoding, or with lines that end with CR alone, as UTF-8 with LF.
 
+    A file that is UTF-8, although another encoding was asked for, is warned of when all of it is read.
+
     Raises:
         UserError: it is not in this encoding, or the encoding has no such name.
     """
+    letters: set[str] = set()  # beyond ASCII, if the text is UTF-8; "\ufffd": it is not
+    in_utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def blocks() -> Iterator[bytes]:
+        for block in iter(partial(file.read, _HEAD), b""):
+            letters.update("" if "\ufffd" in letters else re.findall(r"[^\0-\x7f]", in_utf8.decode(block)))
+            yield block
+
     ends_with_cr = None  # as on old Macs
     try:
-        for text in codecs.iterdecode(iter(partial(file.read, _HEAD), b""), encoding):
+        for text in codecs.iterdecode(blocks(), encoding):
             if ends_with_cr is None:
                 ends_with_cr = "\r" in text and "\n" not in text
             yield (text.replace("\r", "\n") if ends_with_cr else text).encode()
@@ -226,6 +237,8 @@ def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
         raise UserError(f"--encoding {encoding}: no encoding has this name; an example is cp1252") from error
     except UnicodeError as error:
         raise UserError(f"{path}: it is not in {encoding} ({error})") from error
+    if letters and "\ufffd" not in letters and not codecs.lookup(encoding).name.startswith("utf-8"):
+        logger.warning("%s: it is UTF-8, but read with --encoding %s; leave that out", path, encoding)
 
 
 def refuse_other_forms(head: bytes, path: str | os.PathLike, but_json: bool = False) -> None:
