@@ -165,6 +165,29 @@ def test_parts_of_speech_of_conll_u(tmp_path):
     assert "dev.conllu, line 2: --word_column WORD" in error_of(read, path, word_column="WORD")
 
 
+def test_rows_that_are_numbered_are_no_sentences(tmp_path):
+    """CoNLL-U is known by blocks that begin at 1, or by one with a comment or a blank line behind it."""
+
+    def is_conll_u(*blocks: range, before: str = "", behind: str = "\n") -> bool:
+        lines = ["".join(f"{i}\tWort" + "\t_" * 8 + "\n" for i in block) for block in blocks]
+        content = before + "\n".join(lines) + behind
+        answers = {
+            holds_tags(write(tmp_path / "a", text)) for text in (content, content.replace("\n", "\r\n"))
+        }
+        assert len(answers) == 1
+        return answers.pop()
+
+    words = range(1, 9)
+    assert is_conll_u(words, words, words)
+    assert is_conll_u(words)
+    assert is_conll_u(words, before="# text = Wort\n", behind="")
+    assert is_conll_u(*[words] * 900, before="# newdoc\n")  # more than the part that is looked at
+    assert not is_conll_u(words, behind="")
+    assert not is_conll_u(words, range(9, 20))
+    assert not is_conll_u(range(700, 720))
+    assert not is_conll_u(words, before="#" + "\tname" * 9 + "\n", behind="")
+
+
 def test_spans_that_cut_words(tmp_path):
     """Their edges are those of words, so that an entity is whole words. Blanks at an edge are none of it."""
     text = "Südtirol-Fans, in Bonn ."

@@ -19,7 +19,10 @@ _FILE_NAME = re.compile(rf"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.({'
 
 _HEAD = 1 << 16  # bytes by which the kind of a file is known
 _TAG = re.compile("O|[BIESLUMW]-.+")
-_NUMBERED_WORD = re.compile(r"\d[\d.-]*(\t[^\t]*){9}")  # of CoNLL-U, with nine more columns
+# Sentences: comments, and then words that are numbered from 1, with nine more columns.
+_CONLL_U = re.compile(
+    r"((\s|#[^\t\n]*\n)*+(?=1[\t-]|0\.1\t)([\d.-]++(\t[^\t\n]*+){9}\n)++)++(\s|#[^\t\n]*\n)*+"
+)
 # JSON with a list of words; and a line with an object that has lists of words and of tags.
 _WORDS = re.compile(rf'"({"|".join(WORD_KEYS)})"\s*:\s*\[\s*"')
 _WORDS_AND_TAGS = re.compile(rf'\s*\{{(?=.*{_WORDS.pattern}).*"({"|".join(TAG_KEYS)})"\s*:\s*\[\s*"')
@@ -118,8 +121,7 @@ def holds_tags(path: Path, spans: bool = False) -> bool:
         return True
     # Words stand in blocks with blank lines between, and one of the columns has tags.
     rows = [line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
-    rows = rows[:-1]  # the head may end within the last one
-    if rows and all(_NUMBERED_WORD.fullmatch(row) for row in rows):
+    if _CONLL_U.fullmatch(head) and len(lines) > len(rows):  # a table has no blank lines and no comments
         return True
     # Any column between tabs may have the tag; with spaces between, the last one, if there are two.
     cells = [line.split("\t") if "\t" in line else line.split()[1:][-1:] for line in rows]
