@@ -9,7 +9,7 @@ import pytest
 from ernie_m.model.checkpoint.foreign_conventions import PLACES
 from ernie_m.reader.files.own_files import holds_tags
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.tagged_words import read_words
+from ernie_m.reader.files.table.tagged_words import lines_of, read_words
 from tests.launching import error_of
 
 # Three sentences, word/tag.
@@ -250,6 +250,19 @@ def test_words_and_sentences_that_may_be_none_are_said(tmp_path, caplog, content
 def test_a_file_without_ends_of_sentences(tmp_path):
     path = write(tmp_path / "a.txt", "Wort O\n" * 600 + "Bonn B-LOC\n")
     assert error_of(read, path).startswith(f"{path}, line 1: 601 words")
+
+
+def test_that_a_file_is_not_in_utf_8_is_said_once(tmp_path, caplog):
+    """With its first such words; `label` reads the lines once more. Another encoding can be given."""
+    path = tmp_path / "a.conll"
+    path.write_bytes("In O\n\nİzmir\tB-LOC\nkışın\tO\n\n".encode("cp1254"))
+    assert read(path)[1][0] == ("Ýzmir", "B-LOC")
+    assert lines_of(path, TableOptions())[2] == "Ýzmir\tB-LOC"
+    (said,) = caplog.messages
+    assert said.startswith(f"{path}, line 3: ") and "Ýzmir, kýþýn;" in said and "--encoding" in said
+    caplog.clear()
+    assert read(path, encoding="cp1254")[1] == [("İzmir", "B-LOC"), ("kışın", "O")]
+    assert not caplog.messages
 
 
 def test_all_faults_at_once(tmp_path):

@@ -19,7 +19,7 @@ from ernie_m.reader.files.table.objects import SPANS, answered_objects, objects_
 from ernie_m.reader.files.table.words import TEXT, purpose_of
 from ernie_m.reader.files.tagged_sentences import split_words
 from ernie_m.reader.tags import JOINT, OUTSIDE, TAG_KEYS, WORD_KEYS, is_tag
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, listed, shown
 from ernie_m.utils.logging import logger
 
 # A line before a sentence in MultiCoNER, CoNLL-U or GermEval.
@@ -63,8 +63,8 @@ def read_words(
     In CoNLL form a line has a word, what else is known of it, and its tag, as conlleval reads it, and a blank
     line stands behind each sentence. CoNLL-U numbers the words of a sentence, and the words are second; its
     tags are in the last column that has tags of entities, or are parts of speech. A file that is not UTF-8 is
-    read as ISO-8859-1: text with accents in ISO-8859-1 is practically never valid UTF-8. JSON has tokens and
-    tags, or is what Label Studio, doccano or Prodigy write for spans.
+    read as ISO-8859-1, as CoNLL-2002 is, with a warning: text with accents in ISO-8859-1 is practically never
+    valid UTF-8. JSON has tokens and tags, or is what Label Studio, doccano or Prodigy write for spans.
 
     Args:
         letters: the letters of tags as people write them -> those of IOBES.
@@ -85,7 +85,7 @@ def read_words(
         objects = ((line, value if isinstance(value, dict) else {"a list": value}) for line, value in objects)
         sentences = list(_of_objects(answered_objects(objects, str(path), spans=True), faults))
     else:
-        text = _text(file)
+        text = _text(file, logger.warning)
         if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official form
             sentences = list(_of_official(_lines(text), path, faults))
         else:
@@ -100,15 +100,23 @@ def read_words(
 def lines_of(path: Path, options: TableOptions) -> list[str]:
     """The lines of a file without their ends, as `read_words` counts them."""
     file = TextFile(str(path), encoding=options_of(path, options).encoding, any_form=True)
-    return list(_lines(_text(file)))
+    return list(_lines(_text(file, logger.debug)))  # `read_words` has said what is odd
 
 
-def _text(file: TextFile) -> str:
+def _text(file: TextFile, say: Callable[[str], None]) -> str:
+    """The text of a file. `say`: is told if it is not UTF-8."""
     content = file.rest()
     try:
         return content.decode()
-    except UnicodeDecodeError:
-        return content.decode("iso-8859-1")
+    except UnicodeDecodeError as error:
+        text = content.decode("iso-8859-1")
+        line = content.count(b"\n", 0, error.start) + 1
+        words = [shown(word) for word in dict.fromkeys(text.split()) if not word.isascii()]
+        say(
+            f"{file.path}, line {line}: not UTF-8, and read as ISO-8859-1: {listed(words, 5)}; if one of "
+            "these words is wrong, save the file as UTF-8, or give its encoding, as in --encoding cp1254"
+        )
+        return text
 
 
 def _of_official(lines: Iterator[str], path: Path, faults: Faults) -> Iterator[TaggedWords]:
