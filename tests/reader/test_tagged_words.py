@@ -205,13 +205,87 @@ def test_spans_that_cut_words(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spans", [[[1, 2, "LOC"]], [[0, 1, "LOC"], [0, 3, "PER"]], [[2, 4, "LOC"]], [[0, 1, 3]]]
+    ("spans", "named"),
+    [
+        ([[0, 1, "X"], [1, 2, "LOC"]], "span 1 to 2 (LOC)"),
+        ([[0, 3, "PER"], [0, 1, "LOC"]], "span 0 to 3 (PER) and the span 0 to 1 (LOC)"),
+        ([[2, 4, "LOC"], [0, 1, "X"]], "span 2 to 4 (LOC)"),
+        ([[-1, 1, "LOC"]], "span -1 to 1 (LOC)"),
+        ([[0, 1, 3]], "span 0 to 1 (3)"),
+        ([["0", "1", "LOC"]], "span 0 to 1 (LOC)"),
+        ([{"start": "/p[1]", "end": 1, "label": "LOC"}], "span /p[1] to 1 (LOC)"),
+        ([[0, 1]], ""),
+        ("a", ""),
+        ([{"start": [0], "end": 1, "text": "a"}], ""),
+    ],
 )
-def test_spans_that_mark_no_words_of_their_own(tmp_path, spans):
-    """A blank, a part of another span, what is behind the text; and a label that is none."""
-    rows = [{"text": "a b", "label": []}, {"text": "a b", "label": spans}]
+def test_spans_that_mark_no_words_of_their_own(tmp_path, spans, named):
+    """A blank, a part of another span, what is outside the text; and what is no place or no label."""
+    rows = [{"text": "a b", "label": []}, {"text": "a b", "spans": spans}]
     path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
-    assert f"{path}, line 2: " in error_of(read, path)
+    message = error_of(read, path)
+    assert f"{path}, line 2: " in message and named in message
+
+
+def marked_at(places: list[tuple[int, int, str]], text: str) -> dict:
+    """A task of Label Studio: where spans begin and end, and the text that the file has for each."""
+    results = [
+        {"type": "labels", "value": {"start": start, "end": end, "text": marked, "labels": ["LOC"]}}
+        for start, end, marked in places
+    ]
+    return {"data": {"text": text}, "annotations": [{"result": results}]}
+
+
+def test_offsets_behind_an_emoji_are_those_that_give_the_texts_of_the_spans(tmp_path):
+    """Label Studio counts units of UTF-16, and scripts that write its files mostly count characters."""
+    text = "😀 Bonn\n 𝒳 Köln"
+    words = [("😀", "O"), ("Bonn", "B-LOC"), ("𝒳", "O"), ("Köln", "B-LOC")]
+    in_units = [(3, 7, "Bonn"), (12, 16, "Köln")]
+    in_characters = [(2, 7, "Bonn"), (10, 14, "Köln")]  # with the line end, which the text has not
+    tasks = [marked_at(places, text) for places in (in_units, in_characters)]
+    path = write(tmp_path / "a.json", json.dumps(tasks))
+    assert read(path) == [words] * 2
+
+
+@pytest.mark.parametrize("places", [[(3, 7, "Bonn"), (10, 14, "Köln")], [(4, 8, "Bonn")], [(1, 2, "Bonn")]])
+def test_offsets_that_do_not_give_the_texts_of_the_spans_are_refused(tmp_path, places):
+    """Some in characters and some in units; shifted; within an emoji."""
+    tasks = [marked_at([], "Wer?"), marked_at(places, "😀 Bonn\n 𝒳 Köln")]
+    path = write(tmp_path / "a.json", json.dumps(tasks, indent=1))
+    line = path.read_text(encoding="utf-8").splitlines().index(" },") + 2
+    message = error_of(read, path)
+    assert f"{path}, line {line}: " in message and "'Bonn'" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "cut"),
+    [
+        ("Anna singt in Köln.", (1, 5), "A|nna"),
+        ("Anna singt in Köln.", (13, 17), "Köl|n."),
+        ("Мария поёт", (1, 6), "М|ария"),
+        ("Anna singt in Köln-Deutz.", (14, 18), ""),
+        ("Anna 5km", (5, 6), ""),
+        ("北京是首都", (0, 2), ""),
+        ("서울에서 온 사람", (0, 2), ""),
+        ("กรุงเทพเป็นเมือง", (0, 7), ""),
+    ],
+)
+def test_spans_that_cut_words_are_asked_about(tmp_path, caplog, text, place, cut):
+    """Where nothing else tells whether the offsets are right, and where words have capitals."""
+    good = [{"text": "Anna singt", "label": [[0, 4, "PER"]]}] * 40
+    path = tmp_path / "a.jsonl"
+    for count in (0, 4):
+        write(
+            path,
+            "".join(
+                f"{json.dumps(row)}\n" for row in good + count * [{"text": text, "label": [[*place, "X"]]}]
+            ),
+        )
+        caplog.clear()
+        read(path)
+        said = [message for message in caplog.messages if "spans" in message]
+        assert len(said) == (count > 0 and cut != "")
+        assert all("4 of 44" in message and f"line 41: {cut};" in message for message in said)
 
 
 # Name -> content, and the line that is named.

@@ -15,7 +15,8 @@ from ernie_m.utils.logging import logger
 
 _HEAD = 1000  # objects whose keys are the columns
 _LARGEST_LIST = 1 << 30  # bytes of a JSON list, which is read as a whole
-SPANS = "spans"  # the column of what is marked in a text, as a JSON list of {start, end, label}
+# The column of what is marked in a text, as a JSON list of {start, end, label}, with the text if it is known.
+SPANS = "spans"
 
 
 def rows_of_sheet(path: Path, say: Callable[[str], None]) -> Iterator[tuple[int, list[str]]] | None:
@@ -232,7 +233,8 @@ def _span(span: dict | list) -> dict[str, Any]:
     labels = span.get("labels")  # Label Studio's JSON_MIN
     if label is None and isinstance(labels, list) and len(labels) == 1:
         (label,) = labels
-    return {"start": start, "end": end, "label": label}
+    known = {"text": span["text"]} if isinstance(span.get("text"), str) else {}  # Label Studio's
+    return {"start": start, "end": end, "label": label, **known}
 
 
 def _cell(value: Any) -> str:

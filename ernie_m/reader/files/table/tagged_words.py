@@ -1,11 +1,13 @@
 """Tagged words of users: CoNLL and CoNLL-U, JSON lines of tokens and tags, and texts with marked spans."""
 
+import contextlib
 import json
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ _NAMES = re.compile(r"^# *global\.columns *= *(.*)", re.MULTILINE)
 _CONLL_U = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"]
 _FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between"
 _LONGEST_SENTENCE = 500  # words, above which the ends of sentences may be missing
+_MOST_CUT = 0.02  # the greatest share of spans that cut words without a warning
 _MOST_OF_ONE_LETTER = 0.8  # the greatest share of words of one letter without a warning
 
 
@@ -367,6 +370,8 @@ def read_columns(
 
 def _of_objects(objects: Iterable[tuple[int, Any]], faults: Faults) -> Iterator[TaggedWords]:
     """The sentences of JSON: in each two lists of texts that are equally long, or a text and spans of it."""
+    marked = 0  # spans whose text the file does not have
+    cut: list[tuple[int, str]] = []  # those of them that cut a word: the line, and the word
     for line, value in objects:
         names = [name for name in (*WORD_KEYS, *TAG_KEYS) if name in value]
         lists = [value[name] for name in names]
@@ -380,43 +385,104 @@ def _of_objects(objects: Iterable[tuple[int, Any]], faults: Faults) -> Iterator[
         cells = plain_object(value)
         text = next((cells[name] for name in cells if purpose_of(name) == TEXT), "")
         given = value.get("tokens")  # Prodigy's
-        try:
+        spans, words, tags, fault = [], [], [], ""
+        # Of other objects, parts may have these names and be something else.
+        with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
             bounds = [(token["start"], token["end"]) for token in given] if given else None
-            words, tags = _words_of_spans(text, json.loads(cells.get(SPANS, "[]")), bounds)
-        except (KeyError, TypeError):
-            words, tags = [], []
-        if words:
-            yield TaggedWords.of_line(line, words, tags)
+            spans, fault = _spans_in(text, json.loads(cells.get(SPANS, "[]")))
+            words, tags = ([], []) if fault else _words_of_spans(text, spans, bounds)
+        if fault and text:
+            faults.add(line, fault, "offsets count characters, from 0, and spans do not overlap")
+        elif not words:
+            mend = "an object has tokens and tags, one for each, or a text and spans of it"
+            faults.add(line, f"it has {', '.join(value)}", mend)
         else:
-            what = f"it has {', '.join(value)}"
-            mend = "an object has tokens and tags, one for each, or a text and spans that do not overlap"
-            faults.add(line, what, mend)
+            yield TaggedWords.of_line(line, words, tags)
+            unsure = [span for span in spans if "text" not in span]
+            marked += len(unsure)
+            cut += [(line, word) for span in unsure if (word := _cut_word(text, span))]
+    if len(cut) > _MOST_CUT * marked:
+        line, word = cut[0]
+        what = (
+            "%s: %s of %s spans begin or end within a word, the first in line %d: %s; are the offsets right?"
+        )
+        logger.warning(what, faults.name, f"{len(cut):,}", f"{marked:,}", line, word)
 
 
 def _is_list_of_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def _spans_in(text: str, spans: list[dict]) -> tuple[list[dict], str]:
+    """The spans of a text with offsets in characters, and what is wrong with them, or "".
+
+    Label Studio counts units of UTF-16, as JavaScript does: an emoji has two. A file that has the texts of
+    its spans shows what it counts.
+    """
+    fault = _fault_of_spans(text, spans)
+    if not fault or not any("text" in span for span in spans):
+        return spans, fault
+    units = accumulate((1 + (character > "\uffff") for character in text), initial=0)
+    places = {unit: place for place, unit in enumerate(units)}
+    in_characters = [
+        {**span, "start": places.get(span["start"]), "end": places.get(span["end"])} for span in spans
+    ]
+    return (spans, fault) if _fault_of_spans(text, in_characters) else (in_characters, "")
+
+
+def _fault_of_spans(text: str, spans: list[dict]) -> str:
+    """What is wrong with the spans of a text, whose offsets count characters; "": they are right."""
+    for span in spans:
+        start, end, label = span["start"], span["end"], span["label"]
+        if not (isinstance(start, int) and isinstance(end, int)):
+            return f"{_named(span)} has no whole numbers"
+        if not isinstance(label, str):
+            return f"{_named(span)} has a label that is no text"
+        if start < 0 or end > len(text):
+            return f"{_named(span)} is not within the text, which has {len(text):,} characters"
+        marked = text[start:end]
+        # Label Studio has written the text of a span without its line ends, too.
+        if "text" in span and "".join(span["text"].split()) != "".join(marked.split()):
+            return f"{_named(span)} is '{shown(span['text'])}', but '{shown(marked)}' stands there"
+        if not marked.strip():
+            return f"{_named(span)} is blank"
+    for span, following in pairwise(sorted(spans, key=itemgetter("start"))):
+        if following["start"] < span["end"]:
+            return f"{_named(span)} and {_named(following)} overlap"
+    return ""
+
+
+def _named(span: Mapping) -> str:
+    return f"the span {span['start']} to {span['end']} ({shown(span['label'])})"
+
+
+def _cut_word(text: str, span: Mapping) -> str:
+    """The word that a span begins or ends within, with a bar there; "": there is none.
+
+    A word is of letters that have capitals. The others are of scripts without spaces between words, as
+    Chinese, Japanese and Thai, or of languages that join particles to a name, as Korean, Arabic and Hebrew.
+    """
+    for place in (span["start"], span["end"]):
+        before, behind = text[:place], text[place:]
+        if all(letter.lower() != letter.upper() for letter in (before[-1:], behind[:1])):
+            return shown(f"{before[-20:].split()[-1]}|{behind[:20].split()[0]}")
+    return ""
+
+
 def _words_of_spans(
     text: str, spans: Sequence[Mapping], bounds: Sequence[tuple[int, int]] | None
 ) -> tuple[list[str], list[str]]:
-    """The words of a text and their tags in IOB2; none if spans overlap, or one is not within it or blank.
+    """The words of a text and their tags in IOB2.
 
     Args:
-        spans: the start, the end and the label of each, in characters.
+        spans: the start, the end and the label of each, in characters; see `_fault_of_spans`.
         bounds: those of the words; None: they are found. A word that a span cuts becomes several.
     """
     tag_at = [OUTSIDE] * len(text)  # of each character: the tag of a word that begins there
     edges = set()
     for span in spans:
         start, end, label = span["start"], span["end"], span["label"]
-        marked = text[start:end]
-        is_within = 0 <= start < end <= len(text)
-        if not is_within or not isinstance(label, str) or not marked.strip():
-            return [], []
-        if any(tag != OUTSIDE for tag in tag_at[start:end]):
-            return [], []
-        start += len(marked) - len(marked.lstrip())
+        start += len(text[start:end]) - len(text[start:end].lstrip())
         tag_at[start:end] = [f"B-{label}"] + [f"I-{label}"] * (end - start - 1)
         edges |= {start, end}
     words, tags = [], []
