@@ -188,6 +188,17 @@ def test_texts_and_labels(tmp_path, name):
     assert table.rows == [row for row in map(row_of, NUMBERS) if row]
 
 
+def test_annotators_who_chose_differently_are_counted_once(tmp_path, caplog):
+    """The first choice is taken."""
+    tasks = [choice_of_label_studio(n) for n in NUMBERS]
+    for n in (4, 5, 6):
+        tasks[n]["annotations"] += choice_of_label_studio(n // 5 * 5)["annotations"]  # 5 agrees
+    path = write(tmp_path / "a.json", ",\n".join(map(json.dumps, tasks)).join("[]"))
+    assert read(path).rows == [sentiment(n, A[n]) for n in NUMBERS]
+    (said,) = [message for message in caplog.messages if "annotators" in message]
+    assert said.startswith(f"{path}: ") and " 2 tasks" in said and "line 5, id 4" in said
+
+
 def test_what_a_form_says_beside_texts_and_labels(tmp_path):
     """MASSIVE has the language and the split of each row. Those for dev and test are not trained on."""
     table = read(write(tmp_path / "massive.jsonl", LABELLED["massive.jsonl"][0]))

@@ -257,6 +257,36 @@ def test_offsets_that_do_not_give_the_texts_of_the_spans_are_refused(tmp_path, p
     assert f"{path}, line {line}: " in message and "'Bonn'" in message
 
 
+def test_annotators_who_differ_are_counted(tmp_path, caplog):
+    """The first answer that was not cancelled is taken. Those who agree say the same in any order."""
+    text = "Bonn und Köln"
+    (bonn,), (both,) = (
+        marked_at(places, text)["annotations"]
+        for places in ([(0, 4, "Bonn")], [(0, 4, "Bonn"), (9, 13, "Köln")])
+    )
+    turned = {"result": [*both["result"][::-1], {"type": "textarea", "value": {"text": ["hm"]}}]}
+    rows = [
+        ([both, turned], "B-LOC"),
+        ([{**bonn, "was_cancelled": True}, both], "B-LOC"),
+        ([bonn, both], "O"),
+        ([both, {"result": []}], "B-LOC"),
+    ]
+    tasks = [{"id": f"t{n}", "data": {"text": text}, "annotations": row} for n, (row, _) in enumerate(rows)]
+    path = write(tmp_path / "a.json", ",\n".join(map(json.dumps, tasks)).join("[]"))
+    assert [sentence[2][1] for sentence in read(path)] == [tag for _, tag in rows]
+    (said,) = [message for message in caplog.messages if "annotators" in message]
+    assert said.startswith(f"{path}: ") and " 2 tasks" in said and "line 3, id t2" in said
+
+
+@pytest.mark.parametrize(
+    "result", [None, [3], [{"type": "labels", "value": None}], [{"type": [], "value": {}}]]
+)
+def test_annotations_that_are_none(tmp_path, result):
+    tasks = [label_studio(0), {"data": {"text": "Bonn"}, "annotations": [{"result": result}]}]
+    path = write(tmp_path / "a.json", ",\n".join(map(json.dumps, tasks)).join("[]"))
+    assert error_of(read, path).startswith(f"{path}, line 2: ")
+
+
 @pytest.mark.parametrize(
     ("text", "place", "cut"),
     [

@@ -13,6 +13,7 @@ from ernie_m.reader.files.plain_text import TextFile
 from ernie_m.utils.errors import UserError, install_command, listed
 from ernie_m.utils.logging import logger
 
+_MARKS = ("labels", "hypertextlabels")  # the types of the results of Label Studio that are spans
 _HEAD = 1000  # objects whose keys are the columns
 _LARGEST_LIST = 1 << 30  # bytes of a JSON list, which is read as a whole
 # The column of what is marked in a text, as a JSON list of {start, end, label}, with the text if it is known.
@@ -164,32 +165,55 @@ def _of_whole(file: TextFile, faults: Faults) -> Iterator[tuple[int, Any]]:
 def answered_objects(
     objects: Iterator[tuple[int, dict]], path: str, spans: bool = False
 ) -> Iterator[tuple[int, dict]]:
-    """The objects without those that an annotator rejected, or did not come to.
+    """The objects without those that an annotator rejected, or did not come to; of several answers the first.
 
     Args:
         spans: whether spans of a text are asked for. Then an answer of Label Studio may have none.
     """
     left_out = 0
+    differing = []  # the place of each object whose annotators do not agree
     for line, value in objects:
-        of_label_studio = isinstance(value.get("data"), dict) and isinstance(value.get("annotations"), list)
-        answers = value["annotations"] if of_label_studio else []
-        finished = [part for part in answers if not part.get("was_cancelled")]
-        is_open = of_label_studio and not any(spans or part.get("result") for part in finished)
+        try:
+            results = _results_of(value)
+            answers = {_said(part, spans) for part in results or ()}
+        except (AttributeError, LookupError, TypeError) as error:
+            raise UserError(
+                f"{path}, line {line}: an annotation is not as Label Studio writes it; export the file again"
+            ) from error
+        is_open = results is not None and not any(spans or part for part in results)
         if is_open or value.get("answer") in ("reject", "ignore"):  # Prodigy
             left_out += 1
         else:
+            if len(answers) > 1:
+                differing.append(f"line {line}, id {value.get('id')}")
             yield line, value
     if left_out:
         line = "%s: %s rows are left out that the annotator has not answered, or has rejected"
         logger.warning(line, path, f"{left_out:,}")
+    if differing:
+        line = "%s: the annotators of %s tasks differ, and the first answer is taken; the first is at %s"
+        logger.warning(line, path, f"{len(differing):,}", differing[0])
+
+
+def _results_of(value: dict) -> list[list[dict]] | None:
+    """What each annotator of Label Studio said who did not cancel; None: another tool wrote the object."""
+    if not (isinstance(value.get("data"), dict) and isinstance(value.get("annotations"), list)):
+        return None
+    return [part["result"] for part in value["annotations"] if not part.get("was_cancelled")]
+
+
+def _said(results: list[dict], spans: bool) -> frozenset[str]:
+    """What an annotator said, to be compared: spans in any order, and if not they alone count, the rest."""
+    said = _of_results(results)
+    parts = [_span(span) for span in said.pop(SPANS, ())] + ([] if spans else [said])
+    return frozenset(json.dumps(part, sort_keys=True) for part in parts)
 
 
 def plain_object(value: dict[str, Any]) -> dict[str, str]:
     """An object as name -> cell: what annotators said under a name of its own, and no more of their tool."""
-    if isinstance(value.get("data"), dict) and isinstance(value.get("annotations"), list):  # Label Studio
-        finished = [part for part in value["annotations"] if not part.get("was_cancelled")]
-        results = finished[0]["result"] if finished else []
-        value = value["data"] | _of_results(results)
+    results = _results_of(value)
+    if results is not None:
+        value = value["data"] | _of_results(results[0] if results else [])
     elif isinstance(value.get("options"), list) and isinstance(value.get("accept"), list):  # Prodigy
         value = {**value, "label": value["accept"]}
     cells: dict[str, str] = {}
@@ -213,7 +237,7 @@ def _of_results(results: list[dict]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for result in results:
         kind, answer = result.get("type"), result.get("value", {})
-        if kind in ("labels", "hypertextlabels"):
+        if kind in _MARKS:
             for label in answer.get(kind, ()):
                 said.setdefault(SPANS, []).append({**answer, "label": label})
         elif kind in answer:

@@ -463,9 +463,9 @@ def _cut_word(text: str, span: Mapping) -> str:
     Chinese, Japanese and Thai, or of languages that join particles to a name, as Korean, Arabic and Hebrew.
     """
     for place in (span["start"], span["end"]):
-        before, behind = text[:place], text[place:]
+        before, behind = text[max(place - 20, 0) : place], text[place : place + 20]
         if all(letter.lower() != letter.upper() for letter in (before[-1:], behind[:1])):
-            return shown(f"{before[-20:].split()[-1]}|{behind[:20].split()[0]}")
+            return shown(f"{before.split()[-1]}|{behind.split()[0]}")
     return ""
 
 
