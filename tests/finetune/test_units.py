@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ import pytest
 import ernie_m
 from ernie_m.commands import predict, run_mrc
 from ernie_m.finetune import rates
-from ernie_m.finetune.fit import whole_model
+from ernie_m.finetune.fit import tags, whole_model
 from ernie_m.finetune.fit.read_units import read_units
 from ernie_m.finetune.fit.scored import Scored
 from ernie_m.finetune.fit.units import SCORE, Classes, SeveralLabels
+from ernie_m.finetune.metrics import label_counts
 from ernie_m.finetune.tasks.answer_scores import answer_scores
 from ernie_m.finetune.tasks.entity_scores import entity_scores
+from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.inference import fit
 from ernie_m.inference.fit_head import logistic_regression, units_of
 from ernie_m.reader.files.own_files import LabelledFile
@@ -113,10 +116,36 @@ def test_tags(random_encoder, capsys):
     model = ernie_m.load("out")
     tagged = model.tag([[word for word, _ in sentence] for sentence in TAGGED])
     gold = [[tag for _, tag in sentence] for sentence in TAGGED]
-    assert float(of_test) == pytest.approx(entity_scores(gold, [row["tags"] for row in tagged]).f1, abs=0.05)
+    counts = entity_scores(gold, [row["tags"] for row in tagged])
+    assert float(of_test) == pytest.approx(counts.f1, abs=0.05)
     assert 0 <= float(held_out) <= 100
+    _, of_type = re.findall(r"type +entities +precision +recall +F1\n *THING +(.*)\n", printed)
+    shares = (counts.precision, counts.recall, counts.f1)
+    assert of_type.split() == [f"{counts.gold}", *(f"{share:.1f}" for share in shares)]
     rows = label(write_table("texts.csv", ["text"], ["the cat is here"], ["old milk"]))
     assert len(rows[0]["predicted_tags"].split()) == 4 and rows[1]["predicted_words"] == "old milk"
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "expected"),
+    [
+        # One that is found, one of another type, one that is cut short, one of none.
+        (
+            "B-PER I-PER O B-LOC B-ORG I-ORG O",
+            "B-PER I-PER O B-ORG B-ORG O B-LOC",
+            {"LOC": (1, 1, 0), "ORG": (1, 2, 0), "PER": (1, 1, 1)},
+        ),
+        ("NOUN NOUN X VERB", "NOUN VERB X X", {"NOUN": (2, 1, 1), "VERB": (1, 1, 0), "X": (1, 2, 1)}),
+    ],
+)
+def test_entities_are_counted_by_type_and_parts_of_speech_by_word(gold, predicted, expected):
+    """(gold, predicted, correct) of the second sentence; the first is not asked for."""
+    sentences = [gold.split()[-1:], gold.split()]
+    words = [["a"] * len(tags) for tags in sentences]
+    units = tags.of(words, sentences, [])
+    units.task = Tagging(SimpleNamespace(vocab={}), units.tags, 16, scheme=units.scheme)
+    outcomes = [[units.tags.index(tag) for tag in predicted.split()]]
+    assert label_counts(units.confusion([1], outcomes)) == expected
 
 
 @pytest.mark.parametrize("form", ["conll", "jsonl", "tsv"])

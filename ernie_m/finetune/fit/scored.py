@@ -106,18 +106,18 @@ class Scored:
         return float(chosen[-1]) if len(chosen) else None
 
     def summary(self) -> dict[str, Any]:
-        """The measures, the standard error of the main one, and the same of each label, if there are labels.
+        """The measures, the standard error of the main one, and those of each label, or type of entities.
 
         Accuracy and macro F1 of classes have the keys "accuracy" and "macro_f1".
         """
         measures = {_key(name): value for name, value in self.measures().items()}
         counts = {"rows": len(self.numbers), "folds": self.folds}
         scores = {**measures, "standard_error": self.standard_error, **counts}
-        if self.units.kind in (CLASSES, LABELS):
-            confusion = self.units.confusion(self.numbers, self.outcomes)
+        confusion = self.units.confusion(self.numbers, self.outcomes)
+        if confusion:
             scores["by_label"] = {
                 label: {
-                    "rows": counts.gold,
+                    self.units.counted[1]: counts.gold,
                     "precision": counts.precision,
                     "recall": counts.recall,
                     "f1": counts.f1,
@@ -139,7 +139,7 @@ def _key(name: str) -> str:
 
 
 def tables_of_scores(scored: Scored, title: str = "") -> Iterator[str]:
-    """The scores in words: of all units, by label, and by language if there are several.
+    """The scores in words: of all units, by label or type, and by language if there are several.
 
     Args:
         title: what comes before the scores, such as "reviews.de.csv: ".
@@ -148,12 +148,13 @@ def tables_of_scores(scored: Scored, title: str = "") -> Iterator[str]:
     more = "".join(f", {_shown(*measure)}" for measure in others)
     error = f"(standard error {scored.standard_error:.1f})"
     yield f"{title}{_shown(*main)} {error}{more}; {_origin_of_predictions(scored)}"
-    if scored.units.kind in (CLASSES, LABELS):
-        lines = [["label", "rows", "precision", "recall", "F1"]]
-        for label, values in scored.summary()["by_label"].items():
-            shares = (f"{values[name]:.1f}" for name in ("precision", "recall", "f1"))
-            lines.append([label, f"{values['rows']:,}", *shares])
-        yield in_columns(lines)
+    by_label = scored.summary().get("by_label", {})
+    lines = [
+        [label, f"{count:,}", *(f"{share:.1f}" for share in shares)]
+        for label, (count, *shares) in zip(by_label, map(dict.values, by_label.values()))
+    ]
+    if lines:
+        yield in_columns([[*scored.units.counted, "precision", "recall", "F1"], *lines])
     if len(set(scored.languages)) > 1:
         yield in_columns(list(_lines_of_languages(scored)))
 

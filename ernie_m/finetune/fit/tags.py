@@ -1,14 +1,17 @@
 """Words with tags, from which `fit` learns a tagger."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ernie_m.finetune.fit.units import TAGS, Units, known_languages, language_of
 from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.metrics import NO_LABEL, Confusion
 from ernie_m.finetune.open_model import OpenedModel
+from ernie_m.finetune.tasks.entity_scores import entities
 from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.model.checkpoint.foreign_conventions import PLACES
 from ernie_m.reader.files.own_files import LabelledFile
@@ -41,6 +44,29 @@ class TaggedUnits(Units):
 
     def inputs(self) -> list[Sequence[str]]:
         return [[" ".join(sentence.words)] for sentence in self.items]
+
+    @property
+    def counted(self) -> tuple[str, str]:
+        return ("tag", "words") if self.task.scheme == "NONE" else ("type", "entities")
+
+    def confusion(self, numbers: Sequence[int], outcomes: Sequence[Any]) -> Confusion:
+        """Of types of entities, with `NO_LABEL` for none; of tags of words, if they mark no entities."""
+        gold = self._marked([self.items[number].labels for number in numbers])
+        predicted = self._marked(outcomes)
+        confusion: dict[str, Counter[str]] = {}
+        for place in gold | predicted:
+            row = confusion.setdefault(gold.get(place, NO_LABEL), Counter())
+            row[predicted.get(place, NO_LABEL)] += 1
+        return confusion
+
+    def _marked(self, labels: Sequence[Sequence[int]]) -> dict[tuple[int, int, int], str]:
+        """(sentence, first word, last word) of each entity, or word -> its type, or its tag."""
+        begin = "B-" if self.task.scheme == "NONE" else ""
+        return {
+            (number, first, last): type_
+            for number, labels_of_words in enumerate(labels)
+            for type_, first, last in entities([begin + tag for tag in self.task.tags(labels_of_words)])
+        }
 
 
 def read(files: Sequence[LabelledFile], options: TableOptions, like: Units | None = None) -> "TaggedUnits":

@@ -55,6 +55,7 @@ class Units:
 
     kind: ClassVar[str]
     noun: ClassVar[str] = "rows"
+    counted: ClassVar[tuple[str, str]] = ("label", "rows")  # what has scores of its own, and is counted
     max_seq_len: ClassVar[int] = MAX_SEQ_LEN
 
     def __len__(self) -> int:
@@ -134,6 +135,10 @@ class Units:
     def measures(self, numbers: Sequence[int], outcomes: Sequence[Any]) -> Mapping[str, float]:
         """The scores of what was predicted of some units, in per cent; `task.metric` names the main one."""
         return self.task.score(self.training(numbers), outcomes, "")
+
+    def confusion(self, numbers: Sequence[int], outcomes: Sequence[Any]) -> Confusion:
+        """Which labels were predicted of which; {}: there are none."""
+        return {}
 
 
 @dataclass
