@@ -2,9 +2,9 @@
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.official_tsv import parse_header, parse_row
@@ -115,34 +115,37 @@ def read_tagged(
         place = f"{path}, line {number}"
         row = dict(zip(header, parse_row(line, path, number, header)))
         words = row["text_a"].split(JOINT)
-        if "" in words:
-            raise UserError(f"{place}: token {words.index('') + 1} of {len(words)} is empty")
-        label_ids = None
-        if "label" in row:
-            tags = [normal_label(tag) for tag in row["label"].split(JOINT)]
-            label_ids = _label_ids(tags, len(words), label_map, scheme, place)
+        tags = [normal_label(tag) for tag in row["label"].split(JOINT)] if "label" in row else None
+        if fault := fault_of_words(words, words if tags is None else tags):
+            raise UserError(f"{place}: {fault}; U+0002 joins the words, and the tags")
+        label_ids = None if tags is None else _label_ids(tags, label_map, scheme, place)
         sentences.append(Sentence(row["text_a"], label_ids))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
     return sentences
 
 
-def _label_ids(
-    tags: list[str], word_count: int, label_map: Mapping[str, int], scheme: str, place: str
-) -> tuple[int, ...]:
+def fault_of_words(words: Sequence[str], tags: Sequence[Any]) -> str:
+    """What is wrong with the words of a sentence and their tags; "": they are right."""
+    if len(words) != len(tags):
+        return f"{len(words):,} words, but {len(tags):,} tags"
+    for number, (word, tag) in enumerate(zip(words, tags), 1):
+        if not isinstance(tag, str):
+            return f"the tag {tag} is no text, as B-LOC is; write the names of the tags"
+        if not word or not tag.strip():
+            return f"word {number:,} of {len(words):,}, or its tag, is empty"
+    return ""
+
+
+def _label_ids(tags: list[str], label_map: Mapping[str, int], scheme: str, place: str) -> tuple[int, ...]:
     """The label ids of a sentence.
 
     Args:
-        word_count: the number of words.
         place: the file and the line, the beginning of an error.
 
     Raises:
-        UserError: there is not one tag for each word, or a tag is empty or unknown.
+        UserError: a tag is unknown.
     """
-    if len(tags) != word_count:
-        raise UserError(f"{place}: {word_count} tokens but {len(tags)} tags; U+0002 joins both")
-    if "" in tags:
-        raise UserError(f"{place}: the tag of token {tags.index('') + 1} is empty")
     labels = tags if scheme == "NONE" else to_iob2(tags)
     for number, (tag, label) in enumerate(zip(tags, labels), 1):
         if not is_tag(tag, scheme) or label not in label_map:

@@ -19,7 +19,7 @@ from ernie_m.reader.files.table.columns import place_of
 from ernie_m.reader.files.table.form import options_of
 from ernie_m.reader.files.table.objects import SPANS, answered_objects, objects_of, plain_object
 from ernie_m.reader.files.table.words import TEXT, purpose_of
-from ernie_m.reader.files.tagged_sentences import split_words
+from ernie_m.reader.files.tagged_sentences import fault_of_words, split_words
 from ernie_m.reader.tags import JOINT, OUTSIDE, TAG_KEYS, WORD_KEYS, is_tag
 from ernie_m.utils.errors import UserError, listed, shown
 from ernie_m.utils.logging import logger
@@ -140,22 +140,10 @@ def _of_official(lines: Iterator[str], path: Path, faults: Faults) -> Iterator[T
             continue
         row = dict(zip(header, text.split("\t")))
         words, tags = (row.get(name, "").split(JOINT) for name in ("text_a", "label"))
-        if fault := _fault_of(words, tags):
+        if fault := fault_of_words(words, tags):
             faults.add(line, fault, "U+0002 joins the words in text_a, and a tag for each in label")
         else:
             yield TaggedWords.of_line(line, words, tags)
-
-
-def _fault_of(words: list[str], tags: list[Any]) -> str:
-    """What is wrong with the words of a sentence and their tags; "": they are right."""
-    if len(words) != len(tags):
-        return f"{len(words):,} words, but {len(tags):,} tags"
-    for number, (word, tag) in enumerate(zip(words, tags), 1):
-        if not isinstance(tag, str):
-            return f"the tag {tag} is no text, as B-LOC is; write the names of the tags"
-        if not word or not tag.strip():
-            return f"word {number:,} of {len(words):,}, or its tag, is empty"
-    return ""
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -377,7 +365,7 @@ def _of_objects(objects: Iterable[tuple[int, Any]], faults: Faults) -> Iterator[
         lists = [value[name] for name in names]
         if len(lists) == 2 and _is_list_of_texts(lists[0]) and isinstance(lists[1], list):
             words, tags = lists
-            if fault := _fault_of(words, tags):
+            if fault := fault_of_words(words, tags):
                 faults.add(line, fault, f"'{names[1]}' has a tag for each word of '{names[0]}'")
             elif words:
                 yield TaggedWords.of_line(line, words, tags)
