@@ -393,7 +393,7 @@ class Model:
         one that others trained, such as BAAI/bge-reranker-v2-m3.
         """
         sentences = as_list(texts, "texts")
-        if not self.loaded.predicts_numbers:
+        if not self.loaded.ranks:
             raise UserError(f"{self.loaded.folder}: rank needs a model that gives pairs of texts a number")
         requests = [{"text_a": query, "text_b": text} for text in sentences]
         answers = self._answer("classify", requests)

@@ -204,7 +204,8 @@ def main() -> None:
             f"--sort {flags.sort}: it sorts the rows of a table by the probability of their answers"
         )
     if is_table:
-        file = LabelledRows(Path(flags.input), flags, model.held_out, sorts)
+        pairs = model.reading.pairs if task == "classify" else None
+        file = LabelledRows(Path(flags.input), flags, pairs, model.held_out, sorts)
     requests = read_requests(flags.input, answerer.parse, flags, file)
     if not requests:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)

@@ -62,10 +62,6 @@ def read_own_tables(task: Classification, flags: ClassifierFlags) -> OwnTables:
         for path, split, language in files[len(train_files) :]:  # dev, then test
             pattern = f"{source}/{split}.%s"
             dev_files.append(TaskFile(pattern, language, path, task.read(path, "dev")))
-    for table in [*tables, *(file.data for file in dev_files)]:
-        if table.has_pairs != tables[0].has_pairs:
-            kinds = ("pairs", "single texts") if table.has_pairs else ("single texts", "pairs")
-            raise UserError(f"{table.path}: it has {kinds[0]}, but {tables[0].path} has {kinds[1]}")
 
     # Hold rows out if no dev file selects a step.
     is_held_out = [np.zeros(len(table), bool) for table in tables]

@@ -241,7 +241,10 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, units: Classes, laye
         labels=names,
         engine_name=loaded.engine_name,
         reading=loaded.reading.for_task(
-            loaded.reading.prompt(NEITHER), pooling=MEAN_OF_TOKENS, multi_label=units.kind == LABELS
+            loaded.reading.prompt(NEITHER),
+            pooling=MEAN_OF_TOKENS,
+            multi_label=units.kind == LABELS,
+            pairs=False,
         ),
         has_pooler=loaded.has_pooler,
         model=model.eval(),

@@ -1,7 +1,7 @@
 """Tables that are answered; at the end, how many rows have which label, and how right the answers are."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -11,11 +11,9 @@ import numpy as np
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.inference.tasks import InputFile
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.labels import labels_for_none, normal_label, number_in, split_labels
+from ernie_m.reader.files.labels import normal_label, number_in
 from ernie_m.reader.files.rows import TableOptions, tables
 from ernie_m.utils.errors import listed
-
-_USUAL = ("label", "labels", "gold_label", "target", "class", "category")  # names of a column of labels
 
 
 def sureness(answer: Mapping[str, Any]) -> float:
@@ -31,13 +29,23 @@ class LabelledRows(InputFile):
 
     Args:
         options: how it is read.
+        pairs: whether the model reads pairs of texts; None: it is not known.
         held_out: what `fit` kept of its scores; see `ernie_m.finetune.fit.scored.Scored.kept`.
         sorts: whether the rows are written first whose answer the model is least sure of.
     """
 
-    def __init__(self, path: Path, options: TableOptions, held_out: Mapping[str, Any], sorts: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        options: TableOptions,
+        pairs: bool | None,
+        held_out: Mapping[str, Any],
+        sorts: bool,
+    ) -> None:
         self._path = path
         self._options = options
+        self._pairs = pairs
+        self._label_columns: list[str] = []  # that --columns names
         self._held_out = held_out
         self._sorts = sorts
         self._sureness: list[float] = []  # of each row
@@ -48,7 +56,9 @@ class LabelledRows(InputFile):
         self._has_several = False  # whether a row may have several labels, or none
 
     def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
-        return tables().requests_of(self._path, self._options, faults)
+        table = tables().asked_table(self._path, self._options, faults, self._pairs)
+        self._label_columns = table.label_columns
+        return table.rows
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
         """Write the rows as `AnsweredTable` does."""
@@ -86,9 +96,7 @@ class LabelledRows(InputFile):
         parts = [f"{label} {count:,}" for label, count in counts.most_common()]
         if without := sum(not labels for labels in self._predicted):
             parts.append(f"no label {without:,}")
-        lines = [f"{rows}: {listed(parts)}", *self._unsure()]
-        column = self._label_column()
-        return lines if column is None else [*lines, self._accuracy(column)]
+        return [f"{rows}: {listed(parts)}", *self._unsure(), *self._accuracy()]
 
     def _unsure(self) -> Iterator[str]:
         """How many rows are below the probability above which held-out rows were right; by language, too."""
@@ -112,54 +120,39 @@ class LabelledRows(InputFile):
             line += f"; {', '.join(['they were of one language', *learned])}: in others fewer are right"
         yield line
 
-    def _label_column(self) -> str | None:
-        """The column of labels: one of a usual name, or the only one that has just the model's labels."""
-        header = list(self._rows[0])
-        named = [name for word in _USUAL for name in header if name.strip().lower() == word]
-        if named:
-            return named[0]
-        columns = []
-        for name in header:
-            counts = Counter(chain.from_iterable(self._labels_of(name)))
-            labels = counts.keys() - labels_for_none(counts)
-            if labels and labels <= self._known and not name.startswith("predicted_"):
-                columns.append(name)
-        return columns[0] if len(columns) == 1 else None
+    def _columns(self) -> list[str]:
+        """The columns that have the labels already; none: it is not clear which have."""
+        return self._label_columns or tables().label_columns(self._rows, self._known, self._has_several)
 
-    def _labels_of(self, column: str) -> Iterable[Sequence[str]]:
-        """The labels of each row in a column, in their normal form; none where the cell is empty."""
-        for row in self._rows:
-            if self._has_several:
-                yield split_labels(row[column])
-            else:
-                yield list(filter(None, [normal_label(row[column])]))
-
-    def _accuracy(self, column: str) -> str:
-        """How many of the rows that have labels in a column got them. Of several labels all must be right."""
-        labels_of_rows = list(self._labels_of(column))
-        without_label = labels_for_none(Counter(chain.from_iterable(labels_of_rows)))
+    def _accuracy(self) -> Iterator[str]:
+        """How many of the rows that have labels already got them. Of several labels all must be right."""
+        columns = self._columns()
+        if not columns:
+            return
+        given = tables().labels_in(self._rows, columns, self._has_several)
         labelled = [
             (set(labels), set(predicted))
-            for row, labels, predicted in zip(self._rows, labels_of_rows, self._predicted)
-            if row[column].strip() and without_label.isdisjoint(labels)
+            for labels, predicted in zip(given, self._predicted)
+            if labels is not None
         ]
+        names = listed([f"'{column}'" for column in columns])
         if not any(labels & self._known for labels, _ in labelled):
-            return f"no accuracy: the column '{column}' has no label of the model"
+            yield f"no accuracy: there is no label of the model in {names}"
+            return
         right = sum(labels == predicted for labels, predicted in labelled)
-        return (
-            f"accuracy {100 * right / len(labelled):.1f} %: {right:,} of {len(labelled):,} rows with a label "
-            f"in '{column}'"
-        )
+        rows = "rows, by the labels" if self._has_several else "rows with a label"
+        share = f"{100 * right / len(labelled):.1f} %"
+        yield f"accuracy {share}: {right:,} of {len(labelled):,} {rows} in {names}"
 
     def _correlations(self) -> Iterator[str]:
-        """How well predicted numbers go with those of the table, if one column is named as theirs."""
-        named = [
-            name for name in self._rows[0] if tables().purpose_of(name) in (tables().NUMBERS, tables().LABEL)
-        ]
-        numbers = [number_in(row[named[0]]) for row in self._rows] if len(named) == 1 else [None]
+        """How well predicted numbers go with those of the table, if it is clear which column has them."""
+        columns = self._columns()
+        numbers = [number_in(row[columns[0]]) for row in self._rows] if columns else [None]
         if None not in numbers:
             correlations = pearson(self._numbers, numbers), spearman(self._numbers, numbers)
-            yield "Pearson {:.1f} %, Spearman {:.1f} %: of the numbers in '{}'".format(*correlations, *named)
+            yield "Pearson {:.1f} %, Spearman {:.1f} %: of the numbers in '{}'".format(
+                *correlations, *columns
+            )
 
 
 def _share(are: np.ndarray) -> str:

@@ -213,6 +213,11 @@ class LoadedModel:
         return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.multi_label
 
     @property
+    def ranks(self) -> bool:
+        """Whether it gives pairs of texts a number, as a reranker does."""
+        return self.predicts_numbers and self.reading.pairs is not False
+
+    @property
     def own_word(self) -> str | None:
         """What the model is asked for if nobody says it: what its head is for; None: it has none."""
         predictions = TASKS[self.task].predictions if self.task else ()

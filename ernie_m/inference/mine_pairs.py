@@ -39,7 +39,8 @@ from ernie_m.utils.files import atomic_file, sha256_of, write_json
 from ernie_m.utils.logging import Progress, logger
 from ernie_m.utils.options import PositiveInt
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
-from ernie_m.vectors.mine_by_margin import MinedPairs, Neighbours, choose_threshold, margins, mine, quality
+from ernie_m.vectors.mine_by_margin import MinedPairs, Neighbours, margins, mine
+from ernie_m.vectors.mined_quality import choose_threshold, quality
 from ernie_m.vectors.nearest import NEIGHBOURS, index_of, load_faiss
 from ernie_m.vectors.pooling import unit
 

@@ -55,6 +55,7 @@ class Reading:
         marks_apart: whether "(here)," is four words in tagging.
         multi_label: whether a text has several labels, or none.
         regression: whether a classifier predicts a number.
+        pairs: whether the inputs of a classifier are pairs of texts, and not single ones.
         layer: the layer of the vectors, a number from 0.
         pooling: how the states of the tokens become a vector; in a classifier: what its head reads.
         normalize: whether a vector has length 1.
@@ -78,6 +79,7 @@ class Reading:
     marks_apart: bool = True
     multi_label: bool = False
     regression: bool = False
+    pairs: bool | None = None
     layer: int | None = None
     pooling: Pooling | None = None
     normalize: bool = False

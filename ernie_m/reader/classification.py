@@ -98,11 +98,6 @@ class Examples(FileLines, Sequence[Example]):
         """Where a row stands, for messages."""
         return f"line {self._lines[index]}"
 
-    @property
-    def has_pairs(self) -> bool:
-        """Whether a row has two texts."""
-        return "text_b" in self._columns
-
     def number(self, ids: Mapping[str, int]) -> None:
         """Give the labels of a file that was read with `any_label` their ids, label -> id."""
         self._labels.number(ids)

@@ -27,15 +27,16 @@ MISTAKES = [
     ({}, {"dev_set": "dev.en.tsv"}, "no %s in it"),
     ({}, {"dev_set": "dev.%s.tsv"}, f"dev.{HERE}.tsv: "),
     (
-        {f"dev.{HERE}.tsv": "text_a\tlabel\nred\ttool\n"},
+        {f"dev.{HERE}.tsv": "text_a\ttext_b\tlabel\nred\tblue\ttool\n"},
         {"dev_set": "dev.%s.tsv"},
         f"dev.{ABSENT}.tsv: ",
     ),
     (
-        {f"dev.{code}.tsv": "text_a\tlabel\nred\ttool\n" for code in toys.LANGUAGES},
+        {f"dev.{code}.tsv": "text_a\ttext_b\tlabel\nred\tblue\ttool\n" for code in toys.LANGUAGES},
         {"dev_set": "dev.%s.tsv,test.%s.tsv"},
         f"test.{HERE}.tsv: ",
     ),
+    ({"one.tsv": "text_a\tlabel\nred\ttool\n"}, {"dev_set": "one.tsv", "lang_map_config": None}, "one.tsv: "),
     ({}, {"lang_map_config": None}, "--lang_map_config"),
     ({}, {"num_labels": 2}, "label_map.json"),
     (

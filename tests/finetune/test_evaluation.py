@@ -118,7 +118,7 @@ def test_a_table_is_predicted_as_a_table(classify, trained, toy_folder, tmp_path
     """Its rows come as from `predict`: the same columns and marks, then the label and its probability."""
     mark = ";" if ".csv" in name else "\t"
     rows = toys.labelled_texts(5, seed=3)
-    lines = ["Nr", "Sentence", "Other"], *([row.qid, row.text_a, "1; 2"] for row in rows)
+    lines = ["Nr", "Query", "Other", "Passage"], *([row.qid, row.text_a, "1; 2", row.text_b] for row in rows)
     content = io.StringIO()
     csv.writer(content, delimiter=mark, lineterminator="\n").writerows(lines)
     encoded = content.getvalue().encode()

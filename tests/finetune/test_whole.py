@@ -184,7 +184,8 @@ def test_the_command_and_the_next_ones(random_encoder, tmp_path, capsys, monkeyp
     assert evaluated("out", "rows.csv") == pytest.approx(100 * np.mean(correct))
     for target in ("xlm-roberta", "huggingface", "paddlenlp", "fluid"):
         call_main(convert, ["out", target, "--to", target])
-    assert ernie_m.load("xlm-roberta").classify(INPUTS[0]) == ernie_m.load("out").classify(INPUTS[0])
+    pair = (ROWS[0].text_a, ROWS[0].text_b)
+    assert ernie_m.load("xlm-roberta").classify(pair) == ernie_m.load("out").classify(pair)
 
 
 def evaluated(model: str, table: str) -> float:

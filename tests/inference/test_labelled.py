@@ -1,14 +1,21 @@
 """The lines at the end of `ernie-m label`, against counts by hand."""
 
+import csv
+
 import pytest
 
+import ernie_m
+from ernie_m.commands import predict
 from ernie_m.inference.labelled import LabelledRows
 from ernie_m.reader.files.rows import TableOptions
+from ernie_m.utils.errors import UserError
+from tests import toys
+from tests.launching import as_flags, call_main
 
 
 def summary(rows, answers, held_out=None):
     """The lines for rows, a column "text" and others, and what was predicted of them."""
-    labelled = LabelledRows("rows.csv", TableOptions(), held_out or {}, sorts=False)
+    labelled = LabelledRows("rows.csv", TableOptions(), None, held_out or {}, sorts=False)
     for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
         labelled.add({"text": f"text {number}", **row}, answer)
     return labelled.summary()
@@ -34,10 +41,23 @@ def test_counts_and_accuracy(column):
 
 
 def test_several_labels_must_all_be_right():
-    rows = [{"tags": cell} for cell in ("a, b", "b", "['b', 'a']", "")]
-    counts, accuracy = summary(rows, several_of(["b", "a"], ["a", "b"], ["a", "b"], []))
-    assert counts == "4 rows: b 3, a 3, no label 1"
-    assert accuracy == "accuracy 66.7 %: 2 of 3 rows with a label in 'tags'"
+    """A row without a label is right if none was predicted; one whose label is not known does not count."""
+    rows = [{"tags": cell} for cell in ("a, b", "b", "['b', 'a']", "", "", "nan")]
+    counts, accuracy = summary(rows, several_of(["b", "a"], ["a", "b"], ["a", "b"], [], ["1"], []))
+    assert counts == "6 rows: b 3, a 3, 1 1, no label 2"
+    assert accuracy == "accuracy 60.0 %: 3 of 5 rows, by the labels in 'tags'"
+
+
+def test_a_column_for_each_label_scores_several():
+    rows = [
+        dict(zip(("a", "b", "1", "c"), cells)) for cells in (["1", "0", "0", "1"], ["0", "True", "1", "0"])
+    ]
+    answers = several_of(["a"], ["b"])
+    *_, accuracy = summary(rows, answers)
+    assert accuracy == "accuracy 50.0 %: 1 of 2 rows, by the labels in 'a', 'b', '1'"
+    for row in rows:
+        del row["1"]  # whose rows are not known
+    assert summary(rows, answers) == ["2 rows: a 1, b 1"]
 
 
 def test_a_table_that_cannot_be_scored():
@@ -65,3 +85,65 @@ def test_numbers_are_correlated_with_those_of_the_table(column):
 
 def test_answers_without_labels():
     assert summary([{}, {}], [{"score": 0.5}, {"score": 0.1}]) == ["2 rows"]
+
+
+@pytest.fixture
+def pair_table(tmp_path, monkeypatch):
+    """A table with the columns Frage, Absatz and Wertung, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    texts = toys.sentences(16, seed=2)
+    lines = [f"{texts[n % 4]};{texts[4 + n]};{n / 12}" for n in range(12)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["Frage;Absatz;Wertung", *lines]) + "\n")
+    return "pairs.csv"
+
+
+def reads(models, folder, pairs):
+    """A model that gives a number to pairs of texts, or to single ones."""
+    reading = {"regression": True, "pairs": pairs}
+    settings = {"task": "classification", "labels": ["score"], "reading": reading}
+    toys.make_model(folder, "score", models / "piece.model", settings)
+    return folder
+
+
+def label(model, columns):
+    flags = {
+        "task": "classify",
+        "input": "pairs.csv",
+        "model": model,
+        "output": "out.csv",
+        "columns": columns,
+    }
+    call_main(predict, as_flags({name: value for name, value in flags.items() if value}))
+    with open("out.csv", newline="") as file:
+        return list(csv.DictReader(file, delimiter=";"))
+
+
+@pytest.mark.parametrize("columns", ["Frage,Absatz", "Frage,Absatz,Wertung", "1,2,3"])
+def test_a_model_of_pairs_reads_two_columns(models, pair_table, tmp_path, capsys, caplog, columns):
+    """The columns may be those that `fit` was told; then the last one has the numbers to compare with."""
+    model = reads(models, tmp_path / "model", pairs=True)
+    rows = label(model, columns)
+    answers = ernie_m.load(model).classify([(row["Frage"], row["Absatz"]) for row in rows])
+    assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in answers])
+    assert "'Frage' and 'Absatz'" in caplog.text
+    assert ("'Wertung'" in capsys.readouterr().err) == columns.endswith(("Wertung", "3"))
+
+
+@pytest.mark.parametrize("columns", [None, "Frage"])
+def test_a_model_of_pairs_refuses_a_single_text(models, pair_table, tmp_path, refused, columns):
+    model = reads(models, tmp_path / "model", pairs=True)
+    assert "pairs.csv, line 1: " in refused(lambda: label(model, columns))
+    with pytest.raises(UserError, match="text_b"):
+        ernie_m.load(model).classify(["Wie?"])
+
+
+def test_a_model_of_single_texts_reads_one_column(models, pair_table, tmp_path, refused):
+    """Of two columns that are named the second has the labels, as for `fit`."""
+    model = reads(models, tmp_path / "model", pairs=False)
+    rows = label(model, "Absatz,Wertung")
+    answers = ernie_m.load(model).classify([row["Absatz"] for row in rows])
+    assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in answers])
+    with pytest.raises(UserError, match="text_b"):
+        ernie_m.load(model).classify([("Wie?", "So.")])
+    with pytest.raises(UserError, match="pairs"):
+        ernie_m.load(model).rank("Wie?", ["So."])

@@ -328,6 +328,26 @@ def test_a_classifier_that_is_not_of_inference(page, models, tmp_path):
         assert texts_of(page, "#panel-classify .label") == [expected]
 
 
+def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
+    for pairs in (False, True):
+        reading = {"pairs": pairs}
+        model = changed_copy(
+            models / "classify", tmp_path / str(pairs), labels=["a", "b", "c"], reading=reading
+        )
+        with serving("--model", str(model)) as (address, _):
+            page.open(address)
+            page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
+            page.click("#tab-classify")
+            page.click("#panel-classify .examples button")
+            answered(page, "classify")
+            second = "document.querySelector('#classify-text_b')"
+            if not pairs:
+                assert page.value(f"{second} === null")
+                continue
+            assert page.value(f"{second}.value") and page.value(f"{second}.placeholder")
+            assert not page.value(f"{second}.closest('label').textContent").endswith("(optional)")
+
+
 def test_an_empty_text_is_asked_for(page):
     open_training(page, "align")
     page.click("#tab-align")

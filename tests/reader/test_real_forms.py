@@ -15,7 +15,7 @@ import pytest
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.labelled import LabelledTable, read_table, requests_of
+from ernie_m.reader.files.table.labelled import LabelledTable, asked_table, read_table
 from tests.launching import error_of
 
 A = [
@@ -407,5 +407,5 @@ def test_fit_and_label_see_the_same_header(tmp_path, header):
     path = write(tmp_path / "my.tsv", header + tabs(lambda n: sentiment(n, A[n])))
     trained = [cells[0] for cells in read(path).rows]
     faults = Faults(path)
-    answered = [values["text_a"] for _, _, values in requests_of(path, TableOptions(), faults)]
+    answered = [values["text_a"] for _, _, values in asked_table(path, TableOptions(), faults).rows]
     assert trained == answered == A and not faults.count

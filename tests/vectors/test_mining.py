@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ernie_m.vectors.mine_by_margin import Neighbours, choose_threshold, margins, mine, quality
+from ernie_m.vectors.mine_by_margin import Neighbours, margins, mine
+from ernie_m.vectors.mined_quality import choose_threshold, quality
 from ernie_m.vectors.nearest import nearest
 from ernie_m.vectors.pooling import unit
 

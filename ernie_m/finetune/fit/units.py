@@ -21,7 +21,6 @@ from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.reader.batching import Example
 from ernie_m.reader.check_labels import check_labels, count_labels
-from ernie_m.reader.coverage import warn_if_cut, warn_if_unsuited
 from ernie_m.reader.files.labels import input_hash
 from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.label_map import ALL_LANGUAGES
@@ -198,8 +197,7 @@ class Classes(Units):
 
     def open(self, opened: OpenedModel, flags: FinetuneFlags) -> None:
         self.make_task(opened.tokenizer, flags.max_seq_len)
-        warn_if_unsuited(opened.tokenizer, (item.text_a for item in self.items), flags.train_set)
-        warn_if_cut(self.task.encode, self.items, flags.train_set)
+        self.task.look_at(self.items, flags.train_set)
 
     def label_lists(self) -> list[list[str]]:
         return [[label] for label in self.labels()]

@@ -15,7 +15,7 @@ from ernie_m.finetune.metrics import MACRO_F1, accuracy, macro_f1
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import NEITHER
 from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
-from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch, windows
+from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodePairs, Example, TaskBatch, windows
 from ernie_m.reader.classification import Examples, read_classification
 from ernie_m.reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
 from ernie_m.reader.files.rows import TableOptions, tables
@@ -76,6 +76,9 @@ class Classification(SupervisedTask):
         prompt = start.reading.prompt(NEITHER) if flags.init_checkpoint else ""
         return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, flags)
 
+    def reading(self) -> dict[str, Any]:
+        return {"pairs": self.pairs, "multi_label": self.multi_label}
+
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         """Read and check a file, and warn if its texts do not suit the model."""
         # None: the label column holds ids.
@@ -90,12 +93,24 @@ class Classification(SupervisedTask):
             any_label=not self.labels,
             purpose=purpose,
         )
-        warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
-        if purpose == "train":
-            warn_if_cut(self.encode, examples, path)
-        else:
+        self.look_at(examples, path)
+        if purpose != "train":
             examples.check_label_columns(self.labels)
         return examples
+
+    def look_at(self, examples: Sequence[Example], path: str | os.PathLike) -> None:
+        """See whether rows are pairs of texts, and warn of texts that do not suit the model, or are cut.
+
+        Raises:
+            UserError: the rows before these were pairs, and these are not, or the reverse.
+        """
+        are_pairs = examples[0].text_b is not None
+        if self.pairs not in (None, are_pairs):
+            has, reads = ("pairs of texts", "single ones") if are_pairs else ("single texts", "pairs of them")
+            raise UserError(f"{path}: it has {has}, but the model reads {reads}")
+        self.pairs = are_pairs
+        warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
+        warn_if_cut(self.encode, examples, path)
 
     def read_training(self, path: str | os.PathLike) -> Examples:
         (examples,) = self.read_tables([path])

@@ -23,9 +23,6 @@ class MultiLabelClassification(Classification):
     metric = MICRO_F1
     multi_label = True
 
-    def reading(self) -> dict[str, Any]:
-        return {"multi_label": True}
-
     def loss_and_counts(
         self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:

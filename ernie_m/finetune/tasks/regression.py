@@ -53,13 +53,15 @@ class Regression(Classification):
         return cls(tokenizer, flags.max_seq_len, flags)
 
     def reading(self) -> dict[str, Any]:
-        return {"regression": True}
+        return {"pairs": self.pairs, "regression": True}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         labelled = purpose != "test"
-        return read_classification(
+        examples = read_classification(
             path, labels=labelled, regression=True, options=self.options, purpose=purpose
         )
+        self.look_at(examples, path)
+        return examples
 
     def read_tables(self, paths: Sequence[str | os.PathLike]) -> list[Examples]:
         return [self.read(path, "train") for path in paths]

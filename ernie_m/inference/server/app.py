@@ -103,7 +103,7 @@ def make_app(
         offered[encode.model.name] = vectors.entry(options.prompt)
     for word in answerers:
         _add_endpoint(app, word, all_answerers[word], queue)
-    ranker = next((model for model in models if model.predicts_numbers), None)
+    ranker = next((model for model in models if model.ranks), None)
     if ranker is not None:
         RerankRoutes(make_answerer("classify", ranker, options), ranker.name, queue).add_to(app)
         offered.setdefault(ranker.name, {})
@@ -204,6 +204,8 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         "corpus_examples": corpus_examples,
         "labels": labels,
         "infers": infers,  # whether classify is natural language inference
+        # Whether classify reads pairs of texts; None: it is not known.
+        "pairs": answerers["classify"].model.reading.pairs if "classify" in answerers else None,
         "layers": layers,
         "centred": [word for word in ("search", "align") if word in answerers and answerers[word].centre],
     }

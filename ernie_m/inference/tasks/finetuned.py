@@ -100,7 +100,13 @@ class ClassifyTexts(FineTunedTask):
         key = "text" if "text" in request else "text_a"
         if "text_a" in request and request["text_a"] != request[key]:
             raise UserError("'text' and 'text_a' differ, but are two names of one text; give one of them")
-        return Example(text_of(request, key), text_of(request, "text_b", optional=True))
+        example = Example(text_of(request, key), text_of(request, "text_b", optional=True))
+        if self.model.reading.pairs not in (None, example.text_b is not None):
+            reads = (
+                "single texts: leave 'text_b' out" if example.text_b else "pairs of texts: give 'text_b', too"
+            )
+            raise UserError(f"the model reads {reads}")
+        return example
 
     def answer(self, examples: list[Example]) -> list[dict]:
         features = self.task.encode(examples)

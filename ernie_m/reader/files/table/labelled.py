@@ -16,6 +16,9 @@ from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, 
 from ernie_m.reader.files.rows import OfficialForm, TableOptions
 from ernie_m.reader.files.table.answered import AnsweredTable
 from ernie_m.reader.files.table.form import Form, OpenedTable, in_one_line, open_table, options_of
+from ernie_m.reader.files.table.given_labels import YES
+from ernie_m.reader.files.table.given_labels import label_columns as label_columns
+from ernie_m.reader.files.table.given_labels import labels_in as labels_in
 from ernie_m.reader.files.table.words import (
     ALIKE,
     CLASSES,
@@ -48,7 +51,7 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 _MAY_BE_THOUSANDS, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}"), 100
 _MOST_STEPS = 10  # more different numbers are no steps of a scale
 _YES_AND_NO = "a column for each label has 1 (or x) where a text has it, and 0 (or nothing) elsewhere"
-_YES, _NO = {"1", "1.0", "true", "yes", "y", "x"}, {"0", "0.0", "false", "no", "n", ""}
+_NO = {"0", "0.0", "false", "no", "n", ""}
 _FEW_ROWS = 10  # fewer do not tell what a column holds; then its place does
 _IN_WORDS = {"text_a": "the text", "text_b": "the second text", "label": "the label"}
 
@@ -207,19 +210,29 @@ def names_and_rows(path: Path, options: TableOptions) -> tuple[list[str], list[t
     return names_of(table), list(table.rows)
 
 
-def requests_of(
-    path: Path, options: TableOptions, faults: Faults
-) -> Iterator[tuple[int, dict[str, str], dict[str, str]]]:
-    """Yield each row of a table with its line: its cells by the names of the columns, and as a request.
+class AskedTable(NamedTuple):
+    """A table of texts that a model is asked about.
 
-    A request has question and context, if there are such columns, or else text_a, perhaps text_b, and the
-    other columns by their names in small letters.
+    Attributes:
+        label_columns: those that --columns names behind the texts.
+        rows: each row with its line: its cells by the names of the columns, and as a request. That has
+            question and context, if there are such columns, or else text_a, perhaps text_b, and the other
+            columns by their names in small letters.
+    """
+
+    label_columns: list[str]
+    rows: Iterator[tuple[int, dict[str, str], dict[str, str]]]
+
+
+def asked_table(path: Path, options: TableOptions, faults: Faults, pairs: bool | None = None) -> AskedTable:
+    """Open a table of texts without labels, or with labels that are not read.
 
     Args:
         faults: receives rows that cannot be read.
+        pairs: whether the model reads pairs of texts; None: it is not known.
 
     Raises:
-        UserError: the table cannot be read, or it is not clear which column has the texts.
+        UserError: the table cannot be read, or it is not clear which columns have the texts.
     """
     options = options_of(path, options)
     table = open_table(path, options, faults, logger.warning)
@@ -227,25 +240,54 @@ def requests_of(
     if len(set(names)) < len(names):
         raise UserError(f"{path}, line {table.line}: two columns have one name; rename one")
     keys = [name.lower() for name in names]
+    labels: list[int] = []
     if not {"question", "context"} <= {*keys} or options.columns:
-        texts, _ = find_places(table, options.columns, labels=False)
-        may_be_labels = {*_labels(table, False, False), *_labels(table, False, regression=True)}
-        if options.columns and not may_be_labels.isdisjoint(texts[1:]):
-            text, label, *_ = options.columns.split(",")
-            raise UserError(
-                f"{path}, line {table.line}: --columns {options.columns}: '{label}' looks like the label; "
-                f"name the text alone: --columns {shlex.quote(text)}; or call a second text text_b"
-            )
+        texts, labels = _places_of_asked(table, options.columns, pairs)
         keys = [f"another {key}" if key in ("text", "text_a", "text_b") else key for key in keys]
         for key, place in zip(("text_a", "text_b"), texts):
             keys[place] = key
-        if names[texts[0]].lower() not in ("text", "text_a"):
-            logger.warning("%s: its texts are in the column '%s'", path, printable(names[texts[0]]))
-    for line, cells in table.rows:
-        values = dict(zip(keys, cells))
-        if "text_a" in values:
-            values["text"] = values["text_a"]  # what most tasks call it
-        yield line, dict(zip(names, cells)), values
+        if [names[place].lower() for place in texts] not in (["text"], ["text_a"], ["text_a", "text_b"]):
+            columns = " and ".join(f"'{printable(names[place])}'" for place in texts)
+            logger.warning("%s: its texts are in %s", path, columns)
+
+    def rows() -> Iterator[tuple[int, dict[str, str], dict[str, str]]]:
+        for line, cells in table.rows:
+            values = dict(zip(keys, cells))
+            if "text_a" in values:
+                values["text"] = values["text_a"]  # what most tasks call it
+            yield line, dict(zip(names, cells)), values
+
+    return AskedTable([names[place] for place in labels], rows())
+
+
+def _places_of_asked(
+    table: OpenedTable, columns: str | None, pairs: bool | None
+) -> tuple[list[int], list[int]]:
+    """The places of the text, or of the two texts; and of the labels that --columns names behind them.
+
+    Raises:
+        UserError: as `asked_table`.
+    """
+    if not columns:
+        texts, labels = find_places(table, None, labels=False)
+    else:
+        given = [table.place(name.strip()) for name in columns.split(",")]
+        count = 1 if pairs is False else 2
+        texts, labels = given[:count], given[count:]
+        may_be_labels = {*_labels(table, False, False), *_labels(table, False, regression=True)}
+        if pairs is None and not may_be_labels.isdisjoint(texts[1:]):
+            text, label, *_ = columns.split(",")
+            raise UserError(
+                f"{table.path}, line {table.line}: --columns {columns}: '{label}' looks like the label; "
+                f"name the text alone: --columns {shlex.quote(text)}; or call a second text text_b"
+            )
+    if pairs is not None and len(texts) != 1 + pairs:
+        first, *more = (printable(names_of(table)[place]) for place in texts)
+        reads = f"pairs of texts, and '{first}' is one; name both columns, as in --columns query,passage"
+        if more:
+            reads = f"single texts, and '{first}' and '{more[0]}' are two; name one: --columns {first}"
+        raise UserError(f"{table.path}, line {table.line}: the model reads {reads}")
+    return texts, labels
 
 
 def names_of(table: OpenedTable) -> list[str]:
@@ -458,7 +500,7 @@ def _columns_of_labels(table: OpenedTable, found: Sequence[int]) -> list[int]:
 def _has_marks(table: OpenedTable, place: int) -> bool:
     """Whether the cells of a column are blank, or say yes, as x."""
     cells = {row[place].strip().lower() for row in table.sample}
-    return "" in cells and cells > {""} and cells - {""} <= _YES
+    return "" in cells and cells > {""} and cells - {""} <= YES
 
 
 def _texts(table: OpenedTable, label_places: Sequence[int], labels: bool) -> list[int]:
@@ -540,7 +582,7 @@ def _labels_in(
         there = []
         for place in places:
             cell = cells[place].strip()
-            if cell.lower() in _YES:
+            if cell.lower() in YES:
                 there.append(normal_label(names[place]))
             elif cell.lower() not in _NO:
                 return "", f"the column '{names[place]}' has '{shown(cell)}'", _YES_AND_NO
