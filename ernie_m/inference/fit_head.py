@@ -322,11 +322,11 @@ def save(
         "initialised_from": str(classifier.folder),
         "trained_on": f"{rows} texts, logistic regression on their vectors",
     }
-    leave_out = () if classifier.has_pooler else ("pooler.",)  # a fresh pooler is random, so it is not saved
+    start = open_checkpoint(classifier.folder)
+    leave_out = unread(start, reads_pooler=False)
     if link:
         leave_out = PARTS_OF_ENCODER
-        start = classifier.folder
-        settings |= link_to(open_checkpoint(start), start, Path(folder), classifier.num_layers)
+        settings |= link_to(start, classifier.folder, Path(folder), classifier.num_layers)
     files = model_files(
         classifier.model, classifier.config, settings=settings, facts=facts, leave_out=leave_out
     )

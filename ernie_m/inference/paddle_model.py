@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.checkpoint.foreign import PARTS_OF_ENCODER
 from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
-from ernie_m.model.checkpoint.load import HEADS, load_from
+from ernie_m.model.checkpoint.load import HEADS, load_from, unread
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
@@ -117,7 +117,6 @@ def build_model(
     """
     if task == MASKED_LM:
         return _build_masked_lm(checkpoint, config)
-    optional = ("pooler.",)  # the prefix of weights that may be missing, and are then random
     if task is None:
         model: nn.Layer = ErnieMModel(config)
     else:
@@ -125,16 +124,13 @@ def build_model(
         if encoder is not None:  # the model is made with a small one, whose place it takes
             config = replace(config, vocab_size=config.pad_token_id + 1, num_hidden_layers=1)
         model = task_model(task, config, num_labels, checkpoint.reading.pooling)
-        if getattr(model, "pooling", None) == POOLED:  # it needs a pooler; a random one gives random classes
-            optional = ()
     ignored = HEADS if task is None else ()
     if encoder is not None:
         model.add_sublayer("ernie_m", encoder)
         ignored = PARTS_OF_ENCODER
-    if not checkpoint.has_pooler:
-        # Where it may be missing nobody asks for pooled vectors, so `load_from` need not warn of it.
-        ignored += optional
-    load_from(model, checkpoint, optional, ignored)
+    # A head that reads the pooler needs its weights: random ones would give random classes.
+    without = unread(checkpoint, reads_pooler=getattr(model, "pooling", None) == POOLED)
+    load_from(model, checkpoint, optional=(), ignore=(*ignored, *without))
     return model.eval(), []
 
 
