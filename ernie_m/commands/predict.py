@@ -204,8 +204,9 @@ def main() -> None:
             f"--sort {flags.sort}: it sorts the rows of a table by the probability of their answers"
         )
     if is_table:
-        pairs = model.reading.pairs if task == "classify" else None
-        file = LabelledRows(Path(flags.input), flags, pairs, model.held_out, sorts)
+        texts = ("question", "context") if task == "answer" else ("text_a", "text_b")
+        pairs = {"answer": True, "classify": model.reading.pairs}.get(task)
+        file = LabelledRows(Path(flags.input), flags, texts, pairs, model.held_out, sorts)
     requests = read_requests(flags.input, answerer.parse, flags, file)
     if not requests:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)

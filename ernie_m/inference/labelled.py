@@ -29,7 +29,7 @@ class LabelledRows(InputFile):
 
     Args:
         options: how it is read.
-        pairs: whether the model reads pairs of texts; None: it is not known.
+        texts, pairs: what the model reads; see `ernie_m.reader.files.table.labelled.asked_table`.
         held_out: what `fit` kept of its scores; see `ernie_m.finetune.fit.scored.Scored.kept`.
         sorts: whether the rows are written first whose answer the model is least sure of.
     """
@@ -38,13 +38,14 @@ class LabelledRows(InputFile):
         self,
         path: Path,
         options: TableOptions,
+        texts: tuple[str, str],
         pairs: bool | None,
         held_out: Mapping[str, Any],
         sorts: bool,
     ) -> None:
         self._path = path
         self._options = options
-        self._pairs = pairs
+        self._reads = (texts, pairs)
         self._label_columns: list[str] = []  # that --columns names
         self._held_out = held_out
         self._sorts = sorts
@@ -56,7 +57,7 @@ class LabelledRows(InputFile):
         self._has_several = False  # whether a row may have several labels, or none
 
     def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
-        table = tables().asked_table(self._path, self._options, faults, self._pairs)
+        table = tables().asked_table(self._path, self._options, faults, *self._reads)
         self._label_columns = table.label_columns
         return table.rows
 

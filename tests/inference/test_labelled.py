@@ -15,7 +15,9 @@ from tests.launching import as_flags, call_main
 
 def summary(rows, answers, held_out=None):
     """The lines for rows, a column "text" and others, and what was predicted of them."""
-    labelled = LabelledRows("rows.csv", TableOptions(), None, held_out or {}, sorts=False)
+    labelled = LabelledRows(
+        "rows.csv", TableOptions(), ("text_a", "text_b"), None, held_out or {}, sorts=False
+    )
     for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
         labelled.add({"text": f"text {number}", **row}, answer)
     return labelled.summary()
@@ -105,15 +107,9 @@ def reads(models, folder, pairs):
     return folder
 
 
-def label(model, columns):
-    flags = {
-        "task": "classify",
-        "input": "pairs.csv",
-        "model": model,
-        "output": "out.csv",
-        "columns": columns,
-    }
-    call_main(predict, as_flags({name: value for name, value in flags.items() if value}))
+def label(model, columns, task="classify"):
+    flags = {"task": task, "model": model, "input": "pairs.csv", "output": "out.csv"}
+    call_main(predict, as_flags(flags | ({"columns": columns} if columns else {})))
     with open("out.csv", newline="") as file:
         return list(csv.DictReader(file, delimiter=";"))
 
@@ -135,6 +131,13 @@ def test_a_model_of_pairs_refuses_a_single_text(models, pair_table, tmp_path, re
     assert "pairs.csv, line 1: " in refused(lambda: label(model, columns))
     with pytest.raises(UserError, match="text_b"):
         ernie_m.load(model).classify(["Wie?"])
+
+
+def test_the_columns_of_a_question_and_its_text_are_named(models, pair_table):
+    rows = label(models / "answer", "Frage,Absatz", task="answer")
+    model = ernie_m.load(models / "answer")
+    answers = [model.answer(row["Frage"], row["Absatz"])["answer"] for row in rows]
+    assert [row["predicted_answer"] for row in rows] == answers
 
 
 def test_a_model_of_single_texts_reads_one_column(models, pair_table, tmp_path, refused):

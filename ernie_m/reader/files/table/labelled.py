@@ -215,20 +215,26 @@ class AskedTable(NamedTuple):
 
     Attributes:
         label_columns: those that --columns names behind the texts.
-        rows: each row with its line: its cells by the names of the columns, and as a request. That has
-            question and context, if there are such columns, or else text_a, perhaps text_b, and the other
-            columns by their names in small letters.
+        rows: each row with its line: its cells by the names of the columns, and as a request. That has the
+            texts, and the other columns by their names in small letters.
     """
 
     label_columns: list[str]
     rows: Iterator[tuple[int, dict[str, str], dict[str, str]]]
 
 
-def asked_table(path: Path, options: TableOptions, faults: Faults, pairs: bool | None = None) -> AskedTable:
+def asked_table(
+    path: Path,
+    options: TableOptions,
+    faults: Faults,
+    texts: tuple[str, str] = ("text_a", "text_b"),
+    pairs: bool | None = None,
+) -> AskedTable:
     """Open a table of texts without labels, or with labels that are not read.
 
     Args:
         faults: receives rows that cannot be read.
+        texts: what a request calls its text, and a second one.
         pairs: whether the model reads pairs of texts; None: it is not known.
 
     Raises:
@@ -240,15 +246,17 @@ def asked_table(path: Path, options: TableOptions, faults: Faults, pairs: bool |
     if len(set(names)) < len(names):
         raise UserError(f"{path}, line {table.line}: two columns have one name; rename one")
     keys = [name.lower() for name in names]
-    labels: list[int] = []
-    if not {"question", "context"} <= {*keys} or options.columns:
-        texts, labels = _places_of_asked(table, options.columns, pairs)
-        keys = [f"another {key}" if key in ("text", "text_a", "text_b") else key for key in keys]
-        for key, place in zip(("text_a", "text_b"), texts):
-            keys[place] = key
-        if [names[place].lower() for place in texts] not in (["text"], ["text_a"], ["text_a", "text_b"]):
-            columns = " and ".join(f"'{printable(names[place])}'" for place in texts)
-            logger.warning("%s: its texts are in %s", path, columns)
+    if {*texts} <= {*keys} and pairs and not options.columns:
+        places, labels = [keys.index(text) for text in texts], []
+    else:
+        places, labels = _places_of_asked(table, options.columns, pairs)
+    found = [keys[place] for place in places]
+    if found != [*texts][: len(places)] and found != ["text"]:
+        columns = " and ".join(f"'{printable(names[place])}'" for place in places)
+        logger.warning("%s: its texts are in %s", path, columns)
+    keys = [f"another {key}" if key in ("text", *texts) else key for key in keys]
+    for text, place in zip(texts, places):
+        keys[place] = text
 
     def rows() -> Iterator[tuple[int, dict[str, str], dict[str, str]]]:
         for line, cells in table.rows:
