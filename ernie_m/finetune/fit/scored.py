@@ -211,7 +211,8 @@ def words_of_warning(scored: Scored) -> Iterator[str]:
         measured = ""
         if scored.units.kind == CLASSES:
             measured = " (24 tickets in Turkish raised the score in it from 64.6 to 83.3 %; 12 were too few)"
-        yield f"{whose} In others it is mostly lower: add {scored.units.noun} of each{measured}, and look with --test"
+        advice = f"add {scored.units.noun} of each{measured}, and look with --test"
+        yield f"{whose} In others it is mostly lower: {advice}"
     if scored.units.kind in (CLASSES, LABELS):
         sure = scored.sure_from()
         percent = f"{100 * _SURE:.0f} %"
