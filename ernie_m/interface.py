@@ -68,7 +68,8 @@ class Model:
         labels: the labels of its head, in the order of the ids.
         scores: the scores of a model that `fit` or `finetune` made, in per cent: of classes "accuracy" and
             "macro_f1", of other tasks their measures; the "standard_error" of the first one; of "rows" that
-            models of others predicted, in "folds" folds; and of labels "by_label". None: there are none.
+            models of others predicted, in "folds" folds; and of labels, or of types of entities, "by_label".
+            None: there are none.
     """
 
     def __init__(self, loaded: "LoadedModel", scores: dict[str, Any] | None = None):

@@ -291,7 +291,10 @@ def _places_of_asked(
             )
     if pairs is not None and len(texts) != 1 + pairs:
         first, *more = (printable(names_of(table)[place]) for place in texts)
-        reads = f"pairs of texts, and '{first}' is one; name both columns, as in --columns query,passage"
+        others = (*_NO_TEXT, VERDICTS, ONE)
+        usable = [name for name, kind in zip(names_of(table), table.kinds) if kind not in others]
+        example = shlex.quote(",".join(usable[:2] if len(usable) > 1 else ("query", "passage")))
+        reads = f"pairs of texts, and only '{first}' is found; name both columns, as in --columns {example}"
         if more:
             reads = f"single texts, and '{first}' and '{more[0]}' are two; name one: --columns {first}"
         raise UserError(f"{table.path}, line {table.line}: the model reads {reads}")
