@@ -11,7 +11,7 @@ import numpy as np
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.inference.tasks import InputFile
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.labels import normal_label, number_in
+from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.rows import TableOptions, tables
 from ernie_m.utils.errors import listed
 
@@ -148,8 +148,8 @@ class LabelledRows(InputFile):
     def _correlations(self) -> Iterator[str]:
         """How well predicted numbers go with those of the table, if it is clear which column has them."""
         columns = self._columns()
-        numbers = [number_in(row[columns[0]]) for row in self._rows] if columns else [None]
-        if None not in numbers:
+        numbers = tables().numbers_in(self._rows, columns[0]) if columns else []
+        if numbers:
             correlations = pearson(self._numbers, numbers), spearman(self._numbers, numbers)
             yield "Pearson {:.1f} %, Spearman {:.1f} %: of the numbers in '{}'".format(
                 *correlations, *columns

@@ -75,10 +75,13 @@ def test_a_table_that_cannot_be_scored():
 def test_numbers_are_correlated_with_those_of_the_table(column):
     others = {"id": "7", "predicted_score": "1"}
     rows = [{**others, column: number} for number in ("0", "0.5", "1", "5")]
-    count, correlation = summary(rows, [{"score": score} for score in (0.1, 0.2, 0.4, 0.3)])
+    answers = [{"score": score} for score in (0.1, 0.2, 0.4, 0.3)]
+    count, correlation = summary(rows, answers)
     assert count == "4 rows"
     # The ranks are 1 2 3 4 and 1 2 4 3. Means 1.625 and 0.25, products 0.375, squares 15.6875 and 0.05.
     assert correlation == f"Pearson 42.3 %, Spearman 80.0 %: of the numbers in '{column}'"
+    with_commas = [{**row, column: row[column].replace(".", ",")} for row in rows]
+    assert summary(with_commas, answers) == [count, correlation]
     rows[2][column] = "good"
     assert summary(rows, [{"score": 0.5}] * 4) == ["4 rows"]
     rows = [{"score": "1", "label": "2"}] * 2  # which is it?

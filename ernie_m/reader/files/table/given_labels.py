@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
-from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
+from ernie_m.reader.files.labels import labels_for_none, normal_label, number_in, split_labels
 from ernie_m.reader.files.table.words import LABEL, NUMBERS, purpose_of
 
 _USUAL = ("label", "labels", "gold_label", "target", "class", "category")  # names of a column of labels
@@ -50,6 +50,15 @@ def labels_in(
     return [
         labels if unknown.isdisjoint(labels) and (labels or several) else None for labels in labels_of_rows
     ]
+
+
+def numbers_in(rows: Sequence[Mapping[str, str]], column: str) -> list[float]:
+    """The number of each row; none: a cell has no number. Decimals may have commas, if none has a point."""
+    cells = [row[column] for row in rows]
+    if not any("." in cell for cell in cells):
+        cells = [cell.replace(",", ".") for cell in cells]
+    numbers = [number_in(cell) for cell in cells]
+    return [] if None in numbers else numbers
 
 
 def _all_labels(rows: Sequence[Mapping[str, str]], columns: Sequence[str], several: bool) -> list[list[str]]:

@@ -19,6 +19,7 @@ from ernie_m.reader.files.table.form import Form, OpenedTable, in_one_line, open
 from ernie_m.reader.files.table.given_labels import YES
 from ernie_m.reader.files.table.given_labels import label_columns as label_columns
 from ernie_m.reader.files.table.given_labels import labels_in as labels_in
+from ernie_m.reader.files.table.given_labels import numbers_in as numbers_in
 from ernie_m.reader.files.table.words import (
     ALIKE,
     CLASSES,
