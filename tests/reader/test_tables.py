@@ -302,6 +302,14 @@ def test_an_empty_cell_beside_several_labels_may_be_none_of_them(write, other, i
     assert "my.csv, line 3: " in message and ("--task labels" in message) == is_offered
 
 
+def test_queries_that_repeat_are_texts_where_numbers_are_learned(write):
+    """Neither is the label a column without numbers, nor are the passages read without their queries."""
+    rows = [f"Wie geht {n % 3}?;Absatz {n} der Antwort;{n % 8},5" for n in range(24)]
+    path = write("pairs.csv", "\n".join(["Frage;Absatz;Wertung", *rows]))
+    message = error_of(read_table, path, regression=True)
+    assert "pairs.csv, line 1: " in message and "--columns Frage,Absatz,Wertung" in message
+
+
 def test_where_two_columns_may_be_texts_both_answers_are_shown(write):
     rows = [f"A first text of number {n},Another one of number {n},{n % 3}" for n in range(20)]
     message = error_of(read_table, write("my.csv", "\n".join(["one,other,stars", *rows, ""])))

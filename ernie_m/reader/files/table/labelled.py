@@ -432,7 +432,7 @@ def find_places(
     if labels:
         _refuse_words(table)
     label_places = _labels(table, multi_label, regression) if labels else []
-    texts = _texts(table, label_places, labels)
+    texts = _texts(table, label_places, labels, regression)
     if labels and not table.names and (len(texts) != 1 or len(label_places) != 1):
         # Of two columns the first has the texts, if there are few rows, or fewer values in the second.
         kept = [place for place, kind in enumerate(table.kinds) if kind not in (EMPTY, LANGUAGE, SPLIT)]
@@ -485,6 +485,9 @@ def _labels(table: OpenedTable, multi_label: bool, regression: bool) -> list[int
     repeating = (NUMBERS, CLASSES, VERDICTS) if regression else (CLASSES, VERDICTS)
     found = [place for place, kind in enumerate(kinds) if kind in repeating and purposes[place] not in others]
     found = [place for place in found if purposes[place] != NOT_READ] or found
+    if regression:
+        in_cells = [{row[place].replace(",", ".") for row in table.sample} for place in found]
+        found = [place for place, cells in zip(found, in_cells) if all(map(_is_number, cells))] or found
     if not found and not multi_label:  # the label may be the language of the text
         found = [place for place, kind in enumerate(kinds) if kind == LANGUAGE and purposes[place] is None]
     columns = _columns_of_labels(table, found)
@@ -494,6 +497,10 @@ def _labels(table: OpenedTable, multi_label: bool, regression: bool) -> list[int
         rare = {place for place, kind in enumerate(kinds) if kind in of_rare and not purposes[place]}
         return sorted(rare.union(columns))
     return found
+
+
+def _is_number(cell: str) -> bool:
+    return not cell.strip() or number_in(cell) is not None
 
 
 def _columns_of_labels(table: OpenedTable, found: Sequence[int]) -> list[int]:
@@ -515,7 +522,9 @@ def _has_marks(table: OpenedTable, place: int) -> bool:
     return "" in cells and cells > {""} and cells - {""} <= YES
 
 
-def _texts(table: OpenedTable, label_places: Sequence[int], labels: bool) -> list[int]:
+def _texts(
+    table: OpenedTable, label_places: Sequence[int], labels: bool, regression: bool = False
+) -> list[int]:
     """The places of the columns that may be the text, or the two texts of a pair."""
     kinds, purposes, names = table.kinds, table.purposes, table.folded
     free = [place for place in range(len(kinds)) if place not in label_places]
@@ -534,6 +543,10 @@ def _texts(table: OpenedTable, label_places: Sequence[int], labels: bool) -> lis
         if texts and (first == TEXT or len(texts) > 1):
             return texts
     not_named = (ID, LANGUAGE, SPLIT, NOT_READ, LABEL, NUMBERS)
+    if regression:  # a query may stand in many rows, and look like a class
+        of_words = {place for place in free if any(" " in row[place].strip() for row in table.sample)}
+        alike = {place for place in of_words if kinds[place] in (ALIKE, CLASSES)}
+        kinds = [TEXTS if place in alike else kind for place, kind in enumerate(kinds)]
     may_repeat = not labels or not table.names  # then a few texts may look like classes
     for kind in (TEXTS, ALIKE, CLASSES) if may_repeat else (TEXTS, ALIKE):
         found = [place for place in free if kinds[place] == kind and purposes[place] not in not_named]
