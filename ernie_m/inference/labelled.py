@@ -29,7 +29,7 @@ class LabelledRows(InputFile):
 
     Args:
         options: how it is read.
-        texts, pairs: what the model reads; see `ernie_m.reader.files.table.labelled.asked_table`.
+        texts, pairs: what the model reads; see `ernie_m.reader.files.table.asked.asked_table`.
         held_out: what `fit` kept of its scores; see `ernie_m.finetune.fit.scored.Scored.kept`.
         sorts: whether the rows are written first whose answer the model is least sure of.
     """

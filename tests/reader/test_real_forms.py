@@ -15,7 +15,8 @@ import pytest
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.labelled import LabelledTable, asked_table, read_table
+from ernie_m.reader.files.table.asked import asked_table
+from ernie_m.reader.files.table.labelled import LabelledTable, read_table
 from tests.launching import error_of
 
 A = [
