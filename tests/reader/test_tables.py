@@ -179,6 +179,8 @@ def test_the_rows_of_particular_tables(write, name):
     [
         ("a,b", ["a", "b"]),
         ("a; b;a", ["a", "b"]),
+        ("a | b|c", ["a", "b", "c"]),
+        ("C# and F#", ["C# and F#"]),
         ("['joy', 'love']", ["joy", "love"]),
         ("['joy' 'fun, too']", ["joy", "fun, too"]),
         ("[1, 27]", ["1", "27"]),

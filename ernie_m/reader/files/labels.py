@@ -54,7 +54,7 @@ def split_labels(cell: str) -> list[str]:
         mark = "," if "," in inside else r"\s+"
         labels = quoted or re.split(mark, inside)
     else:
-        labels = re.split(r"[,;]|(?<=\w)[#|](?=\w)", cell)
+        labels = re.split(r"[,;|]|(?<=\w)#(?=\w)", cell)
     return list(dict.fromkeys(filter(None, map(normal_label, labels))))
 
 
