@@ -78,7 +78,6 @@ COMMANDS = {
     r"docker build .*": "needs Docker; test_package.py::test_the_image_installs_what_the_package_has",
     r".*ernie-m prepare mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*ernie-m prepare conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
-    r".*ernie-m prepare panx .*": "reader/test_prepare.py::test_panx_in_both_forms",
     r".*build_corpus --output .*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/(small|own|continue|e5-small)\.yaml.*": HERE,
     r".*bin/fleetrun .*|.*launch\.py --node_ips .*":

@@ -36,7 +36,6 @@ class SupervisedTask:
         official: whether inputs, loss and scores are those of the official code (--official_compat).
         encode: turns items of a data set into features, and features into batches.
         prompt: what it puts before every text.
-        pairs: whether the inputs of a classification are pairs of texts; None: it is not known.
     """
 
     name: str
@@ -46,7 +45,6 @@ class SupervisedTask:
     own_tables = False
     official = False
     prompt = ""
-    pairs: bool | None = None
     encode: EncodeExamples
 
     # What a task defines

@@ -142,7 +142,6 @@ def open_task(
     task = task_class.from_flags(flags, opened.tokenizer, start)
     if flags.init_checkpoint:
         check_head(task, opened, flags.label_map_config)
-        task.pairs = opened.reading.pairs
     return FineTuning(task, flags, opened)
 
 

@@ -140,6 +140,13 @@ def test_a_table_is_predicted_as_a_table(classify, trained, toy_folder, tmp_path
     assert written.read_text() == (tmp_path / "expected").read_text()
 
 
+def test_a_model_of_pairs_is_not_asked_about_single_texts(refused, trained, tmp_path):
+    (tmp_path / "single.csv").write_text("".join(["text\n", *(f"the cat is {n}\n" for n in range(9))]))
+    flags = {"init_checkpoint": trained / "best", "lang_map_config": None, "label_map_config": None}
+    tests = {"do_test": "true", "test_set": tmp_path / "single.csv", "test_save": "answers"}
+    assert "single.csv: " in refused(do_train="false", do_val="false", num_labels=None, **flags, **tests)
+
+
 def test_without_a_label_map_the_labels_are_those_of_the_checkpoint(classify, trained, toy_folder, tmp_path):
     options = {
         **command_lines.FOLDER_ALONE,

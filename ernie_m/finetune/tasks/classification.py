@@ -41,6 +41,7 @@ class Classification(SupervisedTask):
         metric: what selects a step; None: accuracy.
         prompt: what is put before every text_a.
         options: how tables are read.
+        pairs: whether the rows must be pairs of texts, or single ones; None: the first file decides.
     """
 
     name = CLASSIFICATION
@@ -57,11 +58,13 @@ class Classification(SupervisedTask):
         metric: str | None = None,
         prompt: str = "",
         options: TableOptions | None = None,
+        pairs: bool | None = None,
     ):
         self.labels = list(labels)
         self.named = named
         self.metric = metric or self.metric
         self.options = options
+        self.pairs = pairs
         self.prompt = prompt
         label_type = np.float32 if self.multi_label else np.int64
         self.encode = EncodePairs(tokenizer, max_seq_len, label_type, prompt)
@@ -74,7 +77,8 @@ class Classification(SupervisedTask):
         metric = MACRO_F1 if flags.select_by == "macro_f1" else None
         # A head that `fit` trained goes on with the prompt of its texts; a new one has none.
         prompt = start.reading.prompt(NEITHER) if flags.init_checkpoint else ""
-        return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, flags)
+        pairs = start.reading.pairs if flags.init_checkpoint else None
+        return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, flags, pairs)
 
     def reading(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "multi_label": self.multi_label}

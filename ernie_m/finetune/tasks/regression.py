@@ -33,9 +33,16 @@ class Regression(Classification):
 
     metric = "pearson"
 
-    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, options: TableOptions | None = None):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_seq_len: int,
+        options: TableOptions | None = None,
+        pairs: bool | None = None,
+    ):
         self.labels = ["score"]
         self.options = options
+        self.pairs = pairs
         self.encode = EncodePairs(tokenizer, max_seq_len, np.float32)
 
     @classmethod
@@ -50,7 +57,9 @@ class Regression(Classification):
             )
         if flags.multi_label:
             raise UserError("--multi_label true is for several labels, --is_regression true for a number")
-        return cls(tokenizer, flags.max_seq_len, flags)
+        return cls(
+            tokenizer, flags.max_seq_len, flags, start.reading.pairs if flags.init_checkpoint else None
+        )
 
     def reading(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "regression": True}
