@@ -206,7 +206,8 @@ def main() -> None:
     if is_table:
         texts = ("question", "context") if task == "answer" else ("text_a", "text_b")
         pairs = {"answer": True, "classify": model.reading.pairs}.get(task)
-        file = LabelledRows(Path(flags.input), flags, texts, pairs, model.held_out, sorts)
+        reads = (texts, pairs, task == "classify" and model.predicts_numbers)
+        file = LabelledRows(Path(flags.input), flags, reads, model.held_out, sorts)
     requests = read_requests(flags.input, answerer.parse, flags, file)
     if not requests:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)

@@ -29,7 +29,7 @@ class LabelledRows(InputFile):
 
     Args:
         options: how it is read.
-        texts, pairs: what the model reads; see `ernie_m.reader.files.table.asked.asked_table`.
+        reads: texts, pairs and numbers; see `ernie_m.reader.files.table.asked.asked_table`.
         held_out: what `fit` kept of its scores; see `ernie_m.finetune.fit.scored.Scored.kept`.
         sorts: whether the rows are written first whose answer the model is least sure of.
     """
@@ -38,14 +38,13 @@ class LabelledRows(InputFile):
         self,
         path: Path,
         options: TableOptions,
-        texts: tuple[str, str],
-        pairs: bool | None,
+        reads: tuple[tuple[str, str], bool | None, bool],
         held_out: Mapping[str, Any],
         sorts: bool,
     ) -> None:
         self._path = path
         self._options = options
-        self._reads = (texts, pairs)
+        self._reads = reads
         self._label_columns: list[str] = []  # that --columns names
         self._held_out = held_out
         self._sorts = sorts

@@ -15,9 +15,8 @@ from tests.launching import as_flags, call_main
 
 def summary(rows, answers, held_out=None):
     """The lines for rows, a column "text" and others, and what was predicted of them."""
-    labelled = LabelledRows(
-        "rows.csv", TableOptions(), ("text_a", "text_b"), None, held_out or {}, sorts=False
-    )
+    reads = (("text_a", "text_b"), None, False)
+    labelled = LabelledRows("rows.csv", TableOptions(), reads, held_out or {}, sorts=False)
     for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
         labelled.add({"text": f"text {number}", **row}, answer)
     return labelled.summary()
@@ -126,6 +125,17 @@ def test_a_model_of_pairs_reads_two_columns(models, pair_table, tmp_path, capsys
     assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in answers])
     assert "'Frage' and 'Absatz'" in caplog.text
     assert ("'Wertung'" in capsys.readouterr().err) == columns.endswith(("Wertung", "3"))
+
+
+def test_a_reranker_whose_files_do_not_say_what_it_reads(models, pair_table, tmp_path, refused):
+    """Two columns are asked for as they are taken: one without numbers is not its label."""
+    model = reads(models, tmp_path / "model", pairs=None)
+    assert "--columns Frage,Absatz" in refused(lambda: label(model, None))
+    rows = label(model, "Frage,Absatz")
+    answers = ernie_m.load(model).classify([(row["Frage"], row["Absatz"]) for row in rows])
+    assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in answers])
+    (tmp_path / "out.csv").unlink()
+    assert "pairs.csv, line 1: " in refused(lambda: label(model, "Absatz,Wertung"))
 
 
 @pytest.mark.parametrize("columns", [None, "Frage"])

@@ -33,6 +33,7 @@ def asked_table(
     faults: Faults,
     texts: tuple[str, str] = ("text_a", "text_b"),
     pairs: bool | None = None,
+    numbers: bool = False,
 ) -> AskedTable:
     """Open a table of texts without labels, or with labels that are not read.
 
@@ -40,6 +41,7 @@ def asked_table(
         faults: receives rows that cannot be read.
         texts: what a request calls its text, and a second one.
         pairs: whether the model reads pairs of texts; None: it is not known.
+        numbers: whether it predicts numbers.
 
     Raises:
         UserError: the table cannot be read, or it is not clear which columns have the texts.
@@ -53,7 +55,7 @@ def asked_table(
     if {*texts} <= {*keys} and pairs and not options.columns:
         places, labels = [keys.index(text) for text in texts], []
     else:
-        places, labels = _places_of_asked(table, options.columns, pairs)
+        places, labels = _places_of_asked(table, options.columns, pairs, numbers)
     found = [keys[place] for place in places]
     if found != [*texts][: len(places)] and found != ["text"]:
         columns = " and ".join(f"'{printable(names[place])}'" for place in places)
@@ -73,7 +75,7 @@ def asked_table(
 
 
 def _places_of_asked(
-    table: OpenedTable, columns: str | None, pairs: bool | None
+    table: OpenedTable, columns: str | None, pairs: bool | None, numbers: bool
 ) -> tuple[list[int], list[int]]:
     """The places of the text, or of the two texts; and of the labels that --columns names behind them.
 
@@ -81,15 +83,14 @@ def _places_of_asked(
         UserError: as `asked_table`.
     """
     if not columns:
-        texts, labels = find_places(table, None, labels=False)
+        texts, labels = find_places(table, None, labels=False, regression=numbers)
     else:
         given = [table.place(name.strip()) for name in columns.split(",")]
         count = 1 if pairs is False else 2
         texts, labels = given[:count], given[count:]
-        may_be_labels = {
-            *possible_labels(table, False, False),
-            *possible_labels(table, False, regression=True),
-        }
+        may_be_labels = {*possible_labels(table, multi_label=False, regression=True)}
+        if not numbers:
+            may_be_labels.update(possible_labels(table, multi_label=False, regression=False))
         if pairs is None and not may_be_labels.isdisjoint(texts[1:]):
             text, label, *_ = columns.split(",")
             raise UserError(
