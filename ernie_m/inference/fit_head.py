@@ -146,7 +146,7 @@ def _needed(text: Any, label: Any, task: str | None) -> str:
     needs = {
         TAGS: (are_words and are_tags, "a list of words, and a list with a tag for each word"),
         ANSWERS: (
-            are_texts and len(parts) == 2 and _is_text(label),
+            are_texts and len(parts) == 2 and _is_text(label) and label in parts[1],
             "a pair of question and context, and the answer as the context has it",
         ),
         LABELS: (

@@ -547,6 +547,7 @@ def test_what_cannot_be_learned(capsys, name, write, flags, place):
         ([], [], "tags"),
         ("a", "b", "answers"),
         (("a", "b c"), None, "answers"),
+        (("a", "b c"), "d", "answers"),
         ("a", "b", "labels"),
         (("a", "b", "c"), "d", None),
         (None, "d", "classes"),

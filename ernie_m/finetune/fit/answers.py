@@ -132,6 +132,5 @@ def of(texts: Sequence[tuple[str, str]], labels: Sequence[str], languages: Seque
     items = []
     for number, ((question, context), answer) in enumerate(zip(texts, labels)):
         start = context.find(answer)
-        span = (start, start + len(answer)) if start >= 0 and answer.strip() else None
-        items.append(Question(str(number), question, number, (answer,), span))
+        items.append(Question(str(number), question, number, (answer,), (start, start + len(answer))))
     return Questions(items, languages, contexts=[context for _, context in texts])
