@@ -267,7 +267,9 @@ def columns_of_labels(write, *rows):
     return write("my.csv", "\n".join(["text,billing,service", *lines, ""]))
 
 
-@pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("x", ""), ("X", ""), ("yes", "no"), ("1", "")])
+@pytest.mark.parametrize(
+    ("yes", "no"), [("1", "0"), ("x", ""), ("X", ""), ("yes", "no"), ("1", ""), ("Ja", "nein")]
+)
 def test_a_column_for_each_label(write, yes, no):
     said = []
     path = columns_of_labels(write, [yes, no], [no, no], [yes, yes])

@@ -8,7 +8,8 @@ from ernie_m.reader.files.labels import labels_for_none, normal_label, number_in
 from ernie_m.reader.files.table.words import LABEL, NUMBERS, purpose_of
 
 _USUAL = ("label", "labels", "gold_label", "target", "class", "category")  # names of a column of labels
-YES = {"1", "1.0", "true", "yes", "y", "x"}  # what says that a row has the label of a column
+# What says that a row has the label of a column.
+YES = {"1", "1.0", "true", "yes", "y", "x", "ja", "oui", "si", "sí", "evet"}
 
 
 def label_columns(rows: Sequence[Mapping[str, str]], known: Collection[str], several: bool) -> list[str]:

@@ -32,7 +32,7 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 _MAY_BE_THOUSANDS, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}"), 100
 _MOST_STEPS = 10  # more different numbers are no steps of a scale
 _YES_AND_NO = "a column for each label has 1 (or x) where a text has it, and 0 (or nothing) elsewhere"
-_NO = {"0", "0.0", "false", "no", "n", ""}
+_NO = {"0", "0.0", "false", "no", "n", "nein", "nee", "non", "hayır", ""}
 _IN_WORDS = {"text_a": "the text", "text_b": "the second text", "label": "the label"}
 
 

@@ -83,7 +83,8 @@ _CODES = (
 )
 _SPLITS = "train training dev development val valid validation eval test testing"
 _VERDICTS = (
-    "0 1 0.0 1.0 true false yes no y n entailment neutral contradiction contradictory not_entailment "
+    "0 1 0.0 1.0 true false yes no y n ja nein nee oui non sí evet hayır "
+    "entailment neutral contradiction contradictory not_entailment "
     "entailed equivalent not_equivalent duplicate not_duplicate paraphrase not_paraphrase relevant "
     "irrelevant not_relevant same different related unrelated good bad correct incorrect match no_match "
     "accept reject up down -1 partial partially_relevant wrong right ok"
