@@ -175,8 +175,10 @@ def main() -> None:
         token = token_of(flags.token, flags.token_file)
         logger.setLevel(flags.log_level.upper())
         encoders: dict = {}  # those of heads that `fit --link` wrote, which several models may have
-        folders = flags.model.split(",")
-        models = [load(folder, engine=flags.engine, amp=flags.amp, encoders=encoders) for folder in folders]
+        models = [
+            load(folder, engine=flags.engine, amp=flags.amp, encoders=encoders)
+            for folder in flags.model.split(",")
+        ]
         serve(
             models,
             options,
@@ -206,8 +208,8 @@ def main() -> None:
     if is_table:
         texts = ("question", "context") if task == "answer" else ("text_a", "text_b")
         pairs = {"answer": True, "classify": model.reading.pairs}.get(task)
-        reads = (texts, pairs, task == "classify" and model.predicts_numbers)
-        file = LabelledRows(Path(flags.input), flags, reads, model.held_out, sorts)
+        numbers = task == "classify" and model.predicts_numbers
+        file = LabelledRows(Path(flags.input), flags, (texts, pairs, numbers), model.held_out, sorts)
     requests = read_requests(flags.input, answerer.parse, flags, file)
     if not requests:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)

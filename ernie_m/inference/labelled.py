@@ -78,8 +78,7 @@ class LabelledRows(InputFile):
     def add(self, cells: Mapping[str, str], answer: Mapping[str, Any]) -> None:
         self._rows.append(cells)
         self._has_several = "labels" in answer
-        one_label = [answer["label"]] if "label" in answer else []
-        labels = answer["labels"] if self._has_several else one_label
+        labels = answer.get("labels", [answer["label"]] if "label" in answer else [])
         self._predicted.append([normal_label(label) for label in labels])
         self._known.update(map(normal_label, answer.get("probabilities", ())))
         if self._known:
@@ -129,7 +128,7 @@ class LabelledRows(InputFile):
         columns = self._columns()
         if not columns:
             return
-        given = tables().labels_in(self._rows, columns, self._has_several)
+        given = tables().labels_in(self._rows, columns, self._known, self._has_several)
         labelled = [
             (set(labels), set(predicted))
             for labels, predicted in zip(given, self._predicted)
@@ -147,12 +146,13 @@ class LabelledRows(InputFile):
     def _correlations(self) -> Iterator[str]:
         """How well predicted numbers go with those of the table, if it is clear which column has them."""
         columns = self._columns()
-        numbers = tables().numbers_in(self._rows, columns[0]) if columns else []
-        if numbers:
-            correlations = pearson(self._numbers, numbers), spearman(self._numbers, numbers)
-            yield "Pearson {:.1f} %, Spearman {:.1f} %: of the numbers in '{}'".format(
-                *correlations, *columns
-            )
+        given = tables().numbers_in(self._rows, columns[0]) if columns else []
+        both = [pair for pair in zip(self._numbers, given) if pair[1] is not None]
+        if len(both) > 1:
+            predicted, numbers = zip(*both)
+            correlations = pearson(predicted, numbers), spearman(predicted, numbers)
+            line = "Pearson {:.1f} %, Spearman {:.1f} %: of {:,} rows with a number in '{}'"
+            yield line.format(*correlations, len(both), *columns)
 
 
 def _share(are: np.ndarray) -> str:

@@ -78,7 +78,7 @@ def test_numbers_are_correlated_with_those_of_the_table(column):
     count, correlation = summary(rows, answers)
     assert count == "4 rows"
     # The ranks are 1 2 3 4 and 1 2 4 3. Means 1.625 and 0.25, products 0.375, squares 15.6875 and 0.05.
-    assert correlation == f"Pearson 42.3 %, Spearman 80.0 %: of the numbers in '{column}'"
+    assert correlation == f"Pearson 42.3 %, Spearman 80.0 %: of 4 rows with a number in '{column}'"
     with_commas = [{**row, column: row[column].replace(".", ",")} for row in rows]
     assert summary(with_commas, answers) == [count, correlation]
     rows[2][column] = "good"

@@ -63,7 +63,7 @@ def _read(
     """What files hold, unchecked; see `read_units`."""
     if task is None and holds_questions(files[0].path):
         task = ANSWERS
-    elif task is None and holds_tags(files[0].path, spans=True):
+    elif task is None and not options.columns and holds_tags(files[0].path, spans=True):
         task = TAGS
     if task in (TAGS, ANSWERS):
         module = import_module(f"ernie_m.finetune.fit.{task}")  # here, because tables do not need it
@@ -75,8 +75,10 @@ def _read(
             raise
         try:  # a column such as score or relevance
             read = _read_tables(files, options, SCORE, like)
-        except UserError:
-            raise error from None
+        except UserError as of_numbers:
+            if str(of_numbers) == str(error):
+                raise error from None
+            raise UserError(str(error), f"to learn numbers: {of_numbers}") from None
         task = SCORE
     task = task or (SCORE if tables().are_scores([file.path for file in files], read) else CLASSES)
     if task == SCORE:

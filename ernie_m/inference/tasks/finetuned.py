@@ -172,7 +172,7 @@ class TagWords(FineTunedTask):
 
     def training_file(self, path: Path, options: TableOptions) -> TaggedFile | None:
         """A file of tagged words; None: it is another one."""
-        is_tagged = path.suffix in TAG_ENDINGS or holds_tags(path)
+        is_tagged = path.suffix in TAG_ENDINGS or (not options.columns and holds_tags(path))
         return TaggedFile(path, self.iobes, options) if is_tagged else None
 
     def parse(self, request: dict) -> Words:

@@ -21,7 +21,7 @@ _HEAD = 1 << 16  # bytes by which the kind of a file is known
 _TAG = re.compile("O|[BIESLUMW]-.+")
 # Sentences: comments, and then words that are numbered from 1, with nine more columns.
 _CONLL_U = re.compile(
-    r"((\s|#[^\t\n]*\n)*+(?=1[\t-]|0\.1\t)([\d.-]++(\t[^\t\n]*+){9}\n)++)++(\s|#[^\t\n]*\n)*+"
+    r"((\s|#([^\t\n]*|.*=.*)\n)*+(?=1[\t-]|0\.1\t)([\d.-]++(\t[^\t\n]*+){9}\n)++)++(\s|#([^\t\n]*|.*=.*)\n)*+"
 )
 # JSON with a list of words; and a line with an object that has lists of words and of tags.
 _WORDS = re.compile(rf'"({"|".join(WORD_KEYS)})"\s*:\s*\[\s*"')

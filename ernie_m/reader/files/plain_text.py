@@ -130,6 +130,12 @@ class TextFile:
                 self.buffer = self.buffer.removesuffix(b"\n") + b"\n"
         return False
 
+    def start(self, size: int) -> bytes:
+        """About the first `size` bytes that are not taken, which stay; the last line may be cut."""
+        with _faults_named(self.path):
+            self.buffer += self._file.read(max(size - len(self.buffer), 0))
+        return self.buffer[:size]
+
     def head(self, size: int) -> bytes:
         """The whole lines among the first `size` bytes that are not taken, or one longer line; they stay."""
         if self.fill(size):

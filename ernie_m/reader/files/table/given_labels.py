@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
-from ernie_m.reader.files.labels import labels_for_none, normal_label, number_in, split_labels
+from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
+from ernie_m.reader.files.table.numbers import read_numbers
 from ernie_m.reader.files.table.words import LABEL, NUMBERS, purpose_of
 
 _USUAL = ("label", "labels", "gold_label", "target", "class", "category")  # names of a column of labels
 # What says that a row has the label of a column.
 YES = {"1", "1.0", "true", "yes", "y", "x", "ja", "oui", "si", "sí", "evet"}
+NO = {"0", "0.0", "false", "no", "n", "nein", "nee", "non", "hayır", ""}
 
 
 def label_columns(rows: Sequence[Mapping[str, str]], known: Collection[str], several: bool) -> list[str]:
@@ -32,7 +34,7 @@ def label_columns(rows: Sequence[Mapping[str, str]], known: Collection[str], sev
         return usual[:1]
     only = []  # those that have just labels of the model
     for name in header:
-        counts = Counter(chain.from_iterable(_all_labels(rows, [name], several)))
+        counts = Counter(chain.from_iterable(_all_labels(rows, name, several)))
         labels = counts.keys() - labels_for_none(counts)
         if labels and labels <= {*known}:
             only.append(name)
@@ -40,32 +42,42 @@ def label_columns(rows: Sequence[Mapping[str, str]], known: Collection[str], sev
 
 
 def labels_in(
-    rows: Sequence[Mapping[str, str]], columns: Sequence[str], several: bool
+    rows: Sequence[Mapping[str, str]], columns: Sequence[str], known: Collection[str], several: bool
 ) -> list[list[str] | None]:
     """The labels of each row in their normal form; None: it is not known which it has.
 
-    An empty cell says that a row has none of several labels, and otherwise that its label is not known.
+    An empty cell says that a row has none of several labels, and otherwise that its label is not known. So
+    does a cell in a column for one label that says neither yes nor no.
+
+    Args:
+        columns, known, several: see `label_columns`.
     """
-    labels_of_rows = _all_labels(rows, columns, several)
+    if several and (len(columns) > 1 or normal_label(columns[0]) in known):
+        return [_labels_of_columns(row, columns) for row in rows]
+    labels_of_rows = _all_labels(rows, columns[0], several)
     unknown = labels_for_none(Counter(chain.from_iterable(labels_of_rows)))
     return [
         labels if unknown.isdisjoint(labels) and (labels or several) else None for labels in labels_of_rows
     ]
 
 
-def numbers_in(rows: Sequence[Mapping[str, str]], column: str) -> list[float]:
-    """The number of each row; none: a cell has no number. Decimals may have commas, if none has a point."""
+def numbers_in(rows: Sequence[Mapping[str, str]], column: str) -> list[float | None]:
+    """The number of each row; None: its cell is blank. Empty: another cell has none, or may be a thousand."""
+    cells, values, unclear = read_numbers([row[column] for row in rows])
+    is_clear = unclear is None and all(value is not None or not cell for cell, value in zip(cells, values))
+    return values if is_clear else []
+
+
+def _labels_of_columns(row: Mapping[str, str], columns: Sequence[str]) -> list[str] | None:
+    cells = [row[name].strip().lower() for name in columns]
+    if not YES.union(NO).issuperset(cells):
+        return None
+    return [normal_label(name) for name, cell in zip(columns, cells) if cell in YES]
+
+
+def _all_labels(rows: Sequence[Mapping[str, str]], column: str, several: bool) -> list[list[str]]:
+    """The labels of each row in their normal form, those that stand for none included."""
     cells = [row[column] for row in rows]
-    if not any("." in cell for cell in cells):
-        cells = [cell.replace(",", ".") for cell in cells]
-    numbers = [number_in(cell) for cell in cells]
-    return [] if None in numbers else numbers
-
-
-def _all_labels(rows: Sequence[Mapping[str, str]], columns: Sequence[str], several: bool) -> list[list[str]]:
-    if len(columns) > 1:
-        return [[normal_label(name) for name in columns if row[name].strip().lower() in YES] for row in rows]
-    cells = [row[columns[0]] for row in rows]
     if several:
         return list(map(split_labels, cells))
     return [list(filter(None, [normal_label(cell)])) for cell in cells]

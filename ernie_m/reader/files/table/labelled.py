@@ -16,10 +16,11 @@ from ernie_m.reader.files.rows import OfficialForm, TableOptions
 from ernie_m.reader.files.table.answered import AnsweredTable
 from ernie_m.reader.files.table.asked import asked_table as asked_table
 from ernie_m.reader.files.table.form import Form, OpenedTable, in_one_line, open_table, options_of
-from ernie_m.reader.files.table.given_labels import YES
+from ernie_m.reader.files.table.given_labels import NO, YES
 from ernie_m.reader.files.table.given_labels import label_columns as label_columns
 from ernie_m.reader.files.table.given_labels import labels_in as labels_in
 from ernie_m.reader.files.table.given_labels import numbers_in as numbers_in
+from ernie_m.reader.files.table.numbers import read_numbers
 from ernie_m.reader.files.table.places import find_places, names_of
 from ernie_m.reader.files.table.words import ID_NAMES, LANGUAGE, SPLIT
 from ernie_m.reader.files.table.words import purpose_of as purpose_of
@@ -27,12 +28,8 @@ from ernie_m.utils.errors import UserError, printable, shown
 from ernie_m.utils.logging import logger
 
 _SCORE = "a score has a decimal point and no other mark, as in 0.5 or 1250.5"
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
-# What may be thousands: with points, if there are whole hundreds without a mark beside it.
-_MAY_BE_THOUSANDS, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}"), 100
 _MOST_STEPS = 10  # more different numbers are no steps of a scale
 _YES_AND_NO = "a column for each label has 1 (or x) where a text has it, and 0 (or nothing) elsewhere"
-_NO = {"0", "0.0", "false", "no", "n", "nein", "nee", "non", "hayır", ""}
 _IN_WORDS = {"text_a": "the text", "text_b": "the second text", "label": "the label"}
 
 
@@ -82,20 +79,15 @@ class LabelledTable(NamedTuple):
         Raises:
             UserError: as `Faults.end`, no row is left, or "1.000" may be a thousand.
         """
-        cells = [row[-1] for row in self.rows]
-        marked = [cell for cell in cells if "." in cell or "," in cell]
-        largest = max((int(cell) for cell in cells if cell.isdecimal()), default=0)
-        may_be_thousands = bool(marked) and all(map(_MAY_BE_THOUSANDS.fullmatch, marked))
-        if may_be_thousands and (largest >= _HUNDREDS or "," in marked[0]):
-            digits, number = re.sub("[.,]", "", marked[0]), float(marked[0].replace(",", "."))
-            line = self.lines[cells.index(marked[0])]
+        cells, values, unclear = read_numbers([row[-1] for row in self.rows])
+        if unclear is not None:
+            cell = self.rows[unclear][-1]
+            digits, number = re.sub("[.,]", "", cell), float(cell.replace(",", "."))
             raise UserError(
-                f"{faults.name}, line {line}: '{marked[0]}' may be {int(digits):,} or {number:g}; write "
-                f"{digits} or {number}, and the other labels alike"
+                f"{faults.name}, line {self.lines[unclear]}: '{cell}' may be {int(digits):,} or {number:g}; "
+                f"write {digits} or {number}, and the other labels alike"
             )
-        if all(map(_DECIMAL_COMMA.fullmatch, marked)):
-            cells = [cell.replace(",", ".") for cell in cells]
-        are_numbers = [number_in(cell) is not None for cell in cells]
+        are_numbers = [value is not None for value in values]
         for line, cell, is_number in zip(self.lines, cells, are_numbers):
             if not is_number:
                 mend = "write 0.85 or 85 for 85 %, alike in all rows" if "%" in cell else _SCORE
@@ -316,7 +308,7 @@ def _labels_in(
             cell = cells[place].strip()
             if cell.lower() in YES:
                 there.append(normal_label(names[place]))
-            elif cell.lower() not in _NO:
+            elif cell.lower() not in NO:
                 return "", f"the column '{names[place]}' has '{shown(cell)}'", _YES_AND_NO
         return ", ".join(there), "", ""
     if not multi_label:

@@ -1,11 +1,12 @@
 """Which columns of a table have the texts, and which the labels."""
 
+import re
 import shlex
 from collections.abc import Sequence
 
 from ernie_m.reader.files.labels import number_in
 from ernie_m.reader.files.table.form import OpenedTable
-from ernie_m.reader.files.table.given_labels import YES
+from ernie_m.reader.files.table.given_labels import NO, YES
 from ernie_m.reader.files.table.words import (
     ALIKE,
     CLASSES,
@@ -54,9 +55,12 @@ def find_places(
             return given[:2], []
         if len(given) < 2 or (len(given) > 3 and not multi_label):
             raise UserError(f"--columns {names}: it names text, perhaps a second text, and label")
-        # No text is a verdict: then it is a column for a label.
-        is_verdict = table.kinds[given[1]] in (VERDICTS, ONE) or _has_marks(table, given[1])
-        is_pair = len(given) == 3 and not (multi_label and is_verdict)
+        has_each = multi_label and all(_says_yes_or_no(table, place) for place in given[1:])
+        if len(given) > 3 and not has_each:
+            raise UserError(
+                f"--columns {names}: behind the text a column for each label has 1 and 0, or x and nothing"
+            )
+        is_pair = len(given) == 3 and not has_each
         texts, label_places = (given[:2], given[2:]) if is_pair else (given[:1], given[1:])
         if len(label_places) > 1 and not table.names:
             raise UserError(
@@ -75,7 +79,8 @@ def find_places(
         value_counts = [len({cells[place] for cells in table.sample}) for place in kept]
         if len(kept) == 2 and (len(table.sample) < _FEW_ROWS or value_counts[1] < value_counts[0]):
             return kept[:1], kept[1:]
-    are_labels_clear = not labels or len(label_places) == 1 or (multi_label and label_places)
+    has_each = multi_label and all(_says_yes_or_no(table, place) for place in label_places)
+    are_labels_clear = not labels or len(label_places) == 1 or (has_each and label_places)
     is_pair = len(texts) == 2 and table.purposes[texts[1]] in (SECOND, POSITIVE)
     are_texts_clear = len(texts) == 1 or is_pair
     if not are_labels_clear or not are_texts_clear:
@@ -115,26 +120,23 @@ def possible_labels(table: OpenedTable, multi_label: bool, regression: bool) -> 
         if len(found) == 1 or (found and not multi_label):
             return found
     # The columns whose values repeat, or, for numbers, that hold numbers.
-    others = (ID, LANGUAGE, SPLIT, TEXT, SECOND)
+    others = (ID, LANGUAGE, SPLIT, TEXT, SECOND, QUERY, POSITIVE)
     repeating = (NUMBERS, CLASSES, VERDICTS) if regression else (CLASSES, VERDICTS)
     found = [place for place, kind in enumerate(kinds) if kind in repeating and purposes[place] not in others]
     found = [place for place in found if purposes[place] != NOT_READ] or found
-    if regression:
-        in_cells = [{row[place].replace(",", ".") for row in table.sample} for place in found]
-        found = [place for place, cells in zip(found, in_cells) if all(map(_is_number, cells))] or found
+    if regression:  # "86 %" is none, but may have been meant as one
+        begins = re.compile(r"\s*[+-]?[.,]?\d")
+        found = [place for place in found if any(begins.match(row[place]) for row in table.sample)] or found
     if not found and not multi_label:  # the label may be the language of the text
         found = [place for place, kind in enumerate(kinds) if kind == LANGUAGE and purposes[place] is None]
     columns = _columns_of_labels(table, found)
     if multi_label and columns:
-        # That of a rare label may hold a single value here, or nothing.
+        # That of a rare label may hold a single value here, or nothing. One of classes may have all labels.
         of_rare = (ONE, EMPTY) if any(_has_marks(table, place) for place in columns) else (ONE,)
-        rare = {place for place, kind in enumerate(kinds) if kind in of_rare and not purposes[place]}
-        return sorted(rare.union(columns))
+        free = [place for place, name in enumerate(table.names) if name.strip() and not purposes[place]]
+        rare = [place for place in free if kinds[place] in of_rare and _says_yes_or_no(table, place)]
+        return sorted({*rare, *columns, *found})
     return found
-
-
-def _is_number(cell: str) -> bool:
-    return not cell.strip() or number_in(cell) is not None
 
 
 def _columns_of_labels(table: OpenedTable, found: Sequence[int]) -> list[int]:
@@ -148,6 +150,12 @@ def _columns_of_labels(table: OpenedTable, found: Sequence[int]) -> list[int]:
         place for place, purpose in enumerate(table.purposes) if not purpose and _has_marks(table, place)
     ]
     return columns if table.names and len(columns) > 1 else []
+
+
+def _says_yes_or_no(table: OpenedTable, place: int) -> bool:
+    """Whether most cells of a column say yes or no."""
+    say = [row[place].strip().lower() in YES | NO for row in table.sample]
+    return 2 * sum(say) >= len(say)
 
 
 def _has_marks(table: OpenedTable, place: int) -> bool:

@@ -47,11 +47,12 @@ class TaggedWords(NamedTuple):
 
 
 def head_of(path: Path, size: int) -> str:
-    """The lines that begin in about the first `size` bytes of a file, unpacked; of a sheet of Excel ""."""
+    """The lines in about the first `size` bytes of a file, unpacked; of JSON these bytes, of a sheet ""."""
     if zipfile.is_zipfile(path):
         return ""
     with closing(TextFile(str(path), any_form=True)) as file:
-        return file.head(size).decode(errors="replace")
+        is_json = file.buffer.lstrip()[:1] in (b"{", b"[")  # which may be one line
+        return (file.start(size) if is_json else file.head(size)).decode(errors="replace")
 
 
 def read_words(
@@ -429,15 +430,19 @@ def _fault_of_spans(text: str, spans: list[dict]) -> str:
         if start < 0 or end > len(text):
             return f"{_named(span)} is not within the text, which has {len(text):,} characters"
         marked = text[start:end]
-        # Label Studio has written the text of a span without its line ends, too.
-        if "text" in span and "".join(span["text"].split()) != "".join(marked.split()):
-            return f"{_named(span)} is '{shown(span['text'])}', but '{shown(marked)}' stands there"
+        # Label Studio writes line ends as \\n, or not at all, and grows a span to whole words afterwards.
+        if "text" in span and _letters(span["text"]) not in _letters(marked):
+            return f"{_named(span)} is {span['text'][:80]!r}, but {marked[:80]!r} stands there"
         if not marked.strip():
             return f"{_named(span)} is blank"
     for span, following in pairwise(sorted(spans, key=itemgetter("start"))):
         if following["start"] < span["end"]:
             return f"{_named(span)} and {_named(following)} overlap"
     return ""
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"\\n|\s", "", text)
 
 
 def _named(span: Mapping) -> str:
