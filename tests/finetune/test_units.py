@@ -12,7 +12,7 @@ import pytest
 import ernie_m
 from ernie_m.commands import predict, run_mrc
 from ernie_m.finetune import rates
-from ernie_m.finetune.fit import tags, whole_model
+from ernie_m.finetune.fit import answers, tags, whole_model
 from ernie_m.finetune.fit.read_units import read_units
 from ernie_m.finetune.fit.scored import Scored
 from ernie_m.finetune.fit.units import SCORE, Classes, SeveralLabels
@@ -24,7 +24,7 @@ from ernie_m.inference import fit
 from ernie_m.inference.fit_head import logistic_regression, units_of
 from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.squad import read_squad
+from ernie_m.reader.files.squad import Question, read_squad
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of, one_error
@@ -293,6 +293,13 @@ def test_a_question_whose_answer_stands_nowhere_in_its_context_is_not_scored(lik
     assert [line for line in caplog.messages if line.startswith("few.json: 1 of 24 questions are left out")]
     perfect = [question.answers[0] for question in units.items]
     assert dict(units.measures(range(len(units)), perfect)) == {"f1": 100, "em": 100}
+
+
+@pytest.mark.parametrize("answer", ["Animal", "the animal", "old,  animal"])
+def test_an_answer_stands_in_a_context_as_the_scorers_compare_texts(answer):
+    question = Question("1", "?", 0, (answer,), None)
+    assert answers._stands_in(question, "here is an old animal", "en")
+    assert not answers._stands_in(question, "here is a tool", "en")
 
 
 def test_a_file_of_which_most_answers_stand_nowhere_is_refused():

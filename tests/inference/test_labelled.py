@@ -61,6 +61,18 @@ def test_a_column_for_each_label_scores_several():
     assert summary(rows, answers) == ["2 rows: a 1, b 1"]
 
 
+def test_a_cell_that_says_neither_yes_nor_no_leaves_its_row_out():
+    rows = [{"a": cell, "b": "0", "1": "0"} for cell in ("1", "2", "?", "x")]
+    *_, accuracy = summary(rows, several_of(*[["a"]] * 4))
+    assert accuracy == "accuracy 100.0 %: 2 of 2 rows, by the labels in 'a', 'b', '1'"
+
+
+def test_a_model_with_one_label_has_a_column_of_it():
+    answers = [{"labels": labels, "probabilities": {"urgent": 0.7}} for labels in (["urgent"], [])]
+    *_, accuracy = summary([{"urgent": "1"}, {"urgent": "1"}], answers)
+    assert accuracy == "accuracy 50.0 %: 1 of 2 rows, by the labels in 'urgent'"
+
+
 def test_a_table_that_cannot_be_scored():
     answers = one_of("a", "b")
     assert summary([{"topic": "x"}, {"topic": "a"}], answers) == ["2 rows: a 1, b 1"]
@@ -81,6 +93,10 @@ def test_numbers_are_correlated_with_those_of_the_table(column):
     assert correlation == f"Pearson 42.3 %, Spearman 80.0 %: of 4 rows with a number in '{column}'"
     with_commas = [{**row, column: row[column].replace(".", ",")} for row in rows]
     assert summary(with_commas, answers) == [count, correlation]
+    _, with_blank = summary([*rows, {**others, column: ""}], [*answers, {"score": 0.9}])
+    assert with_blank == correlation
+    thousands = [{**row, column: cell} for row, cell in zip(rows, ("1.000", "500", "2.000", "700"))]
+    assert summary(thousands, answers) == ["4 rows"]
     rows[2][column] = "good"
     assert summary(rows, [{"score": 0.5}] * 4) == ["4 rows"]
     rows = [{"score": "1", "label": "2"}] * 2  # which is it?

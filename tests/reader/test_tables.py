@@ -15,6 +15,7 @@ import pytest
 from ernie_m.reader.batching import Example
 from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.answered import AnsweredTable
@@ -312,6 +313,44 @@ def test_queries_that_repeat_are_texts_where_numbers_are_learned(write):
     path = write("pairs.csv", "\n".join(["Frage;Absatz;Wertung", *rows]))
     message = error_of(read_table, path, regression=True)
     assert "pairs.csv, line 1: " in message and "--columns Frage,Absatz,Wertung" in message
+
+
+@pytest.mark.parametrize(("yes", "no"), [("x", ""), ("1", "0")])
+def test_a_column_of_labels_beside_columns_of_marks_is_asked_about(write, yes, no):
+    rows = [
+        f"text {n},{'a;b' if n % 2 else 'a'},{yes if n % 3 else no},{no if n % 3 else yes}" for n in range(20)
+    ]
+    path = write("my.csv", "\n".join(["text,themen,seen,done", *rows]))
+    message = error_of(read_table, path, multi_label=True)
+    assert "my.csv, line 1: " in message and "'themen'" in message and "'seen'" in message
+
+
+def test_an_empty_column_without_a_name_is_no_label(write):
+    rows = [f"text {n},{'x' if n % 2 else ''},{'x' if n % 3 else ''}," for n in range(20)]
+    path = write("my.csv", "\n".join(["text,billing,service,", *rows]))
+    assert read_table(path, multi_label=True).label_columns == ["billing", "service"]
+
+
+@pytest.mark.parametrize("second", ["web", "yes", "no"])
+def test_three_columns_are_a_pair_and_its_labels_unless_two_say_yes_or_no(write, second):
+    rows = [f"text {n},{second},{'a;b' if n % 2 else 'b'}" for n in range(20)]
+    path = write("my.csv", "\n".join(["one,two,three", *rows]))
+    table = read_table(path, TableOptions(columns="one,two,three"), multi_label=True)
+    assert table.columns == ["text_a", "text_b", "label"] and table.labels()[:2] == [["b"], ["a", "b"]]
+
+
+def test_per_cents_beside_numbers_are_asked_about(write):
+    rows = [f"ein Text mit {n} Wörtern,{50 + n} %,{1 + n % 5}" for n in range(30)]
+    message = error_of(
+        read_table, write("my.csv", "\n".join(["Satz,Ergebnis,Filiale", *rows])), regression=True
+    )
+    assert "my.csv, line 1: " in message and "'Ergebnis'" in message and "'Filiale'" in message
+
+
+def test_a_number_of_any_length_is_read(write):
+    path = write("my.csv", f"text,score\na,{'9' * 5000}\nb,0.5\n")
+    table = read_table(path, regression=True)
+    assert "my.csv, line 2: " in error_of(table.with_numbers, Faults(path))
 
 
 def test_where_two_columns_may_be_texts_both_answers_are_shown(write):

@@ -257,6 +257,19 @@ def test_offsets_that_do_not_give_the_texts_of_the_spans_are_refused(tmp_path, p
     assert f"{path}, line {line}: " in message and "'Bonn'" in message
 
 
+@pytest.mark.parametrize("marked", ["Bad\nEms", "Bad\\nEms", "BadEms", "ad"])
+def test_the_text_of_a_span_is_as_label_studio_writes_it(tmp_path, marked):
+    """With a line end, with the two letters \\n for it, without; what was marked before it grew to words."""
+    path = write(tmp_path / "a.json", json.dumps([marked_at([(0, 7, marked)], "Bad\nEms ist da")]))
+    assert [tag for _, tag in read(path)[0]] == ["B-LOC", "I-LOC", "O", "O"]
+
+
+def test_a_large_file_on_one_line_is_known(tmp_path):
+    tasks = [marked_at([(0, 4, "Bonn")], "Bonn " + "und noch ein Wort " * 30)] * 7_000
+    path = write(tmp_path / "a.json", json.dumps(tasks))
+    assert path.stat().st_size > 4 << 20 and holds_tags(path, spans=True)
+
+
 def test_annotators_who_differ_are_counted(tmp_path, caplog):
     """The first answer that was not cancelled is taken. Those who agree say the same in any order."""
     text = "Bonn und Köln"

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ernie_m.finetune.fit.units import ANSWERS, Units, known_languages
+from ernie_m.finetune.fit.units import ANSWERS, Units, known_languages, language_of
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.open_model import OpenedModel
-from ernie_m.finetune.tasks.answer_scores import answer_scores
+from ernie_m.finetune.tasks.answer_scores import answer_scores, normalize
 from ernie_m.finetune.tasks.question_answering import QuestionAnswering, language_of_contexts
 from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.squad import Question, QuestionFile, read_squad
@@ -90,8 +90,8 @@ class Questions(Units):
 def read(files: Sequence[LabelledFile]) -> Questions:
     """The questions of files; see `ernie_m.finetune.fit.read_units.read_units`.
 
-    One without an answer that stands in the context is left out, because no model that answers from the
-    context could be right. run_mrc counts it as wrong, as the official scorers do.
+    One without an answer that stands in the context, as the scorers compare texts, is left out: no model that
+    answers from the context could be right. run_mrc counts it as wrong, as the official scorers do.
 
     Raises:
         UserError: as `read_squad`, or no question of a file is left.
@@ -102,8 +102,12 @@ def read(files: Sequence[LabelledFile]) -> Questions:
     counts = []
     for file in files:
         read = read_squad(file.path)
-        kept = [question for question in read.questions if _can_be_found(question, read.contexts)]
-        others = [question for question in read.questions if not _can_be_found(question, read.contexts)]
+        language = language_of_contexts(language_of(file)) or "en"
+        kept: list[Question] = []
+        others: list[Question] = []
+        for question in read.questions:
+            stands = _stands_in(question, read.contexts[question.context], language)
+            (kept if stands else others).append(question)
         if not kept:
             raise UserError(f"{file.path}: no question has an answer that stands in its context")
         if others:
@@ -122,9 +126,12 @@ def read(files: Sequence[LabelledFile]) -> Questions:
     return Questions(items, known_languages(files, counts), contexts=contexts, left_out=left_out)
 
 
-def _can_be_found(question: Question, contexts: Sequence[str]) -> bool:
-    """Whether the text of an answer to a question stands anywhere in its context."""
-    return any(answer.strip() and answer in contexts[question.context] for answer in question.answers)
+def _stands_in(question: Question, context: str, language: str) -> bool:
+    """Whether an answer to a question stands anywhere in its context, as the scorers compare texts."""
+    texts = question.answers
+    if not any(text.strip() and text in context for text in texts):  # which is quick
+        context, *texts = (f" {' '.join(normalize(text, language))} " for text in (context, *texts))
+    return any(text.strip() and text in context for text in texts)
 
 
 def of(texts: Sequence[tuple[str, str]], labels: Sequence[str], languages: Sequence[str]) -> Questions:

@@ -110,8 +110,12 @@ class Classification(SupervisedTask):
         """
         are_pairs = examples[0].text_b is not None
         if self.pairs not in (None, are_pairs):
-            has, reads = ("pairs of texts", "single ones") if are_pairs else ("single texts", "pairs of them")
-            raise UserError(f"{path}: it has {has}, but the model reads {reads}")
+            kinds = ("pairs of texts", "single texts")
+            has, others = kinds if are_pairs else reversed(kinds)
+            raise UserError(
+                f"{path}: it has {has}, but the files before it, or --init_checkpoint, have {others}; give "
+                "files of one kind, or begin with --init_pretraining_params"
+            )
         self.pairs = are_pairs
         warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
         warn_if_cut(self.encode, examples, path)

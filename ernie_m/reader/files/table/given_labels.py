@@ -10,7 +10,7 @@ from ernie_m.reader.files.table.words import LABEL, NUMBERS, purpose_of
 
 _USUAL = ("label", "labels", "gold_label", "target", "class", "category")  # names of a column of labels
 # What says that a row has the label of a column.
-YES = {"1", "1.0", "true", "yes", "y", "x", "ja", "oui", "si", "sí", "evet"}
+YES = {"1", "1.0", "true", "yes", "y", "x", "✓", "✔", "ja", "oui", "si", "sí", "evet"}
 NO = {"0", "0.0", "false", "no", "n", "nein", "nee", "non", "hayır", ""}
 
 
