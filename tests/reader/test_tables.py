@@ -313,6 +313,10 @@ def test_queries_that_repeat_are_texts_where_numbers_are_learned(write):
     path = write("pairs.csv", "\n".join(["Frage;Absatz;Wertung", *rows]))
     message = error_of(read_table, path, regression=True)
     assert "pairs.csv, line 1: " in message and "--columns Frage,Absatz,Wertung" in message
+    rows = [row.replace(f";{n % 8},5", f";0.{n:02}") for n, row in enumerate(rows)]
+    path = write("pairs.csv", "\n".join(["Frage;Absatz;Wertung", *rows]))
+    message = error_of(read_table, path)  # where classes are learned, the queries are none for sure
+    assert "pairs.csv, line 1: " in message and "'Wertung'" in message
 
 
 @pytest.mark.parametrize(("yes", "no"), [("x", ""), ("1", "0")])

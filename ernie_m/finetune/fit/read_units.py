@@ -78,7 +78,7 @@ def _read(
         except UserError as of_numbers:
             if str(of_numbers) == str(error):
                 raise error from None
-            raise UserError(str(error), f"to learn numbers: {of_numbers}") from None
+            raise UserError(str(error), f"with --task {SCORE}: {of_numbers}") from None
         task = SCORE
     task = task or (SCORE if tables().are_scores([file.path for file in files], read) else CLASSES)
     if task == SCORE:

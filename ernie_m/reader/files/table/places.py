@@ -127,6 +127,8 @@ def possible_labels(table: OpenedTable, multi_label: bool, regression: bool) -> 
     if regression:  # "86 %" is none, but may have been meant as one
         begins = re.compile(r"\s*[+-]?[.,]?\d")
         found = [place for place in found if any(begins.match(row[place]) for row in table.sample)] or found
+    elif any(_has_words(table, place) for place in found):  # queries, perhaps, and numbers are their scores
+        found += [place for place, kind in enumerate(kinds) if kind == NUMBERS and not purposes[place]]
     if not found and not multi_label:  # the label may be the language of the text
         found = [place for place, kind in enumerate(kinds) if kind == LANGUAGE and purposes[place] is None]
     columns = _columns_of_labels(table, found)
@@ -150,6 +152,11 @@ def _columns_of_labels(table: OpenedTable, found: Sequence[int]) -> list[int]:
         place for place, purpose in enumerate(table.purposes) if not purpose and _has_marks(table, place)
     ]
     return columns if table.names and len(columns) > 1 else []
+
+
+def _has_words(table: OpenedTable, place: int) -> bool:
+    """Whether a cell of a column has several words."""
+    return any(" " in row[place].strip() for row in table.sample)
 
 
 def _says_yes_or_no(table: OpenedTable, place: int) -> bool:
@@ -186,9 +193,8 @@ def _texts(
             return texts
     not_named = (ID, LANGUAGE, SPLIT, NOT_READ, LABEL, NUMBERS)
     if regression:  # a query may stand in many rows, and look like a class
-        of_words = {place for place in free if any(" " in row[place].strip() for row in table.sample)}
-        alike = {place for place in of_words if kinds[place] in (ALIKE, CLASSES)}
-        kinds = [TEXTS if place in alike else kind for place, kind in enumerate(kinds)]
+        repeated = {place for place in free if kinds[place] in (ALIKE, CLASSES) and _has_words(table, place)}
+        kinds = [TEXTS if place in repeated else kind for place, kind in enumerate(kinds)]
     may_repeat = not labels or not table.names  # then a few texts may look like classes
     for kind in (TEXTS, ALIKE, CLASSES) if may_repeat else (TEXTS, ALIKE):
         found = [place for place in free if kinds[place] == kind and purposes[place] not in not_named]
