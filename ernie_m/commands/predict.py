@@ -200,8 +200,7 @@ def main() -> None:
     file = answerer.training_file(Path(flags.input), flags) if has_form else None
     is_table = file is None and not has_objects(flags.input)
     sorts = flags.sort != "table"
-    has_probabilities = is_table and task in ("classify", "answer") and not model.predicts_numbers
-    if sorts and not has_probabilities:
+    if sorts and not (is_table and task in ("classify", "answer") and not model.predicts_numbers):
         raise UserError(
             f"--sort {flags.sort}: it sorts the rows of a table by the probability of their answers"
         )

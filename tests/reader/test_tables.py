@@ -329,6 +329,22 @@ def test_a_column_of_labels_beside_columns_of_marks_is_asked_about(write, yes, n
     assert "my.csv, line 1: " in message and "'themen'" in message and "'seen'" in message
 
 
+def test_a_column_of_marks_may_be_called_it_and_have_an_odd_cell(write):
+    rows = [f"text {n},{'x' if n % 2 else ''},{'x' if n % 3 else ''}" for n in range(20)]
+    path = write("my.csv", "\n".join(["text,IT,service", *rows]))
+    assert read_table(path, multi_label=True).label_columns == ["IT", "service"]
+    path = write("my.csv", "\n".join(["text,IT,service", *rows, "text 20,?,x"]))
+    message = error_of(read_table, path, multi_label=True)
+    assert "my.csv, line 22: " in message and "'IT'" in message
+
+
+def test_a_count_beside_columns_of_labels_is_not_learned_unasked(write):
+    rows = [f"text {n},{n % 2 > 0},{n % 3 > 0},{n % 9 + 3}" for n in range(40)]
+    path = write("my.csv", "\n".join(["text,billing,service,Anzahl", *rows]))
+    message = error_of(read_table, path, regression=True)
+    assert "my.csv, line 1: " in message and "'billing'" in message and "'Anzahl'" in message
+
+
 def test_an_empty_column_without_a_name_is_no_label(write):
     rows = [f"text {n},{'x' if n % 2 else ''},{'x' if n % 3 else ''}," for n in range(20)]
     path = write("my.csv", "\n".join(["text,billing,service,", *rows]))

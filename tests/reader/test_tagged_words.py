@@ -270,6 +270,16 @@ def test_a_large_file_on_one_line_is_known(tmp_path):
     assert path.stat().st_size > 4 << 20 and holds_tags(path, spans=True)
 
 
+def test_two_annotators_of_prodigy_are_counted(tmp_path, caplog):
+    tasks = [
+        {"text": "Bonn liegt", "_task_hash": number, "spans": [{"start": 0, "end": 4, "label": label}]}
+        for number, label in ((1, "LOC"), (2, "LOC"), (1, "LOC"), (2, "ORG"))
+    ]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, tasks)))
+    assert [sentence[0][1] for sentence in read(path)] == ["B-LOC", "B-LOC"]
+    assert [line for line in caplog.messages if " 1 tasks differ" in line and "line 4" in line]
+
+
 def test_annotators_who_differ_are_counted(tmp_path, caplog):
     """The first answer that was not cancelled is taken. Those who agree say the same in any order."""
     text = "Bonn und Köln"

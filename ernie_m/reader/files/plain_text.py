@@ -11,6 +11,7 @@ import os
 import re
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import IO
@@ -220,17 +221,18 @@ class _Unpacked(io.RawIOBase):
 def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
     """The bytes of a text in another encoding, or with lines that end with CR alone, as UTF-8 with LF.
 
-    A file that is UTF-8, although another encoding was asked for, is warned of when all of it is read.
+    A file that is UTF-8 but for a few letters, although another encoding was asked for, is warned of when all
+    of it is read.
 
     Raises:
         UserError: it is not in this encoding, or the encoding has no such name.
     """
-    letters: set[str] = set()  # beyond ASCII, if the text is UTF-8; "\ufffd": it is not
+    are_none: Counter[bool] = Counter()  # of the letters beyond ASCII, if the text is UTF-8
     in_utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def blocks() -> Iterator[bytes]:
         for block in iter(partial(file.read, _HEAD), b""):
-            letters.update("" if "\ufffd" in letters else re.findall(r"[^\0-\x7f]", in_utf8.decode(block)))
+            are_none.update(letter == "\ufffd" for letter in re.findall(r"[^\0-\x7f]", in_utf8.decode(block)))
             yield block
 
     ends_with_cr = None  # as on old Macs
@@ -243,8 +245,9 @@ def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
         raise UserError(f"--encoding {encoding}: no encoding has this name; an example is cp1252") from error
     except UnicodeError as error:
         raise UserError(f"{path}: it is not in {encoding} ({error})") from error
-    if letters and "\ufffd" not in letters and not codecs.lookup(encoding).name.startswith("utf-8"):
-        logger.warning("%s: it is UTF-8, but read with --encoding %s; leave that out", path, encoding)
+    if are_none[False] > 9 * are_none[True] and not codecs.lookup(encoding).name.startswith("utf-8"):
+        line = "%s: read with --encoding %s, but %d of %d letters beyond ASCII are UTF-8; leave that out"
+        logger.warning(line, path, encoding, are_none[False], are_none.total())
 
 
 def refuse_other_forms(head: bytes, path: str | os.PathLike, but_json: bool = False) -> None:

@@ -10,8 +10,8 @@ from ernie_m.reader.files.table.words import LABEL, NUMBERS, purpose_of
 
 _USUAL = ("label", "labels", "gold_label", "target", "class", "category")  # names of a column of labels
 # What says that a row has the label of a column.
-YES = {"1", "1.0", "true", "yes", "y", "x", "✓", "✔", "ja", "oui", "si", "sí", "evet"}
-NO = {"0", "0.0", "false", "no", "n", "nein", "nee", "non", "hayır", ""}
+YES = {"1", "1.0", "true", "yes", "y", "x", "✓", "✔", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "evet"}
+NO = {"0", "0.0", "false", "no", "n", "nein", "nee", "falsch", "non", "faux", "hayır", ""}
 
 
 def label_columns(rows: Sequence[Mapping[str, str]], known: Collection[str], several: bool) -> list[str]:
@@ -24,7 +24,8 @@ def label_columns(rows: Sequence[Mapping[str, str]], known: Collection[str], sev
     """
     header = [name for name in rows[0] if not name.startswith("predicted_")]
     if not known:
-        numbers = [name for name in header if purpose_of(name) in (NUMBERS, LABEL)]
+        named = [name for name in header if purpose_of(name) in (NUMBERS, LABEL)]
+        numbers = named or [name for name in header if not purpose_of(name) and numbers_in(rows, name)]
         return numbers if len(numbers) == 1 else []
     own = [name for name in header if normal_label(name) in known]
     if several and len(own) == len(known):
@@ -32,11 +33,11 @@ def label_columns(rows: Sequence[Mapping[str, str]], known: Collection[str], sev
     usual = [name for word in _USUAL for name in header if name.strip().lower() == word]
     if usual:
         return usual[:1]
-    only = []  # those that have just labels of the model
+    only = []  # those most of whose labels are the model's
     for name in header:
         counts = Counter(chain.from_iterable(_all_labels(rows, name, several)))
         labels = counts.keys() - labels_for_none(counts)
-        if labels and labels <= {*known}:
+        if 2 * len(labels & {*known}) > len(labels):
             only.append(name)
     return only if len(only) == 1 else []
 

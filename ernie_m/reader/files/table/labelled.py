@@ -248,7 +248,7 @@ def read_table(
             mend = "fill it in, or remove the line"
             if may_be_none and empty == ["label"]:
                 mend += "; or give --multi_label true (to fit: --task labels), if a text may have no label"
-            faults.add(line, f"the {empty[0]} is empty", mend)
+            faults.add(line, f"{_IN_WORDS[empty[0]]} is empty", mend)
             continue
         rows.append(values)
         lines.append(line)

@@ -172,6 +172,7 @@ def answered_objects(
     """
     left_out = 0
     differing = []  # the place of each object whose annotators do not agree
+    said_of: dict[Any, str] = {}  # Prodigy's hash of a task -> what its first annotator said
     for line, value in objects:
         try:
             results = _results_of(value)
@@ -183,10 +184,16 @@ def answered_objects(
         is_open = results is not None and not any(spans or part for part in results)
         if is_open or value.get("answer") in ("reject", "ignore"):  # Prodigy
             left_out += 1
-        else:
-            if len(answers) > 1:
-                differing.append(f"line {line}, id {value.get('id')}")
-            yield line, value
+            continue
+        if len(answers) > 1:
+            differing.append(f"line {line}, id {value.get('id')}")
+        if isinstance(task := value.get("_task_hash"), int):
+            said = json.dumps([value.get(name) for name in ("spans", "accept", "label", "answer")])
+            if said_of.setdefault(task, said) != said:
+                differing.append(f"line {line}")
+            if said_of[task] is not said:  # another annotator was there before
+                continue
+        yield line, value
     if left_out:
         line = "%s: %s rows are left out that the annotator has not answered, or has rejected"
         logger.warning(line, path, f"{left_out:,}")

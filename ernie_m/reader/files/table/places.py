@@ -12,6 +12,7 @@ from ernie_m.reader.files.table.words import (
     CLASSES,
     EMPTY,
     ID,
+    IN_LANGUAGE,
     LABEL,
     LANGUAGE,
     NOT_READ,
@@ -126,7 +127,9 @@ def possible_labels(table: OpenedTable, multi_label: bool, regression: bool) -> 
     found = [place for place in found if purposes[place] != NOT_READ] or found
     if regression:  # "86 %" is none, but may have been meant as one
         begins = re.compile(r"\s*[+-]?[.,]?\d")
-        found = [place for place in found if any(begins.match(row[place]) for row in table.sample)] or found
+        columns = _columns_of_labels(table, found)
+        numbers = {place for place in found if any(begins.match(row[place]) for row in table.sample)}
+        found = sorted(numbers.union(columns)) or found
     elif any(_has_words(table, place) for place in found):  # queries, perhaps, and numbers are their scores
         found += [place for place, kind in enumerate(kinds) if kind == NUMBERS and not purposes[place]]
     if not found and not multi_label:  # the label may be the language of the text
@@ -135,7 +138,7 @@ def possible_labels(table: OpenedTable, multi_label: bool, regression: bool) -> 
     if multi_label and columns:
         # That of a rare label may hold a single value here, or nothing. One of classes may have all labels.
         of_rare = (ONE, EMPTY) if any(_has_marks(table, place) for place in columns) else (ONE,)
-        free = [place for place, name in enumerate(table.names) if name.strip() and not purposes[place]]
+        free = [place for place, name in enumerate(table.names) if name.strip() and _is_free(purposes[place])]
         rare = [place for place in free if kinds[place] in of_rare and _says_yes_or_no(table, place)]
         return sorted({*rare, *columns, *found})
     return found
@@ -149,9 +152,16 @@ def _columns_of_labels(table: OpenedTable, found: Sequence[int]) -> list[int]:
     """
     columns = [place for place in found if table.kinds[place] == VERDICTS]
     columns += [
-        place for place, purpose in enumerate(table.purposes) if not purpose and _has_marks(table, place)
+        place
+        for place, purpose in enumerate(table.purposes)
+        if _is_free(purpose) and _has_marks(table, place)
     ]
     return columns if table.names and len(columns) > 1 else []
+
+
+def _is_free(purpose: str | None) -> bool:
+    """Whether a column may have a label: its name says nothing, or is short, as IT, which is Italian, too."""
+    return purpose in (None, IN_LANGUAGE)
 
 
 def _has_words(table: OpenedTable, place: int) -> bool:
@@ -166,9 +176,10 @@ def _says_yes_or_no(table: OpenedTable, place: int) -> bool:
 
 
 def _has_marks(table: OpenedTable, place: int) -> bool:
-    """Whether the cells of a column are blank, or say yes, as x."""
-    cells = {row[place].strip().lower() for row in table.sample}
-    return "" in cells and cells > {""} and cells - {""} <= YES
+    """Whether cells of a column are blank, and most of the others say yes, as x."""
+    cells = [row[place].strip().lower() for row in table.sample]
+    given = [cell for cell in cells if cell]
+    return len(given) < len(cells) and 2 * sum(cell in YES for cell in given) > len(given)
 
 
 def _texts(

@@ -83,7 +83,7 @@ _CODES = (
 )
 _SPLITS = "train training dev development val valid validation eval test testing"
 _VERDICTS = (
-    "0 1 0.0 1.0 true false yes no y n ja nein nee oui non sí evet hayır "
+    "0 1 0.0 1.0 true false yes no y n ja nein nee j wahr falsch oui non vrai faux sí evet hayır "
     "entailment neutral contradiction contradictory not_entailment "
     "entailed equivalent not_equivalent duplicate not_duplicate paraphrase not_paraphrase relevant "
     "irrelevant not_relevant same different related unrelated good bad correct incorrect match no_match "
