@@ -398,7 +398,7 @@ def test_translations_are_divided_at_the_same_rows(folder_with, read):
     [
         ({"train.en.tsv": ""}, "train.en.tsv: "),
         ({"train.en.tsv": "text_a\tlabel\n"}, "train.en.tsv: "),
-        ({"train.en.tsv": "a\tyes\n\tno\n"}, "train.en.tsv, line 2: the text_a is empty"),
+        ({"train.en.tsv": "a\tyes\n\tno\n"}, "train.en.tsv, line 2: the text is empty"),
         ({"train.en.tsv": "a\tyes\nb\t \nc\t\n"}, "train.en.tsv, line 2: "),
         ({"train.en.tsv": "text_a\tlabel\na\tb\tc\n"}, "train.en.tsv, line 2: 3 columns, but line 1 has 2"),
         ({"train.en.tsv": "a yes\n"}, "train.en.tsv, line 1: "),

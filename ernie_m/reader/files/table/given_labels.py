@@ -1,17 +1,49 @@
-"""The labels that a table has already, by which what a model says of its rows is scored."""
+"""The labels and numbers that the cells of a table say, also those by which an answer is scored."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
+from typing import NamedTuple
 
-from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
-from ernie_m.reader.files.table.numbers import read_numbers
+from ernie_m.reader.files.labels import labels_for_none, normal_label, number_in, split_labels
 from ernie_m.reader.files.table.words import LABEL, NUMBERS, purpose_of
 
 _USUAL = ("label", "labels", "gold_label", "target", "class", "category")  # names of a column of labels
 # What says that a row has the label of a column.
 YES = {"1", "1.0", "true", "yes", "y", "x", "✓", "✔", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "evet"}
 NO = {"0", "0.0", "false", "no", "n", "nein", "nee", "falsch", "non", "faux", "hayır", ""}
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+# What may be thousands: with points, if there are whole hundreds without a mark beside it.
+_MAY_BE_THOUSANDS, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}"), 100
+
+
+class ReadNumbers(NamedTuple):
+    """Cells that are read as numbers.
+
+    Attributes:
+        cells: with points for decimals.
+        values: of each cell; None: it has none.
+        unclear: the place of the first cell that may be a thousand; None: there is none.
+    """
+
+    cells: list[str]
+    values: list[float | None]
+    unclear: int | None
+
+
+def read_numbers(cells: Sequence[str]) -> ReadNumbers:
+    """Read the cells of a column. Decimals may have commas, if no cell has a point."""
+    cells = [cell.strip() for cell in cells]
+    marked = [cell for cell in cells if "." in cell or "," in cell]
+    largest = max((number_in(cell) or 0 for cell in cells if cell.isdecimal()), default=0)
+    unclear = None
+    may_be_thousands = bool(marked) and all(map(_MAY_BE_THOUSANDS.fullmatch, marked))
+    if may_be_thousands and (largest >= _HUNDREDS or "," in marked[0]):
+        unclear = cells.index(marked[0])
+    if all(map(_DECIMAL_COMMA.fullmatch, marked)):
+        cells = [cell.replace(",", ".") for cell in cells]
+    return ReadNumbers(cells, list(map(number_in, cells)), unclear)
 
 
 def label_columns(rows: Sequence[Mapping[str, str]], known: Collection[str], several: bool) -> list[str]:

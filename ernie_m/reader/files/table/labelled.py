@@ -16,11 +16,10 @@ from ernie_m.reader.files.rows import OfficialForm, TableOptions
 from ernie_m.reader.files.table.answered import AnsweredTable
 from ernie_m.reader.files.table.asked import asked_table as asked_table
 from ernie_m.reader.files.table.form import Form, OpenedTable, in_one_line, open_table, options_of
-from ernie_m.reader.files.table.given_labels import NO, YES
+from ernie_m.reader.files.table.given_labels import NO, YES, read_numbers
 from ernie_m.reader.files.table.given_labels import label_columns as label_columns
 from ernie_m.reader.files.table.given_labels import labels_in as labels_in
 from ernie_m.reader.files.table.given_labels import numbers_in as numbers_in
-from ernie_m.reader.files.table.numbers import read_numbers
 from ernie_m.reader.files.table.places import find_places, names_of
 from ernie_m.reader.files.table.words import ID_NAMES, LANGUAGE, SPLIT
 from ernie_m.reader.files.table.words import purpose_of as purpose_of

@@ -121,7 +121,7 @@ def possible_labels(table: OpenedTable, multi_label: bool, regression: bool) -> 
         if len(found) == 1 or (found and not multi_label):
             return found
     # The columns whose values repeat, or, for numbers, that hold numbers.
-    others = (ID, LANGUAGE, SPLIT, TEXT, SECOND, QUERY, POSITIVE)
+    others = (ID, LANGUAGE, SPLIT, TEXT, SECOND, QUERY)
     repeating = (NUMBERS, CLASSES, VERDICTS) if regression else (CLASSES, VERDICTS)
     found = [place for place, kind in enumerate(kinds) if kind in repeating and purposes[place] not in others]
     found = [place for place in found if purposes[place] != NOT_READ] or found
