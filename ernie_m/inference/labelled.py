@@ -144,7 +144,7 @@ class LabelledRows(InputFile):
         yield f"accuracy {share}: {right:,} of {len(labelled):,} {rows} in {names}"
 
     def _correlations(self) -> Iterator[str]:
-        """How well predicted numbers go with those of the table, if it is clear which column has them."""
+        """How predicted numbers correlate with the table's, if it is clear which column has them."""
         columns = self._columns()
         given = tables().numbers_in(self._rows, columns[0]) if columns else []
         both = [pair for pair in zip(self._numbers, given) if pair[1] is not None]

@@ -10,11 +10,11 @@ from ernie_m.reader.files.labels import labels_for_none, normal_label, number_in
 from ernie_m.reader.files.table.words import LABEL, NUMBERS, purpose_of
 
 _USUAL = ("label", "labels", "gold_label", "target", "class", "category")  # names of a column of labels
-# What says that a row has the label of a column.
+# Cells by which a row has the label of their column, and by which it has not.
 YES = {"1", "1.0", "true", "yes", "y", "x", "✓", "✔", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "evet"}
 NO = {"0", "0.0", "false", "no", "n", "nein", "nee", "falsch", "non", "faux", "hayır", ""}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
-# What may be thousands: with points, if there are whole hundreds without a mark beside it.
+# Numbers that may be thousands. With points they are in doubt only beside a plain number of 100 or more.
 _MAY_BE_THOUSANDS, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}"), 100
 
 
@@ -86,7 +86,8 @@ def labels_in(
         columns, known, several: see `label_columns`.
     """
     if several and (len(columns) > 1 or normal_label(columns[0]) in known):
-        return [_labels_of_columns(row, columns) for row in rows]
+        of_rows = [marked_labels(columns, [row[name] for name in columns]) for row in rows]
+        return [None if odd else labels for labels, odd in of_rows]
     labels_of_rows = _all_labels(rows, columns[0], several)
     unknown = labels_for_none(Counter(chain.from_iterable(labels_of_rows)))
     return [
@@ -101,11 +102,18 @@ def numbers_in(rows: Sequence[Mapping[str, str]], column: str) -> list[float | N
     return values if is_clear else []
 
 
-def _labels_of_columns(row: Mapping[str, str], columns: Sequence[str]) -> list[str] | None:
-    cells = [row[name].strip().lower() for name in columns]
-    if not YES.union(NO).issuperset(cells):
-        return None
-    return [normal_label(name) for name, cell in zip(columns, cells) if cell in YES]
+def marked_labels(names: Sequence[str], cells: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """The labels that a row has, of columns for one label each; and the cells that say neither yes nor no.
+
+    Args:
+        names, cells: those of the columns.
+
+    Returns:
+        also the name and the cell of each that says neither.
+    """
+    given = [(name, cell.strip()) for name, cell in zip(names, cells)]
+    labels = [normal_label(name) for name, cell in given if cell.lower() in YES]
+    return labels, [(name, cell) for name, cell in given if cell.lower() not in YES | NO]
 
 
 def _all_labels(rows: Sequence[Mapping[str, str]], column: str, several: bool) -> list[list[str]]:

@@ -16,9 +16,9 @@ from ernie_m.reader.files.rows import OfficialForm, TableOptions
 from ernie_m.reader.files.table.answered import AnsweredTable
 from ernie_m.reader.files.table.asked import asked_table as asked_table
 from ernie_m.reader.files.table.form import Form, OpenedTable, in_one_line, open_table, options_of
-from ernie_m.reader.files.table.given_labels import NO, YES, read_numbers
 from ernie_m.reader.files.table.given_labels import label_columns as label_columns
 from ernie_m.reader.files.table.given_labels import labels_in as labels_in
+from ernie_m.reader.files.table.given_labels import marked_labels, read_numbers
 from ernie_m.reader.files.table.given_labels import numbers_in as numbers_in
 from ernie_m.reader.files.table.places import find_places, names_of
 from ernie_m.reader.files.table.words import ID_NAMES, LANGUAGE, SPLIT
@@ -302,14 +302,9 @@ def _labels_in(
     """The label, or labels, of a row in their normal form; what is wrong with them, or ""; what mends it."""
     cell = cells[places[0]]
     if len(places) > 1:  # a column for each label
-        there = []
-        for place in places:
-            cell = cells[place].strip()
-            if cell.lower() in YES:
-                there.append(normal_label(names[place]))
-            elif cell.lower() not in NO:
-                return "", f"the column '{names[place]}' has '{shown(cell)}'", _YES_AND_NO
-        return ", ".join(there), "", ""
+        labels, odd = marked_labels([names[place] for place in places], [cells[place] for place in places])
+        what = f"the column '{odd[0][0]}' has '{shown(odd[0][1])}'" if odd else ""
+        return ", ".join(labels), what, _YES_AND_NO
     if not multi_label:
         what = f"the label {cell[:50]} is a list" if is_list(cell) else ""
         return normal_label(cell), what, "--multi_label true takes several labels of a text"

@@ -189,10 +189,10 @@ def answered_objects(
             differing.append(f"line {line}, id {value.get('id')}")
         if isinstance(task := value.get("_task_hash"), int):
             said = json.dumps([value.get(name) for name in ("spans", "accept", "label", "answer")])
-            if said_of.setdefault(task, said) != said:
-                differing.append(f"line {line}")
-            if said_of[task] is not said:  # another annotator was there before
+            if task in said_of:  # by another annotator
+                differing += [f"line {line}"] if said_of[task] != said else []
                 continue
+            said_of[task] = said
         yield line, value
     if left_out:
         line = "%s: %s rows are left out that the annotator has not answered, or has rejected"

@@ -160,7 +160,7 @@ def _columns_of_labels(table: OpenedTable, found: Sequence[int]) -> list[int]:
 
 
 def _is_free(purpose: str | None) -> bool:
-    """Whether a column may have a label: its name says nothing, or is short, as IT, which is Italian, too."""
+    """Whether a column may be for a label: its name says nothing, or only looks like a language, as IT."""
     return purpose in (None, IN_LANGUAGE)
 
 
