@@ -42,6 +42,7 @@ ODD = {
     "HTML": ([text if n % 3 == 0 else f"{text}<br/>" for n, text in enumerate(TEXTS)], 2),
     "entities": ([f"{text} &amp; {text}" for text in TEXTS], 1),
     "WikiExtractor": ([TEXTS[0], '<doc id="1" url="x" title="y">', *TEXTS, "</doc>", '<doc id="2">'], 2),
+    "ids": ([TEXTS[0], *(f"1 {n} 96 2;0 0 0 0;0 1 2 3;-1 0 1 -1;{n % 2}" for n in range(7, 37))], 2),
     "subtitles": (
         [f"00:00:0{n},000 --> 00:00:0{n},900" if n < 9 and n % 3 else TEXTS[n] for n in range(30)],
         2,
@@ -50,6 +51,7 @@ ODD = {
 EVEN = {
     "text": TEXTS,
     "years": [f"{1900 + 3 * n} {text}" for n, text in enumerate(TEXTS)],
+    "some numbers": [f"{n}; 2.5" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
     "some HTML": [f"<b>{text}</b>" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
     "some notes": [f"[{n}] {text}" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
 }

@@ -231,7 +231,7 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
     """Show three lines of each file, and see whether they are text.
 
     Raises:
-        UserError: the lines of a file are numbered, have a tag each, or are HTML; or as `read_units`.
+        UserError: the lines of a file are no text, as `look_at_text` says; or as `read_units`.
     """
     for source in itertools.chain.from_iterable(stream.sources for stream in streams):
         pair = source.languages if len(source.languages) == 2 else None

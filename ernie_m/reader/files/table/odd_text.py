@@ -1,4 +1,4 @@
-"""Text that may be none: lines that are numbered, have a tag each, or are HTML; or in another script."""
+"""Text that may be none: lines that are numbers or numbered, tagged or HTML; or in another script."""
 
 import re
 import unicodedata
@@ -17,6 +17,7 @@ _NUMBERED = re.compile(r"(\d+)(\t|[.:)]?\s)")
 _LABELLED = re.compile(r"__label__\S+|\[[^\]\s]{1,20}\]|\{[^}\s]{1,20}\}|<[^<>\s]{1,20}>")
 _HTML = re.compile(r"</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|&(amp|lt|gt|quot|nbsp|#\d+);", re.IGNORECASE)
 _TAG_ALONE = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)
+_NUMBERS = re.compile(r"[-\d.;\s]+")  # as ERNIE's ids for pre-training
 _TIMES = re.compile(r"\d+:\d\d:\d\d[.,]\d+ --> ")
 # Languages that are written in one script other than Latin, by how Unicode names its letters.
 _SCRIPTS = {
@@ -49,7 +50,7 @@ def look_at_text(path: str | Path, lines: Sequence[str], language: str, as_it_st
         as_it_stands: whether every text is taken; None: it is taken, and nothing is shown.
 
     Raises:
-        UserError: the lines are numbered, have a tag each, or are HTML.
+        UserError: the lines are numbers or numbered, have a tag each, or are HTML.
     """
     texts = [(number, line) for number, line in enumerate(lines[:_HEAD], 1) if line.strip()]
     name = f"{path}: {language}" if language else path
@@ -105,6 +106,7 @@ def _what_is_odd(texts: Sequence[tuple[int, str]]) -> tuple[int, str] | None:
         (0, _TAG_ALONE.fullmatch, "lines are tags"),
         (0.5, _LABELLED.match, "a tag stands before most lines"),
         (0.5, _HTML.search, "most lines have HTML"),
+        (0.5, _NUMBERS.fullmatch, "most lines are numbers alone"),
     ):
         lines = [number for number, line in texts if tells(line.strip())]
         if len(lines) > max(1, least * len(texts)):
