@@ -153,7 +153,8 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
         write_checkpoint(full_path, full)
         write_checkpoint(encoder_path, encoder)
     logger.info(
-        "for fine-tuning: --init_pretraining_params %s; to continue pre-training: --init.encoder %s",
+        "for fine-tuning: --init_pretraining_params %s; to continue pre-training: --init.encoder %s "
+        "--init.lm_head encoder",
         encoder_path,
         full_path,
     )

@@ -63,8 +63,11 @@ def initialise(
             )
     if encoder is not None and config.lm_head in (FROM_ENCODER, config.encoder):
         _load_head(model, encoder, tokenizer)  # the same folder, which is open already
-    elif config.lm_head != FRESH:
+        return encoder
+    if config.lm_head != FRESH:
         _load_head(model, open_checkpoint(config.lm_head), tokenizer)
+    if encoder is not None and _has_head(encoder):
+        logger.info("%s has a masked-LM head, which is not read: init.lm_head encoder reads it", encoder.path)
     return encoder
 
 
@@ -107,13 +110,17 @@ def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rul
         )
 
 
+def _has_head(checkpoint: Checkpoint) -> bool:
+    return any(name.startswith(_HEAD) for name in checkpoint.tensors)
+
+
 def _load_head(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     """Load the masked-LM head.
 
     Raises:
         UserError: there is none, or it has another vocabulary.
     """
-    if not any(name.startswith(_HEAD) for name in checkpoint.tensors):
+    if not _has_head(checkpoint):
         raise UserError(
             f"init.lm_head: {checkpoint.path} has no masked-LM head (released ERNIE-M weights have none); "
             "use init.lm_head fresh with init.lm_head_warmup_steps"

@@ -169,6 +169,7 @@ def test_the_log_has_what_differs_from_the_defaults_and_the_next_command(pretrai
     log = (out / "log" / "job.log.0").read_text()
     assert "hidden_size 16" in log and "max_position_embeddings" not in log
     assert "max_position_embeddings" in (out / "config.yaml").read_text()
+    assert f"--init.encoder {out / 'full'} --init.lm_head encoder\n" in log
     assert f"predict --serve --model {out / 'full'}" in log
 
 
