@@ -112,6 +112,7 @@ class DistinctLines:
     Attributes:
         language: the language of the file; "" if it was not named.
         numbers: int64 [N], the number of each line in the file, from 0.
+        hashes: uint64 [N], equal for equal lines, also of another text.
 
     Raises:
         UserError: the file is missing, empty, not UTF-8, or has blank lines only.
@@ -131,7 +132,7 @@ class DistinctLines:
         if not len(numbers):
             raise UserError(f"{path}: all lines are blank")
         self.numbers = numbers
-        self._hashes = hashes[numbers]
+        self.hashes = hashes[numbers]
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -146,7 +147,7 @@ class DistinctLines:
 
     def index_by_hash(self) -> dict[int, int]:
         """The hash of each line -> its index."""
-        return dict(zip(self._hashes.tolist(), range(len(self))))
+        return dict(zip(self.hashes.tolist(), range(len(self))))
 
 
 class VectorParts(Sequence[np.ndarray]):
@@ -229,7 +230,10 @@ def mine_pairs(options: MiningOptions) -> None:
         facts_of_pairs = {"margin": scores.kind, "candidates": len(candidates.scores)}
         results = {**threshold_facts, **facts_of_pairs, "centred": bool(means)}
         write(Path(options.output), source, target, pairs, results)
+    same = np.count_nonzero(source.hashes[pairs.sources] == target.hashes[pairs.targets])
     counts = f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs: {options.output}"
+    if same:
+        counts += f" ({same:,} have the same text on both sides)"
     if threshold_facts or not len(pairs.scores):
         logger.info("%s", counts)
         return

@@ -205,6 +205,18 @@ def test_ratios_that_say_nothing_are_distances(run_mining, texts, capsys):
     run_mining(threshold=0.1, margin="distance", **centred)
 
 
+def test_pairs_of_the_same_text_are_counted(run_mining, texts, tmp_path, capsys):
+    """White space at the ends of a line is no difference."""
+    run_mining()
+    assert "same text" not in capsys.readouterr().out
+    copied = [f" {line}" for line in lines_of(texts / "de.txt")[:7]]
+    target = write_lines(tmp_path / "en.txt", lines_of(texts / "en.txt") + copied)
+    rows, _ = run_mining("copied", target=target)
+    same = sum(row.source == row.translation for row in rows)
+    assert same >= 5
+    assert f"({same} have the same text on both sides)" in capsys.readouterr().out
+
+
 def test_more_neighbours_than_lines(run_mining, tmp_path):
     lines = sentences(500, seed=8)[:3]
     (tmp_path / "few.txt").write_text("\n".join(lines), encoding="utf-8")
