@@ -96,13 +96,14 @@ def test_files_to_predict_and_to_train_on_may_be_less_strict(write):
 
 
 @pytest.mark.parametrize("purpose", ["train", "dev"])
-def test_questions_of_squad_v2_without_an_answer_are_left_out(write, caplog, purpose):
+def test_questions_without_an_answer_are_left_out(write, caplog, purpose):
+    """As SQuAD v2 says it; and an empty list alone, as what is made of it often has."""
     impossible = {**qa("2", []), "is_impossible": True, "plausible_answers": [answer()]}
-    path = write([article({**qa("1"), "is_impossible": False}, impossible)])
+    path = write([article({**qa("1"), "is_impossible": False}, impossible, qa("3", []))])
     (question,) = read_squad(path, purpose).questions
     assert question.id == "1"
-    assert f"{path}: 1 of 2 questions are left out" in caplog.text
-    assert len(read_squad(path, "test").questions) == 2
+    assert f"{path}: 2 of 3 questions are left out" in caplog.text
+    assert len(read_squad(path, "test").questions) == 3
 
 
 def test_answers_of_hugging_face(write):
@@ -131,10 +132,11 @@ def test_answers_of_hugging_face(write):
         ([], "no question in it"),
         (["x"], "data[0].paragraphs: "),
         ([article(), {"paragraphs": [{"qas": []}]}], "data[1].paragraphs[0].context: "),
-        ([article({"question": "x", "answers": []})], "data[0].paragraphs[0].qas[0].id: "),
+        ([article({"question": "x", "answers": [answer()]})], "data[0].paragraphs[0].qas[0].id: "),
         ([article(qa(True))], "qas[0].id: "),
         ([article(qa(), context="half \ud83d")], "data[0].paragraphs[0].context: "),
-        ([article(qa(answers=[]))], "qas[0].answers: "),
+        ([article(qa(answers=[]))], "no question with an answer"),
+        ([article(qa() | {"answers": None})], "qas[0].answers: "),
         ([article(qa(answers=[answer(start="14")]))], "[0].answer_start: "),
         ([article(qa("1")), article(qa("1"))], "data[1].paragraphs[0].qas[0].id: '1' occurs twice"),
     ],

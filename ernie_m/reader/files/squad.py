@@ -89,7 +89,8 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
             unanswerable + len(questions),
         )
     if not questions:
-        raise UserError(f"{path}: no question in it; the form is {_FORM}")
+        what = "question with an answer" if unanswerable else "question"
+        raise UserError(f"{path}: no {what} in it; the form is {_FORM}")
     if misplaced:
         logger.warning(
             "%s: answers that are not at their offset, so their places are not learned: %d; the first: %s",
@@ -128,13 +129,15 @@ def _json_of(line: bytes) -> Any:
 
 
 def _is_unanswerable(qa: "_JsonValue") -> bool:
-    """Whether a question says that its context has no answer, as in SQuAD v2 and in rows made of it."""
+    """Whether a question says that its context has no answer, as in SQuAD v2 and in what is made of it."""
     if not isinstance(qa.value, dict):
         return False  # what it is instead is said where it is read
     if qa.value.get("is_impossible") is True:
         return True
     answers = qa.value.get("answers")
-    return isinstance(answers, dict) and not answers.get("text") and not answers.get("answer_start")
+    if isinstance(answers, dict):
+        return not answers.get("text") and not answers.get("answer_start")
+    return answers == []
 
 
 def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple[list[str], Span | None]:
@@ -144,7 +147,7 @@ def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple
         misplaced: a description of each answer that is not at its offset is added.
 
     Raises:
-        UserError: the question has no answers, or they have another form.
+        UserError: the answers have another form.
     """
     texts = []
     span = None
@@ -158,8 +161,6 @@ def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple
             misplaced.append(f"{answer.place}: '{text}' at {start}, where the context has '{at_offset}'")
         elif span is None:
             span = (start, start + len(text))
-    if not texts:
-        raise UserError(f"{qa.path}: {qa.place}.answers: empty; leave out questions without an answer")
     return texts, span
 
 
