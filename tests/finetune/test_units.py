@@ -105,25 +105,35 @@ def label(table, model="out", output="answers.csv", **flags):
         return list(csv.DictReader(file))
 
 
-def test_tags(random_encoder, capsys):
-    """The written model is scored on another file as it tags the words of that file."""
+def test_tags(random_encoder, capsys, caplog):
+    """The written model is scored on another file as it tags the words of that file.
+
+    Two of its words have a tag that was not in the training: that is wrong, whatever is predicted.
+    """
     write_conll("train.en.conll", TAGGED)
-    other = write_conll("dev.de.conll", TAGGED[::-1], mark="\t")
+    in_test = [[*TAGGED[0][:-2], ("old", "B-NEW"), ("old", "I-NEW")], *TAGGED[1:]]
+    other = write_conll("dev.de.conll", in_test, mark="\t")
     run_fit("train.en.conll", random_encoder, test=other)
     printed = capsys.readouterr().out
     held_out, of_test = re.findall(r"F1 ([\d.]+) %.*precision.*recall", printed)
     assert "one language, en" in printed and "6 sentences that a model of the others predicted" in printed
     model = ernie_m.load("out")
-    tagged = model.tag([[word for word, _ in sentence] for sentence in TAGGED])
-    gold = [[tag for _, tag in sentence] for sentence in TAGGED]
-    counts = entity_scores(gold, [row["tags"] for row in tagged])
-    assert float(of_test) == pytest.approx(counts.f1, abs=0.05)
+    tagged = model.tag([[word for word, _ in sentence] for sentence in in_test])
+    gold = [[tag for _, tag in sentence] for sentence in in_test]
+    predicted = [row["tags"] for row in tagged]
+    assert float(of_test) == pytest.approx(entity_scores(gold, predicted).f1, abs=0.05)
+    assert [line for line in caplog.messages if line.startswith("dev.de.conll: ") and "B-NEW, I-NEW" in line]
     assert 0 <= float(held_out) <= 100
-    _, of_type = re.findall(r"type +entities +precision +recall +F1\n *THING +(.*)\n", printed)
+    known = [["O" if tag.endswith("NEW") else tag for tag in row] for row in gold]
+    counts = entity_scores(known, predicted)
+    _, of_type = re.findall(r"\n *THING +(.*)\n", printed)
     shares = (counts.precision, counts.recall, counts.f1)
     assert of_type.split() == [f"{counts.gold}", *(f"{share:.1f}" for share in shares)]
     rows = label(write_table("texts.csv", ["text"], ["the cat is here"], ["old milk"]))
     assert len(rows[0]["predicted_tags"].split()) == 4 and rows[1]["predicted_words"] == "old milk"
+    other = write_conll("pos.conll", [[("a", "O"), ("cat", "NOUN")]])
+    line = one_error(lambda: run_fit("train.en.conll", random_encoder, "none", test=other), capsys)
+    assert "pos.conll: " in line and "NOUN" in line
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.rows import TableOptions, words
 from ernie_m.reader.files.tagged_sentences import JOINT, Sentence
 from ernie_m.reader.tags import entity_starts, is_tag, tag_names, to_iob2
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.logging import logger
 
 if TYPE_CHECKING:
     from ernie_m.reader.files.rows import TaggedWords
@@ -31,16 +32,23 @@ class TaggedUnits(Units):
     Attributes:
         tags: the names of the tags, in the order of their ids.
         scheme: that of the tags, "IOB" or "NONE"; see `ernie_m.reader.tags`.
+        unlearned: further tags, with the ids after those of `tags`, that the model cannot predict.
     """
 
     tags: Sequence[str] = ()
     scheme: str = "IOB"
+    unlearned: Sequence[str] = ()
     kind = TAGS
     noun = "sentences"
 
     def open(self, opened: OpenedModel, flags: FinetuneFlags) -> None:
         self.task = Tagging(opened.tokenizer, self.tags, flags.max_seq_len, flags.label_pieces, self.scheme)
+        self.task.labels += self.unlearned  # to be named in scores
         self.task.look_at(self.items, flags.train_set)
+
+    def to_predict(self, numbers: Sequence[int]) -> list[Sentence]:
+        # Without tags, because the model has no id for some of a test.
+        return [sentence._replace(labels=None) for sentence in self.training(numbers)]
 
     def inputs(self) -> list[Sequence[str]]:
         return [[" ".join(sentence.words)] for sentence in self.items]
@@ -91,29 +99,37 @@ def sentences_of(
         like: see `read_units`.
 
     Raises:
-        UserError: there is one tag alone, or one that `like` does not have.
+        UserError: there is one tag alone, or one that marks no entity, unlike the tags of `like`.
     """
-    found = {tag for sentence in sentences for tag in sentence.tags}
-    scheme = "IOB" if all(is_tag(tag, "IOBES") for tag in found) else "NONE"
+    counts = Counter(chain.from_iterable(sentence.tags for sentence in sentences))
+    others = sorted(tag for tag in counts if not is_tag(tag, "IOBES"))
+    scheme = like.scheme if like else "NONE" if others else "IOB"
     if scheme == "IOB":
+        if others:
+            raise UserError(f"{name}: the tag '{others[0]}' marks no entity, as the tags of the training do")
         tags_of = [to_iob2(sentence.tags) for sentence in sentences]
         names = tag_names({type_ for tags in tags_of for _, type_ in entity_starts(tags)})
     else:
         tags_of = [sentence.tags for sentence in sentences]
-        names = sorted(found)
+        names = sorted(counts)
+    unlearned = []
     if like is not None:
+        unlearned = [tag for tag in names if tag not in like.tags]
         names = like.tags
-        unknown = sorted(set(chain.from_iterable(tags_of)) - set(names))
-        if unknown:
-            raise UserError(f"{name}: the model has not learned the tag '{unknown[0]}'")
+        if unlearned:
+            logger.warning(
+                "%s: the training has no %s; the model cannot predict them, and each counts as wrong",
+                name,
+                listed(unlearned),
+            )
     elif len(names) < 2:
         raise UserError(f"{name}: the only tag is '{names[0]}'; there is nothing to learn")
-    ids = {tag: id_ for id_, tag in enumerate(names)}
+    ids = {tag: id_ for id_, tag in enumerate([*names, *unlearned])}
     items = [
         Sentence(JOINT.join(sentence.words), tuple(ids[tag] for tag in tags))
         for sentence, tags in zip(sentences, tags_of)
     ]
-    return TaggedUnits(items, languages, tags=names, scheme=scheme)
+    return TaggedUnits(items, languages, tags=names, scheme=scheme, unlearned=unlearned)
 
 
 def of(
