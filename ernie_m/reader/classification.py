@@ -21,9 +21,11 @@ from ernie_m.reader.files.official_tsv import (
     OFFICIAL,
     FileLines,
     FileVersion,
+    has_quotes,
     open_lines,
     parse_header,
     parse_row,
+    say_quoted,
     split_cells,
     without_blank_end,
 )
@@ -267,6 +269,7 @@ def read_classification(
     inputs = array("q")
     targets = array("q")  # a number for the labels of each row, equal for equal labels
     line_numbers = array("q")  # the number of the line of each row
+    quoted = 0
     with open_lines(path) as (opened, version):  # the version shows later whether the file was changed
         # None: the file is in the official form itself.
         converted = rows_of(path, options, labels, regression, multi_label, any_label, purpose)
@@ -293,7 +296,10 @@ def read_classification(
             text_b = None if place_b is None else cells[place_b]
             inputs.append(input_hash(cells[columns["text_a"]], text_b))
             line_numbers.append(number)
+            quoted += has_quotes(cells)
     faults.end(logger.warning)
+    if converted is None:  # otherwise it is said where the table is read
+        say_quoted(path, quoted, len(starts), logger.warning)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
     starts.append(position)

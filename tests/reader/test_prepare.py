@@ -136,7 +136,7 @@ def test_pawsx_the_release(tmp_path, capsys):
     for language in ("de", "en", "zh"):
         train = "train" if language == "en" else "translated_train"
         for name, count in ((train, 4), ("dev_2k", 3), ("test_2k", 2)):
-            rows = [f'{i}\t{language} {name} "{i}" .\t""other"" {i}\t{i % 2}\n' for i in range(1, count + 1)]
+            rows = [f'{i}\t{language} {name} "{i}" .\t"o ""{i}"""\t{i % 2}\n' for i in range(1, count + 1)]
             if language == "de" and name != "test_2k":
                 rows[-1] = f"{count}\tNS\tetwas\t0\n"  # as the release marks such a row
                 rows += ["9\tleer\t \t0\n"] * (name == train)
@@ -147,14 +147,16 @@ def test_pawsx_the_release(tmp_path, capsys):
     assert read_label_map(out / "label_map.json", 2) == {"0": 0, "1": 1}
     assert read_languages(out / "lang_map.json") == ["en", "de", "zh"]  # the order of the paper's Table 4
     assert pairs(out / "test/test.zh.tsv") == [  # texts stay as they are, quotes and all
-        ('zh test_2k "1" .', '""other"" 1', 1, "1"),
-        ('zh test_2k "2" .', '""other"" 2', 0, "2"),
+        ('zh test_2k "1" .', '"o ""1"""', 1, "1"),
+        ('zh test_2k "2" .', '"o ""2"""', 0, "2"),
     ]
     assert len(pairs(out / "dev/dev.de.tsv")) == 3  # with the one that is not translated, as XTREME counts
     joint = [row for language in ("en", "de", "zh") for row in pairs(out / f"train/train.{language}.tsv")]
     assert pairs(out / "train/train.all.tsv") == joint
     assert len(joint) == 3 * 4 - 1  # here it is left out
-    assert "left out: 2 without a text" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "left out: 2 without a text" in printed
+    assert f"{Path('en/test_2k.tsv')}: 2 of 2 rows have a cell in quotation marks" in printed
 
 
 def test_pawsx_flat_files_without_a_header(tmp_path):

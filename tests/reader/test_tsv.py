@@ -68,6 +68,14 @@ def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path):
         pickle.loads(in_other_process)[1]
 
 
+def test_cells_in_quotation_marks_are_said_and_stay(tmp_path, caplog):
+    """A tab-separated file that pandas wrote doubles the quotation marks in a cell and encloses it."""
+    path = tmp_path / "train.tsv"
+    path.write_text(f'{HEADER}"a ""man"" sits"\t0\n{ROWS}"a man" and "a dog", \t1\n')
+    assert read_classification(path)[0].text_a == '"a ""man"" sits"'
+    assert f"{path}: 1 of 5 rows have a cell in quotation marks" in caplog.text
+
+
 @pytest.mark.parametrize("program", COMPRESS)
 def test_compressed_files_are_named_as_such(tmp_path, program):
     """Where a file is read line by line from the disk; a table is unpacked, whatever its name."""

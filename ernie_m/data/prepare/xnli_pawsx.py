@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.data.prepare.data_set import LANGUAGE, SPLIT, DataFile, DataSet, Prepared, read_lines
+from ernie_m.reader.files.official_tsv import has_quotes, say_quoted
 from ernie_m.utils.errors import UserError
 
 COLUMNS = ("text_a", "text_b", "label")
@@ -104,6 +105,7 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
         raise UserError(f"{file.path}: no usable row ({reasons or 'the file is empty'})")
     if reasons:
         print(f"left out: {reasons}")
+    say_quoted(file.path, sum(map(has_quotes, table.rows)), len(table.rows), print)
     label_names = sorted(set(labels.values()))
     for language, rows in lines.items():
         content = "\n".join(["\t".join(columns), *rows, ""]).encode()

@@ -1,8 +1,9 @@
 """Lines and cells of the official TSV files: UTF-8, a header, every tab ends a cell, no quoting."""
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -14,6 +15,7 @@ from ernie_m.utils.files import refuse_pointer
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OFFICIAL = ("text_a", "text_b", "label", "qid")  # the columns of the official files
+_IN_QUOTES = re.compile('".*"')  # cells have no line ends
 # The first bytes of a compressed file -> the program that unpacks it.
 _UNPACKED_BY = {
     b"\x1f\x8b": "gunzip",
@@ -150,6 +152,20 @@ def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> li
             f"({', '.join(header)}); a text must not hold a tab or a line end"
         )
     return cells
+
+
+def has_quotes(cells: Iterable[str]) -> bool:
+    """Whether a cell is in quotation marks, which are text here; pandas and Excel may have put them there."""
+    return any(map(_IN_QUOTES.fullmatch, cells))
+
+
+def say_quoted(path: Path, quoted: int, rows: int, say: Callable[[str], None]) -> None:
+    """Say how many rows of a file have cells in quotation marks, if there are any; see `has_quotes`."""
+    if quoted:
+        say(
+            f"{path}: {quoted:,} of {rows:,} rows have a cell in quotation marks, which stay in the text; if "
+            "they only enclose cells, save it without them (pandas: quoting=3), or with commas as .csv"
+        )
 
 
 def without_blank_end(lines: Iterable[bytes]) -> Iterator[bytes]:

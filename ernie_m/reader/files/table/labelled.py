@@ -12,6 +12,7 @@ import numpy as np
 from ernie_m.reader.check_labels import several_in
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, number_in, split_labels
+from ernie_m.reader.files.official_tsv import has_quotes, say_quoted
 from ernie_m.reader.files.rows import OfficialForm, TableOptions
 from ernie_m.reader.files.table.answered import AnsweredTable
 from ernie_m.reader.files.table.asked import asked_table as asked_table
@@ -361,10 +362,4 @@ def _say_what_is_read(
         unread = (printable(names[place]) or "(no name)" for place in others)
         say(f"{path}: columns not read: {', '.join(unread)}")
     if opened.form and not opened.form.quoted:
-        in_quotes = re.compile('".*"')  # the cells have no line ends
-        quoted = sum(any(map(in_quotes.fullmatch, cells)) for cells in table.rows)
-        if quoted:
-            say(
-                f"warning: {path}: {quoted:,} of {len(table.rows):,} rows have a cell in quotation marks, "
-                "which stay in the text; if they only enclose cells, save it with commas as .csv"
-            )
+        say_quoted(path, sum(map(has_quotes, table.rows)), len(table.rows), say)
