@@ -23,6 +23,13 @@ from ernie_m.utils.paddle_settings import rank as rank
 from ernie_m.utils.paddle_settings import world_size as world_size
 
 T = TypeVar("T")
+# What launch.py, fleetrun and paddle.distributed.launch set, all of them.
+_OF_LAUNCHERS = (
+    "PADDLE_TRAINERS_NUM",
+    "PADDLE_TRAINER_ID",
+    "PADDLE_CURRENT_ENDPOINT",
+    "PADDLE_TRAINER_ENDPOINTS",
+)
 # What gloo and NCCL say when the process at the other end is gone.
 _CONNECTION_LOST = ("gloo/transport", "remote process exited")
 # The bytes of gradients that are summed at once: enough to hide the fixed cost of a sum, and few, because
@@ -39,8 +46,17 @@ def init(use_gpu: bool = True) -> str:
         use_gpu: False: use the CPU even if there are GPUs.
 
     Raises:
-        UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use.
+        UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use; or a shell has
+            left some of the variables of a launcher.
     """
+    places = {name: os.environ.get(name) for name in _OF_LAUNCHERS}
+    if rank() >= world_size() or (world_size() > 1 and not all(places.values())):
+        left = [name for name, value in places.items() if value]
+        in_words = ", ".join(f"{name} is {value or 'not set'}" for name, value in places.items())
+        raise UserError(
+            f"{in_words}: no launcher sets them so; unset {' '.join(left)}, or start several processes with "
+            "launch.py or fleetrun"
+        )
     takes_gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if world_size() == 1:
         paddle.set_device("gpu" if takes_gpu else "cpu")

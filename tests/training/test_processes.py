@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from ernie_m.model.checkpoint.formats import safetensors as safe
 from ernie_m.training import distributed
-from tests.launching import error_of, launch
+from tests.launching import ROOT, error_of, launch, run_script
 from tests.training.test_engine import assert_close, assert_same_bits
 from tests.training.toy_training import STEPS, make, read_step, run, state_of, weights
 
@@ -76,9 +77,54 @@ def test_one_process_needs_no_group(monkeypatch):
 
 
 def test_nccl_without_gpus_is_one_line(monkeypatch):
+    for name in distributed._OF_LAUNCHERS:
+        monkeypatch.setenv(name, "1")
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
     monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "nccl")
     assert "gloo" in error_of(distributed.init, use_gpu=False)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"PADDLE_TRAINERS_NUM": "2"},
+        {"PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ID": "0", "PADDLE_CURRENT_ENDPOINT": "127.0.0.1:9"},
+        {"PADDLE_TRAINER_ID": "1"},  # alone it is a process that writes no file
+    ],
+    ids=lambda left: f"{len(left)} {next(iter(left))}",
+)
+def test_variables_that_a_launcher_left_are_named(monkeypatch, left):
+    for name in distributed._OF_LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    assert f"unset {' '.join(left)}, " in error_of(distributed.init)
+
+
+# Two processes add up 1 and 2, under the launcher that has started them.
+JOIN = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from ernie_m.utils.paddle_settings import prepare
+prepare(quiet=True)
+from ernie_m.training import distributed
+distributed.init()
+print("sum", distributed.all_sum([distributed.rank() + 1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["launch.py", "paddle.distributed.launch", "fleetrun"])
+def test_the_processes_of_each_launcher_are_joined(tmp_path, launcher):
+    (tmp_path / "join.py").write_text(JOIN)
+    of_paddle = ["-m", launcher, "--devices=-1,-1"]
+    command, environment = {
+        "launch.py": ([ROOT / "launch.py"], {}),
+        "paddle.distributed.launch": (of_paddle, {"CUDA_VISIBLE_DEVICES": "-1"}),
+        "fleetrun": ([Path(sys.executable).with_name("fleetrun"), "--backend", "gloo"], {}),
+    }[launcher]
+    completed = run_script([*command, "--nproc_per_node", "2", "join.py"], tmp_path, **environment)
+    assert "sum [3.0]" in completed.stdout, completed.stderr
 
 
 def test_sums_are_sums_and_equal_on_every_process(proofs):
