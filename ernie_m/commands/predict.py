@@ -190,6 +190,10 @@ def main() -> None:
             flags.timeout,
         )
         return
+    # Before a model is loaded, as far as a file can be read without one.
+    with_objects = has_objects(flags.input)
+    is_lines = flags.input == "-" or split_name(flags.input)[0] == ".jsonl"
+    objects = read_objects(flags.input, flags) if is_lines else None
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     task = flags.task or model.own_word
     if task is None:
@@ -198,7 +202,7 @@ def main() -> None:
     # JSON lines, a file in the form of the training data of a tagger or its like, or a table.
     has_form = task in ("tag", "answer") and flags.input != "-"
     file = answerer.training_file(Path(flags.input), flags) if has_form else None
-    is_table = file is None and not has_objects(flags.input)
+    is_table = file is None and not with_objects
     sorts = flags.sort != "table"
     if sorts and not (is_table and task in ("classify", "answer") and not model.predicts_numbers):
         raise UserError(
@@ -209,7 +213,7 @@ def main() -> None:
         pairs = {"answer": True, "classify": model.reading.pairs}.get(task)
         numbers = task == "classify" and model.predicts_numbers
         file = LabelledRows(Path(flags.input), flags, (texts, pairs, numbers), model.held_out, sorts)
-    requests = read_requests(flags.input, answerer.parse, flags, file)
+    requests = read_requests(flags.input, answerer.parse, flags, file, objects)
     if not requests:
         print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
     write = write_answers if file is None else file.write
@@ -255,6 +259,7 @@ def read_requests(
     parse: Callable[[dict], Any],
     options: TableOptions,
     file: "InputFile | None" = None,
+    objects: list[tuple[int, dict]] | None = None,
 ) -> list[Request]:
     """Read and parse the request on each line, or in each row, of a file; "-": standard input.
 
@@ -262,22 +267,23 @@ def read_requests(
         options: whether a request may be wrong, and how a table is read.
         file: the file, if it is no JSON lines. A request in it that is wrong, and may be, keeps its place
             with the content None.
+        objects: what `read_objects` has read of JSON lines; None: they are read here.
 
     Raises:
         UserError: the file cannot be read, or requests are wrong; names the lines.
     """
-    name = "standard input" if path == "-" else path
+    name = _name(path)
     faults = Faults(name, options.on_error == "skip")
     if file is not None:
         lines = file.requests(faults)
     elif options.columns:
         raise UserError(f"--columns {options.columns}: {name} is no table: it has JSON lines")
     else:
-        lines = ((number, None, line) for number, line in objects_in(path, name, faults))
+        objects = read_objects(path, options) if objects is None else objects
+        lines = ((number, None, values) for number, values in objects)
     requests = []
-    for number, cells, line in lines:
+    for number, cells, values in lines:
         try:
-            values = parse_object(line) if file is None else line
             id_entry = {"id": values["id"]} if "id" in values else {}
             requests.append(Request(id_entry if file is None else cells, parse(values)))
         except UserError as error:
@@ -288,14 +294,32 @@ def read_requests(
     return requests
 
 
-def objects_in(path: str, name: str, faults: Faults) -> Iterable[tuple[int, str | bytes]]:
-    """The lines of a file of JSON objects that are not blank, with their numbers."""
+def read_objects(path: str, options: TableOptions) -> list[tuple[int, dict]]:
+    """The JSON object on each line that is not blank, with the number of the line; "-": standard input.
+
+    Raises:
+        UserError: the file cannot be read, or lines hold no object; names them.
+    """
+    faults = Faults(_name(path), options.on_error == "skip")
     if path != "-":
         lines = TextFile(path, any_form=True).texts(faults)
     else:
         lines = sys.stdin.buffer.read().splitlines()
-        refuse_compressed(lines[0] if lines else b"", name)
-    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+        refuse_compressed(lines[0] if lines else b"", _name(path))
+    objects = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                objects.append((number, parse_object(line)))
+            except UserError as error:
+                faults.note(number, error)
+    faults.end(partial(print, file=sys.stderr))
+    return objects
+
+
+def _name(path: str) -> str:
+    """A file in messages."""
+    return "standard input" if path == "-" else path
 
 
 def parse_object(line: str | bytes) -> dict:

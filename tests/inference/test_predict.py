@@ -692,6 +692,21 @@ def test_bad_requests(models, ask, refused, tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("-", b"no JSON", "standard input, line 1: "),
+        ("in.jsonl", b'{"text": "a"}\n["b"]', "in.jsonl, line 2: "),
+        ("absent.csv", b"", "absent.csv: "),
+    ],
+)
+def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, monkeypatch, name, content, place):
+    monkeypatch.chdir(tmp_path)
+    if name != "-" and content:
+        Path(name).write_bytes(content)
+    assert error_of(ask, content, model=tmp_path / "no model", input=name).startswith(place)
+
+
+@pytest.mark.parametrize(
     ("task", "kind", "request_", "message"),
     [
         ("classify", "tag", {"text": "a"}, "its head is for tagging"),
