@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.conventions import ERNIE_M_RULES, READING, Reading
 from ernie_m.model.encoder import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.pretrain.batches import StepBatches, read_steps, total_steps
+from ernie_m.pretrain.batches import StepBatches, log_repeats, read_steps, tokens_of_pass, total_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import FRESH, SCRATCH, PretrainConfig
 from ernie_m.pretrain.head_start import give_head_start
@@ -73,6 +73,8 @@ class Pretraining(Task):
         self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), config)
         self.total_steps = total_steps(config, self.text)
         log_steps(config.objectives, self.total_steps)
+        self.tokens_of_pass = tokens_of_pass(config, self.text)
+        log_repeats(config, self.text, self.total_steps)
         self.pseudo_token_generator = make_pseudo_token_generator(config.objectives, self.text)
         self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_token_generator)
         self.evaluation_steps = self.evaluator.steps(self.total_steps, config.init.lm_head_warmup_steps)
@@ -184,7 +186,7 @@ class Pretraining(Task):
         return record_of(interval)
 
     def line(self, interval: Interval) -> str:
-        return line_of(record_of(interval), self.total_steps, interval.remaining, self.text.num_tokens)
+        return line_of(record_of(interval), self.total_steps, interval.remaining, self.tokens_of_pass)
 
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None = None

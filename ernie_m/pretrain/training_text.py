@@ -86,11 +86,6 @@ class TrainingText:
     pairs: dict[tuple[str, str], CorpusPairs]
 
     @cached_property
-    def num_tokens(self) -> int:
-        """The number of tokens of all text, without special tokens."""
-        return sum(self.mono.values()) + sum(pairs.num_tokens for pairs in self.pairs.values())
-
-    @cached_property
     def language_number(self) -> dict[str, int]:
         """Language -> its number."""
         return {language: number for number, language in enumerate(self.languages)}

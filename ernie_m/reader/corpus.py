@@ -226,6 +226,21 @@ class CorpusPairs(_Shards):
         first, second = self._lines(shard, line, count=2)
         return first, second
 
+    def beyond(self, max_seq_len: int) -> np.ndarray:
+        """How many pairs are longer than an input, and how many of their tokens are too many: int64 [2].
+
+        Args:
+            max_seq_len: the longest input, with the 4 special tokens of a pair.
+        """
+        total = np.zeros(2, np.int64)
+        for shard in range(len(self.shards)):
+            lengths = np.diff(
+                self.line_offsets(shard)[::2].astype(np.int64)
+            )  # of both sides together, [pairs]
+            too_many = np.maximum(lengths - (max_seq_len - 4), 0)
+            total += np.count_nonzero(too_many), too_many.sum()
+        return total
+
 
 def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_tokens: int) -> np.ndarray:
     """Cut documents into blocks of as many whole lines as fit. A line longer than a block is cut.

@@ -79,7 +79,7 @@ def test_records_by_hand_and_in_words():
     }
     record = record_of(meter.end_interval(steps=1500, **of_interval))
     record_without_steps = record_of(meter.end_interval(steps=1501, **of_interval))
-    line = line_of(record, total_steps=20_000, remaining="1:02:03", corpus_tokens=64)
+    line = line_of(record, total_steps=20_000, remaining="1:02:03", tokens_of_pass=64)
     assert line.startswith(
         "step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7, acc 0.0) | "
     )

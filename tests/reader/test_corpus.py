@@ -90,6 +90,17 @@ def test_pairs_stand_in_alphabetical_order_of_their_languages(path, tokenizer):
             pairs[number]
 
 
+def test_pairs_that_are_too_long(path):
+    """Counted one by one; an input of a pair has four special tokens."""
+    pairs = Corpus(path).parallel["de", "en"]
+    lengths = [len(german) + len(english) for german, english in map(pairs.__getitem__, range(len(pairs)))]
+    limits = (0, min(lengths), sorted(lengths)[150], max(lengths))
+    for limit in limits:
+        too_many = [length - limit for length in lengths if length > limit]
+        assert pairs.beyond(limit + 4).tolist() == [len(too_many), sum(too_many)]
+    assert pairs.beyond(4).tolist() == [len(pairs), pairs.num_tokens]
+
+
 def test_piece_counts_are_those_of_all_text_in_the_language(path, tokenizer):
     corpus = Corpus(path)
     lines_of_documents = [line for document in DOCUMENTS for line in document]

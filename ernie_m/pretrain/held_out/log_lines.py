@@ -40,11 +40,11 @@ def record_of(interval: Interval) -> dict[str, Any]:
     return record
 
 
-def line_of(record: Mapping[str, Any], total_steps: int, remaining: str, corpus_tokens: int) -> str:
+def line_of(record: Mapping[str, Any], total_steps: int, remaining: str, tokens_of_pass: int) -> str:
     """A record as one line of the log.
 
     Args:
-        corpus_tokens: the number of tokens of the text that the run trains on. The tokens trained so far,
+        tokens_of_pass: the number of tokens of the text that the run reads. The tokens trained so far,
             divided by it, are the mean number of passes over the text; a language that is sampled more is
             read more often.
     """
@@ -54,7 +54,7 @@ def line_of(record: Mapping[str, Any], total_steps: int, remaining: str, corpus_
     parts += [
         f"grad {norm}, lr {record['lr']:.3g}",
         f"{record['tokens_per_second']:,.0f} tokens/s, {remaining} left",
-        f"{record['tokens'] / corpus_tokens:.2f} passes over the corpus",
+        f"{record['tokens'] / tokens_of_pass:.2f} passes over the corpus",
     ]
     if record["skipped"]:
         parts.append(f"{record['skipped']:.0f} steps skipped")
