@@ -8,15 +8,17 @@ processes there are: each takes every n-th of its examples by length, and cuts t
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
 BATCH_TOKENS = 4096  # padded, in one forward pass
@@ -89,6 +91,7 @@ class EncodePairs:
 
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
         """The features of examples, whose texts are tokenized in one call, each once."""
+        warn_if_prompted(self.prompt, [example.text_a for example in examples])
         first_texts = [self.prompt + example.text_a for example in examples]
         second_texts = [example.text_b or "" for example in examples]
         distinct = list(dict.fromkeys(first_texts + second_texts))  # the query of many documents once
@@ -111,6 +114,28 @@ class EncodePairs:
         input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
         labels = np.asarray([feature.label for feature in features], self._label_type)
         return TaskBatch(input_ids, labels, np.asarray(indices, np.int64), count)
+
+
+def warn_if_prompted(prompt: str, texts: Sequence[str], name: str | os.PathLike = "") -> None:
+    """Log a warning, once in a process, if most texts begin with what is put before each of them.
+
+    Args:
+        prompt: what is put before the texts.
+        name: the file of the texts; "" if there is none.
+    """
+    bare = prompt.strip()
+    if bare and 2 * sum(text.lstrip().startswith(bare) for text in texts) > len(texts):
+        _warn_of_prompt(prompt, f"{name}: " if name else "")
+
+
+@cache
+def _warn_of_prompt(prompt: str, place: str) -> None:
+    logger.warning(
+        "%smost texts begin with %r already, which the model reads before each of them: it is there twice; "
+        "take it out of the texts",
+        place,
+        prompt,
+    )
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:

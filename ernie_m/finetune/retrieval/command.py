@@ -29,6 +29,7 @@ from ernie_m.model.conventions import NEITHER, Reading, TextKind
 from ernie_m.model.device import summary
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
+from ernie_m.reader.batching import warn_if_prompted
 from ernie_m.reader.coverage import warn_if_unsuited
 from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, sentences_by_language
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -258,6 +259,7 @@ def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, 
 
     def encode(texts: Sequence[str], kind: TextKind) -> np.ndarray:
         prompt = reading.prompt(kind)
+        warn_if_prompted(prompt, texts)
         ids = tokenizer.encode_batch([prompt + text for text in texts])
         return encoder.vectors(tokenizer.sentences(ids, flags.max_seq_len))
 

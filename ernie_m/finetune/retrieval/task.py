@@ -32,9 +32,9 @@ from ernie_m.model.conventions import DOCUMENT, NEITHER, QUERY, READING, Reading
 from ernie_m.model.device import Uploadable, upload
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.tasks import RETRIEVAL
-from ernie_m.reader.batching import EncodePairs, Example, padded_batches
+from ernie_m.reader.batching import EncodePairs, Example, padded_batches, warn_if_prompted
 from ernie_m.reader.corpus import Corpus, verify_corpus
-from ernie_m.reader.coverage import warn_if_cut, warn_if_unsuited
+from ernie_m.reader.coverage import SAMPLE, warn_if_cut, warn_if_unsuited
 from ernie_m.reader.files.pairs import PairRows, is_notation
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
@@ -145,6 +145,9 @@ class Retrieval(TaskOfSeeds):
         if self.rows is not None:
             encode = EncodePairs(self.tokenizer, flags.max_seq_len)
             warn_if_cut(encode, self._as_read(self.rows), flags.train_set)
+            rows = list(itertools.islice(self.rows, SAMPLE))
+            warn_if_prompted(self.prompts[0], [row[0] for row in rows], flags.train_set)
+            warn_if_prompted(self.prompts[1], [text for row in rows for text in row[1:]], flags.train_set)
         has_queries = self.rows is not None and not self.rows.are_translations
         if has_queries and any(self.prompts):
             line = (
