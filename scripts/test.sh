@@ -8,7 +8,6 @@
 #   sh scripts/test.sh latest            tests/latest, in .venv-latest
 #   sh scripts/test.sh clients           tests/clients, in .venv-clients, beside a server in .venv
 #   sh scripts/test.sh real              tests/real, in all three: a real model from PyPI against its makers' libraries
-#   sh scripts/test.sh mutants --mutants 300 --seed 1    plants faults in the core, and says which no test sees
 #   DATA=folder sh scripts/test.sh       with the tests on real data
 set -eu
 cd "$(dirname "$0")/.."
@@ -48,13 +47,6 @@ case ${1-} in
         sh scripts/setup.sh test
         shift
         set -- -m slow "$@"
-        ;;
-    mutants)
-        shift
-        sh scripts/setup.sh test
-        . scripts/env.sh
-        export OMP_NUM_THREADS=1 PYTHONUTF8=1
-        exec .venv/bin/python -m scripts.mutants "$@"
         ;;
     *)
         sh scripts/setup.sh test
