@@ -103,7 +103,6 @@ COMMANDS = {
     r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",
     r".*benchmarks/masked_lm\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_masked_lm",
     r".*benchmarks/encode\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_encoding_beside_a_rival",
-    r".*benchmarks/serve\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_the_server_under_load",
     r"sh scripts/base/ablation\.sh": HOURS + "finetune/test_ablation.py::test_the_command_lines",
 }  # fmt: skip
 

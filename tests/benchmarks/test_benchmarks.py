@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from scripts.benchmarks import encode, finetune, masked_lm, serve, turns
+from scripts.benchmarks import encode, finetune, masked_lm, turns
 from tests.foreign import make_xlm_r
-from tests.launching import ROOT, call_main, error_of
+from tests.launching import call_main, error_of
 from tests.toys import sentences, train_pieces, write_lines
 
 
@@ -66,20 +66,6 @@ def test_encoding_beside_a_rival(figures):
     row = result["contenders"][rival]
     assert row["times"] == pytest.approx(row["ours"] / row["speed"], abs=0.01)
     assert "times" not in result["contenders"]["ours"]
-
-
-def test_the_server_under_load(figures, monkeypatch):
-    """Beside `encode`, beside the server of another checkout, and after so many requests more."""
-    for name, value in (("LENGTHS", range(3, 80)), ("LONG", 4), ("WARM_SOAK", 2)):
-        monkeypatch.setattr(serve, name, value)
-    flags = ("--clients=2", "--texts=8", "--turns=1", "--soak=6", "--before", str(ROOT))
-    (result,) = figures(serve, "texts.txt", *flags)
-    rows = result["contenders"]
-    assert rows["encode, 2 clients"]["tokens/s"] > 0
-    for name in ("server", "before"):
-        assert rows[f"{name}, 2 clients"]["texts/s"] > 0 and rows[f"{name}, 2 clients"]["probe p99 ms"] > 0
-        assert rows[f"{name}, a text beside 4"]["short beside long ms"] > 0
-        assert rows[f"{name}, 6 requests of 64 clients"]["memory before MB"] > 0
 
 
 def test_several_numbers_of_threads(monkeypatch, capsys):
