@@ -1,9 +1,9 @@
 #!/bin/sh
-# Strike small trainings with random faults, start them again with the same command, and compare the results with those of
-# undisturbed trainings. See docs/reliability.md.
+# Kill small trainings and corpus builds at random moments, start them again with the same command, and compare the results
+# with those of undisturbed runs. See docs/reliability.md.
 #
-#   sh scripts/chaos.sh                        50 rounds
-#   sh scripts/chaos.sh --rounds 8 --seed 2    fewer rounds, other faults
+#   sh scripts/chaos.sh                        40 rounds
+#   sh scripts/chaos.sh --rounds 8 --seed 2    fewer rounds, other moments
 #
 # The exit code is 0 if every round was identical, and 1 if not.
 set -eu

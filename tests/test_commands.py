@@ -56,7 +56,7 @@ COMMANDS = {
         "it fetches 91 MB; demo/test_quick.py::test_the_whole_way",
     r"sh scripts/demo\.sh --page":
         "it serves until Ctrl-C; inference/test_serve.py::test_search_in_each_language",
-    r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
+    r"sh scripts/chaos\.sh .*": HOURS + "one round in test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh.*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
         DOWNLOADS + "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_trains_on",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.trainings import MARK, marked
 from tests.command_lines import pretraining
+from tests.helpers.processes import MARK, marked
 from tests.launching import ROOT, clean_environment, free_ports
 from tests.pretrain.test_distributed import EXACT, assert_same_run, losses_so_far
 from tests.pretrain.tiny_run import pretrain
