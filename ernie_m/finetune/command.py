@@ -49,7 +49,6 @@ _READ = (
     "lang_map_config",
     "train_set",
     "pairs",
-    "teacher",
 )
 
 

@@ -16,11 +16,9 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading, TextKind
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests import command_lines
 from tests.finetune.processes import assert_close, in_order, losses, start
 from tests.helpers.checkpoints import assert_same_weights, changed_copy
-from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 from tests.toys import sentences
 
@@ -51,14 +49,6 @@ def pairs(tmp_path_factory):
 
 
 @pytest.fixture
-def teacher(tmp_path):
-    """A file of random vectors, one for each row of `pairs`."""
-    path = tmp_path / "teacher.npy"
-    np.save(path, np.random.default_rng(0).normal(size=(ROWS, HIDDEN)))
-    return path
-
-
-@pytest.fixture
 def flags(corpus, pairs):
     """Flags of a training on the file, without dropout."""
     return {
@@ -74,7 +64,7 @@ def train(train_on_pairs, flags):
     return lambda out, **changes: train_on_pairs(out, **(flags | changes))
 
 
-def steps_of(corpus, pairs, rank=0, world_size=1, teacher=None, first_row=0, held_out=()):
+def steps_of(corpus, pairs, rank=0, world_size=1, first_row=0, held_out=()):
     """The steps that process `rank` of `world_size` reads of the rows from `first_row` on.
 
     What is returned is a function without arguments; it returns an endless iterator.
@@ -87,7 +77,6 @@ def steps_of(corpus, pairs, rank=0, world_size=1, teacher=None, first_row=0, hel
         held_out=frozenset(held_out),
         batch_size=BATCH,
         max_seq_len=MAX_SEQ_LEN,
-        teacher=teacher,
         seed=1,
         rank=rank,
         world_size=world_size,
@@ -150,33 +139,16 @@ def test_rows_that_are_held_out_are_not_read(corpus, pairs):
     assert queries_read == trained_queries
 
 
-def test_processes_share_a_step(corpus, pairs, teacher):
+def test_processes_share_a_step(corpus, pairs):
     """Of 8 rows the three processes encode 2, 3 and 3: queries, positives, then negatives."""
-    steps_of_processes = [steps_of(corpus, pairs, rank, 3, teacher)() for rank in range(3)]
-    whole_steps = islice(steps_of(corpus, pairs, teacher=teacher)(), 3)
+    steps_of_processes = [steps_of(corpus, pairs, rank, 3)() for rank in range(3)]
+    whole_steps = islice(steps_of(corpus, pairs)(), 3)
     for step, *shares in zip(whole_steps, *steps_of_processes):
         assert [share.pair_count for share in shares] == [2, 3, 3]
         for share in shares:
             np.testing.assert_array_equal(share.negative, step.negative)
-            np.testing.assert_array_equal(share.teacher, step.teacher)
             assert share.position == step.position
         assert as_tuples(in_order(shares)) == as_tuples(step.sentences)
-
-
-def test_the_teachers_rows_are_those_of_the_queries(corpus, pairs, teacher):
-    vectors = np.load(teacher)
-    rows = rows_as_ids(corpus, pairs)
-    step = next(steps_of(corpus, pairs, teacher=teacher)())
-    inputs = as_tuples(step.sentences)
-    for query, positive, vector in zip(inputs[:BATCH], inputs[BATCH : 2 * BATCH], step.teacher, strict=True):
-        (number,) = np.flatnonzero((vectors == vector).all(axis=1))
-        assert [query, positive] == rows[number][:2]
-
-
-def test_a_damaged_teacher(train, teacher, tmp_path):
-    write_manifest(tmp_path / MANIFEST, [teacher.name])
-    flip_last_bit(teacher)
-    assert f"{teacher}: " in error_of(train, "out", teacher=teacher)
 
 
 def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
@@ -255,14 +227,10 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
         assert "in.tsv: for this vocabulary, of 8 pairs 8 have equal sides or a side in common" in log
 
 
-@pytest.mark.parametrize(
-    "flags_of_loss", [{}, {"both_directions": "true"}, {"loss": "hardest"}, {"teacher": "teacher.npy"}]
-)
-def test_it_learns_and_keeps_the_best(train, teacher, tmp_path, flags_of_loss):
-    """With each loss; `teacher` writes teacher.npy into the current folder."""
+@pytest.mark.parametrize("flags_of_loss", [{}, {"both_directions": "true"}, {"loss": "hardest"}])
+def test_it_learns_and_keeps_the_best(train, tmp_path, flags_of_loss):
     log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
     assert "pairs.tsv: of 60 rows 40 have negatives" in log
-    assert ("--loss has no effect" in log) == ("teacher" in flags_of_loss)
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
     assert losses[-1] < 0.8 * losses[0]
     evaluated_steps = re.findall(r"found at step (\d+): mean [\d.]+; pairs.tsv", log)
@@ -331,9 +299,9 @@ def test_resume_bit_for_bit(train, tmp_path):
     assert "straight was made with other settings (" in line and "loss: softmax -> hardest" in line
 
 
-def test_two_processes_are_one(corpus, flags, teacher, tmp_path):
-    """The same losses and weights, with the softmax in both directions and with a teacher."""
-    trainings = {"softmax": {"both_directions": "true"}, "teacher": {"teacher": teacher}}
+def test_two_processes_are_one(corpus, flags, tmp_path):
+    """The same losses and weights, with each loss."""
+    trainings = {"softmax": {"both_directions": "true"}, "hardest": {"loss": "hardest"}}
     # The batch is that of all processes: of 9 rows two processes encode 4 and 5.
     exact = {"dtype": "float64", "batch_size": 9, "max_steps": 3, "learning_rate": 1e-3}
     for processes in (1, 2):
@@ -366,9 +334,6 @@ def test_two_processes_are_one(corpus, flags, teacher, tmp_path):
             "in.tsv: too few rows without a text in common for --batch_size 8, as many have 'a'",
         ),
         ("a\tb\n", {"train_set": "absent.tsv"}, "absent.tsv: "),
-        ("a\tb\n", {"teacher": "absent.npy"}, "--teacher absent.npy: "),
-        ("a\tb\n", {"teacher": "in.tsv"}, "--teacher in.tsv: "),
-        ("a\tb\n", {"teacher": "x.npy"}, "--teacher x.npy: its shape is [2, 16]"),
         (
             "a\tb\n",
             {"loss": "hardest", "both_directions": "true"},
@@ -379,38 +344,10 @@ def test_two_processes_are_one(corpus, flags, teacher, tmp_path):
 )
 def test_bad_input(train, tmp_path, content, flags, message):
     (tmp_path / "in.tsv").write_text(content)
-    np.save(tmp_path / "x.npy", np.zeros((2, HIDDEN)))
     assert message in error_of(train, "out", **{"train_set": "in.tsv"} | flags)
 
 
-def npy_header(shape: str) -> bytes:
-    """The beginning of an .npy file of this shape."""
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n"
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (lambda file: np.savez(file, np.ones((1, 16))), "cannot be read as an .npy file"),
-        (lambda file: None, "cannot be read as an .npy file"),
-        (lambda file: file.write(npy_header(f"(1, {10**30})")), "cannot be read as an .npy file"),
-        (lambda file: file.write(npy_header("(1, 1.5)")), "cannot be read as an .npy file"),
-        (lambda file: file.write(npy_header("(1, " + "-" * 9000 + "1)")), "cannot be read as an .npy file"),
-        (lambda file: np.save(file, np.full((ROWS, HIDDEN), "word")), "holds <U4, not numbers"),
-    ],
-)
-def test_a_teacher_that_is_no_array_of_numbers(train, teacher, write, message):
-    """An archive of arrays, an empty file, damaged headers, and words."""
-    with open(teacher, "wb") as file:
-        write(file)
-    assert f"--teacher {teacher}: {message}" in error_of(train, "out", teacher=teacher)
-
-
-def test_a_corpus_has_no_teacher_but_any_loss(train, corpus, tmp_path):
-    np.save(tmp_path / "x.npy", np.zeros((2, HIDDEN)))
-    message = "--teacher has a vector for each row of a file: give a file of pairs as --train_set"
-    assert message in error_of(train, "out", train_set=corpus, teacher="x.npy")
+def test_a_corpus_has_any_loss(train, corpus):
     assert "ave loss" in train("corpus", train_set=corpus, both_directions="true")
 
 

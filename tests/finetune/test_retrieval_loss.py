@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from ernie_m.finetune.retrieval import task as retrieval
-from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax, teacher_mse
+from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax
 from ernie_m.finetune.retrieval.steps_of_bitexts import negatives
 
 SCALE = 5.0
@@ -154,14 +154,6 @@ def test_cosines_are_not_computed_in_half_precision(loss, monkeypatch):
     loss(*in_float32, negative, *options)
 
 
-def test_the_teacher_is_learned_by_both_sides():
-    sources, candidates, negative = with_given_negatives()
-    teacher = np.random.default_rng(6).normal(size=sources.shape)
-    errors = [(sources - teacher) ** 2, (candidates[:6] - teacher) ** 2]  # of sources and translations
-    loss, _ = teacher_mse(*map(paddle.to_tensor, (sources, candidates, negative, teacher)))
-    assert loss.item() == pytest.approx(6 * np.mean(errors), abs=1e-9)  # the mean of a pair, summed over 6
-
-
 def test_the_engine_sums_what_the_processes_compute(monkeypatch):
     """Of two processes with two pairs each, the first has half the value, and the gradient of its vectors."""
     sources, translations = vectors(4)
@@ -179,7 +171,7 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
         others = [(paddle.to_tensor(array), 2) for array in of_others]
         monkeypatch.setattr(retrieval.distributed, "gather_rows", lambda *part: [part, *others])
         order = paddle.arange(len(own))
-        batch = retrieval.PairBatch([None], order, negative, len(own) // 2, teacher=None)
+        batch = retrieval.PairBatch([None], order, negative, len(own) // 2)
         loss, _ = retrieval.Retrieval.loss(task, None, batch)
         loss.backward()
         return parameter.grad.numpy(), loss.item()

@@ -10,11 +10,11 @@ import torch
 import transformers
 from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.losses import MSELoss, MultipleNegativesRankingLoss
+from sentence_transformers.losses import MultipleNegativesRankingLoss
 
 import ernie_m
 from ernie_m.commands import convert
-from ernie_m.finetune.retrieval.losses import in_batch_softmax, teacher_mse
+from ernie_m.finetune.retrieval.losses import in_batch_softmax
 from ernie_m.model.checkpoint.card import model_card
 from ernie_m.model.checkpoint.card_usage import FOLDER
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
@@ -203,22 +203,22 @@ def pair_vectors(negatives_of_each):
         negatives_of_each: how many more candidates each source has beside its target.
 
     Returns:
-        The sources; the candidates [C, 16], of which the first are the targets; whether a candidate is a
-        negative of a source [PAIRS, C]; and the vectors of a teacher for the sources.
+        The sources; the candidates [C, 16], of which the first are the targets; and whether a candidate is
+        a negative of a source [PAIRS, C].
     """
     rng = np.random.default_rng(negatives_of_each)
-    sources, teacher = rng.normal(size=(2, PAIRS, 16)).astype(np.float32)  # [PAIRS, 16] each
+    sources = rng.normal(size=(PAIRS, 16)).astype(np.float32)
     candidates = rng.normal(size=(PAIRS + PAIRS * negatives_of_each, 16)).astype(np.float32)
     candidates[:PAIRS] += sources
     is_negative = ~np.eye(PAIRS, len(candidates), dtype=bool)
-    return sources, candidates, is_negative, teacher
+    return sources, candidates, is_negative
 
 
 @pytest.mark.parametrize("negatives_of_each", [0, 2])
 @pytest.mark.parametrize("both_directions", [False, True])
 def test_the_softmax_loss_is_theirs(negatives_of_each, both_directions):
     """Ours is the sum over the pairs, theirs the mean."""
-    sources, candidates, is_negative, _ = pair_vectors(negatives_of_each)
+    sources, candidates, is_negative = pair_vectors(negatives_of_each)
     options = {}
     if both_directions:
         options = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
@@ -229,12 +229,3 @@ def test_the_softmax_loss_is_theirs(negatives_of_each, both_directions):
     total, _ = in_batch_softmax(*vectors, 20.0, both_directions)
     assert expected > 0.1
     assert total.item() / PAIRS == pytest.approx(expected, abs=1e-6)
-
-
-def test_the_loss_of_a_teacher_is_theirs():
-    """Ours is the sum over the pairs, theirs the mean."""
-    sources, candidates, is_negative, teacher = pair_vectors(0)
-    vectors = [torch.from_numpy(sources), torch.from_numpy(candidates)]
-    expected = MSELoss(Peer())(vectors, torch.from_numpy(teacher))
-    total, _ = teacher_mse(*map(paddle.to_tensor, (sources, candidates, is_negative, teacher)))
-    assert total.item() / PAIRS == pytest.approx(expected.item(), abs=1e-6)

@@ -91,10 +91,6 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     both_directions: bool = False
     """With --loss softmax: also cross-entropy of each positive over all queries; the loss is the mean."""
 
-    teacher: str | None = option(None, free=True)
-    """An .npy file with the vectors that a teacher gives the queries of --train_set. Instead of --loss, the
-    vectors of query and positive learn them by mean squared error."""
-
     max_steps: PositiveInt = 200_000
     """The number of training steps."""
 

@@ -68,32 +68,6 @@ def in_batch_softmax(
     return loss, _count_winners(pair_logits, hardest_candidate, hardest_source)
 
 
-def teacher_mse(
-    sources: Tensor, candidates: Tensor, negative: Tensor, teacher: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Squared error of sources and translations to a teacher's vectors (Reimers and Gurevych, 2020).
-
-    It is the MSELoss of sentence-transformers, times the number of pairs.
-
-    Args:
-        sources, candidates, negative: as for `hardest_negative_bce`. Given negatives count for the winners
-            alone, not for the loss.
-        teacher: [B, H], the teacher's vectors of the sources.
-
-    Returns:
-        As `hardest_negative_bce`.
-    """
-    teacher = teacher.astype(sources.dtype)
-    translations = candidates[: len(sources)]  # [B, H]
-    loss_of_sources = F.mse_loss(sources, teacher, reduction="none")  # [B, H]
-    loss_of_translations = F.mse_loss(translations, teacher, reduction="none")  # [B, H]
-    loss = (loss_of_sources + loss_of_translations) / 2
-    cosines = _cosines(sources, candidates)  # [B, C]
-    hardest_candidate, hardest_source = _hardest(cosines, negative)  # [B] each
-    winners = _count_winners(cosines.diagonal(), hardest_candidate, hardest_source)
-    return loss.mean(axis=1).sum(), winners
-
-
 def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
     """The cosine of each source and each candidate, [B, C], in float32 or better.
 

@@ -26,14 +26,12 @@ class PairStep:
             are no negatives of each other.
         position: where the steps go on after this one, a JSON value.
         pair_count: b.
-        teacher: [B, H], the teacher's vectors of all sources of the step; None: there is no teacher.
     """
 
     sentences: list[np.ndarray]
     negative: np.ndarray
     position: dict[str, Any]
     pair_count: int
-    teacher: np.ndarray | None = None
 
     @property
     def micro_batches(self) -> list["PairStep"]:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +32,6 @@ class StepRows:
         batch_size: rows of a step, over all processes.
         max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
         prompts: what is put before a query, and before a positive or a negative.
-        teacher: a file of vectors, [rows, H], one for each row of the file; None: there is no teacher.
         position: `PairStep.position` of the last step; None starts at the beginning.
     """
 
@@ -43,7 +41,6 @@ class StepRows:
     held_out: frozenset[str]
     batch_size: int
     max_seq_len: int
-    teacher: Path | None
     seed: int
     prompts: tuple[str, str] = ("", "")
     rank: int = 0
@@ -57,13 +54,10 @@ class StepRows:
         sampler = Sampler(items=sizes, amounts=sizes, alpha=1.0, seed=self.seed, purpose="own pairs")
         if self.position is not None:
             sampler.restore(self.position)
-        teacher = None if self.teacher is None else np.load(self.teacher, mmap_mode="r")
         share = share_of_step(self.batch_size, self.rank, self.world_size)
         of_query, of_document = self.prompts
         while True:
-            rows_by_number = self._draw(sampler)
-            numbers = list(rows_by_number)  # of all rows of the step, on every process
-            rows = list(rows_by_number.values())
+            rows = self._draw(sampler)  # all rows of the step, on every process
             given_count = sum(len(row) - 2 for row in rows)  # the negatives behind query and positive
             # The rows have no text in common, so all candidates but its positive are negatives of a query.
             negative = ~np.eye(self.batch_size, self.batch_size + given_count, dtype=bool)  # [B, C]
@@ -78,16 +72,15 @@ class StepRows:
                 negative=negative,
                 position=sampler.state(),
                 pair_count=len(own_rows),
-                teacher=None if teacher is None else np.asarray(teacher[numbers]),
             )
 
-    def _draw(self, sampler: Sampler) -> dict[int, list[str]]:
-        """The rows of the next step: the number of each -> its texts.
+    def _draw(self, sampler: Sampler) -> list[list[str]]:
+        """The texts of each row of the next step.
 
         Raises:
             UserError: there are too few rows without a text in common.
         """
-        rows: dict[int, list[str]] = {}
+        rows: list[list[str]] = []
         texts: set[str] = set()  # all texts of `rows`
         shared: Counter[str] = Counter()  # text -> how many rows were passed over because of it
         draws = 0
@@ -100,7 +93,7 @@ class StepRows:
                 row = [query, positive, *(text for text in negatives if text not in self.held_out)]
                 if texts.isdisjoint(row):
                     texts.update(row)
-                    rows[number] = row
+                    rows.append(row)
                 else:
                     shared.update(texts.intersection(row))
         if len(rows) == self.batch_size:

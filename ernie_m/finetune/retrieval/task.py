@@ -21,7 +21,7 @@ from ernie_m.finetune.command import (
 )
 from ernie_m.finetune.open_model import OpenedModel
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
-from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax, teacher_mse
+from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax
 from ernie_m.finetune.retrieval.steps_of_bitexts import PairStep, StepPairs, numbers_of, warn_if_found_by_any
 from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide
 from ernie_m.model.checkpoint.load import HEADS, load_from, unread
@@ -43,7 +43,7 @@ from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.training.log.meter import Interval
 from ernie_m.training.run_folder import has_state
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.checksums import MANIFEST, check_folder
+from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, sentence_vectors
@@ -65,14 +65,12 @@ class PairBatch(Uploadable):
             given negatives.
         negative: [B, C], whether source i and candidate j may be a negative; see `PairStep`.
         pair_count: b.
-        teacher: [B, H], the teacher's vectors of all sources of the step, or None.
     """
 
     groups: list[SentenceBatch | PieceBatch]
     order: Tensor
     negative: Tensor
     pair_count: int
-    teacher: Tensor | None
 
 
 class PairVectors(NamedTuple):
@@ -93,8 +91,8 @@ class Retrieval(TaskOfSeeds):
         start_of_seed: seed -> the weights that it starts from; None: random ones.
 
     Raises:
-        UserError: there is no such corpus or file or no pairs in it, no layer of that number, fewer pairs in
-            a batch than processes, or the teacher's vectors do not fit.
+        UserError: there is no such corpus or file or no pairs in it, no layer of that number, or fewer
+            pairs in a batch than processes.
     """
 
     divisible = False  # the loss needs the vectors of every process
@@ -132,13 +130,6 @@ class Retrieval(TaskOfSeeds):
             distributed.on_main(lambda: verify_corpus(flags.train_set))
             self.languages = corpus.languages
             digests["train_set"] = digest_of_files([corpus.path / MANIFEST])
-        if flags.teacher:
-            if "loss" in flags.on_command_line:
-                logger.info("--loss has no effect: --teacher has a loss of its own")
-            # encode_vector.py writes a manifest beside the vectors.
-            distributed.on_main(lambda: check_folder(Path(flags.teacher).parent))
-            check_teacher(flags, self.rows, self.config.hidden_size)
-            digests["teacher"] = digest_of_files([flags.teacher])
         # What is put before queries, and before positives and negatives; the model then searches with it.
         self.reading = reading_of_vectors(opened, self.rows)
         self.prompts = (self.reading.prompt(QUERY), self.reading.prompt(DOCUMENT))
@@ -235,7 +226,6 @@ class Retrieval(TaskOfSeeds):
             rows=self.rows,
             numbers=trained,
             held_out=texts,
-            teacher=Path(flags.teacher) if flags.teacher else None,
             prompts=self.prompts,
             **shared,
         )
@@ -255,7 +245,7 @@ class Retrieval(TaskOfSeeds):
         if takes_piece_means(model.config, self.flags.pooling):
             pieces = PieceBatch.of(data.sentences)
             order = np.arange(len(data.sentences))
-            return [upload(PairBatch([pieces], order, data.negative, data.pair_count, data.teacher))]
+            return [upload(PairBatch([pieces], order, data.negative, data.pair_count))]
         pad_id = model.config.pad_token_id
         groups = []
         numbers_in_groups: list[int] = []  # the number of each sentence, in the order of the groups
@@ -263,7 +253,7 @@ class Retrieval(TaskOfSeeds):
             groups.append(SentenceBatch.of(ids, pad_id, self.flags.pooling))
             numbers_in_groups += numbers
         order = np.argsort(numbers_in_groups)  # the place of each sentence in the groups
-        return [upload(PairBatch(groups, order, data.negative, data.pair_count, data.teacher))]
+        return [upload(PairBatch(groups, order, data.negative, data.pair_count))]
 
     def loss(self, model: ErnieMModel, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Return the loss of the whole step, and the percentage of pairs that beat their negatives.
@@ -302,8 +292,6 @@ class Retrieval(TaskOfSeeds):
         """
         flags = self.flags
         negative = batch.negative.astype("bool")  # [B, C]; `upload` sends bools as int64
-        if batch.teacher is not None:
-            return teacher_mse(sources, candidates, negative, batch.teacher)
         if flags.loss == "softmax":
             return in_batch_softmax(sources, candidates, negative, flags.scale, flags.both_directions)
         return hardest_negative_bce(sources, candidates, negative, flags.scale, flags.offset)
@@ -450,24 +438,3 @@ def split_pairs(vectors: Tensor, pair_count: int) -> PairVectors:
         translations=vectors[pair_count:behind_translations],
         given_negatives=vectors[behind_translations:],
     )
-
-
-def check_teacher(flags: RetrievalFlags, rows: PairRows | None, hidden_size: int) -> None:
-    """Refuse a teacher's vectors that do not belong to the rows or to the model.
-
-    Args:
-        rows: the rows of the file of pairs; None: the training data is a corpus.
-    """
-    if rows is None:
-        raise UserError("--teacher has a vector for each row of a file: give a file of pairs as --train_set")
-    try:
-        vectors = np.lib.format.open_memmap(flags.teacher, mode="r")
-    except Exception as error:  # numpy reads the header, Python text; if it is damaged, anything is raised
-        raise UserError(f"--teacher {flags.teacher}: cannot be read as an .npy file: {error}") from error
-    if vectors.dtype.kind not in "fiu":
-        raise UserError(f"--teacher {flags.teacher}: holds {vectors.dtype}, not numbers")
-    if vectors.shape != (len(rows), hidden_size):
-        raise UserError(
-            f"--teacher {flags.teacher}: its shape is {list(vectors.shape)}; the rows of {flags.train_set} "
-            f"and the model's hidden size make {[len(rows), hidden_size]}"
-        )
