@@ -174,11 +174,7 @@ def main() -> None:
         setup_console()  # says how far the corpus is encoded
         token = token_of(flags.token, flags.token_file)
         logger.setLevel(flags.log_level.upper())
-        encoders: dict = {}  # those of heads that `fit --link` wrote, which several models may have
-        models = [
-            load(folder, engine=flags.engine, amp=flags.amp, encoders=encoders)
-            for folder in flags.model.split(",")
-        ]
+        models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
         serve(
             models,
             options,

@@ -65,9 +65,6 @@ class FitFlags(TableOptions):
     layer: str | None = None
     """The layer of the vectors: a number from 1, middle or top. Default: as in the model's training."""
 
-    link: bool = option(False, bare=True)
-    """Whether to write the logistic regression alone, and where its encoder is, instead of a whole model."""
-
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
     """Half precision: bf16 on a GPU from A100 on, or on a CPU with avx512_bf16 or AMX; fp16 on a GPU. auto:
     with --finetune bf16 on a CPU where it is clearly faster, which is measured."""
@@ -101,9 +98,8 @@ def fit(flags: FitFlags) -> None:
     # Say what is learned, and how.
     inputs = units.inputs()
     is_whole = flags.finetune or units.kind not in (CLASSES, LABELS) or len(inputs[0]) == 2
-    for name in ("layer", "link"):
-        if is_whole and getattr(flags, name):
-            raise UserError(f"--{name}: the whole model is trained, all layers; leave it out")
+    if is_whole and flags.layer:
+        raise UserError("--layer: the whole model is trained, all layers; leave it out")
     print(f"{len(units):,} {units.noun}{units.about_labels()}", flush=True)
     for name, part in tests:
         part.warn_of_learned(name, units)
@@ -120,9 +116,6 @@ def fit(flags: FitFlags) -> None:
     else:
         scores_of_tests = fit_head(flags, units, tests)
     print(f"\n{flags.output}: {_MODELS[units.kind]} of all {len(units):,} {units.noun}")
-    if not is_whole and not flags.link:
-        megabytes = sum(file.stat().st_size for file in Path(flags.output).iterdir()) / 1e6
-        print(f"It has {megabytes:.1f} MB; with --link it refers to its encoder instead of keeping a copy.")
     for (name, _), scored in zip(tests, scores_of_tests):
         print("", *tables_of_scores(scored, f"{name}: "), sep="\n")
     words = f"label TABLE --model {shlex.quote(flags.output)} --output LABELLED"
@@ -174,8 +167,6 @@ def fit_head(flags: FitFlags, units: Units, tests: list[tuple[str, Units]]) -> l
 
     if loaded.model is None:
         raise UserError(f"--model {flags.model}: it was exported; fit a classifier to the checkpoint")
-    classifier, scored = learn(
-        loaded, units, flags.table, flags.layer, flags.output, link=flags.link, say=print
-    )
+    classifier, scored = learn(loaded, units, flags.table, flags.layer, flags.output, say=print)
     say_scores(scored)
     return [predicted_by(classifier, part) for _, part in tests]

@@ -31,7 +31,6 @@ from ernie_m.finetune.fit.units import (
 from ernie_m.finetune.tasks.classification import sigmoid, softmax
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import TaskOptions, make_answerer
-from ernie_m.model.checkpoint.foreign import PARTS_OF_ENCODER, link_to
 from ernie_m.model.checkpoint.load import load_from, unread
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_files
@@ -55,7 +54,6 @@ def learn(
     name: str,
     layer: str | int | None = None,
     folder: str | os.PathLike | None = None,
-    link: bool = False,
     say: Callable[[str], None] = logger.info,
 ) -> tuple[LoadedModel, Scored | None]:
     """Train a classifier on single texts, and score it.
@@ -64,7 +62,6 @@ def learn(
         name: of the file of the units, for warnings.
         layer: see `ernie_m.inference.tasks.TaskOptions`.
         folder: a new one, for the classifier; None: it is not saved.
-        link: see `save`.
         say: see `groups_of`.
 
     Returns:
@@ -87,7 +84,7 @@ def learn(
         groups = groups_of(inputs, units.labels(), vectors, units.languages, units.ids, say=say)
         scored = cross_validated(vectors, groups, units)
     if folder is not None:
-        save(classifier, folder, len(units), scored, link)
+        save(classifier, folder, len(units), scored)
     return classifier, scored
 
 
@@ -299,14 +296,12 @@ def save(
     folder: str | os.PathLike,
     rows: int,
     scored: Scored | None = None,
-    link: bool = False,
 ) -> None:
     """Write a classifier to a new folder.
 
     Args:
         rows: how many texts it was trained on, for the model card.
         scored: its scores, which config.json keeps.
-        link: whether to write the head alone, and where its encoder is.
 
     Raises:
         UserError: there is something of that name, or it cannot be written.
@@ -324,9 +319,6 @@ def save(
     }
     start = open_checkpoint(classifier.folder)
     leave_out = unread(start, reads_pooler=False)
-    if link:
-        leave_out = PARTS_OF_ENCODER
-        settings |= link_to(start, classifier.folder, Path(folder), classifier.num_layers)
     files = model_files(
         classifier.model, classifier.config, settings=settings, facts=facts, leave_out=leave_out
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_m.finetune.open_model import OpenedModel, open_model
 from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
-from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS, LINK
+from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats.configs import read_json
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
@@ -35,7 +35,6 @@ from ernie_m.vectors.centring import LanguageMeans
 if TYPE_CHECKING:
     from paddle import nn
 
-    from ernie_m.model.encoder import ErnieMModel
     from ernie_m.training.precision import Autocast
 
 EXPORT_FIRST = "ernie-m export --model FOLDER --output EXPORTED"
@@ -255,7 +254,6 @@ def load(
     task: str | None = None,
     amp: str = "none",
     keep_weights: bool = False,
-    encoders: "dict[str, ErnieMModel] | None" = None,
 ) -> LoadedModel:
     """Load a model.
 
@@ -269,8 +267,6 @@ def load(
             and engine "paddle" on a GPU.
         keep_weights: keep the weights as they are, to export them; `amp` is "none" then. Otherwise a CPU
             keeps them only in the form with which it predicts fastest.
-        encoders: the checksum of a linked encoder (`ernie-m fit --link`) -> that encoder, of models that were
-            loaded with the same `amp`. A head takes its encoder from there, or leaves it there.
 
     Raises:
         UserError: a missing folder or file, an engine that the folder does not have, or `amp` where it is not
@@ -290,7 +286,7 @@ def load(
         raise UserError(f"{folder}: engine {engine} needs an exported folder: {EXPORT_FIRST}")
     prepare(quiet=True)
     opened = open_model(open_checkpoint(folder))
-    return load_opened(opened, folder, task, amp, keep_weights=keep_weights, encoders=encoders)
+    return load_opened(opened, folder, task, amp, keep_weights=keep_weights)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
@@ -365,7 +361,6 @@ def load_opened(
     *,
     encoder_only: bool = False,
     keep_weights: bool = False,
-    encoders: "dict[str, ErnieMModel] | None" = None,
 ) -> LoadedModel:
     """`load` for a checkpoint that was opened; with `encoder_only` without its head, whatever that is for."""
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
@@ -374,11 +369,7 @@ def load_opened(
 
     checkpoint = opened.checkpoint
     task = None if encoder_only else task_of_head(checkpoint, task)
-    checksum = checkpoint.settings.get(LINK, {}).get("sha256")
-    encoder = encoders.get(checksum) if encoders else None
-    model, languages = build_model(checkpoint, opened.config, task, encoder)
-    if encoders is not None and checksum:
-        encoders[checksum] = model.ernie_m
+    model, languages = build_model(checkpoint, opened.config, task)
     autocast = nullcontext if keep_weights else prepare_for_prediction(model, amp)
     labels: list[str] = []
     if task is not None and TASKS[task].has_labels:

@@ -1,14 +1,12 @@
 """Build the Paddle model of a checkpoint, with its head, and run the part of it that a task needs."""
 
 from contextlib import nullcontext
-from dataclasses import replace
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
 from ernie_m.model.batch import TokenBatch
-from ernie_m.model.checkpoint.foreign import PARTS_OF_ENCODER
 from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
 from ernie_m.model.checkpoint.load import HEADS, load_from, unread
 from ernie_m.model.checkpoint.open import Checkpoint
@@ -103,14 +101,11 @@ def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | No
     return task
 
 
-def build_model(
-    checkpoint: Checkpoint, config: ErnieMConfig, task: str | None, encoder: ErnieMModel | None = None
-) -> tuple[nn.Layer, list[str]]:
+def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tuple[nn.Layer, list[str]]:
     """The model of a checkpoint with its weights, and the languages that its masks can be filled in.
 
     Args:
         task: the task of the head, from `task_of_head`.
-        encoder: that of the checkpoint, if it is there already; None: it is made.
 
     Raises:
         UserError: weights and config do not fit together.
@@ -121,13 +116,8 @@ def build_model(
         model: nn.Layer = ErnieMModel(config)
     else:
         num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
-        if encoder is not None:  # the model is made with a small one, whose place it takes
-            config = replace(config, vocab_size=config.pad_token_id + 1, num_hidden_layers=1)
         model = task_model(task, config, num_labels, checkpoint.reading.pooling)
     ignored = HEADS if task is None else ()
-    if encoder is not None:
-        model.add_sublayer("ernie_m", encoder)
-        ignored = PARTS_OF_ENCODER
     # A head that reads the pooler needs its weights: random ones would give random classes.
     without = unread(checkpoint, reads_pooler=getattr(model, "pooling", None) == POOLED)
     load_from(model, checkpoint, optional=(), ignore=(*ignored, *without))

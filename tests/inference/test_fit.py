@@ -14,18 +14,17 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.commands import convert, predict
+from ernie_m.commands import predict
 from ernie_m.finetune.fit.folds import folds_of
 from ernie_m.finetune.fit.groups import groups_of
 from ernie_m.finetune.fit.units import Classes
 from ernie_m.inference import fit
 from ernie_m.inference.fit_head import cross_validated
-from ernie_m.inference.tasks import make_answerer
 from ernie_m.inference.tasks.encode import EncodeTexts
-from ernie_m.reader.batching import Example
+from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.labelled import read_table
-from tests.launching import as_flags, call_main, clean_environment
+from tests.launching import as_flags, call_main, clean_environment, error_of
 from tests.toys import HIDDEN_SIZE, sentences
 
 TEXTS = sentences(60, seed=6)
@@ -241,59 +240,14 @@ def test_after_sigterm_no_model_is_named(models, tmp_path, monkeypatch, capsys):
     assert "60 rows" in printed and str(tmp_path / "out") not in printed
 
 
-def test_a_head_beside_its_encoder(models, tmp_path, refused, capsys):
-    """It answers as the whole classifier, also when both folders have moved; another encoder is refused."""
-    table = write(tmp_path / "rows.csv", ROWS)
-    (tmp_path / "a/heads").mkdir(parents=True)
-    encoder = tmp_path / "a/encoder"
-    shutil.copytree(models / "encode", encoder)
-    whole, head = tmp_path / "whole", tmp_path / "a/heads/topics"
-    flags = as_flags({"model": encoder, "layer": 1})
-    call_main(fit, [str(table), *flags, "--output", str(whole)])
-    size = sum(file.stat().st_size for file in whole.iterdir())
-    assert f"\nIt has {size / 1e6:.1f} MB; with --link " in capsys.readouterr().out
-    call_main(fit, [str(table), *flags, "--output", str(head), "--link"])
-    assert "--link" not in capsys.readouterr().out
-    reference = json.loads((head / "config.json").read_text())["linked_encoder"]
-    assert reference["path"] == "../../encoder"
-    assert (head / "model.safetensors").stat().st_size < 1000 < (whole / "model.safetensors").stat().st_size
-    expected = ernie_m.load(whole).classify(TEXTS)
-    assert ernie_m.load(head).classify(TEXTS) == expected
-    (tmp_path / "a").rename(tmp_path / "b")
-    moved = tmp_path / "b/heads/topics"
-    assert ernie_m.load(moved).classify(TEXTS) == expected
-    run_fit(table, models, tmp_path / "second", link="true")
-    call_main(convert, [str(moved), str(tmp_path / "converted")])
-    assert ernie_m.load(tmp_path / "converted").classify(TEXTS) == expected
-
-    config = f"{moved / 'config.json'}: linked_encoder: "
-    open_it = lambda: call_main(predict, as_flags({"input": table, "model": moved}))  # noqa: E731
-    shutil.copytree(models / "full", tmp_path / "other")
-    (tmp_path / "b/encoder").rename(tmp_path / "b/aside")
-    assert config in refused(open_it)  # there is none
-    (tmp_path / "other").rename(tmp_path / "b/encoder")
-    line = refused(open_it)
-    assert config in line and "other weights" in line
-    assert "--link" in refused(lambda: run_fit(table, models, tmp_path / "c", link="true", finetune="true"))
-
-
-def test_heads_of_one_encoder_are_served_with_one(models, tmp_path, monkeypatch):
-    """The same in memory; a head of another layer has its own. The answers are those of each by itself."""
-    table = write(tmp_path / "rows.csv", ROWS)
-    run_fit(table, models, tmp_path / "one", link="true")
-    reversed_labels = [ROWS[0], *([*row[:2], label, row[3]] for row, label in zip(ROWS[1:], LABELS[::-1]))]
-    run_fit(write(tmp_path / "two.csv", reversed_labels), models, tmp_path / "two", link="true")
-    other = tmp_path / "other"
-    run_fit(table, models, other, link="true", layer=1)
-    monkeypatch.setattr("ernie_m.inference.server.serve.serve", lambda models, *rest: served.extend(models))
-    served: list = []
-    call_main(predict, ["--serve", "--model", f"{tmp_path / 'one'},{tmp_path / 'two'},{other}"])
-    encoders = [model.part("encoding") for model in served]
-    assert encoders[0] is encoders[1] and encoders[0] is not encoders[2]
-    assert served[0].model.classifier is not served[1].model.classifier
-    for loaded, name in zip(served, ("one", "two", "other")):
-        answer = make_answerer("classify", loaded).answer([Example(TEXTS[0], None)])
-        assert answer == ernie_m.load(tmp_path / name).classify(TEXTS[0])
+def test_a_head_that_an_earlier_version_wrote_without_its_encoder(models, tmp_path):
+    head = shutil.copytree(models / "classify", tmp_path / "head")
+    (head / "manifest.json").unlink()
+    safetensors.write(head / "model.safetensors", {"classifier.bias": np.zeros(3, np.float32)})
+    config = json.loads((head / "config.json").read_text())
+    (head / "config.json").write_text(json.dumps(config | {"linked_encoder": {"path": "../encoder"}}))
+    line = error_of(ernie_m.load, head)
+    assert f"{head / 'config.json'}: linked_encoder: " in line and "fit it again" in line
 
 
 def test_an_output_that_exists(models, tmp_path, refused):

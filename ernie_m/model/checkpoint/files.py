@@ -14,7 +14,6 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VOCAB = "vocab.txt"
 PIECES = "piece.model"
-LINK = "linked_encoder"  # the key of config.json of a head whose encoder lies elsewhere
 TOKENIZER_JSON = "tokenizer.json"  # XLM-R has it; `ernie_m.tokenizer.tokenizer` makes a piece model of it
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
 CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP

@@ -11,7 +11,6 @@ from typing import Any
 
 from ernie_m.model.checkpoint.files import (
     CONFIGS,
-    LINK,
     PIECE_MODELS,
     TOKENIZER_JSON,
     WEIGHTS,
@@ -24,7 +23,6 @@ from ernie_m.model.checkpoint.files import (
 from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, entity_tags, reading_of
 from ernie_m.model.checkpoint.formats import configs, pickles, safetensors, tensor_names, torch_save
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights
-from ernie_m.model.checkpoint.formats.linked import PARTS_OF_ENCODER, link_to, with_encoder
 from ernie_m.model.checkpoint.formats.sentence_transformers import encoder_folder
 from ernie_m.model.checkpoint.formats.tensor_names import BERT, FAIRSEQ, OURS, PADDLENLP, XLM_R
 from ernie_m.model.checkpoint.hub import local_folder
@@ -40,11 +38,9 @@ _FAMILIES = (
     "multilingual E5, multilingual MiniLM and BGE-M3"
 )
 __all__ = [
-    "PARTS_OF_ENCODER",
     "check_problem_type",
     "find_weights",
     "foreign_reading",
-    "link_to",
     "local_folder",
     "open_foreign",
 ]
@@ -79,6 +75,10 @@ def open_foreign(path: Path) -> Source:
     folder = weights_path.parent
     config_path = first_file([folder], CONFIGS)
     raw_config = configs.read_json(config_path) if config_path else {}
+    if "linked_encoder" in raw_config:  # of an earlier version
+        raise UserError(
+            f"{config_path}: linked_encoder: the folder has a head without its encoder; fit it again"
+        )
     source = Source(
         path=weights_path,
         folder=folder,
@@ -89,7 +89,7 @@ def open_foreign(path: Path) -> Source:
         raw_config=raw_config,
     )
     if source.format == OURS:
-        return with_encoder(source) if LINK in raw_config else source
+        return source
 
     if source.format == FAIRSEQ:  # its config is in the file of the weights
         source = replace(source, raw_config=configs.of_fairseq(tensors.metadata))
@@ -154,7 +154,7 @@ def _format_of(tensors: Weights, path: Path, raw_config: Mapping[str, Any]) -> s
     Raises:
         UserError: the names are not those of ERNIE-M or XLM-R, or the config is that of another model.
     """
-    if has_our_form(tensors, path, raw_config) or LINK in raw_config:
+    if has_our_form(tensors, path, raw_config):
         return OURS
     names = list(tensors)
     format_name = tensor_names.format_of_names(names)
