@@ -42,7 +42,8 @@ def main() -> None:
         raise UserError("the checks need pytest: sh scripts/setup.sh test") from error
     import paddle
 
-    from ernie_m.model.device import on_gpu, summary
+    from ernie_m.model.device import summary
+    from ernie_m.model.kernels import on_gpu
 
     if not on_gpu():
         print("no GPU: run on the CPU")

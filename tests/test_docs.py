@@ -7,9 +7,8 @@ import pytest
 
 import ernie_m
 from ernie_m.__main__ import PROGRAMS
-from tests.helpers.pages import commands_on, manuals, pages
+from tests.helpers.pages import commands_on, pages
 from tests.launching import ROOT
-from tests.test_border import CORE
 from tests.test_names import missing
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
@@ -68,51 +67,6 @@ def test_the_architecture_names_files_and_functions_that_exist():
         assert re.search(rf"\b(?:def|class) {name}\b", code), name
 
 
-def test_the_architecture_begins_with_the_core():
-    """Its block names the files of tests/test_border.py: in folders, and each with what it is."""
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    named = set()
-    for part in re.split(r"^ernie_m/", text.partition("## The core")[2].split("```")[1], flags=re.MULTILINE)[
-        1:
-    ]:
-        room, *lines = part.splitlines()
-        folder = ""
-        for line in lines:
-            first = re.match(r"    (\S*)", line)[1]
-            folder = first if first.endswith("/") else folder if not first else ""
-            names = [first] if first.endswith(".py") else re.findall(r"\w+\.py", line)
-            named |= {f"{room}{folder}{name}".removesuffix(".py") for name in names}
-    assert named == {name for name in CORE if not name.endswith("__init__")}
-
-
-def test_the_walks_are_short():
-    """A walk has at most 12 steps, and a reader opens few files: those that are named outside of brackets."""
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    walks = dict(walk.split("\n", 1) for walk in text.split("\n## From ")[1:])
-    most_files = {  # the first two are one way
-        "a text file to a corpus": 4,
-        "a pair of sentences to an optimizer step": 16,
-        "an XNLI row to the report": 15,
-        "a weights folder to a model": 7,
-        "a request to the server to its answer": 8,
-        "a query to its hits": 9,  # and three of the walk before it
-    }
-    assert walks.keys() == most_files.keys()
-    for name, most in most_files.items():
-        walk = walks[name].split("\n## ")[0]
-        assert len(re.findall(r"^\d+\. ", walk, re.MULTILINE)) <= 12
-        files = set(re.findall(r"`([\w/-]+\.(?:py|sh))`", re.sub(r"\([^()]*\)", "", walk)))
-        assert 3 <= len(files) <= most, (name, sorted(files))
-
-
-def test_a_page_is_short():
-    """The README has at most 1,000 words, a page 2,500, and all for users with the changelog 27,000."""
-    words = {page: len(page.read_text(encoding="utf-8").split()) for page in pages()}
-    assert words[ROOT / "README.md"] <= 1000
-    assert {page.name: number for page, number in words.items() if number > 2500} == {}
-    assert sum(words[page] for page in [*manuals(), ROOT / "CHANGELOG.md"]) <= 27_000
-
-
 def test_both_readmes_show_the_same_commands():
     english = commands_on(ROOT / "README.md")
     assert "sh scripts/demo.sh --quick" in english and "sh scripts/test.sh" in english
@@ -129,14 +83,6 @@ def test_what_has_another_name_now():
         assert missing(now) == [], row
         programs = re.findall(r"`(?:ernie-m )?(\w+)`", now) if "`ernie-m " in now else []
         assert {*programs} <= {*PROGRAMS}, row
-
-
-def test_own_labels_and_own_pairs_take_few_flags():
-    """At most three; and the READMEs show the way from a table to labels, and from pairs to a model."""
-    commands = [line for page in pages() for line in commands_on(page)]
-    own = [line for line in commands if re.search(r"ernie-m (fit|label|train) ", line)]
-    assert {re.search(r"ernie-m (\w+)", line)[1] for line in own} == {"fit", "label", "train"}
-    assert max(len(re.findall(r" --\w", line)) for line in own) <= 3
 
 
 def test_the_version_has_its_changes():

@@ -23,7 +23,7 @@ def main() -> None:
 def train(config: PretrainConfig, stop: StopSignal) -> None:
     """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
     # Not at the top, because Paddle reads its CPU settings when it is imported.
-    from ernie_m.model.device import use_kernels
+    from ernie_m.model.kernels import use_kernels
     from ernie_m.pretrain.command import (
         check_checkpoints,
         finish,

@@ -17,7 +17,7 @@ from ernie_m.finetune.flags import FinetuneFlags, TrainingFlags
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.device import use_kernels
+from ernie_m.model.kernels import use_kernels
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine

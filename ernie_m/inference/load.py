@@ -166,16 +166,16 @@ class LoadedModel:
         """How many threads run it at a time, each on one core; an export's engine divides its work itself."""
         if self.model is None:
             return 1
-        from ernie_m.model.device import cpu  # here, because it imports Paddle
+        from ernie_m.model.cpu import workers  # here, because it imports Paddle
 
-        return cpu.workers.worker_count()
+        return workers.worker_count()
 
     def become_worker(self) -> None:
         """Let this thread run the model on one core from now on."""
         if self.model is not None:
-            from ernie_m.model.device import cpu
+            from ernie_m.model.cpu import workers
 
-            cpu.workers.become_worker()
+            workers.become_worker()
 
     def part(self, task: str) -> "nn.Layer":
         """The part of a checkpoint's model that runs for a task."""

@@ -18,6 +18,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ernie_m.model import device
+from ernie_m.model.cpu.attention import attend
 from ernie_m.model.layers import Linear, at_positions, dropout, linear_layers
 from ernie_m.model.layout import Group, Layout
 
@@ -64,7 +65,7 @@ class CpuMask(AttentionMask):
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
-        return device.cpu.attend(query, key, value, self.layout, num_heads, dropout_rate)
+        return attend(query, key, value, self.layout, num_heads, dropout_rate)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from paddle import Tensor
 from ernie_m.model import attention, device
 from ernie_m.model.attention import AttentionMask, CpuMask
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
+from ernie_m.model.cpu.sums import sums_of_sequences
 from ernie_m.model.layout import Layout
 
 
@@ -114,7 +115,7 @@ class TokenBatch(device.Uploadable):
             weights: [B, T], 0 at pads; they get no gradient.
         """
         if isinstance(self.mask, CpuMask):
-            return device.cpu.sums_of_sequences(states, weights, ~self.is_pad(), self.mask.layout)
+            return sums_of_sequences(states, weights, ~self.is_pad(), self.mask.layout)
         row_weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
         return paddle.matmul(row_weights, self.padded(states)).squeeze(1)  # [B, 1, H] -> [B, H]
 

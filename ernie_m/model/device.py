@@ -1,7 +1,4 @@
-"""What the device can do: half precision, attention kernels, TF32; and which kernels a process uses.
-
-`device.cpu` has the kernels of a CPU: the network and the training know no file of `model/cpu/`, only
-`rows.py` there, which gives the memory of a tensor.
+"""What the device can do: half precision, attention kernels, TF32.
 
     compute capability     amp fp16    amp bf16     attention in half precision
     below 8.0 (V100, T4)   yes         refused      padded groups: two products and a softmax each
@@ -11,10 +8,6 @@
 
 float32 products use TF32 on a GPU from capability 8.0, which keeps 10 bits of the mantissa. The environment
 variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
-
-With `--kernels plain` (`run.kernels`) every device takes Paddle's public operations alone, so what a CPU then
-computes is what a GPU computes, FlashMask and autocast aside. Numbers that differ from those of the fast
-kernels by more than rounding point to a faulty kernel.
 """
 
 import functools
@@ -28,34 +21,14 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ernie_m.model import cpu as cpu  # what other files take as `device.cpu`
+from ernie_m.model import kernels
+from ernie_m.model.cpu import mkl
+from ernie_m.model.cpu.replicas import SHARE_TOKENS
 from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
 AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 begin with this capability
-FAST = "fast"
-PLAIN = "plain"
 FLASH_VERSION = "FLAGS_flash_attn_version"
-_kernels = FAST
-
-
-def use_kernels(kind: str) -> None:
-    """Choose the kernels of this process: FAST or PLAIN. Call it before you make the optimizer.
-
-    What PLAIN computes on a CPU is what a GPU computes, FlashMask and autocast aside.
-    """
-    global _kernels
-    _kernels = kind
-
-
-def has_plain_kernels() -> bool:
-    """Whether this process takes Paddle's public operations alone."""
-    return _kernels == PLAIN
-
-
-def on_gpu() -> bool:
-    """Whether Paddle computes on a GPU."""
-    return str(paddle.device.get_device()).startswith("gpu")
 
 
 def capability() -> tuple[int, int]:
@@ -74,10 +47,10 @@ def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "in own 
     Args:
         half: whether the model computes in half precision.
     """
-    if has_plain_kernels():
+    if kernels.has_plain_kernels():
         return "padded groups"
-    if not on_gpu():
-        return "in own lengths" if cpu.mkl.is_there() else "padded groups"
+    if not kernels.on_gpu():
+        return "in own lengths" if mkl.is_there() else "padded groups"
     return "FlashMask" if half and has_bf16() and flash_works() else "padded groups"
 
 
@@ -124,20 +97,7 @@ def _error_of_flash() -> float:
 
 def share_tokens() -> int | None:
     """About how many tokens of a micro-batch should be trained on at a time; None: all of them."""
-    return None if on_gpu() or has_plain_kernels() else cpu.SHARE_TOKENS
-
-
-def on_cpu(x: Tensor) -> bool:
-    """Whether the kernels of `model/cpu/` compute with a tensor.
-
-    They do if it lies on a CPU, unless a graph is being traced or the kernels of the process are plain.
-    """
-    return paddle.in_dynamic_mode() and not has_plain_kernels() and x.place.is_cpu_place()
-
-
-def training_on_cpu(x: Tensor) -> bool:
-    """Whether the kernels of `model/cpu/` compute with a tensor, and the result gets gradients."""
-    return on_cpu(x) and paddle.is_grad_enabled()
+    return None if kernels.on_gpu() or kernels.has_plain_kernels() else SHARE_TOKENS
 
 
 class Uploadable:
@@ -223,13 +183,13 @@ def summary(precision: str, processes: int) -> str:
     """
     device = str(paddle.device.get_device())
     is_half = precision.startswith(("bf16", "fp16"))
-    backend = "NCCL" if on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
+    backend = "NCCL" if kernels.on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
     facts = [f"precision {precision}", f"attention {attention_kind(is_half)}"]
-    if on_gpu():
+    if kernels.on_gpu():
         major, minor = capability()
         device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"
         facts.append("TF32 on, NVIDIA_TF32_OVERRIDE=0 turns it off" if has_tf32() else "TF32 off")
     facts.append(f"collectives {backend}, {processes} processes" if processes > 1 else "collectives none")
-    if has_plain_kernels():
+    if kernels.has_plain_kernels():
         facts.append("kernels plain")
     return "; ".join([f"device: {device}", *facts])

@@ -21,10 +21,10 @@ import paddle
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
-from ernie_m.model import device
 from ernie_m.model.attention import AttentionMask, SelfAttention
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
+from ernie_m.model.cpu.layers import with_same_dropout
 from ernie_m.model.device import upload
 from ernie_m.model.layers import LayerNorm, Linear, add_to, at_positions, dropout, feed_forward
 from ernie_m.model.word_table import WordEmbeddings
@@ -229,7 +229,7 @@ class ErnieMModel(nn.Layer):
             # The last layer is computed only where it is read.
             only_at = positions if layer is stack[-1] else None
             if self.recompute and self.training:
-                x = recompute(device.cpu.with_same_dropout(layer), x, batch.mask, only_at)
+                x = recompute(with_same_dropout(layer), x, batch.mask, only_at)
             else:
                 x = layer(x, batch.mask, only_at)
             if output_hidden_states:

@@ -7,7 +7,13 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from ernie_m.model import device
+from ernie_m.model import kernels
+from ernie_m.model.cpu import onednn
+from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
+from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
+from ernie_m.model.cpu.packed import PackedLinear
+from ernie_m.model.cpu.packed import feed_forward as packed_feed_forward
+from ernie_m.model.cpu.packed import linear_layers as packed_linear_layers
 from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.word_table import WordEmbeddings
 
@@ -26,7 +32,7 @@ def freeze(model: nn.Layer) -> None:
     """
     for layer in model.sublayers(include_self=True):
         is_open = isinstance(layer, Linear) and layer.packed is None
-        if is_open and device.on_cpu(layer.bias) and layer.bias.dtype == paddle.float32:
+        if is_open and kernels.on_cpu(layer.bias) and layer.bias.dtype == paddle.float32:
             layer.freeze()
 
 
@@ -41,7 +47,7 @@ class Linear(nn.Linear):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.in_bfloat16 = False
-        self.packed: device.cpu.PackedLinear | None = None
+        self.packed: PackedLinear | None = None
 
     def use_bfloat16(self) -> None:
         """Compute the product of this layer in bfloat16 on a CPU."""
@@ -49,9 +55,9 @@ class Linear(nn.Linear):
 
     def freeze(self) -> None:
         """Replace the weight by its packed form, and free the memory of the numbers."""
-        if not (self.in_bfloat16 or device.cpu.onednn.can_pack()):
+        if not (self.in_bfloat16 or onednn.can_pack()):
             return
-        self.packed = device.cpu.PackedLinear(as_array(self.weight), as_array(self.bias), self.in_bfloat16)
+        self.packed = PackedLinear(as_array(self.weight), as_array(self.bias), self.in_bfloat16)
         self.weight = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,20 +71,20 @@ def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
     Either all of the layers compute in bfloat16, or none; either all of them are frozen, or none.
     """
     if layers[0].packed is not None:
-        return device.cpu.packed_linear_layers(x, [layer.packed for layer in layers])
-    if layers[0].in_bfloat16 and device.on_cpu(x):
-        return device.cpu.LinearInBfloat16.apply(
+        return packed_linear_layers(x, [layer.packed for layer in layers])
+    if layers[0].in_bfloat16 and kernels.on_cpu(x):
+        return LinearInBfloat16.apply(
             x, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
         )
-    if device.training_on_cpu(x):
-        return [device.cpu.LinearOnCpu.apply(x, layer.weight, layer.bias) for layer in layers]
+    if kernels.training_on_cpu(x):
+        return [LinearOnCpu.apply(x, layer.weight, layer.bias) for layer in layers]
     return [F.linear(x, layer.weight, layer.bias) for layer in layers]
 
 
 def feed_forward(x: Tensor, first: Linear, second: Linear) -> Tensor:
     """second(gelu(first(x))): [..., H] -> [..., H]."""
     if first.packed is not None:
-        return device.cpu.packed_feed_forward(x, first.packed, second.packed)
+        return packed_feed_forward(x, first.packed, second.packed)
     return second(gelu(first(x)))
 
 
@@ -92,14 +98,14 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., H] -> [..., H]."""
-        if not device.training_on_cpu(x):
+        if not kernels.training_on_cpu(x):
             return super().forward(x)
-        return device.cpu.LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
+        return LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
 
 
 def gelu(x: Tensor) -> Tensor:
     """x times the normal distribution's cdf, exact (erf)."""
-    return device.cpu.GeluOnCpu.apply(x) if device.training_on_cpu(x) else F.gelu(x)
+    return GeluOnCpu.apply(x) if kernels.training_on_cpu(x) else F.gelu(x)
 
 
 def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
@@ -108,15 +114,15 @@ def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | No
     Nothing else may use x: in training on a CPU the sum may take its memory.
     """
     if training and probability > 0.0:
-        if device.on_cpu(x):
-            return device.cpu.DropoutOnCpu.apply(x, probability, residual)
+        if kernels.on_cpu(x):
+            return DropoutOnCpu.apply(x, probability, residual)
         x = F.dropout(x, probability, training=True)
     return x if residual is None else add_to(x, residual)
 
 
 def add_to(x: Tensor, y: Tensor) -> Tensor:
     """x + y. Nothing else may use x: in training on a CPU the sum takes its memory."""
-    return x.add_(y) if device.training_on_cpu(x) else x + y
+    return x.add_(y) if kernels.training_on_cpu(x) else x + y
 
 
 def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:

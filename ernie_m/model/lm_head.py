@@ -13,9 +13,10 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
-from ernie_m.model import device
+from ernie_m.model import device, kernels
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import NO_LANGUAGE, ErnieMConfig
+from ernie_m.model.cpu.masked_lm_loss import CrossEntropyOnCpu, LossOnCpu
 from ernie_m.model.cpu.rows import needs_gradient
 from ernie_m.model.encoder import ErnieMModel, initial_weights
 from ernie_m.model.layers import LayerNorm, Linear, gelu
@@ -137,17 +138,17 @@ def cross_entropy(
     loss_weights = loss_weights.astype(precise)
     chunks = logit_chunks(x.shape[0], bias.shape[0], precise)
     has_backward = paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias))
-    kernels = device.cpu.LossOnCpu(table, bias) if device.on_cpu(x) else None
-    if kernels is not None and has_backward:  # the gradients are made with the losses
+    loss_on_cpu = LossOnCpu(table, bias) if kernels.on_cpu(x) else None
+    if loss_on_cpu is not None and has_backward:  # the gradients are made with the losses
         return MaskedLoss(
-            *device.cpu.CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, kernels, chunks)
+            *CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, loss_on_cpu, chunks)
         )
 
     results = []  # of each chunk: its losses, and which are correct
     for rows in chunks:
         inputs = (x[rows], labels[rows])
-        if kernels is not None:
-            results.append(kernels.losses(*inputs))
+        if loss_on_cpu is not None:
+            results.append(loss_on_cpu.losses(*inputs))
         elif has_backward:
             # Nothing here is random, so no random state has to be kept.
             results.append(recompute(_losses_of_chunk, *inputs, table.weight, bias, preserve_rng_state=False))

@@ -15,7 +15,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from ernie_m.model import device
+from ernie_m.model import kernels
 from ernie_m.model.cpu.rows import add, as_array, as_rows, as_tensor
 
 
@@ -178,7 +178,7 @@ class WordEmbeddings(nn.Embedding):
         is_traced = not paddle.in_dynamic_mode()  # for an exported graph, which is not trained
         if is_traced or self.weight.stop_gradient or not paddle.is_grad_enabled():
             return super().forward(ids)
-        if device.on_cpu(self.weight):
+        if kernels.on_cpu(self.weight):
             return LookUpOnCpu.apply(self.weight, ids, self.gradient)
         return super().forward(ids)
 

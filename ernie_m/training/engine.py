@@ -27,7 +27,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model import device
+from ernie_m.model.cpu.layers import DropoutStream
+from ernie_m.model.cpu.replicas import Replicas
 from ernie_m.model.word_table import squared_norm
 from ernie_m.training import distributed
 from ernie_m.training.log.totals import Totals
@@ -95,7 +96,7 @@ class Engine:
         self.clip_norm = clip_norm
         self.precision = precision or Precision()
         self.precision.prepare(model)
-        self.replicas = device.cpu.Replicas(model)
+        self.replicas = Replicas(model)
         self.max_bad_steps = max_bad_steps
         self.sums = tuple(sums)
         self.steps = 0
@@ -216,7 +217,7 @@ class Engine:
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The forward and the backward pass of a micro-batch with its number; returns loss and values."""
         number, micro_batch = numbered
-        with device.cpu.DropoutStream((self.seed, self.steps, distributed.rank(), number)):
+        with DropoutStream((self.seed, self.steps, distributed.rank(), number)):
             with self.autocast():
                 loss, values = loss_of(model, micro_batch)
             self.scaler.scale(loss).backward()

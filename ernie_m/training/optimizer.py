@@ -15,7 +15,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
-from ernie_m.model import device
+from ernie_m.model import kernels
 from ernie_m.model.word_table import WordEmbeddings
 from ernie_m.training.row_adam import RowAdam
 from ernie_m.utils.errors import UserError
@@ -108,7 +108,7 @@ def build_optimizer(
         decay = weight_decay if is_decayed(name) else 0.0
         if decay_style == FULL_RATE:
             decay /= ratio  # AdamW multiplies the coefficient by the parameter's own rate
-        if parameter.name in table_gradients and device.on_cpu(parameter):
+        if parameter.name in table_gradients and kernels.on_cpu(parameter):
             tables[parameter.name] = RowAdam(table_gradients[parameter.name], ratio, decay, betas, eps)
         else:
             groups[ratio, decay].append(parameter)

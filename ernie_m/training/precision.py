@@ -13,7 +13,9 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.device import cpu, has_bf16, has_plain_kernels, on_gpu, summary
+from ernie_m.model.cpu import onednn
+from ernie_m.model.device import has_bf16, summary
+from ernie_m.model.kernels import has_plain_kernels, on_gpu
 from ernie_m.model.layers import freeze, use_bfloat16
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
@@ -163,11 +165,11 @@ def _missing_for_bf16() -> str | None:
     """What the products of a CPU lack for bfloat16, in words; None: nothing."""
     if paddle.get_default_dtype() != "float32":
         return "weights in float32"
-    return "kernels that are not plain" if has_plain_kernels() else cpu.onednn.missing()
+    return "kernels that are not plain" if has_plain_kernels() else onednn.missing()
 
 
 @functools.cache  # once, however many seeds a command trains
 def _recommend_bfloat16() -> None:
     """Log that this CPU may be faster in bfloat16, if so."""
-    if cpu.onednn.missing() is None:
+    if onednn.missing() is None:
         logger.info("this CPU can multiply in bfloat16, which many CPUs do faster: amp bf16 (docs/cpu.md)")

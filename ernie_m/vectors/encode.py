@@ -10,7 +10,8 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.model.batch import TokenBatch
-from ernie_m.model.device import Uploadable, cpu, to_array, upload
+from ernie_m.model.cpu import workers
+from ernie_m.model.device import Uploadable, to_array, upload
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.reader.batching import BATCH_TOKENS, padded_batches
 from ernie_m.training.precision import Autocast
@@ -111,7 +112,7 @@ class PaddleEncoder(SentenceEncoder):
         sentences: Sequence[Sequence[int]],
         batch_tokens: int = BATCH_TOKENS,
     ) -> Iterator[tuple[list[int], R]]:
-        batch_tokens = cpu.workers.tokens_of_a_batch(sentences, batch_tokens)
+        batch_tokens = workers.tokens_of_a_batch(sentences, batch_tokens)
         batches = padded_batches(sentences, self.config.pad_token_id, batch_tokens)
 
         def work(batch: tuple[list[int], np.ndarray]) -> tuple[list[int], R]:
@@ -119,7 +120,7 @@ class PaddleEncoder(SentenceEncoder):
             return rows, compute(ids)
 
         with self._without_dropout():  # here, because several batches may be computed at a time
-            yield from cpu.workers.in_workers(work, batches)
+            yield from workers.in_workers(work, batches)
 
     @contextmanager
     def _predicting(self) -> Iterator[None]:

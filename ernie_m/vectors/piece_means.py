@@ -14,7 +14,7 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ernie_m.model import device
+from ernie_m.model import device, kernels
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu.rows import as_array, as_tensor
 from ernie_m.model.encoder import ErnieMModel
@@ -72,7 +72,7 @@ def means_of_rows(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np
 def piece_means(model: ErnieMModel, batch: PieceBatch) -> Tensor:
     """The vector of each text with its gradient: [S, H]."""
     words = model.embeddings.word_embeddings
-    if device.training_on_cpu(words.weight):
+    if kernels.training_on_cpu(words.weight):
         return _MeansOnCpu.apply(words.weight, batch.ids, batch.lengths, words.gradient)
     texts = paddle.arange(len(batch.lengths))
     text_of_piece = paddle.repeat_interleave(texts, batch.lengths)  # [N]

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import ernie_m
 from ernie_m.commands import convert, export
-from ernie_m.model import device
+from ernie_m.model import device, kernels
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.config import ErnieMConfig
@@ -73,9 +73,9 @@ def test_a_text_is_the_mean_of_its_pieces_alone_and_in_any_batch():
         assert means_of_rows(rows, alone.ids, alone.lengths)[0].tobytes() == vector.tobytes()
 
 
-@pytest.mark.parametrize("kernels", [device.FAST, device.PLAIN])
+@pytest.mark.parametrize("kernels", [kernels.FAST, kernels.PLAIN])
 def test_the_gradient_of_the_means(kernels, monkeypatch):
-    monkeypatch.setattr(device, "_kernels", kernels)
+    monkeypatch.setattr(kernels, "_kernels", kernels)
     paddle.set_default_dtype("float64")
     model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
     paddle.set_default_dtype("float32")

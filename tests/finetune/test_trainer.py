@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from ernie_m.finetune import command, labelled_task
 from ernie_m.finetune.tasks.classification import Classification
-from ernie_m.model import device
+from ernie_m.model import kernels
 from ernie_m.training.optimizer import build_optimizer
 from tests import command_lines, toys
 from tests.helpers.checkpoints import assert_same_weights
@@ -50,9 +50,9 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
 
 
 def test_plain_kernels_are_chosen_by_the_flag(classify, monkeypatch):
-    monkeypatch.setattr(device, "_kernels", device.FAST)
+    monkeypatch.setattr(kernels, "_kernels", kernels.FAST)
     classify(max_steps=1, kernels="plain")
-    assert device.has_plain_kernels()
+    assert kernels.has_plain_kernels()
 
 
 def test_a_file_that_is_cut_is_warned_of(classify, toy_folder, tmp_path):

@@ -18,7 +18,14 @@ from ernie_m.commands.predict import read_requests
 from ernie_m.data.download import unpack
 from ernie_m.data.translated_messages import read_messages
 from ernie_m.model.checkpoint.foreign_conventions import reading_of
-from ernie_m.model.checkpoint.formats import configs, fluid, pickles, sentence_transformers, torch_save
+from ernie_m.model.checkpoint.formats import (
+    configs,
+    fluid,
+    pickles,
+    sentence_transformers,
+    torch_save,
+    writing,
+)
 from ernie_m.model.checkpoint.formats import safetensors as safe
 from ernie_m.model.checkpoint.formats.tensor_names import XLM_R
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -166,7 +173,7 @@ def model_configs(folder: Path) -> list[bytes]:
 def paddle_files(folder: Path) -> list[bytes]:
     """A .pdparams with containers in containers, and one with an array that is written in several parts."""
     nested = {"a": ("name", np.arange(3, dtype=np.uint16)), "n": [1, 2.5, None, {"k": b"x"}]}
-    pickles.write_pdparams(folder / "x", {"a": np.ones([2, 3], "f4"), "long": np.zeros([40, 40], "f4")})
+    writing.write_pdparams(folder / "x", {"a": np.ones([2, 3], "f4"), "long": np.zeros([40, 40], "f4")})
     return [pickle.dumps(nested, 4), (folder / "x").read_bytes()]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paddle import Tensor
 
-from ernie_m.model.device import on_gpu
+from ernie_m.model.kernels import on_gpu
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.loss import DeviceBatch
 from ernie_m.pretrain.objectives import OF_THE_PAPER

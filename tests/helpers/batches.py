@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ernie_m.model import attention, device
+from ernie_m.model import attention, kernels
 from ernie_m.model.attention import AttentionMask, PaddedMask
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.device import upload
@@ -31,5 +31,5 @@ def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> 
 
     They are Paddle's own, which a CPU has, too.
     """
-    monkeypatch.setattr(device, "on_cpu", lambda x: False)
+    monkeypatch.setattr(kernels, "on_cpu", lambda x: False)
     monkeypatch.setattr(attention, "mask_class", lambda: mask)

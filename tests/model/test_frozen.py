@@ -7,7 +7,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import device, layers
+from ernie_m.model import kernels, layers
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import onednn, packed
@@ -112,7 +112,7 @@ def test_a_model_keeps_packed_weights_alone(in_bfloat16, model, batch):
 def test_a_model_stays_as_it_is(monkeypatch, reason):
     """Without what packed weights need, a prediction in full precision works all the same."""
     if reason == "plain kernels":
-        monkeypatch.setattr(device, "_kernels", device.PLAIN)
+        monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
     elif reason == "no AVX-512":
         monkeypatch.setattr(onednn, "can_pack", lambda: False)
     dtype = "float64" if reason == "float64" else "float32"

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model import device
+from ernie_m.model import device, kernels
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.layout import Layout
@@ -119,11 +119,11 @@ def classification_loss(model: SequenceClassifier) -> paddle.Tensor:
 def test_plain_kernels_compute_the_same(monkeypatch, loss_of):
     model = PreTrainingModel(CONFIG, ["en"]) if loss_of is masked_loss else SequenceClassifier(CONFIG, 3)
     fast = loss_and_gradients(model, loss_of)
-    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
     # A call of one of the fast kernels would now be an error.
     for kernel in (
-        "ernie_m.model.cpu.GeluOnCpu",
-        "ernie_m.model.cpu.LinearOnCpu",
+        "ernie_m.model.layers.GeluOnCpu",
+        "ernie_m.model.layers.LinearOnCpu",
         "ernie_m.model.word_table.LookUpOnCpu",
     ):
         monkeypatch.setattr(kernel, None)
@@ -139,13 +139,13 @@ def test_plain_kernels_count_the_same_hits(monkeypatch):
     labels = model.lm_head(hidden).argmax(1)
     labels[::3] = (labels[::3] + 1) % 40  # every third one is another word: no hit
     fast = model.lm_head.loss(hidden, labels)
-    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
     plain = model.lm_head.loss(hidden, labels)
     assert plain.correct.tolist() == fast.correct.tolist() == [False, True, True] * 3
 
 
 def test_the_optimizer_with_plain_kernels_is_paddles(monkeypatch):
-    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
     model = SequenceClassifier(CONFIG, 3)
     engine = Engine(model, build_optimizer(model, 1e-3))
     shapes = []
@@ -164,7 +164,7 @@ def test_the_optimizer_with_plain_kernels_is_paddles(monkeypatch):
 
 
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
     monkeypatch.setattr("ernie_m.model.cpu.onednn.missing", lambda: None)
     assert not Precision("bf16").cpu_bf16
     assert "amp bf16 needs kernels that are not plain" in error_of(

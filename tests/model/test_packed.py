@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model import device
+from ernie_m.model import device, kernels
 from ernie_m.model.attention import (
     AttentionMask,
     CpuMask,
@@ -245,12 +245,12 @@ def test_the_mask_of_a_device(monkeypatch, on_gpu, capability, autocast, expecte
 
     Plain kernels have padded groups on every device.
     """
-    monkeypatch.setattr(device, "on_gpu", lambda: on_gpu)
+    monkeypatch.setattr(kernels, "on_gpu", lambda: on_gpu)
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(paddle.amp, "is_autocast_enabled", lambda: autocast)
     monkeypatch.setattr(device, "flash_works", lambda: True)
     assert mask_class() is expected
     monkeypatch.setattr(device, "flash_works", lambda: False)
     assert mask_class() is (PaddedMask if on_gpu else CpuMask)
-    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
     assert mask_class() is PaddedMask

@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import device, lm_head, word_table
+from ernie_m.model import kernels, lm_head, word_table
 
 TOLERANCE = 1e-9
 WORDS = 23
@@ -75,7 +75,7 @@ class Tied:
 def form(request, monkeypatch):
     """The kernels of a CPU, or plain kernels, which are the operations of a GPU."""
     if request.param == "plain":
-        monkeypatch.setattr(device, "_kernels", device.PLAIN)
+        monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
     return request.param
 
 
@@ -145,7 +145,7 @@ def test_far_apart_logits(form):
 
 def test_plain_kernels_compute_the_logits_of_a_chunk_twice(monkeypatch):
     """They exist for four positions at a time, and are not kept for the backward pass."""
-    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
     tied = Tied()
     logits = lm_head.logits
     positions = []

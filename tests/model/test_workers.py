@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model import device
+from ernie_m.model import kernels
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.attention import ScoreBlocks
@@ -176,5 +176,5 @@ def test_vectors_of_a_model_in_training():
 
 
 def test_kernels_that_are_plain_compute_in_turn(monkeypatch):
-    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
     assert list(in_workers(lambda item: thread_count(), range(2))) == [WORKERS] * 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ernie_m.model import device
+from ernie_m.model import kernels
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.heads import SequenceClassifier
@@ -97,9 +97,9 @@ def test_a_head_that_has_learned_little_when_its_warm_up_ends(pretrain):
 
 
 def test_plain_kernels_are_chosen_by_the_key(pretrain, monkeypatch):
-    monkeypatch.setattr(device, "_kernels", device.FAST)
+    monkeypatch.setattr(kernels, "_kernels", kernels.FAST)
     pretrain(optimizer__steps=1, run__kernels="plain")
-    assert device.has_plain_kernels()
+    assert kernels.has_plain_kernels()
 
 
 def test_the_encoder_is_what_fine_tuning_takes(pretrained, tiny_corpus):

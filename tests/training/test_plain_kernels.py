@@ -7,14 +7,14 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model import device
+from ernie_m.model import kernels
 from ernie_m.training.precision import Precision
 from tests.gpu import toys
 
 LARGE = 0.3  # the standard deviation of weights, instead of 0.02, so that attention and losses matter
 FAST = (
-    "ernie_m.model.cpu.GeluOnCpu",
-    "ernie_m.model.cpu.LinearOnCpu",
+    "ernie_m.model.layers.GeluOnCpu",
+    "ernie_m.model.layers.LinearOnCpu",
     "ernie_m.model.word_table.LookUpOnCpu",
 )
 
@@ -24,7 +24,7 @@ def test_float64_is_that_of_the_fast_kernels(monkeypatch, name):
     paddle.set_default_dtype("float64")
     try:
         fast = toys.results_of(name, "float64", Precision(), LARGE)
-        monkeypatch.setattr(device, "_kernels", device.PLAIN)
+        monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
         for kernel in FAST:  # whoever takes one now fails
             monkeypatch.setattr(kernel, None)
         plain = toys.results_of(name, "float64", Precision(), LARGE)

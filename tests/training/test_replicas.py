@@ -7,7 +7,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import device
+from ernie_m.model import device, kernels
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.rows import thread_count
 from ernie_m.model.cpu.workers import in_workers
@@ -205,8 +205,8 @@ def test_shares_have_similar_work():
 
 def test_on_a_gpu_and_with_plain_kernels_a_micro_batch_is_whole(monkeypatch):
     assert device.share_tokens()
-    monkeypatch.setattr(device, "has_plain_kernels", lambda: True)
+    monkeypatch.setattr(kernels, "has_plain_kernels", lambda: True)
     assert device.share_tokens() is None
     monkeypatch.undo()
-    monkeypatch.setattr(device, "on_gpu", lambda: True)
+    monkeypatch.setattr(kernels, "on_gpu", lambda: True)
     assert device.share_tokens() is None

@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from ernie_m.finetune.tasks.classification import Classification
-from ernie_m.model import device
+from ernie_m.model import kernels
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import rows
 from ernie_m.model.heads import SequenceClassifier
@@ -43,7 +43,7 @@ class Events(list):
 
     def begin(self) -> None:
         """From now on the project takes the tensors, which are on a CPU, for those of a GPU in float32."""
-        self.monkeypatch.setattr(device, "on_gpu", lambda: True)
+        self.monkeypatch.setattr(kernels, "on_gpu", lambda: True)
         self.clear()
 
 
@@ -76,7 +76,7 @@ def events(monkeypatch) -> Events:
     record(paddle.Tensor, "backward", "backward")
     record(Engine, "_squared_norm", "norm")
     record(AdamW, "step", "update")
-    monkeypatch.setattr(device, "on_cpu", lambda x: False)
+    monkeypatch.setattr(kernels, "on_cpu", lambda x: False)
     return events
 
 

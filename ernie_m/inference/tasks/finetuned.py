@@ -69,10 +69,10 @@ class FineTunedTask:
         ids = [feature.ids for feature in features]
         if self.model.model is None:
             return map(compute, batches_by_length(list(map(len, ids)), BATCH_TOKENS))
-        from ernie_m.model.device import cpu  # here, because it imports Paddle
+        from ernie_m.model.cpu import workers  # here, because it imports Paddle
 
-        batch_tokens = cpu.workers.tokens_of_a_batch(ids, BATCH_TOKENS)
-        return cpu.workers.in_workers(compute, batches_by_length(list(map(len, ids)), batch_tokens))
+        batch_tokens = workers.tokens_of_a_batch(ids, BATCH_TOKENS)
+        return workers.in_workers(compute, batches_by_length(list(map(len, ids)), batch_tokens))
 
 
 class ClassifyTexts(FineTunedTask):

@@ -21,9 +21,9 @@ from ernie_m.inference.tasks import (
     text_of,
     unknown_words,
 )
-from ernie_m.model import device
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import NO_LANGUAGE
+from ernie_m.model.cpu import workers
 from ernie_m.model.device import upload
 from ernie_m.model.layout import Layout
 from ernie_m.model.lm_head import PreTrainingModel
@@ -139,7 +139,7 @@ class FillMasks(MaskedLmTask):
     @paddle.no_grad()
     def answer(self, requests: list[MaskedText]) -> list[dict]:
         # The texts are few and are encoded one by one. The logits of all masks are made together.
-        states_of_requests = list(device.cpu.workers.in_workers(self._states, requests))
+        states_of_requests = list(workers.in_workers(self._states, requests))
         candidates = self.likeliest(paddle.concat(states_of_requests))  # for each mask of all requests
         answers = []
         first = 0

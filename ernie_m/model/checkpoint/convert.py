@@ -14,7 +14,6 @@ from ernie_m.model.checkpoint.card_usage import usage
 from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, WEIGHTS
 from ernie_m.model.checkpoint.formats import (
     configs,
-    pickles,
     safetensors,
     sentence_transformers,
     tensor_names,
@@ -32,7 +31,13 @@ from ernie_m.model.checkpoint.formats.tensor_names import (
     STATIC,
     XLM_R,
 )
-from ernie_m.model.checkpoint.formats.writing import RenamedWeights, for_library, to_names_of, write_official
+from ernie_m.model.checkpoint.formats.writing import (
+    RenamedWeights,
+    for_library,
+    to_names_of,
+    write_official,
+    write_pdparams,
+)
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING
@@ -229,7 +234,7 @@ def write(
     if format_name == OFFICIAL:
         write_official(folder, weights, config)
     elif format_name == PADDLENLP:
-        pickles.write_pdparams(folder / "model_state.pdparams", weights)
+        write_pdparams(folder / "model_state.pdparams", weights)
     else:
         is_for_transformers = format_name in (HUGGING_FACE, XLM_R)
         header = {"format": "pt"} if is_for_transformers else None  # PyTorch: transformers asks for it

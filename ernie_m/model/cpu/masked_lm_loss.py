@@ -5,7 +5,6 @@ backward pass then gets from above is one number, the factor of the whole sum.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
@@ -15,9 +14,7 @@ from paddle.autograd import PyLayer
 from ernie_m.model.cpu import bfloat16
 from ernie_m.model.cpu.layers import row_sums
 from ernie_m.model.cpu.rows import add, as_array, as_tensor, over_rows
-
-if TYPE_CHECKING:
-    from ernie_m.model.word_table import WordEmbeddings
+from ernie_m.model.word_table import WordEmbeddings
 
 BLOCK_WORDS = 1 << 14  # rows of the word table whose gradients are added at a time
 
@@ -79,7 +76,7 @@ class LossOnCpu:
         bias: [V].
     """
 
-    def __init__(self, table: "WordEmbeddings", bias: Tensor):
+    def __init__(self, table: WordEmbeddings, bias: Tensor):
         self._table = table
         self._bias = bias
         self._grad_weight: np.ndarray | None = None  # [V, H]

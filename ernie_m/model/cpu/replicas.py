@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import paddle
@@ -16,9 +16,7 @@ from paddle import Tensor, nn
 
 from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.cpu.workers import in_workers, worker_count
-
-if TYPE_CHECKING:
-    from ernie_m.model.word_table import TableGradient, WordEmbeddings
+from ernie_m.model.word_table import TableGradient, WordEmbeddings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -118,7 +116,7 @@ class LaterGradient:
         self._weight = weight
         self._additions: list[Callable[[TableGradient], None]] = []
 
-    def take(self) -> list[Callable[["TableGradient"], None]]:
+    def take(self) -> list[Callable[[TableGradient], None]]:
         """The additions since the last call, in their order."""
         additions = self._additions
         self._additions = []
@@ -143,7 +141,5 @@ def _gradient_of(parameter: Tensor) -> Tensor | None:
     return gradient
 
 
-def _word_tables(model: nn.Layer) -> list["WordEmbeddings"]:
-    from ernie_m.model.word_table import WordEmbeddings  # here, because it imports this file
-
+def _word_tables(model: nn.Layer) -> list[WordEmbeddings]:
     return [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]

@@ -11,6 +11,7 @@ from functools import cache
 from threading import Event
 from typing import TypeVar
 
+from ernie_m.model import kernels
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.rows import STOP, thread_count
 
@@ -24,9 +25,7 @@ _AHEAD = 2  # what is computed before it is asked for, in items for each worker
 
 def worker_count() -> int:
     """How many workers this thread has: 1 in a worker, on a GPU, and where none can be kept to one core."""
-    from ernie_m.model import device  # here, because it imports this file
-
-    if device.on_gpu() or device.has_plain_kernels() or not mkl.can_use_one_thread():
+    if kernels.on_gpu() or kernels.has_plain_kernels() or not mkl.can_use_one_thread():
         return 1
     return thread_count()
 
