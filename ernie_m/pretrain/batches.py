@@ -6,7 +6,6 @@ run goes on from the samplers' positions. No paddle here.
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +17,13 @@ from ernie_m.pretrain.objective import Pair, Text, Vocabulary, class_of, names_t
 from ernie_m.pretrain.packing import MicroBatch, pack
 from ernie_m.pretrain.shares import allocate, check_batch_size, parts_of_run, shares, steps_of_parts
 from ernie_m.pretrain.training_text import TrainingText, make_objectives
-from ernie_m.reader.corpus import Blocks, Corpus
+from ernie_m.reader.corpus import Blocks, Corpus, long_pairs
 from ernie_m.reader.sampling import Sampler
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
 _CHECKED_PAIRS = 200  # how many pairs of each two languages `check_pairs` looks at
 _MANY_SHORT_PAIRS = 0.2  # a warning names a larger share
-_MOST_UNREAD = 10  # two languages are named if more of the tokens of their pairs, in per cent, is not read
 _OFTEN = 10  # a language is named if a run reads it more often
 # `mean_tokens` measures the tokens of a step on this many sequences of each part of the run. It assumes a run
 # of so many steps that each part is long enough for them.
@@ -328,46 +326,27 @@ def check_pairs(config: PretrainConfig, text: TrainingText) -> None:
 
 
 def tokens_of_pass(config: PretrainConfig, text: TrainingText) -> int:
-    """The number of tokens that one pass reads, without special tokens; of pairs that are too long a part.
-
-    It logs how many those are, and which share of the tokens of all pairs is not read.
-    """
+    """How many tokens one pass reads, without special tokens. It logs how many pairs are read in part."""
     kinds = {class_of(name).reads for name in config.objectives.names}
     tokens = sum(text.mono.values()) if Text in kinds else 0
-    if Pair not in kinds:
-        return tokens
-    max_seq_len = config.data.max_seq_len
-    rows = [[*pairs.beyond(max_seq_len), pairs.num_tokens, len(pairs)] for pairs in text.pairs.values()]
-    longer, unread, in_pairs, number = np.sum(rows, axis=0).tolist()
-    if longer:
-        unread_of = {"-".join(pair): 100 * row[1] / row[2] for pair, row in zip(text.pairs, rows)}
-        named = [f"{pair} {share:.1f} %" for pair, share in unread_of.items() if share > _MOST_UNREAD]
-        logger.info(
-            "%s of %s pairs are longer than data.max_seq_len %d: of all tokens %.1f %% are not read%s",
-            f"{longer:,}",
-            f"{number:,}",
-            max_seq_len,
-            100 * unread / in_pairs,
-            f" ({', '.join(named)})" if named else "",
-        )
-    return tokens + in_pairs - unread
+    if Pair in kinds:
+        logger.info("%s", long_pairs(text.pairs, config.data.max_seq_len))
+        for pairs in text.pairs.values():
+            tokens += pairs.num_tokens - int(pairs.beyond(config.data.max_seq_len)[1])
+    return tokens
 
 
 def log_repeats(config: PretrainConfig, text: TrainingText, steps: int) -> None:
-    """Log which languages, and pairs of languages, the steps of a run read more often than `_OFTEN` times."""
-    drawn: Counter[type] = Counter()  # how many items of each kind of text all steps draw
-    for span, share in steps_of_parts(config.objectives, steps):
-        for name, part in share.items():
-            drawn[class_of(name).reads] += part * len(span) * config.optimizer.batch_size
-    samplers = StepReader(config, text, steps).samplers
+    """Log which languages, and pairs of languages, the steps of a run read more than `_OFTEN` times."""
+    parts = steps_of_parts(config.objectives, steps)
     often = []
-    for kind, purpose, unit in ((Text, "mono", "blocks"), (Pair, "parallel", "pairs")):
-        if purpose in samplers:
-            sampler = samplers[purpose]
-            times = drawn[kind] * sampler.probabilities / sampler.sizes  # on the average, [streams]
-            for number in np.flatnonzero(times > _OFTEN):
-                size = sampler.sizes[number]
-                often.append(f"{sampler.names[number]}: {size:,} {unit}, {times[number]:,.0f} times")
+    for purpose, sampler in StepReader(config, text, steps).samplers.items():
+        kind, unit = (Text, "blocks") if purpose == "mono" else (Pair, "pairs")
+        # What is drawn in one step for each of the sequences of its batch, summed over the steps.
+        drawn = sum(len(span) * share.get(name, 0) for span, share in parts for name in names_that_read(kind))
+        times = config.optimizer.batch_size * drawn * sampler.probabilities / sampler.sizes  # [streams]
+        counts = zip(sampler.names, sampler.sizes, times)
+        often += [f"{name}: {n:,} {unit}, {read:,.0f} times" for name, n, read in counts if read > _OFTEN]
     if often:
         logger.info("the steps read some text more than %d times: %s", _OFTEN, "; ".join(often))
 

@@ -234,12 +234,25 @@ class CorpusPairs(_Shards):
         """
         total = np.zeros(2, np.int64)
         for shard in range(len(self.shards)):
-            lengths = np.diff(
-                self.line_offsets(shard)[::2].astype(np.int64)
-            )  # of both sides together, [pairs]
-            too_many = np.maximum(lengths - (max_seq_len - 4), 0)
+            begins = self.line_offsets(shard)[::2].astype(np.int64)  # of the pairs, and the end
+            too_many = np.maximum(np.diff(begins) - (max_seq_len - 4), 0)
             total += np.count_nonzero(too_many), too_many.sum()
         return total
+
+
+def long_pairs(streams: Mapping[tuple[str, str], CorpusPairs], max_seq_len: int) -> str:
+    """A line that says how many pairs are longer than an input, and which share of all tokens is not read.
+
+    Two languages with a share above 10 % are named with theirs.
+    """
+    rows = [[len(pairs), *pairs.beyond(max_seq_len), pairs.num_tokens] for pairs in streams.values()]
+    number, longer, unread, tokens = np.sum(rows, axis=0).tolist()
+    shares = {"-".join(pair): row[2] / row[3] for pair, row in zip(streams, rows)}
+    named = [f", {share:.1%} of {pair}" for pair, share in shares.items() if share > 0.1]
+    return (
+        f"{longer:,} of {number:,} pairs are longer than data.max_seq_len {max_seq_len}: not read are "
+        f"{unread / tokens:.1%} of all tokens{''.join(named)}"
+    )
 
 
 def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_tokens: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from ernie_m.reader import corpus
 from ernie_m.reader.corpus import (
     Blocks,
     Corpus,
+    long_pairs,
     map_array,
     pack_lines,
     read_manifest,
@@ -90,15 +91,18 @@ def test_pairs_stand_in_alphabetical_order_of_their_languages(path, tokenizer):
             pairs[number]
 
 
-def test_pairs_that_are_too_long(path):
+@pytest.mark.parametrize("longest", [4, 20, 24, 99])
+def test_pairs_that_are_too_long(path, longest):
     """Counted one by one; an input of a pair has four special tokens."""
-    pairs = Corpus(path).parallel["de", "en"]
-    lengths = [len(german) + len(english) for german, english in map(pairs.__getitem__, range(len(pairs)))]
-    limits = (0, min(lengths), sorted(lengths)[150], max(lengths))
-    for limit in limits:
-        too_many = [length - limit for length in lengths if length > limit]
-        assert pairs.beyond(limit + 4).tolist() == [len(too_many), sum(too_many)]
-    assert pairs.beyond(4).tolist() == [len(pairs), pairs.num_tokens]
+    streams = Corpus(path).parallel
+    (pairs,) = streams.values()
+    lengths = np.array([sum(map(len, pairs[number])) for number in range(len(pairs))])
+    too_many = np.maximum(lengths + 4 - longest, 0)
+    share = f"{too_many.sum() / lengths.sum():.1%}"
+    named = f", {share} of de-en" if too_many.sum() > 0.1 * lengths.sum() else ""
+    line = long_pairs(streams, longest)
+    assert line.startswith(f"{np.count_nonzero(too_many)} of 300 pairs are longer ")
+    assert line.endswith(f" {longest}: not read are {share} of all tokens{named}")
 
 
 def test_piece_counts_are_those_of_all_text_in_the_language(path, tokenizer):

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.build import left_out
-from ernie_m.reader.corpus import SPLITS, Corpus, CorpusPairs
+from ernie_m.reader.corpus import SPLITS, Corpus, CorpusPairs, long_pairs
 from ernie_m.tokenizer.tokenizer import Tokenizer
 
 _MANY_UNKNOWN = 0.05  # a greater share of unknown tokens in a language is worth a warning
 _EXAMPLES = 3  # how many pairs of each two languages are printed
-_INPUTS = (128, 256, 512)  # usual values of data.max_seq_len
 _WIDTH = 100  # the longest printed line, in characters
 _PLACES = 16  # at how many places of a stream the sides of pairs are compared
 _PAIRS = 128  # how many consecutive pairs are compared at each place
@@ -79,8 +78,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
-    """Of every two languages a few pairs, how many are too long, and a warning if the sides do not fit."""
-    report = []
+    """How many pairs are too long; of every two languages a few, and a warning if their sides do not fit."""
+    report = [long_pairs(corpus.parallel, length) for length in (128, 256, 512) if corpus.parallel]
     for languages, pairs in corpus.parallel.items():
         name = "-".join(languages)
         # Some pairs from the beginning to the end, evenly spaced.
@@ -88,14 +87,6 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
         for number in examples.tolist():
             for language, ids in zip(languages, pairs[number]):
                 report.append(f"{name} {number + 1:,} {language}: {tokenizer.decode(ids)[:_WIDTH]}")
-        too_long = []
-        for length in _INPUTS:
-            longer, unread = pairs.beyond(length)
-            too_long.append(f"{length}: {longer:,} ({unread / pairs.num_tokens:.1%})")
-        report.append(
-            f"{name}: pairs longer than data.max_seq_len, and the share of all tokens that is then not read: "
-            f"{', '.join(too_long)}"
-        )
         places, misfits = _compare_sides(pairs)
         if misfits > places * _TOLERATED:
             report.append(
