@@ -231,9 +231,10 @@ def mine_pairs(options: MiningOptions) -> None:
         results = {**threshold_facts, **facts_of_pairs, "centred": bool(means)}
         write(Path(options.output), source, target, pairs, results)
     same = np.count_nonzero(source.hashes[pairs.sources] == target.hashes[pairs.targets])
-    counts = f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs: {options.output}"
-    if same:
-        counts += f" ({same:,} have the same text on both sides)"
+    counts = (
+        f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs, {same:,} with the same text on both "
+        f"sides: {options.output}"
+    )
     if threshold_facts or not len(pairs.scores):
         logger.info("%s", counts)
         return

@@ -345,8 +345,11 @@ def log_repeats(config: PretrainConfig, text: TrainingText, steps: int) -> None:
         # What is drawn in one step for each of the sequences of its batch, summed over the steps.
         drawn = sum(len(span) * share.get(name, 0) for span, share in parts for name in names_that_read(kind))
         times = config.optimizer.batch_size * drawn * sampler.probabilities / sampler.sizes  # [streams]
-        counts = zip(sampler.names, sampler.sizes, times)
-        often += [f"{name}: {n:,} {unit}, {read:,.0f} times" for name, n, read in counts if read > _OFTEN]
+        often += [
+            f"{name}: {size:,} {unit}, {count:,.0f} times"
+            for name, size, count in zip(sampler.names, sampler.sizes, times)
+            if count > _OFTEN
+        ]
     if often:
         logger.info("the steps read some text more than %d times: %s", _OFTEN, "; ".join(often))
 

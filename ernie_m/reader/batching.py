@@ -123,8 +123,7 @@ def warn_if_prompted(prompt: str, texts: Sequence[str], name: str | os.PathLike 
         prompt: what is put before the texts.
         name: the file of the texts; "" if there is none.
     """
-    bare = prompt.strip()
-    if bare and 2 * sum(text.lstrip().startswith(bare) for text in texts) > len(texts):
+    if prompt.strip() and 2 * sum(text.lstrip().startswith(prompt.strip()) for text in texts) > len(texts):
         _warn_of_prompt(prompt, f"{name}: " if name else "")
 
 

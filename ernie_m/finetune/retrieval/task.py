@@ -136,9 +136,9 @@ class Retrieval(TaskOfSeeds):
         if self.rows is not None:
             encode = EncodePairs(self.tokenizer, flags.max_seq_len)
             warn_if_cut(encode, self._as_read(self.rows), flags.train_set)
-            rows = list(itertools.islice(self.rows, SAMPLE))
-            warn_if_prompted(self.prompts[0], [row[0] for row in rows], flags.train_set)
-            warn_if_prompted(self.prompts[1], [text for row in rows for text in row[1:]], flags.train_set)
+            for place, prompt in enumerate(self.prompts):  # of queries, and of positives
+                texts = [row[place] for row in itertools.islice(self.rows, SAMPLE)]
+                warn_if_prompted(prompt, texts, flags.train_set)
         has_queries = self.rows is not None and not self.rows.are_translations
         if has_queries and any(self.prompts):
             line = (
