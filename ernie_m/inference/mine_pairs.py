@@ -235,12 +235,12 @@ def mine_pairs(options: MiningOptions) -> None:
         f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs, {same:,} with the same text on both "
         f"sides: {options.output}"
     )
-    if threshold_facts or not len(pairs.scores):
-        logger.info("%s", counts)
-        return
-    scores = f"{pairs.scores[-1]:.3f} to {pairs.scores[0]:.3f}"
-    advice = "the lowest pairs are hardly translations; see --threshold and --gold"
-    logger.info("%s; there was no threshold, scores are %s: %s", counts, scores, advice)
+    if not threshold_facts and len(pairs.scores):
+        counts += (
+            f"; there was no threshold, scores are {pairs.scores[-1]:.3f} to {pairs.scores[0]:.3f}: the "
+            "lowest pairs are hardly translations; see --threshold and --gold"
+        )
+    logger.info("%s", counts)
 
 
 def above_threshold(

@@ -11,6 +11,7 @@ import numpy as np
 from ernie_m.pretrain.build_corpus.build import left_out
 from ernie_m.reader.corpus import SPLITS, Corpus, CorpusPairs, long_pairs
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.utils.text_tables import in_columns
 
 _MANY_UNKNOWN = 0.05  # a greater share of unknown tokens in a language is worth a warning
 _EXAMPLES = 3  # how many pairs of each two languages are printed
@@ -67,14 +68,9 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines: the first and the last column flush left, the others flush right."""
-    columns = zip(*rows)
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for first, *middle, last in rows:
-        cells = [first.ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(middle, widths[1:])]
-        lines.append("  ".join([*cells, last]).rstrip())
-    return lines
+    width = max(len(first) for first, *_ in rows)
+    table = in_columns([[first.ljust(width), *middle] for first, *middle, _ in rows])
+    return [f"{line}  {row[-1]}".rstrip() for line, row in zip(table.splitlines(), rows)]
 
 
 def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
