@@ -208,8 +208,7 @@ def test_ratios_that_say_nothing_are_distances(run_mining, texts, capsys):
 def test_pairs_of_the_same_text_are_counted(run_mining, texts, tmp_path, capsys):
     """White space at the ends of a line is no difference."""
     copied = [f" {line}" for line in lines_of(texts / "de.txt")[:7]]
-    target = write_lines(tmp_path / "en.txt", lines_of(texts / "en.txt") + copied)
-    rows, _ = run_mining(target=target)
+    rows, _ = run_mining(target=write_lines(tmp_path / "en.txt", lines_of(texts / "en.txt") + copied))
     same = sum(row.source == row.translation for row in rows)
     assert same >= 5
     assert f" pairs, {same} with the same text on both sides" in capsys.readouterr().out

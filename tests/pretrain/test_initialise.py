@@ -82,20 +82,16 @@ def test_the_encoder_alone_and_with_its_head(tokenizer, trained):
     assert same(head, fresh, *ENCODER)
 
 
-def test_a_head_that_is_not_read_is_said(tokenizer, trained, tmp_path, caplog):
-    """In one line, which names its folder and the option that reads it."""
+@pytest.mark.parametrize(
+    ("folder", "head", "lines"),
+    [("full", "fresh", 1), ("full", "{copy}", 1), ("full", "encoder", 0), ("encoder", "fresh", 0)],
+)
+def test_a_head_that_is_not_read_is_said(tokenizer, trained, tmp_path, caplog, folder, head, lines):
     caplog.set_level("INFO")
-    full = trained / "full"
-    other = shutil.copytree(full, tmp_path / "other")
-    for head in ("fresh", other):
-        started(tokenizer, encoder=full, lm_head=head)
-    said = [line for line in caplog.messages if "not read" in line]
-    assert len(said) == 2
-    assert all(line.startswith(f"{full} ") and "init.lm_head encoder" in line for line in said)
-    caplog.clear()
-    for folder, head in ((full, "encoder"), (full, full), (trained / "encoder", "fresh")):
-        started(tokenizer, encoder=folder, lm_head=head)
-    assert "not read" not in caplog.text
+    copy = shutil.copytree(trained / "full", tmp_path / "copy")
+    started(tokenizer, encoder=trained / folder, lm_head=head.format(copy=copy))
+    said = f"{trained / folder} has a masked-LM head, which is not read: init.lm_head encoder reads it"
+    assert [line for line in caplog.messages if "not read" in line] == [said] * lines
 
 
 def test_language_embeddings_go_by_name(tokenizer, trained):
