@@ -230,8 +230,28 @@ def test_one_process_fails_and_the_other_ends(started, rank):
     assert not any(is_running(pid) for pid in pids)
 
 
-def test_a_killed_process_is_a_failure(started):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_is_a_failure_and_is_named(started, rank):
     process, pids = started("wait")
-    os.kill(pids[0], signal.SIGKILL)
-    assert process.wait(timeout=60) == 128 + signal.SIGKILL
-    assert not is_running(pids[1])
+    os.kill(pids[rank], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGKILL
+    (line,) = errors.splitlines()  # the other process, which launch.py kills, is not named
+    assert line.startswith(f"error: process {rank} was ended by signal 9 (Killed; out of memory?)")
+    assert line.endswith("printed by 1; see log/workers/workerlog.1") == (rank == 1)
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_a_killed_process_is_named_beside_one_that_fails_without_it(tmp_path, capfd):
+    (tmp_path / "workerlog.1").touch()
+    code = "import os, sys; os.kill(os.getpid(), 11) if sys.argv[1] == '1' else sys.exit(3)"
+    processes = [subprocess.Popen([sys.executable, "-c", code, rank]) for rank in "01"]
+    for process in processes:
+        process.wait()
+    assert launch.wait_for(processes, tmp_path) == 3  # that of the first one
+    log = tmp_path / "workerlog.1"
+    errors = capfd.readouterr().err
+    assert (
+        f"error: process 1 was ended by signal 11 (Segmentation fault): it printed nothing; see {log}"
+        in errors
+    )

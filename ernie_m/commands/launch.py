@@ -10,6 +10,7 @@ workers-node<N>, so that the machines can share <split_log_path>.
 """
 
 import contextlib
+import math
 import os
 import shlex
 import signal
@@ -272,32 +273,44 @@ def hand_on(processes: list[subprocess.Popen], number: int, frame: FrameType | N
 def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
     """Wait for the processes; see `run_processes`."""
     failed = None  # the number of the first process that failed
-    failed_at = 0.0  # when its failure was noticed, by time.monotonic()
+    end = math.inf  # when those that still run are killed, by time.monotonic()
     while True:
         codes = [process.poll() for process in processes]  # None: it runs
-        if failed is None:
-            # After Ctrl-C the processes end with 130, which is no failure.
-            failures = [number for number, code in enumerate(codes) if code not in (None, 0, INTERRUPTED)]
-            if failures:
-                failed = failures[0]
-                failed_at = time.monotonic()
-        elif time.monotonic() - failed_at > GRACE:
-            for process in processes:
-                process.kill()
-        if None not in codes:
+        # After Ctrl-C the processes end with 130, which is no failure.
+        failures = [number for number, code in enumerate(codes) if code not in (None, 0, INTERRUPTED)]
+        if failures and failed is None:
+            failed = failures[0]
+            end = time.monotonic() + GRACE
+        if None not in codes or time.monotonic() > end:
             break
         time.sleep(0.05)
+    for process in processes:
+        process.kill()  # nothing, if it has ended
+        process.wait()
     if failed is None:
         return max(codes)  # 0, or INTERRUPTED
-    code = codes[failed]
-    if code < 0:  # signal n ended it, which shells write as 128 + n
-        code = 128 + abs(code)
-    if codes[0] != codes[failed]:  # otherwise the first process has printed on the console why
-        log = logs / f"workerlog.{failed}"
-        # With its last line a process usually says why it failed.
-        lines = log.read_text("utf-8", "replace").splitlines() or ["it printed nothing"]
-        print(f"error: process {failed} ended with {code}: {lines[-1]}; see {log}", file=sys.stderr)
-    return code
+    for number in failures:
+        # What failed by itself has said why: the first process on the console, others in their log.
+        if codes[number] < 0 or (number == failed and codes[number] != codes[0]):
+            print(f"error: process {number} {how_it_ended(number, codes[number], logs)}", file=sys.stderr)
+    return codes[failed] if codes[failed] > 0 else 128 - codes[failed]  # as shells write signals
+
+
+def how_it_ended(number: int, code: int, logs: Path) -> str:
+    """How a process ended, with the last line of its log, in which it usually says why it failed.
+
+    Args:
+        code: its exit code; -n: signal n ended it.
+    """
+    ending = f"ended with {code}"
+    if code < 0:
+        cause = "; out of memory?" if code == -signal.SIGKILL else ""
+        ending = f"was ended by signal {-code} ({signal.strsignal(-code)}{cause})"
+    if number == 0:  # it printed on the console
+        return ending
+    log = logs / f"workerlog.{number}"
+    lines = log.read_text("utf-8", "replace").splitlines() or ["it printed nothing"]
+    return f"{ending}: {lines[-1]}; see {log}"
 
 
 def main() -> None:
