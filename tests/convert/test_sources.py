@@ -10,7 +10,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.formats import pickles
 from ernie_m.model.checkpoint.formats import safetensors as safe
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.convert.conftest import assert_same_bits
@@ -48,16 +47,47 @@ def test_paddlenlp_old_tokenizer_names_and_a_file_by_its_name(tmp_path):
     assert checkpoint.piece_model_path.name == "ernie_m.sentencepiece.bpe.model"
 
 
-def test_bfloat16_of_paddle_and_of_safetensors(tmp_path):
-    """A number in bfloat16 is the upper half of a float32. Paddle saves it as uint16."""
+def test_bfloat16_of_safetensors(tmp_path):
     # 1, -2.5, a large number and the smallest.
     bits = np.array([[0x3F80, 0xC020], [0x7F61, 0x0001]], np.uint16)
-    expected = (bits.astype(np.uint32) << 16).view(np.float32)
-    (tmp_path / "x.pdparams").write_bytes(pickle.dumps({"x": bits}, 4))
     header = json.dumps({"x": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
     (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header + bits.tobytes())
-    for tensors in (pickles.read_pdparams(tmp_path / "x.pdparams"), safe.read(tmp_path / "x")):
-        np.testing.assert_array_equal(tensors["x"], expected)
+    np.testing.assert_array_equal(safe.read(tmp_path / "x")["x"], as_float32(bits))
+
+
+def as_float32(bits: np.ndarray) -> np.ndarray:
+    """The numbers whose bits in bfloat16 these are: the upper half of a float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+@pytest.mark.parametrize("form", ["pdparams", "safetensors", "shards"])
+@pytest.mark.parametrize("task", [None, "tagging"])
+def test_bfloat16_of_paddle(tmp_path, form, task):
+    """It saves the bits as uint16, in each of its forms."""
+    folder = tmp_path / "pn"
+    arrays = make_paddlenlp(folder, task)
+    file = folder / "model_state.pdparams"
+    state = pickle.loads(file.read_bytes())
+    bits = {
+        name: (value.view(np.uint32) >> 16).astype(np.uint16)
+        for name, value in state.items()
+        if name != "StructuredToParameterName@@"
+    }
+    if form == "pdparams":
+        file.write_bytes(pickle.dumps(bits, 4))
+    else:
+        file.unlink()
+        names = (
+            ["model.safetensors"] if form == "safetensors" else ["model-1.safetensors", "model-2.safetensors"]
+        )
+        file_of = dict(zip(bits, itertools.cycle(names)))
+        for name in names:
+            save_file({key: bits[key] for key in bits if file_of[key] == name}, folder / name)
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": file_of}))
+    expected = {
+        name: as_float32((array.view(np.uint32) >> 16).astype(np.uint16)) for name, array in arrays.items()
+    }
+    assert_same_bits(open_checkpoint(folder).tensors, expected)
 
 
 @pytest.fixture(params=[False, True], ids=["zip", "legacy"])

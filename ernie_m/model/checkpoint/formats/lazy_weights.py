@@ -194,12 +194,14 @@ class _Recipe(NamedTuple):
 
 
 def _read_floats(file: Weights, name: str) -> np.ndarray:
-    """A tensor of a file.
+    """A tensor of a file. uint16 is how Paddle stores bfloat16, which becomes float32.
 
     Raises:
         UserError: it does not hold floating point numbers.
     """
     array = file[name]
+    if array.dtype == np.uint16:
+        return widen_bfloat16(array)
     if array.dtype.kind != "f":
         raise UserError(f"{file.source}: {name} has dtype {array.dtype.name}; weights have float types")
     return array

@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats.lazy_weights import Weights, check_shape, widen_bfloat16
+from ernie_m.model.checkpoint.formats.lazy_weights import Weights, check_shape
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import refuse_pointer
 
@@ -305,7 +305,7 @@ class _WeightsUnpickler(pickle._Unpickler):
 
 
 def read_pdparams(path: Path) -> Weights:
-    """Open a state dict; each array is read when it is accessed. bfloat16 is returned as float32.
+    """Open a state dict; each array is read when it is accessed. bfloat16 is returned as its bits, uint16.
 
     Raises:
         UserError: no such file, cut short, altered, not a dict of arrays, or with anything else in it than
@@ -327,8 +327,7 @@ def read_pdparams(path: Path) -> Weights:
 
     def fetch(name: str) -> np.ndarray:
         with refusing_damage(path, "paddle.save"), open(path, "rb") as file:
-            array = arrays[name].read(file)
-        return widen_bfloat16(array) if array.dtype == np.uint16 else array  # uint16: the bits of bfloat16
+            return arrays[name].read(file)
 
     shapes = {name: array.shape for name, array in arrays.items()}
     other_names = [name for name in state if name not in arrays]
