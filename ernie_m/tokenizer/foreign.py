@@ -11,6 +11,7 @@ from ernie_m.tokenizer.foreign_files import TokenizerFiles
 from ernie_m.tokenizer.paddlenlp_rules import cut_pieces
 from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, NONE, TEXT_RULES
 from ernie_m.tokenizer.tokenizer_json import BPE_MODEL, TOKENIZER_JSON, no_piece_model, piece_model_of_json
+from ernie_m.tokenizer.vocabulary import DICT
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import read_object
@@ -35,7 +36,7 @@ class TextsOfFolder(NamedTuple):
     Attributes:
         text_rules: one of `TEXT_RULES`.
         added_tokens: token -> id, of tokens that are not in the piece model.
-        has_own_vocab: whether vocab.txt gives the ids; XLM-R's are derived from the pieces.
+        has_own_vocab: whether vocab.txt or dict.txt gives the ids; XLM-R's are derived from the pieces.
     """
 
     text_rules: str
@@ -47,7 +48,8 @@ def texts_of_folder(folder: Path) -> TextsOfFolder:
     """What a folder says of its texts; a folder that says nothing has the official rules.
 
     What counts first: the manifest of a corpus, our key "reading" of config.json, then the names of XLM-R's
-    tokenizer. An ErnieM that a library has fine-tuned has the rules of that library.
+    tokenizer, and dict.txt without config.json, which is fairseq's XLM-R. An ErnieM that a library has
+    fine-tuned has the rules of that library.
 
     Raises:
         UserError: a file is damaged, the tokenizer is of another kind, or nothing says which library's rules
@@ -71,6 +73,8 @@ def texts_of_folder(folder: Path) -> TextsOfFolder:
         added_tokens, _ = files.added_tokens()
         rules = ERNIE_M if files.has_official_rules else NONE
         return TextsOfFolder(rules, added_tokens, has_own_vocab=False)
+    if not config and (folder / DICT).is_file():  # of fairseq
+        return TextsOfFolder(NONE, {}, has_own_vocab=True)
     return TextsOfFolder(_rules_of_ernie_m(config, config_path), {}, has_own_vocab=True)
 
 

@@ -36,13 +36,14 @@ from ernie_m.tokenizer.foreign import (
     texts_of_folder,
 )
 from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES
-from ernie_m.tokenizer.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
-from ernie_m.utils.errors import UserError, start_of
+from ernie_m.tokenizer.vocabulary import DICT, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
+from ernie_m.utils.errors import UserError, shown, start_of
 from ernie_m.utils.files import read_bytes
 
 _PIECE_MODEL_NAMES = ("piece.model", BPE_MODEL, TOKENIZER_JSON)
-# A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
-_MAX_MISSING_PIECES = 10
+# A vocabulary that lacks more pieces than this belongs to another piece model, and so does a dict.txt with
+# more tokens than this that are no pieces. Fewer become [UNK].
+_MAX_ODD_PIECES = 10
 # The most rows of a word table behind those of the tokenizer's tokens: tables are made longer, to a multiple
 # of 64 or 128, and E5-small has 35 rows more.
 _MOST_UNREAD_ROWS = 128
@@ -97,7 +98,8 @@ class Tokenizer:
     """Text to ids. Can be pickled: the other process reads the two files again.
 
     Args:
-        vocab_path: vocab.txt in either form. None derives the vocabulary from the piece model, as XLM-R does.
+        vocab_path: vocab.txt in either form, or dict.txt of fairseq. None derives the vocabulary from the
+            piece model, as XLM-R does.
         piece_model_path: the sentencepiece model, or the tokenizer.json of an XLM-R.
         text_rules: one of `TEXT_RULES`.
         added_tokens: token -> id, of tokens that are not in the piece model. Each is found in a text before
@@ -169,13 +171,13 @@ class Tokenizer:
         models = [folder / name for name in _PIECE_MODEL_NAMES if (folder / name).is_file()]
         if not models:
             raise no_piece_model(folder)
-        has_vocab = (folder / "vocab.txt").is_file()
+        vocabs = [folder / name for name in ("vocab.txt", DICT) if (folder / name).is_file()]
         if text_rules is None:
             texts = texts_of_folder(folder)
             text_rules = texts.text_rules
             added_tokens = texts.added_tokens if added_tokens is None else added_tokens
-            has_vocab = has_vocab and texts.has_own_vocab
-        return cls(folder / "vocab.txt" if has_vocab else None, models[0], text_rules, added_tokens)
+            vocabs = vocabs if texts.has_own_vocab else []
+        return cls(vocabs[0] if vocabs else None, models[0], text_rules, added_tokens)
 
     def __reduce__(self):  # for pickle
         return type(self), (self.vocab_path, self.piece_model_path, self.text_rules, self.added_tokens)
@@ -372,10 +374,10 @@ class Tokenizer:
         return [self.digit_comma.get(number, [piece]) for number, piece in zip(numbers, pieces)]
 
     def _read_vocab(self) -> dict[str, int]:
-        """Token -> id, from vocab.txt or derived from the piece model.
+        """Token -> id, from vocab.txt or dict.txt, or derived from the piece model.
 
         Raises:
-            UserError: vocab.txt cannot be read, or does not belong to the piece model.
+            UserError: the file cannot be read, or does not belong to the piece model.
         """
         pieces = self.ordinary_pieces()
         if self.vocab_path is None:
@@ -384,11 +386,13 @@ class Tokenizer:
             except UserError as error:
                 raise UserError(f"{self.piece_model_path}: {error}") from error
         vocab = read_vocab(self.vocab_path)
-        missing = [piece for piece in pieces if piece not in vocab]
-        if len(missing) > _MAX_MISSING_PIECES:
+        odd = [piece for piece in pieces if piece not in vocab]
+        if self.vocab_path.name == DICT:  # of the pieces it has those of the training text; it has no others
+            odd = list(vocab.keys() - {*SPECIAL_TOKENS, *pieces})
+        if len(odd) > _MAX_ODD_PIECES:
             raise UserError(
-                f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(missing)} "
-                f"pieces are not in the vocabulary ('{missing[0]}', ...)"
+                f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(odd)} pieces "
+                f"are in one of them alone ('{shown(odd[0])}', ...)"
             )
         return vocab
 

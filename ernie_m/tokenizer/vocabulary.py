@@ -1,10 +1,11 @@
-"""A vocabulary, token -> id: the special tokens, vocab.txt in both of its forms, and the ids of XLM-R."""
+"""A vocabulary, token -> id: the special tokens, vocab.txt in both forms, dict.txt, the ids of XLM-R."""
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_file, read_bytes
+from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.files import atomic_file, read_bytes, read_text
 from ernie_m.utils.logging import logger
 
 CLS = "[CLS]"
@@ -13,12 +14,15 @@ SEP = "[SEP]"
 UNK = "[UNK]"
 MASK = "[MASK]"
 SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
+DICT = "dict.txt"  # the vocabulary of fairseq
+_FILLER = "madeupword"  # begins the tokens that fairseq adds, so that their number can be divided by 8
+_LARGEST_DICT = 1 << 28  # bytes
 _MAX_IDS = 1 << 24  # more would be a mistake: the embedding has a row for each id up to the highest
 _MOST_REPEATED = 5  # lines in one warning
 
 
 def read_vocab(path: str | os.PathLike) -> dict[str, int]:
-    """Read token -> id from a file with one token a line, or one `token<TAB>id` a line.
+    """Read token -> id from a file with one token a line, or one `token<TAB>id` a line; or from a dict.txt.
 
     The id of a bare token is its line number, from 0. Tokens of white space are kept; the official reader
     loses them. A token that occurs twice has its last id, as in the official code, and the last of two tokens
@@ -28,6 +32,8 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         UserError: the file is missing or malformed, one of the five special tokens is missing, or two of them
             have one id.
     """
+    if Path(path).name == DICT:
+        return _read_dict(path)
     content = read_bytes(path, ending="; see --vocab_path")
     vocab: dict[str, int] = {}
     ids: set[int] = set()
@@ -70,6 +76,29 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
             len(repeated),
             ", ".join(repeated[:_MOST_REPEATED]),
         )
+    return vocab
+
+
+def _read_dict(path: str | os.PathLike) -> dict[str, int]:
+    """Read what fairseq-preprocess writes, one `token count` a line.
+
+    The ids are those of `<s> <pad> </s> <unk>`, the lines, and `<mask>`, which may be a line. The ids of
+    filler words stay without a token.
+
+    Raises:
+        UserError: the file is missing or malformed, or a token is there twice.
+    """
+    vocab = {CLS: 0, PAD: 1, SEP: 2, UNK: 3}
+    for number, line in enumerate(read_text(path, _LARGEST_DICT).removesuffix("\n").split("\n"), 1):
+        token, _, count = line.rstrip().rpartition(" ")
+        if not (token and count.isdecimal()) or token in vocab:
+            raise UserError(
+                f"{path}, line {number}: {shown(line)} is no token with its count, or is there twice; put "
+                "back the dict.txt of the training, as fairseq-preprocess wrote it"
+            )
+        if not token.startswith(_FILLER):
+            vocab[token] = number + 3
+    vocab[MASK] = vocab.pop("<mask>", number + 4)
     return vocab
 
 

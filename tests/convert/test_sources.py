@@ -12,6 +12,9 @@ from safetensors.numpy import save_file
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint.formats import safetensors as safe
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write import save_model
+from ernie_m.model.encoder import ErnieMModel
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.convert.conftest import assert_same_bits
 from tests.foreign import (
     fairseq_args,
@@ -23,7 +26,7 @@ from tests.foreign import (
 )
 from tests.helpers.torch_files import write_torch_file
 from tests.launching import error_of
-from tests.toys import weights, write_pieces
+from tests.toys import CONFIG, train_pieces, weights, write_pieces
 
 
 @pytest.mark.parametrize("task", [None, "classification", "tagging", "question_answering", "choice", "uie"])
@@ -119,6 +122,29 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
     query = "in_proj_weight [q]" if fused else "q_proj.weight"
     assert f"<- {prefix}sentence_encoder.layers.1.self_attn.{query}  (transposed)\n" in report
     assert f"not taken: {prefix}lm_head.weight (the word embeddings once more)\n" in report
+
+
+def test_the_dict_of_fairseq_is_the_vocabulary_wherever_the_model_goes(tmp_path):
+    folder = tmp_path / "xlmr"
+    folder.mkdir()
+    pieces = train_pieces(folder / "sentencepiece.bpe.model")
+    tokens = Tokenizer(None, pieces).ordinary_pieces()[::-1]
+    (folder / "dict.txt").write_text("".join(f"{token} 7\n" for token in tokens), encoding="utf-8")
+    sizes = {**CONFIG, "vocab_size": len(tokens) + 5}
+    state = fairseq_state(weights(config=sizes, lm_head=True, pooler=False))
+    write_torch_file(folder / "model.pt", state, lambda state: {"args": fairseq_args(), "model": state})
+    checkpoint = open_checkpoint(folder)
+    files = {"vocab_path": checkpoint.vocab_path, "piece_model_path": checkpoint.piece_model_path}
+    settings = {"reading": {"text_rules": "none"}}
+    save_model(
+        tmp_path / "trained", ErnieMModel(checkpoint.config), checkpoint.config, settings=settings, **files
+    )
+    convert.main([str(folder), str(tmp_path / "converted"), "--to", "ernie-m"])
+    for path in (folder, tmp_path / "trained", tmp_path / "converted"):
+        opened = open_checkpoint(path)
+        of_checkpoint = Tokenizer(opened.vocab_path, opened.piece_model_path)
+        for tokenizer in (of_checkpoint, Tokenizer.from_folder(path)):
+            assert tokenizer.convert_ids_to_tokens(range(4, len(tokens) + 4)) == tokens
 
 
 def test_the_report_names_every_tensor(tmp_path, capsys):

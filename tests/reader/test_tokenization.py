@@ -234,6 +234,44 @@ def test_bad_vocabularies_are_refused(piece_model, tmp_path, content, message):
     assert message in error_of(Tokenizer, tmp_path / "vocab.txt", piece_model)
 
 
+def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path):
+    """Its lines have the ids from 4 on, fillers among them; a piece without a line is unknown."""
+    path = tmp_path / "dict.txt"
+
+    def read(*tokens: str) -> Tokenizer:
+        path.write_text("".join(f"{token} 7\n" for token in tokens), encoding="utf-8")
+        return Tokenizer(path, piece_model)
+
+    pieces = tokenizer.ordinary_pieces()
+    assert read(*pieces).digest == tokenizer.digest  # released, XLM-R has the order of its piece model
+    absent, *others = reversed(pieces)
+    lines = ["madeupword0000", *others]
+    ids = {"[CLS]": 0, "[PAD]": 1, "[SEP]": 2, "[UNK]": 3}
+    ids |= {token: id_ for id_, token in enumerate([*others, "[MASK]"], 5)}
+    trained = read(*lines)
+    assert trained.vocab == ids and trained.convert_tokens_to_ids([absent]) == [3]
+    assert read(*lines, "<mask>").vocab == ids
+    shutil.copy(piece_model, tmp_path / "sentencepiece.bpe.model")
+    in_folder = Tokenizer.from_folder(tmp_path)
+    assert (in_folder.vocab, in_folder.text_rules) == (ids, "none")
+
+
+@pytest.mark.parametrize(
+    "lines, place",
+    [
+        (["a 7", "b"], "dict.txt, line 2: b "),
+        (["a 7", "a 8"], "dict.txt, line 2: a 8 "),
+        (
+            [f"no-piece-{number} 7" for number in range(11)],
+            "dict.txt do not belong together: 11 pieces",
+        ),
+    ],
+)
+def test_a_dict_that_does_not_fit_is_refused(piece_model, tmp_path, lines, place):
+    (tmp_path / "dict.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert place in error_of(Tokenizer, tmp_path / "dict.txt", piece_model)
+
+
 def test_of_a_token_or_an_id_that_occurs_twice_the_last_one_wins(tmp_path, piece_model, tokenizer, caplog):
     """As in the official code, vocab[token] = id and then token_of[id] = token. A warning names the lines."""
     size = len(tokenizer.vocab)

@@ -8,6 +8,7 @@ from typing import Any
 from ernie_m.model.checkpoint.formats import configs, fluid, tensor_names
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights
 from ernie_m.model.checkpoint.formats.tensor_names import PADDLENLP
+from ernie_m.tokenizer.vocabulary import DICT
 
 CARD = "README.md"
 CONFIG = "config.json"
@@ -17,7 +18,7 @@ PIECES = "piece.model"
 TOKENIZER_JSON = "tokenizer.json"  # XLM-R has it; `ernie_m.tokenizer.tokenizer` makes a piece model of it
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
 CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
-VOCABS = (VOCAB, "ernie_m.vocab.txt")
+VOCABS = (VOCAB, "ernie_m.vocab.txt", DICT)
 PIECE_MODELS = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model", TOKENIZER_JSON)
 # What to do about a part that is not understood; the end of a message.
 WITHOUT_UNKNOWN = "ernie-m convert FOLDER NEW --drop_unknown writes the model without it"

@@ -35,6 +35,7 @@ from ernie_m.model.checkpoint.files import (
 from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.load import STORED_DTYPES, parameters_of
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.tokenizer.vocabulary import DICT
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import as_json, atomic_dir
@@ -93,7 +94,8 @@ def model_files(
     Args:
         model: an encoder, or a model with one as `.ernie_m`.
         config: the config of the model.
-        vocab_path, piece_model_path: copied as vocab.txt and piece.model, or tokenizer.json; None: unknown.
+        vocab_path, piece_model_path: copied as vocab.txt, or dict.txt, and as piece.model, or tokenizer.json;
+            None: unknown.
         settings: the keys of config.json beside the model's shape: "task", "labels", "languages".
         facts: for the model card (`ernie_m.model.checkpoint.card.model_card`); sizes and config are added.
         leave_out: prefixes of our names that are not written ("lm_head.", "language_embeddings.").
@@ -108,7 +110,7 @@ def model_files(
     card = card_of_ours(facts or {}, config_json, parameters, has_means=bool(language_means))
     copies: dict[str, Path] = {}
     if vocab_path is not None:
-        copies[VOCAB] = Path(vocab_path)
+        copies[DICT if Path(vocab_path).name == DICT else VOCAB] = Path(vocab_path)
     if piece_model_path is not None:
         is_json = Path(piece_model_path).suffix == ".json"
         copies[TOKENIZER_JSON if is_json else PIECES] = Path(piece_model_path)
