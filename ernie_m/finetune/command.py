@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
             # %d stands for the seed in the weights of run_retrieval.py.
             sources |= {path.replace("%d", str(seed)) for seed in flags.seeds}
     rules = FolderRules(
-        ways_out=_ways_out(flags),
+        ways_out=partial(_ways_out, flags),
         # run.json first: if the removal is interrupted, what remains belongs to no run.
         contents=(*map(re.escape, (RUN, METRICS, VISUALDL, PICTURE)), *TRAINED, *flags.beside_run),
     )
@@ -100,21 +101,21 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         yield folder
 
 
-def _ways_out(flags: TrainingFlags) -> str:
-    """What a user can do about another run in --checkpoints, more steps for it included."""
-    folder = Path(flags.checkpoints)
-    if len(flags.seeds) > 1:
-        folder /= f"seed_{flags.seeds[0]}"
-    if not isinstance(flags, FinetuneFlags):  # a retrieval, which has no head
-        start = f"--init_pretraining_params {folder / BEST}"
-    elif (folder / BEST).exists():
-        start = f"--init_checkpoint {folder / BEST}"  # with its head
-    else:  # nothing was selected, and --init_checkpoint would resume a step folder
-        start = f"--init_pretraining_params {folder}/step_N, the encoder of its last step"
-    return (
-        "choose another --checkpoints, or begin anew with --overwrite true. To train its model further, "
-        f"begin a new run: another --checkpoints, and {start}"
-    )
+def _ways_out(flags: TrainingFlags, run: Path) -> str:
+    """What a user can do about another run, more steps for its model included.
+
+    Args:
+        run: its folder: --checkpoints, or that of a seed, or one from which --init_checkpoint goes on.
+    """
+    ways = ""
+    if run == Path(flags.checkpoints):  # from another folder, neither of these would help
+        ways = "choose another --checkpoints, or begin anew with --overwrite true. "
+        run = run / f"seed_{flags.seeds[0]}" if len(flags.seeds) > 1 else run
+    model = run / (BEST if (run / BEST).exists() else "step_N")  # without best/, nothing was selected
+    # --init_checkpoint would resume a step folder, and it does nothing else in a retrieval.
+    goes_on = isinstance(flags, FinetuneFlags) and model.name == BEST
+    name = "init_checkpoint" if goes_on else "init_pretraining_params"
+    return f"{ways}To train its model further, begin a new run: another --checkpoints, and --{name} {model}"
 
 
 def identity_of(

@@ -104,7 +104,7 @@ class _Work:
     def trained(self, name: str, numbers: np.ndarray, title: str, to_come: int) -> Trainer | None:
         """Train in a folder of this name; see `_Training`. None: the process shall stop."""
         gc.collect()  # an earlier model and its optimizer
-        rules = FolderRules(ways_out=f"delete {self.folder}", contents=())
+        rules = FolderRules(ways_out=lambda _: f"delete {self.folder}", contents=())
         folder = RunFolder(self.folder / name, rules, self.flags.keep_checkpoints)
         with folder.locked():
             training = _Training(self, numbers, title, to_come)
