@@ -68,7 +68,7 @@ class TrainingFlags:
     """A step folder of this project, to resume from, or an official checkpoint, for its weights."""
 
     init_pretraining_params: str | None = option(None, free=True)
-    """Pre-trained weights in any format of docs/convert.md."""
+    """Weights in any format of docs/convert.md, with their head if it is of the same task and labels."""
 
     checkpoints: str = option("checkpoints", free=True)
     """The folder for step_N, best and the results."""

@@ -4,11 +4,13 @@ import gc
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
@@ -34,11 +36,12 @@ from ernie_m.finetune.prediction import TaskFile, evaluate_files, predict_tests,
 from ernie_m.finetune.rates import with_rates
 from ernie_m.model import device
 from ernie_m.model.batch import LabelledBatch
+from ernie_m.model.checkpoint.formats.lazy_weights import Weights
 from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
 from ernie_m.model.checkpoint.load import load_from, unread
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
-from ernie_m.model.conventions import READING
+from ernie_m.model.conventions import NEITHER, READING
 from ernie_m.model.heads import task_model
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS, names_of_ids
 from ernie_m.reader.batching import Batches, GlobalBatch
@@ -52,7 +55,7 @@ from ernie_m.training.precision import LOSS_SCALING
 from ernie_m.training.run import Trainer
 from ernie_m.training.run_folder import BEST, SELECTED, RunFolder
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.logging import logger
 
 # The flags that the method `reading` of the tasks records in config.json.
@@ -152,36 +155,79 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
         label_map: --label_map_config; None: the labels of the task are those of the weights.
 
     Raises:
-        UserError: they have no classifier, or it is of another task, predicts numbers, has other labels, or
-            gives a text several labels where the task gives one, or the reverse.
+        UserError: as `fault_of_head`, or they have other labels.
     """
     checkpoint = opened.checkpoint
-    # A multiple choice is a classifier with one number, as a regression is.
-    head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
-    if head_task not in (None, task.name):
+    if fault := fault_of_head(task, checkpoint):
         raise UserError(
-            f"{checkpoint.path}: its head is for {head_task}, not {task.name}; to train from its encoder, "
-            "name it with --init_pretraining_params"
+            f"{checkpoint.path}: {fault}; to train from its encoder, name it with --init_pretraining_params"
         )
-    if opened.reading.regression and not task.reading().get("regression"):
-        raise UserError(f"{checkpoint.path}: it predicts numbers; add --is_regression true")
-    if not any(name.startswith("classifier.") for name in checkpoint.tensors):
-        raise UserError(
-            f"{checkpoint.path}: not fine-tuned, there is no classifier in it; to train from it, "
-            "name it with --init_pretraining_params"
-        )
-    several = opened.reading.multi_label
-    if several != task.reading().get("multi_label", False):
-        kind = "several labels a text" if several else "one label a text"
-        raise UserError(f"{checkpoint.path}: it predicts {kind}; give --multi_label {str(several).lower()}")
     labels = task.labels or []
-    # A checkpoint may have no names of labels. If it was trained without a label map, they are only numbers.
-    has_names = checkpoint.labels not in ([], names_of_ids(len(checkpoint.labels)))
-    if label_map and has_names and checkpoint.labels != labels:
+    if label_map and _are_named(checkpoint.labels) and checkpoint.labels != labels:
         raise UserError(
             f"{label_map}: the labels are {', '.join(labels)}, but those of {checkpoint.path} are "
             f"{', '.join(checkpoint.labels)}; give the label map of its training"
         )
+
+
+def fault_of_head(task: SupervisedTask, checkpoint: Checkpoint) -> str:
+    """Why some weights have no classifier of a task; "": they have.
+
+    There may be none, or it is of another task, predicts numbers, or gives a text several labels where the
+    task gives one, or the reverse.
+    """
+    # A multiple choice is a classifier with one number, as a regression is.
+    head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
+    if head_task not in (None, task.name):
+        return f"its head is for {head_task}, not {task.name}"
+    if checkpoint.reading.regression and not task.reading().get("regression"):
+        return "it predicts numbers, as with --is_regression true"
+    if "classifier.weight" not in checkpoint.tensors:
+        return "not fine-tuned, there is no classifier in it"
+    several = checkpoint.reading.multi_label
+    if several != task.reading().get("multi_label", False):
+        kind = "several labels a text" if several else "one label a text"
+        return f"it predicts {kind}, as with --multi_label {str(several).lower()}"
+    return ""
+
+
+def _are_named(labels: Sequence[str]) -> bool:
+    """Whether a checkpoint has names of labels. If it was trained without a label map, they are numbers."""
+    return labels not in ([], names_of_ids(len(labels)))
+
+
+def with_head(task: SupervisedTask, start: Checkpoint) -> Checkpoint | None:
+    """The weights of --init_pretraining_params if their classifier is one of the task. The log says whether.
+
+    The official function reads every parameter whose name is there. Here the classifier also has the labels
+    of the task, which may be in another order.
+
+    Returns:
+        The weights, with the outputs of the classifier in the order of the task's labels; None: there is no
+        classifier, or it is another one.
+    """
+    tensors = start.tensors
+    if "classifier.weight" not in tensors:
+        return None
+    labels = task.labels or ["start", "end"]
+    names = start.labels if _are_named(start.labels) and _are_named(labels) else labels
+    fault = fault_of_head(task, start)
+    if not fault and (
+        len(labels) != tensors.shape("classifier.weight")[-1] or sorted(names) != sorted(labels)
+    ):
+        fault = f"it has other labels than {listed(labels)}"
+    if not fault and start.reading.prompt(NEITHER) != task.prompt:
+        fault = "its texts begin with a prompt, which --init_checkpoint keeps"
+    if fault:
+        logger.warning("%s: its classifier is not read, a new one is trained: %s", start.path, fault)
+        return None
+    logger.info("%s: its classifier is read, too: %s", start.path, listed(labels))
+    order = [names.index(label) for label in labels]
+
+    def fetch(name: str) -> np.ndarray:
+        return tensors[name][..., order] if name.startswith("classifier.") else tensors[name]
+
+    return replace(start, tensors=Weights(tensors.source, tensors.shapes, fetch))
 
 
 def run_seed(
@@ -253,6 +299,7 @@ class FineTuning(TaskOfSeeds):
     """
 
     divisible = True
+    reads_head = True  # whether it may begin with the classifier of --init_pretraining_params
     memory_advice = (
         "lower --batch_size and raise --recipe_devices, whose product is the batch of a step, or add "
         "--recompute true"
@@ -271,11 +318,6 @@ class FineTuning(TaskOfSeeds):
         self.start_reading = opened.reading
         self.tokenizer = opened.tokenizer
         self.config = opened.config
-        # What the classifier of --init_checkpoint reads. A new one reads the pooled first token, if there is
-        # one: a table of pieces has none.
-        self.pooling = opened.reading.pooling if flags.init_checkpoint else None
-        if opened.config.is_table and task.name == CLASSIFICATION:
-            self.pooling = MEAN_OF_TOKENS
         self.shuffle = flags.shuffle and task.shuffles
         self.global_batch = batch_of_step(flags, distributed.world_size())
         # Read the files; those of training first, because they may decide the labels.
@@ -288,6 +330,17 @@ class FineTuning(TaskOfSeeds):
         elif reads_training:
             self._train_paths = [flags.train_set]
             self.train_set = task.read_training(flags.train_set)
+        # Now the labels are known, which the classifier must have.
+        head = self.start if flags.init_checkpoint else None
+        if self.reads_head and self.start and not head:
+            head = with_head(task, self.start)
+            self.start = head or self.start
+        self._has_head = head is not None
+        # What the classifier of the start reads. A new one reads the pooled first token, if there is one: a
+        # table of pieces has none.
+        self.pooling = head.reading.pooling if head and task.name == CLASSIFICATION else None
+        if opened.config.is_table and task.name == CLASSIFICATION:
+            self.pooling = MEAN_OF_TOKENS
         if flags.do_val and flags.dev_set:
             self.dev_files = self._read_files(flags.dev_set, "dev")
         self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
@@ -383,8 +436,7 @@ class FineTuning(TaskOfSeeds):
             math.ceil(share / flags.batch_size),
             processes,
         )
-        # Step folders and --init_checkpoint have this task's classifier; --init_pretraining_params has none.
-        fine_tuned = checkpoint is not None or flags.init_checkpoint is not None
+        fine_tuned = checkpoint is not None or self._has_head
         return self.engine_of(open_step(checkpoint, self.start), fine_tuned, schedule_steps, seed)
 
     def engine_of(

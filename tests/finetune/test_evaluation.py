@@ -24,6 +24,7 @@ from ernie_m.reader.classification import read_classification
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
 from tests.foreign import write_as_official
+from tests.helpers.checkpoints import changed_copy
 from tests.launching import as_flags, call_main, error_of, read_log
 
 
@@ -230,11 +231,59 @@ def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy
     assert "step: 2/2" in read_log(tmp_path)
 
 
-def test_pretrained_weights_come_without_their_head(classify, trained, tmp_path):
-    """A rate of 0: what is saved is what was loaded, but for the fresh head."""
-    classify(init_pretraining_params=trained / "best", learning_rate=0, max_steps=1, do_val="false")
-    before = open_checkpoint(trained / "best").tensors
+LABELS = ["animal", "drink", "tool"]  # of the toy task
+# What the start of --init_pretraining_params has -> whether its classifier is read.
+STARTS = {
+    "as it is": ({}, True),
+    "no names of labels": ({"labels": None}, True),
+    "labels in another order": ({"labels": LABELS[1:] + LABELS[:1]}, True),
+    "other labels": ({"labels": ["a", "b", "c"]}, False),
+    "another task": ({"task": "tagging", "architecture": "TokenClassifier"}, False),
+    "several labels a text": ({"reading": {"multi_label": True}}, False),
+    "a prompt": ({"reading": {"prompts": {"default": "q: "}, "default_prompt": "default"}}, False),
+}
+
+
+@pytest.mark.parametrize("case", STARTS)
+def test_the_head_of_pretrained_weights(classify, trained, tmp_path, case):
+    """A rate of 0: what is saved is what was loaded, in the order of the labels, but for a fresh head."""
+    changes, is_read = STARTS[case]
+    start = changed_copy(trained / "best", tmp_path / "start", **changes)
+    classify(init_pretraining_params=start, learning_rate=0, max_steps=1, do_val="false")
+    order = [0, 1, 2]
+    if case == "labels in another order":
+        order = [changes["labels"].index(label) for label in LABELS]
+    before = open_checkpoint(start).tensors
     after = open_checkpoint(tmp_path / "out" / "step_1").tensors
     for name in before:
-        is_loaded = np.array_equal(before[name], after[name])
-        assert is_loaded == (not name.startswith("classifier.")), name
+        is_of_head = name.startswith("classifier.")
+        expected = before[name][..., order] if is_of_head else before[name]
+        assert np.array_equal(expected, after[name]) == (is_read or not is_of_head), name
+    said = "its classifier is read, too: " if is_read else "its classifier is not read"
+    assert f"{start}: {said}" in read_log(tmp_path)
+
+
+def test_a_head_of_another_shape_is_not_read(classify, trained, toy_folder, tmp_path):
+    table = tmp_path / "two.tsv"
+    rows = (toy_folder / "train.tsv").read_text().splitlines()
+    table.write_text("\n".join(row for row in rows if not row.endswith("tool")) + "\n")
+    classify(
+        train_set=table,
+        dev_set=None,
+        label_map_config=None,
+        lang_map_config=None,
+        num_labels=None,
+        init_pretraining_params=trained / "best",
+        max_steps=1,
+        do_val="false",
+    )
+    assert f"{trained / 'best'}: its classifier is not read" in read_log(tmp_path)
+
+
+def test_the_official_head_is_read_by_its_name(classify, trained, tmp_path):
+    checkpoint = open_checkpoint(trained / "best")
+    write_as_official(tmp_path / "step_9", checkpoint.tensors, checkpoint.config, "classification")
+    start = {"init_pretraining_params": tmp_path / "step_9", "learning_rate": 0, "max_steps": 1}
+    classify(**start, do_val="false")
+    head = open_checkpoint(tmp_path / "out" / "step_1").tensors["classifier.weight"]
+    np.testing.assert_array_equal(head, checkpoint.tensors["classifier.weight"])

@@ -83,6 +83,15 @@ def test_no_row_is_predicted_by_a_model_that_was_trained_on_it(random_encoder, t
     assert not (tmp_path / "out.training").exists()
 
 
+def test_a_training_begins_with_a_new_head(random_encoder, tmp_path, monkeypatch, caplog):
+    """That of the start may have learned from the rows that a fold holds out."""
+    monkeypatch.setattr(whole_model, "MANY_ROWS", 30)
+    train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "first")
+    caplog.set_level(logging.INFO)
+    train_and_score(INPUTS, LABELS, tmp_path / "first", tmp_path / "second", stop=AskedToStop())
+    assert "training 1 of 2" in caplog.text and "its classifier is" not in caplog.text
+
+
 def test_of_many_rows_a_fifth_is_held_out(random_encoder, tmp_path, trained, monkeypatch):
     monkeypatch.setattr(whole_model, "MANY_ROWS", 30)
     scored = train_and_score(INPUTS, LABELS, random_encoder, tmp_path / "out")

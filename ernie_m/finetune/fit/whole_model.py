@@ -71,6 +71,7 @@ class _Training(FineTuning):
     """
 
     record = None  # nobody looks at the curves of a fold
+    reads_head = False  # that of the start may have learned from what a fold is scored on
 
     def __init__(self, work: "_Work", numbers: np.ndarray, title: str, to_come: int):
         super().__init__(work.units.task, work.flags, work.opened, work.units.training(numbers))
