@@ -328,12 +328,11 @@ def check_pairs(config: PretrainConfig, text: TrainingText) -> None:
 def tokens_of_pass(config: PretrainConfig, text: TrainingText) -> int:
     """How many tokens one pass reads, without special tokens. It logs how many pairs are read in part."""
     kinds = {class_of(name).reads for name in config.objectives.names}
-    tokens = sum(text.mono.values()) if Text in kinds else 0
+    max_seq_len = config.data.max_seq_len
     if Pair in kinds:
-        logger.info("%s", long_pairs(text.pairs, config.data.max_seq_len))
-        for pairs in text.pairs.values():
-            tokens += pairs.num_tokens - int(pairs.beyond(config.data.max_seq_len)[1])
-    return tokens
+        logger.info("%s", long_pairs(text.pairs, max_seq_len))
+    in_pairs = sum(pairs.num_tokens - int(pairs.beyond(max_seq_len)[1]) for pairs in text.pairs.values())
+    return (Text in kinds) * sum(text.mono.values()) + (Pair in kinds) * in_pairs
 
 
 def log_repeats(config: PretrainConfig, text: TrainingText, steps: int) -> None:

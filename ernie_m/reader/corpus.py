@@ -247,8 +247,11 @@ def long_pairs(streams: Mapping[tuple[str, str], CorpusPairs], max_seq_len: int)
     """
     rows = [[len(pairs), *pairs.beyond(max_seq_len), pairs.num_tokens] for pairs in streams.values()]
     number, longer, unread, tokens = np.sum(rows, axis=0).tolist()
-    shares = {"-".join(pair): row[2] / row[3] for pair, row in zip(streams, rows)}
-    named = [f", {share:.1%} of {pair}" for pair, share in shares.items() if share > 0.1]
+    named = [
+        f", {unread / tokens:.1%} of {'-'.join(pair)}"
+        for pair, (_, _, unread, tokens) in zip(streams, rows)
+        if unread > 0.1 * tokens
+    ]
     return (
         f"{longer:,} of {number:,} pairs are longer than data.max_seq_len {max_seq_len}: not read are "
         f"{unread / tokens:.1%} of all tokens{''.join(named)}"
