@@ -54,7 +54,7 @@ def mine_negatives(flags: RetrievalFlags) -> None:
     inputs = read_inputs(flags)
     flags = inputs.flags
     rows = PairRows(flags.train_set, flags)
-    corpus = DistinctLines(flags.mine_negatives)
+    corpus = DistinctLines(flags.mine_negatives, flags.text_as_it_stands)
     (seed,) = flags.seeds
     opened, model = model_of_seed(inputs, seed)
     encode = encoder_of(flags, model, opened.tokenizer, opened.reading)

@@ -108,6 +108,7 @@ class DistinctLines:
 
     Args:
         file: the path of the file, or "language<=path".
+        as_it_stands: whether every line is taken for text.
 
     Attributes:
         language: the language of the file; "" if it was not named.
@@ -115,16 +116,16 @@ class DistinctLines:
         hashes: uint64 [N], equal for equal lines, also of another text.
 
     Raises:
-        UserError: the file is missing, empty, not UTF-8, or has blank lines only.
+        UserError: the file is missing, empty, not UTF-8, no text, or has blank lines only.
     """
 
-    def __init__(self, file: str):
+    def __init__(self, file: str, as_it_stands: bool):
         label, path = split_label(file)
         self.language = label or ""
         if "<=" in path:
             raise UserError(f"{file}: give one file; run the command once for each language")
         self.path = Path(path)
-        self.sentences = Sentences(path)
+        self.sentences = Sentences(path, as_it_stands)
         hashes = np.array([_hash(example.text_a) for example in self.sentences], np.uint64)
         distinct_hashes, first_lines = np.unique(hashes, return_index=True)
         is_blank = distinct_hashes == _hash("")  # a blank line is hashed without its white space
@@ -179,8 +180,8 @@ def mine_pairs(options: MiningOptions) -> None:
         raise UserError(f"--model {options.model}: no such folder")
     # Absolute, because the workers of a cluster run in another folder.
     options = replace(options, model=str(model.absolute()))
-    source = DistinctLines(options.source)
-    target = DistinctLines(options.target)
+    source = DistinctLines(options.source, options.text_as_it_stands)
+    target = DistinctLines(options.target, options.text_as_it_stands)
     both = len(source.index_by_hash().keys() & target.index_by_hash().keys())
     if 2 * both > min(len(source), len(target)):
         logger.warning(

@@ -1,6 +1,7 @@
 """Text that may be none is refused where it is trained on, and said elsewhere; other scripts are said."""
 
 import gzip
+from dataclasses import replace
 
 import pytest
 
@@ -36,13 +37,18 @@ ENGLISH = [
 # What stands in a file -> its lines, and the number of the line that is named.
 ODD = {
     "numbers": ([f"{7 * n}\t{text}" for n, text in enumerate(TEXTS)], 1),
+    "ids of BUCC": ([f"de-{n * n + 10**8:09}\t{text}" for n, text in enumerate(TEXTS)], 1),
+    "ids of Kaldi": ([f"1089-{n // 9}-{n:04} {text}" for n, text in enumerate(TEXTS)], 1),
     "numbered": ([f"{n}. {text}" for n, text in enumerate(TEXTS, 1)], 1),
     "fastText": ([f"__label__{('en', 'de')[n % 2]} {text}" for n, text in enumerate(TEXTS)], 1),
     "a tag of the language": ([f"<2de> {text}" for text in TEXTS], 1),
     "HTML": ([text if n % 3 == 0 else f"{text}<br/>" for n, text in enumerate(TEXTS)], 2),
     "entities": ([f"{text} &amp; {text}" for text in TEXTS], 1),
     "WikiExtractor": ([TEXTS[0], '<doc id="1" url="x" title="y">', *TEXTS, "</doc>", '<doc id="2">'], 2),
-    "ids": ([TEXTS[0], *(f"1 {n} 96 2;0 0 0 0;0 1 2 3;-1 0 1 -1;{n % 2}" for n in range(7, 37))], 2),
+    "ids of pieces": (
+        [TEXTS[0], *(f"1 {n} 96 2;0 0 0 0;0 1 2 3;-1 0 1 -1;{n % 2}" for n in range(7, 37))],
+        2,
+    ),
     "subtitles": (
         [f"00:00:0{n},000 --> 00:00:0{n},900" if n < 9 and n % 3 else TEXTS[n] for n in range(30)],
         2,
@@ -52,7 +58,8 @@ EVEN = {
     "text": TEXTS,
     "years": [f"{1900 + 3 * n} {text}" for n, text in enumerate(TEXTS)],
     "some numbers": [f"{n}; 2.5" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
-    "some HTML": [f"<b>{text}</b>" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
+    "a word with a digit": [f"COVID-19 {text}" for text in TEXTS],
+    "some HTML": [f"<b>{text}</b>" if n % 15 == 0 else text for n, text in enumerate(TEXTS)],
     "some notes": [f"[{n}] {text}" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
 }
 
@@ -87,6 +94,27 @@ def test_text_is_shown_and_taken(tmp_path, caplog, name):
     path.write_bytes(gzip.compress("\n".join(["", *EVEN[name]]).encode()))
     look_at({"en": str(path)})
     assert caplog.messages == [f"{path}: en: {line}" for line in EVEN[name][:3]]
+
+
+def test_html_in_some_lines_is_said(tmp_path, caplog):
+    """It is asked about in most lines."""
+    path = write(tmp_path / "a.txt", [f"{text}<br>" if n % 4 == 3 else text for n, text in enumerate(TEXTS)])
+    look_at({"en": str(path)})
+    assert [line for line in caplog.messages if line.startswith(f"{path}, line 4: 23% of the lines")]
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('{"id": "x-17", "content": "A dog sleeps at the door.", "metadata": {"language": "en"}}', "content"),
+        ('{"url": "x", "raw": "A dog \\"sleeps\\": \\"' + "at the door " * 9000, "raw"),
+    ],
+)
+def test_json_lines_are_refused_with_the_key_of_their_text(tmp_path, line, key):
+    path = write(tmp_path / "a.txt", [line] * 2)
+    for read in (lambda: look_at({"en": str(path)}), lambda: Sentences(path)):
+        message = error_of(read)
+        assert message.startswith(f"{path}, line 1: ") and f"""jq -r '."{key}"'""" in message
 
 
 def test_the_sides_of_pairs(tmp_path, caplog):
@@ -127,6 +155,15 @@ def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog):
     look_at({"en": str(path)})
     (said,) = [line for line in caplog.messages if "most letters" in line]
     assert said.startswith(f"{path}: most letters are Cyrillic")
+
+
+def test_ids_before_lines_to_mine_are_asked_about(tmp_path):
+    """The gold pairs, which are missing, end the command that takes them for text."""
+    paths = [write(tmp_path / name, lines) for name, lines in (("a", TEXTS), ("b", ODD["ids of BUCC"][0]))]
+    files = {"source": str(paths[0]), "target": str(paths[1]), "gold": str(tmp_path / "none.tsv")}
+    options = MiningOptions(model=str(tmp_path), output=str(tmp_path / "out"), **files)
+    assert error_of(mine_pairs, options).startswith(f"{paths[1]}, line 1: ")
+    assert "none.tsv: " in error_of(mine_pairs, replace(options, text_as_it_stands=True))
 
 
 @pytest.mark.parametrize("is_same", [True, False])

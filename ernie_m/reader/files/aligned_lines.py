@@ -41,17 +41,20 @@ _MANY_LINES = 20  # a file with more lines is in alphabetical order only if it w
 class Sentences(FileLines, Sequence[Example]):
     """The lines of a text file, each an `Example` without a second text.
 
+    Args:
+        as_it_stands: see `look_at_text`.
+
     Raises:
-        UserError: the file is missing or empty; when a line is read: it is not UTF-8.
+        UserError: the file is missing, empty, or seems to be no text; when a line is read: it is not UTF-8.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, as_it_stands: bool | None = None):
         starts = array("q", [0])  # the byte at which each line begins; at last the end of the file
         # The version is kept, so that a change of the file while it is in use is noticed.
         with open_lines(Path(path)) as (file, version):
             head = file.peek()
             refuse_other_forms(head, path)
-            look_at_text(path, head.decode(errors="replace").split("\n")[:-1], "", as_it_stands=None)
+            look_at_text(path, head.decode(errors="replace").split("\n")[:-1], "", as_it_stands)
             for line in file:
                 starts.append(starts[-1] + len(line))
         super().__init__(Path(path), version, np.asarray(starts, np.int64))

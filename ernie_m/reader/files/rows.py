@@ -44,7 +44,7 @@ class TableOptions:
     """For tagged words: the column of the words, and perhaps that of the tags, as in 2 or FORM,UPOS."""
 
     text_as_it_stands: bool = option(False, free=True)
-    """For text and pairs: whether numbered lines, tags before most lines, and HTML are text."""
+    """For text and pairs: whether numbers, ids or tags before most lines, and HTML are text."""
 
     on_error: Literal["stop", "skip"] = "stop"
     """Whether faulty rows end the command before anything is done, or are left out."""

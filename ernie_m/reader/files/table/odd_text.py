@@ -1,4 +1,4 @@
-"""Text that may be none: lines that are numbers or numbered, tagged or HTML; or in another script."""
+"""Text that may be none: lines that are numbers, have a number, an id or a tag, or HTML; other scripts."""
 
 import re
 import unicodedata
@@ -13,7 +13,8 @@ from ernie_m.utils.logging import logger
 _HEAD = 1000  # lines that are looked at
 _FEWEST = 5  # fewer tell nothing
 _SHOWN = 3
-_NUMBERED = re.compile(r"(\d+)(\t|[.:)]?\s)")
+_WITH_DIGIT = re.compile(r"(\S*\d\S*)(\s)")  # 17, but also de-000018, 1089-134686-0000 or 3:16
+_NUMBER = re.compile(r"(\d{1,18})[.:)]?")
 _LABELLED = re.compile(r"__label__\S+|\[[^\]\s]{1,20}\]|\{[^}\s]{1,20}\}|<[^<>\s]{1,20}>")
 _HTML = re.compile(r"</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|&(amp|lt|gt|quot|nbsp|#\d+);", re.IGNORECASE)
 _TAG_ALONE = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)
@@ -50,7 +51,7 @@ def look_at_text(path: str | Path, lines: Sequence[str], language: str, as_it_st
         as_it_stands: whether every text is taken; None: it is taken, and nothing is shown.
 
     Raises:
-        UserError: the lines are numbers or numbered, have a tag each, or are HTML.
+        UserError: most lines are numbers, begin with a number, an id or a tag, or have HTML.
     """
     texts = [(number, line) for number, line in enumerate(lines[:_HEAD], 1) if line.strip()]
     name = f"{path}: {language}" if language else path
@@ -59,9 +60,9 @@ def look_at_text(path: str | Path, lines: Sequence[str], language: str, as_it_st
             logger.info("%s: %s", name, shown(line.strip()))
     odd = _what_is_odd(texts)
     if odd:
-        number, what = odd
+        number, what, is_asked = odd
         message = f"{path}, line {number}: {what}"
-        if as_it_stands is None:
+        if as_it_stands is None or not (is_asked or as_it_stands):
             logger.warning("%s; it is taken for text", message)
         elif not as_it_stands:
             raise UserError(f"{message}; take it out, or, if it is text: --text_as_it_stands true")
@@ -88,27 +89,33 @@ def script_of(lines: Sequence[str]) -> str:
     return script if 2 * count > len(letters) >= _FEWEST else ""
 
 
-def _what_is_odd(texts: Sequence[tuple[int, str]]) -> tuple[int, str] | None:
-    """The number of the first line that is odd as most lines are, and how."""
+def _what_is_odd(texts: Sequence[tuple[int, str]]) -> tuple[int, str, bool] | None:
+    """The number of the first line that is odd as many lines are, how, and whether to ask about it."""
     if len(texts) < _FEWEST:
         return None
-    first, _ = texts[0]
-    numbered = list(filter(None, (_NUMBERED.match(line) for _, line in texts)))
-    numbers = [int(match[1]) for match in numbered]
+    most = 0.9 * len(texts)
+    begins = [match for _, line in texts if (match := _WITH_DIGIT.match(line))]
+    are_column = sum(match[2] == "\t" for match in begins) >= most
+    numbers = [int(match[1]) for begin in begins if (match := _NUMBER.fullmatch(begin[1]))]
     steps = [after - before for before, after in pairwise(numbers)]
-    is_column = sum(match[2] == "\t" for match in numbered) >= 0.9 * len(texts)
-    are_in_order = len(numbers) >= 0.9 * len(texts) and steps.count(1) >= 0.9 * len(steps)
-    if is_column or are_in_order:
-        return first, "a number stands before each line"
+    are_in_order = len(numbers) >= most and steps.count(1) >= 0.9 * len(steps)
+    # Ids have one form, and differ. Text may begin with any numbers, or with one word such as COVID-19.
+    ids = [begin[1] for begin in begins if not _NUMBER.fullmatch(begin[1])]
+    forms = Counter(re.sub(r"\d+", "0", id_) for id_ in ids)
+    are_ids = max(forms.values(), default=0) >= most and 2 * len(set(ids)) > len(ids)
+    if are_column or are_in_order or are_ids:
+        off = " (cut -f 2- takes a column off)" if are_column else ""
+        return texts[0][0], f"a number or an id stands before each line{off}", True
     # A share, a test of a line, and what is said of a file if more than this share of its lines pass it.
     for least, tells, what in (
         (0, _TIMES.match, "it has the times of subtitles"),
         (0, _TAG_ALONE.fullmatch, "lines are tags"),
         (0.5, _LABELLED.match, "a tag stands before most lines"),
-        (0.5, _HTML.search, "most lines have HTML"),
         (0.5, _NUMBERS.fullmatch, "most lines are numbers alone"),
+        (0.1, _HTML.search, "{:.0%} of the lines have HTML"),
     ):
         lines = [number for number, line in texts if tells(line.strip())]
-        if len(lines) > max(1, least * len(texts)):
-            return lines[0], what
+        share = len(lines) / len(texts)
+        if len(lines) > 1 and share > least:
+            return lines[0], what.format(share), least == 0 or share > 0.5
     return None
