@@ -5,7 +5,8 @@ tables.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER
@@ -26,6 +27,14 @@ START = "start"
 FRESH = "fresh"
 FROM_ENCODER = "encoder"
 
+# The shape of a model from scratch, unless it is given.
+BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 514,
+}
+
 BelowOne = Annotated[float, Range(at_least=0, below=1)]
 PositiveShare = Annotated[float, Range(above=0, at_most=1)]
 
@@ -34,14 +43,14 @@ PositiveShare = Annotated[float, Range(above=0, at_most=1)]
 class ModelConfig:
     """The shape of the encoder (paper Table 11). The size of the vocabulary comes from the corpus."""
 
-    hidden_size: PositiveInt = 768
-    """The hidden size H."""
+    hidden_size: PositiveInt | None = None
+    """The hidden size H. Default, as of the next two: that of init.encoder, or of the base size."""
 
-    num_hidden_layers: PositiveInt = 12
+    num_hidden_layers: PositiveInt | None = None
     """The number of layers L."""
 
-    num_attention_heads: PositiveInt = 12
-    """The number of attention heads. The inner size of the feed-forward layers is 4 H."""
+    num_attention_heads: PositiveInt | None = None
+    """The number of attention heads. The inner size of new feed-forward layers is 4 H."""
 
     hidden_dropout_prob: BelowOne = 0.1
     """Dropout after the embeddings and after each sub-layer."""
@@ -53,11 +62,15 @@ class ModelConfig:
     """Standard deviation of the initial weights. 0.02 suits H >= 768; narrower models learn sooner with about
     1 / sqrt(H)."""
 
-    max_position_embeddings: int = 514
-    """Rows of the position table, of which two are reserved."""
+    max_position_embeddings: int | None = None
+    """Rows of the position table, of which two are reserved. Default: those of init.encoder, or 514."""
 
     language_embedding: Literal["masks", "none", "all"] = "masks"
     """Which tokens get the language embedding of their side."""
+
+    def completed(self, shape: Mapping[str, int]) -> "ModelConfig":
+        """The same, with what is not given taken from a shape."""
+        return replace(self, **{key: shape[key] for key in BASE if getattr(self, key) is None})
 
 
 @dataclass
@@ -356,8 +369,11 @@ class PretrainConfig:
     def __post_init__(self):
         if not self.data.corpus:
             raise UserError("data.corpus is empty: give the folder that pretrain.build_corpus wrote")
+        if self.init.encoder == SCRATCH:
+            self.model = self.model.completed(BASE)
         max_seq_len = self.data.max_seq_len
-        longest = self.model.max_position_embeddings - 2  # two rows of the table are reserved
+        # Two rows of the table are reserved. Before an encoder is opened its length may not be known.
+        longest = (self.model.max_position_embeddings or math.inf) - 2
         if not 8 <= max_seq_len <= longest:  # in 8 tokens, a pair has 4 besides the special ones
             raise UserError(
                 f"data.max_seq_len {max_seq_len} is outside 8 to {longest}, model.max_position_embeddings - 2"
@@ -378,5 +394,6 @@ class PretrainConfig:
             raise UserError(
                 "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no head to take"
             )
-        if self.init.head_start and self.model.hidden_size % 2:  # a sine and a cosine of each wavelength
+        # A sine and a cosine of each wavelength.
+        if self.init.head_start and self.init.encoder == SCRATCH and self.model.hidden_size % 2:
             raise UserError(f"init.head_start needs an even model.hidden_size, not {self.model.hidden_size}")

@@ -1,16 +1,17 @@
 """The initial weights of a run: encoder, head and language embeddings, each from its own source."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats.lazy_weights import finite
-from ernie_m.model.checkpoint.formats.tensor_names import WORDS
+from ernie_m.model.checkpoint.formats.lazy_weights import Weights, finite
+from ernie_m.model.checkpoint.formats.tensor_names import LM_BIAS, WORDS
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.lm_head import LMHead, PreTrainingModel
-from ernie_m.pretrain.config import FRESH, FROM_ENCODER, SCRATCH, START, InitConfig
+from ernie_m.pretrain.config import FRESH, FROM_ENCODER, START, InitConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -23,31 +24,53 @@ _CLASSIFIER = "classifier."  # how the tensors of a fine-tuned model's classifie
 _SMALL = 0.2  # the initial scale of the states that a new head multiplies with the word table; usually 1
 
 
+def open_weights(folder: str, tokenizer: Tokenizer) -> Checkpoint:
+    """Open weights for the vocabulary of a corpus, without the rows that none of its tokens reads.
+
+    Args:
+        tokenizer: the tokenizer of the corpus. If the folder has a vocabulary, it must be the same.
+
+    Raises:
+        UserError: as `open_checkpoint`, the vocabulary is another one, or there are no layers.
+    """
+    checkpoint = open_checkpoint(folder)
+    _check_vocabulary(checkpoint, tokenizer)
+    if checkpoint.config and checkpoint.config.is_table:
+        raise UserError(f"{checkpoint.path}: a table of pieces, which has no layers to pre-train")
+    tensors = checkpoint.tensors
+    size = tokenizer.vocab_size
+    shapes = {name: tensors.shape(name) for name in tensors}
+    for name in shapes.keys() & {WORDS, LM_BIAS}:
+        rows, *width = shapes[name]
+        shapes[name] = (min(rows, size), *width)
+
+    def fetch(name: str) -> np.ndarray:
+        return tensors[name][:size] if name in (WORDS, LM_BIAS) else tensors[name]
+
+    return replace(checkpoint, tensors=Weights(tensors.source, shapes, fetch))
+
+
 def initialise(
     model: PreTrainingModel,
     config: InitConfig,
+    encoder: Checkpoint | None,
     tokenizer: Tokenizer,
     corpus_and_seed: Mapping[str, Any],
     text_rules: str = START,
-) -> Checkpoint | None:
+) -> None:
     """Load weights into a new model. Whatever `config` does not name keeps its initial value.
 
     Args:
-        tokenizer: the tokenizer of the corpus. If a folder has a vocabulary, it must be the same.
+        encoder: `config.encoder`, opened by `open_weights`; None: its weights are new.
+        tokenizer: the tokenizer of the corpus.
         corpus_and_seed: the digest of the corpus and the seed of this run. If the encoder was trained with
             the same, it has seen the items that the run begins with; a warning says so.
 
         text_rules: the text rules that the corpus must have. START: those of the encoder.
 
-    Returns:
-        The checkpoint of the encoder; None: its weights are new.
-
     Raises:
         UserError: a folder is missing, has another shape or vocabulary, or lacks the head.
     """
-    encoder = None if config.encoder == SCRATCH else open_checkpoint(config.encoder)
-    if encoder is not None:
-        _check_vocabulary(encoder, tokenizer)
     _check_text_rules(encoder, tokenizer, text_rules)
     if encoder is not None:
         load_from(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
@@ -62,13 +85,12 @@ def initialise(
                 corpus_and_seed["seed"],
             )
     if encoder is not None and config.lm_head in (FROM_ENCODER, config.encoder):
-        _load_head(model, encoder, tokenizer)  # the same folder, which is open already
-        return encoder
+        _load_head(model, encoder)  # the same folder, which is open already
+        return
     if config.lm_head != FRESH:
-        _load_head(model, open_checkpoint(config.lm_head), tokenizer)
+        _load_head(model, open_weights(config.lm_head, tokenizer))
     if encoder is not None and _has_head(encoder):
         logger.info("%s has a masked-LM head, which is not read: init.lm_head encoder reads it", encoder.path)
-    return encoder
 
 
 def give_frequencies(head: LMHead, piece_counts: np.ndarray) -> None:
@@ -114,18 +136,17 @@ def _has_head(checkpoint: Checkpoint) -> bool:
     return any(name.startswith(_HEAD) for name in checkpoint.tensors)
 
 
-def _load_head(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+def _load_head(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
     """Load the masked-LM head.
 
     Raises:
-        UserError: there is none, or it has another vocabulary.
+        UserError: there is none.
     """
     if not _has_head(checkpoint):
         raise UserError(
             f"init.lm_head: {checkpoint.path} has no masked-LM head (released ERNIE-M weights have none); "
             "use init.lm_head fresh with init.lm_head_warmup_steps"
         )
-    _check_vocabulary(checkpoint, tokenizer)
     # Only the head is loaded, and none of its weights may be absent.
     load_from(model, checkpoint, optional=(), ignore=(*_ENCODER, _LANGUAGES, _CLASSIFIER))
     logger.info("masked-LM head: from %s", checkpoint.path)
@@ -138,9 +159,10 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
         UserError: they differ from those of the corpus.
     """
     if WORDS in checkpoint.tensors:
-        words = checkpoint.tensors.shape(WORDS)[0]
-        if words != tokenizer.vocab_size:
-            raise _another_vocabulary(checkpoint, f"{words} tokens instead of {tokenizer.vocab_size}")
+        try:
+            tokenizer.check_model(checkpoint.tensors.shape(WORDS)[0], tokenizer.pad_id, checkpoint.path)
+        except UserError as error:
+            raise _another_vocabulary(checkpoint, str(error)) from error
     if checkpoint.piece_model_path is not None:
         vocab = Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path).vocab
         if vocab != tokenizer.vocab:

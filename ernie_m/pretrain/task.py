@@ -1,9 +1,9 @@
 """Pre-training as a task: its text, the loss of a mix of objectives, held-out evaluation."""
 
 import dataclasses
+import functools
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from ernie_m.model.encoder import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.batches import StepBatches, log_repeats, read_steps, tokens_of_pass, total_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
-from ernie_m.pretrain.config import FRESH, SCRATCH, PretrainConfig
+from ernie_m.pretrain.config import BASE, FRESH, SCRATCH, PretrainConfig
 from ernie_m.pretrain.head_start import give_head_start
 from ernie_m.pretrain.held_out.evaluate import Evaluator
 from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summary
-from ernie_m.pretrain.initial_weights import give_frequencies, initialise
+from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
 from ernie_m.pretrain.loss import DeviceBatch, batch_loss, to_device
 from ernie_m.pretrain.objective import Vocabulary
 from ernie_m.pretrain.objectives.mmlm import plateau
@@ -68,8 +68,12 @@ class Pretraining(Task):
         corpus, self.tokenizer = open_corpus(config.data)
         if config.data.verify:
             distributed.on_main(lambda: verify_corpus(config.data.corpus))
-        config = fit_to_corpus(config, corpus)
-        self.config = config
+        self.config = fit_to_corpus(config, corpus)
+        # The shape is compared with that of a run that goes on, so it is needed before the weights are.
+        if None in dataclasses.astuple(self.config.model):
+            shape = self.start.config.to_dict() if self.start.config else BASE
+            self.config = dataclasses.replace(self.config, model=self.config.model.completed(shape))
+        config = self.config
         self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), config)
         self.total_steps = total_steps(config, self.text)
         log_steps(config.objectives, self.total_steps)
@@ -83,17 +87,24 @@ class Pretraining(Task):
         # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.
         self.corpus_and_seed = {"corpus": corpus.digest, "seed": config.run.seed}
 
+    @functools.cached_property
+    def start(self) -> Checkpoint | None:
+        """The weights of `init.encoder`, opened when they are first needed; None: from scratch."""
+        encoder = self.config.init.encoder
+        return None if encoder == SCRATCH else open_weights(encoder, self.tokenizer)
+
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
         """Make the model with its optimizer: with the weights of `init`, or of a checkpoint to go on from."""
         run = self.config.run
         optimizer = self.config.optimizer
         paddle.set_default_dtype(run.dtype)
         paddle.seed(seed)
-        shape = dataclasses.asdict(self.config.model)
-        shape.pop("language_embedding")  # which tokens get one is no part of the shape
-        model_config = ErnieMConfig(
-            vocab_size=self.tokenizer.vocab_size, pad_token_id=self.tokenizer.pad_id, **shape
-        )
+        start = open_checkpoint(checkpoint) if checkpoint else self.start
+        # What `model` has no key for, such as the epsilon of the layer norms, stays as in the weights.
+        shape = start.config.to_dict() if start and start.config else {}
+        shape |= dataclasses.asdict(self.config.model)
+        shape |= {"vocab_size": self.tokenizer.vocab_size, "pad_token_id": self.tokenizer.pad_id}
+        model_config = ErnieMConfig.from_dict(shape)
         model = PreTrainingModel(model_config, self.text.languages)
         model.ernie_m.use_recompute(run.recompute)
         adamw = build_optimizer(
@@ -118,27 +129,25 @@ class Pretraining(Task):
         if checkpoint is None:
             if self.config.init.head_start and self.config.init.encoder == SCRATCH:
                 give_head_start(model, self.text, self.config.data.max_seq_len, seed)
-            encoder = initialise(
-                model, self.config.init, self.tokenizer, self.corpus_and_seed, self.config.data.text_rules
-            )
-            self.reading = reading_of_run(encoder, self.tokenizer.text_rules)
+            text_rules = self.config.data.text_rules
+            initialise(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
+            self.reading = reading_of_run(start, self.tokenizer.text_rules)
             self.trained_length = self.config.data.max_seq_len
-            if encoder is not None:
-                length_before = encoder.settings.get(TRAINED_LENGTH)
+            if start is not None:
+                length_before = start.settings.get(TRAINED_LENGTH)
                 # Weights of which no length is known may have been trained on longer inputs.
                 self.trained_length = max(length_before, self.trained_length) if length_before else None
                 if self.config.init.lm_head == FRESH:
                     give_frequencies(model.lm_head, self.text.piece_counts().sum(axis=0))
         else:
-            opened = open_checkpoint(checkpoint)
-            load_from(model, opened, optional=())  # no weight may be absent
-            self.trained_length = opened.settings.get(TRAINED_LENGTH)
-            self.reading = opened.reading
+            load_from(model, start, optional=())  # no weight may be absent
+            self.trained_length = start.settings.get(TRAINED_LENGTH)
+            self.reading = start.reading
         return engine
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
         """`read_steps` with this process's arguments, for the reader process."""
-        return partial(
+        return functools.partial(
             read_steps,
             self.config,
             self.text.vocabulary,

@@ -167,8 +167,8 @@ def test_a_config_that_the_user_has_put_there_stays(pretrain, tmp_path):
 def test_the_log_has_what_differs_from_the_defaults_and_the_next_command(pretrain):
     out = pretrain(optimizer__steps=4, run__eval_sequences=0)
     log = (out / "log" / "job.log.0").read_text()
-    assert "hidden_size 16" in log and "max_position_embeddings" not in log
-    assert "max_position_embeddings" in (out / "config.yaml").read_text()
+    assert "hidden_size 16" in log and "initializer_range" not in log
+    assert "initializer_range" in (out / "config.yaml").read_text()
     assert f"--init.encoder {out / 'full'} --init.lm_head encoder\n" in log
     assert f"predict --serve --model {out / 'full'}" in log
 
