@@ -37,12 +37,14 @@ from ernie_m.tokenizer.foreign import (
 )
 from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES
 from ernie_m.tokenizer.vocabulary import DICT, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
-from ernie_m.utils.errors import UserError, shown, start_of
+from ernie_m.utils.errors import UserError, listed, shown, start_of
 from ernie_m.utils.files import read_bytes
+from ernie_m.utils.logging import logger
 
 _PIECE_MODEL_NAMES = ("piece.model", BPE_MODEL, TOKENIZER_JSON)
 # A vocabulary that lacks more pieces than this belongs to another piece model, and so does a dict.txt with
-# more tokens than this that are no pieces. Fewer become [UNK].
+# more tokens than this that are no pieces. Fewer become [UNK], with a warning, unless a model has rows for
+# them: then lines of vocab.txt are lost, and all ids behind them are other ones.
 _MAX_ODD_PIECES = 10
 # The most rows of a word table behind those of the tokenizer's tokens: tables are made longer, to a multiple
 # of 64 or 128, and E5-small has 35 rows more.
@@ -204,7 +206,8 @@ class Tokenizer:
             source: what the error names.
 
         Raises:
-            UserError: the model has fewer words than the tokenizer, or many more; or pads are another token.
+            UserError: the model has fewer words than the tokenizer, or many more; it has more, and vocab.txt
+                lacks pieces; or pads are another token.
         """
         if self.vocab_size > vocab_size:
             raise UserError(
@@ -215,6 +218,12 @@ class Tokenizer:
             raise UserError(
                 f"{source}: vocab_size is {vocab_size}, but {self.piece_model_path} has ids up to "
                 f"{self.vocab_size - 1} only, added tokens included; put the tokenizer of the model there"
+            )
+        if vocab_size > self.vocab_size and self._missing:
+            raise UserError(
+                f"{source}: vocab_size is {vocab_size}, but {self.vocab_path} has ids up to "
+                f"{self.vocab_size - 1} only, and lacks the piece '{self._missing[0]}': it has lost "
+                "lines, and ids behind them are wrong; copy the model's vocab.txt again"
             )
         if self.pad_id != pad_token_id:
             raise UserError(f"{source}: pad_token_id is {pad_token_id}, but [PAD] is {self.pad_id}")
@@ -380,20 +389,25 @@ class Tokenizer:
             UserError: the file cannot be read, or does not belong to the piece model.
         """
         pieces = self.ordinary_pieces()
+        self._missing: list[str] = []
         if self.vocab_path is None:
             try:
                 return derive_vocab(pieces)
             except UserError as error:
                 raise UserError(f"{self.piece_model_path}: {error}") from error
         vocab = read_vocab(self.vocab_path)
-        odd = [piece for piece in pieces if piece not in vocab]
         if self.vocab_path.name == DICT:  # of the pieces it has those of the training text; it has no others
             odd = list(vocab.keys() - {*SPECIAL_TOKENS, *pieces})
+        else:
+            odd = self._missing = [piece for piece in pieces if piece not in vocab]
         if len(odd) > _MAX_ODD_PIECES:
             raise UserError(
                 f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(odd)} pieces "
                 f"are in one of them alone ('{shown(odd[0])}', ...)"
             )
+        if self._missing:
+            names = listed([shown(piece) for piece in self._missing])
+            logger.warning("%s lacks pieces, which become [UNK]: %s", self.vocab_path, names)
         return vocab
 
     def _cut_digit_comma_pieces(self) -> dict[int, list[str]]:

@@ -208,6 +208,24 @@ def test_both_forms_of_vocab_txt(tokenizer, piece_model, tmp_path):
         assert read.build("The fox 😀", "20,") == tokenizer.build("The fox 😀", "20,")
 
 
+@pytest.mark.parametrize("form", ["bare", "tab"])
+def test_a_piece_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_path, caplog, form):
+    """Without the line of a bare token all ids behind it are other ones, and a model has a row more."""
+    size = tokenizer.vocab_size
+    path = tmp_path / "vocab.txt"
+    lines = [token if form == "bare" else f"{token}\t{id_}" for token, id_ in tokenizer.vocab.items()]
+    lost = tokenizer.ordinary_pieces()[7]
+    path.write_text("".join(f"{line}\n" for line in lines if line.split("\t")[0] != lost), encoding="utf-8")
+    read = Tokenizer(path, piece_model)
+    assert [line for line in caplog.messages if line.startswith(f"{path} lacks ") and line.endswith(lost)]
+    read.check_model(read.vocab_size, read.pad_id, "model")
+    rows = read.vocab_size + 1
+    assert rows == (size if form == "bare" else size + 1)
+    line = error_of(read.check_model, rows, read.pad_id, "model")
+    assert line.startswith("model: ") and str(path) in line and f"'{lost}'" in line
+    tokenizer.check_model(size + 35, tokenizer.pad_id, "E5-small has rows that no token reads")
+
+
 def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
     """A vocab.txt that counts the ids backwards."""
     size = tokenizer.vocab_size
