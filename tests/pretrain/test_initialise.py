@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.write import model_weights, save_model
 from ernie_m.model.conventions import Reading
-from ernie_m.model.encoder import ErnieMConfig
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.config import InitConfig
 from ernie_m.pretrain.initial_weights import initialise, open_weights
@@ -191,6 +191,13 @@ def test_a_head_that_is_not_there(refused, trained):
     line = refused(init__encoder=str(trained / "encoder"), init__lm_head="encoder")
     assert f"init.lm_head: {trained / 'encoder'} has no masked-LM head" in line
     assert "init.lm_head_warmup_steps" in line
+
+
+def test_a_table_of_pieces_has_no_layers_to_train(refused, tmp_path, tokenizer):
+    config = ErnieMConfig(tokenizer.vocab_size, hidden_size=16, num_hidden_layers=0, num_attention_heads=1)
+    save_model(tmp_path / "table", ErnieMModel(config), config)
+    line = refused(init__encoder=str(tmp_path / "table"), **NO_SHAPE)
+    assert f"{tmp_path / 'table'}" in line and "no layers" in line
 
 
 def test_a_vocabulary_of_another_size(refused, tmp_path, tokenizer):
