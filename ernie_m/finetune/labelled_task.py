@@ -168,6 +168,9 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
             f"{label_map}: the labels are {', '.join(labels)}, but those of {checkpoint.path} are "
             f"{', '.join(checkpoint.labels)}; give the label map of its training"
         )
+    if label_map and not _are_named(checkpoint.labels):
+        names = ", ".join(f"{number} is {label}" for number, label in enumerate(labels))
+        logger.warning("%s has no names of its labels; by %s %s", checkpoint.path, label_map, names)
 
 
 def fault_of_head(task: SupervisedTask, checkpoint: Checkpoint) -> str:
@@ -221,7 +224,10 @@ def with_head(task: SupervisedTask, start: Checkpoint) -> Checkpoint | None:
     if fault:
         logger.warning("%s: its classifier is not read, a new one is trained: %s", start.path, fault)
         return None
-    logger.info("%s: its classifier is read, too: %s", start.path, listed(labels))
+    by_number = (
+        " (by number: it has no names of labels)" if task.labels and not _are_named(start.labels) else ""
+    )
+    logger.info("%s: its classifier is read, too%s: %s", start.path, by_number, listed(labels))
     order = [names.index(label) for label in labels]
 
     def fetch(name: str) -> np.ndarray:

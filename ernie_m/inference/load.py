@@ -28,7 +28,8 @@ from ernie_m.model.tasks import (
 )
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import check_folder
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import prepare
 from ernie_m.vectors.centring import LanguageMeans
 
@@ -375,6 +376,12 @@ def load_opened(
     if task is not None and TASKS[task].has_labels:
         count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
         labels = checkpoint.labels or names_of_ids(count)
+        if count > 1 and not checkpoint.labels:
+            logger.warning(
+                "%s has no names of its labels (as in LABEL_0): they are called %s by their numbers",
+                checkpoint.path,
+                listed(labels),
+            )
         if len(labels) != count:
             raise UserError(
                 f"{checkpoint.path}: {count} labels, but {len(labels)} names of labels in config.json"

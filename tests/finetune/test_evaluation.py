@@ -179,6 +179,16 @@ def test_a_checkpoint_of_a_training_without_a_label_map_has_ids(trained):
     assert task.labels == ["0", "1", "2"] and not task.named
 
 
+def test_labels_without_names_are_taken_in_the_order_of_the_label_map_and_this_is_said(
+    classify, trained, toy_folder, tmp_path
+):
+    """As a model of transformers has LABEL_0, LABEL_1 and LABEL_2. Alone it gives their numbers."""
+    best = changed_copy(trained / "best", tmp_path / "unnamed", labels=None)
+    classify(out="out", init_checkpoint=best, **command_lines.FOLDER_ALONE)
+    said = f"{best} has no names of its labels; by {toy_folder}/label_map.json 0 is animal, 1 is drink"
+    assert said in read_log(tmp_path)
+
+
 @pytest.mark.parametrize("test_save", ["a.%s,b", "a.%s,a.%s"])
 def test_predictions_need_different_names(refused, toy_folder, test_save):
     """b would be the name in every language; and a.%s that of both test sets."""
@@ -259,8 +269,9 @@ def test_the_head_of_pretrained_weights(classify, trained, tmp_path, case):
         is_of_head = name.startswith("classifier.")
         expected = before[name][..., order] if is_of_head else before[name]
         assert np.array_equal(expected, after[name]) == (is_read or not is_of_head), name
-    said = "its classifier is read, too: " if is_read else "its classifier is not read"
-    assert f"{start}: {said}" in read_log(tmp_path)
+    said = "its classifier is read, too" if is_read else "its classifier is not read"
+    log = read_log(tmp_path)
+    assert f"{start}: {said}" in log and ("by number" in log) == (case == "no names of labels")
 
 
 def test_a_head_of_another_shape_is_not_read(classify, trained, toy_folder, tmp_path):

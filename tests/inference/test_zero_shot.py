@@ -11,7 +11,7 @@ from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.inference.tasks.zero_shot import MOST_LABELS, InferenceLabels
 from tests import toys
 from tests.helpers.batches import padded_batch
-from tests.helpers.checkpoints import change_config
+from tests.helpers.checkpoints import change_config, changed_copy
 from tests.launching import error_of
 from tests.toys import sentences
 
@@ -125,8 +125,11 @@ def test_models_without_the_labels(models, tmp_path):
     )
 
 
-def test_the_advice_for_labels_without_names(models, tmp_path):
-    """A folder of transformers has them in id2label, one of this project in labels."""
+def test_the_advice_for_labels_without_names(models, tmp_path, caplog):
+    """A folder of transformers has them in id2label, one of this project in labels.
+
+    That LABEL_0 is called 0 is said; two labels of one name are refused.
+    """
     settings = {"task": "classification", "labels": ["0", "1", "2"]}
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     toys.make_model(ours, "classify", models / "piece.model", settings)
@@ -134,10 +137,14 @@ def test_the_advice_for_labels_without_names(models, tmp_path):
     (ours / "manifest.json").unlink()
     numbered = {str(number): f"LABEL_{number}" for number in range(3)}
     change_config(theirs, id2label=numbered)
+    twice = {"labels": ["yes", "no", "yes"], "id2label": {"0": "yes", "1": "no", "2": "yes"}}
     names = {"labels": toys.LABELS, "id2label": dict(zip(numbered, toys.LABELS))}
     for folder, key in ((ours, "labels"), (theirs, "id2label")):
         advice = error_of(make_answerer, "zero-shot", load(folder))
         assert str(folder) in advice and key in advice
+        assert (f"{folder} has no names of its labels" in caplog.text) == (folder == theirs)
+        same = changed_copy(folder, tmp_path / f"same {key}", **{key: twice[key]})
+        assert error_of(load, same).startswith(f"{same / 'config.json'}: 2 labels are called 'yes'")
         change_config(folder, **{key: names[key]})
         assert ernie_m.load(folder).zero_shot("bado", LABELS)[0]["label"] in LABELS
 

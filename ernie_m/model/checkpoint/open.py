@@ -1,6 +1,7 @@
 """Open a checkpoint of any supported format. Needs neither Paddle nor torch."""
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,12 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     settings = _settings_of(source, config)
     raw_labels = settings.get("labels")
     labels = [str(label) for label in raw_labels] if isinstance(raw_labels, list) else []
+    same = [label for label, count in Counter(labels).items() if count > 1]
+    if same:
+        raise UserError(
+            f"{source.config_path}: {labels.count(same[0])} labels are called '{same[0]}', whose "
+            "probabilities could not be told apart; give each label a name of its own there"
+        )
     task = _task_of(source, tasks)
     if format_name in (OURS, OFFICIAL):
         reading = own_reading(source.raw_config, source.config_path)
