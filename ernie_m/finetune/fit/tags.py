@@ -43,7 +43,7 @@ class TaggedUnits(Units):
 
     def open(self, opened: OpenedModel, flags: FinetuneFlags) -> None:
         self.task = Tagging(opened.tokenizer, self.tags, flags.max_seq_len, flags.label_pieces, self.scheme)
-        self.task.labels += self.unlearned  # to be named in scores
+        self.task.labels.extend(self.unlearned)  # to be named in scores
         self.task.look_at(self.items, flags.train_set)
 
     def to_predict(self, numbers: Sequence[int]) -> list[Sentence]:
