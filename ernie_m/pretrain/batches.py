@@ -336,7 +336,7 @@ def tokens_of_pass(config: PretrainConfig, text: TrainingText) -> int:
 
 
 def log_repeats(config: PretrainConfig, text: TrainingText, steps: int) -> None:
-    """Log which languages, and pairs of languages, the steps of a run read more than `_OFTEN` times."""
+    """Log which languages and pairs of languages a run is expected to read more than `_OFTEN` times."""
     parts = steps_of_parts(config.objectives, steps)
     often = []
     for purpose, sampler in StepReader(config, text, steps).samplers.items():
@@ -350,7 +350,7 @@ def log_repeats(config: PretrainConfig, text: TrainingText, steps: int) -> None:
             if count > _OFTEN
         ]
     if often:
-        logger.info("the steps read some text more than %d times: %s", _OFTEN, "; ".join(often))
+        logger.info("text that is expected to be read more than %d times: %s", _OFTEN, "; ".join(often))
 
 
 def mean_tokens(config: PretrainConfig, text: TrainingText) -> float:
