@@ -1,6 +1,7 @@
 """The small files beside the data of a task, label_map.json and lang_map.json, and `%s` in file names."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,25 @@ from ernie_m.utils.files import read_object, write_json
 
 # The key under which `expand` puts the file of a pattern without %s if there is no language map.
 ALL_LANGUAGES = "all"
+# The codes with three letters of the languages of MLQA.
+_TWO_LETTERS = {
+    "ara": "ar",
+    "arb": "ar",
+    "deu": "de",
+    "ger": "de",
+    "eng": "en",
+    "spa": "es",
+    "hin": "hi",
+    "vie": "vi",
+    "zho": "zh",
+    "chi": "zh",
+    "cmn": "zh",
+}
+# A language with a script and a region, or with the language of the questions: zh-hans-cn, zh-question-de.
+_LANGUAGE = re.compile(
+    rf"((train|dev|test|mlqa|xquad)-)?(context-)?(?P<code>[a-z]{{2}}|{'|'.join(_TWO_LETTERS)})"
+    r"(-[a-z]{4})?(-[a-z]{2}|-\d{3})?(-question-.+)?"
+)
 
 
 def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> dict[str, int]:
@@ -40,6 +60,17 @@ def read_languages(path: str | os.PathLike) -> list[str]:
         UserError: the file has another form.
     """
     return list(_read_json_object(path, '{"en": ..., "fr": ...}'))
+
+
+def named_language(name: str) -> str:
+    """The language that a key of a language map or the name of a file says, in two letters; "": it says none.
+
+    zh, zh_CN, zh-Hans, zho and zh-question-de are zh, and so are xquad.zh.json and
+    dev-context-zh-question-de.json: of two languages the first is that of the contexts.
+    """
+    matches = map(_LANGUAGE.fullmatch, name.lower().replace("_", "-").split("."))
+    codes = [match["code"] for match in matches if match]
+    return _TWO_LETTERS.get(codes[-1], codes[-1]) if codes else ""
 
 
 def write_places(path: str | os.PathLike, names: Iterable[str]) -> None:

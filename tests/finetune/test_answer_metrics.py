@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from ernie_m.finetune.tasks.answer_scores import answer_scores, exact_match, f1, normalize
+from ernie_m.finetune.tasks.answer_scores import answer_scores, exact_match, f1, normalize, rules_language
 from ernie_m.reader.files.squad import read_squad
+from ernie_m.reader.label_map import named_language
 
 
 @pytest.mark.parametrize(
@@ -67,14 +68,49 @@ def test_scores_by_hand():
     assert exact_match("el gato", ["gato"], "es") == 1.0
 
 
+@pytest.mark.parametrize(
+    ("language", "names"),
+    [
+        (
+            "zh",
+            "zh ZH zh-cn zh_CN zh-Hans zh_Hans_CN zho cmn chi zh-de zh-question-de context-zh-question-en",
+        ),
+        ("zh", "dev-context-zh-question-de.json xquad.zh.json dev.zh_CN.json train-zh.json MLQA-zh.jsonl"),
+        ("zh", "qa.zh.json"),
+        ("de", "de de-at de_CH deu ger dev.deu.json"),
+        ("es", "es es-419 spa context-es-question-es"),
+        ("ar", "ar arb_Arab ara"),
+        ("en", "eng en-zh en-question-zh"),
+        ("pt", "pt_BR xquad.pt.json"),
+        ("", "all rus dev dev.json no_answer_start.json train-v1.1.json"),
+    ],
+)
+def test_the_language_that_a_name_says(language, names):
+    assert {name: named_language(name) for name in names.split()} == dict.fromkeys(names.split(), language)
+
+
+def test_names_without_rules_are_logged_once(caplog):
+    """French keeps its articles, and a file without a language loses those of English."""
+    rows = [("the port", ["port"]), ("le port", ["port"])]
+    rules_language.cache_clear()
+    for _ in range(2):
+        assert [answer_scores(rows, name)["em"] for name in ("fr", "dev.json", "dev.en.json")] == [0, 50, 50]
+        assert answer_scores(rows, "fr", "squad")["em"] == 50
+    assert [message.split(";")[0] for message in caplog.messages] == [
+        "fr: the language of its answers is fr",
+        "dev.json: the language of its answers is unknown (name it as in dev.de.json)",
+    ]
+
+
 @pytest.mark.data
 def test_equal_to_mlqas_script(data_dir):
-    """To the last digit, on perturbed answers in 8 files and 5 languages."""
+    """To the last digit, on perturbed answers in 8 files and 5 languages, which their names say."""
     expected = json.loads((data_dir / "qa/official-scores/scores.json").read_text())
     assert len(expected) == 8
     for name, official in expected.items():
         predictions = json.loads((data_dir / f"qa/official-scores/predictions-{name}").read_text())
         questions = read_squad(data_dir / "qa/mlqa-dev" / name, "dev").questions
         rows = [(predictions[question.id], question.answers) for question in questions]
-        scores = answer_scores(rows, official["answer_language"])
+        assert answer_scores(rows, official["answer_language"]) == answer_scores(rows, name)
+        scores = answer_scores(rows, name)
         assert (scores["f1"], scores["em"]) == (official["f1"], official["exact_match"]), name

@@ -13,7 +13,6 @@ from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.tasks.question_answering import (
     OfficialAnswering,
     QuestionAnswering,
-    language_of_contexts,
 )
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading
@@ -249,13 +248,6 @@ def test_bad_flags(answer, refusal):
     assert "64 leaves no room for a context" in refusal(answer, max_seq_len=64, max_query_length=64)
     assert "absent.json: " in refusal(answer, train_set="absent.json")
     assert "--doc_stride 0: " in refusal(answer, doc_stride=0)
-
-
-def test_the_language_is_that_of_the_contexts():
-    # "all" is the key without --lang_map_config.
-    expected = {"zh": "zh", "zh-de": "zh", "en-zh": "en", "all": "en"}
-    for key, language in expected.items():
-        assert language_of_contexts(key) == language
 
 
 def test_a_training_keeps_how_its_start_reads(answer, trained, tmp_path):

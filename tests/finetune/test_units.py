@@ -213,25 +213,25 @@ def test_a_sentence_that_is_wrong_ends_the_answering(tag_model, tmp_path, capsys
 
 
 def test_the_questions_of_a_file_are_answered(answer_model, capsys):
-    """In the form of SQuAD; with the accepted answers, the scores of run_mrc.py are printed."""
-    write_squad("in.json", count=6)
-    flags = {"input": "in.json", "model": answer_model}
+    """In the form of SQuAD; with the accepted answers, the scores by the rules for Chinese are printed."""
+    write_squad("in.zh_CN.json", count=6)
+    flags = {"input": "in.zh_CN.json", "model": answer_model}
     call_main(predict, as_flags({**flags, "output": "out"}))
     answers = [json.loads(line) for line in Path("out").read_text().splitlines()]
-    read = read_squad("in.json")
+    read = read_squad("in.zh_CN.json")
     assert [row["id"] for row in answers] == [question.id for question in read.questions]
     model = ernie_m.load(answer_model)
     given = [model.answer(question.text, read.contexts[question.context]) for question in read.questions]
     assert [row["answer"] for row in answers] == [row["answer"] for row in given]
     rows = [(row["answer"], question.answers) for row, question in zip(answers, read.questions)]
-    scores = answer_scores(rows, "en")
+    scores = answer_scores(rows, "zh")
     line = f"6 questions: F1 {scores['f1']:.1f} %, exact match {scores['em']:.1f} %"
     assert line in capsys.readouterr().err
-    content = json.loads(Path("in.json").read_text())
+    content = json.loads(Path("in.zh_CN.json").read_text())
     for paragraph in content["data"][0]["paragraphs"]:
         for question in paragraph["qas"]:
             del question["answers"]
-    Path("in.json").write_text(json.dumps(content))
+    Path("in.zh_CN.json").write_text(json.dumps(content))
     call_main(predict, as_flags({**flags, "output": "again"}))
     assert Path("again").read_text() == Path("out").read_text()
 

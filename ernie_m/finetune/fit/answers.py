@@ -8,10 +8,11 @@ from typing import Any
 from ernie_m.finetune.fit.units import ANSWERS, Units, known_languages, language_of
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.open_model import OpenedModel
-from ernie_m.finetune.tasks.answer_scores import answer_scores, normalize
-from ernie_m.finetune.tasks.question_answering import QuestionAnswering, language_of_contexts
+from ernie_m.finetune.tasks.answer_scores import answer_scores, normalize, rules_language
+from ernie_m.finetune.tasks.question_answering import QuestionAnswering
 from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.squad import Question, QuestionFile, read_squad
+from ernie_m.reader.label_map import named_language
 from ernie_m.reader.question_answering import AnswerWindows, make_windows
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -81,7 +82,7 @@ class Questions(Units):
             rows_of.setdefault(language, []).append((text, self.items[number].answers))
         sums: Counter[str] = Counter()
         for language, rows in rows_of.items():
-            scores = answer_scores(rows, language_of_contexts(language) or "en")
+            scores = answer_scores(rows, language or "en")
             # The update of a Counter adds.
             sums.update({name: score * len(rows) / len(numbers) for name, score in scores.items()})
         return dict(sums)
@@ -100,9 +101,10 @@ def read(files: Sequence[LabelledFile]) -> Questions:
     items: list[Question] = []
     left_out: list[Question] = []
     counts = []
+    files = [file._replace(language=named_language(file.path.name) or file.language) for file in files]
     for file in files:
         read = read_squad(file.path)
-        language = language_of_contexts(language_of(file)) or "en"
+        language = rules_language(language_of(file) or file.path.name)
         kept: list[Question] = []
         others: list[Question] = []
         for question in read.questions:

@@ -14,6 +14,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from ernie_m.reader.label_map import named_language
+from ernie_m.utils.logging import logger
+
 # The articles that are removed from an answer. Hindi and Chinese have none.
 ARTICLES = {
     "en": re.compile(r"\b(?:a|an|the)\b"),
@@ -24,6 +27,7 @@ ARTICLES = {
 }
 # In these languages each of these characters is a word; white space separates the rest.
 _CHARACTERS_AS_WORDS = {"zh": re.compile("[\u4e00-\u9fa5]")}
+_LANGUAGES = (*ARTICLES, "hi", "zh")  # those that MLQA has rules for
 _ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 
@@ -52,10 +56,38 @@ def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlq
     return best
 
 
+@functools.cache  # so that the log names it once
+def rules_language(name: str) -> str:
+    """The language whose rules of MLQA compare answers.
+
+    Without a language these are the rules for English; a language without rules keeps its articles. The log
+    names both.
+
+    Args:
+        name: what says the language: a key of a language map, or the name of a file.
+    """
+    language = named_language(name)
+    if language not in _LANGUAGES:
+        logger.warning(
+            "%s: the language of its answers is %s; MLQA has rules for %s; so they are compared %s "
+            "(answer_rules mlqa)",
+            name,
+            language or "unknown (name it as in dev.de.json)",
+            ", ".join(_LANGUAGES),
+            "with their articles" if language else "as English",
+        )
+    return language or "en"
+
+
 def answer_scores(
-    rows: Sequence[tuple[str, Sequence[str]]], language: str, rules: str = "mlqa"
+    rows: Sequence[tuple[str, Sequence[str]]], name: str, rules: str = "mlqa"
 ) -> dict[str, float]:
-    """Mean "f1" and "em" over (prediction, answers), in per cent. See `exact_match`."""
+    """Mean "f1" and "em" over (prediction, answers), in per cent. See `exact_match`.
+
+    Args:
+        name: what says the language of the answers; see `rules_language`.
+    """
+    language = rules_language(name) if rules == "mlqa" else ""
     sum_of_f1 = 0.0
     sum_of_matches = 0.0
     for prediction, answers in rows:  # one after the other: the last digit depends on the order

@@ -232,7 +232,9 @@ class QuestionAnswering(SupervisedTask):
         """F1 and exact match ("em") over the questions, by the rules for the language of the contexts."""
         texts = self.texts(data, predictions)
         rows = [(text, question.answers) for text, question in zip(texts, data.file.questions, strict=True)]
-        return answer_scores(rows, language_of_contexts(language), self.rules)
+        # Without a language map the name of the file says it.
+        name = data.file.path.name if language == ALL_LANGUAGES else language
+        return answer_scores(rows, name, self.rules)
 
     def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[SpanScores]) -> None:
         """Write {id: text} as JSON, and {id: candidates} to `nbest_<name>` in the same folder."""
@@ -426,12 +428,3 @@ class OfficialAnswering(QuestionAnswering):
         pieces = self.tokenize_context(data.file.contexts[context])[first : last + 1]
         text = "".join(piece.replace("▁", " ", 1) for piece in pieces).strip()
         return text, int(data.spans[context][first, 0])
-
-
-def language_of_contexts(language: str) -> str:
-    """The language of the contexts, and so of the answers, of an evaluation file.
-
-    `en-question-de` means English contexts with German questions; `zh-cn` is `zh`. ALL_LANGUAGES, the name
-    without a language map, means English.
-    """
-    return "en" if language == ALL_LANGUAGES else language.split("-")[0]

@@ -99,9 +99,9 @@ class QuestionsFile(InputFile):
                 self._rows.append((answer["answer"], question.answers))
 
     def summary(self) -> list[str]:
-        """The number of questions, and how right the answers are, by MLQA's rules for English."""
+        """The number of questions, and how right the answers are, by MLQA's rules."""
         count = f"{len(self._file.questions):,} questions"
         if not self._rows:
             return [count]
-        scores = answer_scores(self._rows, "en")
+        scores = answer_scores(self._rows, self._file.path.name)
         return [f"{count}: F1 {scores['f1']:.1f} %, exact match {scores['em']:.1f} %"]
