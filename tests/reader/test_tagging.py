@@ -102,10 +102,33 @@ def test_rows_of_a_file(write):
         ("text_a\tlabel\na+b\tO+B-ORG\n", "line 2, token 2: unknown tag 'B-ORG'; --chunk_scheme"),
         ("text_a\tlabel\na+b\tO+X-PER\n", "line 2, token 2: unknown tag 'X-PER'"),
         (b"text_a\tlabel\na\tO\n\xff\tO\n", "line 3: not UTF-8"),
+        (
+            "text_a\tlabel\nIn Rome\tO B-LOC\nIn+Oslo\tO+O\nNo one\tO\n",
+            "2 of 3 rows are not joined by U+0002",
+        ),
     ],
 )
 def test_faults_of_a_file(write, content, message):
     assert message in error_of(read_tagged, write(content), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_refused"),
+    [
+        (["In Rome", "Oslo"], False),
+        (["In Rome"], True),
+        (["北京是中国的首都。"], True),
+        (["北京", "In\u00a0Rome"], False),
+        (["In_Rome_and_Oslo_today"], True),
+        (["Wirtschaftsminister", "阿尔伯特"], False),
+    ],
+)
+def test_words_that_nothing_joins_are_refused_if_most_rows_have_them(write, rows, is_refused):
+    path = write("\n".join(["text_a", *rows, ""]))
+    if is_refused:
+        assert "U+0002" in error_of(read_tagged, path, LABELS, labels=False)
+    else:
+        assert [sentence.text for sentence in read_tagged(path, LABELS, labels=False)] == rows
 
 
 def sentence(text: str, *labels: int) -> Sentence:
@@ -177,6 +200,7 @@ def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
     feature = encode("a bcdefghijkl m", O, 2, O, size=10, pieces="all")
     assert feature.ids == ids("<a>" + "<bcdefghi>" + "<m>")
     assert feature.labels == [X, O, X, X, 2, *[3] * 7, X, X, O, X]
+    assert feature.cut == 1 and encode("a bcdefghi m", O, 2, O, size=10, pieces="all").cut == 0
 
 
 @pytest.mark.parametrize("seed", range(10))

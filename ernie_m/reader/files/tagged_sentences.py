@@ -17,6 +17,8 @@ _FORM = "text_a, label; tokens and tags are joined by U+0002"
 _MARKS = re.escape("()[]{}\"'`«»‹›„“”‚‘’¡¿.,;:!?…،؛؟。、，！？：；।॥")
 _WITH_MARKS = re.compile(rf"([{_MARKS}]*)(.*?)([{_MARKS}]*)", re.DOTALL)
 _EQUAL_MARKS = re.compile(r"(.)\1*")  # a mark, as often as it follows itself
+# A blank between words, one long word, or several characters of a script without blanks.
+_SEVERAL_WORDS = re.compile("\\S\\s\\S|\\S{21}|[\u0e00-\u109f\u1780-\u17ff\u2e80-\U0010ffff]{7}")
 _ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # without its last full stop: U.N, J
 
 
@@ -100,7 +102,8 @@ def read_tagged(
         labels: False accepts a file without tags.
 
     Raises:
-        UserError: the file cannot be read, a line has another form, or a tag is unknown.
+        UserError: the file cannot be read, a line has another form, a tag is unknown, or in most rows U+0002
+            joins no words.
     """
     path = Path(path)
     label_map = {normal_label(label): id_ for label, id_ in label_map.items()}
@@ -110,10 +113,18 @@ def read_tagged(
         raise UserError(f"{path}: the file is empty")
     lines = content.rstrip(b"\r\n").split(b"\n")
     header = parse_header(lines[0], path, required, _FORM)
+    rows = [
+        dict(zip(header, parse_row(line, path, number, header))) for number, line in enumerate(lines[1:], 2)
+    ]
+    unjoined = [text for row in rows if JOINT not in (text := row["text_a"]) and _SEVERAL_WORDS.search(text)]
+    if 2 * len(unjoined) > len(rows):
+        raise UserError(
+            f"{path}: the words of {len(unjoined)} of {len(rows)} rows are not joined by U+0002, as in "
+            f"'{unjoined[0][:40]}'; join words by it, and tags, or let ernie-m prepare write the file"
+        )
     sentences = []
-    for number, line in enumerate(lines[1:], 2):
+    for number, row in enumerate(rows, 2):
         place = f"{path}, line {number}"
-        row = dict(zip(header, parse_row(line, path, number, header)))
         words = row["text_a"].split(JOINT)
         tags = [normal_label(tag) for tag in row["label"].split(JOINT)] if "label" in row else None
         if fault := fault_of_words(words, words if tags is None else tags):
