@@ -96,6 +96,26 @@ def test_files_to_predict_and_to_train_on_may_be_less_strict(write):
 
 
 @pytest.mark.parametrize("purpose", ["train", "dev"])
+def test_an_answer_without_an_offset_is_looked_for(write, caplog, purpose):
+    """It is found if it is there once. "Lima" and " " are not, and "lives" and "in" are there twice."""
+    answers = {
+        "1": [{"text": "Rome"}],
+        "2": [answer("Oslo", -1)],
+        "3": {"text": ["Bela", "Lima"]},
+        "4": [{"text": "Lima", "answer_start": None}, answer(" ", -1)],
+    }
+    path = write([article(*(qa(id_, answers_of_id) for id_, answers_of_id in answers.items()))])
+    with caplog.at_level("INFO"):
+        spans = [question.span for question in read_squad(path, purpose).questions]
+    assert spans == [(14, 18), (50, 54), (20, 24), None]
+    found, misplaced = caplog.messages
+    assert found == f"{path}: answers without answer_start that are in the context once: 3"
+    assert misplaced.startswith(f"{path}: answers that are not at their offset") and ": 3; " in misplaced
+    unclear = [qa("5", [{"text": "lives"}]), qa("6", [answer("in", -1), {"text": "in"}])]
+    assert "more than once: 5, 6;" in error_of(read_squad, write([article(*unclear, qa("7"))]), purpose)
+
+
+@pytest.mark.parametrize("purpose", ["train", "dev"])
 def test_questions_without_an_answer_are_left_out(write, caplog, purpose):
     """As SQuAD v2 says it; and an empty list alone, as what is made of it often has."""
     impossible = {**qa("2", []), "is_impossible": True, "plausible_answers": [answer()]}

@@ -1,6 +1,7 @@
 """Files in the form of training data that are answered: tagged words, and questions with their contexts."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -83,7 +84,7 @@ class QuestionsFile(InputFile):
     """
 
     def __init__(self, path: Path):
-        has_answers = b'"answer_start"' in read_bytes(path)
+        has_answers = re.search(rb'"answers"\s*:\s*\[?\s*\{', read_bytes(path))
         self._file = read_squad(path, "dev" if has_answers else "test")
         self._rows: list[tuple[str, tuple[str, ...]]] = []  # an answer, and the accepted ones
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_m.tokenizer.offsets import Span
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import is_whole_text, read_bytes, read_json
 from ernie_m.utils.logging import logger
 
@@ -42,15 +42,17 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     """Read and check a file.
 
     An answer that is not at its offset is skipped as a span, though scores still accept its text. One line of
-    the log counts such answers and shows the first. Another line counts the questions without an answer, as
-    SQuAD v2 has them, which are left out.
+    the log counts such answers and shows the first. An answer whose offset is missing, or -1, is looked for;
+    another line counts those. One more counts the questions without an answer, as SQuAD v2 has them, which
+    are left out.
 
     Args:
         purpose: "train" or "dev", where every question must have an answer, or "test" (answers are not read).
 
     Raises:
         UserError: the file is not JSON or not of this form (names the place, as in `data[3].paragraphs[0]`),
-            an id is repeated in a "dev" or "test" file, or there is no question.
+            an id is repeated in a "dev" or "test" file, an answer without an offset is in its context more
+            than once (names the ids), or there is no question.
     """
     path = Path(path)
     content = _JsonValue(path, "", _content(path))
@@ -58,6 +60,8 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     questions: list[Question] = []
     ids: set[str] = set()
     misplaced: list[str] = []  # descriptions of answers that are not at their offsets
+    found: list[str] = []  # the ids of questions with an answer without an offset, for each such answer
+    unclear: list[str] = []  # the ids of questions with one that is there more than once
     unanswerable = 0
     for article in content.items("data"):
         # A row of Hugging Face's data sets has a context and one question.
@@ -79,8 +83,15 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
                 answers: list[str] = []
                 span = None
                 if purpose != "test":
-                    answers, span = _read_answers(qa, context, misplaced)
+                    answers, span = _read_answers(qa, context, misplaced, found, unclear)
                 questions.append(Question(id_, qa.string("question"), context_number, tuple(answers), span))
+    if unclear:
+        raise UserError(
+            f"{path}: answers without answer_start whose text is in the context more than once: "
+            f"{listed([*dict.fromkeys(unclear)])}; write where they begin, in characters from 0"
+        )
+    if found:
+        logger.info("%s: answers without answer_start that are in the context once: %d", path, len(found))
     if unanswerable:
         logger.warning(
             "%s: %d of %d questions are left out: they have no answer (SQuAD v2); the model always gives one",
@@ -140,11 +151,15 @@ def _is_unanswerable(qa: "_JsonValue") -> bool:
     return answers == []
 
 
-def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple[list[str], Span | None]:
+def _read_answers(
+    qa: "_JsonValue", context: str, misplaced: list[str], found: list[str], unclear: list[str]
+) -> tuple[list[str], Span | None]:
     """The texts of the answers to a question, and the characters of the first that is at its offset.
 
     Args:
         misplaced: a description of each answer that is not at its offset is added.
+        found, unclear: for each answer without an offset that is in the context, once or more often, the id
+            of the question is added.
 
     Raises:
         UserError: the answers have another form.
@@ -152,9 +167,12 @@ def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple
     texts = []
     span = None
     for answer in qa.answers():
-        start = answer.required("answer_start", int)
         text = answer.string("text")
         texts.append(text)
+        is_given = answer.value.get("answer_start") not in (None, -1)
+        start = answer.required("answer_start", int) if is_given else context.find(text)
+        if not is_given and start >= 0 and text.strip():
+            (unclear if text in context[start + 1 :] else found).append(str(qa.value["id"]))
         # A negative index would count from the end of the context.
         at_offset = context[start : start + len(text)] if start >= 0 else ""
         if not text.strip() or at_offset != text:
@@ -218,7 +236,8 @@ class _JsonValue:
         place = self._place_of("answers")
         lists = _JsonValue(self.path, place, self.value["answers"])
         texts = lists.required("text", list)
-        starts = lists.required("answer_start", list)
+        has_starts = lists.value.get("answer_start") is not None
+        starts = lists.required("answer_start", list) if has_starts else [None] * len(texts)
         if len(texts) != len(starts):
             raise UserError(f"{self.path}: {place}: {len(texts)} texts, but {len(starts)} answer_start")
         for number, (text, start) in enumerate(zip(texts, starts)):
