@@ -183,7 +183,7 @@ class Model:
         import numpy as np
 
         from ernie_m.inference.tasks import is_whole
-        from ernie_m.reader.batching import BATCH_TOKENS
+        from ernie_m.reader.batching import BATCH_TOKENS, warn_if_cut
         from ernie_m.reader.coverage import unknown_words_of
         from ernie_m.utils.logging import logger
 
@@ -208,13 +208,7 @@ class Model:
             cut_count += sum(feature.cut for feature in features)
             unknown_words = unknown_words_of(self.tokenizer, [feature.ids for feature in features])
             unknown += [numbers[place] for place in unknown_words.nonzero()[0]]
-        if cut_count:
-            logger.warning(
-                "%d of %d texts are longer than %d tokens and are cut",
-                cut_count,
-                len(inputs),
-                answerer.max_seq_len,
-            )
+        warn_if_cut("encode", cut_count, len(inputs), "texts", answerer.max_seq_len)
         if unknown:
             logger.warning(
                 "%d of %d texts have words that are unknown to the model's vocabulary (the first: index %d); "
@@ -390,6 +384,8 @@ class Model:
     def rank(self, query: str, texts: Iterable[str]) -> list[dict]:
         """Order texts by how well they answer a query: {"index", "text", "score"} of each, the best first.
 
+        An answer also has "cut" if the pair was too long, and the number of its "unknown_words".
+
         The model gives a pair of texts a number, as a reranker does: one of `finetune` with task "score", or
         one that others trained, such as BAAI/bge-reranker-v2-m3.
         """
@@ -399,7 +395,7 @@ class Model:
         requests = [{"text_a": query, "text_b": text} for text in sentences]
         answers = self._answer("classify", requests)
         best = sorted(range(len(answers)), key=lambda number: -answers[number]["score"])
-        return [{"index": i, "text": sentences[i], "score": answers[i]["score"]} for i in best]
+        return [{"index": i, "text": sentences[i], **answers[i]} for i in best]
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
         """For each [MASK] of the text, the likeliest tokens with their probabilities."""

@@ -15,7 +15,7 @@ import numpy as np
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.tasks import TASKS
-from ernie_m.reader.batching import EncodeExamples
+from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodeExamples, warn_if_some_are_cut, windows
 from ernie_m.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -65,6 +65,14 @@ class SupervisedTask:
     def read_training(self, path: str | os.PathLike) -> Sequence[Any]:
         """Read and check the file of --train_set."""
         return self.read(path, "train")
+
+    def cut_of(self, data: Sequence[Any]) -> list[int]:
+        """How much of each item is cut to fit: of a sentence so many words, else whether its texts are."""
+        return [feature.cut for window in windows(data, WINDOW_EXAMPLES) for feature in self.encode(window)]
+
+    def warn_if_cut(self, name: str | os.PathLike, data: Sequence[Any]) -> None:
+        """Warn if items of a file that was read are cut."""
+        warn_if_some_are_cut(name, data, self.encode, "rows")
 
     def targets(self, batch: Any) -> np.ndarray:
         """Return what is to be predicted; it travels to the device with the ids."""

@@ -128,7 +128,7 @@ def check_rows(
     dev_files: Sequence[TaskFile],
     test_files: Sequence[TaskFile],
 ) -> None:
-    """Warn of what is odd about the rows of a run, and log how often each label occurs.
+    """Warn of what is odd about the rows of a run, or cut, and log how often each label occurs.
 
     Args:
         name: what the rows to train on are called.
@@ -136,6 +136,9 @@ def check_rows(
     """
     counts: dict[str, Counter[str]] = {}  # column of a table -> label -> number of rows
     has_labels = isinstance(task, Classification)
+    for path, data in [(name, train_set), *((file.path, file.data) for file in (*dev_files, *test_files))]:
+        if data:
+            task.warn_if_cut(path, data)
     trained = task.inputs(train_set) if train_set and (has_labels or dev_files or test_files) else None
     if has_labels and train_set and len(train_set.targets):
         counts["train"] = count_labels(train_set.targets, train_set.labels_of)

@@ -169,4 +169,4 @@ def fit_head(flags: FitFlags, units: Units, tests: list[tuple[str, Units]]) -> l
         raise UserError(f"--model {flags.model}: it was exported; fit a classifier to the checkpoint")
     classifier, scored = learn(loaded, units, flags.table, flags.layer, flags.output, say=print)
     say_scores(scored)
-    return [predicted_by(classifier, part) for _, part in tests]
+    return [predicted_by(classifier, part, name) for name, part in tests]

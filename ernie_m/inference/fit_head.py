@@ -76,6 +76,7 @@ def learn(
     inputs = units.inputs()
     texts = [text for (text,) in inputs]
     warn_if_unsuited(loaded.tokenizer, texts, name)
+    units.task.warn_if_cut(name, units.items)
     units.warn_of_labels(name)
     vectors = encode.vectors(texts)
     classifier = classifier_of(loaded, vectors, units, encode.layer)
@@ -88,9 +89,10 @@ def learn(
     return classifier, scored
 
 
-def predicted_by(classifier: LoadedModel, units: Classes) -> Scored:
-    """What a classifier predicts of further rows, to be scored."""
+def predicted_by(classifier: LoadedModel, units: Classes, name: str) -> Scored:
+    """What a classifier predicts of further rows, to be scored. `name`: that of their file."""
     answerer = make_answerer("classify", classifier)
+    answerer.task.warn_if_cut(name, units.items)
     units.make_task(classifier.tokenizer, classifier.longest)
     outcomes = answerer.predictions(answerer.task.encode(units.items))
     every = np.arange(len(units))

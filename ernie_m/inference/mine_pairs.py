@@ -28,6 +28,7 @@ from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.hub import local_folder
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
+from ernie_m.reader.batching import Example, spread, warn_if_some_are_cut
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.find_pairs import split_label
 from ernie_m.reader.files.pairs import PairRows
@@ -196,7 +197,11 @@ def mine_pairs(options: MiningOptions) -> None:
     work = Path(options.output).absolute() / ".work"
     with only_run_in(work):
         if not (work / "settings.json").exists():
-            encoder_of(options)  # a layer that the model does not have must not claim the folder
+            encoder = encoder_of(options)  # a layer that the model does not have must not claim the folder
+            lines = [
+                Example(side.text(index)) for side in (source, target) for index in spread(range(len(side)))
+            ]
+            warn_if_some_are_cut(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
         claim_file(work / "settings.json", settings, f"choose another --output, or delete {work}")
         # The vectors of both texts.
         means = language_means(options, source.language, target.language)

@@ -23,6 +23,7 @@ from ernie_m.utils.logging import logger
 T = TypeVar("T")
 BATCH_TOKENS = 4096  # padded, in one forward pass
 WINDOW_TEXTS = 16384  # texts that are encoded at once: enough to find many of equal length
+_MOST_MEASURED = 10_000  # rows whose length is looked at
 WINDOW_EXAMPLES = 2048  # examples that are tokenized at a time, rounded up to whole batches
 
 
@@ -175,19 +176,48 @@ def windows(items: Sequence[T], size: int) -> Iterator[list[T]]:
         yield [items[number] for number in range(start, min(start + size, len(items)))]
 
 
-def encode_in_windows(
-    texts: Sequence, encode: Callable[[list], list], size: int
-) -> Iterator[list[np.ndarray]]:
+def spread(items: Sequence[T]) -> list[T]:
+    """Some of the items, from the first to the last at equal distances; all, if there are few."""
+    places = np.linspace(0, len(items) - 1, min(len(items), _MOST_MEASURED))
+    return [items[round(place)] for place in places.tolist()]
+
+
+def warn_if_cut(
+    name: object, count: int, total: int, noun: str, most: int, option: str = "max_seq_len"
+) -> None:
+    """Log a warning if texts are cut to fit.
+
+    Args:
+        name: what has the texts.
+        count: how many of the `total` texts are cut.
+        noun: what the texts are called.
+        most: the tokens that fit, which the `option` sets.
+    """
+    if count:
+        logger.warning("%s: %d of %d %s are cut at %d tokens (%s)", name, count, total, noun, most, option)
+
+
+def warn_if_some_are_cut(name: object, items: Sequence[Any], encode: Any, noun: str = "texts") -> None:
+    """`warn_if_cut` of items that are not encoded yet. Of many, some are looked at.
+
+    Args:
+        encode: such as `EncodePairs`; `cut` of a feature says whether it is cut.
+    """
+    cut = [bool(feature.cut) for feature in encode(spread(items))]
+    warn_if_cut(name, sum(cut), len(cut), f"{noun} looked at", encode.max_seq_len)
+
+
+def encode_in_windows(texts: Sequence, encode: Callable[[list], list], size: int) -> Iterator[list[Feature]]:
     """Encode texts in order, `size` at a time, so that memory does not grow with their number.
 
     Args:
         encode: items -> features, as `EncodeExamples`.
 
     Yields:
-        the ids of each of `size` texts, int32 [n].
+        the features of `size` texts, with ids as int32 [n].
     """
     for window in windows(texts, size):
-        yield [np.asarray(feature.ids, np.int32) for feature in encode(window)]
+        yield [feature._replace(ids=np.asarray(feature.ids, np.int32)) for feature in encode(window)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whether a model can read a text: its vocabulary may leave unknown tokens, and its length cut the rows."""
+"""Whether a vocabulary suits a text, or leaves unknown tokens and single letters."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_m.reader.batching import EncodePairs, Example
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.vocabulary import UNK
 from ernie_m.utils.logging import logger
@@ -19,7 +18,6 @@ SAMPLE = 200  # texts, or rows, that are looked at
 # (Vietnamese).
 _MOST_UNKNOWN = 0.05
 _MOST_LETTERS = 0.4
-_MOST_CUT = 0.1  # the greatest share of cut rows without a warning
 # Code points of scripts without spaces between words, which have short tokens in any vocabulary.
 _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
@@ -100,20 +98,6 @@ def _marks_of_tokens(tokenizer: Tokenizer) -> _TokenMarks:
     is_alphabetic = np.array([token.isalpha() for token in bare])
     begins_word = np.array([token.startswith("▁") for token in tokens])
     return _TokenMarks(begins_word, is_letter, is_alphabetic & ~is_letter)
-
-
-def warn_if_cut(encode: EncodePairs, examples: Iterable[Example], path: str | os.PathLike) -> None:
-    """Log a warning if many of the first rows of a file are cut to the length of the inputs."""
-    features = encode(list(islice(examples, SAMPLE)))
-    count = sum(feature.cut for feature in features)
-    if count > _MOST_CUT * len(features):
-        logger.warning(
-            "%s: %d of the first %d rows are longer than %d tokens (--max_seq_len) and are cut",
-            path,
-            count,
-            len(features),
-            encode.max_seq_len,
-        )
 
 
 def _is_letter(token: str) -> bool:

@@ -165,6 +165,7 @@ class AnswerWindows(Sequence[ContextWindow]):
         spans: for each context the character spans of its tokens, int32 [tokens, 2].
         windows: int32 [windows, 8]: the number of the question, that of the context, the four fields of
             `ContextPart`, the first and the last token of the answer.
+        cut: for each question whether it is cut to fit.
     """
 
     def __init__(
@@ -174,8 +175,10 @@ class AnswerWindows(Sequence[ContextWindow]):
         context_ids: list[np.ndarray],
         spans: list[np.ndarray],
         windows: np.ndarray,
+        cut: list[bool],
     ):
         self.file = file
+        self.cut = cut
         self.spans = spans
         self._question_ids = question_ids
         self._context_ids = context_ids
@@ -273,7 +276,8 @@ def windows_of(
     """
     encode = partial(encode_for_answers, tokenizer, split_han=cut.split_han)
     texts = [question.text for question in file.questions]
-    question_ids = [ids[: cut.max_query_length] for ids, _ in encode_all(file, texts, encode)]
+    whole_ids = [ids for ids, _ in encode_all(file, texts, encode)]
+    question_ids = [ids[: cut.max_query_length] for ids in whole_ids]
     rows: list[tuple[int, ...]] = []  # those of `windows` of `AnswerWindows`
     for number, question in enumerate(file.questions):
         answer = None if question.span is None else find(question)  # its first and its last token
@@ -292,6 +296,7 @@ def windows_of(
         context_ids=[ids for ids, _ in contexts],
         spans=[spans for _, spans in contexts],
         windows=np.asarray(rows, np.int32).reshape(-1, 8),  # [0, 8] if there are none
+        cut=[len(ids) > cut.max_query_length for ids in whole_ids],
     )
 
 

@@ -29,6 +29,7 @@ class TaggedFeature(NamedTuple):
     labels: list[int]  # IGNORED where there is nothing to learn
     widths: list[int]  # number of ids of each window; mostly there is one
     words: list[tuple[int, int]]  # for each word: where its labelled pieces begin in `ids`, and their number
+    cut: int  # words of which pieces are left out to fit
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class EncodeTagged:
         self, tokenizer: Tokenizer, max_seq_len: int, inside_label: Sequence[int], label_pieces: str = "first"
     ):
         self.tokenizer = tokenizer
-        self.room = max_seq_len - 2  # beside [CLS] and [SEP]
+        self.max_seq_len = max_seq_len
         self.inside_label = list(inside_label)
         self.label_pieces = label_pieces
         self._space = tokenizer.vocab.get("▁")  # the id of a piece that is a space alone, if there is one
@@ -114,13 +115,15 @@ class EncodeTagged:
             pieces: the ids of each word.
             labels: the label id of each word; None: there are none.
         """
+        room = self.max_seq_len - 2  # beside [CLS] and [SEP]
+        cut = sum(len(word_ids) > room for word_ids in pieces)
         # A word is cut to what fits into one window. A word without pieces becomes [UNK], because it needs a
         # place for its tag.
-        pieces = [word_ids[: self.room] or [self.tokenizer.unk_id] for word_ids in pieces]
+        pieces = [word_ids[:room] or [self.tokenizer.unk_id] for word_ids in pieces]
         ids: list[int] = []
         widths: list[int] = []
         words: list[tuple[int, int]] = []
-        for window in cut_windows([len(word_ids) for word_ids in pieces], self.room):
+        for window in cut_windows([len(word_ids) for word_ids in pieces], room):
             window_start = len(ids)
             ids.append(self.tokenizer.cls_id)
             for number in range(window.start, window.end):
@@ -134,7 +137,7 @@ class EncodeTagged:
         if labels is not None:
             for (start, count), label in zip(words, labels):
                 targets[start : start + count] = expanded(label, count, self.inside_label)
-        return TaggedFeature(ids, targets, widths, words)
+        return TaggedFeature(ids, targets, widths, words, cut)
 
     def _labelled_pieces(self, word_ids: list[int], start: int) -> tuple[int, int]:
         """Where the labelled pieces of a word begin, and their number; see `label_pieces`.
@@ -253,7 +256,7 @@ class EncodeTaggedOfficially(EncodeTagged):
         targets = [outside]
         words = []
         for word_ids, label in zip(pieces, labels):
-            room = self.room - (len(ids) - 1)  # `ids` also has [CLS]
+            room = self.max_seq_len - 1 - len(ids)  # `ids` has [CLS]; [SEP] follows
             part = word_ids[:room]
             start = len(ids) if part else 0  # 0: a word without labelled pieces is nowhere
             words.append((start, len(part)))
@@ -261,4 +264,5 @@ class EncodeTaggedOfficially(EncodeTagged):
             targets += expanded(label, len(part), self.inside_label)
         ids.append(self.tokenizer.sep_id)
         targets.append(outside)
-        return TaggedFeature(ids, targets, [len(ids)], words)
+        cut = sum(count < len(word_ids) for (_, count), word_ids in zip(words, pieces))
+        return TaggedFeature(ids, targets, [len(ids)], words, cut)

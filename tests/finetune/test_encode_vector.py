@@ -158,8 +158,8 @@ def test_bad_input(run_encode, tmp_path, content, flags, message):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tsv"]  # nothing half done is left
 
 
-def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_path):
-    """A text of more tokens than a model has room for is cut to its room without --max_seq_len."""
+def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_path, capsys):
+    """A text of more tokens than a model has room for is cut to its room without --max_seq_len, and said."""
     paddle.seed(1)
     config = ErnieMConfig.from_json(random_encoder / "config.json")
     short = dataclasses.replace(config, max_position_embeddings=10)  # two positions are never used
@@ -170,6 +170,8 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
     by_default = run_encode(tmp_path / "in.txt", max_seq_len="", **options)  # "" counts as not given
     cut = run_encode(tmp_path / "in.txt", max_seq_len=8, output="cut", **options)
     np.testing.assert_array_equal(by_default["vectors"], cut["vectors"])
+    said = f"{tmp_path / 'in.txt'}: 1 of 1 texts are cut at 8 tokens (max_seq_len)\n"
+    assert capsys.readouterr().out.count(said) == 2
     line = error_of(run_encode, tmp_path / "in.txt", max_seq_len=9, output="refused", **options)
     assert line.startswith("--max_seq_len 9: ") and f"{weights} has room for 8 tokens" in line
 

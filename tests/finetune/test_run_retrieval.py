@@ -287,7 +287,7 @@ def test_weights_of_another_task_are_refused(retrieve, folder, tmp_path, task, f
     retrieve(init_pretraining_params=weights, init_task="")
 
 
-def test_the_default_length_is_the_models_room(retrieve, folder, tmp_path):
+def test_the_default_length_is_the_models_room(retrieve, folder, tmp_path, capsys):
     """A model with room for 30 tokens takes them without --max_seq_len, and refuses a longer one."""
     paddle.seed(1)
     config = ErnieMConfig.from_json(folder / "weights" / "config.json")
@@ -297,6 +297,10 @@ def test_the_default_length_is_the_models_room(retrieve, folder, tmp_path):
     save_model(weights, ErnieMModel(short), short, piece_model_path=pieces)
     by_default = retrieve(init_pretraining_params=weights, max_seq_len="")
     assert by_direction(by_default) == by_direction(retrieve(init_pretraining_params=weights, max_seq_len=30))
+    assert " texts looked at are cut at " not in capsys.readouterr().out
+    retrieve(init_pretraining_params=weights, max_seq_len=8)
+    lines = [line for line in capsys.readouterr().out.splitlines() if " texts looked at are cut at " in line]
+    assert [line.partition(": ")[0] for line in lines] == ["de-en", "xx-en"]
     line = error_of(retrieve, init_pretraining_params=weights)
     assert line.startswith("--max_seq_len 64: ") and f"{weights} has room for 30 tokens" in line
 

@@ -255,7 +255,7 @@ def test_a_program_stays_as_it_is(models, tmp_path):
     same_environment, faults = process.stdout.splitlines()
     assert same_environment == "True" and int(faults) > 40
     cut, of_paddle, of_user = process.stderr.splitlines()
-    assert cut.startswith("1 of 1 texts are longer than")
+    assert cut.startswith("encode: 1 of 1 texts are cut at")
     assert "a warning of Paddle" in of_paddle
     assert of_user == "of the user: a line"
 
@@ -276,5 +276,5 @@ def test_odd_texts_are_counted_over_all_parts(models, monkeypatch, caplog):
     monkeypatch.setattr(arguments, "_AT_ONCE", 2)
     ernie_m.load(models / "encode").encode(["bado", "qqq", "bado " * 90, "kani", "lera " * 90, "xx"])
     cut, unknown = caplog.messages
-    assert cut.startswith("2 of 6 texts ")
+    assert cut.startswith("encode: 2 of 6 texts ")
     assert unknown.startswith("2 of 6 texts ") and "index 1)" in unknown

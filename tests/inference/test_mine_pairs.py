@@ -406,9 +406,11 @@ def test_without_faiss(run_mining, monkeypatch, tmp_path):
     assert not (tmp_path / "mined").exists()
 
 
-def test_a_layer_that_is_not_there_claims_no_folder(run_mining):
+def test_a_layer_that_is_not_there_claims_no_folder(run_mining, texts, capsys):
     assert "layer 3: " in error_of(run_mining, layer=3)
-    run_mining(layer=1)
+    run_mining(layer=1, max_seq_len=8)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "are cut at 8 tokens" in line]
+    assert line.startswith(f"{texts / 'de.txt'}, {texts / 'en.txt'}: ") and " lines looked at " in line
 
 
 def test_the_output_may_be_in_the_folder_of_the_model(run_mining, models, tmp_path):

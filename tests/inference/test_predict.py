@@ -195,6 +195,23 @@ def test_windows_as_in_training(models):
     assert make_answerer("answer", loaded, TaskOptions(max_seq_len=50)).task.cut.max_seq_len == 50
 
 
+@pytest.mark.parametrize(
+    ("task", "request_of"),
+    [
+        ("tag", lambda text: {"words": [text.replace(" ", ""), "bado"]}),
+        ("answer", lambda text: {"question": text, "context": "kani"}),
+        ("search", lambda text: {"text": text}),
+        ("zero-shot", lambda text: {"text": text, "labels": ["kani", "lera"]}),
+    ],
+)
+def test_an_answer_says_that_a_text_was_cut(models, ask, tmp_path, task, request_of):
+    write_lines(tmp_path / "corpus", TEXTS)
+    model = {"zero-shot": "classify", "search": "encode"}.get(task, task)
+    requests = [request_of("bado " * count) for count in (8, 90)]
+    answers = ask(requests, task=task, model=models / model, corpus=tmp_path / "corpus")
+    assert [answer.get("cut") for answer in answers] == [None, True]
+
+
 def test_a_context_of_nothing(models):
     """A context of characters that the tokenizer leaves out has no answer; other requests are answered."""
     task = make_answerer("answer", load(models / "answer"))
@@ -308,7 +325,7 @@ def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(mode
 
 
 def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
-    """predict.py marks them, and in Python a warning counts them."""
+    """predict.py marks them, and in Python warnings count them."""
     texts = [*TEXTS, "bado " * 90]
     answers = ask([{"text": text} for text in texts], task="encode", model=models / "encode")
     assert [answer.get("cut") for answer in answers] == [None] * len(TEXTS) + [True]
@@ -317,8 +334,12 @@ def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
     assert not caplog.messages
     with caplog.at_level(logging.WARNING):
         model.encode(texts)
-    (message,) = caplog.messages
-    assert message.startswith("1 of 10 texts ")
+        model.index(texts).search(texts[-1])
+    said = [
+        f"{name} are cut at 62 tokens (max_seq_len)"
+        for name in ("encode: 1 of 10 texts", "the corpus: 1 of 10 texts looked at", "search: 1 of 1 texts")
+    ]
+    assert caplog.messages == said
 
 
 def test_vectors_as_tuned_for_retrieval(models, untraced, tmp_path):

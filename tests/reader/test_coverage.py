@@ -1,11 +1,12 @@
-"""The warnings for text that a vocabulary was not made for, and for rows that are too long."""
+"""The warnings for text that a vocabulary was not made for, and for texts that are too long."""
 
 import logging
 
 import pytest
 
-from ernie_m.reader.batching import EncodePairs, Example
-from ernie_m.reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
+from ernie_m.reader import batching
+from ernie_m.reader.batching import EncodePairs, Example, warn_if_some_are_cut
+from ernie_m.reader.coverage import count_unknown_words, warn_if_unsuited
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.toys import sentences, train_pieces
 
@@ -52,14 +53,12 @@ def test_unknown_words(tmp_path, text, count):
     assert count_unknown_words(tokenizer, text) == count
 
 
-@pytest.mark.parametrize("long_rows, is_warned", [(20, False), (21, True)])
-def test_a_file_is_warned_of_if_over_a_tenth_of_its_rows_is_cut(tmp_path, caplog, long_rows, is_warned):
-    """20 of the first 200 rows may be cut without a warning. The 50 rows after them are not looked at."""
+@pytest.mark.parametrize(("length", "found"), [(4, "1 of 4"), (7, "1 of 5"), (0, None)])
+def test_rows_that_are_cut_are_counted(tmp_path, caplog, monkeypatch, length, found):
+    """At most five rows are looked at, from the first to the last, which is too long."""
+    monkeypatch.setattr(batching, "_MOST_MEASURED", 5)
     tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model"))
-    short = Example("a", "a")
-    long = Example("a", "a " * 20)
-    examples = [long] * long_rows + [short] * (200 - long_rows) + [long] * 50
-    with caplog.at_level(logging.WARNING):
-        warn_if_cut(EncodePairs(tokenizer, max_seq_len=16), examples, "train.en.tsv")
-    message = "train.en.tsv: 21 of the first 200 rows are longer than 16 tokens (--max_seq_len) and are cut"
-    assert caplog.messages == ([message] if is_warned else [])
+    rows = [Example("a", "a")] * (length - 1) + [Example("a", "a " * 20)] * bool(length)
+    warn_if_some_are_cut("train.en.tsv", rows, EncodePairs(tokenizer, max_seq_len=16), "rows")
+    message = f"train.en.tsv: {found} rows looked at are cut at 16 tokens (max_seq_len)"
+    assert caplog.messages == ([message] if found else [])

@@ -257,6 +257,7 @@ def test_official_labels():
     assert features[0].ids == ids("<abcdef>")
     assert features[0].labels == [O, 0, 1, 2, 3, 3, 1, O]
     assert features[0].words == [(1, 2), (0, 0), (3, 3), (6, 1), (0, 0)]  # (first piece, how many)
+    assert [feature.cut for feature in features] == [2, 0, 0]
     assert features[1].labels == [O, O, O]
     assert features[2].labels == [O] * 4
     assert task.count(features) == 3 * 8  # B x T

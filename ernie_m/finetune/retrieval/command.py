@@ -25,11 +25,11 @@ from ernie_m.finetune.retrieval.steps_of_bitexts import warn_if_found_by_any
 from ernie_m.finetune.retrieval.task import Retrieval, layer_of, make_encoder
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import NEITHER, Reading, TextKind
+from ernie_m.model.conventions import NEITHER, Reading, TextKind, kinds_of_pair
 from ernie_m.model.device import summary
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
-from ernie_m.reader.batching import warn_if_prompted
+from ernie_m.reader.batching import EncodePairs, Example, warn_if_prompted, warn_if_some_are_cut
 from ernie_m.reader.coverage import warn_if_unsuited
 from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, sentences_by_language
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -146,10 +146,16 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
                 )
     for bitext in bitexts:
         # The vocabulary may not suit a bitext, or any model may find many of its pairs.
-        for texts in (bitext.sentences, bitext.translations):
+        sides = (bitext.sentences, bitext.translations)
+        for texts in sides:
             warn_if_unsuited(opened.tokenizer, texts, bitext.name)
-        sides = [opened.tokenizer.encode_batch(texts) for texts in (bitext.sentences, bitext.translations)]
-        warn_if_found_by_any(bitext.name, *sides)
+        warn_if_found_by_any(bitext.name, *map(opened.tokenizer.encode_batch, sides))
+        examples = [
+            Example(opened.reading.prompt(kind) + text)
+            for kind, texts in zip(kinds_of_pair(bitext.are_translations), sides)
+            for text in texts
+        ]
+        warn_if_some_are_cut(bitext.name, examples, EncodePairs(opened.tokenizer, flags.max_seq_len))
     return Inputs(flags, bitexts, sentences, starts, opened)
 
 

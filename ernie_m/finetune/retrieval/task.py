@@ -1,8 +1,8 @@
 """Fine-tuning of sentence vectors on pairs: for retrieval (paper, section 4.2, Table 14), or on own pairs."""
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,9 +32,17 @@ from ernie_m.model.conventions import DOCUMENT, NEITHER, QUERY, READING, Reading
 from ernie_m.model.device import Uploadable, upload
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.tasks import RETRIEVAL
-from ernie_m.reader.batching import EncodePairs, Example, padded_batches, warn_if_prompted
+from ernie_m.reader.batching import (
+    EncodePairs,
+    Example,
+    padded_batches,
+    spread,
+    warn_if_cut,
+    warn_if_prompted,
+    warn_if_some_are_cut,
+)
 from ernie_m.reader.corpus import Corpus, verify_corpus
-from ernie_m.reader.coverage import SAMPLE, warn_if_cut, warn_if_unsuited
+from ernie_m.reader.coverage import warn_if_unsuited
 from ernie_m.reader.files.pairs import PairRows, is_notation
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
@@ -114,7 +122,7 @@ class Retrieval(TaskOfSeeds):
         digests = {}
         if is_notation(flags.train_set):  # own pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set, flags)
-            warn_if_unsuited(self.tokenizer, itertools.chain.from_iterable(self.rows), flags.train_set)
+            warn_if_unsuited(self.tokenizer, chain.from_iterable(self.rows), flags.train_set)
             if self.rows.with_negatives:
                 logger.info(
                     "%s: of %d rows %d have negatives, the texts behind query and positive",
@@ -134,11 +142,17 @@ class Retrieval(TaskOfSeeds):
         self.reading = reading_of_vectors(opened, self.rows)
         self.prompts = (self.reading.prompt(QUERY), self.reading.prompt(DOCUMENT))
         if self.rows is not None:
-            encode = EncodePairs(self.tokenizer, flags.max_seq_len)
-            warn_if_cut(encode, self._as_read(self.rows), flags.train_set)
+            rows = spread(self.rows)
             for place, prompt in enumerate(self.prompts):  # of queries, and of positives
-                texts = [row[place] for row in itertools.islice(self.rows, SAMPLE)]
-                warn_if_prompted(prompt, texts, flags.train_set)
+                warn_if_prompted(prompt, [row[place] for row in rows], flags.train_set)
+            texts = [
+                Example(self.prompts[min(place, 1)] + text) for row in rows for place, text in enumerate(row)
+            ]
+            warn_if_some_are_cut(flags.train_set, texts, EncodePairs(self.tokenizer, flags.max_seq_len))
+        else:
+            sides = [ids for pairs in corpus.parallel.values() for pair in spread(pairs) for ids in pair]
+            cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # beside [CLS] and [SEP]
+            warn_if_cut(flags.train_set, cut, len(sides), "texts looked at", flags.max_seq_len)
         has_queries = self.rows is not None and not self.rows.are_translations
         if has_queries and any(self.prompts):
             line = (
@@ -160,12 +174,6 @@ class Retrieval(TaskOfSeeds):
             prompts=list(self.prompts),
             **digests,
         )
-
-    def _as_read(self, rows: PairRows) -> Iterator[Example]:
-        """Each text of the rows, with its prompt."""
-        for query, *others in rows:
-            yield Example(self.prompts[0] + query, None)
-            yield from (Example(self.prompts[1] + text, None) for text in others)
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
         """Choose the pairs of a seed and the steps after which is evaluated, and make model and optimizer."""

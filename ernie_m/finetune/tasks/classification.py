@@ -15,9 +15,9 @@ from ernie_m.finetune.metrics import MACRO_F1, accuracy, macro_f1
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import NEITHER
 from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
-from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodePairs, Example, TaskBatch, windows
+from ernie_m.reader.batching import EncodePairs, Example, TaskBatch
 from ernie_m.reader.classification import Examples, read_classification
-from ernie_m.reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
+from ernie_m.reader.coverage import count_unknown_words, warn_if_unsuited
 from ernie_m.reader.files.rows import TableOptions, tables
 from ernie_m.reader.label_map import read_label_map
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -103,7 +103,7 @@ class Classification(SupervisedTask):
         return examples
 
     def look_at(self, examples: Sequence[Example], path: str | os.PathLike) -> None:
-        """See whether rows are pairs of texts, and warn of texts that do not suit the model, or are cut.
+        """See whether rows are pairs of texts, and warn of texts that do not suit the model.
 
         Raises:
             UserError: the rows before these were pairs, and these are not, or the reverse.
@@ -118,7 +118,6 @@ class Classification(SupervisedTask):
             )
         self.pairs = are_pairs
         warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
-        warn_if_cut(self.encode, examples, path)
 
     def read_training(self, path: str | os.PathLike) -> Examples:
         (examples,) = self.read_tables([path])
@@ -225,7 +224,7 @@ class Classification(SupervisedTask):
         header, rows = data.table()
         with atomic_file(table_path, "w") as file:
             table = tables().answered(file, data.path, data.options)
-            rows_of_data = zip(rows, data, predictions, self.cut_rows(data), strict=True)
+            rows_of_data = zip(rows, data, predictions, self.cut_of(data), strict=True)
             for cells, example, prediction, cut in rows_of_data:
                 unknown = count_unknown_words(self.encode.tokenizer, example.text_a, example.text_b or "")
                 marks = {"cut": cut or "", "unknown_words": unknown or ""}
@@ -246,7 +245,7 @@ class Classification(SupervisedTask):
                 file.write("\t".join(cells) + "\n")
         readable_path = f"{path}.jsonl"
         with atomic_file(readable_path, "w") as file:
-            for example, probabilities, cut in zip(data, predictions, self.cut_rows(data), strict=True):
+            for example, probabilities, cut in zip(data, predictions, self.cut_of(data), strict=True):
                 values = {
                     "qid": example.qid,
                     "text_a": example.text_a,
@@ -258,21 +257,6 @@ class Classification(SupervisedTask):
                 line = {key: value for key, value in values.items() if value is not None}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         logger.info("the same with texts and names of labels: %s", readable_path)
-
-    def cut_rows(self, data: Examples) -> list[bool]:
-        """Whether each row is longer than an input and was cut. A warning says how many are."""
-        cut: list[bool] = []
-        for window in windows(data, WINDOW_EXAMPLES):
-            cut += [feature.cut for feature in self.encode(window)]
-        if any(cut):
-            logger.warning(
-                "%s: %d of %d rows are longer than --max_seq_len %d and were cut",
-                data.path,
-                sum(cut),
-                len(cut),
-                self.encode.max_seq_len,
-            )
-        return cut
 
 
 def labels_of(flags: ClassifierFlags, start: Checkpoint | None) -> tuple[list[str], bool]:

@@ -108,4 +108,3 @@ class Regression(Classification):
             for example, prediction in zip(data, predictions, strict=True):
                 cells = [] if example.qid is None else [example.qid]
                 file.write("\t".join([*cells, f"{prediction:.6f}"]) + "\n")
-        self.cut_rows(data)  # logs a warning

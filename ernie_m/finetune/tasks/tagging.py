@@ -14,6 +14,7 @@ from ernie_m.finetune.tasks.entity_scores import entity_scores, seqeval_chunks
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import TAGGING
+from ernie_m.reader.batching import warn_if_cut
 from ernie_m.reader.files.labels import input_hash
 from ernie_m.reader.files.tagged_sentences import (
     Sentence,
@@ -73,7 +74,6 @@ class Tagging(SupervisedTask):
         scheme: str = "IOB",
     ):
         self.labels = list(labels)
-        self.max_seq_len = max_seq_len
         self.scheme = scheme
         self.inside_label = inside_labels(self.labels)  # the id of I-X for that of B-X
         encode_class = EncodeTaggedOfficially if self.official else EncodeTagged
@@ -189,8 +189,13 @@ class Tagging(SupervisedTask):
         return {"f1": scores.f1, "precision": scores.precision, "recall": scores.recall}
 
     def write(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list) -> None:
-        """Write each word with its gold tag, if it is known, and its predicted tag; see `write_conll`."""
+        """Write each word with its gold tag, if it is known, and its predicted tag; see `write_conll`.
+
+        A warning says how many words are cut.
+        """
         write_conll(path, self.tagged(data, predictions))
+        total = sum(len(sentence.words) for sentence in data)
+        warn_if_cut(path, sum(self.cut_of(data)), total, "words", self.encode.max_seq_len)
 
     def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
         """Yield each sentence with its predicted tags."""

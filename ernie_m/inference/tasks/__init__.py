@@ -183,10 +183,10 @@ def flag_of(request: dict, key: str, default: bool) -> bool:
     return value
 
 
-def unknown_words(tokenizer: Tokenizer, *texts: str) -> dict[str, int]:
-    """{"unknown_words": their number} for an answer about these texts; {} if there are none."""
+def remarks(tokenizer: Tokenizer, *texts: str, cut: int = False) -> dict[str, Any]:
+    """What an answer says of its texts: "cut" if they were cut to fit, and the number of "unknown_words"."""
     count = count_unknown_words(tokenizer, *texts)
-    return {"unknown_words": count} if count else {}
+    return ({"cut": True} if cut else {}) | ({"unknown_words": count} if count else {})
 
 
 def check_length(key: str, count: int, most: int) -> None:

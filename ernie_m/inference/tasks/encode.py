@@ -8,7 +8,7 @@ import numpy as np
 
 from ernie_m.inference.exported_model import GraphRunner
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.tasks import Fields, TaskOptions, flag_of, is_whole, text_of, unknown_words
+from ernie_m.inference.tasks import Fields, TaskOptions, flag_of, is_whole, remarks, text_of
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import ENCODING
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
@@ -31,6 +31,7 @@ class EncodeTexts:
     Attributes:
         normalize: whether vectors have length 1.
         prompt: what is put before every text.
+        encode: makes the model inputs.
         means: the mean vectors of the languages, which are subtracted from the vectors; None: no subtraction.
 
     Raises:
@@ -54,7 +55,7 @@ class EncodeTexts:
             self.prompt = reading.prompt(options.kind, options.prompt)
         except UserError as error:
             raise UserError(f"{model.folder}: {error}") from error
-        self._encode = EncodePairs(model.tokenizer, self.max_seq_len, prompt=self.prompt)
+        self.encode = EncodePairs(model.tokenizer, self.max_seq_len, prompt=self.prompt)
         self.pooling = pooling_of(model, options)
         layer = model.layer_of_vectors if options.layer is None else options.layer
         self.layer = layer_number(layer, model.num_layers)
@@ -137,10 +138,8 @@ class EncodeTexts:
         features = self.features(texts)
         answers: list[dict] = []
         for text, feature, vector in zip(texts, features, self.vectors_of(features)):
-            answer: dict = {"vector": [round(float(x), 6) for x in vector]}
-            if feature.cut:
-                answer["cut"] = True
-            answers.append(answer | unknown_words(self.model.tokenizer, text))
+            said = remarks(self.model.tokenizer, text, cut=feature.cut)
+            answers.append({"vector": [round(float(x), 6) for x in vector], **said})
         return answers
 
     def features(self, texts: Sequence[str], prompt: str | None = None) -> list[Feature]:
@@ -149,9 +148,9 @@ class EncodeTexts:
         Args:
             prompt: what is put before each of them; None: what is put before all texts.
         """
-        encode = self._encode
+        encode = self.encode
         if prompt is not None:
-            encode = EncodePairs(self.model.tokenizer, self.max_seq_len, prompt=prompt)
+            encode = EncodePairs(encode.tokenizer, encode.max_seq_len, prompt=prompt)
         return encode([Example(text, text_b=None) for text in texts])
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:

@@ -17,7 +17,7 @@ from ernie_m.finetune.tasks.question_answering import Answer, QuestionAnswering
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of, unknown_words
+from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, remarks, text_of
 from ernie_m.inference.tasks.training_files import TAG_ENDINGS, QuestionsFile, TaggedFile
 from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, entity_tags
 from ernie_m.model.conventions import NEITHER
@@ -112,11 +112,9 @@ class ClassifyTexts(FineTunedTask):
         features = self.task.encode(examples)
         answers = []
         for example, feature, prediction in zip(examples, features, self.predictions(features)):
-            answer = self.task.answer(prediction)
-            if feature.cut:  # the text was longer than the limit
-                answer["cut"] = True
             texts = (example.text_a, example.text_b or "")
-            answers.append({**answer, **unknown_words(self.task.encode.tokenizer, *texts)})
+            said = remarks(self.task.encode.tokenizer, *texts, cut=feature.cut)
+            answers.append({**self.task.answer(prediction), **said})
         return answers
 
 
@@ -158,7 +156,7 @@ class TagWords(FineTunedTask):
     """{"words"}, or {"text"} split as in the training data -> {"words", "tags", "entities", "unknown_words"}.
 
     Of JSON lines "tokens" are words, too.
-    Long sentences are read in overlapping windows of `max_seq_len` tokens.
+    Long sentences are read in overlapping windows of `max_seq_len` tokens; "cut" if one word is longer.
     """
 
     fields: ClassVar[Fields] = {"text": OPTIONAL_TEXT, "words": (list[str] | None, None)}  # one of them
@@ -192,11 +190,12 @@ class TagWords(FineTunedTask):
             [Sentence(JOINT.join(sentence.words), labels=None) for sentence in sentences]
         )
         answers = []
-        for sentence, label_ids in zip(sentences, self.predictions(features)):
+        for sentence, feature, label_ids in zip(sentences, features, self.predictions(features)):
             tags = self.task.tags(label_ids)
             iobes = [self.iobes.get(tag, "O") for tag in tags]
             answer = {"words": sentence.words, "tags": tags, "entities": _entities_as_json(sentence, iobes)}
-            answers.append({**answer, **unknown_words(self.task.encode.tokenizer, *sentence.words)})
+            said = remarks(self.task.encode.tokenizer, *sentence.words, cut=feature.cut)
+            answers.append({**answer, **said})
         return answers
 
 
@@ -241,7 +240,8 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
 
 
 class AnswerQuestions(FineTunedTask):
-    """{"question", "context"} -> {"answer", "start", "probability", "candidates"}, "unknown_words".
+    """{"question", "context"} -> {"answer", "start", "probability", "candidates"}, "cut" if the question was
+    too long, and "unknown_words".
 
     Long contexts are read in overlapping windows of `max_seq_len` tokens.
     """
@@ -273,8 +273,10 @@ class AnswerQuestions(FineTunedTask):
         windows = make_windows(file, self.task.tokenizer, self.task.cut)
         scores = self.predictions(self.task.encode(windows))  # `SpanScores` of each window
         answers = []
-        for request, ranked in zip(requests, self.task.rank(windows, scores), strict=True):
-            answers.append({**_as_json(ranked[: self.top_k]), **unknown_words(self.task.tokenizer, *request)})
+        ranked_of_requests = self.task.rank(windows, scores)
+        for request, is_cut, ranked in zip(requests, windows.cut, ranked_of_requests, strict=True):
+            said = remarks(self.task.tokenizer, *request, cut=is_cut)
+            answers.append({**_as_json(ranked[: self.top_k]), **said})
         return answers
 
 

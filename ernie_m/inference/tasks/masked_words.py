@@ -18,8 +18,8 @@ from ernie_m.inference.tasks import (
     Fields,
     TaskOptions,
     check_length,
+    remarks,
     text_of,
-    unknown_words,
 )
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import NO_LANGUAGE
@@ -45,7 +45,7 @@ class MaskedText(NamedTuple):
     Attributes:
         ids: its tokens.
         language: the number of the language to predict in; None: any.
-        unknown: what an answer says of unknown words; see `unknown_words`.
+        unknown: what an answer says of unknown words; see `remarks`.
     """
 
     ids: list[int]
@@ -121,7 +121,7 @@ class FillMasks(MaskedLmTask):
         language = None if request.get("language") is None else self.language_of(request)
         ids = masked_ids(self.tokenizer, text)
         check_length("text", count=len(ids), most=self.max_seq_len)
-        return MaskedText(ids, language, unknown_words(self.tokenizer, *text.split(MASK)))
+        return MaskedText(ids, language, remarks(self.tokenizer, *text.split(MASK)))
 
     @paddle.no_grad()
     def _states(self, request: MaskedText) -> Tensor:
@@ -193,7 +193,7 @@ class ProbeTranslation(MaskedLmTask):
         ids = self.tokenizer.encode(text)
         if not ids:
             raise UserError("'text' has no token")
-        return MaskedText(ids, language, unknown_words(self.tokenizer, text))
+        return MaskedText(ids, language, remarks(self.tokenizer, text))
 
     def check_length(self, request: MaskedText) -> None:
         """Refuse a sentence that would be cut, so that the pseudo-tokens fit.

@@ -12,8 +12,8 @@ from ernie_m.inference.tasks import (
     Fields,
     TaskOptions,
     check_length,
+    remarks,
     text_of,
-    unknown_words,
 )
 from ernie_m.inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
 from ernie_m.model.tasks import ENCODING
@@ -107,7 +107,7 @@ class CompareTokens:
         }
         if request.centre:
             answer["centred"] = True
-        return answer | unknown_words(encode.model.tokenizer, *texts)
+        return answer | remarks(encode.model.tokenizer, *texts)
 
 
 def _token_states(encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarray]:

@@ -18,12 +18,13 @@ from ernie_m.inference.tasks import (
     TaskOptions,
     check_length,
     flag_of,
+    remarks,
     text_of,
-    unknown_words,
 )
 from ernie_m.inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
 from ernie_m.inference.tasks.search_index import CorpusSentence, Index
 from ernie_m.model.conventions import DOCUMENT, QUERY
+from ernie_m.reader.batching import Example, warn_if_cut, warn_if_some_are_cut
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.utils.errors import UserError
@@ -98,7 +99,8 @@ class Hit(NamedTuple):
 
 
 class SearchCorpus:
-    """The sentences nearest to a text by cosine: {"text", "layer", ...} -> {"found", "centred", "language"}.
+    """The sentences nearest to a text by cosine: {"text", "layer", ...} -> {"found", "centred", "language"},
+    "cut" if the text was too long, and "unknown_words".
 
     It finds the `top_k` best of all, or with "each" the best of each language of the corpus. The corpus is
     encoded when a layer is used for the first time, and its vectors are kept; those of an index are read.
@@ -192,6 +194,7 @@ class SearchCorpus:
             return self.index.vectors
         texts = [sentence.text for sentence in self.sentences]
         parts = [texts[first : first + _AT_ONCE] for first in range(0, len(texts), _AT_ONCE)]
+        warn_if_some_are_cut("the corpus", [Example(text) for text in texts], encode.encode)
         parts_with_bar = progress(parts, "encoding the corpus", "sentences", size=len)
         return np.concatenate([encode.vectors(part) for part in parts_with_bar])
 
@@ -272,6 +275,7 @@ class SearchCorpus:
         """The `top_k` sentences nearest to a text, best first: {"line", "text", "cosine"} each."""
         TaskOptions(top_k=top_k)  # checks its value
         (answer,) = self.answer([self.parse({"text": text})], top_k)
+        warn_if_cut("search", answer.get("cut", 0), 1, "texts", self.encode_query.max_seq_len)
         return answer["found"]
 
     def check_length(self, request: SearchInput) -> None:
@@ -303,7 +307,8 @@ class SearchCorpus:
                 answers[row]["found"] = [self._as_json(hit) for hit in hits]
                 if centre:
                     answers[row] |= {"centred": True, "language": languages[place]}
-                answers[row] |= unknown_words(self.encode.model.tokenizer, texts[place])
+                cut = self.encode_query.features([texts[place]])[0].cut
+                answers[row] |= remarks(self.encode.model.tokenizer, texts[place], cut=cut)
         return answers
 
     def _search(

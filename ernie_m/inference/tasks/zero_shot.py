@@ -17,8 +17,8 @@ from ernie_m.inference.tasks import (
     TaskOptions,
     flag_of,
     is_text,
+    remarks,
     text_of,
-    unknown_words,
 )
 from ernie_m.inference.tasks.finetuned import FineTunedTask, InferenceLabels
 from ernie_m.reader.batching import Example
@@ -110,11 +110,10 @@ class ClassifyByLabels(FineTunedTask):
         first = 0
         for request in requests:
             end = first + len(request.labels)
-            answer = self._answer(request, logits[first:end])
-            if any(feature.cut for feature in features[first:end]):
-                answer["cut"] = True
-            answer |= unknown_words(self.task.encode.tokenizer, request.text, *request.labels)
-            answers.append(answer)
+            is_cut = any(feature.cut for feature in features[first:end])
+            tokenizer = self.task.encode.tokenizer
+            said = remarks(tokenizer, request.text, *request.labels, cut=is_cut)
+            answers.append(self._answer(request, logits[first:end]) | said)
             first = end
         return answers
 
