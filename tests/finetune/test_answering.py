@@ -26,7 +26,7 @@ from ernie_m.utils.errors import UserError
 from tests import command_lines, toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import changed_copy
-from tests.launching import call_main, error_of
+from tests.launching import call_main, error_of, read_log
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +242,15 @@ def test_pairs_of_languages(answer, trained, folder, tmp_path):
     for table in results["tables"]:
         assert (table["mean"]["en-en"], table["mean"]["de-de"]) == (100.0, 100.0)
         assert table["mean"]["en-de"] < 50
+
+
+def test_questions_that_are_cut_are_counted(answer, folder, tmp_path):
+    answer(max_steps=1, max_query_length=2)
+    lines = [
+        line for line in read_log(tmp_path).splitlines() if " questions are cut at 2 tokens (max_q" in line
+    ]
+    names = ("train.json", "dev.en.json", "dev.de.json")
+    assert [f"{folder / name}: " in line for line, name in zip(lines, names, strict=True)] == [True] * 3
 
 
 def test_bad_flags(answer, refusal):

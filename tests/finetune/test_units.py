@@ -261,8 +261,11 @@ def test_a_table_with_splits_is_learned_from_and_scored_on():
 def test_answers_are_those_of_run_mrc(random_encoder, capsys):
     """With the flags that fit prints, run_mrc.py trains the same weights."""
     table = write_squad("train.json")
+    content = Path(table).read_text(encoding="utf-8")
+    Path(table).write_text(content.replace("what is old", "what is old " * 40, 1), encoding="utf-8")
     run_fit(table, random_encoder, amp="none")
     printed = capsys.readouterr().out
+    assert "train.json: 1 of 24 questions are cut at 64 tokens (max_query_length)\n" in printed
     assert "24 questions" in printed and "exact match" in printed
     (by_hand,) = [line for line in printed.splitlines() if "by hand" in line]
     words = by_hand.partition("run_mrc ")[2].split()
