@@ -74,15 +74,16 @@ def test_each_pattern_has_its_own_name():
 
 
 def test_predictions_of_rows_that_were_cut(toy_folder, tmp_path, caplog):
-    """Each is marked for people, and counted in a warning; a regression has the warning alone."""
+    """Each is marked for people; a warning counts them where the file is read, as of a regression."""
     tokenizer = Tokenizer(None, toy_folder / "piece.model")
     path = tmp_path / "test.tsv"
     path.write_text("text_a\nred\n" + "old " * 20 + "\n")
     data = read_classification(path, labels=False)
     task = Classification(tokenizer, list(toys.KINDS), max_seq_len=8)
+    task.write(tmp_path / "a", data, [np.array([1.0, 0.0, 0.0])] * 2)
     with caplog.at_level(logging.WARNING):
-        task.write(tmp_path / "a", data, [np.array([1.0, 0.0, 0.0])] * 2)
-        Regression(tokenizer, max_seq_len=8).write(tmp_path / "b", data, [0.5, 0.5])
+        for each in (task, Regression(tokenizer, max_seq_len=8)):
+            each.warn_if_cut(path, data)
     answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [answer.get("cut") for answer in answers] == [None, True]
     assert len(caplog.messages) == 2

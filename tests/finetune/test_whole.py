@@ -121,7 +121,7 @@ def test_a_remark_on_a_test_names_its_file(random_encoder, tmp_path, caplog, mon
     test = Classes.of([[long_text]], LABELS[:1], names=units.names)
     tests = [("test.csv", test)]
     whole_model.train_and_score(units, random_encoder, tmp_path / "out", "mine.csv", "none", tests=tests)
-    assert [line for line in caplog.messages if line.startswith("test.csv: 1 of the first 1 rows")]
+    assert [line for line in caplog.messages if line.startswith("test.csv: 1 of 1 rows looked at")]
 
 
 def test_a_group_is_in_one_fold_and_the_start_is_read_once(
