@@ -73,9 +73,9 @@ def test_a_text_is_the_mean_of_its_pieces_alone_and_in_any_batch():
         assert means_of_rows(rows, alone.ids, alone.lengths)[0].tobytes() == vector.tobytes()
 
 
-@pytest.mark.parametrize("kernels", [kernels.FAST, kernels.PLAIN])
-def test_the_gradient_of_the_means(kernels, monkeypatch):
-    monkeypatch.setattr(kernels, "_kernels", kernels)
+@pytest.mark.parametrize("chosen", [kernels.FAST, kernels.PLAIN])
+def test_the_gradient_of_the_means(chosen, monkeypatch):
+    monkeypatch.setattr(kernels, "_kernels", chosen)
     paddle.set_default_dtype("float64")
     model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
     paddle.set_default_dtype("float32")
