@@ -108,6 +108,21 @@ print(ernie_m.__file__, set(sys.modules) & set({OWN_NAMES}))
     assert lines[-4:] == ["(2, 32)", "True", "refused", f"{packages}/ernie_m/__init__.py set()"]
 
 
+def test_a_users_model_is_not_taken_for_a_link(run_in, users_folder):
+    """Nothing looks for links, and the user's folder of that name is imported."""
+    program = f"""
+for room in {OWN_NAMES}:
+    __import__("ernie_m." + room)
+print([finder for finder in sys.meta_path if finder.__module__.startswith("ernie_m")])
+sys.path.insert(0, {str(users_folder)!r})
+try:
+    import model.encoder
+except RuntimeError as error:
+    print(error)
+"""
+    assert run_in(program).splitlines() == ["[]", "a file of the user was imported"]
+
+
 def test_it_has_what_is_used_without_a_checkout(packages):
     """Each file of ernie_m/ that is under version control, the configurations and the recipes."""
     listing = subprocess.run(

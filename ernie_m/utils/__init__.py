@@ -1,3 +1,42 @@
-"""What every other folder uses. The version of the project is here, and nowhere else."""
+"""What every other folder uses. The version of the project is here, and nowhere else.
+
+So are the links at the top of a clone, such as `model`, by which people know the official layout. Without
+what is here, Python would run each file again under its second name, and the `ErnieMModel` of `model.encoder`
+would be another class than the package's.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import spec_from_file_location
+from types import ModuleType
 
 __version__ = "2.0.0.dev0"
+
+
+def be_one_module(name: str) -> None:
+    """Let a folder's `__init__.py`, which runs as `name`, give the package's own module if it is a link's.
+
+    Python takes what stands in `sys.modules` after a file has run.
+    """
+    if "." not in name:
+        sys.meta_path.insert(0, LinkFinder)
+        sys.modules[name] = import_module(f"ernie_m.{name}")
+
+
+class LinkFinder(SourceFileLoader):
+    """Finds the modules below a link, such as `model.encoder`, and gives the package's own.
+
+    It is a loader of files because `python -m pretrain.build_corpus` asks one for the code.
+    """
+
+    @classmethod
+    def find_spec(cls, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
+        parent = name.rpartition(".")[0]
+        is_below_a_link = getattr(sys.modules.get(parent), "__name__", None) == f"ernie_m.{parent}"
+        spec = PathFinder.find_spec(name, path) if is_below_a_link else None
+        return spec and spec_from_file_location(name, loader=cls(name, spec.origin))
+
+    def exec_module(self, module: ModuleType) -> None:
+        sys.modules[self.name] = import_module(f"ernie_m.{self.name}")
