@@ -1,15 +1,19 @@
-"""The Python of docs/export.md and docs/architecture.md, on an export of the real model."""
+"""What the pages show, with the real model: Python of docs/, and figures of the READMEs."""
 
+import json
 import os
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 
 import ernie_m
 from ernie_m.commands import export
+from scripts import quick
 from tests.helpers.pages import python_of
-from tests.launching import as_flags, call_main
+from tests.launching import ROOT, as_flags, call_main
 from tests.real.lines import raw_lines
 
 MODEL = Path(os.environ["REAL_MODEL"])
@@ -39,3 +43,13 @@ def test_the_blocks_of_both_pages(tmp_path, data_dir, monkeypatch):
     expected = model.encode(lines)
     print(f"{len(lines)} lines: the largest difference of a vector is {abs(vectors - expected).max():.1e}")
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_the_readmes_have_what_the_quick_demo_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(quick, "FOLDER", tmp_path / "demo")
+    monkeypatch.setattr(sys, "argv", ["quick", "--model", str(MODEL)])
+    quick.main()
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for name in ("README.md", "README_zh.md"):
+        figures = re.findall(r"^\| E5-small.* (\d+) % \|$", (ROOT / name).read_text(), re.MULTILINE)
+        assert figures == [f"{printed[key]:.0f}" for key in ("translations", "topics")], name
