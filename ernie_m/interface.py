@@ -412,7 +412,7 @@ class Model:
         """The answers to requests in the form of ernie-m predict.
 
         Args:
-            word: the prediction, a value of predict.py's --task.
+            word: the prediction, a value of --task of `ernie-m predict`.
         """
         answerer = self._answerer(word, **options)
         inputs = parsed(answerer, requests)

@@ -115,7 +115,7 @@ def steps_of_the_corpus() -> list[Command]:
 
 
 def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: int) -> Command:
-    """The pre-training of an encoder, as that of own.yaml, with the paper's shares of these objectives."""
+    """The pre-training of an encoder, as CONFIG's, with the paper's shares of these objectives."""
     words: list[object] = ["run_pretrain", "--config", CONFIG, "--data.corpus", OUTPUT / "corpus"]
     words += ["--run.output", folder, "--run.seed", seed, "--optimizer.steps", steps]
     words += [

@@ -1,4 +1,4 @@
-"""For all tests: the settings of utils.paddle_settings, the folder of real data, and skipped tests."""
+"""For all tests: Paddle's settings, the folder of real data, and skipped tests."""
 
 import gc
 import importlib.util
@@ -39,8 +39,8 @@ def data_dir() -> Path:
 def readers_start_fast() -> Iterator[None]:
     """In this process, reader processes are forked from a server that has imported what they need.
 
-    Each of some 500 takes a fifth of a second less. test_prefetch.py, and whatever starts a command in a
-    process of its own, has those that users have.
+    Each of some 500 takes a fifth of a second less. tests/training/test_prefetch.py, and whatever starts a
+    command in a process of its own, has those that users have.
     """
     multiprocessing.set_forkserver_preload(
         ["ernie_m.reader.batching", "ernie_m.pretrain.batches", "ernie_m.training.prefetch"]

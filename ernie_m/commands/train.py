@@ -35,8 +35,8 @@ from ernie_m.utils.text_tables import in_columns
 _PLAN = "train.json"  # in the output: what the steps are made from
 _BATCH = 64  # pairs of a step, or fewer long ones
 _STEP_TOKENS = 8192
-# The learning rate and the most steps, by the width of the start: the small encoder of own.yaml, E5-small,
-# released weights. Other widths take those of the nearest.
+# The learning rate and the most steps, by the width of the start: the small encoder of
+# configs/pretrain/own.yaml, E5-small, released weights. Other widths take those of the nearest.
 _RATE_AND_STEPS = {128: (1e-3, 9000), 384: (5e-5, 100), 768: (2e-5, 2000)}
 # A table of pieces: docs/results.md has the study of these.
 _TABLE = "configs/table/ernie_config.json"

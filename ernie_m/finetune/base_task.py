@@ -144,7 +144,7 @@ class SupervisedTask:
     def loss(
         self, model: "nn.Layer", micro_batch: tuple[Any, "LabelledBatch"]
     ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
-        """Return the loss of one of the micro-batches from `send_batches`; see `training.task.Task.loss`."""
+        """Return the loss of a micro-batch from `send_batches`; see `ernie_m.training.task.Task.loss`."""
         batch, on_device = micro_batch
         # `batch.count` is that of the whole step, `count` that of this micro-batch.
         total, correct, count = self.loss_and_counts(on_device, self.outputs(model, on_device))

@@ -1,7 +1,7 @@
 """Score tables: a row per seed and a column per language, then the average and the transfer gap.
 
-Below the seeds are their mean and deviation, and the figures of the paper (`finetune.paper`) if the run names
-its recipe. A classification has a table of its labels, too. All scores are per cent.
+Below the seeds are their mean and deviation, and the figures of the paper (`ernie_m.finetune.paper`) if the
+run names its recipe. A classification has a table of its labels, too. All scores are per cent.
 """
 
 import json

@@ -19,8 +19,8 @@ from ernie_m.model.layout import Layout
 class TokenBatch(device.Uploadable):
     """S sequences, N tokens one after the other, on the device.
 
-    `from_packed` and `from_padded` make it of NumPy arrays. `model.device.upload` copies it to the device,
-    together with the other micro-batches of a step and with what is to be predicted of them.
+    `from_packed` and `from_padded` make it of NumPy arrays. `ernie_m.model.device.upload` copies it to the
+    device, together with the other micro-batches of a step and with what is to be predicted of them.
 
     With FlashMask a filler, a further sequence that nothing reads, makes N a multiple of 128. The arrays [N]
     include it; what `ErnieMModel.encode` returns does not.

@@ -1,7 +1,7 @@
 """How a model reads its inputs and makes its vectors: what its makers trained it with. No Paddle here.
 
-The defaults are ERNIE-M's own. `model.checkpoint.open` fills a `Reading` from the files of a folder, and our
-config.json keeps it below "reading", with the fields that differ from the defaults.
+The defaults are ERNIE-M's own. `ernie_m.model.checkpoint.open` fills a `Reading` from the files of a folder,
+and our config.json keeps it below "reading", with the fields that differ from the defaults.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from ernie_m.utils.errors import UserError, shown
 
 READING = "reading"  # our key of config.json; other libraries ignore it
 HELD_OUT = "held_out"  # another one: how a model of `fit` did on rows that it was not trained on
-# The names that `tokenizer.tokenizer` gives the rules for text before and after sentencepiece: the official
-# ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
+# The names that `ernie_m.tokenizer.tokenizer` gives the rules for text before and after sentencepiece: the
+# official ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
 TextRules = Literal["ernie-m", "none", "paddlenlp", "transformers"]
 ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)
 # "mean" over the tokens without [CLS] and [SEP]; "specials": the mean over all tokens; "cls": the state of

@@ -7,7 +7,8 @@ One set of symbols for the whole code:
     V vocabulary   M masked tokens   B, T batch and length of an array with pads
 
 Nothing is computed for a pad: the sequences of a batch are packed, N tokens one after the other
-(`model/batch.py`). Only an exported graph computes on arrays with pads (`inference/export/paddle_graph.py`).
+(`model/batch.py`). Only an exported graph computes on arrays with pads
+(`ernie_m/inference/export/paddle_graph.py`).
 
 Positions are absolute: a sequence's first token has position 2, a pad has position 1, so a table of 514 rows
 serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.

@@ -80,8 +80,8 @@ def task_model(task: str, config: ErnieMConfig, num_labels: int, pooling: str | 
 
     Args:
         num_labels: the number of labels, for a task whose outputs are labels.
-        pooling: what a classifier reads, as in `model.conventions.Reading`; None: the pooled first token, or
-            the mean of all tokens if the model has no pooler.
+        pooling: what a classifier reads, as in `ernie_m.model.conventions.Reading`; None: the pooled first
+            token, or the mean of all tokens if the model has no pooler.
     """
     if task == CLASSIFICATION and (pooling == MEAN_OF_TOKENS or config.is_table):
         return SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)

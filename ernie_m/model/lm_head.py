@@ -1,7 +1,7 @@
 """The model of pre-training: the encoder with language embeddings, the tied masked-LM head, and its loss.
 
 The loss is a cross-entropy over the whole vocabulary, in memory that does not grow with the number of masked
-positions: they are taken in chunks, whose logits take at most LOGITS_BYTES. On a CPU masked_lm_loss.py
+positions: they are taken in chunks, whose logits take at most LOGITS_BYTES. On a CPU cpu/masked_lm_loss.py
 computes a chunk. On a GPU, and with plain kernels, a chunk is three operations of Paddle, whose logits are
 computed again in the backward pass instead of being kept.
 """

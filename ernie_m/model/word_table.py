@@ -24,7 +24,8 @@ class TableGradient:
 
     Both uses of the table add to `weight.grad` in place. It lies in memory that is kept from step to step,
     because other tensors would take the space if it were freed. A batch of fine-tuning touches a few thousand
-    of 250,002 words: the optimizer asks for these rows and leaves the others alone (`training/row_adam.py`).
+    of 250,002 words: the optimizer asks for these rows and leaves the others alone
+    (`ernie_m/training/row_adam.py`).
 
     A masked-LM loss makes its gradient of the table in the forward pass, before it knows the factor from
     above. It borrows the kept memory for that, if it is free, and gives it back in the backward pass.

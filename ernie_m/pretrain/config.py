@@ -368,7 +368,7 @@ class PretrainConfig:
 
     def __post_init__(self):
         if not self.data.corpus:
-            raise UserError("data.corpus is empty: give the folder that pretrain.build_corpus wrote")
+            raise UserError("data.corpus is empty: give the folder that ernie-m build_corpus wrote")
         if self.init.encoder == SCRATCH:
             self.model = self.model.completed(BASE)
         max_seq_len = self.data.max_seq_len

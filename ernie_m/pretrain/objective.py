@@ -287,7 +287,7 @@ class Objective:
 
 
 def class_of(name: str) -> type[Objective]:
-    """The class of an objective: `Camlm` in camlm.py."""
+    """The class of an objective: `Camlm` in objectives/camlm.py."""
     module = import_module(f"{objectives.__name__}.{name}")
     class_name = "".join(part.capitalize() for part in name.split("_"))
     return getattr(module, class_name)

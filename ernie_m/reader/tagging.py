@@ -46,7 +46,7 @@ class TaggedBatch:
 
 
 class EncodeTagged:
-    """`reader.batching.EncodeExamples` for tagged sentences, of which each word is tokenised by itself.
+    """`ernie_m.reader.batching.EncodeExamples` for tagged sentences: each word is tokenised by itself.
 
     Args:
         max_seq_len: of a window, special tokens included.

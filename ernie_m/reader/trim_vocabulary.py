@@ -76,8 +76,9 @@ class Fallback(NamedTuple):
 def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: int = 1) -> TrimmedVocabulary:
     """Write piece.model and vocab.txt with the tokens of some text to a folder.
 
-    Besides the pieces of the text these tokens stay: the special ones, what rule 5 of `tokenizer.tokenizer`
-    puts in the place of a piece, and each character of the text, for words that it does not have.
+    Besides the pieces of the text these tokens stay: the special ones, what rule 5 of
+    `ernie_m.tokenizer.tokenizer` puts in the place of a piece, and each character of the text, for words that
+    it does not have.
 
     Args:
         texts: files of UTF-8 text, one sentence or paragraph a line.
@@ -136,7 +137,7 @@ def _count_pieces(tokenizer: Tokenizer, texts: Sequence[Path]) -> Counter[int]:
 
 
 def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]) -> set[str]:
-    """The tokens by which rule 5 of `tokenizer.tokenizer` replaces pieces, such as "0" and "," for "0,".
+    """The tokens by which rule 5 of `ernie_m.tokenizer.tokenizer` replaces pieces: "0" and "," for "0,".
 
     Args:
         numbers: the pieces that stay, by their numbers in the model. Those that cut the digits are added.

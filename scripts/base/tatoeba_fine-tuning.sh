@@ -1,6 +1,6 @@
 #!/bin/sh
 # Tatoeba, base, fine-tuned by hardest negatives, then searched. The paper gives no values for this size; these are
-# those of large, Table 14. ./data/corpus is the parallel text of pre-training as pretrain.build_corpus writes it.
+# those of large, Table 14. ./data/corpus is the parallel text of pre-training as ernie-m build_corpus writes it.
 # Any flag can be added and wins.
 set -eu
 . "$(dirname "$0")/../launch.sh"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fetch the public data of the fine-tuning recipes, and prepare it in data/, where they look for it.
+# Fetch the public data of the fine-tuning recipes, and prepare it in ./data/xnli and its like, where they look for it.
 #
 #   sh scripts/data/get_data.sh                    all of it
 #   sh scripts/data/get_data.sh xnli mlqa squad    what scripts/*/xnli_* and mlqa_* need

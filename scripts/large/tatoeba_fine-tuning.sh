@@ -1,6 +1,6 @@
 #!/bin/sh
 # Tatoeba, large, fine-tuned by hardest negatives (paper, Table 14), then searched. ./data/corpus is the parallel text
-# of pre-training as pretrain.build_corpus writes it. Any flag can be added and wins.
+# of pre-training as ernie-m build_corpus writes it. Any flag can be added and wins.
 set -eu
 . "$(dirname "$0")/../launch.sh"
 

@@ -1,4 +1,4 @@
-"""predict.py --serve: vectors in the form of OpenAI's API, and the token."""
+"""ernie-m predict --serve: vectors in the form of OpenAI's API, and the token."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""export.py: every graph equals the model on rows of mixed length; refused models and folders."""
+"""ernie-m export: every graph equals the model on rows of mixed length; refused models and folders."""
 
 import dataclasses
 import json

@@ -251,7 +251,7 @@ def test_many_texts_are_answered_some_at_a_time(models, monkeypatch):
 
 def test_a_program_stays_as_it_is(models, tmp_path):
     """In a process of its own, because pytest has handlers on the root logger."""
-    process = run_script(["-c", GUEST, models / "encode"], tmp_path, GLIBC_TUNABLES="")  # test.sh sets it
+    process = run_script(["-c", GUEST, models / "encode"], tmp_path, GLIBC_TUNABLES="")  # the suite sets it
     same_environment, faults = process.stdout.splitlines()
     assert same_environment == "True" and int(faults) > 40
     cut, of_paddle, of_user = process.stderr.splitlines()

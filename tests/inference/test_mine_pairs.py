@@ -1,4 +1,4 @@
-"""mine_pairs.py: hidden pairs are found, interrupted work goes on, thresholds, centring, bad input."""
+"""ernie-m mine_pairs: hidden pairs are found, interrupted work goes on, thresholds, centring, bad input."""
 
 import json
 import pickle
@@ -354,7 +354,7 @@ def test_a_corpus_can_be_built_of_the_pairs(run_mining, models, tmp_path):
 
 
 def test_a_cluster_gives_the_same_pairs(run_mining, monkeypatch):
-    """Its workers have nothing but what is pickled. test_corpus_ray.py starts Ray itself."""
+    """Its workers have nothing but what is pickled. tests/pretrain/test_corpus_ray.py starts Ray itself."""
     expected, _ = run_mining()
     asked = []
 

@@ -1,4 +1,4 @@
-"""predict.py: the answers of every task on every engine are those of the model itself; wrong requests."""
+"""ernie-m predict: the answers of every task and engine are those of the model itself; wrong requests."""
 
 import csv
 import gzip
@@ -325,7 +325,7 @@ def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(mode
 
 
 def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
-    """predict.py marks them, and in Python warnings count them."""
+    """ernie-m predict marks them, and in Python warnings count them."""
     texts = [*TEXTS, "bado " * 90]
     answers = ask([{"text": text} for text in texts], task="encode", model=models / "encode")
     assert [answer.get("cut") for answer in answers] == [None] * len(TEXTS) + [True]

@@ -1,4 +1,4 @@
-"""predict.py --serve: the JSON API and its bounds. The page is tested in test_page.py."""
+"""ernie-m predict --serve: the JSON API and its bounds. The page is tested in test_page.py."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""The contenders in benchmarks/ that are not a library's own code do the work that they should do."""
+"""The contenders in scripts/benchmarks/ that are not a library's own code do the work that they should do."""
 
 import pytest
 import torch

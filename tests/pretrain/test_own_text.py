@@ -123,7 +123,7 @@ def test_the_objectives_with_text_keep_their_proportions():
 
 
 def test_without_any_text_the_corpus_is_refused(texts, tmp_path):
-    """objectives.fit_corpus, which own.yaml sets, cannot leave out all. Without it, all must have text."""
+    """objectives.fit_corpus, which OWN sets, cannot leave out all. Without it, all must have text."""
     make_corpus(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
     only_camlm = {"objectives__shares": {"camlm": 1}, "objectives__later_shares": {"camlm": 1}}
     folders = (tmp_path / "corpus", tmp_path / "run")

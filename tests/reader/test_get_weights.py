@@ -1,4 +1,4 @@
-"""get_weights.py: the released weights are laid out and checked, downloads go on, errors name the files."""
+"""ernie-m get_weights: released weights are laid out and checked, downloads go on, errors name the files."""
 
 import io
 import shutil

@@ -129,7 +129,8 @@ def test_an_official_file_needs_no_reader_of_tables(tmp_path):
     assert official == "TABLE []" != of_other
 
 
-# Who takes the bytes of users' files apart: official_tsv.py, and what is behind `rows_of`.
+# Who takes the bytes of users' files apart: ernie_m/reader/files/official_tsv.py, and what is behind
+# `rows_of`.
 READERS = ("official_tsv", "rows", "plain_text", "pairs", "tagged_sentences", "table/")
 # (file, what it does) -> what it is there. The list may only become shorter.
 MAY = {

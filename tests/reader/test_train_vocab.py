@@ -1,4 +1,4 @@
-"""train_vocab.py: the right ids, the same bytes each time, the right share of each language, bad input."""
+"""ernie-m train_vocab: the right ids, the same bytes each time, the share of each language, bad input."""
 
 import collections
 import signal

@@ -73,7 +73,7 @@ def test_a_command_outside_the_environment_is_one_line(command):
 @pytest.mark.parametrize(
     ("package", "environment", "commands"),
     [
-        # setup.sh made the environment; there is none; the user made it; there is no checkout.
+        # scripts/setup.sh made the environment; there is none; the user made it; there is no checkout.
         ("clone", "clone/.venv", ["sh scripts/setup.sh hub", "sh scripts/data/get_data.sh"]),
         ("clone", "usr", ["sh scripts/setup.sh hub", "sh scripts/data/get_data.sh"]),
         ("clone", "own", ['pip install "ernie-m[hub]"', "ernie-m get_data"]),

@@ -62,7 +62,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """Whether to fine-tune first."""
 
     train_set: str | None = option(None, free=True)
-    """A corpus folder of pretrain.build_corpus, whose parallel text is used; or a file of pairs (.tsv, .csv,
+    """A corpus folder of ernie-m build_corpus, whose parallel text is used; or a file of pairs (.tsv, .csv,
     .tmx), whose rows have a query, its positive, and any number of negatives; or two files, en.txt,de.txt.
     A name such as en-de.tsv or "en-de<=pairs.tsv" says that they are translations, which decides prompts."""
 

@@ -1,6 +1,6 @@
 """Export a checkpoint as a folder that predicts by itself, after comparing every graph with the checkpoint.
 
-    config.json                            the model's settings, labels and "export" (inference/load.py)
+    config.json                            the model's settings, and "export" (ernie_m/inference/load.py)
     vocab.txt, piece.model                 the tokenizer
     inference.json, inference.pdiparams    Paddle inference model
     model.onnx, model.onnx.data            ONNX and its weights

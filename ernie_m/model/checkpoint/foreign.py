@@ -1,7 +1,7 @@
 """Open the weights of other libraries: PaddleNLP, transformers, fairseq, sentence-transformers, torch.
 
-The form that this project writes and the official one are read without this file (`model.checkpoint.open`);
-only a head whose encoder lies elsewhere is not.
+The form that this project writes and the official one are read without this file
+(`ernie_m.model.checkpoint.open`); only a head whose encoder lies elsewhere is not.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,14 +1,14 @@
 """Our checkpoint folder, written from a model.
 
     config.json             the model's config, with architecture, task and labels
-    model.safetensors       weights, named as in `model.checkpoint.formats.tensor_names`; float32 or float64
+    model.safetensors       weights in float32 or float64, named as in formats/tensor_names.py
     vocab.txt, piece.model  the tokenizer's files, if known
     language_means.safetensors  the mean sentence vector of each language at each layer, if known
     README.md               the model card
     manifest.json           sizes and checksums of the files above, except the card
     training_state/         in step folders: what a run resumes from (`ernie_m.training.checkpoint`)
 
-`model.checkpoint.open` opens this folder and all other formats; `model.checkpoint.load` fills a model.
+open.py opens this folder and all other formats; load.py fills a model.
 """
 
 import os

@@ -88,7 +88,7 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
 
 
 def thread_count() -> int:
-    """How many threads may compute for this one. `utils.paddle_settings` sets the variable."""
+    """How many threads may compute for this one. `ernie_m.utils.paddle_settings` sets the variable."""
     return 1 if STOP.get() else max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 
