@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import logging
+import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -19,7 +20,7 @@ from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.answered import AnsweredTable
-from ernie_m.reader.files.table.form import Form
+from ernie_m.reader.files.table.form import Form, find_form
 from ernie_m.reader.files.table.labelled import read_table
 from tests.launching import error_of
 
@@ -53,6 +54,12 @@ def write(tmp_path):
 @pytest.mark.parametrize("name", sorted(set(FORMS) - {"quoted.tsv"}))
 def test_training_and_evaluation_read_every_form(write, name):
     assert [*read_classification(write(name, FORMS[name]), MAP)] == EXAMPLES
+
+
+def test_each_delimiter_that_is_named_gives_cells():
+    head = ["text,a;label", "Good, one;yes", "Bad, too;no"]
+    named = re.findall("--delimiter '(.)'", error_of(find_form, head, Path("a.csv")))
+    assert [find_form(head, Path("a.csv"), mark).mark for mark in named] == [",", ";"]
 
 
 def test_a_file_to_predict_needs_no_labels(write):

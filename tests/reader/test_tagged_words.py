@@ -359,6 +359,12 @@ def test_which_column_has_the_words_is_asked(tmp_path, name):
     assert read(path, word_column="2,3") == ROWS
 
 
+def test_the_column_of_the_words_is_among_those_that_are_named(tmp_path):
+    path = write(tmp_path / "a.tsv", blocks(lambda n, i, word, tag: f"doc-{n}\t{i}\t{word}\t{tag}"))
+    named = error_of(read, path).partition("--word_column ")[2].split(" or ")
+    assert ROWS in [read(path, word_column=column) for column in named] and "4" not in named
+
+
 @pytest.mark.parametrize(
     ("content", "what"),
     [

@@ -327,9 +327,8 @@ def find_form(head: Sequence[str], path: Path, delimiter: str | None = None) -> 
         found = [form for form in found if form.mark != ","]
     if len(found) > 1:
         marks = " or ".join(MARKS[form.mark] for form in found)
-        raise UserError(
-            f"{path}: its cells may be separated by {marks}; say which: --delimiter '{found[0].mark}'"
-        )
+        flags = " or ".join(f"--delimiter '{form.mark}'" for form in found)
+        raise UserError(f"{path}: its cells may be separated by {marks}; say which: {flags}")
     if found:
         return found[0]
     # No form serves, so each line is a cell. But if the first line and at least half of all have a mark, they

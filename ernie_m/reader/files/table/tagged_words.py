@@ -292,8 +292,10 @@ def _places(
         has_numbers = sum(map(str.isdecimal, words)) > 0.9 * len(words)
         if not counts and (is_same or has_numbers):
             what = "is the same throughout each sentence" if is_same else "has numbers"
+            others = " or ".join(map(str, range(2, max(width, 3))))  # the last one has the tags
             raise UserError(
-                f"{path}, line {line}: the first column {what}; say which has the words: --word_column 2"
+                f"{path}, line {line}: the first column {what}; say which has the words: "
+                f"--word_column {others}"
             )
     if given[1:]:
         return word, given[1]
