@@ -10,6 +10,7 @@ from ernie_m.data import get_weights, train_vocab
 from ernie_m.data.prepare import command as prepare
 from ernie_m.inference import fit
 from ernie_m.pretrain.build_corpus import command as build_corpus
+from ernie_m.utils import files
 from ernie_m.utils.errors import UserError
 from tests.launching import another_process_writes, call_main
 from tests.toys import train_pieces, write_lines
@@ -47,6 +48,22 @@ def places(tmp_path_factory):
     train_pieces(folder / "piece.model")
     with another_process_writes(*(LOCKS.get(name, "writer:{}").format(folder / name) for name in COMMANDS)):
         yield folder
+
+
+@pytest.mark.parametrize("name", ["convert", "encode_vector", "fit"])
+def test_what_another_command_finishes_before_the_lock_stays(tmp_path, monkeypatch, name):
+    command, flags = COMMANDS[name]
+    output = tmp_path / "output"
+    take_lock = files.take_lock
+
+    def take_lock_later(file):
+        output.write_text("of the first")
+        return take_lock(file)
+
+    monkeypatch.setattr(files, "take_lock", take_lock_later)
+    with pytest.raises(UserError, match=f"^--(output|target|output_dir) {output}: "):
+        call_main(command, flags.format(output).split())
+    assert output.read_text() == "of the first"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

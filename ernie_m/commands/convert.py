@@ -98,14 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: the command line; None: that of this process.
     """
     flags = load_config(ConvertFlags, arguments, __doc__)
-    with only_writer_of(flags.target):
+    with only_writer_of(flags.target, "--target"):
         convert(flags)
 
 
 def convert(flags: ConvertFlags) -> None:
     """Convert or trim what the flags name, while no other command writes the new folder."""
-    if Path(flags.target).exists():
-        raise UserError(f"{flags.target}: it exists already; name a new folder")
     if Path(flags.source).suffix == ".model":
         if flags.keep_pieces_of:
             raise UserError(f"{flags.source}: --keep_pieces_of trims a model; give the folder of its weights")

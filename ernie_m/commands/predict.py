@@ -367,7 +367,7 @@ def write_to_file(
     """
     unfinished = _unfinished(output)
     open_text = gzip.open if output.suffix == ".gz" else open
-    with only_writer_of(output), unwritable_is_a_user_error(unfinished):
+    with only_writer_of(output, "--output"), unwritable_is_a_user_error(unfinished):
         with open_text(unfinished, "wt", encoding="utf-8") as text:
             write(answered(answerer, parts, text), text)
         unfinished.replace(output)

@@ -42,7 +42,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     if not is_exported:  # what ernie-m export wrote runs without Paddle
         prepare()
     setup_console()
-    with only_writer_of(flags.output_dir), atomic_dir(flags.output_dir) as folder:
+    with only_writer_of(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
         if flags.data_format == "text":
             texts = Sentences(flags.data_set)
         else:

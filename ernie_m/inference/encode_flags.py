@@ -1,7 +1,6 @@
 """The flags of encode_vector.py."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from ernie_m.reader.files.rows import TableOptions
@@ -80,8 +79,6 @@ class EncodeVectorFlags(TableOptions):
         missing = [flag for flag, value in required.items() if value is None]
         if missing:
             raise UserError(f"{' and '.join(missing)} must be given (--help lists the flags)")
-        if Path(self.output_dir).exists():
-            raise UserError(f"--output_dir {self.output_dir}: it exists already; name a new folder")
         if self.vectors in ("official", "pooled") and self.layer != "top":
             raise UserError(
                 f"--layer {self.layer}: --vectors {self.vectors} is of the top layer; give mean or cls"

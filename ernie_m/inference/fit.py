@@ -78,9 +78,7 @@ class FitFlags(TableOptions):
 
 def main() -> None:
     flags = load_config(FitFlags, None, __doc__)
-    if Path(flags.output).exists():
-        raise UserError(f"--output {flags.output}: it exists already; name a new folder")
-    with only_writer_of(flags.output):
+    with only_writer_of(flags.output, "--output"):
         fit(flags)
 
 

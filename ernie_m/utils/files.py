@@ -196,27 +196,33 @@ def take_lock(file: IO) -> bool:
 
 
 @contextmanager
-def only_writer_of(path: str | os.PathLike) -> Iterator[None]:
+def only_writer_of(path: str | os.PathLike, new: str = "") -> Iterator[None]:
     """Let no other command write a file or folder while this one does.
 
     The lock is that of a hidden file beside `path`, `.NAME.lock`, which is removed at the end; a killed
     command leaves it, unlocked.
 
+    Args:
+        new: the flag of the path, if nothing may be there yet. Without the lock another command could make
+            it between the look and the writing.
+
     Raises:
-        UserError: another command has the lock, or the folder cannot be written.
+        UserError: another command has the lock, the folder cannot be written, or `path` is there.
     """
-    path = Path(os.path.realpath(path))
-    lock = path.with_name(f".{path.name}.lock")
-    with unwritable_is_a_user_error(path):
+    target = Path(os.path.realpath(path))
+    lock = target.with_name(f".{target.name}.lock")
+    with unwritable_is_a_user_error(target):
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = open(lock, "ab")  # noqa: SIM115 - closed below
     with file:
         if not take_lock(file):
             raise UserError(
-                f"{path}: another command is writing there; wait until it has ended, end it, or choose "
+                f"{target}: another command is writing there; wait until it has ended, end it, or choose "
                 "another output"
             )
         try:
+            if new and target.exists():
+                raise UserError(f"{new} {path}: it exists already; name a new one")
             yield
         finally:
             lock.unlink(missing_ok=True)

@@ -679,6 +679,50 @@ def test_two_commands_with_one_output(models, tmp_path, ask, monkeypatch):
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [1]
 
 
+def test_two_commands_that_found_no_output(models, tmp_path, ask, monkeypatch):
+    """The one that begins to write after the other has finished is refused, and changes nothing."""
+    out = tmp_path / "out.jsonl"
+    read_requests = predict.read_requests
+
+    def read_while_another_answers(*arguments):
+        requests = read_requests(*arguments)
+        out.write_text("of the other\n")
+        return requests
+
+    monkeypatch.setattr(predict, "read_requests", read_while_another_answers)
+    message = error_of(ask, [{"text": TEXTS[0]}], task="classify", model=models / "classify", output=out)
+    assert message.startswith(f"--output {out}: ") and out.read_text() == "of the other\n"
+
+
+class Echo:
+    """Answers each request with itself, and notes what is in the unfinished file before each part."""
+
+    def __init__(self, part: Path):
+        self.part = part
+        self.seen: list[str] = []
+
+    def answer(self, contents: list) -> list[dict]:
+        self.seen.append(self.part.read_text(encoding="utf-8") if self.part.exists() else "")
+        return [{"text": content} for content in contents]
+
+
+def test_answers_are_in_the_file_when_their_part_is_done(tmp_path):
+    """A killed command loses no more than the requests that are answered together."""
+    echo = Echo(tmp_path / "out.part")
+    parts = [[predict.Request({}, text)] for text in ("a", "b")]
+    predict.write_to_file(echo, parts, tmp_path / "out", predict.write_answers)
+    assert echo.seen == ["", '{"text": "a"}\n']
+
+
+def test_standard_output_is_utf_8_in_any_locale(tmp_path, monkeypatch):
+    bytes_ = io.BytesIO()
+    monkeypatch.setattr(
+        sys, "stdout", io.TextIOWrapper(bytes_, encoding="latin-1", errors="backslashreplace")
+    )
+    predict.write_to_stdout(Echo(tmp_path / "none"), [[predict.Request({}, "für 我")]], predict.write_answers)
+    assert json.loads(bytes_.getvalue().decode("utf-8")) == {"text": "für 我"}
+
+
 def test_an_output_that_is_a_link_or_a_device(models, tmp_path, ask):
     """A link stays, and what it leads to is written. A device, as /dev/null is one, is refused."""
     link = tmp_path / "link"
