@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from ernie_m.utils.errors import UserError, pipe_may_close
+from ernie_m.utils.errors import UserError, pipe_may_close, say
 
 # Program -> the module whose `main` it is, below this package, and what it is for.
 PROGRAMS = {
@@ -54,7 +54,7 @@ def start_program() -> None:
     """Call the `main` of the program that the first word names, with the other words as its arguments."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         with pipe_may_close():
-            print(usage())
+            say(usage())
         return
     if sys.argv[1] in SHORT:
         stands_for, _ = SHORT[sys.argv[1]]

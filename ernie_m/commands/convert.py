@@ -31,7 +31,7 @@ from ernie_m.tokenizer import tokenizer_files
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_json import no_piece_model
 from ernie_m.utils.checksums import MANIFEST, write_manifest
-from ernie_m.utils.errors import UserError, pipe_may_close
+from ernie_m.utils.errors import UserError, pipe_may_close, say
 from ernie_m.utils.files import atomic_dir, only_writer_of
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import PositiveInt, option
@@ -183,11 +183,11 @@ def write(
         print_report(report, checkpoint, flags)
         print_tokenizer_files(files, flags)
         if remark:
-            print(f"note: {remark}")
+            say(f"note: {remark}")
         for difference in differing:
-            print(f"read otherwise: {difference}")
+            say(f"read otherwise: {difference}")
         if "license" not in metadata:
-            print(f"{flags.target}/README.md has no licence; to publish it, add --license, as in apache-2.0")
+            say(f"{flags.target}/README.md has no licence; to publish it, add --license, as in apache-2.0")
 
 
 def convert_vocabulary(flags: ConvertFlags) -> None:
@@ -199,7 +199,7 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
         print_tokenizer_files(files, flags)
         remark = note(conversion.TARGETS[flags.to], Reading())
         if remark:
-            print(f"note: {remark}")
+            say(f"note: {remark}")
 
 
 def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFlags) -> Tokenizer:
@@ -245,24 +245,24 @@ def print_report(report: Report, checkpoint: Checkpoint, flags: ConvertFlags) ->
         line = f"{tensor.name:{width}}  {shape:16}  <- {' + '.join(tensor.sources)}"
         if tensor.transposed:
             line += "  (transposed)"
-        print(line)
+        say(line)
     for name, reason in checkpoint.dropped.items():
-        print(f"not taken: {name} ({reason})")
+        say(f"not taken: {name} ({reason})")
     for name in checkpoint.unknown:
-        print(f"not taken: {name} (not understood)")
+        say(f"not taken: {name} (not understood)")
     for name in report.left_out:
-        print(f"no place for it in {flags.to}: {name}")
+        say(f"no place for it in {flags.to}: {name}")
     for name in report.absent:
-        print(f"not in {flags.source}: {name} (the library that loads {flags.to} starts it afresh)")
+        say(f"not in {flags.source}: {name} (the library that loads {flags.to} starts it afresh)")
     count = len(report.written)
-    print(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {count} tensors")
+    say(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {count} tensors")
     if report.pooling_files:
         files = ", ".join(report.pooling_files)
         vector = vector_in_words(TARGETS[flags.to], checkpoint.reading)
-        print(f"for sentence-transformers: {files}; a vector is {vector}")
+        say(f"for sentence-transformers: {files}; a vector is {vector}")
     elif flags.to == "xlm-roberta" and checkpoint.task == RETRIEVAL:
         reading = checkpoint.reading
-        print(
+        say(
             f"note: the model was trained for vectors of layer {reading.layer} with --pooling "
             f"{reading.pooling}, which sentence-transformers does not make; {flags.target}/README.md "
             "shows how to make them"
@@ -276,20 +276,19 @@ def print_sizes(before: Checkpoint, after: Checkpoint) -> None:
         parameters = conversion.count_parameters(checkpoint.tensors)
         megabytes = 4 * parameters / 1e6  # 4 bytes each
         rows.append([name, f"{checkpoint.config.vocab_size:,}", f"{parameters:,}", f"{megabytes:,.1f}"])
-    print(in_columns(rows))
+    say(in_columns(rows))
 
 
 def print_fallback(fallback: Fallback, path: str) -> None:
     """Print how many lines of another text have other tokens after trimming."""
     lines, changed, before, after = fallback
-    print(
+    say(
         f"{path}: {changed:,} of {lines:,} lines ({100 * changed / lines:.1f} %) have other tokens now",
         f"{path}: {before.tokens:,} tokens before, {after.tokens:,} after",
         f"{path}: {before.unknown:,} unknown tokens before, {after.unknown:,} after",
-        sep="\n",
     )
 
 
 def print_tokenizer_files(files: list[str], flags: ConvertFlags) -> None:
     """Print which files of the tokenizer were written."""
-    print(f"tokenizer: {', '.join(files)} in {flags.target}")
+    say(f"tokenizer: {', '.join(files)} in {flags.target}")

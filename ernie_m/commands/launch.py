@@ -27,7 +27,7 @@ from types import FrameType
 
 from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
 from ernie_m.utils.command_line import OFFICIAL_BOOLEANS, log_ineffective_flags, parse_args
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
 from ernie_m.utils.options import NonNegativeInt, PositiveInt, not_an_option, option, options_of
@@ -117,8 +117,8 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
 def print_config(flags: LaunchFlags) -> None:
     """Print what the run was given: each flag with its value, and the script with its flags."""
     for name in options_of(LaunchFlags):
-        print(f"launch: --{name} {getattr(flags, name)}")
-    print(f"launch: script {shlex.join(flags.script)}", flush=True)
+        say(f"launch: --{name} {getattr(flags, name)}")
+    say(f"launch: script {shlex.join(flags.script)}")
 
 
 def command_of(script: Sequence[str]) -> list[str]:
@@ -292,7 +292,7 @@ def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
     for number in failures:
         # What failed by itself has said why: the first process on the console, others in their log.
         if codes[number] < 0 or (number == failed and codes[number] != codes[0]):
-            print(f"error: process {number} {how_it_ended(number, codes[number], logs)}", file=sys.stderr)
+            say(f"error: process {number} {how_it_ended(number, codes[number], logs)}", file=sys.stderr)
     return codes[failed] if codes[failed] > 0 else 128 - codes[failed]  # as shells write signals
 
 
@@ -327,7 +327,7 @@ def main() -> None:
     os.environ[LOG_PREFIX] = flags.log_prefix or os.environ.get(LOG_PREFIX, "")
     logs = Path(os.environ[LOG_DIR])
     log = f"{logs}/{os.environ[LOG_PREFIX]}job.log.0"
-    print(f"launch: {processes} x {'GPU' if gpus else 'CPU'}, log {log}", flush=True)
+    say(f"launch: {processes} x {'GPU' if gpus else 'CPU'}, log {log}")
 
     if processes_in_all == 1:  # it takes the place of this program
         if flags.selected_gpus and gpus:

@@ -21,7 +21,7 @@ from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.reader.files.official_tsv import refuse_compressed
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.utils.errors import FULL, UserError, install_command, pipe_may_close, printable
+from ernie_m.utils.errors import FULL, UserError, install_command, pipe_may_close, printable, say
 from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import logger, progress, setup_console
@@ -211,7 +211,7 @@ def main() -> None:
         file = LabelledRows(Path(flags.input), flags, (texts, pairs, numbers), model.held_out, sorts)
     requests = read_requests(flags.input, answerer.parse, flags, file, objects)
     if not requests:
-        print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
+        say(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
     write = write_answers if file is None else file.write
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if flags.output == "-":
@@ -221,7 +221,7 @@ def main() -> None:
         parts = progress(parts, "predicting", "requests", size=len)
         write_to_file(answerer, parts, Path(flags.output).resolve(), write)
     if requests and file is not None:
-        print(*map(printable, file.summary()), sep="\n", file=sys.stderr)
+        say(*map(printable, file.summary()), file=sys.stderr)
 
 
 def _unfinished(output: Path) -> Path:
@@ -286,7 +286,7 @@ def read_requests(
             faults.note(number, error)
             if file is not None:
                 requests.append(Request(cells, None))
-    faults.end(partial(print, file=sys.stderr))
+    faults.end(partial(say, file=sys.stderr))
     return requests
 
 
@@ -309,7 +309,7 @@ def read_objects(path: str, options: TableOptions) -> list[tuple[int, dict]]:
                 objects.append((number, parse_object(line)))
             except UserError as error:
                 faults.note(number, error)
-    faults.end(partial(print, file=sys.stderr))
+    faults.end(partial(say, file=sys.stderr))
     return objects
 
 
@@ -345,9 +345,10 @@ def write_to_stdout(answerer: "Answerer", parts: list[list[Request]], write: Cal
         UserError: standard output is a file on a full disk.
     """
     sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
+    file = _Terminal() if sys.stdout.isatty() else sys.stdout
     with pipe_may_close():
         try:
-            write(answered(answerer, parts, sys.stdout), sys.stdout)
+            write(answered(answerer, parts, file), file)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -355,6 +356,16 @@ def write_to_stdout(answerer: "Answerer", parts: list[list[Request]], write: Cal
                 f"standard output: no space left to write it ({error.strerror}). Free some space, and run "
                 "the same command again"
             ) from error
+
+
+class _Terminal:
+    """Standard output, where it is a terminal: control characters of labels and cells are escaped."""
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(printable(text, keep="\n\t"))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 def write_to_file(

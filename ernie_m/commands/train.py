@@ -25,7 +25,7 @@ from ernie_m.reader.files.rows import TableOptions
 from ernie_m.training.claim import claim_file
 from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
 from ernie_m.utils.command_line import command_name
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_json, sha256_of
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import option
@@ -107,26 +107,24 @@ def main() -> None:
     cores = read_cpu().cores
     for number, step in enumerate([*of_table, *of_start], 1):
         minutes = max(1, round(step.minutes / cores))
-        print(
+        say(
             f"\nstep {number} of {len(of_table + of_start)}, about {minutes} min: {step.purpose}\n  {step}",
-            flush=True,
         )
     for step in of_table:
         carry_out(step)
     folders = {"table of pieces": table}
     if flags.start:
-        print("", scores(folders, facts["pairs"]), sep="\n", flush=True)
+        say("", scores(folders, facts["pairs"]))
         folders |= {"before": output / "before", "after": output}
     for step in of_start:
         carry_out(step)
     best = output / "best"
-    print(
+    say(
         f"\n{scores(folders, facts['pairs'])}\n",
         "Texts of another kind than these pairs are found less often: docs/retrieval.md has figures.",
         f"{best}: the model",
         "next, a page that searches the lines of a file:",
         f"  {command_name()} predict --serve --model {best} --corpus FILE",
-        sep="\n",
     )
 
 
@@ -258,16 +256,16 @@ def carry_out(*steps: Command) -> None:
     unfinished = []
     for step in steps:
         if step.result.exists():
-            print(f"\ndone: {step.purpose}", flush=True)
+            say(f"\ndone: {step.purpose}")
         else:
-            print(f"\nnow: {step.purpose}\n  {step}", flush=True)
+            say(f"\nnow: {step.purpose}\n  {step}")
             unfinished.append(step)
     if not unfinished:
         return
     code = run_programs(*(list(map(str, step.words)) for step in unfinished))
     if code or not all(step.result.exists() for step in unfinished):
         if code in (0, 130):  # SIGTERM or Ctrl-C; an error has its own line
-            print("stopped here; the same command goes on", file=sys.stderr)
+            say("stopped here; the same command goes on", file=sys.stderr)
         sys.exit(code)
 
 

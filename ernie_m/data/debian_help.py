@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ernie_m.data.download import DAMAGED
 from ernie_m.data.translated_messages import Message
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir
 
 LIBREOFFICE = "libreoffice-help-"
@@ -52,9 +52,7 @@ def fetch_help(downloads: Path, languages: Sequence[str]) -> dict[str, Path]:
         # Each line: the address in quotes, the name of the file, its size, its hash.
         lines = _apt_get(["--print-uris", *missing], Path()).splitlines()
         megabytes = sum(int(line.split()[2]) for line in lines) / 1e6
-        print(
-            f"downloading {len(missing)} packages of Debian, {megabytes:.0f} MB, to {downloads}", flush=True
-        )
+        say(f"downloading {len(missing)} packages of Debian, {megabytes:.0f} MB, to {downloads}")
     for package in missing:
         with atomic_dir(downloads / package) as folder:
             _apt_get([package], folder)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, only_writer_of, unwritable_is_a_user_error
 
 # The bounds of an archive.
@@ -77,7 +77,7 @@ def download(url: str, path: Path) -> str:
         UserError: the disk is full, or another command is fetching the file.
     """
     with only_writer_of(path):
-        print(f"downloading {url}", flush=True)
+        say(f"downloading {url}")
         return _download(url, path)
 
 
@@ -147,7 +147,7 @@ def unpack(archive: Path, target: Path) -> None:
     Raises:
         UserError: it is not an archive, is damaged or too large, or the disk is full.
     """
-    print(f"unpacking {archive}", flush=True)
+    say(f"unpacking {archive}")
     try:
         with unwritable_is_a_user_error(target), atomic_dir(target) as folder:
             if archive.suffix == ".zip":
@@ -197,7 +197,7 @@ def refuse_faults(faults: list[str]) -> None:
         UserError: there is a fault.
     """
     if faults:
-        print("download by hand, and put where the arrow points:", *faults, sep="\n  ", flush=True)
+        say("download by hand, and put where the arrow points:", *faults, sep="\n  ")
         raise UserError(
             "not all files could be downloaded: fetch what is listed above by hand, and run the same command "
             "again, which checks and unpacks them"

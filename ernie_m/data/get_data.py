@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ernie_m.data.download import fetch_missing, refuse_faults, unpack
 from ernie_m.data.prepare import command as prepare
 from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import remove
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import option
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bitexts = read_bitexts(data / "tatoeba")
         except UserError as error:
             raise UserError(f"{error}; if a download is damaged, delete it and run this again") from error
-        print(f"tatoeba: {len(bitexts)} languages in {data / 'tatoeba'}")
+        say(f"tatoeba: {len(bitexts)} languages in {data / 'tatoeba'}")
     tasks = dict.fromkeys(PARTS[part].task for part in fetched)  # several parts may have the same task
     for task in tasks:
         if task:

@@ -17,7 +17,7 @@ from ernie_m.data.e5_small import get_e5_small
 from ernie_m.model.checkpoint.formats import fluid
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import option
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     faults = []
     for part in flags.parts or RELEASED:
         if "/" in part:
-            print(f"{part}: {open_checkpoint(part).folder}; commands take this name in place of a folder")
+            say(f"{part}: {open_checkpoint(part).folder}; commands take this name in place of a folder")
         elif part == E5_SMALL:
             get_e5_small(configs / E5_SMALL)
         elif part == "vocab":
@@ -91,7 +91,7 @@ def get_vocabulary(configs: Path) -> list[str]:
     if size != VOCAB_SIZE:
         fault = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
         raise UserError(f"{vocab}: {fault}; move it and {pieces.name} away and run this again")
-    print(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
+    say(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
     return []
 
 
@@ -104,7 +104,7 @@ def get_parameters(configs: Path, size: str) -> list[str]:
     target = configs / size / "params"
     if target.is_dir():
         check_parameters(target, size)
-        print(f"{size}: {target} is there already")
+        say(f"{size}: {target} is there already")
         return []
     url = WEIGHTS_URL.format(size=size)
     archive = configs / Path(url).name
@@ -131,7 +131,7 @@ def place_parameters(archive: Path, target: Path, size: str) -> None:
         # If the archive has no folders, `folder` itself has become the target, and nothing is left to remove.
         shutil.rmtree(folder, ignore_errors=True)
     archive.unlink()
-    print(f"{size}: {target}, {len(list(target.iterdir()))} files")
+    say(f"{size}: {target}, {len(list(target.iterdir()))} files")
 
 
 def check_parameters(folder: Path, size: str) -> None:

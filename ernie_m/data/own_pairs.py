@@ -36,7 +36,7 @@ from ernie_m.reader.files.plain_text import split_name
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.vocabulary import UNK
-from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.errors import UserError, listed, say
 from ernie_m.utils.files import atomic_dir, write_json
 from ernie_m.utils.text_tables import in_columns
 
@@ -207,11 +207,11 @@ def prepare_pairs(
             cells = [f"{count:,}" for count in counts.values()]
             lines.append([file.name, *cells, file.paths])
         write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
-    print("", in_columns(lines), "", sep="\n")
+    say("", in_columns(lines), "")
     for language, files in found.text.items():
-        print(f"text of {language}, which only a pre-training reads: {listed(files, 10)}")
+        say(f"text of {language}, which only a pre-training reads: {listed(files, 10)}")
     if found.unread:
-        print(f"not read: {listed(found.unread, 10)}")
+        say(f"not read: {listed(found.unread, 10)}")
 
 
 def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:

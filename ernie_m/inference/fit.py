@@ -17,7 +17,7 @@ from ernie_m.reader.files.own_files import find_tables
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.command_line import command_name
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import only_writer_of
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import setup_console
@@ -98,11 +98,11 @@ def fit(flags: FitFlags) -> None:
     is_whole = flags.finetune or units.kind not in (CLASSES, LABELS) or len(inputs[0]) == 2
     if is_whole and flags.layer:
         raise UserError("--layer: the whole model is trained, all layers; leave it out")
-    print(f"{len(units):,} {units.noun}{units.about_labels()}", flush=True)
+    say(f"{len(units):,} {units.noun}{units.about_labels()}")
     for name, part in tests:
         part.warn_of_learned(name, units)
     if len(set(units.languages)) > 1:
-        print("there are scores by language, too")
+        say("there are scores by language, too")
         load_faiss()  # which compares the languages, after all texts are encoded
 
     if is_whole:
@@ -113,20 +113,20 @@ def fit(flags: FitFlags) -> None:
             return
     else:
         scores_of_tests = fit_head(flags, units, tests)
-    print(f"\n{flags.output}: {_MODELS[units.kind]} of all {len(units):,} {units.noun}")
+    say(f"\n{flags.output}: {_MODELS[units.kind]} of all {len(units):,} {units.noun}")
     for (name, _), scored in zip(tests, scores_of_tests):
-        print("", *tables_of_scores(scored, f"{name}: "), sep="\n")
+        say("", *tables_of_scores(scored, f"{name}: "))
     words = f"label TABLE --model {shlex.quote(flags.output)} --output LABELLED"
-    print(f"\nnext: {command_name()} {words}")
+    say(f"\nnext: {command_name()} {words}")
 
 
 def say_scores(scored: Scored) -> None:
     """Print the scores, what they do not say, and what a classifier is least sure of."""
-    print()
-    print(*tables_of_scores(scored), *words_of_warning(scored), sep="\n\n")
+    say()
+    say(*tables_of_scores(scored), *words_of_warning(scored), sep="\n\n")
     if scored.units.kind in (CLASSES, LABELS):
-        print("", least_sure(scored), sep="\n")
-    print(flush=True)
+        say("", least_sure(scored))
+    say()
 
 
 # Imports are within the functions, so that --help and errors are fast.
@@ -165,6 +165,6 @@ def fit_head(flags: FitFlags, units: Units, tests: list[tuple[str, Units]]) -> l
 
     if loaded.model is None:
         raise UserError(f"--model {flags.model}: it was exported; fit a classifier to the checkpoint")
-    classifier, scored = learn(loaded, units, flags.table, flags.layer, flags.output, say=print)
+    classifier, scored = learn(loaded, units, flags.table, flags.layer, flags.output, say=say)
     say_scores(scored)
     return [predicted_by(classifier, part, name) for name, part in tests]

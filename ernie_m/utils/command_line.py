@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 from ernie_m.utils import __version__
-from ernie_m.utils.errors import UserError, pipe_may_close
+from ernie_m.utils.errors import UserError, pipe_may_close, say
 from ernie_m.utils.logging import logger
 from ernie_m.utils.options import Option, explanations, options_of, sections_of
 
@@ -95,7 +95,7 @@ def exit_after_help(arguments: Sequence[str], cls: type, form: str, description:
         answer = help_text(cls, form, description)
     if answer:
         with pipe_may_close():
-            print(answer)
+            say(answer)
         sys.exit(0)
 
 

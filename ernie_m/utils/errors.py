@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 LONGEST_MESSAGE = 2000  # characters
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk or the user's quota is full, the file too large
@@ -44,12 +45,21 @@ def _shortened(message: str) -> str:
     return f"{message[:half]} [...] {message[-half:]}"
 
 
-def printable(text: str) -> str:
-    """A text in one line, with control characters escaped, which could do something to a terminal."""
-    for character in set(text):
+def printable(text: str, keep: str = "") -> str:
+    """A text in one line, with control characters escaped, which could do something to a terminal.
+
+    Args:
+        keep: those that stay.
+    """
+    for character in {*text} - {*keep}:
         if unicodedata.category(character) in _ESCAPED:
             text = text.replace(character, character.encode("unicode_escape").decode())
     return text
+
+
+def say(*texts: object, sep: str = "\n", file: TextIO | None = None) -> None:
+    """Print texts for a person. All that a program prints goes through it, whoever's files they quote."""
+    print(*(printable(str(text), keep="\n\t") for text in texts), sep=sep, file=file, flush=True)
 
 
 def listed(items: Sequence[str], most: int = 20) -> str:
@@ -101,7 +111,7 @@ def run(main: Callable[[], None]) -> None:
             main()
     except UserError as error:
         with lines_may_be_lost():
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            say(f"error: {error}", file=sys.stderr)
         if log.handlers:
             log.error("%s", error, extra={"console": False})  # stderr has it already
         try:
@@ -110,7 +120,7 @@ def run(main: Callable[[], None]) -> None:
             _discard_stdout()
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
+        say("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception:
         if log.handlers:

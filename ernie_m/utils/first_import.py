@@ -8,12 +8,12 @@ import sys
 from importlib.util import find_spec
 from types import FrameType
 
-from ernie_m.utils.errors import run
+from ernie_m.utils.errors import run, say
 
 __all__ = ["run"]
 
 if missing := [name for name in ("numpy", "yaml", "sentencepiece") if not find_spec(name)]:
-    print(
+    say(
         f"error: {sys.executable} has no {', '.join(missing)}; run sh scripts/setup.sh once, then use "
         ".venv/bin/python",
         file=sys.stderr,
@@ -32,7 +32,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _report_interrupt(*exception: object) -> None:
     """Say what `run` says after Ctrl-C, in place of the traceback of an exception that nothing has caught."""
-    print("interrupted", file=sys.stderr, flush=True)
+    say("interrupted", file=sys.stderr)
     sys.exit(130)
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ernie_m.utils.errors import UserError, lines_may_be_lost
+from ernie_m.utils.errors import UserError, lines_may_be_lost, printable, say
 from ernie_m.utils.paddle_settings import is_main
 
 T = TypeVar("T")
@@ -26,6 +26,19 @@ LOG_PREFIX = "LOG_PREFIX"
 SECONDS_BETWEEN_LINES = 15.0
 
 logger = logging.getLogger("ernie_m")  # all modules write to it; Paddle writes to the root logger
+
+
+def _escape(record: logging.LogRecord) -> bool:
+    """Escape control characters of what a record quotes; a table, with its line ends, is in the message."""
+    record.msg = printable(str(record.msg), keep="\n\t")
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            printable(str(arg)) if isinstance(arg, str | Path) else arg for arg in record.args
+        )
+    return True
+
+
+logger.addFilter(_escape)
 
 
 class _Console(logging.Handler):
@@ -60,7 +73,7 @@ class _LogFile(logging.FileHandler):
             error = sys.exc_info()[1]
             with lines_may_be_lost():
                 line = f"{self.baseFilename}: lines of the log are missing: {error}"
-                print(line, file=sys.stderr, flush=True)
+                say(line, file=sys.stderr)
 
 
 def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) -> Path:
@@ -163,7 +176,7 @@ class Progress:
         shows_bar = is_main() and sys.stderr.isatty()
         self.bar = tqdm(
             total=total,
-            desc=description,
+            desc=printable(description),
             initial=initial,
             unit=f" {unit}",
             unit_scale=unit == "bytes",

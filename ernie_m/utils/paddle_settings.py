@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 
 PADDLE = "3.3"  # from 3.4 on, adamw takes the rate in float64, not as ernie_m/training/row_adam.py gives it
 # Parameters of mallopt (malloc.h). With them glibc keeps freed memory for the next step instead of returning
@@ -176,7 +176,7 @@ def prepare(quiet: bool = False) -> str:
         check_paddle()
         _in_force = _apply_settings()
     if not quiet and is_main():
-        print(_in_force, flush=True)
+        say(_in_force)
     return _in_force
 
 
@@ -279,7 +279,7 @@ def _import_paddle() -> None:
         root.setLevel(root_level)
         for line in printed.getvalue().splitlines():
             if not line.startswith(_ABOUT_OPENBLAS):
-                print(line, file=sys.stderr)
+                say(line, file=sys.stderr)
     for number in interrupts:
         interrupt_handler(number, None)
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from ernie_m.utils.errors import printable
+
 
 def in_columns(lines: Sequence[Sequence[str]]) -> str:
-    """Align lines of cells; each column is as wide as its widest cell."""
+    """Align lines of cells; each column is as wide as its widest cell. A cell is in one line."""
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)
 

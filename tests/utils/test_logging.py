@@ -165,10 +165,10 @@ def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, mon
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     run_log.setup(str(tmp_path))
-    bar = run_log.Progress(10, "training", unit="steps")
+    bar = run_log.Progress(10, "training\x1b[2J", unit="steps")
     time.sleep(0.15)  # tqdm draws ten times a second at most
     bar.update(3, loss="0.5")
-    assert "training:  30%" in screen.getvalue() and "3/10" in screen.getvalue()
+    assert "training\\x1b[2J:  30%" in screen.getvalue() and "3/10" in screen.getvalue()
     assert "loss=0.5" in screen.getvalue()
     run_log.logger.info("a line")
     bar.close()

@@ -22,7 +22,7 @@ from ernie_m.reader.files.own_files import files_in
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.label_map import write_places
 from ernie_m.utils.command_line import command_name
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_file, only_writer_of
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import setup_console
@@ -73,19 +73,19 @@ def write_data(flags: PrepareFlags, output: Path) -> None:
     data_set = DATA_SETS[flags.task]
     written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written
     for file in find_files(data_set, sources, output):
-        print(f"reading {file.path}", flush=True)
+        say(f"reading {file.path}")
         for prepared in data_set.read(file._replace(options=flags)):
             key = (file.split, prepared.language)
             path = output / file.split / f"{file.split}.{prepared.language}.{data_set.ending}"
             if key in written:
-                print(f"not used: {file.split} {prepared.language} is there already")
+                say(f"not used: {file.split} {prepared.language} is there already")
                 continue
             with atomic_file(path) as target:
                 target.write(prepared.content)
             written[key] = prepared._replace(content=b"")  # it is on disk
     written = {key: written[key] for key in sorted(written, key=data_set.place)}
     write_maps(data_set, output, written)
-    print("", table(written), "", f"written to {output}", sep="\n")
+    say("", table(written), "", f"written to {output}")
 
 
 def table(written: Mapping[tuple[str, str], Prepared]) -> str:
@@ -147,7 +147,7 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
         return
     names = data_set.label_names(labels)
     write_places(output / "label_map.json", names)
-    print(f"--num_labels is {len(names)}")
+    say(f"--num_labels is {len(names)}")
     if len(languages["train"]) > 1:
         join_training_files(output / "train", languages["train"])
 

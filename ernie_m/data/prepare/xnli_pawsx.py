@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ernie_m.data.prepare.data_set import LANGUAGE, SPLIT, DataFile, DataSet, Prepared, read_lines
 from ernie_m.reader.files.official_tsv import has_quotes, say_quoted
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 
 COLUMNS = ("text_a", "text_b", "label")
 # Columns here -> their names in the releases; of two, the later is read.
@@ -104,8 +104,8 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
     if not lines:
         raise UserError(f"{file.path}: no usable row ({reasons or 'the file is empty'})")
     if reasons:
-        print(f"left out: {reasons}")
-    say_quoted(file.path, sum(map(has_quotes, table.rows)), len(table.rows), print)
+        say(f"left out: {reasons}")
+    say_quoted(file.path, sum(map(has_quotes, table.rows)), len(table.rows), say)
     label_names = sorted(set(labels.values()))
     for language, rows in lines.items():
         content = "\n".join(["\t".join(columns), *rows, ""]).encode()

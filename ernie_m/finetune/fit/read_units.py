@@ -23,7 +23,7 @@ from ernie_m.reader.files.faults import MOST_FAULTS
 from ernie_m.reader.files.labels import check_label_columns
 from ernie_m.reader.files.own_files import LabelledFile, holds_questions, holds_tags
 from ernie_m.reader.files.rows import TableOptions, faults_of, tables
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.logging import logger
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ def _read_tables(
     files: Sequence[LabelledFile], options: TableOptions, task: str | None, like: Units | None
 ) -> "list[LabelledTable]":
     """The tables of files that are no others; see `read_units`."""
-    say = logger.info if like else print
+    tell = logger.info if like else say
     purpose = "test" if like else "train"
     read = []
     for file in files:
-        table = tables().read_table(file.path, options, task == LABELS, say, regression=task == SCORE)
-        read.append(table.meant_for(purpose, say, file.path))
+        table = tables().read_table(file.path, options, task == LABELS, tell, regression=task == SCORE)
+        read.append(table.meant_for(purpose, tell, file.path))
     return read
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ernie_m.finetune.fit.units import CLASSES, LABELS, Units
 from ernie_m.finetune.metrics import label_counts
 from ernie_m.model.conventions import HELD_OUT
+from ernie_m.utils.errors import printable
 from ernie_m.utils.text_tables import in_columns
 
 # What measures are called, if not as in reports.
@@ -191,7 +192,7 @@ def least_sure(scored: Scored) -> str:
     shown = ["the texts that it is least sure of:"]
     for place in scored.probabilities.argsort(kind="stable")[:_LEAST_SURE]:
         number = scored.numbers[place]
-        text = inputs[number][0]
+        text = printable(inputs[number][0])
         text = text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
         shown.append(
             f"  {units.place(number)}, {labels[place]}: {predicted[place]} with "

@@ -161,11 +161,11 @@ def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
     for name, row in sweep.rows.items():
         percents = [*row.values(), average(row)]
         lines.append([name, *(f"{percent:.2f}" for percent in percents)])
-    logger.info("%s\n%s", title, in_columns(lines))
+    logger.info(f"{title}\n{in_columns(lines)}")
     layer_lines = [["", *first_row]]
     for name, layer_of_language in sweep.layers.items():
         layer_lines.append([name, *map(str, layer_of_language.values())])
-    logger.info("layers that the even pairs chose\n%s", in_columns(layer_lines))
+    logger.info(f"layers that the even pairs chose\n{in_columns(layer_lines)}")
     path = folder / "sweep.json"
     write_json(path, {"title": title, "rows": sweep.rows, "layers": sweep.layers})
     logger.info("%s; rows of odd pairs search half of the pairs, so they are higher than the others", path)

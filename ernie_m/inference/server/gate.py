@@ -10,6 +10,8 @@ import binascii
 import hmac
 import time
 from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -17,7 +19,6 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ernie_m.inference.server.metrics import Metrics
-from ernie_m.utils.errors import printable
 from ernie_m.utils.logging import logger
 
 HEALTH = "/health"
@@ -96,6 +97,9 @@ class Gate:
             status = message.get("status", status)
             await send(message)
 
+        client, scope["client"] = scope["client"], None
+        with suppress(ValueError, TypeError):  # X-Forwarded-For may be any text; a Unix socket has no address
+            scope["client"] = (str(ip_address(client[0])), client[1])
         self._in_flight += 1
         scope["work"] = {}  # the endpoint says how much it was
         try:
@@ -115,8 +119,7 @@ class Gate:
         if path != HEALTH:  # it is asked all the time
             work = "".join(f", {count} {name}" for name, count in scope["work"].items())
             client = scope["client"][0] if scope["client"] else "-"
-            shown_path = printable(path)[:100]
-            logger.info("%s %s %s %d, %.3f s%s", client, scope["method"], shown_path, status, seconds, work)
+            logger.info("%s %s %s %d, %.3f s%s", client, scope["method"], path[:100], status, seconds, work)
         self.metrics.note_request(path if path in self.paths else "other", status, seconds)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

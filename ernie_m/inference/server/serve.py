@@ -23,7 +23,7 @@ from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.server.app import make_app
 from ernie_m.inference.server.gate import LONGEST_WAIT, Gate
 from ernie_m.inference.tasks import TaskOptions
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_text
 from ernie_m.utils.logging import logger
 
@@ -130,7 +130,7 @@ def serve(
         gc.collect()
         gc.freeze()
         with contextlib.suppress(KeyboardInterrupt):
-            print(f"serving on http://{address}:{port}, Ctrl-C ends it", flush=True)
+            say(f"serving on http://{address}:{port}, Ctrl-C ends it")
             Server(config, gate).run(sockets=[listening])
 
 

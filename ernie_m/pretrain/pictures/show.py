@@ -15,7 +15,7 @@ from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.objectives import OBJECTIVES
 from ernie_m.pretrain.pictures.mask_panels import Panel, as_text, draw_panels
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.options import option
 
@@ -69,7 +69,7 @@ class ShowFlags:
 def main() -> None:
     """Print the panels of the command line."""
     explanation = "A row is a token that looks, a column a token that is seen: 1 = may attend."
-    print(*map(as_text, panels_of(sys.argv[1:])), explanation, sep="\n\n")
+    say(*map(as_text, panels_of(sys.argv[1:])), explanation, sep="\n\n")
 
 
 def panels_of(arguments: Sequence[str]) -> list[Panel]:

@@ -24,7 +24,7 @@ from ernie_m.reader.files.table.given_labels import numbers_in as numbers_in
 from ernie_m.reader.files.table.places import find_places, names_of
 from ernie_m.reader.files.table.words import ID_NAMES, LANGUAGE, SPLIT
 from ernie_m.reader.files.table.words import purpose_of as purpose_of
-from ernie_m.utils.errors import UserError, printable, shown
+from ernie_m.utils.errors import UserError, printable, say, shown
 from ernie_m.utils.logging import logger
 
 _SCORE = "a score has a decimal point and no other mark, as in 0.5 or 1250.5"
@@ -167,7 +167,7 @@ def are_scores(paths: Sequence[Path], read: Sequence[LabelledTable]) -> bool:
     if are_whole and len(values) <= _MOST_STEPS and not is_pair:  # as stars
         return False
     if not are_whole and len(values) > _MOST_STEPS:
-        print(f"{paths[0]}: the labels are numbers, and a number is learned (--task score)")
+        say(f"{paths[0]}: the labels are numbers, and a number is learned (--task score)")
         return True
     raise UserError(
         f"{paths[0]}: the labels are {len(values):,} different numbers; give --task score if one may be more "
@@ -186,7 +186,7 @@ def read_table(
     path: Path,
     options: TableOptions | None = None,
     multi_label: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = say,
     labels: bool = True,
     regression: bool = False,
     any_label: bool = True,
