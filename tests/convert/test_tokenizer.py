@@ -138,6 +138,7 @@ def test_a_model_that_is_trained_further_keeps_its_tokenizer_json(tmp_path, save
     config = ErnieMConfig(**CONFIG)
     save_model(tmp_path / "best", ErnieMModel(config), config, piece_model_path=path)
     checkpoint = open_checkpoint(tmp_path / "best")
+    assert checkpoint.piece_model_path.name == path.name  # libraries know what it is by its name
     assert checkpoint.piece_model_path.read_bytes() == path.read_bytes()
     other = tmp_path / "other.model"  # with a field that no reader knows
     other.write_bytes(Tokenizer(None, path).piece_model + b"\xc0\x3e\x01")

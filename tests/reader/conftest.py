@@ -78,6 +78,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         start = 0
         if byte_range and self.server.ranges and is_same_version:
             start = int(byte_range.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(data) > 0:
+            self.send_error(416)
+            return
         self.send_response(206 if start else 200)
         self.send_header("ETag", self.server.tag)
         self.send_header("Content-Length", str(len(data) - start))

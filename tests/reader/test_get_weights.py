@@ -118,6 +118,16 @@ def test_two_versions_are_never_mixed(server, tmp_path):
     assert (tmp_path / "x").read_bytes() == b"0123456789"
 
 
+def test_a_part_that_has_no_rest_is_fetched_anew(server, tmp_path):
+    """As long as the file, as after a kill before it got its name; the server has nothing more to send."""
+    server.files["/x"] = b"0123456789"
+    (tmp_path / "x.part").write_bytes(b"0123456789")
+    (tmp_path / "x.version").write_text(server.tag)
+    assert "416" in download(f"{server.url}/x", tmp_path / "x")
+    assert download(f"{server.url}/x", tmp_path / "x") == ""
+    assert (tmp_path / "x").read_bytes() == b"0123456789"
+
+
 def test_two_versions_with_one_weak_tag_are_never_mixed(server, tmp_path):
     """A weak tag may stand for two files."""
     server.tag = 'W/"x"'

@@ -119,6 +119,7 @@ def test_every_way_to_encode_agrees(tokenizer):
     for text, ids in zip(TEXTS, batch, strict=True):
         ids_with_offsets, _ = encode_with_offsets(tokenizer, text)
         assert tokenizer.encode(text) == ids == ids_with_offsets, repr(text)
+        assert tokenizer.encode_batch([text]) == [ids], repr(text)  # few texts go another way
         assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) == ids, repr(text)
 
 
