@@ -137,12 +137,16 @@ def transformers_peer(
 
 
 def gathered_loss(model: Any, ids: Any, labels: Any) -> Any:
-    """The loss of transformers' XLM-R with logits at the masked positions alone, as a user could write it."""
+    """The loss with logits at the masked positions alone, as a user of transformers could write it.
+
+    Its head is `lm_head` in XLM-R, and `cls` in BERT, which E5-small is.
+    """
     import torch.nn.functional as F
 
     masked = labels != IGNORED
-    hidden = model.roberta(ids).last_hidden_state[masked]
-    return F.cross_entropy(model.lm_head(hidden), labels[masked])
+    hidden = model.base_model(ids).last_hidden_state[masked]
+    head = model.cls if hasattr(model, "cls") else model.lm_head
+    return F.cross_entropy(head(hidden), labels[masked])
 
 
 CONTENDERS = {
