@@ -19,6 +19,14 @@ BARE_PYTHON = re.compile(r"(?<!\.venv/bin/)\b(?:python3?|pip) ")
 # 1. `ernie_m/pretrain/build_corpus/text_units.py`, `read_units`: ...
 STEP = re.compile(r"^\d+\. `([\w/]+\.py)`, `(?:\w+\.)?(\w+)`", re.MULTILINE)
 
+# Of the official repository, but for the recipes in scripts/.
+OFFICIAL_FILES = """
+    encode_vector.py finetune/classifier.py finetune/mrc.py finetune/sequence_label.py launch.py
+    model/ernie.py model/optimization.py reader/batching.py reader/task_reader.py reader/tokenization.py
+    requirements.txt run_classifier.py run_mrc.py run_sequence_labeling.py scripts/base/ scripts/large/
+    utils/eval_mlqa.py utils/finetune_args.py
+"""
+
 
 def matches(pattern: re.Pattern, page: Path) -> list[str]:
     """The texts that the group of a pattern matches on a page, each once."""
@@ -65,6 +73,17 @@ def test_the_architecture_names_files_and_functions_that_exist():
     for file, name in steps:
         code = (ROOT / file).read_text(encoding="utf-8")
         assert re.search(rf"\b(?:def|class) {name}\b", code), name
+
+
+def test_each_official_file_has_its_place():
+    """What is named for it is there, by the test of names."""
+    text = (
+        (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## The official files")[2]
+    )
+    named = re.findall(
+        r"[\w/]+\.py|[\w/]+\.txt|\w+/\w+/", "".join(re.findall(r"^\| .*? \|", text, re.MULTILINE))
+    )
+    assert sorted(named) == OFFICIAL_FILES.split()
 
 
 def test_both_readmes_show_the_same_commands():

@@ -31,6 +31,8 @@ ELSEWHERE = {
     r"a|books|dev|folder|xquad|(NAME|script|training|utils)\.py|file\.yaml": "of the user",
     r"(pretrain/objectives/)?contrastive\.py": "the example of docs/new_objective.md",
     r"ernie_m/__main__\.py": "of the wheel",
+    r"finetune/(classifier|mrc|sequence_label)\.py|model/(ernie|optimization)\.py": "of the official code",
+    r"reader/(task_reader|tokenization)\.py|utils/(finetune_args|eval_mlqa)\.py": "of the official code",
     r"(mine_bitexts|evaluate)\.py": "of LASER, XTREME",
     r"tests/transformers/ernie_m/test_modeling\.py|paddle/.*": "of PaddleNLP, Paddle",
 }
