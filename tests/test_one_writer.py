@@ -54,13 +54,7 @@ def places(tmp_path_factory):
 def test_what_another_command_finishes_before_the_lock_stays(tmp_path, monkeypatch, name):
     command, flags = COMMANDS[name]
     output = tmp_path / "output"
-    take_lock = files.take_lock
-
-    def take_lock_later(file):
-        output.write_text("of the first")
-        return take_lock(file)
-
-    monkeypatch.setattr(files, "take_lock", take_lock_later)
+    monkeypatch.setattr(files, "take_lock", lambda file: output.write_text("of the first"))
     with pytest.raises(UserError, match=f"^--(output|target|output_dir) {output}: "):
         call_main(command, flags.format(output).split())
     assert output.read_text() == "of the first"

@@ -32,6 +32,7 @@ from ernie_m.model.conventions import Reading
 from ernie_m.model.layout import Layout
 from ernie_m.reader.files.tagged_sentences import JOINT, Sentence
 from ernie_m.reader.question_answering import Cut
+from ernie_m.utils import files
 from ernie_m.utils.command_line import parse_args
 from ernie_m.vectors.encode import PaddleEncoder
 from tests import toys
@@ -682,14 +683,7 @@ def test_two_commands_with_one_output(models, tmp_path, ask, monkeypatch):
 def test_two_commands_that_found_no_output(models, tmp_path, ask, monkeypatch):
     """The one that begins to write after the other has finished is refused, and changes nothing."""
     out = tmp_path / "out.jsonl"
-    read_requests = predict.read_requests
-
-    def read_while_another_answers(*arguments):
-        requests = read_requests(*arguments)
-        out.write_text("of the other\n")
-        return requests
-
-    monkeypatch.setattr(predict, "read_requests", read_while_another_answers)
+    monkeypatch.setattr(files, "take_lock", lambda file: out.write_text("of the other\n"))
     message = error_of(ask, [{"text": TEXTS[0]}], task="classify", model=models / "classify", output=out)
     assert message.startswith(f"--output {out}: ") and out.read_text() == "of the other\n"
 
