@@ -105,6 +105,9 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         ({"en": ["{folder}/x.tsv", "{folder}/./x.tsv"]}, {}, "/./x.tsv: given for en"),
         ({}, {"en-de": "{folder}/x*"}, "x.tsv.gz: given for de-en"),
         ({}, {"en-de": "{folder}/one.txt,{folder}/one.txt"}, "one.txt: one file"),
+        ({"en": "{folder}/one.txt", "EN": "{folder}/x.tsv"}, {}, "^EN and en are one language"),
+        ({"en": "{folder}/one.txt"}, {"de-eng": "{folder}/x.tsv"}, "^en and eng are one language"),
+        ({"zho_Hans": "{folder}/one.txt", "zh_hans": "{folder}/x.tsv"}, {}, "^zh_hans and zho_Hans are one"),
         ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
         ({}, {"en-de": "{folder}/x.tsv,{folder}/pairs.csv"}, "en-de<=PATH"),
     ],
@@ -123,6 +126,12 @@ def test_what_the_notation_refuses(tmp_path, mono, parallel, message):
     parallel = {label: with_folder(paths) for label, paths in parallel.items()}
     with pytest.raises(UserError, match=message):
         resolve(mono, parallel)
+
+
+def test_scripts_and_regions_are_languages_of_their_own(tmp_path):
+    names = ["pt", "pt_BR", "zh", "zh_Hans", "zh_Hant"]
+    streams = resolve({name: write_lines(tmp_path / name, ["a"]) for name in names}, {})
+    assert [stream.languages for stream in streams] == [(name,) for name in names]
 
 
 @pytest.mark.parametrize("unit_bytes", [1, 300, 5000, 1 << 20])
