@@ -1,6 +1,7 @@
 """run_mrc.py from start to end: it learns a toy, its answers are parts of the text, pairs of languages."""
 
 import json
+import shutil
 from contextlib import chdir
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from ernie_m.commands import run_mrc
 from ernie_m.finetune import labelled_task
 from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.tasks.answer_scores import rules_language
 from ernie_m.finetune.tasks.question_answering import (
     OfficialAnswering,
     QuestionAnswering,
@@ -251,6 +253,15 @@ def test_questions_that_are_cut_are_counted(answer, folder, tmp_path):
     ]
     names = ("train.json", "dev.en.json", "dev.de.json")
     assert [f"{folder / name}: " in line for line, name in zip(lines, names, strict=True)] == [True] * 3
+
+
+def test_without_a_language_map_the_name_of_the_file_says_the_language(answer, folder, tmp_path):
+    rules_language.cache_clear()
+    shutil.copy(folder / "dev.en.json", tmp_path / "dev.json")
+    for path in (folder / "dev.en.json", tmp_path / "dev.json"):
+        answer(path.stem, max_steps=1, lang_map_config="", dev_set=path)
+    (line,) = [line for line in read_log(tmp_path).splitlines() if "the language of its answers" in line]
+    assert " dev.json: " in line
 
 
 def test_bad_flags(answer, refusal):

@@ -156,9 +156,10 @@ def test_the_identity_of_a_run_has_the_weights_of_every_seed(corpus):
     assert weights(1.0, 2.0) not in (weights(1.0, 3.0), weights(3.0, 2.0))
 
 
-def test_another_seed_gives_other_weights(train_on_pairs, tmp_path):
+def test_another_seed_gives_other_weights(train_on_pairs, corpus, tmp_path):
     for seed in (1, 2):
-        train_on_pairs(f"seed_{seed}", random_seed=seed, max_steps=3)
+        log = train_on_pairs(f"seed_{seed}", random_seed=seed, max_steps=3, max_seq_len=8)
+    assert f"{corpus}: " in log and " texts looked at are cut at 8 tokens" in log
     first = arrays_of(tmp_path / "seed_1" / "step_3")[WORD_EMBEDDINGS]
     second = arrays_of(tmp_path / "seed_2" / "step_3")[WORD_EMBEDDINGS]
     assert (first != second).any()

@@ -308,6 +308,14 @@ def test_a_question_whose_answer_stands_nowhere_in_its_context_is_not_scored(lik
     assert dict(units.measures(range(len(units)), perfect)) == {"f1": 100, "em": 100}
 
 
+@pytest.mark.parametrize("name", ["dev-context-zh-question-de.json", "train.zh_CN.json", "zho.json"])
+def test_the_name_of_a_file_of_questions_says_their_language(name):
+    """The articles of English count in Chinese."""
+    units = read_file(write_squad(name))
+    assert set(units.languages) == {"zh"}
+    assert units.measures([0], ["the 0 cat"])["em"] == 0
+
+
 @pytest.mark.parametrize("answer", ["Animal", "the animal", "old,  animal"])
 def test_an_answer_stands_in_a_context_as_the_scorers_compare_texts(answer):
     question = Question("1", "?", 0, (answer,), None)
@@ -344,6 +352,7 @@ def test_scores_and_rank(random_encoder, capsys):
     assert [row["score"] for row in ranked] == sorted(scores.values(), reverse=True)
     assert model.classify((texts[0], texts[3]))[0]["score"] == scores[texts[3]]
     assert all(texts[row["index"]] == row["text"] for row in ranked)
+    assert [row.get("cut") for row in model.rank(texts[0], [texts[1] * 99])] == [True]
     assert "rank needs" in error_of(ernie_m.load(random_encoder).rank, "a", ["b"])
 
 
