@@ -14,11 +14,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ernie_m.model.checkpoint import convert as conversion
-from ernie_m.model.checkpoint.card import read_metadata
-from ernie_m.model.checkpoint.card_usage import vector_in_words
+from ernie_m.model.checkpoint.card import read_card
 from ernie_m.model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS, Report
 from ernie_m.model.checkpoint.lost_conventions import differences, note
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
@@ -154,9 +153,7 @@ def write(
     Raises:
         UserError: the library of the new form reads otherwise, and --allow_differences is not given.
     """
-    metadata = read_metadata(checkpoint.folder)  # the model card will have it
-    if flags.keep_pieces_of:
-        metadata.pop("model-index", None)  # those scores are of the whole vocabulary
+    metadata, scores = read_card(checkpoint.folder)  # the new model card will have them
     given = {"license": flags.license, "base_model": flags.base_model}
     metadata |= {key: value for key, value in given.items() if value}
     format_name = conversion.TARGETS[flags.to]
@@ -170,7 +167,9 @@ def write(
         )
     remark = note(format_name, reading)
     remarks = [*differing, remark] if remark else differing
-    facts = {"reads_otherwise": remarks or None, "trimmed": trimmed}
+    facts: dict[str, Any] = {"reads_otherwise": remarks or None, "trimmed": trimmed}
+    if not flags.keep_pieces_of:  # the scores are of the whole vocabulary
+        facts["scores"] = scores
     with atomic_dir(flags.target) as folder:
         report = conversion.write(flags.to, folder, checkpoint, config, task, metadata, facts)
         separators = reading.separators if task == QUESTION_ANSWERING else 2
@@ -187,7 +186,7 @@ def write(
         for difference in differing:
             say(f"read otherwise: {difference}")
         if "license" not in metadata:
-            say(f"{flags.target}/README.md has no licence; to publish it, add --license, as in apache-2.0")
+            say(f"{flags.target}/README.md has no license; to publish it, add --license, as in apache-2.0")
 
 
 def convert_vocabulary(flags: ConvertFlags) -> None:
@@ -258,14 +257,12 @@ def print_report(report: Report, checkpoint: Checkpoint, flags: ConvertFlags) ->
     say(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {count} tensors")
     if report.pooling_files:
         files = ", ".join(report.pooling_files)
-        vector = vector_in_words(TARGETS[flags.to], checkpoint.reading)
-        say(f"for sentence-transformers: {files}; a vector is {vector}")
+        say(f"for sentence-transformers: {files}; pooling: {checkpoint.reading.pooling or 'specials'}")
     elif flags.to == "xlm-roberta" and checkpoint.task == RETRIEVAL:
         reading = checkpoint.reading
         say(
             f"note: the model was trained for vectors of layer {reading.layer} with --pooling "
-            f"{reading.pooling}, which sentence-transformers does not make; {flags.target}/README.md "
-            "shows how to make them"
+            f"{reading.pooling}, which sentence-transformers does not make"
         )
 
 

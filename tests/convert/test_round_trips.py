@@ -7,9 +7,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.card import read_metadata
+from ernie_m.model.checkpoint.card import read_card
 from ernie_m.model.checkpoint.convert import ENCODER_TARGETS
-from ernie_m.model.checkpoint.files import CARD
 from ernie_m.model.checkpoint.formats import safetensors as safe
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.convert.conftest import assert_same_bits
@@ -130,14 +129,6 @@ def test_a_classifier_for_several_labels_stays_one(tmp_path, target):
     assert open_checkpoint(tmp_path / "there").reading.multi_label == (target != "ernie-m")
 
 
-def test_the_card_of_a_masked_lm_says_how_to_use_it(tmp_path):
-    make_ours(tmp_path / "made", lm_head=True)
-    converted("xlm-roberta", tmp_path / "made", tmp_path / "xlm-r")
-    card = (tmp_path / "xlm-r" / CARD).read_text(encoding="utf-8")
-    assert "AutoModelForMaskedLM.from_pretrained(" in card
-    assert "SentenceTransformer(" in card
-
-
 def test_the_head_flag_counts_more_than_the_files(tmp_path):
     """The official name cls_out says classification, and may mean a choice."""
     make_ours(tmp_path / "made", head="choice")
@@ -177,13 +168,13 @@ def test_the_licence_and_the_base_model_of_a_card(tmp_path, capsys):
     make_ours(tmp_path / "ours")
     converted("huggingface", tmp_path / "ours", tmp_path / "bare")
     assert (
-        capsys.readouterr().out.splitlines()[-1].startswith(f"{tmp_path / 'bare'}/README.md has no licence")
+        capsys.readouterr().out.splitlines()[-1].startswith(f"{tmp_path / 'bare'}/README.md has no license")
     )
     flags = ("--license", "mit", "--base_model", "someone/model")
     converted("xlm-roberta", tmp_path / "bare", tmp_path / "licensed", *flags)
     converted("ernie-m", tmp_path / "licensed", tmp_path / "changed", "--license", "apache-2.0")
-    assert "no licence" not in capsys.readouterr().out
-    metadata = read_metadata(tmp_path / "changed")
+    assert "no license" not in capsys.readouterr().out
+    metadata, _ = read_card(tmp_path / "changed")
     assert (metadata["license"], metadata["base_model"]) == ("apache-2.0", "someone/model")
 
 
@@ -192,4 +183,4 @@ def test_the_card_counts_if_the_weights_are_named(tmp_path, target, weights):
     make_ours(tmp_path / "ours")
     converted(target, tmp_path / "ours", tmp_path / "licensed", "--license", "mit")
     converted("huggingface", tmp_path / "licensed" / weights, tmp_path / "out")
-    assert read_metadata(tmp_path / "out")["license"] == "mit"
+    assert read_card(tmp_path / "out")[0]["license"] == "mit"

@@ -11,7 +11,7 @@ import pytest
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.card import model_card, read_metadata
+from ernie_m.model.checkpoint.card import model_card, read_card
 from ernie_m.model.checkpoint.convert import ENCODER_TARGETS, with_tokens
 from ernie_m.model.checkpoint.files import CARD, LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats import safetensors
@@ -332,10 +332,11 @@ def test_the_card_of_a_trimmed_model_has_no_scores_of_the_whole_one(toy, tmp_pat
     """Its licence stays. A conversion without trimming keeps both."""
     make_models(tmp_path, toy.pieces)
     facts = {"metadata": {"license": "mit"}, "scores": {"dev.%s.tsv": {"en": {"acc": 84.13}}}}
-    (tmp_path / "classify" / CARD).write_text(model_card(facts), encoding="utf-8")
+    (tmp_path / "classify" / CARD).write_text(model_card(facts, CONFIG, 1), encoding="utf-8")
     convert.main([str(tmp_path / "classify"), str(tmp_path / "whole")])
     options = ["--keep_pieces_of", str(toy.path)]
     convert.main([str(tmp_path / "classify"), str(tmp_path / "trimmed"), *options])
-    assert {"license", "model-index"} <= read_metadata(tmp_path / "whole").keys()
-    trimmed = read_metadata(tmp_path / "trimmed")
-    assert trimmed["license"] == "mit" and "model-index" not in trimmed
+    metadata, scores = read_card(tmp_path / "whole")
+    assert metadata["license"] == "mit" and "84.13" in scores
+    metadata, scores = read_card(tmp_path / "trimmed")
+    assert metadata["license"] == "mit" and scores is None

@@ -31,7 +31,7 @@ from tests.helpers.checkpoints import changed_copy
 from tests.helpers.files import disk_full_after
 from tests.inference.conftest import run_export
 from tests.launching import as_flags, call_main, error_of, run_script
-from tests.toys import sentences
+from tests.toys import sentences, write_lines
 
 HEADS = ("encode", "classify", "tag", "answer")
 
@@ -238,7 +238,8 @@ def test_a_damaged_file_is_named(exported, tmp_path, refused, name):
     contents[len(contents) // 2] ^= 1
     (folder / name).write_bytes(contents)
     engine = "paddle" if name.startswith("inference") else "onnx"
-    flags = {"task": "classify", "model": folder, "engine": engine}
+    requests = write_lines(tmp_path / "in.jsonl", ['{"text": "bado"}'])
+    flags = {"task": "classify", "model": folder, "engine": engine, "input": requests}
     line = refused(lambda: call_main(predict, as_flags(flags)))
     assert f"{folder / name}: " in line
     if name in GRAPH_FILES:  # the other engine does not read it, and so does not check it

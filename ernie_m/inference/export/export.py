@@ -28,9 +28,7 @@ from ernie_m.inference.export.paddle_graph import ExportedGraph
 from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from ernie_m.inference.load import LoadedModel
 from ernie_m.model.checkpoint.card import model_card
-from ernie_m.model.checkpoint.card_usage import usage
 from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
-from ernie_m.model.checkpoint.formats.tensor_names import OURS
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.conventions import HELD_OUT, READING
 from ernie_m.model.tasks import ENCODING, TASKS
@@ -181,13 +179,12 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
         "name": f"ERNIE-M, exported: {report.task}",
         "task": report.task,
         "labels": loaded.labels or None,
-        "config": loaded.config.to_dict(),
         "layer": report.layer,
         "checked_on": report.checked_on,
         "largest_difference": {name: f"{value:.1e}" for name, value in report.engines.items()},
     }
-    snippets = usage(OURS, report.task, loaded.reading, has_means=False)
-    (folder / CARD).write_text(model_card(facts, snippets), encoding="utf-8")
+    parameters = sum(parameter.size for parameter in loaded.model.parameters())
+    (folder / CARD).write_text(model_card(facts, settings, parameters), encoding="utf-8")
 
 
 def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint.card import model_card
-from ernie_m.model.checkpoint.card_usage import usage
 from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, WEIGHTS
 from ernie_m.model.checkpoint.formats import (
     configs,
@@ -41,7 +40,7 @@ from ernie_m.model.checkpoint.formats.writing import (
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING
-from ernie_m.model.tasks import CLASSIFICATION, MASKED_LM, MEAN_OF_TOKENS, RETRIEVAL, SUPERVISED_TASKS, TASKS
+from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, RETRIEVAL, SUPERVISED_TASKS, TASKS
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import as_json
 
@@ -262,16 +261,12 @@ def write(
         "reads_at_most": f"{config.longest_input} tokens",
         "reads": checkpoint.reading.to_json() or None,
         **further_facts,
-        "config": config.to_dict(),
-        "parameters": count_parameters(weights),
         "metadata": {"library_name": library, **metadata},
     }
     if pooling_files:
         facts["metadata"]["pipeline_tag"] = TASKS[RETRIEVAL].pipeline
-    # A masked-LM head is no task of a fine-tuned model, but the class that was written may have one.
-    used_for = MASKED_LM if class_task == LM else task
-    snippets = usage(format_name, used_for, checkpoint.reading, has_means, bool(pooling_files))
-    (folder / CARD).write_text(model_card(facts, snippets), encoding="utf-8")
+    card = model_card(facts, config.to_dict(), count_parameters(weights))
+    (folder / CARD).write_text(card, encoding="utf-8")
 
     left_out = list(translated.left_out)
     if format_name == OFFICIAL:  # its config has no place for these

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie_m.model.checkpoint.card_usage import card_of_ours
+from ernie_m.model.checkpoint.card import model_card
 from ernie_m.model.checkpoint.files import (
     CARD,
     CONFIG,
@@ -107,7 +107,7 @@ def model_files(
     config_json = {**config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__}
     config_json |= settings or {}
     parameters = sum(array.size for array in weights.values())
-    card = card_of_ours(facts or {}, config_json, parameters, has_means=bool(language_means))
+    card = model_card(facts or {}, config_json, parameters)
     copies: dict[str, Path] = {}
     if vocab_path is not None:
         copies[DICT if Path(vocab_path).name == DICT else VOCAB] = Path(vocab_path)
