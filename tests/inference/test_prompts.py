@@ -105,8 +105,9 @@ def test_search_takes_the_prompt_that_is_named(models, tmp_path, seen, ask):
 
 def test_texts_that_begin_with_their_prompt_are_said(models, tmp_path, caplog, capsys):
     """Once for each prompt, if most begin so; of a training with the name of its file."""
-    prompts = {"query": "gaga: ", "passage": "lulu: "}
-    folder = with_reading(models, "encode", tmp_path / "model", prompts=prompts)
+    folder = with_reading(
+        models, "encode", tmp_path / "model", prompts={"query": "gaga: ", "passage": "lulu: "}
+    )
     prompted = [f"lulu:{text}" for text in TEXTS]
     for query, corpus in (
         ("bada", [*TEXTS, *prompted[1:]]),
@@ -118,9 +119,18 @@ def test_texts_that_begin_with_their_prompt_are_said(models, tmp_path, caplog, c
     assert said == ["gaga: ", "lulu: "]
     rows = [f"gaga: {text}\t{text[::-1]}" for text in TEXTS]
     table = write_lines(tmp_path / "qa.tsv", ["query\tpositive", *rows])
-    flags = {"do_train": "true", "train_set": table, "loss": "softmax", "max_steps": 1, "batch_size": 4}
-    flags |= {"validation_pairs": 0, "init_pretraining_params": folder, "checkpoints": tmp_path / "out"}
-    call_main(run_retrieval, as_flags({**flags, "use_cuda": "false"}))
+    flags = {
+        "do_train": "true",
+        "train_set": table,
+        "loss": "softmax",
+        "max_steps": 1,
+        "batch_size": 4,
+        "validation_pairs": 0,
+        "init_pretraining_params": folder,
+        "checkpoints": tmp_path / "out",
+        "use_cuda": "false",
+    }
+    call_main(run_retrieval, as_flags(flags))
     assert capsys.readouterr().out.count(f"{table}: most texts begin with 'gaga: '") == 1
 
 
