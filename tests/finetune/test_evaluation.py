@@ -80,8 +80,8 @@ def test_predictions_of_rows_that_were_cut(toy_folder, tmp_path, caplog):
     path.write_text("text_a\nred\n" + "old " * 20 + "\n")
     data = read_classification(path, labels=False)
     task = Classification(tokenizer, list(toys.KINDS), max_seq_len=8)
-    task.write(tmp_path / "a", data, [np.array([1.0, 0.0, 0.0])] * 2)
     with caplog.at_level(logging.WARNING):
+        task.write(tmp_path / "a", data, [np.array([1.0, 0.0, 0.0])] * 2)
         for each in (task, Regression(tokenizer, max_seq_len=8)):
             each.warn_if_cut(path, data)
     answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
