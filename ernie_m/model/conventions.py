@@ -74,7 +74,7 @@ class Reading:
     doc_stride: int | None = None
     max_answer_length: int | None = None
     label_pieces: LabelPieces = "first"
-    chunk_scheme: str | None = None
+    chunk_scheme: Literal["IO", "IOB", "IOE", "IOBES", "NONE"] | None = None
     official_compat: bool = False
     marks_apart: bool = True
     multi_label: bool = False
@@ -85,10 +85,10 @@ class Reading:
     normalize: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
-    language_embedding: str | None = None
-    camlm_context: str = "unmasked"
+    language_embedding: Literal["masks", "none", "all"] | None = None
+    camlm_context: Literal["unmasked", "with_masks"] = "unmasked"
     pseudo_proportion: float | None = None
-    pseudo_positions: str | None = None
+    pseudo_positions: Literal["first", "spread"] | None = None
 
     @classmethod
     def of_xlm_r(cls) -> Self:

@@ -64,17 +64,16 @@ def texts_of_folder(folder: Path) -> TextsOfFolder:
         config_path = folder / _OLD_CONFIG
     config = _read(config_path)
     files = TokenizerFiles(folder)
-    is_xlm_r = config.get("model_type") in ("xlm-roberta", "bert") or files.is_xlm_r
+    is_fairseq = not config and (folder / DICT).is_file()
+    is_xlm_r = config.get("model_type") in ("xlm-roberta", "bert") or files.is_xlm_r or is_fairseq
     reading = config.get("reading")
     if isinstance(reading, dict):
         return _checked(config_path, reading, has_own_vocab=not is_xlm_r)
+    files.check_kind(config, config_path)
     if is_xlm_r:
-        files.check_kind(config, config_path)
         added_tokens, _ = files.added_tokens()
         rules = ERNIE_M if files.has_official_rules else NONE
-        return TextsOfFolder(rules, added_tokens, has_own_vocab=False)
-    if not config and (folder / DICT).is_file():  # of fairseq
-        return TextsOfFolder(NONE, {}, has_own_vocab=True)
+        return TextsOfFolder(rules, added_tokens, has_own_vocab=is_fairseq)
     return TextsOfFolder(_rules_of_ernie_m(config, config_path), {}, has_own_vocab=True)
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ernie_m.tokenizer.tokenizer_json import unknown_rules
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import read_bytes, read_object
 
@@ -22,6 +23,7 @@ _VOCAB = "vocab.txt"
 _XLM_R = ("XLMRobertaTokenizer", "XLMRobertaTokenizerFast")
 # Those of XLM-R and ERNIE-M, and the names for any tokenizer.json: here, and from transformers 5 on.
 _CLASSES = (*_XLM_R, "ErnieMTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
+_MODEL_TYPES = ("ernie_m", "xlm-roberta", "bert")
 _FIRST_PIECES = ["<s>", "<pad>", "</s>", "<unk>"]  # of XLM-R's tokenizer.json
 # Tokens that every model has.
 _SPECIAL = {*_FIRST_PIECES, "<mask>", "[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"}
@@ -69,18 +71,22 @@ class TokenizerFiles:
                 kind = self.json["model"].get("type")
                 vocab = self.json["model"]["vocab"] if kind == "Unigram" else []
                 first_pieces = [piece for piece, _score in vocab[: len(_FIRST_PIECES)]]
+                rules = unknown_rules(self.json.get("normalizer"))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{self.json_path}: damaged ({error!r}); put back a good copy") from error
             if first_pieces != _FIRST_PIECES:
-                fault = f"model is {shown(kind)}"
-                if first_pieces:
-                    fault = f"vocab begins with {shown(first_pieces)}"
+                fault = f"model is {shown(kind)}, and its vocab begins with {shown(first_pieces)}"
                 raise UserError(f"{self.json_path}: its {fault}: {_OTHER_KIND}")
+            if rules:
+                raise UserError(f"{self.json_path}: its normalizer has {shown(rules[0])}: {_OTHER_KIND}")
             return
-        for path, settings in ((self.config_path, self.config), (model_config_path, model_config)):
-            name = settings.get("tokenizer_class")
-            if name is not None and name not in _CLASSES:
-                raise UserError(f"{path}: tokenizer_class is {shown(name)}: {_OTHER_KIND}")
+        for path, settings, key, known in (
+            (self.config_path, self.config, "tokenizer_class", _CLASSES),
+            (model_config_path, model_config, "tokenizer_class", _CLASSES),
+            (model_config_path, model_config, "model_type", _MODEL_TYPES),
+        ):
+            if settings.get(key) not in (None, "", *known):
+                raise UserError(f"{path}: {key} is {shown(settings[key])}: {_OTHER_KIND}")
         vocab_path = self.folder / _VOCAB
         # In every sentencepiece vocabulary some tokens begin with the mark of a space.
         if vocab_path.is_file() and "▁".encode() not in read_bytes(vocab_path):

@@ -77,11 +77,7 @@ def _key_not_of_xlm_r(contents: dict[str, Any]) -> str | None:
     special_pieces = [piece for piece, _score in (*vocab[:4], vocab[-1])]
     if unigram["unk_id"] != names.index("<unk>") or special_pieces != names:
         return "vocab"
-    known_rules = [*_rules_1_to_3(), _one_space(" "), _one_space("▁")]
-    for step in _steps(contents["normalizer"], "normalizers"):
-        if step["type"] not in ("Precompiled", "Strip", "NFC") and step not in known_rules:
-            return "normalizer"
-    if len(_charsmaps(contents["normalizer"])) != 1:
+    if unknown_rules(contents["normalizer"]) or len(_charsmaps(contents["normalizer"])) != 1:
         return "normalizer"
 
     metaspace = _steps(contents["pre_tokenizer"], "pretokenizers")[-1]
@@ -91,6 +87,15 @@ def _key_not_of_xlm_r(contents: dict[str, Any]) -> str | None:
     if metaspace.get("prepend_scheme", "always") != "always" or not metaspace.get("add_prefix_space", True):
         return "pre_tokenizer"
     return None
+
+
+def unknown_rules(normalizer: dict[str, Any] | None) -> list[Any]:
+    """The steps of a normalizer that neither XLM-R's tokenizer.json has nor that of ERNIE-M, written here."""
+    known = [*_rules_1_to_3(), _one_space(" "), _one_space("▁")]
+    steps = _steps(normalizer, "normalizers") if normalizer else []
+    return [
+        step for step in steps if step["type"] not in ("Precompiled", "Strip", "NFC") and step not in known
+    ]
 
 
 def _charsmaps(normalizer: dict[str, Any]) -> list[str]:

@@ -88,17 +88,24 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         ({"task": "seq_label"}, "tagging"),  # an official word
         ({"task": "retrieval"}, "retrieval"),
         ({"task": "tagging", "head": "choice"}, "choice"),  # as --head of ernie-m convert said
-        ({"task": "sorting"}, "classification"),  # an unknown word: by its class again
+        ({"task": "sorting"}, "classification"),  # an unknown word, which is said: by its class again
         ({"task": ["tagging"]}, "classification"),
     ],
 )
-def test_one_rule_says_what_a_model_is_for(tmp_path, settings, task):
+def test_one_rule_says_what_a_model_is_for(tmp_path, caplog, settings, task):
     folder = tmp_path / "saved"
     save_model(folder, classifier(), SHAPE)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | settings))
     (folder / "manifest.json").unlink()  # it has the checksum of the other config
     assert open_checkpoint(folder).task == task
+    is_known = settings.get("task") not in ("sorting", ["tagging"])
+    assert ("is not known" in caplog.text) == (not is_known)
+
+
+def test_labels_that_are_no_list_are_refused(tmp_path):
+    save_model(tmp_path / "saved", classifier(), SHAPE, settings={"labels": {"a": 0, "b": 1}})
+    assert "config.json: 'labels' is {'a': 0, 'b': 1}" in error_of(open_checkpoint, tmp_path / "saved")
 
 
 def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path):

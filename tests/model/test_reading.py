@@ -66,6 +66,10 @@ def test_what_is_written_is_what_differs_from_ernie_m():
         ["text_rules"],
         {"text_rules": "bert"},
         {"pooling": "max"},
+        {"chunk_scheme": "IOB3"},
+        {"language_embedding": "some"},
+        {"camlm_context": "masked"},
+        {"pseudo_positions": "last"},
         {"separators": 3},
         {"max_seq_len": "9"},
         {"max_seq_len": True},
@@ -354,8 +358,32 @@ def test_added_tokens_that_cannot_be_read(tmp_path, name, contents):
     assert error_of(open_checkpoint, tmp_path).startswith(f"{tmp_path}/{name}: ")
 
 
+@pytest.mark.parametrize(
+    "changes, faults",
+    [
+        ({"architectures": ["XLMRobertaForMaskedLM"]}, []),
+        ({"architectures": ["XLMRobertaForRanking"]}, ["architectures XLMRobertaForRanking is not known"]),
+        ({"architectures": "XLMRobertaForRanking"}, ["architectures XLMRobertaForRanking is not known"]),
+        ({"id2label": ["a", "b"]}, ["id2label is ['a', 'b']"]),
+    ],
+)
+def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, faults):
+    make_xlm_r(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    write(tmp_path / "config.json", config | changes)
+    if "id2label" in changes:
+        assert faults[0] in error_of(open_checkpoint, tmp_path)
+    else:
+        open_checkpoint(tmp_path)
+        assert [fault in line for fault, line in zip(faults, caplog.messages, strict=True)] == [True] * len(
+            faults
+        )
+
+
 # A tokenizer of another kind
 
+XLM_R_PIECES = ("<s>", "<pad>", "</s>", "<unk>", "▁a", "<mask>")
+XLM_R_MODEL = {"type": "Unigram", "unk_id": 3, "vocab": [[name, 0] for name in XLM_R_PIECES]}
 WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
 
 
@@ -368,6 +396,7 @@ WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
         ("tokenizer.json", {"model": {"type": "WordPiece", "vocab": {"[PAD]": 0}}}),
         ("tokenizer.json", {"model": {"type": "BPE", "vocab": {"<s>": 0}}}),
         ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [["<pad>", 0.0], ["</s>", 0.0]]}}),
+        ("tokenizer.json", {"model": XLM_R_MODEL, "normalizer": {"type": "Lowercase"}}),
         ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer"}),
         ("config.json", {"tokenizer_class": "BertTokenizer"}),
     ],

@@ -441,6 +441,8 @@ def test_the_text_rules_of_a_folder(piece_model, tmp_path, case):
     ("name", "contents"),
     [
         ("config.json", {"architectures": ["ErnieMForTokenClassification"]}),  # of which library?
+        ("config.json", {"model_type": "camembert"}),
+        ("tokenizer_config.json", {"tokenizer_class": "CamembertTokenizer"}),
         ("config.json", {"reading": {"text_rules": "bert"}}),
         ("config.json", {"reading": {"added_tokens": ["<e1>"]}}),
         ("manifest.json", {"vocabulary": {"text_rules": "bert"}}),

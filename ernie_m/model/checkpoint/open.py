@@ -32,9 +32,10 @@ from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights, to_ou
 from ernie_m.model.checkpoint.formats.tensor_names import BERT, OFFICIAL, OURS, XLM_R
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING, Reading, own_reading
-from ernie_m.model.tasks import TAGGING, task_named
+from ernie_m.model.tasks import TAGGING, TASKS, task_named
 from ernie_m.utils.checksums import check_folder
-from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.errors import UserError, listed, shown
+from ernie_m.utils.logging import logger
 
 TRAINED_LENGTH = "trained_max_seq_len"  # our key for the longest input of a pre-training from random weights
 
@@ -137,7 +138,9 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
         )
     settings = _settings_of(source, config)
     raw_labels = settings.get("labels")
-    labels = [str(label) for label in raw_labels] if isinstance(raw_labels, list) else []
+    if not isinstance(raw_labels, list | None):
+        raise UserError(f"{source.config_path}: 'labels' is {shown(raw_labels)}; it must be a list of names")
+    labels = [str(label) for label in raw_labels or ()]
     same = [label for label, count in Counter(labels).items() if count > 1]
     if same:
         raise UserError(
@@ -232,7 +235,15 @@ def _possible_tasks(source: Source) -> list[str]:
     """
     if source.format == OURS:  # a tensor of ours has the same name in the models of all tasks
         return []
-    tasks = tensor_names.tasks_of(source.format, source.tensors, configs.class_of(source.raw_config))
+    class_name = configs.class_of(source.raw_config)
+    tasks = tensor_names.tasks_of(source.format, source.tensors, class_name)
+    if class_name not in (None, *(known.name for known in tensor_names.CLASSES[source.format].values())):
+        logger.warning(
+            "%s: architectures %s is not known; by its tensors the model is for %s",
+            source.config_path,
+            shown(class_name),
+            " or ".join(tasks) or "vectors",
+        )
     if source.format == OFFICIAL and len(tasks) > 1:
         raise UserError(
             f"{source.path}: heads of {len(tasks)} tasks ({', '.join(tasks)}); move the files of all but one "
@@ -255,6 +266,8 @@ def _task_of(source: Source, tasks: list[str]) -> str | None:
         task = task_named(str(source.raw_config.get(key)))
         if task in tensor_names.TASKS:
             return task
+        if key in source.raw_config and task not in (*TASKS, "ErnieMModel", "None"):
+            logger.warning("%s: %s %s is not known, and not read", source.config_path, key, shown(task))
     return None
 
 

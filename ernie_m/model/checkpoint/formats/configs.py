@@ -13,7 +13,7 @@ from ernie_m.model.checkpoint.formats.lazy_weights import Weights
 from ernie_m.model.checkpoint.formats.tensor_names import BERT, HUGGING_FACE, PADDLENLP, XLM_R
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
 from ernie_m.utils import files
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.logging import logger
 
 # The value of "problem_type" in a classifier whose texts have several labels.
@@ -64,18 +64,19 @@ def of_fairseq(flags: Mapping[str, Any]) -> dict[str, Any]:
 def class_of(raw_config: Mapping[str, Any]) -> str | None:
     """The model class that a config names; None if it names none."""
     names = raw_config.get("architectures")
-    if isinstance(names, list) and names and isinstance(names[0], str):
-        return names[0]
-    return None
+    first = names[0] if isinstance(names, list) and names else names
+    return str(first) if first else None
 
 
 def labels_of(raw_config: Mapping[str, Any]) -> list[str] | None:
     """The names of the labels, in the order of their ids; None if a config has none but LABEL_0, ..."""
     label_of = raw_config.get("id2label")
-    if not isinstance(label_of, dict) or not label_of:
+    if not label_of:
         return None
-    if not all(re.fullmatch("[0-9]{1,9}", id_) for id_ in label_of):
-        return None
+    if not isinstance(label_of, dict) or not all(re.fullmatch("[0-9]{1,9}", id_) for id_ in label_of):
+        raise UserError(
+            f"config.json: id2label is {shown(label_of)}; it must give each id, from 0, its label"
+        )
     labels = [str(label_of[id_]) for id_ in sorted(label_of, key=int)]
     return None if labels == numbered(len(labels)) else labels
 
