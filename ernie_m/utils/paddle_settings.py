@@ -34,14 +34,26 @@ _in_force = ""  # the line of `prepare`; "" before its first call
 _is_guest = False
 
 
+def number_in(variable: str, least: int = 1) -> int:
+    """The whole number in a variable of the environment; without the variable the least one.
+
+    Raises:
+        UserError: the variable has something else.
+    """
+    text = os.environ.get(variable) or str(least)
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"{variable}={text}: it must be a whole number, at least {least}; set or unset it")
+    return int(text)
+
+
 def rank() -> int:
     """The number of this process, 0 to world_size() - 1."""
-    return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+    return number_in("PADDLE_TRAINER_ID", least=0)
 
 
 def world_size() -> int:
     """The number of processes of this run."""
-    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    return number_in("PADDLE_TRAINERS_NUM")
 
 
 def is_main() -> bool:
@@ -189,7 +201,8 @@ def be_a_guest() -> None:
 def _apply_settings() -> str:
     """What `prepare` does; its line."""
     cpu = read_cpu()
-    processes = int(os.environ.get("PADDLE_LOCAL_SIZE") or world_size())  # the job's on this machine
+    # The processes of the job on this machine; not every launcher says it.
+    processes = number_in("PADDLE_LOCAL_SIZE" if "PADDLE_LOCAL_SIZE" in os.environ else "PADDLE_TRAINERS_NUM")
     settings = settings_for(cpu, processes, has_gpu())
     added_settings = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added_settings)

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ernie_m.utils.paddle_settings import Cpu, read_cpu, settings_for
+from ernie_m.utils.paddle_settings import Cpu, number_in, rank, read_cpu, settings_for, world_size
+from tests.launching import error_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SSE2 = frozenset({"sse2"})
@@ -97,6 +99,19 @@ def test_mkl(vendor, flags, cpu_type, branch):
     settings = settings_for(Cpu(vendor, flags, cores=4, memory=0))
     assert settings.get("MKL_DEBUG_CPU_TYPE") == cpu_type
     assert settings.get("MKL_CBWR") == branch
+
+
+@pytest.mark.parametrize("variable", ["PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM", "OMP_NUM_THREADS"])
+@pytest.mark.parametrize("value", ["two", "-1", "0"])
+def test_a_variable_that_is_no_number(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    read = {"PADDLE_TRAINER_ID": rank, "PADDLE_TRAINERS_NUM": world_size}.get(
+        variable, partial(number_in, variable)
+    )
+    if (variable, value) == ("PADDLE_TRAINER_ID", "0"):
+        assert read() == 0
+    else:
+        assert error_of(read).startswith(f"{variable}={value}: ")
 
 
 def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ sleep between products (`KMP_BLOCKTIME` in ernie_m/utils/paddle_settings.py).
 """
 
 import math
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,8 @@ from functools import cache
 import numpy as np
 import paddle
 from paddle import Tensor
+
+from ernie_m.utils.paddle_settings import number_in
 
 BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
 
@@ -89,7 +90,7 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
 
 def thread_count() -> int:
     """How many threads may compute for this one. `ernie_m.utils.paddle_settings` sets the variable."""
-    return 1 if STOP.get() else max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
+    return 1 if STOP.get() else number_in("OMP_NUM_THREADS")
 
 
 def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
