@@ -14,7 +14,6 @@ fold decides how the model that predicts it is trained.
 
 import gc
 import hashlib
-import shlex
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +28,7 @@ from ernie_m.finetune.command import pace_of
 from ernie_m.finetune.fit.folds import FOLDS, folds_of
 from ernie_m.finetune.fit.groups import groups_of
 from ernie_m.finetune.fit.scored import Scored
-from ernie_m.finetune.fit.units import ANSWERS, LABELS, SCORE, TAGS, Units
+from ernie_m.finetune.fit.units import Units
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.labelled_task import KEPT, FineTuning
 from ernie_m.finetune.open_model import OpenedModel, open_model, settle
@@ -341,30 +340,3 @@ def _log_plan(work: _Work, examples: int, sizes: Sequence[int], seconds: dict[st
     logger.info(
         "%d trainings, about %s in all (%s: %s)", len(sizes), as_time(total), names[flags.amp], measured
     )
-    if work.units.kind == TAGS:  # its command reads the official form alone
-        return
-    by_hand = {
-        name: getattr(flags, name)
-        for name in (
-            "train_set",
-            "init_pretraining_params",
-            "max_seq_len",
-            "learning_rate",
-            "layerwise_lr_decay",
-            "epoch",
-            "amp",
-            "do_val",
-            "do_test",
-        )
-    }
-    flags_of_kind = {
-        ANSWERS: {"official_compat": False},
-        LABELS: {"multi_label": True},
-        SCORE: {"is_regression": True},
-    }
-    by_hand |= flags_of_kind.get(work.units.kind, {})
-    words = []
-    for name, value in by_hand.items():
-        words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
-    program = "run_mrc" if work.units.kind == ANSWERS else "run_classifier"
-    logger.info("the last one by hand: ernie-m %s %s", program, shlex.join(words))
