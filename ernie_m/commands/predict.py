@@ -31,6 +31,15 @@ if TYPE_CHECKING:
     from ernie_m.inference.tasks import Answerer, InputFile
 
 AT_ONCE = 1024  # requests that are answered together
+# Flags that are ineffective in other tasks.
+_FOR_TASKS = {
+    "pooling": ("encode", "search"),
+    "layer": ("encode", "search"),
+    "prompt": ("encode", "search"),
+    "corpus": ("search",),
+    "index": ("search",),
+    "labels": ("zero-shot",),
+}
 
 
 @dataclass
@@ -194,6 +203,9 @@ def main() -> None:
     task = flags.task or model.own_word
     if task is None:
         raise UserError(f"--model {flags.model}: it has no head, so say what to predict with --task")
+    given = [name for name, tasks in _FOR_TASKS.items() if getattr(flags, name) and task not in tasks]
+    if given:
+        raise UserError(f"--{given[0]} is for {' and '.join(_FOR_TASKS[given[0]])}, and not for {task}")
     answerer = make_answerer(task, model, options)
     # JSON lines, a file in the form of the training data of a tagger or its like, or a table.
     has_form = task in ("tag", "answer") and flags.input != "-"

@@ -62,7 +62,8 @@ class TrainingFlags:
     beside_run: ClassVar[tuple[str, ...]]
 
     ernie_config_path: str | None = option(None, free=True)
-    """The model's shape, ernie_config.json. Default: the one beside the weights."""
+    """The model's shape, ernie_config.json, whose other keys are not read. Default: the one beside the
+    weights."""
 
     init_checkpoint: str | None = option(None, free=True)
     """A step folder of this project, to resume from, or an official checkpoint, for its weights."""

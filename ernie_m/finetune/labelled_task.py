@@ -3,6 +3,7 @@
 import gc
 import math
 from bisect import bisect_left
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -10,7 +11,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 from paddle import Tensor, nn
 
@@ -184,13 +184,13 @@ def fault_of_head(task: SupervisedTask, checkpoint: Checkpoint) -> str:
     if head_task not in (None, task.name):
         return f"its head is for {head_task}, not {task.name}"
     if checkpoint.reading.regression and not task.reading().get("regression"):
-        return "it predicts numbers, as with --is_regression true"
+        return "it predicts numbers: --is_regression true"
     if "classifier.weight" not in checkpoint.tensors:
         return "not fine-tuned, there is no classifier in it"
     several = checkpoint.reading.multi_label
     if several != task.reading().get("multi_label", False):
         kind = "several labels a text" if several else "one label a text"
-        return f"it predicts {kind}, as with --multi_label {str(several).lower()}"
+        return f"it predicts {kind}: --multi_label {str(several).lower()}"
     return ""
 
 
@@ -229,10 +229,8 @@ def with_head(task: SupervisedTask, start: Checkpoint) -> Checkpoint | None:
     )
     logger.info("%s: its classifier is read, too%s: %s", start.path, by_number, listed(labels))
     order = [names.index(label) for label in labels]
-
-    def fetch(name: str) -> np.ndarray:
-        return tensors[name][..., order] if name.startswith("classifier.") else tensors[name]
-
+    head = {name: tensors[name][..., order] for name in tensors if name.startswith("classifier.")}
+    fetch = ChainMap(head, tensors).__getitem__
     return replace(start, tensors=Weights(tensors.source, tensors.shapes, fetch))
 
 
@@ -357,8 +355,8 @@ class FineTuning(TaskOfSeeds):
             name = names[0] if len(names) == 1 else flags.train_set
             check_rows(task, name, self.train_set, self.dev_files, self.test_files)
         languages = [file.language for file in self.dev_files]
-        if flags.do_val and flags.select_on not in (MEAN, LAST, *languages):
-            raise UserError(f"--select_on {flags.select_on}: {MEAN}, {LAST} or {', '.join(languages)}")
+        if flags.select_on not in (MEAN, LAST, *languages):
+            raise UserError(f"--select_on {flags.select_on}: there are {', '.join([MEAN, LAST, *languages])}")
 
     def _read_files(self, patterns: str, purpose: str) -> list[TaskFile]:
         """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""

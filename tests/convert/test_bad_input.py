@@ -173,6 +173,9 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
     (tmp_path / "in/config.json").write_text(json.dumps(CONFIG))
     advice = "give --head classification|tagging|question_answering|choice"
     assert f"nothing says what its classifier is for; {advice}" in refused(tmp_path / "in")
+    make_ours(tmp_path / "encoder")
+    line = [str(tmp_path / "encoder"), str(tmp_path / "out"), "--head", "tagging"]
+    assert "--head tagging: there is no classifier" in error_of(convert.main, line)
     convert.main(
         [
             str(tmp_path / "in"),

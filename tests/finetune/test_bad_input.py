@@ -62,6 +62,7 @@ MISTAKES = [
     (config(pad_token_id=0), {"ernie_config_path": "config.json"}, "pad_token_id is 0"),
     ({}, {"init_pretraining_params": "absent"}, "absent: "),
     ({}, {"select_on": "sw"}, "--select_on sw"),
+    ({}, {"select_on": "en", "do_val": "false"}, "--select_on en"),
     ({}, {"in_tokens": "true", "batch_size": 8}, "--batch_size 8"),
 ]
 

@@ -833,6 +833,9 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
         ({"task": "encode", "layer": 3}, "layer 3: "),
         ({"task": "encode", "layer": 1, "pooling": "pooled"}, "pooling pooled "),
         ({"task": "classify", "input": "nowhere.jsonl"}, "nowhere.jsonl: "),
+        ({"task": "classify", "pooling": "cls"}, "--pooling "),
+        ({"task": "encode", "corpus": "a.txt"}, "--corpus "),
+        ({"task": "classify", "labels": "a,b"}, "--labels "),
     ],
 )
 def test_bad_flags(models, ask, refused, flags, message):

@@ -117,10 +117,11 @@ def test_the_first_source_counts_and_bad_rows_are_left_out(tmp_path, capsys):
     """The rows: a good one, one without a label, one without a text, and one with a single column."""
     rows = "a\t b \tentailment\r\na\tb\t-\nn/a\t \tneutral\nneutral\n"
     write(tmp_path, **{"a/train-en.tsv": rows, "b/train.en.tsv": "x\ty\tneutral\n", "b/dev-de.tsv": rows})
-    write(tmp_path, **{"b/dev-en.tsv": rows, "b/test-en.tsv": rows})
+    write(tmp_path, **{"b/dev-en.tsv": rows, "b/test-en.tsv": rows, "b/validation-en.tsv": rows})
     prepare("xnli", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out")
     printed = capsys.readouterr().out
     assert "not used: train en is there already" in printed
+    assert f"not read, as their names are not known: {tmp_path}/b/validation-en.tsv\n" in printed
     assert "left out: 1 with the label '-'; 1 without a text; 1 malformed" in printed
     assert (tmp_path / "out/train/train.en.tsv").read_text() == "text_a\ttext_b\tlabel\na\tb\tentailment\n"
     assert read_languages(tmp_path / "out/lang_map.json") == ["en"]  # de has no test file

@@ -22,7 +22,7 @@ from ernie_m.reader.files.own_files import files_in
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.label_map import write_places
 from ernie_m.utils.command_line import command_name
-from ernie_m.utils.errors import UserError, say
+from ernie_m.utils.errors import UserError, listed, say
 from ernie_m.utils.files import atomic_file, only_writer_of
 from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import setup_console
@@ -108,11 +108,11 @@ def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list
     """
     files = []
     for source in sources:
-        files_of_source = []
-        for path in files_in(source, output):
-            file = data_set.recognise(path)
-            if file is not None:
-                files_of_source.append(file)
+        known = {path: data_set.recognise(path) for path in files_in(source, output)}
+        files_of_source = [file for file in known.values() if file is not None]
+        unread = [str(path) for path, file in known.items() if file is None]
+        if unread:
+            say(f"not read, as their names are not known: {listed(unread, 10)}")
         if not files_of_source:
             raise UserError(
                 f"{source}: no file there has a known name; docs/data.md and docs/tasks.md list them"

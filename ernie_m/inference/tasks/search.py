@@ -263,6 +263,8 @@ class SearchCorpus:
         centre = flag_of(request, "centre", self.centre)
         layer = self.encode.layer_of(request)
         language = None
+        if request.get("language") and not centre:
+            raise UserError("'language' is for centred vectors; leave it out, or give \"centre\": true")
         if centre:
             if self.takes_own_means:  # known before the corpus is encoded at this layer, which takes long
                 languages = sorted(self.corpus_languages)

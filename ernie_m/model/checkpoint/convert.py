@@ -192,6 +192,8 @@ def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None
                 f"{'|'.join(CLASSIFIER_TASKS)}"
             )
         return task
+    if head_flag:
+        raise UserError(f"{checkpoint.path}: --head {head_flag}: there is no classifier in it; leave it out")
     return EXTRACT if "linear_start.weight" in checkpoint.tensors else None
 
 
