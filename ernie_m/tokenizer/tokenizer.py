@@ -405,9 +405,10 @@ class Tokenizer:
                 f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(odd)} pieces "
                 f"are in one of them alone ('{shown(odd[0])}', ...)"
             )
-        if self._missing:
-            names = listed([shown(piece) for piece in self._missing])
-            logger.warning("%s lacks pieces, which become [UNK]: %s", self.vocab_path, names)
+        if odd:
+            names = listed(list(map(shown, odd)))
+            line = "%s lacks pieces, or has others than its piece model; these become [UNK]: %s"
+            logger.warning(line, self.vocab_path, names)
         return vocab
 
     def _cut_digit_comma_pieces(self) -> dict[int, list[str]]:

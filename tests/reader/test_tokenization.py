@@ -253,7 +253,7 @@ def test_bad_vocabularies_are_refused(piece_model, tmp_path, content, message):
     assert message in error_of(Tokenizer, tmp_path / "vocab.txt", piece_model)
 
 
-def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path):
+def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path, caplog):
     """Its lines have the ids from 4 on, fillers among them; a piece without a line is unknown."""
     path = tmp_path / "dict.txt"
 
@@ -269,10 +269,12 @@ def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path):
     ids |= {token: id_ for id_, token in enumerate([*others, "[MASK]"], 5)}
     trained = read(*lines)
     assert trained.vocab == ids and trained.convert_tokens_to_ids([absent]) == [3]
-    assert read(*lines, "<mask>").vocab == ids
+    assert caplog.messages == [] and read(*lines, "<mask>").vocab == ids
     shutil.copy(piece_model, tmp_path / "sentencepiece.bpe.model")
     in_folder = Tokenizer.from_folder(tmp_path)
     assert (in_folder.vocab, in_folder.text_rules) == (ids, "none")
+    read(*lines, "☃")
+    assert ascii("☃")[1:-1] in caplog.text or "☃" in caplog.text
 
 
 @pytest.mark.parametrize(
