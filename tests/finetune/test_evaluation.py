@@ -240,6 +240,11 @@ def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy
     assert expected["tables"] == official["tables"]
     classify(out="c", init_checkpoint=tmp_path / "step_9", max_steps=2, do_val="false")
     assert "step: 2/2" in read_log(tmp_path)
+    # The official function reads every parameter whose name is there.
+    still = {"learning_rate": 0, "max_steps": 1, "do_val": "false"}
+    classify(out="d", init_pretraining_params=tmp_path / "step_9", **still)
+    head = open_checkpoint(tmp_path / "d" / "step_1").tensors["classifier.weight"]
+    np.testing.assert_array_equal(head, checkpoint.tensors["classifier.weight"])
 
 
 LABELS = ["animal", "drink", "tool"]  # of the toy task
@@ -290,12 +295,3 @@ def test_a_head_of_another_shape_is_not_read(classify, trained, toy_folder, tmp_
         do_val="false",
     )
     assert f"{trained / 'best'}: its classifier is not read" in read_log(tmp_path)
-
-
-def test_the_official_head_is_read_by_its_name(classify, trained, tmp_path):
-    checkpoint = open_checkpoint(trained / "best")
-    write_as_official(tmp_path / "step_9", checkpoint.tensors, checkpoint.config, "classification")
-    start = {"init_pretraining_params": tmp_path / "step_9", "learning_rate": 0, "max_steps": 1}
-    classify(**start, do_val="false")
-    head = open_checkpoint(tmp_path / "out" / "step_1").tensors["classifier.weight"]
-    np.testing.assert_array_equal(head, checkpoint.tensors["classifier.weight"])
