@@ -1,6 +1,7 @@
 """What a run reports: the file log/job.log.<rank>, and the console of the main process.
 
-`Progress` shows a bar on a terminal. Anywhere else it logs a line with the remaining time now and then.
+`Progress` shows a bar on a terminal and in a notebook. Anywhere else it writes a line with the remaining time
+now and then.
 """
 
 import logging
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +25,7 @@ T = TypeVar("T")
 # Environment variables that launch.py sets: the folder of the log files, and the prefix of job.log.<rank>.
 LOG_DIR = "LOG_DIR"
 LOG_PREFIX = "LOG_PREFIX"
-SECONDS_BETWEEN_LINES = 15.0
+SECONDS_BETWEEN_LINES = 10.0
 
 logger = logging.getLogger("ernie_m")  # all modules write to it; Paddle writes to the root logger
 
@@ -150,7 +152,9 @@ def _attach(handlers: list[logging.Handler]) -> None:
 
 
 class Progress:
-    """The progress of long work: a bar on a terminal, otherwise a log line every SECONDS_BETWEEN_LINES.
+    """The progress of long work: a bar where one can be drawn, else a line every SECONDS_BETWEEN_LINES.
+
+    The line is logged; in a program that never set the level of this log it goes to stderr.
 
     Args:
         total: number of units; None if unknown.
@@ -173,8 +177,10 @@ class Progress:
         self.last_line = self.started  # when the last line was logged
         self.past_evaluations = 0
         self.evaluation_seconds = 0.0
-        shows_bar = is_main() and sys.stderr.isatty()
-        self.bar = tqdm(
+        is_notebook = "ipykernel" in sys.modules
+        shows_bar = is_main() and (is_notebook or sys.stderr.isatty())
+        # tqdm.auto has the notebook's own bar; it takes longer to import.
+        self.bar = import_module("tqdm.auto" if is_notebook else "tqdm").tqdm(
             total=total,
             desc=printable(description),
             initial=initial,
@@ -193,7 +199,10 @@ class Progress:
         now = time.monotonic()
         if self.bar.disable and self.lines and now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
-            logger.info("%s", self.line(values))
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("%s", self.line(values))
+            elif logger.level == logging.NOTSET and is_main():
+                print(self.line(values), file=sys.stderr, flush=True)
 
     def line(self, values: Mapping[str, Any]) -> str:
         """The progress as a line for the log."""

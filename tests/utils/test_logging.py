@@ -7,8 +7,10 @@ import sys
 import time
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from tqdm import tqdm
 
 from ernie_m.utils import logging as run_log
 from ernie_m.utils.errors import UserError, run
@@ -150,9 +152,9 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, monkeyp
     for _ in run_log.progress(["a" * 300, "b" * 900], "predicting", unit="requests", size=len):
         now[0] += 30.0
     lines = (tmp_path / "job.log.0").read_text().splitlines()
-    assert len(lines) == 6 + 2  # every 15 s of 100 s, and after each of two parts of 30 s
-    assert lines[0].endswith("reading: 15 lines of 100, 0:01:25 left")  # 85 lines, one in a second
-    assert lines[6].endswith(
+    assert len(lines) == 10 + 2  # every 10 s of 100 s, and after each of two parts of 30 s
+    assert lines[0].endswith("reading: 10 lines of 100, 0:01:30 left")  # 90 lines, one in a second
+    assert lines[10].endswith(
         "predicting: 300 requests of 1,200, 0:01:30 left"
     )  # 900, of which 10 in a second
 
@@ -174,6 +176,29 @@ def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, mon
     bar.close()
     assert capsys.readouterr().out == "a line\n"
     assert (tmp_path / "job.log.0").read_text().endswith("a line\n")
+
+
+@pytest.mark.parametrize(("level", "count"), [(logging.NOTSET, 10), (logging.WARNING, 0)])
+def test_a_program_without_a_log_has_the_lines_on_stderr(monkeypatch, capsys, level, count):
+    """As a user's own, unless it has said that its log shall have no such lines."""
+    now = [0.0]
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_log, "logger", logging.Logger("of a guest", level))
+    run_log.logger.parent = logging.Logger("root", logging.WARNING)
+    for _ in run_log.progress(range(100), "encoding", unit="texts"):
+        now[0] += 1.0
+    output = capsys.readouterr()
+    assert len(output.err.splitlines()) == count and output.out == ""
+
+
+def test_in_a_notebook_there_is_its_bar(monkeypatch):
+    """That of tqdm.auto, although stderr is no terminal."""
+    made = []
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setattr("tqdm.auto.tqdm", lambda **options: made.append(options) or tqdm(disable=True))
+    for _ in run_log.progress(range(3), "encoding"):
+        pass
+    assert [(options["desc"], options["disable"]) for options in made] == [("encoding", False)]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
