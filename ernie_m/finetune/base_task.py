@@ -74,6 +74,10 @@ class SupervisedTask:
         """Warn if items of a file that was read are cut."""
         warn_if_some_are_cut(name, data, self.encode, "rows")
 
+    def baseline(self, data: Sequence[Any]) -> dict[str, float]:
+        """The scores of a model that always says the most frequent label; {}: there are no labels."""
+        return {}
+
     def targets(self, batch: Any) -> np.ndarray:
         """Return what is to be predicted; it travels to the device with the ids."""
         return batch.labels

@@ -31,7 +31,7 @@ from ernie_m.finetune.command import (
 from ernie_m.finetune.flags import LAST, MEAN, FinetuneFlags
 from ernie_m.finetune.open_model import OpenedModel, open_model, settle
 from ernie_m.finetune.own_tables import check_rows, read_own_tables
-from ernie_m.finetune.paper import average
+from ernie_m.finetune.paper import average, figures
 from ernie_m.finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
 from ernie_m.finetune.rates import with_rates
 from ernie_m.model import device
@@ -574,12 +574,20 @@ def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], na
         name: the name of the files: "results" or "evaluation".
     """
     flags = fine_tuning.flags
-    tables, label_tables = score_tables.tables_of_seeds(evaluations, flags.paper)
+    task = fine_tuning.task
+    baselines: dict[str, dict[str, dict[str, float]]] = {}  # pattern -> language -> metric -> per cent
+    for file in fine_tuning.dev_files:
+        baselines.setdefault(file.pattern, {})[file.language] = task.baseline(file.data)
+    # The questions of a file are not counted in windows.
+    examples = len(task.inputs(fine_tuning.train_set)) if flags.paper and flags.do_train else 0
+    tables, label_tables = score_tables.tables_of_seeds(
+        evaluations, list(baselines.values()), partial(figures, flags.paper, fine_tuning.config, examples)
+    )
     for fault in score_tables.faults_of_labels(label_tables):
         logger.warning("%s", fault)
     facts: dict[str, Any] = {
-        "task": fine_tuning.task.name,
-        "metric": fine_tuning.task.metric,
+        "task": task.name,
+        "metric": task.metric,
         "select_on": flags.select_on,
     }
     if flags.do_train:

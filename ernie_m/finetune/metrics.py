@@ -58,14 +58,9 @@ def micro_f1(confusion: Confusion) -> float:
 
 
 def share_of_most_frequent(confusion: Confusion) -> float:
-    """Per cent of the rows that have the most frequent label: the accuracy of predicting it always."""
-    sizes = {label: sum(counts.values()) for label, counts in confusion.items()}
-    rows = sum(sizes.values())
-    if NO_LABEL in sizes:  # rows with any number of labels
-        # For each label every row has counted once: for that label if it has it, otherwise for NO_LABEL.
-        del sizes[NO_LABEL]
-        rows //= len(sizes)
-    return 100 * max(sizes.values()) / rows
+    """Per cent of the rows that have the most frequent label, each of which has one label."""
+    sizes = [sum(counts.values()) for counts in confusion.values()]
+    return 100 * max(sizes) / sum(sizes)
 
 
 class MatchCounts(NamedTuple):

@@ -6,9 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ernie_m.model.config import ErnieMConfig
 from ernie_m.utils.errors import UserError
 
 AVERAGE = "avg"  # the column behind those of the languages
+# Size -> layers and width of configs/<size>/ernie_config.json.
+_SHAPES = {"small": (6, 768), "base": (12, 768), "large": (24, 1024)}
+_LEFT_OUT = 0.01  # the share of a recipe's examples that a reader may leave out, as rows without a text
 
 
 def average(scores: Mapping[Any, float]) -> float:
@@ -21,6 +25,7 @@ def recipes() -> dict[str, dict[str, Any]]:
     """The paper's figures: recipe (the name of its script) -> a dictionary with these keys.
 
     "table": "Table 1"
+    "examples": the number of training examples; of Tatoeba that of the pairs that are searched
     "columns": the languages, then "avg", separated by spaces
     "figures": metric -> size of the model -> a number for each column, separated by spaces; or, if the paper
         has fewer, {"table": ..., column: number, ...}
@@ -34,11 +39,15 @@ def check_recipe(name: str | None) -> None:
         raise UserError(f"--paper {name}: the paper has no such recipe; it has {', '.join(recipes())}")
 
 
-def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[str, dict[str, float]]:
+def figures(
+    recipe: str | None, config: ErnieMConfig, examples: int, metric: str, languages: Sequence[str]
+) -> dict[str, dict[str, float]]:
     """Return the paper's rows for the languages of a run.
 
     Args:
         recipe: a key of `recipes`, or None for no rows.
+        config: of the run's encoder.
+        examples: the number of the run's examples, counted as those of the recipe.
         metric: a name in a report, such as "acc" or "en -> xx". Scores that are not counted as the paper's
             have other names.
         languages: the columns of the run.
@@ -46,11 +55,13 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
     Returns:
         row -> language and "avg" -> per cent. If the run has exactly the languages of the paper's table,
         "avg" is the printed average; otherwise it is the mean over the common languages. Rows that only have
-        an average are left out in the second case. The name of a row says if the run has more languages.
+        an average are left out in the second case. The name of a row says if the run has more languages, and
+        if it is not of the row's size, or learned from other data.
     """
     if recipe is None:
         return {}
     recipe_figures = recipes()[recipe]
+    has_its_data = abs(examples / recipe_figures["examples"] - 1) <= _LEFT_OUT
     columns = recipe_figures["columns"].split()
     same_languages = set(languages) == set(columns) - {AVERAGE}
     rows = {}
@@ -71,5 +82,7 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
         languages_in_paper = [language for language in languages if language in row]
         if languages_in_paper and len(languages_in_paper) < len(languages):
             source += f"; avg of {len(languages_in_paper)}"
+        if not has_its_data or (config.num_hidden_layers, config.hidden_size) != _SHAPES[size]:
+            source += "; other data or size"
         rows[f"paper, {size} ({source})"] = row
     return rows

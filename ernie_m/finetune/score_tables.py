@@ -5,7 +5,7 @@ run names its recipe. A classification has a table of its labels, too. All score
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
@@ -20,7 +20,7 @@ from ernie_m.finetune.metrics import (
     macro_f1,
     share_of_most_frequent,
 )
-from ernie_m.finetune.paper import AVERAGE, average, figures
+from ernie_m.finetune.paper import AVERAGE, average
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.utils.command_line import command_words, without_overridden
 from ernie_m.utils.files import atomic_file, read_object
@@ -183,27 +183,25 @@ def tables_of_labels(pattern: str, confusions: Mapping[int, Mapping[str, Confusi
     ]
 
 
-def rows_of_labels(confusions: Mapping[int, Mapping[str, Confusion]]) -> dict[str, dict[str, float]]:
-    """Further rows of the score table, name -> language -> per cent.
-
-    They are macro F1 (the mean over seeds), and the share of the most frequent label.
-    """
+def macro_f1_of_seeds(confusions: Mapping[int, Mapping[str, Confusion]]) -> dict[str, float]:
+    """Language -> macro F1, the mean over seeds. `confusions`: seed -> language -> confusion."""
     first, *_ = confusions.values()  # every seed has the same files
-    f1_of_language = {}
-    for language in first:
-        f1_of_language[language] = fmean(macro_f1(of_seed[language]) for of_seed in confusions.values())
-    shares = {language: share_of_most_frequent(confusion) for language, confusion in first.items()}
-    return {MACRO_F1: f1_of_language, "most frequent label": shares}
+    return {
+        language: fmean(macro_f1(of_seed[language]) for of_seed in confusions.values()) for language in first
+    }
 
 
 def tables_of_seeds(
-    evaluations: Mapping[int, Evaluation], recipe: str | None
+    evaluations: Mapping[int, Evaluation],
+    baselines: Sequence[Mapping[str, Mapping[str, float]]],
+    paper: Callable[[str, Sequence[str]], Mapping[str, Mapping[str, float]]],
 ) -> tuple[list[Table], list[LabelTable]]:
     """A table for each pattern of --dev_set and each metric, and the tables of labels of a classification.
 
     Args:
         evaluations: seed -> the evaluation of its selected step.
-        recipe: whose figures in the paper are shown; None: none.
+        baselines: of each pattern: language -> metric -> per cent, of always saying the most frequent label.
+        paper: metric and languages -> rows of the paper, as `figures` returns them.
     """
     first_scores = next(iter(evaluations.values())).scores
     # By place, not by pattern: a seed that an earlier command evaluated may have the same files under another
@@ -220,19 +218,21 @@ def tables_of_seeds(
         label_rows = {}
         if has_confusion:
             confusions_here = {seed: confusions[place] for seed, confusions in confusions_of_seed.items()}
-            label_rows = rows_of_labels(confusions_here)
+            label_rows = {MACRO_F1: macro_f1_of_seeds(confusions_here)}
             label_tables += tables_of_labels(pattern, confusions_here)
         # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
-        recipe_of_place = recipe if place == len(first_scores) - 1 else None
+        is_last = place == len(first_scores) - 1
         metrics = next(iter(by_language.values()))  # every language has the same
         for metric in metrics:
             rows = {}
             for seed, scores in scores_of_seed.items():
                 rows[seed] = {language: values[metric] for language, values in scores[place].items()}
-            paper = figures(recipe_of_place, metric, list(by_language))
+            paper_rows = paper(metric, list(by_language)) if is_last else {}
             # With --select_by macro_f1 the table's own metric is one of these rows.
             other_rows = {name: row for name, row in label_rows.items() if name != metric}
-            tables.append(Table(f"{metric}, {pattern}", rows, paper, other_rows))
+            baseline = baselines[place].items()
+            other_rows["most frequent label"] = {code: row[metric] for code, row in baseline if metric in row}
+            tables.append(Table(f"{metric}, {pattern}", rows, paper_rows, other_rows))
     return tables, label_tables
 
 

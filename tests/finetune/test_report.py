@@ -4,20 +4,28 @@ import json
 
 import pytest
 
+from ernie_m.finetune.metrics import MACRO_F1
 from ernie_m.finetune.paper import average, figures, recipes
 from ernie_m.finetune.score_tables import (
     LabelTable,
     Table,
     faults_of_labels,
-    rows_of_labels,
+    macro_f1_of_seeds,
     tables_of_seeds,
     to_text,
     transfer_gap,
     write_report,
 )
+from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
+from ernie_m.finetune.tasks.regression import Regression
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.reader.batching import Example
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.utils.text_tables import in_markdown
+from tests.launching import ROOT
 
+CONLL = "conll_cross_lingual_transfer"
 TWO_SEEDS = Table("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.0, "de": 76.0}})
 ONE_SEED = Table("acc, test.%s.tsv", {7: {"de": 61.234, "fr": 60.0}})
 
@@ -74,13 +82,34 @@ def test_many_labels_have_no_columns_for_what_is_predicted():
 
 
 def test_the_rows_beside_the_accuracy():
-    """The most frequent label has 4 of 6 rows. Macro F1 of both seeds: 45.24 and 100."""
-    beside = rows_of_labels({1: {"en": CONFUSION}, 2: {"en": RIGHT}})
-    assert beside["most frequent label"] == {"en": pytest.approx(400 / 6)}
-    assert to_text([Table("acc", {1: {"en": 66.67}, 2: {"en": 100.0}}, beside=beside)]).splitlines()[6:] == [
-        "           macro f1    72.62    72.62",
-        "most frequent label    66.67    66.67",
-    ]
+    """Macro F1 of both seeds: 45.24 and 100."""
+    beside = {"macro f1": macro_f1_of_seeds({1: {"en": CONFUSION}, 2: {"en": RIGHT}})}
+    lines = to_text([Table("acc", {1: {"en": 66.67}, 2: {"en": 100.0}}, beside=beside)]).splitlines()
+    assert lines[6:] == [" macro f1    72.62    72.62"]
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "expected"),
+    [
+        # a in 4 of 6 rows: F1 of a is 2 x 4 / (6 + 4), that of b is 0.
+        (
+            Classification(None, ["a", "b"], 16, metric=MACRO_F1),
+            [0, 0, 1, 0, 1, 0],
+            {"acc": 400 / 6, "macro f1": 40.0},
+        ),
+        # b in 3 of 4 texts, alone in 1, and a in 1: F1 of b is 2 x 3 / (4 + 3), and of all 2 x 3 / (4 + 4).
+        (
+            MultiLabelClassification(None, ["a", "b"], 16),
+            [(0, 1), (1, 1), (0, 0), (0, 1)],
+            {"acc": 50.0, "micro f1": 75.0, "macro f1": 300 / 7},
+        ),
+        (Regression(None, 16), [0.5, 1.0], {}),
+    ],
+)
+def test_always_saying_the_most_frequent_label(task, labels, expected):
+    """It is scored as the model is, in each measure of the task."""
+    data = [Example("", None, label) for label in labels]
+    assert task.baseline(data) == pytest.approx(expected)
 
 
 def test_the_gap_in_the_papers_table():
@@ -100,33 +129,59 @@ def test_json_holds_full_precision():
     assert "paper" not in first
 
 
+def config_of(size):
+    return ErnieMConfig.from_json(ROOT / f"configs/{size}/ernie_config.json")
+
+
+def figures_of_conll(languages, metric="f1 over pieces", recipe=CONLL):
+    """The figures beside a run of base on CoNLL's data."""
+    return figures(recipe, config_of("base"), 14_041, metric, languages)
+
+
 def test_the_papers_rows_stand_below():
     """The gap is English less the mean of the others: 90 - (60 + 1) / 2. The paper has no language xx."""
     scores = {1: {"en": 90.0, "de": 60.0, "xx": 1.0}}
-    table = Table("f1", scores, figures("conll_cross_lingual_transfer", "f1 over pieces", list(scores[1])))
+    table = Table("f1", scores, figures_of_conll(list(scores[1])))
     assert in_markdown(table.cells()).splitlines()[2:] == [
         "| seed 1 | 90.00 | 60.00 | 1.00 | 50.33 | 59.50 |",
         "| paper, base (Table 2; avg of 2) | 92.78 | 68.08 |  | 80.43 | 24.70 |",
-        "| paper, large (Table 2; avg of 2) | 93.28 | 72.99 |  | 83.13 | 20.29 |",
+        "| paper, large (Table 2; avg of 2; other data or size) | 93.28 | 72.99 |  | 83.13 | 20.29 |",
     ]
     assert table.to_json()["paper"]["paper, base (Table 2; avg of 2)"]["gap"] == pytest.approx(92.78 - 68.08)
 
 
 def test_the_average_is_as_printed_where_all_languages_are_there():
-    all_languages = figures("conll_cross_lingual_transfer", "f1 over pieces", ["de", "es", "nl", "en"])
+    all_languages = figures_of_conll(["de", "es", "nl", "en"])
     assert all_languages["paper, base (Table 2)"]["avg"] == 79.56
-    assert all_languages["paper, small (Table 8)"] == {"avg": 69.8}  # the paper has no more of it
+    assert all_languages["paper, small (Table 8; other data or size)"] == {
+        "avg": 69.8
+    }  # it has no more of it
     # There are no rows without a language, a metric or a recipe of the paper.
-    assert figures("conll_cross_lingual_transfer", "f1 over pieces", ["xx"]) == {}
-    assert figures("conll_cross_lingual_transfer", "f1 over words", ["en"]) == {}
-    assert figures(None, "f1", ["en"]) == {}
+    assert figures_of_conll(["xx"]) == {}
+    assert figures_of_conll(["en"], metric="f1 over words") == {}
+    assert figures_of_conll(["en"], recipe=None) == {}
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_row_of_the_paper_is_marked_unless_size_and_data_are_the_same(recipe):
+    recipe_figures = recipes()[recipe]
+    metric, rows = next(iter(recipe_figures["figures"].items()))
+    languages = recipe_figures["columns"].split()[:-1]
+    count = recipe_figures["examples"]
+    for examples in (0, round(0.98 * count), count - 3, count):
+        for size in ("small", "base", "large"):
+            names = figures(recipe, config_of(size), examples, metric, languages)
+            comparable = [name for name in names if "other data or size" not in name]
+            expected = size in rows and examples > 0.99 * count
+            assert [name.split()[1] for name in comparable] == [size] * expected
+            assert len(names) == len(rows)
 
 
 def test_fewer_languages_than_the_papers_have_their_own_average():
     """Neither the printed average of all languages, nor the rows that have it alone."""
-    rows = figures("conll_cross_lingual_transfer", "f1 over pieces", ["en", "de"])
+    rows = figures_of_conll(["en", "de"])
     assert rows["paper, base (Table 2)"]["avg"] == pytest.approx((92.78 + 68.08) / 2)
-    assert "paper, small (Table 8)" not in rows
+    assert len(rows) == 2
 
 
 def test_the_tables_of_a_run():
@@ -140,8 +195,13 @@ def test_the_tables_of_a_run():
         scores=dict.fromkeys(patterns, scores),
         confusion={pattern: {"en": CONFUSION} for pattern in patterns},
     )
-    tables, label_tables = tables_of_seeds({1: evaluation}, "xnli_cross_lingual_transfer")
+    baselines = [{"en": {"acc": 60.0 + place, "macro f1": 30.0}} for place in range(3)]
+    paper = {("acc", ("en",)): {"paper, base": {"en": 85.5}}}
+    tables, label_tables = tables_of_seeds(
+        {1: evaluation}, baselines, lambda metric, languages: paper.get((metric, (*languages,)), {})
+    )
     assert [table.title for table in tables if table.paper] == ["acc, c.%s.tsv"]
+    assert [table.beside["most frequent label"]["en"] for table in tables] == [60, 30, 61, 30, 62, 30]
     assert [[*table.beside] for table in tables[:2]] == [
         ["macro f1", "most frequent label"],
         ["most frequent label"],

@@ -80,7 +80,7 @@ def search(flags: RetrievalFlags) -> None:
         logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
         results[seed] = search_seed(inputs, seed, model, opened.tokenizer, opened.reading, opened.checkpoint)
         del model  # before the next one is made
-    report_seeds(flags, results, inputs.bitexts)
+    report_seeds(flags, inputs.opened.config, results, inputs.bitexts)
 
 
 def train_then_search(flags: RetrievalFlags, stop: StopSignal) -> None:
@@ -102,7 +102,7 @@ def train_then_search(flags: RetrievalFlags, stop: StopSignal) -> None:
             if model is None:
                 return
             results[seed] = search_seed(inputs, seed, model, task.tokenizer, task.reading)
-        report_seeds(flags, results, inputs.bitexts)
+        report_seeds(flags, inputs.opened.config, results, inputs.bitexts)
 
 
 def read_inputs(flags: RetrievalFlags) -> Inputs:

@@ -10,6 +10,7 @@ from ernie_m.finetune import score_tables
 from ernie_m.finetune.command import log_and_write_report
 from ernie_m.finetune.paper import AVERAGE, average, figures
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import TextKind, kinds_of_pair
 from ernie_m.model.tasks import RETRIEVAL
 from ernie_m.reader.files.aligned_lines import Bitext
@@ -172,11 +173,15 @@ def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
 
 
 def report_seeds(
-    flags: RetrievalFlags, results: Mapping[int, SearchResult | None], bitexts: Sequence[Bitext]
+    flags: RetrievalFlags,
+    config: ErnieMConfig,
+    results: Mapping[int, SearchResult | None],
+    bitexts: Sequence[Bitext],
 ) -> None:
     """Write a table for each direction, then one for each measure with the mean of both directions.
 
     Args:
+        config: of the encoder.
         results: seed -> its result; None: nothing was searched, or --layer sweep wrote its own report.
         bitexts: those that were searched, which name the directions.
     """
@@ -188,6 +193,7 @@ def report_seeds(
     kind_of_vectors = f"{flags.pooling}, layer {', '.join(distinct_layers)}"  # for the titles
     first = next(iter(results_found.values()))  # it has the search with random weights, if there was one
     languages = list(first.trained[flags.score])
+    pairs = sum(len(bitext.sentences) for bitext in bitexts)
     tables = []
     are_with_english = all(bitext.with_english for bitext in bitexts)
     for number, direction in enumerate(WITH_ENGLISH if are_with_english else OF_ANY_PAIRS):
@@ -195,7 +201,7 @@ def report_seeds(
             seed: _accuracies(result.trained[flags.score], direction=number)
             for seed, result in results_found.items()
         }
-        paper = figures(flags.paper, direction, languages)
+        paper = figures(flags.paper, config, pairs, direction, languages)
         untrained = _accuracies(first.untrained.get(flags.score, {}), direction=number)
         title = f"{direction}, {flags.score}, {kind_of_vectors}"
         tables.append(score_tables.Table(title, rows, paper, {"untrained": untrained}))

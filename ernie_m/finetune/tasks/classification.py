@@ -199,6 +199,12 @@ class Classification(SupervisedTask):
             scores[MACRO_F1] = macro_f1(self.confusion(data, predictions))
         return scores
 
+    def baseline(self, data: Examples) -> dict[str, float]:
+        labels = np.array([example.label for example in data])
+        counts = labels.sum(axis=0) if self.multi_label else np.bincount(labels)
+        prediction = np.arange(len(self.labels)) == counts.argmax()
+        return self.score(data, [prediction] * len(data), "")
+
     def confusion(self, data: Examples, predictions: list[np.ndarray]) -> dict[str, dict[str, int]]:
         """Label of a row -> predicted label -> number of rows, without zeros."""
         pairs = Counter(

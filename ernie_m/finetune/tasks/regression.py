@@ -102,6 +102,9 @@ class Regression(Classification):
     def confusion(self, data: Examples, predictions: list[float]) -> dict[str, dict[str, int]]:
         return {}  # numbers are no labels
 
+    def baseline(self, data: Examples) -> dict[str, float]:
+        return {}
+
     def write_official(self, path: str | os.PathLike, data: Examples, predictions: list[float]) -> None:
         """Write a line per input: qid (if there is one) and the predicted number, separated by a tab."""
         with atomic_file(path, "w") as file:
