@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 __all__ = ["Model", "UserError", "__version__", "load"]
 
 
+def __dir__() -> list[str]:
+    """What there is, also before it is asked for."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """`Model` and `load`, when they are first asked for: the commands start without them."""
     if name not in __all__:

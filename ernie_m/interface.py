@@ -96,7 +96,7 @@ class Model:
         requests = []
         for text in as_list(texts, "texts"):
             pair = text if isinstance(text, list | tuple) else [text]
-            if not 1 <= len(pair) <= 2:
+            if not 1 <= len(pair) <= 2 or (len(pair) == 2 and pair[1] is None):
                 raise UserError(f"{text!r}: it is neither a text nor a pair of texts")
             requests.append(dict(zip(("text_a", "text_b"), pair)))  # "text_b" of a pair only
         return self._answer("classify", requests)
@@ -249,7 +249,9 @@ class Model:
         from ernie_m.vectors.pooling import unit
 
         if not isinstance(text, str):
-            raise UserError(f"{text!r}: search takes one text; similarity compares several")
+            raise UserError(
+                f"text is a {type(text).__name__}; search takes one text, and index(corpus).search several"
+            )
         # TaskOptions checks its values.
         task_options = TaskOptions(top_k=top_k, pooling=options.get("pooling"))
         if centre is None:
@@ -392,7 +394,8 @@ class Model:
         sentences = as_list(texts, "texts")
         if not self.loaded.ranks:
             raise UserError(f"{self.loaded.folder}: rank needs a model that gives pairs of texts a number")
-        requests = [{"text_a": query, "text_b": text} for text in sentences]
+        # None would be the query alone.
+        requests = [{"text_a": query, "text_b": text or ""} for text in sentences]
         answers = self._answer("classify", requests)
         best = sorted(range(len(answers)), key=lambda number: -answers[number]["score"])
         return [{"index": i, "text": sentences[i], **answers[i]} for i in best]

@@ -7,19 +7,23 @@ from typing import Any
 from ernie_m.utils.errors import UserError
 
 _AT_ONCE = 256  # inputs between two reports of the progress
+_MISSING = ("NAType", "NaTType")  # the types of pandas.NA and NaT, which cannot be compared
 
 
 def as_list(texts: Any, name: str) -> list[Any]:
-    """Several texts as a list; a string is one text.
+    """Several texts as a list; a string is one text, and pandas.NA is None.
 
     Raises:
-        UserError: they are nothing with texts in an order.
+        UserError: they are nothing with texts in an order. A table would give the names of its columns.
     """
     if isinstance(texts, str):
         return [texts]
-    if not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set | bytes):
-        raise UserError(f"{name} is a {type(texts).__name__}; give a text, or several in a list")
-    return list(texts)
+    is_table = len(getattr(texts, "shape", " ")) != 1  # or an array of several dimensions, or of none
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set | bytes) or is_table:
+        raise UserError(
+            f"{name} is a {type(texts).__name__}; give a text, or several in a list; of a table, one column"
+        )
+    return [None if type(text).__name__ in _MISSING else text for text in texts]
 
 
 def parsed(answerer: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:

@@ -9,6 +9,7 @@ import pytest
 import ernie_m
 from ernie_m.inference import arguments
 from ernie_m.vectors.encode import PaddleEncoder
+from tests import toys
 from tests.launching import ROOT, error_of, run_script
 from tests.toys import sentences
 
@@ -125,6 +126,7 @@ def test_a_string_is_one_text(models):
         ("classify", "classify", [None], {}, "texts is a NoneType"),
         ("classify", "classify", [[("a", "b", "c")]], {}, "it is neither a text nor a pair of texts"),
         ("classify", "classify", [[()]], {}, "it is neither a text nor a pair of texts"),
+        ("classify", "classify", [[("a", None)]], {}, "it is neither a text nor a pair of texts"),
         ("tag", "tag", [[None]], {}, "'text' is null"),
         ("encode", "encode", [[""]], {}, "'text' is \"\""),
         ("encode", "encode", [3], {}, "texts is a int"),
@@ -179,7 +181,64 @@ def test_a_folder_is_a_path():
     assert "load(None): " in error_of(ernie_m.load, None)
 
 
-@pytest.mark.parametrize("empty", ["", " \n", None, float("nan")])
+class Table:
+    """As a DataFrame, which iterates over the names of its columns."""
+
+    shape = (2, 2)
+
+    def __iter__(self):
+        return iter(["text", "label"])
+
+
+class NAType:
+    """As pandas.NA, which pandas 3 makes of None: to compare it is an error."""
+
+    def __eq__(self, other):
+        return self
+
+    __ne__ = __eq__
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+
+# Method -> a call with what may be no text.
+CALLS = {
+    "encode": lambda model, given: model.encode(given),
+    "classify": lambda model, given: model.classify(given),
+    "fit": lambda model, given: model.fit(given, ["a", "b"]),
+    "labels of fit": lambda model, given: model.fit(["bado", "lera"], given),
+    "search": lambda model, given: model.search("bado", given),
+    "query of search": lambda model, given: model.search(given, ["bado"]),
+    "index": lambda model, given: model.index(given),
+    "query of an index": lambda model, given: model.index(["bado"]).search(given),
+    "rank": lambda model, given: model.rank("bado", given),
+    "query of rank": lambda model, given: model.rank(given, ["bado"]),
+}
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_what_is_no_text(models, tmp_path, method):
+    """One line says what it is, and what to give."""
+    model = ernie_m.load(models / "classify")
+    if "rank" in method:
+        settings = {"task": "classification", "labels": ["score"], "reading": {"regression": True}}
+        toys.make_model(tmp_path / "reranker", "score", models / "piece.model", settings)
+        model = ernie_m.load(tmp_path / "reranker")
+    for one in (Table(), np.array("bado"), np.array([["bado", "lera"]]), {"text": "bado"}, b"bado", 3):
+        line = error_of(CALLS[method], model, one)
+        assert re.search(r"^(texts|text|corpus|labels) is a \w+; |^'text_a' is ", line), line
+    for one in ([b"bado"], [{"text": "bado"}], [[["bado"]]], [NAType()], [None]):
+        assert re.search("must be a text|one text|1 labels", error_of(CALLS[method], model, one))
+
+
+def test_its_names_are_listed():
+    """Before one is asked for, in a process of its own."""
+    process = run_script(["-c", "import ernie_m; print(*dir(ernie_m))"], ROOT)
+    assert {"load", "Model", "UserError", "__version__"} <= {*process.stdout.split()}
+
+
+@pytest.mark.parametrize("empty", ["", " \n", None, float("nan"), NAType()])
 def test_one_empty_text_of_many(models, empty):
     """It is named by its place; if it is skipped, the others have their rows."""
     model = ernie_m.load(models / "classify")

@@ -98,9 +98,9 @@ class ClassifyTexts(FineTunedTask):
 
     def parse(self, request: dict) -> Example:
         key = "text" if "text" in request else "text_a"
-        if "text_a" in request and request["text_a"] != request[key]:
-            raise UserError("'text' and 'text_a' differ, but are two names of one text; give one of them")
         example = Example(text_of(request, key), text_of(request, "text_b", optional=True))
+        if request.get("text_a", example.text_a) != example.text_a:
+            raise UserError("'text' and 'text_a' differ, but are two names of one text; give one of them")
         if self.model.reading.pairs not in (None, example.text_b is not None):
             reads = (
                 "single texts: leave 'text_b' out" if example.text_b else "pairs of texts: give 'text_b', too"
