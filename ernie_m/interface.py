@@ -237,7 +237,9 @@ class Model:
         centre: bool | None = None,
         **options: Any,
     ) -> list[dict]:
-        """The `top_k` texts of the corpus nearest to a text, best first: {"line", "text", "cosine"} each.
+        """The `top_k` texts of the corpus nearest to a text, best first.
+
+        Each is {"line", "index", "text", "cosine"}: lines are counted from 1, indices from 0.
 
         Args:
             centre: whether vectors are without the mean of their language; None: if the model has the means.
@@ -261,10 +263,7 @@ class Model:
         vectors = unit(self._encode(sentences, DOCUMENT, centre=centre, **{**options, "prompt": None}))
         (cosines,) = query @ vectors.T  # [M], of the one text
         best = (-cosines).argsort(kind="stable")[:top_k].tolist()
-        return [
-            {"line": number + 1, "text": sentences[number], "cosine": float(cosines[number])}
-            for number in best
-        ]
+        return [{"line": i + 1, "index": i, "text": sentences[i], "cosine": float(cosines[i])} for i in best]
 
     def index(
         self,
@@ -272,7 +271,9 @@ class Model:
         folder: str | os.PathLike | None = None,
         **options: Any,
     ) -> "SearchCorpus":
-        """Encode a corpus for many searches: `index.search(text, top_k)` gives "line", "text" and "cosine".
+        """Encode a corpus for many searches: `index.search(text, top_k)` answers as `search` does.
+
+        For a list of texts it gives a list of such lists.
 
         Args:
             corpus: the texts; None: those of the folder.

@@ -84,9 +84,11 @@ def test_from_python(models, tmp_path, encoded):
     ):
         encoded.clear()
         hits = index.search(TEXTS[4])
-        assert hits == expected and hits[0]["line"] == 5
+        assert hits == expected and (hits[0]["line"], hits[0]["index"]) == (5, 4)
         assert index.search(TEXTS[4], top_k=2) == hits[:2] and len(index.search("mo", top_k=99)) == 30
         assert encoded == [1, 1, 1]
+        assert index.search([TEXTS[4], "mo"]) == [hits, index.search("mo")] and index.search([]) == []
+        assert error_of(index.search, ["mo", ""]).startswith("text 2 of 2 (index 1): ")
 
 
 def test_the_server_takes_an_index_in_the_place_of_a_corpus(models, tmp_path):

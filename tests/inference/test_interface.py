@@ -84,7 +84,7 @@ def test_similarity_and_search(models):
     assert cosines.shape == (1, 3) and cosines.dtype == np.float32
     np.testing.assert_allclose(cosines, vectors[:1] @ vectors.T, atol=1e-5)
     first, second = model.search(texts[1], texts, top_k=2)
-    assert first == {"line": 2, "text": texts[1], "cosine": pytest.approx(1, abs=1e-5)}
+    assert first == {"line": 2, "index": 1, "text": texts[1], "cosine": pytest.approx(1, abs=1e-5)}
     cosines_of_others = np.delete(vectors @ vectors[1], 1)
     assert second["cosine"] == pytest.approx(cosines_of_others.max(), abs=1e-5)
     assert model.search("mo", []) == []

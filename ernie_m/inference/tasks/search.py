@@ -1,7 +1,7 @@
 """Search in a corpus: {"text"} -> {"found"}."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from ernie_m.inference.arguments import as_list, parsed
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
@@ -273,12 +274,18 @@ class SearchCorpus:
             language = text_of(request, "language", optional=True, choices=languages)
         return SearchInput(self.encode.parse(request), layer, each, centre, language)
 
-    def search(self, text: str, top_k: int = 5) -> list[dict]:
-        """The `top_k` sentences nearest to a text, best first: {"line", "text", "cosine"} each."""
+    def search(self, text: str | Iterable[str], top_k: int = 5) -> list[dict] | list[list[dict]]:
+        """The `top_k` sentences nearest to a text, best first, as `ernie_m.interface.Model.search` has them.
+
+        Of several texts a list for each.
+        """
         TaskOptions(top_k=top_k)  # checks its value
-        (answer,) = self.answer([self.parse({"text": text})], top_k)
-        warn_if_cut("search", answer.get("cut", 0), 1, "texts", self.encode_query.max_seq_len)
-        return answer["found"]
+        requests = parsed(self, [{"text": one} for one in as_list(text, "text")])
+        answers = self.answer(requests, top_k)
+        cut_count = sum(answer.get("cut", 0) for answer in answers)
+        warn_if_cut("search", cut_count, len(answers), "texts", self.encode_query.max_seq_len)
+        found = [answer["found"] for answer in answers]
+        return found[0] if isinstance(text, str) else found
 
     def check_length(self, request: SearchInput) -> None:
         """Refuse a text that would be cut.
@@ -336,7 +343,12 @@ class SearchCorpus:
 
     def _as_json(self, hit: Hit) -> dict:
         sentence = self.sentences[hit.number]
-        answer = {"line": sentence.line, "text": sentence.text, "cosine": round(hit.cosine, 6)}
+        answer = {
+            "line": sentence.line,
+            "index": hit.number,
+            "text": sentence.text,
+            "cosine": round(hit.cosine, 6),
+        }
         if sentence.language:
             answer["language"] = sentence.language
         return answer
