@@ -65,7 +65,8 @@ class Model:
 
     Attributes:
         tokenizer: `ernie_m.tokenizer.tokenizer.Tokenizer`.
-        labels: the labels of its head, in the order of the ids.
+        labels: the labels of its head, in the order of the ids; of a model that `fit` or `finetune` made, as
+            they were given.
         scores: the scores of a model that `fit` or `finetune` made, in per cent: of classes "accuracy" and
             "macro_f1", of other tasks their measures; the "standard_error" of the first one; of "rows" that
             models of others predicted, in "folds" folds; and of labels, or of types of entities, "by_label".
@@ -76,7 +77,7 @@ class Model:
         self.scores = scores
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
-        self.labels = loaded.labels
+        self.labels = loaded.given_labels
         self._answerers: dict[tuple, Any] = {}  # (word of the prediction, TaskOptions) -> answerer
 
     def __repr__(self) -> str:
@@ -99,7 +100,7 @@ class Model:
             if not 1 <= len(pair) <= 2 or (len(pair) == 2 and pair[1] is None):
                 raise UserError(f"{text!r}: it is neither a text nor a pair of texts")
             requests.append(dict(zip(("text_a", "text_b"), pair)))  # "text_b" of a pair only
-        return self._answer("classify", requests)
+        return self._answer("classify", requests, given_labels=True)
 
     def zero_shot(
         self,

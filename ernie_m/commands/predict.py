@@ -171,10 +171,9 @@ def main() -> None:
     from ernie_m.inference.load import load
     from ernie_m.inference.tasks import TaskOptions, make_answerer
 
-    # Each is the name of a flag, too, but for the kind of the texts, which the task knows.
-    options = TaskOptions(
-        **{field.name: getattr(flags, field.name) for field in fields(TaskOptions) if field.name != "kind"}
-    )
+    # Most are the name of a flag, too; the task knows the kind of the texts.
+    names = {field.name for field in fields(TaskOptions)} - {"kind", "given_labels"}
+    options = TaskOptions(**{name: getattr(flags, name) for name in names})
     if flags.serve:
         try:
             from ernie_m.inference.server.serve import serve, token_of

@@ -1,5 +1,6 @@
 """Train a classifier of few labelled texts: logistic regression on the vectors that a checkpoint makes."""
 
+import itertools
 import math
 import os
 import warnings
@@ -34,7 +35,7 @@ from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.model.checkpoint.load import load_from, unread
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_files
-from ernie_m.model.conventions import NEITHER, READING
+from ernie_m.model.conventions import GIVEN, NEITHER, READING
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
 from ernie_m.reader.coverage import warn_if_unsuited
@@ -85,7 +86,7 @@ def learn(
         groups = groups_of(inputs, units.labels(), vectors, units.languages, units.ids, say=say)
         scored = cross_validated(vectors, groups, units)
     if folder is not None:
-        save(classifier, folder, len(units), scored)
+        save(classifier, folder, units, scored)
     return classifier, scored
 
 
@@ -127,9 +128,14 @@ def units_of(
     inputs = [[tables().in_one_line(text) for text in row] for row in inputs]
     if task == SCORE:
         return Numbers.of(inputs, labels, languages=languages)
-    if task == LABELS:
-        return SeveralLabels.of(inputs, list(map(_normal_labels, labels)), languages=languages)
-    return Classes.of(inputs, _normal_labels(labels), languages=languages)
+    several = task == LABELS
+    names = list(map(_normal_labels, labels)) if several else _normal_labels(labels)
+    flat = list(itertools.chain(*labels)) if several else labels
+    # Of labels that are the same, the first one.
+    given = {normal_label(str(label)): np.asarray(label).item() for label in reversed(flat)}
+    if len(set(given.values())) < len(given):
+        raise UserError("two labels are equal for Python, as 1 and True are; give texts")
+    return (SeveralLabels if several else Classes).of(inputs, names, languages=languages, given=given)
 
 
 def _needed(text: Any, label: Any, task: str | None) -> str:
@@ -238,6 +244,7 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, units: Classes, laye
         config=config,
         tokenizer=loaded.tokenizer,
         labels=names,
+        given_labels=units.kept().get(GIVEN, names),
         engine_name=loaded.engine_name,
         reading=loaded.reading.for_task(
             loaded.reading.prompt(NEITHER),
@@ -296,13 +303,13 @@ def logistic_regression(
 def save(
     classifier: LoadedModel,
     folder: str | os.PathLike,
-    rows: int,
+    units: Classes,
     scored: Scored | None = None,
 ) -> None:
     """Write a classifier to a new folder.
 
     Args:
-        rows: how many texts it was trained on, for the model card.
+        units: the labelled texts that it was trained on.
         scored: its scores, which config.json keeps.
 
     Raises:
@@ -311,13 +318,14 @@ def save(
     if Path(folder).exists():
         raise UserError(f"{folder}: it exists already; name a new folder")
     settings = {"task": CLASSIFICATION, "labels": classifier.labels, READING: classifier.reading.to_json()}
+    settings |= units.kept()
     if scored is not None:
         settings |= scored.kept()
     facts = {
         "name": f"ERNIE-M, {CLASSIFICATION}",
         "task": CLASSIFICATION,
         "initialised_from": str(classifier.folder),
-        "trained_on": f"{rows} texts, logistic regression on their vectors",
+        "trained_on": f"{len(units)} texts, logistic regression on their vectors",
     }
     start = open_checkpoint(classifier.folder)
     leave_out = unread(start, reads_pooler=False)

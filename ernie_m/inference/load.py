@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats.configs import read_json
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import HELD_OUT, Reading, own_reading
+from ernie_m.model.conventions import GIVEN, HELD_OUT, Reading, own_reading
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     ENCODING,
@@ -50,6 +50,7 @@ class LoadedModel:
         folder: the folder it was loaded from.
         task: what its head is for, a task of `ernie_m.model.tasks`; None: it is an encoder.
         labels: names in the order of the ids; [] if the head has none.
+        given_labels: the same as a user of Python gave them to `fit`.
         engine_name: a key of `FILES`, or "dygraph".
         reading: how inputs are read, and how vectors are made.
         reading_faults: what the model's makers did in another way than this project can, in words.
@@ -68,6 +69,7 @@ class LoadedModel:
     config: ErnieMConfig
     tokenizer: Tokenizer
     labels: list[str]
+    given_labels: list[Any]
     engine_name: str
     reading: Reading
     exported_layer: int | None = None
@@ -315,12 +317,14 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     export = config_json["export"]
     reading = own_reading(config_json, folder / CONFIG)
     means_path = folder / LANGUAGE_MEANS
+    labels = config_json.get("labels", [])
     return LoadedModel(
         folder=folder,
         task=None if export["task"] == ENCODING else export["task"],
         config=config,
         tokenizer=Tokenizer.from_folder(folder, reading.text_rules, reading.added_tokens),
-        labels=config_json.get("labels", []),
+        labels=labels,
+        given_labels=_given_labels(config_json, labels, folder),
         engine_name=engine,
         amp=amp,
         reading=reading,
@@ -352,6 +356,19 @@ def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
     if lacks_labels or not (is_task and is_layer and are_labels):
         raise UserError(f"{path}: does not say what was exported, or the labels; export the checkpoint again")
     return config
+
+
+def _given_labels(settings: Mapping[str, Any], labels: list[str], path: Path) -> list[Any]:
+    """`LoadedModel.given_labels` from the config.json of the model at `path`.
+
+    Raises:
+        UserError: they are not one for each label.
+    """
+    given = settings.get(GIVEN, labels) if labels else []
+    are_labels = isinstance(given, list) and all(isinstance(label, str | int | float) for label in given)
+    if not are_labels or len(given) != len(labels):
+        raise UserError(f"{path}: config.json: {GIVEN} must have a text, number or bool for each label")
+    return given
 
 
 def load_opened(
@@ -392,6 +409,7 @@ def load_opened(
         config=opened.config,
         tokenizer=opened.tokenizer,
         labels=labels,
+        given_labels=_given_labels(checkpoint.settings, labels, checkpoint.path),
         engine_name="dygraph",
         amp=amp,
         reading=opened.reading,

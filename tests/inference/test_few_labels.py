@@ -59,7 +59,7 @@ def test_what_it_predicts(models, fitted):
     logits = vectors @ weight + bias
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     loaded = ernie_m.load(folder)
-    assert loaded.labels == classifier.labels == ["3", "news", "question"]
+    assert loaded.labels == classifier.labels == [3, "news", "question"]
     assert not classifier.loaded.model.training  # as that of every loaded model, which may be exported
     for model in (loaded, classifier):
         answers = model.classify(TEXTS)
@@ -91,7 +91,7 @@ def test_a_classifier_of_a_model_of_search_without_a_pooler(models, tmp_path):
 def test_a_classifier_is_fitted_again(fitted):
     """What `fit` returned has fewer layers than the weights in its folder."""
     folder, classifier = fitted
-    again = classifier.fit(TEXTS, LABELS)
+    again = classifier.fit(TEXTS, [int(label) if label == "3" else label for label in LABELS])
     assert again.classify(TEXTS[0]) == ernie_m.load(folder).classify(TEXTS[0])
 
 
@@ -100,7 +100,8 @@ def test_predict_and_exports_take_it(fitted, ask, tmp_path):
     expected = classifier.classify(TEXTS)
     requests = [{"text": text} for text in TEXTS]
     settings = run_export(folder, tmp_path / "exported")
-    assert settings["labels"] == classifier.labels
+    assert settings["labels"] == ["3", "news", "question"]
+    assert ernie_m.load(tmp_path / "exported").labels == classifier.labels
     assert max(settings["export"]["engines"].values()) < 1e-4
     for model, engine, tolerance in (
         (folder, "dygraph", 2e-6),
@@ -109,7 +110,9 @@ def test_predict_and_exports_take_it(fitted, ask, tmp_path):
     ):
         answers = ask(requests, task="classify", model=model, engine=engine)
         for answer, of_fit in zip(answers, expected, strict=True):
-            assert answer["probabilities"] == pytest.approx(of_fit["probabilities"], abs=tolerance)
+            named = {str(label): value for label, value in of_fit["probabilities"].items()}
+            assert answer["label"] == str(of_fit["label"])
+            assert answer["probabilities"] == pytest.approx(named, abs=tolerance)
 
 
 def test_conversions(fitted, refused, tmp_path):
@@ -133,7 +136,8 @@ def test_fine_tuning_goes_on_with_its_encoder_or_with_its_head_too(fitted, tmp_p
     rate = {"init_checkpoint": folder, "learning_rate": 1e-12, "checkpoints": tmp_path / "head"}
     call_main(run_classifier, as_flags(flags | rate))
     further = ernie_m.load(tmp_path / "head/step_3")
-    assert further.classify(TEXTS[:5]) == classifier.classify(TEXTS[:5])
+    for answer, expected in zip(further.classify(TEXTS[:5]), classifier.classify(TEXTS[:5])):
+        assert [*answer["probabilities"].values()] == [*expected["probabilities"].values()]
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps({label: number for number, label in enumerate(sorted(set(LABELS)))}))
     flags |= {"init_pretraining_params": folder, "label_map_config": labels, "num_labels": 3}
@@ -152,6 +156,39 @@ def test_labels_in_their_normal_form(caplog):
     assert not caplog.messages
     units_of(["a", "a", "b"], ["x", "y", "x"]).warn_of_labels("fit")
     assert "1 text has two labels, as in index 0 and index 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "given"),
+    [
+        ([10, 9, 8], [10, 8, 9]),  # in the order of their texts
+        (np.array([True, False, True]), [False, True]),
+        (["a\u200b", " a", "1.0"], ["1.0", "a\u200b"]),
+        ([1.0, 0.5, 1], [0.5, 1.0]),
+        ([[1, 2], [], (2, "x")], [1, 2, "x"]),
+    ],
+)
+def test_labels_come_back_as_they_were_given(models, tmp_path, labels, given):
+    """Also from the folder, and in the scores. Of labels that are the same, the first one."""
+    model = ernie_m.load(models / "encode")
+    classifier = model.fit(TEXTS[:12], [*labels] * 4, tmp_path / "saved")
+    for made in (classifier, ernie_m.load(tmp_path / "saved")):
+        (answer,) = made.classify(TEXTS[0])
+        kinds = [(label, type(label)) for label in given]
+        assert [(label, type(label)) for label in made.labels] == kinds
+        assert [(label, type(label)) for label in answer["probabilities"]] == kinds
+        assert {*answer.get("labels", [answer.get("label")])} <= {*given}
+    assert {*classifier.scores["by_label"]} == {*given}
+
+
+def test_labels_that_are_equal_in_python():
+    assert "1 and True" in error_of(units_of, ["a", "b"], [1, True])
+
+
+@pytest.mark.parametrize("wrong", [3, ["a"], [["a"], "b", "c"]])
+def test_damaged_labels(fitted, tmp_path, wrong):
+    changed = changed_copy(fitted[0], tmp_path / "changed", labels_as_given=wrong)
+    assert error_of(ernie_m.load, changed).startswith(f"{changed}")
 
 
 @pytest.mark.parametrize("label", [float("nan"), None, "", "\u200b", "-", ["a"]])

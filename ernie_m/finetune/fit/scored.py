@@ -117,7 +117,7 @@ class Scored:
         confusion = self.units.confusion(self.numbers, self.outcomes)
         if confusion:
             scores["by_label"] = {
-                label: {
+                self.units.given.get(label, label): {
                     self.units.counted[1]: counts.gold,
                     "precision": counts.precision,
                     "recall": counts.recall,

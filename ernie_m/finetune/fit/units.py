@@ -19,6 +19,7 @@ from ernie_m.finetune.open_model import OpenedModel
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.regression import Regression
+from ernie_m.model.conventions import GIVEN
 from ernie_m.reader.batching import Example
 from ernie_m.reader.check_labels import check_labels, count_labels
 from ernie_m.reader.files.labels import input_hash
@@ -43,6 +44,7 @@ class Units:
         languages: the language of each unit; none: they are not known.
         ids: the id of each unit, "" if it has none; none: there are no ids.
         places: where each row stands, for messages: "line 3".
+        given: a label -> what a user of Python gave for it; {}: labels are called as they are.
         task: what is learned, made by `open`.
     """
 
@@ -50,6 +52,7 @@ class Units:
     languages: Sequence[str] = ()
     ids: Sequence[str] = ()
     places: Sequence[str] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
     task: SupervisedTask = field(init=False, repr=False)
 
     kind: ClassVar[str]
@@ -77,6 +80,10 @@ class Units:
     def open(self, opened: OpenedModel, flags: FinetuneFlags) -> None:
         """Make the task for a model."""
         raise NotImplementedError
+
+    def kept(self) -> dict[str, Any]:
+        """What config.json keeps of the labels."""
+        return {}
 
     def inputs(self) -> list[Sequence[str]]:
         """The texts of each unit. Units with equal ones are held out together."""
@@ -142,7 +149,11 @@ class Units:
 
 @dataclass
 class Classes(Units):
-    """Texts, or pairs of texts, with a label each. `items`: `Example`s, whose label is an id."""
+    """Texts, or pairs of texts, with a label each. `items`: `Example`s, whose label is an id.
+
+    Attributes:
+        names: all labels, in the order of their ids.
+    """
 
     names: Sequence[str] = ()
     kind = CLASSES
@@ -207,6 +218,10 @@ class Classes(Units):
 
     def make_task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> None:
         self.task = Classification(tokenizer, self.names, max_seq_len, prompt=prompt)
+
+    def kept(self) -> dict[str, Any]:
+        labels = [self.given.get(name, name) for name in self.names]
+        return {} if labels == list(self.names) else {GIVEN: labels}
 
     def inputs(self) -> list[Sequence[str]]:
         return [[item.text_a] if item.text_b is None else [item.text_a, item.text_b] for item in self.items]

@@ -299,7 +299,8 @@ def train_and_score(
             scores_of_tests.append(Scored(part, every, predicted, groups=every, folds=0))
         with atomic_dir(output) as new:
             files = trainer.task.files(trainer.engine, trainer.engine.masters(), None)
-            replace(files, config_json={**files.config_json, **scored.kept()}).write(new)
+            kept = units.kept() | scored.kept()
+            replace(files, config_json={**files.config_json, **kept}).write(new)
     remove(folder)
     return scored, scores_of_tests
 

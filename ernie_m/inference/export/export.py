@@ -30,7 +30,7 @@ from ernie_m.inference.load import LoadedModel
 from ernie_m.model.checkpoint.card import model_card
 from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import model_weights
-from ernie_m.model.conventions import HELD_OUT, READING
+from ernie_m.model.conventions import GIVEN, HELD_OUT, READING
 from ernie_m.model.tasks import ENCODING, TASKS
 from ernie_m.reader.batching import padded_batches
 from ernie_m.tokenizer.tokenizer_files import write_ours
@@ -168,6 +168,8 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
     settings: dict[str, Any] = {**loaded.config.to_dict(), "model_type": "ernie_m", "task": report.task}
     if loaded.labels:
         settings["labels"] = loaded.labels
+    if loaded.given_labels != loaded.labels:
+        settings[GIVEN] = loaded.given_labels
     if reading := loaded.reading.to_json():
         settings[READING] = reading
     if loaded.held_out:

@@ -55,6 +55,7 @@ class TaskOptions:
         labels: the labels of zero-shot requests that name none: a list, or a text with commas between them.
         template: the template of zero-shot requests that have none: a sentence with {} where a label goes.
         several: whether several labels can be true in zero-shot requests that do not say it.
+        given_labels: whether classify answers with labels as a user of Python gave them.
 
     Raises:
         UserError: a value is of another type, or is none of those that are accepted.
@@ -73,6 +74,7 @@ class TaskOptions:
     labels: str | tuple[str, ...] | None = None
     template: str = "This example is {}."
     several: bool = False
+    given_labels: bool = False
 
     def __post_init__(self) -> None:
         if not (self.max_seq_len is None or is_whole(self.max_seq_len)):

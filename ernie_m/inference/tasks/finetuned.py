@@ -93,7 +93,8 @@ class ClassifyTexts(FineTunedTask):
         else:
             task_class = MultiLabelClassification if model.multi_label else Classification
             prompt = model.reading.prompt(NEITHER)
-            task = task_class(model.tokenizer, model.labels, limit, prompt=prompt)
+            labels = model.given_labels if options.given_labels else model.labels
+            task = task_class(model.tokenizer, labels, limit, prompt=prompt)
         super().__init__(model, task)
 
     def parse(self, request: dict) -> Example:
