@@ -7,6 +7,7 @@ model.classify([("A man eats.", "Somebody eats.")])
 """
 
 import os
+import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_m.inference.arguments import as_list, in_parts, languages_of, one_for_each, parsed
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.paddle_settings import be_a_guest
+from ernie_m.utils.paddle_settings import be_a_guest, prepare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,8 +58,25 @@ def load(
     return Model(loaded)
 
 
+def _loaded_again(scores: dict[str, Any] | None, *how: Any) -> "Model":
+    """The copy of a model that was loaded; `how`: the arguments of `load`."""
+    return Model(load(*how).loaded, scores)
+
+
+def _unpacked(scores: dict[str, Any] | None, parts: bytes) -> "Model":
+    """The copy of a model that `fit` made. Its tokenizer comes from no file, as one that is pickled does."""
+    be_a_guest()
+    prepare(quiet=True)
+    from ernie_m.tokenizer.tokenizer import Tokenizer
+
+    loaded, state = pickle.loads(parts)
+    tokenizer = object.__new__(Tokenizer)
+    vars(tokenizer).update(state)
+    return Model(replace(loaded, tokenizer=tokenizer), scores)
+
+
 class Model:
-    """A model with its tokenizer.
+    """A model with its tokenizer. It can be copied and pickled.
 
     A string is one text. A method raises `UserError` if the model is not for its task, or if an input or an
     option is wrong.
@@ -78,6 +96,8 @@ class Model:
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
         self.labels = loaded.given_labels
+        # Wherever the program goes; a name on the hub is no path.
+        self._folder = loaded.folder.absolute() if loaded.folder.exists() else loaded.folder
         self._answerers: dict[tuple, Any] = {}  # (word of the prediction, TaskOptions) -> answerer
 
     def __repr__(self) -> str:
@@ -85,6 +105,16 @@ class Model:
         purpose = f"for {loaded.task}" if loaded.task else "an encoder"
         size = f"{loaded.num_layers} layers of {loaded.config.hidden_size}"
         return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {loaded.engine_name}>"
+
+    def __reduce__(self):
+        """A copy, or what is pickled, is loaded from the folder again. What `fit` did not save is in it."""
+        loaded = self.loaded
+        if loaded.is_saved:
+            task = loaded.own_word if loaded.own_word in HEAD_TASKS else None
+            how = (self._folder, loaded.engine_name, task, loaded.amp)
+            return _loaded_again, (self.scores, *how)
+        parts = replace(loaded, tokenizer=None, _engines={}), vars(loaded.tokenizer)
+        return _unpacked, (self.scores, pickle.dumps(parts))
 
     def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
         """Classify texts, or pairs of texts: {"label", "probabilities": {label: float}} of each.

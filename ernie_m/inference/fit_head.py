@@ -87,6 +87,7 @@ def learn(
         scored = cross_validated(vectors, groups, units)
     if folder is not None:
         save(classifier, folder, units, scored)
+        classifier = replace(classifier, folder=Path(folder), is_saved=True)
     return classifier, scored
 
 
@@ -254,6 +255,7 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, units: Classes, laye
         ),
         has_pooler=loaded.has_pooler,
         model=model.eval(),
+        is_saved=False,
     )
 
 

@@ -61,6 +61,7 @@ class LoadedModel:
         autocast: makes the context for a forward pass of `model`.
         languages: the languages that the masked-LM head can be asked for.
         language_means_path: the file of the mean sentence vectors of languages; None: there is none.
+        is_saved: whether the folder has this model; otherwise `fit` made it from the one that is there.
         held_out: what `fit` kept of its scores; {}: nothing. See `ernie_m.finetune.fit.scored.Scored.kept`.
     """
 
@@ -81,6 +82,7 @@ class LoadedModel:
     language_means_path: Path | None = None
     reading_faults: list[str] = field(default_factory=list)
     held_out: Mapping[str, Any] = field(default_factory=dict)
+    is_saved: bool = True
     _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
 
     @property

@@ -1,7 +1,10 @@
 """The interface: the documentation's examples run as they stand, and wrong inputs are named."""
 
+import copy
+import pickle
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -230,6 +233,34 @@ def test_what_is_no_text(models, tmp_path, method):
         assert re.search(r"^(texts|text|corpus|labels) is a \w+; |^'text_a' is ", line), line
     for one in ([b"bado"], [{"text": "bado"}], [[["bado"]]], [NAType()], [None]):
         assert re.search("must be a text|one text|1 labels", error_of(CALLS[method], model, one))
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_models_are_copied(models, tmp_path, again):
+    """By their folder, which is named if it is gone; and what `fit` did not save, as it is."""
+    folder = shutil.copytree(models / "encode", tmp_path / "model")
+    texts = sentences(12, seed=9)
+    model = ernie_m.load(folder)
+    vectors = model.encode(texts)
+    fitted = model.fit(texts, [2, 10] * 6, layer=1)
+    answers = fitted.classify(texts)
+    assert np.array_equal(again(model).encode(texts), vectors)
+    saved = model.fit(texts, ["a", "b"] * 6, tmp_path / "saved")
+    assert again(saved).scores == saved.scores is not None
+    assert again(saved).labels == ["a", "b"] and f"{tmp_path / 'saved'}" in repr(saved)
+    shutil.rmtree(folder)
+    assert error_of(again, model).startswith(f"{folder}: ")
+    copied = again(fitted)
+    assert (copied.classify(texts), copied.labels, copied.scores) == (answers, [10, 2], fitted.scores)
+
+
+@pytest.mark.parametrize("kind", ["classify", "tag", "answer", "full"])
+def test_a_copy_is_for_the_same_task(models, exported, kind):
+    for folder in (models / kind, exported / kind):
+        if folder.is_dir():
+            model = ernie_m.load(folder)
+            copied = copy.deepcopy(model)
+            assert repr(copied) == repr(model) and copied.labels == model.labels
 
 
 def test_its_names_are_listed():

@@ -6,7 +6,11 @@ from math import log
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import ernie_m
 from tests import toys
@@ -105,7 +109,7 @@ def test_hybrid_search(recipes):
 
 def test_the_estimator(recipes, models):
     classifier = recipes("As an estimator of scikit-learn")["ErnieMClassifier"](models / "encode")
-    texts = sentences(24, seed=4)
+    texts = np.array(sentences(24, seed=4))
     labels = ["a", "b", "c"] * 8
     fitted = clone(classifier).fit(texts, labels)
     assert fitted is not classifier and fitted.layer is None
@@ -113,6 +117,22 @@ def test_the_estimator(recipes, models):
     probabilities = fitted.predict_proba(texts)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     assert fitted.predict(texts).tolist() == [answer["label"] for answer in answers]
-    assert len(cross_val_score(classifier, texts, labels, cv=2)) == 2
     search = GridSearchCV(classifier, {"layer": [1, 2]}, cv=2).fit(texts, labels)
     assert search.best_params_["layer"] in (1, 2)
+
+
+@pytest.mark.parametrize("names", [[10, 9], [True, False], ["no label\u200b", "1.0 "]])
+def test_estimators_with_labels_of_any_type(recipes, models, names):
+    """The labels are those of the first word of a text, so each score is far above chance."""
+    recipe = recipes("As an estimator of scikit-learn")
+    texts = [f"{'bado' if row % 2 else 'lera'} {text}" for row, text in enumerate(sentences(24, seed=4))]
+    table = np.array([[text, row] for row, text in enumerate(texts)], object)
+    labels = np.array(names * 12)
+    classifier = recipe["ErnieMClassifier"](models / "encode")
+    one_column = ColumnTransformer([("text", "passthrough", [0])])
+    ((_, vectors, _),) = recipe["columns"].transformers
+    vectors = ColumnTransformer([("text", vectors, 0)], remainder="passthrough")
+    search = GridSearchCV(classifier, {"layer": [1]}, cv=2, refit=False).fit(texts, labels)
+    assert search.best_score_ > 0.8
+    for steps in ((one_column, classifier), (vectors, StandardScaler(), LogisticRegression())):
+        assert cross_val_score(make_pipeline(*steps), table, labels, cv=2).min() > 0.8
