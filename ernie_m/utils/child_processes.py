@@ -1,13 +1,18 @@
-"""Signals that ask a command to end, and child processes that do not outlive their parent."""
+"""Signals that ask a command to end, child processes that do not outlive their parent, threads and forks."""
 
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing import resource_tracker
 from types import FrameType
+from typing import ParamSpec, TypeVar
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
@@ -54,3 +59,10 @@ def end_with_parent(signal_number: int) -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal_number)
+
+
+def cache_until_fork(make: Callable[P, T]) -> Callable[P, T]:
+    """As `functools.cache`, for what has threads: a forked process has none of them, and makes it again."""
+    cached = cache(make)
+    os.register_at_fork(after_in_child=cached.cache_clear)
+    return cached

@@ -11,11 +11,15 @@ from starlette.requests import Request
 
 from ernie_m.inference.server.gate import Refused
 from ernie_m.inference.server.work_queue import MOST_TEXTS, QueueFull, Run, WorkQueue
+from ernie_m.utils.child_processes import cache_until_fork
 
 T = TypeVar("T")
 _FEW = 4096  # characters that are tokenized in the event loop, which is faster than another thread
 
-_tokenizing = ThreadPoolExecutor(1, "tokenizing")
+
+@cache_until_fork
+def _tokenizing() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "tokenizing")
 
 
 def _only_texts(value: Any) -> Any:
@@ -57,7 +61,7 @@ async def beside_the_loop(prepare: Callable[[], T], texts: Sequence[str]) -> T:
     """What `prepare` makes of texts. Long ones would hold up the event loop, so a thread reads them."""
     if sum(map(len, texts)) <= _FEW:
         return prepare()
-    return await asyncio.get_running_loop().run_in_executor(_tokenizing, prepare)
+    return await asyncio.get_running_loop().run_in_executor(_tokenizing(), prepare)
 
 
 async def work(

@@ -4,6 +4,7 @@ MKL computes on the OpenMP threads of Paddle, and several threads may call it at
 """
 
 import ctypes
+import os
 from collections.abc import Callable
 from ctypes import CFUNCTYPE, c_int, c_void_p
 from functools import cache
@@ -89,6 +90,9 @@ def _thread_setters() -> list[Callable[[int], int | None]]:
     try:
         mkl = ctypes.CDLL(str(libraries / "libmklml_intel.so"))
         openmp = ctypes.CDLL(str(libraries / "libiomp5.so"))
+        # In a forked process OpenMP begins anew with the thread that calls it first. If that is another one,
+        # the thread that forked keeps its number of the parent, and ends the process.
+        os.register_at_fork(after_in_child=openmp.omp_get_max_threads)
         return [mkl.MKL_Set_Num_Threads_Local, openmp.omp_set_num_threads]
     except (OSError, AttributeError):  # no such file, no such symbol
         return []

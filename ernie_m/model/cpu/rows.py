@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from functools import cache
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
+from ernie_m.utils.child_processes import cache_until_fork
 from ernie_m.utils.paddle_settings import number_in
 
 BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
@@ -100,7 +100,7 @@ def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
             work(rows)
 
 
-@cache
+@cache_until_fork
 def _pool() -> ThreadPoolExecutor:
     """The threads that work beside the one that calls `over_rows`; made once."""
     return ThreadPoolExecutor(thread_count(), "rows")

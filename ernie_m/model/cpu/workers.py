@@ -7,13 +7,13 @@ number of threads, so they do not depend on whether a worker has computed it (do
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import cache
 from threading import Event
 from typing import TypeVar
 
 from ernie_m.model import kernels
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.rows import STOP, thread_count
+from ernie_m.utils.child_processes import cache_until_fork
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -82,7 +82,7 @@ def _run(stop: Event, compute: Callable[[T], R], item: T) -> R:
     return compute(item)
 
 
-@cache
+@cache_until_fork
 def _pool(workers: int) -> ThreadPoolExecutor:
     """The workers, made once."""
     return ThreadPoolExecutor(workers, "worker", initializer=become_worker)

@@ -1,0 +1,80 @@
+"""A forked process has none of its parent's threads; it computes the same bits all the same."""
+
+import multiprocessing
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.heads import SequenceClassifier
+from ernie_m.training.engine import Engine
+from ernie_m.training.optimizer import build_optimizer
+from ernie_m.vectors.encode import PaddleEncoder
+from tests.helpers.batches import padded_batch
+
+FORK = multiprocessing.get_context("fork")
+SECONDS = 300  # after which a process hangs
+
+
+@cache
+def engine() -> Engine:
+    """Made before a fork, so that the processes share it."""
+    paddle.seed(1)
+    shape = ErnieMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+    model = SequenceClassifier(shape, 3)
+    return Engine(model, build_optimizer(model, 1e-2))
+
+
+def work() -> list[float]:
+    """The vectors of sentences, and the weights after a further step of training, each in both threads."""
+    rng = np.random.default_rng(0)
+    batches = [(rng.integers(4, 50, [4, 9]), rng.integers(0, 3, 4)) for _ in range(3)]
+    sentences = [[0, *ids.tolist(), 2] for part, _ in batches for ids in part]
+    vectors = PaddleEncoder(engine().model.ernie_m, "mean", 2).vectors(sentences, batch_tokens=33)
+    engine().step(batches, loss)
+    weights = [weight.numpy() for weight in engine().model.parameters()]
+    return np.concatenate([array.ravel() for array in (vectors, *weights)]).tolist()
+
+
+def loss(model: paddle.nn.Layer, batch: tuple[np.ndarray, np.ndarray]) -> tuple[paddle.Tensor, dict]:
+    ids, labels = batch
+    return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels)), {}
+
+
+class OneItem(paddle.io.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, _):
+        return np.array(work())
+
+
+def in_a_process() -> list[float]:
+    receiver, sender = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=lambda: sender.send(work()), daemon=True)
+    process.start()
+    sender.close()  # then `receiver` ends with the process
+    assert receiver.poll(SECONDS)
+    return receiver.recv()
+
+
+def in_a_pool() -> list[float]:
+    with FORK.Pool(1) as pool:
+        return pool.apply_async(work).get(SECONDS)
+
+
+def in_a_data_loader() -> list[float]:
+    (item,) = paddle.io.DataLoader(OneItem(), num_workers=1, use_shared_memory=False, timeout=SECONDS)
+    return item[0].tolist()
+
+
+@pytest.mark.parametrize("of_a_fork", [in_a_process, in_a_pool, in_a_data_loader])
+def test_a_forked_process_computes_the_same(of_a_fork: Callable[[], list[float]], monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    work()  # makes all threads
+    result = of_a_fork()
+    assert result == work()
