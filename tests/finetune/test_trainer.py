@@ -73,6 +73,19 @@ def test_a_label_without_training_rows_is_warned_of(classify, toy_folder, tmp_pa
     assert f"{path}: " in line and "label tool," in line
 
 
+def test_a_metric_may_return_numbers_of_numpy(classify, monkeypatch):
+    """They are in the training state, in the report and in the card of the model."""
+    score = Classification.score
+
+    def scored(*arguments) -> dict[str, np.number]:
+        (accuracy,) = score(*arguments).values()
+        return {"acc": np.float64(accuracy), "half": np.float32(50)}
+
+    monkeypatch.setattr(Classification, "score", scored)
+    *_, table = classify(epoch=1, save_steps=4)["tables"]
+    assert table["mean"]["en"] == 50
+
+
 def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     results = classify(**command_lines.LEARNS)
     assert results["tables"][0]["mean"] == {"en": 100.0, "de": 100.0, "fr": 100.0, "avg": 100.0, "gap": 0.0}

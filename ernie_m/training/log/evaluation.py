@@ -1,5 +1,6 @@
 """The result of an evaluation, which runs, checkpoints and reports share."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ class Evaluation:
         step: the number of optimizer steps before it.
         epoch: the epoch of that step.
         selected_by: the score that selects the best step, larger is better; None if the task selects none.
-        scores: JSON values, whose form the task decides.
+        scores: JSON values, whose form the task decides. They may be given as numbers of NumPy or Paddle.
         confusion: the confusion matrices of a classification: pattern -> language -> label of a row ->
             predicted label -> number of rows. Numbers of 0 are left out.
     """
@@ -22,3 +23,12 @@ class Evaluation:
     selected_by: float | None
     scores: dict[str, Any]
     confusion: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.selected_by = as_json_values(self.selected_by)
+        self.scores = as_json_values(self.scores)
+
+
+def as_json_values(values: Any) -> Any:
+    """The same values, where those of NumPy and Paddle become numbers and lists, and tuples become lists."""
+    return json.loads(json.dumps(values, default=lambda array: array.tolist()))

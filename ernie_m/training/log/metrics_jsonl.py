@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ernie_m.training.log.evaluation import as_json_values
 from ernie_m.utils.files import atomic_file, sync_file, unwritable_is_a_user_error
 from ernie_m.utils.logging import logger
 
@@ -32,6 +33,7 @@ class Records:
         Raises:
             UserError: the disk is full or read-only.
         """
+        record = as_json_values(record)
         with unwritable_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self._follower(record)
