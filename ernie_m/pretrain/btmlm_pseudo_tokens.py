@@ -13,7 +13,8 @@ from ernie_m.model.attention import MASK_VALUE
 from ernie_m.model.lm_head import PreTrainingModel, logit_chunks, logits
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.loss import DeviceBatch, DeviceStage1
-from ernie_m.pretrain.objective import Vocabulary
+from ernie_m.pretrain.objective import Vocabulary, class_of
+from ernie_m.pretrain.objectives.btmlm import Btmlm
 from ernie_m.pretrain.training_text import TrainingText
 from ernie_m.utils.logging import logger
 
@@ -123,8 +124,8 @@ class PseudoTokenGenerator:
 
 
 def make_pseudo_token_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:
-    """BTMLM's stage 1 as the configuration asks for it; None if BTMLM is not active."""
-    if "btmlm" not in config.names:
+    """BTMLM's stage 1 as the configuration asks for it; None if neither BTMLM nor a kind of it is active."""
+    if not any(issubclass(class_of(name), Btmlm) for name in config.names):
         return None
     if "camlm" not in config.names:
         logger.warning(

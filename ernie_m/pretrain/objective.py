@@ -46,7 +46,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What masking needs to know of a tokenizer: the special ids and the size V."""
+    """What masking needs to know of a tokenizer: the special ids, the size V, and the piece of each id."""
 
     cls_id: int
     pad_id: int
@@ -54,10 +54,11 @@ class Vocabulary:
     unk_id: int
     mask_id: int
     size: int
+    pieces: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, tokenizer) -> "Vocabulary":
-        """From any object with these attributes and `vocab_size`."""
+        """From any object with these ids, `vocab_size` and `convert_ids_to_tokens`."""
         return cls(
             cls_id=int(tokenizer.cls_id),
             pad_id=int(tokenizer.pad_id),
@@ -65,6 +66,7 @@ class Vocabulary:
             unk_id=int(tokenizer.unk_id),
             mask_id=int(tokenizer.mask_id),
             size=int(tokenizer.vocab_size),
+            pieces=tuple(tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))),
         )
 
     @cached_property
@@ -109,6 +111,7 @@ class Objective:
     Attributes:
         name: the name of its file.
         reads: `Text` or `Pair`.
+        evaluated_on: `Text` or `Pair`, if held-out evaluation gives it another kind than it `reads`.
         title: the title of a picture of its sequences.
         needs: what `serves` asks of a pair, in words.
         group: the number of examples that are kept in one micro-batch, because the loss compares them.
@@ -122,6 +125,7 @@ class Objective:
 
     name: ClassVar[str]
     reads: ClassVar[type]
+    evaluated_on: ClassVar[type | None] = None
     title: ClassVar[str] = ""
     needs: ClassVar[str] = ""
     group: ClassVar[int] = 1
@@ -177,6 +181,19 @@ class Objective:
         """A picture of one example: the order of its T tokens, int64 [T], and in it the mask, bool [T, T]."""
         return np.arange(batch.tokens), batch.layout.dense()
 
+    def evaluate(self, examples: Sequence[Any], model: Any, held_out: Any) -> dict[str, Any] | None:
+        """The scores of held-out examples of a language, or of a pair of languages.
+
+        Args:
+            examples: what it is `evaluated_on`; if pairs, those that it `serves`.
+            model: the `PreTrainingModel`.
+            held_out: the `Evaluator` of ernie_m/pretrain/held_out/evaluate.py.
+
+        Returns:
+            Numbers by name; None: nothing can be predicted.
+        """
+        return held_out.scores(model, self, examples)
+
     # Its lines in the log
 
     @classmethod
@@ -206,6 +223,15 @@ class Objective:
         mean = geometric_mean(result["perplexity"] for result in results)
         accuracy = 100 * np.mean([result["accuracy"] for result in results])
         return [f"{cls.name}: perplexity {mean:.2f} (geometric mean{beside}), accuracy {accuracy:.2f} %"]
+
+    @classmethod
+    def plateau(cls, results: Sequence[Mapping[str, Any]], advice: str) -> str | None:
+        """A line with `advice` if a held-out evaluation says that little has been learned; otherwise None.
+
+        Args:
+            results: those of `summary`.
+        """
+        return None
 
     # What subclasses use
 

@@ -24,8 +24,7 @@ from ernie_m.pretrain.held_out.evaluate import Evaluator
 from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summary
 from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
 from ernie_m.pretrain.loss import DeviceBatch, batch_loss, to_device
-from ernie_m.pretrain.objective import Vocabulary
-from ernie_m.pretrain.objectives.mmlm import plateau
+from ernie_m.pretrain.objective import Vocabulary, class_of
 from ernie_m.pretrain.shares import log_steps
 from ernie_m.pretrain.training_text import TrainingText, fit_to_corpus, open_corpus
 from ernie_m.reader.corpus import verify_corpus
@@ -184,8 +183,8 @@ class Pretraining(Task):
             advice = _AFTER_TRAINING
         elif engine.steps == self.config.init.lm_head_warmup_steps:
             advice = _AFTER_HEAD_WARMUP
-        if advice and "mmlm" in self.config.objectives.names:
-            warning = plateau(list(scores.get("mmlm", {}).values()), advice)
+        for name in self.config.objectives.names if advice else ():
+            warning = class_of(name).plateau(list(scores.get(name, {}).values()), advice)
             if warning is not None:
                 logger.warning("%s", warning)
         # Pre-training counts no epochs, and its last step is its result.

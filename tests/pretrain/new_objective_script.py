@@ -1,4 +1,4 @@
-"""Trains the objective `contrastive` of the path's first pretrain/, and prints what it did, as JSON.
+"""Trains the objectives that the path's first pretrain/ has beside the paper's; writes what it did, as JSON.
 
 new_objective_script.py CORPUS OUTPUT
 """
@@ -14,15 +14,16 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.batches import StepReader
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.objective import Vocabulary
+from ernie_m.pretrain.objective import Text, Vocabulary, rng_of
 from ernie_m.pretrain.pictures.show import panels_of
 from ernie_m.pretrain.task import Pretraining, objectives_loss, send_step
-from ernie_m.pretrain.training_text import TrainingText, open_corpus
+from ernie_m.pretrain.training_text import TrainingText, make_objectives, open_corpus
 from tests.helpers.gradients import take_gradients
 from tests.launching import error_of
-from tests.pretrain.tiny_run import config, pretrain, records
+from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain, records
 
 SHARES = {"mmlm": 1, "contrastive": 2}
+KINDS = {"objectives__shares": dict.fromkeys(["mmlm", "whole_words", "own_tlm", "own_camlm", "own_btmlm"], 1)}
 CHANGES = {"objectives__shares": SHARES, "optimizer__batch_size": 60, "run__micro_batch_tokens": 512}
 
 
@@ -35,13 +36,37 @@ def main() -> None:
     pretrain(corpus, output, **CHANGES, optimizer__steps=20, run__save_steps=20)
     (panel,) = panels_of(["a b c", "d e", "--objective", "contrastive"])
     too_small = config(corpus, **CHANGES | {"run__micro_batch_tokens": 511})
+    kinds = {**KINDS, "optimizer__steps": 8, "run__eval_steps": 5}
+    straight = pretrain(corpus, output / "straight", **kinds)
+    pretrain(corpus, output / "stopped", **kinds, run__stop_after_steps=6)
+    assert_equal_runs(straight, pretrain(corpus, output / "stopped", **kinds), step=8)
     results = {
         "steps": steps,
+        "of_kinds": records(straight),
+        "words": masked_words(config(corpus, **KINDS)),
         "records": records(output),
         "mask": panel.mask.astype(int).tolist(),
         "refused": error_of(Pretraining, too_small),
     }
     (output / "results.json").write_text(json.dumps(results))
+
+
+def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]:
+    """Of some texts, for each word whether each of its pieces is masked; and the number of masked pieces."""
+    corpus, tokenizer = open_corpus(settings.data)
+    text = TrainingText.of(corpus, Vocabulary.of(tokenizer), settings)
+    objective = make_objectives(settings, text)["whole_words"]
+    texts = []
+    for number in range(10):
+        line = Text(corpus.held_out_mono["de"].line(number % 8), 0)
+        (sequence,) = objective.mask(line, rng_of(1, 0, number)).sequences
+        words: list[list[bool]] = []
+        for place, piece in enumerate(tokenizer.convert_ids_to_tokens(objective.sides(line)[0]), 1):
+            if piece.startswith("▁"):
+                words.append([])
+            words[-1].append(place in sequence.targets)
+        texts.append((words, objective.count(line)))
+    return texts
 
 
 def step_of(settings: PretrainConfig, processes: int) -> list[float]:

@@ -171,13 +171,13 @@ def test_pseudo_tokens_against_the_real_translation(held_out, monkeypatch):
         return paddle.to_tensor(longest_ids)
 
     monkeypatch.setattr(held_out.evaluator.pseudo_token_generator, "_pseudo_ids", predict)
-    scores = held_out.evaluator._btmlm(held_out.model, ("de", "en"))
+    scores = held_out.evaluator._result("btmlm", held_out.model, ("de", "en"))
     assert scores["precision"] == 1.0
     assert 0.0 < scores["frequent_precision"] < 1.0
     remaining[:] = translations  # for a second evaluation
     # Special tokens are no guesses, because no pseudo-token is one. Now they are the most frequent pieces.
     held_out.evaluator._piece_counts[:, held_out.tokenizer.special_ids] = 1 << 40
-    again = held_out.evaluator._btmlm(held_out.model, ("de", "en"))
+    again = held_out.evaluator._result("btmlm", held_out.model, ("de", "en"))
     assert again["frequent_precision"] == scores["frequent_precision"]
 
 
@@ -194,7 +194,7 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
         return result
 
     monkeypatch.setattr(evaluate, "batch_loss", loss)
-    scores = held_out.evaluator._btmlm(held_out.model, ("de", "en"))
+    scores = held_out.evaluator._result("btmlm", held_out.model, ("de", "en"))
     assert masked_ids[True] == masked_ids[False]
     count = len(masked_ids[True])
     assert scores["perplexity"] == pytest.approx(math.exp(losses[True] / count))

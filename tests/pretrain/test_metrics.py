@@ -10,7 +10,7 @@ import pytest
 from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summary
 from ernie_m.pretrain.objective import class_of
 from ernie_m.pretrain.objectives import OF_THE_PAPER
-from ernie_m.pretrain.objectives.mmlm import plateau
+from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.training.engine import Step
 from ernie_m.training.log.meter import Meter
 from ernie_m.training.log.metrics_jsonl import Records
@@ -200,8 +200,8 @@ def test_a_run_on_the_plateau():
     """What is above half of the perplexity that the frequencies of the pieces give, in the geometric mean."""
     german = {"perplexity": 100.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
     english = {"perplexity": 300.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
-    assert plateau([german, german], "advice") is None
-    assert plateau([german, english], "advice") is None  # 173 beside 400
-    line = plateau([english, english], "advice")
+    assert Mmlm.plateau([german, german], "advice") is None
+    assert Mmlm.plateau([german, english], "advice") is None  # 173 beside 400
+    line = Mmlm.plateau([english, english], "advice")
     assert "300" in line and "400" in line and line.endswith("advice")
-    assert plateau([], "advice") is None
+    assert Mmlm.plateau([], "advice") is None

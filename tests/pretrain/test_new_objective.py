@@ -1,4 +1,4 @@
-"""docs/new_objective.md: the file that the page shows is all that an objective needs."""
+"""docs/new_objective.md: a file, as the page shows two, is all that an objective needs."""
 
 import json
 import math
@@ -12,6 +12,22 @@ import pytest
 
 from tests.launching import ROOT, clean_environment
 
+KINDS = ("tlm", "camlm", "btmlm")
+# An objective that is a kind of another one, with numbers of NumPy as scores.
+KIND_OF = """
+import numpy as np
+from ernie_m.pretrain.objectives.{name} import {base}
+
+class Own{base}({base}):
+    def evaluate(self, examples, model, held_out):
+        scores = super().evaluate(examples, model, held_out)
+        return scores | {{"accuracy": np.float32(0.5)}}
+
+    @classmethod
+    def record(cls, sums):
+        return {{name: np.float64(value) for name, value in super().record(sums).items()}}
+"""
+
 
 @pytest.fixture(scope="module")
 def results(tiny_corpus, tmp_path_factory):
@@ -19,9 +35,13 @@ def results(tiny_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "ernie_m", folder / "ernie_m", ignore=shutil.ignore_patterns("__pycache__"))
     page = (ROOT / "docs" / "new_objective.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(code.splitlines()) <= 80 and len(page.split()) <= 600
-    (folder / "ernie_m" / "pretrain" / "objectives" / "contrastive.py").write_text(code, encoding="utf-8")
+    codes = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len("".join(codes).splitlines()) <= 100 and len(page.split()) <= 700
+    files = dict(zip(["whole_words", "contrastive"], codes, strict=True))
+    files |= {f"own_{name}": KIND_OF.format(name=name, base=name.capitalize()) for name in KINDS}
+    for name, code in files.items():
+        path = folder / "ernie_m" / "pretrain" / "objectives" / f"{name}.py"
+        path.write_text(code, encoding="utf-8")
     script = ROOT / "tests" / "pretrain" / "new_objective_script.py"
     process = subprocess.run(
         [sys.executable, script, tiny_corpus, folder / "out"],
@@ -59,3 +79,26 @@ def test_it_is_trained_logged_evaluated_and_drawn(results):
     assert values["refused"].startswith("run.micro_batch_tokens 511: contrastive")
     # Two sequences, [CLS] a b c [SEP] and [CLS] d e [SEP].
     assert values["mask"] == [[1] * 5 + [0] * 4] * 5 + [[0] * 5 + [1] * 4] * 4
+
+
+def test_kinds_of_other_objectives_are_trained_evaluated_and_resumed(results):
+    """The script has compared the run with one that was stopped in between."""
+    values, log = results
+    *_, last = values["of_kinds"]
+    scores = last["held_out"]
+    assert {"frequency_perplexity", "perplexity"} < scores["whole_words"]["de"].keys()
+    assert scores["own_btmlm"]["de-en"]["samples"] and "[held-out] own_btmlm: pseudo-tokens" in log
+    for name in KINDS:
+        assert scores[f"own_{name}"]["de-en"]["accuracy"] == 0.5
+        assert all(
+            record[f"own_{name}"]["perplexity"] > 1 for record in values["of_kinds"] if "loss" in record
+        )
+
+
+def test_whole_words_are_masked(results):
+    """In each text as many pieces as in MMLM, of whole words but for the last one."""
+    values, _ = results
+    for words, count in values["words"]:
+        cut = [word for word in words if any(word) and not all(word)]
+        assert sum(map(sum, words)) == count and len(cut) <= 1
+    assert any(len(word) > 1 and all(word) for words, _ in values["words"] for word in words)

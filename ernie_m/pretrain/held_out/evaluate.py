@@ -1,8 +1,8 @@
 """Held-out evaluation: how well each objective is solved, and whether the languages share a space."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.held_out.btmlm_translations import found_in_translation, most_frequent, punctuation_ids
 from ernie_m.pretrain.held_out.language_means import language_means
 from ernie_m.pretrain.loss import batch_loss, to_device
-from ernie_m.pretrain.objective import Pair, Text, perplexity, rng_of
-from ernie_m.pretrain.packing import Stage1
+from ernie_m.pretrain.objective import Objective, Pair, Text, perplexity, rng_of
+from ernie_m.pretrain.objectives.btmlm import Btmlm
+from ernie_m.pretrain.objectives.mmlm import Mmlm
+from ernie_m.pretrain.packing import MaskedExample, MicroBatch, Stage1, pack
 from ernie_m.pretrain.training_text import TrainingText, make_objectives
 from ernie_m.reader.corpus import Blocks, CorpusPairs
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -116,16 +118,7 @@ class Evaluator:
             the same for the most frequent pieces of the language, and samples are sentences with their
             pseudo-tokens.
         """
-        # What to evaluate: the kind, and a language or a pair of languages. BTMLM needs real translations.
-        on_text = [
-            name for name in self.objectives if name != "btmlm" and self.objectives[name].reads is Text
-        ]
-        on_pairs = [name for name in self.objectives if name not in on_text] + ["retrieval"]
-        parts: list[tuple[str, Any]] = []
-        for name in on_text:
-            parts += [(name, language) for language in self.mono]
-        for pair in self.pairs:
-            parts += [(name, pair) for name in on_pairs]
+        parts = self._parts()
         engine.model.eval()
         self.stop = stop
         rank = distributed.rank()
@@ -152,50 +145,53 @@ class Evaluator:
             scores["candidates"] = counts
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
-    def _result(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
+    def _parts(self) -> list[tuple[str, Any]]:
+        """What to evaluate: an objective or "retrieval", and a language or a pair of languages."""
+        on_text = []
+        on_pairs = []
+        for name, objective in self.objectives.items():
+            kind = objective.evaluated_on or objective.reads
+            (on_text if kind is Text else on_pairs).append(name)
+        parts: list[tuple[str, Any]] = [(name, language) for name in on_text for language in self.mono]
+        return parts + [(name, pair) for pair in self.pairs for name in [*on_pairs, "retrieval"]]
+
+    def _result(self, kind: str, model: PreTrainingModel, languages: Any, most: int | None = None) -> Any:
         """The result of a part, see `run`; None if its text has no token that can be predicted.
 
         Args:
             kind: an objective, or "retrieval".
             languages: a language, or a pair of languages.
+            most: how many examples are evaluated; None: all.
         """
-        if kind == "mmlm":
-            return self._mmlm(model, languages)
-        if kind == "btmlm":
-            return self._btmlm(model, languages)
         if kind == "retrieval":
             return self._retrieval(model, languages)
+        objective = self.objectives[kind]
         if isinstance(languages, str):
             examples = self._texts(languages)
         else:
-            examples = [pair for pair in self._examples(languages) if self.objectives[kind].serves(pair)]
-        return self._scores(model, kind, examples)
+            examples = [pair for pair in self._examples(languages) if objective.serves(pair)]
+        return objective.evaluate(examples[:most], model, self)
 
-    def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
-        """Perplexity and accuracy on blocks of text, with frequency_perplexity (see `run`)."""
-        examples = self._texts(language)
-        scores = self._scores(model, "mmlm", examples)
-        if scores is None:
-            return None
-        ids = np.concatenate([example.ids for example in examples])
+    def frequency_perplexity(self, texts: Sequence[Text]) -> float:
+        """The perplexity of texts of a language for a model that knows only how often each piece occurs."""
+        ids = np.concatenate([text.ids for text in texts])
+        language = self.text.languages[texts[0].language]
         piece_counts = np.array(self.text.corpus.piece_counts(language))  # [V]
         unknown = self.text.vocabulary.unk_id
         piece_counts[unknown] = 0  # never masked, so not predicted here either
         counts = piece_counts + 1.0  # because a held-out piece may be absent from the training text
         losses = -np.log(counts[ids[ids != unknown]] / counts.sum())
-        return scores | {"frequency_perplexity": perplexity(losses.mean())}
+        return perplexity(losses.mean())
 
-    def _btmlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, Any]:
+    def scores_of_pseudo_tokens(
+        self, model: PreTrainingModel, btmlm: Btmlm, pairs: Sequence[Pair]
+    ) -> dict[str, Any]:
         """BTMLM on the sources of pairs, whose targets are the real translations for its pseudo-tokens."""
         samples: list[str] = []
         sums: Counter[str] = Counter()
-        examples = self._examples(pair)
-        sources = [example.source for example in examples]
-        btmlm = self.objectives["btmlm"]
-        for chunk, rngs in self._chunks("btmlm", sources):
-            targets = [example.target for example in examples[chunk]]
-            languages = [target.language for target in targets]  # the languages of the pseudo-tokens
-            batch = btmlm.batch(sources[chunk], rngs, languages)
+        masked = _masked(lambda pair, rng: btmlm.mask(pair.source, rng, pair.target.language), pairs)
+        for chunk, batch in self._batches(masked, btmlm.group):
+            targets = [pair.target for pair in pairs[chunk]]
             (device_batch,) = to_device([batch])
             device_batch, counts = self.pseudo_token_generator.fill(model, device_batch)
             # `update` of a Counter adds.
@@ -206,17 +202,13 @@ class Evaluator:
             sums.update(self._translation_counts(batch.stage1, pseudo_ids, targets))
             # The first sentences of all, with their pseudo-tokens, are the samples.
             missing_samples = _SAMPLES - len(samples)
-            for number, source in enumerate(sources[chunk][:missing_samples]):
+            for number, pair in enumerate(pairs[chunk][:missing_samples]):
                 is_of_sentence = batch.stage1.slot_sentences == number  # bool [P]
-                pseudo = Text(pseudo_ids[is_of_sentence], languages[number])
-                samples.append(f"{self._in_words(source)} | {self._in_words(pseudo)}")
-        # MMLM of the same sentences, cut as BTMLM cut them. Their generators are the same, so the same tokens
-        # are masked.
-        cut_sources = []
-        for source in sources:
-            length, _ = btmlm.lengths(source)
-            cut_sources.append(source._replace(ids=source.ids[:length]))
-        scores_without = self._scores(model, "mmlm", cut_sources)
+                pseudo = Text(pseudo_ids[is_of_sentence], pair.target.language)
+                samples.append(f"{self._in_words(pair.source)} | {self._in_words(pseudo)}")
+        # The same sentences, cut in the same way and with the same masks, without pseudo-tokens.
+        sources = [pair.source for pair in pairs]
+        scores_without = self.scores(model, btmlm, sources, mask=partial(Mmlm.mask, btmlm))
         result: dict[str, Any] = {}
         if scores_without:  # None: no sentence has a token that can be predicted
             result["perplexity"] = perplexity(sums["loss"] / sums["masked"])
@@ -278,40 +270,49 @@ class Evaluator:
         """The items that are evaluated: the first `run.eval_sequences`."""
         return [items[place] for place in range(min(len(items), self.config.run.eval_sequences))]
 
-    def _scores(
-        self, model: PreTrainingModel, objective: str, examples: Sequence[Text | Pair]
+    def scores(
+        self,
+        model: PreTrainingModel,
+        objective: Objective,
+        examples: Sequence[Any],
+        mask: Callable[..., MaskedExample] | None = None,
     ) -> dict[str, float] | None:
-        """Perplexity and accuracy over all losses of the examples; None if there are none."""
+        """Perplexity and accuracy over all losses of the examples; None if there are none.
+
+        Args:
+            mask: masks an example in place of `objective.mask`.
+        """
         loss = 0.0
         correct = 0.0
         count = 0
-        for chunk, rngs in self._chunks(objective, examples):
-            batch = self.objectives[objective].batch(examples[chunk], rngs)
+        for _, batch in self._batches(_masked(mask or objective.mask, examples), objective.group):
             (device_batch,) = to_device([batch])
             total, sums = batch_loss(model, device_batch)
             loss += float(total)
-            correct += float(sums.get(f"{objective}.correct", 0.0))
-            count += sums.get(f"{objective}.count", 0)
+            correct += float(sums.get(f"{objective.name}.correct", 0.0))
+            count += sums.get(f"{objective.name}.count", 0)
         if count == 0:
             return None
         return {"perplexity": perplexity(loss / count), "accuracy": correct / count}
 
-    def _chunks(
-        self, objective: str, examples: Sequence
-    ) -> Iterator[tuple[slice, list[np.random.Generator]]]:
-        """Slices of at most `run.micro_batch_tokens`, and a generator for each example in them."""
-        tokens = [self.objectives[objective].tokens(example) for example in examples]
-        group = self.objectives[objective].group
+    def _batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[tuple[slice, MicroBatch]]:
+        """Slices of at most `run.micro_batch_tokens`, and their micro-batches.
+
+        Args:
+            group: how many examples after each other form a group.
+        """
+        tokens = [sum(len(part.input_ids) for part in example.sequences) for example in masked]
         budget = self.config.run.micro_batch_tokens  # `total_steps` has seen to it that any group fits
         first = 0
         # A request to stop ends the loop early; `run` drops the unfinished result.
-        while first < len(examples) and not self.stop:
+        while first < len(masked) and not self.stop:
             end = first
             chunk_tokens = 0
-            while end < len(examples) and chunk_tokens + sum(tokens[end : end + group]) <= budget:
+            while end < len(masked) and chunk_tokens + sum(tokens[end : end + group]) <= budget:
                 chunk_tokens += sum(tokens[end : end + group])
                 end += group
-            yield slice(first, end), [rng_of(_SEED, _STEP, place) for place in range(first, end)]
+            chunk = slice(first, end)
+            yield chunk, pack([example._replace(group=n // group) for n, example in enumerate(masked[chunk])])
             first = end
 
     @cached_property
@@ -328,3 +329,8 @@ class Evaluator:
         """
         pieces = self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size))
         return np.union1d(punctuation_ids(pieces), self.tokenizer.special_ids)
+
+
+def _masked(mask: Callable[..., MaskedExample], examples: Sequence[Any]) -> list[MaskedExample]:
+    """The examples as `mask` masks them, each with its own generator."""
+    return [mask(example, rng_of(_SEED, _STEP, place)) for place, example in enumerate(examples)]

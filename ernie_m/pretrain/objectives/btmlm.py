@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
-from ernie_m.pretrain.objective import Objective, Setting, Text, geometric_mean
+from ernie_m.pretrain.objective import Objective, Pair, Setting, Text, geometric_mean
 from ernie_m.pretrain.packing import MaskedExample, MicroBatch, Stage1Sequence, pack
 from ernie_m.utils.errors import UserError
 
@@ -35,6 +35,7 @@ class Btmlm(Objective):
     """[CLS] X [SEP] and p placeholders; then [CLS] X' [SEP] [SEP] P [SEP]."""
 
     reads = Text
+    evaluated_on = Pair  # whose targets are the real translations for the pseudo-tokens of the sources
     title = "BTMLM stage 2: h1, h2, ... are the pseudo-tokens of stage 1"
     further_sums = ("pseudo", "copied", "repeated")
 
@@ -125,6 +126,9 @@ class Btmlm(Objective):
         languages = second_languages or [None] * len(texts)
         return pack([self.mask(text, rng, language) for text, rng, language in zip(texts, rngs, languages)])
 
+    def evaluate(self, pairs: Sequence[Pair], model: Any, held_out: Any) -> dict[str, Any]:
+        return held_out.scores_of_pseudo_tokens(model, self, pairs)
+
     @classmethod
     def record(cls, sums: Mapping[str, float]) -> dict[str, float]:
         """As `Objective.record`, with the shares of pseudo-tokens that are copied and repeated."""
@@ -143,14 +147,14 @@ class Btmlm(Objective):
         if with_perplexity:
             mean = geometric_mean(result["perplexity"] for result in with_perplexity)
             without = geometric_mean(result["perplexity_without"] for result in with_perplexity)
-            lines.append(f"btmlm: perplexity {mean:.2f}, without the pseudo-tokens {without:.2f}")
+            lines.append(f"{cls.name}: perplexity {mean:.2f}, without the pseudo-tokens {without:.2f}")
         rates = {
             rate: 100 * np.mean([result[rate] for result in results])
             for rate in ("precision", "frequent_precision", "copy_rate", "repeat_rate")
         }
         lines.append(
-            f"btmlm: pseudo-tokens in the translation {rates['precision']:.2f} % (the most frequent words: "
-            f"{rates['frequent_precision']:.2f} %), copied {rates['copy_rate']:.2f} %, "
+            f"{cls.name}: pseudo-tokens in the translation {rates['precision']:.2f} % (the most frequent "
+            f"words: {rates['frequent_precision']:.2f} %), copied {rates['copy_rate']:.2f} %, "
             f"repeated {rates['repeat_rate']:.2f} %"
         )
         first_samples = [result["samples"][0] for result in results if result["samples"]]

@@ -34,28 +34,32 @@ class Mmlm(Objective):
         chosen = 1 + self.choose(x, rng)  # X begins in column 1
         return MaskedExample(self.name, [self.replaced(ids, languages, chosen, rng)])
 
+    def evaluate(self, texts: Sequence[Text], model: Any, held_out: Any) -> dict[str, Any] | None:
+        """As `Objective.evaluate`, beside the perplexity for a model that knows only the frequencies."""
+        scores = super().evaluate(texts, model, held_out)
+        if scores is None:
+            return None
+        return scores | {"frequency_perplexity": held_out.frequency_perplexity(texts)}
+
     @classmethod
     def summary(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
         of_frequencies = geometric_mean(result["frequency_perplexity"] for result in results)
         return super().summary(results, beside=f"; the frequencies of the pieces: {of_frequencies:.2f}")
 
+    @classmethod
+    def plateau(cls, results: Sequence[Mapping[str, float]], advice: str) -> str | None:
+        """A line with `advice` if little is learned beyond the frequencies of the pieces, or None.
 
-def plateau(results: Sequence[Mapping[str, float]], advice: str) -> str | None:
-    """A line with `advice` if MMLM has learned little beyond the frequencies of the pieces, or None.
-
-    A small model, or a new head, first learns how often each piece occurs, and much later what stands beside
-    what.
-
-    Args:
-        results: the results of each language.
-    """
-    if not results:
-        return None
-    mean = geometric_mean(result["perplexity"] for result in results)
-    of_frequencies = geometric_mean(result["frequency_perplexity"] for result in results)
-    if mean <= _LEARNED * of_frequencies:
-        return None
-    return (
-        f"mmlm has learned little beyond the frequencies of the pieces: held-out perplexity {mean:.0f}, and "
-        f"that of the frequencies {of_frequencies:.0f}. {advice}"
-    )
+        A small model, or a new head, first learns how often each piece occurs, and much later what stands
+        beside what.
+        """
+        if not results:
+            return None
+        mean = geometric_mean(result["perplexity"] for result in results)
+        of_frequencies = geometric_mean(result["frequency_perplexity"] for result in results)
+        if mean <= _LEARNED * of_frequencies:
+            return None
+        return (
+            f"{cls.name} has learned little beyond the frequencies of the pieces: held-out perplexity "
+            f"{mean:.0f}, and that of the frequencies {of_frequencies:.0f}. {advice}"
+        )

@@ -9,6 +9,7 @@ import numpy as np
 from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, rng_of
+from ernie_m.pretrain.objectives.btmlm import Btmlm
 from ernie_m.pretrain.packing import Packed, pack
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import check_values
@@ -71,7 +72,7 @@ def draw_panels(
     maker = class_of(objective)(Setting(config, Vocabulary.of(tokenizer), _MAX_SEQ_LEN, language_embedding))
     rng = rng_of(seed % (1 << 64), step=0, index=0)  # a generator takes no negative seed
     example = _example(texts, maker)
-    if objective == "btmlm":
+    if isinstance(maker, Btmlm):
         masked = maker.mask(example, rng, second_language=1)  # the second of `languages`
     else:
         masked = maker.mask(example, rng)
