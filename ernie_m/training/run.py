@@ -128,6 +128,10 @@ class Trainer:
                 # Evaluate before the next step, so that a run whose evaluation was interrupted repeats it.
                 is_due = engine.steps in task.evaluation_steps and self.evaluated_step < engine.steps
                 if is_due and not stopped:
+                    # The last one may fail, in code of the user's, and must not cost what was trained.
+                    if engine.steps >= last_step:
+                        with stalls.during(f"the checkpoint of step {engine.steps}"):
+                            self._save()
                     with (
                         stalls.during(f"the evaluation after step {engine.steps}"),
                         out_of_memory_is_a_user_error(task.memory_advice),
@@ -141,7 +145,7 @@ class Trainer:
                         stopped = stop.anywhere()
                 ends_now = stopped or engine.steps >= last_step
 
-                # Save after the evaluation, so that the checkpoint knows its result.
+                # Save after the evaluation, too, so that the checkpoint knows its result.
                 if ends_now or engine.steps % pace.save_steps == 0:
                     with stalls.during(f"the checkpoint of step {engine.steps}"):
                         self._save()

@@ -110,11 +110,12 @@ def test_a_run_may_go_on_without_its_start(straight, pretrain):
     assert open_checkpoint(out / "encoder").settings[TRAINED_LENGTH] == 32
 
 
-@pytest.mark.parametrize("write", [1, 3, 4, 6])
+@pytest.mark.parametrize("write", [3, 4, 6, 8])
 def test_killed_between_two_writes(straight, tiny_corpus, tmp_path, monkeypatch, write):
     """The run is stopped instead of rename number `write`.
 
-    The renames are, from 0: the configuration, three checkpoints, the removal of one, and two exports.
+    The renames are, from 0: the configuration, three checkpoints, the removal of one, two that replace the
+    last one after its evaluation, and two exports.
     """
     with monkeypatch.context() as patched:
         stop_at(patched, write)
@@ -122,6 +123,23 @@ def test_killed_between_two_writes(straight, tiny_corpus, tmp_path, monkeypatch,
             pretrain(tiny_corpus, tmp_path / "out", **USUAL)
     pretrain(tiny_corpus, tmp_path / "out", **USUAL)
     assert_equal_runs(straight, tmp_path / "out")
+
+
+def test_an_evaluation_that_fails_costs_no_step(straight, tiny_corpus, tmp_path, monkeypatch):
+    """The last step is saved before its evaluation, with which the same command goes on."""
+    evaluate = Evaluator.run
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            Evaluator,
+            "run",
+            lambda self, engine, stop: evaluate(self, engine, stop) if engine.steps < STEPS else 1 / 0,
+        )
+        with pytest.raises(ZeroDivisionError):
+            pretrain(tiny_corpus, out, **USUAL)
+    assert checkpoint(out, STEPS)
+    pretrain(tiny_corpus, out, **USUAL)
+    assert_equal_runs(straight, out)
 
 
 def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
