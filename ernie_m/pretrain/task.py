@@ -29,9 +29,9 @@ from ernie_m.pretrain.shares import log_steps
 from ernie_m.pretrain.training_text import TrainingText, fit_to_corpus, open_corpus
 from ernie_m.reader.corpus import verify_corpus
 from ernie_m.training import distributed
-from ernie_m.training.engine import Engine
-from ernie_m.training.log.evaluation import Evaluation
-from ernie_m.training.log.meter import Interval
+from ernie_m.training.engine import Engine, Step
+from ernie_m.training.log.evaluation import Evaluation, as_json_values
+from ernie_m.training.log.meter import Interval, Meter
 from ernie_m.training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.training.precision import Precision
 from ernie_m.training.stop_requests import StopSignal
@@ -189,6 +189,20 @@ class Pretraining(Task):
                 logger.warning("%s", warning)
         # Pre-training counts no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
+
+    def rehearse(self, engine: Engine) -> None:
+        """Evaluate an example of each objective, make a record and lines of the log, and drop all of them.
+
+        What fails in an objective of one's own fails before the first step, not after the last one.
+        """
+        scores = self.evaluator.rehearse(engine)
+        summary(Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores).scores)
+        step = Step(loss=1.0, sums=dict.fromkeys(SUMS, 1.0), grad_norm=1.0, lr=1.0, skipped=False)
+        meter = Meter()
+        meter.add(step)
+        interval = meter.end_interval(engine.steps, step, None, 1.0, steps_per_second=1.0, remaining="")
+        as_json_values(self.record(interval))
+        self.line(interval)
 
     def record(self, interval: Interval) -> dict[str, Any]:
         return record_of(interval)

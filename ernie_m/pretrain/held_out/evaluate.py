@@ -145,6 +145,20 @@ class Evaluator:
             scores["candidates"] = counts
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
+    def rehearse(self, engine: Engine) -> dict[str, Any]:
+        """The scores of one example of each objective, or of a group, in the first language or pair.
+
+        Each process evaluates all of them. The result is as that of `run`, without retrieval.
+        """
+        engine.model.eval()
+        scores: dict[str, dict[str, Any]] = {}
+        with paddle.no_grad(), engine.autocast():
+            for kind, languages in self._parts():
+                if kind in self.objectives and kind not in scores:
+                    most = self.objectives[kind].group
+                    scores[kind] = {"first": self._result(kind, engine.model, languages, most)}
+        return {kind: results for kind, results in scores.items() if results["first"]}
+
     def _parts(self) -> list[tuple[str, Any]]:
         """What to evaluate: an objective or "retrieval", and a language or a pair of languages."""
         on_text = []
