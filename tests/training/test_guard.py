@@ -97,11 +97,16 @@ def test_a_closed_terminal(tmp_path):
     assert "SIGHUP received: the run saves its state and ends" in log and "saving" in log
 
 
-# A second signal, after the `with` statement, does not end the process; a child can still be ended.
+# Further signals, after the `with` statement and when Python has removed its handlers at its end, do not end
+# the process; a child can still be ended.
 LATE = """
 import os, signal, subprocess, sys
 from ernie_m.training.stop_requests import StopSignal
 number = int(sys.argv[1])
+class AtTheEnd:
+    def __del__(self, kill=os.kill, arguments=(os.getpid(), number)):
+        kill(*arguments)
+at_the_end = AtTheEnd()
 with StopSignal() as stop:
     os.kill(os.getpid(), number)
 os.kill(os.getpid(), number)
@@ -170,12 +175,16 @@ def test_requests_while_paddle_is_imported(number, code):
         assert errors.count("received") == 1
 
 
-# Stands for Paddle, whose library fails to load if a KeyboardInterrupt comes in between.
+# Stands for Paddle, whose library fails to load if a KeyboardInterrupt comes in between. It waits until some
+# thread of the process has got the signal, which Python tells the pipe.
 INTERRUPTED = """
-import os, signal, time
+import os, signal
+reading_end, writing_end = os.pipe()
+os.set_blocking(writing_end, False)
+signal.set_wakeup_fd(writing_end)
 try:
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(0.1)
+    os.read(reading_end, 1)
 except KeyboardInterrupt:
     raise ImportError("initialization failed")
 """
@@ -193,7 +202,7 @@ def test_ctrl_c_while_paddle_is_imported_by_a_command_that_saves_nothing(tmp_pat
     (tmp_path / "paddle").mkdir()
     (tmp_path / "paddle/__init__.py").write_text(INTERRUPTED)
     with start_python(WITHOUT_STOP_SIGNAL, tmp_path) as command:
-        _, errors = command.communicate(timeout=60)
+        _, errors = command.communicate(timeout=600)
     assert (command.returncode, errors) == (130, "interrupted\n")
 
 
