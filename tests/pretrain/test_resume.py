@@ -19,6 +19,8 @@ from ernie_m.pretrain.task import Pretraining
 from ernie_m.reader.corpus import checksum_of
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
+from ernie_m.training.log import metrics_jsonl
+from ernie_m.training.log.metrics_jsonl import METRICS
 from ernie_m.training.run_folder import RunFolder
 from ernie_m.utils.errors import run
 from ernie_m.utils.files import sha256_of
@@ -124,6 +126,22 @@ def test_killed_between_two_writes(straight, tiny_corpus, tmp_path, monkeypatch,
             pretrain(tiny_corpus, tmp_path / "out", **USUAL)
     pretrain(tiny_corpus, tmp_path / "out", **USUAL)
     assert_equal_runs(straight, tmp_path / "out")
+
+
+def test_records_are_on_the_disk_before_a_checkpoint(pretrain, tmp_path, monkeypatch):
+    """A machine that crashes may otherwise lose the record of a step that a checkpoint has."""
+    path = tmp_path / "out" / METRICS
+    synced = [b""]
+    monkeypatch.setattr(metrics_jsonl, "sync_file", lambda path: synced.append(path.read_bytes()))
+    save_step = RunFolder.save_step
+
+    def save(*arguments) -> Path:
+        assert synced[-1] == path.read_bytes() and len(synced[-1]) > len(synced[-2])
+        return save_step(*arguments)
+
+    monkeypatch.setattr(RunFolder, "save_step", save)
+    pretrain(optimizer__steps=6, run__log_steps=1, run__save_steps=2, **SHAPE)
+    assert len(synced) == 5  # before steps 2, 4 and 6, and before the result of the evaluation
 
 
 def test_an_evaluation_that_fails_costs_no_step(straight, tiny_corpus, tmp_path, monkeypatch):

@@ -65,6 +65,7 @@ def test_cores_are_physical_and_those_this_process_may_use(tmp_path, monkeypatch
         ("max 100000", "max", 4, 16 << 30),
         ("300000 100000", str(5 << 30), 3, 5 << 30),
         ("50000 100000", str(64 << 30), 1, 16 << 30),
+        ("600000 100000", "max", 4, 16 << 30),  # of a larger machine: this process may use 4
     ],
 )
 def test_limits_of_a_container(tmp_path, monkeypatch, cpu_max, memory_max, cores, memory):
