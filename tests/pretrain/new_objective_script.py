@@ -36,10 +36,10 @@ def main() -> None:
     pretrain(corpus, output, **CHANGES, optimizer__steps=20, run__save_steps=20)
     (panel,) = panels_of(["a b c", "d e", "--objective", "contrastive"])
     too_small = config(corpus, **CHANGES | {"run__micro_batch_tokens": 511})
-    kinds = {**KINDS, "optimizer__steps": 8, "run__eval_steps": 5}
+    kinds = {**KINDS, "optimizer__steps": 4, "model__num_hidden_layers": 1}
     straight = pretrain(corpus, output / "straight", **kinds)
-    pretrain(corpus, output / "stopped", **kinds, run__stop_after_steps=6)
-    assert_equal_runs(straight, pretrain(corpus, output / "stopped", **kinds), step=8)
+    pretrain(corpus, output / "stopped", **kinds, run__stop_after_steps=2)
+    assert_equal_runs(straight, pretrain(corpus, output / "stopped", **kinds), step=4)
     results = {
         "steps": steps,
         "of_kinds": records(straight),
