@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -228,8 +229,7 @@ def test_held_out_text(tmp_path, pieces):
     english = []  # 6000 lines, each of them twice
     for line in sentences(3000, 1):
         english += [line, line]
-    german = sentences(6000, 2)
-    french = sentences(6000, 3)
+    german, french = ([f"{name} {line}" for line in sentences(6000, 2)] for name in ("de", "fr"))
     mono = write_lines(tmp_path / "en", english)
     parallel = {
         "en-de": write_lines(tmp_path / "de.tsv", map("\t".join, zip(english, german))),
@@ -257,6 +257,55 @@ def test_at_most_a_twentieth_is_held_out(tmp_path, pieces, held_out, low, high):
     path = write_lines(tmp_path / "en", sentences(3000, 1))
     manifest = make_corpus(tmp_path / "corpus", pieces, mono={"en": path}, held_out=held_out)
     assert low <= manifest["mono"]["en"]["held_out"]["lines"] / 3000 <= high
+    assert "held-out text" not in manifest["mono"]["en"]["dropped"]  # as earlier versions wrote it
+
+
+def texts_of(mono, parallel):
+    """The ids of all lines, and of both sides of all pairs."""
+    lines = itertools.chain.from_iterable(map(lines_of, mono.values()))
+    pairs = itertools.chain.from_iterable(map(pairs_of, parallel.values()))
+    return {tuple(ids) for ids in itertools.chain(lines, *pairs)}
+
+
+def other_bytes(lines):
+    """The same texts with no-break spaces, twice as many spaces, and a full-width letter."""
+    return [line.replace(" ", "\u00a0  ", 1).replace("a", "ａ", 1) for line in lines]
+
+
+@pytest.mark.parametrize("deduplicate", [False, True])
+def test_held_out_text_is_in_no_training_text(tmp_path, pieces, deduplicate):
+    """Sentences of three languages, in three pairs of languages, in text, and in other bytes."""
+    lines = {name: list(dict.fromkeys(sentences(350, seed))) for seed, name in enumerate(("de", "en", "fr"))}
+    mono = {}
+    for name, texts in lines.items():
+        mono[name] = write_lines(tmp_path / name, texts[:150] + other_bytes(texts[:150]))
+    parallel = {}
+    for first, second in itertools.permutations(lines, 2):  # de-en is en-de, from the other side
+        rows = list(zip(lines[first], other_bytes(lines[second])))
+        rows += zip(other_bytes(lines[first]), lines[second][1:])
+        path = write_lines(tmp_path / f"{first}-{second}.tsv", map("\t".join, rows))
+        parallel[f"{first}-{second}"] = path
+    options = {"held_out": 12, "deduplicate": deduplicate, "unit_mib": 1}
+    manifest = make_corpus(tmp_path / "corpus", pieces, mono=mono, parallel=parallel, **options)
+    corpus = Corpus(tmp_path / "corpus")
+    trained = texts_of(corpus.mono, corpus.parallel)
+    held_out = texts_of(corpus.held_out_mono, corpus.held_out_parallel)
+    assert len(held_out) > 15 and len(trained) > 600 and not trained & held_out
+    assert all(entry["dropped"]["held-out text"] for entry in manifest["parallel"].values())
+
+
+@pytest.mark.parametrize(("repeated", "stays"), [(99, True), (9, False)])
+def test_lines_stay_where_more_than_half_would_go(tmp_path, pieces, caplog, repeated, stays):
+    """`repeated` of 139 pairs have one English sentence, which is held out in text; their number is said."""
+    line = "bado 56"  # its hash is among those that are held out
+    english = [f"en {text}" for text in sentences(400, 1)]
+    rows = zip([line] * repeated + english[repeated:139], sentences(139, 2))
+    parallel = {"en-de": write_lines(tmp_path / "x.tsv", map("\t".join, rows))}
+    mono = {"en": write_lines(tmp_path / "en", [line, *english])}
+    manifest = make_corpus(tmp_path / "corpus", pieces, mono=mono, parallel=parallel, held_out=40)
+    said = re.findall(r"de-en: \d+ of \d+ lines have a text that is held out elsewhere", caplog.text)
+    assert bool(said) == stays
+    assert (manifest["parallel"]["de-en"]["dropped"].get("held-out text", 0) >= 9) != stays
 
 
 def test_documents_are_held_out_whole(tmp_path, pieces):

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.duplicates import find_duplicates, number_of_parts, part_file
+from ernie_m.pretrain.build_corpus.held_out import hold_out
 from ernie_m.pretrain.build_corpus.inputs import TextSource
 from ernie_m.pretrain.build_corpus.options import BuildOptions
 from ernie_m.pretrain.build_corpus.stages import (
     DROPPED,
+    HELD_OUT_TEXT,
     UnitResult,
     group_units,
     id_dtype,
@@ -65,11 +67,17 @@ class CorpusBuild:
         return self.works[0].output
 
     def scan(self) -> None:
-        """Read all text: count lines and documents, hash what is needed to find duplicates.
+        """Read all text: count lines and documents, hash what is compared.
 
         Raises:
             UserError: bad input, with file and line, or a source without text.
         """
+        # Workers read the vocabulary from the corpus, and so does training later.
+        model_name, vocab_name = VOCABULARY_FILES
+        with atomic_file(self.output / model_name) as file:
+            file.write(self.tokenizer.piece_model)
+        self.tokenizer.write_vocab(self.output / vocab_name)
+        tokenizer_of.cache_clear()  # an earlier build of this process may have had another vocabulary there
         self._run_units(SCAN, "reading", scan_unit)
         pair_counts = Counter()  # language -> number of pairs of languages that it is in
         for work in self.works:
@@ -102,13 +110,8 @@ class CorpusBuild:
         self._run("finding duplicates", find_duplicates, tasks)
 
     def tokenize(self) -> None:
-        """Read all text again and cut every unit into ids."""
-        # Workers read the vocabulary from the corpus, and so does training later.
-        model_name, vocab_name = VOCABULARY_FILES
-        with atomic_file(self.output / model_name) as file:
-            file.write(self.tokenizer.piece_model)
-        self.tokenizer.write_vocab(self.output / vocab_name)
-        tokenizer_of.cache_clear()  # an earlier build of this process may have had another vocabulary there
+        """Find out what is held out, read all text again and cut every unit into ids."""
+        self.works = hold_out(self.works)
         self._run_units(TOKENS, "tokenizing", tokenize_unit)
 
     def write_shards(self) -> None:
@@ -226,7 +229,12 @@ def _entry(work: StreamWork, files: dict[str, Any], pieces: dict[str, np.ndarray
     counts_of_units = list(itertools.chain.from_iterable(work.counts(TOKENS)))
     totals = np.sum(counts_of_units, axis=0).tolist()  # the ids of each split, then the dropped lines
     dropped = totals[len(SPLITS) :]  # how many lines were dropped, for each reason
-    entry: dict[str, Any] = {"dropped": dict(zip(DROPPED, dropped))}
+    # Where no training line had held-out text, the manifest is that of earlier versions.
+    entry: dict[str, Any] = {
+        "dropped": {
+            reason: count for reason, count in zip(DROPPED, dropped) if count or reason != HELD_OUT_TEXT
+        }
+    }
     for split in SPLITS:
         records = [read_json(path) for path in sorted(work.folder("shards").glob(f"{split}-*.json"))]
         entry[split] = _total(records)

@@ -79,7 +79,7 @@ def build_corpus(options: BuildOptions) -> dict:
     modified = modification_times(streams)
     # These decide whether a build goes on, but are not in the manifest. The work on the files is numbered in
     # their order. The order has a list of its own, because two mappings are equal whatever their order.
-    files = {"modified": modified, "order": list(modified)}
+    files = {"modified": modified, "order": list(modified), "compared": "normal forms"}
     with claimed(output, plan | files), workers:
         size = tokenizer.vocab_size
         works = [StreamWork(number, stream, output, options, size) for number, stream in enumerate(streams)]

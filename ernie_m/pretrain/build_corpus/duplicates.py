@@ -1,9 +1,9 @@
 """Finds lines that occurred before, in bounded memory.
 
-The key of a line is its 64-bit hash. Each unit writes its keys sorted to disk. One range of keys of all units
-is loaded at a time. Keys are spread evenly, so the ranges fit in memory however many lines there are. Among
-lines with equal keys, the first in reading order stays. Among n different lines, about n^2 / 2^65 are dropped
-by a chance collision: less than one in a stream of 5 billion lines.
+Each unit writes the keys of its lines sorted to disk; `ernie_m.tokenizer.equal_texts` says which texts are
+equal. One range of keys of all units is loaded at a time. Keys are spread evenly, so the ranges fit in memory
+however many lines there are. Among lines with equal keys, the first in reading order stays. Among n different
+lines, about n^2 / 2^65 are dropped by a chance collision: less than one in a stream of 5 billion lines.
 """
 
 import math
@@ -12,27 +12,38 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.work_folder import SCAN, StreamWork
+from ernie_m.tokenizer.equal_texts import hashes_of
 from ernie_m.utils.checksums import write_digest
 from ernie_m.utils.files import atomic_file
 
 KEYS_IN_MEMORY = 1 << 21  # the keys of one part, each of which takes about 50 bytes while it is processed
 _COUNTS_BYTES = 16  # a unit's file begins with two counts, each uint64
-_LINE_BYTES = 12  # a line's key, uint64, and its number, uint32
 
 
-def write_keys(path: Path, lines: int, documents: int, keys: np.ndarray) -> None:
-    """Write the file of a unit: its counts, uint64 [2]; its keys, uint64 ascending; their lines, uint32.
+def write_hashes(path: Path, documents: int, hashes: np.ndarray, keys: np.ndarray) -> None:
+    """Write the file of a unit: its numbers of lines and documents, uint64 [2]; hashes and keys.
+
+    There follow the keys of its lines or pairs, uint64 ascending, and the numbers of these lines, uint32.
 
     Args:
-        lines, documents: the counts.
-        keys: the keys of its lines in reading order, uint64 [lines]; empty without deduplication.
+        hashes: of the document of each line, of each side, uint64 [lines, sides].
+        keys: of the text of each line, of each side, uint64 [lines, sides].
     """
-    order = np.argsort(keys, kind="stable")  # the numbers of the lines
+    keys_of_lines = hashes_of(line.tobytes() for line in keys)
+    order = np.argsort(keys_of_lines, kind="stable")  # the numbers of the lines
     with atomic_file(path) as file:
-        file.write(np.array([lines, documents], "<u8").tobytes())
-        file.write(keys[order].astype("<u8").tobytes())
+        file.write(np.array([len(keys), documents], "<u8").tobytes())
+        file.write(np.stack([hashes, keys]).astype("<u8").tobytes())
+        file.write(keys_of_lines[order].astype("<u8").tobytes())
         file.write(order.astype("<u4").tobytes())
     write_digest(path)
+
+
+def read_hashes(path: Path, sides: int) -> np.ndarray:
+    """The hashes and the keys that `write_hashes` wrote, uint64 [2, lines, sides]."""
+    lines, _ = read_counts(path)
+    hashes = np.fromfile(path, "<u8", count=2 * lines * sides, offset=_COUNTS_BYTES)
+    return hashes.reshape(2, lines, sides)
 
 
 def read_counts(path: Path) -> list[int]:
@@ -59,7 +70,7 @@ def find_duplicates(work: StreamWork, part: int) -> None:
     keys_of_units = []
     lines_of_units = []
     for path in work.unit_paths(SCAN):
-        unit_keys, unit_lines = _read_range(path, low, high)
+        unit_keys, unit_lines = _read_range(path, len(work.stream.languages), low, high)
         keys_of_units.append(unit_keys)
         lines_of_units.append(unit_lines)
     # The arrays have an element for each line in the range. The keys of a unit ascend.
@@ -97,15 +108,15 @@ def is_duplicate(work: StreamWork, unit: int, lines: int) -> np.ndarray:
     return is_repeated
 
 
-def _read_range(path: Path, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_range(path: Path, sides: int, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     """The keys of a unit within low <= key < high, uint64 [n], and their line numbers, uint32 [n]."""
-    lines = (path.stat().st_size - _COUNTS_BYTES) // _LINE_BYTES
+    lines, _ = read_counts(path)
     if not lines:  # an empty array cannot be mapped
         return np.zeros(0, np.uint64), np.zeros(0, np.uint32)
-    keys = np.memmap(path, "<u8", mode="r", offset=_COUNTS_BYTES, shape=lines)
+    keys_offset = _COUNTS_BYTES + 8 * 2 * lines * sides
+    keys = np.memmap(path, "<u8", mode="r", offset=keys_offset, shape=lines)
     first = int(np.searchsorted(keys, np.uint64(low)))
     end = int(np.searchsorted(keys, np.uint64(high - 1), side="right"))  # `high` itself may be 2^64
-    keys_bytes = 8 * lines
-    offset = _COUNTS_BYTES + keys_bytes + 4 * first
+    offset = keys_offset + 8 * lines + 4 * first
     numbers = np.fromfile(path, "<u4", count=end - first, offset=offset)
     return np.array(keys[first:end]), numbers

@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.pretrain.build_corpus.duplicates import is_duplicate, read_counts, write_keys
+from ernie_m.pretrain.build_corpus.duplicates import read_counts, write_hashes
+from ernie_m.pretrain.build_corpus.held_out import shares_held_out_text, texts_of_unit
 from ernie_m.pretrain.build_corpus.text_units import Lines, Unit, read_lines
 from ernie_m.pretrain.build_corpus.work_folder import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork
 from ernie_m.reader.corpus import SPLITS, check_files
+from ernie_m.tokenizer.equal_texts import text_keys
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import describe, is_whole, write_digest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, read_json, write_json
 
-DROPPED = ("empty", "score", "duplicate", "ratio")  # why lines are left out
+HELD_OUT_TEXT = "held-out text"
+DROPPED = ("empty", "score", "duplicate", "ratio", HELD_OUT_TEXT)  # why lines are left out
 _BATCH = 2048  # lines given to sentencepiece at a time
 
 # A unit without its text, and its counts. `scan_unit` counts lines and documents. `tokenize_unit` counts the
@@ -28,12 +31,13 @@ UnitResult = tuple[Unit, list[int]]
 
 
 def scan_unit(unit: Unit, work: StreamWork) -> UnitResult:
-    """Count the lines of a unit and write their keys, unless that is done."""
+    """Count the lines of a unit and write their hashes, unless that is done."""
     path = work.unit_path(SCAN, unit.source, unit.number)
     if not is_whole(path):  # a build that was killed may have written it
         text = _read(unit, work)
-        keys = text.hashes() if work.options.deduplicate else np.zeros(0, np.uint64)
-        write_keys(path, len(text.sides[0]), len(text.documents), keys)
+        documents = [text.document_hashes(side) for side in range(len(text.sides))]
+        keys = [text_keys(side, tokenizer_of(work.output, work.options.text_rules)) for side in text.sides]
+        write_hashes(path, len(text.documents), np.column_stack(documents), np.column_stack(keys))
     return _without_text(unit), read_counts(path)
 
 
@@ -47,23 +51,22 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     if is_whole(path):
         (counts,) = _arrays([path], "counts")
         return _without_text(unit), counts.tolist()
-    # Duplicates are dropped before the text is cut into ids.
+    # Duplicates and held-out text are dropped before the text is cut into ids. A pair is one line here.
     text = _read(unit, work)
-    lines = len(text.sides[0])  # a pair counts as one line here
     number_in_stream = sum(work.units_per_source[: unit.source]) + unit.number
-    is_new = ~is_duplicate(work, number_in_stream, lines)  # bool [lines]
+    scanned = work.unit_path(SCAN, unit.source, unit.number)
+    is_new, is_held_out, keys = texts_of_unit(work, number_in_stream, scanned)
+    is_left_out = shares_held_out_text(work, keys) & is_new & ~is_held_out & (not work.keeps_all)
+    is_taken = is_new & ~is_left_out  # bool [lines]
     rows = zip(*text.sides)  # for each line the text of each side
-    new_lines = itertools.compress(rows, is_new)
-    texts = list(itertools.chain.from_iterable(new_lines))  # both sides of a pair, then of the next one
-    model_name, vocab_name = VOCABULARY_FILES
-    tokenizer = tokenizer_of(
-        str(work.output / model_name), str(work.output / vocab_name), work.options.text_rules
-    )
+    lines = itertools.compress(rows, is_taken)
+    texts = list(itertools.chain.from_iterable(lines))  # both sides of a pair, then of the next one
+    tokenizer = tokenizer_of(work.output, work.options.text_rules)
     ids, lengths = _encode(tokenizer, texts)  # [tokens], [texts]
-    lengths = lengths.reshape(-1, len(text.sides))  # [new lines, sides]
+    lengths = lengths.reshape(-1, len(text.sides))  # [taken lines, sides]
 
     # Lines without ids and uneven pairs are dropped after the text was cut into ids. The number of ids of the
-    # shorter and of the longer side of a pair, [new lines]; they are equal if there is one side.
+    # shorter and of the longer side of a pair, [taken lines]; they are equal if there is one side.
     shorter = lengths.min(axis=1)
     longer = lengths.max(axis=1)
     is_empty = shorter == 0  # a line of control characters has no ids
@@ -74,9 +77,8 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
 
     # Documents are held out as a whole.
     document_of_line = np.repeat(np.arange(len(text.documents)), text.documents)  # [lines]
-    document = document_of_line[is_new]  # [new lines]
-    document_is_held_out = text.document_hashes(work.held_out_side) < np.uint64(work.held_out_below)
-    is_held_out = document_is_held_out[document]  # bool [new lines]
+    document = document_of_line[is_taken]  # [taken lines]
+    is_held_out = is_held_out[is_taken]  # bool [taken lines]
     arrays: dict[str, np.ndarray] = {}
     for split, is_in_split in zip(SPLITS, (~is_held_out, is_held_out), strict=True):
         is_chosen = is_usable & is_in_split
@@ -87,6 +89,7 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
         "score": text.not_wanted_count,  # left out when the lines were read
         "duplicate": int((~is_new).sum()),
         "ratio": int(is_uneven.sum()),
+        HELD_OUT_TEXT: int(is_left_out.sum()),
     }
     counts = [len(arrays[f"{split}.ids"]) for split in SPLITS]
     counts += [dropped[reason] for reason in DROPPED]
@@ -311,9 +314,10 @@ def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndar
 
 
 @functools.lru_cache(maxsize=1)
-def tokenizer_of(piece_model_path: str, vocab_path: str, text_rules: str) -> Tokenizer:
+def tokenizer_of(output: Path, text_rules: str) -> Tokenizer:
     """The tokenizer of a corpus. It is kept, because a worker cuts many units of one corpus."""
-    return Tokenizer(vocab_path, piece_model_path, text_rules)
+    model_name, vocab_name = VOCABULARY_FILES
+    return Tokenizer(output / vocab_name, output / model_name, text_rules)
 
 
 def _arrays(units: Sequence[Path], name: str) -> Iterator[np.ndarray]:

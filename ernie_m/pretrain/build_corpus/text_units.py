@@ -5,11 +5,10 @@ bytes with any number of workers and after any interruption. Memory does not gro
 """
 
 import contextlib
-import hashlib
 import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from ernie_m.reader.files.plain_text import TextFile, too_long
 from ernie_m.reader.files.table.form import options_of, records, rows_of_lines, table_of
 from ernie_m.reader.files.table.odd_text import look_at_text
 from ernie_m.reader.files.table.pair_columns import Columns, columns_of_pairs
+from ernie_m.tokenizer.equal_texts import hashes_of
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -70,14 +70,11 @@ class Lines(NamedTuple):
     empty_count: int
     not_wanted_count: int = 0
 
-    def hashes(self) -> np.ndarray:
-        """A 64-bit hash of each line or pair. uint64 [lines]."""
-        return _hashes("\t".join(line) for line in zip(*self.sides))
-
     def document_hashes(self, side: int) -> np.ndarray:
-        """A 64-bit hash of each document, of one side of a pair. uint64 [documents]."""
+        """A hash of the document that each line is in, of one side of a pair. uint64 [lines]."""
         lines = iter(self.sides[side])
-        return _hashes("\n".join(itertools.islice(lines, count)) for count in self.documents.tolist())
+        documents = ("\n".join(itertools.islice(lines, count)) for count in self.documents.tolist())
+        return np.repeat(hashes_of(document.encode() for document in documents), self.documents)
 
 
 def read_units(
@@ -301,9 +298,3 @@ def _rows(lines: list[str], unit: Unit, path: str, options: TextOptions) -> tupl
             rows.append(texts)
     faults.end(logger.warning)
     return rows, left_out
-
-
-def _hashes(texts: Iterable[str]) -> np.ndarray:
-    """A 64-bit hash of each text, uint64 [texts]."""
-    hashes = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    return np.frombuffer(hashes, "<u8")

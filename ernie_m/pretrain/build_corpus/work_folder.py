@@ -4,12 +4,13 @@
 <output>/.build/<stream>/scan-00000.json         a source that is scanned: counts of its units
 <output>/.build/<stream>/scan/00000-000000       a unit: counts, hashes of its lines
 <output>/.build/<stream>/duplicates/00000        the lines to leave out, for one range of the hashes
+<output>/.build/held_out.npy                     the held-out texts; always made again
 <output>/.build/<stream>/tokens-00000.json       a source that is tokenized: counts of its units
 <output>/.build/<stream>/tokens/00000-000000     a unit: its ids
 <output>/.build/<stream>/shards/train-00000.json a shard that is written: counts and checksums
 
-Each of these but the plan has a checksum beside it, NAME.digest. A build that is continued makes damaged
-results again.
+Each of these but the plan and the held-out texts has a checksum beside it, NAME.digest. A build that is
+continued makes damaged results again.
 """
 
 import shutil
@@ -47,6 +48,7 @@ class StreamWork:
         lines: number of lines or pairs of the stream.
         held_out_below: a document or pair with a smaller hash is held out.
         held_out_side: the side of a pair that is hashed for it.
+        keeps_all: whether lines are trained on although their text is held out elsewhere.
     """
 
     number: int
@@ -58,6 +60,7 @@ class StreamWork:
     lines: int = 0
     held_out_below: int = 0
     held_out_side: int = 0
+    keeps_all: bool = False
 
     def folder(self, stage: str) -> Path:
         """The folder of a stage's results."""
