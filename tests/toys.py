@@ -51,6 +51,11 @@ def sentences(count: int, seed: int = 0) -> list[str]:
     return lines
 
 
+def line_keys(count: int) -> np.ndarray:
+    """Keys of pairs without equal texts, [1, count]."""
+    return np.arange(count)[np.newaxis]
+
+
 def write_lines(path: Path, lines: list[str]) -> str:
     """Write lines to a file, and return its path as text."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")

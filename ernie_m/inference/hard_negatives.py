@@ -9,10 +9,8 @@ and makes the parts that are missing or damaged:
 <checkpoints>/.negatives/rows/00000.npz    the lines that are nearest to the queries of a part of the rows
 """
 
-from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import numpy as np
 from ernie_m.finetune.command import digest_of_files, identity_of
 from ernie_m.finetune.retrieval.command import encoder_of, model_of_seed, read_inputs
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.finetune.retrieval.keyed_rows import KeyedRows, keys_by
 from ernie_m.finetune.retrieval.search_bitexts import Encode
 from ernie_m.inference.mine_pairs import (
     DistinctLines,
@@ -72,13 +71,13 @@ def mine_negatives(flags: RetrievalFlags) -> None:
         encode_parts(partial(encode, kind=kinds[1]), {work / "corpus": corpus}, facts)
         vectors = VectorParts(part_paths(work / "corpus", corpus, "npy"), mean=None)
         # The nearest lines of a query may be its positives, which are no negatives.
-        positives_of = defaultdict(list)  # query -> its positives in all rows
-        for query, positive, *_ in rows:
-            positives_of[query].append(positive)
-        most_positives = max(map(len, positives_of.values()))  # there is room for them beside range_max
+        keys_of = keys_by(opened, flags.max_seq_len)
+        keyed_rows = KeyedRows.of(rows, keys_of)
+        most_positives = max(map(len, keyed_rows.positives.values()), default=1)  # beside range_max
         count = min(flags.range_max + most_positives, len(corpus))
         neighbour_files = find_nearest(encode, kinds, rows, vectors, count, work / "rows", facts)
-        write(output, flags, rows, positives_of, corpus, neighbour_files)
+        keys_of_lines = keys_of(map(corpus.text, range(len(corpus))))
+        write(output, flags, keyed_rows, corpus, keys_of_lines, neighbour_files)
 
 
 def find_nearest(
@@ -122,9 +121,9 @@ def find_nearest(
 def write(
     path: Path,
     flags: RetrievalFlags,
-    rows: PairRows,
-    positives_of: Mapping[str, list[str]],
+    rows: KeyedRows,
     corpus: DistinctLines,
+    keys_of_lines: np.ndarray,
     neighbour_files: list[Path],
 ) -> None:
     """Write the rows with their negatives, and log how many there are.
@@ -133,26 +132,26 @@ def write(
     the margin, are taken out before `range_min` are passed over.
 
     Args:
-        positives_of: query -> its positives in all rows.
+        keys_of_lines: of the lines of the corpus, uint64 [lines].
         neighbour_files: the files of `find_nearest`.
     """
-    lowest: dict[str, float] = {}  # query -> the lowest of its cosines with its positives
+    lowest: dict[int, float] = {}  # the key of a query -> the lowest of its cosines with its positives
     positives = np.concatenate([np.load(part)["positives"] for part in neighbour_files])  # [rows]
-    for (query, *_), cosine in zip(rows, positives.tolist(), strict=True):
+    for query, cosine in zip(rows.keys[:, 0].tolist(), positives.tolist(), strict=True):
         lowest[query] = min(cosine, lowest.get(query, cosine))
     counts = []  # the number of negatives of each row so far
     with atomic_file(path, "w", newline="\n") as file:
-        file.write("\t".join(rows.header(flags.num_negatives)) + "\n")
+        file.write("\t".join(rows.rows.header(flags.num_negatives)) + "\n")
         for part in neighbour_files:
             arrays = np.load(part)
             for lines, cosines in zip(arrays["lines"], arrays["cosines"], strict=True):  # [count] each
-                row = rows[len(counts)]
-                own_texts = {*row, *positives_of[row[0]]}
+                keys, row = rows.read(len(counts))
+                own = np.array([*keys, *rows.positives.get(keys[0], ())], np.uint64)
                 # abs: the limit lies below the positive's cosine even where that is negative.
-                limit = lowest[row[0]] - flags.relative_margin * abs(lowest[row[0]])
-                texts = map(corpus.text, lines[cosines <= limit])
-                candidates = (text for text in texts if text not in own_texts)
-                negatives = list(islice(candidates, flags.range_min, flags.range_min + flags.num_negatives))
+                limit = lowest[keys[0]] - flags.relative_margin * abs(lowest[keys[0]])
+                candidates = lines[(cosines <= limit) & ~np.isin(keys_of_lines[lines], own)]
+                taken = candidates[flags.range_min : flags.range_min + flags.num_negatives]
+                negatives = list(map(corpus.text, taken))
                 counts.append(len(negatives))
                 file.write("\t".join([*row, *negatives]) + "\n")
     rows_with_negatives = np.count_nonzero(counts)
@@ -160,10 +159,10 @@ def write(
         "%s negatives for %s of %s rows: %s; train on them with --train_set",
         f"{sum(counts):,}",
         f"{rows_with_negatives:,}",
-        f"{len(rows):,}",
+        f"{len(counts):,}",
         path,
     )
-    if rows_with_negatives < len(rows) / 2:
+    if rows_with_negatives < len(counts) / 2:
         logger.warning(
             "few rows have negatives: the lines nearest to the queries are too near; take a model that was "
             "trained on the pairs, or raise --range_max"

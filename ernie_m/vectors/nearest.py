@@ -25,10 +25,19 @@ class Matches(NamedTuple):
     forward: np.ndarray  # int64 [N], the foreign sentence that English sentence i finds: XTREME's direction
     backward: np.ndarray  # int64 [N], the English sentence that foreign sentence i finds
 
-    def accuracies(self) -> tuple[float, float]:
-        """Per cent of the queries that find their translation, forward and backward."""
-        rows = np.arange(len(self.forward))
-        return 100.0 * (self.forward == rows).mean(), 100.0 * (self.backward == rows).mean()
+    def accuracies(self, keys: np.ndarray) -> tuple[float, float]:
+        """Per cent of the queries that find their translation, forward and backward; see `is_found`."""
+        return 100.0 * is_found(self.forward, keys).mean(), 100.0 * is_found(self.backward, keys).mean()
+
+
+def is_found(numbers: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Whether a query has found its own pair, or one that has a text in common with it. bool [N].
+
+    Args:
+        numbers: int64 [N], of the pair that each has found.
+        keys: [sides, N]; equal texts of a side have equal keys.
+    """
+    return (keys[:, numbers] == keys).any(axis=0)
 
 
 def load_faiss() -> ModuleType:

@@ -5,22 +5,26 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 
+from ernie_m.finetune.retrieval.keyed_rows import KeyedRows
 from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading, TextKind
 from ernie_m.reader.files.pairs import PairRows
+from ernie_m.tokenizer.equal_texts import text_keys
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines
 from tests.finetune.processes import assert_close, in_order, losses, start
 from tests.helpers.checkpoints import assert_same_weights, changed_copy
 from tests.launching import error_of
-from tests.toys import sentences
+from tests.toys import sentences, write_lines
 
 ROWS = 60
 BATCH = 8
@@ -69,18 +73,24 @@ def steps_of(corpus, pairs, rank=0, world_size=1, first_row=0, held_out=()):
 
     What is returned is a function without arguments; it returns an endless iterator.
     """
-    rows = PairRows(pairs)
+    tokenizer = Tokenizer.from_folder(corpus)
+    keys_of = partial(text_keys, tokenizer=tokenizer, length=MAX_SEQ_LEN - 2)
+    rows = KeyedRows.of(PairRows(pairs), keys_of)
     return StepRows(
-        Tokenizer.from_folder(corpus),
+        tokenizer,
         rows,
-        numbers=np.arange(first_row, len(rows)),
-        held_out=frozenset(held_out),
+        numbers=np.arange(first_row, len(rows.keys)),
+        held_out=frozenset(keys_of(held_out).tolist()),
         batch_size=BATCH,
         max_seq_len=MAX_SEQ_LEN,
         seed=1,
         rank=rank,
         world_size=world_size,
     )
+
+
+def divided(pairs, validation_pairs, seed):
+    return divide(KeyedRows.of(PairRows(pairs), text_keys), validation_pairs, seed)
 
 
 def rows_as_ids(corpus, pairs):
@@ -154,20 +164,21 @@ def test_processes_share_a_step(corpus, pairs):
 def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
     rows = PairRows(pairs)
     for seed in range(5):
-        held_out, texts, trained = divide(rows, 500, seed)
+        held_out, keys, trained = divided(pairs, 500, seed)
         assert len(set(held_out.tolist())) == 6  # at most a tenth, however many are asked for
-        assert texts == {text for number in held_out.tolist() for text in rows[number][:2]}
+        texts = {text for number in held_out.tolist() for text in rows[number][:2]}
+        assert keys == {*text_keys(texts).tolist()}
         others = [number for number in range(ROWS) if texts.isdisjoint(rows[number][:2])]
         assert trained.tolist() == others and len(others) >= 52
-    held_out, _, trained = divide(rows, 0, seed=1)
+    held_out, _, trained = divided(pairs, 0, seed=1)
     assert not len(held_out) and len(trained) == ROWS
 
 
 def test_held_out_rows_are_drawn_at_random(pairs):
     """The seed decides which ones, and none more often than others: not those at equal distances."""
-    rows = PairRows(pairs)
-    drawn = [tuple(divide(rows, 6, seed).held_out.tolist()) for seed in range(100)]
-    assert drawn[7] == tuple(divide(rows, 6, seed=7).held_out.tolist())
+    rows = KeyedRows.of(PairRows(pairs), text_keys)
+    drawn = [tuple(divide(rows, 6, seed)[0].tolist()) for seed in range(100)]
+    assert drawn[7] == tuple(divide(rows, 6, seed=7)[0].tolist())
     assert len(set(drawn)) == 100
     counts = np.bincount([number for numbers in drawn for number in numbers], minlength=ROWS)
     assert counts.min() > 0 and counts.max() < 25  # 10 on average
@@ -191,15 +202,62 @@ def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
     rows = [[f"{letter} bado", f"{letter} kani"] for letter in "abcdefghij"]
     path = tmp_path / "pairs.tsv"
     path.write_text("".join("\t".join(row) + "\n" for row in rows))
-    (number,) = divide(PairRows(path), 1, seed=1).held_out.tolist()
+    (number,) = divided(path, 1, seed=1)[0].tolist()
     places = [(number + distance) % 10 for distance in range(1, 4)]
     rows[places[0]][1] = rows[number][1]
     rows[places[1]][0] = rows[number][1]
     rows[places[2]].append(rows[number][1])
     path.write_text("".join("\t".join(row) + "\n" for row in rows))
-    held_out, texts, trained = divide(PairRows(path), 1, seed=1)
-    assert held_out.tolist() == [number] and texts == set(rows[number])
+    held_out, keys, trained = divided(path, 1, seed=1)
+    assert held_out.tolist() == [number] and keys == {*text_keys(rows[number]).tolist()}
     assert set(range(10)) - set(trained.tolist()) == {number, *places[:2]}
+
+
+def test_texts_that_differ_in_bytes_alone(corpus, tmp_path):
+    """Each positive stands twice, in other bytes: its rows are never in two parts, nor in one step."""
+    texts = list(dict.fromkeys(sentences(120, seed=4)))[:90]
+    positives = [text.replace(" ", "\u00a0 ").replace("a", "ａ") for text in texts[:30]]
+    rows = zip(texts[30:], texts[:30] + positives)
+    path = write_lines(tmp_path / "pairs.tsv", map("\t".join, rows))
+    held_out, _, trained = divided(path, 6, seed=1)
+    assert len(held_out) == 6 and not set(held_out % 30) & set(trained % 30)
+    for step in islice(steps_of(corpus, path)(), 20):
+        assert len(set(as_tuples(step.sentences))) == 2 * BATCH
+
+
+# Rows of query, positive and negative, in which b is a right answer of q; and of these negatives that are.
+KNOWN_ANSWERS = {
+    "own negative": (["q a b", "q b n"], 1),
+    "equal to its query or positive": (["q a q", "q b b"], 2),
+    "negative of another row": (["q a n", "q b m", "p c b"], 0),
+    "answer of another row": (["q a n", "q b m", "p b o"], 0),
+}
+
+
+@pytest.mark.parametrize(("forms", "left_out"), KNOWN_ANSWERS.values(), ids=KNOWN_ANSWERS)
+def test_a_right_answer_that_the_file_names_is_no_negative(corpus, tmp_path, forms, left_out):
+    """Among 9 texts of each letter; a negative is written with another space."""
+    texts = iter(dict.fromkeys(sentences(300, seed=4)))
+    lines = ["query\tpositive\tnegative"]
+    for _ in range(9):
+        text_of = {letter: f"bado {next(texts)}" for letter in "qpabcnmo"}
+        for query, positive, negative in map(str.split, forms):
+            other_bytes = text_of[negative].replace(" ", "\u00a0", 1)
+            lines.append(f"{text_of[query]}\t{text_of[positive]}\t{other_bytes}")
+    path = Path(write_lines(tmp_path / "pairs.tsv", lines))
+    right = {}  # the ids of a query -> those of its positives
+    for query, positive, _ in rows_as_ids(corpus, path):
+        right.setdefault(query, {query}).add(positive)
+    steps = steps_of(corpus, path)
+    assert steps.rows.right_negatives == 9 * left_out
+    masked = 0
+    for step in islice(steps(), 20):
+        inputs = as_tuples(step.sentences)
+        queries, candidates = inputs[:BATCH], inputs[BATCH:]
+        expected = [[candidate not in right[query] for candidate in candidates] for query in queries]
+        np.testing.assert_array_equal(step.negative, expected)
+        masked += step.negative.size - step.negative.sum() - BATCH
+    assert (masked > 0) == (not left_out)
 
 
 def test_a_held_out_text_is_no_negative(corpus, pairs):
@@ -218,7 +276,7 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
     for side in (0, 1):
         rows = [[texts[2 * number], texts[2 * number + 1]] for number in range(80)]
         (tmp_path / "in.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
-        for number in divide(PairRows(tmp_path / "in.tsv"), 8, seed=1).held_out.tolist():
+        for number in divided(tmp_path / "in.tsv", 8, seed=1)[0].tolist():
             rows[number][side] = texts[side]
         (tmp_path / "in.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
         log = train(f"out{side}", train_set="in.tsv", max_steps=1)
@@ -255,14 +313,13 @@ def test_ids_and_a_header_are_not_trained_on(train, pairs, tmp_path):
     assert_same_weights(tmp_path / "plain/step_3", tmp_path / "named/step_3")
 
 
-def test_texts_that_teach_nothing(train, tmp_path):
-    """Unknown words alone, and positives equal to their queries, each give a warning."""
+def test_texts_that_teach_nothing(train, tmp_path, capsys):
+    """Unknown words alone are refused, and positives equal to their queries give a warning."""
     signs = [f"{chr(0x16A0 + n)}{chr(0x16A0 + m)}" for n in range(5) for m in range(4)]
     (tmp_path / "unknown.tsv").write_text("".join(f"{sign}\t{sign}{sign}\n" for sign in signs))
     changes = {"max_steps": 1, "batch_size": 2}
-    log = train("unknown", train_set="unknown.tsv", **changes)
-    assert re.search(r"unknown.tsv: \d+ % of its tokens are unknown", log)
-    assert "unknown.tsv: for this vocabulary, of 2 pairs 2 have equal sides" in log
+    assert error_of(train, "unknown", train_set="unknown.tsv", **changes).startswith("unknown.tsv: ")
+    assert re.search(r"unknown.tsv: \d+ % of its tokens are unknown", capsys.readouterr().out)
     texts = list(dict.fromkeys(sentences(60, seed=4)))[:20]
     (tmp_path / "equal.tsv").write_text("".join(f"{text}\t{text}\n" for text in texts))
     log = train("equal", train_set="equal.tsv", **changes)

@@ -36,7 +36,7 @@ def steps_of(corpus, rank=0, world_size=1, alpha=0.7):
         Tokenizer.from_folder(corpus),
         str(corpus),
         batch_size=8,
-        max_seq_len=32,
+        max_seq_len=64,
         alpha=alpha,
         seed=1,
         rank=rank,

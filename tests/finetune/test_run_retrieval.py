@@ -24,7 +24,7 @@ from ernie_m.vectors.nearest import search_both
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import as_flags, call_main, error_of
-from tests.toys import write_lines
+from tests.toys import line_keys, write_lines
 
 LAYERS = 2  # of the model of `random_encoder`
 HIDDEN = 16
@@ -92,6 +92,12 @@ def all_layers(folder, language):
     for texts in (bitext.translations, bitext.sentences):  # the translations are the English sentences
         vectors.append(PaddleEncoder(model).vectors([tokenizer.build(text) for text in texts]))
     return vectors
+
+
+def chosen_on_half(folder, language):
+    """What `choose_on_half` finds with `all_layers`, none of whose texts are equal."""
+    english, foreign = all_layers(folder, language)
+    return choose_on_half(english, foreign, line_keys(english.shape[1]))
 
 
 def order_of_english(folder, language):
@@ -206,13 +212,33 @@ def test_bitexts_that_any_model_finds(retrieve, folder, tmp_path, capsys):
         assert f"{language}-en: for this vocabulary, of {count} pairs {count} have equal sides" in log
     assert re.search(r"fr-en: \d+ % of its tokens are unknown", log)
     retrieve()
-    assert "this vocabulary" not in capsys.readouterr().out
+    assert not re.search(r"WARNING\].* for this vocabulary", capsys.readouterr().out)
+
+
+def test_the_same_text_at_another_line_is_found(retrieve, folder, tmp_path, capsys):
+    """20 of 40 English sentences stand twice, in other bytes. What XTREME counts is beside."""
+    english, german = ((folder / f"pairs/de-en.{side}").read_text().splitlines() for side in ("en", "de"))
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "weights").symlink_to(folder / "weights")
+    english += [line.replace(" ", "\u00a0", 1) for line in english[:20]]
+    write_lines(tmp_path / "pairs/de-en.en", english)
+    write_lines(tmp_path / "pairs/de-en.de", german + [f"{line} now" for line in german[:20]])
+    table, *_ = retrieve(pairs=tmp_path / "pairs")["tables"]
+    assert "de-en: for this vocabulary, of 60 pairs 4" in capsys.readouterr().out
+    found = nearest(*(side[MIDDLE] for side in all_layers(tmp_path, "de")))
+    lines = np.arange(60)
+    by_text, by_line = 100 * (found % 40 == lines % 40).mean(), 100 * (found == lines).mean()
+    assert by_text > by_line
+    assert [table["seeds"]["1"]["de"], table["same line"]["de"]] == pytest.approx([by_text, by_line])
+    rows = retrieve(pairs=tmp_path / "pairs", layer="sweep")["rows"]
+    assert rows["layer 1"]["de"] > rows["layer 1, same line"]["de"]
+    assert "same line" not in retrieve()["tables"][0]
 
 
 def test_the_sweep_names_the_chosen_layers(retrieve, folder, tmp_path, capsys):
     swept = retrieve(layer="sweep")
     assert list(swept["layers"]) == [CHOSEN, f"untrained, {CHOSEN}"]
-    chosen = {language: choose_on_half(*all_layers(folder, language)).layer for language in ("de", "xx")}
+    chosen = {language: chosen_on_half(folder, language)[0] for language in ("de", "xx")}
     assert swept["layers"][CHOSEN] == chosen
     lines = capsys.readouterr().out.split("layers that the even pairs chose")[1].splitlines()
     assert lines[1].split() == ["de", "xx"]
@@ -238,7 +264,7 @@ def test_the_sweep_and_the_untrained_model(retrieve, folder):
             english, foreign = (side[layer] for side in sides)
             accuracies = [percent_found(english, foreign), percent_found(foreign, english)]
             assert swept[f"layer {layer}"][language] == pytest.approx(np.mean(accuracies))
-        assert swept[CHOSEN][language] == pytest.approx(100 * choose_on_half(*sides).accuracy)
+        assert swept[CHOSEN][language] == pytest.approx(100 * chosen_on_half(folder, language)[1])
     assert swept[f"untrained, {CHOSEN}"] == swept_random[CHOSEN]
     tables = retrieve()["tables"]
     random_tables = retrieve(**random_weights)["tables"]
@@ -319,7 +345,7 @@ def centred_by_hand(folder, language, english_mean, foreign_mean, score="cosine"
     """Per cent found, the mean of both directions, by vectors of the middle layer less these means [H]."""
     english, foreign = (side[MIDDLE] for side in all_layers(folder, language))
     matches = search_both(english - english_mean, foreign - foreign_mean, score)
-    return sum(matches.accuracies()) / 2
+    return sum(matches.accuracies(line_keys(len(english)))) / 2
 
 
 def test_the_report_has_every_measure(retrieve):
@@ -363,8 +389,9 @@ def test_the_sweep_centres_every_layer(retrieve, folder):
     rows = retrieve(layer="sweep", centre_on=files, languages="xx", untrained="false")["rows"]
     assert list(rows)[-2:] == [f"centred, {CHOSEN}", f"centred margin, {CHOSEN}"]
     centred = [side - side.mean(axis=1, keepdims=True) for side in all_layers(folder, "xx")]  # [L + 1, N, H]
-    by_cosine = choose_on_half(*centred).accuracy
-    by_margin = choose_on_half(*centred, found_by_margin).accuracy
+    keys = line_keys(centred[0].shape[1])
+    by_cosine = choose_on_half(*centred, keys)[1]
+    by_margin = choose_on_half(*centred, keys, found_by_margin)[1]
     assert rows[f"centred, {CHOSEN}"]["xx"] == pytest.approx(100 * by_cosine)
     assert rows[f"centred margin, {CHOSEN}"]["xx"] == pytest.approx(100 * by_margin)
     assert len({rows[CHOSEN]["xx"], 100 * by_cosine, 100 * by_margin}) == 3
@@ -385,8 +412,8 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
     swept = retrieve(init_pretraining_params=weights, layer="sweep", languages="de")["rows"]
     english, german = all_layers(folder, "de")
     # The vectors are [L + 1, N, H], and the means [L + 1, H].
-    split_result = choose_on_half(english - means["en"][:, None], german - means["de"][:, None])
-    expected = 100 * split_result.accuracy
+    centred = english - means["en"][:, None], german - means["de"][:, None]
+    expected = 100 * choose_on_half(*centred, line_keys(english.shape[1]))[1]
     assert swept[f"centred, {CHOSEN}"]["de"] == pytest.approx(expected)
     assert "centred" not in by_measure(retrieve(init_pretraining_params=weights, pooling="specials"))
     means.pop("xx")

@@ -10,6 +10,7 @@ from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.hits import accuracy_by_layer, choose_on_half, found_by_margin, hits
 from ernie_m.vectors.nearest import search_both
 from tests.helpers.batches import padded_batch
+from tests.toys import line_keys
 
 
 def nearest_by_hand(queries, targets):
@@ -28,7 +29,7 @@ def test_hits_equal_a_search_written_out(chunk):
     queries = targets + rng.normal(scale=0.8, size=targets.shape)
     expected = nearest_by_hand(queries, targets) == np.arange(40)
     assert 0 < expected.sum() < 40, "some queries should find their target, and some should not"
-    assert (hits(queries, targets, chunk) == expected).all()
+    assert (hits(queries, targets, line_keys(40), chunk) == expected).all()
 
 
 def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
@@ -39,13 +40,14 @@ def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
     is_even = np.arange(60)[:, None] % 2 == 0  # [N, 1]
     right_on_even = np.where(is_even, src, noise)
     right_on_odd = np.where(is_even, noise, src)
-    result = choose_on_half(np.stack([src, src]), np.stack([right_on_even, right_on_odd]))
-    assert result.layer == 0
-    assert result.accuracy < 0.3
-    exchanged = choose_on_half(np.stack([src, src]), np.stack([right_on_odd, right_on_even]))
-    assert exchanged.layer == 1
-    perfect = choose_on_half(np.stack([src]), np.stack([src]))
-    assert perfect.accuracy == 1.0
+    layer, accuracy = choose_on_half(
+        np.stack([src, src]), np.stack([right_on_even, right_on_odd]), line_keys(60)
+    )
+    assert layer == 0
+    assert accuracy < 0.3
+    layer, _ = choose_on_half(np.stack([src, src]), np.stack([right_on_odd, right_on_even]), line_keys(60))
+    assert layer == 1
+    assert choose_on_half(np.stack([src]), np.stack([src]), line_keys(60)) == (0, 1.0)
 
 
 def test_the_layer_of_the_margin_is_chosen_by_margin():
@@ -55,22 +57,22 @@ def test_the_layer_of_the_margin_is_chosen_by_margin():
     tgt = src + rng.normal(scale=1.0, size=src.shape)
 
     def accuracies(layer, pairs):
-        return search_both(src[layer, pairs], tgt[layer, pairs], "margin").accuracies()
+        return search_both(src[layer, pairs], tgt[layer, pairs], "margin").accuracies(line_keys(30))
 
     even = slice(0, None, 2)
     odd = slice(1, None, 2)
     best_layer = int(np.argmax([sum(accuracies(layer, even)) for layer in range(3)]))
-    result = choose_on_half(src, tgt, found_by_margin)
-    assert result.layer == best_layer
-    assert 100 * result.accuracy == pytest.approx(np.mean(accuracies(best_layer, odd)))
-    assert result.layer != choose_on_half(src, tgt).layer
+    layer, accuracy = choose_on_half(src, tgt, line_keys(60), found_by_margin)
+    assert layer == best_layer
+    assert 100 * accuracy == pytest.approx(np.mean(accuracies(best_layer, odd)))
+    assert layer != choose_on_half(src, tgt, line_keys(60))[0]
 
 
 def test_both_directions_are_reported():
     """By hand: src 0 is nearest to tgt 1, src 1 to tgt 0; tgt 0 to src 0, tgt 1 to src 0."""
     src = np.array([[[1.0, 0.0], [0.8, 0.6]]])  # [1 layer, 2 sentences, H]
     tgt = np.array([[[1.0, 0.1], [1.0, 0.0]]])
-    assert accuracy_by_layer(src, tgt).tolist() == [[0.0, 0.5]]
+    assert accuracy_by_layer(src, tgt, line_keys(2)).tolist() == [[0.0, 0.5]]
 
 
 def tiny_model():

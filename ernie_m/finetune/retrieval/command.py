@@ -11,6 +11,7 @@ import paddle
 from ernie_m.finetune.command import pace_of, run_folder, set_up
 from ernie_m.finetune.open_model import OpenedModel, open_model, settle, settle_vectors
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.finetune.retrieval.keyed_rows import keys_by
 from ernie_m.finetune.retrieval.search_bitexts import (
     CHOSEN,
     Encode,
@@ -21,7 +22,6 @@ from ernie_m.finetune.retrieval.search_bitexts import (
     write_predictions,
     write_sweep,
 )
-from ernie_m.finetune.retrieval.steps_of_bitexts import warn_if_found_by_any
 from ernie_m.finetune.retrieval.task import Retrieval, layer_of, make_encoder
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
@@ -42,6 +42,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.hits import say_repeats
 from ernie_m.vectors.nearest import load_faiss
 
 
@@ -144,18 +145,21 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
                 raise UserError(
                     f'{start.path}: its weights {fact}, and --init_task wants {flags.init_task} ("": any)'
                 )
-    for bitext in bitexts:
+    keys_of = keys_by(opened, flags.max_seq_len)
+    for number, bitext in enumerate(bitexts):
         # The vocabulary may not suit a bitext, or any model may find many of its pairs.
         sides = (bitext.sentences, bitext.translations)
         for texts in sides:
             warn_if_unsuited(opened.tokenizer, texts, bitext.name)
-        warn_if_found_by_any(bitext.name, *map(opened.tokenizer.encode_batch, sides))
         examples = [
             Example(opened.reading.prompt(kind) + text)
             for kind, texts in zip(kinds_of_pair(bitext.are_translations), sides)
             for text in texts
         ]
         warn_if_some_are_cut(bitext.name, examples, EncodePairs(opened.tokenizer, flags.max_seq_len))
+        keys = np.stack([keys_of(texts) for texts in sides])
+        say_repeats(bitext.name, keys)
+        bitexts[number] = bitext._replace(keys=keys)
     return Inputs(flags, bitexts, sentences, starts, opened)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from ernie_m.vectors.nearest import Matches, search_both
 WITH_ENGLISH = ("en -> xx", "xx -> en")
 OF_ANY_PAIRS = ("second side -> first side", "first side -> second side")
 CHOSEN = "chosen, odd pairs"  # the even pairs choose the layer, and the odd ones score it
+SAME_LINE = "same line"  # what is found where equal texts at other lines are wrong, as in XTREME
 T = TypeVar("T")
 # Texts and what they are -> their vectors at the layer that is searched, [N, H]; with --layer sweep at each,
 # [L + 1, N, H].
@@ -90,29 +92,36 @@ def search_layer(
 def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageMeans | None = None) -> Sweep:
     """Search with the vectors of every layer.
 
-    The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes.
+    The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes. If texts repeat, all
+    rows come again by the rule of `SAME_LINE`.
 
     Args:
         means: the language means of each layer. With them there are two more rows, which have centred
             vectors, by cosine and by margin, each at its own layer.
     """
+    texts_repeat = any(len(np.unique(side)) < len(side) for bitext in bitexts for side in bitext.keys)
 
-    def search_one(bitext: Bitext) -> dict[str, tuple[float, int | None]]:
-        """Row -> the share of sentences found, and for the rows that choose a layer its number."""
+    def search_one(bitext: Bitext) -> dict[str, tuple[int | None, float]]:
+        """Row -> the number of the layer, of the rows that choose one, and the share of sentences found."""
         foreign, english = encode_sides(encode, bitext)  # [L + 1, N, H] each
-        accuracies = accuracy_by_layer(english, foreign).mean(axis=1)  # [L + 1], over the two directions
-        splits = {CHOSEN: choose_on_half(english, foreign)}
         if means is not None:
-            english = means.subtract(english, "en")
-            foreign = means.subtract(foreign, bitext.language)
-            splits[f"centred, {CHOSEN}"] = choose_on_half(english, foreign)
-            splits[f"centred margin, {CHOSEN}"] = choose_on_half(english, foreign, find=found_by_margin)
-        results = {f"layer {layer}": (accuracy, None) for layer, accuracy in enumerate(accuracies)}
-        return results | {name: (split.accuracy, split.layer) for name, split in splits.items()}
+            centred = means.subtract(english, "en"), means.subtract(foreign, bitext.language)
+        rules = {"": bitext.keys} | ({f", {SAME_LINE}": bitext.line_keys} if texts_repeat else {})
+        results = {}
+        for rule, keys in rules.items():
+            of_directions = accuracy_by_layer(english, foreign, keys)  # [L + 1, 2]
+            for layer, accuracy in enumerate(of_directions.mean(axis=1)):
+                results[f"layer {layer}{rule}"] = None, accuracy
+            results[f"{CHOSEN}{rule}"] = choose_on_half(english, foreign, keys)
+            if means is not None:
+                results[f"centred, {CHOSEN}{rule}"] = choose_on_half(*centred, keys)
+                by_margin = choose_on_half(*centred, keys, find=found_by_margin)
+                results[f"centred margin, {CHOSEN}{rule}"] = by_margin
+        return results
 
     sweep = Sweep(rows={}, layers={})
     for name, by_language in _search_all(bitexts, search_one).items():
-        for language, (accuracy, layer) in by_language.items():
+        for language, (layer, accuracy) in by_language.items():
             sweep.rows.setdefault(name, {})[language] = 100 * float(accuracy)
             if layer is not None:
                 sweep.layers.setdefault(name, {})[language] = layer
@@ -194,17 +203,32 @@ def report_seeds(
     first = next(iter(results_found.values()))  # it has the search with random weights, if there was one
     languages = list(first.trained[flags.score])
     pairs = sum(len(bitext.sentences) for bitext in bitexts)
+    keys = {bitext.language: bitext.keys for bitext in bitexts}
+    line_keys = {bitext.language: bitext.line_keys for bitext in bitexts}
     tables = []
+
+    def add_table(title: str, measure: str, directions: Sequence[int], **paper: Any) -> None:
+        """Add the table of a measure, the mean of these directions."""
+        rows, by_line = (
+            {
+                seed: _accuracies(result.trained[measure], rule, directions)
+                for seed, result in results_found.items()
+            }
+            for rule in (keys, line_keys)
+        )
+        beside = {"untrained": _accuracies(first.untrained.get(measure, {}), keys, directions)}
+        if by_line != rows:
+            beside[SAME_LINE] = {
+                language: fmean(row[language] for row in by_line.values()) for language in languages
+            }
+        name = f"{title}, {measure}, {kind_of_vectors}"
+        tables.append(score_tables.Table(name, rows, beside=beside, **paper))
+
     are_with_english = all(bitext.with_english for bitext in bitexts)
     for number, direction in enumerate(WITH_ENGLISH if are_with_english else OF_ANY_PAIRS):
-        rows = {
-            seed: _accuracies(result.trained[flags.score], direction=number)
-            for seed, result in results_found.items()
-        }
-        paper = figures(flags.paper, config, pairs, direction, languages)
-        untrained = _accuracies(first.untrained.get(flags.score, {}), direction=number)
-        title = f"{direction}, {flags.score}, {kind_of_vectors}"
-        tables.append(score_tables.Table(title, rows, paper, {"untrained": untrained}))
+        add_table(
+            direction, flags.score, [number], paper=figures(flags.paper, config, pairs, direction, languages)
+        )
     measures: dict[str, None] = {}  # a set that keeps the order
     for result in results_found.values():
         measures |= dict.fromkeys(result.trained)
@@ -214,10 +238,7 @@ def report_seeds(
             seeds = ", ".join(seeds_without)
             logger.warning("no table for %s: seed %s has no language means", measure, seeds)
             continue
-        rows = {seed: _both_directions(result.trained[measure]) for seed, result in results_found.items()}
-        untrained = _both_directions(first.untrained.get(measure, {}))
-        title = f"mean of both directions, {measure}, {kind_of_vectors}"
-        tables.append(score_tables.Table(title, rows, beside={"untrained": untrained}))
+        add_table("mean of both directions", measure, [0, 1])
     facts: dict[str, Any] = {
         "task": RETRIEVAL,
         "pooling": flags.pooling,
@@ -227,11 +248,13 @@ def report_seeds(
     log_and_write_report(flags, "retrieval", tables, facts)
 
 
-def _accuracies(results: Mapping[str, Matches], direction: int) -> dict[str, float]:
-    """language -> per cent found in a direction, which is a place in `WITH_ENGLISH`."""
-    return {language: matches.accuracies()[direction] for language, matches in results.items()}
+def _accuracies(
+    results: Mapping[str, Matches], keys: Mapping[str, np.ndarray], directions: Sequence[int]
+) -> dict[str, float]:
+    """language -> per cent found, the mean of the directions, which are places in `WITH_ENGLISH`.
 
-
-def _both_directions(results: Mapping[str, Matches]) -> dict[str, float]:
-    """language -> per cent found, the mean of both directions."""
-    return {language: sum(matches.accuracies()) / 2 for language, matches in results.items()}
+    Args:
+        keys: language -> those of its texts; see `is_found` of vectors/nearest.py.
+    """
+    found = {language: matches.accuracies(keys[language]) for language, matches in results.items()}
+    return {language: fmean(both[place] for place in directions) for language, both in found.items()}

@@ -1,6 +1,6 @@
 """The sentence pairs of each training step. The reader process imports this file, so it has no Paddle."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +8,9 @@ import numpy as np
 
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.sampling import Sampler
+from ernie_m.tokenizer.equal_texts import keys_of_ids
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.logging import logger
-
-_MOST_FOUND_BY_ANY = 0.2  # the greatest share of pairs without a warning
 
 
 @dataclass(frozen=True)
@@ -104,34 +102,6 @@ class StepPairs:
             )
 
 
-def warn_if_found_by_any(
-    name: str, sources: Sequence[np.ndarray], translations: Sequence[np.ndarray]
-) -> None:
-    """Log a warning if any model finds many of the pairs, whose scores say little then.
-
-    Args:
-        name: the name of the pairs.
-        sources, translations: the ids of each pair, without special tokens.
-    """
-    sentences = [np.asarray(ids) for ids in (*sources, *translations)]
-    numbers = numbers_of(sentences).reshape(2, -1)  # [2, pairs]
-    are_equal = numbers[0] == numbers[1]
-    count = int(are_equal.sum())
-    # Several pairs may have the same side: texts that consist of unknown tokens alone are equal as ids.
-    for side in numbers:
-        pairs_with_one_side = int(np.bincount(side).max())
-        if pairs_with_one_side > 1:
-            count = max(count, pairs_with_one_side)
-    if count > _MOST_FOUND_BY_ANY * len(are_equal):
-        logger.warning(
-            "%s: for this vocabulary, of %d pairs %d have equal sides or a side in common. Any model finds "
-            "these, so the score says little: are the texts right, and does the vocabulary know their words?",
-            name,
-            len(are_equal),
-            count,
-        )
-
-
 def share_of_step(pairs: int, rank: int, world_size: int) -> slice:
     """Which pairs of a step process `rank` encodes; the shares differ by one pair at most."""
     return slice(pairs * rank // world_size, pairs * (rank + 1) // world_size)
@@ -142,8 +112,7 @@ def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.n
 
     Pairs are read in both directions, so the source of one can be the translation of another.
     """
-    numbers = numbers_of([*sources, *translations])
-    source, translation = numbers[: len(sources)], numbers[len(sources) :]  # [B] each
+    source, translation = keys_of_ids(sources), keys_of_ids(translations)  # [B] each
     share_a_sentence = (
         (source[:, None] == source)
         | (source[:, None] == translation)
@@ -151,13 +120,3 @@ def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.n
         | (translation[:, None] == translation)
     )  # [B, B]
     return ~share_a_sentence
-
-
-def numbers_of(sentences: Sequence[np.ndarray]) -> np.ndarray:
-    """A number for each sentence, int64 [N]; equal sentences have the same one."""
-    number_of: dict[bytes, int] = {}
-    numbers = []
-    for ids in sentences:
-        number = number_of.setdefault(ids.tobytes(), len(number_of))  # a new sentence gets the next number
-        numbers.append(number)
-    return np.array(numbers)

@@ -1,15 +1,15 @@
 """The training steps of a file of pairs. The reader process imports this file: no Paddle."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from ernie_m.finetune.retrieval.keyed_rows import KeyedRows
 from ernie_m.finetune.retrieval.steps_of_bitexts import PairStep, share_of_step
-from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.sampling import Sampler
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -24,11 +24,12 @@ class StepRows:
 
     The rows of a step depend only on the seed and the number of the step. No two of them have a text in
     common, because a negative that equals the positive would be false: a row that shares a text with an
-    earlier row of the step is passed over, and comes again in the next epoch.
+    earlier row of the step is passed over, and comes again in the next epoch. Nor are texts negatives of a
+    query that another row names as a positive of it.
 
     Args:
         numbers: int64 [n], the rows that are trained on.
-        held_out: texts that are never read. A row that has one as a negative is read without it.
+        held_out: the keys of texts that are never read. A row with one as a negative is read without it.
         batch_size: rows of a step, over all processes.
         max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
         prompts: what is put before a query, and before a positive or a negative.
@@ -36,9 +37,9 @@ class StepRows:
     """
 
     tokenizer: Tokenizer
-    rows: PairRows
+    rows: KeyedRows
     numbers: np.ndarray
-    held_out: frozenset[str]
+    held_out: Set[int]
     batch_size: int
     max_seq_len: int
     seed: int
@@ -57,16 +58,22 @@ class StepRows:
         share = share_of_step(self.batch_size, self.rank, self.world_size)
         of_query, of_document = self.prompts
         while True:
-            rows = self._draw(sampler)  # all rows of the step, on every process
-            given_count = sum(len(row) - 2 for row in rows)  # the negatives behind query and positive
-            # The rows have no text in common, so all candidates but its positive are negatives of a query.
-            negative = ~np.eye(self.batch_size, self.batch_size + given_count, dtype=bool)  # [B, C]
+            keys_of_rows, rows = zip(*self._draw(sampler))  # all rows of the step, on every process
+            # The positives, and then the negatives behind query and positive: the key of each candidate, [C].
+            candidates = [keys[1] for keys in keys_of_rows]
+            candidates += chain.from_iterable(keys[2:] for keys in keys_of_rows)
+            # The rows have no text in common, so all candidates but its positive are negatives of a query,
+            # unless another row of the file names them as its positives.
+            negative = ~np.eye(self.batch_size, len(candidates), dtype=bool)  # [B, C]
+            in_step = set(candidates)
+            for place, (query, *_) in enumerate(keys_of_rows):
+                known = self.rows.positives.get(query, frozenset()) & in_step
+                if len(known) > 1:  # its own positive is one
+                    negative[place] &= [key not in known for key in candidates]
             own_rows = rows[share]
-            queries = [of_query + row[0] for row in own_rows]
-            positives = [of_document + row[1] for row in own_rows]
-            texts_of_negatives = chain.from_iterable(row[2:] for row in own_rows)
-            given_negatives = [of_document + text for text in texts_of_negatives]
-            texts = queries + positives + given_negatives
+            texts = [of_query + row[0] for row in own_rows]
+            texts += [of_document + row[1] for row in own_rows]
+            texts += [of_document + text for row in own_rows for text in row[2:]]
             yield PairStep(
                 sentences=self.tokenizer.sentences(self.tokenizer.encode_batch(texts), self.max_seq_len),
                 negative=negative,
@@ -74,14 +81,14 @@ class StepRows:
                 pair_count=len(own_rows),
             )
 
-    def _draw(self, sampler: Sampler) -> list[list[str]]:
-        """The texts of each row of the next step.
+    def _draw(self, sampler: Sampler) -> list[tuple[list[int], list[str]]]:
+        """The keys and the texts of each row of the next step.
 
         Raises:
             UserError: there are too few rows without a text in common.
         """
-        rows: list[list[str]] = []
-        texts: set[str] = set()  # all texts of `rows`
+        rows: list[tuple[list[int], list[str]]] = []
+        taken: set[int] = set()  # the keys of all texts of `rows`
         shared: Counter[str] = Counter()  # text -> how many rows were passed over because of it
         draws = 0
         while len(rows) < self.batch_size and draws < _MOST_DRAWS * self.batch_size:
@@ -89,48 +96,43 @@ class StepRows:
             draws += missing
             places = sampler.draw(missing).item  # in `self.numbers`
             for number in self.numbers[places].tolist():
-                query, positive, *negatives = self.rows[number]
-                row = [query, positive, *(text for text in negatives if text not in self.held_out)]
-                if texts.isdisjoint(row):
-                    texts.update(row)
-                    rows.append(row)
+                keys, texts = self.rows.read(number, self.held_out)
+                if taken.isdisjoint(keys):
+                    taken.update(keys)
+                    rows.append((keys, texts))
                 else:
-                    shared.update(texts.intersection(row))
+                    shared.update(text for key, text in zip(keys, texts) if key in taken)
         if len(rows) == self.batch_size:
             return rows
         text, _ = shared.most_common(1)[0]
         raise UserError(
-            f"{self.rows.name}: too few rows without a text in common for --batch_size {self.batch_size}, as "
-            f"many have '{text}'; lower it, or name the columns in a first line: query, positive, negative"
+            f"{self.rows.rows.name}: too few rows without a text in common for --batch_size "
+            f"{self.batch_size}, as many have '{text}'; lower it, or name the columns in a first line: "
+            "query, positive, negative"
         )
 
 
-class Division(NamedTuple):
-    """Which rows of a file of pairs are trained on.
-
-    Attributes:
-        held_out: the numbers of the rows that are held out, int64 [n].
-        texts: the queries and the positives of these rows.
-        trained: the numbers of the rows whose query and positive are not among `texts`, int64 [n].
-    """
-
-    held_out: np.ndarray
-    texts: frozenset[str]
-    trained: np.ndarray
-
-
-def divide(rows: PairRows, validation_pairs: int, seed: int) -> Division:
+def divide(
+    rows: KeyedRows, validation_pairs: int, seed: int
+) -> tuple[np.ndarray, frozenset[int], np.ndarray]:
     """Hold out `validation_pairs` rows, at most a tenth, drawn at random.
+
+    Returns:
+        The numbers of the rows that are held out, int64 [n]; the keys of their queries and positives; and the
+        numbers of the rows whose query and positive are not among these, int64 [n].
 
     Raises:
         UserError: no rows are left to train on.
     """
-    count = min(validation_pairs, len(rows) // 10)
+    pairs = rows.keys[:, :2]
+    count = min(validation_pairs, len(pairs) // 10)
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, _HELD_OUT])))
-    held_out = np.sort(random.choice(len(rows), count, replace=False))
-    held_out_pairs = [rows[number][:2] for number in held_out.tolist()]  # query and positive of each
-    texts = frozenset(chain.from_iterable(held_out_pairs))
-    trained = [number for number, row in enumerate(rows) if texts.isdisjoint(row[:2])]
-    if not trained:
-        raise UserError(f"{rows.name}: all rows have a query or a positive in common with a held-out row")
-    return Division(held_out, texts, np.array(trained))
+    held_out = np.sort(random.choice(len(pairs), count, replace=False))
+    keys = pairs[held_out]
+    trained = np.flatnonzero(~np.isin(pairs, keys).any(axis=1))
+    if not len(trained):
+        raise UserError(
+            f"{rows.rows.name}: all rows have a query or a positive that the model cannot tell from one of a "
+            "held-out row"
+        )
+    return held_out, frozenset(keys.ravel().tolist()), trained

@@ -21,8 +21,9 @@ from ernie_m.finetune.command import (
 )
 from ernie_m.finetune.open_model import OpenedModel
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.finetune.retrieval.keyed_rows import KeyedRows, keys_by
 from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax
-from ernie_m.finetune.retrieval.steps_of_bitexts import PairStep, StepPairs, numbers_of, warn_if_found_by_any
+from ernie_m.finetune.retrieval.steps_of_bitexts import PairStep, StepPairs
 from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide
 from ernie_m.model.checkpoint.load import HEADS, load_from, unread
 from ernie_m.model.checkpoint.open import Checkpoint
@@ -44,6 +45,7 @@ from ernie_m.reader.batching import (
 from ernie_m.reader.corpus import Corpus, verify_corpus
 from ernie_m.reader.coverage import warn_if_unsuited
 from ernie_m.reader.files.pairs import PairRows, is_notation
+from ernie_m.tokenizer.equal_texts import keys_of_ids
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
@@ -55,7 +57,7 @@ from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, sentence_vectors
-from ernie_m.vectors.hits import nearest
+from ernie_m.vectors.hits import hits, say_repeats
 from ernie_m.vectors.piece_means import PieceBatch
 from ernie_m.vectors.pooling import layer_number, takes_piece_means
 
@@ -123,13 +125,6 @@ class Retrieval(TaskOfSeeds):
         if is_notation(flags.train_set):  # own pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set, flags)
             warn_if_unsuited(self.tokenizer, chain.from_iterable(self.rows), flags.train_set)
-            if self.rows.with_negatives:
-                logger.info(
-                    "%s: of %d rows %d have negatives, the texts behind query and positive",
-                    flags.train_set,
-                    len(self.rows),
-                    self.rows.with_negatives,
-                )
             self.languages: list[str] = []
             digests["train_set"] = digest_of_files(self.rows.paths)
         else:
@@ -149,6 +144,16 @@ class Retrieval(TaskOfSeeds):
                 Example(self.prompts[min(place, 1)] + text) for row in rows for place, text in enumerate(row)
             ]
             warn_if_some_are_cut(flags.train_set, texts, EncodePairs(self.tokenizer, flags.max_seq_len))
+            self.keyed_rows = KeyedRows.of(self.rows, keys_by(opened, flags.max_seq_len))
+            if self.rows.with_negatives:
+                logger.info(
+                    "%s: of %d rows %d have negatives, the texts behind query and positive; %d negatives are "
+                    "left out, which are the query, or a positive of it in any row",
+                    flags.train_set,
+                    len(self.rows),
+                    self.rows.with_negatives,
+                    self.keyed_rows.right_negatives,
+                )
         else:
             sides = [ids for pairs in corpus.parallel.values() for pair in spread(pairs) for ids in pair]
             cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # beside [CLS] and [SEP]
@@ -181,11 +186,8 @@ class Retrieval(TaskOfSeeds):
         self.seed = seed
         self.pairs, self.held_out = self._pairs(flags, seed)
         for languages, pairs in self.held_out.items():
-            count = min(flags.validation_pairs, len(pairs))
-            if count:
-                first_pairs = [pairs[number] for number in range(count)]
-                sources, translations = zip(*first_pairs)
-                warn_if_found_by_any("-".join(languages), sources, translations)
+            if flags.validation_pairs and len(pairs):
+                say_repeats("-".join(languages), self._validation_sides(pairs)[1])
         self.total_steps = flags.max_steps
         self.evaluation_steps: Sequence[int] = []
         if self.held_out and flags.validation_pairs:
@@ -222,7 +224,7 @@ class Retrieval(TaskOfSeeds):
         if self.rows is None:
             steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
             return steps, steps.open().held_out_parallel
-        held_out, texts, trained = divide(self.rows, flags.validation_pairs, seed)
+        held_out, keys, trained = divide(self.keyed_rows, flags.validation_pairs, seed)
         logger.info(
             "%s: %d rows are trained on and %d held out; %d more have a query or a positive of these",
             self.rows.name,
@@ -231,9 +233,9 @@ class Retrieval(TaskOfSeeds):
             len(self.rows) - len(trained) - len(held_out),
         )
         steps = StepRows(
-            rows=self.rows,
+            rows=self.keyed_rows,
             numbers=trained,
-            held_out=texts,
+            held_out=keys,
             prompts=self.prompts,
             **shared,
         )
@@ -330,27 +332,20 @@ class Retrieval(TaskOfSeeds):
     def _accuracy(self, model: ErnieMModel, pairs: Sequence) -> float:
         """Per cent of up to --validation_pairs pairs (source ids, translation ids) that are found.
 
-        It is the mean of both directions. Another pair with the same source or translation is right, too.
+        It is the mean of both directions.
         """
-        count = min(self.flags.validation_pairs, len(pairs))
-        first_pairs = [pairs[number] for number in range(count)]
-        source_ids, translation_ids = zip(*first_pairs)
         encoder = PaddleEncoder(model, self.flags.pooling, self.layer)
-        max_seq_len = self.flags.max_seq_len
-        sources = self.tokenizer.sentences(source_ids, max_seq_len)
-        translations = self.tokenizer.sentences(translation_ids, max_seq_len)
-        source_vectors = encoder.vectors(sources)  # [count, H]
-        translation_vectors = encoder.vectors(translations)
-        forward = nearest(source_vectors, translation_vectors)  # int64 [count]
-        backward = nearest(translation_vectors, source_vectors)
-        # Equal texts have equal numbers, so a pair with the same text counts as found.
-        source_numbers = numbers_of(sources)  # int64 [count]
-        translation_numbers = numbers_of(translations)
-        is_found = [
-            (source_numbers[found] == source_numbers) | (translation_numbers[found] == translation_numbers)
-            for found in (forward, backward)
-        ]  # bool [count], for each direction
+        sides, keys = self._validation_sides(pairs)
+        sources, translations = map(encoder.vectors, sides)  # [count, H] each
+        is_found = [hits(sources, translations, keys), hits(translations, sources, keys)]
         return float(100.0 * np.mean(is_found))
+
+    def _validation_sides(self, pairs: Sequence) -> tuple[list[list[np.ndarray]], np.ndarray]:
+        """The inputs of sources and translations of up to --validation_pairs pairs; their keys, [2, N]."""
+        count = min(self.flags.validation_pairs, len(pairs))
+        ids_of_sides = zip(*(pairs[number] for number in range(count)))
+        sides = [self.tokenizer.sentences(ids, self.flags.max_seq_len) for ids in ids_of_sides]
+        return sides, np.stack([keys_of_ids(side) for side in sides])
 
     def line(self, interval: Interval) -> str:
         per_cent = accuracy_of(interval.sums)  # `loss` counts each such pair as 100

@@ -21,6 +21,7 @@ from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.packing import MaskedExample, MicroBatch, Stage1, pack
 from ernie_m.pretrain.training_text import TrainingText, make_objectives
 from ernie_m.reader.corpus import Blocks, CorpusPairs
+from ernie_m.tokenizer.equal_texts import keys_of_ids
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
@@ -28,7 +29,7 @@ from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import progress
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.hits import accuracy_by_layer
+from ernie_m.vectors.hits import accuracy_by_layer, say_repeats
 
 # The masks of held-out text are drawn for this seed and step, in all runs alike. No run reaches this step, so
 # no training masks are equal to them.
@@ -77,6 +78,9 @@ class Evaluator:
             raise UserError(
                 f"{text.corpus.path} has no held-out part; build it with one, or set run.eval_steps 0"
             )
+        if config.run.eval_sequences:
+            for pair in self.pairs:
+                say_repeats("-".join(pair), self._sides(pair)[1])
 
     def steps(self, last: int, head_steps: int) -> list[int]:
         """The steps after which a run of `last` steps is evaluated, in ascending order.
@@ -261,13 +265,16 @@ class Evaluator:
 
     def _retrieval(self, model: PreTrainingModel, pair: tuple[str, str]) -> list[float]:
         """The accuracy at each layer, the mean of both directions."""
-        src, tgt = zip(*self._first(self.pairs[pair]))  # the ids of the sentences of each side
-        max_seq_len = self.config.data.max_seq_len
-        encoder = PaddleEncoder(model.ernie_m)
-        src_vectors = encoder.vectors(self.tokenizer.sentences(src, max_seq_len))  # [L + 1, N, H]
-        tgt_vectors = encoder.vectors(self.tokenizer.sentences(tgt, max_seq_len))
-        accuracy = accuracy_by_layer(src_vectors, tgt_vectors)  # [L + 1, 2]
+        sides, keys = self._sides(pair)
+        src_vectors, tgt_vectors = map(PaddleEncoder(model.ernie_m).vectors, sides)  # [L + 1, N, H] each
+        accuracy = accuracy_by_layer(src_vectors, tgt_vectors, keys)  # [L + 1, 2]
         return accuracy.mean(axis=1).tolist()
+
+    def _sides(self, pair: tuple[str, str]) -> tuple[list[list[np.ndarray]], np.ndarray]:
+        """The inputs of retrieval, of each side of the pairs, and their keys, uint64 [2, N]."""
+        longest = self.config.data.max_seq_len
+        sides = [self.tokenizer.sentences(side, longest) for side in zip(*self._first(self.pairs[pair]))]
+        return sides, np.stack([keys_of_ids(side) for side in sides])
 
     def _texts(self, language: str) -> list[Text]:
         """Held-out blocks of text, as in training."""

@@ -99,6 +99,8 @@ class Bitext(NamedTuple):
     Attributes:
         are_translations: otherwise they are queries, and texts that these should find.
         with_english: whether the translations are English; otherwise `language` names the whole file.
+        keys: of the sentences and of the translations, uint64 [2, N], once the texts are compared; see
+            `ernie_m.tokenizer.equal_texts`.
     """
 
     language: str
@@ -106,11 +108,17 @@ class Bitext(NamedTuple):
     translations: list[str]
     are_translations: bool = True
     with_english: bool = True
+    keys: np.ndarray | None = None
 
     @property
     def name(self) -> str:
         """Such as "de-en", "fr-de" or "questions"."""
         return f"{self.language}-en" if self.with_english else self.language
+
+    @property
+    def line_keys(self) -> np.ndarray:
+        """No two are equal: by them a line finds only the line of its own number, as in XTREME. [1, N]."""
+        return np.arange(len(self.sentences))[np.newaxis]
 
     def alphabetical_order(self) -> list[int]:
         """The line numbers of the translations, from 0, in the order that sorts their texts.

@@ -78,8 +78,8 @@ def is_notation(text: str) -> bool:
 class PairRows(Sequence[list[str]]):
     """The rows of files of pairs, each a list of its texts: query, positive, negatives.
 
-    All rows are checked when the files are opened. A negative that is the row's own query or positive is left
-    out. Plain files are read again when a row is asked for; others are unpacked to a temporary file.
+    All rows are checked when the files are opened. Plain files are read again when a row is asked for; others
+    are unpacked to a temporary file.
 
     Args:
         files: in the notation of `PairFiles.find`.
@@ -89,7 +89,6 @@ class PairRows(Sequence[list[str]]):
     Attributes:
         paths: of the files.
         with_negatives: the number of rows that have negatives.
-        own_negatives: the number of negatives that were left out.
         equal: the number of rows whose query and positive are equal.
         are_translations: whether they are translations of each other: the files have languages, in the
             notation or in their name, or are two, or .tmx; or a header says it.
@@ -135,7 +134,6 @@ class PairRows(Sequence[list[str]]):
             look_at_text(self.name, side, language, options.text_as_it_stands)
         for count, what in (
             (self._not_trained, "{:,} rows that are not for training are left out"),
-            (self.own_negatives, "{:,} negatives are left out, which are the query or positive of their row"),
             (self.equal, "in {:,} of {:,} rows query and positive are equal; nothing is learned from them"),
         ):
             if count:
@@ -155,7 +153,7 @@ class PairRows(Sequence[list[str]]):
         text = io.StringIO(self._lines.line(index).decode(errors="replace"), newline="\n")
         _, cells = next(records(text, self.columns.form, Faults("")))
         texts, _ = self.columns.texts_of(cells)
-        return _without_equal_negatives(texts)
+        return texts
 
     def header(self, more_negatives: int = 0) -> list[str]:
         """The names of the columns of these rows with further negatives."""
@@ -171,7 +169,7 @@ class PairRows(Sequence[list[str]]):
         """
         lines = array("q")
         starts = array("q", [0])
-        self._not_trained = self.with_negatives = self.own_negatives = self.equal = 0
+        self._not_trained = self.with_negatives = self.equal = 0
         with ExitStack() as stack:
             output = None
             if not is_plain:
@@ -188,10 +186,8 @@ class PairRows(Sequence[list[str]]):
                     mend = "a row is query, positive, and perhaps negatives; mend or remove it"
                     faults.add(line, fault, mend)
                     continue
-                kept = _without_equal_negatives(texts)
-                self.with_negatives += len(kept) > 2
-                self.own_negatives += len(texts) - len(kept)
-                self.equal += kept[0] == kept[1]
+                self.with_negatives += len(texts) > 2
+                self.equal += texts[0] == texts[1]
                 lines.append(line)
                 if output:
                     content = "\t".join(map(in_one_line, texts)).encode() + b"\n"
@@ -262,9 +258,3 @@ def is_shifted(rows: Iterable[Sequence[str]]) -> bool:
     before = agreeing(queries[1:], positives)
     after = agreeing(queries, positives[1:])
     return max(before, after) >= max(_FEWEST_EQUAL, 2 * own)
-
-
-def _without_equal_negatives(texts: list[str]) -> list[str]:
-    """A row, less the negatives that equal its query or its positive."""
-    pair = texts[:2]
-    return pair + [text for text in texts[2:] if text not in pair]
