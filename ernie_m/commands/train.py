@@ -157,7 +157,7 @@ def steps_of_table(output: Path, folder: Path, found: FoundFiles, counts: Mappin
     pairs = output / "pairs"
     vocab = folder / "vocab"
     text: list[object] = []
-    for file in found.pairs:
+    for file in (file for file in found.pairs if counts[file.name]["trained"]):
         in_order = sorted(file.languages, key=lambda language: language == "en")  # English last
         label = "-".join(in_order) or "query-positive"
         text += ["--parallel", f"{label}<={pairs / 'train' / file.name}.tsv"]

@@ -2,6 +2,7 @@
 
     en-de.tsv, wiki.en-de.csv.gz, en-de.tmx    pairs of two languages; with another name, of languages unknown
     train.en and train.de                      two aligned files, plain or packed
+    test.en-de.tsv, dev.en and dev.de          pairs that are held out, all of them
     en.txt, news.en.txt.gz                     text of one language, which only a pre-training reads
     "en-de<=en.txt,de.txt"                     other names, as `ernie_m.reader.files.pairs` reads them
 
@@ -9,6 +10,7 @@ It writes, each file below a header:
 
     train.tsv                                  the training rows of all files
     train/de-en.tsv, held-out/de-en.tsv        query and positive of each file; English is last
+    held-out/test-de-en.tsv                    those of a file that is held out
     pairs.json                                 what was found, and the numbers of rows
 """
 
@@ -20,7 +22,11 @@ from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
+
 from ernie_m.finetune.open_model import open_model
+from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.finetune.retrieval.keyed_rows import KeyedRows, keys_by
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.coverage import SAMPLE, first_tokens
 from ernie_m.reader.files.find_pairs import (
@@ -34,6 +40,8 @@ from ernie_m.reader.files.own_files import files_in
 from ernie_m.reader.files.pairs import PairRows, header_of
 from ernie_m.reader.files.plain_text import split_name
 from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table.words import SPLITS
+from ernie_m.tokenizer.equal_texts import text_keys
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.vocabulary import UNK
 from ernie_m.utils.errors import UserError, listed, say
@@ -44,6 +52,7 @@ FOUND = "pairs.json"
 _HELD_OUT = 500  # so many rows of a file are held out, but at most a tenth
 _MOST_UNKNOWN = 0.1  # a language with a greater share of unknown tokens is one that the model lacks
 _SIDE = re.compile("[a-z]{2}(_[a-z]+)?")  # the ending of one of two aligned files
+_HELD_OUT_WORDS = SPLITS - {"train", "training"}  # a file with one of them in its name is held out
 
 
 @dataclass(frozen=True)
@@ -53,18 +62,26 @@ class PairFile:
     Args:
         files: in the notation of `PairRows`.
         languages: in the order of its columns; () if they are unknown.
-        name: "de-en", with English last, or the name of a file whose languages are unknown.
+        name: "de-en", with English last, or the name of a file whose languages are unknown. Behind the words
+            of a file that is held out: "test-de-en".
+        is_held_out: whether its name says that it is for development or testing.
     """
 
     files: str
     languages: tuple[str, ...]
     name: str
+    is_held_out: bool
 
     @classmethod
     def of(cls, files: str, languages: tuple[str, ...], stem: str = "") -> "PairFile":
         notation = f"{'-'.join(languages)}<={files}" if languages else files
         in_order = sorted(languages, key=lambda language: language == "en")
-        return cls(notation, languages, "-".join(in_order) or re.sub(r"\W+", "_", stem))
+        words = re.split(r"[\W\d_]+", Path(files.split(",")[0]).name.lower())
+        is_held_out = not _HELD_OUT_WORDS.isdisjoint(words)
+        if is_held_out or not languages:
+            before_languages = stem.removesuffix("-".join(languages)).strip("._-")
+            in_order.insert(0, re.sub(r"\W+", "_", before_languages))
+        return cls(notation, languages, "-".join(in_order), is_held_out)
 
     @property
     def paths(self) -> str:
@@ -124,12 +141,12 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
                 aligned.setdefault(path.with_name(stem), {})[side] = path
             else:
                 unread.append(str(path))
-    for file_of_language in aligned.values():
+    for stem_path, file_of_language in aligned.items():
         first = "en" if "en" in file_of_language else min(file_of_language)
         others = sorted(file_of_language.keys() - {first})
         for other in others:
             files = f"{file_of_language[first]},{file_of_language[other]}"
-            pairs.append(PairFile.of(files, (first, other)))
+            pairs.append(PairFile.of(files, (first, other), stem_path.name))
         if not others:
             unread.append(str(file_of_language[first]))
     _refuse(sources, pairs, text)
@@ -137,25 +154,27 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
 
 
 def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str, Sequence[str]]) -> None:
-    """Raise a UserError if there are no files of pairs, or two for the same languages or of the same name.
+    """Raise a UserError if no file is to be trained on, or two have the same languages or the same name.
 
     Args:
         text: language -> files of text, which the error names.
     """
-    if not pairs:
+    if all(file.is_held_out for file in pairs):
+        held_out = f"; held out by their names: {listed([file.paths for file in pairs], 10)}" if pairs else ""
         only_text = f"; text alone: {', '.join(chain.from_iterable(text.values()))}" if text else ""
         raise UserError(
-            f"{', '.join(sources)}: no file of pairs there, such as en-de.tsv, en-de.tmx, or train.en beside "
-            f'train.de{only_text}; name others as in "en-de<=en.txt,de.txt"'
+            f"{', '.join(sources)}: no file of pairs to train on, such as en-de.tsv, en-de.tmx, or train.en "
+            f'beside train.de{held_out}{only_text}; name others as in "en-de<=en.txt,de.txt"'
         )
     first_of: dict[tuple[str, ...] | str, PairFile] = {}
     for file in pairs:
-        languages_or_name = tuple(sorted(file.languages)) or file.name  # de-fr is the same as fr-de
+        languages = tuple(sorted(file.languages))  # de-fr is the same as fr-de
+        languages_or_name = file.name if file.is_held_out else languages or file.name
         first = first_of.setdefault(languages_or_name, file)
         if first is not file:
             raise UserError(
-                f"{first.paths} and {file.paths}: two files for {first.name}; give one of them, or put their "
-                "rows into one file"
+                f"{first.paths} and {file.paths}: two files for {first.name}; give one of them, put their "
+                "rows into one file, or name one that is to be held out as in test.en-de.tsv"
             )
 
 
@@ -175,13 +194,18 @@ def prepare_pairs(
     if output.exists():
         raise UserError(f"--output {output}: it exists already; name a new folder")
     found = find(sources, output)
-    tokenizer = open_model(open_checkpoint(model)).tokenizer if model else None
-    rows_of = {file: PairRows(file.files, options) for file in found.pairs}
-    tokens = tokens_of_pairs(rows_of, tokenizer, model) if tokenizer else None
-    held_out = hold_out(rows_of)
-    held_out_pairs = [row[:2] for row in chain.from_iterable(held_out.values())]  # query and positive
-    held_out_texts = set(chain.from_iterable(held_out_pairs))
-    if not held_out_texts:
+    rows_of = {file: PairRows(file.files, options, all_splits=file.is_held_out) for file in found.pairs}
+    tokens = None
+    keys_of = text_keys
+    if model:
+        opened = open_model(open_checkpoint(model))
+        tokens = tokens_of_pairs(rows_of, opened.tokenizer, model)
+        keys_of = keys_by(opened, min(RetrievalFlags.max_seq_len, opened.longest))
+    keyed_rows_of = {file: KeyedRows.of(rows, keys_of) for file, rows in rows_of.items()}
+    held_out = hold_out(keyed_rows_of)
+    keys = [keyed_rows_of[file].keys[numbers, :2].ravel() for file, numbers in held_out.items()]
+    held_out_keys = frozenset(np.concatenate(keys).tolist())
+    if not held_out_keys:
         raise UserError(
             f"{', '.join(sources)}: too few pairs to hold any out for a score; give at least ten, or train "
             "with run_retrieval.py --validation_pairs 0"
@@ -194,14 +218,15 @@ def prepare_pairs(
         are_translations = any(rows.are_translations for rows in rows_of.values())
         joint.write(_line(header_of(are_translations, negatives=most_texts - 2)))
         for file, rows in rows_of.items():
-            if held_out[file]:
-                held_out_path = folder / "held-out" / f"{file.name}.tsv"
-                _write(held_out_path, map(file.sides, held_out[file]), rows.are_translations)
             # A row that shares a text with a held-out pair is in neither part.
-            trained = [number for number, row in enumerate(rows) if held_out_texts.isdisjoint(row[:2])]
-            trained_sides = (file.sides(rows[number]) for number in trained)
-            _write(folder / "train" / f"{file.name}.tsv", trained_sides, rows.are_translations)
-            joint.writelines(_line(rows[number]) for number in trained)
+            keyed_rows = keyed_rows_of[file]
+            keys_of_pairs = keyed_rows.keys[:, :2].tolist()
+            trained = [number for number, keys in enumerate(keys_of_pairs) if held_out_keys.isdisjoint(keys)]
+            for part, numbers in (("train", trained), ("held-out", held_out[file])):
+                if numbers:
+                    pairs = (file.sides(rows[number]) for number in numbers)
+                    _write(folder / part / f"{file.name}.tsv", pairs, rows.are_translations)
+            joint.writelines(_line(keyed_rows.read(number, held_out_keys)[1]) for number in trained)
             counts = {"rows": len(rows), "trained": len(trained), "held_out": len(held_out[file])}
             facts[file.name] = {"files": file.files, **counts}
             cells = [f"{count:,}" for count in counts.values()]
@@ -236,27 +261,29 @@ def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, 
     return sum(means) / len(means)
 
 
-def hold_out(rows_of: Mapping[PairFile, PairRows]) -> dict[PairFile, list[list[str]]]:
-    """The rows of each file that are held out. No two of a file have a text in common.
+def hold_out(rows_of: Mapping[PairFile, KeyedRows]) -> dict[PairFile, list[int]]:
+    """The numbers of the rows of each file that are held out: all of a file whose name says so.
 
-    They are those with the least hash of the text in the language that most files have. So files with the
-    same sentences in several languages hold out the same sentences, and lose few rows to each other.
+    Of others no two have a text in common. They are those with the least hash of the text in the language
+    that most files have. So files with the same sentences in several languages hold out the same sentences,
+    and lose few rows to each other.
     """
     # Language -> number of files.
     files_with = Counter(chain.from_iterable(file.languages for file in rows_of))
     held_out = {}
-    for file, rows in rows_of.items():
+    for file, keyed_rows in rows_of.items():
         side = 1 if file.languages and files_with[file.languages[1]] > files_with[file.languages[0]] else 0
-        hashes = [blake2b(row[side].encode(), digest_size=8).digest() for row in rows]
-        chosen: list[list[str]] = []
-        texts: set[str] = set()
-        for number in sorted(range(len(rows)), key=lambda number: hashes[number]):
-            if len(chosen) == min(_HELD_OUT, len(rows) // 10):
+        hashes = [blake2b(row[side].encode(), digest_size=8).digest() for row in keyed_rows.rows]
+        numbers = range(len(hashes))
+        chosen: list[int] = list(numbers) if file.is_held_out else []
+        taken: set[int] = set()  # the keys of their texts
+        for number in sorted(numbers, key=lambda number: hashes[number]):
+            if len(chosen) >= min(_HELD_OUT, len(numbers) // 10):
                 break
-            row = rows[number]
-            if texts.isdisjoint(row[:2]) and row[0] != row[1]:
-                chosen.append(row)
-                texts.update(row[:2])
+            query, positive = keyed_rows.keys[number, :2].tolist()
+            if taken.isdisjoint((query, positive)) and query != positive:
+                chosen.append(number)
+                taken.update((query, positive))
         held_out[file] = chosen
     return held_out
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.data.own_pairs import find, prepare_pairs
+from ernie_m.reader.files.aligned_lines import read_bitexts
 from ernie_m.reader.files.pairs import PairRows
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
@@ -98,6 +99,35 @@ def test_rows_with_a_held_out_text_and_negatives(tmp_path):
     assert not (held_out.are_translations or trained.are_translations)
 
 
+@pytest.mark.parametrize(
+    ("names", "in_table"),
+    [
+        (["{}.tsv"], ["train", "dev2", "news_test"]),
+        (["{}.en-de.tsv"], ["de-en", "dev2-de-en", "news_test-de-en"]),
+        (["{}.en", "{}.de"], ["de-en", "dev2-de-en", "news_test-de-en"]),
+    ],
+)
+def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
+    """All of their rows; and no other row that shares a text with them, in whatever bytes, is trained on."""
+    (tmp_path / "my").mkdir()
+    english, german = in_language("en"), in_language("de")
+    for split, part in (("dev2", slice(80, 90)), ("news.test", slice(90, 100)), ("train", slice(0, 80))):
+        sides = [english[part], german[part]]
+        if split == "train":
+            sides[0] += [line.replace(" ", "\u00a0 ") for line in english[80:]]
+            sides[1] += [f"{line}." for line in german[80:]]
+        rows = ["\t".join(row) for row in zip(*sides)]
+        for name, lines in zip(names, [rows] if len(names) == 1 else sides):
+            write_lines(tmp_path / "my" / name.format(split), lines)
+    prepare_pairs([str(tmp_path / "my")], tmp_path / "output")
+    found = json.loads((tmp_path / "output/pairs.json").read_text())["pairs"]
+    counts = [(found[name]["rows"], found[name]["trained"], found[name]["held_out"]) for name in in_table]
+    assert counts == [(100, 70, 10), (10, 0, 10), (10, 0, 10)]
+    assert {bitext.name for bitext in read_bitexts(tmp_path / "output/held-out")} == {*in_table}
+    trained = {text for row in PairRows(str(tmp_path / "output/train.tsv")) for text in row}
+    assert trained < {*english[:80], *german[:80]} and len(trained) == 140
+
+
 def test_many_queries_of_one_answer(tmp_path):
     """One of them may be held out, and then none of the others is trained on."""
     rows = [f"what is {line}\tanswer {number % 4}" for number, line in enumerate(LINES)]
@@ -125,9 +155,10 @@ def test_which_pairs_are_translations(folder, tmp_path):
     ("files", "place"),
     [
         ({"en.txt": LINES, "notes.md": ["x"]}, "text alone: "),
-        ({"train.en": LINES}, ": no file of pairs there"),
+        ({"train.en": LINES}, ": no file of pairs to train on"),
         ({"en-de.tsv": ["a\tb"] * 30, "old.de-en.csv": ["b,a"] * 30}, "old.de-en.csv: "),
         ({"en-de.tsv": [f"a {n}\tb {n}" for n in range(9)]}, ": too few pairs"),
+        ({"en_test.en-de.tsv": ["a\tb"] * 30}, "en_test.en-de.tsv"),
         ({"en-de.tsv": [f"a {n}\tb {n}" for n in range(30)] + ["c"]}, "en-de.tsv, line 31: "),
     ],
 )
