@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from ernie_m.model.tasks import COMMAND_WORDS
+from ernie_m.model.tasks import PREDICTIONS
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.reader.files.official_tsv import refuse_compressed
@@ -50,7 +50,7 @@ class PredictFlags(TableOptions):
     """A checkpoint of any supported format, or a folder that ernie-m export wrote. With --serve several,
     separated by commas."""
 
-    task: Literal[COMMAND_WORDS] | None = None
+    task: Literal[tuple(PREDICTIONS)] | None = None
     """What to predict. Default: what the model's head is for."""
 
     input: str = "-"

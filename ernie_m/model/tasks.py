@@ -28,12 +28,10 @@ class Prediction:
     Attributes:
         word: ernie-m predict --task, and the address of the server, /api/<word>.
         answerer: the file and the class in `ernie_m.inference.tasks` that answer requests.
-        on_command_line: False for what only the server offers.
     """
 
     word: str
     answerer: str
-    on_command_line: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,6 @@ _ALL_TASKS = (
         predictions=(
             Prediction("encode", "encode.EncodeTexts"),
             Prediction("search", "search.SearchCorpus"),
-            Prediction("align", "pictures.CompareTokens", on_command_line=False),
         ),
     ),
     TaskDescription(RETRIEVAL, pipeline="sentence-similarity"),  # its model is an encoder
@@ -127,12 +124,7 @@ _ALL_TASKS = (
     ),
 )
 TASKS = {task.name: task for task in _ALL_TASKS}
-# What every model can be asked for, because it needs the tokenizer alone.
-OF_ANY_MODEL = (Prediction("masks", "pictures.DrawMasks", on_command_line=False),)
-
 PREDICTIONS = {prediction.word: prediction for task in _ALL_TASKS for prediction in task.predictions}
-PREDICTIONS |= {prediction.word: prediction for prediction in OF_ANY_MODEL}
-COMMAND_WORDS = tuple(word for word, prediction in PREDICTIONS.items() if prediction.on_command_line)
 # The tasks that are fine-tuned on labelled files: their models have a layer named "classifier".
 SUPERVISED_TASKS = tuple(task.name for task in _ALL_TASKS if task.head_reads)
 # The tasks whose models ernie-m export writes.

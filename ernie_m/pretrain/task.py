@@ -215,7 +215,7 @@ class Pretraining(Task):
     ) -> ModelFiles:
         """The files of the whole model, to go on from. The evaluation is no part of them."""
         objectives = self.config.objectives
-        # Predictions of masked words and pictures of the masks need the values of these options.
+        # Predictions of masked words need the values of these options.
         reading = self.reading.for_task(
             language_embedding=self.config.model.language_embedding,
             camlm_context=objectives.camlm_context,

@@ -17,7 +17,7 @@ from tests.toys import sentences, write_languages
 pytestmark = pytest.mark.browser
 TEXTS = sentences(30, seed=6)
 ARABIC = "يشتري الرجل كتابا في السوق."
-TRAINING_TABS = ["align", "masks", "translate-probe"]
+TRAINING_TABS = ["translate-probe"]
 TABS = ["search", "classify", "zero-shot", "tag", "answer", "fill"]
 # The least ratio of luminances of every visible text and what is behind it (WCAG 2).
 CONTRAST = """(() => {
@@ -67,7 +67,7 @@ def fresh(page):
     page.look(1000)
     page.open("about:blank")
     page.open(page.address)
-    page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
+    page.wait_for("document.querySelectorAll('[role=tab]').length")
 
 
 def ask_page(page, task: str, **fields: str) -> None:
@@ -134,19 +134,6 @@ def test_the_page_opens_with_an_answered_example_of_the_corpus(page):
     assert "not for real text" in texts_of(page, "#model")[0]
 
 
-def test_heads_of_columns(page):
-    """Latin heads are turned, Chinese ones are not; under the pointer those of row and column light up."""
-    ask_page(page, "align", text_a=TEXTS[0], text_b=f"市 {TEXTS[1]}")
-    heads = "[...document.querySelectorAll('#panel-align thead span')]"
-    transforms = page.value(f"{heads}.map(element => getComputedStyle(element).transform)")
-    assert "none" in transforms and any(transform != "none" for transform in transforms)
-    page.value(
-        "void document.querySelector('#panel-align tbody td').dispatchEvent("
-        "new MouseEvent('mouseover', {bubbles: true}))"
-    )
-    assert page.value("document.querySelectorAll('#panel-align th.pointed').length") == 2
-
-
 def test_search_names_the_languages(page):
     ask_page(page, "search", text=TEXTS[17])
     assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[17]
@@ -198,8 +185,6 @@ def test_vectors_without_the_language(page):
     ask_page(page, "search", text=TEXTS[17], centre="false")
     assert texts_of(page, "#panel-search .number") == [f"{hit['cosine']:.3f}" for hit in plain["found"]]
     assert texts_of(page, "#panel-search .centred") == []
-    ask_page(page, "align", text_a=TEXTS[0], text_b=TEXTS[1])
-    assert "without their language" in texts_of(page, "#panel-align .cosine")[0]
 
 
 def test_labels_of_ones_own(page):
@@ -210,21 +195,6 @@ def test_labels_of_ones_own(page):
     one_is_true = texts_of(page, "#panel-zero-shot .number")
     ask_page(page, "zero-shot", text=TEXTS[0], labels="bado, lera", several="true")
     assert texts_of(page, "#panel-zero-shot .number") != one_is_true
-
-
-def test_the_heat_map_of_an_alignment(page):
-    ask_page(page, "align", text_a=TEXTS[0], text_b=TEXTS[1], layer="1")
-    _, answer = ask(f"{page.address}/api/align", {"text_a": TEXTS[0], "text_b": TEXTS[1], "layer": 1})
-    rows = texts_of(page, "#panel-align tbody th")
-    assert rows == [token["text"] for token in answer["tokens_a"]]
-    cells = "#panel-align tbody td"
-    assert page.value(f"document.querySelectorAll('{cells}').length") == len(rows) * len(answer["tokens_b"])
-    shades = page.value(
-        f"[...document.querySelectorAll('{cells}')].map(element => element.style.backgroundColor)"
-    )
-    assert len(set(shades)) > 5
-    # The best of each row are marked: more than one if they are equal.
-    assert page.value(f"document.querySelectorAll('{cells}.best').length") >= len(rows)
 
 
 def test_marks_in_the_text(page):
@@ -268,11 +238,6 @@ def test_text_from_right_to_left(page, width):
     assert directions("#panel-fill .filled") == ["rtl"]
     ask_page(page, "tag", text=ARABIC)
     assert directions("#panel-tag p.result") == ["rtl"]
-    ask_page(page, "align", text_a=ARABIC, text_b=TEXTS[0])
-    words = "[...document.querySelectorAll('#panel-align tbody th')].map(head => [head.firstChild, head])"
-    right_edges = f"{words}.map(pair => pair.map(element => element.getBoundingClientRect().right))"
-    # The word ends, within 12 pixels, at the right edge of its head, beside its row of the grid.
-    assert all(0 <= head - word <= 12 for word, head in page.value(right_edges))
 
 
 def test_the_request_with_curl_is_that_of_the_open_tab(page):
@@ -288,14 +253,12 @@ def test_the_request_with_curl_is_that_of_the_open_tab(page):
 
 
 def test_unknown_words_are_told(page):
-    """In every tab but that of the masks, which the model does not answer."""
     unknown = "bado qqq kani xyx"
     for task, fields in {
         "search": {"text": unknown}, "tag": {"text": unknown},
         "classify": {"text_a": unknown, "text_b": ""},
         "zero-shot": {"text": unknown, "labels": "bado, lera", "template": ""},
         "answer": {"question": unknown, "context": TEXTS[0]}, "fill": {"text": f"{unknown} [MASK]"},
-        "align": {"text_a": unknown, "text_b": TEXTS[0]},
         "translate-probe": {"text": unknown, "language": "fr"},
     }.items():  # fmt: skip
         ask_page(page, task, **fields)
@@ -314,7 +277,7 @@ def test_a_classifier_that_is_not_of_inference(page, models, tmp_path):
     topics = changed_copy(models / "classify", tmp_path / "topics", labels=labels, reading=reading)
     with serving("--model", str(topics)) as (address, _):
         page.open(address)
-        page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
+        page.wait_for("document.querySelectorAll('[role=tab]').length")
         page.click("#tab-classify")
         page.click("#panel-classify .examples button")
         answered(page, "classify")
@@ -336,7 +299,7 @@ def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
         )
         with serving("--model", str(model)) as (address, _):
             page.open(address)
-            page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
+            page.wait_for("document.querySelectorAll('[role=tab]').length")
             page.click("#tab-classify")
             page.click("#panel-classify .examples button")
             answered(page, "classify")
@@ -349,13 +312,22 @@ def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
 
 
 def test_an_empty_text_is_asked_for(page):
-    open_training(page, "align")
-    page.click("#tab-align")
-    page.value("void (document.querySelector('#align-text_b').value = '')")
-    page.click("#panel-align .go")
-    answered(page, "align")
-    assert len(texts_of(page, "#panel-align .error")) == 1
-    assert page.value("document.activeElement.id") == "align-text_b"
+    page.click("#tab-answer")
+    page.value("void (document.querySelector('#answer-context').value = '')")
+    page.click("#panel-answer .go")
+    answered(page, "answer")
+    assert len(texts_of(page, "#panel-answer .error")) == 1
+    assert page.value("document.activeElement.id") == "answer-context"
+
+
+def test_a_model_of_vectors_alone(page):
+    """There is nothing to try without a corpus: the page says so, and how vectors are asked for."""
+    with serving("--model", page.encoder) as (address, _):
+        page.open(address)
+        page.wait_for("document.querySelectorAll('main p').length")
+        assert "--corpus" in page.value("document.querySelector('main').textContent")
+        assert texts_of(page, ".error") == texts_of(page, "[role=tab]") == []
+        assert f"{address}/v1/embeddings " in texts_of(page, "footer code")[0]
 
 
 def test_a_request_that_is_refused(page):
@@ -406,9 +378,7 @@ def test_a_phone_and_dark_colours(page, width, dark):
     page.look(width, dark=dark)
     long_words = f"{TEXTS[0]} {'x' * 300}"
     for task, fields in {
-        "search": {"text": TEXTS[0]}, "align": {"text_a": TEXTS[0], "text_b": TEXTS[1]},
-        "masks": {"text_a": TEXTS[0], "text_b": TEXTS[1], "objective": "tlm"},
-        "classify": {"text_a": TEXTS[0]}, "tag": {"text": long_words},
+        "search": {"text": TEXTS[0]}, "classify": {"text_a": TEXTS[0]}, "tag": {"text": long_words},
         "zero-shot": {"text": TEXTS[0], "labels": "bado, lera"},
         "answer": {"question": TEXTS[0], "context": long_words}, "fill": {"text": f"{TEXTS[0]} [MASK]"},
         "translate-probe": {"text": TEXTS[0], "language": "fr"},

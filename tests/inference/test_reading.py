@@ -236,16 +236,3 @@ def test_names_of_labels_that_are_too_few(models, tmp_path):
     assert f"{folder}: {count} labels, but {count - 1} names" in error_of(load, folder)
     (folder / "config.json").write_text(json.dumps({**config, "labels": []}))
     assert load(folder).labels == [str(number) for number in range(count)]
-
-
-@pytest.mark.parametrize("camlm_context", ["unmasked", "with_masks"])
-def test_the_mask_of_camlm_is_that_of_the_training(models, tmp_path, camlm_context):
-    """With masks in the context, a masked place is drawn twice: once as context, once as predicted."""
-    folder = with_reading(models, "full", tmp_path / "full", camlm_context=camlm_context)
-    task = make_answerer("masks", load(folder))
-    request = task.parse({"text_a": TEXTS[0], "text_b": TEXTS[2], "objective": "camlm"})
-    (answer,) = task.answer([request])
-    (panel,) = answer["panels"]
-    predicted = sum(bool(word) for word in panel["predicted"])
-    expected = 2 * predicted if camlm_context == "with_masks" else predicted
-    assert panel["tokens"].count("[MASK]") == expected > 0

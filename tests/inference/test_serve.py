@@ -9,7 +9,6 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
-import numpy as np
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
@@ -21,7 +20,6 @@ from ernie_m.inference.server.gate import LONGEST_BODY, LONGEST_WAIT
 from ernie_m.inference.server.serve import serve
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.inference.tasks.zero_shot import MOST_LABELS
-from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.utils.errors import UserError
 from tests import toys
 from tests.inference import browser
@@ -30,7 +28,7 @@ from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences, write_languages, write_lines
 
 TEXTS = sentences(30, seed=6)
-TASKS = ["classify", "zero-shot", "search", "align", "masks", "fill", "translate-probe"]
+TASKS = ["classify", "zero-shot", "search", "fill", "translate-probe"]
 # The head of a request whose body has 9 bytes.
 HEAD = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
 
@@ -113,60 +111,13 @@ def test_search_in_each_language(server):
     assert best["cosine"] >= second["cosine"]
 
 
-def test_tokens_of_two_texts_are_compared(server, models):
-    # The spaces around the first text make tokens of no letters, which are left out.
-    texts = {"text_a": f" {TEXTS[0]} ", "text_b": TEXTS[1]}
-    status, answer = ask(f"{server}/api/align", texts | {"layer": 1})
-    assert status == 200 and answer["layer"] == 1
-    for key in ("a", "b"):
-        for token in answer[f"tokens_{key}"]:
-            assert token["text"]
-            assert token["text"] == texts[f"text_{key}"][token["start"] : token["end"]]
-    # By hand: the states of layer 1 without [CLS], [SEP] and lone spaces, less the mean state of
-    # their text; then their cosines.
-    model = load(models / "classify")
-    states = []
-    for text in texts.values():
-        ids, spans = encode_with_offsets(model.tokenizer, text)
-        row = np.array([[model.tokenizer.cls_id, *ids, model.tokenizer.sep_id]])
-        sequence = model.engine("encoding", 1)(row)["sequence"][0, 1:-1]  # [T, H]
-        tokens = sequence[[end > start for start, end in spans]]  # the span of a lone space is empty
-        centred = tokens - tokens.mean(axis=0)
-        states.append(centred / np.linalg.norm(centred, axis=1, keepdims=True))
-    np.testing.assert_allclose(answer["similarity"], states[0] @ states[1].T, atol=2e-4)
-    same = ask(f"{server}/api/align", {"text_a": TEXTS[0], "text_b": TEXTS[0]})[1]
-    assert same["layer"] == toys.LAYERS and same["cosine"] == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.parametrize(("objective", "panels"), [("mmlm", 1), ("tlm", 1), ("camlm", 1), ("btmlm", 2)])
-def test_masks_of_a_pair(server, objective, panels):
-    texts = {"text_a": TEXTS[0], "text_b": f"--{TEXTS[1]}"}  # a text, although it begins like a flag
-    status, answer = ask(f"{server}/api/masks", texts | {"objective": objective})
-    assert status == 200 and len(answer["panels"]) == panels
-    for panel in answer["panels"]:
-        count = len(panel["tokens"])
-        assert np.shape(panel["seen"]) == (count, count) and len(panel["predicted"]) == count
-        has_two_sides = 0 < panel["boundary"] < count  # a sequence of MMLM has one text
-        assert has_two_sides == (objective != "mmlm")
-        assert any(panel["predicted"])
-        assert set(np.ravel(panel["seen"])) <= {0, 1}
-
-
 @pytest.mark.parametrize(
     ("name", "request_", "message"),
     [
         ("search", {"text": "a", "layer": 3}, "'layer' is 3; this model has the layers 0"),
         ("search", {"text": "a", "layer": True}, "'layer': Input should be a valid integer"),
         ("search", {"text": "a", "each": 1}, "'each': Input should be a valid boolean"),
-        ("align", {"text_a": "a", "text_b": "a", "centre": True}, "no language_means.safetensors is there"),
         ("search", {"text": "a", "language": "xx"}, "'language' is 'xx'; it must be one of de, fr"),
-        ("align", {"text_a": "a", "text_b": "b " * 200}, "'text_b' has"),
-        ("masks", {"text_a": "a " * 200, "text_b": "b", "objective": "tlm"}, "'text_a' has"),
-        ("align", {"text_a": "\u200b", "text_b": "a"}, "'text_a' has no token"),
-        ("masks", {"text_a": "a", "text_b": "\u200b", "objective": "tlm"}, "'text_b' has no token"),
-        ("masks", {"text_a": "da", "text_b": "da", "objective": "camlm"}, "camlm needs an unmasked token"),
-        ("masks", {"text_a": TEXTS[0], "objective": "tlm"}, "no 'text_b' in it"),
-        ("masks", {"text_a": TEXTS[0], "objective": "x"}, "'objective': Input should be"),
         ("classify", {"text_b": "a"}, "no 'text_a' in it"),
         ("classify", {"text": "a", "text_a": "b"}, "'text' and 'text_a'"),
         ("classify", {"text_a": "a", "txt_b": "a"}, "'txt_b': unknown key; /api/classify takes text, text_a"),

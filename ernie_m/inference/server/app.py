@@ -23,7 +23,7 @@ from ernie_m.inference.server.vectors import VectorRoutes
 from ernie_m.inference.server.work_queue import BatchFailed, Run, WorkQueue
 from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Answerer, TaskOptions, make_answerer
 from ernie_m.inference.tasks.finetuned import FineTunedTask, InferenceLabels
-from ernie_m.model.tasks import ENCODING, OF_ANY_MODEL, TASKS
+from ernie_m.model.tasks import ENCODING, TASKS
 from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError
 
@@ -153,7 +153,6 @@ def _words_of(model: LoadedModel, options: TaskOptions) -> list[str]:
     is_export_with_head = model.exported_layer is not None and model.task is not None
     if not is_export_with_head:
         predictions += TASKS[ENCODING].predictions
-    predictions += OF_ANY_MODEL
     unavailable = set()
     if not model.languages:
         unavailable.add("translate-probe")
@@ -172,22 +171,22 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
             languages[word] = answerer.languages
     corpus_languages = []
     corpus_examples = []
+    layers = None
+    centred = []
     if "search" in answerers:
         search = answerers["search"]
         corpus_languages = search.corpus_languages
         corpus_examples = search.examples()
         if search.centre:  # a query's language must have a mean, which is subtracted
+            centred.append("search")
             languages["search"] = search.means_at(search.encode.layer).languages
+        if search.encode.model.exported_layer is None:  # an exported folder has one layer
+            layers = search.encode.model.num_layers
     labels: list[str] = []
     infers = False
     if "classify" in answerers:
         labels = answerers["classify"].task.labels
         infers = InferenceLabels.of(labels).entailment is not None
-    layers = None
-    if "align" in answerers:
-        loaded = answerers["align"].encode.model
-        if loaded.exported_layer is None:  # an exported folder has one layer, so there is nothing to choose
-            layers = loaded.num_layers
     return {
         "tasks": [word for word, answerer in answerers.items() if answerer.fields is not None],
         "languages": languages,
@@ -207,7 +206,7 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         # Whether classify reads pairs of texts; None: it is not known.
         "pairs": answerers["classify"].model.reading.pairs if "classify" in answerers else None,
         "layers": layers,
-        "centred": [word for word in ("search", "align") if word in answerers and answerers[word].centre],
+        "centred": centred,
     }
 
 

@@ -8,17 +8,13 @@ import numpy as np
 
 from ernie_m.inference.exported_model import GraphRunner
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.tasks import Fields, TaskOptions, flag_of, is_whole, remarks, text_of
+from ernie_m.inference.tasks import Fields, TaskOptions, is_whole, remarks, text_of
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import ENCODING
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.pooling import SentenceEncoder, layer_number, takes_piece_means, token_weights, unit
-
-# The (type, default) of two keys of a request.
-LAYER = (int | None, None)
-CENTRE = (bool | None, None)
 
 
 class EncodeTexts:
@@ -123,17 +119,6 @@ class EncodeTexts:
             raise UserError(f"'layer' is {layer!r}; this model has the layers 0 to {self.model.num_layers}")
         return self.at(layer).layer  # `at` refuses a layer that an exported folder does not have
 
-    def centre_of(self, request: dict, default: bool) -> bool:
-        """The "centre" of a request: whether its vectors are centred.
-
-        Raises:
-            UserError: it is neither true nor false, or it is true and the model has no means for its pooling.
-        """
-        centre = flag_of(request, "centre", default)
-        if centre:
-            self.means_of_languages()  # raises the error
-        return centre
-
     def answer(self, texts: list[str]) -> list[dict]:
         features = self.features(texts)
         answers: list[dict] = []
@@ -174,17 +159,6 @@ class EncodeTexts:
         if self.means is not None:
             vectors = self.means.centred(vectors, languages)
         return unit(vectors) if self.normalize else vectors
-
-    def unit_vectors(self, texts: Sequence[str], centre: bool) -> np.ndarray:
-        """The vectors of texts with length 1, [N, H].
-
-        Args:
-            centre: whether the nearest language mean is subtracted from each vector.
-        """
-        vectors = self.vectors(texts)
-        if centre:
-            vectors = self.means_of_languages().centred(vectors)
-        return unit(vectors)
 
 
 def centres_by_default(model: LoadedModel, options: TaskOptions) -> bool:

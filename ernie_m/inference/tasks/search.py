@@ -22,7 +22,7 @@ from ernie_m.inference.tasks import (
     remarks,
     text_of,
 )
-from ernie_m.inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
+from ernie_m.inference.tasks.encode import EncodeTexts, centres_by_default
 from ernie_m.inference.tasks.search_index import CorpusSentence, Index
 from ernie_m.model.conventions import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, warn_if_cut, warn_if_some_are_cut
@@ -119,8 +119,8 @@ class SearchCorpus:
     fields: ClassVar[Fields] = {
         "text": REQUIRED_TEXT,
         "each": (bool, False),
-        "layer": LAYER,
-        "centre": CENTRE,
+        "layer": (int | None, None),
+        "centre": (bool | None, None),
         "language": OPTIONAL_TEXT,
     }
 
@@ -309,7 +309,7 @@ class SearchCorpus:
                     texts, layer, [requests[row].language for row in rows]
                 )
             else:
-                queries = self.encode_query.at(layer).unit_vectors(texts, centre=False)
+                queries = unit(self.encode_query.at(layer).vectors(texts))
             vectors = self.unit_vectors_at(layer, centre)
             hits_of_rows = self._search(queries, vectors, top_k or self.top_k, each)
             for place, (row, hits) in enumerate(zip(rows, hits_of_rows)):
