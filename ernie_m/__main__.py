@@ -20,7 +20,7 @@ PROGRAMS = {
     "run_pretrain": ("commands.run_pretrain", "pre-train on text and sentence pairs"),
     "build_corpus": ("pretrain.build_corpus.command", "turn text and pairs into a corpus for run_pretrain"),
     "train_vocab": ("data.train_vocab", "train a piece model on text"),
-    "show": ("pretrain.pictures.show", "draw what each objective sees of a pair"),
+    "show": ("pretrain.show", "print what each objective sees of a pair"),
     "launch": ("commands.launch", "start a program as several processes"),
     "train": ("commands.train", "train a search model on your sentence pairs, with scores before and after"),
     "fit": ("inference.fit", "learn labels, tags, answers or numbers from a table, with scores"),

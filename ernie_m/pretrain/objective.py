@@ -112,7 +112,6 @@ class Objective:
         name: the name of its file.
         reads: `Text` or `Pair`.
         evaluated_on: `Text` or `Pair`, if held-out evaluation gives it another kind than it `reads`.
-        title: the title of a picture of its sequences.
         needs: what `serves` asks of a pair, in words.
         group: the number of examples that are kept in one micro-batch, because the loss compares them.
         loss: None: the masked words are predicted with the head. Otherwise a static method, called on the
@@ -126,7 +125,6 @@ class Objective:
     name: ClassVar[str]
     reads: ClassVar[type]
     evaluated_on: ClassVar[type | None] = None
-    title: ClassVar[str] = ""
     needs: ClassVar[str] = ""
     group: ClassVar[int] = 1
     loss: ClassVar[Callable[..., Any] | None] = None
@@ -176,10 +174,6 @@ class Objective:
         """How many losses an example has. It depends on the example alone, not on a draw."""
         counts = [len(self.predictable(ids)) for ids in self.sides(example)]
         return sum(number_chosen(count, self.config.mask_rate) for count in counts)
-
-    def picture(self, batch: MicroBatch) -> tuple[np.ndarray, np.ndarray]:
-        """A picture of one example: the order of its T tokens, int64 [T], and in it the mask, bool [T, T]."""
-        return np.arange(batch.tokens), batch.layout.dense()
 
     def evaluate(self, examples: Sequence[Any], model: Any, held_out: Any) -> dict[str, Any] | None:
         """The scores of held-out examples of a language, or of a pair of languages.
@@ -236,7 +230,7 @@ class Objective:
     # What subclasses use
 
     def batch(self, examples: Sequence[Any], rngs: Sequence[np.random.Generator]) -> MicroBatch:
-        """A micro-batch of this objective alone, for evaluations and pictures; `StepReader` mixes objectives.
+        """A micro-batch of this objective alone, for evaluations; `StepReader` mixes objectives.
 
         Args:
             examples: at least one.

@@ -12,7 +12,6 @@ from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.loss import to_device
 from ernie_m.pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, rng_of
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER
-from ernie_m.pretrain.objectives.camlm import attention_mask
 from ernie_m.pretrain.packing import MicroBatch, pack
 from tests.toys import small_config
 
@@ -89,6 +88,23 @@ def masked_counts(batch: MicroBatch) -> dict[str, int]:
     """The number of tokens to predict of each objective; those without any are left out."""
     numbers, counts = np.unique(batch.target_objectives, return_counts=True)
     return {OBJECTIVES[number]: count for number, count in zip(numbers, counts.tolist())}
+
+
+def attention_mask(side: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """The matrices of whole pairs that `ernie_m.pretrain.objectives.camlm` draws: row i has True for what token i sees.
+
+    Args:
+        side: [T], 0 for the source, 1 for the target.
+        predicted: bool [T]; a [MASK] symbol of the context is not predicted.
+
+    Returns:
+        bool [T, T].
+    """
+    same_side = side[:, None] == side[None, :]  # [T, T]
+    # A predicted row sees the other side, the others their own side, and no row sees a predicted one.
+    seen_side = np.where(predicted[:, None], ~same_side, same_side)  # [T, T]
+    visible = seen_side & ~predicted[None, :]
+    return visible | np.eye(len(side), dtype=bool)  # every row sees itself
 
 
 def compact(context_length: int, placeholders: int) -> np.ndarray:

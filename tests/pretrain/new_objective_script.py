@@ -15,7 +15,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.batches import StepReader
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.objective import Text, Vocabulary, rng_of
-from ernie_m.pretrain.pictures.show import panels_of
+from ernie_m.pretrain.show import masks_of
 from ernie_m.pretrain.task import Pretraining, objectives_loss, send_step
 from ernie_m.pretrain.training_text import TrainingText, make_objectives, open_corpus
 from tests.helpers.gradients import take_gradients
@@ -34,7 +34,6 @@ def main() -> None:
         settings = config(corpus, **CHANGES | {"run__micro_batch_tokens": budget})
         steps[f"{processes} processes, {budget} tokens"] = step_of(settings, processes)
     pretrain(corpus, output, **CHANGES, optimizer__steps=20, run__save_steps=20)
-    (panel,) = panels_of(["a b c", "d e", "--objective", "contrastive"])
     too_small = config(corpus, **CHANGES | {"run__micro_batch_tokens": 511})
     kinds = {**KINDS, "optimizer__steps": 4, "model__num_hidden_layers": 1}
     straight = pretrain(corpus, output / "straight", **kinds)
@@ -45,7 +44,7 @@ def main() -> None:
         "of_kinds": records(straight),
         "words": masked_words(config(corpus, **KINDS)),
         "records": records(output),
-        "mask": panel.mask.astype(int).tolist(),
+        "masks": masks_of(["a b c", "d e", "--objective", "contrastive"]),
         "refused": error_of(Pretraining, too_small),
     }
     (output / "results.json").write_text(json.dumps(results))

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_m.pretrain.objectives import btmlm, camlm, mmlm, tlm
-from ernie_m.pretrain.objectives.camlm import attention_mask
-from tests.pretrain.examples import compact
+from tests.pretrain.examples import attention_mask, compact
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "objectives.md"
 SIDE = np.array([0, 0, 0, 1, 1, 1, 1])  # x1 M2 x3 | y4 M5 M6 y7

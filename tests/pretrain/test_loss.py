@@ -16,7 +16,6 @@ from ernie_m.model.config import NO_LANGUAGE, PAD_POSITION
 from ernie_m.pretrain.loss import batch_loss, loss_of_words, to_device
 from ernie_m.pretrain.objective import Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER
-from ernie_m.pretrain.objectives.camlm import attention_mask
 from ernie_m.pretrain.packing import MicroBatch, Packed, Stage1
 from tests.helpers.gradients import gradients_of, take_gradients
 from tests.helpers.plain_model import PlainErnieM
@@ -26,6 +25,7 @@ from tests.pretrain.examples import (
     PAD,
     SEP,
     VOCABULARY,
+    attention_mask,
     compact,
     filled,
     first_pass,

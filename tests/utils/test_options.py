@@ -30,7 +30,7 @@ OPTIONS = (
     ("ernie_m.commands.launch", "LaunchFlags"),
     ("ernie_m.pretrain.config", "PretrainConfig"),
     ("ernie_m.pretrain.build_corpus.options", "BuildOptions"),
-    ("ernie_m.pretrain.pictures.show", "ShowFlags"),
+    ("ernie_m.pretrain.show", "ShowFlags"),
     ("ernie_m.data.get_data", "DataFlags"),
     ("ernie_m.data.get_weights", "WeightsFlags"),
     ("ernie_m.data.prepare.command", "PrepareFlags"),

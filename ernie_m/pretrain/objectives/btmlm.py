@@ -36,7 +36,6 @@ class Btmlm(Objective):
 
     reads = Text
     evaluated_on = Pair  # whose targets are the real translations for the pseudo-tokens of the sources
-    title = "BTMLM stage 2: h1, h2, ... are the pseudo-tokens of stage 1"
     further_sums = ("pseudo", "copied", "repeated")
 
     def __init__(self, setting: Setting):

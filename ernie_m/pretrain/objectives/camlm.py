@@ -51,21 +51,18 @@ Its two sequences are x1 m2 x3 | M5 M6 and y4 m5 m6 y7 | M2.
 import numpy as np
 
 from ernie_m.pretrain.objective import Objective, Pair, Setting, number_chosen
-from ernie_m.pretrain.packing import MaskedExample, MaskedSequence, MicroBatch
+from ernie_m.pretrain.packing import MaskedExample, MaskedSequence
 
 
 class Camlm(Objective):
     """[CLS] S [SEP] [SEP] Y [SEP]; [CLS] and the first [SEP] belong to the source."""
 
     reads = Pair
-    title = "CAMLM (Figure 2 c)"
     needs = "an unmasked token on each side (objectives.mask_rate)"
 
     def __init__(self, setting: Setting):
         super().__init__(setting)
         self.with_masks = self.config.camlm_context == "with_masks"
-        if self.with_masks:
-            self.title = "CAMLM, with the other side's masks"
 
     def tokens(self, pair: Pair) -> int:
         # With the masks in the context, those that are predicted are further rows.
@@ -83,15 +80,6 @@ class Camlm(Objective):
         masked = self.sequence(ids, languages, chosen, self.vocabulary.mask_id)
         halves = [_half(masked, side, context_side, self.with_masks) for context_side in (0, 1)]
         return MaskedExample(self.name, halves)
-
-    def picture(self, batch: MicroBatch) -> tuple[np.ndarray, np.ndarray]:
-        """The order of the tokens of both sequences in their pair, [T], and its attention mask, [T, T]."""
-        predicted = np.isin(np.arange(batch.tokens), batch.targets)  # bool [T]
-        # By the position in the pair; a placeholder comes behind the mask that has the same one.
-        order = np.lexsort([predicted, batch.position_ids])
-        context_side = np.repeat([0, 1], batch.lengths)  # [T], of each token's sequence
-        side = np.where(predicted, 1 - context_side, context_side)  # what is predicted is of the other side
-        return order, attention_mask(side[order], predicted[order])
 
 
 def _half(whole: MaskedSequence, side: np.ndarray, context_side: int, with_masks: bool) -> MaskedSequence:
@@ -120,20 +108,3 @@ def _half(whole: MaskedSequence, side: np.ndarray, context_side: int, with_masks
         target_languages=whole.target_languages[is_placeholder],
         context=len(context),
     )
-
-
-def attention_mask(side: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The matrices of whole pairs above, for pictures and tests: row i has True for what token i sees.
-
-    Args:
-        side: [T], 0 for the source, 1 for the target.
-        predicted: bool [T]; a [MASK] symbol of the context is not predicted.
-
-    Returns:
-        bool [T, T].
-    """
-    same_side = side[:, None] == side[None, :]  # [T, T]
-    # A predicted row sees the other side, the others their own side, and no row sees a predicted one.
-    seen_side = np.where(predicted[:, None], ~same_side, same_side)  # [T, T]
-    visible = seen_side & ~predicted[None, :]
-    return visible | np.eye(len(side), dtype=bool)  # every row sees itself

@@ -25,7 +25,6 @@ class Mmlm(Objective):
     """[CLS] X [SEP]."""
 
     reads = Text
-    title = "MMLM (Figure 2 a)"
 
     def mask(self, text: Text, rng: np.random.Generator) -> MaskedExample:
         (x,) = self.sides(text)

@@ -22,7 +22,6 @@ class Tlm(Objective):
     """[CLS] S [SEP] [SEP] Y [SEP]."""
 
     reads = Pair
-    title = "TLM (Figure 2 b)"
 
     def mask(self, pair: Pair, rng: np.random.Generator) -> MaskedExample:
         ids, languages, _, chosen = self.choose_in_pair(pair, rng)
