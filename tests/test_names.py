@@ -29,7 +29,7 @@ ELSEWHERE = {
     r"config\.yaml": "of the output of a command",
     r"(folder/)?params|1_Pooling|2_Normalize": "of a model in another form",
     r"a|books|dev|folder|xquad|(NAME|script|training|utils)\.py|file\.yaml": "of the user",
-    r"(pretrain/objectives/)?contrastive\.py": "the example of docs/new_objective.md",
+    r"(pretrain/objectives/)?(contrastive|whole_words)\.py": "the examples of docs/new_objective.md",
     r"ernie_m/__main__\.py": "of the wheel",
     r"finetune/(classifier|mrc|sequence_label)\.py|model/(ernie|optimization)\.py": "of the official code",
     r"reader/(task_reader|tokenization)\.py|utils/(finetune_args|eval_mlqa)\.py": "of the official code",

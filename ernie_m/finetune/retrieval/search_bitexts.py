@@ -254,7 +254,7 @@ def _accuracies(
     """language -> per cent found, the mean of the directions, which are places in `WITH_ENGLISH`.
 
     Args:
-        keys: language -> those of its texts; see `is_found` of vectors/nearest.py.
+        keys: language -> those of its texts; see `ernie_m.vectors.nearest.is_found`.
     """
     found = {language: matches.accuracies(keys[language]) for language, matches in results.items()}
     return {language: fmean(both[place] for place in directions) for language, both in found.items()}
