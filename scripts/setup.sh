@@ -4,7 +4,7 @@
 #   sh scripts/setup.sh           .venv, for the CPU: what the demo, training and prediction need
 #   sh scripts/setup.sh gpu       .venv, with paddlepaddle-gpu
 #   sh scripts/setup.sh export    adds to .venv what ONNX files need; serve: the page; hub: models by name; excel: .xlsx; ray: a cluster;
-#                                 pictures: the losses of a run
+#                                 pictures: the curves of a run
 #   sh scripts/setup.sh test      adds all of these and what checks and tests need
 #   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for the tests of equality with them
 #   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, peers of scripts/benchmarks/ and tests/latest

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.training.log import curves
-from ernie_m.training.log.curves import draw
 from ernie_m.utils.paddle_settings import prepare
 
-os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a download
 prepare(quiet=True)  # before any test module imports paddle
 
@@ -59,25 +56,6 @@ def nothing_waits_for_the_disk() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def pictures_are_not_drawn() -> Iterator[None]:
-    """In this process, a run leaves an empty losses.png: drawing it takes a quarter of a tiny run's time.
-
-    With the fixture `drawn` the picture is drawn, and so it is by a command in a process of its own.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "draw", lambda records, path: path.touch())
-        yield
-
-
-@pytest.fixture(scope="module")
-def drawn() -> Iterator[None]:
-    """The pictures of runs are drawn."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "draw", draw)
         yield
 
 

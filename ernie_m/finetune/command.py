@@ -25,7 +25,7 @@ from ernie_m.training.engine import Engine
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.training.log.meter import Interval
 from ernie_m.training.log.metrics_jsonl import METRICS
-from ernie_m.training.log.pictures import PICTURE, VISUALDL
+from ernie_m.training.log.visualdl_log import VISUALDL
 from ernie_m.training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.training.precision import Precision
 from ernie_m.training.run import Pace
@@ -80,7 +80,7 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     rules = FolderRules(
         ways_out=partial(_ways_out, flags),
         # run.json first: if the removal is interrupted, what remains belongs to no run.
-        contents=(*map(re.escape, (RUN, METRICS, VISUALDL, PICTURE)), *TRAINED, *flags.beside_run),
+        contents=(*map(re.escape, (RUN, METRICS, VISUALDL)), *TRAINED, *flags.beside_run),
     )
     start = flags.init_checkpoint
     # A step folder of another run folder, to go on from.

@@ -11,7 +11,7 @@ from ernie_m.pretrain.task import Pretraining
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import step_folders, write_checkpoint
 from ernie_m.training.log.metrics_jsonl import METRICS
-from ernie_m.training.log.pictures import PICTURE, VISUALDL
+from ernie_m.training.log.visualdl_log import VISUALDL
 from ernie_m.training.run import Pace, Trainer
 from ernie_m.training.run_folder import FolderRules, RunFolder
 from ernie_m.training.stop_requests import StallWatch
@@ -41,7 +41,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
             "same text again"
         ),
         # Not the settings, which `save_settings` replaces.
-        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, VISUALDL, PICTURE, FULL, ENCODER))),
+        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, VISUALDL, FULL, ENCODER))),
         steps_folder=CHECKPOINTS,
     )
     # The folders of the initial weights, which overwriting must not remove; the other values name no folder.

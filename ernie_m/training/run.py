@@ -19,7 +19,7 @@ from ernie_m.training.engine import Engine, Step
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.training.log.meter import Meter
 from ernie_m.training.log.metrics_jsonl import HELD_OUT, METRICS, Records
-from ernie_m.training.log.pictures import draw_losses, follow
+from ernie_m.training.log.visualdl_log import follow
 from ernie_m.training.prefetch import prefetch
 from ernie_m.training.run_folder import RunFolder, SavedRun
 from ernie_m.training.stop_requests import StallWatch, StopSignal
@@ -184,8 +184,6 @@ class Trainer:
             return False
         if self.best is not None:
             self.folder.finish(self.best)
-        if self.records is not None and engine.steps > self.first_step:
-            draw_losses(self.records)
         return True
 
     def _evaluate(self, stop: StopSignal) -> bool:

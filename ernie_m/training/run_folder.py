@@ -5,7 +5,7 @@
     step_N/          checkpoints: model, training state and identity
     best/            the model of the best step so far
     selected.json    the evaluation of the best step, beside it its digest; written when the run is finished
-    metrics.jsonl    the records of the run; losses.png shows them
+    metrics.jsonl    the records of the run
 
 The step folders are in checkpoints/ (pre-training) or in the folder itself (fine-tuning). With several seeds,
 each has all but run.json in seed_<n>/.
