@@ -1,4 +1,4 @@
-"""The processes of one run, joined by `paddle.distributed`.
+"""The processes of one run, joined by Paddle's fleet.
 
 Start several processes with `fleetrun` or `python -m paddle.distributed.launch`. They use NCCL on GPUs and
 gloo on the CPU (`fleetrun --nproc_per_node 2 --backend gloo script.py`).
@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 import paddle
 import paddle.distributed as dist
 from paddle import Tensor
+from paddle.distributed import fleet
+from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients_with_group
+from paddle.distributed.fleet.utils.log_util import set_log_level
 
 from ernie_m.utils.errors import UserError
 
@@ -32,9 +35,8 @@ _OF_LAUNCHERS = (
 )
 # What gloo and NCCL say when the process at the other end is gone.
 _CONNECTION_LOST = ("gloo/transport", "remote process exited")
-# The bytes of gradients that are summed at once: enough to hide the fixed cost of a sum, and few, because
-# they are copied.
-FUSED_BYTES = 64 << 20
+FUSED_BYTES = 64 << 20  # a larger gradient is summed by itself, in place
+LAYER = 16  # the parameters of an encoder layer
 
 
 def init(use_gpu: bool = True) -> str:
@@ -67,9 +69,14 @@ def init(use_gpu: bool = True) -> str:
             raise UserError(f"--backend {backend} needs GPUs that Paddle can use; on the CPU use gloo")
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     if not dist.is_initialized():
+        set_log_level("WARNING")  # before the strategy, which logs that it exists
+        strategy = fleet.DistributedStrategy()
+        # Otherwise fleet makes a second group of all processes, and gloo refuses some of its connections now
+        # and then, if there are three processes or more.
+        strategy.heter_ccl_mode = True
         # Paddle would print the flags that ernie_m/utils/paddle_settings.py has set.
         with contextlib.redirect_stderr(io.StringIO()):
-            dist.init_parallel_env()
+            fleet.init(is_collective=True, strategy=strategy, log_level="WARNING")
     return str(paddle.device.get_device())
 
 
@@ -194,29 +201,16 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
     Every process must pass the same parameters in the same order, and each must have a gradient. Otherwise
     the processes send different buffers and wait for each other for ever.
     """
-    for part in _parts(parameters):
-        if len(part) == 1:  # one parameter, such as the word table: in place, without a copy
-            dist.all_reduce(part[0].grad)
-            continue
-        joined = paddle.concat([parameter.grad.flatten() for parameter in part])
-        dist.all_reduce(joined)
-        sums = paddle.split(joined, [parameter.size for parameter in part])
-        for parameter, total in zip(part, sums):
-            parameter.grad_ = total.reshape(parameter.shape)  # `grad` would copy it
-
-
-def _parts(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Groups of consecutive parameters of one dtype: at most FUSED_BYTES in total, or a single parameter."""
-    parts: list[list[Tensor]] = []
-    room = 0  # bytes that the last part can still take
+    small = []
     for parameter in parameters:
-        size = parameter.size * parameter.element_size()
-        if not parts or size > room or parameter.dtype != parts[-1][0].dtype:
-            parts.append([])
-            room = FUSED_BYTES
-        parts[-1].append(parameter)
-        room -= size
-    return parts
+        if parameter.size * parameter.element_size() < FUSED_BYTES:
+            small.append(parameter)
+        else:  # such as the word table: in place, without a copy
+            dist.all_reduce(parameter.grad)
+    # Fleet copies all that it is given before the first sum, so it gets as many as an encoder layer has. It
+    # divides by the number of processes, unless it is given a scale.
+    for start in range(0, len(small), LAYER):
+        fused_allreduce_gradients_with_group(small[start : start + LAYER], None, FUSED_BYTES, scale=1.0)
 
 
 # Sharding stage 1 (ZeRO, https://arxiv.org/abs/1910.02054): each parameter has an owner, which updates it

@@ -11,8 +11,8 @@ divided. The engine sums the gradients after the last backward pass, not in hook
 train different objectives have different graphs.
 
 In sharding stage 1 (ZeRO) each parameter has an owner, which holds its moments, receives its gradient,
-updates it and sends the new value to the others. (Paddle's `DygraphShardingOptimizer` does not take groups of
-parameters, which layer-wise rates need.)
+updates it and sends the new value to the others. (Paddle's `DygraphShardingOptimizer` averages gradients,
+takes no groups of parameters, and makes moments for parameters that have no gradient.)
 """
 
 import contextlib

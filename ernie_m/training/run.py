@@ -233,6 +233,9 @@ class Trainer:
         folder = self.folder.save_step(steps, self._files(), arrays, values)
         self._saved_at = (steps, self.evaluated_step)
         logger.info("saved %s", folder)
+        if paddle.device.get_device().startswith("gpu"):
+            peak = paddle.device.cuda.max_memory_allocated() / 2**30
+            logger.info("the most memory of the card that was used so far: %.2f GiB", peak)
 
     def _files(self) -> ModelFiles | None:
         """The files of the model, on the main process. Call it on every process."""
