@@ -57,7 +57,7 @@ def texts_of_folder(folder: Path) -> TextsOfFolder:
     """
     manifest_path = folder / MANIFEST
     vocabulary = _read(manifest_path).get("vocabulary")  # of a corpus; a model's manifest has no such key
-    if isinstance(vocabulary, dict):
+    if vocabulary is not None:
         return _checked(manifest_path, vocabulary, has_own_vocab=True)
     config_path = folder / "config.json"
     if not config_path.is_file() and (folder / _OLD_CONFIG).is_file():
@@ -67,7 +67,7 @@ def texts_of_folder(folder: Path) -> TextsOfFolder:
     is_fairseq = not config and (folder / DICT).is_file()
     is_xlm_r = config.get("model_type") in ("xlm-roberta", "bert") or files.is_xlm_r or is_fairseq
     reading = config.get("reading")
-    if isinstance(reading, dict):
+    if reading is not None:
         return _checked(config_path, reading, has_own_vocab=not is_xlm_r)
     files.check_kind(config, config_path)
     if is_xlm_r:
@@ -82,15 +82,17 @@ def _read(path: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
-def _checked(path: Path, settings: Mapping[str, Any], has_own_vocab: bool) -> TextsOfFolder:
+def _checked(path: Path, settings: Any, has_own_vocab: bool) -> TextsOfFolder:
     """What a file of this project says, which someone may have changed.
 
     Args:
-        settings: its keys "text_rules" and "added_tokens"; each may be absent.
+        settings: an object with the keys "text_rules" and "added_tokens"; each may be absent.
 
     Raises:
-        UserError: there are no such rules, or the added tokens have no ids.
+        UserError: it is no object, there are no such rules, or the added tokens have no ids.
     """
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: {shown(settings)} does not say how texts were read; put back a good copy")
     rules = settings.get("text_rules", ERNIE_M)
     added_tokens = settings.get("added_tokens", {})
     if rules not in TEXT_RULES:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ernie_m.tokenizer.tokenizer_json import unknown_rules
+from ernie_m.tokenizer.tokenizer_json import unknown_steps
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import read_bytes, read_object
 
@@ -71,14 +71,14 @@ class TokenizerFiles:
                 kind = self.json["model"].get("type")
                 vocab = self.json["model"]["vocab"] if kind == "Unigram" else []
                 first_pieces = [piece for piece, _score in vocab[: len(_FIRST_PIECES)]]
-                rules = unknown_rules(self.json.get("normalizer"))
+                unknown = unknown_steps(self.json)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{self.json_path}: damaged ({error!r}); put back a good copy") from error
             if first_pieces != _FIRST_PIECES:
                 fault = f"model is {shown(kind)}, and its vocab begins with {shown(first_pieces)}"
                 raise UserError(f"{self.json_path}: its {fault}: {_OTHER_KIND}")
-            if rules:
-                raise UserError(f"{self.json_path}: its normalizer has {shown(rules[0])}: {_OTHER_KIND}")
+            for key, step in unknown:
+                raise UserError(f"{self.json_path}: its {key} has {shown(step)}: {_OTHER_KIND}")
             return
         for path, settings, key, known in (
             (self.config_path, self.config, "tokenizer_class", _CLASSES),

@@ -77,7 +77,9 @@ def _key_not_of_xlm_r(contents: dict[str, Any]) -> str | None:
     special_pieces = [piece for piece, _score in (*vocab[:4], vocab[-1])]
     if unigram["unk_id"] != names.index("<unk>") or special_pieces != names:
         return "vocab"
-    if unknown_rules(contents["normalizer"]) or len(_charsmaps(contents["normalizer"])) != 1:
+    for key, _step in unknown_steps(contents):
+        return key
+    if len(_charsmaps(contents["normalizer"])) != 1:
         return "normalizer"
 
     metaspace = _steps(contents["pre_tokenizer"], "pretokenizers")[-1]
@@ -89,12 +91,17 @@ def _key_not_of_xlm_r(contents: dict[str, Any]) -> str | None:
     return None
 
 
-def unknown_rules(normalizer: dict[str, Any] | None) -> list[Any]:
-    """The steps of a normalizer that neither XLM-R's tokenizer.json has nor that of ERNIE-M, written here."""
-    known = [*_rules_1_to_3(), _one_space(" "), _one_space("▁")]
-    steps = _steps(normalizer, "normalizers") if normalizer else []
+def unknown_steps(contents: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The steps that neither XLM-R's tokenizer.json has nor that of ERNIE-M, written here, with their key."""
+    rules = [*_rules_1_to_3(), _one_space(" "), _one_space("▁")]
     return [
-        step for step in steps if step["type"] not in ("Precompiled", "Strip", "NFC") and step not in known
+        (key, step)
+        for key, below, kinds in (
+            ("normalizer", "normalizers", ("Precompiled", "Strip", "NFC")),
+            ("pre_tokenizer", "pretokenizers", ("WhitespaceSplit", "Metaspace")),
+        )
+        for step in (_steps(contents[key], below) if contents.get(key) else ())
+        if step["type"] not in kinds and step not in rules
     ]
 
 

@@ -397,6 +397,7 @@ WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
         ("tokenizer.json", {"model": {"type": "BPE", "vocab": {"<s>": 0}}}),
         ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [["<pad>", 0.0], ["</s>", 0.0]]}}),
         ("tokenizer.json", {"model": XLM_R_MODEL, "normalizer": {"type": "Lowercase"}}),
+        ("tokenizer.json", {"model": XLM_R_MODEL, "pre_tokenizer": {"type": "Digits"}}),
         ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer"}),
         ("config.json", {"tokenizer_class": "BertTokenizer"}),
     ],

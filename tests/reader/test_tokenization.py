@@ -447,7 +447,9 @@ def test_the_text_rules_of_a_folder(piece_model, tmp_path, case):
         ("tokenizer_config.json", {"tokenizer_class": "CamembertTokenizer"}),
         ("config.json", {"reading": {"text_rules": "bert"}}),
         ("config.json", {"reading": {"added_tokens": ["<e1>"]}}),
+        ("config.json", {"reading": "paddlenlp"}),
         ("manifest.json", {"vocabulary": {"text_rules": "bert"}}),
+        ("manifest.json", {"vocabulary": "bert"}),
     ],
 )
 def test_a_folder_that_does_not_say_its_text_rules(piece_model, tmp_path, name, contents):
