@@ -302,10 +302,17 @@ def test_annotators_who_differ_are_counted(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "result", [None, [3], [{"type": "labels", "value": None}], [{"type": [], "value": {}}]]
+    "task",
+    [
+        *(
+            {"data": {"text": "Bonn"}, "annotations": [{"result": result}]}
+            for result in (None, [3], [{"type": "labels", "value": None}], [{"type": [], "value": {}}])
+        ),
+        {"text": "Bonn", "spans": [], "answer": "rejected"},  # Prodigy says reject
+    ],
 )
-def test_annotations_that_are_none(tmp_path, result):
-    tasks = [label_studio(0), {"data": {"text": "Bonn"}, "annotations": [{"result": result}]}]
+def test_annotations_that_are_none(tmp_path, task):
+    tasks = [label_studio(0), task]
     path = write(tmp_path / "a.json", ",\n".join(map(json.dumps, tasks)).join("[]"))
     assert error_of(read, path).startswith(f"{path}, line 2: ")
 

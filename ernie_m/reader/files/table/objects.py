@@ -10,9 +10,10 @@ from typing import Any
 
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.plain_text import TextFile
-from ernie_m.utils.errors import UserError, install_command, listed
+from ernie_m.utils.errors import UserError, install_command, listed, shown
 from ernie_m.utils.logging import logger
 
+_LEFT_OUT = ("reject", "ignore")  # answers in Prodigy
 _MARKS = ("labels", "hypertextlabels")  # the types of the results of Label Studio that are spans
 _HEAD = 1000  # objects whose keys are the columns
 _LARGEST_LIST = 1 << 30  # bytes of a JSON list, which is read as a whole
@@ -182,7 +183,12 @@ def answered_objects(
                 f"{path}, line {line}: an annotation is not as Label Studio writes it; export the file again"
             ) from error
         is_open = results is not None and not any(spans or part for part in results)
-        if is_open or value.get("answer") in ("reject", "ignore"):  # Prodigy
+        verdict = value.get("answer")  # Prodigy's
+        if (spans or "_task_hash" in value) and verdict not in (None, "accept", *_LEFT_OUT):
+            raise UserError(
+                f"{path}, line {line}: the answer is {shown(verdict)}; it must be accept, reject or ignore"
+            )
+        if is_open or verdict in _LEFT_OUT:
             left_out += 1
             continue
         if len(answers) > 1:
