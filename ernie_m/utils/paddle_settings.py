@@ -201,6 +201,8 @@ def be_a_guest() -> None:
 def _apply_settings() -> str:
     """What `prepare` does; its line."""
     cpu = read_cpu()
+    rank()  # Paddle reads this variable and the next one at its import
+    number_in("OMP_NUM_THREADS")
     # The processes of the job on this machine; not every launcher says it.
     processes = number_in("PADDLE_LOCAL_SIZE" if "PADDLE_LOCAL_SIZE" in os.environ else "PADDLE_TRAINERS_NUM")
     settings = settings_for(cpu, processes, has_gpu())
