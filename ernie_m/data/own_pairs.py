@@ -34,6 +34,7 @@ from ernie_m.reader.files.find_pairs import (
     WITH_BOTH_SIDES,
     languages_in_name,
     languages_of,
+    refuse_two_names,
     split_label,
 )
 from ernie_m.reader.files.own_files import files_in
@@ -166,6 +167,7 @@ def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str
             f"{', '.join(sources)}: no file of pairs to train on, such as en-de.tsv, en-de.tmx, or train.en "
             f'beside train.de{held_out}{only_text}; name others as in "en-de<=en.txt,de.txt"'
         )
+    refuse_two_names(chain(text, *(file.languages for file in pairs)))
     first_of: dict[tuple[str, ...] | str, PairFile] = {}
     for file in pairs:
         languages = tuple(sorted(file.languages))  # de-fr is the same as fr-de

@@ -17,9 +17,15 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from ernie_m.reader.files.find_pairs import NOTATION, find_files, find_pairs, languages_of, split_label
+from ernie_m.reader.files.find_pairs import (
+    NOTATION,
+    find_files,
+    find_pairs,
+    languages_of,
+    refuse_two_names,
+    split_label,
+)
 from ernie_m.reader.files.plain_text import ENDINGS
-from ernie_m.reader.label_map import named_language
 from ernie_m.utils.errors import UserError
 
 
@@ -140,12 +146,7 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
             stream_sources += [TextSource(files, languages) for files in find_pairs(path, languages)]
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {NOTATION}")
-    names: dict[tuple[str, ...], str] = {}  # a language in two letters, with its script or region -> its name
-    for name in sorted(set(chain.from_iterable(sources))):
-        code, *rest = name.lower().split("_")
-        other = names.setdefault((named_language(code) or code, *rest), name)
-        if other != name:
-            raise UserError(f"{other} and {name} are one language; give all of its text under one name")
+    refuse_two_names(chain.from_iterable(sources))
     streams = []
     given: dict[tuple[str, ...], str] = {}  # `TextSource.unpacked` -> its languages and its paths
     for languages, sources_of_stream in sources.items():

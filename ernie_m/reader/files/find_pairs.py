@@ -3,9 +3,11 @@
 import glob
 import os
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from ernie_m.reader.files.plain_text import ENDINGS, split_name
+from ernie_m.reader.label_map import named_language
 from ernie_m.utils.errors import UserError
 
 NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
@@ -41,6 +43,20 @@ def languages_of(label: Any, count: int) -> tuple[str, ...]:
         form = "two languages such as en-de" if count == 2 else "a language of letters, digits and _"
         raise UserError(f"'{label}' is not {form} (zh-Hans is written zh_Hans); {NOTATION}")
     return languages
+
+
+def refuse_two_names(languages: Iterable[str]) -> None:
+    """Refuse a language that has two names.
+
+    Raises:
+        UserError: two of the names are of one language, with the same script or region.
+    """
+    names: dict[tuple[str, ...], str] = {}  # a language in two letters, with its script or region -> its name
+    for name in sorted(set(languages)):
+        code, *rest = name.lower().split("_")
+        other = names.setdefault((named_language(code) or code, *rest), name)
+        if other != name:
+            raise UserError(f"{other} and {name} are one language; give all of its text under one name")
 
 
 def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
