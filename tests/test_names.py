@@ -25,7 +25,7 @@ ELSEWHERE = {
     r"data/(?!.*\.(py|sh)$).*": "the data of the recipes, or of the user",
     r"all|encoder|fold_1|full|seed_\*|((checkpoints|\*)/)?(step_N|best)|(step_N/)?training_state": "of a run",
     r"(evaluation|(output/xnli-large/)?results)\.md": "the report of a run",
-    r"checkpoints|\.work|backward-\*|target|test|texts|topics|train|held-out": "of the output of a command",
+    r"checkpoints|target|test|texts|topics|train|held-out": "of the output of a command",
     r"config\.yaml": "of the output of a command",
     r"(folder/)?params|1_Pooling|2_Normalize": "of a model in another form",
     r"a|books|dev|folder|xquad|(NAME|script|training|utils)\.py|file\.yaml": "of the user",

@@ -34,7 +34,6 @@ LOCKS = {
     "train_vocab": "writer:{}/piece.model",
     "get_weights": "writer:{}/vocab.txt",
     "get_weights_e5": "writer:{}/e5-small",
-    "mine_pairs": "run:{}/.work",
     "build_corpus": "run:{}/.build",
     "run_pretrain": "run:{}",
 }

@@ -19,12 +19,12 @@ class Margins(NamedTuple):
     """How much nearer the sentences of each pair of neighbours are than their neighbours in general.
 
     Attributes:
-        kind: "ratio", "distance" or "absolute"; see `margins`.
+        are_ratios: otherwise they are differences; see `margins`.
         forward: of each source and its targets, float64 [N, k].
         backward: of each target and its sources, float64 [M, k].
     """
 
-    kind: str
+    are_ratios: bool
     forward: np.ndarray
     backward: np.ndarray
 
@@ -42,31 +42,27 @@ class MinedPairs(NamedTuple):
         return MinedPairs(self.sources[:count], self.targets[:count], self.scores[:count])
 
 
-def margins(forward: Neighbours, backward: Neighbours, kind: str = "ratio") -> Margins:
-    """The margins of all neighbours.
+def margins(forward: Neighbours, backward: Neighbours) -> Margins:
+    """The margins of all neighbours: the cosine of a pair, compared with the mean cosine of the k nearest
+    neighbours of both sentences.
+
+    It is divided by this mean. Where a mean is not above 0, ratios say nothing, and those of other pairs
+    cannot be compared with differences: then this mean is subtracted everywhere.
 
     Args:
         forward: the targets nearest to each source.
         backward: the sources nearest to each target.
-        kind: how the cosine of a pair is compared with the mean cosine of the k nearest neighbours of both
-            sentences: "ratio" is the cosine divided by this mean, "distance" the cosine minus this mean,
-            "absolute" the cosine alone. Where a mean is not above 0, ratios say nothing, and those of other
-            pairs cannot be compared with distances: then all margins are distances.
     """
     # How close the neighbours of a sentence are: the mean of its k cosines.
     around_sources = forward.cosines.mean(axis=1, dtype=np.float64)  # [N]
     around_targets = backward.cosines.mean(axis=1, dtype=np.float64)  # [M]
     forward_means = (around_sources[:, None] + around_targets[forward.numbers]) / 2  # [N, k]
     backward_means = (around_targets[:, None] + around_sources[backward.numbers]) / 2  # [M, k]
-    if kind == "ratio" and min(forward_means.min(), backward_means.min()) <= 0:
-        kind = "distance"
-    forward_cosines = forward.cosines.astype(np.float64)
-    backward_cosines = backward.cosines.astype(np.float64)
-    if kind == "ratio":
-        return Margins(kind, forward_cosines / forward_means, backward_cosines / backward_means)
-    if kind == "distance":
-        return Margins(kind, forward_cosines - forward_means, backward_cosines - backward_means)
-    return Margins(kind, forward_cosines, backward_cosines)
+    are_ratios = min(forward_means.min(), backward_means.min()) > 0
+    compare = np.divide if are_ratios else np.subtract  # float32 with float64 is computed in float64
+    return Margins(
+        are_ratios, compare(forward.cosines, forward_means), compare(backward.cosines, backward_means)
+    )
 
 
 def best(neighbours: Neighbours, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,41 +76,26 @@ def best(neighbours: Neighbours, margins: np.ndarray) -> tuple[np.ndarray, np.nd
     return neighbours.numbers[rows, places], margins[rows, places]
 
 
-def mine(forward: Neighbours, backward: Neighbours, scores: Margins, retrieval: str = "max") -> MinedPairs:
-    """Choose pairs among the nearest neighbours.
+def mine(forward: Neighbours, backward: Neighbours, scores: Margins) -> MinedPairs:
+    """Choose pairs among the nearest neighbours: the best first, each sentence in one pair only.
 
     Args:
         forward: the targets nearest to each source.
         backward: the sources nearest to each target.
         scores: the margins of both.
-        retrieval: "forward" takes the best target of each source, "backward" the best source of each target,
-            "intersect" the pairs that both of these take. "max" goes through the pairs of both, the best
-            first, and uses each sentence in one pair only.
     """
     best_targets, forward_scores = best(forward, scores.forward)
     best_sources, backward_scores = best(backward, scores.backward)
     sources = np.arange(len(best_targets))
     targets = np.arange(len(best_sources))
-    if retrieval == "forward":
-        return _sorted(sources, best_targets, forward_scores)
-    if retrieval == "backward":
-        return _sorted(best_sources, targets, backward_scores)
-    if retrieval == "intersect":
-        # Is the best source of a source's best target this source itself?
-        is_mutual = best_sources[best_targets] == sources  # [N]
-        return _sorted(sources[is_mutual], best_targets[is_mutual], forward_scores[is_mutual])
-    candidates = _sorted(
-        np.concatenate([sources, best_sources]),
-        np.concatenate([best_targets, targets]),
-        np.concatenate([forward_scores, backward_scores]),
+    all_scores = np.concatenate([forward_scores, backward_scores])
+    order = np.argsort(-all_scores, kind="stable")  # pairs of equal scores stay in their order
+    candidates = MinedPairs(
+        np.concatenate([sources, best_sources])[order],
+        np.concatenate([best_targets, targets])[order],
+        all_scores[order],
     )
     return _one_to_one(candidates, len(sources), len(targets))
-
-
-def _sorted(sources: np.ndarray, targets: np.ndarray, scores: np.ndarray) -> MinedPairs:
-    """The pairs with the best score first. Pairs of equal scores stay in their order."""
-    order = np.argsort(-scores, kind="stable")
-    return MinedPairs(sources[order], targets[order], scores[order])
 
 
 def _one_to_one(candidates: MinedPairs, source_count: int, target_count: int) -> MinedPairs:

@@ -1,6 +1,5 @@
 """Nearest neighbours with faiss, by cosine or by margin."""
 
-from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,48 +85,20 @@ def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarra
     return faiss.knn(queries, targets, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
-def nearest_in_blocks(
-    queries: np.ndarray, blocks: Iterable[np.ndarray], k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """What `nearest` finds among the vectors of all blocks, of which it holds one at a time.
+def index_of(vectors: np.ndarray) -> "faiss.Index":
+    """An index of unit vectors, float32 [N, H]. Its `search(queries, k)` returns cosines and numbers.
 
-    Args:
-        queries: unit vectors, float32 [N, H].
-        blocks: unit vectors, float32 [rows, H] each.
-        k: at most the number of vectors in all blocks.
-    """
-    heap = load_faiss().ResultHeap(len(queries), k, keep_max=True)
-    searched_count = 0  # vectors
-    for block in blocks:
-        # If the block has fewer than k vectors, faiss fills the rows with the lowest float.
-        cosines, numbers = nearest(queries, block, k)
-        heap.add_result(cosines, numbers + searched_count)
-        searched_count += len(block)
-    heap.finalize()
-    return heap.D, heap.I  # the cosines and the numbers
-
-
-def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":
-    """An index of many vectors. Its `search(queries, k)` returns cosines and numbers like `nearest`.
-
-    More than EXACT_UP_TO vectors are divided into cells, and a query is compared with the vectors of the
-    nearest cells only, so some of its neighbours may be missed.
-
-    Args:
-        blocks: unit vectors, float32 [rows, H] each. They are read in order, perhaps twice.
-        count: the number of vectors in all blocks.
+    They are those of `nearest`. But more than EXACT_UP_TO vectors are divided into cells, and a query is
+    compared with the vectors of the nearest cells only, so some of its neighbours may be missed.
     """
     faiss = load_faiss()
-    width = blocks[0].shape[1]
+    count, width = vectors.shape
     if count <= EXACT_UP_TO:
         index = faiss.IndexFlatIP(width)
     else:
         cells = round(4 * count**0.5)
         index = faiss.index_factory(width, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
         index.nprobe = _PROBES
-        step = max(1, count // (cells * _SAMPLES_PER_CELL))
-        sample = np.concatenate([block[::step] for block in blocks])
-        index.train(sample)  # makes the cells
-    for block in blocks:
-        index.add(block)
+        index.train(vectors[:: max(1, count // (cells * _SAMPLES_PER_CELL))])  # makes the cells
+    index.add(vectors)
     return index

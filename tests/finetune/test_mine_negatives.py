@@ -1,8 +1,6 @@
-"""run_retrieval.py --mine_negatives: equal to a brute-force search, goes on, its rows train, bad input."""
+"""run_retrieval.py --mine_negatives: equal to a brute-force search, its rows train, bad input."""
 
 import hashlib
-import json
-import shutil
 import sys
 
 import numpy as np
@@ -18,7 +16,6 @@ from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.pooling import unit
 from tests import toys
-from tests.helpers.files import flip_middle_bit
 from tests.launching import another_process_writes, as_flags, call_main, error_of
 from tests.toys import write_lines
 
@@ -103,7 +100,9 @@ def vectors_of(texts):
     return np.array(vectors, np.float32)
 
 
-def by_brute_force(rows, lines, num_negatives=3, range_min=0, range_max=100, relative_margin=0.05):
+def by_brute_force(
+    rows, lines, num_negatives=3, range_min=0, range_max=100, relative_margin=0.05, vectors_of=vectors_of
+):
     """The rows with their negatives, by the rule of the manual, from all cosines in float64."""
     line_vectors = unit(vectors_of(lines)).astype(np.float64)
     positives_of = {query: [row[1] for row in rows if row[0] == query] for query, *_ in rows}
@@ -136,90 +135,6 @@ def test_the_negatives_of_a_brute_force_search(mine_rows, encoded, rows, lines, 
     counts = {len(with_negatives) - len(row) for with_negatives, row in zip(expected, rows)}
     assert len(counts) > 1  # the rows differ in what they find
     assert mine_rows(**flags) == expected
-    # With other flags the vectors of the corpus are read, not made again: only queries and positives are
-    # encoded.
-    encoded.clear()
-    assert mine_rows(num_negatives=2) == by_brute_force(rows, lines, num_negatives=2)
-    assert set(encoded) <= {text for row in rows for text in row[:2]}
-
-
-def test_an_interrupted_run_goes_on(mine_rows, encoded, rows, lines, tmp_path, monkeypatch):
-    """Parts that are there are neither encoded nor searched again; damaged ones are."""
-    expected = by_brute_force(rows, lines)
-    search = hard_negatives.nearest_in_blocks
-    monkeypatch.setattr(hard_negatives, "nearest_in_blocks", stop_at_call(2, search))
-    with pytest.raises(KeyboardInterrupt):
-        mine_rows()
-    assert not (tmp_path / "out/negatives.tsv").exists()
-    assert len(list((tmp_path / "out/.negatives/corpus").glob("*.npy"))) == 4  # parts of at most 32 lines
-    monkeypatch.setattr(hard_negatives, "nearest_in_blocks", search)
-    encoded.clear()
-    assert mine_rows() == expected
-    assert encoded == texts_to_search(rows[16:32]) + texts_to_search(rows[32:])
-
-    flip_middle_bit(tmp_path / "out/.negatives/corpus/00001.npy")
-    (tmp_path / "out/.negatives/rows/00002.npz").write_bytes(b"")
-    encoded.clear()
-    assert mine_rows() == expected
-    assert encoded == lines[32:64] + texts_to_search(rows[32:])
-
-
-def stop_at_call(number, function):
-    """A function that calls `function`, and from the call with this number on is interrupted instead."""
-    calls = iter(range(1, number))
-
-    def call(*arguments):
-        if next(calls, None) is None:
-            raise KeyboardInterrupt
-        return function(*arguments)
-
-    return call
-
-
-def texts_to_search(part):
-    """What is encoded of a part of the rows: all queries, then all positives."""
-    return [row[0] for row in part] + [row[1] for row in part]
-
-
-def test_other_rows_use_the_vectors_of_the_corpus(mine_rows, encoded, rows, lines, tmp_path):
-    mine_rows()
-    write_lines(tmp_path / "pairs.tsv", ["\t".join(row) for row in rows[:20]])
-    encoded.clear()
-    assert mine_rows() == by_brute_force(rows[:20], lines)
-    assert encoded == texts_to_search(rows[:16]) + texts_to_search(rows[16:20])
-
-
-def test_parts_of_other_work_are_not_taken(mine_rows, rows, lines, tmp_path):
-    """Copied from the folder of another model, or exchanged with one another, they are made again."""
-    expected = mine_rows()
-    files = {path: path.read_bytes() for path in (tmp_path / "out/.negatives").rglob("0*")}
-    others = mine_rows(checkpoints="other", layer="top", written="other")
-    for name in ("corpus", "rows"):
-        shutil.rmtree(tmp_path / "out/.negatives" / name)
-        shutil.copytree(tmp_path / "other/.negatives" / name, tmp_path / "out/.negatives" / name)
-    assert others != expected and mine_rows() == expected
-    first, second = [tmp_path / f"out/.negatives/corpus/0000{number}.npy" for number in (0, 1)]
-    for suffix in ("", ".digest"):
-        first.with_name(first.name + suffix).write_bytes(files[second.with_name(second.name + suffix)])
-    shutil.rmtree(tmp_path / "out/.negatives/rows")  # otherwise nothing is searched
-    assert mine_rows() == expected
-
-
-def test_another_corpus_or_model_is_other_work(mine_rows, lines, toy_folder, tmp_path):
-    mine_rows()
-    assert "out/.negatives was made with other settings (layer: middle -> top)" in error_of(
-        mine_rows, layer="top"
-    )
-    write_lines(tmp_path / "other.txt", lines[:50])
-    assert "settings (corpus: " in error_of(mine_rows, mine_negatives="other.txt")
-    random_weights = {
-        "init_pretraining_params": None,
-        "ernie_config_path": toy_folder / "ernie_config.json",
-        "piece_model_path": toy_folder / "piece.model",
-    }
-    line = error_of(mine_rows, **random_weights)
-    assert "settings (weights: " in line and " -> random)" in line
-    assert error_of(mine_rows, random_seed=2).endswith("delete out/.negatives")
 
 
 def test_rows_with_ids_and_names(mine_rows, rows, lines, tmp_path):
@@ -235,7 +150,7 @@ def test_rows_with_ids_and_names(mine_rows, rows, lines, tmp_path):
     assert [row[:2] for row in expected] == pairs
 
 
-def test_the_rows_train(mine_rows, rows, random_encoder, tmp_path):
+def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
     """The vectors are those of the layer and the pooling, and --train_set reads the rows. Then mine again.
 
     The second time, layer and pooling are those of the training.
@@ -244,13 +159,12 @@ def test_the_rows_train(mine_rows, rows, random_encoder, tmp_path):
     tokenizer = Tokenizer.from_folder(random_encoder)
     checkpoint = open_checkpoint(random_encoder)
     encoder = PaddleEncoder(make_encoder(checkpoint.config, checkpoint), "specials", layer=2)
-    vectors = []  # of queries and of positives, [ROWS, H] each
-    for cell in (0, 1):
-        ids = tokenizer.encode_batch([row[cell] for row in rows])
-        vectors.append(unit(encoder.vectors(tokenizer.sentences(ids, 32))))
-    parts = [np.load(path) for path in sorted((tmp_path / "out/.negatives/rows").glob("*.npz"))]
-    cosines = np.concatenate([part["positives"] for part in parts])
-    np.testing.assert_allclose(cosines, (vectors[0] * vectors[1]).sum(axis=1), atol=1e-6)
+
+    def vectors_of(texts):
+        return encoder.vectors(tokenizer.sentences(tokenizer.encode_batch(texts), 32))
+
+    flags = {"num_negatives": 1, "relative_margin": 0}
+    assert written == by_brute_force(rows, lines, **flags, vectors_of=vectors_of)
     assert {len(row) for row in written} == {2, 3, 4}
     training = {
         "do_train": "true",
@@ -267,9 +181,10 @@ def test_the_rows_train(mine_rows, rows, random_encoder, tmp_path):
     }
     call_main(run_retrieval, as_flags(training))
     assert (tmp_path / "log/job.log.0").read_text().count("ave loss") == 3
-    mine_rows(init_pretraining_params="trained/step_3", checkpoints="again")
-    settings = json.loads((tmp_path / "again/.negatives/settings.json").read_text())
-    assert (settings["layer"], settings["pooling"]) == ("2", "specials")
+    again = {"init_pretraining_params": "trained/step_3", "checkpoints": "again", "written": "again"}
+    rows_of_training = mine_rows(**again)
+    assert rows_of_training == mine_rows(layer=2, pooling="specials", **again)
+    assert rows_of_training != mine_rows(layer=1, **again)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +225,7 @@ def test_without_faiss(mine_rows, encoded, monkeypatch):
 
 
 def test_a_second_command_is_refused(mine_rows, tmp_path):
-    work = tmp_path / "out/.negatives"
-    with another_process_writes(f"run:{work}"):
-        assert error_of(mine_rows).startswith("out/.negatives: ")
-    assert [*work.iterdir()] == [work / ".lock"]
+    output = tmp_path / "out/negatives.tsv"
+    with another_process_writes(f"writer:{output}"):
+        assert error_of(mine_rows).startswith(f"{output}: ")
+    assert not output.exists()

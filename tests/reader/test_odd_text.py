@@ -158,22 +158,22 @@ def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog):
 
 
 def test_ids_before_lines_to_mine_are_asked_about(tmp_path):
-    """The gold pairs, which are missing, end the command that takes them for text."""
+    """The model, which is missing, ends the command that takes them for text."""
     paths = [write(tmp_path / name, lines) for name, lines in (("a", TEXTS), ("b", ODD["ids of BUCC"][0]))]
-    files = {"source": str(paths[0]), "target": str(paths[1]), "gold": str(tmp_path / "none.tsv")}
-    options = MiningOptions(model=str(tmp_path), output=str(tmp_path / "out"), **files)
+    files = {"source": str(paths[0]), "target": str(paths[1])}
+    options = MiningOptions(model=str(tmp_path / "absent"), output=str(tmp_path / "out"), **files)
     assert error_of(mine_pairs, options).startswith(f"{paths[1]}, line 1: ")
-    assert "none.tsv: " in error_of(mine_pairs, replace(options, text_as_it_stands=True))
+    assert "absent: " in error_of(mine_pairs, replace(options, text_as_it_stands=True))
 
 
 @pytest.mark.parametrize("is_same", [True, False])
 def test_a_file_that_is_mined_against_itself_is_said(tmp_path, caplog, is_same):
-    """Before any model is opened; the gold pairs, which are missing, end the command."""
+    """Before any model is opened; the model, which is missing, ends the command."""
     source = write(tmp_path / "a.txt", TEXTS)
     target = source if is_same else write(tmp_path / "b.txt", [*TEXTS[:3], *OTHERS])
-    files = {"source": str(source), "target": str(target), "gold": str(tmp_path / "none.tsv")}
-    options = MiningOptions(model=str(tmp_path), output=str(tmp_path / "out"), **files)
-    assert "none.tsv: " in error_of(mine_pairs, options)
+    files = {"source": str(source), "target": str(target)}
+    options = MiningOptions(model=str(tmp_path / "absent"), output=str(tmp_path / "out"), **files)
+    assert "absent: " in error_of(mine_pairs, options)
     assert ("a line finds itself" in caplog.text) == is_same
 
 

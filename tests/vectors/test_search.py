@@ -1,12 +1,11 @@
 """A search by cosine or by margin finds what one that is written out in numpy finds."""
 
-import faiss
 import numpy as np
 import pytest
 
 from ernie_m.vectors import nearest as search
 from ernie_m.vectors.hits import hits
-from ernie_m.vectors.nearest import index_of, nearest, nearest_in_blocks, search_both
+from ernie_m.vectors.nearest import index_of, nearest, search_both
 from ernie_m.vectors.pooling import unit
 from tests.toys import line_keys
 
@@ -79,37 +78,16 @@ def test_a_large_index_finds_nearly_all_neighbours(monkeypatch):
     the neighbours.
     """
     targets, queries = map(unit, bitext(2000, width=8, noise=0.3))
-    blocks = [targets[:900], targets[900:]]
     expected_cosines, expected = nearest(queries, targets, k=10)
-    cosines, found = index_of(blocks, len(targets)).search(queries, 10)
+    cosines, found = index_of(targets).search(queries, 10)
     np.testing.assert_array_equal(cosines, expected_cosines)
     np.testing.assert_array_equal(found, expected)
     monkeypatch.setattr(search, "EXACT_UP_TO", 1999)
-    cosines, found = index_of(blocks, len(targets)).search(queries, 10)
+    cosines, found = index_of(targets).search(queries, 10)
     shares = [len(set(row) & set(expected_row)) / 10 for row, expected_row in zip(found, expected)]
     assert 0.9 < np.mean(shares) < 1
     # The cosines themselves are exact.
     np.testing.assert_allclose(cosines[:, 0], (queries * targets[found[:, 0]]).sum(axis=1), atol=1e-6)
-
-
-def test_the_cells_are_made_of_vectors_of_every_block(monkeypatch):
-    """Of one in eleven for each cell: 2000 vectors have 179 cells."""
-    monkeypatch.setattr(search, "EXACT_UP_TO", 1999)
-    monkeypatch.setattr(search, "_SAMPLES_PER_CELL", 1)
-    samples = []
-    factory = faiss.index_factory
-
-    def recording(*arguments):
-        index = factory(*arguments)
-        train = index.train
-        index.train = lambda sample: (samples.append(sample), train(sample))
-        return index
-
-    monkeypatch.setattr(faiss, "index_factory", recording)
-    vectors = unit(bitext(2000, width=8)[0])
-    index_of([vectors[:900], vectors[900:]], len(vectors))
-    (sample,) = samples
-    np.testing.assert_array_equal(sample, np.concatenate([vectors[:900:11], vectors[900::11]]))
 
 
 def test_a_zero_vector_is_no_fault():
@@ -117,14 +95,3 @@ def test_a_zero_vector_is_no_fault():
     foreign[3] = 0
     assert np.isfinite(unit(foreign)).all()
     assert search_both(english, foreign).forward[3] != 3
-
-
-@pytest.mark.parametrize("k", [1, 5, 60])
-def test_blocks_are_searched_as_one(k):
-    """Also with k above the size of a block."""
-    queries, targets = map(unit, bitext())
-    cosines, numbers = nearest(queries, targets, k)
-    blocks = np.split(targets, [50, 60, 110])
-    cosines_in_blocks, numbers_in_blocks = nearest_in_blocks(queries, iter(blocks), k)
-    np.testing.assert_array_equal(numbers_in_blocks, numbers)
-    np.testing.assert_allclose(cosines_in_blocks, cosines, atol=1e-6)

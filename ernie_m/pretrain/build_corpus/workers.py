@@ -22,7 +22,6 @@ Result = TypeVar("Result")
 
 _SPARE_TASKS = 4  # tasks that wait beside those in progress; each holds its text, so there are few
 _RETRIES = 4  # how often a unit is started again after its Ray worker died
-# What a unit's work imports; sent to a cluster. `mine_pairs` encodes there, and needs the whole project.
 
 
 class LocalWorkers:
