@@ -61,7 +61,7 @@ class LaunchFlags:
     """The number of processes on this machine. Default: one per GPU, or one on a CPU."""
 
     selected_gpus: str | None = None
-    """The GPUs to use, as in 0,1. Default: all."""
+    """The GPUs to use, as in 0,1. Default: all. Without GPUs it is not read."""
 
     split_log_path: str | None = None
     """The folder of the logs. Default: the variable LOG_DIR, or log."""

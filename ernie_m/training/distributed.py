@@ -66,7 +66,9 @@ def init(use_gpu: bool = True) -> str:
     if not takes_gpu:
         backend = os.environ.get("PADDLE_DISTRI_BACKEND", "auto")
         if backend not in ("auto", "", "gloo"):
-            raise UserError(f"--backend {backend} needs GPUs that Paddle can use; on the CPU use gloo")
+            raise UserError(
+                f"--backend {backend} (PADDLE_DISTRI_BACKEND) needs GPUs that Paddle can use; on the CPU use gloo"
+            )
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     if not dist.is_initialized():
         set_log_level("WARNING")  # before the strategy, which logs that it exists
