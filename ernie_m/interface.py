@@ -437,12 +437,6 @@ class Model:
         (answer,) = self._answer("fill", [{"text": text, "language": language}], top_k=top_k)
         return answer["masks"]
 
-    def translate_probe(self, text: str, language: str, top_k: int = 5) -> list[list[dict]]:
-        """For each pseudo-token that BTMLM would make, the likeliest tokens of `language`."""
-        request = {"text": text, "language": language}
-        (answer,) = self._answer("translate-probe", [request], top_k=top_k)
-        return answer["slots"]
-
     def _answer(self, word: str, requests: list[dict], **options: Any) -> list[dict]:
         """The answers to requests in the form of ernie-m predict.
 

@@ -78,7 +78,7 @@ class PredictFlags(TableOptions):
     what the model can read."""
 
     top_k: PositiveInt = 5
-    """The number of candidates (answer, fill, translate-probe) or of sentences (search)."""
+    """The number of candidates (answer, fill) or of sentences (search)."""
 
     pooling: Literal["mean", "specials", "cls", "pooled"] | None = None
     """For encode and search: the mean over the tokens, the mean with [CLS] and [SEP] (specials), the state of

@@ -154,11 +154,6 @@ class Reading:
         prompts = dict.fromkeys((QUERY, DOCUMENT, _DEFAULT), prompt)
         return replace(self, prompts=prompts, default_prompt=_DEFAULT)
 
-    def of_objectives(self) -> dict[str, Any]:
-        """What a pre-training recorded of its objectives, without the defaults; empty if there was none."""
-        options = ("camlm_context", "pseudo_proportion", "pseudo_positions")
-        return {name: value for name, value in self.to_json().items() if name in options}
-
     def prompt(self, kind: TextKind, name: str | None = None) -> str:
         """What is put before a text; "": nothing. Whoever encodes a text asks here.
 

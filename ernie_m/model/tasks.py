@@ -117,10 +117,7 @@ _ALL_TASKS = (
         MASKED_LM,
         pipeline="fill-mask",
         model_class="PreTrainingModel",
-        predictions=(
-            Prediction("fill", "masked_words.FillMasks"),
-            Prediction("translate-probe", "masked_words.ProbeTranslation"),
-        ),
+        predictions=(Prediction("fill", "masked_words.FillMasks"),),
     ),
 )
 TASKS = {task.name: task for task in _ALL_TASKS}

@@ -17,7 +17,6 @@ from tests.toys import sentences, write_languages
 pytestmark = pytest.mark.browser
 TEXTS = sentences(30, seed=6)
 ARABIC = "يشتري الرجل كتابا في السوق."
-TRAINING_TABS = ["translate-probe"]
 TABS = ["search", "classify", "zero-shot", "tag", "answer", "fill"]
 # The least ratio of luminances of every visible text and what is behind it (WCAG 2).
 CONTRAST = """(() => {
@@ -72,7 +71,6 @@ def fresh(page):
 
 def ask_page(page, task: str, **fields: str) -> None:
     """Choose a tab, fill in its form, press its button, and wait for the answer."""
-    open_training(page, task)
     page.click(f"#tab-{task}")
     for name, text in fields.items():
         if page.value(f"document.querySelector('#{task}-{name}').tagName") == "SELECT":
@@ -82,12 +80,6 @@ def ask_page(page, task: str, **fields: str) -> None:
             page.type(f"#{task}-{name}", text)
     page.click(f"#panel-{task} .go")
     answered(page, task)
-
-
-def open_training(page, task: str) -> None:
-    """Open what is behind "How ERNIE-M is trained", if a tab is there."""
-    if task in TRAINING_TABS and not page.value("document.querySelector('#training').open"):
-        page.click("#training summary")
 
 
 def answered(page, task: str) -> None:
@@ -100,10 +92,8 @@ def texts_of(page, selector: str) -> list[str]:
     return page.value(f"[...document.querySelectorAll({selector!r})].map(element => element.textContent)")
 
 
-@pytest.mark.parametrize("task", TABS + TRAINING_TABS)
+@pytest.mark.parametrize("task", TABS)
 def test_every_example_is_answered(page, task):
-    assert page.value("document.querySelector('#training').open") is False
-    open_training(page, task)
     page.click(f"#tab-{task}")
     count = page.value(f"document.querySelectorAll('#panel-{task} .examples button').length")
     for number in range(count):
@@ -259,7 +249,6 @@ def test_unknown_words_are_told(page):
         "classify": {"text_a": unknown, "text_b": ""},
         "zero-shot": {"text": unknown, "labels": "bado, lera", "template": ""},
         "answer": {"question": unknown, "context": TEXTS[0]}, "fill": {"text": f"{unknown} [MASK]"},
-        "translate-probe": {"text": unknown, "language": "fr"},
     }.items():  # fmt: skip
         ask_page(page, task, **fields)
         assert texts_of(page, f"#panel-{task} .unknown")[0].startswith("2 words are unknown"), task
@@ -381,7 +370,6 @@ def test_a_phone_and_dark_colours(page, width, dark):
         "search": {"text": TEXTS[0]}, "classify": {"text_a": TEXTS[0]}, "tag": {"text": long_words},
         "zero-shot": {"text": TEXTS[0], "labels": "bado, lera"},
         "answer": {"question": TEXTS[0], "context": long_words}, "fill": {"text": f"{TEXTS[0]} [MASK]"},
-        "translate-probe": {"text": TEXTS[0], "language": "fr"},
     }.items():  # fmt: skip
         ask_page(page, task, **fields)
         assert page.value("document.documentElement.scrollWidth") <= width, task

@@ -470,31 +470,6 @@ def test_masks_join_what_stands_behind_them(models):
     assert tokens(f"[MASK]{only_beginning[1:]}") == ["[MASK]", only_beginning]
 
 
-def test_probe(models, ask):
-    requests = [{"text": TEXTS[0], "language": "fr"}, {"text": TEXTS[1], "language": "de"}]
-    answers = ask(requests, task="translate-probe", model=models / "full", top_k=2)
-    loaded = load(models / "full")
-    tokenizer = loaded.tokenizer
-    model = loaded.model
-    for request, answer in zip(requests, answers, strict=True):
-        sentence = tokenizer.encode(request["text"])
-        real_ids = [tokenizer.cls_id, *sentence, tokenizer.sep_id]
-        real = len(real_ids)
-        pseudo = max(1, round(0.2 * len(sentence)))  # the number of pseudo-tokens, at the default of 20 %
-        ids = real_ids + [tokenizer.mask_id] * pseudo
-        # Positions begin at 2. Those of the pseudo-tokens are as if another [SEP] stood before them.
-        first_pseudo = 2 + real + 1
-        positions = [*range(2, 2 + real), *range(first_pseudo, first_pseudo + pseudo)]
-        language = toys.MODEL_LANGUAGES.index(request["language"])
-        languages = [-1] * real + [language] * pseudo  # -1: no language embedding
-        with paddle.no_grad():
-            layout = Layout([len(ids)], [real])
-            arrays = {"position_ids": np.array(positions), "language_ids": np.array(languages)}
-            hidden = model.encode(packed_batch(ids, layout, **arrays))
-            check_likeliest(loaded, hidden[real:].numpy(), answer["slots"], 2)
-        assert answer["language"] == request["language"]
-
-
 def test_files_and_order(models, tmp_path, ask):
     """A file of Windows, with a byte order mark and blank lines at its end, is answered in its order."""
     lines = [{"id": i, "text": text} for i, text in enumerate(sentences(300, seed=8))]
@@ -774,7 +749,6 @@ def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, monkeypatch, 
         ("fill", "full", {"text": "a"}, "line 1: 'text' has no [MASK] to fill"),
         ("fill", "full", {"text": "[MASK]" * 61}, "'text' has 63 tokens, at most 62 fit"),
         ("fill", "full", {"text": "[MASK]", "language": "xx"}, "'xx'; it must be one of de, en, fr"),
-        ("translate-probe", "full", {"text": "a"}, "no 'language' in it"),
         ("tag", "tag", {"words": ["a", ""]}, "'words': word 2 of 2 is empty"),
         ("tag", "tag", {"text": "a b\x02c"}, "'text': word 2 of 2"),
         ("fill", "exported", {"text": "a"}, "fill needs a checkpoint with the masked-LM head"),
@@ -798,8 +772,7 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
     loaded = load(tmp_path / "head")
     task = make_answerer("fill", loaded)
     assert len(task.answer([task.parse({"text": "bado [MASK]"})])[0]["masks"]) == 1
-    for answerer in (task, make_answerer("translate-probe", loaded)):
-        assert "it has no language table" in error_of(answerer.parse, {"text": "[MASK]", "language": "de"})
+    assert "it has no language table" in error_of(task.parse, {"text": "[MASK]", "language": "de"})
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences, write_languages, write_lines
 
 TEXTS = sentences(30, seed=6)
-TASKS = ["classify", "zero-shot", "search", "fill", "translate-probe"]
+TASKS = ["classify", "zero-shot", "search", "fill"]
 # The head of a request whose body has 9 bytes.
 HEAD = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
 
@@ -75,15 +75,14 @@ def test_what_is_served(server):
     assert not any(model["name"].startswith("/") for model in info["models"])
     assert info["infers"] is True
     assert info["layers"] == toys.LAYERS
-    of_model = dict.fromkeys(["fill", "translate-probe"], toys.MODEL_LANGUAGES)
-    assert info["languages"] == of_model | {"search": ["de", "fr"]}  # those of the corpus have means
+    # Those of the corpus have means.
+    assert info["languages"] == {"fill": toys.MODEL_LANGUAGES, "search": ["de", "fr"]}
 
 
 def test_answers_are_those_of_the_model(server, models):
     requests = {
         "classify": {"text_a": TEXTS[0], "text_b": TEXTS[1]},
         "fill": {"text": f"{TEXTS[0]} [MASK]", "language": "fr"},
-        "translate-probe": {"text": TEXTS[0], "language": "de"},
     }
     for name, request in requests.items():
         kind = "classify" if name == "classify" else "full"
@@ -126,7 +125,6 @@ def test_search_in_each_language(server):
         ("search", {"text": "a " * 200}, "'text' has"),
         ("zero-shot", {"text": "a"}, "there are no labels"),
         ("zero-shot", {"text": "a", "labels": [f"{i}" for i in range(MOST_LABELS + 1)]}, "'labels' has"),
-        ("translate-probe", {"text": "a " * 200, "language": "de"}, "'text' has"),
     ],
 )
 def test_requests_that_are_refused(server, models, name, request_, message):

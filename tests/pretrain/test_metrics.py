@@ -169,12 +169,8 @@ def test_a_summary():
         "btmlm": {
             "de-en": {
                 "perplexity": 4.0,
+                "accuracy": 0.3,
                 "perplexity_without": 5.0,
-                "precision": 0.3,
-                "frequent_precision": 0.2,
-                "copy_rate": 0.1,
-                "repeat_rate": 0.0,
-                "samples": ["de: Haus | en: house", "en: a dog | de: Hund"],
             }
         },
         "retrieval": {"de-en": [0.1, 0.3], "en-fr": [0.2, 0.5]},
@@ -183,10 +179,7 @@ def test_a_summary():
     assert summary(result) == [
         "[held-out] mmlm: perplexity 4.00 (geometric mean; the frequencies of the pieces: 20.00), "
         "accuracy 25.00 %",
-        "[held-out] btmlm: perplexity 4.00, without the pseudo-tokens 5.00",
-        "[held-out] btmlm: pseudo-tokens in the translation 30.00 % (the most frequent words: 20.00 %), "
-        "copied 10.00 %, repeated 0.00 %",
-        "[held-out] pseudo-tokens of de: Haus | en: house",
+        "[held-out] btmlm: perplexity 4.00 (geometric mean; without the pseudo-tokens: 5.00), accuracy 30.00 %",
         "[held-out] retrieval accuracy among 45 to 200 sentences from the embeddings to the top layer: "
         "15.0 40.0 %",
     ]

@@ -6,7 +6,6 @@ import pytest
 
 from ernie_m.pretrain import btmlm_pseudo_tokens
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, allowed_pieces
-from ernie_m.pretrain.held_out.btmlm_translations import found_in_translation, most_frequent, punctuation_ids
 from ernie_m.pretrain.objective import Text
 from ernie_m.pretrain.objectives.btmlm import SecondLanguage
 from tests.launching import error_of
@@ -173,30 +172,3 @@ def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeate
     generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)
     monkeypatch.setattr(generator, "_pseudo_ids", lambda *_: paddle.to_tensor(list(pseudo_ids)))
     assert filled(model, batch, generator).counts == {"pseudo": 7, "copied": copied, "repeated": repeated}
-
-
-def test_found_in_translation_by_hand():
-    """Two sentences with two pseudo-tokens each, of languages 1 and 0; slots are ordered by language."""
-    batch = objectives()["btmlm"].batch(texts([10, 10]), rngs(2), second_languages=[1, 0])
-    stage1 = batch.stage1
-    assert stage1.slot_sentences.tolist() == [1, 1, 0, 0]
-    translations = [np.array([40, 41, 42]), np.array([50, 51, 9])]
-    # All but the second of four: 40 is in the translation of the other sentence.
-    counts = found_in_translation(stage1, np.array([50, 40, 40, 42]), translations, np.array([]))
-    assert counts == (3, 4)
-    # 9 is punctuation and not looked for, and 77 is nowhere.
-    counts = found_in_translation(stage1, np.array([50, 9, 40, 77]), translations, np.array([9]))
-    assert counts == (2, 3)
-    # The most frequent pieces are 60 and 50 in language 0, and 41 and 40 in language 1. All but 60 are found.
-    piece_counts = np.zeros((2, 100), dtype=np.int64)
-    piece_counts[0, [9, 50, 60]] = [99, 5, 7]
-    piece_counts[1, [40, 41, 60]] = [5, 7, 1]
-    guesses = most_frequent(stage1, piece_counts, np.array([9]))
-    assert found_in_translation(stage1, guesses, translations, np.array([9])) == (3, 4)
-
-
-def test_punctuation():
-    """Pieces without a letter, mark or digit; "ि" is a vowel sign of Devanagari."""
-    words = ["▁the", "1", "ि", "a.", "和"]
-    punctuation = ["▁", ".", "▁,", "。", "►"]
-    assert punctuation_ids(words + punctuation).tolist() == [5, 6, 7, 8, 9]

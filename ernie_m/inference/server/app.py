@@ -30,7 +30,7 @@ from ernie_m.utils.errors import UserError
 MODELS = "/v1/models"
 # The predictions whose requests are refused if they are too long. On the command line, a long text is cut
 # instead, and many labels may take their time.
-LIMITED_WORDS = ("search", "translate-probe", "zero-shot")
+LIMITED_WORDS = ("search", "zero-shot")
 # The keys of a request to /api that may have a list of texts, for as many answers.
 LISTED = ("text", "text_a", "text_b", "question", "context")
 PAGE = Path(__file__).with_name("page.html")
@@ -154,8 +154,6 @@ def _words_of(model: LoadedModel, options: TaskOptions) -> list[str]:
     if not is_export_with_head:
         predictions += TASKS[ENCODING].predictions
     unavailable = set()
-    if not model.languages:
-        unavailable.add("translate-probe")
     if not options.corpus and not options.index:
         unavailable.add("search")
     if InferenceLabels.of(model.labels).entailment is None:

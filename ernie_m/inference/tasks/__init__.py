@@ -38,7 +38,7 @@ class TaskOptions:
     Args:
         max_seq_len: longest input (tag, answer: window) in tokens. None: as recorded in training, else what
             the model can read (answer: at most 384, as in the official recipe).
-        top_k: most candidates (answer, fill, translate-probe) or sentences (search).
+        top_k: most candidates (answer, fill) or sentences (search).
         pooling: one of `ernie_m.vectors.pooling.POOLINGS` (encode, search); None: as the model's files say,
             else "mean".
         layer: a number, "middle" or "top" (encode, search); None: the layer of an exported folder, else as in

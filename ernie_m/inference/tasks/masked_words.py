@@ -1,7 +1,7 @@
-"""Predictions of the masked-LM head: `fill` for masks in a text, `translate-probe` for BTMLM's pseudo-tokens.
+"""The prediction of the masked-LM head: `fill` for masks in a text.
 
-Both run in Paddle and need a checkpoint with the head: the full folder of run_pretrain.py, or for `fill` also
-XLM-R. `translate-probe`, and `fill` in a given language, also need the language table.
+It runs in Paddle and needs a checkpoint with the head: the full folder of run_pretrain.py, or XLM-R. In a
+given language it also needs the language table.
 """
 
 from typing import ClassVar, NamedTuple
@@ -28,10 +28,7 @@ from ernie_m.model.device import upload
 from ernie_m.model.layout import Layout
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.tasks import MASKED_LM
-from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.loss import to_device
-from ernie_m.pretrain.objective import Setting, Text, Vocabulary, rng_of
-from ernie_m.pretrain.objectives.btmlm import Btmlm
+from ernie_m.pretrain.objective import Vocabulary
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 
@@ -53,19 +50,19 @@ class MaskedText(NamedTuple):
     unknown: dict[str, int]
 
 
-class MaskedLmTask:
-    """The base of both predictions.
+class FillMasks:
+    """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}.
 
     Raises:
         UserError: the model has no masked-LM head.
     """
 
-    word = "fill"
+    fields: ClassVar[Fields] = {"text": REQUIRED_TEXT, "language": OPTIONAL_TEXT}
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         if model.task != MASKED_LM:
             raise UserError(
-                f"{model.folder}: {self.word} needs a checkpoint with the masked-LM head, such as the folder "
+                f"{model.folder}: fill needs a checkpoint with the masked-LM head, such as the folder "
                 "full that run_pretrain.py leaves"
             )
         self.name = model.name
@@ -107,12 +104,6 @@ class MaskedLmTask:
                 ]
                 tokens_of_rows.append(tokens)
         return tokens_of_rows
-
-
-class FillMasks(MaskedLmTask):
-    """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}."""
-
-    fields: ClassVar[Fields] = {"text": REQUIRED_TEXT, "language": OPTIONAL_TEXT}
 
     def parse(self, request: dict) -> MaskedText:
         text = text_of(request, "text")
@@ -169,57 +160,3 @@ def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
                     pieces[:1] = tokenizer.convert_tokens_to_ids([token[1:]])
         ids += pieces
     return [*ids, tokenizer.sep_id]
-
-
-class ProbeTranslation(MaskedLmTask):
-    """{"text", "language"} -> {"language", "slots": [[{"token", "probability"}]]}.
-
-    The input is that of BTMLM's first stage (docs/objectives.md): the sentence, then as many placeholders in
-    the other language as the objective would use. Each placeholder attends to the sentence and itself.
-    """
-
-    word = "translate-probe"
-    fields: ClassVar[Fields] = {"text": REQUIRED_TEXT, "language": REQUIRED_TEXT}
-
-    def __init__(self, model: LoadedModel, options: TaskOptions):
-        super().__init__(model, options)
-        # The placeholders have the number and the positions that they had when the model was trained.
-        config = ObjectiveConfig(**model.reading.of_objectives())
-        self.btmlm = Btmlm(Setting(config, self.vocabulary, self.max_seq_len))
-
-    def parse(self, request: dict) -> MaskedText:
-        language = self.language_of(request)
-        text = text_of(request, "text")
-        ids = self.tokenizer.encode(text)
-        if not ids:
-            raise UserError("'text' has no token")
-        return MaskedText(ids, language, remarks(self.tokenizer, text))
-
-    def check_length(self, request: MaskedText) -> None:
-        """Refuse a sentence that would be cut, so that the pseudo-tokens fit.
-
-        Raises:
-            UserError: it would be.
-        """
-        text = Text(np.asarray(request.ids), request.language)
-        most_tokens, _pseudo_tokens = self.btmlm.lengths(text)
-        check_length("text", count=len(request.ids), most=most_tokens)
-
-    @paddle.no_grad()
-    def answer(self, requests: list[MaskedText]) -> list[dict]:
-        languages = [request.language for request in requests]
-        # Only placeholders carry a language, which is the wanted one; that of a text itself is not used.
-        texts = [Text(np.asarray(request.ids, np.int64), request.language) for request in requests]
-        # The objective takes a generator for each text, to mask it in the second stage, which is not run.
-        rngs = [rng_of(seed=0, step=0, index=number) for number in range(len(texts))]
-        batch = self.btmlm.batch(texts, rngs, languages)
-        with self.autocast():
-            (on_device,) = to_device([batch])
-            stage1 = on_device.stage1
-            states = self.model.encode(stage1.inputs, positions=stage1.placeholders)
-        tokens_of_slots = self.likeliest(states.astype("float32"))
-        answers = [{"language": self.languages[language], "slots": []} for language in languages]
-        # A slot is a placeholder; `slot_sentences` has the number of its text.
-        for text_number, tokens in zip(batch.stage1.slot_sentences.tolist(), tokens_of_slots):
-            answers[text_number]["slots"].append(tokens)
-        return [answer | request.unknown for answer, request in zip(answers, requests)]

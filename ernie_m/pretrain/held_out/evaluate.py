@@ -1,8 +1,6 @@
 """Held-out evaluation: how well each objective is solved, and whether the languages share a space."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,13 +10,10 @@ from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.held_out.btmlm_translations import found_in_translation, most_frequent, punctuation_ids
 from ernie_m.pretrain.held_out.language_means import language_means
 from ernie_m.pretrain.loss import batch_loss, to_device
 from ernie_m.pretrain.objective import Objective, Pair, Text, perplexity, rng_of
-from ernie_m.pretrain.objectives.btmlm import Btmlm
-from ernie_m.pretrain.objectives.mmlm import Mmlm
-from ernie_m.pretrain.packing import MaskedExample, MicroBatch, Stage1, pack
+from ernie_m.pretrain.packing import MaskedExample, MicroBatch, pack
 from ernie_m.pretrain.training_text import TrainingText, make_objectives
 from ernie_m.reader.corpus import Blocks, CorpusPairs
 from ernie_m.tokenizer.equal_texts import keys_of_ids
@@ -37,7 +32,6 @@ _SEED = 0
 _STEP = (1 << 40) - 1
 # These objectives are evaluated even if the run does not train them, so that runs can be compared.
 _ALWAYS = ("mmlm", "tlm", "camlm")
-_SAMPLES = 2  # how many sentences of each language pair are recorded with their pseudo-tokens
 
 
 class Evaluator:
@@ -109,18 +103,14 @@ class Evaluator:
 
         Returns:
             mmlm: language -> {perplexity, accuracy, frequency_perplexity}; tlm, camlm: "a-b" -> {perplexity,
-            accuracy}, as any further objective; btmlm: "a-b" -> {perplexity, perplexity_without, precision,
-            frequent_precision, copy_rate, repeat_rate, samples};
+            accuracy}, as any further objective; btmlm: "a-b" -> {perplexity, accuracy, perplexity_without};
             retrieval: "a-b" -> accuracy of each layer, mean of both directions; candidates: "a-b" ->
             the number of sentences that retrieval searches. None if it was broken off.
 
             In mmlm, frequency_perplexity is the perplexity of the same text for a model that knows only how
             often each piece occurs in the language's training text.
 
-            In btmlm, perplexity_without is the perplexity of the same masked tokens without pseudo-tokens,
-            precision is the share of pseudo-tokens that are in the real translation, frequent_precision is
-            the same for the most frequent pieces of the language, and samples are sentences with their
-            pseudo-tokens.
+            In btmlm, perplexity_without is the perplexity of the same masked tokens without pseudo-tokens.
         """
         parts = self._parts()
         engine.model.eval()
@@ -201,68 +191,6 @@ class Evaluator:
         losses = -np.log(counts[ids[ids != unknown]] / counts.sum())
         return perplexity(losses.mean())
 
-    def scores_of_pseudo_tokens(
-        self, model: PreTrainingModel, btmlm: Btmlm, pairs: Sequence[Pair]
-    ) -> dict[str, Any]:
-        """BTMLM on the sources of pairs, whose targets are the real translations for its pseudo-tokens."""
-        samples: list[str] = []
-        sums: Counter[str] = Counter()
-        masked = _masked(lambda pair, rng: btmlm.mask(pair.source, rng, pair.target.language), pairs)
-        for chunk, batch in self._batches(masked, btmlm.group):
-            targets = [pair.target for pair in pairs[chunk]]
-            (device_batch,) = to_device([batch])
-            device_batch, counts = self.pseudo_token_generator.fill(model, device_batch)
-            # `update` of a Counter adds.
-            sums.update({name: int(count) for name, count in counts.items()})
-            total, _ = batch_loss(model, device_batch)
-            sums.update(loss=float(total), masked=len(batch.targets))
-            pseudo_ids = device_batch.inputs.input_ids.numpy()[batch.stage1.slots]  # int64 [P]
-            sums.update(self._translation_counts(batch.stage1, pseudo_ids, targets))
-            # The first sentences of all, with their pseudo-tokens, are the samples.
-            missing_samples = _SAMPLES - len(samples)
-            for number, pair in enumerate(pairs[chunk][:missing_samples]):
-                is_of_sentence = batch.stage1.slot_sentences == number  # bool [P]
-                pseudo = Text(pseudo_ids[is_of_sentence], pair.target.language)
-                samples.append(f"{self._in_words(pair.source)} | {self._in_words(pseudo)}")
-        # The same sentences, cut in the same way and with the same masks, without pseudo-tokens.
-        sources = [pair.source for pair in pairs]
-        scores_without = self.scores(model, btmlm, sources, mask=partial(Mmlm.mask, btmlm))
-        result: dict[str, Any] = {}
-        if scores_without:  # None: no sentence has a token that can be predicted
-            result["perplexity"] = perplexity(sums["loss"] / sums["masked"])
-            result["perplexity_without"] = scores_without["perplexity"]
-        return result | {
-            "precision": sums["pseudo_found"] / max(sums["pseudo_sought"], 1),
-            "frequent_precision": sums["frequent_found"] / max(sums["frequent_sought"], 1),
-            "copy_rate": sums["copied"] / max(sums["pseudo"], 1),
-            "repeat_rate": sums["repeated"] / max(sums["pseudo"], 1),
-            "samples": samples,
-        }
-
-    def _translation_counts(
-        self, stage1: Stage1, pseudo_ids: np.ndarray, targets: Sequence[Text]
-    ) -> dict[str, int]:
-        """Count how many pseudo-tokens, and how many frequent words instead, are in the real translations.
-
-        Args:
-            pseudo_ids: int64 [P], in the order of `stage1.slots`.
-            targets: the real translation of each sentence.
-        """
-        translations = [target.ids for target in targets]
-        guesses = most_frequent(stage1, self._piece_counts, self._ignored)
-        pseudo_found, pseudo_sought = found_in_translation(stage1, pseudo_ids, translations, self._ignored)
-        frequent_found, frequent_sought = found_in_translation(stage1, guesses, translations, self._ignored)
-        return {
-            "pseudo_found": pseudo_found,
-            "pseudo_sought": pseudo_sought,
-            "frequent_found": frequent_found,
-            "frequent_sought": frequent_sought,
-        }
-
-    def _in_words(self, text: Text) -> str:
-        """A sentence behind the name of its language: "en: a sentence"."""
-        return f"{self.text.languages[text.language]}: {self.tokenizer.decode(text.ids)}"
-
     def _retrieval(self, model: PreTrainingModel, pair: tuple[str, str]) -> list[float]:
         """The accuracy at each layer, the mean of both directions."""
         sides, keys = self._sides(pair)
@@ -306,8 +234,10 @@ class Evaluator:
         loss = 0.0
         correct = 0.0
         count = 0
-        for _, batch in self._batches(_masked(mask or objective.mask, examples), objective.group):
+        for batch in self._batches(_masked(mask or objective.mask, examples), objective.group):
             (device_batch,) = to_device([batch])
+            if batch.stage1 is not None:
+                device_batch, _ = self.pseudo_token_generator.fill(model, device_batch)
             total, sums = batch_loss(model, device_batch)
             loss += float(total)
             correct += float(sums.get(f"{objective.name}.correct", 0.0))
@@ -316,8 +246,8 @@ class Evaluator:
             return None
         return {"perplexity": perplexity(loss / count), "accuracy": correct / count}
 
-    def _batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[tuple[slice, MicroBatch]]:
-        """Slices of at most `run.micro_batch_tokens`, and their micro-batches.
+    def _batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[MicroBatch]:
+        """Micro-batches of at most `run.micro_batch_tokens`.
 
         Args:
             group: how many examples after each other form a group.
@@ -332,24 +262,9 @@ class Evaluator:
             while end < len(masked) and chunk_tokens + sum(tokens[end : end + group]) <= budget:
                 chunk_tokens += sum(tokens[end : end + group])
                 end += group
-            chunk = slice(first, end)
-            yield chunk, pack([example._replace(group=n // group) for n, example in enumerate(masked[chunk])])
+            chunk = enumerate(masked[first:end])
+            yield pack([example._replace(group=number // group) for number, example in chunk])
             first = end
-
-    @cached_property
-    def _piece_counts(self) -> np.ndarray:
-        """int64 [languages, V]."""
-        return self.text.piece_counts()
-
-    @cached_property
-    def _ignored(self) -> np.ndarray:
-        """The ids that are not looked for in translations: punctuation, and the special ids.
-
-        Pseudo-tokens are compared with guesses of frequent pieces. They are never special, and so a guess is
-        not, either.
-        """
-        pieces = self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size))
-        return np.union1d(punctuation_ids(pieces), self.tokenizer.special_ids)
 
 
 def _masked(mask: Callable[..., MaskedExample], examples: Sequence[Any]) -> list[MaskedExample]:

@@ -24,18 +24,18 @@ import numpy as np
 
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
 from ernie_m.pretrain.objective import Objective, Pair, Setting, Text, geometric_mean
+from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.packing import MaskedExample, MicroBatch, Stage1Sequence, pack
 from ernie_m.utils.errors import UserError
 
 _PAIR_EXPONENT = 0.7  # as for the sampling of pairs in InfoXLM
-_SAMPLES = 3  # how many sentences the log shows with their pseudo-tokens
 
 
 class Btmlm(Objective):
     """[CLS] X [SEP] and p placeholders; then [CLS] X' [SEP] [SEP] P [SEP]."""
 
     reads = Text
-    evaluated_on = Pair  # whose targets are the real translations for the pseudo-tokens of the sources
+    evaluated_on = Pair  # of which the source is read; the pseudo-tokens have the target's language
     further_sums = ("pseudo", "copied", "repeated")
 
     def __init__(self, setting: Setting):
@@ -125,8 +125,18 @@ class Btmlm(Objective):
         languages = second_languages or [None] * len(texts)
         return pack([self.mask(text, rng, language) for text, rng, language in zip(texts, rngs, languages)])
 
-    def evaluate(self, pairs: Sequence[Pair], model: Any, held_out: Any) -> dict[str, Any]:
-        return held_out.scores_of_pseudo_tokens(model, self, pairs)
+    def evaluate(self, pairs: Sequence[Pair], model: Any, held_out: Any) -> dict[str, Any] | None:
+        """As `Objective.evaluate`, beside the perplexity of the same tokens without pseudo-tokens."""
+        scores = held_out.scores(
+            model, self, pairs, mask=lambda pair, rng: self.mask(pair.source, rng, pair.target.language)
+        )
+        if scores is None:
+            return None
+        # The same sentences, cut in the same way and with the same masks.
+        without = held_out.scores(
+            model, self, pairs, mask=lambda pair, rng: Mmlm.mask(self, pair.source, rng)
+        )
+        return scores | {"perplexity_without": without["perplexity"]}
 
     @classmethod
     def record(cls, sums: Mapping[str, float]) -> dict[str, float]:
@@ -140,24 +150,8 @@ class Btmlm(Objective):
 
     @classmethod
     def summary(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
-        """As `Objective.summary`: what the pseudo-tokens help, how good they are, and some of them."""
-        lines = []
-        with_perplexity = [result for result in results if "perplexity" in result]  # those with masked tokens
-        if with_perplexity:
-            mean = geometric_mean(result["perplexity"] for result in with_perplexity)
-            without = geometric_mean(result["perplexity_without"] for result in with_perplexity)
-            lines.append(f"{cls.name}: perplexity {mean:.2f}, without the pseudo-tokens {without:.2f}")
-        rates = {
-            rate: 100 * np.mean([result[rate] for result in results])
-            for rate in ("precision", "frequent_precision", "copy_rate", "repeat_rate")
-        }
-        lines.append(
-            f"{cls.name}: pseudo-tokens in the translation {rates['precision']:.2f} % (the most frequent "
-            f"words: {rates['frequent_precision']:.2f} %), copied {rates['copy_rate']:.2f} %, "
-            f"repeated {rates['repeat_rate']:.2f} %"
-        )
-        first_samples = [result["samples"][0] for result in results if result["samples"]]
-        return lines + [f"pseudo-tokens of {sample}" for sample in first_samples[:_SAMPLES]]
+        without = geometric_mean(result["perplexity_without"] for result in results)
+        return super().summary(results, beside=f"; without the pseudo-tokens: {without:.2f}")
 
 
 class SecondLanguage:
