@@ -72,10 +72,9 @@ def start_program() -> None:
 
 def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
     """End with a line that gives the known name of this kind that is most like one, or else all of them."""
-    from ernie_m.utils.command_line import nearest_key  # not for a name that is known
+    from ernie_m.utils.command_line import advice_on  # not for a name that is known
 
-    nearest = nearest_key(name, known)
-    advice = f"did you mean {nearest}?" if nearest else f"there are {', '.join(known)}"
+    advice = advice_on(name, known) or f"there are {', '.join(known)}"
     raise UserError(f"'{name}' is no {kind}; {advice}")
 
 

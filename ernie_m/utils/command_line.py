@@ -125,8 +125,7 @@ def read_flags(
         if name in sections:
             raise UserError(f"--{name}: it is a section; give its keys (--{name}.key)")
         if name not in options:
-            nearest = nearest_key(name, options)
-            advice = f"did you mean --{nearest}?" if nearest else "--help lists the flags"
+            advice = advice_on(name, options, dashes="--") or "--help lists the flags"
             raise UserError(f"unknown flag {word.partition('=')[0]}; {advice}")
         if not equals_sign:
             if options[name].bare and has_positional:  # another word may be the value of a positional option
@@ -154,11 +153,54 @@ def positional_form(option: Option) -> str:
     return form if option.default is MISSING else f"[{form}]"
 
 
-def nearest_key(name: str, keys: Iterable[str]) -> str | None:
-    """The known key that is most like an unknown one; None if none is like it."""
-    score_of = {key: _similarity(name, key) for key in keys}
+# Names of programs, flags and keys that have gone -> what takes their place.
+GONE = {
+    "batch_tokens": "--max_batch_tokens of predict --serve",
+    "check_sentences": "ernie-m encode with --engine onnx, and without",
+    "check_set": "predictions with --engine onnx, and without",
+    "dev_pairs": "--pairs",
+    "formats": "--format paddle or onnx",
+    "gold": "--threshold, by the scores in scores.tsv",
+    "gxlt_set": "--test_set, for each file",
+    "head_start": "--init.word_table",
+    "init.head_start": "--init.word_table",
+    "int8": "--engine onnx, or --amp bf16",
+    "keep_rest": "--drop_unknown",
+    "label_map_config": "the folder of --model, which has its labels",
+    "link": "nothing: the folder holds the encoder, too",
+    "margin": "its default, ratio",
+    "min_score": '--only "COLUMN>=SCORE"',
+    "neighbours": "its default, 4",
+    "objectives.monolingual_share": "--objectives.shares",
+    "data.parallel_share": "--objectives.shares",
+    "print_config": "config.yaml in the folder of a run",
+    "ray": "the texts in several files",
+    "retrieval": "its default, max",
+    "score_column": "--only",
+    "skip_bad_utf8": "--encoding",
+    "src_file": "--pairs",
+    "teacher": "--loss softmax with given negatives (--mine_negatives)",
+    "tgt_file": "--pairs",
+    "tsv_columns": "--columns",
+    "with_apt": "ernie-m get public_text, without it",
+    "xtreme_save": "--test_save",
+}
+
+
+def advice_on(name: str, known: Iterable[str], dashes: str = "") -> str:
+    """What to give in place of an unknown name: what has taken its place, or the known name most like it.
+
+    Args:
+        dashes: what stands before a name.
+
+    Returns:
+        "" if there is neither.
+    """
+    if name in GONE:
+        return f"it has gone; instead: {GONE[name]}"
+    score_of = {key: _similarity(name, key) for key in known}
     nearest = max(score_of, key=score_of.__getitem__)
-    return nearest if score_of[nearest] > 0 else None
+    return f"did you mean {dashes}{nearest}?" if score_of[nearest] > 0 else ""
 
 
 def _similarity(name: str, key: str) -> float:

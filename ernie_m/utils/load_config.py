@@ -11,8 +11,8 @@ from dataclasses import MISSING
 from typing import Any, TypeVar, get_origin
 
 from ernie_m.utils.command_line import (
+    advice_on,
     exit_after_help,
-    nearest_key,
     positional_form,
     read_flags,
     takes_many_words,
@@ -100,9 +100,7 @@ def read_file(path: str, options: Mapping[str, Option], sections: Iterable[str])
         if key in values:  # as "a.b: 1" and as "a: {b: 1}"
             raise UserError(f"{path}: the key '{key}' is there twice")
         if key not in options:
-            nearest = nearest_key(key, options)
-            advice = f"; did you mean '{nearest}'?" if nearest else ""
-            raise UserError(f"{path}: unknown key '{key}'{advice}")
+            raise UserError(f"{path}: unknown key '{key}'; {advice_on(key, options) or 'docs name the keys'}")
         if value is None and not options[key].may_be_none:
             raise UserError(f"{path}: {key}: it has no value; give one, or leave the key out")
         values[key] = options[key].accept(value, f"{path}: {key} is {value}")

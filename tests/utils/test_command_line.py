@@ -107,9 +107,9 @@ def test_values_on_the_command_line(line, name, value):
 @pytest.mark.parametrize(
     ("text", "arguments", "expected"),
     [
-        ("optimizer: {peek_lr: 1}", [], "a.yaml: unknown key 'optimizer.peek_lr'; did you mean 'optimizer.p"),
-        ("peak_lr: 1", [], "a.yaml: unknown key 'peak_lr'; did you mean 'optimizer.peak_lr'?"),
-        ("stepz: 3", ["--steps", "3"], "a.yaml: unknown key 'stepz'; did you mean 'steps'?"),
+        ("optimizer: {peek_lr: 1}", [], "a.yaml: unknown key 'optimizer.peek_lr'; did you mean optimizer.p"),
+        ("peak_lr: 1", [], "a.yaml: unknown key 'peak_lr'; did you mean optimizer.peak_lr?"),
+        ("stepz: 3", ["--steps", "3"], "a.yaml: unknown key 'stepz'; did you mean steps?"),
         ("12: 3", [], "a.yaml: unknown key '12'"),
         (
             "optimizer.peak_lr: 1\noptimizer: {peak_lr: 2}",
@@ -130,6 +130,7 @@ def test_values_on_the_command_line(line, name, value):
         ("optimizer: {peak_lr: .nan}", [], "a.yaml: optimizer.peak_lr is nan"),
         ("", ["--stepz", "3"], "unknown flag --stepz; did you mean --steps?"),
         ("", ["--zzz", "3"], "unknown flag --zzz"),
+        ("", ["--print_config", "x"], "unknown flag --print_config; it has gone; instead: config.yaml"),  # it has gone
         ("", ["-x", "3"], "unknown flag -x"),
         (
             "",
