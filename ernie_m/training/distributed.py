@@ -67,7 +67,8 @@ def init(use_gpu: bool = True) -> str:
         backend = os.environ.get("PADDLE_DISTRI_BACKEND", "auto")
         if backend not in ("auto", "", "gloo"):
             raise UserError(
-                f"--backend {backend} (PADDLE_DISTRI_BACKEND) needs GPUs that Paddle can use; on the CPU use gloo"
+                f"--backend {backend} (PADDLE_DISTRI_BACKEND) needs GPUs that Paddle can use; "
+                "on the CPU use gloo"
             )
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     if not dist.is_initialized():

@@ -91,7 +91,7 @@ def masked_counts(batch: MicroBatch) -> dict[str, int]:
 
 
 def attention_mask(side: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The matrices of whole pairs that `ernie_m.pretrain.objectives.camlm` draws: row i has what token i sees.
+    """The matrices of whole pairs that `ernie_m.pretrain.objectives.camlm` draws: row i: what token i sees.
 
     Args:
         side: [T], 0 for the source, 1 for the target.

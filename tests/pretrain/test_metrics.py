@@ -179,7 +179,8 @@ def test_a_summary():
     assert summary(result) == [
         "[held-out] mmlm: perplexity 4.00 (geometric mean; the frequencies of the pieces: 20.00), "
         "accuracy 25.00 %",
-        "[held-out] btmlm: perplexity 4.00 (geometric mean; without the pseudo-tokens: 5.00), accuracy 30.00 %",
+        "[held-out] btmlm: perplexity 4.00 (geometric mean; without the pseudo-tokens: 5.00), "
+        "accuracy 30.00 %",
         "[held-out] retrieval accuracy among 45 to 200 sentences from the embeddings to the top layer: "
         "15.0 40.0 %",
     ]
