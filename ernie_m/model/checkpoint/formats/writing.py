@@ -186,7 +186,7 @@ _RECONSTRUCT = b"\x8c\x15numpy.core.multiarray\x8c\x0c_reconstruct\x93"
 _NEW_ARRAY = _RECONSTRUCT + b"\x8c\x05numpy\x8c\x07ndarray\x93K\x00\x85C\x01b\x87R"
 # dtype("f4", False, True), and its state (3, "<", None, None, None, -1, -1, 0).
 _DTYPE_F4 = b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02f4\x89\x88\x87R"
-_LITTLE_END_PICKLEIAN = b"(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+_LITTLE_ENDIAN = b"(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
 
 
 def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
@@ -202,7 +202,7 @@ def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -
             file.write(pickle.MARK + pickle.BININT1 + b"\x01")
             shape = b"".join(pickle.LONG1 + b"\x08" + struct.pack("<q", size) for size in array.shape)
             file.write(pickle.MARK + shape + pickle.TUPLE)
-            file.write(_DTYPE_F4 + _LITTLE_END_PICKLEIAN)
+            file.write(_DTYPE_F4 + _LITTLE_ENDIAN)
             file.write(pickle.NEWFALSE)
             file.write(pickle.BINBYTES8 + struct.pack("<Q", array.nbytes))
             write_data(file, array)
