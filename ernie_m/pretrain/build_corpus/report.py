@@ -70,7 +70,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines: the first and the last column flush left, the others flush right."""
     width = max(len(first) for first, *_ in rows)
     table = in_columns([[first.ljust(width), *middle] for first, *middle, _ in rows])
-    return [f"{line}  {row[-1]}".rstrip() for line, row in zip(table.splitlines(), rows)]
+    return [f"{line}  {row[-1]}".rstrip() for line, row in zip(table.split("\n"), rows)]
 
 
 def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
