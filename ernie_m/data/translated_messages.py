@@ -4,6 +4,8 @@ Two forms are read from a wheel: gettext's compiled messages, LANG/LC_MESSAGES/*
 and JSON files of one folder, en.json and LANG.json, where a text and its translation have the same keys.
 """
 
+import gettext
+import io
 import json
 import re
 import struct
@@ -77,7 +79,7 @@ def read_messages(wheel: Path, languages: Sequence[str]) -> Iterator[Message]:
                         for key, english in _texts_of(json.loads(_content(archive, english_name))).items():
                             if key in translations:
                                 yield Message(language, english, translations[key])
-    except (*DAMAGED, struct.error) as error:
+    except (*DAMAGED, struct.error, LookupError) as error:  # LookupError: of a header
         raise UserError(f"{wheel}: damaged ({error}); delete it and run the same command again") from error
 
 
@@ -109,24 +111,10 @@ def _of_language(names: Sequence[str], known_as: Sequence[str], ending: str) -> 
 
 
 def _read_mo(data: bytes) -> dict[str, str]:
-    """The messages of a .mo file, without those that have a plural: id -> translation.
-
-    GNU gettext, "The Format of GNU MO Files": a magic number, a version, how many messages there are, and
-    where the tables of ids and translations begin, which hold the length and the place of each.
-    """
-    magic, _, count, ids, translations = struct.unpack_from("<5I", data)
-    if magic != 0x950412DE:
-        raise ValueError("not a .mo file of this byte order")
-    messages = {}
-    for number in range(count):
-        texts = []
-        for table in (ids, translations):
-            length, place = struct.unpack_from("<2I", data, table + 8 * number)
-            texts.append(data[place : place + length].decode("utf-8", errors="replace"))
-        message_id, translation = texts
-        if message_id and "\0" not in message_id:
-            messages[message_id.rpartition("\4")[2]] = translation  # a context may stand before it
-    return messages
+    """The messages of a .mo file, without those that have a plural: id -> translation."""
+    catalog = gettext.GNUTranslations(io.BytesIO(data))._catalog  # no public name lists them
+    # The id of a plural is a tuple, and that of the header is empty. A context may stand before an id.
+    return {key.rpartition("\4")[2]: text for key, text in catalog.items() if key and isinstance(key, str)}
 
 
 def _texts_of(value: object, path: str = "") -> dict[str, str]:

@@ -4,6 +4,8 @@ import struct
 import zipfile
 from pathlib import Path
 
+HEADER = "Content-Type: text/plain; charset=UTF-8\n"  # under the empty id
+
 
 def mo_file(messages: dict[str, str]) -> bytes:
     """A .mo file, as GNU gettext describes it."""

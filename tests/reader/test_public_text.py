@@ -1,7 +1,5 @@
 """Public text, from small packages: which messages become pairs, and the folder that is written."""
 
-import gettext
-import io
 import json
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import sha256_of
 from tests.helpers.files import files_of
-from tests.helpers.message_files import mo_file, wheel
+from tests.helpers.message_files import HEADER, mo_file, wheel
 from tests.launching import call_main, error_of
 
 COUNT = 40
@@ -41,7 +39,7 @@ def files_of_package(rows: list[tuple[str, str, str]], use_json: bool) -> dict[s
         return {f"a/translations/{code}.json": json.dumps(value) for code, value in texts.items()}
     return {
         f"a/locale/{code}/LC_MESSAGES/django.mo": mo_file(
-            {"": "Language: x\n", **dict(zip(columns["en"], columns[code]))}
+            {"": HEADER, **dict(zip(columns["en"], columns[code]))}
         )
         for code in ("de", "el")
     }
@@ -183,16 +181,13 @@ def test_what_others_have_made_is_not_touched(packages, tmp_path):
     assert files_of(tmp_path / "mine") == {"train/notes.txt": b"mine"}
 
 
-def test_messages_are_those_that_gettext_reads(tmp_path):
-    messages = {"": "Language: de\n", "a sentence": "ein Satz", "menu\4an entry": "ein Eintrag"}
+def test_the_messages_of_a_file(tmp_path):
+    """Without plurals, the header and the contexts."""
+    messages = {"": HEADER, "a sentence": "ein schöner Satz", "menu\4an entry": "ein Eintrag"}
     data = mo_file(messages | {"one file\0files": "eine Datei\0Dateien"})
     path = wheel(tmp_path / "a.whl", {"p/locale/de/LC_MESSAGES/x.mo": data, "p/locale/de/other.mo": b"?"})
     read = {message.english: message.translation for message in read_messages(path, ["de"])}
-    translations = gettext.GNUTranslations(io.BytesIO(data))
-    assert read == {
-        "a sentence": translations.gettext("a sentence"),
-        "an entry": translations.pgettext("menu", "an entry"),
-    }
+    assert read == {"a sentence": "ein schöner Satz", "an entry": "ein Eintrag"}
 
 
 def test_the_names_of_a_language(tmp_path):
@@ -210,7 +205,12 @@ def test_the_names_of_a_language(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "files", [{"p/de/LC_MESSAGES/x.mo": b"\xde\x12"}, {"p/en.json": "{", "p/de.json": "{}"}]
+    "files",
+    [
+        {"p/de/LC_MESSAGES/x.mo": b"\xde\x12"},
+        {"p/de/LC_MESSAGES/x.mo": mo_file({"": "Content-Type: text/plain; charset=none\n"})},
+        {"p/en.json": "{", "p/de.json": "{}"},
+    ],
 )
 def test_a_damaged_package_is_named(tmp_path, files):
     path = wheel(tmp_path / "a.whl", files)
