@@ -199,7 +199,7 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
     ):
         shutil.copytree(source, folder / target)
         tokenizer.write_vocab(folder / target / "vocab.txt")
-    flags = {"model": models / "classify", "output": folder / "exported"}
+    flags = {"model": models / "classify", "output": folder / "exported", "format": "onnx"}
     call_main(export, as_flags(flags))
 
 

@@ -1,6 +1,6 @@
-"""Export a checkpoint as a folder that predicts by itself: Paddle inference and ONNX. See docs/export.md.
+"""Export a checkpoint as a folder that predicts by itself, for Paddle inference or ONNX. See docs/export.md.
 
-ernie-m export --model checkpoints/best --output exported
+ernie-m export --model checkpoints/best --output exported --format onnx
 ernie-m export --model checkpoints/best --output exported --task encoding --layer middle
 """
 
@@ -34,6 +34,9 @@ class ExportFlags:
     layer: str | None = None
     """For encoding: the layer at which the encoder ends, a number, middle or top. Default: as trained for
     retrieval, otherwise top."""
+
+    format: Literal["paddle", "onnx"] = "paddle"
+    """The graph to write, for Paddle inference or for ONNX Runtime."""
 
 
 def main() -> None:
@@ -91,5 +94,5 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     layer = layer_number(layer_name, loaded.num_layers)
     if task != ENCODING and layer != loaded.num_layers:
         raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")
-    export(loaded, output, task, layer)
+    export(loaded, output, task, layer, flags.format)
     logger.info("exported for %s: %s", task, flags.output)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_m.finetune.open_model import OpenedModel, open_model
-from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
+from ernie_m.inference.exported_model import FILES, GraphRunner, OnnxEngine, PaddleEngine
 from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS
 from ernie_m.model.checkpoint.formats.configs import read_json
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -278,10 +278,6 @@ def load(
             possible.
     """
     folder = Path(folder)
-    if engine == "onnx-int8":
-        raise UserError(
-            "engine 'onnx-int8' is gone (docs/export.md, No int8): take the checkpoint with amp bf16, or onnx"
-        )
     if engine not in ("auto", "dygraph", *FILES):
         raise UserError(f"engine {engine!r}: it must be one of auto, dygraph, {', '.join(FILES)}")
     config_json = exported_settings(folder)
@@ -312,9 +308,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     is_float16_in_paddle = engine == "paddle" and amp == "fp16"
     if amp != "none" and not is_float16_in_paddle:
         raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
-    # Each engine has a copy of all weights, so the files of the others are not checked.
-    others = [name for name in FILES if name != engine]
-    check_folder(folder, unused=[FILES[name] for name in others] + [WEIGHTS_FILES[name] for name in others])
+    check_folder(folder)
     config = _config_of_export(folder / CONFIG, config_json)
     export = config_json["export"]
     reading = own_reading(config_json, folder / CONFIG)

@@ -8,7 +8,7 @@ same entries for its files in a manifest of its own form (`ernie_m.reader.corpus
 """
 
 import os
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,8 @@ def write_manifest(path: Path, files: Iterable[str] | None = None) -> None:
     write_json(path, {"version": VERSION, "files": {name: describe(path.parent / name) for name in files}})
 
 
-def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:
+def check_manifest(path: Path) -> dict[str, Any]:
     """Compare every file that a manifest names, byte by byte, and return the manifest.
-
-    Args:
-        unused: the names of files that are not compared, because nobody is going to read them.
 
     Raises:
         UserError: the manifest is missing or damaged, or a file is missing or differs from what was written.
@@ -78,16 +75,12 @@ def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:
     if is_damaged or names_others:
         raise UserError(f"{path}: damaged")
     for name, entry in files.items():
-        if name not in unused:
-            check_file(Path(os.path.normpath(path.parent / name)), entry)
+        check_file(Path(os.path.normpath(path.parent / name)), entry)
     return manifest
 
 
-def check_folder(folder: Path, unused: Container[str] = ()) -> None:
+def check_folder(folder: Path) -> None:
     """Compare the files of a model or an export with its manifest, if it has one.
-
-    Args:
-        unused: the names of files that are not compared, because nobody is going to read them.
 
     Raises:
         UserError: a file differs from what was written, or the manifest is damaged.
@@ -101,7 +94,7 @@ def check_folder(folder: Path, unused: Container[str] = ()) -> None:
         # is checked when the corpus is opened. The keys may be damaged, so the bytes are searched.
         content = path.read_bytes()
         if b'"sha256"' in content and b'"pieces"' not in content:
-            check_manifest(path, unused)
+            check_manifest(path)
     except UserError as error:
         raise UserError(
             f"{error}; put back a good copy, or, if the change is yours, delete {path}"

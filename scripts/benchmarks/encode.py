@@ -66,6 +66,8 @@ def main() -> None:
             exported,
             "--task",
             "encoding",
+            "--format",
+            "onnx",
         ]
         subprocess.run([sys.executable, *line], check=True, stdout=sys.stderr)
         given = {"weights": flags.weights, "exported": exported, "batches": batches}

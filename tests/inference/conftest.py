@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import paddle
 import pytest
 
 from ernie_m.commands import encode_vector, export, predict
@@ -32,41 +31,28 @@ def write_means(folder: Path, languages: Sequence[str]) -> None:
 
 @pytest.fixture(scope="session")
 def exported(models, tmp_path_factory):
-    """A folder with what ernie-m export makes of each model with one task: classify, tag, answer, encode."""
-    folder = tmp_path_factory.mktemp("exported")
+    """A folder with the ONNX file of each model with one task: classify, tag, answer, encode."""
+    return _export_all(models, tmp_path_factory.mktemp("exported"), "onnx")
+
+
+@pytest.fixture(scope="session")
+def folder_of(models, exported, tmp_path_factory):
+    """folder_of(kind, engine): the folder of a kind of model that an engine runs."""
+    paddle = _export_all(models, tmp_path_factory.mktemp("paddle"), "paddle")
+    folders = {"dygraph": models, "onnx": exported, "paddle": paddle}
+    return lambda kind, engine: folders[engine] / kind
+
+
+def _export_all(models, folder, form):
     for kind in ("classify", "tag", "answer", "encode"):
-        run_export(models / kind, folder / kind)
+        run_export(models / kind, folder / kind, format=form)
     return folder
 
 
-def run_export(model, output, **flags):
-    """Run ernie-m export in this process, and return the settings that it wrote."""
-    call_main(export, as_flags({"model": model, "output": output} | flags))
+def run_export(model, output, format="onnx", **flags):
+    """Run ernie-m export in this process, and return the settings that it wrote. ONNX needs no trace."""
+    call_main(export, as_flags({"model": model, "output": output, "format": format} | flags))
     return json.loads((output / "config.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def untraced(monkeypatch):
-    """For tests that do not use Paddle's file: export does not trace it, which takes most of its time.
-
-    Its check compares the graph that would be traced with the checkpoint.
-    """
-    graphs = []
-
-    def save(graph, path):
-        graphs.append(graph)
-        path.touch()
-        path.with_suffix(".pdiparams").touch()
-
-    def engine(folder, names):
-        def run(ids):
-            with paddle.no_grad():
-                return dict(zip(names, (output.numpy() for output in graphs[-1](paddle.to_tensor(ids)))))
-
-        return run
-
-    monkeypatch.setattr("ernie_m.inference.export.export._save_paddle", save)
-    monkeypatch.setattr("ernie_m.inference.export.export.PaddleEngine", engine)
 
 
 @pytest.fixture

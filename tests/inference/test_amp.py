@@ -119,9 +119,9 @@ class GraphConfig:
         return lambda *args: None
 
 
-def test_an_exported_graph_in_float16_on_any_card(monkeypatch, exported):
+def test_an_exported_graph_in_float16_on_any_card(monkeypatch, folder_of):
     """The right card and precision are chosen. To run the graph in float16 would need the GPU."""
-    folder = exported / "encode"
+    folder = folder_of("encode", "paddle")
     assert "encode: amp fp16" in error_of(PaddleEngine, folder, ["sequence"], "fp16")
     # The real method has the parameters of the stand-in.
     documentation = paddle.inference.Config.enable_use_gpu.__doc__

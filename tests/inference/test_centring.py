@@ -208,7 +208,7 @@ def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
     np.testing.assert_allclose(answer["vector"], plain[0], atol=1e-5)
 
 
-def test_an_export_keeps_the_means(folder, untraced, tmp_path):
+def test_an_export_keeps_the_means(folder, tmp_path):
     run_export(folder, tmp_path / "out")
     names = json.loads((tmp_path / "out/manifest.json").read_text())["files"]
     assert LANGUAGE_MEANS in names

@@ -17,7 +17,7 @@ from ernie_m.commands import predict
 from ernie_m.inference import exported_model as engines
 from ernie_m.inference.export import onnx_graph
 from ernie_m.inference.export.export import random_rows
-from ernie_m.inference.exported_model import OnnxEngine
+from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, OnnxEngine
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import make_answerer
 from ernie_m.inference.tasks.encode import GraphEncoder
@@ -64,8 +64,9 @@ def directly(models, kind, rows):
 
 @pytest.mark.parametrize("engine", ["dygraph", "paddle", "onnx"])
 @pytest.mark.parametrize("kind", HEADS)
-def test_every_engine_equals_the_model(models, exported, kind, engine):
-    model = load(models / kind) if engine == "dygraph" else load(exported / kind, engine=engine)
+def test_every_engine_equals_the_model(models, folder_of, kind, engine):
+    model = load(folder_of(kind, engine))
+    assert model.engine_name == engine
     rows = rows_of(model)
     expected = list(directly(models, kind, rows))
     batches = 0
@@ -84,28 +85,29 @@ def test_every_engine_equals_the_model(models, exported, kind, engine):
 
 @pytest.mark.parametrize("engine", ["paddle", "onnx"])
 @pytest.mark.parametrize("kind", ["official", "mean", "pooled"])
-def test_encode_vector_writes_the_same_files(models, exported, encode_texts, engine, kind):
+def test_encode_vector_writes_the_same_files(models, folder_of, encode_texts, engine, kind):
     texts = sentences(40, seed=2)
     expected = encode_texts(texts, models / "encode", "model", vectors=kind)
-    arrays = encode_texts(texts, exported / "encode", "export", vectors=kind, engine=engine)
+    arrays = encode_texts(texts, folder_of("encode", engine), "export", vectors=kind)
     assert arrays.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_allclose(arrays[name], array, atol=1e-4, err_msg=name)
 
 
-def test_the_files_and_the_report_of_an_export(exported):
-    names = ["README.md", "config.json", "inference.json", "inference.pdiparams", "manifest.json"]
-    names += ["model.onnx", "model.onnx.data", "piece.model", "vocab.txt"]
-    assert sorted(path.name for path in (exported / "classify").iterdir()) == names
-    settings = json.loads((exported / "classify/config.json").read_text())
+@pytest.mark.parametrize("form", FILES)
+def test_the_files_and_the_report_of_an_export(folder_of, form):
+    folder = folder_of("classify", form)
+    names = {"README.md", "config.json", "manifest.json", "piece.model", "vocab.txt"}
+    assert {path.name for path in folder.iterdir()} == names | {FILES[form], WEIGHTS_FILES[form]}
+    settings = json.loads((folder / "config.json").read_text())
     report = settings["export"]
     assert (report["task"], report["layer"], report["outputs"]) == ("classification", 2, ["logits"])
     assert settings["labels"] == toys.LABELS and report["checked_on"] == "64 made-up sentences"
-    assert report["engines"]["paddle"] < 1e-4 and report["engines"]["onnx"] < 1e-4
-    assert "Largest difference: paddle" in (exported / "classify/README.md").read_text()
+    assert report["engines"].keys() == {form} and report["engines"][form] < 1e-4
+    assert f"Largest difference: {form}" in (folder / "README.md").read_text()
 
 
-def test_several_labels_a_text(models, untraced, tmp_path):
+def test_several_labels_a_text(models, tmp_path):
     """The export answers as the checkpoint, and keeps how `fit` did on rows that it had not trained on."""
     reading, held_out = {"multi_label": True}, {"sure_from": 0.9}
     settings = {"task": "classification", "labels": toys.LABELS, "reading": reading, "held_out": held_out}
@@ -122,30 +124,33 @@ def test_several_labels_a_text(models, untraced, tmp_path):
     assert exported["probabilities"] == pytest.approx(ours["probabilities"], abs=1e-5)
 
 
-def test_paddles_warnings_do_not_reach_the_user(models, tmp_path):
+def test_the_default_is_paddles_form_without_paddles_warnings(models, tmp_path):
     flags = ["--model", models / "classify", "--output", tmp_path / "out"]
     completed = run_script(["-m", "ernie_m", "export", *flags], tmp_path)
     assert (completed.returncode, completed.stderr) == (0, "")
+    assert (tmp_path / "out/inference.json").is_file()
 
 
 def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
-    settings = run_export(models / "classify", tmp_path / "out", task="encoding", layer=1)
-    assert settings["export"]["outputs"] == ["sequence"]
-    graph = onnx.load(str(tmp_path / "out/model.onnx"), load_external_data=False).graph
+    for form in FILES:
+        flags = {"task": "encoding", "layer": 1, "format": form}
+        settings = run_export(models / "classify", tmp_path / form, **flags)
+        assert settings["export"]["outputs"] == ["sequence"]
+    graph = onnx.load(str(tmp_path / "onnx/model.onnx"), load_external_data=False).graph
     assert not any("layers.1" in tensor.name for tensor in graph.initializer)
     checkpoint = load(models / "classify")
     ids = pad(rows_of(checkpoint, 40)[:5], PAD)
     with paddle.no_grad():
         output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
-    for engine in ("paddle", "onnx"):
-        sequence = load(tmp_path / "out", engine=engine).engine("encoding")(ids)["sequence"]  # [5, T, H]
+    for form in FILES:
+        sequence = load(tmp_path / form).engine("encoding")(ids)["sequence"]  # [5, T, H]
         is_real = ids != PAD  # [5, T]; hidden states are those of the real tokens alone
         np.testing.assert_allclose(sequence[is_real], output.hidden_states[1].numpy(), atol=1e-4)
-    line = error_of(load(tmp_path / "out").engine, "encoding", 2)
+    line = error_of(load(tmp_path / "onnx").engine, "encoding", 2)
     assert "exported for encoding up to layer 1" in line and "--task encoding --layer 2" in line
 
 
-def test_a_pretrained_model_is_exported_as_an_encoder(models, untraced, tmp_path, monkeypatch):
+def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypatch):
     devices = []  # the arguments of paddle.set_device
     monkeypatch.setattr(paddle, "set_device", devices.append)
     settings = run_export(models / "full", tmp_path / "out")
@@ -154,9 +159,7 @@ def test_a_pretrained_model_is_exported_as_an_encoder(models, untraced, tmp_path
 
 
 @pytest.mark.parametrize("masked_score", [0.0, math.nan])  # with 0.0 tokens attend to pads
-def test_a_graph_that_does_not_agree_is_not_left(
-    models, untraced, tmp_path, monkeypatch, refused, masked_score
-):
+def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, refused, masked_score):
     monkeypatch.setattr(onnx_graph, "MASKED_SCORE", masked_score)
     line = refused(lambda: run_export(models / "tag", tmp_path / "out"))
     assert line.startswith("error: onnx: ") and "1e-04" in line
@@ -194,7 +197,7 @@ def test_the_current_folder_cannot_be_replaced(models, tmp_path, refused, monkey
 def test_a_full_disk(models, tmp_path, refused):
     """Paddle writes only a part of its weights and reports no error, but ernie-m export notices it."""
     with disk_full_after(20_000):  # bytes, which are fewer than the weights have
-        line = refused(lambda: run_export(models / "encode", tmp_path / "out"))
+        line = refused(lambda: run_export(models / "encode", tmp_path / "out", format="paddle"))
     assert f"{tmp_path / 'out'}: " in line
     assert list(tmp_path.iterdir()) == []
 
@@ -202,7 +205,7 @@ def test_a_full_disk(models, tmp_path, refused):
 def test_a_home_that_cannot_be_written(models, tmp_path, monkeypatch, refused):
     """Paddle writes the code that it traces there."""
     monkeypatch.setenv("HOME", "/dev/null")
-    line = refused(lambda: run_export(models / "encode", tmp_path / "out"))
+    line = refused(lambda: run_export(models / "encode", tmp_path / "out", format="paddle"))
     assert "/dev/null/.cache/paddle: " in line and "HOME" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -215,12 +218,12 @@ def test_a_folder_of_something_else_is_not_replaced(models, tmp_path, refused):
     assert (tmp_path / "with_graph/model.safetensors").is_file()
 
 
-def test_a_file_of_someone_else_is_not_deleted(models, untraced, tmp_path, refused):
-    """An export replaces the earlier one, whose folder may have files of an earlier version, too."""
+def test_a_file_of_someone_else_is_not_deleted(models, tmp_path, refused):
+    """An export replaces the earlier one, of either form."""
     run_export(models / "classify", tmp_path / "out")
-    (tmp_path / "out/model.int8.onnx").touch()
+    (tmp_path / "out/inference.json").touch()
     run_export(models / "encode", tmp_path / "out")
-    assert not (tmp_path / "out/model.int8.onnx").exists()
+    assert not (tmp_path / "out/inference.json").exists()
     (tmp_path / "out/notes.txt").write_text("mine")
     line = refused(lambda: run_export(models / "encode", tmp_path / "out"))
     assert f"--output {tmp_path / 'out'}: " in line and "notes.txt" in line
@@ -231,29 +234,26 @@ GRAPH_FILES = ["model.onnx", "model.onnx.data", "inference.pdiparams", "inferenc
 
 
 @pytest.mark.parametrize("name", [*GRAPH_FILES, "vocab.txt", "piece.model"])
-def test_a_damaged_file_is_named(exported, tmp_path, refused, name):
+def test_a_damaged_file_is_named(folder_of, tmp_path, refused, name):
     """One bit is changed. Without the checksums it could go unnoticed, and change the predictions."""
-    folder = shutil.copytree(exported / "classify", tmp_path / "copy")
+    engine = "paddle" if name.startswith("inference") else "onnx"
+    folder = shutil.copytree(folder_of("classify", engine), tmp_path / "copy")
     contents = bytearray((folder / name).read_bytes())
     contents[len(contents) // 2] ^= 1
     (folder / name).write_bytes(contents)
-    engine = "paddle" if name.startswith("inference") else "onnx"
     requests = write_lines(tmp_path / "in.jsonl", ['{"text": "bado"}'])
-    flags = {"task": "classify", "model": folder, "engine": engine, "input": requests}
-    line = refused(lambda: call_main(predict, as_flags(flags)))
-    assert f"{folder / name}: " in line
-    if name in GRAPH_FILES:  # the other engine does not read it, and so does not check it
-        load(folder, engine="onnx" if engine == "paddle" else "paddle")
+    flags = {"task": "classify", "model": folder, "input": requests}
+    assert f"{folder / name}: " in refused(lambda: call_main(predict, as_flags(flags)))
 
 
 @pytest.mark.parametrize("name", GRAPH_FILES)
-def test_damaged_files_without_a_manifest(exported, tmp_path, name):
+def test_damaged_files_without_a_manifest(folder_of, tmp_path, name):
     """An export of an earlier version has no manifest, so only the engine can notice the damage."""
-    folder = changed_copy(exported / "classify", tmp_path / "copy")
+    engine = "onnx" if "onnx" in name else "paddle"
+    folder = changed_copy(folder_of("classify", engine), tmp_path / "copy")
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[: len(data) // 3])
-    engine = "onnx" if "onnx" in name else "paddle"
-    assert "cannot load it" in error_of(load(folder, engine=engine).engine, "classification")
+    assert "cannot load it" in error_of(load(folder).engine, "classification")
 
 
 @pytest.mark.parametrize(
@@ -274,30 +274,23 @@ def test_damaged_files_without_a_manifest(exported, tmp_path, name):
 def test_a_config_that_was_not_exported(exported, tmp_path, change):
     """Without a manifest nothing says that it is as it was written."""
     folder = changed_copy(exported / "classify", tmp_path / "copy", **change)
-    assert f"{folder / 'config.json'}: " in error_of(
-        lambda: make_answerer("classify", load(folder, engine="onnx"))
-    )
+    assert f"{folder / 'config.json'}: " in error_of(lambda: make_answerer("classify", load(folder)))
 
 
 def test_a_config_of_another_width(exported):
-    loaded = load(exported / "encode", engine="onnx")
+    loaded = load(exported / "encode")
     wider = dataclasses.replace(loaded.config, hidden_size=2 * loaded.config.hidden_size)
     encoder = GraphEncoder(loaded.engine("encoding"), wider, "mean", toys.LAYERS)
     assert "config.json: hidden_size" in error_of(encoder.vectors, [[0, 5, 2]])
 
 
-def test_engines_that_are_not_there(models, exported, tmp_path):
-    folder = shutil.copytree(exported / "tag", tmp_path / "copy")
-    (folder / "model.onnx").unlink()
-    assert load(folder).engine_name == "paddle"
+def test_engines_that_are_not_there(models, folder_of):
+    folder = folder_of("tag", "paddle")
     for engine in ("onnx", "dygraph"):
         assert f"engine {engine} is not in this folder, which has paddle" in error_of(
             load, folder, engine=engine
         )
     assert "engine onnx " in error_of(load, models / "tag", engine="onnx")
-    for model in (folder, models / "tag"):
-        line = error_of(load, model, engine="onnx-int8")  # of earlier versions
-        assert "'onnx-int8'" in line and "bf16" in line and "export.md" in line
     line = error_of(load(folder).engine, "classification")
     assert "exported for tagging" in line and "--task classification" in line
 

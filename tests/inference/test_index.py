@@ -100,8 +100,8 @@ def test_the_server_takes_an_index_in_the_place_of_a_corpus(models, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ["onnx", "paddle"])
-def test_of_an_exported_folder(exported, tmp_path, engine):
-    model = ernie_m.load(exported / "encode", engine=engine)
+def test_of_an_exported_folder(folder_of, tmp_path, engine):
+    model = ernie_m.load(folder_of("encode", engine))
     hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])
     assert model.index(folder=tmp_path / "index").search(TEXTS[4]) == hits
 

@@ -48,19 +48,14 @@ TEXTS = sentences(9, seed=4)
 CLASSIFY = [sys.executable, "-m", "ernie_m", "predict", "--task", "classify", "--model"]
 
 
-def folder_of(models, exported, kind, engine):
-    """The folder of a kind of model that an engine runs: the checkpoint, or what was exported of it."""
-    return models / kind if engine == "dygraph" else exported / kind
-
-
 @pytest.mark.parametrize("engine", ENGINES)
-def test_classify(models, exported, ask, engine):
+def test_classify(models, folder_of, ask, engine):
     requests = [
         {"id": 7, "text_a": TEXTS[0], "text_b": TEXTS[1]},
         {"text": TEXTS[2]},
         {"text_a": "bado " * 90},  # too long, so it is cut
     ]
-    folder = folder_of(models, exported, "classify", engine)
+    folder = folder_of("classify", engine)
     answers = ask(requests, task="classify", model=folder, engine=engine)
     model = load(models / "classify")
     tokenizer = model.tokenizer
@@ -121,10 +116,10 @@ def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_tag(models, exported, ask, tmp_path, engine):
+def test_tag(models, folder_of, ask, tmp_path, engine):
     long_text = " ".join(TEXTS * 3)  # several windows
     requests = [{"text": TEXTS[0]}, {"tokens": TEXTS[1].split()}, {"text": long_text}]
-    answers = ask(requests, task="tag", model=folder_of(models, exported, "tag", engine), engine=engine)
+    answers = ask(requests, task="tag", model=folder_of("tag", engine), engine=engine)
     assert [answer["words"] for answer in answers] == [TEXTS[0].split(), TEXTS[1].split(), long_text.split()]
     assert all(len(answer["tags"]) == len(answer["words"]) for answer in answers)
     assert {tag for answer in answers for tag in answer["tags"]} <= set(toys.TAGS)
@@ -138,7 +133,7 @@ def test_tag(models, exported, ask, tmp_path, engine):
     "reading",
     [{"label_pieces": "first"}, {"label_pieces": "all"}, {"label_pieces": "first", "official_compat": True}],
 )
-def test_tags_as_in_training(models, untraced, tmp_path, reading):
+def test_tags_as_in_training(models, tmp_path, reading):
     """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
     word_lists = [text.split() for text in TEXTS]
     word_lists.append([f"漢{word}" for word in word_lists[0]])  # their first piece is a "▁" alone
@@ -274,10 +269,10 @@ def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_answer(models, exported, ask, engine):
+def test_answer(models, folder_of, ask, engine):
     context = "  ".join(TEXTS)  # several windows
     requests = [{"question": TEXTS[3], "context": context}, {"question": TEXTS[4], "context": TEXTS[5]}]
-    folder = folder_of(models, exported, "answer", engine)
+    folder = folder_of("answer", engine)
     answers = ask(requests, task="answer", model=folder, engine=engine, top_k=3)
     for answer, request in zip(answers, requests, strict=True):
         for candidate in answer["candidates"]:
@@ -343,7 +338,7 @@ def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
     assert caplog.messages == said
 
 
-def test_vectors_as_tuned_for_retrieval(models, untraced, tmp_path):
+def test_vectors_as_tuned_for_retrieval(models, tmp_path):
     settings = {"task": "retrieval", "reading": {"layer": 1, "pooling": "specials"}}
     toys.make_model(tmp_path / "tuned", "encode", models / "piece.model", settings)
     plain = make_answerer(
@@ -362,7 +357,7 @@ def test_vectors_as_tuned_for_retrieval(models, untraced, tmp_path):
     assert np.abs(default - plain).max() > 0.01
 
 
-def test_weights_without_a_pooler_have_no_pooled_vectors(models, untraced, tmp_path):
+def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
     folder = changed_copy(models / "encode", tmp_path / "weights")
     weights = load_file(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
@@ -386,10 +381,10 @@ def test_a_corpus_of_several_languages(tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_search(models, exported, ask, tmp_path, engine):
+def test_search(models, folder_of, ask, tmp_path, engine):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join([" ", *sentences(40, seed=5), *TEXTS]) + "\n")
-    folder = folder_of(models, exported, "encode", engine)
+    folder = folder_of("encode", engine)
     flags = {"task": "search", "model": folder, "corpus": corpus}
     assert [sentence.line for sentence in read_corpus(str(corpus))] == list(range(2, 51))  # line 1 is blank
     if engine != "dygraph":

@@ -43,12 +43,12 @@ def read_otherwise(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", READINGS)
-def test_the_block_of_the_export_page(read_otherwise, untraced, tmp_path, monkeypatch, name):
+def test_the_block_of_the_export_page(read_otherwise, tmp_path, monkeypatch, name):
     run_export(read_otherwise / name, tmp_path / "exported")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(python_of("export.md"), names)
-    model = ernie_m.load("exported", engine="onnx")
+    model = ernie_m.load("exported")
     ids = [names["tokenizer"].encode(text) for text in TEXTS]
     assert ids == [model.tokenizer.encode(text) for text in TEXTS]
     with_other_rules = Tokenizer.from_folder("exported", "none" if name == "ernie-m" else "ernie-m")

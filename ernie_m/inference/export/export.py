@@ -1,10 +1,10 @@
-"""Export a checkpoint as a folder that predicts by itself, after comparing every graph with the checkpoint.
+"""Export a checkpoint as a folder that predicts by itself, after comparing its graph with the checkpoint.
 
     config.json                            the model's settings, and "export" (ernie_m/inference/load.py)
     vocab.txt, piece.model                 the tokenizer
-    inference.json, inference.pdiparams    Paddle inference model
+    inference.json, inference.pdiparams    Paddle inference model, or:
     model.onnx, model.onnx.data            ONNX and its weights
-    README.md                              a model card with the differences to the checkpoint
+    README.md                              a model card with the difference to the checkpoint
     language_means.safetensors             of an encoder that has them: the mean vector of each language
     manifest.json                          sizes and checksums of the files above, except the card
 
@@ -17,7 +17,6 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,32 +40,11 @@ from ernie_m.utils.logging import logger
 
 TOLERANCE = 1e-4  # the largest difference between a graph and the checkpoint
 BATCH_TOKENS = 2048  # the most tokens of a batch, pads included
-_OF_EARLIER_VERSIONS = {"model.int8.onnx", "model.int8.onnx.data"}
 # All that an export may have; another file in its folder is somebody's.
 NAMES = {CONFIG, VOCAB, PIECES, CARD, LANGUAGE_MEANS, MANIFEST, *FILES.values(), *WEIGHTS_FILES.values()}
-NAMES |= _OF_EARLIER_VERSIONS
-GENERATED_TEXTS = 64  # the number of texts on which the graphs are compared
+GENERATED_TEXTS = 64  # the number of texts on which a graph is compared
 CHECKED_ON = f"{GENERATED_TEXTS} made-up sentences"
 Outputs = list[dict[str, np.ndarray]]  # for each input: output name -> array, without pads
-
-
-@dataclass
-class ExportReport:
-    """What was exported and measured: "export" in config.json.
-
-    Attributes:
-        outputs: the names of the graph's outputs.
-        has_pooler: see `LoadedModel`.
-        checked_on: what the graphs were compared on.
-        engines: engine -> the largest difference to the checkpoint.
-    """
-
-    task: str
-    layer: int
-    outputs: list[str]
-    has_pooler: bool
-    checked_on: str
-    engines: dict[str, float] = field(default_factory=dict)
 
 
 def random_rows(
@@ -80,22 +58,19 @@ def random_rows(
     return [[cls_id, *random.choice(ordinary_ids, length).tolist(), sep_id] for length in lengths]
 
 
-def export(loaded: LoadedModel, output: Path, task: str, layer: int) -> None:
-    """Write the folder, if both graphs agree with the model within `TOLERANCE`.
+def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) -> None:
+    """Write the folder, if its graph agrees with the model within `TOLERANCE`.
 
     Args:
         loaded: a checkpoint.
         output: a new folder, or one that is replaced.
         task: "encoding", or the task of the model's head.
         layer: the layer at which an encoder ends; for other tasks the top layer.
+        form: a key of `FILES`.
 
     Raises:
-        UserError: a graph does not agree, the disk is full, or the onnx library is not installed.
+        UserError: the graph does not agree, the disk is full, or the onnx library is not installed.
     """
-    try:
-        from ernie_m.inference.export.onnx_graph import write_onnx
-    except ImportError as error:
-        raise UserError(f"{error.name} is missing: {install_command('export')}") from error
     pad_id = loaded.config.pad_token_id
     engine = loaded.engine(task, layer)  # refuses a task that the model is not for
     tokenizer = loaded.tokenizer
@@ -103,31 +78,47 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int) -> None:
     rows = random_rows(GENERATED_TEXTS, loaded.longest, ordinary_ids, tokenizer.cls_id, tokenizer.sep_id)
     expected = run_all(task, engine, rows, pad_id)
     graph = ExportedGraph(loaded.part(task), task, layer, loaded.has_pooler)
-    report = ExportReport(task, layer, list(graph.outputs), loaded.has_pooler, CHECKED_ON)
-
-    def compare(name: str, engine: GraphRunner) -> None:
-        """Compare an engine with the checkpoint, and add the result to the report."""
-        outputs = run_all(task, engine, rows, pad_id)
-        difference = largest_difference(expected, outputs)
-        report.engines[name] = difference
+    with atomic_dir(output) as folder:
+        if form == "paddle":
+            _save_paddle(graph, folder / FILES[form])
+            exported: GraphRunner = PaddleEngine(folder, graph.outputs)
+        else:
+            _save_onnx(graph, folder / FILES[form], loaded)
+            exported = OnnxEngine(folder / FILES[form])
+        difference = largest_difference(expected, run_all(task, exported, rows, pad_id))
         message = "%s: the largest difference to the checkpoint is %.1e, on %s"
-        logger.info(message, name, difference, report.checked_on)
+        logger.info(message, form, difference, CHECKED_ON)
         if difference > TOLERANCE or math.isnan(difference):
             raise UserError(
-                f"{name}: the exported model differs from the checkpoint by {difference:.1e}, allowed are "
+                f"{form}: the exported model differs from the checkpoint by {difference:.1e}, allowed are "
                 f"{TOLERANCE:.0e}; nothing was written"
             )
-
-    with atomic_dir(output) as folder:
-        _save_paddle(graph, folder / FILES["paddle"])
-        compare("paddle", PaddleEngine(folder, graph.outputs))
-        weights = model_weights(graph.model)
-        if not loaded.has_pooler:  # the model's is random
-            weights = {name: array for name, array in weights.items() if not name.startswith("pooler.")}
-        pooling = getattr(graph.model, "pooling", None)  # a classifier's: what its head reads
-        write_onnx(folder / FILES["onnx"], weights, loaded.config, task, layer, pooling=pooling)
-        compare("onnx", OnnxEngine(folder / FILES["onnx"]))
+        report = {
+            "task": task,
+            "layer": layer,
+            "outputs": graph.outputs,
+            "has_pooler": loaded.has_pooler,
+            "checked_on": CHECKED_ON,
+            "engines": {form: difference},  # the largest difference to the checkpoint
+        }
         _write_rest(folder, loaded, report)
+
+
+def _save_onnx(graph: ExportedGraph, path: Path, loaded: LoadedModel) -> None:
+    """Write a graph from its weights.
+
+    Raises:
+        UserError: the onnx library is not installed.
+    """
+    try:
+        from ernie_m.inference.export.onnx_graph import write_onnx
+    except ImportError as error:
+        raise UserError(f"{error.name} is missing: {install_command('export')}") from error
+    weights = model_weights(graph.model)
+    if not loaded.has_pooler:  # the model's is random
+        weights = {name: array for name, array in weights.items() if not name.startswith("pooler.")}
+    pooling = getattr(graph.model, "pooling", None)  # a classifier's: what its head reads
+    write_onnx(path, weights, loaded.config, graph.task, graph.layer, pooling=pooling)
 
 
 def _save_paddle(graph: ExportedGraph, path: Path) -> None:
@@ -160,12 +151,12 @@ def _is_json(path: Path) -> bool:
     return True
 
 
-def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None:
+def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> None:
     """Write the tokenizer, the language means of an encoder, config.json, the manifest and the model card."""
     write_ours(folder, loaded.tokenizer)
-    if report.task == ENCODING and loaded.language_means_path is not None:
+    if report["task"] == ENCODING and loaded.language_means_path is not None:
         shutil.copyfile(loaded.language_means_path, folder / LANGUAGE_MEANS)
-    settings: dict[str, Any] = {**loaded.config.to_dict(), "model_type": "ernie_m", "task": report.task}
+    settings: dict[str, Any] = {**loaded.config.to_dict(), "model_type": "ernie_m", "task": report["task"]}
     if loaded.labels:
         settings["labels"] = loaded.labels
     if loaded.given_labels != loaded.labels:
@@ -174,16 +165,16 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
         settings[READING] = reading
     if loaded.held_out:
         settings[HELD_OUT] = loaded.held_out
-    settings["export"] = asdict(report)
+    settings["export"] = report
     (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
     write_manifest(folder / MANIFEST)
     facts = {
-        "name": f"ERNIE-M, exported: {report.task}",
-        "task": report.task,
+        "name": f"ERNIE-M, exported: {report['task']}",
+        "task": report["task"],
         "labels": loaded.labels or None,
-        "layer": report.layer,
-        "checked_on": report.checked_on,
-        "largest_difference": {name: f"{value:.1e}" for name, value in report.engines.items()},
+        "layer": report["layer"],
+        "checked_on": report["checked_on"],
+        "largest_difference": {name: f"{value:.1e}" for name, value in report["engines"].items()},
     }
     parameters = sum(parameter.size for parameter in loaded.model.parameters())
     (folder / CARD).write_text(model_card(facts, settings, parameters), encoding="utf-8")
