@@ -35,10 +35,13 @@ def test_bfloat16_by_encode_vector(models, encode_texts, cpu_with_bf16):
     assert np.linalg.norm(rounded - exact) < 0.02 * np.linalg.norm(exact)
 
 
-def test_precisions_that_are_refused(models, exported, refused, monkeypatch):
+def test_precisions_that_are_refused(models, exported, refused, monkeypatch, tmp_path):
+    flags = {"task": "encode", "amp": "bf16", "input": tmp_path / "texts.txt"}
+    flags["input"].write_text("a\n")
+
     def predicting(model):
         """A function that calls ernie-m predict in bfloat16."""
-        return lambda: call_main(predict, as_flags({"task": "encode", "model": model, "amp": "bf16"}))
+        return lambda: call_main(predict, as_flags(flags | {"model": model}))
 
     assert "encode: amp bf16" in refused(predicting(exported / "encode"))
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
