@@ -53,7 +53,8 @@ FOUND = "pairs.json"
 _HELD_OUT = 500  # so many rows of a file are held out, but at most a tenth
 _MOST_UNKNOWN = 0.1  # a language with a greater share of unknown tokens is one that the model lacks
 _SIDE = re.compile("[a-z]{2}(_[a-z]+)?")  # the ending of one of two aligned files
-_HELD_OUT_WORDS = SPLITS - {"train", "training"}  # a file with one of them in its name is held out
+# A file with one of them in its name is held out.
+_HELD_OUT_WORDS = SPLITS - {"train", "training"} | {"devtest", "heldout", "newstest", "tests", "testset"}
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,10 @@ def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str
         languages_or_name = file.name if file.is_held_out else languages or file.name
         first = first_of.setdefault(languages_or_name, file)
         if first is not file:
+            advice = "" if file.is_held_out else "; or name one that is to be held out as in test.en-de.tsv"
             raise UserError(
-                f"{first.paths} and {file.paths}: two files for {first.name}; give one of them, put their "
-                "rows into one file, or name one that is to be held out as in test.en-de.tsv"
+                f"{first.paths} and {file.paths}: two files for {first.name}; give one of them, or put their "
+                f"rows into one file{advice}"
             )
 
 
@@ -233,8 +235,12 @@ def prepare_pairs(
             facts[file.name] = {"files": file.files, **counts}
             cells = [f"{count:,}" for count in counts.values()]
             lines.append([file.name, *cells, file.paths])
+        if not any(counts["trained"] for counts in facts.values()):
+            raise UserError(
+                f"{', '.join(sources)}: every pair shares a text with one that is held out; give more pairs"
+            )
         write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
-    say("", in_columns(lines), "")
+    say("", in_columns(lines), "the other rows share a text with a pair that is held out", "")
     for language, files in found.text.items():
         say(f"text of {language}, which only a pre-training reads: {listed(files, 10)}")
     if found.unread:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,16 +103,16 @@ def test_rows_with_a_held_out_text_and_negatives(tmp_path):
 @pytest.mark.parametrize(
     ("names", "in_table"),
     [
-        (["{}.tsv"], ["train", "dev2", "news_test"]),
-        (["{}.en-de.tsv"], ["de-en", "dev2-de-en", "news_test-de-en"]),
-        (["{}.en", "{}.de"], ["de-en", "dev2-de-en", "news_test-de-en"]),
+        (["{}.tsv"], ["train", "news_dev", "newstest2"]),
+        (["{}.en-de.tsv"], ["de-en", "news_dev-de-en", "newstest2-de-en"]),
+        (["{}.en", "{}.de"], ["de-en", "news_dev-de-en", "newstest2-de-en"]),
     ],
 )
 def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
     """All of their rows; and no other row that shares a text with them, in whatever bytes, is trained on."""
     (tmp_path / "my").mkdir()
     english, german = in_language("en"), in_language("de")
-    for split, part in (("dev2", slice(80, 90)), ("news.test", slice(90, 100)), ("train", slice(0, 80))):
+    for split, part in (("news.dev", slice(80, 90)), ("newstest2", slice(90, 100)), ("train", slice(0, 80))):
         sides = [english[part], german[part]]
         if split == "train":
             sides[0] += [line.replace(" ", "\u00a0 ") for line in english[80:]]
@@ -173,3 +174,10 @@ def test_what_is_refused(tmp_path, files, place):
 
 def test_an_output_that_exists(folder, tmp_path):
     assert f"--output {tmp_path}" in error_of(prepare_pairs, [str(folder)], Path(tmp_path))
+
+
+def test_pairs_that_all_share_a_text_with_one_that_is_held_out(tmp_path):
+    write_lines(tmp_path / "en-de.tsv", [f"{line}\t{line}." for line in LINES])
+    shutil.copy(tmp_path / "en-de.tsv", tmp_path / "test.en-de.tsv")
+    assert str(tmp_path) in error_of(prepare_pairs, [str(tmp_path)], tmp_path / "output")
+    assert not (tmp_path / "output").exists()
