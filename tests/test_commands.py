@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,12 +133,14 @@ def rows_of(command: str) -> list[str]:
     return [pattern for pattern in COMMANDS if re.fullmatch(pattern, command)]
 
 
-def commands_run(by: str) -> list[str]:
-    """The commands whose row says `by`, which is HERE or RECIPE."""
+def commands_run(by: str) -> list[Any]:
+    """The commands whose row says `by`, which is HERE or RECIPE; slow, but for those of the README."""
     commands = []
+    of_readme = commands_on(ROOT / "README.md")
     for command in all_commands():
         if by in [COMMANDS[pattern] for pattern in rows_of(command)]:
-            commands.append(command)
+            marks = [] if command in of_readme else [pytest.mark.slow]
+            commands.append(pytest.param(command, marks=marks))
     return commands
 
 

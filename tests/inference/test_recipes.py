@@ -18,6 +18,7 @@ from tests.helpers.pages import PYTHON
 from tests.launching import ROOT
 from tests.toys import sentences
 
+pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
 SECTIONS = [text.split("\n", 1) for text in PAGE.split("\n## ")[1:]]
 BLOCKS = {heading: PYTHON.search(text)[1] for heading, text in SECTIONS if PYTHON.search(text)}
