@@ -83,7 +83,6 @@ class Package(NamedTuple):
 
     package: str
     version: str
-    megabytes: str
     licence: str
     use: str
     sha256: str
@@ -161,7 +160,7 @@ def fetch(downloads: Path, any_version: bool) -> list[Package]:
                 f"{folder} and run the same command again, or take any version: --any_version"
             )
         version_of_file = path.name.split("-")[1]
-        sources.append(Package(package, version_of_file, megabytes, licence, use, found, path))
+        sources.append(Package(package, version_of_file, licence, use, found, path))
     return sources
 
 

@@ -125,7 +125,7 @@ def means_to_subtract(
         return encode.means_of_languages()
     tokenizer = encode.model.tokenizer
     vectors = {}
-    for language, sentences in sentences_by_language(flags.centre_on, "--centre_on").items():
+    for language, sentences in sentences_by_language(flags.centre_on).items():
         ids = tokenizer.encode_batch(sentences)
         vectors[language] = encoder.vectors(tokenizer.sentences(ids, encode.max_seq_len))
     return LanguageMeans.of(vectors)

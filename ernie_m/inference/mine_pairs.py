@@ -225,7 +225,7 @@ def language_means(
             raise UserError(
                 "--centre_on needs the languages of the texts: --source 'de<=de.txt' --target 'en<=en.txt'"
             )
-        sentences = sentences_by_language(options.centre_on, "--centre_on", languages)
+        sentences = sentences_by_language(options.centre_on, languages)
         means = {name: encode_in_parts(encoder.vectors, sentences[name]).mean(axis=0) for name in languages}
     else:
         means = {}

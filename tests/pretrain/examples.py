@@ -12,6 +12,7 @@ from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.loss import to_device
 from ernie_m.pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, rng_of
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER
+from ernie_m.pretrain.objectives.btmlm import Btmlm
 from ernie_m.pretrain.packing import MicroBatch, pack
 from tests.toys import small_config
 
@@ -82,6 +83,12 @@ def of_all_four(maker: dict[str, Objective], seed: int = 1) -> MicroBatch:
             rng = rng_of(seed, step=0, index=len(masked))
             masked.append(maker[objective].mask(example, rng))
     return pack(masked)
+
+
+def btmlm_batch(maker: Btmlm, sentences: list[Text], second_languages: list[int]) -> MicroBatch:
+    """A micro-batch with pseudo-tokens of these languages."""
+    examples = zip(sentences, rngs(len(sentences)), second_languages)
+    return pack([maker.mask(text, rng, language) for text, rng, language in examples])
 
 
 def masked_counts(batch: MicroBatch) -> dict[str, int]:

@@ -15,6 +15,7 @@ from tests.pretrain.examples import (
     MASK,
     SEP,
     VOCABULARY,
+    btmlm_batch,
     masked_counts,
     objectives,
     of_all_four,
@@ -150,7 +151,7 @@ def test_language_embedding(choice):
 def test_btmlm_by_hand():
     """Both stages: the sentence with placeholders, and the sentence with slots for the pseudo-tokens."""
     text = Text(np.arange(11, 21), 0)  # ten tokens, so two pseudo-tokens
-    batch = objectives()["btmlm"].batch([text], rngs(1), second_languages=[1])
+    batch = btmlm_batch(objectives()["btmlm"], [text], [1])
     stage1 = batch.stage1
     assert stage1.input_ids.tolist() == [CLS, *range(11, 21), SEP, MASK, MASK]
     # [SEP] of the sentence has position 13, the second [SEP], which is not in this stage, 14.
@@ -170,10 +171,10 @@ def test_btmlm_by_hand():
 def test_btmlm_spread_positions():
     """Two pseudo-tokens on ten positions stand in the middle of each half; the tokens stay the same."""
     text = Text(np.arange(11, 21), 0)
-    batch = objectives(pseudo_positions="spread")["btmlm"].batch([text], rngs(1), second_languages=[1])
+    batch = btmlm_batch(objectives(pseudo_positions="spread")["btmlm"], [text], [1])
     assert batch.stage1.position_ids[-2:].tolist() == [15 + 2, 15 + 7]
     assert batch.position_ids[-4:].tolist() == [14, 17, 22, 23]  # [SEP], the two, [SEP]
-    first = objectives(pseudo_positions="first")["btmlm"].batch([text], rngs(1), second_languages=[1])
+    first = btmlm_batch(objectives(pseudo_positions="first")["btmlm"], [text], [1])
     assert np.array_equal(batch.input_ids, first.input_ids)
 
 
@@ -194,7 +195,7 @@ def test_btmlm_fits_whatever_the_length(proportion, positions):
             if n < length:  # one token more would not fit
                 p_of_longer = max(1, round(proportion * (n + 1)))
                 assert n + 1 + p_of_longer + 4 > limit
-            batch = maker["btmlm"].batch([text], rngs(1), second_languages=[1])
+            batch = btmlm_batch(maker["btmlm"], [text], [1])
             assert batch.tokens == n + p + 4
             assert (np.diff(batch.position_ids) > 0).all()
             assert batch.position_ids[-1] < 2 + limit  # the position table has limit + 2 rows

@@ -12,17 +12,17 @@ from tests.launching import error_of
 from tests.pretrain.examples import (
     LANGUAGES,
     VOCABULARY,
+    btmlm_batch,
     filled,
     first_pass,
     objectives,
     pretraining_model,
-    rngs,
     texts,
 )
 
 # The pieces that may be produced, for each of the three languages.
 ALLOWED = [np.arange(4, 30), np.arange(30, 60), np.array([5, 61, 70, 98])]
-SECOND_LANGUAGES = [2, 1, 1, 0, 2, 1]  # of the six sentences of `btmlm_batch`
+SECOND_LANGUAGES = [2, 1, 1, 0, 2, 1]  # of the six sentences of `batch_of_six`
 
 
 @pytest.fixture
@@ -32,14 +32,14 @@ def model():
     return pretraining_model(seed=2, initializer_range=0.5, **dropout)
 
 
-def btmlm_batch():
+def batch_of_six():
     """Six sentences, each with pseudo-tokens of one of the three languages."""
     sentences = texts([20, 13, 31, 7, 25, 16])
-    return objectives()["btmlm"].batch(sentences, rngs(6), second_languages=SECOND_LANGUAGES)
+    return btmlm_batch(objectives()["btmlm"], sentences, SECOND_LANGUAGES)
 
 
 def test_only_the_target_languages_pieces_and_the_best_of_them(model):
-    batch = btmlm_batch()
+    batch = batch_of_six()
     after, pseudo_ids, _ = filled(model, batch, PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids))
     model.eval()
     logits = model.lm_head(first_pass(model, batch)).numpy()  # [P, V]
@@ -70,15 +70,15 @@ def test_all_pieces_without_specials(model, monkeypatch, dtype):
     )
     with paddle.no_grad():
         model.lm_head.bias[paddle.to_tensor(VOCABULARY.special_ids)] = 50.0  # specials would win everywhere
-    pseudo_ids = filled(model, btmlm_batch()).pseudo_ids
+    pseudo_ids = filled(model, batch_of_six()).pseudo_ids
     ordinary_pieces = PseudoTokenGenerator([VOCABULARY.ordinary_ids] * 3, VOCABULARY.special_ids)
-    assert np.array_equal(pseudo_ids, filled(model, btmlm_batch(), ordinary_pieces).pseudo_ids)
+    assert np.array_equal(pseudo_ids, filled(model, batch_of_six(), ordinary_pieces).pseudo_ids)
     assert not np.isin(pseudo_ids, VOCABULARY.special_ids).any()
 
 
 def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
     """A dropout of 0.5 would give other pseudo-tokens each time."""
-    batch = btmlm_batch()
+    batch = batch_of_six()
     generator = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
     for training in (True, False):
         if training:
@@ -95,7 +95,7 @@ def test_sampling_follows_the_softmax(model):
     """With draws at evenly spaced quantiles, each piece comes as often as its probability says."""
     temperature = 1.5
     times = 3000
-    batch = btmlm_batch()
+    batch = batch_of_six()
     generator = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids, temperature)
     first, second = (filled(model, batch, generator).pseudo_ids for _ in range(2))
     assert np.array_equal(first, second)  # the draws are the batch's
@@ -168,7 +168,7 @@ def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeate
     A repeated one equals a pseudo-token of the sentence before it.
     """
     sentences = [Text(np.arange(10, 30), 0), Text(np.arange(30, 43), 0)]
-    batch = objectives()["btmlm"].batch(sentences, rngs(2), second_languages=[1, 1])
+    batch = btmlm_batch(objectives()["btmlm"], sentences, [1, 1])
     generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)
     monkeypatch.setattr(generator, "_pseudo_ids", lambda *_: paddle.to_tensor(list(pseudo_ids)))
     assert filled(model, batch, generator).counts == {"pseudo": 7, "copied": copied, "repeated": repeated}

@@ -33,8 +33,8 @@ def test_lines_are_read_as_they_stand(tmp_path):
 
 def test_blank_lines_are_no_sentences(tmp_path):
     write(tmp_path, {"de": ["", "eins", "  ", "zwei"], "en": ["", " "]})
-    assert sentences_by_language(f"de<={tmp_path}/de", "--centre_on") == {"de": ["eins", "zwei"]}
-    assert "en: " in error_of(sentences_by_language, f"en<={tmp_path}/en", "--centre_on")
+    assert sentences_by_language(f"de<={tmp_path}/de") == {"de": ["eins", "zwei"]}
+    assert "en: " in error_of(sentences_by_language, f"en<={tmp_path}/en")
 
 
 def test_xtreme_names_and_public_names(tmp_path):
@@ -45,8 +45,8 @@ def test_xtreme_names_and_public_names(tmp_path):
     write(tmp_path, {"tatoeba.lat-eng.lat": ["Latin is not one of the 36 languages"]})
     bitexts = read_bitexts(tmp_path)
     assert [bitext.language for bitext in bitexts] == ["de", "fa", "xx"]
-    assert bitexts[0] == ("de", ["a", "b"], ["A", "B"], True, True)
-    assert bitexts[1] == ("fa", ["d"], ["D"], True, True)
+    assert bitexts[0][:5] == ("de", ["a", "b"], ["A", "B"], True, True)
+    assert bitexts[1][:5] == ("fa", ["d"], ["D"], True, True)
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
     for stray in ("notes-en.txt", "de-en.de.gz", "fr-en.txt"):
         write(tmp_path, {stray: ["no bitext"]})

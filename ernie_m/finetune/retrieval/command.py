@@ -124,7 +124,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         raise UserError(f"--layer sweep: {', '.join(short)} has one pair alone; name a layer")
     sentences = {}
     if flags.centre_on:
-        sentences = sentences_by_language(flags.centre_on, "--centre_on", languages_of(bitexts))
+        sentences = sentences_by_language(flags.centre_on, languages_of(bitexts))
     # A folder that seeds share is opened once.
     start_of_path: dict[str | None, Checkpoint | None] = {}
     starts = {}

@@ -25,7 +25,7 @@ import numpy as np
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
 from ernie_m.pretrain.objective import Objective, Pair, Setting, Text, geometric_mean
 from ernie_m.pretrain.objectives.mmlm import Mmlm
-from ernie_m.pretrain.packing import MaskedExample, MicroBatch, Stage1Sequence, pack
+from ernie_m.pretrain.packing import MaskedExample, Stage1Sequence
 from ernie_m.utils.errors import UserError
 
 _PAIR_EXPONENT = 0.7  # as for the sampling of pairs in InfoXLM
@@ -114,16 +114,6 @@ class Btmlm(Objective):
         stage2 = stage2._replace(position_ids=stage2_positions)
         draws = rng.random(p)  # one for each pseudo-token; used where they are sampled
         return MaskedExample(self.name, [stage2], Stage1Sequence(stage1, slots, draws))
-
-    def batch(
-        self,
-        texts: Sequence[Text],
-        rngs: Sequence[np.random.Generator],
-        second_languages: Sequence[int | None] | None = None,
-    ) -> MicroBatch:
-        """As `Objective.batch`, with the language of each text's pseudo-tokens; None: they are drawn."""
-        languages = second_languages or [None] * len(texts)
-        return pack([self.mask(text, rng, language) for text, rng, language in zip(texts, rngs, languages)])
 
     def evaluate(self, pairs: Sequence[Pair], model: Any, held_out: Any) -> dict[str, Any] | None:
         """As `Objective.evaluate`, beside the perplexity of the same tokens without pseudo-tokens."""

@@ -68,12 +68,11 @@ class Sentences(FileLines, Sequence[Example]):
         return [example.text_a for example in self]
 
 
-def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:
+def sentences_by_language(files: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:
     """Language -> the lines of its file that are not blank.
 
     Args:
-        files: "de<=de.txt,en<=en.txt".
-        flag: the option that names them, for the error.
+        files: the value of --centre_on, "de<=de.txt,en<=en.txt".
         languages: those that must be there.
 
     Raises:
@@ -83,13 +82,13 @@ def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) 
     sentences = {}
     for language, path in named_files(files):
         if not language or not path or language in sentences:
-            raise UserError(f"{flag} {files}: give language<=file,language<=file, each language once")
+            raise UserError(f"--centre_on {files}: give language<=file,language<=file, each language once")
         sentences[language] = [text for text in Sentences(path).texts() if text.strip()]
         if not sentences[language]:
             raise UserError(f"{path}: all of its lines are blank; give a sentence on each line")
     missing = [language for language in languages if language not in sentences]
     if missing:
-        raise UserError(f"{flag} has no {', '.join(missing)}; give language<=file for every language")
+        raise UserError(f"--centre_on has no {', '.join(missing)}; give language<=file for every language")
     return sentences
 
 
