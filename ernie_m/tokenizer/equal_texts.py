@@ -17,21 +17,24 @@ from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
 _BATCH = 2048  # texts that are cut into ids at a time
 
 
+def normal_form(text: str) -> str:
+    """What equal texts share where there is no tokenizer yet: the official rules, NFKC and single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", normalize(text)).split())
+
+
 def text_keys(
     texts: Iterable[str], tokenizer: Tokenizer | None = None, length: int | None = None
 ) -> np.ndarray:
     """A key of each text, uint64 [N]. Two texts are equal if their keys are.
 
     Args:
-        tokenizer: its rules and then the normalizer of its piece model make the normal form. None: there is
-            no tokenizer yet, and the official rules, NFKC and single spaces do.
+        tokenizer: its rules and then the normalizer of its piece model make the normal form. None: see
+            `normal_form`.
         length: how many ids of a text are read; texts are equal if these are. None: if their normal forms
             are.
     """
     if tokenizer is None:
-        return hashes_of(
-            " ".join(unicodedata.normalize("NFKC", normalize(text)).split()).encode() for text in texts
-        )
+        return hashes_of(normal_form(text).encode() for text in texts)
     if length is None:
         return hashes_of(tokenizer.processor.Normalize(tokenizer.normalize(text)).encode() for text in texts)
     return keys_of_ids(ids[:length] for ids in _encode(texts, tokenizer))

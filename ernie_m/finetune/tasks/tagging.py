@@ -134,7 +134,7 @@ class Tagging(SupervisedTask):
             logger.warning(line, path, 100 * share)
 
     def inputs(self, data: Sequence[Sentence]) -> np.ndarray:
-        return np.array([input_hash(sentence.text) for sentence in data], np.int64)
+        return np.array([input_hash(" ".join(sentence.words)) for sentence in data], np.int64)
 
     def loss_and_counts(
         self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]

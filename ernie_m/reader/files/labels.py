@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from ernie_m.tokenizer.equal_texts import normal_form
 from ernie_m.utils.errors import UserError
 
 # How tables write that a row has no label: pandas, and SNLI where its annotators did not agree.
@@ -95,6 +96,6 @@ def labels_for_none(counts: Mapping[str, int]) -> set[str]:
 
 
 def input_hash(text_a: str, text_b: str | None = None) -> int:
-    """An int64 that is equal for equal inputs of this process; white space does not count."""
+    """An int64 that is equal for equal inputs of this process, whose texts are compared by `normal_form`."""
     texts = [text_a] if text_b is None else [text_a, text_b]
-    return hash(tuple(" ".join(text.split()) for text in texts))
+    return hash(tuple(map(normal_form, texts)))

@@ -31,6 +31,7 @@ from ernie_m.reader.files.table.form import Form, in_one_line, open_table, optio
 from ernie_m.reader.files.table.odd_text import look_at_text
 from ernie_m.reader.files.table.pair_columns import Columns, columns_of_pairs
 from ernie_m.reader.files.table.words import NEGATIVE, POSITIVE, QUERY
+from ernie_m.tokenizer.equal_texts import normal_form
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import logger
@@ -187,7 +188,7 @@ class PairRows(Sequence[list[str]]):
                     faults.add(line, fault, mend)
                     continue
                 self.with_negatives += len(texts) > 2
-                self.equal += texts[0] == texts[1]
+                self.equal += normal_form(texts[0]) == normal_form(texts[1])
                 lines.append(line)
                 if output:
                     content = "\t".join(map(in_one_line, texts)).encode() + b"\n"
