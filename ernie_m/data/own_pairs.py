@@ -28,7 +28,6 @@ from ernie_m.finetune.open_model import open_model
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.finetune.retrieval.keyed_rows import KeyedRows, keys_by
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.reader.coverage import SAMPLE, first_tokens
 from ernie_m.reader.files.find_pairs import (
     LANGUAGE,
     WITH_BOTH_SIDES,
@@ -51,6 +50,7 @@ from ernie_m.utils.text_tables import in_columns
 
 FOUND = "pairs.json"
 _HELD_OUT = 500  # so many rows of a file are held out, but at most a tenth
+_SAMPLE = 200  # rows of a file that are looked at
 _MOST_UNKNOWN = 0.1  # a language with a greater share of unknown tokens is one that the model lacks
 _SIDE = re.compile("[a-z]{2}(_[a-z]+)?")  # the ending of one of two aligned files
 # A file with one of them in its name is held out.
@@ -256,8 +256,8 @@ def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, 
     means = []
     for file, rows in rows_of.items():
         for side in (0, 1):
-            texts = [row[side] for row in islice(rows, SAMPLE)]
-            tokens = first_tokens(tokenizer, texts)
+            texts = [row[side] for row in islice(rows, _SAMPLE)]
+            tokens = tokenizer.convert_ids_to_tokens([*chain.from_iterable(tokenizer.encode_batch(texts))])
             unknown = tokens.count(UNK) / len(tokens)
             if unknown > _MOST_UNKNOWN:
                 language = file.languages[side] if file.languages else f"column-{side + 1}"

@@ -15,7 +15,7 @@ import numpy as np
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.tasks import TASKS
-from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodeExamples, warn_if_some_are_cut, windows
+from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodeExamples, warn_of_texts, windows
 from ernie_m.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class SupervisedTask:
         """How much of each item is cut to fit: of a sentence so many words, else whether its texts are."""
         return [feature.cut for window in windows(data, WINDOW_EXAMPLES) for feature in self.encode(window)]
 
-    def warn_if_cut(self, name: str | os.PathLike, data: Sequence[Any]) -> None:
-        """Warn if items of a file that was read are cut."""
-        warn_if_some_are_cut(name, data, self.encode, "rows")
+    def warn_of_texts(self, name: str | os.PathLike, data: Sequence[Any]) -> None:
+        """Warn if items of a file that was read are cut, or unknown to the vocabulary."""
+        warn_of_texts(name, data, self.encode, "rows")
 
     def baseline(self, data: Sequence[Any]) -> dict[str, float]:
         """The scores of a model that always says the most frequent label; {}: there are no labels."""

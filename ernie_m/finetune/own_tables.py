@@ -138,7 +138,7 @@ def check_rows(
     has_labels = isinstance(task, Classification)
     for path, data in [(name, train_set), *((file.path, file.data) for file in (*dev_files, *test_files))]:
         if data:
-            task.warn_if_cut(path, data)
+            task.warn_of_texts(path, data)
     trained = task.inputs(train_set) if train_set and (has_labels or dev_files or test_files) else None
     if has_labels and train_set and len(train_set.targets):
         counts["train"] = count_labels(train_set.targets, train_set.labels_of)

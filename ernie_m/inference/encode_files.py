@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +16,13 @@ from ernie_m.inference.tasks import TaskOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.reader.batching import BATCH_TOKENS, WINDOW_TEXTS, EncodeExamples, encode_in_windows, warn_if_cut
+from ernie_m.reader.batching import (
+    BATCH_TOKENS,
+    WINDOW_TEXTS,
+    EncodeExamples,
+    encode_in_windows,
+    warn_of_texts,
+)
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.training.prefetch import prefetch
@@ -48,6 +54,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
         else:
             texts = read_classification(Path(flags.data_set), labels=False, options=flags)
         encode, encoder = open_encoder(flags)
+        warn_of_texts(flags.data_set, texts, encode.encode)
         writer = VectorWriter(
             encoder,
             texts,
@@ -62,7 +69,6 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
             writer.official()
         else:
             writer.vectors()
-        warn_if_cut(flags.data_set, writer.cut, len(texts), "texts", encode.max_seq_len)
         write_manifest(folder / MANIFEST)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
@@ -189,9 +195,6 @@ class VectorWriter:
         window: number of texts in memory at a time.
         means: `vectors` subtracts the nearest of these from each vector; None: vectors stay plain.
         normalize: whether `vectors` divides each vector by its length.
-
-    Attributes:
-        cut: how many texts were cut to fit.
     """
 
     encoder: SentenceEncoder
@@ -203,7 +206,6 @@ class VectorWriter:
     window: int = WINDOW_TEXTS
     means: LanguageMeans | None = None
     normalize: bool = False
-    cut: int = field(default=0, init=False)
 
     def official(self) -> None:
         """Write cls_emb.npy and top_layer_emb.npy, as the official script does.
@@ -251,7 +253,6 @@ class VectorWriter:
         self._progress = Progress(len(self.texts), "encoding", unit="texts")
         with prefetch(partial(encode_in_windows, self.texts, self.encode, self.window), ahead=2) as windows:
             for features in windows:
-                self.cut += sum(feature.cut for feature in features)
                 yield [feature.ids for feature in features]
         self._progress.close()
 

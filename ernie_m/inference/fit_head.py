@@ -38,7 +38,6 @@ from ernie_m.model.checkpoint.write import model_files
 from ernie_m.model.conventions import GIVEN, NEITHER, READING
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
-from ernie_m.reader.coverage import warn_if_unsuited
 from ernie_m.reader.files.labels import NO_LABEL, normal_label
 from ernie_m.reader.files.rows import tables
 from ernie_m.tokenizer.tokenizer_files import write_ours
@@ -76,8 +75,7 @@ def learn(
     units.make_task(loaded.tokenizer, encode.max_seq_len, loaded.reading.prompt(NEITHER))
     inputs = units.inputs()
     texts = [text for (text,) in inputs]
-    warn_if_unsuited(loaded.tokenizer, texts, name)
-    units.task.warn_if_cut(name, units.items)
+    units.task.warn_of_texts(name, units.items)
     units.warn_of_labels(name)
     vectors = encode.vectors(texts)
     classifier = classifier_of(loaded, vectors, units, encode.layer)
@@ -94,7 +92,7 @@ def learn(
 def predicted_by(classifier: LoadedModel, units: Classes, name: str) -> Scored:
     """What a classifier predicts of further rows, to be scored. `name`: that of their file."""
     answerer = make_answerer("classify", classifier)
-    answerer.task.warn_if_cut(name, units.items)
+    answerer.task.warn_of_texts(name, units.items)
     units.make_task(classifier.tokenizer, classifier.longest)
     outcomes = answerer.predictions(answerer.task.encode(units.items))
     every = np.arange(len(units))

@@ -16,9 +16,10 @@ import numpy as np
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.inference.tasks.encode import EncodeTexts
-from ernie_m.reader.batching import Example, spread, warn_if_some_are_cut, windows
+from ernie_m.reader.batching import Example, spread, warn_of_texts, windows
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.find_pairs import split_label
+from ernie_m.tokenizer.equal_texts import normal_form
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of
 from ernie_m.utils.logging import Progress, logger
@@ -76,7 +77,7 @@ class MiningOptions:
 class DistinctLines:
     """The lines of a text file that are neither blank nor equal to an earlier one.
 
-    White space at the ends of a line is no difference. A tab in it is a space, because a tab ends a cell.
+    They are compared by `normal_form`. A tab in a line is a space, because a tab ends a cell.
 
     Args:
         file: the path of the file, or "language<=path".
@@ -84,8 +85,8 @@ class DistinctLines:
 
     Attributes:
         language: the language of the file; "" if it was not named.
-        numbers: text -> the number of its first line, from 1.
-        texts: the texts, in their order.
+        numbers: the normal form of each text -> the number of its first line, from 1.
+        texts: the texts, in the same order.
 
     Raises:
         UserError: the file is missing, empty, not UTF-8, no text, or has blank lines only.
@@ -98,11 +99,12 @@ class DistinctLines:
             raise UserError(f"{file}: give one file; run the command once for each language")
         self.path = Path(path)
         self.numbers: dict[str, int] = {}
+        self.texts: list[str] = []
         number = 0
         for number, line in enumerate(Sentences(path, as_it_stands), 1):
-            self.numbers.setdefault(line.text_a.strip().replace("\t", " "), number)
-        self.numbers.pop("", None)
-        self.texts = list(self.numbers)
+            form = normal_form(line.text_a)
+            if form and self.numbers.setdefault(form, number) == number:
+                self.texts.append(line.text_a.strip().replace("\t", " "))
         if not self.texts:
             raise UserError(f"{path}: all lines are blank")
         logger.info("%s: %s lines, %s distinct", path, f"{number:,}", f"{len(self.texts):,}")
@@ -131,7 +133,7 @@ def mine_pairs(options: MiningOptions) -> None:
         )
         encoder = make_answerer("encode", load(options.model), task_options)
         lines = [Example(text) for side in (source, target) for text in spread(side.texts)]
-        warn_if_some_are_cut(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
+        warn_of_texts(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
         means = language_means(options, encoder, [source.language, target.language])
         sources, targets = (encode_side(encoder, side, means) for side in (source, target))
 
@@ -152,15 +154,17 @@ def mine_pairs(options: MiningOptions) -> None:
         candidates = mine(forward, backward, scores)
         pairs = candidates if options.threshold is None else candidates.at_least(options.threshold)
         same = 0
+        source_lines, target_lines = ([*side.numbers.items()] for side in (source, target))
         with (
             atomic_file(output / "pairs.tsv", "w", newline="\n") as texts_file,
             atomic_file(output / "scores.tsv", "w", newline="\n") as scores_file,
         ):
             for source_index, target_index, score in zip(*pairs):
-                text, translation = source.texts[source_index], target.texts[target_index]
-                same += text == translation
-                texts_file.write(f"{text}\t{translation}\n")
-                scores_file.write(f"{score:.6f}\t{source.numbers[text]}\t{target.numbers[translation]}\n")
+                source_form, source_line = source_lines[source_index]
+                target_form, target_line = target_lines[target_index]
+                same += source_form == target_form
+                texts_file.write(f"{source.texts[source_index]}\t{target.texts[target_index]}\n")
+                scores_file.write(f"{score:.6f}\t{source_line}\t{target_line}\n")
     counts = (
         f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs, {same:,} with the same text on both "
         f"sides: {output}"

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from ernie_m.reader.coverage import warn_if_unsuited
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.logging import logger
 
@@ -38,6 +39,11 @@ class Example(NamedTuple):
     text_b: str | None = None
     label: int | float | tuple[int, ...] = -1
     qid: str | None = None
+
+    @property
+    def lacks_text(self) -> bool:
+        """Whether one of its texts is blank."""
+        return not (self.text_a.strip() and (self.text_b is None or self.text_b.strip()))
 
 
 class Feature(NamedTuple):
@@ -197,14 +203,20 @@ def warn_if_cut(
         logger.warning("%s: %d of %d %s are cut at %d tokens (%s)", name, count, total, noun, most, option)
 
 
-def warn_if_some_are_cut(name: object, items: Sequence[Any], encode: Any, noun: str = "texts") -> None:
-    """`warn_if_cut` of items that are not encoded yet. Of many, some are looked at.
+def warn_of_texts(name: object, items: Sequence[Any], encode: Any, noun: str = "texts") -> None:
+    """Log warnings if texts are cut, empty, or unknown to the vocabulary. Of many, some are looked at.
 
     Args:
         encode: such as `EncodePairs`; `cut` of a feature says whether it is cut.
     """
-    cut = [bool(feature.cut) for feature in encode(spread(items))]
-    warn_if_cut(name, sum(cut), len(cut), f"{noun} looked at", encode.max_seq_len)
+    items = spread(items)
+    features = encode(items)
+    cut = sum(bool(feature.cut) for feature in features)
+    warn_if_cut(name, cut, len(items), f"{noun} looked at", encode.max_seq_len)
+    empty = sum(isinstance(item, Example) and item.lacks_text for item in items)
+    if empty:
+        logger.warning("%s: %d of %d %s looked at have an empty text", name, empty, len(items), noun)
+    warn_if_unsuited(name, encode.tokenizer, [feature.ids for feature in features])
 
 
 def encode_in_windows(texts: Sequence, encode: Callable[[list], list], size: int) -> Iterator[list[Feature]]:

@@ -1,18 +1,16 @@
 """Whether a vocabulary suits a text, or leaves unknown tokens and single letters."""
 
-import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.vocabulary import UNK
 from ernie_m.utils.logging import logger
 
-SAMPLE = 200  # texts, or rows, that are looked at
 # The greatest shares of unknown tokens and of single letters among all tokens without a warning. In 200 lines
 # of NTREX, a vocabulary of 32,000 pieces for 15 languages leaves at most 0.32 % (Chinese) and 25.3 %
 # (Vietnamese).
@@ -22,26 +20,26 @@ _MOST_LETTERS = 0.4
 _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
 
-def first_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
-    """The tokens of the first `SAMPLE` texts."""
-    ids_of_texts = tokenizer.encode_batch(list(islice(texts, SAMPLE)))
-    return tokenizer.convert_ids_to_tokens(list(chain.from_iterable(ids_of_texts)))
+def warn_if_unsuited(name: object, tokenizer: Tokenizer, ids_of_texts: Iterable[Iterable[int]]) -> None:
+    """Log a warning if a vocabulary turns much of some texts into [UNK] or single letters.
 
-
-def warn_if_unsuited(tokenizer: Tokenizer, texts: Iterable[str], path: str | os.PathLike) -> None:
-    """Log a warning if a vocabulary turns much of the first texts of a file into [UNK] or single letters."""
-    tokens = first_tokens(tokenizer, texts)
-    if not tokens:
-        return
-    unknown_share = tokens.count(UNK) / len(tokens)
-    letter_share = sum(_is_letter(token.removeprefix("▁")) for token in tokens) / len(tokens)
-    if unknown_share > _MOST_UNKNOWN or letter_share > _MOST_LETTERS:
+    Args:
+        name: what has the texts.
+        ids_of_texts: the ids of each text, with special tokens or without.
+    """
+    counts = Counter(chain.from_iterable(ids_of_texts))
+    for special in (tokenizer.cls_id, tokenizer.sep_id):
+        del counts[special]
+    tokens = zip(tokenizer.convert_ids_to_tokens(counts), counts.values())
+    letters = sum(count for token, count in tokens if _is_letter(token.removeprefix("▁")))
+    unknown = counts[tokenizer.unk_id]
+    if unknown > _MOST_UNKNOWN * counts.total() or letters > _MOST_LETTERS * counts.total():
         logger.warning(
             "%s: %.0f %% of its tokens are unknown and %.0f %% single letters. The vocabulary %s was made "
-            "for other text, or from too little, and a model with it may learn little from this one",
-            path,
-            100 * unknown_share,
-            100 * letter_share,
+            "for other text, or from too little, and to a model with it this one may mean little",
+            name,
+            100 * unknown / counts.total(),
+            100 * letters / counts.total(),
             tokenizer.piece_model_path,
         )
 

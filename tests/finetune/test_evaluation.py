@@ -83,7 +83,7 @@ def test_predictions_of_rows_that_were_cut(toy_folder, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         task.write(tmp_path / "a", data, [np.array([1.0, 0.0, 0.0])] * 2)
         for each in (task, Regression(tokenizer, max_seq_len=8)):
-            each.warn_if_cut(path, data)
+            each.warn_of_texts(path, data)
     answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [answer.get("cut") for answer in answers] == [None, True]
     assert len(caplog.messages) == 2

@@ -255,7 +255,7 @@ def train_and_score(
     flags = replace(flags, init_pretraining_params=str(start), train_set=name, amp=amp)
     for path, part in ((name, units), *tests):
         part.open(opened, replace(flags, train_set=path))
-        part.task.warn_if_cut(path, part.to_predict(range(len(part))))
+        part.task.warn_of_texts(path, part.to_predict(range(len(part))))
     units.warn_of_labels(name)
     work = _Work(folder, opened, flags, units, stop)
     training = work.on_all()

@@ -29,8 +29,8 @@ from ernie_m.model.conventions import NEITHER, Reading, TextKind, kinds_of_pair
 from ernie_m.model.device import summary
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
-from ernie_m.reader.batching import EncodePairs, Example, warn_if_prompted, warn_if_some_are_cut
-from ernie_m.reader.coverage import warn_if_unsuited
+from ernie_m.reader.batching import EncodePairs, Example, warn_if_prompted, warn_of_texts
+from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, sentences_by_language
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
@@ -95,6 +95,10 @@ def train_then_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     inputs = read_inputs(flags)
     flags = inputs.flags
     task = Retrieval(flags, inputs.opened, inputs.starts)
+    for bitext in inputs.bitexts if task.rows else ():
+        trained = task.keyed_rows.keys[:, :2].ravel()
+        for fault in check_labels(bitext.keys.ravel(), (), str, trained_inputs=trained, noun="sentences"):
+            logger.warning("%s: %s", bitext.name, fault)
     results = {}
     with run_folder(flags, task.identity) as folder:
         for seed in flags.seeds:
@@ -149,14 +153,12 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     for number, bitext in enumerate(bitexts):
         # The vocabulary may not suit a bitext, or any model may find many of its pairs.
         sides = (bitext.sentences, bitext.translations)
-        for texts in sides:
-            warn_if_unsuited(opened.tokenizer, texts, bitext.name)
         examples = [
             Example(opened.reading.prompt(kind) + text)
             for kind, texts in zip(kinds_of_pair(bitext.are_translations), sides)
             for text in texts
         ]
-        warn_if_some_are_cut(bitext.name, examples, EncodePairs(opened.tokenizer, flags.max_seq_len))
+        warn_of_texts(bitext.name, examples, EncodePairs(opened.tokenizer, flags.max_seq_len))
         keys = np.stack([keys_of(texts) for texts in sides])
         say_repeats(bitext.name, keys)
         bitexts[number] = bitext._replace(keys=keys)

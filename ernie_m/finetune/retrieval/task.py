@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,10 +39,9 @@ from ernie_m.reader.batching import (
     spread,
     warn_if_cut,
     warn_if_prompted,
-    warn_if_some_are_cut,
+    warn_of_texts,
 )
 from ernie_m.reader.corpus import Corpus, verify_corpus
-from ernie_m.reader.coverage import warn_if_unsuited
 from ernie_m.reader.files.pairs import PairRows, is_notation
 from ernie_m.tokenizer.equal_texts import keys_of_ids
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -124,7 +122,6 @@ class Retrieval(TaskOfSeeds):
         digests = {}
         if is_notation(flags.train_set):  # own pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set, flags)
-            warn_if_unsuited(self.tokenizer, chain.from_iterable(self.rows), flags.train_set)
             self.languages: list[str] = []
             digests["train_set"] = digest_of_files(self.rows.paths)
         else:
@@ -143,7 +140,7 @@ class Retrieval(TaskOfSeeds):
             texts = [
                 Example(self.prompts[min(place, 1)] + text) for row in rows for place, text in enumerate(row)
             ]
-            warn_if_some_are_cut(flags.train_set, texts, EncodePairs(self.tokenizer, flags.max_seq_len))
+            warn_of_texts(flags.train_set, texts, EncodePairs(self.tokenizer, flags.max_seq_len))
             self.keyed_rows = KeyedRows.of(self.rows, keys_by(opened, flags.max_seq_len))
             if self.rows.with_negatives:
                 logger.info(

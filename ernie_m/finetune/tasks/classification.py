@@ -17,7 +17,7 @@ from ernie_m.model.conventions import NEITHER
 from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
 from ernie_m.reader.batching import EncodePairs, Example, TaskBatch
 from ernie_m.reader.classification import Examples, read_classification
-from ernie_m.reader.coverage import count_unknown_words, warn_if_unsuited
+from ernie_m.reader.coverage import count_unknown_words
 from ernie_m.reader.files.rows import TableOptions, tables
 from ernie_m.reader.label_map import read_label_map
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -84,7 +84,7 @@ class Classification(SupervisedTask):
         return {"pairs": self.pairs, "multi_label": self.multi_label}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
-        """Read and check a file, and warn if its texts do not suit the model."""
+        """Read and check a file."""
         # None: the label column holds ids.
         label_map = {label: id_ for id_, label in enumerate(self.labels)} if self.named else None
         examples = read_classification(
@@ -103,7 +103,7 @@ class Classification(SupervisedTask):
         return examples
 
     def look_at(self, examples: Sequence[Example], path: str | os.PathLike) -> None:
-        """See whether rows are pairs of texts, and warn of texts that do not suit the model.
+        """See whether rows are pairs of texts.
 
         Raises:
             UserError: the rows before these were pairs, and these are not, or the reverse.
@@ -117,7 +117,6 @@ class Classification(SupervisedTask):
                 "files of one kind, or begin with --init_pretraining_params"
             )
         self.pairs = are_pairs
-        warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
 
     def read_training(self, path: str | os.PathLike) -> Examples:
         (examples,) = self.read_tables([path])

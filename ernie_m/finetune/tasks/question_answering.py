@@ -16,7 +16,8 @@ from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING
 from ernie_m.reader import question_answering as windows
-from ernie_m.reader.batching import warn_if_cut
+from ernie_m.reader.batching import spread, warn_if_cut
+from ernie_m.reader.coverage import warn_if_unsuited
 from ernie_m.reader.files.labels import input_hash
 from ernie_m.reader.label_map import ALL_LANGUAGES
 from ernie_m.reader.official_question_answering import (
@@ -180,8 +181,9 @@ class QuestionAnswering(SupervisedTask):
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
         return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.make_windows)
 
-    def warn_if_cut(self, name: str | os.PathLike, data: AnswerWindows) -> None:
-        """Warn if questions are cut; contexts are read in windows."""
+    def warn_of_texts(self, name: str | os.PathLike, data: AnswerWindows) -> None:
+        """Warn if questions are cut, or contexts unknown to the vocabulary; these are read in windows."""
+        warn_if_unsuited(name, self.tokenizer, [window.context_ids for window in spread(data)])
         most = self.cut.max_query_length
         warn_if_cut(name, sum(data.cut), len(data.cut), "questions", most, "max_query_length")
 

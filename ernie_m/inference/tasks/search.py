@@ -25,7 +25,7 @@ from ernie_m.inference.tasks import (
 from ernie_m.inference.tasks.encode import EncodeTexts, centres_by_default
 from ernie_m.inference.tasks.search_index import CorpusSentence, Index
 from ernie_m.model.conventions import DOCUMENT, QUERY
-from ernie_m.reader.batching import Example, warn_if_cut, warn_if_some_are_cut
+from ernie_m.reader.batching import Example, warn_if_cut, warn_of_texts
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.utils.errors import UserError
@@ -195,7 +195,7 @@ class SearchCorpus:
             return self.index.vectors
         texts = [sentence.text for sentence in self.sentences]
         parts = [texts[first : first + _AT_ONCE] for first in range(0, len(texts), _AT_ONCE)]
-        warn_if_some_are_cut("the corpus", [Example(text) for text in texts], encode.encode)
+        warn_of_texts("the corpus", [Example(text) for text in texts], encode.encode)
         parts_with_bar = progress(parts, "encoding the corpus", "sentences", size=len)
         return np.concatenate([encode.vectors(part) for part in parts_with_bar])
 
