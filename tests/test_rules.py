@@ -1,0 +1,318 @@
+"""Each rule of docs/data.md, "What is said of texts", holds in each program that needs it."""
+
+import contextlib
+import json
+import re
+from functools import partial
+from importlib import import_module
+from itertools import pairwise
+
+import pytest
+
+from ernie_m.finetune.tasks.answer_scores import rules_language
+from ernie_m.reader.tags import JOINT
+from ernie_m.utils.errors import run
+from tests import toys
+from tests.launching import as_flags, call_main
+from tests.toys import LABELS, TAGS, write_lines
+
+TEXTS = list(dict.fromkeys(line for line in toys.sentences(80, seed=3) if len(line) > 20))[:30]
+LONG = " ".join(TEXTS)
+STRANGE = [" ".join(["qqq"] * count) for count in range(1, 10)]  # the vocabulary has no q
+TWIN = TEXTS[0].replace("a", "\uff41").replace(" ", "\u00a0 ")  # the first text in other bytes
+
+
+def labelled(*texts: str, label: str = LABELS[0]) -> list[str]:
+    return ["text_a\tlabel", *(f"{text}\t{label}" for text in texts)]
+
+
+def tagged(*texts: str) -> list[str]:
+    rows = ["\t".join((text.replace(" ", JOINT), JOINT.join("O" for _ in text.split(" ")))) for text in texts]
+    return ["text_a\tlabel", *rows]
+
+
+def asked(*pairs: tuple[str, str], ids: str = "abcdefghijkl") -> list[str]:
+    """SQuAD of (question, context); an answer is the first word of its context."""
+    paragraphs = []
+    for id_, (question, context) in zip(ids, pairs):
+        answers = [{"text": context.split()[0], "answer_start": 0}]
+        paragraphs.append(
+            {"context": context, "qas": [{"id": id_, "question": question, "answers": answers}]}
+        )
+    return [json.dumps({"data": [{"title": "", "paragraphs": paragraphs}]})]
+
+
+def requests(*texts: str) -> list[str]:
+    return [json.dumps({"text_a": text}) for text in texts]
+
+
+def pairs(*sides: tuple[str, str]) -> list[str]:
+    return ["\t".join(side) for side in sides]
+
+
+MANY_PAIRS = pairs(*((text, text[::-1]) for text in TEXTS))
+TRAINED = {
+    "init_pretraining_params": "{models}/encode",
+    "checkpoints": "out",
+    "do_test": "false",
+    "max_steps": 1,
+    "batch_size": 8,
+}
+FINE_TUNED = {**TRAINED, "label_map_config": "labels.json"}
+CLASSIFIED = {**FINE_TUNED, "train_set": "train.tsv", "dev_set": "dev.tsv", "num_labels": len(LABELS)}
+QUESTIONS = {
+    **TRAINED,
+    "train_set": "train.json",
+    "dev_set": "dev.json",
+    "max_seq_len": 62,
+    "max_query_length": 16,
+    "doc_stride": 16,
+}
+SEARCHED = {
+    "pairs": "d",
+    "init_pretraining_params": "{models}/encode",
+    "checkpoints": "out",
+    "max_seq_len": 62,
+}
+BUILT = {"piece_model_path": "{models}/piece.model", "output": "corpus", "workers": 1, "held_out": 2}
+# Program -> its module, its first words and its flags.
+PROGRAMS = {
+    "run_classifier": ("commands.run_classifier", [], CLASSIFIED),
+    "run_sequence_labeling": (
+        "commands.run_sequence_labeling",
+        [],
+        {**CLASSIFIED, "num_labels": len(TAGS)},
+    ),
+    "run_mrc": ("commands.run_mrc", [], QUESTIONS),
+    "run_retrieval": ("commands.run_retrieval", [], SEARCHED),
+    "run_pretrain": ("commands.run_pretrain", [], {"data.corpus": "{corpus}", "run.output": "out"}),
+    "build_corpus": ("pretrain.build_corpus.command", [], BUILT),
+    # What ernie-m train does first.
+    "train": ("data.prepare.command", ["pairs", "d"], {"output": "out", "model": "{models}/encode"}),
+    "fit": ("inference.fit", ["table.tsv"], {"model": "{models}/encode", "output": "out"}),
+    "label": ("commands.predict", [], {"input": "table.tsv", "model": "{models}/classify", "output": "out"}),
+    "predict": ("commands.predict", [], {"input": "a.jsonl", "model": "{models}/classify", "output": "out"}),
+    "encode_vector": (
+        "commands.encode_vector",
+        [],
+        {"data_set": "table.tsv", "init_pretraining_params": "{models}/encode", "output_dir": "out"},
+    ),
+    "mine_pairs": (
+        "commands.mine_pairs",
+        [],
+        {"source": "de<=de.txt", "target": "en<=en.txt", "model": "{models}/encode", "output": "out"},
+    ),
+}
+slow = pytest.mark.slow
+# Program, its toys, further flags, and each rule with the place that the program names.
+CASES = [
+    pytest.param(
+        "run_classifier",
+        {
+            "train.tsv": [*labelled(*TEXTS[:4], LONG, "", *STRANGE), f"{TWIN}\t{LABELS[1]}"],
+            "dev.tsv": labelled(TWIN, TEXTS[9]),
+        },
+        {},
+        {
+            "cut": "train.tsv: 1 of 16 rows .* cut at 62 ",
+            "empty": "train.tsv: 1 of 16 rows .* empty",
+            "equal": "train.tsv: 1 text has two labels, as in line 2 and line 17",
+            "unknown": "train.tsv: .* unknown",
+            "learned": "dev.tsv: 1 of 2 rows .* trained on",
+        },
+        marks=slow,
+    ),
+    pytest.param(
+        "run_sequence_labeling",
+        {"train.tsv": tagged(*TEXTS[:4], LONG, *STRANGE), "dev.tsv": tagged(TWIN, TEXTS[9])},
+        {},
+        {
+            "cut": "train.tsv: 1 of 14 rows .* cut at 62 ",
+            "unknown": "train.tsv: .* unknown",
+            "learned": "dev.tsv: 1 of 2 rows .* trained on",
+        },
+        marks=slow,
+    ),
+    ("run_sequence_labeling", {"train.tsv": tagged(TEXTS[0], "a ")}, {}, {"empty": "train.tsv, line 3: "}),
+    pytest.param(
+        "run_mrc",
+        {
+            "train.json": asked((TEXTS[0], TEXTS[1]), (LONG, TEXTS[2]), *zip(STRANGE, STRANGE)),
+            "dev.json": asked((TWIN, TEXTS[1]), (TEXTS[5], TEXTS[6])),
+        },
+        {},
+        {
+            "cut": "train.json: 2 of 11 questions are cut at 16 ",
+            "unknown": "train.json: .* unknown",
+            "languages": "dev.json: the language of its answers",
+            "learned": "dev.json: 1 of 2 rows .* trained on",
+        },
+        marks=slow,
+    ),
+    (
+        "run_mrc",
+        {"train.json": asked((TEXTS[0], TEXTS[1])), "dev.json": asked(*pairwise(TEXTS[:3]), ids="aa")},
+        {},
+        {"ids": "dev.json: .*'a' occurs twice"},
+    ),
+    ("run_mrc", {"train.json": asked((" ", TEXTS[1]))}, {}, {"empty": "train.json: "}),
+    (
+        "run_retrieval",
+        {"d/de-en.tsv": [*MANY_PAIRS, f"{TWIN}\tx", f"{LONG}\ty", *pairs(*zip(STRANGE, STRANGE))]},
+        {},
+        {
+            "cut": "de-en: 1 of 82 texts .* cut at 62 ",
+            "equal": "de-en: .* of 41 pairs ",
+            "unknown": "de-en: .* tokens are unknown",
+        },
+    ),
+    ("run_retrieval", {"d/de-en.tsv": [*MANY_PAIRS, "a\t"]}, {}, {"empty": "de-en.tsv, line 31: "}),
+    ("run_retrieval", {"d/de-en.tsv": MANY_PAIRS}, {"languages": "de,xx"}, {"languages": "d: no xx there"}),
+    pytest.param(
+        "run_retrieval",
+        {"d/de-en.tsv": MANY_PAIRS, "en-de.tsv": pairs((TWIN, "x"), *zip(STRANGE, TEXTS[20:]))},
+        {"do_train": "true", "train_set": "en-de.tsv", "max_steps": 1, "batch_size": 2},
+        {"learned": "de-en: 10 of 60 sentences .* trained on"},
+        marks=slow,
+    ),
+    pytest.param(
+        "run_pretrain",
+        {},
+        {
+            "data.max_seq_len": 16,
+            "optimizer.steps": 1,
+            "optimizer.batch_size": 4,
+            "optimizer.warmup_steps": 0,
+            "model.hidden_size": 16,
+            "model.num_hidden_layers": 1,
+            "model.num_attention_heads": 2,
+        },
+        {"cut": "pairs are longer than data.max_seq_len 16"},
+        marks=slow,
+    ),
+    ("run_pretrain", {}, {"data.languages": "en,xx"}, {"languages": "data.languages: xx"}),
+    (
+        "build_corpus",
+        {
+            "en.txt": [*TEXTS, " ", *STRANGE, TEXTS[0], TWIN],
+            "en-de.tsv": [*MANY_PAIRS, f"{LONG * 4}\t{LONG * 4}"],
+        },
+        {"mono": "en<=en.txt", "parallel": "en-de<=en-de.tsv", "deduplicate": "true"},
+        {
+            "cut": "1 of 2. pairs are longer than ",
+            "empty": " 1 empty",
+            "equal": " 2 duplicate",
+            "unknown": "en +36 .* 8.57% ",
+            "learned": "held-out text",
+        },
+    ),
+    (
+        "build_corpus",
+        {"en.txt": TEXTS},
+        {"mono": "{{en: en.txt, eng: en.txt}}"},
+        {"languages": "en and eng are one language"},
+    ),
+    (
+        "train",
+        {"d/en-de.tsv": [*MANY_PAIRS, f"{TEXTS[0]}\t{TWIN}"]},
+        {},
+        {"equal": "in 1 of 31 rows query and positive are equal", "learned": "de-en +31 +2. +3 "},
+    ),
+    ("train", {"d/en-de.tsv": [*MANY_PAIRS, "a\t"]}, {}, {"empty": "en-de.tsv, line 31: "}),
+    ("train", {"d/en-de.tsv": pairs(*zip(STRANGE * 9, TEXTS))}, {}, {"unknown": "en-de.tsv: "}),
+    (
+        "train",
+        {"d/en-de.tsv": MANY_PAIRS, "d/fr-eng.tsv": MANY_PAIRS},
+        {},
+        {"languages": "en and eng are one language"},
+    ),
+    (
+        "fit",
+        {
+            "table.tsv": [*labelled(*TEXTS[:9], LONG), *labelled(TWIN, *STRANGE, label="b")[1:]],
+            "test.tsv": labelled(TWIN, TEXTS[20]),
+        },
+        {"test": "test.tsv"},
+        {
+            "cut": "table.tsv: 1 of 20 rows .* cut at 62 ",
+            "equal": "table.tsv: 1 text has two labels, as in line 2 and line 12",
+            "unknown": "table.tsv: .* unknown",
+            "learned": "test.tsv: 1 of 2 rows .* trained on",
+        },
+    ),
+    ("fit", {"table.tsv": labelled(*TEXTS[:9], " ")}, {}, {"empty": "table.tsv, line 11: "}),
+    (
+        "label",
+        {"table.tsv": labelled(TEXTS[0], LONG, STRANGE[3])},
+        {},
+        {"cut": "\tTrue\t", "unknown": "\t4\n"},
+    ),
+    ("label", {"table.tsv": labelled(TEXTS[0], " ")}, {}, {"empty": "table.tsv, line 3: "}),
+    (
+        "label",
+        {"questions.json": asked((TEXTS[0], TEXTS[1]))},
+        {"input": "questions.json", "model": "{models}/answer"},
+        {"languages": "questions.json: the language of its answers"},
+    ),
+    (
+        "predict",
+        {"a.jsonl": requests(TEXTS[0], LONG, STRANGE[3])},
+        {},
+        {"cut": '"cut": true', "unknown": '"unknown_words": 4'},
+    ),
+    ("predict", {"a.jsonl": requests(TEXTS[0], " ")}, {}, {"empty": "a.jsonl, line 2: "}),
+    (
+        "predict",
+        {"a.jsonl": [json.dumps({"text": "a [MASK]", "language": "xx"})]},
+        {"model": "{models}/full"},
+        {"languages": "a.jsonl, line 1: 'language'"},
+    ),
+    (
+        "encode_vector",
+        {"table.tsv": ["text_a", TEXTS[0], LONG, "", *STRANGE]},
+        {},
+        {
+            "cut": "table.tsv: 1 of 12 texts .* cut at 62 ",
+            "empty": "table.tsv: 1 of 12 texts .* empty",
+            "unknown": "table.tsv: .* unknown",
+        },
+    ),
+    (
+        "mine_pairs",
+        {"de.txt": [*TEXTS, LONG, TWIN, " "], "en.txt": [TWIN, *STRANGE]},
+        {},
+        {
+            "cut": "de.txt, en.txt: 1 of .* cut at 62 ",
+            "empty": "de.txt: 33 lines, 31 distinct",
+            "equal": "1 with the same text on both sides",
+            "unknown": "de.txt, en.txt: .* unknown",
+            "languages": "means of these languages",
+        },
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Models of each kind, and a small corpus: what stands for {models} and {corpus}."""
+    folder = tmp_path_factory.mktemp("rules")
+    return {"models": toys.make_models(folder), "corpus": toys.make_small_corpus(folder)}
+
+
+@pytest.mark.parametrize(("program", "files", "flags", "rules"), CASES)
+def test_what_each_program_says(places, tmp_path, monkeypatch, capsys, caplog, program, files, flags, rules):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    labels = TAGS if program == "run_sequence_labeling" else LABELS
+    (tmp_path / "labels.json").write_text(json.dumps({label: id_ for id_, label in enumerate(labels)}))
+    for name, lines in files.items():
+        write_lines(tmp_path / name, lines)
+    module, words, usual = PROGRAMS[program]
+    line = [word.format(**places) for word in [*words, *as_flags(usual | flags)]]
+    rules_language.cache_clear()
+    with contextlib.suppress(SystemExit):
+        run(partial(call_main, import_module(f"ernie_m.{module}"), line))
+    said = "".join([*capsys.readouterr(), caplog.text])
+    if (tmp_path / "out").is_file():
+        said += (tmp_path / "out").read_text()
+    assert [rule for rule, place in rules.items() if not re.search(place, said)] == [], said
