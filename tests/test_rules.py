@@ -110,10 +110,11 @@ CASES = [
         "run_classifier",
         {
             "train.tsv": [*labelled(*TEXTS[:4], LONG, "", *STRANGE), f"{TWIN}\t{LABELS[1]}"],
-            "dev.tsv": labelled(TWIN, TEXTS[9]),
+            "dev.tsv": labelled(TWIN, LONG[:-1]),
         },
         {},
         {
+            "cut of dev": "dev.tsv: 1 of 2 rows .* cut at 62 ",
             "cut": "train.tsv: 1 of 16 rows .* cut at 62 ",
             "empty": "train.tsv: 1 of 16 rows .* empty",
             "equal": "train.tsv: 1 text has two labels, as in line 2 and line 17",
@@ -138,10 +139,11 @@ CASES = [
         "run_mrc",
         {
             "train.json": asked((TEXTS[0], TEXTS[1]), (LONG, TEXTS[2]), *zip(STRANGE, STRANGE)),
-            "dev.json": asked((TWIN, TEXTS[1]), (TEXTS[5], TEXTS[6])),
+            "dev.json": asked((TWIN, TEXTS[1]), (LONG, TEXTS[6])),
         },
         {},
         {
+            "cut of dev": "dev.json: 1 of 2 questions are cut at 16 ",
             "cut": "train.json: 2 of 11 questions are cut at 16 ",
             "unknown": "train.json: .* unknown",
             "languages": "dev.json: the language of its answers",
@@ -230,10 +232,11 @@ CASES = [
         "fit",
         {
             "table.tsv": [*labelled(*TEXTS[:9], LONG), *labelled(TWIN, *STRANGE, label="b")[1:]],
-            "test.tsv": labelled(TWIN, TEXTS[20]),
+            "test.tsv": labelled(TWIN, LONG[:-1]),
         },
         {"test": "test.tsv"},
         {
+            "cut of a test": "test.tsv: 1 of 2 rows .* cut at 62 ",
             "cut": "table.tsv: 1 of 20 rows .* cut at 62 ",
             "equal": "table.tsv: 1 text has two labels, as in line 2 and line 12",
             "unknown": "table.tsv: .* unknown",

@@ -246,15 +246,6 @@ def test_pairs_of_languages(answer, trained, folder, tmp_path):
         assert table["mean"]["en-de"] < 50
 
 
-def test_questions_that_are_cut_are_counted(answer, folder, tmp_path):
-    answer(max_steps=1, max_query_length=2)
-    lines = [
-        line for line in read_log(tmp_path).splitlines() if " questions are cut at 2 tokens (max_q" in line
-    ]
-    names = ("train.json", "dev.en.json", "dev.de.json")
-    assert [f"{folder / name}: " in line for line, name in zip(lines, names, strict=True)] == [True] * 3
-
-
 def test_without_a_language_map_the_name_of_the_file_says_the_language(answer, folder, tmp_path):
     rules_language.cache_clear()
     shutil.copy(folder / "dev.en.json", tmp_path / "dev.json")

@@ -55,15 +55,6 @@ def test_plain_kernels_are_chosen_by_the_flag(classify, monkeypatch):
     assert kernels.has_plain_kernels()
 
 
-def test_a_file_that_is_cut_is_warned_of(classify, toy_folder, tmp_path):
-    classify(max_seq_len=8, max_steps=1, epoch=1)
-    log = read_log(tmp_path)
-    lines = [line for line in log.splitlines() if "rows looked at are cut at 8 tokens (max_seq_len)" in line]
-    names = ("train.tsv", *(f"dev.{language}.tsv" for language in toys.LANGUAGES))
-    for line, name in zip(lines, names, strict=True):
-        assert f"{toy_folder / name}: " in line
-
-
 def test_a_label_without_training_rows_is_warned_of(classify, toy_folder, tmp_path):
     lines = (toy_folder / "train.tsv").read_text().splitlines(keepends=True)
     path = tmp_path / "two.tsv"

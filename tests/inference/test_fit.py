@@ -182,15 +182,6 @@ def test_languages_are_those_of_the_rows_that_are_read(tmp_path):
     assert texts.columns == ["text_a"]
 
 
-def test_rows_that_are_cut_are_counted(models, tmp_path, caplog):
-    """Of what is learned from, and of a test."""
-    long = [*ROWS[1][:3], f"{ROWS[1][3]} " * 30, *ROWS[1][4:]]
-    paths = [write(tmp_path / name, [ROWS[0], long, *ROWS[2:]], ",") for name in ("a.csv", "b.csv")]
-    run_fit(paths[0], models, tmp_path / "out", test=paths[1])
-    lines = [message for message in caplog.messages if " rows looked at are cut at " in message]
-    assert [line.partition(" rows")[0] for line in lines] == [f"{path}: 1 of 60" for path in paths]
-
-
 @pytest.mark.parametrize(
     ("column", "cells", "expected"),
     [

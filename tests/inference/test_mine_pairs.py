@@ -203,12 +203,6 @@ def test_without_faiss(run_mining, monkeypatch, tmp_path):
     assert not (tmp_path / "mined").exists()
 
 
-def test_lines_that_are_cut_are_counted(run_mining, texts, capsys):
-    run_mining(layer=1, max_seq_len=8)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "are cut at 8 tokens" in line]
-    assert line.startswith(f"{texts / 'de.txt'}, {texts / 'en.txt'}: ") and " lines looked at " in line
-
-
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
