@@ -103,9 +103,10 @@ def test_one_rule_says_what_a_model_is_for(tmp_path, caplog, settings, task):
     assert ("is not known" in caplog.text) == (not is_known)
 
 
-def test_labels_that_are_no_list_are_refused(tmp_path):
-    save_model(tmp_path / "saved", classifier(), SHAPE, settings={"labels": {"a": 0, "b": 1}})
-    assert "config.json: 'labels' is {'a': 0, 'b': 1}" in error_of(open_checkpoint, tmp_path / "saved")
+@pytest.mark.parametrize("labels", [{"a": 0, "b": 1}, ["a", None], "a,b"])
+def test_labels_that_are_no_list_of_names_are_refused(tmp_path, labels):
+    save_model(tmp_path / "saved", classifier(), SHAPE, settings={"labels": labels})
+    assert f"config.json: 'labels' is {labels}" in error_of(open_checkpoint, tmp_path / "saved")
 
 
 def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path):

@@ -138,9 +138,10 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
         )
     settings = _settings_of(source, config)
     raw_labels = settings.get("labels")
-    if not isinstance(raw_labels, list | None):
+    names = raw_labels or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str | int | float) for name in names):
         raise UserError(f"{source.config_path}: 'labels' is {shown(raw_labels)}; it must be a list of names")
-    labels = [str(label) for label in raw_labels or ()]
+    labels = [str(name) for name in names]
     same = [label for label, count in Counter(labels).items() if count > 1]
     if same:
         raise UserError(
