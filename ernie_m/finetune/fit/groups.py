@@ -9,7 +9,6 @@ import numpy as np
 from ernie_m.reader.files.labels import input_hash
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.centring import FEWEST_SENTENCES
-from ernie_m.vectors.mine_by_margin import Neighbours, margins, mine
 from ernie_m.vectors.nearest import nearest
 from ernie_m.vectors.pooling import unit
 
@@ -114,11 +113,10 @@ def translations(vectors: np.ndarray, languages: np.ndarray) -> np.ndarray:
         )
     pairs = [np.empty((0, 2), np.int64)]
     for (rows, ours), (other_rows, theirs) in combinations(parts, 2):
-        forward = Neighbours(*nearest(ours, theirs, k=1))
-        backward = Neighbours(*nearest(theirs, ours, k=1))
-        cosines = margins(forward, backward, "absolute")
-        mutual = mine(forward, backward, cosines, "intersect").at_least(_LEAST_COSINE)
-        pairs.append(np.stack([rows[mutual.sources], other_rows[mutual.targets]], axis=1))
+        cosines, targets = nearest(ours, theirs, k=1)  # [n, 1] each
+        _, sources = nearest(theirs, ours, k=1)
+        is_mutual = (sources[targets[:, 0], 0] == np.arange(len(rows))) & (cosines[:, 0] >= _LEAST_COSINE)
+        pairs.append(np.stack([rows[is_mutual], other_rows[targets[is_mutual, 0]]], axis=1))
     return np.concatenate(pairs)
 
 
