@@ -164,7 +164,7 @@ GONE = {
     "gxlt_set": "--test_set, for each file",
     "head_start": "--init.word_table",
     "init.head_start": "--init.word_table",
-    "int8": "--engine onnx, or --amp bf16",
+    "int8": "--format onnx, or --amp bf16",
     "keep_rest": "--drop_unknown",
     "label_map_config": "the folder of --model, which has its labels",
     "link": "nothing: the folder holds the encoder, too",
