@@ -157,6 +157,9 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
     def loss(model, batch, **options):
         result = batch_loss(model, batch, **options)
         has_pseudo_tokens = batch.stage1 is not None
+        if has_pseudo_tokens:
+            in_slots = batch.inputs.input_ids.numpy()[batch.stage1.slots.numpy()]
+            assert held_out.tokenizer.mask_id not in in_slots
         masked_ids[has_pseudo_tokens] += batch.targets.ids.tolist()
         losses[has_pseudo_tokens] += float(result[0])
         return result
