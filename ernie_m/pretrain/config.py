@@ -220,10 +220,9 @@ class InitConfig:
     encoder: str = option(SCRATCH, free=True)
     """"scratch", or weights in any format of docs/convert.md."""
 
-    head_start: bool = False
-    """Whether a new encoder begins with word vectors that are counted in the corpus, and with sinusoids as
-    positions and in the first layer's queries and keys. Otherwise all weights are random. For small models
-    and little text."""
+    word_table: str = option("", free=True)
+    """A table of pieces, as `ernie-m train` makes, with the vocabulary of the corpus. Its principal
+    components are the first word vectors of a new encoder. For small models and little text."""
 
     lm_head: str = option(FRESH, free=True)
     """"fresh", or a folder with a head (XLM-R's or ours); "encoder": the head in `encoder`."""
@@ -253,7 +252,7 @@ class OptimizerConfig:
 
     word_rate_ratio: PositiveShare = 1.0
     """The share of the learning rate that the word table learns at; its decay keeps the full rate. A low one
-    keeps what `init.head_start` has counted."""
+    keeps what `init.word_table` says."""
 
     warmup_steps: NonNegativeInt = 10_000
     """Steps of the linear rise; 0: the rate is constant."""
@@ -394,6 +393,5 @@ class PretrainConfig:
             raise UserError(
                 "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no head to take"
             )
-        # A sine and a cosine of each wavelength.
-        if self.init.head_start and self.init.encoder == SCRATCH and self.model.hidden_size % 2:
-            raise UserError(f"init.head_start needs an even model.hidden_size, not {self.model.hidden_size}")
+        if self.init.word_table and self.init.encoder != SCRATCH:
+            raise UserError("init.word_table is for init.encoder scratch: other encoders have word vectors")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from paddle import Tensor
 
 from ernie_m.model.checkpoint.formats.lazy_weights import Weights, finite
 from ernie_m.model.checkpoint.formats.tensor_names import LM_BIAS, WORDS
@@ -13,6 +14,7 @@ from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.lm_head import LMHead, PreTrainingModel
 from ernie_m.pretrain.config import FRESH, FROM_ENCODER, START, InitConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -21,6 +23,7 @@ _ENCODER = ("embeddings.", "encoder.", "pooler.")
 _HEAD = "lm_head."
 _LANGUAGES = "language_embeddings."
 _CLASSIFIER = "classifier."  # how the tensors of a fine-tuned model's classifier begin
+_TINY = 1e-9  # a divisor is at least this: a piece that is in no pair may have a vector of zeros
 _SMALL = 0.2  # the initial scale of the states that a new head multiplies with the word table; usually 1
 
 
@@ -72,6 +75,9 @@ def initialise(
         UserError: a folder is missing, has another shape or vocabulary, or lacks the head.
     """
     _check_text_rules(encoder, tokenizer, text_rules)
+    if config.word_table:
+        words = model.ernie_m.embeddings.word_embeddings.weight
+        _give_word_vectors(words, open_checkpoint(config.word_table), tokenizer, corpus_and_seed["seed"])
     if encoder is not None:
         load_from(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
         _load_languages(model, encoder)
@@ -91,6 +97,33 @@ def initialise(
         _load_head(model, open_weights(config.lm_head, tokenizer))
     if encoder is not None and _has_head(encoder):
         logger.info("%s has a masked-LM head, which is not read: init.lm_head encoder reads it", encoder.path)
+
+
+def _give_word_vectors(words: Tensor, table: Checkpoint, tokenizer: Tokenizer, seed: int) -> None:
+    """Replace random word vectors with the principal components of a table of pieces, each as long as before.
+
+    They are turned at random, so that no coordinate is larger than the others.
+
+    Args:
+        words: [V, H].
+        table: its rows have W >= H numbers.
+
+    Raises:
+        UserError: the table has another vocabulary than the corpus, or is too narrow.
+    """
+    _check_vocabulary(table, tokenizer)
+    size, width = words.shape
+    rows = table.tensors[WORDS][:size]  # [V, W]
+    if rows.shape[1] < width:
+        raise UserError(f"init.word_table {table.path}: {rows.shape[1]} numbers a piece, below {width}")
+    directions, sizes, _ = np.linalg.svd(rows, full_matrices=False)
+    turn, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))
+    vectors = (directions * sizes)[:, :width] @ turn  # [V, H]
+    random = words.numpy()
+    lengths = np.linalg.norm(random, axis=1, keepdims=True)
+    vectors *= lengths / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)
+    words.set_value(vectors.astype(random.dtype))
+    distributed.broadcast_([words])  # another machine may round otherwise
 
 
 def give_frequencies(head: LMHead, piece_counts: np.ndarray) -> None:

@@ -19,7 +19,6 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.batches import StepBatches, log_repeats, read_steps, tokens_of_pass, total_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import BASE, FRESH, SCRATCH, PretrainConfig
-from ernie_m.pretrain.head_start import give_head_start
 from ernie_m.pretrain.held_out.evaluate import Evaluator
 from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summary
 from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
@@ -43,8 +42,8 @@ from ernie_m.utils.options import deciding_options
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 # What to change if MMLM has learned little after all steps, and after those of the head alone.
 _AFTER_TRAINING = (
-    "Train on more tokens (optimizer.tokens), take a smaller vocabulary, give new weights a head start "
-    "(init.head_start), or begin with mmlm alone (objectives.later_shares, as in configs/pretrain/own.yaml)"
+    "Train on more tokens (optimizer.tokens), take a smaller vocabulary, begin with the word vectors of a "
+    "table (init.word_table), or with mmlm alone (objectives.later_shares, as in configs/pretrain/own.yaml)"
 )
 _AFTER_HEAD_WARMUP = (
     "The encoder is trained from now on. Train the head longer (init.lm_head_warmup_steps) or faster "
@@ -126,8 +125,6 @@ class Pretraining(Task):
             sums=SUMS,
         )
         if checkpoint is None:
-            if self.config.init.head_start and self.config.init.encoder == SCRATCH:
-                give_head_start(model, self.text, self.config.data.max_seq_len, seed)
             text_rules = self.config.data.text_rules
             initialise(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
             self.reading = reading_of_run(start, self.tokenizer.text_rules)

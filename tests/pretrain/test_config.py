@@ -48,10 +48,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ),
         ({"objectives__mask_rate": 0.0}, "objectives.mask_rate 0.0: "),
         ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
-        (
-            {"init__head_start": True, "model__hidden_size": 15, "model__num_attention_heads": 3},
-            "hidden_size",
-        ),
+        ({"init__word_table": "table", "init__encoder": "encoder"}, "init.word_table"),
         (
             {"optimizer__word_rate_ratio": 1.5},
             "optimizer.word_rate_ratio 1.5: ",

@@ -21,7 +21,7 @@ from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.vocabulary import write_vocab
 from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, make_xlm_r, official_config
-from tests.launching import ROOT
+from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, pretrain, records
 from tests.toys import make_corpus, sentences, write_lines
 
@@ -264,3 +264,31 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         optimizer__steps=2,
     )
     assert open_checkpoint(again / "full").settings["languages"] == ["de", "en", "fr"]
+
+
+def test_word_vectors_of_a_table(tokenizer, tmp_path):
+    """Their principal components in another direction, each as long as the random vector in its place."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(tokenizer.vocab_size, 16)) @ rng.normal(size=(16, 24))  # 16 components
+    rows[9] = 0
+    shape = {"hidden_size": 24, "num_hidden_layers": 0, "num_attention_heads": 1}
+    table = ErnieMModel(ErnieMConfig(tokenizer.vocab_size, **shape))
+    table.embeddings.word_embeddings.weight.set_value(rows.astype("float32"))
+    save_model(tmp_path / "table", table, table.config, piece_model_path=tokenizer.piece_model_path)
+    fresh = started(tokenizer)
+    weights = started(tokenizer, word_table=tmp_path / "table")
+    assert [name for name in weights if not (weights[name] == fresh[name]).all()] == [WORDS]
+    lengths = np.linalg.norm(fresh[WORDS], axis=1) / np.maximum(np.linalg.norm(rows, axis=1), 1e-9)
+    expected = lengths[:, None] * (rows @ rows.T) * lengths
+    np.testing.assert_allclose(weights[WORDS] @ weights[WORDS].T, expected, atol=1e-4)
+
+
+def test_tables_that_have_no_word_vectors_for_a_corpus(tokenizer, tmp_path):
+    for size, width, fault in (
+        (tokenizer.vocab_size - 9, 16, "another vocabulary"),
+        (tokenizer.vocab_size, 8, "8 num"),
+    ):
+        table = ErnieMModel(ErnieMConfig(size, hidden_size=width, num_hidden_layers=0, num_attention_heads=1))
+        save_model(tmp_path / str(width), table, table.config)
+        message = error_of(started, tokenizer, word_table=tmp_path / str(width))
+        assert str(tmp_path / str(width)) in message and fault in message
