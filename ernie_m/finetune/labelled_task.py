@@ -48,7 +48,7 @@ from ernie_m.reader.batching import Batches, GlobalBatch
 from ernie_m.reader.label_map import expand, read_languages
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
-from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.training.log.evaluation import Evaluation, as_json_values
 from ernie_m.training.log.meter import Interval
 from ernie_m.training.optimizer import noam_decay
 from ernie_m.training.precision import LOSS_SCALING
@@ -577,7 +577,7 @@ def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], na
     task = fine_tuning.task
     baselines: dict[str, dict[str, dict[str, float]]] = {}  # pattern -> language -> metric -> per cent
     for file in fine_tuning.dev_files:
-        baselines.setdefault(file.pattern, {})[file.language] = task.baseline(file.data)
+        baselines.setdefault(file.pattern, {})[file.language] = as_json_values(task.baseline(file.data))
     # The questions of a file are not counted in windows.
     examples = len(task.inputs(fine_tuning.train_set)) if flags.paper and flags.do_train else 0
     tables, label_tables = score_tables.tables_of_seeds(
