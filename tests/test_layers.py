@@ -45,16 +45,6 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.module
 
 
-def test_the_network_does_not_know_its_checkpoints():
-    """Only `ErnieMModel.from_pretrained` imports from model/checkpoint/."""
-    found = []
-    for path in [*PACKAGE.glob("model/*.py"), *python_files("model/cpu")]:
-        names = [name for _, name in imports(path) if name.startswith("ernie_m.model.checkpoint")]
-        found += [(path.name, name) for name in names]
-    of_from_pretrained = ("ernie_m.model.checkpoint.load", "ernie_m.model.checkpoint.open")
-    assert found == [("encoder.py", name) for name in of_from_pretrained]
-
-
 # The official programs stand at the top, and four links by which people know the official layout.
 OFFICIAL_PROGRAMS = (
     "encode_vector",

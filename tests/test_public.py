@@ -7,7 +7,6 @@ import tomllib
 import venv
 from email import message_from_string
 
-import pytest
 import yaml
 
 from tests import toys
@@ -16,23 +15,16 @@ from tests.launching import ROOT, clean_environment
 from tests.test_package import built
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-FORMS = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"))
 
 
 def yaml_of(name: str) -> dict:
     return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
-def pythons() -> list[str]:
-    """The Pythons of the classifiers, which are those of requires-python."""
-    found = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if ":: Python :: 3." in line]
-    first, last = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
-    assert found == [f"3.{minor}" for minor in range(int(first), int(last))]
-    return found
-
-
 def test_every_place_names_the_same_pythons():
-    names = pythons()
+    names = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if ":: Python :: 3." in line]
+    first, last = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
+    assert names == [f"3.{minor}" for minor in range(int(first), int(last))]
     job = yaml_of(".github/workflows/tests.yml")["jobs"]["tests"]
     assert job["strategy"]["matrix"]["python"] == names
     in_words = f"{', '.join(names[:-1])} or {names[-1]}"
@@ -45,33 +37,6 @@ def test_the_workflow_runs_what_a_contributor_runs():
     commands = [step["run"] for step in job["steps"] if "run" in step]
     assert commands == ["sh scripts/setup.sh test", "sh scripts/test.sh"]
     assert job["env"]["CI"] == "false"  # else the run fails, as there is no DATA
-
-
-def test_the_citation_is_that_of_the_paper():
-    """CITATION.cff and the BibTeX of both READMEs name the same paper."""
-    paper = yaml_of("CITATION.cff")["preferred-citation"]
-    authors = [f"{author['family-names']}, {author['given-names']}" for author in paper["authors"]]
-    for name in ("README.md", "README_zh.md"):
-        block = (ROOT / name).read_text(encoding="utf-8").split("```bibtex")[1]
-        fields = dict(re.findall(r'(\w+) = "(.*)",', block))
-        assert fields["author"].split(" and ") == authors and len(authors) == 7
-        assert re.sub("[{}]", "", fields["title"]) == paper["title"]
-        assert (fields["year"], fields["url"]) == (str(paper["year"]), paper["url"])
-        assert fields["pages"] == f"{paper['start']}--{paper['end']}"
-    assert yaml_of("CITATION.cff")["license"] == PROJECT["license"]
-
-
-@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
-def test_the_forms_of_issues(path):
-    """GitHub takes a form with name, description and body; each field has an id of its own and a label."""
-    form = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if path.stem == "config":
-        assert form == {"blank_issues_enabled": True}
-        return
-    assert form["name"] and form["description"]
-    ids = [field["id"] for field in form["body"]]
-    assert len(ids) == len({*ids}) and all(field["attributes"]["label"] for field in form["body"])
-    assert {field["type"] for field in form["body"]} <= {"textarea", "input", "dropdown", "checkboxes"}
 
 
 def first_block(name: str) -> str:
