@@ -202,7 +202,7 @@ class Progress:
             if logger.isEnabledFor(logging.INFO):
                 logger.info("%s", self.line(values))
             elif logger.level == logging.NOTSET and is_main():
-                print(self.line(values), file=sys.stderr, flush=True)
+                say(self.line(values), file=sys.stderr)
 
     def line(self, values: Mapping[str, Any]) -> str:
         """The progress as a line for the log."""

@@ -255,7 +255,7 @@ def test_a_pass_counts_what_is_read(source, caplog):
         settings = source.config(objectives__active=active)
         assert tokens_of_pass(settings, source.text(settings)) == tokens
     assert [line.split(":")[0] for line in caplog.messages] == [
-        "64 of 185 pairs are longer than data.max_seq_len 32"
+        "60 of 171 pairs are longer than data.max_seq_len 32"
     ] * 2
 
 
