@@ -144,7 +144,7 @@ def pair_vectors(negatives_of_each):
     rng = np.random.default_rng(negatives_of_each)
     sources = rng.normal(size=(PAIRS, 16)).astype(np.float32)
     candidates = rng.normal(size=(PAIRS + PAIRS * negatives_of_each, 16)).astype(np.float32)
-    candidates[:PAIRS] += sources
+    candidates[:PAIRS] += 0.5 * sources
     is_negative = ~np.eye(PAIRS, len(candidates), dtype=bool)
     return sources, candidates, is_negative
 
