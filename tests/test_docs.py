@@ -1,7 +1,6 @@
 """The documentation: links, files and functions exist, and both READMEs show the same commands."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -25,16 +24,11 @@ OFFICIAL_FILES = """
 """
 
 
-def matches(pattern: re.Pattern, page: Path) -> list[str]:
-    """The texts that the group of a pattern matches on a page, each once."""
-    return sorted(set(pattern.findall(page.read_text(encoding="utf-8"))))
-
-
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_links_and_scripts_exist(page):
-    for link in matches(LINK, page):
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
         assert "://" in link or (page.parent / link).exists(), link
-    for script in matches(SCRIPT, page):
+    for script in SCRIPT.findall(page.read_text(encoding="utf-8")):
         assert (ROOT / script).exists(), script
 
 
