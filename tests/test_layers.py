@@ -62,8 +62,9 @@ def test_what_stands_at_the_top():
     """The programs are shells: a docstring, two imports and the call."""
     assert sorted(path.stem for path in ROOT.glob("*.py")) == sorted(OFFICIAL_PROGRAMS)
     for name in OFFICIAL_PROGRAMS:
-        lines = (ROOT / f"{name}.py").read_text(encoding="utf-8").splitlines()
-        assert len(lines) <= 10 and f"from ernie_m.commands.{name} import main" in lines
+        assert f"from ernie_m.commands.{name} import main\n" in (ROOT / f"{name}.py").read_text(
+            encoding="utf-8"
+        )
     for name in LINKS:
         assert (ROOT / name).readlink() == Path("ernie_m") / name
 

@@ -413,7 +413,6 @@ def _three_texts(random, texts, labels, languages, header):
 
 
 _TABBED = ("lines with tabs", "pandas with tabs")
-_COMMAS = ("pandas", "LibreOffice", "Excel, English")
 _ANY_HEADER = {"known": 50, "own": 15, "odd": 15, "none": 20}
 _OFTEN_NONE = {"known": 3, "none": 7}
 FORMS: dict[str, dict[str, Form]] = {
