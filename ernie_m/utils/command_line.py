@@ -153,12 +153,14 @@ def positional_form(option: Option) -> str:
     return form if option.default is MISSING else f"[{form}]"
 
 
-# Names of programs, flags and keys that have gone -> what takes their place.
+_SAME_PART = 5  # how alike names are whose last parts are equal; more than any others
+# Flags and keys that have gone -> what takes their place.
 GONE = {
     "batch_tokens": "--max_batch_tokens of predict --serve",
-    "check_sentences": "ernie-m encode with --engine onnx, and without",
+    "check_sentences": "predictions with --engine onnx, and without",
     "check_set": "predictions with --engine onnx, and without",
     "dev_pairs": "--pairs",
+    "ernie_config_path": "the folder of --model, which has its config.json",
     "formats": "--format paddle or onnx",
     "gold": "--threshold, by the scores in scores.tsv",
     "gxlt_set": "--test_set, for each file",
@@ -169,19 +171,30 @@ GONE = {
     "label_map_config": "the folder of --model, which has its labels",
     "link": "nothing: the folder holds the encoder, too",
     "margin": "its default, ratio",
+    "mask_rate": "its default, as in the paper",
+    "max_seq_len": "what the folder says, or the whole text",
+    "max_tokens": "text that is chosen before",
+    "min_tokens": "text that is chosen before",
     "min_score": '--only "COLUMN>=SCORE"',
+    "near_duplicates": "--deduplicate, or vectors as in docs/recipes.md",
     "neighbours": "its default, 4",
     "objectives.monolingual_share": "--objectives.shares",
     "data.parallel_share": "--objectives.shares",
+    "piece_model_path": "the folder of --model, which has its vocabulary",
     "print_config": "config.yaml in the folder of a run",
     "ray": "the texts in several files",
+    "reduce_range": "--format onnx, or --amp bf16",
     "retrieval": "its default, max",
     "score_column": "--only",
+    "show_pairs": "nothing: pairs of every two languages are shown",
     "skip_bad_utf8": "--encoding",
     "src_file": "--pairs",
     "teacher": "--loss softmax with given negatives (--mine_negatives)",
     "tgt_file": "--pairs",
+    "threads": "the variable OMP_NUM_THREADS",
     "tsv_columns": "--columns",
+    "use_cuda": "the variable CUDA_VISIBLE_DEVICES, empty for the CPU",
+    "vocab_path": "the folder of --model, which has its vocabulary",
     "with_apt": "ernie-m get public_text, without it",
     "xtreme_save": "--test_save",
 }
@@ -196,10 +209,10 @@ def advice_on(name: str, known: Iterable[str], dashes: str = "") -> str:
     Returns:
         "" if there is neither.
     """
-    if name in GONE:
-        return f"it has gone; instead: {GONE[name]}"
     score_of = {key: _similarity(name, key) for key in known}
     nearest = max(score_of, key=score_of.__getitem__)
+    if name in GONE and score_of[nearest] < _SAME_PART:  # a name without its section has not gone
+        return f"it has gone; instead: {GONE[name]}"
     return f"did you mean {dashes}{nearest}?" if score_of[nearest] > 0 else ""
 
 
@@ -208,7 +221,7 @@ def _similarity(name: str, key: str) -> float:
     section, _, part = name.rpartition(".")
     key_section, _, key_part = key.rpartition(".")
     if part == key_part:
-        return 5  # above every score below
+        return _SAME_PART
     is_shorter = f"_{key_part}".endswith(f"_{part}")  # "rate" for "learning_rate"
     is_longer = f"_{part}".endswith(f"_{key_part}")  # "max_steps" for "steps"
     are_initials = part == "".join(word[:1] for word in key_part.split("_"))  # "lr" for "learning_rate"

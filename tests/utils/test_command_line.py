@@ -130,6 +130,7 @@ def test_values_on_the_command_line(line, name, value):
         ("optimizer: {peak_lr: .nan}", [], "a.yaml: optimizer.peak_lr is nan"),
         ("", ["--stepz", "3"], "unknown flag --stepz; did you mean --steps?"),
         ("", ["--zzz", "3"], "unknown flag --zzz"),
+        ("", ["--link", "x"], "unknown flag --link; it has gone; instead: nothing: the folder holds"),
         ("", ["--print_config", "x"], "unknown flag --print_config; it has gone; instead: config.yaml"),
         ("", ["-x", "3"], "unknown flag -x"),
         (
