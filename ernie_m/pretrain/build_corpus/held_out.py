@@ -43,13 +43,14 @@ def hold_out(works: Sequence[StreamWork]) -> list[StreamWork]:
         for number, scanned in enumerate(work.unit_paths(SCAN)):
             is_new, is_held_out, keys = texts_of_unit(work, number, scanned)
             held_out.append(keys[is_new & is_held_out].ravel())
+    held_out_keys = np.unique(np.concatenate(held_out))
     with atomic_file(_file(works[0])) as file:
-        np.save(file, np.unique(np.concatenate(held_out)))
-    return [replace(work, keeps_all=_keeps_all(work)) for work in works]
+        np.save(file, held_out_keys)
+    return [replace(work, keeps_all=_keeps_all(work, held_out_keys)) for work in works]
 
 
 def shares_held_out_text(work: StreamWork, keys: np.ndarray) -> np.ndarray:
-    """Whether a text of a line is held out somewhere. bool [lines].
+    """Whether a text of a line is held out somewhere, as `hold_out` wrote. bool [lines].
 
     Args:
         keys: of the texts, uint64 [lines, sides].
@@ -57,11 +58,11 @@ def shares_held_out_text(work: StreamWork, keys: np.ndarray) -> np.ndarray:
     return np.isin(keys, np.load(_file(work))).any(axis=1)
 
 
-def _keeps_all(work: StreamWork) -> bool:
+def _keeps_all(work: StreamWork, held_out_keys: np.ndarray) -> bool:
     counts = np.zeros(2, np.int64)  # lines that are trained on, and those of them with held-out text
     for number, scanned in enumerate(work.unit_paths(SCAN)):
         is_new, is_held_out, keys = texts_of_unit(work, number, scanned)
-        is_shared = shares_held_out_text(work, keys)[is_new & ~is_held_out]
+        is_shared = np.isin(keys, held_out_keys).any(axis=1)[is_new & ~is_held_out]
         counts += len(is_shared), is_shared.sum()
     trained, shared = counts.tolist()
     if shared > trained / 2:
