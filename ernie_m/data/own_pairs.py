@@ -214,7 +214,7 @@ def prepare_pairs(
             f"{', '.join(sources)}: too few pairs to hold any out for a score; give at least ten, or train "
             "with run_retrieval.py --validation_pairs 0"
         )
-    lines = [["pairs", "rows", "trained", "held out", ""]]  # the table that is printed
+    lines = [["pairs", "rows", "trained", "held out", "shares a text with these", ""]]  # is printed
     facts = {}
     with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
         most_texts = max(len(rows.columns.texts) for rows in rows_of.values())  # in a row
@@ -233,14 +233,15 @@ def prepare_pairs(
             joint.writelines(_line(keyed_rows.read(number, held_out_keys)[1]) for number in trained)
             counts = {"rows": len(rows), "trained": len(trained), "held_out": len(held_out[file])}
             facts[file.name] = {"files": file.files, **counts}
-            cells = [f"{count:,}" for count in counts.values()]
+            neither = len(rows) - len(trained) - len(held_out[file])
+            cells = [f"{count:,}" for count in (*counts.values(), neither)]
             lines.append([file.name, *cells, file.paths])
         if not any(counts["trained"] for counts in facts.values()):
             raise UserError(
                 f"{', '.join(sources)}: every pair shares a text with one that is held out; give more pairs"
             )
         write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
-    say("", in_columns(lines), "the other rows share a text with a pair that is held out", "")
+    say("", in_columns(lines), "")
     for language, files in found.text.items():
         say(f"text of {language}, which only a pre-training reads: {listed(files, 10)}")
     if found.unread:
