@@ -18,9 +18,9 @@ from ernie_m.pretrain.build_corpus.inputs import Stream, TextSource
 from ernie_m.pretrain.build_corpus.options import TextOptions
 from ernie_m.reader.files import plain_text
 from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.plain_text import TextFile, too_long
 from ernie_m.reader.files.table.form import options_of, records, rows_of_lines, table_of
-from ernie_m.reader.files.table.odd_text import look_at_text
 from ernie_m.reader.files.table.pair_columns import Columns, columns_of_pairs
 from ernie_m.tokenizer.equal_texts import hashes_of
 from ernie_m.utils.errors import UserError

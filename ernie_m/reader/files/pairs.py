@@ -24,11 +24,11 @@ import numpy as np
 
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.find_pairs import find_pairs, languages_in_name, languages_of, split_label
+from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.official_tsv import FileLines, open_lines
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.form import Form, in_one_line, open_table, options_of, records
-from ernie_m.reader.files.table.odd_text import look_at_text
 from ernie_m.reader.files.table.pair_columns import Columns, columns_of_pairs
 from ernie_m.reader.files.table.words import NEGATIVE, POSITIVE, QUERY
 from ernie_m.tokenizer.equal_texts import normal_form
