@@ -15,12 +15,14 @@ class Faults:
     Args:
         name: of the file.
         skip: whether lines with a fault are left out, instead of ending the command.
+        may_skip: whether --on_error skip could leave them out.
     """
 
-    def __init__(self, name: str | os.PathLike, skip: bool = False):
+    def __init__(self, name: str | os.PathLike, skip: bool = False, may_skip: bool = True):
         self.name = name
         self.count = 0
         self._skip = skip
+        self._may_skip = may_skip
         self._kinds: dict[str, list[str]] = {}  # what mends a kind -> its first faults
         self._more: Counter[str] = Counter()  # what mends a kind -> the number of its other faults
 
@@ -53,7 +55,7 @@ class Faults:
         if not lines:
             return
         if not self._skip:
-            way_out = ["--on_error skip leaves such lines out"] if self.count > 1 else []
+            way_out = ["--on_error skip leaves such lines out"] if self._may_skip and self.count > 1 else []
             raise UserError(f"{self.name}, {lines[0]}", *lines[1:], *way_out)
         for line in lines:
             say(f"{self.name}: left out: {line}")

@@ -34,6 +34,9 @@ class TableOptions:
     delimiter: str | None = None
     """For a table: what separates its cells: a character, tab, or none where each line is one text."""
 
+    quotes: bool | None = None
+    """For a table with tabs: whether quotation marks enclose cells, as pandas and Excel write them."""
+
     encoding: str | None = None
     """For a table: its encoding, as in cp1252, if it is neither UTF-8 nor UTF-16 with its mark."""
 
@@ -48,6 +51,32 @@ class TableOptions:
 
     on_error: Literal["stop", "skip"] = "stop"
     """Whether faulty rows end the command before anything is done, or are left out."""
+
+
+@dataclass(kw_only=True)
+class LabelOptions(TableOptions):
+    """How to read tables of texts with labels: columns by their names, or all by their numbers from 1.
+
+    Numbers say that there is no header. Without a flag, a column is known by its name; see docs/data.md.
+    """
+
+    text: str | None = None
+    """For a table: the column of the text. Subject+Body: several, which make one text."""
+
+    text_b: str | None = None
+    """For a table of pairs: the column of the second text."""
+
+    label: str | None = None
+    """For a table: the column of the label; A,B,C: a column for each of several labels, with 0 and 1."""
+
+    language: str | None = None
+    """For a table: the column of the language of each row."""
+
+    group: str | None = None
+    """For a table: the column that tells which rows belong together, and are held out together."""
+
+    split: str | None = None
+    """For a table: the column that says train, dev or test."""
 
 
 class OfficialForm(NamedTuple):

@@ -1,0 +1,761 @@
+"""Tables of users: a header that names the columns, and then rows. Nothing about a table is guessed.
+
+    .csv .tsv .txt     cells with one mark between them
+    .jsonl .json       objects with a key for each column, one on each line or all in a list
+    .xlsx              the first sheet that has rows
+
+Text and JSON may be packed (.gz, .bz2, .xz), and are UTF-8, or UTF-16 with its mark, or in --encoding. What
+programs call:
+
+    table = open_table(path, options, faults)     the names of the columns, and the rows, read lazily
+    table.place(name, flag)                       the column that a flag names, also by its number
+    table.named(names)                            the columns that have one of some names, in any case
+    table.question(what, flags)                   the one question, where it is not known which are meant
+    fault_of_text(name, cell)                     what keeps a cell from being a text
+    faults.end(logger.warning)                    after the rows: all faults at once, or what is left out
+
+`read_labelled` does this for rows with labels, and `find_columns` and `texts_in` for rows without. Where all
+flags give numbers, the first line is a row. `LABELS`, `PAIRS`, `WORDS` and `QUESTIONS` are the names that are
+known without a flag: part -> names. A cell is a text; in JSON it may be a list or an object, which stays one
+until it is known what the column is for.
+"""
+
+import csv
+import json
+import operator
+import re
+import shlex
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, split_labels
+from ernie_m.reader.files.odd_text import look_at_text
+from ernie_m.reader.files.official_tsv import has_official_names, has_quotes, say_quoted
+from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
+from ernie_m.reader.files.rows import LabelOptions, TableOptions
+from ernie_m.utils.command_line import command_words
+from ernie_m.utils.errors import UserError, install_command, listed, printable, shown
+from ernie_m.utils.logging import logger
+
+LABELS = {
+    "text": ("text", "sentence", "text_a", "sentence1", "premise", "query"),
+    "text_b": ("text_b", "sentence2", "hypothesis", "passage"),
+    "label": ("label", "labels", "score"),
+    "language": ("language",),
+    "group": ("group",),
+    "split": ("split",),
+    "qid": ("qid",),
+}
+PAIRS = {
+    "query": ("query", "anchor", "source"),
+    "positive": ("positive", "positives", "pos", "target", "translation", "passage"),
+    "negative": ("negative", "negatives", "neg"),  # also negative_1, negative_2, ...
+    "label": ("label", "score"),  # which judges the pair
+}
+WORDS = {"words": ("tokens", "words"), "tags": ("tags", "ner_tags", "ner")}
+QUESTIONS = {"question": ("question",), "context": ("context",)}
+SPLITS = {
+    **dict.fromkeys(("", "train", "training"), "train"),
+    **dict.fromkeys(("dev", "development", "val", "valid", "validation"), "dev"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+# Cells by which a row has the label of their column, or has it not.
+YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
+_ONE_HOT = re.compile(r"\s*\[[01](,?\s+[01]|,[01])*\.?\]\s*")  # also as numpy writes it
+_IN_WORDS = {"text": "the text", "text_b": "the second text", "label": "the label"}
+_BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # the columns that a flag names
+_JSON = (".json", ".jsonl", ".ndjson")
+_SHEETS = (".xlsx", ".xlsm", ".xlsb")
+_MARKS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
+_OF_ENDING = {".csv": ",", ".tsv": "\t"}
+_COMPARED = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+_HEAD = 1 << 20  # bytes that tell what separates the cells
+_HEAD_OBJECTS = 1000  # whose keys are the columns
+_LARGEST = 1 << 28  # bytes of a JSON list, or of a workbook, which are read as a whole
+
+
+class Form(NamedTuple):
+    """How the cells of a table are written.
+
+    Attributes:
+        mark: what separates them.
+        quoted: whether quotation marks enclose a cell that has the mark, a quotation mark or a line end.
+        begin: the byte order mark, without which Excel reads no umlauts, or "".
+        skipped: the lines before the first row.
+    """
+
+    mark: str = ","
+    quoted: bool = True
+    begin: str = "\ufeff"
+    skipped: int = 0
+
+
+class Table(NamedTuple):
+    """A table whose header was read.
+
+    Attributes:
+        names: of the columns, "" where the header has none; without a header "1", "2", ...
+        line: that of the header, or of the first row.
+        form: that in which a table of these rows is written.
+        sample: the first three rows.
+        rows: the line at which each row begins, and a cell for each column.
+    """
+
+    path: Path
+    names: list[str]
+    line: int
+    form: Form
+    sample: list[list[Any]]
+    rows: Iterator[tuple[int, list[Any]]]
+
+    def place(self, name: str, flag: str) -> int:
+        """The place of the column that a flag names.
+
+        Raises:
+            UserError: there is none, or there are several.
+        """
+        name = name.strip()
+        if self.names.count(name) == 1 and name:
+            return self.names.index(name)
+        what = "several columns have this name." if name in self.names else "no such column."
+        raise self.question(f"{flag} {name}: {what}", [f"{flag} COLUMN"])
+
+    def named(self, names: Collection[str]) -> list[int]:
+        """The places of the columns that have one of these names, in any case."""
+        return [place for place, name in enumerate(self.names) if name.lower() in names]
+
+    def question(self, what: str, flags: Sequence[str]) -> UserError:
+        """The question which columns are meant, with all that is needed to answer it.
+
+        Args:
+            what: what is not known.
+            flags: those that say it, as "--text COLUMN"; they are added to the command line.
+        """
+        lines = []
+        for place, name in enumerate(self.names):
+            cells = [shown(cells[place])[:40] for cells in self.sample]
+            lines.append(f"{name or '(no name)'}: {' | '.join(cells)}")
+        command = shlex.join(command_words())
+        return UserError(
+            f"{self.path}, line {self.line}: {what} Its columns, and the first cells of each:",
+            *lines,
+            f"name them: {command} {' '.join(flags)}",
+            "or give their numbers, as in " + flags[0].replace("COLUMN", "1") + ", if there is no header",
+        )
+
+
+def open_table(path: Path, options: TableOptions, faults: Faults, ragged: bool = False) -> Table:
+    """Open a table and read its header.
+
+    Args:
+        faults: receives lines that cannot be read, when `Table.rows` comes to them.
+        ragged: whether cells at the end of a row may be missing; they are then empty.
+
+    Raises:
+        UserError: the file cannot be read, is no table, or it has to be asked how it is written.
+    """
+    ending = split_name(path)[0]
+    has_names = not _are_numbers(options)
+    form = Form()
+    if ending in _SHEETS:
+        rows = _rows_of_sheet(path)
+    else:
+        _refuse_other_encodings(path, options.encoding)
+        file = TextFile(str(path), encoding=options.encoding, any_form=ending in _JSON)
+        if ending in _JSON:
+            has_names = True
+            rows = _rows_of_objects(file, faults)
+        else:
+            form = _form_of(file, ending, options)
+            rows = _rows_of_text(file, form, options, faults)
+    line, first = next(rows, (0, None))
+    if first is None:
+        faults.end(logger.warning)
+        raise UserError(f"{path}: no rows in it")
+    names = [str(number) for number in range(1, len(first) + 1)]
+    if has_names:
+        names = [name.strip() for name in first]
+    else:
+        _refuse_names(path, line, first)
+        rows = chain([(line, first)], rows)
+    rows = _of_width(rows, len(names), line, faults, ragged)
+    head = list(islice(rows, 3))
+    if not head:
+        faults.end(logger.warning)
+        raise UserError(f"{path}: has a header and no rows")
+    table = Table(path, names, line, form, [cells for _, cells in head], chain(head, rows))
+    return table._replace(rows=_wanted(table, options.only, faults)) if options.only else table
+
+
+def in_one_line(cell: str) -> str:
+    """A cell as the official form can hold it, without tabs and line ends."""
+    return cell if cell.isprintable() else re.sub(r"[\t\r\n]+", " ", cell)
+
+
+def fault_of_text(name: str, cell: Any) -> str:
+    """What keeps the cell of a column from being a text, or ""."""
+    if isinstance(cell, list | dict):
+        return f"the value of '{name}' is {'a list' if isinstance(cell, list) else 'an object'}, and no text"
+    return "" if cell.strip() else f"'{name}' is empty"
+
+
+def _are_numbers(options: TableOptions) -> bool:
+    """Whether the flags name columns by their numbers alone, which says that there is no header."""
+    flags = ("columns", *LABELS)
+    given = ",".join(filter(None, (getattr(options, flag, None) for flag in flags)))
+    return re.fullmatch(r"\d+([,+]\d+)*", given) is not None
+
+
+def _refuse_names(path: Path, line: int, cells: Sequence[str]) -> None:
+    """Refuse a first row that has known names, where numbers say that there is no header.
+
+    Raises:
+        UserError: it has at least two.
+    """
+    known = {
+        name for parts in (LABELS, PAIRS, WORDS, QUESTIONS) for names in parts.values() for name in names
+    }
+    found = [cell.strip() for cell in cells if cell.strip().lower() in known]
+    if len(found) > 1:
+        raise UserError(
+            f"{path}, line {line}: numbers of columns say that there is no header, but this line has the "
+            f"names {listed(found)}; give names, or remove the line"
+        )
+
+
+def _refuse_other_encodings(path: Path, encoding: str | None) -> None:
+    """Read a file to its end, before anything else of it is looked at.
+
+    Raises:
+        UserError: lines are not UTF-8, or have NUL bytes; names them.
+    """
+    faults = Faults(path, may_skip=False)
+    with closing(TextFile(str(path), encoding=encoding, any_form=True)) as file:
+        for _ in file.texts(faults):
+            pass
+    faults.end(logger.warning)
+
+
+def _of_width(
+    rows: Iterator[tuple[int, list[Any]]], width: int, header: int, faults: Faults, ragged: bool
+) -> Iterator[tuple[int, list[Any]]]:
+    """The rows that have a cell for each column; others are faults."""
+    for line, cells in rows:
+        if ragged:
+            cells = [*cells, *[""] * (width - len(cells))]
+        if len(cells) == width:
+            yield line, cells
+            continue
+        what = f"{len(cells)} column{'s' * (len(cells) != 1)}, but line {header} has {width}"
+        faults.add(line, what, "mend or remove them; --delimiter says what separates the cells")
+
+
+def _wanted(table: Table, only: str, faults: Faults) -> Iterator[tuple[int, list[Any]]]:
+    """The rows that --only takes, by a comparison such as label=1 or score>=0.8.
+
+    Raises:
+        UserError: it is no comparison, or names no column.
+    """
+    match = re.fullmatch(r"(.+?)(!=|>=|<=|=|>|<)(.*)", only)
+    if only == "all":
+        return table.rows
+    if match is None:
+        raise UserError(f"--only {only}: give a column and a value, as in label=1 or score>=0.8; or all")
+    place, sign, value = table.place(match[1], "--only"), match[2], match[3].strip()
+    if sign in _COMPARED:
+        try:
+            least = float(value)
+        except ValueError as error:
+            raise UserError(f"--only {only}: {sign} compares with a number, as in score>=0.8") from error
+
+    def rows() -> Iterator[tuple[int, list[Any]]]:
+        for line, cells in table.rows:
+            if sign in ("=", "!="):
+                is_wanted = (normal_label(str(cells[place])) == normal_label(value)) == (sign == "=")
+            else:
+                try:
+                    is_wanted = _COMPARED[sign](float(cells[place]), least)
+                except (ValueError, TypeError):
+                    name = table.names[place]
+                    faults.add(line, f"'{shown(cells[place])}' in '{name}' is no number", "--only needs one")
+                    continue
+            if is_wanted:
+                yield line, cells
+
+    return rows()
+
+
+def _form_of(file: TextFile, ending: str, options: TableOptions) -> Form:
+    """How the cells of a text are written.
+
+    It is the one mark of tab, comma and semicolon that the first line has and with which every row has as
+    many cells; of two that of the ending.
+
+    Raises:
+        UserError: it has to be asked.
+    """
+    head = file.head(_HEAD).decode()
+    lines = head.splitlines(keepends=True)
+    skipped = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    first = "".join(lines[skipped : skipped + 1])
+    named_by_excel = re.fullmatch(r'"?sep=(.)"?[,;\t]*\s*', first, re.IGNORECASE)
+    if named_by_excel:  # the line says nothing else
+        skipped += 1
+        first = "".join(lines[skipped : skipped + 1])
+    is_official = has_official_names(first, ("text_a",))
+
+    def quoted(mark: str) -> bool:
+        return options.quotes if options.quotes is not None else mark != "\t"
+
+    def agrees(mark: str) -> bool:
+        rows = islice(_records(iter(lines[skipped:]), Form(mark, quoted(mark)), unread := Faults("")), 1000)
+        widths = {len(cells) for _, cells in rows}
+        return len(widths) == 1 and unread.count <= 1  # the last row may be cut here
+
+    if options.delimiter:
+        mark = _MARKS.get(options.delimiter, options.delimiter)
+        if len(mark) != 1:
+            raise UserError(f"--delimiter {mark}: give one character, or tab")
+    elif named_by_excel:
+        mark = named_by_excel[1]
+    else:
+        usual = _OF_ENDING.get(ending)
+        there = [mark for mark in "\t,;" if mark in first]
+        found = list(filter(agrees, there)) or there or [usual or "\t"]
+        if len(found) > 1 and usual not in found:
+            marks = " or ".join(name for name, mark in _MARKS.items() if mark in found and name.isalpha())
+            raise UserError(
+                f"{file.path}, line {skipped + 1}: what separates its cells? say it: --delimiter {marks}"
+            )
+        mark = found[0] if len(found) == 1 else usual
+    is_text = is_official and mark == "\t" and options.quotes is None
+    return Form(mark, quoted(mark) and not is_text, file.begin, skipped)
+
+
+def _records(lines: Iterator[str], form: Form, faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """The line at which each row begins, and its cells. Blank lines are left out."""
+    if not form.quoted:
+        for number, line in enumerate(lines, 1):
+            if line.strip(f"{form.mark} \t\r\n"):
+                yield number, line.rstrip("\r\n").split(form.mark)
+        return
+    csv.field_size_limit(LONGEST_LINE)
+    reader = csv.reader(lines, delimiter=form.mark, strict=True)
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # the next row is looked for on the next line
+            is_followed = "expected after" in str(error)
+            what = "text follows a quotation mark" if is_followed else "nothing closes a quotation mark"
+            span = f"to line {reader.line_num}: " if reader.line_num > first else ""
+            faults.add(first, span + what, "within a cell in quotation marks, write each of them twice")
+            continue
+        if any(map(str.strip, cells)):
+            yield first, cells
+
+
+def _rows_of_text(
+    file: TextFile, form: Form, options: TableOptions, faults: Faults
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a text.
+
+    Raises:
+        UserError: a cell between tabs begins with a quotation mark, and nothing says what that means.
+    """
+    lines = file.texts(faults)
+    first = next(islice(lines, form.skipped, None), "")
+    is_asked = form.mark == "\t" and options.quotes is None and not has_official_names(first, ("text_a",))
+    for line, cells in _records(chain([first], lines), form, faults):
+        if is_asked and any(cell.startswith('"') for cell in cells):
+            raise UserError(
+                f"{file.path}, line {line + form.skipped}: a cell begins with a quotation mark; do these "
+                "enclose cells (--quotes true), or are they text (--quotes false)?"
+            )
+        yield line + form.skipped, cells
+
+
+def _rows_of_objects(file: TextFile, faults: Faults) -> Iterator[tuple[int, list[Any]]]:
+    """The keys of the objects in a file, and then a row for each."""
+    is_list = file.buffer.lstrip().startswith(b"[")
+    objects = _objects_of_list(file, faults) if is_list else _objects_of_lines(file, faults)
+    head = list(islice(objects, _HEAD_OBJECTS))
+    names = list(dict.fromkeys(name for _, value in head for name in value))  # each once, in their order
+    if head:
+        yield head[0][0], names
+    for line, value in chain(head, objects):
+        if new := value.keys() - {*names}:
+            what = f"the key '{shown(min(new))}' is new"
+            faults.add(line, what, f"one of the first {_HEAD_OBJECTS:,} objects must have each key")
+        else:
+            yield line, [_cell(value.get(name)) for name in names]
+
+
+def _objects_of_lines(file: TextFile, faults: Faults) -> Iterator[tuple[int, dict]]:
+    """The object on each line, with its number.
+
+    Raises:
+        UserError: the first object takes several lines.
+    """
+    for number, line in enumerate(file.texts(faults), 1):
+        if line.isspace():
+            continue
+        try:
+            yield number, _as_object(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            if line.strip() == "{":
+                raise UserError(
+                    f"{file.path}, line {number}: an object of several lines, and no table; a table in "
+                    "JSON has an object on each line, or is a list of them (jq -c '.KEY[]' takes one out)"
+                ) from error
+            faults.add(number, f"no JSON object ({error})", 'each line is one such as {"text": "..."}')
+
+
+def _objects_of_list(file: TextFile, faults: Faults) -> Iterator[tuple[int, dict]]:
+    """The objects in a list, each with the line at which it begins.
+
+    Raises:
+        UserError: it is too large, or is not JSON throughout.
+    """
+    content = file.start(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        most = f"{_LARGEST >> 20} MiB"
+        raise UserError(f"{file.path}: a JSON list of more than {most}; write an object on each line")
+    text = content.decode()
+    decode = json.JSONDecoder().raw_decode
+    position = text.index("[") + 1
+    line = 1 + text.count("\n", 0, position)
+    while True:
+        start = re.compile(r"[\s,]*").match(text, position).end()
+        line += text.count("\n", position, start)
+        if text[start:].strip() == "]":
+            return
+        try:
+            value, position = decode(text, start)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{file.path}, line {line}: not JSON ({error}); mend it there") from error
+        try:
+            yield line, _as_object(value)
+        except ValueError as error:
+            faults.add(line, f"no JSON object ({error})", 'each item is one such as {"text": "..."}')
+        line += text.count("\n", start, position)
+
+
+def _as_object(value: Any) -> dict:
+    """A value of JSON that is an object.
+
+    Raises:
+        ValueError: it is another one, or has half a character, such as the escape \\ud83d alone.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"it is {shown(json.dumps(value))[:40]}")
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _rows_of_sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of the first sheet of an Excel file that has any.
+
+    Raises:
+        UserError: python-calamine is not installed, or the file is damaged or too large.
+    """
+    try:
+        from python_calamine import CalamineError, CalamineWorkbook
+    except ImportError as error:
+        way = install_command("excel")
+        raise UserError(f"{path}: an Excel file needs python-calamine: {way}; or save it as .csv") from error
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+        if size > _LARGEST:
+            raise UserError(f"{path}: unpacked, it has {size >> 20:,} MiB; save it as .csv")
+        workbook = CalamineWorkbook.from_path(path)
+        sheets = {
+            name: workbook.get_sheet_by_name(name).to_python(skip_empty_area=False)
+            for name in workbook.sheet_names
+        }
+    except (zipfile.BadZipFile, CalamineError, OSError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); save it as .csv") from error
+    names = [name for name, rows in sheets.items() if rows]
+    if names[1:]:
+        logger.warning("%s: only the sheet '%s' is read, not %s", path, names[0], listed(names[1:]))
+    for line, values in enumerate(sheets[names[0]] if names else [], 1):
+        cells = [_cell(value) for value in values]
+        if any(cells):
+            yield line, cells
+
+
+def _cell(value: Any) -> Any:
+    """A value of JSON, or of a sheet, as a cell: text, but for lists and objects."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str | list | dict) else str(value)
+
+
+class LabelledRow(NamedTuple):
+    """A row of a table of labels.
+
+    Attributes:
+        texts: one, or two.
+        label: in its normal form, or several of them; "": it has none, or labels are not read.
+        language, group, split, qid: "" if the table has no such column; split is train, dev or test.
+        line: the number of the line at which it begins.
+    """
+
+    texts: list[str]
+    label: str | list[str]
+    language: str
+    group: str
+    split: str
+    qid: str
+    line: int
+
+
+class LabelledTable(NamedTuple):
+    """The rows of a table of labels.
+
+    Attributes:
+        columns: the flags that read the same columns -> their values, as {"text": "Subject+Body"}.
+        label_columns: the labels that have a column each, in their normal form; none: one has the labels.
+    """
+
+    path: Path
+    rows: list[LabelledRow]
+    columns: dict[str, str]
+    label_columns: list[str]
+
+
+def find_columns(
+    table: Table, options: LabelOptions, needed: Collection[str] = ("text", "label")
+) -> dict[str, list[int]]:
+    """The places of the columns of texts, labels and more: part of `LABELS` -> places, or none.
+
+    A flag names them, or their name is in `LABELS`. With --text, only --text_b gives a second text.
+
+    Args:
+        needed: the parts that must be there.
+
+    Raises:
+        UserError: the question for all that is not known.
+    """
+    found: dict[str, list[int]] = {}
+    several = []
+    for part, names in LABELS.items():
+        given = getattr(options, part, None)
+        if given:
+            mark = _BETWEEN.get(part)
+            is_one = mark is None or given in table.names
+            found[part] = [
+                table.place(name, f"--{part}") for name in ([given] if is_one else given.split(mark))
+            ]
+            continue
+        found[part] = [] if part == "text_b" and options.text else table.named(names)
+        if len(found[part]) > 1:
+            several.append(part)
+    missing = [part for part in needed if not found[part]]
+    if several or missing:
+        whats = [
+            f"which column is {_IN_WORDS.get(part, f'the {part}')}, "
+            + " or ".join(f"'{table.names[place]}'" for place in found[part])
+            + "?"
+            for part in several
+        ]
+        whats += [f"which column is {_IN_WORDS.get(part, f'the {part}')}?" for part in missing]
+        raise table.question(" ".join(whats), [f"--{part} COLUMN" for part in (*several, *missing)])
+    return found
+
+
+def read_labelled(
+    path: Path, options: LabelOptions, labels: bool = True, several: bool = False, numbers: bool = False
+) -> LabelledTable:
+    """Read texts, or pairs of texts, with labels.
+
+    Args:
+        labels: whether labels are needed, and read.
+        several: whether a row may have several, or none: a list of them, or a column for each with 0 and 1.
+        numbers: whether they are numbers.
+
+    Raises:
+        UserError: the file cannot be read, it is not known which columns are meant, or rows have faults;
+            names the lines.
+    """
+    faults = Faults(path, options.on_error == "skip")
+    table = open_table(path, options, faults)
+    found = find_columns(table, options, ("text", "label") if labels else ("text",))
+    if not labels:
+        found["label"] = []
+    names = [table.names[place] for place in found["label"]]
+    if len(names) > 1 and not several:
+        raise UserError(f"--label {options.label}: a column for each label is for --multi_label true")
+    rows = []
+    for line, cells in table.rows:
+        try:
+            rows.append(_labelled_row(table, found, line, cells, several))
+        except UserError as error:
+            faults.note(line, error)
+    faults.end(logger.warning)
+    if several and len(names) == 1:
+        rows = _with_lists(path, rows)
+    elif names and not several and not numbers:
+        rows = _without_missing_labels(path, rows)
+    if not rows:
+        raise UserError(f"{path}: no rows are left")
+    _say_what_is_read(table, found, rows)
+    columns = {
+        part: _BETWEEN.get(part, ",").join(table.names[place] for place in places)
+        for part, places in found.items()
+        if places and part != "qid"
+    }
+    label_columns = [normal_label(name) for name in names] if len(names) > 1 else []
+    return LabelledTable(path, rows, columns, label_columns)
+
+
+def texts_in(table: Table, found: Mapping[str, Sequence[int]], cells: Sequence[Any]) -> list[str]:
+    """The text of a row, or its two texts. Several columns that make a text have a line end between them.
+
+    Raises:
+        UserError: a cell is no text, or all of a text are empty.
+    """
+    texts = []
+    for part in ("text", "text_b"):
+        faults = [fault_of_text(table.names[place], cells[place]) for place in found[part]]
+        if found[part] and (all(faults) or any(not isinstance(cells[place], str) for place in found[part])):
+            raise UserError(f"{max(faults)}; write a text there, or remove the line")
+        if found[part]:
+            texts.append(
+                "\n".join(filter(None, (in_one_line(cells[place]).strip() for place in found[part])))
+            )
+    return texts
+
+
+def _labelled_row(
+    table: Table, found: Mapping[str, Sequence[int]], line: int, cells: Sequence[Any], several: bool
+) -> LabelledRow:
+    """A row of a table.
+
+    Raises:
+        UserError: what is wrong with it, and what mends it.
+    """
+    texts = texts_in(table, found, cells)
+    label: str | list[str] = ""
+    if len(found["label"]) > 1:
+        label = _marked(table, found["label"], cells)
+    elif found["label"]:
+        label = _label_in(table.names[found["label"][0]], cells[found["label"][0]], several)
+    more = {}
+    for part in ("language", "group", "split", "qid"):
+        cell = cells[found[part][0]] if found[part] else ""
+        if not isinstance(cell, str):
+            raise UserError(
+                f"{fault_of_text(table.names[found[part][0]], cell)}; write a word or a number there"
+            )
+        more[part] = in_one_line(cell).strip()
+    if found["split"]:
+        split = SPLITS.get(more["split"].lower())
+        if split is None:
+            raise UserError(
+                f"the split '{shown(more['split'])}' is none of train, dev and test; mend it, or rename the "
+                "column if it says something else"
+            )
+        more["split"] = split
+    return LabelledRow(texts, label, **more, line=line)
+
+
+def _label_in(name: str, cell: Any, several: bool) -> str | list[str]:
+    """The label in a cell, or all labels in it, none of them left out yet.
+
+    Raises:
+        UserError: it has none, or several.
+    """
+    if isinstance(cell, dict) or (
+        isinstance(cell, list) and any(isinstance(item, list | dict) for item in cell)
+    ):
+        raise UserError(f"the value of '{name}' has objects in it, and no label; write the label there")
+    if several:
+        if isinstance(cell, list):
+            return [normal_label(str(_cell(item))) for item in cell]
+        return re.findall("[01]", cell) if _ONE_HOT.fullmatch(cell) else split_labels(cell)
+    if isinstance(cell, list) or is_list(cell):
+        raise UserError(
+            f"the label {str(cell)[:50]} is a list; --multi_label true takes several labels of a text"
+        )
+    if not normal_label(cell):
+        raise UserError("the label is empty; fill it in, or remove the line")
+    return normal_label(cell)
+
+
+def _marked(table: Table, places: Sequence[int], cells: Sequence[Any]) -> list[str]:
+    """The labels of a row, of columns for one label each.
+
+    Raises:
+        UserError: a cell has neither 0 nor 1.
+    """
+    marks = [YES_OR_NO.get(str(cells[place]).strip().lower()) for place in places]
+    if None in marks:
+        place = places[marks.index(None)]
+        raise UserError(
+            f"the column '{table.names[place]}' has '{shown(cells[place])}'; a column for each label has 1 "
+            "where a text has it, and 0 elsewhere"
+        )
+    return [normal_label(table.names[place]) for place, mark in zip(places, marks) if mark]
+
+
+def _with_lists(path: Path, rows: Sequence[LabelledRow]) -> list[LabelledRow]:
+    """The rows, each label of a row once.
+
+    Raises:
+        UserError: in every row there are equally many 0 and 1, for labels that have no names here.
+    """
+    marks = set().union(*(row.label for row in rows))
+    if len({len(row.label) for row in rows}) == 1 and marks <= {"0", "1"}:
+        raise UserError(
+            f"{path}, line {rows[0].line}: the labels of every row are {len(rows[0].label)} times 0 or 1, "
+            "and do not name labels; write a column for each label, and name these: --label A,B,C"
+        )
+    return [row._replace(label=list(dict.fromkeys(filter(None, row.label)))) for row in rows]
+
+
+def _without_missing_labels(path: Path, rows: list[LabelledRow]) -> list[LabelledRow]:
+    """The rows whose label does not stand for none; see `labels_for_none`.
+
+    Raises:
+        UserError: no row has one.
+    """
+    none = labels_for_none(Counter(row.label for row in rows))
+    kept = [row for row in rows if row.label not in none]
+    names = " or ".join(f"'{label}'" for label in sorted(none))
+    if rows and not kept:
+        raise UserError(f"{path}, line {rows[0].line}: all labels are {names}, which stands for none")
+    if none:
+        count = len(rows) - len(kept)
+        logger.warning(
+            "%s: %s rows left out; their label is %s, which stands for none", path, f"{count:,}", names
+        )
+    return kept
+
+
+def _say_what_is_read(table: Table, found: Mapping[str, Sequence[int]], rows: Sequence[LabelledRow]) -> None:
+    """Say which columns are read and which not, and what in the texts is odd."""
+    read = {place for places in found.values() for place in places}
+    others = [printable(name) for place, name in enumerate(table.names) if place not in read and name]
+    parts = [
+        f"{_IN_WORDS.get(part, part)} is {printable(' and '.join(table.names[place] for place in places))}"
+        for part, places in found.items()
+        if places
+    ]
+    logger.info("%s: %s", table.path, "; ".join([*parts, f"not read: {listed(others)}"] if others else parts))
+    look_at_text(table.path, [text for row in rows[:1000] for text in row.texts], "", None)
+    if not table.form.quoted:
+        say_quoted(table.path, sum(has_quotes(row.texts) for row in rows), len(rows), logger.warning)

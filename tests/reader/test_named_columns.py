@@ -1,0 +1,123 @@
+"""Tables by named columns: what is read, what is asked, and what is refused with its line."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from ernie_m.reader.files.rows import LabelOptions
+from ernie_m.reader.files.tables import read_labelled
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.load_config import load_config
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a file and read it; returns (texts, label) of each row."""
+
+    def read(name: str, content: str | bytes, several: bool = False, **options) -> list:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        rows = read_labelled(path, LabelOptions(**options), several=several).rows
+        return [(row.texts, row.label) for row in rows]
+
+    return read
+
+
+HELLO, BYE = (["Hello, you"], "a"), (["Bye"], "b")
+READ = {  # name of a file -> its content, and the flags that it needs
+    "comma.csv": ('Text,Label\n"Hello, you",a\nBye,b\n', {}),
+    "semicolon.csv": ("Text;Label\nHello, you;a\nBye;b\n", {}),
+    "tab.csv": ("Text\tLabel\nHello, you\ta\nBye\tb\n", {}),
+    "ending.tsv": ("Text\tx,y\tLabel\nHello, you\t\ta\nBye\t\tb\n", {}),
+    "bars.csv": ("text|label\nHello, you|a\nBye|b\n", {"delimiter": "|"}),
+    "excel.csv": ("sep=;\ntext;label\nHello, you;a\nBye;b\n", {}),
+    "index.csv": (',text,label\n0,"Hello, you",a\n1,Bye,b\n', {}),
+    "quotes.tsv": ('text\tlabel\n"Hello, you"\ta\nBye\tb\n', {"quotes": True}),
+    "lines.jsonl": ('{"text": "Hello, you", "label": "a"}\n{"text": "Bye", "label": "b", "x": [1]}\n', {}),
+    "list.json": ('[{"text": "Hello, you", "label": "a"},\n {"text": "Bye", "label": "b"}]', {}),
+    "numbers.csv": ('1,"Hello, you",a\n2,Bye,b\n', {"text": "2", "label": "3"}),
+    "names.csv": ('Body,Team\n"Hello, you",a\nBye,b\n', {"text": "Body", "label": "Team"}),
+    "only.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"only": "n>=2"}),
+    "utf-16.csv": ('text,label\n"Hello, you",a\nBye,b\n'.encode("utf-16"), {}),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_is_read(read, name):
+    content, flags = READ[name]
+    assert read(name, content, **flags) == [HELLO, BYE]
+
+
+def test_two_columns_make_one_text(read):
+    content = "Subject,Body,label\nLate,Where is it?,a\n,No subject,b\n"
+    rows = read("mail.csv", content, text="Subject+Body")
+    assert rows == [(["Late\nWhere is it?"], "a"), (["No subject"], "b")]
+
+
+def test_several_labels_are_a_list_or_a_column_each(read):
+    rows = [(["x"], ["a", "b"]), (["y"], [])]
+    content = '{"text": "x", "label": ["a", "b"]}\n{"text": "y", "label": []}\n'
+    assert read("lists.jsonl", content, several=True) == rows
+    assert read("columns.csv", "text,a,b\nx,1,1\ny,0,0\n", several=True, label="a,b") == rows
+
+
+REFUSED = {  # name of a file -> its content, flags, and what the message says: places and names
+    "width.csv": ("text,label\na,b\nc\nd,e,f\n", {}, ("line 3: 1 column", "line 4: 3 columns")),
+    "quote.csv": ('text,label\na,b\n"c" d,e\n', {}, ("line 3",)),
+    "open.csv": ('text,label\na,b\n"c,d\ne,f\n', {}, ("line 3", "to line 4")),
+    "tabs.tsv": ('text\tlabel\na\tb\n"c"\td\n', {}, ("line 3", "--quotes")),
+    "cp1252.csv": ('text;label\na;b\n"Größe\r\nx;b\n'.encode("cp1252"), {}, ("line 3: not UTF-8: '\"Größe",)),
+    "marks.txt": ("text,x;label\na,b;c\n", {}, ("line 1", "--delimiter")),
+    "text.jsonl": ('{"text": ["a"], "label": "b"}\n', {}, ("line 1", "'text'")),
+    "object.jsonl": ('{"text": {"en": "a"}, "label": "b"}\n', {}, ("line 1", "'text'")),
+    "key.json": ('[\n{"text": "a", "label": "b"},\n5]', {}, ("line 3",)),
+    "split.csv": ("text,label,split\na,b,train\nc,d,tran\n", {}, ("line 3", "'tran'")),
+    "header.csv": ("text,label\na,b\n", {"text": "1", "label": "2"}, ("line 1", "text, label")),
+    "label.jsonl": ('{"text": "a", "label": ["b", "c"]}\n', {}, ("line 1", "--multi_label")),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(read, name):
+    content, flags, said = REFUSED[name]
+    with pytest.raises(UserError) as error:
+        read(name, content, **flags)
+    assert all(words in str(error.value) for words in said), error.value
+
+
+def test_zeros_and_ones_in_lists_name_no_labels(read):
+    for values in ([1, 0], [0, 0]), ("[1 0]", "[0 1]"):
+        content = "".join(json.dumps({"text": "a", "label": value}) + "\n" for value in values)
+        with pytest.raises(UserError, match="line 1.*--label A,B,C"):
+            read("onehot.jsonl", content, several=True)
+
+
+@pytest.mark.parametrize("header", ["Nr;Body;Team", "text;sentence;label", "7;Hello;x"])
+def test_the_command_line_of_the_question_works_when_it_is_filled_in(read, monkeypatch, header):
+    monkeypatch.setattr(sys, "argv", ["fit", "--on_error", "skip"])
+    content = f"{header}\n1;Hello;x\n2;Bye;y\n"
+    with pytest.raises(UserError) as error:
+        read("table.csv", content)
+    lines = str(error.value).splitlines()
+    assert [line.strip() for line in lines[1:4]] == [
+        f"{name}: {cells}" for name, cells in zip(header.split(";"), ("1 | 2", "Hello | Bye", "x | y"))
+    ]
+    words = shlex.split(lines[4].partition(": ")[2])
+    names = {"--text": header.split(";")[1], "--label": header.split(";")[2]}
+    filled = [
+        names.get(before, word) if word == "COLUMN" else word for before, word in zip(["", *words], words)
+    ]
+    options = load_config(LabelOptions, filled[2:], "")
+    assert options.on_error == "skip"
+    assert read("table.csv", content, text=options.text, label=options.label)[-1] == (["Bye"], "y")
+
+
+def test_a_list_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypatch):
+    monkeypatch.setattr("ernie_m.reader.files.tables._LARGEST", 1000)
+    path = Path(tmp_path / "large.json")
+    path.write_text(json.dumps([{"text": "a" * 100, "label": "b"}] * 20))
+    with pytest.raises(UserError, match="large.json"):
+        read_labelled(path, LabelOptions())
