@@ -15,9 +15,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from ernie_m.model.checkpoint.formats import fluid, tensor_names
-from ernie_m.model.checkpoint.formats.lazy_weights import Weights
-from ernie_m.model.checkpoint.formats.writing import to_names_of, write_config, write_official
+from ernie_m.model.checkpoint import fluid, tensor_names
+from ernie_m.model.checkpoint.lazy_weights import Weights
+from ernie_m.model.checkpoint.writing import to_names_of, write_config, write_official
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys

@@ -70,7 +70,7 @@ def test_what_stands_at_the_top():
 
 
 # What a pre-training has no use for, and so no imports of: users' tables, the writer of pickles, the server.
-NOT_OF_A_TRAINING = ("reader/files/table", "model/checkpoint/formats/writing.py", "inference", "data")
+NOT_OF_A_TRAINING = ("reader/files/table", "model/checkpoint/writing.py", "inference", "data")
 
 
 def files_imported(path: Path) -> set[Path]:

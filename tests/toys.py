@@ -20,7 +20,7 @@ import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.finetune import rates
-from ernie_m.model.checkpoint.formats import safetensors, tensor_names
+from ernie_m.model.checkpoint import safetensors, tensor_names
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier

@@ -23,8 +23,8 @@ import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.data.download import pip_download
+from ernie_m.model.checkpoint import safetensors, sentence_transformers
 from ernie_m.model.checkpoint.files import CARD, CONFIG, WEIGHTS
-from ernie_m.model.checkpoint.formats import safetensors, sentence_transformers
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading
 from ernie_m.tokenizer.tokenizer_json import BPE_MODEL

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ernie_m.data.download import fetch_missing, refuse_faults, unpack
 from ernie_m.data.e5_small import get_e5_small
-from ernie_m.model.checkpoint.formats import fluid
+from ernie_m.model.checkpoint import fluid
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError, say

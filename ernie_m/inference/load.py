@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_m.finetune.open_model import OpenedModel, open_model
 from ernie_m.inference.exported_model import FILES, GraphRunner, OnnxEngine, PaddleEngine
+from ernie_m.model.checkpoint.configs import read_json
 from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS
-from ernie_m.model.checkpoint.formats.configs import read_json
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import GIVEN, HELD_OUT, Reading, own_reading

@@ -7,9 +7,9 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_m.model.batch import TokenBatch
-from ernie_m.model.checkpoint.formats.tensor_names import CHOICE
 from ernie_m.model.checkpoint.load import HEADS, load_from, unread
 from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.model.checkpoint.tensor_names import CHOICE
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
 from ernie_m.model.encoder import ErnieMModel

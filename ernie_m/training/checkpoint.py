@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.write import ModelFiles, as_numpy
 from ernie_m.training import distributed
 from ernie_m.utils.checksums import MANIFEST, VERSION, check_manifest, describe

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.pooling import unit
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.formats import safetensors as safe
+from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.encoder import ErnieMModel

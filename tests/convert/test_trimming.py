@@ -11,10 +11,10 @@ import pytest
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.commands import convert
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.card import model_card, read_card
 from ernie_m.model.checkpoint.convert import ENCODER_TARGETS, with_tokens
 from ernie_m.model.checkpoint.files import CARD, LANGUAGE_MEANS
-from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig

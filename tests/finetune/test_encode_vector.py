@@ -10,7 +10,7 @@ import pytest
 
 from ernie_m.commands import encode_vector
 from ernie_m.inference.encode_files import ArrayFile, VectorWriter
-from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import save_model

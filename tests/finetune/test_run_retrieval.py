@@ -9,8 +9,8 @@ import paddle
 import pytest
 
 from ernie_m.commands import run_retrieval
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
-from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import save_model

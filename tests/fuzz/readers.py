@@ -17,8 +17,7 @@ import numpy as np
 from ernie_m.commands.predict import read_requests
 from ernie_m.data.download import unpack
 from ernie_m.data.translated_messages import read_messages
-from ernie_m.model.checkpoint.foreign_conventions import reading_of
-from ernie_m.model.checkpoint.formats import (
+from ernie_m.model.checkpoint import (
     configs,
     fluid,
     pickles,
@@ -26,9 +25,10 @@ from ernie_m.model.checkpoint.formats import (
     torch_save,
     writing,
 )
-from ernie_m.model.checkpoint.formats import safetensors as safe
-from ernie_m.model.checkpoint.formats.tensor_names import XLM_R
+from ernie_m.model.checkpoint import safetensors as safe
+from ernie_m.model.checkpoint.foreign_conventions import reading_of
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.tensor_names import XLM_R
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.pretrain.build_corpus.inputs import TextSource

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.training.checkpoint import read_state
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 

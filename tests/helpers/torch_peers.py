@@ -5,7 +5,7 @@ import paddle
 import torch
 import transformers
 
-from ernie_m.model.checkpoint.formats import tensor_names
+from ernie_m.model.checkpoint import tensor_names
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import encode_vector, export, predict
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
-from ernie_m.model.checkpoint.formats import safetensors
 from tests import toys
 from tests.launching import as_flags, call_main, give_input, one_error
 from tests.toys import write_lines

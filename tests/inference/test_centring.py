@@ -12,8 +12,8 @@ from ernie_m.inference.load import load
 from ernie_m.inference.server.app import answerers_of, describe, first_of_each
 from ernie_m.inference.tasks import TaskOptions, make_answerer, search
 from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
-from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.vectors.centring import LanguageMeans
 from ernie_m.vectors.pooling import unit
 from tests import toys

@@ -21,7 +21,7 @@ from ernie_m.finetune.fit.units import Classes
 from ernie_m.inference import fit
 from ernie_m.inference.fit_head import cross_validated
 from ernie_m.inference.tasks.encode import EncodeTexts
-from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.labelled import read_table
 from tests.launching import as_flags, call_main, clean_environment, error_of

@@ -10,8 +10,8 @@ import pytest
 import ernie_m
 from ernie_m.commands import mine_pairs
 from ernie_m.inference import mine_pairs as mining
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
-from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.reader.corpus import Corpus
 from ernie_m.vectors.mine_by_margin import Neighbours, margins, mine
 from ernie_m.vectors.nearest import NEIGHBOURS, nearest

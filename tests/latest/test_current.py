@@ -14,7 +14,7 @@ from sentence_transformers.losses import MultipleNegativesRankingLoss
 import ernie_m
 from ernie_m.commands import convert
 from ernie_m.finetune.retrieval.losses import in_batch_softmax
-from ernie_m.model.checkpoint.formats import tensor_names
+from ernie_m.model.checkpoint import tensor_names
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer

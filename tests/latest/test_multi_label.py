@@ -7,7 +7,7 @@ import transformers
 
 import ernie_m
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.helpers.checkpoints import change_config
 from tests.toys import CONFIG, make_ours, train_pieces

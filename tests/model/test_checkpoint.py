@@ -6,8 +6,8 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.checkpoint.formats import fluid, tensor_names
-from ernie_m.model.checkpoint.formats import safetensors as safe
+from ernie_m.model.checkpoint import fluid, tensor_names
+from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_weights, save_model

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ernie_m.model.checkpoint.foreign_conventions import entity_tags
+from ernie_m.model.entity_tags import entity_tags
 from tests.launching import error_of
 
 

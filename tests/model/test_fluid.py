@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.checkpoint.formats import fluid
+from ernie_m.model.checkpoint import fluid
 from tests.launching import error_of
 
 DATA = (np.arange(6, dtype="<f4") / 7).tobytes()  # of an array [3, 2]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ernie_m.model.checkpoint.formats.lazy_weights import Weights
+from ernie_m.model.checkpoint.lazy_weights import Weights
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_weights

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from ernie_m.model.checkpoint.formats import pickles
+from ernie_m.model.checkpoint import pickles
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.helpers.torch_files import legacy_bytes, zip_bytes
 from tests.launching import error_of

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ernie_m.model.checkpoint.formats import torch_save
+from ernie_m.model.checkpoint import torch_save
 from tests.helpers.torch_files import legacy_bytes, write_torch_file, zip_bytes
 from tests.launching import error_of
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.formats import tensor_names, torch_save
+from ernie_m.model.checkpoint import tensor_names, torch_save
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.foreign import fairseq_args, fairseq_state

@@ -12,7 +12,7 @@ import pytest
 from ernie_m.commands import convert
 from ernie_m.data import get_weights
 from ernie_m.data.download import download
-from ernie_m.model.checkpoint.formats import fluid
+from ernie_m.model.checkpoint import fluid
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.foreign import make_official, official_config
 from tests.launching import error_of

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from ernie_m.model.checkpoint.foreign_conventions import PLACES
+from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table.labelled import read_table

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.model.checkpoint.foreign_conventions import PLACES
+from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.files.own_files import holds_tags
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.tagged_words import lines_of, read_words

@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.checkpoint.formats import safetensors
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import checkpoint, distributed
 from ernie_m.training.checkpoint import keep_last, newest_step, read_state, step_folders, write_checkpoint

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.model.checkpoint.formats import safetensors as safe
+from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.training import distributed
 from tests.launching import ROOT, error_of, launch, run_script
 from tests.training.test_engine import assert_close, assert_same_bits

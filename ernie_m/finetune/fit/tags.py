@@ -13,7 +13,7 @@ from ernie_m.finetune.metrics import NO_LABEL, Confusion
 from ernie_m.finetune.open_model import OpenedModel
 from ernie_m.finetune.tasks.entity_scores import entities
 from ernie_m.finetune.tasks.tagging import Tagging
-from ernie_m.model.checkpoint.foreign_conventions import PLACES
+from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.rows import TableOptions, words
 from ernie_m.reader.files.tagged_sentences import JOINT, Sentence

@@ -19,8 +19,8 @@ from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, remarks, text_of
 from ernie_m.inference.tasks.training_files import TAG_ENDINGS, QuestionsFile, TaggedFile
-from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, entity_tags
 from ernie_m.model.conventions import NEITHER
+from ernie_m.model.entity_tags import NO_ENTITIES, entity_tags
 from ernie_m.reader.batching import BATCH_TOKENS, Example, batches_by_length
 from ernie_m.reader.files.own_files import holds_questions, holds_tags
 from ernie_m.reader.files.rows import TableOptions

@@ -9,7 +9,7 @@ from typing import IO, Any
 from ernie_m.finetune.tasks.answer_scores import answer_scores
 from ernie_m.finetune.tasks.entity_scores import entity_scores
 from ernie_m.inference.tasks import InputFile
-from ernie_m.model.checkpoint.foreign_conventions import PLACES
+from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.rows import TableOptions, words
 from ernie_m.reader.files.squad import read_squad

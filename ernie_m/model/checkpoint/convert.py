@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.model.checkpoint.card import model_card
-from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, WEIGHTS
-from ernie_m.model.checkpoint.formats import (
+from ernie_m.model.checkpoint import (
     configs,
     safetensors,
     sentence_transformers,
     tensor_names,
 )
-from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights, finite
-from ernie_m.model.checkpoint.formats.tensor_names import (
+from ernie_m.model.checkpoint.card import model_card
+from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, WEIGHTS
+from ernie_m.model.checkpoint.lazy_weights import Origin, Weights, finite
+from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.model.checkpoint.tensor_names import (
     CHOICE,
     CLASSES,
     EXTRACT,
@@ -30,14 +31,13 @@ from ernie_m.model.checkpoint.formats.tensor_names import (
     STATIC,
     XLM_R,
 )
-from ernie_m.model.checkpoint.formats.writing import (
+from ernie_m.model.checkpoint.writing import (
     RenamedWeights,
     for_library,
     to_names_of,
     write_official,
     write_pdparams,
 )
-from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, RETRIEVAL, SUPERVISED_TASKS, TASKS

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.formats import configs, fluid, tensor_names
-from ernie_m.model.checkpoint.formats.lazy_weights import Weights
-from ernie_m.model.checkpoint.formats.tensor_names import PADDLENLP
+from ernie_m.model.checkpoint import configs, fluid, tensor_names
+from ernie_m.model.checkpoint.lazy_weights import Weights
+from ernie_m.model.checkpoint.tensor_names import PADDLENLP
 from ernie_m.tokenizer.vocabulary import DICT
 
 CARD = "README.md"
@@ -34,7 +34,7 @@ class Source:
         tensors: the weights under their names in the file.
         config_path: None if there is no config file.
         tokenizer_folders: where its tokenizer may be, the most likely folder first.
-        format: one of `ernie_m.model.checkpoint.formats.tensor_names`.
+        format: one of `ernie_m.model.checkpoint.tensor_names`.
         raw_config: the contents of its config; empty if there is none.
     """
 

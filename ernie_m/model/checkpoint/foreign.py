@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ernie_m.model.checkpoint import configs, pickles, safetensors, tensor_names, torch_save
 from ernie_m.model.checkpoint.files import (
     CONFIGS,
     PIECE_MODELS,
@@ -20,15 +21,15 @@ from ernie_m.model.checkpoint.files import (
     has_our_form,
     official_directory,
 )
-from ernie_m.model.checkpoint.foreign_conventions import NO_ENTITIES, entity_tags, reading_of
-from ernie_m.model.checkpoint.formats import configs, pickles, safetensors, tensor_names, torch_save
-from ernie_m.model.checkpoint.formats.lazy_weights import Weights
-from ernie_m.model.checkpoint.formats.sentence_transformers import encoder_folder
-from ernie_m.model.checkpoint.formats.tensor_names import BERT, FAIRSEQ, OURS, PADDLENLP, XLM_R
+from ernie_m.model.checkpoint.foreign_conventions import reading_of
 from ernie_m.model.checkpoint.hub import local_folder
+from ernie_m.model.checkpoint.lazy_weights import Weights
 from ernie_m.model.checkpoint.no_model_here import no_model_at
+from ernie_m.model.checkpoint.sentence_transformers import encoder_folder
+from ernie_m.model.checkpoint.tensor_names import BERT, FAIRSEQ, OURS, PADDLENLP, XLM_R
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading
+from ernie_m.model.entity_tags import NO_ENTITIES, entity_tags
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_json

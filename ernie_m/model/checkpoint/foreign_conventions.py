@@ -1,23 +1,17 @@
 """How the folder of another library says that its model reads: in its config, its tokenizer, its modules."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.formats import configs, sentence_transformers
-from ernie_m.model.checkpoint.formats.tensor_names import HUGGING_FACE, PADDLENLP
+from ernie_m.model.checkpoint import configs, sentence_transformers
+from ernie_m.model.checkpoint.tensor_names import HUGGING_FACE, PADDLENLP
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, READING, Reading, own_reading
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
 from ernie_m.utils.errors import UserError, shown
 
-# The letters that say where a word is in its entity -> those of IOBES. L and U are BILOU's, M is BMES's, W is
-# BMEWO's.
-PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
-_TAG = re.compile(r"([A-Za-z])[-_](.+)")
-NO_ENTITIES = "NONE"  # a chunk_scheme
 # problem_type -> the field that it sets.
 _KINDS = {configs.MULTI_LABEL: "multi_label", configs.REGRESSION: "regression"}
 # The name of a field -> its value, and the file that says it.
@@ -41,7 +35,7 @@ def reading_of(
     ERNIE-M itself. The other files add what they say. What "reading" and they both say must agree.
 
     Args:
-        format_name: one of `ernie_m.model.checkpoint.formats.tensor_names`, but not ours or the official one.
+        format_name: one of `ernie_m.model.checkpoint.tensor_names`, but not ours or the official one.
         root: the one that has modules.json, if there is any.
         has_head: whether the model was fine-tuned for a task.
         config: the model's shape; None: unknown.
@@ -139,32 +133,3 @@ def _not_in_key(
             )
         added[name] = (value, path)
     return added
-
-
-def entity_tags(labels: Sequence[str]) -> dict[str, str]:
-    """The labels of a tagger -> their tags in the scheme IOBES, "O" or as in "B-PER".
-
-    The schemes that are known are IOB, IOE, IOBES, BILOU, BMES and BMEWO in capital or small letters, and IO,
-    in which a label is the name of a type. Labels without "O" and without letters before them, such as parts
-    of speech, mark no entities: {}.
-
-    Raises:
-        UserError: some labels have the letters of a scheme, and others, which it names, do not.
-    """
-    outside = {label: "O" for label in labels if label in ("O", "o")}
-    inside: dict[str, str] = {}  # a label with a letter before its type -> its tag
-    others = []  # labels that are neither
-    for label in labels:
-        match = _TAG.fullmatch(label)
-        place = PLACES.get(match[1].upper()) if match else None
-        if place:
-            inside[label] = f"{place}-{match[2]}"
-        elif label not in outside:
-            others.append(label)
-    if inside and others:
-        raise UserError(f"the labels {', '.join(others[:5])} are beside tags with B- or I-")
-    if inside:
-        return outside | inside
-    if outside:  # the scheme IO
-        return outside | {label: f"I-{label}" for label in others}
-    return {}

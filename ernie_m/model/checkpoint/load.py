@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import paddle
 
-from ernie_m.model.checkpoint.formats import tensor_names
-from ernie_m.model.checkpoint.formats.lazy_weights import Weights, finite
+from ernie_m.model.checkpoint import tensor_names
+from ernie_m.model.checkpoint.lazy_weights import Weights, finite
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger

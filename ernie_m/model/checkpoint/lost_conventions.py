@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ernie_m.model.checkpoint.formats.tensor_names import (
+from ernie_m.model.checkpoint.tensor_names import (
     HUGGING_FACE,
     OFFICIAL,
     OURS,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ernie_m.model.checkpoint import configs, fluid, safetensors, tensor_names
 from ernie_m.model.checkpoint.files import (
     CONFIGS,
     LANGUAGE_MEANS,
@@ -27,9 +28,8 @@ from ernie_m.model.checkpoint.foreign import (
     local_folder,
     open_foreign,
 )
-from ernie_m.model.checkpoint.formats import configs, fluid, safetensors, tensor_names
-from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights, to_our_names
-from ernie_m.model.checkpoint.formats.tensor_names import BERT, OFFICIAL, OURS, XLM_R
+from ernie_m.model.checkpoint.lazy_weights import Origin, Weights, to_our_names
+from ernie_m.model.checkpoint.tensor_names import BERT, OFFICIAL, OURS, XLM_R
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING, Reading, own_reading
 from ernie_m.model.tasks import TAGGING, TASKS, task_named
@@ -47,7 +47,7 @@ class Checkpoint:
     Attributes:
         path: the folder or file that was opened.
         folder: the one that has its model card and the means of its languages.
-        format: one of `ernie_m.model.checkpoint.formats.tensor_names`, such as "ernie-m" or "paddlenlp".
+        format: one of `ernie_m.model.checkpoint.tensor_names`, such as "ernie-m" or "paddlenlp".
         tensors: our name -> array.
         config: the model's shape; None if there is no config file, which only our own and the official format
             can do without.

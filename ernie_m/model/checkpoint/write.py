@@ -1,7 +1,7 @@
 """Our checkpoint folder, written from a model.
 
     config.json             the model's config, with architecture, task and labels
-    model.safetensors       weights in float32 or float64, named as in formats/tensor_names.py
+    model.safetensors       weights in float32 or float64, named as in tensor_names.py
     vocab.txt, piece.model  the tokenizer's files, if known
     language_means.safetensors  the mean sentence vector of each language at each layer, if known
     README.md               the model card
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.card import model_card
 from ernie_m.model.checkpoint.files import (
     CARD,
@@ -32,7 +33,6 @@ from ernie_m.model.checkpoint.files import (
     VOCAB,
     WEIGHTS,
 )
-from ernie_m.model.checkpoint.formats import safetensors
 from ernie_m.model.checkpoint.load import STORED_DTYPES, parameters_of
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.tokenizer.vocabulary import DICT

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.formats import tensor_names
-from ernie_m.model.checkpoint.formats.lazy_weights import Weights
-from ernie_m.model.checkpoint.formats.tensor_names import BERT, HUGGING_FACE, PADDLENLP, XLM_R
+from ernie_m.model.checkpoint import tensor_names
+from ernie_m.model.checkpoint.lazy_weights import Weights
+from ernie_m.model.checkpoint.tensor_names import BERT, HUGGING_FACE, PADDLENLP, XLM_R
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
 from ernie_m.utils import files
 from ernie_m.utils.errors import UserError, shown

@@ -6,8 +6,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats import tensor_names
-from ernie_m.model.checkpoint.formats.tensor_names import BERT, LM_BIAS, POSITIONS, TOKEN_TYPES, XLM_R
+from ernie_m.model.checkpoint import tensor_names
+from ernie_m.model.checkpoint.tensor_names import BERT, LM_BIAS, POSITIONS, TOKEN_TYPES, XLM_R
 from ernie_m.model.config import FIRST_POSITION
 from ernie_m.utils.errors import UserError
 

@@ -14,8 +14,8 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats import tensor_names
-from ernie_m.model.checkpoint.formats.lazy_weights import (
+from ernie_m.model.checkpoint import tensor_names
+from ernie_m.model.checkpoint.lazy_weights import (
     Weights,
     check_shape,
     widen_bfloat16,

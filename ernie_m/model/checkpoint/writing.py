@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats import configs, fluid, tensor_names
-from ernie_m.model.checkpoint.formats.lazy_weights import Origin, Weights, write_data
-from ernie_m.model.checkpoint.formats.tensor_names import HUGGING_FACE, PADDLENLP, TOKEN_TYPES, WORDS, XLM_R
+from ernie_m.model.checkpoint import configs, fluid, tensor_names
+from ernie_m.model.checkpoint.lazy_weights import Origin, Weights, write_data
+from ernie_m.model.checkpoint.tensor_names import HUGGING_FACE, PADDLENLP, TOKEN_TYPES, WORDS, XLM_R
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, write_json

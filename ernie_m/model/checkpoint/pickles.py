@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats.lazy_weights import Weights, check_shape
+from ernie_m.model.checkpoint.lazy_weights import Weights, check_shape
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import refuse_pointer
 

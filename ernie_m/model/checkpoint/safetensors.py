@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ernie_m.model.checkpoint.formats.lazy_weights import Weights, check_shape, widen_bfloat16, write_data
+from ernie_m.model.checkpoint.lazy_weights import Weights, check_shape, widen_bfloat16, write_data
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import refuse_pointer
 

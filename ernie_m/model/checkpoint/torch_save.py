@@ -15,8 +15,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.formats import pickles
-from ernie_m.model.checkpoint.formats.lazy_weights import Weights, check_shape, widen_bfloat16
+from ernie_m.model.checkpoint import pickles
+from ernie_m.model.checkpoint.lazy_weights import Weights, check_shape, widen_bfloat16
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
