@@ -112,7 +112,7 @@ def run_recipe(words: list[str]) -> NoReturn:
     """
     name, *flags = words or [""]
     if name == "base/own":
-        raise UserError("recipe base/own: run_classifier --train_set FOLDER takes its place")
+        raise UserError("recipe base/own: fit FOLDER takes its place")
     if name not in recipes():
         refuse_name("recipe", name, recipes())
     folder = scripts_folder()

@@ -22,6 +22,7 @@ from ernie_m.commands import export
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.reader.label_map import write_places
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.command_line import parse_args
 from ernie_m.utils.load_config import load_config
@@ -246,10 +247,9 @@ def put_texts(folder: Path) -> None:
     toys.write_labelled_texts(folder / "my/test.de.tsv", rows)
     labelled = toys.labelled_texts(40, seed=1)
     labelled = [row._replace(label=toys.LABELS[i % len(toys.LABELS)]) for i, row in enumerate(labelled)]
-    toys.write_labelled_texts(folder / "my/train.en.tsv", labelled)
-    toys.write_labelled_texts(folder / "my/dev.de.tsv", labelled[:9])
-    reviews = [f'"{row.text_a}; {i}";{row.label}' for i, row in enumerate(labelled)]
-    write_lines(folder / "reviews.csv", ["Kommentar;Art", *reviews])
+    toys.write_labelled_texts(folder / "my/train.tsv", labelled)
+    toys.write_labelled_texts(folder / "my/dev.tsv", labelled[:9])
+    write_places(folder / "my/label_map.json", toys.LABELS)
 
 
 @pytest.fixture

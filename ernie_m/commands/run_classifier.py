@@ -8,23 +8,20 @@ fleetrun --nproc_per_node 2 run_classifier.py ...
 
 import sys
 
-from ernie_m.finetune.flags import ClassifierFlags
+from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.command_line import parse_args
 from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
-    flags = parse_args(ClassifierFlags, sys.argv[1:], __doc__)
+    flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
     with StopSignal(active=flags.do_train) as stop:
         prepare()
         # Not at the top, because Paddle reads its CPU settings when it is imported.
         from ernie_m.finetune.labelled_task import fine_tune
-        from ernie_m.finetune.own_tables import task_of_other_labels
         from ernie_m.finetune.tasks.classification import Classification
+        from ernie_m.finetune.tasks.regression import Regression
 
-        task_class = Classification
-        if flags.is_regression or flags.multi_label:
-            task_class = task_of_other_labels(flags)
-        fine_tune(task_class, flags, stop)
+        fine_tune(Regression if flags.is_regression else Classification, flags, stop)
     stop.exit_as_asked()

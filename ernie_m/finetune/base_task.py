@@ -32,7 +32,6 @@ class SupervisedTask:
         metric: the key of `score` that selects a step; larger is better.
         labels: label names in the order of their ids; None if the task has none.
         shuffles: whether training may change the order of the examples (--shuffle).
-        own_tables: whether --train_set may be a folder of tables, or one table without --dev_set.
         official: whether inputs, loss and scores are those of the official code (--official_compat).
         encode: turns items of a data set into features, and features into batches.
         prompt: what it puts before every text.
@@ -42,7 +41,6 @@ class SupervisedTask:
     metric: str
     labels: list[str] | None = None
     shuffles = True
-    own_tables = False
     official = False
     prompt = ""
     encode: EncodeExamples
@@ -61,10 +59,6 @@ class SupervisedTask:
     def read(self, path: str | os.PathLike, purpose: str) -> Sequence[Any]:
         """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed)."""
         raise NotImplementedError
-
-    def read_training(self, path: str | os.PathLike) -> Sequence[Any]:
-        """Read and check the file of --train_set."""
-        return self.read(path, "train")
 
     def cut_of(self, data: Sequence[Any]) -> list[int]:
         """How much of each item is cut to fit: of a sentence so many words, else whether its texts are."""

@@ -9,7 +9,6 @@ from typing import Annotated, ClassVar, Literal
 
 from ernie_m.finetune.paper import check_recipe
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
-from ernie_m.reader.files.rows import TableOptions
 from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.options import NonNegativeFloat, PositiveInt, Range, UnitInterval, not_an_option, option
 
@@ -96,7 +95,7 @@ class TrainingFlags:
     """The number of steps between two log lines with the loss."""
 
     train_set: str | None = option(None, free=True)
-    """The training file; of run_classifier also a folder with train.en.tsv, dev.de.csv, ..."""
+    """The training file."""
 
     vocab_path: str | None = option(None, free=True)
     """vocab.txt. Default: made from --piece_model_path, or the one beside the weights."""
@@ -184,12 +183,6 @@ class FinetuneFlags(TrainingFlags):
     is_regression: bool = option(False, only=CLASSIFIER)
     """Whether labels are numbers to predict, by mean squared error, as in STS-B."""
 
-    multi_label: bool = option(False, only=CLASSIFIER)
-    """Whether a text may have several labels, a,b in the label column, or none."""
-
-    dev_share: Annotated[float, Range(above=0, at_most=0.5)] = option(0.1, only=CLASSIFIER)
-    """The share of the training rows of each label that is held out if there are no dev files."""
-
     task_id: int = option(0, no_effect="the model has no task embedding")
 
     epoch: PositiveInt = 3
@@ -241,15 +234,13 @@ class FinetuneFlags(TrainingFlags):
     do_lower_case: bool = option(True, no_effect="the official tokenizer never lower-cases")
 
     label_map_config: str | None = option(None, free=True)
-    """label_map.json: label -> id. Default: the labels of --init_checkpoint, or else the data has ids; of
-    run_classifier without --num_labels, the labels of the training files."""
+    """label_map.json: label -> id. Default: the labels of --init_checkpoint, or else the data has ids."""
 
     lang_map_config: str | None = option(None, free=True)
     """lang_map.json: its keys replace %s."""
 
     num_labels: PositiveInt = 2
-    """The number of classes. Default: that of --init_checkpoint, or else 2; of run_classifier, the number of
-    labels in the training files."""
+    """The number of classes. Default: that of --init_checkpoint, or else 2."""
 
     diagnostic: str | None = option(None, no_effect="give the file to --test_set")
     diagnostic_save: str | None = option(None, no_effect="use --test_save")
@@ -309,8 +300,7 @@ class FinetuneFlags(TrainingFlags):
     """What selects the best step: the mean over the languages, one language (en), or last, the last step."""
 
     select_by: Literal["metric", "macro_f1"] = option("metric", only=CLASSIFIER)
-    """The score that selects the best step: the metric of the task (accuracy; of several labels micro F1), or
-    macro_f1."""
+    """The score that selects the best step: the metric of the task (accuracy), or macro_f1."""
 
     decay_style: Literal["official", "paddlenlp"] = "official"
     """Whether weights decay at the full rate (official) or at the rate of their layer (paddlenlp)."""
@@ -335,32 +325,14 @@ class FinetuneFlags(TrainingFlags):
             self.amp = "fp16"
         super().__post_init__()
 
-    @property
-    def has_own_tables(self) -> bool:
-        """Whether --train_set names tables of the user's own: a folder, or a file and nothing beside it."""
-        if not (self.do_train and self.train_set):
-            return False
-        is_alone = self.do_val and not (self.dev_set or self.label_map_config)
-        return is_alone or Path(self.train_set).is_dir()
-
-    def check(self, own_tables: bool = False) -> None:
-        """Refuse flags that are missing or do not go together, before any file is read.
-
-        Args:
-            own_tables: whether the task takes a table, or a folder of them, without further files.
-        """
+    def check(self) -> None:
+        """Refuse flags that are missing or do not go together, before any file is read."""
         if not (self.do_train or self.do_val or self.do_test):
             raise UserError("--do_train, --do_val and --do_test are all false: there is nothing to do")
         missing = []
         if not (self.do_train or self.init_checkpoint):
             missing.append("--init_checkpoint is needed with --do_train false: the fine-tuned model")
         needed = [("do_train", "train_set"), ("do_val", "dev_set"), ("do_test", "test_set")]
-        if own_tables and self.has_own_tables:
-            needed.remove(("do_val", "dev_set"))
-            if "do_test" not in self.on_command_line:
-                self.do_test = self.test_set is not None
-            if "rates_of_start" not in self.on_command_line:
-                self.rates_of_start = True
         for phase, data in needed:
             if getattr(self, phase) and not getattr(self, data):
                 missing.append(f"--{data} is needed with --{phase} true")
@@ -375,8 +347,3 @@ class FinetuneFlags(TrainingFlags):
             _check_recipe_data(Path(self.train_set))
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
-
-
-@dataclass
-class ClassifierFlags(TableOptions, FinetuneFlags):
-    """The flags of run_classifier.py, which also reads tables."""

@@ -30,7 +30,6 @@ from ernie_m.finetune.command import (
 )
 from ernie_m.finetune.flags import LAST, MEAN, FinetuneFlags
 from ernie_m.finetune.open_model import OpenedModel, open_model, settle
-from ernie_m.finetune.own_tables import check_rows, read_own_tables
 from ernie_m.finetune.paper import average, figures
 from ernie_m.finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
 from ernie_m.finetune.rates import with_rates
@@ -45,6 +44,7 @@ from ernie_m.model.conventions import NEITHER, READING
 from ernie_m.model.heads import task_model
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS, names_of_ids
 from ernie_m.reader.batching import Batches, GlobalBatch
+from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.label_map import expand, read_languages
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
@@ -90,7 +90,7 @@ def fine_tune(
     Args:
         official_class: the task as in the official code (--official_compat); None: there is no difference.
     """
-    flags.check(task_class.own_tables)
+    flags.check()
     set_up(flags)
     fine_tuning = open_task(task_class, flags, official_class)
     flags = fine_tuning.flags
@@ -190,7 +190,7 @@ def fault_of_head(task: SupervisedTask, checkpoint: Checkpoint) -> str:
     several = checkpoint.reading.multi_label
     if several != task.reading().get("multi_label", False):
         kind = "several labels a text" if several else "one label a text"
-        return f"it predicts {kind}: --multi_label {str(several).lower()}"
+        return f"it predicts {kind}, which ernie-m fit learns"
     return ""
 
 
@@ -324,17 +324,12 @@ class FineTuning(TaskOfSeeds):
         self.config = opened.config
         self.shuffle = flags.shuffle and task.shuffles
         self.global_batch = batch_of_step(flags, distributed.world_size())
-        # Read the files; those of training first, because they may decide the labels.
         self._train_paths: list[str | Path] = []
         self.train_set = [] if train_set is None else train_set
         self.dev_files = []
-        reads_training = flags.do_train and train_set is None
-        if reads_training and task.own_tables and flags.has_own_tables:
-            self._train_paths, self.train_set, self.dev_files = read_own_tables(task, flags)
-        elif reads_training:
+        if flags.do_train and train_set is None:
             self._train_paths = [flags.train_set]
-            self.train_set = task.read_training(flags.train_set)
-        # Now the labels are known, which the classifier must have.
+            self.train_set = task.read(flags.train_set, "train")
         head = self.start if flags.init_checkpoint else None
         if self.reads_head and self.start and not head:
             head = with_head(task, self.start)
@@ -345,15 +340,13 @@ class FineTuning(TaskOfSeeds):
         self.pooling = head.reading.pooling if head and task.name == CLASSIFICATION else None
         if opened.config.is_table and task.name == CLASSIFICATION:
             self.pooling = MEAN_OF_TOKENS
-        if flags.do_val and flags.dev_set:
+        if flags.do_val:
             self.dev_files = self._read_files(flags.dev_set, "dev")
         self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
         if flags.do_train and flags.rates_of_start:
             self.flags = flags = with_rates(flags, self.config, len(self.train_set), task.name)
         if train_set is None:
-            names = [*map(str, self._train_paths)]
-            name = names[0] if len(names) == 1 else flags.train_set
-            check_rows(task, name, self.train_set, self.dev_files, self.test_files)
+            self._check_rows()
         languages = [file.language for file in self.dev_files]
         if flags.select_on not in (MEAN, LAST, *languages):
             raise UserError(f"--select_on {flags.select_on}: there are {', '.join([MEAN, LAST, *languages])}")
@@ -376,6 +369,20 @@ class FineTuning(TaskOfSeeds):
                     raise UserError(f"{path}: no such file; add it, or {advice}")
                 files.append(TaskFile(pattern, language, path, self.task.read(path, purpose)))
         return files
+
+    def _check_rows(self) -> None:
+        """Warn of rows that are cut, whose equal texts have two labels, or that are scored and trained on."""
+        task = self.task
+        has_ids = task.name == CLASSIFICATION and not task.reading().get("regression")
+        files = [(file.path, file.data) for file in (*self.dev_files, *self.test_files)]
+        trained = None  # `input_hash` of the rows that are trained on
+        for name, data in [(path, self.train_set) for path in self._train_paths] + files:
+            task.warn_of_texts(name, data)
+            inputs = task.inputs(data)
+            labels = (data.targets, data.place) if has_ids else ((), str)
+            for fault in check_labels(inputs, *labels, trained_inputs=trained):
+                logger.warning("%s: %s", name, fault)
+            trained = inputs if data is self.train_set else trained
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -20,11 +20,14 @@ from ernie_m.reader.batching import (
     BATCH_TOKENS,
     WINDOW_TEXTS,
     EncodeExamples,
+    Example,
     encode_in_windows,
     warn_of_texts,
 )
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
+from ernie_m.reader.files.official_tsv import is_official
+from ernie_m.reader.files.rows import TableOptions, tables
 from ernie_m.training.prefetch import prefetch
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
@@ -52,7 +55,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
         if flags.data_format == "text":
             texts = Sentences(flags.data_set)
         else:
-            texts = read_classification(Path(flags.data_set), labels=False, options=flags)
+            texts = read_texts(Path(flags.data_set), flags)
         encode, encoder = open_encoder(flags)
         warn_of_texts(flags.data_set, texts, encode.encode)
         writer = VectorWriter(
@@ -71,6 +74,13 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
             writer.vectors()
         write_manifest(folder / MANIFEST)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
+
+
+def read_texts(path: Path, options: TableOptions) -> Sequence[Example]:
+    """The texts, or pairs, of an official file, which stay on disk, or of any other table."""
+    if is_official(path):
+        return read_classification(path, labels=False)
+    return [Example(*cells) for cells in tables().read_table(path, options, labels=False).rows]
 
 
 def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder]:

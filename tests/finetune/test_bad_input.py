@@ -2,14 +2,18 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
+from ernie_m.data.prepare.command import main as prepare_main
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.files import disk_full_after
+from tests.launching import clean_environment, error_of
 
 HERE, ABSENT, _ = toys.LANGUAGES
 
@@ -139,3 +143,11 @@ def test_bad_checkpoints_are_refused(classify, refused, tmp_path):
     weights = step / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     assert "model.safetensors" in refused(epoch=1, init_checkpoint=step)
+
+
+def test_what_closed_names_the_road(tmp_path):
+    line = error_of(prepare_main, ["own", "my texts", "--output", str(tmp_path / "out")])
+    assert "fit 'my texts' --model " in line and not (tmp_path / "out").exists()
+    recipe = [sys.executable, "-m", "ernie_m", "recipe", "base/own"]
+    process = subprocess.run(recipe, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert process.returncode == 2 and "fit FOLDER" in process.stderr

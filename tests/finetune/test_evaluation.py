@@ -1,10 +1,9 @@
 """Predictions in the official form, evaluation without training, official checkpoints."""
 
-import csv
-import gzip
-import io
 import json
 import logging
+import subprocess
+import sys
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ernie_m.commands import predict, run_classifier
+from ernie_m.commands import run_classifier
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import accuracy
 from ernie_m.finetune.prediction import TaskFile, prediction_paths
@@ -25,7 +24,7 @@ from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
 from tests.foreign import write_as_official
 from tests.helpers.checkpoints import changed_copy
-from tests.launching import as_flags, call_main, error_of, read_log
+from tests.launching import ROOT, call_main, clean_environment, error_of, read_log
 
 
 @pytest.fixture(scope="module")
@@ -115,38 +114,11 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
             assert answer["text_a"] == row.text_a and toys.KINDS[answer["label"]] == prediction
 
 
-@pytest.mark.parametrize("name", ["new.csv", "new.tsv", "new.csv.gz"])
-def test_a_table_is_predicted_as_a_table(classify, trained, toy_folder, tmp_path, name):
-    """Its rows come as from `predict`: the same columns and marks, then the label and its probability."""
-    mark = ";" if ".csv" in name else "\t"
-    rows = toys.labelled_texts(5, seed=3)
-    lines = ["Nr", "Query", "Other", "Passage"], *([row.qid, row.text_a, "1; 2", row.text_b] for row in rows)
-    content = io.StringIO()
-    csv.writer(content, delimiter=mark, lineterminator="\n").writerows(lines)
-    encoded = content.getvalue().encode()
-    (tmp_path / name).write_bytes(gzip.compress(encoded) if name.endswith(".gz") else encoded)
-    classify(
-        **command_lines.FOLDER_ALONE,
-        out=trained,
-        do_test="true",
-        do_val="false",
-        init_checkpoint=trained / "best",
-        lang_map_config=None,
-        test_set=tmp_path / name,
-        test_save="answers",
-    )
-    flags = {"task": "classify", "model": trained / "best", "input": tmp_path / name, "output": "expected"}
-    call_main(predict, as_flags(flags))
-    (written,) = tmp_path.glob("answers*")
-    assert written.name == f"answers.0.0{(tmp_path / name.removesuffix('.gz')).suffix}"
-    assert written.read_text() == (tmp_path / "expected").read_text()
-
-
 def test_a_model_of_pairs_is_not_asked_about_single_texts(refused, trained, tmp_path):
-    (tmp_path / "single.csv").write_text("".join(["text\n", *(f"the cat is {n}\n" for n in range(9))]))
+    (tmp_path / "single.tsv").write_text("text_a\nthe cat\n")
     flags = {"init_checkpoint": trained / "best", "lang_map_config": None, "label_map_config": None}
-    tests = {"do_test": "true", "test_set": tmp_path / "single.csv", "test_save": "answers"}
-    assert "single.csv: " in refused(do_train="false", do_val="false", num_labels=None, **flags, **tests)
+    tests = {"do_test": "true", "test_set": tmp_path / "single.tsv", "test_save": "answers"}
+    assert "single.tsv: " in refused(do_train="false", do_val="false", num_labels=None, **flags, **tests)
 
 
 def test_without_a_label_map_the_labels_are_those_of_the_checkpoint(classify, trained, toy_folder, tmp_path):
@@ -281,17 +253,33 @@ def test_the_head_of_pretrained_weights(classify, trained, tmp_path, case):
 
 
 def test_a_head_of_another_shape_is_not_read(classify, trained, toy_folder, tmp_path):
-    table = tmp_path / "two.tsv"
+    table, labels = tmp_path / "two.tsv", tmp_path / "labels.json"
     rows = (toy_folder / "train.tsv").read_text().splitlines()
     table.write_text("\n".join(row for row in rows if not row.endswith("tool")) + "\n")
+    labels.write_text('{"animal": 0, "drink": 1}')
     classify(
         train_set=table,
-        dev_set=None,
-        label_map_config=None,
-        lang_map_config=None,
-        num_labels=None,
+        label_map_config=labels,
+        num_labels=2,
         init_pretraining_params=trained / "best",
         max_steps=1,
         do_val="false",
     )
     assert f"{trained / 'best'}: its classifier is not read" in read_log(tmp_path)
+
+
+def test_labels_on_a_console_that_is_not_utf_8(trained, toy_folder, tmp_path):
+    """They are shown as escapes; a control character reaches no terminal."""
+    (tmp_path / "labels.json").write_text(json.dumps({"böse\x1b[2J": 0, "drink": 1, "tool": 2}))
+    rows = (toy_folder / "dev.en.tsv").read_text().replace("\tanimal\n", "\tböse\x1b[2J\n")
+    (tmp_path / "dev.tsv").write_text(rows, encoding="utf-8")
+    best = changed_copy(trained / "best", tmp_path / "unnamed", labels=None)
+    changes = {"init_checkpoint": best, "dev_set": "dev.tsv", "label_map_config": "labels.json"}
+    line = command_lines.classification(
+        toy_folder, tmp_path / "out", **command_lines.FOLDER_ALONE, **changes, lang_map_config=None
+    )
+    environment = {**clean_environment(), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, ROOT / "run_classifier.py", *line]
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert rb"b\xf6se" in process.stdout and b"\x1b" not in process.stdout

@@ -355,15 +355,6 @@ READERS = {
         reads=(lambda path: list(read_classification(path, regression=True)),),
         words=(b"nan", b"1e999"),
     ),
-    "multi_label": Reader(
-        "dev.tsv",
-        files=["text_a\tlabel\nA\tyes,no\n", "label\ttext_a\r\n2, 0\tx\r\n\ty\r\n"],
-        reads=(
-            lambda path: list(read_classification(path, LABELS, num_labels=len(LABELS), multi_label=True)),
-            lambda path: list(read_classification(path, num_labels=3, multi_label=True)),
-        ),
-        words=(b",",),
-    ),
     "own": Reader(
         "train.en.tsv",
         files=[

@@ -8,7 +8,6 @@ from functools import partial
 import pytest
 
 from ernie_m.model.entity_tags import PLACES
-from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table.labelled import read_table
 from ernie_m.reader.files.table.tagged_words import read_words
@@ -16,7 +15,6 @@ from tests.launching import error_of
 
 READERS = {
     "labels": partial(read_table, say=lambda _: None),
-    "run_classifier": partial(read_classification, any_label=True),
     "pairs": PairRows,
     "words": partial(read_words, letters=PLACES),
 }

@@ -4,7 +4,6 @@ import difflib
 import gzip
 import io
 import json
-import logging
 import re
 import unicodedata
 from collections import Counter
@@ -51,47 +50,16 @@ def write(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("name", sorted(set(FORMS) - {"quoted.tsv"}))
-def test_training_and_evaluation_read_every_form(write, name):
-    assert [*read_classification(write(name, FORMS[name]), MAP)] == EXAMPLES
-
-
 def test_each_delimiter_that_is_named_gives_cells():
     head = ["text,a;label", "Good, one;yes", "Bad, too;no"]
     named = re.findall("--delimiter '(.)'", error_of(find_form, head, Path("a.csv")))
     assert [find_form(head, Path("a.csv"), mark).mark for mark in named] == [",", ";"]
 
 
-def test_a_file_to_predict_needs_no_labels(write):
-    """Below a header with other names, the texts are the one column of many words."""
-    path = write("test.csv", "Nr,Comment\n7,So good.\n8,Rather bad.\n")
-    assert [example.text_a for example in read_classification(path, labels=False)] == [
-        "So good.",
-        "Rather bad.",
-    ]
-    path = write("test.csv", "Comment\nSo good, really.\nBad.\n")
-    assert read_classification(path, labels=False)[0].text_a == "So good, really."
-    path = write("test.csv", "Title,Remark\nA man,So good.\nA dog,Rather bad.\n")
-    assert "test.csv, line 1: the text may be " in error_of(read_classification, path, labels=False)
-
-
-def test_the_line_of_a_fault_is_that_of_the_file(write):
-    """A cell of the second row has a line end."""
-    path = write("my.csv", 'text_a,label\n"a\nb",yes\nc,maybe\n')
-    assert error_of(read_classification, path, MAP).startswith(f"{path}, line 4: unknown label 'maybe'")
-    path = write("after.csv", "\n\nsep=;\ntext_a;label\na;yes\nb;maybe\n")
-    assert error_of(read_classification, path, MAP).startswith(f"{path}, line 6: unknown label 'maybe'")
-
-
-def test_scores_of_sts_b(write):
-    path = write("sts.tsv", "genre\tsentence1\tsentence2\tscore\nnews\ta\tb\t3.8\n")
-    assert [*read_classification(path, regression=True)] == [Example("a", "b", 3.8)]
-
-
 def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
     path = tmp_path / "train.en.tsv.gz"
     path.write_bytes(gzip.compress(bytes(80 << 20), 9))
-    assert error_of(read_classification, path, MAP).startswith(f"{path}: ")
+    assert error_of(read_table, path).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
@@ -207,44 +175,13 @@ def test_every_way_in_compares_normal_forms(write):
     labels = [" müde\u200b" if i % 3 == 0 else two_forms[i % 2] for i in range(12)]
     rows = [f"text {i}\t{label}" for i, label in enumerate(labels)]
     path = write("my.tsv", "\n".join(["text_a\tlabel", *rows]))
-    assert read_classification(path, any_label=True).labels == {"fröhlich", "müde"}
+    assert {cells[-1] for cells in read_table(path).rows} == {"fröhlich", "müde"}
     examples = read_classification(path, {two_forms[1]: 0, "müde ": 1})
     assert [example.label for example in examples] == [1, 0, 0] * 4
 
 
-@pytest.mark.parametrize("none", ["-", "nan", "NaN", "-1"])
-def test_rows_without_a_label(write, caplog, none):
-    """SNLI's rows on which annotators did not agree, pandas' and Hugging Face's for none."""
-    rows = [f"a {i}\tb {i}\t{i % 2}" for i in range(40)]
-    path = write("my.tsv", "\n".join(["sentence1\tsentence2\tlabel", *rows, f"c\td\t{none}"]))
-    with caplog.at_level(logging.WARNING):
-        examples = read_classification(path, any_label=True)
-    assert examples.labels == {"0", "1"} and len(examples) == 40
-    assert f"my.tsv: 1 rows left out; their label is '{none}'" in caplog.text
-    labels = {"0": 0, "1": 1}
-    assert f"my.tsv, line 42: unknown label '{none}'" in error_of(read_classification, path, labels)
-
-
 def test_a_sentiment_may_be_minus_one():
     assert labels_for_none({"-1": 30, "0": 40, "1": 30}) == set()
-
-
-@pytest.mark.parametrize(
-    ("cells", "place"),
-    [(["a", "['joy', 'love']"], "line 3"), (["[1, 2]", "[3]"], "line 2")],
-)
-def test_lists_need_the_flag_of_several_labels(write, cells, place):
-    rows = [f"text {i}\t{cells[i % 2]}" for i in range(20)]
-    path = write("my.tsv", "\n".join(["text_a\tlabel", *rows]))
-    assert f"my.tsv, {place}: " in error_of(read_classification, path, any_label=True)
-    examples = read_classification(path, any_label=True, multi_label=True)
-    assert examples.labels == {label for cell in cells for label in split_labels(cell)}
-
-
-def test_a_label_in_a_list_that_has_the_mark_between_labels(write):
-    path = write("my.tsv", "text_a\tlabel\na\t['x', 'so, so']\n")
-    message = error_of(read_classification, path, any_label=True, multi_label=True)
-    assert "my.tsv, line 2: the label 'so, so'" in message
 
 
 @pytest.mark.parametrize(
@@ -387,14 +324,6 @@ def test_where_two_columns_may_be_texts_both_answers_are_shown(write):
     assert "--columns one,stars," in message and "--columns one,other,stars" in message
 
 
-def test_a_trainer_reads_decimal_commas(write):
-    path = write("my.csv", "text;score\na;0,5\nb;1\nc;-0,25\n")
-    examples = read_classification(path, regression=True)
-    assert [example.label for example in examples] == [0.5, 1, -0.25]
-    path = write("my.csv", "text;score\na;500\nb;1.000\n")
-    assert "my.csv, line 3: " in error_of(read_classification, path, regression=True)
-
-
 def test_semicolons_between_labels_are_asked_about():
     labels = ["a", "a;b", "b"]
     counts = Counter(dict.fromkeys(labels, 10))
@@ -418,15 +347,6 @@ def test_rows_that_are_evaluated_on():
     assert check_labels(np.array([4, 5]), NO_ROWS, str, trained_inputs=trained) == []
     (fault,) = check_labels(np.array([3, 5, 3]), NO_ROWS, str, trained_inputs=trained)
     assert fault.startswith("2 of 3 rows have a text that is trained on")
-
-
-@pytest.mark.parametrize("cell, faults", [("b,a", 0), ("b", 1)])
-def test_the_order_of_several_labels_is_no_difference(write, cell, faults):
-    path = write("my.tsv", f"text_a\tlabel\nso it is\ta,b\nso it is\t{cell}\nfor all\ta\n")
-    rows = read_classification(path, any_label=True, multi_label=True)
-    found = check_labels(rows.inputs, rows.targets, rows.place)
-    assert len(found) == faults
-    assert all(fault.startswith("1 text has two labels, as in line 2 and line 3") for fault in found)
 
 
 def test_similar_labels_are_looked_for_as_far_as_they_are_named(monkeypatch):

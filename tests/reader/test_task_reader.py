@@ -1,7 +1,9 @@
 """The official TSV, maps and patterns: what is read, and what each fault says."""
 
+import gzip
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from ernie_m.reader.batching import EncodePairs, Example
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.label_map import expand, read_label_map, read_languages
-from tests.launching import error_of
+from tests.launching import ROOT, error_of
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
 
@@ -39,10 +41,6 @@ ROWS = {
     "other columns": (
         "qid\tlabel\tsource\ttext_b\ttext_a\nq7\tneutral\tweb\tb\ta\n",
         [("a", "b", 2, "q7")],
-    ),
-    "usual names": (
-        "ID\tPremise\thypothesis\tTarget\tclass\tlabel \n1\ta\tb\tx\ty\tneutral\n",
-        [("a", "b", 2, None)],
     ),
     "other texts in a file with official names": (
         "text_a\tlabel\thypothesis\tsentence2\na\tneutral\tb\tc\n",
@@ -87,10 +85,6 @@ def test_ids_as_labels_and_no_labels(write):
         (b"", "x.tsv: "),
         ("a man\tneutral\tx\ty\n", "x.tsv, line 1: "),
         ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: two columns text_a"),
-        (
-            "Comment\tsentence\tlabel\na\tb\tneutral\n",
-            "x.tsv, line 1: the text may be 'Comment' or 'sentence'",
-        ),
         ("text_a\ttext_b\tlabel\n", "x.tsv: "),
         (
             "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\n",
@@ -109,6 +103,54 @@ def test_faults_of_a_file(write, content, message):
 
 def test_files_that_cannot_be_read(tmp_path):
     assert "none.tsv: " in error_of(read_classification, tmp_path / "none.tsv", LABELS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text,label\na,neutral\n",
+        "Premise\tHypothesis\tlabel\na\tb\tneutral\n",
+        "a man\tneutral\n",
+        '{"text": "a", "label": "neutral"}\n',
+        gzip.compress(b"text_a\tlabel\na\tneutral\n", mtime=0),
+        None,  # a folder
+    ],
+)
+def test_any_other_table_is_for_fit(write, tmp_path, content):
+    path = tmp_path if content is None else write(content)
+    line = error_of(read_classification, path, LABELS)
+    assert line.startswith(str(path)) and "ernie-m fit" in line
+
+
+def test_labels_of_ones_own_are_for_fit_or_a_label_map(write):
+    line = error_of(read_classification, write("text_a\tlabel\na\tneutral\n"), num_labels=3)
+    assert "x.tsv, line 2: " in line and "--label_map_config" in line and "ernie-m fit" in line
+
+
+def test_the_lines_of_the_manual_write_the_official_form(tmp_path, monkeypatch):
+    """Of a CSV with quotation marks, separators, tabs and line ends in its cells."""
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall("```python\n(.*?)```", text, re.DOTALL) if "DictReader" in block)
+    monkeypatch.chdir(tmp_path)
+    Path("my").mkdir()
+    content = '\ufeffid,text,label\r\n1,"So, ""good"".\r\n\tIndeed.",nice\r\n2,Bad.,"so, so"\r\n'
+    Path("my/reviews.csv").write_bytes(content.encode())
+    exec(code, {})
+    labels = read_label_map("my/label_map.json")
+    assert [*labels] == ["nice", "so, so"]
+    rows = [(row.text_a, row.label) for row in read_classification("my/train.tsv", labels)]
+    assert rows == [('So, "good". Indeed.', 0), ("Bad.", 1)]
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_all_faults_of_a_file_are_said_at_once(write, regression):
+    """Ten of a kind, and the number of the others."""
+    rows = ["a\t2.5" if regression else "a\tneutral", "a", *(f"a\tx{i}" for i in range(12)), "\t\t"]
+    path = write("\n".join(["text_a\tlabel", *rows, ""]))
+    lines = error_of(read_classification, path, LABELS, regression=regression).splitlines()
+    numbers = [re.search(r"line (\d+): ", line)[1] for line in lines if ": " in line]
+    assert numbers == ["3", "16", *map(str, range(4, 14))]
+    assert lines[-1].strip() == "and 2 more such lines"
 
 
 @pytest.mark.parametrize("label", ["neutral", "3", "-1"])

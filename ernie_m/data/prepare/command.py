@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["own"]:
         raise UserError(
-            f"prepare own: own tables need no preparing; {command_name()} run_classifier --train_set "
-            f"{shlex.join(words[1:2])} --init_pretraining_params MODEL --checkpoints FOLDER trains on them"
+            f"prepare own: own tables need no preparing; {command_name()} fit {shlex.join(words[1:2])} "
+            "--model MODEL --output FOLDER learns from them"
         )
     flags = load_config(PrepareFlags, words, __doc__)
     setup_console()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -10,15 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ernie_m.finetune.base_task import SupervisedTask
-from ernie_m.finetune.flags import ClassifierFlags
+from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import MACRO_F1, accuracy, macro_f1
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import NEITHER
 from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
 from ernie_m.reader.batching import EncodePairs, Example, TaskBatch
 from ernie_m.reader.classification import Examples, read_classification
-from ernie_m.reader.coverage import count_unknown_words
-from ernie_m.reader.files.rows import TableOptions, tables
 from ernie_m.reader.label_map import read_label_map
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -35,18 +32,16 @@ class Classification(SupervisedTask):
     """Classify the pooled first token; the metric is accuracy.
 
     Args:
-        labels: label names in the order of their ids; none: they are those of the training files.
+        labels: label names in the order of their ids.
         max_seq_len: longest input in tokens.
         named: whether the label column of a file holds names instead of ids.
         metric: what selects a step; None: accuracy.
         prompt: what is put before every text_a.
-        options: how tables are read.
         pairs: whether the rows must be pairs of texts, or single ones; None: the first file decides.
     """
 
     name = CLASSIFICATION
     metric = "acc"
-    own_tables = True
     multi_label = False  # whether a text may have several labels, or none
 
     def __init__(
@@ -57,28 +52,24 @@ class Classification(SupervisedTask):
         named: bool = True,
         metric: str | None = None,
         prompt: str = "",
-        options: TableOptions | None = None,
         pairs: bool | None = None,
     ):
         self.labels = list(labels)
         self.named = named
         self.metric = metric or self.metric
-        self.options = options
         self.pairs = pairs
         self.prompt = prompt
         label_type = np.float32 if self.multi_label else np.int64
         self.encode = EncodePairs(tokenizer, max_seq_len, label_type, prompt)
 
     @classmethod
-    def from_flags(
-        cls, flags: ClassifierFlags, tokenizer: Tokenizer, start: Checkpoint | None = None
-    ) -> Self:
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         labels, named = labels_of(flags, start)
         metric = MACRO_F1 if flags.select_by == "macro_f1" else None
         # A head that `fit` trained goes on with the prompt of its texts; a new one has none.
         prompt = start.reading.prompt(NEITHER) if flags.init_checkpoint else ""
         pairs = start.reading.pairs if flags.init_checkpoint else None
-        return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, flags, pairs)
+        return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, pairs)
 
     def reading(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "multi_label": self.multi_label}
@@ -87,19 +78,13 @@ class Classification(SupervisedTask):
         """Read and check a file."""
         # None: the label column holds ids.
         label_map = {label: id_ for id_, label in enumerate(self.labels)} if self.named else None
-        examples = read_classification(
-            path,
-            label_map,
-            num_labels=len(self.labels),
-            labels=purpose != "test",
-            multi_label=self.multi_label,
-            options=self.options,
-            any_label=not self.labels,
-            purpose=purpose,
-        )
+        examples = read_classification(path, label_map, len(self.labels), labels=purpose != "test")
         self.look_at(examples, path)
-        if purpose != "train":
-            examples.check_label_columns(self.labels)
+        if purpose == "train":
+            learned = {*examples.targets.tolist()}
+            absent = [label for id_, label in enumerate(self.labels) if id_ not in learned]
+            if absent:
+                logger.warning("%s: no row has the label %s, so it is not learned", path, ", ".join(absent))
         return examples
 
     def look_at(self, examples: Sequence[Example], path: str | os.PathLike) -> None:
@@ -117,41 +102,6 @@ class Classification(SupervisedTask):
                 "files of one kind, or begin with --init_pretraining_params"
             )
         self.pairs = are_pairs
-
-    def read_training(self, path: str | os.PathLike) -> Examples:
-        (examples,) = self.read_tables([path])
-        return examples
-
-    def read_tables(self, paths: Sequence[str | os.PathLike]) -> list[Examples]:
-        """Read and check training files. If the labels are not known yet, they become those of the files.
-
-        Raises:
-            UserError: as `read_classification`, or the labels are hardly any; names the file.
-        """
-        files = [self.read(path, "train") for path in paths]
-        found = set().union(*(file.labels for file in files))
-        names = ", ".join(map(str, paths))
-        if self.labels:
-            absent = [label for label in self.labels if label not in found]
-            if absent:
-                logger.warning("%s: no row has the label %s, so it is not learned", names, ", ".join(absent))
-            return files
-        rows = sum(map(len, files))
-        if 2 * len(found) > rows and not self.multi_label:  # on average a label has fewer than two rows
-            question = "is the last column the label?"
-            if all(re.fullmatch(r"[+-]?\d+([.,]\d+)?", label) for label in found):
-                question = "to predict numbers, give --is_regression true"
-            raise UserError(f"{names}: {len(found):,} labels in {rows:,} rows; {question}")
-        fewest = 1 if self.multi_label else 2
-        if len(found) < fewest:
-            raise UserError(f"{names}: the only label is '{''.join(found)}'; give rows with another one, too")
-        ids = names_of_ids(len(found))
-        # Ids keep their order; sorted as names, "10" would come before "2".
-        self.labels = ids if found == set(ids) else sorted(found)
-        for file in files:
-            file.number({label: id_ for id_, label in enumerate(self.labels)})
-            file.check_label_columns(self.labels)
-        return files
 
     def inputs(self, data: Examples) -> np.ndarray:
         return data.inputs
@@ -215,28 +165,6 @@ class Classification(SupervisedTask):
         return confusion
 
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
-        """Write the predictions of an official file in the official form, and those of a table as a table.
-
-        The table has the rows as they came, with further columns, as from `predict`. The name of its file is
-        `path` and the ending of the table's name.
-        """
-        if data.is_official:
-            self.write_official(path, data, predictions)
-            return
-        # The ending of reviews.csv.gz is .csv, because what is written is not packed.
-        unpacked_name = re.sub(r"\.(gz|bz2|xz)$", "", data.path.name)
-        table_path = path + os.path.splitext(unpacked_name)[1]
-        header, rows = data.table()
-        with atomic_file(table_path, "w") as file:
-            table = tables().answered(file, data.path, data.options)
-            rows_of_data = zip(rows, data, predictions, self.cut_of(data), strict=True)
-            for cells, example, prediction, cut in rows_of_data:
-                unknown = count_unknown_words(self.encode.tokenizer, example.text_a, example.text_b or "")
-                marks = {"cut": cut or "", "unknown_words": unknown or ""}
-                table.add(header, cells, {**self.answer(prediction), **marks})
-        logger.info("the rows with their predictions: %s", table_path)
-
-    def write_official(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
         """Write a line per input: qid (if there is one), label id and probabilities, separated by tabs.
 
         Several label ids have commas between them. A second file, `path` + ".jsonl", has the texts and the
@@ -264,17 +192,15 @@ class Classification(SupervisedTask):
         logger.info("the same with texts and names of labels: %s", readable_path)
 
 
-def labels_of(flags: ClassifierFlags, start: Checkpoint | None) -> tuple[list[str], bool]:
+def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str], bool]:
     """The labels in the order of their ids, and whether the label column of a file holds them and no ids.
-
-    There are none yet if they are those of the training files.
 
     Raises:
         UserError: there is one label alone, or --num_labels is another number.
     """
     if flags.label_map_config is not None:
         ids = read_label_map(flags.label_map_config, flags.num_labels)
-        if len(ids) == 1 and not flags.multi_label:
+        if len(ids) == 1:
             raise UserError(f"{flags.label_map_config}: one label alone; there is nothing to tell apart")
         return sorted(ids, key=ids.get), True
     if flags.init_checkpoint and start and start.labels:
@@ -286,9 +212,7 @@ def labels_of(flags: ClassifierFlags, start: Checkpoint | None) -> tuple[list[st
             )
         # A model that was trained without a label map has the ids in place of names.
         return start.labels, start.labels != names_of_ids(count)
-    if flags.do_train and "num_labels" not in flags.on_command_line:
-        return [], True
-    if flags.num_labels == 1 and not flags.multi_label:
+    if flags.num_labels == 1:
         raise UserError(
             "--num_labels 1: there is nothing to tell apart; give --is_regression true to predict numbers"
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MultiLabelClassification(Classification):
-    """Decide for each label by a sigmoid of its own whether the text has it (--multi_label true).
+    """Decide for each label by a sigmoid of its own whether the text has it.
 
     Micro F1 selects a step. "reading" in config.json says that a text has several labels.
     """

@@ -2,18 +2,17 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ernie_m.finetune.flags import ClassifierFlags
+from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.reader.batching import EncodePairs, TaskBatch
 from ernie_m.reader.classification import Examples, read_classification
-from ernie_m.reader.files.rows import TableOptions
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
@@ -37,43 +36,29 @@ class Regression(Classification):
         self,
         tokenizer: Tokenizer,
         max_seq_len: int,
-        options: TableOptions | None = None,
         pairs: bool | None = None,
     ):
         self.labels = ["score"]
-        self.options = options
         self.pairs = pairs
         self.encode = EncodePairs(tokenizer, max_seq_len, np.float32)
 
     @classmethod
-    def from_flags(
-        cls, flags: ClassifierFlags, tokenizer: Tokenizer, start: Checkpoint | None = None
-    ) -> Self:
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         if flags.label_map_config is not None:
             raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
         if flags.select_by == "macro_f1":
             raise UserError(
                 "--select_by macro_f1 is the F1 of labels, but with --is_regression true they are numbers"
             )
-        if flags.multi_label:
-            raise UserError("--multi_label true is for several labels, --is_regression true for a number")
-        return cls(
-            tokenizer, flags.max_seq_len, flags, start.reading.pairs if flags.init_checkpoint else None
-        )
+        return cls(tokenizer, flags.max_seq_len, start.reading.pairs if flags.init_checkpoint else None)
 
     def reading(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "regression": True}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
-        labelled = purpose != "test"
-        examples = read_classification(
-            path, labels=labelled, regression=True, options=self.options, purpose=purpose
-        )
+        examples = read_classification(path, labels=purpose != "test", regression=True)
         self.look_at(examples, path)
         return examples
-
-    def read_tables(self, paths: Sequence[str | os.PathLike]) -> list[Examples]:
-        return [self.read(path, "train") for path in paths]
 
     def loss_and_counts(
         self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
@@ -105,7 +90,7 @@ class Regression(Classification):
     def baseline(self, data: Examples) -> dict[str, float]:
         return {}
 
-    def write_official(self, path: str | os.PathLike, data: Examples, predictions: list[float]) -> None:
+    def write(self, path: str | os.PathLike, data: Examples, predictions: list[float]) -> None:
         """Write a line per input: qid (if there is one) and the predicted number, separated by a tab."""
         with atomic_file(path, "w") as file:
             for example, prediction in zip(data, predictions, strict=True):

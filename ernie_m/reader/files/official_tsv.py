@@ -55,13 +55,11 @@ class FileLines:
         path: the file.
         version: of the file before it was read to find the lines.
         starts: int64 [lines + 1], where each line begins and the last one ends, in bytes.
-        content: the bytes that have the lines, if the file has them in another form; it is not read again.
     """
 
-    def __init__(self, path: Path, version: FileVersion, starts: np.ndarray, content: bytes | None = None):
+    def __init__(self, path: Path, version: FileVersion, starts: np.ndarray):
         self.path = path.absolute()
         self._version = version
-        self._content = content
         self._starts = starts
         self._file: BinaryIO | None = None  # opened when the first line is read
 
@@ -78,24 +76,14 @@ class FileLines:
         index = range(len(self))[index]  # as in a list: -1 is the last line
         start = int(self._starts[index])
         length = int(self._starts[index + 1]) - start
-        if self._content is not None:
-            return self._content[start : start + length]
         if self._file is None:
             self._file = _open(self.path)
         # Read first, then compare: so a change during the read is seen, too. A memory map would kill the
         # process if the file became shorter.
         line = os.pread(self._file.fileno(), length, start)
-        self._check_version(self._file)
-        return line
-
-    def _check_version(self, file: BinaryIO) -> None:
-        """Check that the file, which is open, is still the one that was read.
-
-        Raises:
-            UserError: it was changed.
-        """
-        if FileVersion.of(file) != self._version:
+        if FileVersion.of(self._file) != self._version:
             raise UserError(f"{self.path} was changed while it was in use; start again with the new file")
+        return line
 
     def __getstate__(self) -> dict:  # an open file cannot be pickled
         return {**vars(self), "_file": None}
@@ -217,6 +205,17 @@ def has_official_names(line: str, needed: Iterable[str]) -> bool:
     """Whether a line is the header of an official file: all `needed` names, and none but OFFICIAL."""
     names = set(split_cells(line))
     return names.issuperset(needed) and names.issubset(OFFICIAL)
+
+
+def is_official(path: Path) -> bool:
+    """Whether the first line of a file is the header of an official file with texts.
+
+    Raises:
+        UserError: as `open_lines`.
+    """
+    with open_lines(path) as (file, _):
+        header = file.readline(1 << 16).removeprefix(_BYTE_ORDER_MARK)
+    return has_official_names(header.decode("utf-8", errors="replace"), ["text_a"])
 
 
 def split_cells(line: str) -> list[str]:

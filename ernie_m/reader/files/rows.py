@@ -7,9 +7,8 @@ table is read that is not in the official form.
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from ernie_m.reader.files.official_tsv import has_official_names, open_lines
 from ernie_m.utils.options import option
 
 if TYPE_CHECKING:
@@ -77,52 +76,6 @@ class LabelOptions(TableOptions):
 
     split: str | None = None
     """For a table: the column that says train, dev or test."""
-
-
-class OfficialForm(NamedTuple):
-    """A table in the form of the official TSV files.
-
-    Attributes:
-        content: its header and its rows, UTF-8.
-        lines: the number of the line in the table at which each line of `content` begins.
-        label_columns: see `LabelledTable`.
-    """
-
-    content: bytes
-    lines: list[int]
-    label_columns: list[str]
-
-
-def rows_of(
-    path: Path,
-    options: TableOptions,
-    labels: bool,
-    regression: bool,
-    multi_label: bool,
-    any_label: bool = False,
-    purpose: str = "",
-) -> OfficialForm | None:
-    """A table in the form of the official files; None: it is in this form, and need not be kept in memory.
-
-    Args:
-        labels: whether the column of the labels is needed.
-        regression: whether they are numbers.
-        multi_label: see `LabelledTable`.
-        any_label: whether it is not known which labels there are. A row whose label stands for none is then
-            left out.
-        purpose: "train", or another word: which rows are read, if a column says what each is for; "": all.
-
-    Raises:
-        UserError: as `read_table`.
-    """
-    with open_lines(path) as (file, _):
-        first = file.readline(1 << 16)
-    header = first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
-    is_official = has_official_names(header, ("text_a", "label") if labels else ("text_a",))
-    given = (options.columns, options.header, options.delimiter, options.encoding, options.only)
-    if is_official and not any_label and not any(given):
-        return None
-    return tables().in_official_form(path, options, labels, regression, multi_label, any_label, purpose)
 
 
 def faults_of(path: Path, options: TableOptions) -> "Faults":

@@ -13,7 +13,7 @@ from ernie_m.reader.check_labels import several_in
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, number_in, split_labels
 from ernie_m.reader.files.official_tsv import has_quotes, say_quoted
-from ernie_m.reader.files.rows import OfficialForm, TableOptions
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.answered import AnsweredTable
 from ernie_m.reader.files.table.asked import asked_table as asked_table
 from ernie_m.reader.files.table.form import Form, OpenedTable, in_one_line, open_table, options_of
@@ -117,27 +117,6 @@ def answered(file: IO[str], path: Path, options: TableOptions) -> AnsweredTable:
     return AnsweredTable(file, form or Form(",", True, "\ufeff"))
 
 
-def in_official_form(
-    path: Path,
-    options: TableOptions,
-    labels: bool,
-    regression: bool,
-    multi_label: bool,
-    any_label: bool,
-    purpose: str,
-) -> OfficialForm:
-    """A table in the form of the official files, in memory; arguments and errors as in `rows_of`."""
-    table = read_table(path, options, multi_label, logger.warning, labels, regression, any_label)
-    table = table.meant_for(purpose, logger.warning, path)
-    if labels and regression:
-        table = table.with_numbers(Faults(path, options.on_error == "skip"))
-    rows = [table.columns, *table.rows]
-    if table.qids:
-        rows = ([*cells, qid] for cells, qid in zip(rows, ["qid", *table.qids]))
-    lines = map("\t".join, rows)
-    return OfficialForm("\n".join([*lines, ""]).encode(), [0, *table.lines], table.label_columns)
-
-
 def are_scores(paths: Sequence[Path], read: Sequence[LabelledTable]) -> bool:
     """Whether the labels of tables are numbers of which one may be more than another; else they are classes.
 
@@ -175,13 +154,6 @@ def are_scores(paths: Sequence[Path], read: Sequence[LabelledTable]) -> bool:
     )
 
 
-def names_and_rows(path: Path, options: TableOptions) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The names of the columns, or "column 1", ..., and all rows with their lines."""
-    faults = Faults(path, skip=True)
-    table = open_table(path, options_of(path, options), faults, logger.debug)
-    return names_of(table), list(table.rows)
-
-
 def read_table(
     path: Path,
     options: TableOptions | None = None,
@@ -199,7 +171,10 @@ def read_table(
     Args:
         multi_label: see `LabelledTable`. A label may then be empty.
         say: is told what was read and left out.
-        labels, regression, any_label: see `rows_of`.
+        labels: whether the column of the labels is needed.
+        regression: whether they are numbers.
+        any_label: whether it is not known which labels there are. A row whose label stands for none is then
+            left out.
 
     Raises:
         UserError: the file cannot be read, or it is not clear which columns are meant; or some rows have
