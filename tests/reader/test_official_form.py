@@ -118,7 +118,7 @@ def test_run_classifier_needs_no_reader_of_tables(tmp_path):
 
 # Who takes the bytes of users' files apart: ernie_m/reader/files/official_tsv.py, and what is behind
 # `tables`.
-READERS = ("official_tsv", "rows", "plain_text", "pairs", "tagged_sentences", "table/")
+READERS = ("official_tsv", "rows", "plain_text", "pairs", "tagged_sentences", "table/", "tables")
 # (file, what it does) -> what it is there. The list may only become shorter.
 MAY = {
     ("commands/launch", "splitlines"): "logs of processes",
