@@ -21,13 +21,14 @@ until it is known what the column is for.
 """
 
 import csv
+import io
 import json
 import operator
 import re
 import shlex
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
@@ -70,7 +71,7 @@ YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "fa
 _ONE_HOT = re.compile(r"\s*\[[01](,?\s+[01]|,[01])*\.?\]\s*")  # also as numpy writes it
 _IN_WORDS = {"text": "the text", "text_b": "the second text", "label": "the label"}
 _BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # the columns that a flag names
-_JSON = (".json", ".jsonl", ".ndjson")
+JSON = (".json", ".jsonl", ".ndjson")
 _SHEETS = (".xlsx", ".xlsm", ".xlsb")
 _MARKS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 _OF_ENDING = {".csv": ",", ".tsv": "\t"}
@@ -85,13 +86,14 @@ class Form(NamedTuple):
 
     Attributes:
         mark: what separates them.
-        quoted: whether quotation marks enclose a cell that has the mark, a quotation mark or a line end.
+        quoted: whether quotation marks enclose a cell that has the mark, a quotation mark or a line end;
+            None: it is asked if a cell begins with one.
         begin: the byte order mark, without which Excel reads no umlauts, or "".
         skipped: the lines before the first row.
     """
 
     mark: str = ","
-    quoted: bool = True
+    quoted: bool | None = True
     begin: str = "\ufeff"
     skipped: int = 0
 
@@ -150,12 +152,20 @@ class Table(NamedTuple):
         )
 
 
-def open_table(path: Path, options: TableOptions, faults: Faults, ragged: bool = False) -> Table:
+def open_table(
+    path: Path,
+    options: TableOptions,
+    faults: Faults,
+    ragged: bool = False,
+    start_of: Callable[[TextFile], tuple[Form, bool]] | None = None,
+) -> Table:
     """Open a table and read its header.
 
     Args:
         faults: receives lines that cannot be read, when `Table.rows` comes to them.
-        ragged: whether cells at the end of a row may be missing; they are then empty.
+        ragged: whether cells at the end of a row may be missing; they are then None.
+        start_of: tells how the cells of a text are written, and whether its first line names the columns;
+            None: `form_of` and the options tell it.
 
     Raises:
         UserError: the file cannot be read, is no table, or it has to be asked how it is written.
@@ -167,13 +177,14 @@ def open_table(path: Path, options: TableOptions, faults: Faults, ragged: bool =
         rows = _rows_of_sheet(path)
     else:
         _refuse_other_encodings(path, options.encoding)
-        file = TextFile(str(path), encoding=options.encoding, any_form=ending in _JSON)
-        if ending in _JSON:
+        file = TextFile(str(path), encoding=options.encoding, any_form=ending in JSON)
+        if ending in JSON:
             has_names = True
             rows = _rows_of_objects(file, faults)
         else:
-            form = _form_of(file, ending, options)
-            rows = _rows_of_text(file, form, options, faults)
+            form, has_names = start_of(file) if start_of else (form_of(file, options), has_names)
+            lines = islice(file.texts(faults), form.skipped, None)
+            rows = records(lines, form, faults, form.skipped + 1)
     line, first = next(rows, (0, None))
     if first is None:
         faults.end(logger.warning)
@@ -184,13 +195,13 @@ def open_table(path: Path, options: TableOptions, faults: Faults, ragged: bool =
     else:
         _refuse_names(path, line, first)
         rows = chain([(line, first)], rows)
-    rows = _of_width(rows, len(names), line, faults, ragged)
+    rows = of_width(rows, len(names), line, faults, ragged)
     head = list(islice(rows, 3))
     if not head:
         faults.end(logger.warning)
         raise UserError(f"{path}: has a header and no rows")
     table = Table(path, names, line, form, [cells for _, cells in head], chain(head, rows))
-    return table._replace(rows=_wanted(table, options.only, faults)) if options.only else table
+    return table._replace(rows=wanted(table, options.only, faults)) if options.only else table
 
 
 def in_one_line(cell: str) -> str:
@@ -242,13 +253,13 @@ def _refuse_other_encodings(path: Path, encoding: str | None) -> None:
     faults.end(logger.warning)
 
 
-def _of_width(
+def of_width(
     rows: Iterator[tuple[int, list[Any]]], width: int, header: int, faults: Faults, ragged: bool
 ) -> Iterator[tuple[int, list[Any]]]:
     """The rows that have a cell for each column; others are faults."""
     for line, cells in rows:
         if ragged:
-            cells = [*cells, *[""] * (width - len(cells))]
+            cells = [*cells, *[None] * (width - len(cells))]
         if len(cells) == width:
             yield line, cells
             continue
@@ -256,7 +267,7 @@ def _of_width(
         faults.add(line, what, "mend or remove them; --delimiter says what separates the cells")
 
 
-def _wanted(table: Table, only: str, faults: Faults) -> Iterator[tuple[int, list[Any]]]:
+def wanted(table: Table, only: str, faults: Faults) -> Iterator[tuple[int, list[Any]]]:
     """The rows that --only takes, by a comparison such as label=1 or score>=0.8.
 
     Raises:
@@ -291,7 +302,7 @@ def _wanted(table: Table, only: str, faults: Faults) -> Iterator[tuple[int, list
     return rows()
 
 
-def _form_of(file: TextFile, ending: str, options: TableOptions) -> Form:
+def form_of(file: TextFile, options: TableOptions) -> Form:
     """How the cells of a text are written.
 
     It is the one mark of tab, comma and semicolon that the first line has and with which every row has as
@@ -301,20 +312,22 @@ def _form_of(file: TextFile, ending: str, options: TableOptions) -> Form:
         UserError: it has to be asked.
     """
     head = file.head(_HEAD).decode()
-    lines = head.splitlines(keepends=True)
+    lines = list(io.StringIO(head, newline="\n"))
     skipped = next((number for number, line in enumerate(lines) if line.strip()), 0)
     first = "".join(lines[skipped : skipped + 1])
     named_by_excel = re.fullmatch(r'"?sep=(.)"?[,;\t]*\s*', first, re.IGNORECASE)
     if named_by_excel:  # the line says nothing else
         skipped += 1
         first = "".join(lines[skipped : skipped + 1])
-    is_official = has_official_names(first, ("text_a",))
 
-    def quoted(mark: str) -> bool:
-        return options.quotes if options.quotes is not None else mark != "\t"
+    def quoted(mark: str) -> bool | None:
+        if options.quotes is not None or mark != "\t":
+            return options.quotes is not False
+        return False if has_official_names(first, ("text_a",)) else None
 
     def agrees(mark: str) -> bool:
-        rows = islice(_records(iter(lines[skipped:]), Form(mark, quoted(mark)), unread := Faults("")), 1000)
+        form = Form(mark, quoted(mark) or False)
+        rows = islice(records(iter(lines[skipped:]), form, unread := Faults("")), 1000)
         widths = {len(cells) for _, cells in rows}
         return len(widths) == 1 and unread.count <= 1  # the last row may be cut here
 
@@ -325,7 +338,7 @@ def _form_of(file: TextFile, ending: str, options: TableOptions) -> Form:
     elif named_by_excel:
         mark = named_by_excel[1]
     else:
-        usual = _OF_ENDING.get(ending)
+        usual = _OF_ENDING.get(split_name(file.path)[0])
         there = [mark for mark in "\t,;" if mark in first]
         found = list(filter(agrees, there)) or there or [usual or "\t"]
         if len(found) > 1 and usual not in found:
@@ -334,21 +347,35 @@ def _form_of(file: TextFile, ending: str, options: TableOptions) -> Form:
                 f"{file.path}, line {skipped + 1}: what separates its cells? say it: --delimiter {marks}"
             )
         mark = found[0] if len(found) == 1 else usual
-    is_text = is_official and mark == "\t" and options.quotes is None
-    return Form(mark, quoted(mark) and not is_text, file.begin, skipped)
+    return Form(mark, quoted(mark), file.begin, skipped)
 
 
-def _records(lines: Iterator[str], form: Form, faults: Faults) -> Iterator[tuple[int, list[str]]]:
-    """The line at which each row begins, and its cells. Blank lines are left out."""
+def records(
+    lines: Iterator[str], form: Form, faults: Faults, first_line: int = 1
+) -> Iterator[tuple[int, list[str]]]:
+    """The line at which each row begins, and its cells. Blank lines are left out.
+
+    Args:
+        first_line: the number of the first line.
+
+    Raises:
+        UserError: a cell begins with a quotation mark, and nothing says what that means.
+    """
     if not form.quoted:
-        for number, line in enumerate(lines, 1):
-            if line.strip(f"{form.mark} \t\r\n"):
-                yield number, line.rstrip("\r\n").split(form.mark)
+        for number, line in enumerate(lines, first_line):
+            cells = line.rstrip("\r\n").split(form.mark)
+            if form.quoted is None and any(cell.startswith('"') for cell in cells):
+                raise UserError(
+                    f"{faults.name}, line {number}: a cell begins with a quotation mark; do these enclose "
+                    "cells (--quotes true), or are they text (--quotes false)?"
+                )
+            if any(map(str.strip, cells)):
+                yield number, cells
         return
     csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader(lines, delimiter=form.mark, strict=True)
     while True:
-        first = reader.line_num + 1
+        first = reader.line_num + first_line
         try:
             cells = next(reader)
         except StopIteration:
@@ -356,31 +383,12 @@ def _records(lines: Iterator[str], form: Form, faults: Faults) -> Iterator[tuple
         except csv.Error as error:  # the next row is looked for on the next line
             is_followed = "expected after" in str(error)
             what = "text follows a quotation mark" if is_followed else "nothing closes a quotation mark"
-            span = f"to line {reader.line_num}: " if reader.line_num > first else ""
+            last = reader.line_num + first_line - 1
+            span = f"to line {last}: " if last > first else ""
             faults.add(first, span + what, "within a cell in quotation marks, write each of them twice")
             continue
         if any(map(str.strip, cells)):
             yield first, cells
-
-
-def _rows_of_text(
-    file: TextFile, form: Form, options: TableOptions, faults: Faults
-) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a text.
-
-    Raises:
-        UserError: a cell between tabs begins with a quotation mark, and nothing says what that means.
-    """
-    lines = file.texts(faults)
-    first = next(islice(lines, form.skipped, None), "")
-    is_asked = form.mark == "\t" and options.quotes is None and not has_official_names(first, ("text_a",))
-    for line, cells in _records(chain([first], lines), form, faults):
-        if is_asked and any(cell.startswith('"') for cell in cells):
-            raise UserError(
-                f"{file.path}, line {line + form.skipped}: a cell begins with a quotation mark; do these "
-                "enclose cells (--quotes true), or are they text (--quotes false)?"
-            )
-        yield line + form.skipped, cells
 
 
 def _rows_of_objects(file: TextFile, faults: Faults) -> Iterator[tuple[int, list[Any]]]:
