@@ -72,7 +72,7 @@ def start_program() -> None:
 
 def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
     """End with a line that gives the known name of this kind that is most like one, or else all of them."""
-    from ernie_m.utils.command_line import advice_on  # not for a name that is known
+    from ernie_m.utils.options import advice_on  # not for a name that is known
 
     advice = advice_on(name, known) or f"there are {', '.join(known)}"
     raise UserError(f"'{name}' is no {kind}; {advice}")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +33,7 @@ class CheckFlags:
 
 
 def main() -> None:
-    load_config(CheckFlags, None, __doc__)
+    parse_options(CheckFlags, None, __name__)
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's warnings are about its own code
     settings = prepare(quiet=True)
     try:

@@ -19,8 +19,7 @@ from ernie_m.commands.train import Command, carry_out
 from ernie_m.data.public_text import TABLE
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.files import read_json
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.options import PositiveInt, option
+from ernie_m.utils.options import PositiveInt, option, parse_options
 from ernie_m.utils.text_tables import in_columns
 from scripts.quick import mean_of_others, read_sentences, score_topics
 
@@ -52,7 +51,7 @@ class PretrainDemoFlags:
     start_steps: PositiveInt = 700
     """The steps of the start, of some 2,000 tokens each."""
 
-    steps: PositiveInt = 1500
+    steps: PositiveInt = option(1500, needed=True)
     """The steps of each mix, which follow."""
 
     seeds: list[int] = option(default_factory=lambda: [2])
@@ -60,7 +59,7 @@ class PretrainDemoFlags:
 
 
 def main() -> None:
-    flags = load_config(PretrainDemoFlags, None, __doc__)
+    flags = parse_options(PretrainDemoFlags, None, __name__)
     started = time.monotonic()
     print("demo: after Ctrl-C the same command goes on", flush=True)
     carry_out(Command("fetch public text", ["get", "public_text", TEXT], TEXT / TABLE))
@@ -118,6 +117,7 @@ def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: 
     """The pre-training of an encoder, as CONFIG's, with the paper's shares of these objectives."""
     words: list[object] = ["run_pretrain", "--config", CONFIG, "--data.corpus", OUTPUT / "corpus"]
     words += ["--run.output", folder, "--run.seed", seed, "--optimizer.steps", steps]
+    words += ["--optimizer.tokens", 0]
     words += [
         "--objectives.active",
         objectives,

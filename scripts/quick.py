@@ -17,7 +17,7 @@ import numpy as np
 import ernie_m
 from ernie_m.interface import Model, load
 from ernie_m.utils.files import atomic_dir
-from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import parse_options
 from ernie_m.utils.text_tables import in_columns
 from ernie_m.vectors.hits import nearest
 
@@ -36,7 +36,7 @@ class QuickFlags:
 
 
 def main() -> None:
-    flags = load_config(QuickFlags, None, __doc__)
+    flags = parse_options(QuickFlags, None, __name__)
     started = time.monotonic()
     topics, texts = read_sentences()
     model = load(flags.model)

@@ -16,8 +16,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
 from ernie_m.model.layout import Layout
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.options import option
+from ernie_m.utils.options import option, parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 BASE = {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
@@ -40,7 +39,7 @@ class VerifyFlags:
 
 
 def main() -> None:
-    flags = load_config(VerifyFlags, None, __doc__)
+    flags = parse_options(VerifyFlags, None, __name__)
     prepare()
     last_layer = hidden_states(load_base(flags.path), IDS, masked=1)
     if not agrees(last_layer[1:4, 1:4]):  # the part that `EXPECTED` has

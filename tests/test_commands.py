@@ -24,8 +24,7 @@ from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.label_map import write_places
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.command_line import parse_args
-from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import parse_options
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.pages import commands_on, manuals
@@ -281,7 +280,7 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
     if "--do_train true" in command or (name == "run_classifier" and "--train_set" in flags):
         shutil.rmtree(value_of("--checkpoints", flags), ignore_errors=True)
     if name == "run_pretrain":
-        shutil.rmtree(load_config(PretrainConfig, flags).run.output, ignore_errors=True)
+        shutil.rmtree(parse_options(PretrainConfig, flags).run.output, ignore_errors=True)
     flags += shlex.split(SMALLEST.get(name, ""))
     module = importlib.import_module(f"ernie_m.{PROGRAMS[name][0]}")
     if "--help" in flags:
@@ -321,8 +320,8 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
     monkeypatch.chdir(scripts)
     program, flags = launched(scripts, line)
     if program == "run_pretrain.py":
-        load_config(PretrainConfig, flags)
+        parse_options(PretrainConfig, flags)
     elif program == "run_retrieval.py":
-        parse_args(RetrievalFlags, flags)
+        parse_options(RetrievalFlags, flags)
     else:
-        parse_args(FinetuneFlags, flags)
+        parse_options(FinetuneFlags, flags)

@@ -32,8 +32,7 @@ from ernie_m.tokenizer.tokenizer_json import no_piece_model
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, pipe_may_close, say
 from ernie_m.utils.files import atomic_dir, only_writer_of
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.options import PositiveInt, option
+from ernie_m.utils.options import PositiveInt, option, parse_options
 from ernie_m.utils.text_tables import in_columns
 
 LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone has no limit of its own
@@ -49,7 +48,7 @@ class ConvertFlags:
     target: str = option(positional=True)
     """A new folder."""
 
-    to: Literal[tuple(TARGETS)] = "ernie-m"
+    to: Literal[tuple(TARGETS)] = option("ernie-m", needed=True)
     """The format of the new folder (ernie-m: this project's)."""
 
     keep_pieces_of: str | None = None
@@ -96,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the command line; None: that of this process.
     """
-    flags = load_config(ConvertFlags, arguments, __doc__)
+    flags = parse_options(ConvertFlags, arguments, __name__)
     with only_writer_of(flags.target, "--target"):
         convert(flags)
 

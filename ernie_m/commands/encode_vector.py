@@ -5,15 +5,13 @@ python encode_vector.py --data_set sentences.txt --data_format text --vectors me
 python encode_vector.py --init_pretraining_params exported --engine onnx ...    # of ernie-m export
 """
 
-import sys
-
 from ernie_m.inference.encode_flags import EncodeVectorFlags
-from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.options import parse_options
 
 
 def main() -> None:
     """Write the vectors of the texts that the command line names."""
-    flags = parse_args(EncodeVectorFlags, sys.argv[1:], __doc__)
+    flags = parse_options(EncodeVectorFlags, None, __name__)
     # Not at the top, because Paddle reads its CPU settings when it is imported.
     from ernie_m.inference.encode_files import write_vectors
 

@@ -5,7 +5,6 @@ ernie-m export --model checkpoints/best --output exported --task encoding --laye
 """
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,8 +12,8 @@ from typing import Literal
 from ernie_m.model.tasks import ENCODING, EXPORTED_TASKS, MASKED_LM
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import only_writer_of
-from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import logger, setup_console
+from ernie_m.utils.options import option, parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
@@ -35,14 +34,14 @@ class ExportFlags:
     """For encoding: the layer at which the encoder ends, a number, middle or top. Default: as trained for
     retrieval, otherwise top."""
 
-    format: Literal["paddle", "onnx"] = "paddle"
+    format: Literal["paddle", "onnx"] = option("paddle", needed=True)
     """The graph to write, for Paddle inference or for ONNX Runtime."""
 
 
 def main() -> None:
     # Otherwise Paddle prints a warning about its own static graph. (2: only errors.)
     os.environ.setdefault("GLOG_minloglevel", "2")
-    flags = load_config(ExportFlags, sys.argv[1:], __doc__)
+    flags = parse_options(ExportFlags, None, __name__)
     prepare()
     setup_console()
     output = Path(flags.output)

@@ -25,12 +25,20 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from ernie_m.finetune.flags import log_ineffective_flags
 from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
-from ernie_m.utils.command_line import OFFICIAL_BOOLEANS, log_ineffective_flags, parse_args
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
-from ernie_m.utils.options import NonNegativeInt, PositiveInt, not_an_option, option, options_of
+from ernie_m.utils.options import (
+    BOOLEANS,
+    NonNegativeInt,
+    PositiveInt,
+    not_an_option,
+    option,
+    options_of,
+    parse_options,
+)
 from ernie_m.utils.paddle_settings import check_paddle, has_gpu
 
 GRACE = 2.0  # seconds in which the other processes may end by themselves after one has failed
@@ -57,10 +65,10 @@ class LaunchFlags:
     """A port of the leader. Default: a free one; with several machines, one from 20000 to 29999 that is made
     from the command."""
 
-    nproc_per_node: PositiveInt | None = None
+    nproc_per_node: PositiveInt | None = option(None, needed=True)
     """The number of processes on this machine. Default: one per GPU, or one on a CPU."""
 
-    selected_gpus: str | None = None
+    selected_gpus: str | None = option(None, needed=True)
     """The GPUs to use, as in 0,1. Default: all. Without GPUs it is not read."""
 
     split_log_path: str | None = None
@@ -96,7 +104,7 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
         # --flag value has two words, --flag=value one; --help and --version have no value, and --print_config
         # need not have one.
         following = words[place + 1].lower() if place + 1 < len(words) else ""
-        is_bare = words[place] == "--print_config" and following not in OFFICIAL_BOOLEANS
+        is_bare = words[place] == "--print_config" and following not in BOOLEANS
         is_one_word = is_bare or "=" in words[place] or words[place] in ("-h", "--help", "--version")
         place += 1 if is_one_word else 2
     own_words = [word.partition("=")[0] for word in words[:place]]  # --flag of --flag=value
@@ -104,7 +112,7 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
         raise UserError(
             "--recipe_devices is a flag of the script: launch.py run_classifier.py --recipe_devices 8 ..."
         )
-    flags = parse_args(LaunchFlags, words[:place], __doc__)
+    flags = parse_options(LaunchFlags, words[:place], __name__)
     script = tuple(words[place:])
     if not script:
         raise UserError("the script is missing: python launch.py run_classifier.py --batch_size 16 ...")

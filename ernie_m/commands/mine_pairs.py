@@ -3,15 +3,13 @@
 ernie-m mine_pairs --source "de<=de.txt" --target "en<=en.txt" --model checkpoints/best --output mined
 """
 
-import sys
-
 from ernie_m.inference.mine_pairs import MiningOptions, mine_pairs
-from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import setup_console
+from ernie_m.utils.options import parse_options
 
 
 def main() -> None:
     """Mine the texts that the command line names."""
-    options = load_config(MiningOptions, sys.argv[1:], __doc__)
+    options = parse_options(MiningOptions, None, __name__)
     setup_console()
     mine_pairs(options)

@@ -23,9 +23,8 @@ from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.utils.errors import FULL, UserError, install_command, pipe_may_close, printable, say
 from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
-from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import logger, progress, setup_console
-from ernie_m.utils.options import PositiveInt, Range, option
+from ernie_m.utils.options import PositiveInt, Range, option, parse_options
 
 if TYPE_CHECKING:
     from ernie_m.inference.tasks import Answerer, InputFile
@@ -50,10 +49,10 @@ class PredictFlags(TableOptions):
     """A checkpoint of any supported format, or a folder that ernie-m export wrote. With --serve several,
     separated by commas."""
 
-    task: Literal[tuple(PREDICTIONS)] | None = None
+    task: Literal[tuple(PREDICTIONS)] | None = option(None, needed=True)
     """What to predict. Default: what the model's head is for."""
 
-    input: str = "-"
+    input: str = option("-", needed=True)
     """A file of JSON lines; a table: .csv, .tsv, .xlsx, ... (docs/data.md lists what is read), or a text on
     each line; for tag words in CoNLL form, for answer SQuAD; "-": standard input, of JSON lines."""
 
@@ -165,7 +164,7 @@ class PredictFlags(TableOptions):
 
 
 def main() -> None:
-    flags = load_config(PredictFlags, sys.argv[1:], __doc__)
+    flags = parse_options(PredictFlags, None, __name__)
     # Imported here, so that --help is fast.
     from ernie_m.inference.labelled import LabelledRows
     from ernie_m.inference.load import load

@@ -6,16 +6,14 @@ python run_classifier.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_t
 fleetrun --nproc_per_node 2 run_classifier.py ...
 """
 
-import sys
-
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.options import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
-    flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
+    flags = parse_options(FinetuneFlags, None, __name__)
     with StopSignal(active=flags.do_train) as stop:
         prepare()
         # Not at the top, because Paddle reads its CPU settings when it is imported.

@@ -4,17 +4,15 @@ On several devices: `fleetrun run_pretrain.py --config ...`. The same command co
 docs/pretraining.md.
 """
 
-import sys
-
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
     with StopSignal() as stop:
-        config = load_config(PretrainConfig, sys.argv[1:], __doc__)
+        config = parse_options(PretrainConfig, None, __name__)
         prepare()  # the CPU settings, which Paddle reads when it is imported
         train(config, stop)
     stop.exit_as_asked()

@@ -5,16 +5,14 @@ python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,
 python run_retrieval.py --mine_negatives corpus.txt --train_set pairs.tsv --init_pretraining_params ...
 """
 
-import sys
-
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.options import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
-    flags = parse_args(RetrievalFlags, sys.argv[1:], __doc__)
+    flags = parse_options(RetrievalFlags, None, __name__)
     with StopSignal(active=flags.do_train) as stop:
         prepare()
         # Not at the top, because Paddle reads its CPU settings when it is imported.

@@ -24,11 +24,9 @@ from ernie_m.reader.files.pairs import PairFiles
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.training.claim import claim_file
 from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
-from ernie_m.utils.command_line import command_name
-from ernie_m.utils.errors import UserError, say
+from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import read_json, sha256_of
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.options import option
+from ernie_m.utils.options import option, parse_options
 from ernie_m.utils.paddle_settings import read_cpu
 from ernie_m.utils.text_tables import in_columns
 
@@ -57,7 +55,7 @@ class TrainFlags(TableOptions):
     output: str
     """A new folder for the model, best/, and for the steps on the way."""
 
-    start: str | None = None
+    start: str | None = option(None, needed=True)
     """The model to start from: a checkpoint, or the name of a model on Hugging Face's hub. Default: none; a
     table of pieces is trained, with a vocabulary of the pairs."""
 
@@ -82,7 +80,7 @@ class Command(NamedTuple):
 
 
 def main() -> None:
-    flags = load_config(TrainFlags, None, __doc__)
+    flags = parse_options(TrainFlags, None, __name__)
     output = Path(flags.output)
     is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not is_new and not (output / "pairs" / FOUND).is_file():

@@ -14,8 +14,7 @@ from ernie_m.data.prepare import command as prepare
 from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import remove
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.options import option
+from ernie_m.utils.options import option, parse_options
 
 FACEBOOK = "https://dl.fbaipublicfiles.com"
 GOOGLE = "https://storage.googleapis.com"
@@ -64,7 +63,7 @@ class DataFlags:
     parts: list[str] = option(default_factory=list, positional=True)
     """xnli, pawsx, mlqa, squad, xquad or tatoeba; none: all of them."""
 
-    data: str = "data"
+    data: str = option("data", needed=True)
     """The folder to write."""
 
     def __post_init__(self) -> None:
@@ -81,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: a file could not be fetched or prepared. What can be fetched is prepared before.
     """
-    flags = load_config(DataFlags, arguments, __doc__)
+    flags = parse_options(DataFlags, arguments, __name__)
     data = Path(flags.data)
     faults = []
     fetched = []  # the parts whose files are all there

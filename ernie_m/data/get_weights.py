@@ -18,8 +18,7 @@ from ernie_m.model.checkpoint import fluid
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.options import option
+from ernie_m.utils.options import option, parse_options
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).
 # No size or hash of them is published: the length of each file and the shape of the word table are checked.
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: a file could not be fetched; all such files are listed.
     """
-    flags = load_config(WeightsFlags, arguments, __doc__)
+    flags = parse_options(WeightsFlags, arguments, __name__)
     configs = Path(flags.configs)
     faults = []
     for part in flags.parts or RELEASED:

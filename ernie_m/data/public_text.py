@@ -23,11 +23,9 @@ from ernie_m.data.download import pip_download
 from ernie_m.data.translated_messages import ENGLISH, letters_of, read_messages, sentence_pairs
 from ernie_m.reader.files.pairs import header_of
 from ernie_m.training.claim import claim_file, only_run_in
-from ernie_m.utils.command_line import command_name
-from ernie_m.utils.errors import UserError, say
+from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import atomic_dir, atomic_file, sha256_of, write_json
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.options import option
+from ernie_m.utils.options import option, parse_options
 from ernie_m.utils.text_tables import in_columns
 
 ASKED = "public_text.json"  # what was asked for
@@ -103,7 +101,7 @@ class Collected(NamedTuple):
 
 
 def main() -> None:
-    flags = load_config(PublicTextFlags, None, __doc__)
+    flags = parse_options(PublicTextFlags, None, __name__)
     folder = Path(flags.folder)
     downloads = folder / "downloads"
     if folder.is_dir() and any(folder.iterdir()) and not downloads.is_dir():

@@ -28,9 +28,8 @@ from ernie_m.reader.sampling import temperature
 from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of, unwritable_is_a_user_error
-from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import Progress, logger, setup_console
-from ernie_m.utils.options import PositiveInt, Range, UnitInterval, check_values
+from ernie_m.utils.options import PositiveInt, Range, UnitInterval, check_values, option, parse_options
 
 _UNIT_BYTES = 4 << 20  # so much text is read at a time
 _SEED = 1
@@ -52,13 +51,13 @@ class VocabOptions(TextOptions):
     output: str
     """The folder for piece.model and vocab.txt."""
 
-    mono: dict[str, Any] = field(default_factory=dict)
+    mono: dict[str, Any] = option(default_factory=dict, needed=True)
     """Text of one language, "language<=path"; may be repeated. In YAML: language: path, or list of paths."""
 
     parallel: dict[str, Any] = field(default_factory=dict)
     """Sentence pairs, "a-b<=path"; may be repeated."""
 
-    vocab_size: PositiveInt = 250_000
+    vocab_size: PositiveInt = option(250_000, needed=True)
     """The pieces of the model, including unknown, begin and end. The tokenizer adds [PAD] and [MASK]."""
 
     hard_vocab_limit: bool = True
@@ -194,7 +193,7 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
 def main() -> None:
     """Train the vocabulary of the command line."""
     setup_console()
-    options = load_config(VocabOptions, gather_notation(sys.argv[1:]), __doc__)
+    options = parse_options(VocabOptions, gather_notation(sys.argv[1:]), __name__)
     with only_writer_of(Path(options.output, "piece.model")):
         tokenizer = train_vocab(options)
     logger.info("%s and vocab.txt: %s ids", tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}")

@@ -14,7 +14,7 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.finetune import score_tables
-from ernie_m.finetune.flags import FinetuneFlags, TrainingFlags
+from ernie_m.finetune.flags import FinetuneFlags, TrainingFlags, log_ineffective_flags, without_overridden
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.config import ErnieMConfig
@@ -32,8 +32,7 @@ from ernie_m.training.run import Pace
 from ernie_m.training.run_folder import BEST, RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
 from ernie_m.training.task import Task
 from ernie_m.utils import logging
-from ernie_m.utils.command_line import command_words, log_ineffective_flags, without_overridden
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, command_words
 from ernie_m.utils.files import sha256_of
 from ernie_m.utils.logging import copy_log, logger
 from ernie_m.utils.options import deciding_options

@@ -3,14 +3,27 @@
 FinetuneFlags has every official flag with its type and default.
 """
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from ernie_m.finetune.paper import check_recipe
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
 from ernie_m.utils.errors import UserError, start_of
-from ernie_m.utils.options import NonNegativeFloat, PositiveInt, Range, UnitInterval, not_an_option, option
+from ernie_m.utils.logging import logger
+from ernie_m.utils.options import (
+    NonNegativeFloat,
+    PositiveInt,
+    Range,
+    UnitInterval,
+    is_read,
+    not_an_option,
+    option,
+    options_of,
+)
 
 FINE_TUNED_TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, RETRIEVAL)
 # Values of --select_on beside the languages. LAST: the dev files are scored only at the end.
@@ -67,10 +80,10 @@ class TrainingFlags:
     init_checkpoint: str | None = option(None, free=True)
     """A step folder of this project, to resume from, or an official checkpoint, for its weights."""
 
-    init_pretraining_params: str | None = option(None, free=True)
+    init_pretraining_params: str | None = option(None, free=True, needed=True)
     """Weights in any format of docs/convert.md, with their head if it is of the same task and labels."""
 
-    checkpoints: str = option("checkpoints", free=True)
+    checkpoints: str = option("checkpoints", free=True, needed=True)
     """The folder for step_N, best and the results."""
 
     learning_rate: NonNegativeFloat = 5e-5
@@ -94,7 +107,7 @@ class TrainingFlags:
     skip_steps: PositiveInt = option(10, free=True)
     """The number of steps between two log lines with the loss."""
 
-    train_set: str | None = option(None, free=True)
+    train_set: str | None = option(None, free=True, needed=True)
     """The training file."""
 
     vocab_path: str | None = option(None, free=True)
@@ -347,3 +360,31 @@ class FinetuneFlags(TrainingFlags):
             _check_recipe_data(Path(self.train_set))
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
+
+
+def without_overridden(arguments: Sequence[str]) -> str:
+    """A command line in the form of the official scripts, without the flags that a later one overrides.
+
+    The recipes give every flag, and what a user adds overrides some of them.
+
+    Args:
+        arguments: the script and its flags, which `parse_options` has accepted.
+    """
+    words_of: dict[str, list[str]] = {"": []}  # flag -> its words; "": the script
+    name = ""
+    for word in arguments:
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            words_of[name] = []  # those of an earlier flag of this name are dropped
+        words_of[name].append(word)
+    return shlex.join(chain.from_iterable(words_of.values()))
+
+
+def log_ineffective_flags(options: Any) -> None:
+    """Log one line for each flag on the command line that has no effect."""
+    options_by_name = options_of(type(options))
+    for name in options.on_command_line:
+        option = options_by_name[name]
+        if option.marks.get("no_effect") or not is_read(option):
+            why = option.marks["no_effect"] or f"it is for {', '.join(option.marks['only'])}"
+            logger.info("--%s has no effect: %s", name, why)

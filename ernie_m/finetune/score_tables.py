@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from ernie_m.finetune.flags import without_overridden
 from ernie_m.finetune.metrics import (
     MACRO_F1,
     NO_LABEL,
@@ -22,7 +23,7 @@ from ernie_m.finetune.metrics import (
 )
 from ernie_m.finetune.paper import AVERAGE, average
 from ernie_m.training.log.evaluation import Evaluation
-from ernie_m.utils.command_line import command_words, without_overridden
+from ernie_m.utils.errors import command_words
 from ernie_m.utils.files import atomic_file, read_object
 from ernie_m.utils.logging import logger
 from ernie_m.utils.text_tables import in_columns, in_markdown

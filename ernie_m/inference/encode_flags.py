@@ -5,20 +5,20 @@ from typing import Literal
 
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import PositiveInt, not_an_option
+from ernie_m.utils.options import PositiveInt, not_an_option, option
 
 
 @dataclass
 class EncodeVectorFlags(TableOptions):
     """The official flags; those from `vectors` on belong to this project."""
 
-    data_set: str | None = None
+    data_set: str | None = option(None, needed=True)
     """A TSV file with a header, a column text_a and perhaps text_b, or a table in another form."""
 
-    output_dir: str = "embeddings"
+    output_dir: str = option("embeddings", needed=True)
     """A new folder for the .npy files and their checksums."""
 
-    init_pretraining_params: str | None = None
+    init_pretraining_params: str | None = option(None, needed=True)
     """Weights in any format, or a folder that ernie-m export wrote."""
 
     ernie_config_path: str | None = None

@@ -16,12 +16,10 @@ from ernie_m.finetune.fit.units import ANSWERS, CLASSES, LABELS, SCORE, TAGS, TA
 from ernie_m.reader.files.own_files import find_tables
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.command_line import command_name
-from ernie_m.utils.errors import UserError, say
+from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import only_writer_of
-from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import setup_console
-from ernie_m.utils.options import option
+from ernie_m.utils.options import option, parse_options
 from ernie_m.vectors.nearest import load_faiss
 
 # What a model of each kind is called.
@@ -77,7 +75,7 @@ class FitFlags(TableOptions):
 
 
 def main() -> None:
-    flags = load_config(FitFlags, None, __doc__)
+    flags = parse_options(FitFlags, None, __name__)
     with only_writer_of(flags.output, "--output"):
         fit(flags)
 

@@ -5,6 +5,8 @@ import os
 import re
 from pathlib import Path
 
+import yaml
+
 from ernie_m.pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig
 from ernie_m.pretrain.held_out.log_lines import summary
 from ernie_m.pretrain.task import Pretraining
@@ -21,7 +23,6 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import logger
 from ernie_m.utils.options import options_of, sections_of
-from ernie_m.utils.yaml_files import to_yaml
 
 CHECKPOINTS = "checkpoints"
 FULL = "full"  # the finished model with its head, to continue from
@@ -88,8 +89,11 @@ def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
         if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_OURS):
             logger.info("%s is not of this command, and stays as it is", path)
         else:
+            options = yaml.safe_dump(
+                dataclasses.asdict(saved), sort_keys=False, allow_unicode=True, width=110
+            )
             with atomic_file(path, "w") as file:
-                file.write(_OURS + to_yaml(saved))
+                file.write(_OURS + options)
         for section, section_class in sections_of(PretrainConfig).items():
             values = getattr(saved, section)
             changed = [

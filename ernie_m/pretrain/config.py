@@ -7,7 +7,7 @@ tables.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER
 from ernie_m.tokenizer.text_rules import TEXT_RULES
@@ -26,6 +26,7 @@ SCRATCH = "scratch"
 START = "start"
 FRESH = "fresh"
 FROM_ENCODER = "encoder"
+STEPS = 150_000  # unless they, or tokens, are given
 
 # The shape of a model from scratch, unless it is given.
 BASE = {
@@ -77,7 +78,7 @@ class ModelConfig:
 class DataConfig:
     """Where the text is and how it is sampled."""
 
-    corpus: str = option("", free=True)  # it may move; its digest is compared when a run goes on
+    corpus: str = option("", free=True, needed=True)  # it may move; its digest is compared when a run goes on
     """The folder that `ernie-m build_corpus` wrote."""
 
     languages: list[str] = field(default_factory=list)
@@ -121,7 +122,7 @@ class ObjectiveConfig:
     """Whether to leave out objectives for which the corpus has no text: without monolingual text MMLM and
     BTMLM, without sentence pairs all but MMLM. Otherwise such a corpus is refused."""
 
-    shares: dict[str, float] = option(default_factory=dict, next_one="later_shares")
+    shares: dict[str, float] = field(default_factory=dict)
     """Objective -> its share of a step's sequences, which is also its weight in the loss. Shares are divided
     by their sum: {mmlm: 15, btmlm: 15, camlm: 70}. Empty: half of a step is monolingual text and half pairs,
     if both kinds are active, and each half is divided equally among its active objectives."""
@@ -217,7 +218,7 @@ class InitConfig:
     be trained alone, at its own learning rate. The schedule of `optimizer` begins after these steps.
     """
 
-    encoder: str = option(SCRATCH, free=True)
+    encoder: str = option(SCRATCH, free=True, needed=True)
     """"scratch", or weights in any format of docs/convert.md."""
 
     word_table: str = option("", free=True)
@@ -238,10 +239,10 @@ class InitConfig:
 class OptimizerConfig:
     """Adam with decoupled decay and a linear schedule (paper Table 11)."""
 
-    steps: PositiveInt = 150_000
+    steps: PositiveInt = STEPS
     """The number of optimizer steps; the schedule ends there."""
 
-    tokens: NonNegativeInt = option(0, replaces="steps")
+    tokens: NonNegativeInt = 0
     """If positive, the run and its schedule end after about this many trained tokens instead."""
 
     batch_size: PositiveInt = 2048
@@ -281,7 +282,7 @@ class OptimizerConfig:
 class RunConfig:
     """How the run is executed."""
 
-    output: str = option("output/pretrain", free=True)
+    output: str = option("output/pretrain", free=True, needed=True)
     """The folder for checkpoints, metrics and the final models."""
 
     overwrite: bool = option(False, free=True)
@@ -364,6 +365,29 @@ class PretrainConfig:
     init: InitConfig = field(default_factory=InitConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    @staticmethod
+    def check_override(place: str, later: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
+        """Refuse a value that would not count, because another key is given beside it or was before.
+
+        Args:
+            place: a file or the command line, the beginning of the error.
+            later: its values, by their keys.
+            earlier: those of the files before.
+        """
+        are_alone = "objectives.shares" in later and "objectives.later_shares" not in later
+        if are_alone and earlier.get("objectives.later_shares"):
+            raise UserError(
+                f"{place}: objectives.shares is given alone, and objectives.later_shares of an earlier file "
+                "would take its place later in the run: give --objectives.later_shares, too ('{}': none)"
+            )
+        # A saved configuration has the default number of steps beside its tokens.
+        is_saved = "optimizer.tokens" in later and later.get("optimizer.steps") == STEPS
+        if "optimizer.steps" in later and not is_saved and (earlier | later).get("optimizer.tokens"):
+            raise UserError(
+                f"{place}: optimizer.steps does not count beside optimizer.tokens: leave it out, or give "
+                "--optimizer.tokens 0, too"
+            )
 
     def __post_init__(self):
         if not self.data.corpus:

@@ -22,8 +22,7 @@ from ernie_m.pretrain.objectives.camlm import Camlm
 from ernie_m.pretrain.packing import Packed
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.options import check_values, option
+from ernie_m.utils.options import check_values, option, parse_options
 
 _MAX_SEQ_LEN = 512
 _SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
@@ -39,10 +38,10 @@ class ShowFlags:
     translation: str | None = option(None, positional=True)
     """For tlm and camlm."""
 
-    objective: Literal[OBJECTIVES] = "camlm"
+    objective: Literal[OBJECTIVES] = option("camlm", needed=True)
     """What the batch trains."""
 
-    languages: str = "src,tgt"
+    languages: str = option("src,tgt", needed=True)
     """The names of the two languages."""
 
     piece_model_path: str | None = None
@@ -86,7 +85,7 @@ def masks_of(arguments: Sequence[str]) -> list[str]:
         UserError: a flag is wrong, a file cannot be read, a sentence has no tokens, or the sentences do not
             suit the objective.
     """
-    flags = load_config(ShowFlags, arguments, __doc__)
+    flags = parse_options(ShowFlags, arguments, __name__)
     sentences = [flags.sentence]
     if flags.translation is not None:
         sentences.append(flags.translation)

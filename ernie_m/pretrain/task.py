@@ -35,7 +35,7 @@ from ernie_m.training.optimizer import Schedule, build_optimizer, linear_warmup_
 from ernie_m.training.precision import Precision
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.training.task import Task
-from ernie_m.utils.command_line import command_words
+from ernie_m.utils.errors import command_words
 from ernie_m.utils.logging import logger
 from ernie_m.utils.options import deciding_options
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, take_lock, unwritable_is_a_user_error, write_json
-from ernie_m.utils.options import differences
 from ernie_m.utils.paddle_settings import is_main
 
 LOCK = ".lock"
@@ -80,3 +79,28 @@ def check_identity(
     if changed:
         listed = "; ".join(_DIGEST.sub(r"\1", line) for line in changed[:_MOST_DIFFERENCES])
         raise UserError(f"{folder} was made with other settings ({listed}); {ways_out}")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The keys in which two nested mappings differ, as "a.b: old -> new"."""
+    old_values = _flat(old)
+    new_values = _flat(new)
+    lines = []
+    for key in old_values | new_values:  # the keys of both; the values are compared below
+        old_value = old_values.get(key, "(absent)")
+        new_value = new_values.get(key, "(absent)")
+        if old_value != new_value:
+            lines.append(f"{key}: {old_value} -> {new_value}")
+    return lines
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings, by keys such as "a.b". Tuples become lists, as in JSON."""
+    values: dict[str, Any] = {}
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value:  # an empty dict has no keys, and is itself a value
+            values |= _flat(value, f"{key}.")
+        else:
+            values[key] = list(value) if isinstance(value, tuple) else value
+    return values

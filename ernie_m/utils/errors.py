@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -88,6 +89,20 @@ def install_command(extra: str) -> str:
 def start_of(program: str) -> str:
     """The words that start get_data, get_weights or train_vocab, for a message."""
     return f"sh scripts/data/{program}.sh" if _is_in_checkout() else f"ernie-m {program}"
+
+
+def command_name() -> str:
+    """How this shell starts `ernie-m`."""
+    beside = str(Path(sys.executable).with_name("ernie-m"))  # in a checkout it is not on the PATH
+    if shutil.which("ernie-m") or not os.path.exists(beside):
+        return "ernie-m"
+    return min(os.path.relpath(beside), beside, key=len)  # the shorter one
+
+
+def command_words() -> list[str]:
+    """The words that started this process: python run_mrc.py ..., or ernie-m run_mrc ..."""
+    starter = "python" if sys.argv[0].endswith(".py") else "ernie-m"
+    return [starter, *sys.argv]
 
 
 def _is_in_checkout() -> bool:

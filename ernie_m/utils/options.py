@@ -1,4 +1,4 @@
-"""Options as dataclasses: what a field accepts, what it means, and whether it decides the result.
+"""Options: fields of a dataclass, filled from a command line and from YAML files.
 
 A field is an option, and the string below it explains it, to a reader of the code and in `--help`:
 
@@ -10,50 +10,75 @@ A field is an option, and the string below it explains it, to a reader of the co
         log_steps: PositiveInt = option(10, free=True)
         \"\"\"The number of steps between two lines of the log.\"\"\"
 
-`ernie_m/utils/command_line.py` fills such a dataclass from a command line, and `ernie_m/utils/load_config.py`
-from YAML files, too.
+    options = parse_options(TrainingOptions, ["--max_seq_len", "256"])
+
+A field whose type is a dataclass is a section, with options `--section.name`. `--config file.yaml` names a
+file that gives some of them. The official programs, whose dataclass has the field `on_command_line`, take no
+file, and an empty value, as in `--test_set ""`, undoes a flag there.
 """
 
 import ast
 import dataclasses
+import difflib
 import inspect
+import json
 import math
+import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from itertools import pairwise
 from operator import attrgetter
+from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from ernie_m.utils.errors import UserError
+import yaml
+
+from ernie_m.utils import __version__
+from ernie_m.utils.errors import UserError, pipe_may_close, say
+from ernie_m.utils.files import read_text, shipped
+
+T = TypeVar("T")
+HELP_WIDTH = 110  # characters
+LARGEST_YAML = 256 << 10  # bytes
+LINE = "command line"  # the place of what no file gives
+# As the official scripts write them. The official code takes any other text for false, also a mistyped
+# `ture`; here it is refused.
+BOOLEANS = {
+    **dict.fromkeys(("true", "t", "1", "yes"), True),
+    **dict.fromkeys(("false", "f", "0", "no"), False),
+}
+NULLS = ("null", "Null", "NULL", "~")
+IN_WORDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a finite number",
+    str: "text",
+    list[str]: "a list like en,de (in YAML [en, de])",
+    list[int]: "a list like 1,2 (in YAML [1, 2])",
+    list[float]: "a list like 0.1,0.5 (in YAML [0.1, 0.5])",
+    dict[str, Any]: "a mapping like {en: news.txt}",
+    dict[str, float]: "a mapping like {mmlm: 0.5, tlm: 0.5}",
+    tuple[int, ...]: "an integer, or several like 1,2,3",
+}
 
 
 @dataclass(frozen=True)
 class Range:
     """The numbers that an option accepts, as in `Annotated[float, Range(at_least=0, below=1)]`."""
 
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
 
     def __contains__(self, number: float) -> bool:
-        return (
-            (self.at_least is None or number >= self.at_least)
-            and (self.above is None or number > self.above)
-            and (self.at_most is None or number <= self.at_most)
-            and (self.below is None or number < self.below)
-        )
+        return self.at_least <= number <= self.at_most and self.above < number < self.below
 
     def __str__(self) -> str:
-        bounds = {
-            "at least": self.at_least,
-            "above": self.above,
-            "at most": self.at_most,
-            "below": self.below,
-        }
-        return " and ".join(f"{name} {bound}" for name, bound in bounds.items() if bound is not None)
+        bounds = {name: bound for name, bound in vars(self).items() if math.isfinite(bound)}
+        return " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
 
 
 PositiveInt = Annotated[int, Range(at_least=1)]
@@ -63,25 +88,40 @@ NonNegativeFloat = Annotated[float, Range(at_least=0)]
 UnitInterval = Annotated[float, Range(at_least=0, at_most=1)]
 
 
-def option(default: Any = MISSING, *, default_factory: Any = MISSING, **properties: Any) -> Any:
-    """A field with properties. A field that has none of them needs only its default.
-
-    `Option` has the types and the defaults of the properties; `options_of` refuses others.
+def option(
+    default: Any = MISSING,
+    *,
+    default_factory: Any = MISSING,
+    free: bool = False,
+    no_effect: str = "",
+    only: Sequence[str] = (),
+    bare: bool = False,
+    positional: bool = False,
+    needed: bool = False,
+) -> Any:
+    """A field with marks. A field that has none of them needs only its default.
 
     Args:
         default, default_factory: as for `dataclasses.field`.
         free: it does not decide the result, so it may change when a stopped run or build is continued.
         no_effect: why an official flag does nothing here.
         only: the commands that read it, of several that share the dataclass; `--help` of the others omits it.
-        bare: `--name` without a value means `--name true`.
-        replaces: another option of the same section, which does not count if this one differs from its
-            default. Of the two, the one that is given last counts; nobody may give both at once.
-        next_one: another mapping of the same section, which takes the place of this one later in the run. A
-            user who overrides this one must override both: a value of the other one from a file would end it.
+        bare: `--name` without a value means `--name true`; its value is a boolean or the next flag follows.
         positional: on a command line its value stands without a flag; a list takes all words that are left.
-            In such a command the value of a bare option is the word true or false alone.
+        needed: one of the few that a user gives first; `--help` begins with them.
     """
-    return dataclasses.field(default=default, default_factory=default_factory, metadata=properties)
+    return dataclasses.field(
+        default=default,
+        default_factory=default_factory,
+        metadata={
+            "free": free,
+            "no_effect": no_effect,
+            "only": only,
+            "bare": bare,
+            "positional": positional,
+            "needed": needed,
+        },
+    )
 
 
 def not_an_option(default: Any) -> Any:
@@ -89,117 +129,94 @@ def not_an_option(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"not_an_option": True})
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option of a command.
 
     Attributes:
-        key: the name of the field; within a section, "section.name".
-        kind: the type, without its range and without None.
-        default: `dataclasses.MISSING` if a value must be given.
-        range: the range of a number.
+        flag: what a command line shows: "--key", or "KEY" if it is positional.
+        kind: the type, without its ranges and without None.
+        ranges: the range of a number, or nothing.
         may_be_none: whether None is accepted.
-        free, no_effect, only, bare, replaces, next_one, positional: see `option`.
+        default: `dataclasses.MISSING` if a value must be given.
+        marks: see `option`; a field may have none.
     """
 
-    key: str
+    flag: str
     kind: Any
+    ranges: Sequence[Range]
+    may_be_none: bool
     default: Any
-    range: Range | None = None
-    may_be_none: bool = False
-    free: bool = False
-    no_effect: str = ""
-    only: tuple[str, ...] = ()
-    bare: bool = False
-    replaces: str = ""
-    next_one: str = ""
-    positional: bool = False
+    marks: Mapping[str, Any]
 
     @property
-    def flag(self) -> str:
-        """What a command line shows: "--key", or "KEY" if it is positional."""
-        return self.key.upper() if self.positional else f"--{self.key}"
+    def takes_many_words(self) -> bool:
+        """Whether each word, or each value of the flag, is an item of its list."""
+        return self is CONFIG or (self.is_positional and get_origin(self.kind) is list)
 
-    def is_read_by(self, command: str) -> bool:
-        """Whether a command of several that share the dataclass reads the option."""
-        return not self.only or command in self.only
+    @property
+    def is_positional(self) -> bool:
+        """Whether on a command line its value stands without a flag."""
+        return bool(self.marks.get("positional"))
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether `--help` begins with it."""
+        return self.default is MISSING or bool(self.marks.get("needed"))
 
     def accept(self, value: Any, place: str) -> Any:
-        """Return a value with the type of the option.
+        """Return a value with the type of the option; see `convert`.
 
         Args:
             place: where the value stands, the beginning of the error.
 
         Raises:
-            UserError: the value is not accepted; the message says what is, as in "it must be at least 1".
+            UserError: the value is not accepted; the message says what is, as in "it must be an integer".
         """
-        if value is None and self.may_be_none:
+        if self.may_be_none and (value is None or value in NULLS):
             return None
         try:
             value = convert(self.kind, value)
-            if self.range and value not in self.range:
-                raise ValueError(str(self.range))
-        except ValueError as error:
-            raise UserError(f"{place}: it must be {error}") from error
+            if any(value not in numbers for numbers in self.ranges):
+                raise ValueError(value)
+        except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
+            raise UserError(f"{place}: it must be {self}") from error
         return value
 
     def __str__(self) -> str:
         """What is accepted, as in "an integer, at least 1"."""
-        return f"{in_words(self.kind)}, {self.range}" if self.range else in_words(self.kind)
+        values = " or ".join(map(str, get_args(self.kind)))  # of a Literal
+        return ", ".join([IN_WORDS.get(self.kind, values), *map(str, self.ranges)])
+
+
+CONFIG = Option("--config", list[str], (), False, [], {})  # a flag, but no field of a dataclass
 
 
 def convert(kind: Any, value: Any) -> Any:
-    """Return a value as `kind`. A text may stand for a number, because YAML takes 1e-3 for a text.
+    """Return a value as `kind`. It may be a text, from a command line or a file, or a list or dict of them.
+
+    A text for a list is a,b or [a, b], and one for a dict {a: 1}.
 
     Raises:
-        ValueError: the value is of another kind; the message says what is expected.
+        ValueError, OverflowError, RecursionError, yaml.YAMLError: the value is of another kind.
     """
-    # For Python True is an int; as a number it is a mistake.
-    numeric = isinstance(value, int | float | str) and not isinstance(value, bool)
     origin = get_origin(kind)
-    try:
-        if kind is Any:
-            return value
-        if origin is Literal and value in get_args(kind):
-            return value
-        if origin is list and isinstance(value, list):
-            (kind_of_items,) = get_args(kind)
-            return [convert(kind_of_items, item) for item in value]
-        if origin is dict and isinstance(value, dict):
-            kind_of_keys, kind_of_values = get_args(kind)
-            return {convert(kind_of_keys, key): convert(kind_of_values, item) for key, item in value.items()}
-        # Only `official_form` in command_line.py makes tuples, of integers.
-        if origin is tuple and isinstance(value, tuple):
-            return value
-        if kind in (bool, str) and isinstance(value, kind):
-            return value
-        if kind is int and numeric and not isinstance(value, float):
-            return int(value)
-        if kind is float and numeric and math.isfinite(float(value)):
-            return float(value)
-    except (TypeError, ValueError, OverflowError):
-        pass  # for example a text that is no number
-    raise ValueError(in_words(kind))
-
-
-def in_words(kind: Any) -> str:
-    """What an option of a type accepts, as in "an integer"."""
-    if get_origin(kind) is Literal:
-        *first, last = map(str, get_args(kind))
-        return f"{', '.join(first)} or {last}" if first else last
-    words = {
-        bool: "true or false",
-        int: "an integer",
-        float: "a finite number",
-        str: "text",
-        list[str]: "a list like en,de (in YAML [en, de])",
-        list[int]: "a list like 1,2 (in YAML [1, 2])",
-        list[float]: "a list like 0.1,0.5 (in YAML [0.1, 0.5])",
-        dict[str, Any]: "a mapping like {en: news.txt}",
-        dict[str, float]: "a mapping like {mmlm: 0.5, tlm: 0.5}",
-        tuple[int, ...]: "an integer, or several like 1,2,3",
-    }
-    return words[kind]
+    kinds = get_args(kind)  # of the items; of a Literal its values
+    if isinstance(value, str) and origin in (list, tuple, dict):
+        is_plain = origin is not dict and not value.startswith("[")
+        value = [part.strip() for part in value.split(",")] if is_plain else yaml_of(value)
+    if isinstance(value, list | tuple) and origin in (list, tuple):
+        return origin(convert(kinds[0], item) for item in value)
+    if isinstance(value, dict) and origin is dict:
+        return {convert(kinds[0], key): convert(kinds[1], item) for key, item in value.items()}
+    if kind is bool and isinstance(value, str):
+        value = BOOLEANS.get(value.lower())
+    # For Python True is an int; as a number it is a mistake, and so is 1.5 as an integer.
+    of_numbers = {int: (int, str), float: (int, float, str)}.get(kind, ())
+    if type(value) in of_numbers and math.isfinite(float(value)):
+        return kind(value)
+    if kind is Any or value in kinds or (kind in (bool, str) and isinstance(value, kind)):
+        return value
+    raise ValueError(value)
 
 
 def options_of(cls: type, prefix: str = "") -> dict[str, Option]:
@@ -215,21 +232,15 @@ def options_of(cls: type, prefix: str = "") -> dict[str, Option]:
         if dataclasses.is_dataclass(field.type):
             options |= options_of(field.type, f"{key}.")
         elif "not_an_option" not in field.metadata:
-            kind, range_, may_be_none = _parts(annotations[field.name])
+            flag = key.upper() if field.metadata.get("positional") else f"--{key}"
+            kind = annotations[field.name]
+            may_be_none = NoneType in get_args(kind)
+            if may_be_none:
+                (kind,) = (part for part in get_args(kind) if part is not NoneType)
+            kind, *ranges = get_args(kind) if get_origin(kind) is Annotated else (kind,)
             default = field.default if field.default_factory is MISSING else field.default_factory()
-            options[key] = Option(key, kind, default, range_, may_be_none, **field.metadata)
+            options[key] = Option(flag, kind, ranges, may_be_none, default, field.metadata)
     return options
-
-
-def _parts(annotation: Any) -> tuple[Any, Range | None, bool]:
-    """The type, the range, and whether None is accepted, of `Annotated[int, Range(...)] | None`."""
-    may_be_none = NoneType in get_args(annotation)
-    if may_be_none:
-        (annotation,) = [part for part in get_args(annotation) if part is not NoneType]
-    if get_origin(annotation) is Annotated:
-        kind, range_ = get_args(annotation)
-        return kind, range_, may_be_none
-    return annotation, None, may_be_none
 
 
 def sections_of(cls: type) -> dict[str, type]:
@@ -253,47 +264,295 @@ def deciding_options(options: Any) -> dict[str, Any]:
     """The options that decide the result, by their keys. Tuples become lists, as in JSON."""
     values: dict[str, Any] = {}
     for key, option in options_of(type(options)).items():
-        if not (option.free or option.no_effect):
+        if not (option.marks.get("free") or option.marks.get("no_effect")):
             value = attrgetter(key)(options)
             values[key] = list(value) if isinstance(value, tuple) else value
     return values
 
 
-def explanations(cls: type) -> dict[str, str]:
-    """The string below each field of a dataclass and of its base classes, by the name of the field."""
-    texts: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
-            continue
-        (class_definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        for statement, below in pairwise(class_definition.body):
-            is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-            if isinstance(statement, ast.AnnAssign) and is_text:
-                texts[statement.target.id] = " ".join(below.value.value.split())
+class _Loader(yaml.BaseLoader):
+    """Reads every value as a text, so that no can be the code of Norwegian: an option knows its own type.
+
+    Keys that are there twice are refused, and so are tags, and aliases, which grow without end.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        """What PyYAML calls for each node of the file."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or event.tag:
+            name = getattr(event, "tag", f"*{event.anchor}")
+            problem = f"{name} is a tag or an alias; write the value out"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        node = super().compose_node(parent, index)
+        first: dict[str, yaml.Mark] = {}  # where each key is
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            mark = first.setdefault(str(key.value), key.start_mark)
+            if mark is not key.start_mark:
+                problem = f"line {mark.line + 1} has the key '{key.value}', too"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+        return node
+
+
+def yaml_of(text: str) -> Any:
+    """The texts, lists and dicts that a text in YAML stands for; a text that is empty stands for None.
+
+    Raises:
+        RecursionError, yaml.YAMLError: it is no YAML.
+    """
+    return yaml.load(text, _Loader)
+
+
+def read_yaml(path: str, sections: Iterable[str] = ()) -> dict[str, Any]:
+    """The values of a YAML file, by their keys; those in a section by "section.key".
+
+    Raises:
+        UserError: it cannot be read, is larger than 256 KiB, has aliases, tags or duplicate keys, or is no
+            mapping.
+    """
+    try:
+        tree = yaml_of(read_text(shipped(path), LARGEST_YAML))
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it is nested too deeply, or has control characters"
+        raise UserError(f"{path}{place}: not YAML ({problem})") from error
+    if not isinstance(tree, dict | None):
+        raise UserError(f"{path}: expected 'key: value' lines at the top level")
+    values: dict[str, Any] = {}
+    for name, value in (tree or {}).items():  # None: the file is empty
+        is_section = name in sections and isinstance(value, dict)
+        items = {f"{name}.{key}": item for key, item in value.items()} if is_section else {name: value}
+        if twice := values.keys() & items:  # as "a.b: 1" and as "a: {b: 1}"
+            raise UserError(f"{path}: the key '{twice.pop()}' is there twice")
+        values |= items
+    return values
+
+
+def _read_line(arguments: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]:
+    """The texts of a command line by their keys, which may be unknown; of many words, a list.
+
+    Raises:
+        UserError: a word is no flag, or a flag has no value.
+    """
+    texts: dict[str, Any] = {}
+    words = [*arguments]
+    # The positional options that have no value yet, in their order.
+    positional = [key for key, option in options.items() if option.is_positional]
+    while words:
+        word = words.pop(0)
+        key, equals_sign, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--"):
+            if not positional:
+                raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
+            key, text = positional[0], word
+        elif not equals_sign and key in options and options[key].marks.get("bare"):
+            text = words.pop(0) if words and words[0].lower() in BOOLEANS else "true"
+        elif not equals_sign and words and not words[0].startswith("--"):
+            text = words.pop(0)
+        elif not equals_sign and key in options:
+            raise UserError(f"--{key} has no value; a flag is written --name value")
+        if key in options and options[key].takes_many_words:
+            texts.setdefault(key, []).append(text)
+        else:
+            texts[key] = text
+            positional = [one for one in positional if one != key]
     return texts
 
 
-def differences(old: Any, new: Any) -> list[str]:
-    """The keys in which two configurations (dataclasses or nested dicts) differ, as "a.b: old -> new"."""
-    old_values = flatten(old)
-    new_values = flatten(new)
-    lines = []
-    for key in old_values | new_values:  # the keys of both; the values are compared below
-        old_value = old_values.get(key, "(absent)")
-        new_value = new_values.get(key, "(absent)")
-        if old_value != new_value:
-            lines.append(f"{key}: {old_value} -> {new_value}")
-    return lines
+def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program: str = "__main__") -> T:
+    """Make a dataclass of options from a command line, and from the YAML files that its --config names.
 
+    Later files override earlier ones, and the command line overrides all. A dataclass may have a method
+    `check_override(place, later, earlier)`, which compares the values of a place with those before.
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a dataclass or nested dicts, by keys such as "a.b". Tuples become lists, as in JSON."""
+    Args:
+        arguments: None: those of this process.
+        program: the name of a module, whose docstring begins `--help`.
+
+    Raises:
+        UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted. The message
+            has all faults, with the file or the flag. `__post_init__` of the dataclass may raise others.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = options_of(cls)
+    is_official = hasattr(cls, "on_command_line")
+    if {"-h", "--help", "--version"} & {*arguments}:
+        with pipe_may_close():
+            say(f"ERNIE-M {__version__}" if "--version" in arguments else help_text(cls, program))
+        sys.exit(0)
+
+    texts = _read_line(arguments, options if is_official else {"config": CONFIG, **options})
+    if is_official:  # an empty text undoes a flag
+        texts = {key: text for key, text in texts.items() if text or key not in options}
+    paths = [] if is_official else texts.pop("config", [])
+    places = [*((path, read_yaml(path, sections_of(cls))) for path in paths), (LINE, texts)]
     values: dict[str, Any] = {}
-    items: Mapping[str, Any] = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
-    for name, value in items.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict) and value:  # an empty dict has no keys, and is itself a value
-            values |= flatten(value, f"{key}.")
-        else:
-            values[key] = list(value) if isinstance(value, tuple) else value
-    return values
+    faults = []
+    for place, given in places:
+        later = {}
+        for key, value in given.items():
+            if key in GONE and key not in options and value == "false" and place != LINE:
+                continue  # a run of an earlier version has saved what it did not use
+            try:
+                later[key] = _accepted(options, place, key, value)
+            except UserError as error:
+                faults.append(str(error))
+        if hasattr(cls, "check_override"):
+            cls.check_override(place, later, values)
+        values |= later
+    if faults:
+        raise UserError(*faults)
+    missing = [
+        option.flag for key, option in options.items() if option.default is MISSING and key not in values
+    ]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} must be given (--help lists the flags)")
+    if is_official:
+        values["on_command_line"] = tuple(texts)
+    return _build(cls, values)
+
+
+def _accepted(options: Mapping[str, Option], place: str, key: str, value: Any) -> Any:
+    """A value of a file or of the command line with the type of its option."""
+    if key not in options:
+        what = f"unknown flag --{key}" if place == LINE else f"{place}: unknown key '{key}'"
+        advice = advice_on(key, options, "--" if place == LINE else "")
+        raise UserError(f"{what}; {advice or '--help lists what there is'}")
+    start = options[key].flag if place == LINE else f"{place}: {key} is"
+    return options[key].accept(value, f"{start} {value}")
+
+
+def _build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """Make a dataclass and its sections from the values of their keys."""
+    sections = {
+        name: _build(section, values, f"{prefix}{name}.") for name, section in sections_of(cls).items()
+    }
+    names = [field.name for field in dataclasses.fields(cls) if f"{prefix}{field.name}" in values]
+    return cls(**sections, **{name: values[f"{prefix}{name}"] for name in names})
+
+
+_SAME_PART = 5  # how alike names are whose last parts are equal; more than any others
+# Flags and keys that have gone -> what takes their place.
+GONE = {
+    "batch_tokens": "--max_batch_tokens of predict --serve",
+    "check_sentences": "predictions with --engine onnx, and without",
+    "check_set": "predictions with --engine onnx, and without",
+    "dev_pairs": "--pairs",
+    "ernie_config_path": "the folder of --model, which has its config.json",
+    "formats": "--format paddle or onnx",
+    "gold": "--threshold, by the scores in scores.tsv",
+    "gxlt_set": "--test_set, for each file",
+    "head_start": "--init.word_table",
+    "init.head_start": "--init.word_table",
+    "int8": "--format onnx, or --amp bf16",
+    "keep_rest": "--drop_unknown",
+    "label_map_config": "the folder of --model, which has its labels",
+    "link": "nothing: the folder holds the encoder, too",
+    "margin": "its default, ratio",
+    "mask_rate": "its default, as in the paper",
+    "max_seq_len": "what the folder says, or the whole text",
+    "max_tokens": "text that is chosen before",
+    "min_tokens": "text that is chosen before",
+    "min_score": '--only "COLUMN>=SCORE"',
+    "near_duplicates": "--deduplicate, or vectors as in docs/recipes.md",
+    "neighbours": "its default, 4",
+    "objectives.monolingual_share": "--objectives.shares",
+    "data.parallel_share": "--objectives.shares",
+    "piece_model_path": "the folder of --model, which has its vocabulary",
+    "print_config": "config.yaml in the folder of a run",
+    "ray": "the texts in several files",
+    "reduce_range": "--format onnx, or --amp bf16",
+    "retrieval": "its default, max",
+    "score_column": "--only",
+    "show_pairs": "nothing: pairs of every two languages are shown",
+    "skip_bad_utf8": "--encoding",
+    "src_file": "--pairs",
+    "teacher": "--loss softmax with given negatives (--mine_negatives)",
+    "tgt_file": "--pairs",
+    "threads": "the variable OMP_NUM_THREADS",
+    "tsv_columns": "--columns",
+    "use_cuda": "the variable CUDA_VISIBLE_DEVICES, empty for the CPU",
+    "vocab_path": "the folder of --model, which has its vocabulary",
+    "with_apt": "ernie-m get public_text, without it",
+    "xtreme_save": "--test_save",
+}
+
+
+def advice_on(name: str, known: Iterable[str], dashes: str = "") -> str:
+    """What to give in place of an unknown name: what has taken its place, or the known name most like it.
+
+    Args:
+        dashes: what stands before a name.
+
+    Returns:
+        "" if there is neither.
+    """
+    if any(key.startswith(f"{name}.") for key in known):
+        return f"it is a section; give its keys ({dashes}{name}.key)"
+    likeness, nearest = max((_likeness(name, key), key) for key in known)
+    if name in GONE and likeness < _SAME_PART:  # a name without its section has not gone
+        return f"it has gone; instead: {GONE[name]}"
+    return f"did you mean {dashes}{nearest}?" if likeness else ""
+
+
+def _likeness(name: str, key: str) -> float:
+    """How much an unknown key is like a known one, first by their last parts; 0: not at all."""
+    section, _, part = name.rpartition(".")
+    key_section, _, key_part = key.rpartition(".")
+    initials = "".join(word[:1] for word in key_part.split("_"))
+    likeness = difflib.SequenceMatcher(None, part, key_part).ratio()
+    # lr for learning_rate, rate for learning_rate, max_steps for steps
+    if part == initials or f"_{key_part}".endswith(f"_{part}") or f"_{part}".endswith(f"_{key_part}"):
+        likeness = 2.0
+    likeness += _SAME_PART * (part == key_part) + 2 * (section == key_section) * (likeness >= 0.6)
+    return likeness if likeness >= 0.6 else 0  # most pairs of words have some letters in common
+
+
+def explanations(cls: type, prefix: str = "") -> dict[str, str]:
+    """The string below each field of a dataclass, of its base classes and its sections, by key.
+
+    It is read from the source, because `python -OO` has no docstrings.
+    """
+    texts: dict[str, str] = {}
+    for base in filter(dataclasses.is_dataclass, reversed(cls.__mro__)):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        for statement, below in pairwise(definition.body):
+            if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr):
+                texts[f"{prefix}{statement.target.id}"] = " ".join(below.value.value.split())
+    for name, section in sections_of(cls).items():
+        texts |= explanations(section, f"{name}.")
+    return texts
+
+
+def help_text(cls: type, program: str) -> str:
+    """Every option with what it accepts and what it means, except those that only other commands read.
+
+    First what is positional, then what is needed, then the others, those of sections last.
+
+    Args:
+        program: the name of a module, whose docstring is the beginning.
+    """
+    path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
+    usage = [path.name if path.suffix else f"ernie-m {path.name}"]
+    lines = ["", ast.get_docstring(ast.parse(inspect.getsource(sys.modules[program]))) or "", ""]
+    meanings = explanations(cls)
+    options = [(key, option) for key, option in options_of(cls).items() if is_read(option)]
+    options.sort(key=lambda item: (not item[1].is_positional, not item[1].is_needed, "." in item[0]))
+    for key, option in options:
+        accepted = "text" if option.takes_many_words else str(option)
+        if option.is_positional:
+            form = f"{option.flag} ..." if option.takes_many_words else option.flag
+            usage.append(form if option.default is MISSING else f"[{form}]")
+        elif option.default not in (MISSING, None):
+            accepted += f"; default: {json.dumps(option.default)}"
+        no_effect = option.marks.get("no_effect")
+        meaning = f"No effect: {no_effect}." if no_effect else meanings.get(key, "")
+        lines.append(f"  {option.flag}  ({accepted})")
+        lines += textwrap.wrap(meaning, HELP_WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    usage.append("[--flag VALUE]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE]")
+    return "\n".join([f"usage: {' '.join(usage)} ...", *lines])
+
+
+def is_read(option: Option) -> bool:
+    """Whether this command, perhaps of several that share the dataclass, reads the option."""
+    return not option.marks.get("only") or Path(sys.argv[0]).stem in option.marks["only"]

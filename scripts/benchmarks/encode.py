@@ -19,8 +19,7 @@ from typing import Any
 
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.options import PositiveInt, option
+from ernie_m.utils.options import PositiveInt, option, parse_options
 from scripts.benchmarks.turns import LATEST, OURS, Contender, compare_with_threads
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +47,7 @@ class EncodeBenchmark:
 
 
 def main() -> None:
-    flags = load_config(EncodeBenchmark, None, __doc__)
+    flags = parse_options(EncodeBenchmark, None, __name__)
     texts = [line for line in read_text(flags.text, LARGEST).splitlines() if line.strip()]
     needed = flags.batch_size * flags.calls
     if len(texts) < needed:

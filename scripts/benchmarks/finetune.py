@@ -23,8 +23,7 @@ from ernie_m.finetune.open_model import open_model
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.batching import Batches, EncodePairs, Example, in_shares, pad
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.options import PositiveInt, option
+from ernie_m.utils.options import PositiveInt, option, parse_options
 from ernie_m.utils.paddle_settings import prepare
 from scripts.benchmarks.steps import CLIP_NORM, DECAY, RATE, our_step, torch_step
 from scripts.benchmarks.turns import LATEST, OURS, PARITY, Contender, compare_with_threads
@@ -54,7 +53,7 @@ class FinetuneBenchmark:
 
 
 def main() -> None:
-    flags = load_config(FinetuneBenchmark, None, __doc__)
+    flags = parse_options(FinetuneBenchmark, None, __name__)
     given = draw(flags)
     amount = flags.batch_size * flags.steps
     work = {"contenders": CONTENDERS, "given": given, "amount": amount, "unit": "pairs/s"}

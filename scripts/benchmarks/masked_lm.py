@@ -24,8 +24,7 @@ from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.options import PositiveInt, option
+from ernie_m.utils.options import PositiveInt, option, parse_options
 from ernie_m.utils.paddle_settings import prepare
 from scripts.benchmarks.steps import our_step, torch_step
 from scripts.benchmarks.turns import LATEST, OURS, Contender, compare
@@ -55,7 +54,7 @@ class MaskedLMBenchmark:
 
 
 def main() -> None:
-    flags = load_config(MaskedLMBenchmark, None, __doc__)
+    flags = parse_options(MaskedLMBenchmark, None, __name__)
     given = draw(flags)
     amount = flags.batch_size * flags.length * flags.steps
     compare("masked_lm", CONTENDERS, given, amount, unit="tokens/s")

@@ -9,8 +9,7 @@ import pytest
 
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.utils.command_line import parse_args
-from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import parse_options
 from tests.launching import ROOT, clean_environment
 
 # Instead of Python: it writes its arguments as a line of JSON.
@@ -55,11 +54,11 @@ def test_the_command_lines(started, monkeypatch):
         program = next(word for word in line if word.startswith("run_"))
         arguments = line[line.index(program) + 1 :]
         if program == "run_pretrain.py":
-            config = load_config(PretrainConfig, arguments)
+            config = parse_options(PretrainConfig, arguments)
             assert config.optimizer.steps == 7 and config.init.encoder == "weights/xlm-roberta-base"
             objectives[config.run.output] = set(config.objectives.names)
         else:
-            flags = parse_args(FinetuneFlags, arguments)
+            flags = parse_options(FinetuneFlags, arguments)
             assert flags.random_seed == (1, 2, 3, 4, 5) and flags.do_test
             fine_tuned.append((flags.init_pretraining_params, flags.checkpoints))
     outputs = [f"output/ablation/exp{number}" for number in range(6)]

@@ -23,8 +23,8 @@ from ernie_m.model.heads import SpanClassifier
 from ernie_m.reader.batching import Batches
 from ernie_m.reader.question_answering import NO_ANSWER
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.command_line import parse_args
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.options import parse_options
 from tests import command_lines, toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import changed_copy
@@ -115,7 +115,7 @@ def test_squads_rules_decide_the_scores(answer, trained, folder, tmp_path):
 
 
 def make_task(folder, task_class=QuestionAnswering, **changes) -> QuestionAnswering:
-    flags = parse_args(FinetuneFlags, command_lines.answering(folder, folder, **changes))
+    flags = parse_options(FinetuneFlags, command_lines.answering(folder, folder, **changes))
     return task_class.from_flags(flags, Tokenizer(None, folder / "piece.model"))
 
 

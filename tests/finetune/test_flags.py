@@ -11,12 +11,11 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from ernie_m.commands import encode_vector, launch
-from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.utils.command_line import log_ineffective_flags, parse_args
-from ernie_m.utils.options import options_of
+from ernie_m.finetune.flags import FinetuneFlags, log_ineffective_flags
+from ernie_m.utils.options import options_of, parse_options
 from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 
-parse = partial(parse_args, FinetuneFlags)
+parse = partial(parse_options, FinetuneFlags)
 FLAGS = options_of(FinetuneFlags)
 # The official parser, flag by flag.
 OFFICIAL = {
@@ -207,6 +206,14 @@ def test_help_lists_every_flag_without_paddle():
     help_of_mrc = run_script(["-X", "importtime", "run_mrc.py", "--help"], ROOT)
     assert help_of_mrc.returncode == 0
     for name, flag in FLAGS.items():
-        is_read = not flag.only or "run_mrc" in flag.only  # `only`: the commands that read it; empty: all
+        is_read = (
+            not flag.marks.get("only") or "run_mrc" in flag.marks["only"]
+        )  # `only`: the commands that read it; empty: all
         assert (f"--{name} " in help_of_mrc.stdout) is is_read
     assert " paddle" not in help_of_mrc.stderr
+
+
+def test_help_without_docstrings():
+    """Python removes them with -OO, and the help is the same."""
+    with_them, without = (run_script([*words, "run_mrc.py", "--help"], ROOT) for words in ([], ["-OO"]))
+    assert without.returncode == 0 and without.stdout == with_them.stdout

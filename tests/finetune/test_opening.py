@@ -14,7 +14,7 @@ from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import CLASSIFICATION, RETRIEVAL
-from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.options import parse_options
 from tests import command_lines, toys
 from tests.launching import error_of
 
@@ -72,7 +72,7 @@ def test_vectors_that_are_not_made_here_are_refused_unless_a_pooling_is_given(op
 
 def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path):
     """A run goes on only with the labels in the same order."""
-    flags = parse_args(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
+    flags = parse_options(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
     identities = []
     for labels in (["animal", "drink", "tool"], ["tool", "drink", "animal"]):
         task = Classification(opened.tokenizer, labels, flags.max_seq_len)
@@ -83,7 +83,7 @@ def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path
 
 def test_rows_that_are_trained_on_are_warned_of(opened, toy_folder, tmp_path, caplog):
     """The dev file of English is the training file."""
-    flags = parse_args(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
+    flags = parse_options(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
     flags = replace(flags, dev_set=flags.train_set, lang_map_config=None)
     task = Classification(opened.tokenizer, list(toys.KINDS), flags.max_seq_len)
     with caplog.at_level(logging.WARNING):

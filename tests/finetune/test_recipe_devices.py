@@ -7,7 +7,7 @@ import pytest
 
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.labelled_task import batch_of_step
-from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.options import parse_options
 from tests import command_lines, toys
 from tests.finetune.processes import assert_close, losses, start
 from tests.launching import read_log
@@ -28,7 +28,7 @@ from tests.launching import read_log
     ],
 )
 def test_the_batch_of_a_step(line, processes, total, caplog):
-    assert batch_of_step(parse_args(FinetuneFlags, line.split()), processes) == total
+    assert batch_of_step(parse_options(FinetuneFlags, line.split()), processes) == total
     assert caplog.messages == []
 
 
@@ -56,7 +56,7 @@ def test_the_batch_of_a_step(line, processes, total, caplog):
     ],
 )
 def test_what_is_said_of_it(line, processes, total, warning, caplog):
-    flags = parse_args(FinetuneFlags, ["--batch_size", "16", *line.split()])
+    flags = parse_options(FinetuneFlags, ["--batch_size", "16", *line.split()])
     with caplog.at_level(logging.WARNING, logger="ernie_m"):
         assert batch_of_step(flags, processes) == total
     (message,) = caplog.messages

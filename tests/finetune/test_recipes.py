@@ -17,7 +17,7 @@ from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.inference.encode_flags import EncodeVectorFlags
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.options import parse_options
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.launching import ROOT, call_main, clean_environment, stand_in_for_launch
@@ -105,7 +105,7 @@ def test_the_flags_of_every_recipe(arguments, recipe):
     script, labels, longest, validation = TASKS[task]
     devices = 8 if name == f"xnli_{ALL}" else DEVICES[task]
     assert line[0] == script
-    args = parse_args(FinetuneFlags, line[1:])
+    args = parse_options(FinetuneFlags, line[1:])
     assert args.recipe_devices == devices
     values = {**vars(args), "batch": devices * args.batch_size}
     assert tuple(values[column] for column in COLUMNS) == (PAPER | OTHERS)[recipe]
@@ -137,7 +137,7 @@ def test_the_flags_of_every_recipe(arguments, recipe):
 def test_small_takes_its_weights_where_they_are(arguments, folder):
     params = folder / "configs" / "small" / "params"
     params.mkdir(parents=True)
-    args = parse_args(FinetuneFlags, arguments(f"small/xnli_{TRANSFER}")[1:])
+    args = parse_options(FinetuneFlags, arguments(f"small/xnli_{TRANSFER}")[1:])
     params.rmdir()
     assert args.init_pretraining_params == "./configs/small/params"
 
@@ -147,14 +147,14 @@ def test_any_flag_can_be_overridden_or_taken_back(arguments):
     changed = ["--epoch", "1", "--piece_model_path", "a b.model", "--init_pretraining_params", ""]
     line = arguments(f"base/xnli_{TRANSFER}", *changed, NPROC="2")
     assert line[:3] == ["--nproc_per_node", "2", "run_classifier.py"]
-    args = parse_args(FinetuneFlags, line[3:])
+    args = parse_options(FinetuneFlags, line[3:])
     assert (args.epoch, args.piece_model_path, args.vocab_path) == (1, "a b.model", None)
     assert args.init_pretraining_params is None
 
 
 def test_a_start_brings_its_config_and_its_tokenizer(arguments):
     line = arguments(f"base/panx_{TRANSFER}", "--init_pretraining_params", "my/model")
-    args = parse_args(FinetuneFlags, line[1:])
+    args = parse_options(FinetuneFlags, line[1:])
     assert args.init_pretraining_params == "my/model"
     assert (args.ernie_config_path, args.vocab_path, args.piece_model_path) == (None, None, None)
 
@@ -162,7 +162,7 @@ def test_a_start_brings_its_config_and_its_tokenizer(arguments):
 def test_a_dry_run_has_small_random_weights(arguments):
     tiny = "configs/tiny/ernie_config.json"
     line = arguments(f"large/xnli_{TRANSFER}", "--init_pretraining_params", "", "--ernie_config_path", tiny)
-    args = parse_args(FinetuneFlags, line[1:])
+    args = parse_options(FinetuneFlags, line[1:])
     assert (args.init_pretraining_params, args.vocab_path) == (None, "./configs/vocab.txt")
     large = ErnieMConfig.from_json(ROOT / "configs/large/ernie_config.json")
     config = ErnieMConfig.from_json(ROOT / args.ernie_config_path)
@@ -175,9 +175,9 @@ def test_encode_vector_has_the_official_values(folder, size):
     (folder / "encode_vector.py").write_text((folder / "launch.py").read_text())
     command = ["sh", f"scripts/{size}/encode_vector.sh", "--batch_size", "8"]
     completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    flags = parse_args(EncodeVectorFlags, json.loads(completed.stdout))
+    flags = parse_options(EncodeVectorFlags, json.loads(completed.stdout))
     _, _, official_flags = official_line(f"{size}/encode_vector")
-    official = parse_args(EncodeVectorFlags, official_flags)
+    official = parse_options(EncodeVectorFlags, official_flags)
     assert (official.batch_size, flags.batch_size) == (16, 8)
     assert replace(flags, batch_size=16, on_command_line=()) == replace(official, on_command_line=())
 
@@ -187,12 +187,12 @@ def test_the_recipes_of_tatoeba(arguments, size):
     """Search, and fine-tuning with the values of Table 14."""
     line = arguments(f"{size}/tatoeba_{TRANSFER}", "--score", "margin", NPROC="2")
     assert line[:3] == ["--nproc_per_node", "2", "run_retrieval.py"]
-    flags = parse_args(RetrievalFlags, line[3:])
+    flags = parse_options(RetrievalFlags, line[3:])
     assert flags.init_pretraining_params == "./checkpoints/best"
     assert (flags.pairs, flags.layer, flags.pooling) == ("./data/tatoeba", "middle", "mean")
     assert (flags.score, flags.do_train) == ("margin", False)
     line = arguments(f"{size}/tatoeba_fine-tuning", "--vocab_path", "", "--max_seq_len", "64")
-    flags = parse_args(RetrievalFlags, line[1:])
+    flags = parse_options(RetrievalFlags, line[1:])
     assert (line[0], flags.do_train) == ("run_retrieval.py", True)
     assert (flags.max_steps, flags.batch_size) == (200_000, 32)
     assert (flags.learning_rate, flags.weight_decay, flags.warmup_proportion) == (5e-5, 0.0, 0.1)

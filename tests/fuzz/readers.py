@@ -50,8 +50,7 @@ from ernie_m.tokenizer.tokenizer_files import write_xlm_r
 from ernie_m.training.checkpoint import write_checkpoint
 from ernie_m.training.run_folder import read_step
 from ernie_m.utils.checksums import write_manifest
-from ernie_m.utils.load_config import load_config
-from ernie_m.utils.yaml_files import read_yaml
+from ernie_m.utils.options import parse_options, read_yaml
 from ernie_m.vectors.centring import LanguageMeans
 from tests.foreign import fairseq_args, tokenizer_json
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
@@ -440,7 +439,7 @@ READERS = {
     "training_config": Reader(
         "train.yaml",
         files=YAML,
-        reads=(lambda path: load_config(PretrainConfig, ["--config", str(path), "--data.corpus", "c"]),),
+        reads=(lambda path: parse_options(PretrainConfig, ["--config", str(path), "--data.corpus", "c"]),),
         words=WORDS["yaml"],
     ),
     "vocab": Reader(

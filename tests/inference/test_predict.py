@@ -33,7 +33,7 @@ from ernie_m.model.layout import Layout
 from ernie_m.reader.files.tagged_sentences import JOINT, Sentence
 from ernie_m.reader.question_answering import Cut
 from ernie_m.utils import files
-from ernie_m.utils.command_line import parse_args
+from ernie_m.utils.options import parse_options
 from ernie_m.vectors.encode import PaddleEncoder
 from tests import toys
 from tests.helpers.batches import packed_batch, padded_batch
@@ -159,7 +159,7 @@ def tags_by_training(model, tokenizer, folder, word_lists, reading):
     """The tags of sentences, each a list of words, by the trainer's own code."""
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toys.TAGS)}))
     line = ["--label_map_config", str(folder / "tags.json"), "--num_labels", "5", "--max_seq_len", "62"]
-    args = parse_args(FinetuneFlags, [*line, "--label_pieces", reading["label_pieces"]])
+    args = parse_options(FinetuneFlags, [*line, "--label_pieces", reading["label_pieces"]])
     task_class = OfficialTagging if reading.get("official_compat") else Tagging
     task = task_class.from_flags(args, tokenizer)
     data = [Sentence(JOINT.join(words), None) for words in word_lists]
@@ -289,7 +289,7 @@ def start_by_training(models, request):
     """The character at which the best answer begins, by the trainer's own code, from a SQuAD file."""
     model = load(models / "answer")
     line = ["--max_seq_len", "62", "--max_query_length", "29", "--n_best_size", "3"]
-    task = QuestionAnswering.from_flags(parse_args(FinetuneFlags, line), model.tokenizer)
+    task = QuestionAnswering.from_flags(parse_options(FinetuneFlags, line), model.tokenizer)
     path = models / "one.json"
     qa = {"id": "0", "question": request["question"], "answers": []}
     path.write_text(json.dumps({"data": [{"paragraphs": [{"context": request["context"], "qas": [qa]}]}]}))

@@ -1,5 +1,6 @@
 """Values that no run can have are refused by name; files in configs/pretrain are runs; the command."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import yaml
 
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.task import learning_rate
-from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import parse_options
 from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import config
 from tests.toys import make_small_corpus
@@ -75,7 +76,7 @@ def test_a_value_that_no_run_can_have(changes, message):
 
 def load(path: Path) -> PretrainConfig:
     """The configuration in a file, with a corpus from the command line."""
-    return load_config(PretrainConfig, ["--config", str(path), "--data.corpus", "corpus"])
+    return parse_options(PretrainConfig, ["--config", str(path), "--data.corpus", "corpus"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -90,30 +91,38 @@ def test_every_file_is_a_run_and_says_what_of(path):
                 assert getattr(getattr(loaded, section), key) == value, f"{section}.{key}"
 
 
-def test_a_fault_of_the_whole_configuration_names_both_places():
-    """Which of them is at fault is not known then."""
-    words = ["--config", str(FILES[0]), "--objectives.shares", "{mlm: 1}"]
-    assert error_of(load_config, PretrainConfig, words).startswith(f"{FILES[0]}: command line: ")
+OWN = ROOT / "configs/pretrain/own.yaml"  # has shares and later shares, and tokens
 
 
-def test_shares_without_the_later_shares_of_a_file():
-    """They would end when those of the file begin, and with them an objective that these do not name."""
-    own = ROOT / "configs/pretrain/own.yaml"
-    shares = ["--objectives.shares", "{mmlm: 1, tlm: 1}"]
-    line = error_of(load_config, PretrainConfig, ["--config", str(own), *shares])
-    assert line.startswith("command line: objectives.shares ")
-    assert f"objectives.later_shares of {own} " in line and "--objectives.later_shares" in line
-    both = ["--config", str(own), *shares, "--data.corpus", "corpus", "--objectives.later_shares"]
-    assert load_config(PretrainConfig, [*both, "{tlm: 1}"]).objectives.later_shares == {"tlm": 1}
-    assert load_config(PretrainConfig, [*both, "{}"]).objectives.names == ["mmlm", "tlm"]
-
-
-def test_steps_on_the_command_line_replace_the_tokens_of_a_file():
-    file = ROOT / "configs/pretrain/own.yaml"
-    assert load(file).optimizer.tokens > 0
-    optimizer = load_config(PretrainConfig, ["--config", str(file), "--optimizer.steps", "60"]).optimizer
-    assert optimizer.steps == 60
-    assert optimizer.tokens == 0
+@pytest.mark.parametrize(
+    "flags, at_fault",
+    [
+        ("--objectives.shares '{mmlm: 1, tlm: 1}'", "objectives.shares"),
+        ("--objectives.shares '{mmlm: 1, tlm: 1}' --objectives.later_shares {}", ""),
+        ("--objectives.later_shares '{mmlm: 1, tlm: 1}'", ""),
+        ("--optimizer.steps 60", "optimizer.steps"),
+        ("--optimizer.steps 150000", "optimizer.steps"),  # given, although it is the default
+        ("--optimizer.steps 60 --optimizer.tokens 9", "optimizer.steps"),
+        ("--optimizer.steps 60 --optimizer.tokens 0", ""),
+        ("--optimizer.tokens 9", ""),
+        ("--config SAVED --optimizer.tokens 9", ""),
+    ],
+)
+def test_of_two_keys_none_wins_silently(tmp_path, flags, at_fault):
+    """The later shares would end others, and tokens the run, before the value that is given counts."""
+    saved = tmp_path / "config.yaml"
+    saved.write_text("optimizer: {steps: 150000, tokens: 8}\ninit: {head_start: false}\n")
+    words = [
+        "--config",
+        str(OWN),
+        *shlex.split(flags.replace("SAVED", str(saved))),
+        "--data.corpus",
+        "corpus",
+    ]
+    if at_fault:
+        assert error_of(parse_options, PretrainConfig, words).startswith(f"command line: {at_fault} ")
+    else:
+        parse_options(PretrainConfig, words)
 
 
 def test_the_papers_table_11():

@@ -9,7 +9,7 @@ import yaml
 
 from ernie_m.pretrain.build_corpus.inputs import resolve
 from ernie_m.pretrain.build_corpus.options import BuildOptions
-from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import parse_options
 from tests.launching import ROOT, error_of
 
 PAPER = ROOT / "configs/corpus/paper-96.yaml"
@@ -63,7 +63,7 @@ def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, pieces):
     words = ["--config", str(PAPER), "--output", str(tmp_path / "corpus"), "--piece_model_path", str(pieces)]
     flags = re.search(r"--documents blank --columns[^`]*", (ROOT / "docs/data.md").read_text())[0]
     flags = flags.replace("\\\n", " ")  # the command goes on in the next lines
-    options = load_config(BuildOptions, [*words, *shlex.split(flags)])
+    options = parse_options(BuildOptions, [*words, *shlex.split(flags)])
     assert (options.columns, options.only) == ("2,3", "1>=1.04")
     assert "cc/af.txt.xz: no such file" in error_of(resolve, options.mono, options.parallel)
     for paths in [*options.mono.values(), *options.parallel.values()]:

@@ -16,7 +16,7 @@ from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.training_text import TrainingText
 from ernie_m.reader.corpus import FORMAT, Corpus
 from ernie_m.utils.checksums import MANIFEST
-from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import parse_options
 from tests.launching import ROOT
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
@@ -84,7 +84,7 @@ def small_sample(monkeypatch):
 def digest_of_run(corpus, name, *flags):
     """A digest of the batches and positions of a run's first steps, and of its steps if they are computed."""
     path = ROOT / "configs" / "pretrain" / f"{name}.yaml"
-    config = load_config(PretrainConfig, ["--config", str(path), *flags])
+    config = parse_options(PretrainConfig, ["--config", str(path), *flags])
     config.optimizer.batch_size = min(config.optimizer.batch_size, 96)
     text = TrainingText.of(corpus, VOCABULARY, config)
     reader = StepReader(config, text, total_steps=TOTAL_STEPS)

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from ernie_m.commands import run_pretrain
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import parse_options
 from tests import command_lines
 from tests.command_lines import STEPS
 from tests.launching import call_main
@@ -16,7 +16,7 @@ from tests.launching import call_main
 
 def config(corpus: Path, output: Path = Path("unused"), **changes) -> PretrainConfig:
     """The configuration that `command_lines.pretraining` gives."""
-    return load_config(PretrainConfig, command_lines.pretraining(corpus, output, **changes))
+    return parse_options(PretrainConfig, command_lines.pretraining(corpus, output, **changes))
 
 
 def pretrain(corpus: Path, output: Path, **changes) -> Path:

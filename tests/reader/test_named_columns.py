@@ -10,7 +10,7 @@ import pytest
 from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.reader.files.tables import read_labelled
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.load_config import load_config
+from ernie_m.utils.options import parse_options
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_the_command_line_of_the_question_works_when_it_is_filled_in(read, monke
     filled = [
         names.get(before, word) if word == "COLUMN" else word for before, word in zip(["", *words], words)
     ]
-    options = load_config(LabelOptions, filled[2:], "")
+    options = parse_options(LabelOptions, filled[2:], "")
     assert options.on_error == "skip"
     assert read("table.csv", content, text=options.text, label=options.label)[-1] == (["Bye"], "y")
 

@@ -16,9 +16,9 @@ from ernie_m.training import precision
 from ernie_m.training.engine import Engine
 from ernie_m.training.optimizer import build_optimizer
 from ernie_m.training.precision import DTYPES, LOSS_SCALING, Precision
-from ernie_m.utils.command_line import parse_args
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
+from ernie_m.utils.options import parse_options
 from tests.launching import error_of
 
 
@@ -81,7 +81,7 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, a
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
     if amp == "fp16":  # as the official flag sets it
-        assert parse_args(FinetuneFlags, ["--use_fp16", "true"]).amp == amp
+        assert parse_options(FinetuneFlags, ["--use_fp16", "true"]).amp == amp
     Precision(amp)
     (line,) = {record.message for record in caplog.records if "device: gpu:0 (Card" in record.message}
     assert description in line

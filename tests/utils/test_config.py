@@ -1,9 +1,8 @@
-"""YAML files that are refused, and the names of values in which two configurations differ."""
+"""YAML files that are refused, and how their values are read."""
 
 import pytest
 
-from ernie_m.utils.options import differences
-from ernie_m.utils.yaml_files import read_yaml
+from ernie_m.utils.options import read_yaml
 from tests.launching import error_of
 
 
@@ -17,14 +16,11 @@ def test_a_file_without_end_is_not_read_whole():
         ("- 1", "expected 'key: value' lines"),
         ("a: [", "line 1, column 5: not YAML"),
         pytest.param("a: " + "[" * 100_000, "nested too deeply", id="deep"),
-        ("a: &x [*x]", "line 1, column 8: not YAML (*x is an alias"),
+        ("a: &x [*x]", "line 1, column 8: not YAML (*x is a tag or an alias"),
         ("a: 1\nb: {c: 2, d: 3,\n c: 4}", "a.yaml, line 3, column 2: not YAML (line 2 has the key 'c', too)"),
         ("a: 1\n'a': 1", "line 2, column 1: not YAML (line 1 has the key 'a', too)"),
-        pytest.param("a: 1" + ":1" * 100_000, "line 1, column 4", id="base 60"),
-        pytest.param("a: 1\nb: 0x" + "f" * 5000, "line 2, column 4", id="hexadecimal"),
         pytest.param("# " + "x" * (1 << 18), "larger than 262,144 bytes", id="large"),
-        ("a: 2001-99-99", "not YAML (month must be in 1..12)"),
-        ("a: !!python/object/apply:os.system [ls]", "not YAML"),
+        ("a: !!python/object/apply:os.system [ls]", "line 1, column 4: not YAML (tag:yaml.org"),
         (b"\xff", "not UTF-8"),
     ],
 )
@@ -36,18 +32,9 @@ def test_read_yaml_refuses_what_is_no_mapping_and_what_has_no_end(tmp_path, text
 
 
 def test_no_is_norwegian(tmp_path):
-    (tmp_path / "a.yaml").write_text("languages: [no, yes, on, y]\nmono: {no: x}\nflags: [true, False]\n")
+    (tmp_path / "a.yaml").write_text("languages: [no, yes, on, y]\nmono: {no: x}\ndate: 2001-99-99\n")
     assert read_yaml(tmp_path / "a.yaml") == {
         "languages": ["no", "yes", "on", "y"],
         "mono": {"no": "x"},
-        "flags": [True, False],
+        "date": "2001-99-99",
     }
-
-
-def test_a_difference_is_named_by_its_whole_key():
-    old = {"objectives": {"shares": {"mmlm": 100}, "mask_rate": 0.3}, "languages": ["de"]}
-    new = {"objectives": {"shares": {"mmlm": 15, "camlm": 85}, "mask_rate": 0.3}, "languages": ("de",)}
-    assert differences(old, new) == [
-        "objectives.shares.mmlm: 100 -> 15",
-        "objectives.shares.camlm: (absent) -> 85",
-    ]

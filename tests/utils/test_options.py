@@ -2,7 +2,6 @@
 
 import importlib
 from dataclasses import dataclass, field, fields
-from typing import Literal
 
 import pytest
 
@@ -11,12 +10,10 @@ from ernie_m.utils.options import (
     Range,
     UnitInterval,
     check_values,
-    convert,
     deciding_options,
     explanations,
     option,
     options_of,
-    sections_of,
 )
 from tests.launching import error_of
 
@@ -71,12 +68,18 @@ class Inherited(Options):
 def test_every_option_is_explained(module, name):
     """The string below the field is a sentence, except below a flag without effect."""
     cls = getattr(importlib.import_module(module), name)
-    for section in (cls, *sections_of(cls).values()):
-        explained = explanations(section)
-        for key, described in options_of(section).items():
-            is_in_section = "." in key  # it has its turn when `section` is that section
-            if not is_in_section and not described.no_effect:
-                assert explained[key].endswith("."), key
+    explained = explanations(cls)
+    for key, described in options_of(cls).items():
+        assert described.marks.get("no_effect") or explained[key].endswith("."), key
+
+
+@pytest.mark.parametrize("module, name", OPTIONS)
+def test_help_begins_with_what_one_needs(module, name):
+    """Beside what is positional, at most three options."""
+    options = options_of(getattr(importlib.import_module(module), name)).values()
+    needed = [option for option in options if option.is_needed and not option.is_positional]
+    has_words = any(option.is_positional for option in options)
+    assert len(needed) <= 3 and (needed or has_words)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +109,3 @@ def test_the_string_below_a_field_explains_it():
     assert explanations(Options) == {"seeds": "Of everything random."}
     assert explanations(Inherited) == {"seeds": "Of the order.", "verbose": "Whether to say more."}
     assert [f.name for f in fields(Inherited)] == ["section", "seeds", "verbose"]
-
-
-def test_the_only_value_of_an_option_is_named():
-    with pytest.raises(ValueError, match="^public_text$"):
-        convert(Literal["public_text"], "texts")

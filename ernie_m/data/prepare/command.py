@@ -21,12 +21,10 @@ from ernie_m.data.prepare.xnli_pawsx import PAWSX, XNLI
 from ernie_m.reader.files.own_files import files_in
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.label_map import write_places
-from ernie_m.utils.command_line import command_name
-from ernie_m.utils.errors import UserError, listed, say
+from ernie_m.utils.errors import UserError, command_name, listed, say
 from ernie_m.utils.files import atomic_file, only_writer_of
-from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import setup_console
-from ernie_m.utils.options import option
+from ernie_m.utils.options import option, parse_options
 from ernie_m.utils.text_tables import in_columns
 
 DATA_SETS = {"xnli": XNLI, "pawsx": PAWSX, "conll": TAGGED, "panx": TAGGED, "mlqa": MLQA}
@@ -42,7 +40,7 @@ class PrepareFlags(TableOptions):
     sources: list[str] = option(positional=True)
     """Files or folders; of two files for the same, the first counts."""
 
-    output: str | None = None
+    output: str | None = option(None, needed=True)
     """The folder to write. Default: data/<task>."""
 
     model: str | None = None
@@ -57,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"prepare own: own tables need no preparing; {command_name()} fit {shlex.join(words[1:2])} "
             "--model MODEL --output FOLDER learns from them"
         )
-    flags = load_config(PrepareFlags, words, __doc__)
+    flags = parse_options(PrepareFlags, words, __name__)
     setup_console()
     output = Path(flags.output or f"data/{flags.task}")
     with only_writer_of(output):

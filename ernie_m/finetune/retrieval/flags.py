@@ -24,7 +24,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
 
     beside_run = (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions")
 
-    init_pretraining_params: str | None = option(None, free=True)
+    init_pretraining_params: str | None = option(None, free=True, needed=True)
     """The weights; %d is replaced by the seed, as in checkpoints/seed_%d/best. Default: random weights."""
 
     init_task: Literal[FINE_TUNED_TASKS] | None = option(None, free=True)
@@ -33,7 +33,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     init_checkpoint: str | None = option(None, free=True)
     """A step folder from which training continues."""
 
-    pairs: str | None = option(None, free=True)
+    pairs: str | None = option(None, free=True, needed=True)
     """The folder of <language>-en.<language> and .en, of <language>-en.tsv, or of tatoeba.<lan>-eng.<lan>
     and .eng."""
 

@@ -15,8 +15,8 @@ from ernie_m.model.checkpoint.files import CARD
 from ernie_m.model.tasks import ENCODING, TASKS, task_named
 from ernie_m.utils.errors import UserError, printable
 from ernie_m.utils.files import read_text
+from ernie_m.utils.options import NULLS, yaml_of
 from ernie_m.utils.text_tables import in_markdown
-from ernie_m.utils.yaml_files import yaml_value
 
 KEPT = ("license", "base_model", "language")  # keys that a conversion takes from the card of its source
 _TEMPLATE = """---
@@ -87,11 +87,11 @@ def read_card(folder: Path) -> tuple[dict[str, Any], str | None]:
     try:
         # A line of --- is before the block, and another one behind it.
         _, block, text = read_text(folder / CARD, _LARGEST_CARD).split("---\n", 2)
-        values = yaml_value(block)
-        return {key: values[key] for key in KEPT if values.get(key) not in (None, "unknown")}, (
+        values = yaml_of(block)
+        return {key: values[key] for key in KEPT if values.get(key, "") not in ("", "unknown", *NULLS)}, (
             text.partition(_SCORES)[2] or None
         )
-    except (UserError, ValueError, AttributeError):
+    except (UserError, ValueError, AttributeError, RecursionError, yaml.YAMLError):
         return {}, None
 
 

@@ -31,8 +31,8 @@ from ernie_m.tokenizer.text_rules import ERNIE_M
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.load_config import load_config
 from ernie_m.utils.logging import logger, setup_console
+from ernie_m.utils.options import parse_options
 
 
 def build_corpus(options: BuildOptions) -> dict:
@@ -96,7 +96,7 @@ def build_corpus(options: BuildOptions) -> dict:
 def main() -> None:
     """Build the corpus of the command line, and print a table of it and a few pairs."""
     setup_console()
-    options = load_config(BuildOptions, gather_notation(sys.argv[1:]), "Text and pairs to a corpus.")
+    options = parse_options(BuildOptions, gather_notation(sys.argv[1:]), __name__)
     table = summary(build_corpus(options))
     corpus = Corpus(expand(options.output))
     for line in table + pair_report(corpus, tokenizer_of_corpus(corpus.path)):

@@ -30,17 +30,17 @@ class TextOptions(TableOptions):
 class BuildOptions(TextOptions):
     """The options of a corpus build. Those that are `free` do not change the bytes of the corpus."""
 
-    output: str = option("", free=True)
+    output: str = option("", free=True, needed=True)
     """The folder for the corpus. A stopped build continues there."""
 
-    mono: dict[str, Any] = option(default_factory=dict, free=True)
+    mono: dict[str, Any] = option(default_factory=dict, free=True, needed=True)
     """Text of one language, "language<=path"; may be repeated. In YAML: language: path, or list of paths.
     On the command line it replaces all languages of --config."""
 
     parallel: dict[str, Any] = option(default_factory=dict, free=True)
     """Sentence pairs, "a-b<=path"; may be repeated. In YAML: a-b: path, or list of paths and [path, path]."""
 
-    piece_model_path: str = option("", free=True)
+    piece_model_path: str = option("", free=True, needed=True)
     """The sentencepiece model."""
 
     vocab_path: str | None = option(None, free=True)

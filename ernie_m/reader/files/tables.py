@@ -40,8 +40,7 @@ from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.official_tsv import has_official_names, has_quotes, say_quoted
 from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
 from ernie_m.reader.files.rows import LabelOptions, TableOptions
-from ernie_m.utils.command_line import command_words
-from ernie_m.utils.errors import UserError, install_command, listed, printable, shown
+from ernie_m.utils.errors import UserError, command_words, install_command, listed, printable, shown
 from ernie_m.utils.logging import logger
 
 LABELS = {
