@@ -27,7 +27,7 @@ from ernie_m.utils.logging import logger, progress, setup_console
 from ernie_m.utils.options import PositiveInt, Range, option, parse_options
 
 if TYPE_CHECKING:
-    from ernie_m.inference.tasks import Answerer, InputFile
+    from ernie_m.inference.tasks import Answerer, InputFile, TaskOptions
 
 AT_ONCE = 1024  # requests that are answered together
 # Flags that are ineffective in other tasks.
@@ -124,19 +124,15 @@ class PredictFlags(TableOptions):
     port: Annotated[int, Range(at_least=1, at_most=65535)] = 8000
     """The port of --serve."""
 
-    token: str | None = None
-    """What every request to --serve must bring: "Authorization: Bearer TOKEN"; a browser asks for it as the
-    password of any user. Others on the machine can read it here: --token_file and the variable ERNIE_M_TOKEN
-    of the environment are for that. none: everyone may ask."""
-
     token_file: str | None = None
-    """A file with the token of --serve."""
+    """A file with what every request to --serve must bring: "Authorization: Bearer TOKEN"; a browser asks for
+    it as the password of any user. The variable ERNIE_M_TOKEN of the environment does the same."""
 
     max_queue: PositiveInt = 4096
     """For --serve: how many texts may wait; further requests are answered with 503."""
 
     max_batch_tokens: PositiveInt = 1024
-    """For --serve: the tokens that a thread computes at once."""
+    """For --serve: about how many tokens a thread computes at once."""
 
     timeout: PositiveInt = 300
     """For --serve: the seconds within which a request is answered."""
@@ -174,24 +170,7 @@ def main() -> None:
     names = {field.name for field in fields(TaskOptions)} - {"kind", "given_labels"}
     options = TaskOptions(**{name: getattr(flags, name) for name in names})
     if flags.serve:
-        try:
-            from ernie_m.inference.server.serve import serve, token_of
-        except ImportError as error:
-            raise UserError(f"--serve needs {error.name}: {install_command('serve')}") from error
-        setup_console()  # says how far the corpus is encoded
-        token = token_of(flags.token, flags.token_file)
-        logger.setLevel(flags.log_level.upper())
-        models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
-        serve(
-            models,
-            options,
-            flags.host,
-            flags.port,
-            token,
-            flags.max_queue,
-            flags.max_batch_tokens,
-            flags.timeout,
-        )
+        start_server(flags, options)
         return
     # Before a model is loaded, as far as a file can be read without one.
     with_objects = has_objects(flags.input)
@@ -232,6 +211,22 @@ def main() -> None:
         write_to_file(answerer, parts, Path(flags.output).resolve(), write)
     if requests and file is not None:
         say(*map(printable, file.summary()), file=sys.stderr)
+
+
+def start_server(flags: PredictFlags, options: "TaskOptions") -> None:
+    """What `predict --serve` does."""
+    try:
+        from ernie_m.inference.server.serve import serve, token_of
+    except ImportError as error:
+        raise UserError(f"--serve needs {error.name}: {install_command('serve')}") from error
+    from ernie_m.inference.load import load
+
+    setup_console()  # says how far the corpus is encoded
+    token = token_of(flags.token_file)
+    logger.setLevel(flags.log_level.upper())
+    models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
+    limits = (flags.max_queue, flags.max_batch_tokens, flags.timeout)
+    serve(models, options, flags.host, flags.port, token, *limits)
 
 
 def _unfinished(output: Path) -> Path:

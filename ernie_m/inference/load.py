@@ -207,11 +207,6 @@ class LoadedModel:
             )
 
     @property
-    def runs_in_many_threads(self) -> bool:
-        """Whether several threads may run it at the same time. A predictor of Paddle has one input."""
-        return self.engine_name != "paddle"
-
-    @property
     def predicts_numbers(self) -> bool:
         """Whether the head has one output, as those of a regression and of multiple choice."""
         return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.multi_label

@@ -111,16 +111,7 @@ def test_llama_index(server, expected):
     np.testing.assert_allclose(client.get_text_embedding_batch(TEXTS), expected, atol=1e-6)
 
 
-def test_hugging_face(server, expected):
-    from huggingface_hub import InferenceClient
-
-    client = InferenceClient(model=f"{server}/embed", token="secret")
-    answer = client.feature_extraction(TEXTS, normalize=True, truncate=True)
-    np.testing.assert_allclose(answer, expected, atol=1e-6)
-
-
 def test_rerank_by_plain_http(server):
-    """Cohere's form."""
     answer = ask(f"{server}/v1/rerank", {"model": "any", "query": TEXTS[0], "documents": TEXTS, "top_n": 2})
     scores = [result["relevance_score"] for result in answer["results"]]
     assert len(scores) == 2 and scores == sorted(scores, reverse=True) and all(0 < x < 1 for x in scores)

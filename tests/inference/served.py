@@ -15,8 +15,6 @@ import uvicorn
 
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.server.app import make_app
-from ernie_m.inference.server.gate import Gate
-from ernie_m.inference.server.serve import Server, TimedConnection
 from ernie_m.inference.tasks import TaskOptions
 from tests.inference import browser
 from tests.launching import ROOT, free_ports
@@ -40,17 +38,15 @@ def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
 
 
 @contextlib.contextmanager
-def running(
-    model: LoadedModel, options: TaskOptions = DEFAULTS, **limits
-) -> Iterator[tuple[str, Server, Gate]]:
-    """A server in a thread of this process; gives its address, the server and its gate."""
+def running(model: LoadedModel, options: TaskOptions = DEFAULTS, **limits) -> Iterator[str]:
+    """A server in a thread of this process; gives its address."""
     gate = make_app([model], options, **limits)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = Server(uvicorn.Config(gate, http=TimedConnection, log_level="critical"), gate)
+        server = uvicorn.Server(uvicorn.Config(gate, log_level="critical"))
         thread = threading.Thread(target=server.run, args=[[listening]])
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}", server, gate
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
             server.force_exit = True  # a request that is never answered fails the test, and does not hang it

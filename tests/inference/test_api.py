@@ -1,6 +1,4 @@
-"""The server's API for programs of others: prompts, cutting, reranking, and TEI's routes."""
-
-import threading
+"""The server's API for programs of others: prompts, cutting and reranking."""
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ from ernie_m.inference.load import load
 from ernie_m.inference.server.app import make_app
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.reader.batching import Example
-from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
@@ -36,9 +33,15 @@ def client(model):
 
 
 def vectors_of(model, texts, prompt=""):
-    """What `encode` makes of texts with this before them."""
+    """What `encode` makes of texts with this before them, with length 1."""
     encode = make_answerer("encode", model, TaskOptions(prompt=""))
-    return encode.vectors([prompt + text for text in texts])
+    return unit(encode.vectors([prompt + text for text in texts]))
+
+
+def check_vectors(client, model, asked, prompt):
+    answer = client.post("/v1/embeddings", json={"input": TEXTS, **asked}).json()
+    vectors = [entry["embedding"] for entry in answer["data"]]
+    np.testing.assert_allclose(vectors, vectors_of(model, TEXTS, prompt), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -54,9 +57,7 @@ def vectors_of(model, texts, prompt=""):
     ],
 )
 def test_the_prompt_of_a_request(client, model, asked, prompt):
-    answer = client.post("/v1/embeddings", json={"input": TEXTS, **asked}).json()
-    vectors = [entry["embedding"] for entry in answer["data"]]
-    np.testing.assert_allclose(vectors, unit(vectors_of(model, TEXTS, prompt)), atol=1e-6)
+    check_vectors(client, model, asked, prompt)
 
 
 def test_the_prompt_of_the_server(model):
@@ -66,25 +67,15 @@ def test_the_prompt_of_the_server(model):
         assert entry["prompts"] == PROMPTS and entry["default_prompt"] == "query"
         assert client.get(f"/v1/models/{entry['id']}").json() == entry
         for asked, prompt in (({}, "da "), ({"prompt_name": "passage"}, "lera "), ({"prompt_name": ""}, "")):
-            answer = client.post("/embed", json={"inputs": TEXTS, **asked}).json()
-            np.testing.assert_allclose(answer, unit(vectors_of(model, TEXTS, prompt)), atol=1e-6)
+            check_vectors(client, model, asked, prompt)
 
 
 @pytest.mark.parametrize("truncate", [True, "END"])
 def test_a_long_text_is_cut_if_the_request_says_so(client, model, truncate):
     answer = client.post("/v1/embeddings", json={"input": LONG, "truncate": truncate})
     assert answer.json()["usage"]["total_tokens"] == model.longest
-    expected = unit(vectors_of(model, [LONG]))
-    np.testing.assert_allclose([answer.json()["data"][0]["embedding"]], expected, atol=1e-6)
-
-
-def test_the_routes_of_tei(client, model):
-    for inputs in (TEXTS, TEXTS[0]):
-        answer = client.post("/embed", json={"inputs": inputs, "normalize": False}).json()
-        expected = vectors_of(model, TEXTS if inputs == TEXTS else TEXTS[:1])
-        np.testing.assert_allclose(answer, expected, atol=1e-6)
-    info = client.get("/info").json()
-    assert info["model_id"] == model.name and info["max_input_length"] == model.longest
+    vector = answer.json()["data"][0]["embedding"]
+    np.testing.assert_allclose([vector], vectors_of(model, [LONG]), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +89,7 @@ def test_the_routes_of_tei(client, model):
         ("/v1/embeddings", {"input": "a", "truncate": "START"}, "truncate"),
         ("/v1/embeddings", {"input": LONG, "truncate": "NONE"}, "input"),
         ("/v1/embeddings", {"input": ["a"] * 10_000}, "input"),
-        ("/embed", {"inputs": LONG}, "inputs"),
-        ("/embed", {"inputs": "a", "truncation_direction": "Left"}, "truncation_direction"),
+        ("/v1/embeddings", {"input": LONG}, "input"),
     ],
 )
 def test_what_is_wrong_is_named(client, path, body, param):
@@ -110,20 +100,23 @@ def test_what_is_wrong_is_named(client, path, body, param):
 
 
 def test_an_unknown_key_and_a_missing_header(client):
-    answer = client.post("/embed", json={"inputs": "a", "txt": "a"}).json()["error"]
-    assert answer["param"] == "txt" and "'txt': unknown key; /embed takes inputs, " in answer["message"]
-    answer = client.post("/embed", content='{"inputs": "a"}', headers={"Content-Type": "text/plain"})
+    answer = client.post("/v1/embeddings", json={"input": "a", "txt": "a"}).json()["error"]
+    assert answer["param"] == "txt"
+    assert "'txt': unknown key; /v1/embeddings takes input, " in answer["message"]
+    headers = {"Content-Type": "text/plain"}
+    answer = client.post("/v1/embeddings", content='{"input": "a"}', headers=headers)
     assert answer.status_code == 400 and "Content-Type: application/json" in answer.json()["error"]["message"]
 
 
 def test_a_model_and_a_path_that_are_not_there(client):
-    for path in ("/v1/models/x", "/v1/x", "/x"):
+    """Of TEI's routes, too, the answer names those that there are."""
+    for path in ("/v1/models/x", "/v1/x", "/embed"):
         answer = client.get(path)
         assert answer.status_code == 404 and answer.json()["error"]["type"] == "invalid_request_error"
     assert "/v1/embeddings" in answer.json()["error"]["message"]
     answer = client.get("/v1/embeddings")
     assert answer.status_code == 405 and answer.json()["error"]["type"] == "invalid_request_error"
-    assert client.post("/embed/", json={"inputs": "a"}, follow_redirects=False).status_code == 404
+    assert client.post("/v1/embeddings/", json={"input": "a"}, follow_redirects=False).status_code == 404
     assert client.head("/health").status_code == 200
 
 
@@ -148,59 +141,39 @@ def scores_of(ranker, query, texts):
 
 
 def test_reranking(ranking, ranker):
-    """The best first, with scores between 0 and 1; TEI's raw scores are those of the model."""
+    """The best first, with scores between 0 and 1."""
     scores = scores_of(ranker, TEXTS[0], TEXTS[1:])
     order = np.argsort(-scores).tolist()
-    documents = [TEXTS[1], *({"text": text} for text in TEXTS[2:])]
-    asked = {"query": TEXTS[0], "documents": documents, "top_n": 3, "return_documents": True, "model": "any"}
+    asked = {"query": TEXTS[0], "documents": TEXTS[1:], "top_n": 3, "model": "any"}
     answer = ranking.post("/v1/rerank", json=asked).json()
     assert [result["index"] for result in answer["results"]] == order[:3]
-    assert ranking.post("/v2/rerank", json=asked).json() == answer
-    assert answer["results"][0]["document"] == {"text": TEXTS[1:][order[0]]}
+    features = make_answerer("classify", ranker).task.encode([Example(TEXTS[0], text) for text in TEXTS[1:]])
+    assert answer["usage"]["total_tokens"] == sum(len(feature.ids) for feature in features)
     found = [result["relevance_score"] for result in answer["results"]]
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-scores[order[:3]])), atol=1e-6)
-    asked = {"query": TEXTS[0], "texts": TEXTS[1:], "raw_scores": True, "return_text": True}
-    answer = ranking.post("/rerank", json=asked).json()
-    assert [result["index"] for result in answer] == order and answer[0]["text"] == TEXTS[1:][order[0]]
-    np.testing.assert_allclose([result["score"] for result in answer], scores[order], atol=1e-6)
     assert ranking.get("/v1/models").json()["data"][0]["id"] == ranker.name
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "param"),
+    ("body", "param"),
     [
-        ("/v1/rerank", {"query": "a", "documents": []}, "documents"),
-        ("/v1/rerank", {"query": " ", "documents": ["a"]}, "query"),
-        ("/v1/rerank", {"query": "a", "documents": ["a", ""]}, "documents"),
-        ("/v1/rerank", {"query": "a", "documents": ["a", LONG], "truncate": False}, "documents"),
-        ("/v1/rerank", {"query": "a", "documents": ["a"], "top_k": 1}, "top_k"),
-        ("/v1/rerank", {"query": "a", "documents": ["a", "b"], "top_n": 0}, "top_n"),
-        ("/v1/rerank", {"query": "a", "documents": ["a", "b"], "top_n": -1}, "top_n"),
-        ("/rerank", {"query": "a", "texts": ["a", LONG]}, "texts"),
+        ({"query": "a", "documents": []}, "documents"),
+        ({"query": "a", "documents": [{"text": "a"}]}, "documents"),
+        ({"query": " ", "documents": ["a"]}, "query"),
+        ({"query": "a", "documents": ["a", ""]}, "documents"),
+        ({"query": "a", "documents": ["a", LONG], "truncate": False}, "documents"),
+        ({"query": "a", "documents": ["a"], "top_k": 1}, "top_k"),
+        ({"query": "a", "documents": ["a", "b"], "top_n": 0}, "top_n"),
+        ({"query": "a", "documents": ["a", "b"], "top_n": -1}, "top_n"),
+        ({"query": "a" * 50_000, "documents": ["a"] * 200}, None),  # it would be read 200 times
     ],
 )
-def test_wrong_requests_for_scores(ranking, path, body, param):
-    answer = ranking.post(path, json=body)
+def test_wrong_requests_for_scores(ranking, body, param):
+    answer = ranking.post("/v1/rerank", json=body)
     assert answer.status_code == 400 and answer.json()["error"]["param"] == param
     for truncate in ({}, {"truncate": None}):  # None: as if it were not there
         asked = {"query": "a", "documents": ["a", LONG], **truncate}
         assert ranking.post("/v1/rerank", json=asked).status_code == 200
-
-
-def test_a_long_query_is_tokenized_once_beside_the_event_loop(ranking, monkeypatch):
-    """Not once for each document: a request could hold up all others for minutes."""
-    calls = []
-    encode_batch = Tokenizer.encode_batch
-
-    def record(tokenizer, texts):
-        calls.append((threading.current_thread().name, list(texts)))
-        return encode_batch(tokenizer, texts)
-
-    monkeypatch.setattr(Tokenizer, "encode_batch", record)
-    query = "da lera " * 600
-    assert ranking.post("/v1/rerank", json={"query": query, "documents": TEXTS}).status_code == 200
-    ((thread, texts),) = calls
-    assert thread.startswith("tokenizing") and texts.count(query) == 1
 
 
 def test_a_list_of_texts_for_a_task(models):
@@ -220,15 +193,7 @@ def test_a_list_of_texts_for_a_task(models):
         )
 
 
-def test_several_models_of_a_task(models, tmp_path):
-    """A request names one of them, and the first answers who names none."""
-    first = load(changed_copy(models / "classify", tmp_path / "first"))
-    labels = [f"other {label}" for label in first.labels]
-    second = load(changed_copy(models / "classify", tmp_path / "second", labels=labels))
-    with TestClient(make_app([first, second], TaskOptions())) as client:
-        for model, named in ((first, {}), (first, {"model": first.name}), (second, {"model": second.name})):
-            answer = client.post("/api/classify", json={"text": TEXTS[0], **named}).json()
-            assert answer == make_answerer("classify", model).answer([Example(TEXTS[0], None)])[0]
-        refused = client.post("/api/classify", json={"text": TEXTS[0], "model": "third"})
-        assert refused.status_code == 400 and refused.json()["error"]["param"] == "model"
-    assert first.name in error_of(make_app, [first, first], TaskOptions())
+def test_two_models_of_a_task(models):
+    """One would never be asked."""
+    model = load(models / "classify")
+    assert "two models of one task" in error_of(make_app, [model, model], TaskOptions())

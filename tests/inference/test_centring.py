@@ -9,7 +9,7 @@ import pytest
 import ernie_m
 from ernie_m.inference import arguments
 from ernie_m.inference.load import load
-from ernie_m.inference.server.app import answerers_of, describe, first_of_each
+from ernie_m.inference.server.app import answerers_of, describe
 from ernie_m.inference.tasks import TaskOptions, make_answerer, search
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint import safetensors
@@ -243,7 +243,7 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
     (tmp_path / "corpus").write_text("\n".join(TEXTS) + "\n")
     options = TaskOptions(corpus=str(tmp_path / "corpus"))
     model = load(folder)
-    answerers = first_of_each(answerers_of([model], options))
+    answerers = answerers_of([model], options)
     assert describe([model], answerers)["centred"] == ["search"]
     answerer = answerers["search"]
     (centred,) = answerer.answer([answerer.parse({"text": TEXTS[0]})])
@@ -252,7 +252,7 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
     assert centred["centred"] is True and "centred" not in plain
     assert [plain] == make_answerer("search", load(models / "encode"), options).answer([request_for_plain])
     without = load(models / "encode")
-    assert describe([without], first_of_each(answerers_of([without], options)))["centred"] == []
+    assert describe([without], answerers_of([without], options))["centred"] == []
     assert "which centred vectors need" in error_of(
         make_answerer("search", without, options).parse, {"text": "a", "centre": True}
     )

@@ -1,6 +1,5 @@
-"""What each request passes: bounds, clients that leave, the end of the server, the log and the metrics."""
+"""What each request passes: bounds, clients that leave, the log and the metrics."""
 
-import contextlib
 import http.client
 import json
 import logging
@@ -8,6 +7,7 @@ import re
 import socket
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,10 +15,10 @@ import pytest
 
 from ernie_m.inference.load import LoadedModel, load
 from ernie_m.inference.server import gate as gates
-from ernie_m.inference.server import serve
-from ernie_m.inference.server.vectors import EMBEDDINGS
 from ernie_m.inference.tasks.encode import EncodeTexts
 from tests.inference.served import ask, running
+
+EMBEDDINGS = "/v1/embeddings"
 
 
 class Held:
@@ -26,7 +26,6 @@ class Held:
 
     def __init__(self, monkeypatch):
         self.batches = []
-        self.width = 4
         self.computing = threading.Event()
         self.going = threading.Event()
         self.fault = None
@@ -39,7 +38,7 @@ class Held:
         assert self.going.wait(60)
         if self.fault:
             raise self.fault
-        return np.ones([len(features), self.width], np.float32)
+        return np.ones([len(features), 4], np.float32)
 
 
 @pytest.fixture
@@ -57,6 +56,12 @@ def post(address: str, texts) -> tuple[int, dict, str | None]:
     return reply.status, answer, reply.headers["Retry-After"]
 
 
+def figures(address: str) -> str:
+    """The page of metrics."""
+    with urllib.request.urlopen(f"{address}/metrics") as reply:
+        return reply.read().decode()
+
+
 def wait_for(condition) -> None:
     """Wait until a condition is true."""
     end = time.monotonic() + 60
@@ -66,26 +71,24 @@ def wait_for(condition) -> None:
 
 
 def test_state_and_figures_while_a_batch_is_computed(models, held):
-    with running(load(models / "encode")) as (address, _, gate), ThreadPoolExecutor(1) as client:
+    with running(load(models / "encode")) as address, ThreadPoolExecutor(1) as client:
         first = client.submit(post, address, "bado")
         assert held.computing.wait(60)
         assert ask(f"{address}/health") == (200, {"status": "ok"})
         held.going.set()
         assert first.result()[0] == 200
         for line in (
-            'ernie_m_requests_total{path="/v1/embeddings",status="200"} 1.0',
-            "ernie_m_texts_total 1.0",
-            "ernie_m_batch_texts_count 1.0",
+            'ernie_m_request_seconds_count{path="/v1/embeddings",status="200"} 1.0',
             "ernie_m_queue_texts 0.0",
         ):
-            wait_for(lambda: line in gate.metrics.page().decode())  # noqa: B023 - called at once
+            wait_for(lambda: line in figures(address))  # noqa: B023 - called at once
         ask(f"{address}/no/such/path")
-        wait_for(lambda: 'path="other",status="404"' in gate.metrics.page().decode())
+        wait_for(lambda: 'path="other",status="404"' in figures(address))
 
 
 def test_clients_that_leave(models, held):
     """200 of them, while a batch is computed: theirs are not, and who stays is answered."""
-    with running(load(models / "encode")) as (address, _, gate), ThreadPoolExecutor(2) as clients:
+    with running(load(models / "encode")) as address, ThreadPoolExecutor(2) as clients:
         first = clients.submit(post, address, "bado")
         assert held.computing.wait(60)
         host, port = address.removeprefix("http://").split(":")
@@ -96,35 +99,34 @@ def test_clients_that_leave(models, held):
             leaving.append(socket.create_connection((host, int(port))))
             leaving[-1].sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         stays = clients.submit(post, address, ["bado", "lera"])
-        wait_for(lambda: "ernie_m_queue_texts 802.0" in gate.metrics.page().decode())
+        wait_for(lambda: "ernie_m_queue_texts 802.0" in figures(address))
         for connection in leaving:
             connection.close()
-        wait_for(lambda: "ernie_m_queue_texts 2.0" in gate.metrics.page().decode())
+        wait_for(lambda: "ernie_m_queue_texts 2.0" in figures(address))
         held.going.set()
         assert first.result()[0] == stays.result()[0] == 200
         assert held.batches == [1, 2]
-        wait_for(lambda: 'status="499"} 200.0' in gate.metrics.page().decode())
+        wait_for(lambda: 'status="499"} 200.0' in figures(address))
 
 
 def test_a_full_queue(models, held):
     with (
-        running(load(models / "encode"), max_queue=3) as (address, _, gate),
+        running(load(models / "encode"), max_queue=3) as address,
         ThreadPoolExecutor(2) as clients,
     ):
         first = clients.submit(post, address, "bado")
         assert held.computing.wait(60)
         waiting = clients.submit(post, address, ["bado"] * 3)
-        wait_for(lambda: "ernie_m_queue_texts 3.0" in gate.metrics.page().decode())
+        wait_for(lambda: "ernie_m_queue_texts 3.0" in figures(address))
         status, answer, retry_after = post(address, "bado")
-        assert status == 503 and 1 <= int(retry_after) <= 60
+        assert status == 503 and int(retry_after)
         assert answer["error"]["type"] == "server_error" and "queue" in answer["error"]["message"]
-        assert post(address, ["bado"] * 4)[0] == 400  # that many never have room
         held.going.set()
         assert first.result()[0] == waiting.result()[0] == 200
 
 
 def test_an_answer_that_takes_too_long(models, held):
-    with running(load(models / "encode"), timeout=0.3) as (address, _, _):
+    with running(load(models / "encode"), timeout=0.3) as address:
         status, answer, retry_after = post(address, "bado")
         assert status == 503 and int(retry_after) and "--timeout" in answer["error"]["message"]
         assert ask(f"{address}/health")[0] == 200
@@ -134,7 +136,7 @@ def test_an_answer_that_takes_too_long(models, held):
 
 def test_a_batch_that_fails(models, held):
     """The answer does not say why, and the server goes on."""
-    with running(load(models / "encode")) as (address, _, _):
+    with running(load(models / "encode")) as address:
         held.going.set()
         held.fault = RuntimeError("in /a/secret/place")
         status, answer, _ = post(address, "bado")
@@ -143,31 +145,13 @@ def test_a_batch_that_fails(models, held):
         assert post(address, "bado")[0] == 200
 
 
-def test_the_end_waits_for_the_answers(models, held):
-    """What is in flight is answered; new requests get 503 meanwhile, and so does who asks for the state."""
-    with running(load(models / "encode")) as (address, _, gate), ThreadPoolExecutor(2) as clients:
-        requests = [clients.submit(post, address, "bado")]
-        assert held.computing.wait(60)  # the second cannot be of its batch
-        requests.append(clients.submit(post, address, "bado"))
-        wait_for(lambda: "ernie_m_queue_texts 1.0" in gate.metrics.page().decode())
-        ended = threading.Event()
-        gate.stop(when_empty=ended.set)
-        status, answer, retry_after = post(address, "bado")
-        assert status == 503 and int(retry_after) and "stopping" in answer["error"]["message"]
-        assert ask(f"{address}/health")[0] == 503
-        assert not ended.is_set()
-        held.going.set()
-        assert [request.result()[0] for request in requests] == [200, 200]
-        assert ended.wait(20)
-
-
 def test_two_ways_to_say_the_length(models):
     """A proxy might count otherwise than the server, and take the rest for a request of its own."""
     head = (
         f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n"
         "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nG"
     )
-    with running(load(models / "encode")) as (address, _, _):
+    with running(load(models / "encode")) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), 20) as connection:
             connection.sendall(head.encode())
@@ -177,7 +161,7 @@ def test_two_ways_to_say_the_length(models):
 
 def test_a_body_that_does_not_arrive(models, monkeypatch):
     monkeypatch.setattr(gates, "LONGEST_WAIT", 0.3)
-    with running(load(models / "encode")) as (address, _, _):
+    with running(load(models / "encode")) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), 20) as connection:
             connection.sendall(
@@ -186,53 +170,23 @@ def test_a_body_that_does_not_arrive(models, monkeypatch):
             assert connection.makefile("rb").read().startswith(b"HTTP/1.1 408")
 
 
-def test_a_client_that_reads_slowly(models, held, monkeypatch):
-    """It gets a long answer to its end, and one that reads no more is left."""
-    monkeypatch.setattr(serve, "LONGEST_WAIT", 0.3)
-    monkeypatch.setattr(serve, "LONGEST_PAUSE", 1)
-    held.width = 4000
-    held.going.set()
-    body = json.dumps({"input": ["bado"] * 200}).encode()
-    head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-    with running(load(models / "encode")) as (address, server, _):
-        host, port = address.removeprefix("http://").split(":")
-        for goes_on in (True, False):
-            with socket.create_connection((host, int(port)), 60) as connection:
-                connection.sendall(request)
-                answer = connection.recv(1 << 20)
-                if not goes_on:
-                    wait_for(lambda: not server.server_state.connections)
-                with contextlib.suppress(ConnectionResetError):
-                    while part := connection.recv(1 << 20, socket.MSG_WAITALL):
-                        answer += part
-                        time.sleep(0.05)
-            length = int(re.search(rb"content-length: (\d+)", answer)[1])
-            assert (len(answer.partition(b"\r\n\r\n")[2]) == length) == goes_on
-
-
 def test_the_access_log(models, caplog, monkeypatch):
     """A line for each request, without its texts; a path cannot begin another line."""
-    with running(load(models / "encode")) as (address, _, _), caplog.at_level(logging.INFO, "ernie_m"):
+    with running(load(models / "encode")) as address, caplog.at_level(logging.INFO, "ernie_m"):
         monkeypatch.setattr(logging.getLogger("ernie_m"), "propagate", True)
         assert post(address, ["bado", "lera"])[0] == 200
         ask(f"{address}/a%0Ab")
         ask(f"{address}/health")
         wait_for(lambda: len(caplog.messages) >= 2)
     first, second = caplog.messages
-    assert re.fullmatch(rf"127.0.0.1 POST {EMBEDDINGS} 200, \d+\.\d{{3}} s, 2 texts, \d+ tokens", first)
+    assert re.fullmatch(rf"127.0.0.1 POST {EMBEDDINGS} 200, \d+\.\d{{3}} s, texts: 2, characters: 8", first)
     assert "/a\\nb 404" in second
     assert "bado" not in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("said", "client"),
-    [("203.0.113.7", "203.0.113.7"), ("2001:DB8:0::1", "2001:db8::1"), ("\x1b[2J", "-"), ("somebody", "-")],
-)
-def test_who_a_proxy_says_that_asks(models, caplog, monkeypatch, said, client):
-    """An address; no other text is a client, in the log or for the queue."""
+def test_what_a_proxy_says_cannot_do_anything_to_a_terminal(models, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("ernie_m"), "propagate", True)
-    with running(load(models / "encode")) as (address, _, _), caplog.at_level(logging.INFO, "ernie_m"):
-        ask(f"{address}/api/info", headers={"X-Forwarded-For": said})
+    with running(load(models / "encode")) as address, caplog.at_level(logging.INFO, "ernie_m"):
+        ask(f"{address}/api/info", headers={"X-Forwarded-For": "\x1b[2J"})
         wait_for(lambda: caplog.messages)
-    assert caplog.messages[0].startswith(f"{client} GET /api/info ")
+    assert caplog.messages[0].startswith("\\x1b[2J GET /api/info ")

@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 
 from ernie_m.commands import predict
 from ernie_m.inference.load import load
-from ernie_m.inference.server.app import PAGE, make_app
-from ernie_m.inference.server.gate import LONGEST_BODY, LONGEST_WAIT
+from ernie_m.inference.server.app import make_app
+from ernie_m.inference.server.gate import LONGEST_BODY
 from ernie_m.inference.server.serve import serve
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.inference.tasks.zero_shot import MOST_LABELS
@@ -47,25 +47,6 @@ def server(models, tmp_path_factory):
         yield address
 
 
-@pytest.fixture(scope="module")
-def silent(server):
-    """Connections that never send all of a request, beside which another one is answered.
-
-    The first test opens them, so that the last one, which looks at their end, need not wait for it.
-    """
-    address = ("127.0.0.1", port_of(server))
-    with ExitStack() as stack:
-        connections = []
-        for beginning in (b"", HEAD[:20], HEAD + b"{"):
-            for _ in range(30):
-                connection = stack.enter_context(socket.create_connection(address, LONGEST_WAIT + 60))
-                connection.sendall(beginning)
-                connections.append(connection)
-        assert ask(f"{server}/api/classify", {"text_a": "bado"})[0] == 200
-        yield connections
-
-
-@pytest.mark.usefixtures("silent")
 def test_what_is_served(server):
     _, info = ask(f"{server}/api/info")
     assert info["tasks"] == TASKS
@@ -190,9 +171,7 @@ def test_openapi(server):
     _, description = ask(f"{server}/openapi.json")
     assert set(description["paths"]) == {
         "/api/info",
-        "/embed",
         "/health",
-        "/info",
         "/metrics",
         "/v1/embeddings",
         "/v1/models",
@@ -209,7 +188,7 @@ def test_openapi(server):
         (b'{"text_a": "\xff"}', 400, "error parsing the body"),
         (b'{"text_a": "' + b"x" * LONGEST_BODY + b'"}', 413, f"longer than {LONGEST_BODY} bytes"),
         (b"{", 400, "JSON"),
-        (b'{"text_a": NaN}', 400, "must be a text or a list"),
+        (b'{"text_a": NaN}', 400, "'text_a': Input should be a valid string"),
         (b'{"text_a": "\\ud800"}', 400, "but must be a text"),
         (b'{"text_b": "\\ud800"}', 400, "no 'text_a'"),
     ],
@@ -233,18 +212,9 @@ def test_a_body_in_chunks(server, length, status):
     connection.close()
 
 
-def test_ctrl_c_and_bytes_that_are_no_http_are_no_traceback(models):
-    """Ctrl-C ends the server while browsers are connected, one of them in a request."""
-    no_chunk = b"PRI * HTTP/2.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nSM\r\n\r\n"
-    part_of_a_long_body = HEAD.replace(b"9", b"99999") + b"{"
+def test_ctrl_c_is_no_traceback(models):
+    """It ends the server while browsers are connected, one of them in the middle of a request."""
     with serving("--model", str(models / "classify")) as (address, process):
-        for request in (no_chunk, part_of_a_long_body):
-            with socket.create_connection(("127.0.0.1", port_of(address))) as connection:
-                connection.sendall(request)
-                if request == no_chunk:  # it is in the middle of a request, whose answer may have begun
-                    with suppress(ConnectionResetError):
-                        assert connection.recv(4096) == b""
-            assert ask(f"{address}/api/info")[0] == 200
         with ExitStack() as connections:
             for half_request in (b"", HEAD + b"{"):
                 browser = socket.create_connection(("127.0.0.1", port_of(address)))
@@ -264,8 +234,7 @@ def test_sigterm_under_load(models):
         statuses = []
 
         def has_work(page):
-            lines = urllib.request.urlopen(page).read().decode().splitlines()
-            return not {"ernie_m_texts_total 0.0", "ernie_m_queue_texts 0.0"} <= set(lines)
+            return "ernie_m_queue_texts 0.0" not in urllib.request.urlopen(page).read().decode()
 
         def send(number):
             with suppress(OSError, http.client.HTTPException):  # refused after the end
@@ -280,26 +249,6 @@ def test_sigterm_under_load(models):
                 future.result(60)
         assert 200 in statuses and set(statuses) <= {200, 503}
         assert "Traceback" not in process.stdout.read()
-
-
-def test_a_second_signal_ends_the_server_at_once(models):
-    with serving("--model", str(models / "classify")) as (address, process):
-        with socket.create_connection(("127.0.0.1", port_of(address))) as connection:
-            connection.sendall(HEAD + b"{")  # the server waits for the rest
-            assert ask(f"{address}/health")[0] == 200
-            process.send_signal(signal.SIGTERM)
-            browser.wait(lambda: ask(f"{address}/health")[0] == 503)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(LONGEST_WAIT / 2) == -signal.SIGTERM
-        assert "Traceback" not in process.stdout.read()
-
-
-def test_silent_connections_keep_nobody_waiting(silent):
-    """Connections that send nothing or half a head are closed after a while, and half a body is refused."""
-    for number, connection in enumerate(silent):
-        with suppress(ConnectionResetError):
-            answer = connection.recv(4096)
-            assert answer.startswith(b"HTTP/1.1 408") if number >= 60 else answer == b""  # it is closed
 
 
 def test_it_listens_on_the_host_that_is_named(server_with_options):
@@ -325,10 +274,15 @@ def test_they_are_refused_by_each_name_of_this_machine(models, monkeypatch, host
     assert client.get("/api/info").status_code == 200
 
 
-def test_the_end_waits_for_clients_that_still_read_their_answers(models, monkeypatch):
+@pytest.mark.parametrize("proxies", [None, "*"])
+def test_a_proxy_is_believed_if_it_is_named(models, monkeypatch, proxies):
+    """And the end waits for clients that still read their answers."""
+    if proxies:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
     configs = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: configs.append(self.config))
     serve([load(models / "classify")], TaskOptions(), "127.0.0.1", 0, timeout=17)
+    assert configs[0].proxy_headers == bool(proxies)
     assert configs[0].timeout_graceful_shutdown == 17
 
 
@@ -336,11 +290,12 @@ def test_nothing_is_loaded_from_elsewhere(server):
     """The pages that FastAPI makes by itself would load files from elsewhere, so they are not served."""
     with urllib.request.urlopen(server) as reply:
         policy = reply.headers["Content-Security-Policy"]
+        page = reply.read().decode()
     assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
     for name in ("docs", "redoc"):
         status, answer = ask(f"{server}/{name}")
         assert status == 404 and "/api/classify" in answer["error"]["message"]
-    assert not re.search(r"(src|href)=.(https?:)?//|url\(|@import", PAGE.read_text(encoding="utf-8"))
+    assert not re.search(r"(src|href)=.(https?:)?//|url\(|@import", page)
 
 
 def test_a_port_that_is_taken(models, tmp_path):
@@ -350,5 +305,5 @@ def test_a_port_that_is_taken(models, tmp_path):
         port = taken.getsockname()[1]
         flags = {"model": models / "classify", "port": port, "corpus": corpus, "index": tmp_path / "index"}
         line = error_of(call_main, predict, ["--serve", *as_flags(flags)])
-    assert line.startswith(f"--port {port}: another program listens there; choose another port")
+    assert f"--port {port}: Address already in use" in line
     assert not (tmp_path / "index").exists()

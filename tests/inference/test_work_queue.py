@@ -1,12 +1,15 @@
-"""The queue of the server: turns, short before long, its bounds, and who has left."""
+"""The queue of the server: short before long, the oldest in its turn, its bounds, and who has left."""
 
 import asyncio
 import functools
 import threading
 
 import pytest
+from starlette.exceptions import HTTPException
 
-from ernie_m.inference.server.work_queue import BatchFailed, QueueFull, Run, WorkQueue
+from ernie_m.inference.server import work_queue
+from ernie_m.inference.server.work_queue import LEFT, WorkQueue
+from ernie_m.utils.errors import UserError
 
 
 def in_loop(test):
@@ -34,22 +37,34 @@ class Model:
         self.threads.add(threading.get_ident())
         if self.fault:
             raise self.fault
-        return [f"{content}!" for content in contents]
+        return [UserError(content) if "wrong" in content else f"{content}!" for content in contents]
 
     def go_on(self):
         self.going.release(1000)
 
 
-def asking(queue, model, name, tokens, client="a", many=False):
+class Client:
+    """A request, whose client stays until `left` is set."""
+
+    def __init__(self):
+        self.scope = {}
+        self.left = asyncio.Event()
+
+    async def receive(self):
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+
+def asking(queue, model, name, sizes, client=None):
     """A request with texts of these lengths, named x0, x1, ..."""
-    contents = [f"{name}{number}" for number in range(len(tokens))]
-    return asyncio.ensure_future(queue.results(Run(model.run, many), contents, tokens, client))
+    contents = [f"{name}{number}" for number in range(len(sizes))]
+    return asyncio.ensure_future(queue.results(client or Client(), model.run, contents, sizes))
 
 
 async def held_up(**options):
     """A model, its queue, and a request that a thread is at until the model goes on."""
     model = Model()
-    queue = WorkQueue(**{"max_queue": 100, "max_batch_tokens": 10, **options})
+    queue = WorkQueue(**{"most_texts": 100, "batch_size": 10, "timeout": 60, **options})
     first = asking(queue, model, "first", [1])
     await asyncio.sleep(0)  # it begins
     while queue.waiting:
@@ -60,29 +75,34 @@ async def held_up(**options):
 @in_loop
 async def test_results_come_in_the_order_of_their_request():
     model = Model(held=False)
-    queue = WorkQueue(max_queue=100, max_batch_tokens=10)
-    assert await asking(queue, model, "x", [7, 2, 5, 1]) == ["x0!", "x1!", "x2!", "x3!"]
-    assert model.batches == [["x3", "x1", "x2"], ["x0"]]  # the shortest first, at most 10 tokens
+    client = Client()
+    queue = WorkQueue(100, 10, 60)
+    assert await asking(queue, model, "x", [7, 2, 5, 1], client) == ["x0!", "x1!", "x2!", "x3!"]
+    assert model.batches == [["x3", "x1", "x2"], ["x0"]]  # the shortest first, at most 10 characters
+    assert client.scope["work"] == ", texts: 4, characters: 15"
 
 
 @in_loop
 async def test_what_waits_at_the_same_time_is_one_batch():
+    """If it is for one model."""
     model, queue, first = await held_up()
-    others = [asking(queue, model, name, [3], client=name) for name in "bcde"]
+    other = Model(held=False)
+    others = [
+        asking(queue, one, name, [3]) for name, one in zip("bcdef", [model, other, model, model, model])
+    ]
     await asyncio.sleep(0)
     model.go_on()
     await asyncio.gather(first, *others)
-    assert model.batches == [["first0"], ["b0", "c0", "d0"], ["e0"]]
+    assert model.batches == [["first0"], ["b0", "d0", "e0"], ["f0"]] and other.batches == [["c0"]]
 
 
-@pytest.mark.parametrize("client", ["a", "b"])
 @in_loop
-async def test_a_short_request_does_not_wait_for_a_long_one(client):
-    """Whoever sends it; and it is in a batch of its own, so that it does not wait for long texts."""
+async def test_a_short_request_does_not_wait_for_a_long_one():
+    """It is in a batch of its own, so that it does not wait for long texts."""
     model, queue, first = await held_up()
     long = asking(queue, model, "long", [4] * 10)
     await asyncio.sleep(0)
-    short = asking(queue, model, "short", [2], client)
+    short = asking(queue, model, "short", [2])
     await asyncio.sleep(0)
     model.go_on()
     await asyncio.gather(first, long, short)
@@ -94,7 +114,7 @@ async def test_a_short_request_does_not_wait_for_a_long_one(client):
 async def test_a_long_request_is_not_put_off_for_ever():
     """Short ones that keep coming get as much as it does, and no more."""
     model = Model(held=False)
-    queue = WorkQueue(max_queue=100, max_batch_tokens=10)
+    queue = WorkQueue(100, 10, 60)
     long = asking(queue, model, "long", [4] * 6)
     count = 0
     while not long.done():
@@ -104,102 +124,90 @@ async def test_a_long_request_is_not_put_off_for_ever():
 
 
 @in_loop
-async def test_clients_take_turns():
-    """Many short requests of one do not keep a longer one of another waiting."""
-    model, queue, first = await held_up(max_batch_tokens=4)
-    greedy = [asking(queue, model, f"a{number}-", [2], "greedy") for number in range(12)]
+async def test_a_long_text_has_its_turn_among_many_short_ones():
+    """A fourth batch begins with the text that waits longest."""
+    model, queue, first = await held_up()
+    long = asking(queue, model, "long", [90])
     await asyncio.sleep(0)
-    modest = [asking(queue, model, f"b{number}-", [4], "modest") for number in range(2)]
+    short = [asking(queue, model, "short", [10]) for _ in range(20)]
     await asyncio.sleep(0)
     model.go_on()
-    await asyncio.gather(first, *greedy, *modest)
-    order = [batch[0] for batch in model.batches[1:]]
-    assert max(order.index("b0-0"), order.index("b1-0")) <= 3
+    await asyncio.gather(first, long, *short)
+    assert model.batches.index(["long0"]) < 4
 
 
 @in_loop
-async def test_a_client_that_comes_late_does_not_overtake_the_others():
-    model = Model()
-    queue = WorkQueue(max_queue=100, max_batch_tokens=4)
-    early = [asking(queue, model, f"a{number}-", [4], "early") for number in range(20)]
-    model.going.release(10)
-    while len(model.batches) < 10:
-        await asyncio.sleep(0.001)
-    late = [asking(queue, model, f"b{number}-", [4], "late") for number in range(5)]
-    await asyncio.sleep(0)
-    model.go_on()
-    await asyncio.gather(*early, *late)
-    order = "".join(name[0] for (name,) in model.batches)
-    assert "b" in order and "bb" not in order
-
-
-@in_loop
-async def test_the_queue_is_bounded_and_says_when_to_come_back():
-    model, queue, first = await held_up(max_queue=5)
+async def test_the_queue_is_bounded_in_texts_and_in_characters(monkeypatch):
+    monkeypatch.setattr(work_queue, "MOST_CHARACTERS", 40)
+    model, queue, first = await held_up(most_texts=5)
+    with pytest.raises(UserError):
+        await asking(queue, model, "never", [41])
     waiting = asking(queue, model, "x", [3] * 4)
     await asyncio.sleep(0)
-    with pytest.raises(QueueFull) as caught:
-        await asking(queue, model, "y", [1, 1])
-    assert 1 <= caught.value.retry_after <= 60
-    one = asking(queue, model, "z", [1])  # there is room for one
+    for sizes in ([1, 1], [29]):
+        with pytest.raises(HTTPException) as caught:
+            await asking(queue, model, "y", sizes)
+        assert caught.value.status_code == 503 and int(caught.value.headers["Retry-After"])
+    one = asking(queue, model, "z", [28])  # there is room for one
     model.go_on()
     await asyncio.gather(first, waiting, one)
-    assert queue.waiting == 0 and not queue._flows
+    assert queue.waiting == [] and queue.characters == 0
+    assert len(await asking(queue, model, "many", [1] * 6)) == 6  # there always is room where nothing waits
 
 
 @in_loop
 async def test_nothing_is_computed_for_who_has_left():
-    model, queue, first = await held_up(max_queue=1000)
-    left = [asking(queue, model, "left", [5] * 4, client=str(number)) for number in range(200)]
+    model, queue, first = await held_up(most_texts=1000)
+    clients = [Client() for _ in range(200)]
+    left = [asking(queue, model, "left", [5] * 4, client) for client in clients]
     stays = asking(queue, model, "stays", [5] * 3)
     await asyncio.sleep(0)
-    for request in left:
-        request.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
-    assert queue.waiting == 3 and len(queue._flows) == 1
+    for client in clients:
+        client.left.set()
+    for answer in await asyncio.gather(*left, return_exceptions=True):
+        assert answer.status_code == LEFT
+    assert len(queue.waiting) == 3 and queue.characters == 15
     model.go_on()
     assert len(await stays) == 3 and await first
     assert [text for batch in model.batches for text in batch] == ["first0", "stays0", "stays1", "stays2"]
-    assert queue._tokens == 0
+
+
+@in_loop
+async def test_a_wrong_text_ends_its_request_alone():
+    model, queue, first = await held_up()
+    wrong = asking(queue, model, "wrong", [1, 1])
+    right = asking(queue, model, "right", [1])
+    await asyncio.sleep(0)
+    model.go_on()
+    assert await right == ["right0!"] and model.batches[1] == ["wrong0", "right0", "wrong1"]
+    with pytest.raises(UserError, match="wrong0"):
+        await wrong
+    await first
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("out of memory"), SystemExit(1)])
 @in_loop
 async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(fault, caplog):
     """The thread goes on, whatever it was, and the log says where it failed."""
-    told = []
-    model, queue, first = await held_up(on_batch=lambda *batch: told.append(batch))
+    model, queue, first = await held_up()
     others = [asking(queue, model, name, [2] * 8) for name in "xy"]
     await asyncio.sleep(0)
     model.fault = fault
     model.go_on()
     for answer in await asyncio.gather(first, *others, return_exceptions=True):
-        assert isinstance(answer, BatchFailed)
-    assert queue.waiting == 0
+        assert answer.status_code == 500
+    assert queue.waiting == []
     model.fault = None
     assert await asking(queue, model, "z", [1]) == ["z0!"]
-    assert told[0] == (1, 1, fault) and told[-1] == (1, 1, None)
     assert "Traceback" in caplog.text and "raise self.fault" in caplog.text
-
-
-@in_loop
-async def test_what_one_thread_may_call_is_not_called_by_two():
-    """The other thread is free for what else waits."""
-    alone, queue, first = await held_up(threads=2)
-    other = Model(held=False)
-    second = asking(queue, alone, "x", [10])
-    assert await asyncio.wait_for(asking(queue, other, "y", [1]), 20) == ["y0!"]
-    assert alone.batches == [] and queue.waiting == 1
-    alone.go_on()
-    await asyncio.gather(first, second)
 
 
 @in_loop
 async def test_many_threads():
     model = Model()
     begun = []
-    queue = WorkQueue(100, 10, threads=2, begin=lambda: begun.append(threading.get_ident()))
-    requests = [asking(queue, model, "x", [10], many=True) for _ in range(2)]
+    queue = WorkQueue(100, 10, 60, threads=2, begin=lambda: begun.append(threading.get_ident()))
+    requests = [asking(queue, model, "x", [10]) for _ in range(2)]
     await asyncio.sleep(0)
     while queue.waiting:  # both threads are at work
         await asyncio.sleep(0.001)

@@ -1,41 +1,109 @@
-"""The routes of the server: the page, its JSON API, the models, and what an operator asks for."""
+"""The routes of the server: the page, its JSON API, vectors, scores, the models, and the figures."""
 
-import re
-from collections.abc import Sequence
+import base64
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import create_model
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
+from pydantic import BaseModel, ConfigDict, PositiveInt, create_model, model_validator
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.server.asked import Asked, Texts, beside_the_loop, listed, work
-from ernie_m.inference.server.gate import HEALTH, Gate, Refused
-from ernie_m.inference.server.metrics import Metrics
-from ernie_m.inference.server.rerank import RerankRoutes
-from ernie_m.inference.server.vectors import VectorRoutes
-from ernie_m.inference.server.work_queue import BatchFailed, Run, WorkQueue
-from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Answerer, TaskOptions, make_answerer
-from ernie_m.inference.tasks.finetuned import FineTunedTask, InferenceLabels
+from ernie_m.inference.server.gate import HEALTH, Gate, error_response
+from ernie_m.inference.server.work_queue import WorkQueue
+from ernie_m.inference.tasks import (
+    OPTIONAL_TEXT,
+    REQUIRED_TEXT,
+    Answerer,
+    TaskOptions,
+    make_answerer,
+    text_of,
+)
+from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.inference.tasks.finetuned import ClassifyTexts, InferenceLabels
+from ernie_m.model.conventions import DOCUMENT, QUERY
 from ernie_m.model.tasks import ENCODING, TASKS
+from ernie_m.reader.batching import Example, Feature
 from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError
+from ernie_m.vectors.pooling import unit
 
-MODELS = "/v1/models"
-# The predictions whose requests are refused if they are too long. On the command line, a long text is cut
-# instead, and many labels may take their time.
-LIMITED_WORDS = ("search", "zero-shot")
+MOST_KEYS = 50  # of a body
+MOST_TEXTS = 2048  # of a list, as at OpenAI
+LONGEST_TEXT = 100_000  # characters
+CHARACTERS = 3  # of a token, about
 # The keys of a request to /api that may have a list of texts, for as many answers.
 LISTED = ("text", "text_a", "text_b", "question", "context")
-PAGE = Path(__file__).with_name("page.html")
-_CHARACTERS = 4  # of a token, about
-_DTYPES = {"none": "float32", "bf16": "bfloat16", "fp16": "float16"}  # --amp -> in the words of TEI
+# What a text is, in the words of OpenAI-like APIs -> in ours.
+KINDS = {
+    "query": QUERY,
+    "search_query": QUERY,
+    "document": DOCUMENT,
+    "passage": DOCUMENT,
+    "search_document": DOCUMENT,
+}
+Texts = str | list[str]
+# True and "END": texts that are too long are cut at their end; otherwise they are refused.
+Truncate = bool | Literal["NONE", "END"] | None
+
+
+class Body(BaseModel):
+    """The body of a request. Strict: true is not the number 1, and a key that nobody reads is refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def bounded(cls, body: Any) -> Any:
+        """Refuse, before each value is looked at, what would take long or have thousands of faults."""
+        if not isinstance(body, dict):
+            raise UserError("the body must be a JSON object, under the header Content-Type: application/json")
+        if len(body) > MOST_KEYS:
+            raise UserError(f"the body has {len(body)} keys; a request has at most {MOST_KEYS}")
+        for key, value in body.items():
+            texts = value if isinstance(value, list) else [value]
+            if not 1 <= len(texts) <= MOST_TEXTS:
+                raise UserError(f"'{key[:50]}' has {len(texts)} texts; a request has 1 to {MOST_TEXTS}")
+            if any(len(text) > LONGEST_TEXT if isinstance(text, str) else texts is value for text in texts):
+                raise UserError(
+                    f"'{key[:50]}': it must be a text or a list of texts, each of at most {LONGEST_TEXT} "
+                    "characters; token ids are those of another model, so a client that sends them must be "
+                    "told to send texts (LangChain: check_embedding_ctx_length=False)"
+                )
+        return body
+
+
+class EmbeddingsRequest(Body):
+    """A request in the form of OpenAI, and what others have added to it."""
+
+    input: Texts
+    model: str | None = None  # any name: the server has one encoder
+    encoding_format: Literal["float", "base64"] | None = None  # None: float
+    dimensions: int | None = None
+    user: str | None = None  # not read
+    input_type: Literal[tuple(KINDS)] | None = None
+    prompt_name: str | None = None
+    truncate: Truncate = False
+
+
+class RerankRequest(Body):
+    """A request in the form of Jina. Pairs that are too long are cut unless `truncate` is false."""
+
+    query: str
+    documents: list[str]
+    model: str | None = None  # any name
+    top_n: PositiveInt | None = None
+    truncate: Truncate = True
 
 
 def make_app(
@@ -45,146 +113,94 @@ def make_app(
     max_queue: int = 4096,
     max_batch_tokens: int = 1024,
     timeout: float = 300,
-    hosts: Sequence[str] | None = None,
+    hosts: Sequence[str] = ("*",),
 ) -> Gate:
     """The ASGI application, whose threads wait for work.
 
     Args:
         token: what every request must bring; None: nothing.
         max_queue: texts that may wait.
-        max_batch_tokens: tokens of a batch.
+        max_batch_tokens: about how many tokens a batch has.
         timeout: seconds within which a request is answered.
-        hosts: the names under which a request may come; None: any.
+        hosts: the names under which a request may come; "*": any.
     """
-    all_answerers = answerers_of(models, options)
-    answerers = first_of_each(all_answerers)
+    answerers = answerers_of(models, options)
     info = describe(models, answerers)
-    metrics = Metrics(lambda: queue.waiting)
-    threads = max(model.workers for model in models)
-
-    def begin() -> None:  # what a thread does first
-        if threads > 1:
-            for model in models:
-                model.become_worker()
-
-    queue = WorkQueue(max_queue, max_batch_tokens, threads, begin, metrics.note_batch)
+    threads = min(model.workers for model in models)  # an export's engine divides its work itself
+    begin = models[0].become_worker if threads > 1 else lambda: None
+    queue = WorkQueue(max_queue, CHARACTERS * max_batch_tokens, timeout, threads, begin)
+    metrics = CollectorRegistry()
+    ProcessCollector(registry=metrics)  # memory, processor time, open files
+    Gauge("ernie_m_queue_texts", "Texts that wait.", registry=metrics).set_function(
+        lambda: len(queue.waiting)
+    )
 
     # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     _describe_errors(app, models)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
-        return PAGE.read_text(encoding="utf-8")
+        return Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
     @app.head(HEALTH, include_in_schema=False)
     @app.get(HEALTH, summary="Whether the server takes requests")
-    async def show_health() -> JSONResponse:
-        if gate.is_stopping:
-            return JSONResponse({"status": "stopping"}, 503)
-        return JSONResponse({"status": "ok"})
+    async def show_health() -> dict:
+        return {"status": "ok"}
 
     @app.get("/metrics", summary="Figures for Prometheus")
     async def show_metrics() -> Response:
-        return Response(metrics.page(), media_type="text/plain; version=0.0.4")
+        return Response(generate_latest(metrics), media_type="text/plain; version=0.0.4")
 
     @app.get("/api/info", summary="What this server can do")
     async def show_info() -> dict:
         return info
 
-    offered = {}  # the models that /v1 names
+    offered = {}  # the models that /v1 names -> what is said of them beside OpenAI's keys
     if "encode" in answerers:
         encode = answerers.pop("encode")
-        vectors = VectorRoutes(encode, encode.model.name, queue)
-        vectors.add_to(app)
-        _add_tei_info(app, vectors, max_batch_tokens)
-        offered[encode.model.name] = vectors.entry(options.prompt)
-    for word in answerers:
-        _add_endpoint(app, word, all_answerers[word], queue)
-    ranker = next((model for model in models if model.ranks), None)
-    if ranker is not None:
-        RerankRoutes(make_answerer("classify", ranker, options), ranker.name, queue).add_to(app)
-        offered.setdefault(ranker.name, {})
+        offered[encode.model.name] = _add_embeddings(app, encode, queue)
+    if "classify" in answerers and answerers["classify"].model.ranks:
+        offered.setdefault(answerers["classify"].model.name, {})
+        _add_rerank(app, answerers["classify"], queue)
     _add_models(app, offered)
-    paths = {route.path for route in app.routes}
-    gate = Gate(app, token, timeout, metrics, paths)
-    return gate
+    for word, answerer in answerers.items():
+        _add_task(app, word, answerer, options, queue)
+    return Gate(app, token, metrics, {route.path for route in app.routes})
 
 
-def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, dict[str, Answerer]]:
-    """For each word of `ernie_m.model.tasks.PREDICTIONS`, an answerer on each model whose own task it is.
-
-    Where it is no model's own task, as vectors are mostly, there is one on the first model that can answer.
-
-    Returns:
-        word -> name of the model -> answerer. A request that names no model is answered by the first one.
+def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, Answerer]:
+    """The answerer of each word of `ernie_m.model.tasks.PREDICTIONS`: on the first model that can answer.
 
     Raises:
-        UserError: two models of a task have one name.
+        UserError: two models are for one task.
     """
-    answerers: dict[str, dict[str, Answerer]] = {}
+    answerers: dict[str, Answerer] = {}
+    tasks = [model.task or ENCODING for model in models]
+    if len(set(tasks)) < len(tasks):
+        raise UserError(f"--model: two models of one task ({', '.join(tasks)}); start a server for each")
     for model in models:
-        own_words = [] if model.task is None else [each.word for each in TASKS[model.task].predictions]
-        for word in _words_of(model, options):
-            by_name = answerers.setdefault(word, {})
-            if by_name and word not in own_words:
-                continue
-            if model.name in by_name:
-                raise UserError(
-                    f"{model.folder}: another model for {word} is also called {model.name}; rename its folder"
-                )
-            by_name[model.name] = make_answerer(word, model, options)
+        own = TASKS[model.task].predictions if model.task else ()
+        # An exported folder with a head has no vectors: its outputs are those of the head alone.
+        of_vectors = () if own and model.exported_layer is not None else TASKS[ENCODING].predictions
+        lacks = {
+            "search": not (options.corpus or options.index),
+            "zero-shot": InferenceLabels.of(model.labels).entailment is None,
+        }
+        for word in [prediction.word for prediction in (*own, *of_vectors)]:
+            if word not in answerers and not lacks.get(word):
+                answerers[word] = make_answerer(word, model, options)
     return answerers
-
-
-def first_of_each(answerers: dict[str, dict[str, Answerer]]) -> dict[str, Answerer]:
-    """word -> the answerer of requests that name no model."""
-    return {word: next(iter(by_name.values())) for word, by_name in answerers.items()}
-
-
-def _words_of(model: LoadedModel, options: TaskOptions) -> list[str]:
-    """The words of the predictions that the server offers on a model."""
-    predictions = []
-    if model.task is not None:
-        predictions += TASKS[model.task].predictions
-    # An exported folder with a head has no vectors: its outputs are those of the head alone.
-    is_export_with_head = model.exported_layer is not None and model.task is not None
-    if not is_export_with_head:
-        predictions += TASKS[ENCODING].predictions
-    unavailable = set()
-    if not options.corpus and not options.index:
-        unavailable.add("search")
-    if InferenceLabels.of(model.labels).entailment is None:
-        unavailable.add("zero-shot")
-    return [prediction.word for prediction in predictions if prediction.word not in unavailable]
 
 
 def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[str, Any]:
     """What /api/info answers, from which the page makes its tabs and fields."""
-    languages = {}
-    for word, answerer in answerers.items():
-        if hasattr(answerer, "languages"):
-            languages[word] = answerer.languages
-    corpus_languages = []
-    corpus_examples = []
-    layers = None
-    centred = []
-    if "search" in answerers:
-        search = answerers["search"]
-        corpus_languages = search.corpus_languages
-        corpus_examples = search.examples()
-        if search.centre:  # a query's language must have a mean, which is subtracted
-            centred.append("search")
-            languages["search"] = search.means_at(search.encode.layer).languages
-        if search.encode.model.exported_layer is None:  # an exported folder has one layer
-            layers = search.encode.model.num_layers
-    labels: list[str] = []
-    infers = False
-    if "classify" in answerers:
-        labels = answerers["classify"].task.labels
-        infers = InferenceLabels.of(labels).entailment is not None
+    search, classify = answerers.get("search"), answerers.get("classify")
+    languages = {word: each.languages for word, each in answerers.items() if hasattr(each, "languages")}
+    if search and search.centre:  # a query's language must have a mean, which is subtracted
+        languages["search"] = search.means_at(search.encode.layer).languages
+    labels = classify.task.labels if classify else []
     return {
         "tasks": [word for word, answerer in answerers.items() if answerer.fields is not None],
         "languages": languages,
@@ -197,14 +213,17 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
             }
             for model in models
         ],
-        "corpus_languages": corpus_languages,
-        "corpus_examples": corpus_examples,
+        "corpus_languages": search.corpus_languages if search else [],
+        "corpus_examples": search.examples() if search else [],
         "labels": labels,
-        "infers": infers,  # whether classify is natural language inference
+        "infers": InferenceLabels.of(labels).entailment is not None,  # classify: natural language inference
         # Whether classify reads pairs of texts; None: it is not known.
-        "pairs": answerers["classify"].model.reading.pairs if "classify" in answerers else None,
-        "layers": layers,
-        "centred": centred,
+        "pairs": classify.model.reading.pairs if classify else None,
+        # An exported folder has one layer, so there is nothing to choose.
+        "layers": search.encode.model.num_layers
+        if search and search.encode.model.exported_layer is None
+        else None,
+        "centred": ["search"] if search and search.centre else [],
     }
 
 
@@ -216,132 +235,180 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def refuse_body(request: Request, error: RequestValidationError) -> Response:
-        if "json" not in request.headers.get("content-type", ""):  # curl -d, say, names a form
-            return Refused(400, "the header Content-Type: application/json is missing").response()
-        faults = []
-        for fault in error.errors():
-            keys = [str(key) for key in fault["loc"][1:]]  # without "body"
-            message = fault["msg"]
-            if fault["type"] == "extra_forbidden":
-                message = "unknown key"
-                if len(keys) == 1:  # of the body, and not of an object in it
-                    asked = request.scope["endpoint"].__annotations__["asked"]
-                    message += f"; {request.url.path} takes {', '.join(asked.model_fields)}"
-            faults.append(f"'{'.'.join(keys)}': {message}" if keys else message)
-        first = error.errors()[0]["loc"]
-        param = str(first[1]) if len(first) > 1 and isinstance(first[1], str) else None
-        return Refused(400, "; ".join(faults), param).response()
+        faults: dict[str, str] = {}  # the first of each key
+        for fault in error.errors()[:5]:
+            if fault["type"] == "json_invalid":
+                return error_response(400, f"the body is not JSON: {fault['ctx']['error']}")
+            message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
+            faults.setdefault(str(fault["loc"][1])[:50], message)
+        named = "; ".join(f"'{key}': {message}" for key, message in faults.items())
+        fields = request.scope["endpoint"].__annotations__["asked"].model_fields
+        return error_response(400, f"{named}; {request.url.path} takes {', '.join(fields)}")
 
     @app.exception_handler(UserError)
     async def refuse_content(request: Request, error: UserError) -> Response:
         message = str(error)
         for model in models:
             message = message.replace(str(model.folder), model.name)
-        key = re.search(r"'(\w+)", message)  # most messages begin with the key
-        return Refused(400, message, key[1] if key else None).response()
+        return error_response(400, message)
 
-    @app.exception_handler(Refused)
-    async def refuse(request: Request, error: Refused) -> Response:
-        return error.response()
-
-    @app.exception_handler(HTTPException)  # such as those for a path that is not there
-    async def refuse_request(request: Request, error: HTTPException) -> Response:
+    @app.exception_handler(HTTPException)
+    async def refuse(request: Request, error: HTTPException) -> Response:
         message = error.detail
         if error.status_code == 404:
             routes = [route.path for route in app.routes if "POST" in route.methods]
             message = f"there is no such route; the models are asked at {', '.join(routes)}"
-        return Refused(error.status_code, message, headers=error.headers).response()
-
-    @app.exception_handler(BatchFailed)
-    async def say_that_it_failed(request: Request, error: BatchFailed) -> Response:
-        return Refused(500, "the model failed; the server's log says why").response()
+        return error_response(error.status_code, message, error.headers)
 
     @app.exception_handler(Exception)
     async def say_that_it_broke(request: Request, error: Exception) -> Response:
-        return Refused(500, "the server failed; its log says why").response()
+        return error_response(500, "the server failed; its log says why")
 
 
-def _add_endpoint(app: FastAPI, word: str, by_name: dict[str, Answerer], queue: WorkQueue) -> None:
-    """Answer requests to /api/<word>, by the model that "model" names, or else by the first."""
-    first = next(iter(by_name.values()))
-    class_name = "".join(map(str.title, [*word.split("-"), "request"]))  # "zero-shot": "ZeroShotRequest"
-    fields = dict(first.fields)
-    for key in LISTED:
-        if fields.get(key) == REQUIRED_TEXT:
-            fields[key] = (Texts, ...)
-        elif fields.get(key) == OPTIONAL_TEXT:
-            fields[key] = (Texts | None, None)
-    if len(by_name) > 1:
-        fields["model"] = (Literal[tuple(by_name)] | None, None)
-    request_class = create_model(class_name, __base__=Asked, **fields)
-    runs = {}
-    for name, answerer in by_name.items():
-        in_many_threads = isinstance(answerer, FineTunedTask) and answerer.in_many_threads
-        runs[name] = Run(answerer.answer, in_many_threads)
+def _add_task(app: FastAPI, word: str, answerer: Answerer, options: TaskOptions, queue: WorkQueue) -> None:
+    """Answer requests to /api/<word>."""
+    as_list = {REQUIRED_TEXT: (Texts, ...), OPTIONAL_TEXT: (Texts | None, None)}
+    fields = {
+        key: as_list.get(field, field) if key in LISTED else field for key, field in answerer.fields.items()
+    }
+    request_class = create_model(f"{word.title().replace('-', '')}Request", __base__=Body, **fields)
+
+    def run(rows: list[dict[str, Any]]) -> list[Any]:
+        contents = [_parsed(answerer, row) for row in rows]
+        good = [content for content in contents if not isinstance(content, UserError)]
+        answers = iter(answerer.answer(good) if good else ())
+        return [content if isinstance(content, UserError) else next(answers) for content in contents]
 
     async def endpoint(request: Request, asked: request_class) -> Any:
         values = asked.model_dump(exclude_none=True)
-        name = values.pop("model", next(iter(by_name)))
-        answerer = by_name[name]
-        rows, is_list = _rows_of(values, queue.most_texts)
+        lists = {key: values[key] for key in LISTED if isinstance(values.get(key), list)}
+        if len(set(map(len, lists.values()))) > 1:
+            counts = ", ".join(f"'{key}' has {len(texts)}" for key, texts in lists.items())
+            raise UserError(f"{counts}: lists of texts must be of one length")
+        rows = [values | dict(zip(lists, texts)) for texts in zip(*lists.values())] if lists else [values]
+        labels = (values.get("labels", options.labels) or "") if "labels" in fields else ""
+        times = len(labels.split(",") if isinstance(labels, str) else labels)  # a text is read with each
+        sizes = [
+            _characters(labels) + times * _characters(*(row[key] for key in row if key != "labels"))
+            for row in rows
+        ]
+        answers = await queue.results(request, run, rows, sizes)
+        return JSONResponse(answers if lists else answers[0])
 
-        def parse() -> list[Any]:
-            contents = []
-            for row in rows:
-                contents.append(answerer.parse(row))
-                if word in LIMITED_WORDS:
-                    answerer.check_length(contents[-1])
-            return contents
-
-        contents = await beside_the_loop(parse, [str(row) for row in rows])
-        tokens = [_tokens_of(content) for content in contents]
-        answers = await work(queue, request, runs[name], contents, tokens)
-        return JSONResponse(answers if is_list else answers[0])
-
-    summary = type(first).__doc__.splitlines()[0]
-    app.post(f"/api/{word}", summary=summary, operation_id=word)(endpoint)
+    app.post(f"/api/{word}", summary=type(answerer).__doc__.splitlines()[0], operation_id=word)(endpoint)
 
 
-def _rows_of(values: dict[str, Any], most: int) -> tuple[list[dict[str, Any]], bool]:
-    """The requests of a body, one for each text of its lists; and whether there are lists.
+def _parsed(answerer: Answerer, row: dict[str, Any]) -> Any:
+    """What an answerer makes of a request, or the UserError that it ends in."""
+    try:
+        content = answerer.parse(row)
+        # On the command line a long text is cut instead, and many labels may take their time.
+        if hasattr(answerer, "check_length"):
+            answerer.check_length(content)
+        return content
+    except UserError as error:
+        return error
+
+
+def _characters(*values: Any) -> int:
+    """The characters of the texts among values, which may be sequences of texts."""
+    return sum(len("".join(value)) for value in values if isinstance(value, str | list | tuple))
+
+
+def _contents(key: str, texts: list[str], content: Callable[[str], Any]) -> list[Any]:
+    """What the texts of a request are for the queue.
 
     Raises:
-        Refused: lists are of different lengths, or too long.
+        UserError: one is blank, or has half a character.
     """
-    lists = {key: values[key] for key in LISTED if isinstance(values.get(key), list)}
-    if not lists:
-        return [values], False
-    counts = {key: len(listed(texts, key, most)) for key, texts in lists.items()}
-    if len(set(counts.values())) > 1:
-        names = ", ".join(f"'{key}' has {count}" for key, count in counts.items())
-        raise Refused(400, f"{names}: lists of texts must be of one length", next(iter(counts)))
-    rows = [dict(zip(lists, texts)) for texts in zip(*lists.values())]
-    return [values | row for row in rows], True
+    names = [f"{key}[{number}]" for number in range(len(texts))]
+    return [content(text_of({name: text}, name)) for name, text in zip(names, texts)]
 
 
-def _tokens_of(content: Any) -> int:
-    """About how many tokens the model reads for a parsed request; zero-shot reads its text for each label."""
-    return (len(str(content)) // _CHARACTERS + 2) * len(getattr(content, "labels", [""]))
+def _refuse_cut(key: str, features: Sequence[Feature], most: int, truncate: Truncate) -> None:
+    """Refuse texts that were cut, unless the request says that they may be."""
+    for number, feature in enumerate(features):
+        if feature.cut and truncate not in (True, "END"):
+            raise UserError(
+                f"'{key}[{number}]' has more than {most} tokens; shorten it, or send \"truncate\": true"
+            )
 
 
-def _add_tei_info(app: FastAPI, vectors: VectorRoutes, max_batch_tokens: int) -> None:
-    """Answer GET /info as TEI does."""
-    encode = vectors.encode
-    info = {
-        "model_id": vectors.name,
-        "model_sha": None,
-        "model_dtype": _DTYPES[encode.model.amp],
-        "model_type": {"embedding": {"pooling": encode.pooling}},
-        "max_input_length": encode.max_seq_len,
-        "max_batch_tokens": max_batch_tokens,
-        "max_client_batch_size": vectors.queue.most_texts,
-        "auto_truncate": False,
-        "version": __version__,
+def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict[str, Any]:
+    """Answer requests for vectors; returns what /v1/models says of the model."""
+    width = encode.model.config.hidden_size
+    reading = encode.model.reading
+
+    def run(as_base64: bool, texts: list[str]) -> list[tuple[Feature, bytes]]:
+        """The model inputs of each text, and its vector as JSON."""
+        features = encode.features(texts, prompt="")  # it is in the texts
+        vectors = encode.vectors_of(features)
+        if not encode.normalize:  # division by the length once more would change the last bits
+            vectors = unit(vectors)
+        rows = map(_as_base64, vectors) if as_base64 else vectors.tolist()
+        return list(zip(features, map(to_json, rows), strict=True))
+
+    runs = {"float": partial(run, False), "base64": partial(run, True)}
+
+    @app.post("/v1/embeddings", summary="Vectors of texts, of length 1, in the form of OpenAI")
+    async def embeddings(request: Request, asked: EmbeddingsRequest) -> Response:
+        if asked.dimensions not in (None, width):
+            raise UserError(f"'dimensions' is {asked.dimensions}; the vectors of this model have {width}")
+        if asked.input_type and asked.prompt_name is not None:
+            raise UserError("'prompt_name' and 'input_type' are two answers; give one of them")
+        prompt = encode.prompt
+        if asked.input_type or asked.prompt_name is not None:
+            try:
+                prompt = reading.prompt(KINDS.get(asked.input_type, QUERY), asked.prompt_name)
+            except UserError as error:
+                raise UserError(f"'prompt_name': {error}") from error
+        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        contents = _contents("input", texts, lambda text: prompt + text)
+        sizes = list(map(len, contents))
+        form = asked.encoding_format or "float"
+        features, rows = zip(*await queue.results(request, runs[form], contents, sizes))
+        _refuse_cut("input", features, encode.max_seq_len - 2, asked.truncate)
+        tokens = sum(len(feature.ids) for feature in features)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        rest = to_json({"object": "list", "model": encode.model.name, "usage": usage})[1:]
+        entries = [
+            b'{"object":"embedding","index":%d,"embedding":%b}' % (number, row)
+            for number, row in enumerate(rows)
+        ]
+        return Response(b'{"data":[' + b",".join(entries) + b"]," + rest, media_type="application/json")
+
+    return {
+        "dimensions": width,
+        "max_tokens": encode.max_seq_len,
+        "prompts": dict(reading.prompts),
+        "default_prompt": reading.default_prompt if encode.options.prompt is None else encode.options.prompt,
     }
 
-    @app.get("/info", summary="The model of the vectors, in the form of TEI")
-    async def show() -> dict:
-        return info
+
+def _as_base64(vector: np.ndarray) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None:
+    """Answer requests for scores of documents, by a model that predicts a number for a pair of texts."""
+
+    def run(pairs: list[Example]) -> list[tuple[Feature, float]]:
+        features = classify.task.encode(pairs)
+        return list(zip(features, classify.predictions(features), strict=True))
+
+    @app.post("/v1/rerank", summary="Scores of documents for a query, the best first")
+    async def rerank(request: Request, asked: RerankRequest) -> Response:
+        query = text_of({"query": asked.query}, "query")
+        pairs = _contents("documents", asked.documents, lambda text: Example(query, text))
+        sizes = [len(query) + len(text) for text in asked.documents]
+        features, outputs = zip(*await queue.results(request, run, pairs, sizes))
+        truncate = True if asked.truncate is None else asked.truncate
+        _refuse_cut("documents", features, classify.task.encode.max_seq_len - 4, truncate)
+        scores = np.exp(-np.logaddexp(0, -np.array(outputs, np.float64)))  # a sigmoid that does not overflow
+        best_first = np.argsort(-scores, kind="stable").tolist()[: asked.top_n]
+        results = [{"index": row, "relevance_score": float(scores[row])} for row in best_first]
+        usage = {"total_tokens": sum(len(feature.ids) for feature in features)}
+        return JSONResponse({"model": classify.model.name, "results": results, "usage": usage})
 
 
 def _add_models(app: FastAPI, offered: dict[str, dict[str, Any]]) -> None:
@@ -355,14 +422,12 @@ def _add_models(app: FastAPI, offered: dict[str, dict[str, Any]]) -> None:
         for name, more in offered.items()
     }
 
-    @app.get(MODELS, summary="The models, in the form of OpenAI", operation_id="models")
+    @app.get("/v1/models", summary="The models, in the form of OpenAI", operation_id="models")
     async def show_models() -> dict:
         return {"object": "list", "data": list(entries.values())}
 
-    @app.get(MODELS + "/{name:path}", summary="A model, in the form of OpenAI", operation_id="model")
-    async def show_model(name: str) -> dict:
+    @app.get("/v1/models/{name:path}", summary="A model, in the form of OpenAI", operation_id="model")
+    async def show_model(name: str) -> Any:
         if name not in entries:
-            raise Refused(
-                404, f"there is no model of this name; the server has {', '.join(entries)}", "model"
-            )
+            return error_response(404, f"'model': there is none of this name; there is {', '.join(entries)}")
         return entries[name]

@@ -1,284 +1,194 @@
-"""What waits for a model: one queue of texts, from which threads beside the event loop take batches.
+"""What waits for the models: one queue of texts, from which threads beside the event loop take batches.
 
-Clients take turns by the tokens that were computed for them. Within a client a request gets as much as any
-other, so that a short one is answered while a long one goes on. Nothing is computed for who has left.
+Whatever reads a text, be it to tokenize it, happens in these threads. A short request is answered while one
+of many texts goes on; no text waits for ever; nothing is computed for who has left.
 """
 
 import asyncio
 import contextlib
-import heapq
-import math
+import itertools
 import threading
-import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
-MOST_TEXTS = 2048  # how many texts a request may have, as at OpenAI
-_LONGEST_RETRY = 60  # seconds, of Retry-After
-_SPEED = 1000.0  # tokens a second of a thread, before one has computed
+MOST_CHARACTERS = 8 << 20  # of all texts that wait
+OLDEST = 4  # one batch of so many begins with the text that waits longest
+LEFT = 499  # nginx's number for a client that has left; in the log and in the metrics only
 
 
-class BatchFailed(Exception):
-    """The model failed; the message is that of its error."""
+# Contents of texts -> a result for each, or the UserError that is the answer to its request.
+Run = Callable[[list[Any]], Sequence[Any]]
 
 
-class Run(NamedTuple):
-    """What computes a batch.
+class Job:
+    """A request.
+
+    Args:
+        sizes: the characters of its texts.
 
     Attributes:
-        function: contents -> a result for each.
-        in_many_threads: whether several threads may call it at the same time.
+        left: how many texts have no result yet.
+        answer: gets the results, in the order of the texts, when all are there.
     """
 
-    function: Callable[[list[Any]], Sequence[Any]]
-    in_many_threads: bool = False
-
-
-class QueueFull(Exception):
-    """There is no room for the texts of a request now.
-
-    Args:
-        retry_after: seconds until there may be.
-    """
-
-    def __init__(self, retry_after: int):
-        super().__init__(f"the queue is full; try again in {retry_after} seconds")
-        self.retry_after = retry_after
-
-
-class _Job:
-    """The texts of a request.
-
-    Args:
-        tokens: of all its texts.
-        count: how many texts it has.
-
-    Attributes:
-        answer: gets the results, in the order of the texts, when all are there. It is cancelled if the client
-            has left.
-    """
-
-    def __init__(self, tokens: int, count: int):
-        self.tokens = tokens
-        self.loop = asyncio.get_running_loop()
-        self.answer = self.loop.create_future()
-        self._results: list[Any] = [None] * count
-        self._left = count
-
-    def put(self, row: int, result: Any) -> None:
-        """Take the result of a text."""
-        self._results[row] = result
-        self._left -= 1
-        if self._left == 0:
-            self.answer.set_result(self._results)
-
-
-@dataclass(order=True)
-class _Item:
-    """A text that waits. The least is the next: `place` is where it stands in the flow's own time."""
-
-    place: int
-    number: int
-    tokens: int = field(compare=False)
-    content: Any = field(compare=False)
-    row: int = field(compare=False)  # in the results of its job
-    job: _Job = field(compare=False)
-
-
-class _Flow:
-    """What one client waits for from one model.
-
-    Args:
-        served: tokens that were computed for it, beside others.
-    """
-
-    def __init__(self, run: Run, served: int):
+    def __init__(self, run: Run, sizes: Sequence[int]):
         self.run = run
-        self.served = served
-        self.items: list[_Item] = []  # a heap
-        self._now = 0  # the place of the last text that was taken
-        self._count = 0
+        self.size = sum(sizes)
+        self.left = len(sizes)
+        self.results: list[Any] = [None] * len(sizes)
+        self.answer = asyncio.get_running_loop().create_future()
 
-    def add(self, job: _Job, contents: Sequence[Any], tokens: Sequence[int]) -> None:
-        """Take the texts of a job, the shortest first. Each text begins where the one before it ends."""
-        place = self._now
-        for row in sorted(range(len(contents)), key=lambda row: tokens[row]):
-            place += tokens[row]
-            self._count += 1
-            heapq.heappush(self.items, _Item(place, self._count, tokens[row], contents[row], row, job))
 
-    def take(self) -> _Item:
-        """Give the next text away."""
-        item = heapq.heappop(self.items)
-        self._now = item.place
-        self.served += item.tokens
-        return item
+@dataclass(eq=False)  # each is itself
+class Text:
+    """A text that waits; the one with the lowest place is next."""
 
-    def drop(self, job: _Job) -> list[_Item]:
-        """Give the texts of a job away, which nobody waits for."""
-        dropped = [item for item in self.items if item.job is job]
-        self.items = [item for item in self.items if item.job is not job]
-        heapq.heapify(self.items)
-        return dropped
+    place: int  # where it would end, in characters that are taken, if its request were alone
+    size: int  # in characters
+    content: Any
+    row: int  # in the results of its job
+    job: Job
 
 
 class WorkQueue:
     """The queue, and the threads that work on it.
 
     Args:
-        max_queue: texts that may wait.
-        max_batch_tokens: tokens of a batch; a longer text is alone.
+        most_texts: how many may wait.
+        batch_size: characters of a batch; a longer text is alone.
+        timeout: seconds within which a request is answered.
         begin: what each thread does first.
-        on_batch: is told the texts and tokens of each batch, and what it failed of.
     """
 
     def __init__(
         self,
-        max_queue: int,
-        max_batch_tokens: int,
+        most_texts: int,
+        batch_size: int,
+        timeout: float,
         threads: int = 1,
         begin: Callable[[], Any] = lambda: None,
-        on_batch: Callable[[int, int, BaseException | None], Any] = lambda texts, tokens, fault: None,
     ):
-        self.max_queue = max_queue
-        self.max_batch_tokens = max_batch_tokens
-        self.most_texts = min(MOST_TEXTS, max_queue)  # of a request
-        self.waiting = 0  # texts
-        self._tokens = 0  # of these texts
-        self._speed = _SPEED  # lately
-        self._threads = threads
-        self._begin = begin
-        self._on_batch = on_batch
-        self._flows: dict[Hashable, _Flow] = {}
-        self._busy: set[Hashable] = set()  # what is computed by one thread at a time, and is now
+        self.most_texts = most_texts
+        self.batch_size = batch_size
+        self.timeout = timeout
+        self.waiting: list[Text] = []  # in the order in which they came
+        self.characters = 0  # of these
+        self._now = 0  # no text that waits has a lower place
+        self._turns = itertools.count(1)
         self._changed = threading.Condition()
         for _ in range(threads):
-            threading.Thread(target=self._work, daemon=True).start()
+            threading.Thread(target=self._work, args=[begin], daemon=True).start()
 
     async def results(
-        self, run: Run, contents: Sequence[Any], tokens: Sequence[int], client: Hashable
+        self, request: Request, run: Run, contents: Sequence[Any], sizes: Sequence[int]
     ) -> list[Any]:
-        """What `run` gives for each content. It may get them in several batches, with those of others.
+        """The result of each content. `run` may get them in several batches, with those of others.
 
         Args:
-            tokens: of each content; an estimate does.
-            client: who asks.
+            request: who asks, and may leave.
+            sizes: the characters that are read for each content.
 
         Raises:
-            QueueFull: there is no room.
-            BatchFailed: it was in a batch that failed.
+            HTTPException: there is no room, the client has left, a batch failed, or it takes too long.
+            UserError: a content is wrong, or there is too much to read.
         """
-        job = _Job(sum(tokens), len(contents))
-        key = (client, run)
+        job = Job(run, sizes)
+        request.scope["work"] = f", texts: {len(sizes)}, characters: {job.size}"
+        if job.size > MOST_CHARACTERS:
+            raise UserError(
+                f"{job.size} characters are to be read, each as often as it is asked for; send at most "
+                f"{MOST_CHARACTERS} in a request"
+            )
         with self._changed:
-            if self.waiting + len(contents) > self.max_queue:
-                raise QueueFull(self._seconds_to_wait())
-            if key not in self._flows:
-                served = min((flow.served for flow in self._flows.values()), default=0)
-                self._flows[key] = _Flow(run, served)
-            self._flows[key].add(job, contents, tokens)
-            self.waiting += len(contents)
-            self._tokens += job.tokens
+            texts = len(self.waiting) + len(sizes)
+            is_full = texts > self.most_texts or self.characters + job.size > MOST_CHARACTERS
+            if self.waiting and is_full:
+                raise HTTPException(503, "the queue is full; try again later", {"Retry-After": "10"})
+            self.characters += job.size
+            place = self._now
+            for row in sorted(range(len(sizes)), key=sizes.__getitem__):  # its shortest text first
+                place += sizes[row]
+                self.waiting.append(Text(place, sizes[row], contents[row], row, job))
             self._changed.notify_all()
+        gone = asyncio.ensure_future(request.receive())  # nothing else comes of a request that is whole
         try:
-            return await job.answer
-        except (asyncio.CancelledError, BatchFailed):
-            self._drop(key, job)
-            raise
+            await asyncio.wait([job.answer, gone], timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
+            if job.answer.done():
+                return job.answer.result()
+            if gone.done():
+                raise HTTPException(LEFT, "the client has left")
+            raise HTTPException(
+                503, f"no answer within {self.timeout:g} seconds (--timeout)", {"Retry-After": "30"}
+            )
+        finally:
+            gone.cancel()
+            job.answer.cancel()
+            if job.left:
+                with self._changed:
+                    self._take_out([text for text in self.waiting if text.job is job])
 
-    def _seconds_to_wait(self) -> int:
-        seconds = self._tokens / (self._speed * self._threads)
-        return min(max(1, math.ceil(seconds)), _LONGEST_RETRY)
+    def _take_out(self, texts: list[Text]) -> None:
+        leaving = set(texts)
+        self.waiting = [text for text in self.waiting if text not in leaving]
+        self.characters -= sum(text.size for text in texts)
 
-    def _drop(self, key: Hashable, job: _Job) -> None:
-        """Take what is left of a job out of the queue."""
-        with self._changed:
-            if key in self._flows:
-                self._forget(self._flows[key].drop(job))
-                if not self._flows[key].items:
-                    del self._flows[key]
+    def _take(self) -> list[Text]:
+        """The next batch, all for one run: from the lowest place on, or now and then first the oldest text.
 
-    def _forget(self, items: Sequence[_Item]) -> None:
-        self.waiting -= len(items)
-        self._tokens -= sum(item.tokens for item in items)
-
-    def _take(self) -> tuple[Run, list[_Item]] | None:
-        """The next batch; None: all that waits is for what another thread is at.
-
-        It begins with the next text of the client that has got least, and goes on with texts for the same
-        `run`. Those of requests that fill a batch or more do not come into one with those of smaller ones,
-        which would wait for them.
+        Those of requests that fill a batch or more do not come into one with those of smaller ones, which
+        would wait for them.
         """
-        batch: list[_Item] = []
-        tokens = 0
-        run: Run | None = None
-        while True:
-            flows = [
-                (flow.served, flow.items[0].job.tokens, flow.items[0].number, key)
-                for key, flow in self._flows.items()
-                if flow.run not in self._busy and run in (None, flow.run)
-            ]
-            if not flows:
+        by_place = sorted(self.waiting, key=lambda text: text.place)
+        self._now = by_place[0].place
+        # However many shorter ones come, the text that waits longest has its turn.
+        first = self.waiting[0] if next(self._turns) % OLDEST == 0 else by_place[0]
+        batch = [first]
+        room = self.batch_size - first.size
+        for text in by_place:
+            if text is first or text.job.run != first.job.run:
+                continue
+            if text.size > room or self._is_long(text) != self._is_long(first):
                 break
-            # The client that has got least, of these the smallest request, and of these the oldest text.
-            *_, key = min(flows, key=lambda entry: entry[:3])
-            flow = self._flows[key]
-            item = flow.items[0]
-            if batch and (
-                tokens + item.tokens > self.max_batch_tokens
-                or self._is_long(item.job) != self._is_long(batch[0].job)
-            ):
-                break
-            batch.append(flow.take())
-            if not flow.items:
-                del self._flows[key]
-            tokens += item.tokens
-            run = flow.run
-        self._forget(batch)
-        return (run, batch) if run is not None else None
+            room -= text.size
+            batch.append(text)
+        self._take_out(batch)
+        return batch
 
-    def _is_long(self, job: _Job) -> bool:
-        return job.tokens > self.max_batch_tokens
+    def _is_long(self, text: Text) -> bool:
+        return text.job.size > self.batch_size
 
-    def _work(self) -> None:
+    def _work(self, begin: Callable[[], Any]) -> None:
         """The life of a thread."""
-        self._begin()
+        begin()
         while True:
             with self._changed:
-                while (taken := self._take()) is None:
-                    self._changed.wait()
-                run, batch = taken
-                if not run.in_many_threads:
-                    self._busy.add(run)
-            start = time.perf_counter()
-            results: Sequence[Any] = ()
-            fault: BaseException | None = None
+                self._changed.wait_for(lambda: self.waiting)
+                batch = self._take()
             try:
-                results = run.function([item.content for item in batch])
-            except BaseException as error:  # even SystemExit must not end the thread
-                fault = error
-                logger.exception("a batch of %d texts failed", len(batch))
-            tokens = sum(item.tokens for item in batch)
-            with self._changed:
-                if not run.in_many_threads:
-                    self._busy.discard(run)
-                    self._changed.notify_all()
-                self._speed += (tokens / (time.perf_counter() - start) - self._speed) / 8
-            self._on_batch(len(batch), tokens, fault)
+                results = batch[0].job.run([text.content for text in batch])
+            except BaseException:  # even SystemExit must not end the thread
+                logger.exception("a batch failed, texts: %d", len(batch))
+                results = [HTTPException(500, "the model failed; the server's log says why") for _ in batch]
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                batch[0].job.loop.call_soon_threadsafe(_deliver, batch, results, fault)
+                batch[0].job.answer.get_loop().call_soon_threadsafe(_deliver, batch, results)
 
 
-def _deliver(batch: list[_Item], results: Sequence[Any], fault: BaseException | None) -> None:
+def _deliver(batch: list[Text], results: Sequence[Any]) -> None:
     """Give the results of a batch to those who wait; runs in the event loop."""
-    for place, item in enumerate(batch):
-        job = item.job
-        if job.answer.done():  # its client has left, or another batch of it failed
+    for text, result in zip(batch, results, strict=True):
+        job = text.job
+        if job.answer.done():  # its client has left, or another text of it is wrong
             continue
-        if fault is not None:
-            job.answer.set_exception(BatchFailed(repr(fault)))
-            continue
-        job.put(item.row, results[place])
+        job.results[text.row] = result
+        job.left -= 1
+        if isinstance(result, Exception):
+            job.answer.set_exception(result)
+        elif not job.left:
+            job.answer.set_result(job.results)

@@ -96,7 +96,7 @@ class TaskOptions:
 class Answerer(Protocol):
     """One prediction on one model: it parses requests one by one and answers many at once.
 
-    The classes for `ernie_m.inference.server.app.LIMITED_WORDS` also have a method `check_length`.
+    Where the server has bounds that the command line has not, there is also a method `check_length`.
 
     Attributes:
         fields: None: the server does not offer it.

@@ -43,7 +43,6 @@ class FineTunedTask:
         self.task = task
         self.model = model
         self.engine = model.engine(task.name)
-        self.in_many_threads = model.runs_in_many_threads
 
     def predictions(self, features: Sequence[Any]) -> list[Any]:
         """The task's prediction for each feature. Features of similar length are run in one batch."""
