@@ -222,7 +222,7 @@ def put_texts(folder: Path) -> None:
         "de.txt": german,
         "sw.txt": german,
         "my.sw.txt": german,
-        "pairs.tsv": pairs,
+        "pairs.tsv": ["query\tpositive", *pairs],
         "my.tsv": pairs,
         "mined/pairs.tsv": pairs,
         "corpus.txt": german,

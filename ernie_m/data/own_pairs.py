@@ -40,7 +40,7 @@ from ernie_m.reader.files.own_files import files_in
 from ernie_m.reader.files.pairs import PairRows, header_of
 from ernie_m.reader.files.plain_text import split_name
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.words import SPLITS
+from ernie_m.reader.files.tables import SPLITS
 from ernie_m.tokenizer.equal_texts import text_keys
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.vocabulary import UNK
@@ -54,7 +54,8 @@ _SAMPLE = 200  # rows of a file that are looked at
 _MOST_UNKNOWN = 0.1  # a language with a greater share of unknown tokens is one that the model lacks
 _SIDE = re.compile("[a-z]{2}(_[a-z]+)?")  # the ending of one of two aligned files
 # A file with one of them in its name is held out.
-_HELD_OUT_WORDS = SPLITS - {"train", "training"} | {"devtest", "heldout", "newstest", "tests", "testset"}
+_HELD_OUT_WORDS = {word for word, split in SPLITS.items() if split != "train"}
+_HELD_OUT_WORDS |= {"devtest", "heldout", "newstest", "tests", "testset"}
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ def prepare_pairs(
     lines = [["pairs", "rows", "trained", "held out", "shares a text with these", ""]]  # is printed
     facts = {}
     with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
-        most_texts = max(len(rows.columns.texts) for rows in rows_of.values())  # in a row
+        most_texts = max(rows.most_texts for rows in rows_of.values())  # in a row
         # All of a training are read in one way; see docs/retrieval.md.
         are_translations = any(rows.are_translations for rows in rows_of.values())
         joint.write(_line(header_of(are_translations, negatives=most_texts - 2)))

@@ -56,7 +56,7 @@ def mine_rows(rows, lines, random_encoder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mining, "PART_LINES", 32)
     monkeypatch.setattr(hard_negatives, "PART_ROWS", 16)
-    write_lines(tmp_path / "pairs.tsv", ["\t".join(row) for row in rows])
+    write_lines(tmp_path / "pairs.tsv", ["query\tpositive\tnegative", *map("\t".join, rows)])
     third = lines[2].replace(" ", "\t")
     write_lines(tmp_path / "corpus.txt", ["", *lines[:2], third, " ", f" {lines[0]} ", *lines[3:], lines[5]])
 
@@ -142,10 +142,10 @@ def test_rows_with_ids_and_names(mine_rows, rows, lines, tmp_path):
     expected = mine_rows()
     pairs = [row[:2] for row in rows]
     write_lines(tmp_path / "pairs.tsv", [f"{n}\t{a}\t{b}" for n, (a, b) in enumerate(pairs)])
-    without_given = mine_rows()
+    without_given = mine_rows(columns="2,3")
     assert [row[:2] for row in without_given] == pairs
     write_lines(tmp_path / "pairs.tsv", ["answer\tquestion", *(f"{b}\t{a}" for a, b in pairs)])
-    assert mine_rows() == without_given
+    assert mine_rows(columns="question,answer") == without_given
     assert PairRows("out/negatives.tsv").with_negatives == sum(len(row) > 2 for row in without_given)
     assert [row[:2] for row in expected] == pairs
 
@@ -193,7 +193,7 @@ def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
         ({"corpus.txt": ""}, {}, "corpus.txt: "),
         ({"corpus.txt": "\n \n"}, {}, "corpus.txt: "),
         ({"corpus.txt": b"a\n\xff\n"}, {}, "corpus.txt, line 2: not UTF-8"),
-        ({"pairs.tsv": "a\tb\nalone\n"}, {}, "pairs.tsv, line 2: "),
+        ({"pairs.tsv": "query\tpos\na\tb\nalone\n"}, {}, "pairs.tsv, line 3: "),
         ({}, {"mine_negatives": "absent.txt"}, "absent.txt: "),
         ({}, {"train_set": None}, "--train_set "),
         ({}, {"train_set": "."}, ".: "),

@@ -28,6 +28,7 @@ from tests.toys import sentences, write_lines
 
 ROWS = 60
 BATCH = 8
+HEADER = ["query", "positive", "negative", "negative"]
 MAX_SEQ_LEN = 32
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 HIDDEN = 16  # of the model beside the fixture `corpus`
@@ -47,9 +48,12 @@ def pairs(tmp_path_factory):
         rows.append([f"{lines[number]} bado", f"{lines[number]} kani", *negatives])
     for number in (20, 40):
         rows[number][0] = rows[0][0]
-    path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
-    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.tsv", rows)
+
+
+def write_pairs(path, rows):
+    """Write rows below a header; negatives at the end of a row may be missing."""
+    return Path(write_lines(path, map("\t".join, [HEADER, *rows])))
 
 
 @pytest.fixture
@@ -97,7 +101,7 @@ def rows_as_ids(corpus, pairs):
     """For each row of the file the ids of its texts as tuples: query, positive, negatives."""
     tokenizer = Tokenizer.from_folder(corpus)
     rows = []
-    for line in pairs.read_text().splitlines():
+    for line in pairs.read_text().splitlines()[1:]:
         ids = tokenizer.encode_batch(line.split("\t"))
         rows.append(as_tuples(tokenizer.sentences(ids, MAX_SEQ_LEN)))
     return rows
@@ -131,9 +135,7 @@ def test_a_given_negative_is_no_text_of_another_row_of_a_step(corpus, tmp_path):
     """Each row has the positive of the next row as its negative, so neighbours are never in one step."""
     texts = list(dict.fromkeys(sentences(60, seed=4)))[:40]
     rows = [[texts[i], texts[20 + i], texts[20 + (i + 1) % 20]] for i in range(20)]
-    path = tmp_path / "pairs.tsv"
-    rows.insert(0, ["query", "positive", "negative"])
-    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    path = write_pairs(tmp_path / "pairs.tsv", rows)
     for step in islice(steps_of(corpus, path)(), 20):
         inputs = as_tuples(step.sentences)
         assert len(inputs) == 3 * BATCH and len(set(inputs)) == len(inputs)
@@ -186,8 +188,7 @@ def test_held_out_rows_are_drawn_at_random(pairs):
 
 def test_too_few_pairs_for_a_selection(train, pairs, tmp_path):
     """Of 9 pairs none is held out: the log says so, unless no selection was asked for."""
-    few = tmp_path / "few.tsv"
-    few.write_text("".join(f"{letter} bado\t{letter} kani\n" for letter in "abcdefghi"))
+    few = write_pairs(tmp_path / "few.tsv", [[f"{letter} bado", f"{letter} kani"] for letter in "abcdefghi"])
     changes = {"train_set": few, "max_steps": 1, "batch_size": 2}
     said = [line for line in train("selected", **changes).splitlines() if "for a selection" in line]
     assert len(said) == 1 and str(few) in said[0] and "--validation_pairs 0" in said[0]
@@ -200,14 +201,13 @@ def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
     The one after these has it as a negative: it is trained on, without this negative.
     """
     rows = [[f"{letter} bado", f"{letter} kani"] for letter in "abcdefghij"]
-    path = tmp_path / "pairs.tsv"
-    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+    path = write_pairs(tmp_path / "pairs.tsv", rows)
     (number,) = divided(path, 1, seed=1)[0].tolist()
     places = [(number + distance) % 10 for distance in range(1, 4)]
     rows[places[0]][1] = rows[number][1]
     rows[places[1]][0] = rows[number][1]
     rows[places[2]].append(rows[number][1])
-    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+    write_pairs(path, rows)
     held_out, keys, trained = divided(path, 1, seed=1)
     assert held_out.tolist() == [number] and keys == {*text_keys(rows[number]).tolist()}
     assert set(range(10)) - set(trained.tolist()) == {number, *places[:2]}
@@ -218,7 +218,7 @@ def test_texts_that_differ_in_bytes_alone(corpus, tmp_path):
     texts = list(dict.fromkeys(sentences(120, seed=4)))[:90]
     positives = [text.replace(" ", "\u00a0 ").replace("a", "ａ") for text in texts[:30]]
     rows = zip(texts[30:], texts[:30] + positives)
-    path = write_lines(tmp_path / "pairs.tsv", map("\t".join, rows))
+    path = write_pairs(tmp_path / "pairs.tsv", rows)
     held_out, _, trained = divided(path, 6, seed=1)
     assert len(held_out) == 6 and not set(held_out % 30) & set(trained % 30)
     for step in islice(steps_of(corpus, path)(), 20):
@@ -262,7 +262,7 @@ def test_a_right_answer_that_the_file_names_is_no_negative(corpus, tmp_path, for
 
 def test_a_held_out_text_is_no_negative(corpus, pairs):
     """Row 1 has one negative and row 2 has two, of which the first is held out."""
-    (_, _, left_out), (_, _, removed, _) = [row.split("\t") for row in pairs.read_text().splitlines()[1:3]]
+    (_, _, left_out), (_, _, removed, _) = [row.split("\t") for row in pairs.read_text().splitlines()[2:4]]
     ids = rows_as_ids(corpus, pairs)
     read = set()
     for step in islice(steps_of(corpus, pairs, held_out=[left_out, removed])(), 20):
@@ -275,10 +275,9 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
     texts = list(dict.fromkeys(sentences(400, seed=4)))[:160]
     for side in (0, 1):
         rows = [[texts[2 * number], texts[2 * number + 1]] for number in range(80)]
-        (tmp_path / "in.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
-        for number in divided(tmp_path / "in.tsv", 8, seed=1)[0].tolist():
+        for number in divided(write_pairs(tmp_path / "in.tsv", rows), 8, seed=1)[0].tolist():
             rows[number][side] = texts[side]
-        (tmp_path / "in.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+        write_pairs(tmp_path / "in.tsv", rows)
         log = train(f"out{side}", train_set="in.tsv", max_steps=1)
         assert re.search(r"in.tsv: 7[12] rows are trained on and 8 held out", log)
         assert "held-out pairs found at step 0: mean 100.00" in log
@@ -302,30 +301,29 @@ def test_it_learns_and_keeps_the_best(train, tmp_path, flags_of_loss):
 
 def test_ids_and_a_header_are_not_trained_on(train, pairs, tmp_path):
     """Named .csv.gz with ids, the run is that of the plain file: the same weights."""
-    rows = [line.split("\t")[:2] for line in pairs.read_text().splitlines()]
-    plain = "".join("\t".join(row) + "\n" for row in rows)
+    rows = [line.split("\t")[:2] for line in pairs.read_text().splitlines()[1:]]
+    write_pairs(tmp_path / "plain.tsv", rows)
     named = "number,sentence1,sentence2\n" + "".join(f'{n},"{a}","{b}"\n' for n, (a, b) in enumerate(rows))
-    (tmp_path / "plain.tsv").write_text(plain)
     (tmp_path / "named.csv.gz").write_bytes(gzip.compress(named.encode()))
-    for name in ("plain.tsv", "named.csv.gz"):
-        log = train(name.split(".")[0], train_set=name, max_steps=3)
-        assert ("columns 2 and 3 are the pair; not read: column 1" in log) == name.startswith("named")
+    for name, columns in (("plain.tsv", None), ("named.csv.gz", "sentence1,sentence2")):
+        log = train(name.split(".")[0], train_set=name, max_steps=3, columns=columns)
+        assert ("not read: number" in log) == name.startswith("named")
     assert_same_weights(tmp_path / "plain/step_3", tmp_path / "named/step_3")
 
 
 def test_texts_that_teach_nothing(train, tmp_path, capsys):
     """Unknown words alone are refused, and positives equal to their queries give a warning."""
     signs = [f"{chr(0x16A0 + n)}{chr(0x16A0 + m)}" for n in range(5) for m in range(4)]
-    (tmp_path / "unknown.tsv").write_text("".join(f"{sign}\t{sign}{sign}\n" for sign in signs))
+    write_pairs(tmp_path / "unknown.tsv", [[sign, sign + sign] for sign in signs])
     changes = {"max_steps": 1, "batch_size": 2}
     assert error_of(train, "unknown", train_set="unknown.tsv", **changes).startswith("unknown.tsv: ")
     assert re.search(r"unknown.tsv: \d+ % of its tokens are unknown", capsys.readouterr().out)
     texts = list(dict.fromkeys(sentences(60, seed=4)))[:20]
-    (tmp_path / "equal.tsv").write_text("".join(f"{text}\t{text}\n" for text in texts))
+    write_pairs(tmp_path / "equal.tsv", [[text, text] for text in texts])
     log = train("equal", train_set="equal.tsv", **changes)
     assert "equal.tsv: in 20 of 20 rows query and positive are equal" in log
     assert "equal.tsv: for this vocabulary, of 2 pairs 2 have equal sides" in log
-    (tmp_path / "good.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in zip(texts, texts[1:] + texts[:1])))
+    write_pairs(tmp_path / "good.tsv", zip(texts, texts[1:] + texts[:1]))
     assert "this vocabulary" not in train("good", train_set="good.tsv", **changes)
 
 
@@ -380,10 +378,11 @@ def test_two_processes_are_one(corpus, flags, tmp_path):
     ("content", "flags", "message"),
     [
         ("", {}, "in.tsv: "),
-        ("a\tb\nalone\n", {}, "in.tsv, line 2: "),
+        ("a\tb\nalone\n", {}, "in.tsv, line 1: "),
+        ("query\tpositive\na\tb\nalone\n", {}, "in.tsv, line 3: "),
         ("query\tpositive\tnegative\na\tb\t\n", {}, "in.tsv: "),  # one row, without a negative
-        ("a\tb\nc\t \n", {}, "in.tsv, line 2: "),
-        ("a\tb\n\td\n", {}, "in.tsv, line 2: "),
+        ("query\tpositive\na\tb\nc\t \n", {}, "in.tsv, line 3: "),
+        ("query\tpositive\na\tb\n\td\n", {}, "in.tsv, line 3: "),
         ("query\tpositive\tnegative\na\tb\tc\nd\t\te\n", {}, "in.tsv, line 3: "),
         (
             "query\tpositive\na\tb\na\tc\n",

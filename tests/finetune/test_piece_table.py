@@ -21,7 +21,7 @@ from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.piece_means import PieceBatch, means_of_rows, piece_means
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of
-from tests.toys import sentences
+from tests.toys import sentences, write_lines
 
 WORDS = "embeddings.word_embeddings.weight"
 SHAPE = {"hidden_size": 8, "num_hidden_layers": 0, "num_attention_heads": 1}
@@ -33,7 +33,8 @@ def pairs(tmp_path_factory):
     """A file of 60 rows whose query and positive differ in a word."""
     lines = list(dict.fromkeys(sentences(200, seed=4)))[:60]
     path = tmp_path_factory.mktemp("table") / "pairs.tsv"
-    path.write_text("".join(f"{line} bado\t{line} kani\n" for line in lines), encoding="utf-8")
+    rows = "".join(f"{line} bado\t{line} kani\n" for line in lines)
+    path.write_text(f"query\tpositive\n{rows}", encoding="utf-8")
     (path.parent / "table.json").write_text(json.dumps(SHAPE))
     return path
 
@@ -204,8 +205,10 @@ def test_a_frequent_piece_begins_short(train, corpus, tmp_path):
 
 def test_texts_longer_than_the_inputs_are_said(train, tmp_path, pairs):
     long = tmp_path / "long.tsv"
-    rows = (line.split("\t") for line in pairs.read_text(encoding="utf-8").splitlines())
-    long.write_text("".join(f"{query * 300}\t{positive}\n" for query, positive in rows), encoding="utf-8")
+    header, *lines = pairs.read_text(encoding="utf-8").splitlines()
+    rows = (line.split("\t") for line in lines)
+    long_rows = (f"{query * 300}\t{positive}" for query, positive in rows)
+    write_lines(long, [header, *long_rows])
     log = train("long", train_set=long, max_steps=1)
     (line,) = [line for line in log.splitlines() if "are cut at" in line]
     assert str(long) in line

@@ -174,7 +174,7 @@ def test_without_a_start(folder, monkeypatch, capsys):
 def test_pairs_of_unknown_languages(folder, capsys):
     """They need no name of languages; of such files a table is trained, too. No side is called English."""
     path = folder / "question-answer.tsv"
-    write_lines(path, [f"{line}?\t{line} is the answer" for line in LINES])
+    write_lines(path, ["query\tpositive", *(f"{line}?\t{line} is the answer" for line in LINES)])
     call_main(train, [str(path), *as_flags({"output": "answers"})])
     assert open_checkpoint("answers/best").config.is_table
     text = "".join(capsys.readouterr())
@@ -223,8 +223,9 @@ def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
     start = random_encoder
     (tmp_path / "empty").mkdir()
     assert refusal(capsys, "empty", output="new", start=start).startswith("empty: ")
-    write_lines(tmp_path / "pairs.tsv", [f"{a}\t{b}" for a, b in zip(LINES, sentences(len(LINES)))])
-    write_lines(tmp_path / "one.tsv", ["a dog\tein Hund"])
+    rows = [f"{a}\t{b}" for a, b in zip(LINES, sentences(len(LINES)))]
+    write_lines(tmp_path / "pairs.tsv", ["query\tpositive", *rows])
+    write_lines(tmp_path / "one.tsv", ["query\tpositive", "a dog\tein Hund"])
     assert refusal(capsys, "one.tsv", output="new").startswith("one.tsv: ")
     # A language that the start does not have: its letters are not in the vocabulary.
     foreign = [line.translate({ord("a") + n: 0x10D0 + n for n in range(26)}) for line in LINES]

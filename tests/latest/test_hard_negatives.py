@@ -57,7 +57,7 @@ def mine(rows, tmp_path_factory):
     """mine(**flags) -> (query, positive) -> its negatives, by run_retrieval.py."""
     folder = tmp_path_factory.mktemp("negatives")
     model = toys.make_models(folder) / "encode"
-    write_lines(folder / "pairs.tsv", ["\t".join(row) for row in rows])
+    write_lines(folder / "pairs.tsv", ["query\tpositive", *map("\t".join, rows)])
     write_lines(folder / "corpus.txt", corpus_of(rows))
 
     def call(**flags):

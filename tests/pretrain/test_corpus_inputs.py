@@ -279,17 +279,21 @@ def test_misaligned_files_are_named(tmp_path, english_lines, german_lines):
 
 
 def test_columns(tmp_path):
-    """A line has exactly two columns. If the two are named, it may have more."""
+    """A line has exactly two columns. If the two are named, all have as many as the first."""
     assert "y.tsv, line 2: 1 column" in error_of(
         lines_of, parallel={"en-de": write_lines(tmp_path / "y.tsv", ["good\tgut", "bad schlecht"])}
     )
-    rows = ["0.9\tgood\tgut", "", "0.8\tbad\tschlecht\tmore", "0.7\t\talles"]  # the last has no English
+    rows = ["0.9\tgood\tgut", "", "0.8\tbad\tschlecht", "0.7\t\talles"]  # the last has no English
     path = write_lines(tmp_path / "x.tsv", rows)
-    assert "x.tsv, line 1: 3 columns of texts, not 2" in error_of(lines_of, parallel={"en-de": path})
+    for columns in (None, "1,2,3"):
+        message = error_of(lines_of, parallel={"en-de": path}, columns=columns)
+        assert message.startswith(f"{path}, line 1: ") and "--columns" in message
     text = lines_of(parallel={"en-de": path}, columns="2,3")
     assert text.sides == [["gut", "schlecht"], ["good", "bad"]]
     assert text.empty == 1
     assert "line 1: --columns 5" in error_of(lines_of, parallel={"en-de": path}, columns="2,5")
+    path = write_lines(tmp_path / "z.tsv", [*rows, "0.6\tbad\tschlecht\tmore"])
+    assert "z.tsv, line 5: 4 columns" in error_of(lines_of, parallel={"en-de": path}, columns="2,3")
 
 
 ENGLISH_GERMAN = [(f"{line} bado", f"{line} kani") for line in dict.fromkeys(LINES[:60])]
@@ -316,11 +320,13 @@ def in_form(form: str) -> str:
 @pytest.mark.parametrize("form", ["Tatoeba", "manythings", "WikiMatrix", "named.csv", "memory.tmx"])
 @pytest.mark.parametrize("end", ["", ".gz"])
 def test_columns_of_public_files(tmp_path, form, end):
-    """Ids, licences and scores are no text, in any unit; a header with languages says the order."""
+    """Columns are named, or a header has the languages, which say the order; in any unit."""
+    columns = {"Tatoeba": "2,4", "manythings": "1,2", "WikiMatrix": "2,3"}.get(form)
     name = form if "." in form else f"{form}.tsv"
     (tmp_path / f"{name}{end}").write_bytes(PACKERS[end](in_form(form).encode()))
     for unit_bytes in (300, 1 << 20):
-        text = lines_of(parallel={"en-de": f"{tmp_path}/{name}{end}"}, unit_bytes=unit_bytes)
+        parallel = {"en-de": f"{tmp_path}/{name}{end}"}
+        text = lines_of(parallel=parallel, unit_bytes=unit_bytes, columns=columns)
         assert list(zip(*text.sides[::-1])) == ENGLISH_GERMAN
     if form == "WikiMatrix":  # named columns are taken as they are
         text = lines_of(
@@ -356,6 +362,23 @@ def test_scores(tmp_path):
     assert text.sides == [["gut", "neu"], ["good", "new"]]
     assert text.score == 2
     assert text.empty == 0
-    for column in ("2", "4"):
+    for column, place in (("2", "'2'"), ("4", "--only 4")):
         line = error_of(lines_of, parallel=parallel, columns="2,3", only=f"{column}>=1.04")
-        assert f"x.tsv, line 1: --only {column}" in line
+        assert "x.tsv, line 1: " in line and place in line
+
+
+def test_quotation_marks_between_tabs(tmp_path):
+    """Text in two columns of two languages; else it is asked."""
+    rows = ["1.2\tgood\tgut", '1.1\t"new" ones\tneue', "1.0\t\t"]
+    path = write_lines(tmp_path / "x.tsv", rows)
+    error = error_of(lines_of, parallel={"en-de": path}, columns="2,3")
+    assert error.startswith(f"{path}, line 2: ") and "--quotes" in error
+    expected = [["gut", "neue"], ["good", '"new" ones']]
+    assert lines_of(parallel={"en-de": path}, columns="2,3", quotes=False).sides == expected
+    path = write_lines(tmp_path / "y.tsv", [row.partition("\t")[2] for row in rows])
+    assert lines_of(parallel={"en-de": path}).sides == expected
+
+
+def test_a_file_of_blank_lines(tmp_path):
+    path = write_lines(tmp_path / "x.tsv", ["", "\t"])
+    assert f"{path}: " in error_of(lines_of, parallel={"en-de": path})

@@ -139,7 +139,7 @@ def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog):
         ("en-ru.tsv", (ENGLISH, RUSSIAN), False),
         ("ru-en.tsv", (ENGLISH, RUSSIAN), True),
         ("en-el.tsv", (ENGLISH, RUSSIAN), True),
-        ("pairs.tsv", (ENGLISH, RUSSIAN), False),
+        ("pairs.tsv", (["query", *ENGLISH], ["positive", *RUSSIAN]), False),
     ):
         caplog.clear()
         path = write(tmp_path / name, map("\t".join, zip(*sides)))

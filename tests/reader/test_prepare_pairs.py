@@ -103,7 +103,7 @@ def test_rows_with_a_held_out_text_and_negatives(tmp_path):
 @pytest.mark.parametrize(
     ("names", "in_table"),
     [
-        (["{}.tsv"], ["train", "news_dev", "newstest2"]),
+        (["{}.jsonl"], ["train", "news_dev", "newstest2"]),
         (["{}.en-de.tsv"], ["de-en", "news_dev-de-en", "newstest2-de-en"]),
         (["{}.en", "{}.de"], ["de-en", "news_dev-de-en", "newstest2-de-en"]),
     ],
@@ -118,6 +118,8 @@ def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
             sides[0] += [line.replace(" ", "\u00a0 ") for line in english[80:]]
             sides[1] += [f"{line}." for line in german[80:]]
         rows = ["\t".join(row) for row in zip(*sides)]
+        if names == ["{}.jsonl"]:
+            rows = [json.dumps(dict(zip(("query", "positive"), row))) for row in zip(*sides)]
         for name, lines in zip(names, [rows] if len(names) == 1 else sides):
             write_lines(tmp_path / "my" / name.format(split), lines)
     prepare_pairs([str(tmp_path / "my")], tmp_path / "output")
@@ -144,7 +146,7 @@ def test_many_queries_of_one_answer(tmp_path):
 
 def test_which_pairs_are_translations(folder, tmp_path):
     """All of a training are read in one way: as translations, if some are."""
-    write_pairs(folder / "faq.tsv", in_language("is"), in_language("it"))
+    write_pairs(folder / "faq.tsv", ["query", *in_language("is")], ["positive", *in_language("it")])
     prepare_pairs([str(folder)], tmp_path / "output")
     for name, are_translations in (("de-en", True), ("fr-en", True), ("faq", False)):
         for part in ("train", "held-out"):

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.table.asked import asked_table
 from ernie_m.reader.files.table.labelled import LabelledTable, read_table
@@ -310,96 +309,6 @@ def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> Non
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
-
-
-# name of the file -> content with pairs of A and B, which are translations
-PAIRS = {
-    "WikiMatrix.en-de.tsv": tabs(lambda n: [f"1.{250 - n}", A[n], B[n], "en", "de"]),
-    "languages_first.en-de.tsv": tabs(lambda n: ["en", "de", A[n], B[n]]),
-    "tatoeba.en-de.tsv": tabs(lambda n: [1276 + 7 * n, A[n], 77 + 31 * n, B[n]]),
-    "manythings.en-de.txt": tabs(
-        lambda n: [A[n], B[n], f"CC-BY 2.0 (France) Attribution: tatoeba.org #{n} & #{2 * n}"]
-    ),
-    "translation.jsonl": objects(lambda n: {"id": str(n), "translation": {"en": A[n], "de": B[n]}}),
-    "named.csv": commas(
-        lambda n: [1.25 - n / 1000, A[n], B[n], "en", "de"], "score source target source_lang target_lang"
-    ),
-}
-
-
-@pytest.mark.parametrize("name", PAIRS)
-def test_pairs_of_translations(tmp_path, name):
-    rows = PairRows(write(tmp_path / name, PAIRS[name]))
-    assert list(rows) == [list(pair) for pair in zip(A, B)] and rows.are_translations
-
-
-# name of the file -> content in which a column judges the pairs, its number, --only, and which rows it takes
-JUDGED = {
-    "qqp.tsv": (LABELLED["qqp.tsv"][0], 6, "is_duplicate=1", lambda n: n % 2 == 1),
-    "paws.tsv": (LABELLED["paws.tsv"][0], 4, "label=1", lambda n: n % 2 == 1),
-    "nli.tsv": (
-        tabs(lambda n: [A[n], B[n], NLI[n % 3]], "premise hypothesis label"),
-        3,
-        "label=entailment",
-        lambda n: n % 3 == 0,
-    ),
-    "nli without names.tsv": (
-        tabs(lambda n: [A[n], B[n], NLI[n % 2]]),
-        3,
-        "3=entailment",
-        lambda n: n % 2 == 0,
-    ),
-    "sts.tsv": (
-        tabs(lambda n: [A[n], B[n], f"{n % 6},25"], "sentence1 sentence2 score"),
-        3,
-        "score>=4",
-        lambda n: n % 6 >= 4,
-    ),
-    "sts-train.csv": (
-        tabs(lambda n: ["main-captions", "MSRvid", "2012test", n, n % 6 + 0.25, A[n], B[n]]),
-        5,
-        "5>=3",
-        lambda n: n % 6 >= 3,
-    ),
-    "feedback.csv": (
-        commas(lambda n: [A[n], B[n], ("up", "down")[n % 2]], "query answer vote"),
-        3,
-        "vote=up",
-        lambda n: n % 2 == 0,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", JUDGED)
-def test_pairs_that_a_column_judges_are_asked_about(tmp_path, name):
-    """Those that are judged different would be trained on as equals."""
-    content, column, only, is_taken = JUDGED[name]
-    path = write(tmp_path / name, content)
-    assert f"{path}, line 1: column {column} judges the pairs" in error_of(PairRows, path)
-    taken = [[A[n], B[n]] for n in NUMBERS if is_taken(n)]
-    assert list(PairRows(path, TableOptions(only=only))) == taken
-    assert len(PairRows(path, TableOptions(only="all"))) == len(A)
-
-
-def test_language_names_and_codes_in_the_first_row_are_asked_about(tmp_path):
-    """Names of languages are usual in a header, but codes occur below it; and these are never a side."""
-    first = ["1.12", "english", "deutsch", "en", "de"]
-    rows = [first, *([f"1.{110 - n}", A[n], B[n], "en", "de"] for n in NUMBERS)]
-    path = write(tmp_path / "pairs.tsv", "".join("\t".join(row) + "\n" for row in rows))
-    message = error_of(PairRows, path)
-    assert message.startswith(f"{path}, line 1: ") and "--header false" in message
-    pairs = list(map(list, zip(A, B)))
-    assert list(PairRows(path, TableOptions(header=False))) == [["english", "deutsch"], *pairs]
-    assert list(PairRows(path, TableOptions(header=True))) == pairs
-
-
-@pytest.mark.parametrize(("mark", "other"), [(";", ","), (",", ";")])
-def test_marks_within_quotation_marks_are_text(tmp_path, mark, other):
-    """In each row there are more of the other mark than of the one between the cells, or as many."""
-    texts = [[f"{A[n]}{other * (n % 4)} so{mark} {other} yes", f"{B[n]}{other * 3}"] for n in NUMBERS]
-    file = io.StringIO()
-    csv.writer(file, delimiter=mark, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(texts)
-    assert list(PairRows(write(tmp_path / "pairs.csv", file.getvalue()))) == texts
 
 
 @pytest.mark.parametrize("header", ["", "meinung\tnote\n", "text\tlabel\n"])

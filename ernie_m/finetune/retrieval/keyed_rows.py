@@ -43,7 +43,7 @@ class KeyedRows:
         Args:
             keys_of: the keys of texts: `text_keys`, or that of `keys_by`.
         """
-        width = len(rows.columns.texts)
+        width = rows.most_texts
         padded_rows = (row + [""] * (width - len(row)) for row in rows)
         keys = keys_of(chain.from_iterable(padded_rows)).reshape(-1, width)
         _, number, occurrences = np.unique(keys[:, 0], return_inverse=True, return_counts=True)

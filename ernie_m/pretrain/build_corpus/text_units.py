@@ -19,9 +19,9 @@ from ernie_m.pretrain.build_corpus.options import TextOptions
 from ernie_m.reader.files import plain_text
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.odd_text import look_at_text
-from ernie_m.reader.files.plain_text import TextFile, too_long
-from ernie_m.reader.files.table.form import options_of, records, rows_of_lines, table_of
-from ernie_m.reader.files.table.pair_columns import Columns, columns_of_pairs
+from ernie_m.reader.files.pairs import Columns, columns_of_pairs, start_of_pairs
+from ernie_m.reader.files.plain_text import TextFile, split_name, too_long
+from ernie_m.reader.files.tables import Form, Table, of_width, records, wanted
 from ernie_m.tokenizer.equal_texts import hashes_of
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -41,7 +41,7 @@ class Unit(NamedTuple):
         texts: whole lines as bytes; for aligned files two texts with equally many lines.
         first_line: number of its first line in the file, from 1.
         bytes_read: the number of bytes on disk that were read for it.
-        columns: which columns are read of a file with both sides of each pair; None: it has another form.
+        table: the header of a file with both sides of each pair; None: it has another form.
         last: whether it is the last of its source.
     """
 
@@ -51,8 +51,22 @@ class Unit(NamedTuple):
     texts: tuple[bytes, ...]
     first_line: int
     bytes_read: int
-    columns: Columns | None = None
+    table: "PairTable | None" = None
     last: bool = False
+
+
+class PairTable(NamedTuple):
+    """A table of pairs whose rows are read unit by unit.
+
+    Attributes:
+        header: the table, with no rows.
+        columns: which columns hold the texts.
+        first_row: the number of the line with the first row.
+    """
+
+    header: Table
+    columns: Columns
+    first_row: int
 
 
 class Lines(NamedTuple):
@@ -97,13 +111,12 @@ def read_units(
     bytes_before = 0  # how many bytes on disk were read for the units before
     with contextlib.ExitStack() as opened:
         languages = source.languages if len(source.languages) == 2 else None
-        encoding = options_of(Path(source.paths[0]), options).encoding
-        files = [TextFile(path, languages, encoding) for path in source.paths]
+        files = [TextFile(path, languages, options.encoding) for path in source.paths]
         for file in files:
             opened.enter_context(contextlib.closing(file))
-        columns = None
+        table = None
         if source.has_columns and files[0].buffer:
-            columns, _ = _columns_of(files[0], source, options)
+            table, _ = _table_of(files[0], source, options)
         for unit_number in itertools.count():
             first_line = files[0].line
             if len(files) == 2:
@@ -116,7 +129,7 @@ def read_units(
                 yield unit
             bytes_so_far = sum(file.raw.tell() for file in files)
             bytes_read = bytes_so_far - bytes_before
-            unit = Unit(stream_number, source_number, unit_number, texts, first_line, bytes_read, columns)
+            unit = Unit(stream_number, source_number, unit_number, texts, first_line, bytes_read, table)
             bytes_before = bytes_so_far
     if unit is None:
         raise UserError(f"{source}: empty: no text in it; leave it out")
@@ -233,14 +246,12 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
     for source in itertools.chain.from_iterable(stream.sources for stream in streams):
         pair = source.languages if len(source.languages) == 2 else None
         for number, path in enumerate(source.paths):
-            encoding = options_of(Path(path), options).encoding
-            with contextlib.closing(TextFile(path, pair, encoding)) as file:
+            with contextlib.closing(TextFile(path, pair, options.encoding)) as file:
                 if not file.buffer:
                     continue
                 if source.has_columns:
-                    columns, sample = _columns_of(file, source, options)
-                    columns.log(path)
-                    rows = [texts for texts, fault in map(columns.texts_of, sample) if not fault]
+                    table, sample = _table_of(file, source, options)
+                    rows = [[cells[place] for place in table.columns.texts] for _, cells in sample]
                     sides = dict(zip(source.languages, zip(*rows)))  # language -> its texts
                 else:
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
@@ -249,27 +260,35 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                 look_at_text(path, lines, language, options.text_as_it_stands)
 
 
-def _columns_of(
+def _table_of(
     file: TextFile, source: TextSource, options: TextOptions
-) -> tuple[Columns, Sequence[Sequence[str]]]:
-    """Which columns of a file hold the pairs, by its first rows or by the options; and these rows.
+) -> tuple[PairTable, list[tuple[int, list[str]]]]:
+    """The header of a file of pairs; and its first rows, with their lines.
 
     Raises:
-        UserError: there are no two columns of texts, or more.
+        UserError: it is not known which columns are meant.
     """
     path = Path(file.path)
-    options = options_of(path, options)
-    head = file.head(_HEAD).decode(errors="replace")
+    if split_name(path)[0] == ".tmx":
+        form, has_names, options = Form("\t", quoted=False), False, TextOptions()
+    else:
+        form, has_names = start_of_pairs(file, options, source.languages)
     faults = Faults(path, skip=True)  # each is found again, in its unit
-    table_form, is_official, rows = rows_of_lines(path, io.StringIO(head, newline="\n"), options, faults)
-    table = table_of(path, table_form, is_official, rows, options, faults, logger.info, ragged=True)
-    columns = columns_of_pairs(table, options, source.languages)
+    head = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
+    rows = records(itertools.islice(head, form.skipped, None), form, faults, form.skipped + 1)
+    line, first = next(rows, (0, None))
+    if first is None:
+        raise UserError(f"{path}: no rows in it")
+    names = [str(number) for number in range(1, len(first) + 1)]
+    sample = [(line, first), *of_width(rows, len(first), line, faults, ragged=False)]
+    if has_names:
+        names = [name.strip() for name in first]
+        del sample[0]
+    header = Table(path, names, line, form, [cells for _, cells in sample[:3]], iter(()))
+    columns = columns_of_pairs(header, options, source.languages)
     if len(columns.texts) > 2:
-        raise UserError(
-            f"{path}, line {columns.skipped + 1}: {len(columns.texts)} columns of texts, not 2; name those "
-            "that hold the pair, as in --columns 2,3"
-        )
-    return columns, table.sample
+        raise header.question("which two columns are translations?", ["--columns TEXT,TRANSLATION"])
+    return PairTable(header, columns, line + has_names), sample
 
 
 def _rows(lines: list[str], unit: Unit, path: str, options: TextOptions) -> tuple[list[list[str]], int]:
@@ -278,23 +297,16 @@ def _rows(lines: list[str], unit: Unit, path: str, options: TextOptions) -> tupl
     Raises:
         UserError: rows have another number of columns.
     """
-    columns = unit.columns
+    header, columns, first_row = unit.table
     faults = Faults(path, options.on_error == "skip")
-    rows = []
-    left_out = 0
     ended_lines = (f"{line}\n" for line in lines)
-    for number, cells in records(ended_lines, columns.form, faults, unit.first_line):
-        if number <= columns.skipped:
-            continue
-        is_wanted = columns.wanted is None or columns.wanted.takes(cells)
-        if not is_wanted or not columns.is_read(cells):
-            left_out += 1
-            continue
-        texts, fault = columns.texts_of(cells)
-        is_pair_with_gap = len(texts) == 2 and not all(texts)  # `read_lines` counts such pairs
-        if fault and not is_pair_with_gap:
-            faults.add(number, fault, "mend or remove the line, or name the columns, as in --columns 2,3")
-        else:
-            rows.append(texts)
+    every = records(ended_lines, header.form, faults, unit.first_line)
+    below = (row for row in every if row[0] >= first_row)
+    rows = list(of_width(below, len(header.names), header.line, faults, ragged=False))
+    if options.only:
+        taken = wanted(header._replace(rows=iter(rows)), options.only, faults)
+    else:
+        taken = rows
+    texts = [[cells[place] for place in columns.texts] for _, cells in taken if columns.is_trained(cells)]
     faults.end(logger.warning)
-    return rows, left_out
+    return texts, len(rows) - len(texts)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.find_pairs import WITH_BOTH_SIDES, languages_in_name, named_files
+from ernie_m.reader.files.find_pairs import WITH_BOTH_SIDES, named_files
 from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
@@ -173,13 +173,10 @@ def read_bitexts(
     for language in languages or files.keys():
         if len(files[language]) == 1:
             (path,) = files[language]
-            name = path.name.split(".")[0]
-            label = f"{name}<=" if name.count("-") == 1 else ""  # else it names no languages
-            rows = PairRows(f"{label}{path}", options)
-            sentences, translations = zip(*(row[:2] for row in rows))
-            are_translations = bool(languages_in_name(path)) or rows.columns.are_translations
-            sides = list(sentences), list(translations)
-            bitexts.append(Bitext(language, *sides, are_translations, with_english=name.endswith("-en")))
+            rows = PairRows(path, options)
+            sides = [[row[side] for row in rows] for side in (0, 1)]
+            with_english = path.name.split(".")[0].endswith("-en")
+            bitexts.append(Bitext(language, *sides, rows.are_translations, with_english))
         else:
             bitexts.append(read_bitext(language, *files[language]))
     return bitexts

@@ -1,6 +1,7 @@
 """Pairs of texts in every form that is read: which columns of a file hold them, and the rows themselves.
 
-    pairs.tsv, pairs.csv, ...     a row on each line, in any form of `table/`; see `columns_of_pairs`
+    en-de.tsv, en-de<=pairs.tsv   two columns are translations; they need no header
+    pairs.csv, pairs.jsonl, ...   a table whose header names the columns; see `ernie_m.reader.files.tables`
     pairs.tmx                     a unit of two languages is a row
     en.txt,de.txt                 two aligned files; en-de<=train: train.en and train.de (Moses)
 
@@ -15,28 +16,39 @@ import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.find_pairs import find_pairs, languages_in_name, languages_of, split_label
 from ernie_m.reader.files.odd_text import look_at_text
-from ernie_m.reader.files.official_tsv import FileLines, open_lines
+from ernie_m.reader.files.official_tsv import FileLines, open_lines, split_cells
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.form import Form, in_one_line, open_table, options_of, records
-from ernie_m.reader.files.table.pair_columns import Columns, columns_of_pairs
-from ernie_m.reader.files.table.words import NEGATIVE, POSITIVE, QUERY
+from ernie_m.reader.files.tables import (
+    PAIRS,
+    SPLITS,
+    Form,
+    Table,
+    fault_of_text,
+    form_of,
+    in_one_line,
+    open_table,
+    records,
+)
 from ernie_m.tokenizer.equal_texts import normal_form
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import logger
 
+_NEGATIVE = re.compile("(negatives?|neg)(_?[0-9]+)?")
+_OF_TRANSLATIONS = {"source", "target", "translation"}
 _DIGITS = re.compile(r"\d+")
+_HEAD = 1 << 18  # bytes of which the first line is one
 _ROWS_FOR_SHIFT = 10_000
 _ROWS_SHOWN = 1000  # that tell whether the sides are text
 _FEWEST_EQUAL = 5  # rows whose numbers are those of a neighbour, for a warning
@@ -44,8 +56,110 @@ _FEWEST_EQUAL = 5  # rows whose numbers are those of a neighbour, for a warning
 
 def header_of(are_translations: bool, negatives: int = 0) -> list[str]:
     """The names of the columns of pairs, which `columns_of_pairs` reads."""
-    sides = ["source", "translation"] if are_translations else [QUERY, POSITIVE]
-    return sides + [NEGATIVE] * negatives
+    sides = ["source", "translation"] if are_translations else ["query", "positive"]
+    return sides + ["negative"] * negatives
+
+
+def start_of_pairs(file: TextFile, options: TableOptions, languages: Sequence[str]) -> tuple[Form, bool]:
+    """How the cells of a text with pairs are written, and whether its first line names the columns.
+
+    Two columns of two languages are a bitext, where the first line may be a row. Quotation marks between
+    tabs are text in a bitext, and in the files that this project writes.
+
+    Args:
+        languages: of the pairs; (): they are unknown.
+    """
+    form = form_of(file, options)
+    lines = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
+    rows = records(islice(lines, form.skipped, None), form._replace(quoted=form.quoted or False), Faults(""))
+    names = [cell.strip().lower() for _, cells in islice(rows, 1) for cell in cells]
+    if options.columns:
+        return form, not re.fullmatch(r"\d+(,\d+)*", options.columns)
+    is_bitext = len(names) == len(languages) == 2
+    known = {*PAIRS["query"], *PAIRS["positive"], *map(str.lower, languages)}
+    is_own = names[:2] in (header_of(True), header_of(False)) and {*names[2:]} <= {"negative"}
+    if form.quoted is None and (is_bitext or is_own):
+        form = form._replace(quoted=False)
+    return form, not is_bitext or {*names} <= known
+
+
+class Columns(NamedTuple):
+    """Which columns of a table hold pairs.
+
+    Attributes:
+        names: of query, positive, and negatives.
+        texts: their places.
+        split: the place of the column that says which rows are for training.
+    """
+
+    names: Sequence[str]
+    texts: Sequence[int]
+    split: int | None
+
+    def is_trained(self, cells: Sequence[Any]) -> bool:
+        """Whether a row is one to train on."""
+        return self.split is None or SPLITS.get(str(cells[self.split]).strip().lower()) == "train"
+
+    def rows_of(self, cells: Sequence[Any]) -> tuple[list[list[str]], str]:
+        """The rows that a row stands for, one for each positive, and what is wrong with it, or "".
+
+        Each is query, positive, and its negatives, without white space at both ends. Negatives at the end of
+        a row may be missing (None), and others empty.
+        """
+        missing = [place for place, cell in enumerate(cells) if cell is None]
+        if not {*self.texts[2:]}.issuperset(missing):
+            return [], f"it has {len(cells) - len(missing)} columns, and others have {len(cells)}"
+        query, *others = (cells[place] for place in self.texts)
+        positives, *negatives = (cell if isinstance(cell, list) else [cell] for cell in others)
+        sides = [[query], positives or [""], *(list(filter(None, side)) for side in negatives)]
+        faults = [fault_of_text(name, text) for name, side in zip(self.names, sides) for text in side]
+        if any(faults):
+            return [], max(faults)
+        texts = [text.strip() for side in sides[2:] for text in side]
+        return [[query.strip(), text.strip(), *texts] for text in positives], ""
+
+
+def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[str]) -> Columns:
+    """The columns of the texts of a table: --columns names them, or their names are known.
+
+    Args:
+        languages: names of columns, in the order of the texts.
+
+    Raises:
+        UserError: it is not known which columns are meant, or another one judges the pairs, and no --only
+            says which of them are.
+    """
+    folded = [name.lower() for name in table.names]
+    if options.columns:
+        texts = [table.place(name, "--columns") for name in options.columns.split(",")]
+    elif languages and table.names == ["1", "2"]:  # a bitext without a header
+        texts = [0, 1]
+    else:
+        by_language = [folded.index(name) for name in map(str.lower, languages) if name in folded]
+        sides = [table.named(PAIRS[part]) for part in ("query", "positive")]
+        if len(by_language) == 2:
+            sides = [[place] for place in by_language]
+        texts = list(chain(*sides)) if [len(side) for side in sides] == [1, 1] else []
+        texts += [place for place, name in enumerate(folded) if texts and _NEGATIVE.fullmatch(name)]
+    if len(texts) < 2 or len({*texts}) < len(texts):
+        raise table.question(
+            "which columns are query and positive? (And if another judges them: --only COLUMN=VALUE.)",
+            ["--columns QUERY,POSITIVE"],
+        )
+    judges = [place for place in table.named(PAIRS["label"]) if place not in texts]
+    if judges and not options.only:
+        name = table.names[judges[0]]
+        raise UserError(
+            f"{table.path}, line {table.line}: the column '{name}' may judge the pairs, and all would be "
+            f"trained on as equals; say which are, as in --only '{name}=1' or --only '{name}>=0.8', or "
+            "--only all"
+        )
+    names = [table.names[place] for place in texts]
+    others = [name for place, name in enumerate(table.names) if place not in texts]
+    if others:
+        logger.info("%s: the pair is %s; not read: %s", table.path, " and ".join(names[:2]), listed(others))
+    split = [place for place in table.named(["split"]) if place not in texts]
+    return Columns(names, texts, split[0] if split else None)
 
 
 class PairFiles(NamedTuple):
@@ -79,8 +193,7 @@ def is_notation(text: str) -> bool:
 class PairRows(Sequence[list[str]]):
     """The rows of files of pairs, each a list of its texts: query, positive, negatives.
 
-    All rows are checked when the files are opened. Plain files are read again when a row is asked for; others
-    are unpacked to a temporary file.
+    All rows are checked when the files are opened, and are in a temporary file.
 
     Args:
         files: in the notation of `PairFiles.find`.
@@ -89,6 +202,7 @@ class PairRows(Sequence[list[str]]):
 
     Attributes:
         paths: of the files.
+        most_texts: the largest number of texts of a row.
         with_negatives: the number of rows that have negatives.
         equal: the number of rows whose query and positive are equal.
         are_translations: whether they are translations of each other: the files have languages, in the
@@ -96,8 +210,8 @@ class PairRows(Sequence[list[str]]):
         lines: the number of the line of each row, int64 [N].
 
     Raises:
-        UserError: a file is missing, empty or not UTF-8, has no two columns of texts, a row has an empty text
-            or none, or two files have different numbers of lines.
+        UserError: a file is missing, empty or not UTF-8, it is not known which columns are meant, a row has
+            an empty text, or two files have different numbers of lines.
     """
 
     def __init__(
@@ -106,39 +220,25 @@ class PairRows(Sequence[list[str]]):
         self.name = str(files)
         self.paths, languages = PairFiles.find(self.name)
         path = Path(self.paths[0])
-        options = options_of(path, options or TableOptions())
+        options = options or TableOptions()
         faults = Faults(path, options.on_error == "skip")
-        starts = array("q")  # the byte at which each line begins
-        with open_lines(path) as (_, version):  # it shows later whether the file was changed
-            is_plain = False
-            if len(self.paths) == 1 and split_name(path)[0] != ".tmx":
-                table = open_table(path, options, faults, logger.info, ragged=True, starts=starts)
-                is_plain = table.is_plain
-                self.columns = columns_of_pairs(table, options, languages)
-                if all_splits:
-                    self.columns = replace(self.columns, split=None)
-                self.columns.log(self.name)
-                rows = table.rows
-            else:
-                self.columns = Columns(Form("\t", False), are_translations=True)
-                rows = _rows_of_files(self.paths, languages, options.encoding)
-            languages = languages or languages_in_name(path)
-            self.are_translations = bool(languages) or self.columns.are_translations
-            unpacked = self._check(rows, faults, is_plain)
-        if unpacked:
-            self._lines = unpacked
-        else:  # a plain table: `open_table` has filled `starts`, and `_check` has set `self.lines`
-            places = np.append(np.asarray(starts, np.int64)[self.lines - 1], version.size)
-            self._lines = FileLines(path, version, places)
+        languages = languages or languages_in_name(path)
+        self.are_translations = True
+        if len(self.paths) == 1 and split_name(path)[0] != ".tmx":
+            rows = self._rows_of_table(path, options, languages, all_splits, faults)
+        else:
+            rows = _rows_of_files(self.paths, languages, options.encoding, faults)
+        self._lines = self._written(rows, faults)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
         for side, language in zip(sides, languages or ("", "")):
             look_at_text(self.name, side, language, options.text_as_it_stands)
-        for count, what in (
-            (self._not_trained, "{:,} rows that are not for training are left out"),
-            (self.equal, "in {:,} of {:,} rows query and positive are equal; nothing is learned from them"),
-        ):
-            if count:
-                logger.warning("%s: %s", self.name, what.format(count, len(self)))
+        if self.equal:
+            logger.warning(
+                "%s: in %s of %s rows query and positive are equal; nothing is learned from them",
+                self.name,
+                f"{self.equal:,}",
+                f"{len(self):,}",
+            )
         if is_shifted(self):
             logger.warning(
                 "%s: queries have the numbers of the positives of neighbouring rows, not of their own; are "
@@ -150,58 +250,54 @@ class PairRows(Sequence[list[str]]):
         return len(self._lines)
 
     def __getitem__(self, index: int) -> list[str]:
-        # Behind the row there may be lines that are left out, as what is not UTF-8.
-        text = io.StringIO(self._lines.line(index).decode(errors="replace"), newline="\n")
-        _, cells = next(records(text, self.columns.form, Faults("")))
-        texts, _ = self.columns.texts_of(cells)
-        return texts
+        return split_cells(self._lines.line(index).decode())
 
     def header(self, more_negatives: int = 0) -> list[str]:
         """The names of the columns of these rows with further negatives."""
-        return header_of(self.are_translations, len(self.columns.texts) - 2 + more_negatives)
+        return header_of(self.are_translations, self.most_texts - 2 + more_negatives)
 
-    def _check(
-        self, rows: Iterable[tuple[int, list[str]]], faults: Faults, is_plain: bool
-    ) -> FileLines | None:
-        """Look at all rows. Those of a file that is not plain are written to a temporary one, and returned.
+    def _rows_of_table(
+        self, path: Path, options: TableOptions, languages: Sequence[str], all_splits: bool, faults: Faults
+    ) -> Iterator[tuple[int, list[str]]]:
+        """The rows of a table, each with its line."""
+        start_of = partial(start_of_pairs, options=options, languages=languages)
+        table = open_table(path, options, faults, ragged=True, start_of=start_of)
+        columns = columns_of_pairs(table, options, languages)
+        self.are_translations = bool(languages) or {*map(str.lower, columns.names[:2])} <= _OF_TRANSLATIONS
+        left_out = 0
+        for line, cells in table.rows:
+            if not (all_splits or columns.is_trained(cells)):
+                left_out += 1
+                continue
+            rows, fault = columns.rows_of(cells)
+            if fault:
+                faults.add(line, fault, "mend or remove the row")
+            yield from ((line, row) for row in rows)
+        if left_out:
+            logger.warning("%s: %s rows that are not for training are left out", path, f"{left_out:,}")
+
+    def _written(self, rows: Iterable[tuple[int, list[str]]], faults: Faults) -> FileLines:
+        """Write all rows to a temporary file, and count.
 
         Raises:
-            UserError: a file cannot be read, a row has another form, or none is left.
+            UserError: a file cannot be read, rows have faults, or none is left.
         """
         lines = array("q")
         starts = array("q", [0])
-        self._not_trained = self.with_negatives = self.equal = 0
-        with ExitStack() as stack:
-            output = None
-            if not is_plain:
-                descriptor, name = tempfile.mkstemp(prefix="pairs.", suffix=".tsv")
-                self._removal = weakref.finalize(self, Path(name).unlink, missing_ok=True)
-                stack.enter_context(unwritable_is_a_user_error(name))
-                output = stack.enter_context(os.fdopen(descriptor, "wb"))
-            for line, cells in rows:
-                if not self.columns.is_read(cells):
-                    self._not_trained += 1
-                    continue
-                texts, fault = self.columns.texts_of(cells)
-                if fault:
-                    mend = "a row is query, positive, and perhaps negatives; mend or remove it"
-                    faults.add(line, fault, mend)
-                    continue
+        self.most_texts = self.with_negatives = self.equal = 0
+        descriptor, name = tempfile.mkstemp(prefix="pairs.", suffix=".tsv")
+        self._removal = weakref.finalize(self, Path(name).unlink, missing_ok=True)
+        with unwritable_is_a_user_error(name), os.fdopen(descriptor, "wb") as output:
+            for line, texts in rows:
+                self.most_texts = max(self.most_texts, len(texts))
                 self.with_negatives += len(texts) > 2
                 self.equal += normal_form(texts[0]) == normal_form(texts[1])
                 lines.append(line)
-                if output:
-                    content = "\t".join(map(in_one_line, texts)).encode() + b"\n"
-                    output.write(content)
-                    starts.append(starts[-1] + len(content))
+                starts.append(starts[-1] + output.write("\t".join(map(in_one_line, texts)).encode() + b"\n"))
         faults.end(logger.warning)
         if not lines:
-            raise UserError(f"{self.paths[0]}: has a header and no rows")
+            raise UserError(f"{self.paths[0]}: no rows are left")
         self.lines = np.asarray(lines, np.int64)
-        if is_plain:
-            return None
-        count = len(self.columns.texts)
-        self.columns = replace(self.columns, form=Form("\t", False), texts=tuple(range(count)), width=count)
         with open_lines(Path(name)) as (_, version):
             return FileLines(Path(name), version, np.asarray(starts, np.int64))
 
@@ -210,7 +306,7 @@ class PairRows(Sequence[list[str]]):
 
 
 def _rows_of_files(
-    paths: Sequence[str], languages: Sequence[str], encoding: str | None
+    paths: Sequence[str], languages: Sequence[str], encoding: str | None, faults: Faults
 ) -> Iterator[tuple[int, list[str]]]:
     """The two texts of each line of two aligned files, or of each unit of a .tmx file.
 
@@ -219,21 +315,20 @@ def _rows_of_files(
     """
     with ExitStack() as stack:
         files = [stack.enter_context(closing(TextFile(path, languages, encoding))) for path in paths]
-        faults = Faults(paths[0])
         texts = [file.texts(faults) for file in files]
-        if len(files) == 1:
-            yield from ((line, text.rstrip("\n").split("\t")) for line, text in enumerate(texts[0], 1))
-            return
+        rows = zip(*texts, strict=True) if len(texts) == 2 else map(split_cells, texts[0])
         try:
-            for line, pair in enumerate(zip(*texts, strict=True), 1):
-                if any(map(str.strip, pair)):
-                    yield line, [text.rstrip("\r\n") for text in pair]
+            for line, row in enumerate(rows, 1):
+                pair = [text.strip() for text in row]
+                if all(pair):
+                    yield line, pair
+                elif any(pair):
+                    faults.add(line, "a text is empty", "mend or remove it")
         except ValueError as error:
             raise UserError(
                 f"{' and '.join(paths)}: they have different numbers of lines; line i of one must translate "
                 "line i of the other"
             ) from error
-        faults.end(logger.warning)
 
 
 def is_shifted(rows: Iterable[Sequence[str]]) -> bool:

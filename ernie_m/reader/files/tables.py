@@ -30,7 +30,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,11 +143,13 @@ class Table(NamedTuple):
             cells = [shown(cells[place])[:40] for cells in self.sample]
             lines.append(f"{name or '(no name)'}: {' | '.join(cells)}")
         command = shlex.join(command_words())
+        numbers = count(1)
+        in_numbers = re.sub("[A-Z]+", lambda _: str(next(numbers)), flags[0])
         return UserError(
             f"{self.path}, line {self.line}: {what} Its columns, and the first cells of each:",
             *lines,
             f"name them: {command} {' '.join(flags)}",
-            "or give their numbers, as in " + flags[0].replace("COLUMN", "1") + ", if there is no header",
+            f"or give their numbers, as in {in_numbers}, if there is no header",
         )
 
 
@@ -191,6 +193,11 @@ def open_table(
     names = [str(number) for number in range(1, len(first) + 1)]
     if has_names:
         names = [name.strip() for name in first]
+        if "_task_hash" in names and not options.only:
+            raise UserError(
+                f"{path}, line {line}: it is of Prodigy, where answers may be rejected or ignored; say which "
+                "rows are meant: --only answer=accept"
+            )
     else:
         _refuse_names(path, line, first)
         rows = chain([(line, first)], rows)
@@ -210,8 +217,9 @@ def in_one_line(cell: str) -> str:
 
 def fault_of_text(name: str, cell: Any) -> str:
     """What keeps the cell of a column from being a text, or ""."""
-    if isinstance(cell, list | dict):
-        return f"the value of '{name}' is {'a list' if isinstance(cell, list) else 'an object'}, and no text"
+    if not isinstance(cell, str):
+        kind = {list: "a list", dict: "an object"}.get(type(cell), json.dumps(cell))
+        return f"the value of '{name}' is {kind}, and no text"
     return "" if cell.strip() else f"'{name}' is empty"
 
 
@@ -223,11 +231,17 @@ def _are_numbers(options: TableOptions) -> bool:
 
 
 def _refuse_names(path: Path, line: int, cells: Sequence[str]) -> None:
-    """Refuse a first row that has known names, where numbers say that there is no header.
+    """Refuse a first row that has known names, or numbers, where numbers say that there is no header.
 
     Raises:
         UserError: it has at least two.
     """
+    numbers = [cell for cell in cells if cell]
+    if len(numbers) > 1 and all(cell in ("", str(n), str(n + 1)) for n, cell in enumerate(cells)):
+        raise UserError(
+            f"{path}, line {line}: it numbers the columns, as pandas does if they have no names, and is no "
+            "row; remove it"
+        )
     known = {
         name for parts in (LABELS, PAIRS, WORDS, QUESTIONS) for names in parts.values() for name in names
     }
@@ -311,13 +325,17 @@ def form_of(file: TextFile, options: TableOptions) -> Form:
         UserError: it has to be asked.
     """
     head = file.head(_HEAD).decode()
-    lines = list(io.StringIO(head, newline="\n"))
-    skipped = next((number for number, line in enumerate(lines) if line.strip()), 0)
-    first = "".join(lines[skipped : skipped + 1])
+
+    def lines() -> Iterator[str]:
+        return islice(io.StringIO(head, newline="\n"), skipped, None)
+
+    skipped = 0
+    skipped = next((number for number, line in enumerate(lines()) if line.strip()), 0)
+    first = next(lines(), "")
     named_by_excel = re.fullmatch(r'"?sep=(.)"?[,;\t]*\s*', first, re.IGNORECASE)
     if named_by_excel:  # the line says nothing else
         skipped += 1
-        first = "".join(lines[skipped : skipped + 1])
+        first = next(lines(), "")
 
     def quoted(mark: str) -> bool | None:
         if options.quotes is not None or mark != "\t":
@@ -326,7 +344,7 @@ def form_of(file: TextFile, options: TableOptions) -> Form:
 
     def agrees(mark: str) -> bool:
         form = Form(mark, quoted(mark) or False)
-        rows = islice(records(iter(lines[skipped:]), form, unread := Faults("")), 1000)
+        rows = islice(records(lines(), form, unread := Faults("")), 1000)
         widths = {len(cells) for _, cells in rows}
         return len(widths) == 1 and unread.count <= 1  # the last row may be cut here
 
