@@ -5,23 +5,28 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from ernie_m.commands import launch
+from ernie_m.utils.options import parse_options
 from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT, clean_environment, error_of, run_script
+
+parse = partial(parse_options, launch.LaunchFlags)
 
 
 def launch_flags(*line: str) -> launch.LaunchFlags:
     """The flags of launch.py in a command line that starts run_classifier.py."""
-    return launch.read_command_line([*line, str(ROOT / "run_classifier.py"), "--epoch", "1"])
+    return parse([*line, str(ROOT / "run_classifier.py"), "--epoch", "1"])
 
 
 def processes_on(gpus: list[str], *line: str) -> int:
     """How many processes launch.py starts on a machine with these GPUs."""
     flags = launch_flags(*line)
-    return launch.number_of_processes(flags, launch.gpus_to_use(flags, gpus))
+    gpus = launch.gpus_to_use(flags, gpus)
+    return flags.nproc_per_node or len(gpus) or 1
 
 
 def test_processes_follow_the_gpus():
@@ -67,7 +72,8 @@ def test_gpus_without_paddle(tmp_path, monkeypatch):
         (["--nproc_per_nod", "2"], "--nproc_per_nod;"),
         (["--node_ips", "10.0.0.1,10.0.0.2", "--node_id", "2"], "--node_id 2: --node_ips"),
         (["--node_id", "-1"], "--node_id -1: "),
-        (["--recipe_devices", "8"], "--recipe_devices is a flag of the script"),
+        (["--recipe_devices", "8"], "unknown flag --recipe_devices"),
+        (["--node_ips", "::1", "127.0.0.1"], "127.0.0.1: no such file to start; --node_ips and "),
         (["run_nothing.py"], "run_nothing.py: "),
     ],
 )
@@ -77,8 +83,8 @@ def test_mistakes_in_the_flags_of_the_launcher(line, message):
 
 def test_a_program_is_found_by_its_name_from_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert launch.read_command_line(["run_classifier.py"]).script == ("run_classifier.py",)
-    assert "nothing.py: no such file" in error_of(launch.read_command_line, ["nothing.py"])
+    assert parse(["run_classifier.py"]).script == ["run_classifier.py"]
+    assert "nothing.py: no such file" in error_of(parse, ["nothing.py"])
 
 
 def test_a_folder_of_logs_that_cannot_be_made(tmp_path):
@@ -88,12 +94,12 @@ def test_a_folder_of_logs_that_cannot_be_made(tmp_path):
 
 def test_the_flags_of_the_launcher_end_at_the_script():
     flags = launch_flags("--node_ips=10.0.0.1,10.0.0.2", "--node_id", "1", "--log_prefix", "")
-    assert flags.script == (str(ROOT / "run_classifier.py"), "--epoch", "1")
+    assert flags.script == [str(ROOT / "run_classifier.py"), "--epoch", "1"]
     assert (flags.nodes, flags.node_id, flags.log_prefix) == (["10.0.0.1", "10.0.0.2"], 1, None)
     for words in (["--print_config"], ["--print_config", "True"]):  # bare, or as in the official scripts
         assert launch_flags(*words).print_config and launch_flags(*words).script == flags.script
     assert not launch_flags("--print_config", "false").print_config
-    assert "the script is missing" in error_of(launch.read_command_line, ["--nproc_per_node", "2"])
+    assert "SCRIPT must be given" in error_of(parse, ["--nproc_per_node", "2"])
 
 
 def test_each_process_knows_its_place():
@@ -122,12 +128,6 @@ def test_each_process_knows_its_place():
 def test_the_port_of_one_machine_may_be_chosen():
     (process,) = launch.environments(launch_flags("--master_port", "7000"), 1, gpus=[])
     assert process["PADDLE_MASTER"] == "127.0.0.1:7000"
-
-
-def test_each_machine_has_its_folder_of_logs():
-    nodes = ["--node_ips", "10.0.0.1,10.0.0.2", "--node_id", "1"]
-    assert launch.workers_folder(launch_flags(*nodes)) == "workers-node1"
-    assert launch.workers_folder(launch_flags()) == "workers"
 
 
 # A process of a training. Its argument says what happens: "end", "wait", "fail RANK", or "save": process 1

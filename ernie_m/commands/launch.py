@@ -20,10 +20,9 @@ import sys
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from ernie_m.finetune.flags import log_ineffective_flags
 from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
@@ -31,7 +30,6 @@ from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
 from ernie_m.utils.options import (
-    BOOLEANS,
     NonNegativeInt,
     PositiveInt,
     not_an_option,
@@ -49,9 +47,12 @@ print(paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda()
 INTERRUPTED = 130  # the exit code after Ctrl-C
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LaunchFlags:
     """The official flags, and --master_port."""
+
+    script: list[str] = option(positional=True, ends_flags=True)
+    """The program that is started, and its flags."""
 
     node_ips: str = "127.0.0.1"
     """The addresses of all machines, separated by commas. The first one leads."""
@@ -80,60 +81,20 @@ class LaunchFlags:
     print_config: bool = option(False, bare=True)
     """Whether to print these flags and the script with its flags."""
 
-    script: tuple[str, ...] = not_an_option(())
     on_command_line: tuple[str, ...] = not_an_option(())
 
     def __post_init__(self) -> None:
         if self.node_id >= len(self.nodes):
             raise UserError(f"--node_id {self.node_id}: --node_ips has 0 to {len(self.nodes) - 1}")
+        # One of the package's programs lies beside this file; its name may have the official ending.
+        name = self.script[0]
+        if not Path(name).is_file() and not Path(__file__).with_name(name).is_file():
+            raise UserError(f"{name}: no such file to start; --node_ips and --selected_gpus take commas")
 
     @property
     def nodes(self) -> list[str]:
         """The addresses of all machines."""
         return self.node_ips.split(",")
-
-
-def read_command_line(words: Sequence[str]) -> LaunchFlags:
-    """The flags of this program. They end at the script: the first word that is no flag and no flag's value.
-
-    Raises:
-        UserError: a flag is unknown or wrong, or there is no such script.
-    """
-    place = 0
-    while place < len(words) and words[place].startswith("-"):
-        # --flag value has two words, --flag=value one; --help and --version have no value, and --print_config
-        # need not have one.
-        following = words[place + 1].lower() if place + 1 < len(words) else ""
-        is_bare = words[place] == "--print_config" and following not in BOOLEANS
-        is_one_word = is_bare or "=" in words[place] or words[place] in ("-h", "--help", "--version")
-        place += 1 if is_one_word else 2
-    own_words = [word.partition("=")[0] for word in words[:place]]  # --flag of --flag=value
-    if "--recipe_devices" in own_words:
-        raise UserError(
-            "--recipe_devices is a flag of the script: launch.py run_classifier.py --recipe_devices 8 ..."
-        )
-    flags = parse_options(LaunchFlags, words[:place], __name__)
-    script = tuple(words[place:])
-    if not script:
-        raise UserError("the script is missing: python launch.py run_classifier.py --batch_size 16 ...")
-    # One of the package's programs lies beside this file; its name may have the official ending.
-    if not Path(script[0]).is_file() and not Path(__file__).with_name(script[0]).is_file():
-        raise UserError(f"{script[0]}: no such file")
-    return replace(flags, script=script)
-
-
-def print_config(flags: LaunchFlags) -> None:
-    """Print what the run was given: each flag with its value, and the script with its flags."""
-    for name in options_of(LaunchFlags):
-        say(f"launch: --{name} {getattr(flags, name)}")
-    say(f"launch: script {shlex.join(flags.script)}")
-
-
-def command_of(script: Sequence[str]) -> list[str]:
-    """The words that start a script with its flags: a file, or a program of the installed package."""
-    if Path(script[0]).is_file():
-        return [sys.executable, "-u", *script]
-    return [sys.executable, "-u", "-m", "ernie_m", *script]
 
 
 def visible_gpus() -> list[str]:
@@ -154,34 +115,21 @@ def visible_gpus() -> list[str]:
 
 
 def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
-    """The labels of --selected_gpus, or of all GPUs.
+    """The labels of --selected_gpus, or of all GPUs; nothing without GPUs.
 
     Args:
         visible: the labels of the GPUs that Paddle can use.
 
     Raises:
-        UserError: a selected GPU is not among them.
+        UserError: a selected GPU is not among them, or --nproc_per_node is more than there are GPUs.
     """
-    if not flags.selected_gpus or not visible:  # without GPUs the flag has no effect
-        return visible
-    selected = flags.selected_gpus.split(",")
+    selected = flags.selected_gpus.split(",") if flags.selected_gpus and visible else visible
     for label in selected:
         if label not in visible:
             raise UserError(f"--selected_gpus {label}: there are only the GPUs {','.join(visible)}")
+    if selected and (flags.nproc_per_node or 1) > len(selected):
+        raise UserError(f"--nproc_per_node {flags.nproc_per_node} (NPROC): GPUs there are: {len(selected)}")
     return selected
-
-
-def number_of_processes(flags: LaunchFlags, gpus: list[str]) -> int:
-    """How many processes to start on this machine.
-
-    Raises:
-        UserError: --nproc_per_node is more than there are GPUs.
-    """
-    if flags.nproc_per_node is None:
-        return len(gpus) or 1
-    if gpus and flags.nproc_per_node > len(gpus):
-        raise UserError(f"--nproc_per_node {flags.nproc_per_node} (NPROC): GPUs there are: {len(gpus)}")
-    return flags.nproc_per_node
 
 
 def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[dict[str, str]]:
@@ -190,17 +138,14 @@ def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[di
     They are those of paddle.distributed. The port of the leader is where the processes meet. The others are
     only labels, because every process chooses its own ports.
     """
-    nodes = flags.nodes
     port = leading_port(flags)
-    addresses = []  # of each process, by its rank
-    for node in nodes:
-        addresses += [node] * processes
+    addresses = [node for node in flags.nodes for _ in range(processes)]  # of each process, by its rank
     endpoints = [f"{address}:{port + 1 + rank}" for rank, address in enumerate(addresses)]
     variables = []
     for local_rank in range(processes):
         rank = flags.node_id * processes + local_rank
         place = {
-            "PADDLE_MASTER": f"{nodes[0]}:{port}",
+            "PADDLE_MASTER": f"{flags.nodes[0]}:{port}",
             "PADDLE_TRAINERS_NUM": str(len(endpoints)),
             "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
             "PADDLE_TRAINER_ID": str(rank),
@@ -208,8 +153,7 @@ def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[di
             "PADDLE_LOCAL_SIZE": str(processes),
             "PADDLE_RANK_IN_NODE": str(local_rank),
         }
-        if gpus:
-            # Each process sees one GPU, which has the number 0 there.
+        if gpus:  # each process sees one GPU, which has the number 0 there
             place |= {"CUDA_VISIBLE_DEVICES": gpus[local_rank], "FLAGS_selected_gpus": "0"}
         else:
             place["PADDLE_DISTRI_BACKEND"] = "gloo"
@@ -221,18 +165,10 @@ def leading_port(flags: LaunchFlags) -> int:
     """The port at which the processes meet; on several machines all must choose the same one."""
     if flags.master_port is not None:
         return flags.master_port
-    if len(flags.nodes) > 1:
-        # 20000 to 29999; the command is the same on all machines.
-        command = "\0".join([flags.node_ips, *flags.script])
-        return 20000 + zlib.crc32(command.encode()) % 10000
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))  # the system chooses a free port
+    if len(flags.nodes) > 1:  # 20000 to 29999; the command is the same on all machines
+        return 20000 + zlib.crc32("\0".join([flags.node_ips, *flags.script]).encode()) % 10000
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # the system chooses a free port
         return listener.getsockname()[1]
-
-
-def workers_folder(flags: LaunchFlags) -> str:
-    """The folder for what all but the first process of this machine print."""
-    return f"workers-node{flags.node_id}" if len(flags.nodes) > 1 else "workers"
 
 
 def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Path) -> int:
@@ -242,26 +178,30 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
     has failed, the others cannot go on without it: they are killed if they do not end soon.
 
     Args:
+        script: the words that start each.
         places: for each process what `environments` returned.
-        logs: the folder `workers_folder`.
+        logs: the folder for what all but the first print.
 
     Returns:
         The exit code: 0, or that of the first process that failed.
     """
     with unwritable_is_a_user_error(logs):
         logs.mkdir(parents=True, exist_ok=True)
-        for log in logs.glob("workerlog.*"):
-            if log.suffix[1:].isdecimal():  # a log of an earlier run
-                log.unlink()
+        for log in logs.glob("workerlog.[0-9]*"):  # of an earlier run
+            log.unlink()
     processes: list[subprocess.Popen] = []
-    handler = partial(hand_on, processes)  # `processes` grows as they are started
-    with stop_signals_handled_by(handler), contextlib.ExitStack() as files:
+
+    def hand_on(number: int, frame: object) -> None:
+        for process in processes:  # those that are started by then
+            process.send_signal(number)
+
+    with stop_signals_handled_by(hand_on), contextlib.ExitStack() as files:
         for number, place in enumerate(places):
             # The first child writes where this program does.
             output = files.enter_context(open(logs / f"workerlog.{number}", "w")) if number > 0 else None
             processes.append(
                 subprocess.Popen(
-                    command_of(script),
+                    script,
                     env=os.environ | place,
                     stdout=output,
                     stderr=output,
@@ -272,36 +212,27 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
         return wait_for(processes, logs)
 
 
-def hand_on(processes: list[subprocess.Popen], number: int, frame: FrameType | None) -> None:
-    """Send a signal to the processes, which save their state and end; a handler of the signals to stop."""
-    for process in processes:
-        process.send_signal(number)
-
-
 def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
     """Wait for the processes; see `run_processes`."""
-    failed = None  # the number of the first process that failed
+    failed: list[int] = []  # the numbers of the processes that failed, in that order
     end = math.inf  # when those that still run are killed, by time.monotonic()
-    while True:
-        codes = [process.poll() for process in processes]  # None: it runs
-        # After Ctrl-C the processes end with 130, which is no failure.
-        failures = [number for number, code in enumerate(codes) if code not in (None, 0, INTERRUPTED)]
-        if failures and failed is None:
-            failed = failures[0]
-            end = time.monotonic() + GRACE
-        if None not in codes or time.monotonic() > end:
-            break
+    codes: list[int | None] = [None]  # None: it runs
+    while None in codes and time.monotonic() < end:
         time.sleep(0.05)
+        codes = [process.poll() for process in processes]
+        # After Ctrl-C the processes end with 130, which is no failure.
+        bad = [number for number, code in enumerate(codes) if code not in (None, 0, INTERRUPTED)]
+        failed += [number for number in bad if number not in failed]
+        end = min(end, time.monotonic() + GRACE) if failed else end
     for process in processes:
         process.kill()  # nothing, if it has ended
         process.wait()
-    if failed is None:
-        return max(codes)  # 0, or INTERRUPTED
-    for number in failures:
+    for number in failed:
         # What failed by itself has said why: the first process on the console, others in their log.
-        if codes[number] < 0 or (number == failed and codes[number] != codes[0]):
+        if codes[number] < 0 or (number == failed[0] and codes[number] != codes[0]):
             say(f"error: process {number} {how_it_ended(number, codes[number], logs)}", file=sys.stderr)
-    return codes[failed] if codes[failed] > 0 else 128 - codes[failed]  # as shells write signals
+    code = codes[failed[0]] if failed else max(codes)  # 0, or INTERRUPTED
+    return code if code >= 0 else 128 - code  # as shells write signals
 
 
 def how_it_ended(number: int, code: int, logs: Path) -> str:
@@ -322,14 +253,15 @@ def how_it_ended(number: int, code: int, logs: Path) -> str:
 
 
 def main() -> None:
-    flags = read_command_line(sys.argv[1:])
+    flags = parse_options(LaunchFlags, None, __name__)
     setup_console()
     log_ineffective_flags(flags)
     if flags.print_config:
-        print_config(flags)
+        for name in [name for name in options_of(LaunchFlags) if name != "script"]:
+            say(f"launch: --{name} {getattr(flags, name)}")
+        say(f"launch: script {shlex.join(flags.script)}")
     gpus = gpus_to_use(flags, visible_gpus())
-    processes = number_of_processes(flags, gpus)  # those on this machine
-    processes_in_all = processes * len(flags.nodes)
+    processes = flags.nproc_per_node or len(gpus) or 1  # those on this machine
 
     os.environ[LOG_DIR] = flags.split_log_path or os.environ.get(LOG_DIR) or "log"
     os.environ[LOG_PREFIX] = flags.log_prefix or os.environ.get(LOG_PREFIX, "")
@@ -337,9 +269,13 @@ def main() -> None:
     log = f"{logs}/{os.environ[LOG_PREFIX]}job.log.0"
     say(f"launch: {processes} x {'GPU' if gpus else 'CPU'}, log {log}")
 
-    if processes_in_all == 1:  # it takes the place of this program
+    # A file, or a program of the installed package.
+    starter = [] if Path(flags.script[0]).is_file() else ["-m", "ernie_m"]
+    command = [sys.executable, "-u", *starter, *flags.script]
+    if processes * len(flags.nodes) == 1:  # it takes the place of this program
         if flags.selected_gpus and gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
-        os.execv(sys.executable, command_of(flags.script))
+        os.execv(sys.executable, command)
     os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle reports how the processes connect
-    sys.exit(run_processes(flags.script, environments(flags, processes, gpus), logs / workers_folder(flags)))
+    workers = f"workers-node{flags.node_id}" if len(flags.nodes) > 1 else "workers"
+    sys.exit(run_processes(command, environments(flags, processes, gpus), logs / workers))

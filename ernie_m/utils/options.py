@@ -97,6 +97,7 @@ def option(
     only: Sequence[str] = (),
     bare: bool = False,
     positional: bool = False,
+    ends_flags: bool = False,
     needed: bool = False,
 ) -> Any:
     """A field with marks. A field that has none of them needs only its default.
@@ -108,6 +109,7 @@ def option(
         only: the commands that read it, of several that share the dataclass; `--help` of the others omits it.
         bare: `--name` without a value means `--name true`; its value is a boolean or the next flag follows.
         positional: on a command line its value stands without a flag; a list takes all words that are left.
+        ends_flags: it is positional and a list, and takes all words from its first one on, flags, too.
         needed: one of the few that a user gives first; `--help` begins with them.
     """
     return dataclasses.field(
@@ -119,6 +121,7 @@ def option(
             "only": only,
             "bare": bare,
             "positional": positional,
+            "ends_flags": ends_flags,
             "needed": needed,
         },
     )
@@ -345,6 +348,9 @@ def _read_line(arguments: Sequence[str], options: Mapping[str, Option]) -> dict[
             if not positional:
                 raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
             key, text = positional[0], word
+            if options[key].marks.get("ends_flags"):
+                texts[key] = [word, *words]
+                break
         elif not equals_sign and key in options and options[key].marks.get("bare"):
             text = words.pop(0) if words and words[0].lower() in BOOLEANS else "true"
         elif not equals_sign and words and not words[0].startswith("--"):

@@ -330,7 +330,8 @@ def test_the_official_command_lines_run(official, name, monkeypatch):
     monkeypatch.chdir(official)
     for old in ("checkpoints", "output", "log"):
         shutil.rmtree(official / old, ignore_errors=True)
-    program, *script_flags = launch.read_command_line([*launcher, str(ROOT / f"{script}.py"), *flags]).script
+    line = [*launcher, str(ROOT / f"{script}.py"), *flags]
+    program, *script_flags = parse_options(launch.LaunchFlags, line).script
     assert Path(program).stem == script
     line = [*script_flags, "--use_cuda", "false"]
     if script == "encode_vector":
