@@ -8,16 +8,22 @@ searches translations of packages that no training text comes from, and learns t
 from ernie_m.utils.first_import import run
 
 import json
+import signal
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ernie_m import load
-from ernie_m.commands.train import Command, carry_out
+from ernie_m.commands.train import Command
 from ernie_m.data.public_text import TABLE
 from ernie_m.utils.checksums import MANIFEST
+from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
+from ernie_m.utils.errors import say
 from ernie_m.utils.files import read_json
 from ernie_m.utils.options import PositiveInt, option, parse_options
 from ernie_m.utils.text_tables import in_columns
@@ -93,6 +99,60 @@ def main() -> None:
     scores = {label: scores_of(folder) for label, folder in folders.items()}
     show(scores, names, flags.seeds)
     print(json.dumps({**scores, "minutes": round((time.monotonic() - started) / 60, 1)}))
+
+
+def carry_out(*steps: Command) -> None:
+    """Run steps side by side, without those that are finished; only the first one's output is shown.
+
+    If one does not finish, this program ends with its exit code.
+    """
+    unfinished = []
+    for step in steps:
+        if step.result.exists():
+            say(f"\ndone: {step.purpose}")
+        else:
+            say(f"\nnow: {step.purpose}\n  {step}")
+            unfinished.append(step)
+    if not unfinished:
+        return
+    code = run_programs(*(list(map(str, step.words)) for step in unfinished))
+    if code or not all(step.result.exists() for step in unfinished):
+        if code in (0, 130):  # SIGTERM or Ctrl-C; an error has its own line
+            say("stopped here; the same command goes on", file=sys.stderr)
+        sys.exit(code)
+
+
+def run_programs(*commands: Sequence[str]) -> int:
+    """Run programs of the project side by side to their ends. They receive the signals to stop.
+
+    Args:
+        commands: the words of each. Only the first one writes to standard output.
+
+    Returns:
+        the exit code of the first that did not end with 0, else 0.
+    """
+    early: list[int] = []  # signals that came while the processes were started
+    processes: list[subprocess.Popen] = []
+
+    def hand_on(number: int, frame: object) -> None:
+        early.append(number)
+        for process in processes:
+            process.send_signal(number)
+
+    with stop_signals_handled_by(hand_on):
+        for words in commands:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ernie_m", *words],
+                stdout=subprocess.DEVNULL if processes else None,
+                process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),
+            )
+            for number in early:
+                process.send_signal(number)
+            processes.append(process)
+        codes = [process.wait() for process in processes]
+    code = next((code for code in codes if code), 0)
+    return 128 - code if code < 0 else code  # signal n ended it: as shells write it
 
 
 def steps_of_the_corpus() -> list[Command]:

@@ -2,32 +2,32 @@
 
 It finds the pairs by the names of their files, holds some out, and trains a table of pieces on the others,
 which takes seconds. With a start it trains that, too, and the table says what the pairs alone teach. Every
-step is a program of its own, with a command that is printed; after an interruption the same command goes on.
+step has a command of its own, which is printed; after an interruption the same command goes on.
 See docs/retrieval.md.
 """
 
 import math
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_m.data.own_pairs import FOUND, FoundFiles, find
+from ernie_m.data.prepare.command import main as prepare_data
+from ernie_m.data.train_vocab import main as train_vocab
+from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.pairs import PairFiles
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.training.claim import claim_file
-from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
+from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import read_json, sha256_of
 from ernie_m.utils.options import option, parse_options
-from ernie_m.utils.paddle_settings import read_cpu
+from ernie_m.utils.paddle_settings import prepare, read_cpu
 from ernie_m.utils.text_tables import in_columns
 
 _PLAN = "train.json"  # in the output: what the steps are made from
@@ -244,58 +244,38 @@ def steps_on_pairs(output: Path, start: str, facts: Mapping[str, Any]) -> list[C
     ]
 
 
-def carry_out(*steps: Command) -> None:
-    """Run steps side by side, without those that are finished; only the first one's output is shown.
+def run_retrieval(flags: RetrievalFlags) -> None:
+    """What the command of this name does: search, or train and search."""
+    with StopSignal(active=flags.do_train) as stop:
+        prepare()
+        # Not at the top, because Paddle reads its CPU settings when it is imported.
+        from ernie_m.finetune.retrieval.command import search, train_then_search
 
-    If one does not finish, this command ends with its exit code.
-    """
-    unfinished = []
-    for step in steps:
-        if step.result.exists():
-            say(f"\ndone: {step.purpose}")
+        if flags.do_train:
+            train_then_search(flags, stop)
         else:
-            say(f"\nnow: {step.purpose}\n  {step}")
-            unfinished.append(step)
-    if not unfinished:
+            search(flags)
+    stop.exit_as_asked()
+
+
+def carry_out(step: Command) -> None:
+    """Run a step in this process, unless it is finished; after a request to stop, this command ends."""
+    if step.result.exists():
+        say(f"\ndone: {step.purpose}")
         return
-    code = run_programs(*(list(map(str, step.words)) for step in unfinished))
-    if code or not all(step.result.exists() for step in unfinished):
-        if code in (0, 130):  # SIGTERM or Ctrl-C; an error has its own line
-            say("stopped here; the same command goes on", file=sys.stderr)
+    say(f"\nnow: {step.purpose}\n  {step}")
+    program, *words = map(str, step.words)
+    code = 0
+    try:
+        if program == "run_retrieval":
+            run_retrieval(parse_options(RetrievalFlags, words))
+        else:
+            {"prepare": prepare_data, "train_vocab": train_vocab}[program](words)
+    except (KeyboardInterrupt, SystemExit):
+        code = 130
+    if code or not step.result.exists():
+        say("stopped here; the same command goes on", file=sys.stderr)
         sys.exit(code)
-
-
-def run_programs(*commands: Sequence[str]) -> int:
-    """Run programs of the project side by side to their ends. They receive the signals to stop.
-
-    Args:
-        commands: the words of each. Only the first one writes to standard output.
-
-    Returns:
-        the exit code of the first that did not end with 0, else 0.
-    """
-    early: list[int] = []  # signals that came while the processes were started
-    processes: list[subprocess.Popen] = []
-
-    def hand_on(number: int, frame: object) -> None:
-        early.append(number)
-        for process in processes:
-            process.send_signal(number)
-
-    with stop_signals_handled_by(hand_on):
-        for words in commands:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "ernie_m", *words],
-                stdout=subprocess.DEVNULL if processes else None,
-                process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on
-                preexec_fn=partial(end_with_parent, signal.SIGTERM),
-            )
-            for number in early:
-                process.send_signal(number)
-            processes.append(process)
-        codes = [process.wait() for process in processes]
-    code = next((code for code in codes if code), 0)
-    return 128 - code if code < 0 else code  # signal n ended it: as shells write it
 
 
 def scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,10 +190,10 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
                     progress.update(unit.bytes_read)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train the vocabulary of the command line."""
     setup_console()
-    options = parse_options(VocabOptions, gather_notation(sys.argv[1:]), __name__)
+    options = parse_options(VocabOptions, gather_notation(arguments or sys.argv[1:]), __name__)
     with only_writer_of(Path(options.output, "piece.model")):
         tokenizer = train_vocab(options)
     logger.info("%s and vocab.txt: %s ids", tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}")

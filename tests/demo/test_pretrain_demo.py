@@ -1,6 +1,10 @@
 """The demo of pre-training: the whole of it at a tiny size, its commands, its tables."""
 
 import json
+import os
+import signal
+import threading
+import time
 
 import pytest
 import yaml
@@ -112,3 +116,53 @@ def test_the_commands_of_table_6(output, monkeypatch, capsys):
     assert "exp2: mmlm,tlm\n  found: +1.0 ± 0.0 to MMLM alone" in printed
     scores = json.loads(printed.splitlines()[-1])
     assert scores["exp5, seed 3"] == {"found": 27.0} and len(scores) == 1 + 1 + 10 + 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_receives_the_signals_to_stop(tmp_path, monkeypatch, number):
+    """It is in a group of its own: a terminal's Ctrl-C, which goes to a group, reaches it once."""
+    (tmp_path / "ernie_m").mkdir()
+    (tmp_path / "ernie_m/__init__.py").touch()
+    (tmp_path / "ernie_m/__main__.py").write_text(
+        "import os, signal, sys, time\n"
+        "def stop(number, frame):\n"
+        "    print(number, file=open(sys.argv[1], 'a'))\n"
+        "    sys.exit(9)\n"
+        "signal.signal(signal.SIGINT, stop), signal.signal(signal.SIGTERM, stop)\n"
+        "print(os.getpgrp() == os.getpid(), file=open(sys.argv[1], 'a'))\n"
+        "time.sleep(20)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "log"
+
+    def send():
+        while not (log.is_file() and log.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert pretrain_demo.run_programs([str(log)]) == 9
+    sender.join()
+    assert log.read_text().split() == ["True", str(int(number))]
+
+
+def test_programs_side_by_side(tmp_path, monkeypatch, capfd):
+    """Each waits for a file of the other one; the second prints its error alone, and its code counts."""
+    (tmp_path / "ernie_m").mkdir()
+    (tmp_path / "ernie_m/__init__.py").touch()
+    (tmp_path / "ernie_m/__main__.py").write_text(
+        "import os, sys, time\n"
+        "mine, other, code = sys.argv[1:]\n"
+        "open(mine, 'w').close()\n"
+        "while not os.path.exists(other):\n"
+        "    time.sleep(0.01)\n"
+        "print('output of', mine)\n"
+        "sys.stderr.write(f'error of {mine}\\n')\n"  # at once, or two programs' words are mixed
+        "sys.exit(int(code))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert pretrain_demo.run_programs(["a", "b", "0"], ["b", "a", "7"]) == 7
+    printed = capfd.readouterr()
+    assert printed.out == "output of a\n"
+    assert sorted(printed.err.splitlines()) == ["error of a", "error of b"]

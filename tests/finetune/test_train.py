@@ -6,8 +6,6 @@ import os
 import re
 import shlex
 import signal
-import threading
-import time
 from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -34,7 +32,12 @@ LINES = list(dict.fromkeys(row.text_a for row in toys.labelled_texts(400, seed=3
 def folder(tmp_path, monkeypatch):
     """A folder with pairs of two languages with English: en-de.tsv, and two aligned files."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "run_programs", in_process)
+    shorter = {name: as_flags(flags) for name, flags in SHORTER.items()}
+    monkeypatch.setattr(train, "train_vocab", lambda words: train_vocab.main(words + shorter["train_vocab"]))
+    run_retrieval = train.run_retrieval
+    monkeypatch.setattr(
+        train, "run_retrieval", lambda flags: run_retrieval(replace(flags, **SHORTER["run_retrieval"]))
+    )
     (tmp_path / "my").mkdir()
     write_lines(Path("my/en-de.tsv"), [f"{line}\t{line.replace('the', 'a')}" for line in LINES])
     write_lines(Path("my/news.en"), LINES)
@@ -242,53 +245,3 @@ def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
     assert refusal(capsys, "my", output=start, start=start).startswith(f"--output {start}: ")
     assert refusal(capsys, "my", output="my", start=start).startswith("--output my: ")
     assert refusal(capsys, "my", output="pairs.tsv", start=start).startswith("--output pairs.tsv: ")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_program_receives_the_signals_to_stop(tmp_path, monkeypatch, number):
-    """It is in a group of its own: a terminal's Ctrl-C, which goes to a group, reaches it once."""
-    (tmp_path / "ernie_m").mkdir()
-    (tmp_path / "ernie_m/__init__.py").touch()
-    (tmp_path / "ernie_m/__main__.py").write_text(
-        "import os, signal, sys, time\n"
-        "def stop(number, frame):\n"
-        "    print(number, file=open(sys.argv[1], 'a'))\n"
-        "    sys.exit(9)\n"
-        "signal.signal(signal.SIGINT, stop), signal.signal(signal.SIGTERM, stop)\n"
-        "print(os.getpgrp() == os.getpid(), file=open(sys.argv[1], 'a'))\n"
-        "time.sleep(20)\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    log = tmp_path / "log"
-
-    def send():
-        while not (log.is_file() and log.read_text()):
-            time.sleep(0.01)
-        os.kill(os.getpid(), number)
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    assert train.run_programs([str(log)]) == 9
-    sender.join()
-    assert log.read_text().split() == ["True", str(int(number))]
-
-
-def test_programs_side_by_side(tmp_path, monkeypatch, capfd):
-    """Each waits for a file of the other one; the second prints its error alone, and its code counts."""
-    (tmp_path / "ernie_m").mkdir()
-    (tmp_path / "ernie_m/__init__.py").touch()
-    (tmp_path / "ernie_m/__main__.py").write_text(
-        "import os, sys, time\n"
-        "mine, other, code = sys.argv[1:]\n"
-        "open(mine, 'w').close()\n"
-        "while not os.path.exists(other):\n"
-        "    time.sleep(0.01)\n"
-        "print('output of', mine)\n"
-        "sys.stderr.write(f'error of {mine}\\n')\n"  # at once, or two programs' words are mixed
-        "sys.exit(int(code))\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    assert train.run_programs(["a", "b", "0"], ["b", "a", "7"]) == 7
-    printed = capfd.readouterr()
-    assert printed.out == "output of a\n"
-    assert sorted(printed.err.splitlines()) == ["error of a", "error of b"]
