@@ -58,7 +58,7 @@ class PredictFlags(TableOptions):
 
     output: str = "-"
     """A new file, compressed if its name ends in .gz; "-": standard output. The answers to a table are its
-    rows with further columns."""
+    rows with further columns. For search: NAME.trec is a run file (docs/retrieval.md)."""
 
     sort: Literal["table", "uncertain"] = "table"
     """For a table: the order of the rows that are written: as they came, or those first whose answer the
@@ -183,6 +183,9 @@ def main() -> None:
     given = [name for name, tasks in _FOR_TASKS.items() if getattr(flags, name) and task not in tasks]
     if given:
         raise UserError(f"--{given[0]} is for {' and '.join(_FOR_TASKS[given[0]])}, and not for {task}")
+    is_run = Path(flags.output).suffix == ".trec"
+    if is_run and task != "search":
+        raise UserError(f"--output {flags.output}: a run file (.trec) is of search, and not of {task}")
     answerer = make_answerer(task, model, options)
     # JSON lines, a file in the form of the training data of a tagger or its like, or a table.
     has_form = task in ("tag", "answer") and flags.input != "-"
@@ -202,6 +205,8 @@ def main() -> None:
     if not requests:
         say(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
     write = write_answers if file is None else file.write
+    if is_run:
+        write = write_run
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if flags.output == "-":
         write_to_stdout(answerer, parts, write)
@@ -209,7 +214,7 @@ def main() -> None:
         # Resolved, because a link stays: what it leads to is replaced.
         parts = progress(parts, "predicting", "requests", size=len)
         write_to_file(answerer, parts, Path(flags.output).resolve(), write)
-    if requests and file is not None:
+    if requests and file is not None and not is_run:
         say(*map(printable, file.summary()), file=sys.stderr)
 
 
@@ -408,3 +413,23 @@ def write_answers(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
     """Write a line for each answer. `rows`: each request with its answer."""
     for request, answer in rows:
         file.write(json.dumps(request.id_entry | answer, ensure_ascii=False) + "\n")
+
+
+def write_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
+    """Write a line in the form of TREC for each hit: query, Q0, sentence, rank, cosine, name of the run.
+
+    A query is its id, or its number from 1 on. A sentence is its line, in a corpus of several languages
+    de:LINE.
+
+    Raises:
+        UserError: an id has spaces, or several queries have it.
+    """
+    queries = set()
+    for number, (request, answer) in enumerate(rows, 1):
+        query = str(request.id_entry.get("id", number))
+        if query in queries or len(query.split()) != 1:
+            raise UserError(f"request {number}: its id, {query!r}, must be a single word that no other has")
+        queries.add(query)
+        for rank, hit in enumerate(answer.get("found", ()), 1):
+            sentence = f"{hit['language']}:{hit['line']}" if "language" in hit else hit["line"]
+            file.write(f"{query} Q0 {sentence} {rank} {hit['cosine']} ernie-m\n")

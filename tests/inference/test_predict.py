@@ -796,6 +796,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
         ({"task": "classify", "serve": "true"}, "--task classify --serve: "),
         ({"task": "encode", "sort": "uncertain"}, "--sort uncertain: "),
         ({"task": "classify", "output": "."}, "--output .: "),
+        ({"task": "classify", "output": "run.trec"}, "--output run.trec: "),
         ({"task": "classify", "columns": "text"}, "--columns text: "),
         ({"task": "classify", "top_k": 0}, "--top_k 0: "),
         ({"task": "classify", "max_seq_len": 63}, "max_seq_len 63: "),
@@ -815,6 +816,33 @@ def test_a_model_is_asked_for_what_its_head_is_for(models, ask, refused):
     answers = ask([{"text_a": TEXTS[0]}], model=models / "classify", task="classify")
     assert ask([{"text_a": TEXTS[0]}], model=models / "classify") == answers
     assert "encode: it has no head" in refused(lambda: ask([], model=models / "encode"))
+
+
+@pytest.mark.parametrize("languages", [False, True])
+def test_a_run_file_has_the_hits_of_each_query(models, ask, tmp_path, languages):
+    corpus = str(write_lines(tmp_path / "a.txt", TEXTS))
+    if languages:
+        corpus = f"de<={corpus},fr<={corpus}"
+    flags = {"task": "search", "model": models / "encode", "corpus": corpus, "top_k": 3}
+    requests = [{"text": TEXTS[0]}, {"text": TEXTS[1], "id": "q7"}]
+    expected = []
+    for query, answer in zip(["1", "q7"], ask(requests, **flags), strict=True):
+        for rank, hit in enumerate(answer["found"], 1):
+            sentence = f"{hit['language']}:{hit['line']}" if languages else str(hit["line"])
+            expected.append(f"{query} Q0 {sentence} {rank} {hit['cosine']} ernie-m")
+    ask(requests, output=tmp_path / "run.trec", **flags)
+    assert (tmp_path / "run.trec").read_text().splitlines() == expected
+    table = write_lines(tmp_path / "queries.csv", ["id,text", f"1,{TEXTS[0]}", f"q7,{TEXTS[1]}"])
+    ask([], input=table, output=tmp_path / "table.trec", **flags)
+    assert (tmp_path / "table.trec").read_text().splitlines() == expected
+
+
+@pytest.mark.parametrize("ids", [["a b"], [""], ["a", "a"], [2, None]])
+def test_a_run_file_names_each_query_in_one_word(models, ask, tmp_path, refused, ids):
+    requests = [{"text": TEXTS[0]} | ({"id": id_} if id_ is not None else {}) for id_ in ids]
+    flags = {"task": "search", "model": models / "encode", "corpus": write_lines(tmp_path / "a.txt", TEXTS)}
+    line = refused(lambda: ask(requests, output=tmp_path / "run.trec", **flags))
+    assert f"request {len(ids)}: " in line and not (tmp_path / "run.trec").exists()
 
 
 def test_what_is_read_is_not_overwritten(models, ask, refused, tmp_path):
