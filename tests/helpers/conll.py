@@ -5,7 +5,7 @@ import os
 from ernie_m.finetune.tasks.tagging import TaggedSentence
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.official_tsv import decode
-from ernie_m.reader.files.table.tagged_words import read_columns
+from ernie_m.reader.files.tagged_words import read_columns
 from ernie_m.utils.files import read_bytes
 
 

@@ -10,7 +10,7 @@ import pytest
 from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table.labelled import read_table
-from ernie_m.reader.files.table.tagged_words import read_words
+from ernie_m.reader.files.tagged_words import read_words
 from tests.launching import error_of
 
 READERS = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ernie_m.data.prepare.data_set import LANGUAGE, SPLIT, DataFile, DataSet, Prepared
 from ernie_m.model.entity_tags import PLACES
-from ernie_m.reader.files.table.tagged_words import read_words
+from ernie_m.reader.files.tagged_words import read_words
 from ernie_m.reader.tags import JOINT, entity_starts, tag_names, to_iob2
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ernie_m.finetune.fit.units import TAGS, Units, known_languages, language_of
 from ernie_m.finetune.flags import FinetuneFlags
@@ -15,14 +15,12 @@ from ernie_m.finetune.tasks.entity_scores import entities
 from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.files.own_files import LabelledFile
-from ernie_m.reader.files.rows import TableOptions, words
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.tagged_sentences import JOINT, Sentence
+from ernie_m.reader.files.tagged_words import TaggedWords, read_words
 from ernie_m.reader.tags import entity_starts, is_tag, tag_names, to_iob2
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.logging import logger
-
-if TYPE_CHECKING:
-    from ernie_m.reader.files.rows import TaggedWords
 
 
 @dataclass
@@ -79,15 +77,13 @@ class TaggedUnits(Units):
 
 def read(files: Sequence[LabelledFile], options: TableOptions, like: Units | None = None) -> "TaggedUnits":
     """The sentences of files; see `ernie_m.finetune.fit.read_units.read_units`."""
-    read = [
-        words().read_words(file.path, PLACES, language_of(file) or None, options=options) for file in files
-    ]
+    read = [read_words(file.path, PLACES, language_of(file) or None, options=options) for file in files]
     languages = known_languages(files, list(map(len, read)))
     return sentences_of(list(chain.from_iterable(read)), files[0].path, like, languages)
 
 
 def sentences_of(
-    sentences: "Sequence[TaggedWords]",
+    sentences: Sequence[TaggedWords],
     name: str | Path,
     like: Units | None = None,
     languages: Sequence[str] = (),
@@ -137,7 +133,7 @@ def of(
 ) -> TaggedUnits:
     """Lists of words, and a tag for each word, to learn from."""
     sentences = [
-        words().TaggedWords.of_line(number, list(row), list(tags))
+        TaggedWords.of_line(number, list(row), list(tags))
         for number, (row, tags) in enumerate(zip(texts, labels))
     ]
     return sentences_of(sentences, "finetune", languages=languages)

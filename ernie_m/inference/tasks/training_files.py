@@ -11,8 +11,9 @@ from ernie_m.finetune.tasks.entity_scores import entity_scores
 from ernie_m.inference.tasks import InputFile
 from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.rows import TableOptions, words
+from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.squad import read_squad
+from ernie_m.reader.files.tagged_words import lines_of, read_words
 from ernie_m.reader.tags import JOINT, OUTSIDE
 from ernie_m.utils.files import read_bytes
 
@@ -34,8 +35,8 @@ class TaggedFile(InputFile):
     """
 
     def __init__(self, path: Path, iobes: Mapping[str, str], options: TableOptions):
-        self._sentences = words().read_words(path, PLACES, options=options)
-        self._lines = words().lines_of(path, options)
+        self._sentences = read_words(path, PLACES, options=options)
+        self._lines = lines_of(path, options)
         self._iobes = iobes
         self._tags: list[list[str]] = []  # the predicted ones of each sentence that was answered
         self._gold: list[list[str]] = []

@@ -4,10 +4,12 @@ Some are no tables: tagged words, and questions with answers.
 """
 
 import re
+import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_m.reader.files.rows import words
+from ernie_m.reader.files.plain_text import TextFile
 from ernie_m.reader.label_map import ALL_LANGUAGES
 from ernie_m.reader.tags import JOINT, OUTSIDE, TAG_KEYS, WORD_KEYS
 from ernie_m.utils.errors import UserError, listed
@@ -109,7 +111,7 @@ def holds_tags(path: Path, spans: bool = False) -> bool:
         spans: whether other JSON counts, too: lists, words without tags, and spans of a text as annotation
             tools write them.
     """
-    head = words().head_of(path, _HEAD)
+    head = _head_of(path)
     lines = head.splitlines()
     if not lines:
         return False
@@ -130,9 +132,17 @@ def holds_tags(path: Path, spans: bool = False) -> bool:
     return 2 * len(tagged) > len(rows) and any(set(tags_of_row) != {OUTSIDE} for tags_of_row in tagged)
 
 
+def _head_of(path: Path) -> str:
+    """The beginning of a text, unpacked; of a sheet ""."""
+    if zipfile.is_zipfile(path):
+        return ""
+    with closing(TextFile(str(path), any_form=True)) as file:
+        return file.start(_HEAD).decode(errors="replace")
+
+
 def holds_questions(path: Path, whole: bool = False) -> bool:
     """Whether a file has questions with contexts: SQuAD, or, unless it must be `whole`, one on each line."""
-    head = words().head_of(path, _HEAD)
+    head = _head_of(path)
     keys = "qas" if whole else "qas|question"
     is_json = head.lstrip()[:1] in ("{", "[")
     return is_json and re.search(rf'"({keys})"\s*:', head) is not None and '"context"' in head

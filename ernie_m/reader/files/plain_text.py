@@ -26,6 +26,7 @@ from ernie_m.utils.files import refuse_pointer
 from ernie_m.utils.logging import logger
 
 ENDINGS = ("", ".gz", ".bz2", ".xz")  # what may follow the name of a text file
+LARGEST = 1 << 28  # bytes of a file that is read as a whole
 LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times as much memory
 # The first bytes of a packed file -> what unpacks it.
 _OPEN = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -178,9 +179,19 @@ class TextFile:
             yield from io.StringIO(text, newline="\n")  # which takes no other mark for a line end
 
     def rest(self) -> bytes:
-        """Take all that is left."""
+        """Take all that is left.
+
+        Raises:
+            UserError: it is more than `LARGEST` bytes.
+        """
+        parts = [self.take(len(self.buffer))]
         with _faults_named(self.path):
-            return self.take(len(self.buffer)) + self._file.read()
+            while block := self._file.read(_BLOCK):
+                parts.append(block)
+                if len(parts) * _BLOCK > LARGEST:
+                    most = f"{LARGEST >> 20} MiB"
+                    raise UserError(f"{self.path}: more than {most}, and read as a whole; divide the file")
+        return b"".join(parts)
 
 
 def _decoded(line: bytes, number: int, faults: Faults) -> str:

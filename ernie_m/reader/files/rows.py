@@ -14,7 +14,6 @@ from ernie_m.utils.options import option
 if TYPE_CHECKING:
     from ernie_m.reader.files.faults import Faults
     from ernie_m.reader.files.table.labelled import LabelledTable as LabelledTable
-    from ernie_m.reader.files.table.tagged_words import TaggedWords as TaggedWords
 
 
 @dataclass(kw_only=True)
@@ -41,9 +40,6 @@ class TableOptions:
 
     only: str | None = None
     """For a table: which rows to read, as in label=1, label!=0 or score>=0.8; all: every one."""
-
-    word_column: str | None = None
-    """For tagged words: the column of the words, and perhaps that of the tags, as in 2 or FORM,UPOS."""
 
     text_as_it_stands: bool = option(False, free=True)
     """For text and pairs: whether numbers, ids or tags before most lines, and HTML are text."""
@@ -90,10 +86,3 @@ def tables() -> ModuleType:
     from ernie_m.reader.files.table import labelled
 
     return labelled
-
-
-def words() -> ModuleType:
-    """The module that reads tagged words that are not in the official form."""
-    from ernie_m.reader.files.table import tagged_words
-
-    return tagged_words

@@ -102,7 +102,7 @@ class OpenedTable(NamedTuple):
 def options_of(path: Path, options: TableOptions) -> TableOptions:
     """The options for one file, without the names of files."""
     values = {field.name: getattr(options, field.name) for field in fields(TableOptions)}
-    for name in ("columns", "delimiter", "encoding", "only", "word_column"):
+    for name in ("columns", "delimiter", "encoding", "only"):
         file, equals, rest = (values[name] or "").partition("=")
         if equals and re.search(r"[^.]\.\w+$", file):  # a file has an ending, as in dev.csv=review,stars
             values[name] = rest if file == path.name else None

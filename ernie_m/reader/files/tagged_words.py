@@ -1,0 +1,304 @@
+"""Tagged words of users: CoNLL and CoNLL-U, JSON of tokens and tags, and the official form.
+
+A word is in the first column of CoNLL and its tag in the last one, as conlleval reads it. CoNLL-U names its
+columns: FORM, and UPOS for the tag. Others are named by --columns.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.labels import normal_label
+from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.tables import JSON, WORDS, Form, Table, open_table
+from ernie_m.reader.files.tagged_sentences import fault_of_words
+from ernie_m.reader.tags import JOINT, OUTSIDE, is_tag
+from ernie_m.utils.errors import UserError, listed, shown
+from ernie_m.utils.logging import logger
+
+# A line before a sentence in MultiCoNER, CoNLL-U or GermEval.
+_COMMENT = re.compile(r"# *(id|newpar|newdoc)\b|#.*=|#\s+\w+://")
+_NAMES = re.compile(r"^# *global\.columns *= *(.*)", re.MULTILINE)
+_CONLL_U = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"]
+_FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between"
+_ASKED = "which columns have the words, and their tags?"
+_FLAGS = ["--columns WORDS,TAGS"]
+_LONGEST_SENTENCE = 500  # words, above which the ends of sentences may be missing
+
+
+class TaggedWords(NamedTuple):
+    """A sentence of any file: its words, the tag of each, and the number of the line of each."""
+
+    words: list[str]
+    tags: list[str]
+    lines: list[int]
+
+    @classmethod
+    def of_line(cls, line: int, words: list[str], tags: list[str]) -> "TaggedWords":
+        return cls(words, tags, [line] * len(words))
+
+
+def read_words(
+    path: Path,
+    letters: Mapping[str, str],
+    language: str | None = None,
+    entities: bool = False,
+    options: TableOptions | None = None,
+) -> list[TaggedWords]:
+    """The sentences of a file with tagged words.
+
+    A blank line stands behind each sentence of CoNLL. A file that is not UTF-8 is read as ISO-8859-1, as
+    CoNLL-2002 is, with a warning: text with accents in ISO-8859-1 is practically never valid UTF-8.
+
+    Args:
+        letters: the letters of tags as people write them -> those of IOBES.
+        language: that of the file, which WikiANN writes before each word ("de:").
+        entities: whether each tag must be one of an entity. Otherwise tags may also stand for themselves, as
+            parts of speech do, if none is one of an entity.
+
+    Raises:
+        UserError: the file has another form, it is not known which columns are meant, a tag is none of an
+            entity, or the whole file is one sentence; names the lines.
+    """
+    options = options or TableOptions()
+    faults = Faults(path, options.on_error == "skip")
+    if split_name(path)[0] in JSON:
+        sentences = list(_of_objects(path, options, faults))
+    else:
+        text = _text(path, options, logger.warning)
+        if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official form
+            sentences = list(_of_official(_lines(text), path, faults))
+        else:
+            sentences = _of_columns(text, path, language, options, faults)
+    faults.end(logger.warning)
+    if not sentences:
+        raise UserError(f"{path}: no sentence in it")
+    longest = max(sentences, key=lambda sentence: len(sentence.words))
+    if len(longest.words) > _LONGEST_SENTENCE:
+        what = f"{len(longest.words):,} words, and no blank line behind a sentence"
+        message = f"{path}, line {longest.lines[0]}: {what}; put one behind each"
+        if len(sentences) == 1:
+            raise UserError(message)
+        logger.warning("%s", message)
+    return _with_tags_checked(sentences, letters, entities, faults)
+
+
+def lines_of(path: Path, options: TableOptions) -> list[str]:
+    """The lines of a file without their ends, as `read_words` counts them."""
+    return list(_lines(_text(path, options, logger.debug)))  # `read_words` has said what is odd
+
+
+def _text(path: Path, options: TableOptions, say: Callable[[str], None]) -> str:
+    """The text of a file. `say`: is told if it is not UTF-8."""
+    is_json = split_name(path)[0] in JSON
+    content = TextFile(str(path), encoding=options.encoding, any_form=is_json).rest()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        text = content.decode("iso-8859-1")
+        line = content.count(b"\n", 0, error.start) + 1
+        words = [shown(word) for word in dict.fromkeys(text.split()) if not word.isascii()]
+        say(
+            f"{path}, line {line}: not UTF-8, and read as ISO-8859-1: {listed(words, 5)}; if one of "
+            "these words is wrong, save the file as UTF-8, or give its encoding, as in --encoding cp1254"
+        )
+        return text
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text without their ends, one at a time."""
+    return (match[0].rstrip("\r\n") for match in re.finditer(r".*\n|.+", text))
+
+
+def _of_objects(path: Path, options: TableOptions, faults: Faults) -> Iterator[TaggedWords]:
+    """The sentences of JSON: in each two lists of texts that are equally long.
+
+    Raises:
+        UserError: it is not known which columns are meant.
+    """
+    table = open_table(path, options, faults)
+    found = [table.named(names) for names in WORDS.values()]
+    if options.columns:
+        found = [[table.place(name, "--columns")] for name in options.columns.split(",")]
+    if [len(places) for places in found] != [1, 1]:
+        raise table.question(_ASKED, _FLAGS)
+    (word,), (tag,) = found
+    for line, cells in table.rows:
+        words, tags = cells[word], cells[tag]
+        if not (isinstance(words, list) and isinstance(tags, list)):
+            fault = "the words, or the tags, are no list"
+        elif not all(isinstance(text, str) for text in words):
+            fault = "a word is no text"
+        else:
+            fault = fault_of_words(words, tags)
+        if fault:
+            mend = f"'{table.names[tag]}' has a tag for each word of '{table.names[word]}'"
+            faults.add(line, fault, mend)
+        elif words:
+            yield TaggedWords.of_line(line, words, tags)
+
+
+def _of_official(lines: Iterator[str], path: Path, faults: Faults) -> Iterator[TaggedWords]:
+    """The sentences of the official form, in whose lines U+0002 joins the words, and the tags.
+
+    Without a header a line is words, a tab, and tags.
+
+    Raises:
+        UserError: the header has no column of words, or none of tags.
+    """
+    header = ["text_a", "label"]
+    for line, text in enumerate(lines, 1):
+        cells = text.removeprefix("\ufeff").split("\t")
+        if line == 1 and JOINT not in text:
+            header = cells
+            if not {"text_a", "label"} <= {*header}:
+                raise UserError(
+                    f"{path}, line 1: it names no columns text_a and label; words that have no tags are "
+                    'tagged as JSON lines, {"words": ["a", "b"]}'
+                )
+        elif text.strip():
+            row = dict(zip(header, cells))
+            words, tags = (row.get(name, "").split(JOINT) for name in ("text_a", "label"))
+            if fault := fault_of_words(words, tags):
+                faults.add(line, fault, "U+0002 joins the words in text_a, and a tag for each in label")
+            else:
+                yield TaggedWords.of_line(line, words, tags)
+
+
+def _of_columns(
+    text: str, path: Path, language: str | None, options: TableOptions, faults: Faults
+) -> list[TaggedWords]:
+    """The sentences of a file in CoNLL form. Words without a character are left out."""
+    blocks = list(read_columns(_lines(text), _cells, faults))
+    if not blocks:
+        return []
+    word, tag, number = _places(path, text, blocks, options.columns)
+    if number is not None:
+        # CoNLL-U numbers the words. Where two are written as one, a row 1-2 stands before them.
+        blocks = [[(line, cells) for line, cells in rows if cells[number].isdecimal()] for rows in blocks]
+    words = [cells[word] for rows in blocks for _, cells in rows]
+    prefix = f"{language}:"
+    without = sum(not written.startswith(prefix) for written in words)
+    if 2 * without > len(words):
+        prefix = ""
+    elif without:
+        logger.warning(
+            "%s: %s of %s words are without the prefix %s", path, f"{without:,}", f"{len(words):,}", prefix
+        )
+    sentences = []
+    for rows in blocks:
+        # U+0002 joins words and a tab separates columns. The tokenizer drops the first and reads the other
+        # as a space.
+        plain = [cells[word].removeprefix(prefix).replace(JOINT, "").replace("\t", " ") for _, cells in rows]
+        kept = [(text, cells[tag], line) for text, (line, cells) in zip(plain, rows) if text]
+        if kept:
+            sentences.append(TaggedWords(*map(list, zip(*kept))))
+    return sentences
+
+
+def _places(
+    path: Path, text: str, blocks: Sequence[Sequence[tuple[int, list[str]]]], columns: str | None
+) -> tuple[int, int, int | None]:
+    """The places of the columns of the words and their tags, and of the numbers of the words in CoNLL-U.
+
+    Args:
+        text: of the file, in which a line may name the columns.
+        blocks: the numbers and the cells of the lines of each sentence.
+        columns: the value of --columns.
+
+    Raises:
+        UserError: there is no such column, or it is not known which are meant: CoNLL-U names no UPOS, or the
+            first column of another file numbers words or sentences.
+    """
+    line, cells = blocks[0][0]
+    named = _NAMES.search(text)
+    names = named[1].split() if named else []
+    if not named and len(cells) == len(_CONLL_U) and cells[0].startswith("1"):
+        names = _CONLL_U
+    number = names.index("ID") if "ID" in names else None
+    first = [[cells[0] for _, cells in rows] for rows in blocks]
+    firsts = list(chain.from_iterable(first))
+    is_same = len(firsts) > 2 * len(blocks) > 2 and all(len(set(column)) == 1 for column in first)
+    is_known = {"FORM", "UPOS"} <= {*names}
+    if not names or re.fullmatch(r"\d+,\d+", columns or ""):
+        names = [str(place) for place in range(1, len(cells) + 1)]
+        is_known = not is_same and sum(map(str.isdecimal, firsts)) <= 0.9 * len(firsts)
+    sample = [cells for _, cells in blocks[0][:3]]
+    table = Table(path, names, line, Form(), sample, iter(()))
+    given = columns.split(",") if columns else ["FORM", "UPOS"] if "FORM" in names else ["1", names[-1]]
+    if len(given) != 2 or not (columns or is_known):
+        raise table.question(_ASKED, _FLAGS)
+    word, tag = (table.place(name, "--columns") for name in given)
+    return word, tag, number
+
+
+def _cells(line: str) -> list[str]:
+    """The columns of a line; none of a blank line, a comment and -DOCSTART-."""
+    # Spaces and tabs alone separate columns: a no-break space belongs to a word.
+    cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
+    if not any(cells) or cells[0] == "-DOCSTART-":
+        return []
+    is_comment = _COMMENT.match(line) and not is_tag(cells[-1], "IOBES")
+    return [] if is_comment else cells
+
+
+def read_columns(
+    lines: Iterable[str], cells_of: Callable[[str], list[str]], faults: Faults
+) -> Iterator[list[tuple[int, list[str]]]]:
+    """Yield each sentence of a file in CoNLL form: the numbers and the cells of its lines.
+
+    Args:
+        cells_of: line -> its cells; an empty list for a line that ends a sentence.
+        faults: receives lines with another number of columns than the first, or with one alone; their
+            sentence is left out.
+    """
+    rows: list[tuple[int, list[str]]] = []  # the lines of this sentence
+    width = 0  # the number of columns
+    is_whole = True
+    for number, line in enumerate(chain(lines, [""]), 1):  # the empty line ends the last sentence
+        cells = cells_of(line) if line else []
+        if cells:
+            width = width or len(cells)  # the first line decides
+            if len(cells) != width or width < 2:
+                expected = max(width, 2)  # there must be two at least
+                faults.add(number, f"{len(cells)} columns, not {expected}", _FORM)
+                is_whole = False
+            rows.append((number, cells))
+        elif rows:
+            if is_whole:
+                yield rows
+            rows, is_whole = [], True
+
+
+def _with_tags_checked(
+    sentences: list[TaggedWords], letters: Mapping[str, str], entities: bool, faults: Faults
+) -> list[TaggedWords]:
+    """The sentences with the letters of IOBES, after all tags were looked at; see `read_words`."""
+    tags_of = [[_tag(cell, letters) for cell in sentence.tags] for sentence in sentences]
+    found = {tag for tags in tags_of for tag in tags if is_tag(tag, "IOBES")}
+    # In a file without entities every tag stands for itself, and O for nothing.
+    if not entities and found <= {OUTSIDE}:
+        return [sentence._replace(tags=list(map(normal_label, sentence.tags))) for sentence in sentences]
+    for sentence, tags in zip(sentences, tags_of):
+        for line, cell, tag in zip(sentence.lines, sentence.tags, tags):
+            if tag not in found:
+                faults.add(
+                    line,
+                    f"'{cell}' is no tag of an entity",
+                    "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>",
+                )
+    faults.end(logger.warning)
+    return [
+        sentence._replace(tags=tags) for sentence, tags in zip(sentences, tags_of) if found.issuperset(tags)
+    ]
+
+
+def _tag(cell: str, letters: Mapping[str, str]) -> str:
+    """A tag whose first letter is replaced by the one that IOBES has for it."""
+    tag = normal_label(cell)
+    letter = tag[:1]
+    return letters.get(letter, letter) + tag[1:]
