@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_m.inference.arguments import as_list, in_parts, languages_of, one_for_each, parsed
+from ernie_m.model.tasks import (
+    CLASSIFICATION,
+    EMBEDDING,
+    FILL_MASK,
+    QUESTION_ANSWERING,
+    SUPERVISED_TASKS,
+    TOKEN_CLASSIFICATION,
+    ZERO_SHOT,
+)
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.options import refusal
 from ernie_m.utils.paddle_settings import be_a_guest, prepare
 
 if TYPE_CHECKING:
@@ -23,8 +33,6 @@ if TYPE_CHECKING:
     from ernie_m.inference.load import LoadedModel
     from ernie_m.inference.tasks.search import SearchCorpus
     from ernie_m.model.conventions import TextKind
-
-HEAD_TASKS = ("classify", "tag", "answer")  # what `load` accepts as `task`
 
 
 def load(
@@ -37,7 +45,8 @@ def load(
     Args:
         folder: the folder of the weights.
         engine: "auto", "dygraph", "paddle" or "onnx".
-        task: the task of its classifier, if no file names it: "classify", "tag" or "answer".
+        task: the task of its classifier, if no file names it: "classification",
+            "token-classification" or "question-answering".
         amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
             in float16, on a GPU. For checkpoints; "fp16" also for engine "paddle" on a GPU.
 
@@ -45,15 +54,15 @@ def load(
         UserError: something is missing or does not fit together; the message says what to do.
     """
     from ernie_m.inference.load import load as load_model
-    from ernie_m.model.tasks import task_named
 
     if not isinstance(folder, str | os.PathLike):
         raise UserError(f"load({folder!r}): the folder must be a path")
-    if task is not None and task not in HEAD_TASKS:
-        raise UserError(f"task {task!r}: it must be one of {', '.join(HEAD_TASKS)}")
+    if task is not None and task not in SUPERVISED_TASKS:
+        choices = f"one of {', '.join(SUPERVISED_TASKS)}"
+        raise UserError(f"task {task!r}: {refusal(task, SUPERVISED_TASKS, choices)}")
     be_a_guest()
     loaded = load_model(Path(folder), engine=engine, task=task, amp=amp)
-    if task is not None and loaded.task != task_named(task):
+    if task is not None and loaded.task != task:
         raise UserError(f"{folder}: task {task!r}: {loaded.description_of_head()}")
     return Model(loaded)
 
@@ -98,11 +107,11 @@ class Model:
         self.labels = loaded.given_labels
         # Wherever the program goes; a name on the hub is no path.
         self._folder = loaded.folder.absolute() if loaded.folder.exists() else loaded.folder
-        self._answerers: dict[tuple, Any] = {}  # (word of the prediction, TaskOptions) -> answerer
+        self._answerers: dict[tuple, Any] = {}  # (task, TaskOptions) -> answerer
 
     def __repr__(self) -> str:
         loaded = self.loaded
-        purpose = f"for {loaded.task}" if loaded.task else "an encoder"
+        purpose = f"for {loaded.own_task}" if loaded.task else "an encoder"
         size = f"{loaded.num_layers} layers of {loaded.config.hidden_size}"
         return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {loaded.engine_name}>"
 
@@ -110,7 +119,7 @@ class Model:
         """A copy, or what is pickled, is loaded from the folder again. What `fit` did not save is in it."""
         loaded = self.loaded
         if loaded.is_saved:
-            task = loaded.own_word if loaded.own_word in HEAD_TASKS else None
+            task = None if loaded.task == FILL_MASK else loaded.task  # no classifier's
             how = (self._folder, loaded.engine_name, task, loaded.amp)
             return _loaded_again, (self.scores, *how)
         parts = replace(loaded, tokenizer=None, _engines={}), vars(loaded.tokenizer)
@@ -130,7 +139,7 @@ class Model:
             if not 1 <= len(pair) <= 2 or (len(pair) == 2 and pair[1] is None):
                 raise UserError(f"{text!r}: it is neither a text nor a pair of texts")
             requests.append(dict(zip(("text_a", "text_b"), pair)))  # "text_b" of a pair only
-        return self._answer("classify", requests, given_labels=True)
+        return self._answer(CLASSIFICATION, requests, given_labels=True)
 
     def zero_shot(
         self,
@@ -150,7 +159,7 @@ class Model:
         """
         shared = {"labels": labels, "template": template, "several": several}
         requests = [{"text": text, **shared} for text in as_list(texts, "texts")]
-        return self._answer("zero-shot", requests)
+        return self._answer(ZERO_SHOT, requests)
 
     def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
         """Tag texts, or lists of words: {"words", "tags", "entities"} of each."""
@@ -160,11 +169,11 @@ class Model:
                 requests.append({"words": [*text]})
             else:
                 requests.append({"text": text})
-        return self._answer("tag", requests)
+        return self._answer(TOKEN_CLASSIFICATION, requests)
 
     def answer(self, question: str, context: str) -> dict:
         """Answer a question from a text: {"answer", "start", "probability", "candidates"}."""
-        (answer,) = self._answer("answer", [{"question": question, "context": context}])
+        (answer,) = self._answer(QUESTION_ANSWERING, [{"question": question, "context": context}])
         return answer
 
     def encode(
@@ -225,7 +234,7 @@ class Model:
         sentences = as_list(texts, "texts")
         languages = languages_of(centre, len(sentences))
         centred = centre is not False  # languages ask for it, too
-        answerer = self._answerer("encode", kind=kind, centre=centred, **options)
+        answerer = self._answerer(EMBEDDING, kind=kind, centre=centred, **options)
         inputs = parsed(answerer, [{"text": text} for text in sentences], on_empty)
         batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * answerer.max_seq_len
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
@@ -324,7 +333,7 @@ class Model:
             texts = as_list(corpus, "corpus")
             if not texts:
                 raise UserError("the corpus has no texts")
-            encode = self._answerer("encode", pooling=task_options.pooling, layer=task_options.layer)
+            encode = self._answerer(EMBEDDING, pooling=task_options.pooling, layer=task_options.layer)
             inputs = parsed(encode, [{"text": text} for text in texts])
             task_options = replace(task_options, corpus=tuple(inputs))
         return SearchCorpus(self.loaded, task_options)
@@ -362,7 +371,7 @@ class Model:
         if self.loaded.model is None:
             raise UserError(f"{self.loaded.folder}: it was exported; fit a classifier to the checkpoint")
         rows = as_list(texts, "texts")
-        encode = self._answerer("encode")
+        encode = self._answerer(EMBEDDING)
         parsed(encode, [{"text": text} for text in rows])  # says which one is no text
         units = units_of(rows, as_list(labels, "labels"), one_for_each(languages, rows))
         if units.noun != "rows" or any(item.text_b is not None for item in units.items):
@@ -387,14 +396,15 @@ class Model:
         `scores` are those of models that were trained in the same way on other rows.
 
         Args:
-            texts: texts, or pairs of texts; for "tags" lists of words; for "answers" (question, context).
-            labels: as for `fit`; each label has at least two different texts. For "score" numbers, for "tags"
-                a tag for each word, for "answers" the answer to each question as its context has it.
+            texts: texts, or pairs of texts; lists of words to tag; or (question, context).
+            labels: as for `fit`; each label has at least two different texts. For a regression numbers, of
+                words a tag for each, of questions the answer as the context has it.
             folder: a new one, for the model. <folder>.training is beside it until the end.
             amp: "auto", "none", "bf16" or "fp16", as of `ernie-m fit`.
             languages: as for `fit`.
-            task: "classes", "labels", "tags", "answers" or "score"; by default tags if texts and labels are
-                lists, labels if only labels are lists, and otherwise classes.
+            task: "classification", "multi-label", "regression", "token-classification" or
+                "question-answering"; by default token-classification if texts and labels are lists,
+                multi-label if only labels are lists, and otherwise classification.
 
         Raises:
             UserError: there is nothing to learn, or not one label for each text; the folder exists, or the
@@ -420,42 +430,42 @@ class Model:
 
         An answer also has "cut" if the pair was too long, and the number of its "unknown_words".
 
-        The model gives a pair of texts a number, as a reranker does: one of `finetune` with task "score", or
-        one that others trained, such as BAAI/bge-reranker-v2-m3.
+        The model gives a pair of texts a number, as a reranker does: one that `finetune` made for regression,
+        or one that others trained, such as BAAI/bge-reranker-v2-m3.
         """
         sentences = as_list(texts, "texts")
         if not self.loaded.ranks:
             raise UserError(f"{self.loaded.folder}: rank needs a model that gives pairs of texts a number")
         # None would be the query alone.
         requests = [{"text_a": query, "text_b": text or ""} for text in sentences]
-        answers = self._answer("classify", requests)
+        answers = self._answer(CLASSIFICATION, requests)
         best = sorted(range(len(answers)), key=lambda number: -answers[number]["score"])
         return [{"index": i, "text": sentences[i], **answers[i]} for i in best]
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
         """For each [MASK] of the text, the likeliest tokens with their probabilities."""
-        (answer,) = self._answer("fill", [{"text": text, "language": language}], top_k=top_k)
+        (answer,) = self._answer(FILL_MASK, [{"text": text, "language": language}], top_k=top_k)
         return answer["masks"]
 
-    def _answer(self, word: str, requests: list[dict], **options: Any) -> list[dict]:
+    def _answer(self, task: str, requests: list[dict], **options: Any) -> list[dict]:
         """The answers to requests in the form of ernie-m predict.
 
         Args:
-            word: the prediction, a value of --task of `ernie-m predict`.
+            task: a value of --task of `ernie-m predict`.
         """
-        answerer = self._answerer(word, **options)
+        answerer = self._answerer(task, **options)
         inputs = parsed(answerer, requests)
         answers = []
         for part in in_parts(inputs, "predicting"):
             answers += answerer.answer(part)
         return answers
 
-    def _answerer(self, word: str, **options: Any) -> Any:
+    def _answerer(self, task: str, **options: Any) -> Any:
         """The answerer of a prediction with these options; it is made once."""
         from ernie_m.inference.tasks import TaskOptions, make_answerer
 
         task_options = TaskOptions(**options)
-        key = (word, task_options)
+        key = (task, task_options)
         if key not in self._answerers:
-            self._answerers[key] = make_answerer(word, self.loaded, task_options)
+            self._answerers[key] = make_answerer(task, self.loaded, task_options)
         return self._answerers[key]

@@ -71,8 +71,8 @@ def write_as_official(
 
 _PADDLENLP_CLASSES = {
     "classification": "ErnieMForSequenceClassification",
-    "tagging": "ErnieMForTokenClassification",
-    "question_answering": "ErnieMForQuestionAnswering",
+    "token-classification": "ErnieMForTokenClassification",
+    "question-answering": "ErnieMForQuestionAnswering",
     "choice": "ErnieMForMultipleChoice",
     "uie": "UIEM",
 }

@@ -95,8 +95,8 @@ COMMANDS = {
     r".*(python (run_retrieval|encode_vector)\.py|ernie-m mine_pairs) .*": HERE,
     r".*ernie-m convert .*model\.pt .*": "convert/test_sources.py::test_fairseq",
     r".*ernie-m (convert|export) (?!.*model\.pt).*": HERE,
-    r".*ernie-m predict --task classify --model exported.*": HERE,
-    r".*ernie-m predict --task (?!classify --model exported).*":
+    r".*ernie-m predict --task classification --model exported.*": HERE,
+    r".*ernie-m predict --task (?!classification --model exported).*":
         "inference/test_interface.py::test_the_command_lines_of_the_pages",
     r".*ernie-m predict --serve .*": "inference/test_serve.py::test_what_is_served",
     r".*ernie-m fit .*--finetune.*": "finetune/test_whole.py::test_the_command_and_the_next_ones",

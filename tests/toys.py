@@ -148,7 +148,7 @@ CONFIG = {
     "pad_token_id": 1,
 }
 # Head -> its number of outputs.
-OUTPUTS = {"classification": 3, "tagging": 5, "question_answering": 2, "choice": 1}
+OUTPUTS = {"classification": 3, "token-classification": 5, "question-answering": 2, "choice": 1}
 _ARCHITECTURES = {task: TASKS[task].model_class for task in SUPERVISED_TASKS} | {
     "choice": "SequenceClassifier"
 }

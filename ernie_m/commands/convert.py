@@ -23,7 +23,7 @@ from ernie_m.model.checkpoint.lost_conventions import differences, note
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading
-from ernie_m.model.tasks import QUESTION_ANSWERING, RETRIEVAL, task_named
+from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
 from ernie_m.reader import trim_vocabulary
 from ernie_m.reader.trim_vocabulary import Fallback
 from ernie_m.tokenizer import tokenizer_files
@@ -60,9 +60,8 @@ class ConvertFlags:
     fallback_of: str | None = None
     """With --keep_pieces_of: say how much of this text changes."""
 
-    head: str | None = None
-    """What its classifier is for, if the files do not say: classification, tagging, question_answering or
-    choice."""
+    head: Literal[CLASSIFIER_TASKS] | None = None
+    """What its classifier is for, if the files do not say."""
 
     vocab_path: str | None = None
     """vocab.txt, if it is not beside the weights."""
@@ -85,8 +84,6 @@ class ConvertFlags:
     def __post_init__(self) -> None:
         if self.fallback_of and not self.keep_pieces_of:
             raise UserError("--fallback_of says what --keep_pieces_of changes; give both")
-        if self.head and task_named(self.head) not in CLASSIFIER_TASKS:
-            raise UserError(f"--head {self.head}: it must be one of {', '.join(CLASSIFIER_TASKS)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -110,8 +107,7 @@ def convert(flags: ConvertFlags) -> None:
 
     checkpoint = open_checkpoint(flags.source, flags.drop_unknown)
     config = conversion.checked_config(checkpoint)
-    requested_task = task_named(flags.head) if flags.head else None
-    task = conversion.task_to_convert(checkpoint, requested_task)
+    task = conversion.task_to_convert(checkpoint, flags.head)
     tokenizer = tokenizer_of(checkpoint, config, flags)
     if not flags.keep_pieces_of:
         write(flags, checkpoint, config, task, tokenizer)
@@ -257,7 +253,7 @@ def print_report(report: Report, checkpoint: Checkpoint, flags: ConvertFlags) ->
     if report.pooling_files:
         files = ", ".join(report.pooling_files)
         say(f"for sentence-transformers: {files}; pooling: {checkpoint.reading.pooling or 'specials'}")
-    elif flags.to == "xlm-roberta" and checkpoint.task == RETRIEVAL:
+    elif flags.to == "xlm-roberta" and checkpoint.task == SEARCH:
         reading = checkpoint.reading
         say(
             f"note: the model was trained for vectors of layer {reading.layer} with --pooling "

@@ -1,7 +1,7 @@
 """Export a checkpoint as a folder that predicts by itself, for Paddle inference or ONNX. See docs/export.md.
 
 ernie-m export --model checkpoints/best --output exported --format onnx
-ernie-m export --model checkpoints/best --output exported --task encoding --layer middle
+ernie-m export --model checkpoints/best --output exported --task embedding --layer middle
 """
 
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ernie_m.model.tasks import ENCODING, EXPORTED_TASKS, MASKED_LM
+from ernie_m.model.tasks import EMBEDDING, EXPORTED_TASKS, FILL_MASK
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import only_writer_of
 from ernie_m.utils.logging import logger, setup_console
@@ -28,10 +28,10 @@ class ExportFlags:
     """The folder to write. An exported folder there is replaced."""
 
     task: Literal[EXPORTED_TASKS] | None = None
-    """The task of the model's head (the default), or encoding, the encoder alone."""
+    """The task of the model's head (the default), or embedding, the encoder alone."""
 
     layer: str | None = None
-    """For encoding: the layer at which the encoder ends, a number, middle or top. Default: as trained for
+    """For embedding: the layer at which the encoder ends, a number, middle or top. Default: as trained for
     retrieval, otherwise top."""
 
     format: Literal["paddle", "onnx"] = option("paddle", needed=True)
@@ -77,11 +77,11 @@ def export_to(output: Path, flags: ExportFlags) -> None:
         )
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
     loaded = load(flags.model, engine="dygraph", task=flags.task, keep_weights=True)
-    task = flags.task or loaded.task or ENCODING
-    if task == MASKED_LM:
-        task = ENCODING
+    task = flags.task or loaded.task or EMBEDDING
+    if task == FILL_MASK:
+        task = EMBEDDING
         logger.info("the encoder is exported, without the masked-LM head and the language table")
-    if task == ENCODING and loaded.reading_faults:
+    if task == EMBEDDING and loaded.reading_faults:
         raise UserError(
             f"{'; '.join(loaded.reading_faults)}: this is not done here; ernie-m convert {flags.model} NEW "
             "--allow_differences writes a model without it, which can be exported"
@@ -89,9 +89,9 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     # Only an encoder can end below the top layer.
     layer_name = flags.layer  # a number, or a word
     if layer_name is None:
-        layer_name = loaded.layer_of_vectors if task == ENCODING else loaded.num_layers
+        layer_name = loaded.layer_of_vectors if task == EMBEDDING else loaded.num_layers
     layer = layer_number(layer_name, loaded.num_layers)
-    if task != ENCODING and layer != loaded.num_layers:
-        raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")
+    if task != EMBEDDING and layer != loaded.num_layers:
+        raise UserError(f"--layer {flags.layer}: only --task embedding can end below the top layer")
     export(loaded, output, task, layer, flags.format)
     logger.info("exported for %s: %s", task, flags.output)

@@ -1,7 +1,7 @@
 """Predict with a model: JSON lines in, JSON lines out, or a page in the browser. See docs/predict.md.
 
-echo '{"text": "A man eats."}' | ernie-m predict --task classify --model checkpoints/best
-ernie-m predict --task encode --model exported --engine onnx --input texts.jsonl --output vectors.jsonl
+echo '{"text": "A man eats."}' | ernie-m predict --task classification --model checkpoints/best
+ernie-m predict --task embedding --model exported --engine onnx --input texts.jsonl --output vectors.jsonl
 ernie-m predict --serve --model checkpoints/best,pretrained
 """
 
@@ -15,7 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from ernie_m.model.tasks import PREDICTIONS
+from ernie_m.model.tasks import (
+    CLASSIFICATION,
+    EMBEDDING,
+    MULTI_LABEL,
+    QUESTION_ANSWERING,
+    REGRESSION,
+    SEARCH,
+    TASKS,
+    TOKEN_CLASSIFICATION,
+    ZERO_SHOT,
+)
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.reader.files.official_tsv import refuse_compressed
@@ -30,14 +40,15 @@ if TYPE_CHECKING:
     from ernie_m.inference.tasks import Answerer, InputFile, TaskOptions
 
 AT_ONCE = 1024  # requests that are answered together
+_CLASSIFIERS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)  # which have the same kind of head
 # Flags that are ineffective in other tasks.
 _FOR_TASKS = {
-    "pooling": ("encode", "search"),
-    "layer": ("encode", "search"),
-    "prompt": ("encode", "search"),
-    "corpus": ("search",),
-    "index": ("search",),
-    "labels": ("zero-shot",),
+    "pooling": (EMBEDDING, SEARCH),
+    "layer": (EMBEDDING, SEARCH),
+    "prompt": (EMBEDDING, SEARCH),
+    "corpus": (SEARCH,),
+    "index": (SEARCH,),
+    "labels": (ZERO_SHOT,),
 }
 
 
@@ -49,12 +60,13 @@ class PredictFlags(TableOptions):
     """A checkpoint of any supported format, or a folder that ernie-m export wrote. With --serve several,
     separated by commas."""
 
-    task: Literal[tuple(PREDICTIONS)] | None = option(None, needed=True)
+    task: Literal[tuple(TASKS)] | None = option(None, needed=True)
     """What to predict. Default: what the model's head is for."""
 
     input: str = option("-", needed=True)
     """A file of JSON lines; a table: .csv, .tsv, .xlsx, ... (docs/data.md lists what is read), or a text on
-    each line; for tag words in CoNLL form, for answer SQuAD; "-": standard input, of JSON lines."""
+    each line; for token-classification words in CoNLL form, for question-answering
+    SQuAD; "-": standard input, of JSON lines."""
 
     output: str = "-"
     """A new file, compressed if its name ends in .gz; "-": standard output. The answers to a table are its
@@ -73,29 +85,29 @@ class PredictFlags(TableOptions):
     float16, on a GPU. For checkpoints; fp16 also for --engine paddle on a GPU."""
 
     max_seq_len: int | None = None
-    """The longest input in tokens; for tag and answer, the longest window. Default: as in training, otherwise
-    what the model can read."""
+    """The longest input in tokens; of words and questions, the longest window. Default: as in training,
+    otherwise what the model can read."""
 
     top_k: PositiveInt = 5
-    """The number of candidates (answer, fill) or of sentences (search)."""
+    """The number of candidates (question-answering, fill-mask) or of sentences (search)."""
 
     pooling: Literal["mean", "specials", "cls", "pooled"] | None = None
-    """For encode and search: the mean over the tokens, the mean with [CLS] and [SEP] (specials), the state of
-    [CLS] (cls), or the pooled [CLS]. Default: as the model's files say, otherwise mean."""
+    """For embedding and search: the mean over the tokens, the mean with [CLS] and [SEP] (specials), the state
+    of [CLS] (cls), or the pooled [CLS]. Default: as the model's files say, otherwise mean."""
 
     normalize: bool | None = None
-    """For encode: whether vectors have length 1. Default: as the model's files say, otherwise not."""
+    """For embedding: whether vectors have length 1. Default: as the model's files say, otherwise not."""
 
     prompt: str | None = None
-    """For encode and search: the name of the prompt of the model that is put before a text; "": none.
+    """For embedding and search: the name of the prompt of the model that is put before a text; "": none.
     Default: as the model's files say, otherwise none."""
 
     layer: str | None = None
-    """For encode and search: a number, middle or top. Default: as exported, or as in training for retrieval,
-    otherwise top."""
+    """For embedding and search: a number, middle or top. Default: as exported, or as in training for a
+    search, otherwise top."""
 
     centre: bool | None = None
-    """For encode and search: whether vectors are without the mean of their language (docs/retrieval.md).
+    """For embedding and search: whether vectors are without the mean of their language (docs/retrieval.md).
     Default: in search if the model has the means, otherwise not."""
 
     corpus: str | None = None
@@ -177,29 +189,31 @@ def main() -> None:
     is_lines = flags.input == "-" or split_name(flags.input)[0] == ".jsonl"
     objects = read_objects(flags.input, flags) if is_lines else None
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
-    task = flags.task or model.own_word
+    task = flags.task or model.own_task
     if task is None:
         raise UserError(f"--model {flags.model}: it has no head, so say what to predict with --task")
+    if task in _CLASSIFIERS and model.own_task in _CLASSIFIERS and task != model.own_task:
+        raise UserError(f"--task {task}: {flags.model} is for {model.own_task}; leave --task out")
     given = [name for name, tasks in _FOR_TASKS.items() if getattr(flags, name) and task not in tasks]
     if given:
         raise UserError(f"--{given[0]} is for {' and '.join(_FOR_TASKS[given[0]])}, and not for {task}")
     is_run = Path(flags.output).suffix == ".trec"
-    if is_run and task != "search":
+    if is_run and task != SEARCH:
         raise UserError(f"--output {flags.output}: a run file (.trec) is of search, and not of {task}")
     answerer = make_answerer(task, model, options)
     # JSON lines, a file in the form of the training data of a tagger or its like, or a table.
-    has_form = task in ("tag", "answer") and flags.input != "-"
+    has_form = task in (TOKEN_CLASSIFICATION, QUESTION_ANSWERING) and flags.input != "-"
     file = answerer.training_file(Path(flags.input), flags) if has_form else None
     is_table = file is None and not with_objects
     sorts = flags.sort != "table"
-    if sorts and not (is_table and task in ("classify", "answer") and not model.predicts_numbers):
+    if sorts and not (is_table and task in (CLASSIFICATION, MULTI_LABEL, QUESTION_ANSWERING)):
         raise UserError(
             f"--sort {flags.sort}: it sorts the rows of a table by the probability of their answers"
         )
     if is_table:
-        texts = ("question", "context") if task == "answer" else ("text_a", "text_b")
-        pairs = {"answer": True, "classify": model.reading.pairs}.get(task)
-        numbers = task == "classify" and model.predicts_numbers
+        texts = ("question", "context") if task == QUESTION_ANSWERING else ("text_a", "text_b")
+        pairs = model.reading.pairs if task in _CLASSIFIERS else True if task == QUESTION_ANSWERING else None
+        numbers = task == REGRESSION
         file = LabelledRows(Path(flags.input), flags, (texts, pairs, numbers), model.held_out, sorts)
     requests = read_requests(flags.input, answerer.parse, flags, file, objects)
     if not requests:

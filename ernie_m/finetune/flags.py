@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from ernie_m.finetune.paper import check_recipe
-from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, SEARCH, TOKEN_CLASSIFICATION
 from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.logging import logger
 from ernie_m.utils.options import (
@@ -25,7 +25,7 @@ from ernie_m.utils.options import (
     options_of,
 )
 
-FINE_TUNED_TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, RETRIEVAL)
+FINE_TUNED_TASKS = (CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING, SEARCH)
 # Values of --select_on beside the languages. LAST: the dev files are scored only at the end.
 MEAN = "mean"
 LAST = "last"

@@ -42,7 +42,7 @@ from ernie_m.model.checkpoint.tensor_names import CHOICE
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.conventions import NEITHER, READING
 from ernie_m.model.heads import task_model
-from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS, names_of_ids
+from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS, names_of_ids, stored_name
 from ernie_m.reader.batching import Batches, GlobalBatch
 from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.label_map import expand, read_languages
@@ -388,7 +388,7 @@ class FineTuning(TaskOfSeeds):
     def identity(self) -> dict[str, Any]:
         return identity_of(
             self.flags,
-            self.task.name,
+            stored_name(self.task.name),
             [self.start],
             self.config,
             self.tokenizer,
@@ -529,10 +529,11 @@ class FineTuning(TaskOfSeeds):
         task = self.task
         fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.reading()}
         reading = self.start_reading.for_task(task.prompt, **fields)
-        settings = {"task": task.name, "labels": task.labels, READING: reading.to_json()}
+        name = stored_name(task.name)
+        settings = {"task": name, "labels": task.labels, READING: reading.to_json()}
         facts = {
-            "name": f"ERNIE-M, {task.name}",
-            "task": task.name,
+            "name": f"ERNIE-M, {name}",
+            "task": name,
             "data": flags.train_set,
             "languages": list(dict.fromkeys(file.language for file in self.dev_files)) or None,
             "initialised_from": flags.init_checkpoint or flags.init_pretraining_params or "random weights",
@@ -593,7 +594,7 @@ def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], na
     for fault in score_tables.faults_of_labels(label_tables):
         logger.warning("%s", fault)
     facts: dict[str, Any] = {
-        "task": task.name,
+        "task": stored_name(task.name),
         "metric": task.metric,
         "select_on": flags.select_on,
     }

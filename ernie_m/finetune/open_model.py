@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading
-from ernie_m.model.tasks import RETRIEVAL
+from ernie_m.model.tasks import SEARCH
 from ernie_m.tokenizer.foreign import no_piece_model
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -140,7 +140,7 @@ def settle_vectors(
     if takes_pooling and checkpoint and checkpoint.reading_faults:
         faults = "; ".join(checkpoint.reading_faults)
         raise UserError(f"{faults}: this is not done here; give --pooling to make other vectors")
-    if checkpoint and checkpoint.task in (None, RETRIEVAL):
+    if checkpoint and checkpoint.task in (None, SEARCH):
         recorded = [*recorded, "max_seq_len"]
     return settle(flags, opened, recorded)
 

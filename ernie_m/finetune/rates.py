@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.utils.logging import logger
 
 # The largest hidden size for which a rate and a decay are taken -> (rate, decay). 256: the best of three
@@ -15,7 +15,7 @@ from ernie_m.utils.logging import logger
 # (Table 13 for large; the official scripts for base); 12 layers of 384 learned tags better so, too.
 _BY_HIDDEN_SIZE = {
     CLASSIFICATION: {256: (5e-4, 1.0), 512: (1.5e-4, 0.9), math.inf: (5e-5, 0.8)},
-    TAGGING: {256: (5e-4, 1.0), 512: (4e-4, 0.9), math.inf: (4e-4, 0.8)},
+    TOKEN_CLASSIFICATION: {256: (5e-4, 1.0), 512: (4e-4, 0.9), math.inf: (4e-4, 0.8)},
     QUESTION_ANSWERING: {256: (5e-4, 1.0), 512: (3e-4, 0.9), 768: (3e-4, 0.8), math.inf: (8e-5, 0.9)},
 }
 
@@ -32,7 +32,7 @@ class _Amount(NamedTuple):
 # 1,280 examples are 40 steps of 32. Contexts are long, so they are seen less often than texts.
 _AMOUNTS = {
     CLASSIFICATION: _Amount(20, 1280, 10_000),
-    TAGGING: _Amount(20, 1280, 6500),
+    TOKEN_CLASSIFICATION: _Amount(20, 1280, 6500),
     QUESTION_ANSWERING: _Amount(10, 0, 3000, fewest_epochs=2),
 }
 

@@ -51,7 +51,7 @@ class FitFlags(TableOptions):
     Default: what the file says."""
 
     multi_label: bool = option(False, bare=True)
-    """The same as --task labels: a text may have several labels, or none."""
+    """The same as --task multi-label: a text may have several labels, or none."""
 
     test: str | None = None
     """Further files with labels, separated by commas, that the model is scored on."""

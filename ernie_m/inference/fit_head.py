@@ -37,13 +37,14 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_files
 from ernie_m.model.conventions import GIVEN, NEITHER, READING
 from ernie_m.model.heads import SequenceClassifier
-from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
+from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MEAN_OF_TOKENS
 from ernie_m.reader.files.labels import NO_LABEL, normal_label
 from ernie_m.reader.files.rows import tables
 from ernie_m.tokenizer.tokenizer_files import write_ours
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir
 from ernie_m.utils.logging import logger
+from ernie_m.utils.options import refusal
 
 _MOST_ITERATIONS = 100
 
@@ -71,7 +72,7 @@ def learn(
         UserError: the folder exists, or as `classifier_of`.
     """
     options = TaskOptions(pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, centre=False)
-    encode = make_answerer("encode", loaded, options)
+    encode = make_answerer(EMBEDDING, loaded, options)
     units.make_task(loaded.tokenizer, encode.max_seq_len, loaded.reading.prompt(NEITHER))
     inputs = units.inputs()
     texts = [text for (text,) in inputs]
@@ -91,7 +92,7 @@ def learn(
 
 def predicted_by(classifier: LoadedModel, units: Classes, name: str) -> Scored:
     """What a classifier predicts of further rows, to be scored. `name`: that of their file."""
-    answerer = make_answerer("classify", classifier)
+    answerer = make_answerer(CLASSIFICATION, classifier)
     answerer.task.warn_of_texts(name, units.items)
     units.make_task(classifier.tokenizer, classifier.longest)
     outcomes = answerer.predictions(answerer.task.encode(units.items))
@@ -112,7 +113,8 @@ def units_of(
         UserError: there is not one label for each text, or one of the two is not what the task needs.
     """
     if task not in (None, *TASKS):
-        raise UserError(f"task {task!r}: it must be one of {', '.join(TASKS)}")
+        choices = f"one of {', '.join(TASKS)}"
+        raise UserError(f"task {task!r}: {refusal(task, TASKS, choices)}")
     if len(labels) != len(texts):
         raise UserError(f"{len(texts)} texts have {len(labels)} labels; give one for each text")
     if task is None and labels and all(isinstance(label, list | tuple | set) for label in labels):
@@ -121,7 +123,9 @@ def units_of(
         if needed := _needed(text, label, task):
             raise UserError(f"index {number}: {text!r} with the label {label!r}: give {needed}")
     if task in (TAGS, ANSWERS):
-        module = import_module(f"ernie_m.finetune.fit.{task}")  # here, because labels do not need it
+        module = import_module(
+            f"ernie_m.finetune.fit.{'tags' if task == TAGS else 'answers'}"
+        )  # here, because labels do not need it
         return module.of(texts, labels, languages)
     inputs = [[text] if isinstance(text, str) else list(text) for text in texts]
     inputs = [[tables().in_one_line(text) for text in row] for row in inputs]

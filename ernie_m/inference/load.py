@@ -19,12 +19,15 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import GIVEN, HELD_OUT, Reading, own_reading
 from ernie_m.model.tasks import (
     CLASSIFICATION,
-    ENCODING,
+    EMBEDDING,
     EXPORTED_TASKS,
-    MASKED_LM,
+    FILL_MASK,
+    MULTI_LABEL,
+    REGRESSION,
     TASKS,
     names_of_ids,
     outputs_of,
+    task_named,
 )
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import check_folder
@@ -184,7 +187,7 @@ class LoadedModel:
 
     def part(self, task: str) -> "nn.Layer":
         """The part of a checkpoint's model that runs for a task."""
-        if task == ENCODING and hasattr(self.model, "ernie_m"):
+        if task == EMBEDDING and hasattr(self.model, "ernie_m"):
             return self.model.ernie_m
         return self.model
 
@@ -195,10 +198,10 @@ class LoadedModel:
             UserError: it is not, or ends elsewhere.
         """
         if self.exported_layer is None:
-            if task not in (ENCODING, self.task):  # every model has an encoder
+            if task not in (EMBEDDING, self.task):  # every model has an encoder
                 raise UserError(f"{self.folder}: this model is not for {task}: {self.description_of_head()}")
             return
-        exported_task = self.task or ENCODING
+        exported_task = self.task or EMBEDDING
         if task != exported_task or layer not in (None, self.exported_layer):
             up_to = "" if layer is None else f" --layer {layer}"
             raise UserError(
@@ -217,10 +220,11 @@ class LoadedModel:
         return self.predicts_numbers and self.reading.pairs is not False
 
     @property
-    def own_word(self) -> str | None:
+    def own_task(self) -> str | None:
         """What the model is asked for if nobody says it: what its head is for; None: it has none."""
-        predictions = TASKS[self.task].predictions if self.task else ()
-        return predictions[0].word if predictions else None
+        if self.multi_label and self.task == CLASSIFICATION:
+            return MULTI_LABEL
+        return REGRESSION if self.predicts_numbers else self.task
 
     @property
     def multi_label(self) -> bool:
@@ -231,9 +235,9 @@ class LoadedModel:
         """What the model is for, for a message to someone who expects something else."""
         if self.task is None:
             return "it has no head, so fine-tune it first"
-        if self.task == MASKED_LM:
+        if self.task == FILL_MASK:
             return "its head is for masked language modelling, so fine-tune it first"
-        return f"its head is for {self.task}"
+        return f"its head is for {self.own_task}"
 
     def _start(self, task: str, layer: int) -> GraphRunner:
         """Make the engine of this model for a task and a layer."""
@@ -306,12 +310,13 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     check_folder(folder)
     config = _config_of_export(folder / CONFIG, config_json)
     export = config_json["export"]
+    task = task_named(export["task"])
     reading = own_reading(config_json, folder / CONFIG)
     means_path = folder / LANGUAGE_MEANS
     labels = config_json.get("labels", [])
     return LoadedModel(
         folder=folder,
-        task=None if export["task"] == ENCODING else export["task"],
+        task=None if task == EMBEDDING else task,
         config=config,
         tokenizer=Tokenizer.from_folder(folder, reading.text_rules, reading.added_tokens),
         labels=labels,
@@ -337,7 +342,7 @@ def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     export = config_json["export"] if isinstance(config_json["export"], dict) else {}
-    task = export.get("task")
+    task = task_named(str(export.get("task")))
     layer = export.get("layer")
     labels = config_json.get("labels", [])
     is_task = task in EXPORTED_TASKS

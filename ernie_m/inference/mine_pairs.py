@@ -16,6 +16,7 @@ import numpy as np
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import TaskOptions, make_answerer
 from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import Example, spread, warn_of_texts, windows
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.find_pairs import split_label
@@ -131,7 +132,7 @@ def mine_pairs(options: MiningOptions) -> None:
         task_options = TaskOptions(
             pooling=options.pooling, layer=options.layer, max_seq_len=options.max_seq_len, normalize=False
         )
-        encoder = make_answerer("encode", load(options.model), task_options)
+        encoder = make_answerer(EMBEDDING, load(options.model), task_options)
         lines = [Example(text) for side in (source, target) for text in spread(side.texts)]
         warn_of_texts(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
         means = language_means(options, encoder, [source.language, target.language])

@@ -17,13 +17,11 @@ from ernie_m.model.heads import task_model
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.tasks import (
     CLASSIFICATION,
-    ENCODING,
-    MASKED_LM,
+    EMBEDDING,
+    FILL_MASK,
     POOLED,
     SUPERVISED_TASKS,
-    TASKS,
     outputs_of,
-    task_named,
 )
 from ernie_m.training.precision import Autocast
 from ernie_m.utils.errors import UserError
@@ -64,7 +62,7 @@ class DygraphEngine:
         """Ids, int64 [B, T], padded on the right -> the name of each output and its values."""
         with self.autocast():
             inputs = upload(TokenBatch.from_padded(ids, self.config.pad_token_id))
-            results = self._encode(inputs) if self.task == ENCODING else self.model(inputs)
+            results = self._encode(inputs) if self.task == EMBEDDING else self.model(inputs)
         if isinstance(results, Tensor):
             results = (results,)
         return dict(zip(self.outputs, [to_array(result) for result in results], strict=True))
@@ -78,7 +76,7 @@ class DygraphEngine:
 
 
 def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | None:
-    """The task of a checkpoint's head: one of `SUPERVISED_TASKS`, `MASKED_LM` or None.
+    """The task of a checkpoint's head: one of `SUPERVISED_TASKS`, `FILL_MASK` or None.
 
     Args:
         requested_task: the task of a classifier whose files do not name it.
@@ -88,15 +86,14 @@ def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | No
     """
     tensors = checkpoint.tensors
     if CLASSIFIER not in tensors:
-        return MASKED_LM if LM_HEAD in tensors else None
-    task = checkpoint.task or task_named(requested_task or "")
+        return FILL_MASK if LM_HEAD in tensors else None
+    task = checkpoint.task or requested_task
     if task == CHOICE:  # its choices are scored by a classifier of one label
         return CLASSIFICATION
     if task not in SUPERVISED_TASKS:
-        # A user names a task by the word of its prediction, such as "classify".
-        words = ", ".join(TASKS[name].predictions[0].word for name in SUPERVISED_TASKS)
         raise UserError(
-            f"{tensors.source}: it has a classifier, and no file says what it is for; name its task ({words})"
+            f"{tensors.source}: it has a classifier, and no file says what it is for; name its task "
+            f"({', '.join(SUPERVISED_TASKS)})"
         )
     return task
 
@@ -110,7 +107,7 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
     Raises:
         UserError: weights and config do not fit together.
     """
-    if task == MASKED_LM:
+    if task == FILL_MASK:
         return _build_masked_lm(checkpoint, config)
     if task is None:
         model: nn.Layer = ErnieMModel(config)

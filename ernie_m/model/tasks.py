@@ -1,18 +1,20 @@
-"""Every task, described in one place: its names, its model, the outputs, and what answers requests.
+"""Every task, described in one place: its name, its model, the outputs, and what answers requests.
 
-A new task begins with a `TaskDescription` here. This file needs no Paddle: it only names the classes of other
-files.
+A new task begins with a `Task` here. This file needs no Paddle: it only names the classes of other files.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 CLASSIFICATION = "classification"
-TAGGING = "tagging"
-QUESTION_ANSWERING = "question_answering"
-ENCODING = "encoding"
-RETRIEVAL = "retrieval"
-MASKED_LM = "fill"
+MULTI_LABEL = "multi-label"
+REGRESSION = "regression"
+ZERO_SHOT = "zero-shot"
+TOKEN_CLASSIFICATION = "token-classification"
+QUESTION_ANSWERING = "question-answering"
+EMBEDDING = "embedding"
+SEARCH = "search"
+FILL_MASK = "fill-mask"
 
 # What a head reads: the pooled first token of a sequence, [B, H], or every token, [B, T, H]. A classifier may
 # read the mean over all tokens instead of the first, [B, H]. The first two are also names of poolings.
@@ -22,117 +24,109 @@ TOKENS = "tokens"
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """A kind of request: something that a model can be asked for.
+class Task:
+    """What a model is for, or what it can be asked for.
 
     Attributes:
-        word: ernie-m predict --task, and the address of the server, /api/<word>.
-        answerer: the file and the class in `ernie_m.inference.tasks` that answer requests.
-    """
-
-    word: str
-    answerer: str
-
-
-@dataclass(frozen=True)
-class TaskDescription:
-    """What a model is for.
-
-    Attributes:
-        name: "task" in config.json, and ernie-m export --task.
+        name: --task of the commands, and the route of the server, /api/<name>.
+        predictor: the file and the class in `ernie_m.inference.tasks` that answer requests.
+        pipeline: the name that model hubs have for the task of a model.
+        stored: the name in the files of models, "task" in config.json; "": it is that of another task.
         other_names: the official name, which is also "head" in config.json; names that "task" had earlier.
         model_class: a class of `ernie_m.model.heads`, or that of `ernie_m.model.lm_head`; None: the encoder.
         head_reads: what the layer named "classifier" reads, `POOLED` or `TOKENS`; None: it has no such layer.
         has_labels: whether the outputs of that layer have names, which are "labels" in config.json.
         outputs: what `export` writes a graph for: the name of each output -> its axes. With two outputs, the
             last axis of the classifier is split. Empty: the task cannot be exported.
-        predictions: what a model for this task can be asked for; the first one is the task itself.
-        pipeline: the name that model hubs have for the task.
     """
 
     name: str
-    pipeline: str
+    predictor: str
+    pipeline: str = ""
+    stored: str = ""
     other_names: tuple[str, ...] = ()
     model_class: str | None = None
     head_reads: str | None = None
     has_labels: bool = False
     outputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    predictions: tuple[Prediction, ...] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """All names: also the word of its first prediction, and the class of its model."""
-        names = [self.name, *self.other_names]
-        if self.predictions:
-            names.append(self.predictions[0].word)
-        if self.model_class:
-            names.append(self.model_class)
-        return names
 
 
 _ALL_TASKS = (
-    TaskDescription(
+    Task(
         CLASSIFICATION,
+        "finetuned.ClassifyTexts",
         pipeline="text-classification",
-        other_names=("cls",),
+        stored="classification",
+        other_names=("cls", "classify"),
         model_class="SequenceClassifier",
         head_reads=POOLED,
         has_labels=True,
         outputs={"logits": ("batch", "labels")},
-        predictions=(
-            Prediction("classify", "finetuned.ClassifyTexts"),
-            Prediction("zero-shot", "zero_shot.ClassifyByLabels"),
-        ),
     ),
-    TaskDescription(
-        TAGGING,
+    Task(MULTI_LABEL, "finetuned.ClassifyTexts"),
+    Task(REGRESSION, "finetuned.ClassifyTexts"),
+    Task(ZERO_SHOT, "zero_shot.ClassifyByLabels"),
+    Task(
+        TOKEN_CLASSIFICATION,
+        "finetuned.TagWords",
         pipeline="token-classification",
-        other_names=("seq_label", "sequence_labeling"),
+        stored="tagging",
+        other_names=("seq_label", "sequence_labeling", "tag"),
         model_class="TokenClassifier",
         head_reads=TOKENS,
         has_labels=True,
         outputs={"logits": ("batch", "length", "labels")},
-        predictions=(Prediction("tag", "finetuned.TagWords"),),
     ),
-    TaskDescription(
+    Task(
         QUESTION_ANSWERING,
+        "finetuned.AnswerQuestions",
         pipeline="question-answering",
-        other_names=("mrc", "question answering"),
+        stored="question_answering",
+        other_names=("mrc", "question answering", "answer"),
         model_class="SpanClassifier",
         head_reads=TOKENS,
         outputs={"start_logits": ("batch", "length"), "end_logits": ("batch", "length")},
-        predictions=(Prediction("answer", "finetuned.AnswerQuestions"),),
     ),
-    TaskDescription(
-        ENCODING,
+    Task(
+        EMBEDDING,
+        "encode.EncodeTexts",
         pipeline="feature-extraction",
+        stored="encoding",
+        other_names=("encode",),
         outputs={"sequence": ("batch", "length", "hidden"), "pooled": ("batch", "hidden")},
-        predictions=(
-            Prediction("encode", "encode.EncodeTexts"),
-            Prediction("search", "search.SearchCorpus"),
-        ),
     ),
-    TaskDescription(RETRIEVAL, pipeline="sentence-similarity"),  # its model is an encoder
-    TaskDescription(
-        MASKED_LM,
+    # The model of a search is an encoder, which may have been trained for it.
+    Task(SEARCH, "search.SearchCorpus", pipeline="sentence-similarity", stored="retrieval"),
+    Task(
+        FILL_MASK,
+        "masked_words.FillMasks",
         pipeline="fill-mask",
+        stored="fill",
         model_class="PreTrainingModel",
-        predictions=(Prediction("fill", "masked_words.FillMasks"),),
     ),
 )
 TASKS = {task.name: task for task in _ALL_TASKS}
-PREDICTIONS = {prediction.word: prediction for task in _ALL_TASKS for prediction in task.predictions}
 # The tasks that are fine-tuned on labelled files: their models have a layer named "classifier".
 SUPERVISED_TASKS = tuple(task.name for task in _ALL_TASKS if task.head_reads)
 # The tasks whose models ernie-m export writes.
 EXPORTED_TASKS = tuple(task.name for task in _ALL_TASKS if task.outputs)
 
-_NAME_OF = {name: task.name for task in _ALL_TASKS for name in task.names}
+_NAME_OF = {
+    name: task.name
+    for task in _ALL_TASKS
+    for name in (task.stored, task.model_class, *task.other_names)
+    if name
+}
 
 
 def task_named(name: str) -> str:
-    """The first name of the task that a name stands for; a name that stands for none is returned as it is."""
+    """The task that a name in the files of a model stands for; a name that stands for none is returned."""
     return _NAME_OF.get(name, name)
+
+
+def stored_name(task: str) -> str:
+    """What the files of a model call its task; the task of a head that is no `Task` is returned."""
+    return TASKS[task].stored if task in TASKS else task
 
 
 def outputs_of(task: str, has_pooled: bool) -> tuple[str, ...]:

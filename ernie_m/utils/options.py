@@ -182,7 +182,7 @@ class Option(NamedTuple):
             if any(value not in numbers for numbers in self.ranges):
                 raise ValueError(value)
         except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
-            raise UserError(f"{place}: it must be {self}") from error
+            raise UserError(f"{place}: {refusal(value, get_args(self.kind), str(self))}") from error
         return value
 
     def __str__(self) -> str:
@@ -192,6 +192,12 @@ class Option(NamedTuple):
 
 
 CONFIG = Option("--config", list[str], (), False, [], {})  # a flag, but no field of a dataclass
+
+
+def refusal(value: Any, choices: Sequence[Any], accepted: str) -> str:
+    """What is wrong with a value that is none of the choices: the word has gone, or "it must be ..."."""
+    instead = GONE_TASKS.get(str(value))
+    return f"it has gone; instead: {instead}" if instead in choices else f"it must be {accepted}"
 
 
 def convert(kind: Any, value: Any) -> Any:
@@ -481,6 +487,17 @@ GONE = {
     "vocab_path": "the folder of --model, which has its vocabulary",
     "with_apt": "ernie-m get public_text, without it",
     "xtreme_save": "--test_save",
+}
+# The names of tasks that have gone -> those that take their place.
+GONE_TASKS = {
+    **dict.fromkeys(("classify", "classes"), "classification"),
+    "labels": "multi-label",
+    "score": "regression",
+    **dict.fromkeys(("tag", "tags", "tagging"), "token-classification"),
+    **dict.fromkeys(("answer", "answers", "question_answering"), "question-answering"),
+    **dict.fromkeys(("encode", "encoding"), "embedding"),
+    "retrieval": "search",
+    **dict.fromkeys(("fill", "translate-probe"), "fill-mask"),
 }
 
 

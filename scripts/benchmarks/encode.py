@@ -82,7 +82,7 @@ def ours(
     from ernie_m.inference.tasks import TaskOptions, make_answerer
 
     model = load(given[folder], engine=engine, amp=amp)
-    return make_answerer("encode", model, TaskOptions(pooling="specials")).vectors
+    return make_answerer("embedding", model, TaskOptions(pooling="specials")).vectors
 
 
 def sentence_transformers_peer(given: dict[str, Any]) -> Callable[[list[str]], Any]:

@@ -171,11 +171,11 @@ def test_a_size_that_a_format_has_no_key_for(tmp_path, refused, key, value, targ
 def test_a_classifier_of_unknown_task(tmp_path, refused):
     make_ours(tmp_path / "in", head="classification")
     (tmp_path / "in/config.json").write_text(json.dumps(CONFIG))
-    advice = "give --head classification|tagging|question_answering|choice"
+    advice = "give --head classification|token-classification|question-answering|choice"
     assert f"nothing says what its classifier is for; {advice}" in refused(tmp_path / "in")
     make_ours(tmp_path / "encoder")
-    line = [str(tmp_path / "encoder"), str(tmp_path / "out"), "--head", "tagging"]
-    assert "--head tagging: there is no classifier" in error_of(convert.main, line)
+    line = [str(tmp_path / "encoder"), str(tmp_path / "out"), "--head", "token-classification"]
+    assert "--head token-classification: there is no classifier" in error_of(convert.main, line)
     convert.main(
         [
             str(tmp_path / "in"),
@@ -187,14 +187,16 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
             "--allow_differences",
         ]
     )
-    assert open_checkpoint(tmp_path / "hf").task == "tagging"
+    assert open_checkpoint(tmp_path / "hf").task == "token-classification"
 
 
 def test_paddlenlp_has_one_name_for_the_heads_of_four_tasks(tmp_path, refused):
-    make_paddlenlp(tmp_path / "pn", "tagging")
+    make_paddlenlp(tmp_path / "pn", "token-classification")
     change_config(tmp_path / "pn", architectures=None)
     assert "nothing says what its classifier is for" in refused(tmp_path / "pn")
-    convert.main([str(tmp_path / "pn"), str(tmp_path / "tagger"), "--to", "ernie-m", "--head", "tagging"])
+    convert.main(
+        [str(tmp_path / "pn"), str(tmp_path / "tagger"), "--to", "ernie-m", "--head", "token-classification"]
+    )
     assert open_checkpoint(tmp_path / "tagger").settings["architecture"] == "TokenClassifier"
 
 

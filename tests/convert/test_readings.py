@@ -15,6 +15,7 @@ from tests.helpers.checkpoints import change_config
 from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, train_pieces, write_lines
 
+TAGS = "token-classification"
 XLM_R = Reading.of_xlm_r()
 
 
@@ -27,7 +28,7 @@ def pieces(tmp_path_factory):
 def make_model(folder, pieces, reading, head=None, rows=0):
     """A model of ours that reads in a way; `rows`: more rows than the pieces need."""
     size = Tokenizer(None, pieces).vocab_size + rows
-    labels = {"tagging": [f"B-{n}" for n in range(4)] + ["O"]}.get(head)
+    labels = {"token-classification": [f"B-{n}" for n in range(4)] + ["O"]}.get(head)
     make_ours(folder, head=head, labels=labels, config={**CONFIG, "vocab_size": size})
     (folder / "piece.model").write_bytes(pieces.read_bytes())
     change_config(folder, reading=reading.to_json())
@@ -40,7 +41,7 @@ def run(source, target, to, *flags):
 
 
 @pytest.mark.parametrize("to", ["ernie-m", "xlm-roberta"])
-@pytest.mark.parametrize("head", [None, "classification", "tagging", "question_answering"])
+@pytest.mark.parametrize("head", [None, "classification", "token-classification", "question-answering"])
 def test_xlm_r_there_and_back(tmp_path, pieces, to, head):
     """Its reading stays, also where nothing but the library's own files say it."""
     reading = replace(XLM_R, max_seq_len=30, added_tokens={"<e1>": Tokenizer(None, pieces).vocab_size})
@@ -181,7 +182,7 @@ def test_files_of_vectors_do_not_count_for_a_classifier(tmp_path, pieces):
 
 
 @pytest.mark.parametrize("to", ["paddlenlp", "huggingface", "xlm-roberta"])
-@pytest.mark.parametrize("head", ["classification", "tagging", "question_answering"])
+@pytest.mark.parametrize("head", ["classification", "token-classification", "question-answering"])
 def test_ernie_m_stays_ernie_m(tmp_path, pieces, to, head):
     """In each form that a library reads in its own way, and in folders that earlier versions wrote."""
     made = make_model(tmp_path / "made", pieces, Reading(max_seq_len=30), head)
@@ -195,15 +196,25 @@ CASES = {
     "rules of XLM-R in ErnieM": (None, XLM_R, "huggingface", "text rules"),
     "rules of XLM-R in PaddleNLP": ("classification", XLM_R, "paddlenlp", "text rules"),
     "rules of XLM-R, official": (None, XLM_R, "fluid", "text rules"),
-    "rules of a library": ("tagging", Reading.of_library("paddlenlp"), "xlm-roberta", "text rules"),
-    "rules of another library": ("tagging", Reading.of_library("paddlenlp"), "huggingface", "text rules"),
+    "rules of a library": (
+        "token-classification",
+        Reading.of_library("paddlenlp"),
+        "xlm-roberta",
+        "text rules",
+    ),
+    "rules of another library": (
+        "token-classification",
+        Reading.of_library("paddlenlp"),
+        "huggingface",
+        "text rules",
+    ),
     "added tokens": (None, Reading(added_tokens={"<e1>": 0}), "huggingface", "<e1>"),
-    "the tagged piece": ("tagging", Reading(), "xlm-roberta", "first piece"),
-    "all pieces": ("tagging", replace(XLM_R, label_pieces="all"), "xlm-roberta", "first piece"),
-    "Han": ("question_answering", Reading(), "xlm-roberta", "Han characters"),
-    "one separator": ("question_answering", Reading(split_han=False), "paddlenlp", "[SEP]"),
+    "the tagged piece": (TAGS, Reading(), "xlm-roberta", "first piece"),
+    "all pieces": (TAGS, replace(XLM_R, label_pieces="all"), "xlm-roberta", "first piece"),
+    "Han": ("question-answering", Reading(), "xlm-roberta", "Han characters"),
+    "one separator": ("question-answering", Reading(split_han=False), "paddlenlp", "[SEP]"),
     "two separators": (
-        "question_answering",
+        "question-answering",
         replace(Reading(), separators=2, split_han=False),
         "fluid",
         "[SEP]",
@@ -230,7 +241,7 @@ def test_what_a_form_cannot_say(tmp_path, pieces, case):
 
 
 def test_words_that_were_tagged_as_in_the_official_code_are_tagged_so_by_a_pipeline(tmp_path, pieces):
-    made = make_model(tmp_path / "made", pieces, Reading(official_compat=True), "tagging")
+    made = make_model(tmp_path / "made", pieces, Reading(official_compat=True), "token-classification")
     assert run(made, tmp_path / "there", "xlm-roberta").reading.official_compat
 
 
@@ -273,15 +284,15 @@ def test_the_form_of_a_pair(tmp_path, pieces):
     """One separator for a question answering model of ours, two for two texts."""
     counts = {}
     for head, reading in (
-        ("question_answering", Reading(split_han=False)),
+        ("question-answering", Reading(split_han=False)),
         ("classification", Reading()),
-        ("tagging", XLM_R),
+        (TAGS, XLM_R),
     ):
         run(make_model(tmp_path / head, pieces, reading, head), tmp_path / f"{head}-there", "xlm-roberta")
         contents = json.loads((tmp_path / f"{head}-there/tokenizer.json").read_text(encoding="utf-8"))
         pair = [str(part) for part in contents["post_processor"]["pair"]]
         counts[head] = sum("</s>" in part for part in pair)
-    assert counts == {"question_answering": 2, "classification": 3, "tagging": 3}
+    assert counts == {"question-answering": 2, "classification": 3, "token-classification": 3}
 
 
 def test_the_card_says_what_was_trimmed(tmp_path, pieces):

@@ -22,8 +22,8 @@ KINDS = {
     "encoder without pooler": {"pooler": False},
     "pre-training": {"lm_head": True, "languages": 3},
     "classification": {"head": "classification", "labels": ["no", "maybe", "yes"]},
-    "tagging": {"head": "tagging"},
-    "question_answering": {"head": "question_answering"},
+    "token-classification": {"head": "token-classification"},
+    "question-answering": {"head": "question-answering"},
     "choice": {"head": "choice"},
     "uie": {"head": "uie"},
 }
@@ -39,7 +39,7 @@ def lost_names(target: str, kind: str, weights: dict[str, np.ndarray]) -> tuple[
     # Classes that predict tokens have no pooler.
     if target == "xlm-roberta" and "lm_head.bias" in weights:
         lost.append("pooler.")
-    if target in ("huggingface", "xlm-roberta") and kind in ("tagging", "question_answering"):
+    if target in ("huggingface", "xlm-roberta") and kind in ("token-classification", "question-answering"):
         lost.append("pooler.")
     if target in ("fluid", "xlm-roberta"):  # they have no UIE
         lost.append("linear_")

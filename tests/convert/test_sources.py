@@ -29,7 +29,9 @@ from tests.launching import error_of
 from tests.toys import CONFIG, train_pieces, weights, write_pieces
 
 
-@pytest.mark.parametrize("task", [None, "classification", "tagging", "question_answering", "choice", "uie"])
+@pytest.mark.parametrize(
+    "task", [None, "classification", "token-classification", "question-answering", "choice", "uie"]
+)
 @pytest.mark.parametrize("old_names", [False, True])
 def test_a_folder_of_paddlenlp(tmp_path, task, old_names, caplog):
     expected = make_paddlenlp(tmp_path / "pn", task, old_names=old_names)
@@ -64,7 +66,7 @@ def as_float32(bits: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", ["pdparams", "safetensors", "shards"])
-@pytest.mark.parametrize("task", [None, "tagging"])
+@pytest.mark.parametrize("task", [None, "token-classification"])
 def test_bfloat16_of_paddle(tmp_path, form, task):
     """It saves the bits as uint16, in each of its forms."""
     folder = tmp_path / "pn"

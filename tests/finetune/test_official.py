@@ -119,7 +119,7 @@ def test_conll(trained, restated, tmp_path):
     toys.write_tagged_words(tmp_path / "dev", tagged_rows(60, seed=2))
     flags = {"max_seq_len": 24, "batch_size": 8, "epoch": 3, "shuffle": "false", "num_labels": len(labels)}
     flags |= {"learning_rate": 2e-2, "weight_decay": 0.01, "label_map_config": "label_map.json"}
-    losses, metric, scores = trained(run_sequence_labeling, "tagging", len(labels), **flags)
+    losses, metric, scores = trained(run_sequence_labeling, "token-classification", len(labels), **flags)
 
     model = restated(len(labels))
     pieces = official.Pieces(tmp_path / "piece.model")
@@ -156,7 +156,7 @@ def test_mlqa(trained, restated, tmp_path):
     (tmp_path / "dev").write_text(json.dumps(questions(20, seed=2)))
     flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12, "batch_size": 8, "epoch": 4}
     flags |= {"learning_rate": 2e-2, "weight_decay": 0.0, "n_best_size": 5, "max_answer_length": 12}
-    losses, metric, scores = trained(run_mrc, "question_answering", 2, **flags)
+    losses, metric, scores = trained(run_mrc, "question-answering", 2, **flags)
 
     model = restated(2)
     pieces = official.Pieces(tmp_path / "piece.model")

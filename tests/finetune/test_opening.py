@@ -13,7 +13,7 @@ from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.model.conventions import Reading
-from ernie_m.model.tasks import CLASSIFICATION, RETRIEVAL
+from ernie_m.model.tasks import CLASSIFICATION, SEARCH
 from ernie_m.utils.options import parse_options
 from tests import command_lines, toys
 from tests.launching import error_of
@@ -53,7 +53,7 @@ def test_the_length_of_the_training_is_taken_unless_one_is_given(opened, given, 
     assert settle(flags, trained, recorded=["max_seq_len"]).max_seq_len == expected
 
 
-@pytest.mark.parametrize(("task", "expected"), [(None, 32), (RETRIEVAL, 32), (CLASSIFICATION, 40)])
+@pytest.mark.parametrize(("task", "expected"), [(None, 32), (SEARCH, 32), (CLASSIFICATION, 40)])
 def test_vectors_take_the_length_of_their_own_training(opened, task, expected):
     """That of a classifier is the length of other inputs."""
     checkpoint = replace(opened.checkpoint, task=task, reading=Reading(max_seq_len=32))

@@ -73,7 +73,7 @@ def test_predictions_have_tags_and_no_entities(folder, tmp_path, monkeypatch, ca
     capsys.readouterr()
     request = json.dumps({"text": "anna walks now"}).encode()
     give_input(monkeypatch, request)
-    call_main(predict, as_flags({"task": "tag", "model": tmp_path / "out/best"}))
+    call_main(predict, as_flags({"task": "token-classification", "model": tmp_path / "out/best"}))
     answer = json.loads(capsys.readouterr().out)
     assert set(answer["tags"]) <= set(PARTS_OF_SPEECH.values()) and answer["entities"] == []
 

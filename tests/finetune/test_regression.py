@@ -108,7 +108,7 @@ def test_it_learns_and_predicts(regress, refusal, folder, tmp_path, monkeypatch,
     row = toys.labelled_texts(31, seed=20)[0]
     request = json.dumps({"text_a": row.text_a, "text_b": row.text_b}).encode()
     give_input(monkeypatch, request)
-    call_main(predict, as_flags({"task": "classify", "model": tmp_path / "out/best"}))
+    call_main(predict, as_flags({"task": "regression", "model": tmp_path / "out/best"}))
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert answer == {"score": pytest.approx(predicted[0], abs=1e-4)}
 

@@ -301,7 +301,8 @@ def test_a_fine_tuned_model_is_searched_as_it_was_trained(retrieve, folder, tmp_
 
 
 @pytest.mark.parametrize(
-    ("task", "fact"), [(None, "were not fine-tuned"), ("tagging", "were fine-tuned for tagging")]
+    ("task", "fact"),
+    [(None, "were not fine-tuned"), ("token-classification", "were fine-tuned for token-classification")],
 )
 def test_weights_of_another_task_are_refused(retrieve, folder, tmp_path, task, fact):
     settings = {"task": task} if task else {}

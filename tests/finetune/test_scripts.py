@@ -74,7 +74,7 @@ def test_recipes_in_one_folder(toy_folder, tmp_path):
     Tatoeba refuses a best model of another size than the recipe's, such as the toy's.
     """
     folder = tmp_path / "repository"
-    tagging = tmp_path / "tagging"
+    tagging = tmp_path / "token-classification"
     pairs = tmp_path / "pairs"
     shutil.copytree(ROOT / "scripts", folder / "scripts")
     (folder / "configs").symlink_to(ROOT / "configs")

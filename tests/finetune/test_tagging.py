@@ -70,7 +70,7 @@ def test_it_learns_the_toy_task(trained):
     line = r"\[dev evaluation\] ave loss: \d\.\d{6}, de f1: 1\.0+, de precision: 1\.0+, de recall: 1\.0+, "
     assert re.search(line + "data_num: 21, ", log)
     config = json.loads((trained / "best" / "config.json").read_text())
-    assert (config["task"], config["labels"]) == ("tagging", toys.TAGS)
+    assert (config["task"], config["labels"]) == ("token-classification", toys.TAGS)
 
 
 def test_every_word_of_a_long_sentence_has_a_tag(trained):

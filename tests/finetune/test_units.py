@@ -500,13 +500,13 @@ def test_the_faster_precision_is_taken_and_kept(random_encoder, monkeypatch, hal
             lambda name: write_table(
                 name, ["query", "passage", "score"], *([f"t {n}", "u", 0.5] for n in range(9))
             ),
-            {"task": "score"},
+            {"task": "regression"},
             "one.csv: every row",
         ),
         (
             "names.csv",
             lambda name: write_table(name, ["text", "label"], *([f"t {n}", "ab"[n % 2]] for n in range(9))),
-            {"task": "score"},
+            {"task": "regression"},
             "names.csv, line 2: ",
         ),
         (
@@ -519,13 +519,13 @@ def test_the_faster_precision_is_taken_and_kept(random_encoder, monkeypatch, hal
         (
             "same.csv",
             lambda name: write_table(name, ["query", "passage", "score"], *(["t", "u", n] for n in range(9))),
-            {"task": "score"},
+            {"task": "regression"},
             "same.csv: all 9 rows",
         ),
         (
             "several.csv",
             lambda name: write_table(name, ["text", "labels"], *(["t", "ab"[n % 2]] for n in range(9))),
-            {"task": "labels"},
+            {"task": "multi-label"},
             "several.csv: all 9 rows",
         ),
         (
@@ -537,7 +537,7 @@ def test_the_faster_precision_is_taken_and_kept(random_encoder, monkeypatch, hal
         (
             "every.csv",
             lambda name: write_table(name, ["text", "labels"], *([f"t {n}", "a,b"] for n in range(9))),
-            {"task": "labels"},
+            {"task": "multi-label"},
             "every.csv: every row",
         ),
         (
@@ -568,32 +568,32 @@ def test_what_cannot_be_learned(capsys, name, write, flags, place):
 @pytest.mark.parametrize(
     ("text", "label", "task"),
     [
-        ("a", "b", "score"),
-        ("a", float("nan"), "score"),
-        ("a b", "O", "tags"),
-        (["a", "b"], ["O"], "tags"),
-        (["a", "b"], ["O", 3], "tags"),
-        (["a", ""], ["O", "O"], "tags"),
-        ([], [], "tags"),
-        ("a", "b", "answers"),
-        (("a", "b c"), None, "answers"),
-        (("a", "b c"), "d", "answers"),
-        ("a", "b", "labels"),
+        ("a", "b", "regression"),
+        ("a", float("nan"), "regression"),
+        ("a b", "O", "token-classification"),
+        (["a", "b"], ["O"], "token-classification"),
+        (["a", "b"], ["O", 3], "token-classification"),
+        (["a", ""], ["O", "O"], "token-classification"),
+        ([], [], "token-classification"),
+        ("a", "b", "question-answering"),
+        (("a", "b c"), None, "question-answering"),
+        (("a", "b c"), "d", "question-answering"),
+        ("a", "b", "multi-label"),
         (("a", "b", "c"), "d", None),
-        (None, "d", "classes"),
+        (None, "d", "classification"),
     ],
 )
 def test_what_python_gives_must_be_of_the_task(text, label, task):
     """The first one that is not is named."""
     right = {
-        "score": ("a", 1),
-        "tags": (["a"], ["O"]),
-        "answers": (("a", "b"), "b"),
-        "labels": ("a", ["b"]),
+        "regression": ("a", 1),
+        "token-classification": (["a"], ["O"]),
+        "question-answering": (("a", "b"), "b"),
+        "multi-label": ("a", ["b"]),
     }
     good_text, good_label = right.get(task, ("a", "b"))
     assert "index 1: " in error_of(units_of, [good_text, text], [good_label, label], (), task)
-    assert "'tagging'" in error_of(units_of, ["a"], ["b"], (), "tagging")
+    assert "token-classification" in error_of(units_of, ["a"], ["b"], (), "tagging")
 
 
 def read_file(name, task=None):
@@ -609,7 +609,7 @@ def test_conll_u_is_known_by_its_lines():
     ]
     Path("words.conllu").write_text("".join(sentences))
     units = read_file("words.conllu")
-    assert (units.kind, len(units)) == ("tags", 4)
+    assert (units.kind, len(units)) == ("token-classification", 4)
     assert [len(set(sentence.labels)) for sentence in units.items] == [2] * 4
 
 
@@ -633,7 +633,7 @@ def test_decimal_commas_are_read_as_soon_as_they_are_known_to_be_numbers(labels,
     table = write_labels(labels)
     assert error_of(read_file, table).startswith(f"rows.csv, line {line}: ")
     numbers = [float(label.replace(",", ".")) for label in labels]
-    assert [item.label for item in read_file(table, "score").items[:2]] == numbers
+    assert [item.label for item in read_file(table, "regression").items[:2]] == numbers
 
 
 @pytest.mark.parametrize(
@@ -650,7 +650,7 @@ def test_decimal_commas_are_read_as_soon_as_they_are_known_to_be_numbers(labels,
     ],
 )
 def test_a_number_that_can_be_read_in_two_ways_is_refused(labels, line):
-    assert error_of(read_file, write_labels(labels), "score").startswith(f"rows.csv, line {line}: ")
+    assert error_of(read_file, write_labels(labels), "regression").startswith(f"rows.csv, line {line}: ")
 
 
 @pytest.mark.parametrize(
@@ -664,7 +664,7 @@ def test_a_number_that_can_be_read_in_two_ways_is_refused(labels, line):
     ],
 )
 def test_three_decimals_are_no_thousands(labels, numbers):
-    items = read_file(write_labels(labels), "score").items
+    items = read_file(write_labels(labels), "regression").items
     assert [item.label for item in items[: len(labels)]] == numbers
 
 
@@ -680,8 +680,8 @@ def test_three_decimals_are_no_thousands(labels, numbers):
 def test_a_label_whose_parts_are_elsewhere_may_be_several(labels, line):
     table = write_labels(labels)
     assert error_of(read_file, table).startswith(f"rows.csv, line {line}: ")
-    assert len(read_file(table, "classes").names) == len(labels)
-    assert all("," not in name for name in read_file(table, "labels").names)
+    assert len(read_file(table, "classification").names) == len(labels)
+    assert all("," not in name for name in read_file(table, "multi-label").names)
 
 
 def test_labels_that_only_a_test_has_are_named_without_those_that_are_known():
@@ -689,7 +689,7 @@ def test_labels_that_only_a_test_has_are_named_without_those_that_are_known():
     rows = [[f"a text {n}", n % 2, n % 3 % 2, n % 2] for n in range(20)]
     write_table("learned.csv", names[:-1], *(row[:-1] for row in rows))
     write_table("test.csv", names, *rows)
-    learned = read_file("learned.csv", "labels")
+    learned = read_file("learned.csv", "multi-label")
     files = [LabelledFile(Path("test.csv"), "test", "all")]
     first, *_ = error_of(read_units, files, TableOptions(), like=learned).splitlines()
     assert first.startswith("test.csv, line 3: ") and "'legal'" in first and "billing" not in first

@@ -18,7 +18,7 @@ from ernie_m.finetune.fit.units import Classes
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.inference import fit
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.training.stop_requests import StopSignal
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
@@ -185,7 +185,8 @@ def test_the_command_and_the_next_ones(random_encoder, tmp_path, capsys, monkeyp
     assert "that a model of the others predicted" in printed and "least sure" in printed
     assert all([name] in lines for name in ("animal", "drink", "tool", "de", "en"))
     call_main(
-        predict, as_flags({"task": "classify", "input": "rows.csv", "model": "out", "output": "new.csv"})
+        predict,
+        as_flags({"input": "rows.csv", "model": "out", "output": "new.csv"}),
     )
     with open("new.csv", newline="", encoding="utf-8") as file:
         labelled = list(csv.DictReader(file))
@@ -242,7 +243,7 @@ def test_from_python(random_encoder, tmp_path, monkeypatch):
     assert "none: " in error_of(train_and_score, INPUTS, LABELS, tmp_path / "none", tmp_path / "new")
     assert not list(tmp_path.glob("new*"))
     assert f"{tmp_path / 'tuned'}: " in error_of(model.finetune, pairs, LABELS, tmp_path / "tuned")
-    assert "no texts" in error_of(model.finetune, [], [], tmp_path / "new", task="answers")
+    assert "no texts" in error_of(model.finetune, [], [], tmp_path / "new", task="question-answering")
     assert "index 1" in error_of(model.finetune, ["a", "b", "c"], ["x", "y", "x"], tmp_path / "new")
     options = {"languages": ["en"]}
     assert "30 texts have 1 lang" in error_of(model.finetune, pairs, LABELS, tmp_path / "new", **options)
@@ -257,9 +258,9 @@ def test_from_python(random_encoder, tmp_path, monkeypatch):
         (384, 39302, CLASSIFICATION, (1.5e-4, 0.9, 1)),
         (768, 5000, CLASSIFICATION, (5e-5, 0.8, 2)),
         (1024, 256, CLASSIFICATION, (5e-5, 0.8, 20)),
-        (256, 1500, TAGGING, (5e-4, 1.0, 4)),
-        (384, 1500, TAGGING, (4e-4, 0.9, 4)),
-        (768, 64, TAGGING, (4e-4, 0.8, 20)),
+        (256, 1500, TOKEN_CLASSIFICATION, (5e-4, 1.0, 4)),
+        (384, 1500, TOKEN_CLASSIFICATION, (4e-4, 0.9, 4)),
+        (768, 64, TOKEN_CLASSIFICATION, (4e-4, 0.8, 20)),
         (384, 1000, QUESTION_ANSWERING, (3e-4, 0.9, 3)),
         (768, 90, QUESTION_ANSWERING, (3e-4, 0.8, 10)),
         (1024, 90_000, QUESTION_ANSWERING, (8e-5, 0.9, 2)),

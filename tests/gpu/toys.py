@@ -106,8 +106,8 @@ def toy_tasks() -> dict[str, ToyTask]:
     }
 
 
-RETRIEVAL = ("bce", "softmax")  # the losses of sentence vectors, as the flag of run_retrieval.py has them
-NAMES = (*OF_THE_PAPER, *toy_tasks(), *(f"retrieval by {loss}" for loss in RETRIEVAL))
+SEARCH = ("bce", "softmax")  # the losses of sentence vectors, as the flag of run_retrieval.py has them
+NAMES = (*OF_THE_PAPER, *toy_tasks(), *(f"retrieval by {loss}" for loss in SEARCH))
 
 
 def results_of(
@@ -285,7 +285,7 @@ def send_pairs(engine: Engine) -> list[SentenceBatch]:
 
 
 def retrieval_loss(model: ErnieMModel, batch: SentenceBatch, loss: str) -> tuple[Tensor, dict]:
-    """One of the losses of RETRIEVAL, of sentence vectors."""
+    """One of the losses of SEARCH, of sentence vectors."""
     vectors = sentence_vectors(model, batch, layer=SHAPE["num_hidden_layers"])  # [2 ROWS, H]
     is_translation = paddle.eye(ROWS).astype("bool")
     pair = (vectors[:ROWS], vectors[ROWS:])

@@ -13,7 +13,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from tests.helpers.batches import padded_batch
 from tests.toys import CONFIG, OUTPUTS, make_ours
 
-XLM_R_HEADS = [None, "lm", "classification", "tagging", "question_answering", "choice"]
+XLM_R_HEADS = [None, "lm", "classification", "token-classification", "question-answering", "choice"]
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
@@ -43,8 +43,8 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
     models = {
         "classification": lambda: SequenceClassifier(config, OUTPUTS["classification"]),
         "choice": lambda: SequenceClassifier(config, 1),
-        "tagging": lambda: TokenClassifier(config, OUTPUTS["tagging"]),
-        "question_answering": lambda: SpanClassifier(config),
+        "token-classification": lambda: TokenClassifier(config, OUTPUTS["token-classification"]),
+        "question-answering": lambda: SpanClassifier(config),
         "lm": lambda: PreTrainingModel(config, ["en"]),
     }
     optional = ("pooler.", "language_embeddings.")  # what the folder may lack
@@ -99,7 +99,7 @@ def of_torch(model, head: str | None, ids: np.ndarray, mask: np.ndarray) -> list
         output = model.eval()(**arguments)
     if head is None:
         return [output.last_hidden_state.numpy(), output.pooler_output.numpy()]
-    if head in ("question_answering", "uie"):
+    if head in ("question-answering", "uie"):
         return [output.start_logits.numpy(), output.end_logits.numpy()]
     return [output.logits.numpy()]
 

@@ -36,7 +36,7 @@ def test_bfloat16_by_encode_vector(models, encode_texts, cpu_with_bf16):
 
 
 def test_precisions_that_are_refused(models, exported, refused, monkeypatch, tmp_path):
-    flags = {"task": "encode", "amp": "bf16", "input": tmp_path / "texts.txt"}
+    flags = {"task": "embedding", "amp": "bf16", "input": tmp_path / "texts.txt"}
     flags["input"].write_text("a\n")
 
     def predicting(model):
@@ -89,7 +89,7 @@ def autocasts(monkeypatch) -> list[dict]:
 def test_half_precision_on_a_gpu(models, autocasts, encode_texts, ask):
     """From Python, by ernie-m predict and by encode_vector.py each forward pass is in an `auto_cast`."""
     ernie_m.load(models / "classify", amp="fp16").classify(TEXTS)
-    ask([{"text": text} for text in TEXTS], task="encode", model=models / "encode", amp="fp16")
+    ask([{"text": text} for text in TEXTS], task="embedding", model=models / "encode", amp="fp16")
     assert encode_texts(TEXTS, models / "encode", amp="fp16")["vectors"].dtype == np.float32
     options = {"level": "O1", "dtype": "float16"}
     assert autocasts == [options] * 3  # each of the three has one batch

@@ -34,7 +34,7 @@ def client(model):
 
 def vectors_of(model, texts, prompt=""):
     """What `encode` makes of texts with this before them, with length 1."""
-    encode = make_answerer("encode", model, TaskOptions(prompt=""))
+    encode = make_answerer("embedding", model, TaskOptions(prompt=""))
     return unit(encode.vectors([prompt + text for text in texts]))
 
 
@@ -136,7 +136,7 @@ def ranking(ranker):
 
 
 def scores_of(ranker, query, texts):
-    answerer = make_answerer("classify", ranker)
+    answerer = make_answerer("regression", ranker)
     return np.array(answerer.predictions(answerer.task.encode([Example(query, text) for text in texts])))
 
 
@@ -147,7 +147,9 @@ def test_reranking(ranking, ranker):
     asked = {"query": TEXTS[0], "documents": TEXTS[1:], "top_n": 3, "model": "any"}
     answer = ranking.post("/v1/rerank", json=asked).json()
     assert [result["index"] for result in answer["results"]] == order[:3]
-    features = make_answerer("classify", ranker).task.encode([Example(TEXTS[0], text) for text in TEXTS[1:]])
+    features = make_answerer("regression", ranker).task.encode(
+        [Example(TEXTS[0], text) for text in TEXTS[1:]]
+    )
     assert answer["usage"]["total_tokens"] == sum(len(feature.ids) for feature in features)
     found = [result["relevance_score"] for result in answer["results"]]
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-scores[order[:3]])), atol=1e-6)
@@ -178,17 +180,17 @@ def test_wrong_requests_for_scores(ranking, body, param):
 
 def test_a_list_of_texts_for_a_task(models):
     model = load(models / "classify")
-    answerer = make_answerer("classify", model)
+    answerer = make_answerer("classification", model)
     with TestClient(make_app([model], TaskOptions())) as client:
         for request in ({"text": TEXTS}, {"text_a": TEXTS, "text_b": TEXTS[::-1]}):
-            answer = client.post("/api/classify", json=request).json()
+            answer = client.post("/api/classification", json=request).json()
             pairs = zip(TEXTS, request.get("text_b", [None] * len(TEXTS)))
             expected = answerer.answer([Example(*pair) for pair in pairs])
             assert [each["label"] for each in answer] == [each["label"] for each in expected]
-        one = client.post("/api/classify", json={"text": TEXTS[0]}).json()
+        one = client.post("/api/classification", json={"text": TEXTS[0]}).json()
         assert (
             one
-            == client.post("/api/classify", json={"text_a": TEXTS[0]}).json()
+            == client.post("/api/classification", json={"text_a": TEXTS[0]}).json()
             == answerer.answer([Example(TEXTS[0], None)])[0]
         )
 

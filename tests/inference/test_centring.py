@@ -202,9 +202,9 @@ def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
     np.testing.assert_allclose([cosine_of[text] for text in TEXTS], cosines, atol=1e-5)
     (answer,) = ask([{"text": TEXTS[0]}], centre="false", **flags)
     assert "centred" not in answer and answer["found"][0]["cosine"] == pytest.approx(1, abs=1e-5)
-    (answer,) = ask([{"text": TEXTS[0]}], task="encode", model=folder, centre="true")
+    (answer,) = ask([{"text": TEXTS[0]}], task="embedding", model=folder, centre="true")
     np.testing.assert_allclose(answer["vector"], plain[0] - means[nearest(plain[:1], means)][0], atol=1e-5)
-    (answer,) = ask([{"text": TEXTS[0]}], task="encode", model=folder)
+    (answer,) = ask([{"text": TEXTS[0]}], task="embedding", model=folder)
     np.testing.assert_allclose(answer["vector"], plain[0], atol=1e-5)
 
 

@@ -13,7 +13,7 @@ import onnx
 import paddle
 import pytest
 
-from ernie_m.commands import predict
+from ernie_m.commands import convert, predict
 from ernie_m.inference import exported_model as engines
 from ernie_m.inference.export import onnx_graph
 from ernie_m.inference.export.export import random_rows
@@ -115,7 +115,7 @@ def test_several_labels_a_text(models, tmp_path):
     assert run_export(tmp_path / "several", tmp_path / "out")["reading"] == {"multi_label": True}
     answers = []
     for folder in ("several", "out"):
-        task = make_answerer("classify", load(tmp_path / folder))
+        task = make_answerer("classification", load(tmp_path / folder))
         assert task.model.held_out == held_out
         answers += task.answer([task.parse({"text": "bado kani"})])
     ours, exported = answers
@@ -133,7 +133,7 @@ def test_the_default_is_paddles_form_without_paddles_warnings(models, tmp_path):
 
 def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
     for form in FILES:
-        flags = {"task": "encoding", "layer": 1, "format": form}
+        flags = {"task": "embedding", "layer": 1, "format": form}
         settings = run_export(models / "classify", tmp_path / form, **flags)
         assert settings["export"]["outputs"] == ["sequence"]
     graph = onnx.load(str(tmp_path / "onnx/model.onnx"), load_external_data=False).graph
@@ -143,11 +143,11 @@ def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
     with paddle.no_grad():
         output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
     for form in FILES:
-        sequence = load(tmp_path / form).engine("encoding")(ids)["sequence"]  # [5, T, H]
+        sequence = load(tmp_path / form).engine("embedding")(ids)["sequence"]  # [5, T, H]
         is_real = ids != PAD  # [5, T]; hidden states are those of the real tokens alone
         np.testing.assert_allclose(sequence[is_real], output.hidden_states[1].numpy(), atol=1e-4)
-    line = error_of(load(tmp_path / "onnx").engine, "encoding", 2)
-    assert "exported for encoding up to layer 1" in line and "--task encoding --layer 2" in line
+    line = error_of(load(tmp_path / "onnx").engine, "embedding", 2)
+    assert "exported for embedding up to layer 1" in line and "--task embedding --layer 2" in line
 
 
 def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypatch):
@@ -169,7 +169,8 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "tagging"}, "not for tagging: its head is for classification"),
+        ({"task": "tagging"}, "--task tagging: it has gone; instead: token-classification"),
+        ({"task": "token-classification"}, "not for token-classification: its head is for classification"),
         ({"model": "encode", "task": "classification"}, "this model is not for classification: "),
         ({"layer": "1"}, "--layer 1: "),
         ({"model": "nowhere"}, "nowhere: "),
@@ -242,7 +243,7 @@ def test_a_damaged_file_is_named(folder_of, tmp_path, refused, name):
     contents[len(contents) // 2] ^= 1
     (folder / name).write_bytes(contents)
     requests = write_lines(tmp_path / "in.jsonl", ['{"text": "bado"}'])
-    flags = {"task": "classify", "model": folder, "input": requests}
+    flags = {"task": "classification", "model": folder, "input": requests}
     assert f"{folder / name}: " in refused(lambda: call_main(predict, as_flags(flags)))
 
 
@@ -274,14 +275,29 @@ def test_damaged_files_without_a_manifest(folder_of, tmp_path, name):
 def test_a_config_that_was_not_exported(exported, tmp_path, change):
     """Without a manifest nothing says that it is as it was written."""
     folder = changed_copy(exported / "classify", tmp_path / "copy", **change)
-    assert f"{folder / 'config.json'}: " in error_of(lambda: make_answerer("classify", load(folder)))
+    assert f"{folder / 'config.json'}: " in error_of(lambda: make_answerer("classification", load(folder)))
 
 
 def test_a_config_of_another_width(exported):
     loaded = load(exported / "encode")
     wider = dataclasses.replace(loaded.config, hidden_size=2 * loaded.config.hidden_size)
-    encoder = GraphEncoder(loaded.engine("encoding"), wider, "mean", toys.LAYERS)
+    encoder = GraphEncoder(loaded.engine("embedding"), wider, "mean", toys.LAYERS)
     assert "config.json: hidden_size" in error_of(encoder.vectors, [[0, 5, 2]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    zip(HEADS, ["encoding", "classification", "tagging", "question_answering"]),
+)
+def test_files_call_a_task_as_before(models, exported, tmp_path, kind, name):
+    """--task has other words; folders that earlier versions read and wrote have these."""
+    config = json.loads((exported / kind / "config.json").read_text())
+    assert (config["task"], config["export"]["task"]) == (name, name)
+    assert f"\n- Task: {name}\n" in (exported / kind / "README.md").read_text()
+    assert onnx.load(exported / kind / "model.onnx", load_external_data=False).graph.name == f"ernie_m_{name}"
+    convert.main([str(models / kind), str(tmp_path / "converted")])
+    head = json.loads((tmp_path / "converted" / "config.json").read_text()).get("head")
+    assert head == (None if kind == "encode" else name)
 
 
 def test_engines_that_are_not_there(models, folder_of):
@@ -292,7 +308,7 @@ def test_engines_that_are_not_there(models, folder_of):
         )
     assert "engine onnx " in error_of(load, models / "tag", engine="onnx")
     line = error_of(load(folder).engine, "classification")
-    assert "exported for tagging" in line and "--task classification" in line
+    assert "exported for token-classification" in line and "--task classification" in line
 
 
 def test_only_an_onnxruntime_that_is_not_there_is_called_missing(tmp_path, monkeypatch):

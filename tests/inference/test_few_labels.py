@@ -104,7 +104,7 @@ def test_predict_and_exports_take_it(fitted, ask, tmp_path):
     assert ernie_m.load(tmp_path / "exported").labels == classifier.labels
     assert max(settings["export"]["engines"].values()) < 1e-4
     for model, tolerance in ((folder, 2e-6), (tmp_path / "exported", 1e-5)):
-        answers = ask(requests, task="classify", model=model)
+        answers = ask(requests, task="classification", model=model)
         for answer, of_fit in zip(answers, expected, strict=True):
             named = {str(label): value for label, value in of_fit["probabilities"].items()}
             assert answer["label"] == str(of_fit["label"])

@@ -64,7 +64,7 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
     } == dict.fromkeys(["3", "news", "question"], "20")
     assert [line[:2] for line in lines if line[:1] in (["de"], ["en"])] == [["de", "30"], ["en", "30"]]
     output = tmp_path / "labelled.csv"
-    flags = {"task": "classify", "input": table, "model": tmp_path / "classifier", "output": output}
+    flags = {"task": "classification", "input": table, "model": tmp_path / "classifier", "output": output}
     call_main(predict, as_flags(flags))
     assert output.read_bytes().startswith(b"\xef\xbb\xbf") == (name == "excel.csv")
     with open(output, encoding="utf-8-sig", newline="") as file:
@@ -256,7 +256,7 @@ def test_an_output_that_exists(models, tmp_path, refused):
 
 
 def test_the_command_of_a_checkout(tmp_path):
-    """From any folder, `ernie-m label` is ernie-m predict --task classify."""
+    """From any folder, `ernie-m label` is ernie-m predict --task classification."""
     command = [sys.executable, "-m", "ernie_m"]
     run = lambda *words: subprocess.run(  # noqa: E731
         [*command, *words], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False

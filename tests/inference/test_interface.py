@@ -111,11 +111,11 @@ def test_answers_are_those_of_predict(places, ask):
     model = ernie_m.load("checkpoints/best")
     pairs = [("bado kani", "lera"), "mo"]
     requests = [{"text_a": "bado kani", "text_b": "lera"}, {"text": "mo"}]
-    expected = ask(requests, task="classify", model="checkpoints/best")
+    expected = ask(requests, task="classification", model="checkpoints/best")
     for answer, expected_answer in zip(model.classify(pairs), expected, strict=True):
         assert answer["probabilities"] == expected_answer["probabilities"]
     assert model.classify([]) == []
-    assert "not for tagging: its head is for classification" in error_of(model.tag, ["a"])
+    assert "not for token-classification: its head is for classification" in error_of(model.tag, ["a"])
     assert model.encode([]).shape == (0, 32)
 
 
@@ -167,11 +167,11 @@ def test_wrong_inputs_and_options(models, kind, method, arguments, options, mess
     [
         (
             "classify",
-            {"task": "classification"},
-            "task 'classification': ",
+            {"task": "multi-label"},
+            "task 'multi-label': it must be one of classification, ",
         ),
-        ("classify", {"task": "tag"}, "task 'tag': "),
-        ("encode", {"task": "tag"}, "task 'tag': "),
+        ("classify", {"task": "token-classification"}, "task 'token-classification': "),
+        ("encode", {"task": "tag"}, "task 'tag': it has gone; instead: token-classification"),
         (
             "encode",
             {"engine": "torch"},

@@ -134,7 +134,7 @@ def reads(models, folder, pairs):
     return folder
 
 
-def label(model, columns, task="classify"):
+def label(model, columns, task="regression"):
     flags = {"task": task, "model": model, "input": "pairs.csv", "output": "out.csv"}
     call_main(predict, as_flags(flags | ({"columns": columns} if columns else {})))
     with open("out.csv", newline="") as file:
@@ -172,7 +172,7 @@ def test_a_model_of_pairs_refuses_a_single_text(models, pair_table, tmp_path, re
 
 
 def test_the_columns_of_a_question_and_its_text_are_named(models, pair_table):
-    rows = label(models / "answer", "Frage,Absatz", task="answer")
+    rows = label(models / "answer", "Frage,Absatz", task="question-answering")
     model = ernie_m.load(models / "answer")
     answers = [model.answer(row["Frage"], row["Absatz"])["answer"] for row in rows]
     assert [row["predicted_answer"] for row in rows] == answers

@@ -17,7 +17,7 @@ from tests.toys import sentences, write_languages
 pytestmark = pytest.mark.browser
 TEXTS = sentences(30, seed=6)
 ARABIC = "يشتري الرجل كتابا في السوق."
-TABS = ["search", "classify", "zero-shot", "tag", "answer", "fill"]
+TABS = ["search", "classification", "zero-shot", "token-classification", "question-answering", "fill-mask"]
 # The least ratio of luminances of every visible text and what is behind it (WCAG 2).
 CONTRAST = """(() => {
   const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
@@ -188,26 +188,26 @@ def test_labels_of_ones_own(page):
 
 
 def test_marks_in_the_text(page):
-    ask_page(page, "tag", text=TEXTS[0])
-    entities = ask(f"{page.address}/api/tag", {"text": TEXTS[0]})[1]["entities"]
+    ask_page(page, "token-classification", text=TEXTS[0])
+    entities = ask(f"{page.address}/api/token-classification", {"text": TEXTS[0]})[1]["entities"]
     marks = [entity["text"] + entity["type"] for entity in entities]
     assert marks
-    assert texts_of(page, "#panel-tag mark") == marks
+    assert texts_of(page, "#panel-token-classification mark") == marks
     # 😀 is one character of Python, but two units of JavaScript's strings.
     question = {"question": TEXTS[1], "context": f"😀 {TEXTS[0]}"}
-    ask_page(page, "answer", **question)
-    answer = ask(f"{page.address}/api/answer", question)[1]
+    ask_page(page, "question-answering", **question)
+    answer = ask(f"{page.address}/api/question-answering", question)[1]
     assert answer["answer"]
-    assert texts_of(page, "#panel-answer mark") == [answer["answer"]]
+    assert texts_of(page, "#panel-question-answering mark") == [answer["answer"]]
 
 
 def test_masks_are_filled_in_the_sentence(page):
-    ask_page(page, "fill", text=f"{TEXTS[0]} [MASK] [MASK]")
+    ask_page(page, "fill-mask", text=f"{TEXTS[0]} [MASK] [MASK]")
     # English is the language of the first example, so the page begins with it.
-    _, answer = ask(f"{page.address}/api/fill", {"text": f"{TEXTS[0]} [MASK] [MASK]", "language": "en"})
+    _, answer = ask(f"{page.address}/api/fill-mask", {"text": f"{TEXTS[0]} [MASK] [MASK]", "language": "en"})
     best = [candidates[0]["token"].removeprefix("▁") for candidates in answer["masks"]]
-    assert texts_of(page, "#panel-fill .filled mark") == best
-    assert texts_of(page, "#panel-fill .filled")[0] == f"{TEXTS[0]} {best[0]} {best[1]}"
+    assert texts_of(page, "#panel-fill-mask .filled mark") == best
+    assert texts_of(page, "#panel-fill-mask .filled")[0] == f"{TEXTS[0]} {best[0]} {best[1]}"
     assert "▁" not in page.value("document.querySelector('main').textContent")
 
 
@@ -224,20 +224,20 @@ def test_text_from_right_to_left(page, width):
     ask_page(page, "search", text=ARABIC)
     assert ARABIC in texts_of(page, "#panel-search .sentence")
     assert directions("#search-text") == directions("#panel-search .sentence") == ["rtl"]
-    ask_page(page, "fill", text=f"{ARABIC} [MASK]")
-    assert directions("#panel-fill .filled") == ["rtl"]
-    ask_page(page, "tag", text=ARABIC)
-    assert directions("#panel-tag p.result") == ["rtl"]
+    ask_page(page, "fill-mask", text=f"{ARABIC} [MASK]")
+    assert directions("#panel-fill-mask .filled") == ["rtl"]
+    ask_page(page, "token-classification", text=ARABIC)
+    assert directions("#panel-token-classification p.result") == ["rtl"]
 
 
 def test_the_request_with_curl_is_that_of_the_open_tab(page):
-    for task in ("fill", "classify", "search"):
+    for task in ("fill-mask", "classification", "search"):
         page.click(f"#tab-{task}")
         assert f"/api/{task} " in texts_of(page, "footer code")[0]
-    page.value("void (TASKS.fill.examples = [{text: \"It's [MASK].\"}], show('fill'))")
+    page.value("void (TASKS['fill-mask'].examples = [{text: \"It's [MASK].\"}], show('fill-mask'))")
     *_, body = shlex.split(texts_of(page, "footer code")[0])  # as a shell reads it
     assert json.loads(body) == {"text": "It's [MASK]."}
-    ask_page(page, "classify", text_a=TEXTS[3], text_b="")
+    ask_page(page, "classification", text_a=TEXTS[3], text_b="")
     *_, body = shlex.split(texts_of(page, "footer code")[0])
     assert json.loads(body) == {"text_a": TEXTS[3]}  # the request that was sent
 
@@ -245,39 +245,40 @@ def test_the_request_with_curl_is_that_of_the_open_tab(page):
 def test_unknown_words_are_told(page):
     unknown = "bado qqq kani xyx"
     for task, fields in {
-        "search": {"text": unknown}, "tag": {"text": unknown},
-        "classify": {"text_a": unknown, "text_b": ""},
+        "search": {"text": unknown}, "token-classification": {"text": unknown},
+        "classification": {"text_a": unknown, "text_b": ""},
         "zero-shot": {"text": unknown, "labels": "bado, lera", "template": ""},
-        "answer": {"question": unknown, "context": TEXTS[0]}, "fill": {"text": f"{unknown} [MASK]"},
+        "question-answering": {"question": unknown, "context": TEXTS[0]},
+        "fill-mask": {"text": f"{unknown} [MASK]"},
     }.items():  # fmt: skip
         ask_page(page, task, **fields)
         assert texts_of(page, f"#panel-{task} .unknown")[0].startswith("2 words are unknown"), task
-    ask_page(page, "classify", text_a="bado kani", text_b="")
-    assert texts_of(page, "#panel-classify .unknown") == []
+    ask_page(page, "classification", text_a="bado kani", text_b="")
+    assert texts_of(page, "#panel-classification .unknown") == []
 
 
 def test_a_classifier_that_is_not_of_inference(page, models, tmp_path):
     """It has examples of one text; its second field says that it is for pairs; it shows several labels."""
-    assert page.value("document.querySelector('#classify-text_b').closest('label').textContent").endswith(
-        "(optional)"
-    )
+    assert page.value(
+        "document.querySelector('#classification-text_b').closest('label').textContent"
+    ).endswith("(optional)")
     labels = ["topic 0", "topic 1", "topic 2"]
     reading = {"multi_label": True}
     topics = changed_copy(models / "classify", tmp_path / "topics", labels=labels, reading=reading)
     with serving("--model", str(topics)) as (address, _):
         page.open(address)
         page.wait_for("document.querySelectorAll('[role=tab]').length")
-        page.click("#tab-classify")
-        page.click("#panel-classify .examples button")
-        answered(page, "classify")
-        assert page.value("document.querySelector('#classify-text_b').value") == ""
-        assert texts_of(page, "#panel-classify .examples button") == ["English", "German", "Arabic"]
-        label = page.value("document.querySelector('#classify-text_b').closest('label').textContent")
+        page.click("#tab-classification")
+        page.click("#panel-classification .examples button")
+        answered(page, "classification")
+        assert page.value("document.querySelector('#classification-text_b').value") == ""
+        assert texts_of(page, "#panel-classification .examples button") == ["English", "German", "Arabic"]
+        label = page.value("document.querySelector('#classification-text_b').closest('label').textContent")
         assert label.endswith("trained on pairs")
-        ask_page(page, "classify", text_a="bado kani")
+        ask_page(page, "classification", text_a="bado kani")
         (answer,) = ernie_m.load(topics).classify("bado kani")
         expected = ", ".join(answer["labels"]) or "none of the labels"
-        assert texts_of(page, "#panel-classify .label") == [expected]
+        assert texts_of(page, "#panel-classification .label") == [expected]
 
 
 def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
@@ -289,10 +290,10 @@ def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
         with serving("--model", str(model)) as (address, _):
             page.open(address)
             page.wait_for("document.querySelectorAll('[role=tab]').length")
-            page.click("#tab-classify")
-            page.click("#panel-classify .examples button")
-            answered(page, "classify")
-            second = "document.querySelector('#classify-text_b')"
+            page.click("#tab-classification")
+            page.click("#panel-classification .examples button")
+            answered(page, "classification")
+            second = "document.querySelector('#classification-text_b')"
             if not pairs:
                 assert page.value(f"{second} === null")
                 continue
@@ -301,11 +302,11 @@ def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
 
 
 def test_an_empty_text_is_asked_for(page):
-    page.click("#tab-answer")
+    page.click("#tab-question-answering")
     page.value("void (document.querySelector('#answer-context').value = '')")
-    page.click("#panel-answer .go")
-    answered(page, "answer")
-    assert len(texts_of(page, "#panel-answer .error")) == 1
+    page.click("#panel-question-answering .go")
+    answered(page, "question-answering")
+    assert len(texts_of(page, "#panel-question-answering .error")) == 1
     assert page.value("document.activeElement.id") == "answer-context"
 
 
@@ -327,14 +328,14 @@ def test_a_request_that_is_refused(page):
     page.click("#panel-search .go")
     answered(page, "search")
     assert f"the request is longer than {LONGEST_BODY} bytes" in texts_of(page, "#panel-search .error")[0]
-    ask_page(page, "fill", text="no mask")
-    assert "“Text with [MASK]” has no [MASK] to fill" in texts_of(page, "#panel-fill .error")[0]
+    ask_page(page, "fill-mask", text="no mask")
+    assert "“Text with [MASK]” has no [MASK] to fill" in texts_of(page, "#panel-fill-mask .error")[0]
 
 
 def test_the_keyboard_chooses_tabs_and_sends(page):
     page.value("void document.querySelector('#tab-search').focus()")
     for key, chosen in (
-        ("ArrowRight", "classify"), ("ArrowLeft", "search"), ("ArrowLeft", TABS[-1]),
+        ("ArrowRight", "classification"), ("ArrowLeft", "search"), ("ArrowLeft", TABS[-1]),
         ("ArrowRight", "search"), ("End", TABS[-1]), ("Home", "search"),
     ):  # fmt: skip
         page.press(key)
@@ -367,14 +368,16 @@ def test_a_phone_and_dark_colours(page, width, dark):
     page.look(width, dark=dark)
     long_words = f"{TEXTS[0]} {'x' * 300}"
     for task, fields in {
-        "search": {"text": TEXTS[0]}, "classify": {"text_a": TEXTS[0]}, "tag": {"text": long_words},
+        "search": {"text": TEXTS[0]}, "classification": {"text_a": TEXTS[0]},
+        "token-classification": {"text": long_words},
         "zero-shot": {"text": TEXTS[0], "labels": "bado, lera"},
-        "answer": {"question": TEXTS[0], "context": long_words}, "fill": {"text": f"{TEXTS[0]} [MASK]"},
+        "question-answering": {"question": TEXTS[0], "context": long_words},
+        "fill-mask": {"text": f"{TEXTS[0]} [MASK]"},
     }.items():  # fmt: skip
         ask_page(page, task, **fields)
         assert page.value("document.documentElement.scrollWidth") <= width, task
         assert page.value(CONTRAST) >= 4.5, task
-    ask_page(page, "fill", text="no mask")
+    ask_page(page, "fill-mask", text="no mask")
     assert page.value(CONTRAST) >= 4.5
     background = page.value("getComputedStyle(document.body).backgroundColor")
     is_white = background == "rgb(255, 255, 255)"

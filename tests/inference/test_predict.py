@@ -45,7 +45,7 @@ from tests.toys import sentences, write_lines
 ENGINES = ("dygraph", "paddle", "onnx")
 TEXTS = sentences(9, seed=4)
 # The folder of a model follows.
-CLASSIFY = [sys.executable, "-m", "ernie_m", "predict", "--task", "classify", "--model"]
+CLASSIFY = [sys.executable, "-m", "ernie_m", "predict", "--task", "classification", "--model"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -56,7 +56,7 @@ def test_classify(models, folder_of, ask, engine):
         {"text_a": "bado " * 90},  # too long, so it is cut
     ]
     folder = folder_of("classify", engine)
-    answers = ask(requests, task="classify", model=folder, engine=engine)
+    answers = ask(requests, task="classification", model=folder, engine=engine)
     model = load(models / "classify")
     tokenizer = model.tokenizer
     rows = [
@@ -82,9 +82,14 @@ def test_unknown_words_are_counted(models, ask, tmp_path):
         {"text": "bado xyx lera qux"},
         {"text": TEXTS[0]},
     ]
-    for task, flags in (("classify", {}), ("encode", {}), ("search", {"corpus": tmp_path / "corpus"})):
-        model = models / ("classify" if task == "classify" else "encode")
-        answers = ask(requests if task == "classify" else requests[1:], task=task, model=model, **flags)
+    for task, flags in (
+        ("classification", {}),
+        ("embedding", {}),
+        ("search", {"corpus": tmp_path / "corpus"}),
+    ):
+        classifies = task == "classification"
+        model = models / ("classify" if classifies else "encode")
+        answers = ask(requests if classifies else requests[1:], task=task, model=model, **flags)
         assert [answer.get("unknown_words") for answer in answers] == [1, 2, None][-len(answers) :]
     requests = [{"text": text, "labels": ["tan", label]} for text, label in (("bado", "lera"), ("qq", "xx"))]
     answers = ask(requests, task="zero-shot", model=models / "classify")
@@ -95,23 +100,25 @@ def test_a_classifier_with_one_output(models, tmp_path, ask):
     """It predicts a number, also if nothing says so: models of other programs have no "reading"."""
     settings = {"task": "classification"}
     model = toys.make_model(tmp_path / "one", "score", models / "piece.model", settings)
-    (answer,) = ask([{"text": TEXTS[0]}], task="classify", model=tmp_path / "one")
+    (answer,) = ask([{"text": TEXTS[0]}], task="regression", model=tmp_path / "one")
     tokenizer = load(models / "encode").tokenizer
     with paddle.no_grad():
         number = float(model(padded_batch([tokenizer.build(TEXTS[0])])))
     assert answer == {"score": pytest.approx(number, abs=1e-5)}
     settings["reading"] = {"multi_label": True}
     toys.make_model(tmp_path / "several", "score", models / "piece.model", settings)
-    (answer,) = ask([{"text": TEXTS[0]}], task="classify", model=tmp_path / "several")
+    (answer,) = ask([{"text": TEXTS[0]}], task="multi-label", model=tmp_path / "several")
     assert answer.keys() >= {"labels", "probabilities"}
+    line = error_of(ask, [], task="classification", model=tmp_path / "several")
+    assert "several is for multi-label" in line
 
 
 def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
     weights = changed_copy(models / "classify", tmp_path / "short")
     change_config(weights, reading={"max_seq_len": 8})
     text = " ".join(TEXTS[:2])
-    (cut,) = ask([{"text": text}], task="classify", model=weights)
-    (whole,) = ask([{"text": text}], task="classify", model=weights, max_seq_len=60)
+    (cut,) = ask([{"text": text}], task="classification", model=weights)
+    (whole,) = ask([{"text": text}], task="classification", model=weights, max_seq_len=60)
     assert cut["cut"] and "cut" not in whole
 
 
@@ -119,7 +126,7 @@ def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
 def test_tag(models, folder_of, ask, tmp_path, engine):
     long_text = " ".join(TEXTS * 3)  # several windows
     requests = [{"text": TEXTS[0]}, {"tokens": TEXTS[1].split()}, {"text": long_text}]
-    answers = ask(requests, task="tag", model=folder_of("tag", engine), engine=engine)
+    answers = ask(requests, task="token-classification", model=folder_of("tag", engine), engine=engine)
     assert [answer["words"] for answer in answers] == [TEXTS[0].split(), TEXTS[1].split(), long_text.split()]
     assert all(len(answer["tags"]) == len(answer["words"]) for answer in answers)
     assert {tag for answer in answers for tag in answer["tags"]} <= set(toys.TAGS)
@@ -142,9 +149,9 @@ def test_tags_as_in_training(models, tmp_path, reading):
     expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, word_lists, reading)
     run_export(tmp_path / "tag", tmp_path / "exported")
     for folder in ("tag", "exported"):
-        assert tags_of(make_answerer("tag", load(tmp_path / folder)), word_lists) == expected
+        assert tags_of(make_answerer("token-classification", load(tmp_path / folder)), word_lists) == expected
     # The same weights without a "reading" in config.json decide by the default, "first".
-    tags_by_default = tags_of(make_answerer("tag", load(models / "tag")), word_lists)
+    tags_by_default = tags_of(make_answerer("token-classification", load(models / "tag")), word_lists)
     is_default = reading == {"label_pieces": "first"}
     assert (tags_by_default == expected) is is_default
 
@@ -172,7 +179,7 @@ def tags_by_training(model, tokenizer, folder, word_lists, reading):
 def test_windows_as_in_training(models):
     """The lengths are those of the settings beside the weights, else the defaults."""
     loaded = load(models / "answer")
-    task = make_answerer("answer", loaded).task
+    task = make_answerer("question-answering", loaded).task
     assert (task.cut, task.max_answer_length) == (
         Cut(max_seq_len=62, max_query_length=29, doc_stride=128, split_han=True),
         100,
@@ -180,7 +187,7 @@ def test_windows_as_in_training(models):
     loaded.reading = Reading(
         max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, max_answer_length=3
     )
-    answerer = make_answerer("answer", loaded)
+    answerer = make_answerer("question-answering", loaded)
     task = answerer.task
     assert (task.cut, task.max_answer_length) == (
         Cut(max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False),
@@ -188,21 +195,22 @@ def test_windows_as_in_training(models):
     )
     request = answerer.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
     assert answerer.answer([request])[0]["answer"]
-    assert make_answerer("answer", loaded, TaskOptions(max_seq_len=50)).task.cut.max_seq_len == 50
+    assert make_answerer("question-answering", loaded, TaskOptions(max_seq_len=50)).task.cut.max_seq_len == 50
 
 
 @pytest.mark.parametrize(
     ("task", "request_of"),
     [
-        ("tag", lambda text: {"words": [text.replace(" ", ""), "bado"]}),
-        ("answer", lambda text: {"question": text, "context": "kani"}),
+        ("token-classification", lambda text: {"words": [text.replace(" ", ""), "bado"]}),
+        ("question-answering", lambda text: {"question": text, "context": "kani"}),
         ("search", lambda text: {"text": text}),
         ("zero-shot", lambda text: {"text": text, "labels": ["kani", "lera"]}),
     ],
 )
 def test_an_answer_says_that_a_text_was_cut(models, ask, tmp_path, task, request_of):
     write_lines(tmp_path / "corpus", TEXTS)
-    model = {"zero-shot": "classify", "search": "encode"}.get(task, task)
+    kinds = {"token-classification": "tag", "question-answering": "answer", "zero-shot": "classify"}
+    model = kinds.get(task, "encode")
     requests = [request_of("bado " * count) for count in (8, 90)]
     flags = {"corpus": tmp_path / "corpus"} if task == "search" else {}
     answers = ask(requests, task=task, model=models / model, **flags)
@@ -211,7 +219,7 @@ def test_an_answer_says_that_a_text_was_cut(models, ask, tmp_path, task, request
 
 def test_a_context_of_nothing(models):
     """A context of characters that the tokenizer leaves out has no answer; other requests are answered."""
-    task = make_answerer("answer", load(models / "answer"))
+    task = make_answerer("question-answering", load(models / "answer"))
     requests = [task.parse({"question": TEXTS[0], "context": text}) for text in ("\u200b", TEXTS[1])]
     no_answer = {"answer": "", "start": None, "probability": 0.0, "candidates": []}
     assert task.answer(requests[:1]) == [no_answer]
@@ -220,7 +228,7 @@ def test_a_context_of_nothing(models):
 
 
 def test_words_of_entities(models):
-    task = make_answerer("tag", load(models / "tag"))
+    task = make_answerer("token-classification", load(models / "tag"))
     task.predictions = lambda features: [[0, 1, 4, 3, 2]]  # ids of B-PER I-PER O I-LOC B-LOC
     requests = [task.parse({"words": [*"abcde"]})]
     (answer,) = task.answer(requests)
@@ -229,7 +237,7 @@ def test_words_of_entities(models):
     assert places == [("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5)]
     model = load(models / "tag")
     # A model without a label map has ids as labels.
-    task = make_answerer("tag", replace(model, labels=[*"01234"]))
+    task = make_answerer("token-classification", replace(model, labels=[*"01234"]))
     task.predictions = lambda features: [[0, 1, 4, 3, 2]]
     (answer,) = task.answer(requests)
     assert answer["entities"] == []
@@ -239,7 +247,7 @@ def test_entities_of_a_tagger_with_other_letters(models):
     """E- and L- end an entity, S- and U- are one of a single word, in models of other programs."""
     for last, single in (("E", "S"), ("L", "U"), ("l", "u")):
         labels = ["B-PER", f"{last}-PER", f"{single}-LOC", "O"]
-        task = make_answerer("tag", replace(load(models / "tag"), labels=labels))
+        task = make_answerer("token-classification", replace(load(models / "tag"), labels=labels))
         task.predictions = lambda features: [[0, 1, 2, 3]]
         (answer,) = task.answer([task.parse({"words": [*"abcd"]})])
         places = [(entity["type"], entity["first"], entity["last"]) for entity in answer["entities"]]
@@ -247,7 +255,7 @@ def test_entities_of_a_tagger_with_other_letters(models):
 
 
 def test_places_of_entities_in_the_text(models):
-    task = make_answerer("tag", load(models / "tag"))
+    task = make_answerer("token-classification", load(models / "tag"))
     task.predictions = lambda features: [[0, 1, 4, 4, 2]]  # ids of B-PER I-PER O O B-LOC
     (answer,) = task.answer([task.parse({"text": " Anna  Stone lives in Rome"})])
     assert answer["entities"] == [
@@ -258,7 +266,7 @@ def test_places_of_entities_in_the_text(models):
 
 def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
     """By default marks are words. A no-break space that is given as a word is one, as in training."""
-    task = make_answerer("tag", load(models / "tag"))
+    task = make_answerer("token-classification", load(models / "tag"))
     text = "Anna lives in Rome."
     assert task.parse({"text": text}).words == ["Anna", "lives", "in", "Rome", "."]
     task.predictions = lambda features: [[4, 4, 4, 2, 4]]  # ids of O and B-LOC
@@ -266,7 +274,7 @@ def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
     assert answer["entities"] == [{"type": "LOC", "text": "Rome", "start": 14, "end": 18}]
     assert task.parse({"words": ["\xa0", "Rome"]}).words == ["\xa0", "Rome"]
     folder = changed_copy(models / "tag", tmp_path / "copy", reading={"marks_apart": False})
-    assert make_answerer("tag", load(folder)).parse({"text": text}).words == text.split()
+    assert make_answerer("token-classification", load(folder)).parse({"text": text}).words == text.split()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -274,13 +282,13 @@ def test_answer(models, folder_of, ask, engine):
     context = "  ".join(TEXTS)  # several windows
     requests = [{"question": TEXTS[3], "context": context}, {"question": TEXTS[4], "context": TEXTS[5]}]
     folder = folder_of("answer", engine)
-    answers = ask(requests, task="answer", model=folder, engine=engine, top_k=3)
+    answers = ask(requests, task="question-answering", model=folder, engine=engine, top_k=3)
     for answer, request in zip(answers, requests, strict=True):
         for candidate in answer["candidates"]:
             assert request["context"][candidate["start"] : candidate["end"]] == candidate["text"]
         assert answer["answer"] == answer["candidates"][0]["text"] and len(answer["candidates"]) <= 3
     assert answers[0]["start"] == start_by_training(models, requests[0])
-    best, _ = ask(requests, task="answer", model=folder, engine=engine, top_k=1)
+    best, _ = ask(requests, task="question-answering", model=folder, engine=engine, top_k=1)
     assert best["candidates"] == answers[0]["candidates"][:1]
     assert best["probability"] < 1  # the softmax is over more candidates than are answered
 
@@ -304,7 +312,7 @@ def start_by_training(models, request):
 @pytest.mark.parametrize(("layer", "pooling"), [("top", "mean"), (1, "mean"), ("top", "specials")])
 def test_encode(models, ask, layer, pooling):
     requests = [{"text": text} for text in TEXTS]
-    answers = ask(requests, task="encode", model=models / "classify", layer=layer, pooling=pooling)
+    answers = ask(requests, task="embedding", model=models / "classify", layer=layer, pooling=pooling)
     model = load(models / "classify")
     inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
     all_layers = PaddleEncoder(model.model.ernie_m, pooling).vectors(inputs)
@@ -317,14 +325,14 @@ def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(mode
     longest = {}
     for kind in ("classify", "encode"):
         folder = changed_copy(models / kind, tmp_path / kind, reading={"max_seq_len": 8})
-        longest[kind] = make_answerer("encode", load(folder)).max_seq_len
+        longest[kind] = make_answerer("embedding", load(folder)).max_seq_len
     assert longest == {"classify": toys.LONGEST, "encode": 8}
 
 
 def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
     """ernie-m predict marks them, and in Python warnings count them."""
     texts = [*TEXTS, "bado " * 90]
-    answers = ask([{"text": text} for text in texts], task="encode", model=models / "encode")
+    answers = ask([{"text": text} for text in texts], task="embedding", model=models / "encode")
     assert [answer.get("cut") for answer in answers] == [None] * len(TEXTS) + [True]
     model = ernie_m.load(models / "encode")
     model.encode(TEXTS)
@@ -343,17 +351,17 @@ def test_vectors_as_tuned_for_retrieval(models, tmp_path):
     settings = {"task": "retrieval", "reading": {"layer": 1, "pooling": "specials"}}
     toys.make_model(tmp_path / "tuned", "encode", models / "piece.model", settings)
     plain = make_answerer(
-        "encode", load(models / "encode"), TaskOptions(layer="1", pooling="specials")
+        "embedding", load(models / "encode"), TaskOptions(layer="1", pooling="specials")
     ).vectors(TEXTS)
     settings = run_export(tmp_path / "tuned", tmp_path / "exported")
     assert settings["export"]["layer"] == 1
     for folder in ("tuned", "exported"):
-        vectors = make_answerer("encode", load(tmp_path / folder)).vectors(TEXTS)
+        vectors = make_answerer("embedding", load(tmp_path / folder)).vectors(TEXTS)
         np.testing.assert_allclose(vectors, plain, atol=1e-4)
-    top = make_answerer("encode", load(tmp_path / "tuned"), TaskOptions(layer="top", pooling="mean")).vectors(
-        TEXTS
-    )
-    default = make_answerer("encode", load(models / "encode")).vectors(TEXTS)
+    top = make_answerer(
+        "embedding", load(tmp_path / "tuned"), TaskOptions(layer="top", pooling="mean")
+    ).vectors(TEXTS)
+    default = make_answerer("embedding", load(models / "encode")).vectors(TEXTS)
     np.testing.assert_array_equal(top, default)
     assert np.abs(default - plain).max() > 0.01
 
@@ -363,10 +371,10 @@ def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
     weights = load_file(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
     save_file(kept, folder / "model.safetensors")
-    make_answerer("encode", load(folder), TaskOptions(pooling="mean"))
+    make_answerer("embedding", load(folder), TaskOptions(pooling="mean"))
     run_export(folder, tmp_path / "exported")
     for path in (folder, tmp_path / "exported"):
-        assert f"{path}: " in error_of(make_answerer, "encode", load(path), TaskOptions(pooling="pooled"))
+        assert f"{path}: " in error_of(make_answerer, "embedding", load(path), TaskOptions(pooling="pooled"))
     flags = {"init_pretraining_params": folder, "checkpoints": tmp_path / "out", "pairs": tmp_path / "pairs"}
     (tmp_path / "pairs").mkdir()
     for name in ("de-en.de", "de-en.en"):
@@ -390,13 +398,13 @@ def test_search(models, folder_of, ask, tmp_path, engine):
     assert [sentence.line for sentence in read_corpus(str(corpus))] == list(range(2, 51))  # line 1 is blank
     if engine != "dygraph":
         line = error_of(ask, [{"text": TEXTS[2], "layer": 1}], **flags)
-        assert "line 1: " in line and "exported for encoding up to layer 2" in line
+        assert "line 1: " in line and "exported for embedding up to layer 2" in line
     hits = ask([{"text": TEXTS[2]}], top_k=4, **flags)[0]["found"]
     assert (hits[0]["line"], hits[0]["text"]) == (44, TEXTS[2])  # behind a blank line, 40 lines and two texts
     assert hits[0]["cosine"] == pytest.approx(1.0, abs=1e-4)
     cosines = [hit["cosine"] for hit in hits]
     assert len(hits) == 4 and cosines == sorted(cosines, reverse=True)
-    model = make_answerer("encode", load(models / "encode"))
+    model = make_answerer("embedding", load(models / "encode"))
     vectors = model.vectors([TEXTS[2], *corpus.read_text().splitlines()[1:]])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # the query's, then those of lines 2, 3, ...
     nearest = np.argsort(-(vectors[1:] @ vectors[0]))[:4]
@@ -411,7 +419,7 @@ def test_fill(models, ask, language):
     request = {"text": f"{TEXTS[0]} [MASK] {TEXTS[1]}[MASK]"}
     if language:
         request["language"] = language
-    (answer,) = ask([request], task="fill", model=models / "full", top_k=3)
+    (answer,) = ask([request], task="fill-mask", model=models / "full", top_k=3)
     loaded = load(models / "full")
     tokenizer = loaded.tokenizer
     model = loaded.model
@@ -472,10 +480,10 @@ def test_files_and_order(models, tmp_path, ask):
     source = tmp_path / "in.jsonl"
     target = tmp_path / "out.jsonl"
     source.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)) + "\r\n\r\n")
-    assert ask([], task="classify", model=models / "classify", input=source, output=target) == []
+    assert ask([], task="classification", model=models / "classify", input=source, output=target) == []
     answers = [json.loads(line) for line in target.read_text().splitlines()]
     assert [answer["id"] for answer in answers] == list(range(300))
-    assert answers[7] == ask(lines[7:8], task="classify", model=models / "classify")[0]
+    assert answers[7] == ask(lines[7:8], task="classification", model=models / "classify")[0]
 
 
 @pytest.mark.parametrize(
@@ -501,8 +509,8 @@ def test_a_table_is_answered_as_a_table(models, tmp_path, ask, name, mark, heade
     is_packed = name.endswith(".gz")
     (tmp_path / name).write_bytes(gzip.compress(encoded) if is_packed else encoded)
     output = tmp_path / ("out.gz" if is_packed else "out")
-    ask([], task="classify", model=models / "classify", input=tmp_path / name, output=output)
-    expected = ask([{"text": text} for text in texts], task="classify", model=models / "classify")
+    ask([], task="classification", model=models / "classify", input=tmp_path / name, output=output)
+    expected = ask([{"text": text} for text in texts], task="classification", model=models / "classify")
     quoting = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
     opened = gzip.open if is_packed else open
     with opened(output, "rt", encoding="utf-8", newline="") as file:
@@ -524,9 +532,9 @@ def test_the_columns_of_a_table_can_be_named(models, tmp_path, ask):
     """Where several have texts, and whatever another one is called."""
     path = tmp_path / "in.csv"
     path.write_text(f"Comment,Name,text,text_b\n{TEXTS[0]},Ada L,{TEXTS[1]},y\n{TEXTS[2]},Alan T,x,z\n")
-    flags = {"task": "classify", "model": models / "classify", "input": path}
+    flags = {"task": "classification", "model": models / "classify", "input": path}
     ask([], columns="Comment", output=tmp_path / "out.csv", **flags)
-    expected = ask([{"text": TEXTS[0]}, {"text": TEXTS[2]}], task="classify", model=models / "classify")
+    expected = ask([{"text": TEXTS[0]}, {"text": TEXTS[2]}], task="classification", model=models / "classify")
     rows = rows_of(tmp_path / "out.csv")
     probabilities = [str(answer["probabilities"][answer["label"]]) for answer in expected]
     assert [row["predicted_probability"] for row in rows] == probabilities
@@ -540,7 +548,7 @@ def test_a_label_is_no_second_text(models, tmp_path, ask, label):
     path = tmp_path / "in.csv"
     cells = {"stars": [1, 5], "kind": ["bill", "app"], "score": [0.25, 0.75]}[label]
     rows = [f"text {number} is here,{cells[number % 2]}" for number in range(20)]
-    flags = {"task": "classify", "model": models / "classify", "input": path}
+    flags = {"task": "classification", "model": models / "classify", "input": path}
     path.write_text("\n".join([f"review,{label}", *rows]) + "\n")
     place = f"in.csv, line 1: --columns review,{label}: '{label}'"
     assert place in error_of(ask, [], columns=f"review,{label}", **flags)
@@ -553,19 +561,19 @@ def test_a_label_is_no_second_text(models, tmp_path, ask, label):
 def test_the_columns_of_answers_do_not_depend_on_the_rows(models, tmp_path, ask, first):
     """Texts without oddity, with unknown words, and cut with unknown words, each once in the first row."""
     texts = [TEXTS[0], "bado qqq", "bado xyx " * 90]
-    for task, added in (
-        ("classify", ["label", "probability"]),
-        ("encode", ["vector"]),
-        ("tag", ["words", "tags", "entities"]),
+    for kind, task, added in (
+        ("classify", "classification", ["label", "probability"]),
+        ("encode", "embedding", ["vector"]),
+        ("tag", "token-classification", ["words", "tags", "entities"]),
     ):
         path, output = tmp_path / "in.csv", tmp_path / f"{task}.csv"
         path.write_text("\n".join(["text", *texts[first:], *texts[:first]]) + "\n")
-        ask([], task=task, model=models / task, input=path, output=output)
+        ask([], task=task, model=models / kind, input=path, output=output)
         with open(output, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         assert header == ["text", *(f"predicted_{key}" for key in [*added, "cut", "unknown_words"])]
         marks = {row[0]: row[-2:] for row in rows}
-        cut = "" if task == "tag" else "True"  # which reads windows
+        cut = "" if kind == "tag" else "True"  # which reads windows
         assert [marks[text] for text in texts] == [["", ""], ["", "1"], [cut, "90"]]
 
 
@@ -573,7 +581,7 @@ def test_a_table_can_be_answered_again(models, tmp_path, ask, caplog):
     """The columns of the earlier answer are replaced; other columns stay, whatever they are called."""
     path = tmp_path / "0.csv"
     path.write_text(f"predicted_sales,text,predicted_label\n5,{TEXTS[0]},old\n6,{TEXTS[1]},old\n")
-    flags = {"task": "classify", "model": models / "classify"}
+    flags = {"task": "classification", "model": models / "classify"}
     caplog.set_level(logging.WARNING)
     for number in (1, 2):
         ask([], input=path, output=tmp_path / f"{number}.csv", **flags)
@@ -597,13 +605,13 @@ def test_faults_of_a_table(models, tmp_path, ask):
     ):
         path = tmp_path / re.match(r"[\w.]+", place)[0]
         path.write_text(content)
-        assert place in error_of(ask, [], task="classify", model=models / "classify", input=path)
+        assert place in error_of(ask, [], task="classification", model=models / "classify", input=path)
 
 
 def test_empty_standard_input_is_said(models, monkeypatch, capsys):
     give_input(monkeypatch, b"\n")
     monkeypatch.setattr(predict, "write_to_stdout", lambda *_: None)
-    call_main(predict, as_flags({"task": "classify", "model": models / "classify"}))
+    call_main(predict, as_flags({"task": "classification", "model": models / "classify"}))
     assert "--input -: no requests in it" in capsys.readouterr().err
 
 
@@ -611,7 +619,7 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
     """Answers that were written before an interruption stay in out.jsonl.part."""
     lines = [json.dumps({"text": text}) for text in TEXTS[:4]]
     (tmp_path / "in.jsonl").write_text("\n".join([*lines[:2], "no JSON", lines[2], '{"txt": 1}', lines[3]]))
-    flags = {"task": "classify", "model": models / "classify", "input": tmp_path / "in.jsonl"}
+    flags = {"task": "classification", "model": models / "classify", "input": tmp_path / "in.jsonl"}
     out = tmp_path / "out.jsonl"
     part = tmp_path / "out.jsonl.part"
     assert "in.jsonl, line 3: " in error_of(ask, [], output=out, **flags)
@@ -636,7 +644,7 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
 def test_two_commands_with_one_output(models, tmp_path, ask, monkeypatch):
     """The second one is refused while the first one writes, and changes nothing."""
     out = tmp_path / "out.jsonl"
-    flags = {"task": "classify", "model": models / "classify", "output": out}
+    flags = {"task": "classification", "model": models / "classify", "output": out}
     write_answers = predict.write_answers
     lines = []  # of error
 
@@ -655,7 +663,9 @@ def test_two_commands_that_found_no_output(models, tmp_path, ask, monkeypatch):
     """The one that begins to write after the other has finished is refused, and changes nothing."""
     out = tmp_path / "out.jsonl"
     monkeypatch.setattr(files, "take_lock", lambda file: out.write_text("of the other\n"))
-    message = error_of(ask, [{"text": TEXTS[0]}], task="classify", model=models / "classify", output=out)
+    message = error_of(
+        ask, [{"text": TEXTS[0]}], task="classification", model=models / "classify", output=out
+    )
     assert message.startswith(f"--output {out}: ") and out.read_text() == "of the other\n"
 
 
@@ -692,7 +702,7 @@ def test_an_output_that_is_a_link_or_a_device(models, tmp_path, ask):
     """A link stays, and what it leads to is written. A device, as /dev/null is one, is refused."""
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "out.jsonl")
-    flags = {"task": "classify", "model": models / "classify"}
+    flags = {"task": "classification", "model": models / "classify"}
     ask([{"text": TEXTS[0]}], output=link, **flags)
     assert link.is_symlink() and (tmp_path / "out.jsonl").is_file()
     pipe = tmp_path / "pipe"
@@ -717,7 +727,7 @@ def test_an_output_that_is_a_link_or_a_device(models, tmp_path, ask):
 def test_bad_requests(models, ask, refused, tmp_path, text, message):
     """A wrong request is found before the first one is answered, and nothing is written."""
     out = tmp_path / "out.jsonl"
-    assert message in refused(lambda: ask(text, task="classify", model=models / "classify", output=out))
+    assert message in refused(lambda: ask(text, task="classification", model=models / "classify", output=out))
     assert not out.exists()
 
 
@@ -739,15 +749,16 @@ def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("task", "kind", "request_", "message"),
     [
-        ("classify", "tag", {"text": "a"}, "its head is for tagging"),
-        ("tag", "encode", {"text": "a"}, "it has no head"),
-        ("fill", "classify", {"text": "[MASK]"}, "fill needs a checkpoint with the masked-LM head"),
-        ("fill", "full", {"text": "a"}, "line 1: 'text' has no [MASK] to fill"),
-        ("fill", "full", {"text": "[MASK]" * 61}, "'text' has 63 tokens, at most 62 fit"),
-        ("fill", "full", {"text": "[MASK]", "language": "xx"}, "'xx'; it must be one of de, en, fr"),
-        ("tag", "tag", {"words": ["a", ""]}, "'words': word 2 of 2 is empty"),
-        ("tag", "tag", {"text": "a b\x02c"}, "'text': word 2 of 2"),
-        ("fill", "exported", {"text": "a"}, "fill needs a checkpoint with the masked-LM head"),
+        ("classify", "tag", {"text": "a"}, "--task classify: it has gone; instead: classification"),
+        ("classification", "tag", {"text": "a"}, "its head is for token-classification"),
+        ("token-classification", "encode", {"text": "a"}, "it has no head"),
+        ("fill-mask", "classify", {"text": "[MASK]"}, "fill-mask needs a checkpoint with the masked-LM head"),
+        ("fill-mask", "full", {"text": "a"}, "line 1: 'text' has no [MASK] to fill"),
+        ("fill-mask", "full", {"text": "[MASK]" * 61}, "'text' has 63 tokens, at most 62 fit"),
+        ("fill-mask", "full", {"text": "[MASK]", "language": "xx"}, "'xx'; it must be one of de, en, fr"),
+        ("token-classification", "tag", {"words": ["a", ""]}, "'words': word 2 of 2 is empty"),
+        ("token-classification", "tag", {"text": "a b\x02c"}, "'text': word 2 of 2"),
+        ("fill-mask", "exported", {"text": "a"}, "fill-mask needs a checkpoint with the masked-LM head"),
         ("search", "encode", {"text": "a"}, "--task search needs --corpus"),
     ],
 )
@@ -766,7 +777,7 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
         settings = toys.SETTINGS["full"] | {"reading": {"language_embedding": language_embedding}}
     toys.make_model(tmp_path / "head", "full", models / "piece.model", settings, leave_out=left_out)
     loaded = load(tmp_path / "head")
-    task = make_answerer("fill", loaded)
+    task = make_answerer("fill-mask", loaded)
     assert len(task.answer([task.parse({"text": "bado [MASK]"})])[0]["masks"]) == 1
     assert "it has no language table" in error_of(task.parse, {"text": "[MASK]", "language": "de"})
 
@@ -793,19 +804,19 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"task": "classify", "serve": "true"}, "--task classify --serve: "),
-        ({"task": "encode", "sort": "uncertain"}, "--sort uncertain: "),
-        ({"task": "classify", "output": "."}, "--output .: "),
-        ({"task": "classify", "output": "run.trec"}, "--output run.trec: "),
-        ({"task": "classify", "columns": "text"}, "--columns text: "),
-        ({"task": "classify", "top_k": 0}, "--top_k 0: "),
-        ({"task": "classify", "max_seq_len": 63}, "max_seq_len 63: "),
-        ({"task": "encode", "layer": 3}, "layer 3: "),
-        ({"task": "encode", "layer": 1, "pooling": "pooled"}, "pooling pooled "),
-        ({"task": "classify", "input": "nowhere.jsonl"}, "nowhere.jsonl: "),
-        ({"task": "classify", "pooling": "cls"}, "--pooling "),
-        ({"task": "encode", "corpus": "a.txt"}, "--corpus "),
-        ({"task": "classify", "labels": "a,b"}, "--labels "),
+        ({"task": "classification", "serve": "true"}, "--task classification --serve: "),
+        ({"task": "embedding", "sort": "uncertain"}, "--sort uncertain: "),
+        ({"task": "classification", "output": "."}, "--output .: "),
+        ({"task": "classification", "output": "run.trec"}, "--output run.trec: "),
+        ({"task": "classification", "columns": "text"}, "--columns text: "),
+        ({"task": "classification", "top_k": 0}, "--top_k 0: "),
+        ({"task": "classification", "max_seq_len": 63}, "max_seq_len 63: "),
+        ({"task": "embedding", "layer": 3}, "layer 3: "),
+        ({"task": "embedding", "layer": 1, "pooling": "pooled"}, "pooling pooled "),
+        ({"task": "classification", "input": "nowhere.jsonl"}, "nowhere.jsonl: "),
+        ({"task": "classification", "pooling": "cls"}, "--pooling "),
+        ({"task": "embedding", "corpus": "a.txt"}, "--corpus "),
+        ({"task": "classification", "labels": "a,b"}, "--labels "),
     ],
 )
 def test_bad_flags(models, ask, refused, flags, message):
@@ -813,7 +824,7 @@ def test_bad_flags(models, ask, refused, flags, message):
 
 
 def test_a_model_is_asked_for_what_its_head_is_for(models, ask, refused):
-    answers = ask([{"text_a": TEXTS[0]}], model=models / "classify", task="classify")
+    answers = ask([{"text_a": TEXTS[0]}], model=models / "classify", task="classification")
     assert ask([{"text_a": TEXTS[0]}], model=models / "classify") == answers
     assert "encode: it has no head" in refused(lambda: ask([], model=models / "encode"))
 
@@ -873,7 +884,7 @@ def test_onnx_needs_no_paddle(exported):
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from ernie_m.commands import predict
-sys.argv = ["predict.py", "--task", "classify", "--model", {str(exported / "classify")!r}]
+sys.argv = ["predict.py", "--task", "classification", "--model", {str(exported / "classify")!r}]
 predict.main()
 heavy = {{"paddle", "torch", "faiss", "fastapi", "onnx", "matplotlib", "pretrain", "training"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
@@ -886,7 +897,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 def test_a_long_text_is_run_in_parts(models, monkeypatch):
     """Its windows are one item of the task, but the engine is never given more than BATCH_TOKENS."""
-    task = make_answerer("tag", load(models / "tag"))
+    task = make_answerer("token-classification", load(models / "tag"))
     sizes = []  # tokens of each call of the engine, with pads
     engine = task.engine
 

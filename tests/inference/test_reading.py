@@ -38,7 +38,7 @@ def with_reading(models, kind, folder, **reading):
 def states_of_cls(models, texts):
     """The states of [CLS] at the top layer, from the outputs of the encoder itself."""
     loaded = load(models / "encode")
-    engine = loaded.engine("encoding")
+    engine = loaded.engine("embedding")
     rows = [np.array([loaded.tokenizer.build(text)]) for text in texts]
     return np.concatenate([engine(ids)["sequence"][:, 0] for ids in rows])
 
@@ -75,9 +75,9 @@ def test_search_reads_queries_and_texts_with_their_prompts(models, tmp_path):
 
 def test_the_longest_input_of_vectors(models, tmp_path, ask):
     folder = with_reading(models, "encode", tmp_path / "short", max_seq_len=8)
-    answers = ask([{"text": " ".join(TEXTS)}], task="encode", model=folder)
+    answers = ask([{"text": " ".join(TEXTS)}], task="embedding", model=folder)
     assert answers[0]["cut"]
-    (whole,) = ask([{"text": " ".join(TEXTS)}], task="encode", model=folder, max_seq_len=60)
+    (whole,) = ask([{"text": " ".join(TEXTS)}], task="embedding", model=folder, max_seq_len=60)
     assert "cut" not in whole
 
 
@@ -93,8 +93,8 @@ def test_encode_vector_makes_the_vectors_of_the_model(models, tmp_path, encode_t
 def test_a_pooling_that_is_not_here_is_refused_until_another_is_named(models, tmp_path):
     loaded = load(models / "encode")
     loaded.reading_faults = ["x/1_Pooling/config.json: the pooling max"]
-    assert "x/1_Pooling/config.json: the pooling max" in error_of(make_answerer, "encode", loaded)
-    make_answerer("encode", loaded, TaskOptions(pooling="mean"))
+    assert "x/1_Pooling/config.json: the pooling max" in error_of(make_answerer, "embedding", loaded)
+    make_answerer("embedding", loaded, TaskOptions(pooling="mean"))
 
 
 def test_a_pooling_that_is_not_here_is_not_exported(models, tmp_path):
@@ -164,7 +164,7 @@ def test_questions_with_two_separators(models, tmp_path):
     for loaded, count in ((one, 1), (two, 2)):
         question_ids, context_ids = tokenizer.encode(question), tokenizer.encode(context)
         ids = [tokenizer.cls_id, *question_ids, *[tokenizer.sep_id] * count, *context_ids, tokenizer.sep_id]
-        outputs = loaded.engine("question_answering")(np.array([ids]))
+        outputs = loaded.engine("question-answering")(np.array([ids]))
         start = 1 + len(question_ids) + count
         end = start + len(context_ids)
         sums = outputs["start_logits"][0, start:end, None] + outputs["end_logits"][0, None, start:end]
@@ -173,7 +173,7 @@ def test_questions_with_two_separators(models, tmp_path):
         )
         _, spans = encode_with_offsets(tokenizer, context)
         expected = context[spans[first][0] : spans[last][1]]
-        answerer = make_answerer("answer", loaded)
+        answerer = make_answerer("question-answering", loaded)
         (answer,) = answerer.answer([(question, context)])
         assert answer["answer"] == expected
         answers.append(answer["candidates"])
@@ -190,11 +190,11 @@ def test_the_tagged_piece(models, tmp_path):
         places.append(len(ids))
         ids += loaded.tokenizer.encode(word)
     assert loaded.tokenizer.convert_ids_to_tokens([ids[places[0]]]) == ["▁"]
-    logits = loaded.engine("tagging")(np.array([[*ids, loaded.tokenizer.sep_id]]))["logits"][0]
+    logits = loaded.engine("token-classification")(np.array([[*ids, loaded.tokenizer.sep_id]]))["logits"][0]
     expected = [toys.TAGS[id_] for id_ in logits[places].argmax(-1)]
     tags = {}
     for name, model in (("leading", loaded), ("first", load(models / "tag"))):
-        answerer = make_answerer("tag", model)
+        answerer = make_answerer("token-classification", model)
         (answer,) = answerer.answer([answerer.parse({"words": words})])
         tags[name] = answer["tags"]
     assert tags["leading"] == expected

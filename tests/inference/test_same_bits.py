@@ -14,7 +14,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import onednn
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, TokenClassifier
-from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TAGGING
+from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TOKEN_CLASSIFICATION
 from ernie_m.reader.batching import batches_by_length, pad
 from ernie_m.training.precision import prepare_for_prediction
 from ernie_m.vectors.encode import PaddleEncoder
@@ -101,7 +101,9 @@ def test_vectors_of_workers(texts, monkeypatch):
         assert np.array_equal(encoder.vectors(texts, batch_tokens), one)
 
 
-@pytest.mark.parametrize(("kind", "task"), [("classify", "classify"), ("tag", "tag"), ("full", "fill")])
+@pytest.mark.parametrize(
+    ("kind", "task"), [("classify", "classification"), ("tag", "token-classification"), ("full", "fill-mask")]
+)
 def test_answers_of_a_model(models, monkeypatch, kind, task):
     """Alone, among others, and in another order with three workers, as `label` and `predict` give them."""
     model = ernie_m.load(models / kind)
@@ -115,7 +117,7 @@ def test_answers_of_a_model(models, monkeypatch, kind, task):
 HEADS = {
     "class": (SequenceClassifier, CLASSIFICATION, {"pooling": POOLED}),
     "class of the mean": (SequenceClassifier, CLASSIFICATION, {"pooling": MEAN_OF_TOKENS}),
-    "tags": (TokenClassifier, TAGGING, {}),
+    "tags": (TokenClassifier, TOKEN_CLASSIFICATION, {}),
 }
 
 

@@ -28,9 +28,9 @@ from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences, write_languages, write_lines
 
 TEXTS = sentences(30, seed=6)
-TASKS = ["classify", "zero-shot", "search", "fill"]
+TASKS = ["classification", "zero-shot", "search", "fill-mask"]
 # The head of a request whose body has 9 bytes.
-HEAD = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+HEAD = b"POST /api/classification HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
 
 
 def port_of(address: str) -> int:
@@ -57,16 +57,16 @@ def test_what_is_served(server):
     assert info["infers"] is True
     assert info["layers"] == toys.LAYERS
     # Those of the corpus have means.
-    assert info["languages"] == {"fill": toys.MODEL_LANGUAGES, "search": ["de", "fr"]}
+    assert info["languages"] == {"fill-mask": toys.MODEL_LANGUAGES, "search": ["de", "fr"]}
 
 
 def test_answers_are_those_of_the_model(server, models):
     requests = {
-        "classify": {"text_a": TEXTS[0], "text_b": TEXTS[1]},
-        "fill": {"text": f"{TEXTS[0]} [MASK]", "language": "fr"},
+        "classification": {"text_a": TEXTS[0], "text_b": TEXTS[1]},
+        "fill-mask": {"text": f"{TEXTS[0]} [MASK]", "language": "fr"},
     }
     for name, request in requests.items():
-        kind = "classify" if name == "classify" else "full"
+        kind = "classify" if name == "classification" else "full"
         task = make_answerer(name, load(models / kind))
         assert ask(f"{server}/api/{name}", request) == (200, task.answer([task.parse(request)])[0])
 
@@ -98,11 +98,15 @@ def test_search_in_each_language(server):
         ("search", {"text": "a", "layer": True}, "'layer': Input should be a valid integer"),
         ("search", {"text": "a", "each": 1}, "'each': Input should be a valid boolean"),
         ("search", {"text": "a", "language": "xx"}, "'language' is 'xx'; it must be one of de, fr"),
-        ("classify", {"text_b": "a"}, "no 'text_a' in it"),
-        ("classify", {"text": "a", "text_a": "b"}, "'text' and 'text_a'"),
-        ("classify", {"text_a": "a", "txt_b": "a"}, "'txt_b': unknown key; /api/classify takes text, text_a"),
-        ("classify", {"text_a": ["a", "b"], "text_b": ["a"]}, "'text_a' has 2, 'text_b' has 1"),
-        ("classify", {"text": []}, "'text' has 0 texts"),
+        ("classification", {"text_b": "a"}, "no 'text_a' in it"),
+        ("classification", {"text": "a", "text_a": "b"}, "'text' and 'text_a'"),
+        (
+            "classification",
+            {"text_a": "a", "txt_b": "a"},
+            "'txt_b': unknown key; /api/classification takes text, text_a",
+        ),
+        ("classification", {"text_a": ["a", "b"], "text_b": ["a"]}, "'text_a' has 2, 'text_b' has 1"),
+        ("classification", {"text": []}, "'text' has 0 texts"),
         ("search", {"text": "a " * 200}, "'text' has"),
         ("zero-shot", {"text": "a"}, "there are no labels"),
         ("zero-shot", {"text": "a", "labels": [f"{i}" for i in range(MOST_LABELS + 1)]}, "'labels' has"),
@@ -120,14 +124,14 @@ def test_an_error_does_not_say_where_the_model_is(models):
     """As that of an exported model, which has one layer, for a search at another."""
     model = load(models / "classify")
     with pytest.raises(UserError) as caught:
-        model.check_task("tagging")
+        model.check_task("token-classification")
     assert str(models) in str(caught.value)
     app = make_app([model], TaskOptions())
-    app.app.add_api_route("/broken", lambda: model.check_task("tagging"))
+    app.app.add_api_route("/broken", lambda: model.check_task("token-classification"))
     app.app.add_api_route("/bug", lambda: int(str(caught.value)))
     with TestClient(app, raise_server_exceptions=False) as client:
         message = client.get("/broken").json()["error"]["message"]
-        assert message.startswith(f"{model.name}: this model is not for tagging")
+        assert message.startswith(f"{model.name}: this model is not for token-classification")
         answer = client.get("/bug")
         assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
         assert str(models) not in answer.text and "Traceback" not in answer.text
@@ -144,9 +148,9 @@ def server_with_options(models):
 def test_words_and_the_options_of_the_command_line(models, server_with_options):
     """They count as on the command line: `words` to tag, and --labels and --several if a request has none."""
     words = TEXTS[0].split()
-    status, answer = ask(f"{server_with_options}/api/tag", {"words": words})
+    status, answer = ask(f"{server_with_options}/api/token-classification", {"words": words})
     assert (status, answer["words"]) == (200, words)
-    assert ask(f"{server_with_options}/api/tag", {})[0] == 400
+    assert ask(f"{server_with_options}/api/token-classification", {})[0] == 400
     for request in ({}, {"several": False}, {"labels": ["kani"]}):
         options = TaskOptions(labels="bado,lera", several=True)
         answerer = make_answerer("zero-shot", load(models / "classify"), options)
@@ -157,7 +161,7 @@ def test_words_and_the_options_of_the_command_line(models, server_with_options):
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/api/tag", {"words": ["a", "\ud800"]}),
+        ("/api/token-classification", {"words": ["a", "\ud800"]}),
         ("/api/zero-shot", {"text": "a", "labels": ["b", "\ud800"]}),
     ],
 )
@@ -178,7 +182,7 @@ def test_openapi(server):
         "/v1/models/{name}",
         *(f"/api/{name}" for name in TASKS),
     }
-    schema = description["components"]["schemas"]["ClassifyRequest"]
+    schema = description["components"]["schemas"]["ClassificationRequest"]
     assert set(schema["properties"]) == {"text", "text_a", "text_b"}
 
 
@@ -194,9 +198,9 @@ def test_openapi(server):
     ],
 )
 def test_bodies_that_are_refused(server, body, status, message):
-    answer_status, answer = ask(f"{server}/api/classify", body)
+    answer_status, answer = ask(f"{server}/api/classification", body)
     assert answer_status == status and message in json.dumps(answer)
-    assert ask(f"{server}/api/classify", {"text_a": TEXTS[0]})[0] == 200  # it lives
+    assert ask(f"{server}/api/classification", {"text_a": TEXTS[0]})[0] == 200  # it lives
 
 
 @pytest.mark.parametrize(("length", "status"), [(100, 200), (LONGEST_BODY + 1, 413)])
@@ -206,7 +210,7 @@ def test_a_body_in_chunks(server, length, status):
     parts = [body[first : first + 10_000] for first in range(0, len(body), 10_000)]
     connection = http.client.HTTPConnection("127.0.0.1", port_of(server))
     headers = {"Content-Type": "application/json"}
-    connection.request("POST", "/api/classify", iter(parts), headers, encode_chunked=True)
+    connection.request("POST", "/api/classification", iter(parts), headers, encode_chunked=True)
     answer = connection.getresponse()
     assert answer.status == status and (b"longer than" in answer.read()) == (status == 413)
     connection.close()
@@ -238,7 +242,7 @@ def test_sigterm_under_load(models):
 
         def send(number):
             with suppress(OSError, http.client.HTTPException):  # refused after the end
-                statuses.append(ask(f"{address}/api/classify", {"text": [TEXTS[0]] * 300})[0])
+                statuses.append(ask(f"{address}/api/classification", {"text": [TEXTS[0]] * 300})[0])
 
         with ThreadPoolExecutor(20) as clients:
             futures = [clients.submit(send, number) for number in range(20)]
@@ -294,7 +298,9 @@ def test_nothing_is_loaded_from_elsewhere(server):
     assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
     for name in ("docs", "redoc"):
         status, answer = ask(f"{server}/{name}")
-        assert status == 404 and "/api/classify" in answer["error"]["message"]
+        assert status == 404 and "/api/classification" in answer["error"]["message"]
+    status, answer = ask(f"{server}/api/fill", {"text": "a"})
+    assert status == 404 and "instead: /api/fill-mask;" in answer["error"]["message"]
     assert not re.search(r"(src|href)=.(https?:)?//|url\(|@import", page)
 
 

@@ -40,15 +40,15 @@ def head(*names: str, rows: int = 3) -> dict[str, np.ndarray]:
     "class_name, arrays, task",
     [
         ("BertForSequenceClassification", head("classifier"), "classification"),
-        ("BertForTokenClassification", head("classifier"), "tagging"),
-        ("BertForQuestionAnswering", head("qa_outputs", rows=2), "question_answering"),
+        ("BertForTokenClassification", head("classifier"), "token-classification"),
+        ("BertForQuestionAnswering", head("qa_outputs", rows=2), "question-answering"),
     ],
 )
 def test_heads(tmp_path, class_name, arrays, task):
     state = make_bert(tmp_path, {**arrays, **head("pooler.dense", rows=16)}, architectures=[class_name])
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.task == task
-    name = "qa_outputs" if task == "question_answering" else "classifier"
+    name = "qa_outputs" if task == "question-answering" else "classifier"
     np.testing.assert_array_equal(checkpoint.tensors["classifier.bias"], state[f"{name}.bias"])
 
 

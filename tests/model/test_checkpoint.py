@@ -55,7 +55,7 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         paddle.set_default_dtype("float32")
     (tmp_path / "words").write_text("[CLS]\n")
     (tmp_path / "pieces").write_bytes(b"pieces")
-    settings = {"task": "classify", "labels": ["a", "b", "c"]}
+    settings = {"task": "classification", "labels": ["a", "b", "c"]}
     save_model(
         tmp_path / "saved",
         model,
@@ -85,8 +85,8 @@ def test_our_folder_there_and_back(tmp_path, dtype):
     ("settings", "task"),
     [
         ({}, "classification"),  # by its class
-        ({"task": "seq_label"}, "tagging"),  # an official word
-        ({"task": "retrieval"}, "retrieval"),
+        ({"task": "seq_label"}, "token-classification"),  # an official word
+        ({"task": "retrieval"}, "search"),
         ({"task": "tagging", "head": "choice"}, "choice"),  # as --head of ernie-m convert said
         ({"task": "sorting"}, "classification"),  # an unknown word, which is said: by its class again
         ({"task": ["tagging"]}, "classification"),
@@ -99,7 +99,7 @@ def test_one_rule_says_what_a_model_is_for(tmp_path, caplog, settings, task):
     (folder / "config.json").write_text(json.dumps(config | settings))
     (folder / "manifest.json").unlink()  # it has the checksum of the other config
     assert open_checkpoint(folder).task == task
-    is_known = settings.get("task") not in ("sorting", ["tagging"])
+    is_known = settings.get("task") not in ("sorting", ["token-classification"])
     assert ("is not known" in caplog.text) == (not is_known)
 
 
@@ -141,8 +141,8 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     ("head", "labels", "build"),
     [
         ("classification", 3, classifier),
-        ("tagging", 5, lambda: TokenClassifier(SHAPE, 5)),
-        ("question_answering", 2, lambda: SpanClassifier(SHAPE)),
+        ("token-classification", 5, lambda: TokenClassifier(SHAPE, 5)),
+        ("question-answering", 2, lambda: SpanClassifier(SHAPE)),
     ],
 )
 def test_official_directory_there_and_back(tmp_path, head, labels, build):

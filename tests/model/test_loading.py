@@ -62,7 +62,7 @@ def test_any_other_missing_variable_is_listed_and_nothing_is_changed(tmp_path):
 
 
 def test_another_tasks_head_is_ignored_on_request_and_unused_tensors_are_logged(tmp_path, caplog):
-    checkpoint = official_checkpoint(tmp_path, head="tagging", lm_head=True)
+    checkpoint = official_checkpoint(tmp_path, head="token-classification", lm_head=True)
     with caplog.at_level(logging.INFO):
         fresh = load_from(classifier(3), checkpoint, ignore=("classifier.",))
     assert fresh == ["classifier.weight", "classifier.bias"]
@@ -71,8 +71,8 @@ def test_another_tasks_head_is_ignored_on_request_and_unused_tensors_are_logged(
 
 def test_two_heads_are_refused(tmp_path):
     make_official(tmp_path, CONFIG, head="classification")
-    line = error_of(official_checkpoint, tmp_path, head="question_answering")
-    assert "classification" in line and "question_answering" in line
+    line = error_of(official_checkpoint, tmp_path, head="question-answering")
+    assert "classification" in line and "question-answering" in line
 
 
 # What differs in the config of the model, and what the message names.

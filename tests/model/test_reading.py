@@ -92,12 +92,12 @@ def test_a_reading_that_is_damaged(tmp_path, values):
 
 
 def test_our_folders_and_the_official_ones_read_as_ernie_m(tmp_path):
-    make_ours(tmp_path / "ours", head="tagging")
+    make_ours(tmp_path / "ours", head="token-classification")
     assert reading_of(tmp_path / "ours") == Reading()
 
 
 def test_an_ernie_m_that_a_library_has_fine_tuned_reads_as_its_tokenizer(tmp_path):
-    make_paddlenlp(tmp_path / "tags", head="tagging")
+    make_paddlenlp(tmp_path / "tags", head="token-classification")
     assert reading_of(tmp_path / "tags").to_json() == {
         "text_rules": "paddlenlp",
         "separators": 2,

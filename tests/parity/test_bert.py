@@ -14,8 +14,8 @@ HEADS = {
     "BertModel": None,
     "BertForMaskedLM": None,
     "BertForSequenceClassification": "classification",
-    "BertForTokenClassification": "tagging",
-    "BertForQuestionAnswering": "question_answering",
+    "BertForTokenClassification": "token-classification",
+    "BertForQuestionAnswering": "question-answering",
 }
 
 
@@ -29,7 +29,7 @@ def test_the_same_numbers(tmp_path, class_name, task):
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=40,
-        num_labels=2 if task == "question_answering" else 3,
+        num_labels=2 if task == "question-answering" else 3,
         initializer_range=0.3,
     )
     peer = getattr(transformers, class_name)(config).eval()
@@ -64,7 +64,7 @@ def test_the_same_numbers(tmp_path, class_name, task):
         with paddle.no_grad():
             outputs = model(padded_batch(ids))
         outputs = outputs if isinstance(outputs, tuple) else [outputs]
-        names = ["start_logits", "end_logits"] if task == "question_answering" else ["logits"]
+        names = ["start_logits", "end_logits"] if task == "question-answering" else ["logits"]
         for output, name in zip(outputs, names, strict=True):
             rows = slice(None) if task == "classification" else is_token
             np.testing.assert_allclose(output.numpy()[rows], expected[name].numpy()[rows], atol=1e-5)

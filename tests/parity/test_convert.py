@@ -17,7 +17,7 @@ from tests.foreign import fairseq_args, fairseq_state
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.toys import CONFIG, weights, write_pieces
 
-HEADS = [None, "classification", "tagging", "question_answering", "choice", "uie"]
+HEADS = [None, "classification", "token-classification", "question-answering", "choice", "uie"]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class Peer:
 
     Args:
         library: "xlm-r", "huggingface" or "paddlenlp".
-        task: "question_answering" or "tagging".
+        task: "question-answering" or "token-classification".
     """
 
     def __init__(self, library, task, pieces, folder):
@@ -53,7 +53,7 @@ class Peer:
         vocab_size = Tokenizer(None, pieces).vocab_size
         torch.manual_seed(1)
         paddle.seed(1)
-        labels = {} if task == "question_answering" else {"id2label": dict(enumerate(TAGS))}
+        labels = {} if task == "question-answering" else {"id2label": dict(enumerate(TAGS))}
         folder.mkdir()
         if library == "xlm-r":
             classes = (
@@ -75,7 +75,7 @@ class Peer:
                 classes = (paddlenlp.ErnieMForQuestionAnswering, paddlenlp.ErnieMForTokenClassification)
                 config = paddlenlp.ErnieMConfig(vocab_size=vocab_size, num_labels=len(TAGS), **SHAPE)
                 self.tokenizer = paddlenlp.ErnieMTokenizer.from_pretrained(str(folder))
-        model_class = classes[0] if task == "question_answering" else classes[1]
+        model_class = classes[0] if task == "question-answering" else classes[1]
         self.model = model_class(config)
         self.model.eval()
         self.model.save_pretrained(str(folder))
@@ -100,7 +100,7 @@ class Peer:
             return [output.numpy()[0] for output in outputs]
         with torch.no_grad():
             outputs = self.model(torch.tensor([ids]))
-        if self.task == "tagging":
+        if self.task == "token-classification":
             return [outputs.logits.numpy()[0]]
         return [outputs.start_logits.numpy()[0], outputs.end_logits.numpy()[0]]
 
@@ -126,9 +126,9 @@ def questions(data_dir):
 
 @pytest.mark.parametrize("library", ["xlm-r", "huggingface", "paddlenlp"])
 def test_the_best_spans_of_a_library(tmp_path, pieces, questions, library):
-    peer = Peer(library, "question_answering", pieces, tmp_path / "peer")
+    peer = Peer(library, "question-answering", pieces, tmp_path / "peer")
     loaded = load(peer.folder)
-    answerer = make_answerer("answer", loaded, TaskOptions(max_seq_len=512))
+    answerer = make_answerer("question-answering", loaded, TaskOptions(max_seq_len=512))
     answerer.task.max_answer_length = LONGEST_ANSWER
     contexts = [context for _, context in questions]
     asked = [
@@ -165,12 +165,14 @@ def test_the_tags_of_a_library(tmp_path, pieces, data_dir, library):
             sentences.append(words)
             count += len(words)
     assert sum(map(len, sentences)) >= WORDS
-    peer = Peer(library, "tagging", pieces, tmp_path / "peer")
+    peer = Peer(library, "token-classification", pieces, tmp_path / "peer")
     if library == "paddlenlp":  # its config has numbers only
         config = json.loads((peer.folder / "config.json").read_text())
         config |= {"id2label": {str(i): tag for i, tag in enumerate(TAGS)}}
         (peer.folder / "config.json").write_text(json.dumps(config))
-    tagger = make_answerer("tag", load(peer.folder, task="tagging"), TaskOptions(max_seq_len=512))
+    tagger = make_answerer(
+        "token-classification", load(peer.folder, task="token-classification"), TaskOptions(max_seq_len=512)
+    )
     answers = tagger.answer([tagger.parse({"words": words}) for words in sentences])
     lone = 0
     compared = 0

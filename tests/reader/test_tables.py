@@ -248,7 +248,7 @@ def test_a_column_for_a_label_has_its_name(write):
 def test_an_empty_cell_beside_several_labels_may_be_none_of_them(write, other, is_offered):
     path = write("my.csv", f'text,labels\na,billing\nb,\nc,service\nd,"{other}"\n')
     message = error_of(read_table, path)
-    assert "my.csv, line 3: " in message and ("--task labels" in message) == is_offered
+    assert "my.csv, line 3: " in message and ("--task multi-label" in message) == is_offered
 
 
 def test_queries_that_repeat_are_texts_where_numbers_are_learned(write):

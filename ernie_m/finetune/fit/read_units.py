@@ -66,7 +66,9 @@ def _read(
     elif task is None and not options.columns and holds_tags(files[0].path, spans=True):
         task = TAGS
     if task in (TAGS, ANSWERS):
-        module = import_module(f"ernie_m.finetune.fit.{task}")  # here, because tables do not need it
+        module = import_module(
+            f"ernie_m.finetune.fit.{'tags' if task == TAGS else 'answers'}"
+        )  # here, because tables do not need it
         return module.read(files, options, like) if task == TAGS else module.read(files)
     try:
         read = _read_tables(files, options, task, like)

@@ -20,6 +20,13 @@ from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.model.conventions import GIVEN
+from ernie_m.model.tasks import (
+    CLASSIFICATION,
+    MULTI_LABEL,
+    QUESTION_ANSWERING,
+    REGRESSION,
+    TOKEN_CLASSIFICATION,
+)
 from ernie_m.reader.batching import Example
 from ernie_m.reader.check_labels import check_labels, count_labels
 from ernie_m.reader.files.labels import input_hash
@@ -30,7 +37,14 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
 # What --task names.
-TASKS = CLASSES, LABELS, TAGS, ANSWERS, SCORE = "classes", "labels", "tags", "answers", "score"
+CLASSES, LABELS, TAGS, ANSWERS, SCORE = (
+    CLASSIFICATION,
+    MULTI_LABEL,
+    TOKEN_CLASSIFICATION,
+    QUESTION_ANSWERING,
+    REGRESSION,
+)
+TASKS = (CLASSES, LABELS, TAGS, ANSWERS, SCORE)
 MAX_SEQ_LEN = 256  # tokens of a text, or of a pair
 _MOST_LABELS = 1000
 

@@ -13,7 +13,7 @@ from ernie_m.finetune.paper import AVERAGE, average, figures
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import TextKind, kinds_of_pair
-from ernie_m.model.tasks import RETRIEVAL
+from ernie_m.model.tasks import SEARCH, stored_name
 from ernie_m.reader.files.aligned_lines import Bitext
 from ernie_m.training import distributed
 from ernie_m.utils.files import atomic_file, write_json
@@ -240,7 +240,7 @@ def report_seeds(
             continue
         add_table("mean of both directions", measure, [0, 1])
     facts: dict[str, Any] = {
-        "task": RETRIEVAL,
+        "task": stored_name(SEARCH),
         "pooling": flags.pooling,
         "score": flags.score,
         "layers": layers,

@@ -31,7 +31,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import DOCUMENT, NEITHER, QUERY, READING, Reading
 from ernie_m.model.device import Uploadable, upload
 from ernie_m.model.encoder import ErnieMModel
-from ernie_m.model.tasks import RETRIEVAL
+from ernie_m.model.tasks import SEARCH, stored_name
 from ernie_m.reader.batching import (
     EncodePairs,
     Example,
@@ -169,7 +169,7 @@ class Retrieval(TaskOfSeeds):
             )
         self.identity = identity_of(
             flags,
-            RETRIEVAL,
+            stored_name(SEARCH),
             start_of_seed.values(),
             self.config,
             self.tokenizer,
@@ -354,10 +354,10 @@ class Retrieval(TaskOfSeeds):
     ) -> ModelFiles:
         flags = self.flags.of_seed(self.seed)
         reading = dataclasses.replace(self.reading, layer=self.layer, pooling=flags.pooling)
-        settings = {"task": RETRIEVAL, READING: reading.to_json()}
+        settings = {"task": stored_name(SEARCH), READING: reading.to_json()}
         facts = {
             "name": "ERNIE-M, retrieval",
-            "task": RETRIEVAL,
+            "task": stored_name(SEARCH),
             "data": flags.train_set,
             "languages": self.languages,
             "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
@@ -418,7 +418,7 @@ def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:
         rows: what is trained on; None: a corpus, whose texts have no prompts.
     """
     reading = opened.reading
-    if opened.checkpoint is not None and opened.checkpoint.task not in (None, RETRIEVAL):
+    if opened.checkpoint is not None and opened.checkpoint.task not in (None, SEARCH):
         reading = reading.for_task()  # how the inputs of its head were made does not matter for vectors
     if rows is None:
         return reading.with_one_prompt("")

@@ -13,7 +13,7 @@ from ernie_m.finetune.metrics import accuracy
 from ernie_m.finetune.tasks.entity_scores import entity_scores, seqeval_chunks
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading
-from ernie_m.model.tasks import TAGGING
+from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.batching import warn_if_cut
 from ernie_m.reader.files.labels import input_hash
 from ernie_m.reader.files.tagged_sentences import (
@@ -61,7 +61,7 @@ class Tagging(SupervisedTask):
         scheme: tag scheme of the files; see `ernie_m.reader.tags.SCHEMES`.
     """
 
-    name = TAGGING
+    name = TOKEN_CLASSIFICATION
     metric = "f1"
     marks_apart = True  # how prediction splits raw text into words; see `split_words`
 

@@ -30,7 +30,7 @@ from ernie_m.model.checkpoint.card import model_card
 from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.conventions import GIVEN, HELD_OUT, READING
-from ernie_m.model.tasks import ENCODING, TASKS
+from ernie_m.model.tasks import EMBEDDING, TASKS, stored_name
 from ernie_m.reader.batching import padded_batches
 from ernie_m.tokenizer.tokenizer_files import write_ours
 from ernie_m.utils.checksums import MANIFEST, write_manifest
@@ -64,7 +64,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
     Args:
         loaded: a checkpoint.
         output: a new folder, or one that is replaced.
-        task: "encoding", or the task of the model's head.
+        task: `EMBEDDING`, or the task of the model's head.
         layer: the layer at which an encoder ends; for other tasks the top layer.
         form: a key of `FILES`.
 
@@ -94,7 +94,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
                 f"{TOLERANCE:.0e}; nothing was written"
             )
         report = {
-            "task": task,
+            "task": stored_name(task),
             "layer": layer,
             "outputs": graph.outputs,
             "has_pooler": loaded.has_pooler,
@@ -154,7 +154,7 @@ def _is_json(path: Path) -> bool:
 def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> None:
     """Write the tokenizer, the language means of an encoder, config.json, the manifest and the model card."""
     write_ours(folder, loaded.tokenizer)
-    if report["task"] == ENCODING and loaded.language_means_path is not None:
+    if report["task"] == stored_name(EMBEDDING) and loaded.language_means_path is not None:
         shutil.copyfile(loaded.language_means_path, folder / LANGUAGE_MEANS)
     settings: dict[str, Any] = {**loaded.config.to_dict(), "model_type": "ernie_m", "task": report["task"]}
     if loaded.labels:

@@ -25,7 +25,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
-from ernie_m.model.tasks import ENCODING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of
+from ernie_m.model.tasks import EMBEDDING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of, stored_name
 
 OPSET = 20  # the first opset with Gelu
 IR_VERSION = 9  # the version of ONNX's file format when that opset appeared
@@ -250,7 +250,7 @@ class _EncoderGraph:
         """
         node = self.node
         outputs = self.outputs
-        if self.task.name == ENCODING:
+        if self.task.name == EMBEDDING:
             node("Gather", x, self.token_of_cell, axis=0, name=outputs[0])  # [B, T, H]
             if len(outputs) > 1:  # the top layer also has the pooled output
                 first_states = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
@@ -304,7 +304,7 @@ def write_onnx(
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, axes))
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
     model = helper.make_model(
-        helper.make_graph(graph.nodes, f"ernie_m_{task}", [ids], outputs, graph.initializers),
+        helper.make_graph(graph.nodes, f"ernie_m_{stored_name(task)}", [ids], outputs, graph.initializers),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="ernie-m",

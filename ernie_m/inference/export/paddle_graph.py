@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from ernie_m.model.attention import MASK_VALUE, AttentionMask, padded_attention
 from ernie_m.model.config import FIRST_POSITION, PAD_POSITION
 from ernie_m.model.encoder import ErnieMModel
-from ernie_m.model.tasks import ENCODING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of
+from ernie_m.model.tasks import EMBEDDING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ExportedGraph(nn.Layer):
 
     @property
     def encoder(self) -> ErnieMModel:
-        return self.model if self.task == ENCODING else self.model.ernie_m
+        return self.model if self.task == EMBEDDING else self.model.ernie_m
 
     @property
     def layers(self) -> list[nn.Layer]:
@@ -61,7 +61,7 @@ class ExportedGraph(nn.Layer):
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
         """Ids, int64 [B, T], padded on the right -> the outputs."""
         sequence = self._encode(input_ids)  # [B, T, H]
-        if self.task == ENCODING:
+        if self.task == EMBEDDING:
             if len(self.outputs) == 1:  # there is no pooled output
                 return (sequence,)
             return sequence, self.encoder.pooler(sequence[:, 0])

@@ -32,10 +32,11 @@ from ernie_m.inference.tasks import (
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.inference.tasks.finetuned import ClassifyTexts, InferenceLabels
 from ernie_m.model.conventions import DOCUMENT, QUERY
-from ernie_m.model.tasks import ENCODING, TASKS
+from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, REGRESSION, SEARCH, ZERO_SHOT
 from ernie_m.reader.batching import Example, Feature
 from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.options import GONE_TASKS
 from ernie_m.vectors.pooling import unit
 
 MOST_KEYS = 50  # of a body
@@ -158,12 +159,12 @@ def make_app(
         return info
 
     offered = {}  # the models that /v1 names -> what is said of them beside OpenAI's keys
-    if "encode" in answerers:
-        encode = answerers.pop("encode")
+    if EMBEDDING in answerers:
+        encode = answerers.pop(EMBEDDING)
         offered[encode.model.name] = _add_embeddings(app, encode, queue)
-    if "classify" in answerers and answerers["classify"].model.ranks:
-        offered.setdefault(answerers["classify"].model.name, {})
-        _add_rerank(app, answerers["classify"], queue)
+    if REGRESSION in answerers and answerers[REGRESSION].model.ranks:
+        offered.setdefault(answerers[REGRESSION].model.name, {})
+        _add_rerank(app, answerers[REGRESSION], queue)
     _add_models(app, offered)
     for word, answerer in answerers.items():
         _add_task(app, word, answerer, options, queue)
@@ -171,36 +172,38 @@ def make_app(
 
 
 def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, Answerer]:
-    """The answerer of each word of `ernie_m.model.tasks.PREDICTIONS`: on the first model that can answer.
+    """The answerer of each of `ernie_m.model.tasks.TASKS`: on the first model that can answer.
 
     Raises:
         UserError: two models are for one task.
     """
     answerers: dict[str, Answerer] = {}
-    tasks = [model.task or ENCODING for model in models]
+    tasks = [model.own_task or EMBEDDING for model in models]
     if len(set(tasks)) < len(tasks):
         raise UserError(f"--model: two models of one task ({', '.join(tasks)}); start a server for each")
     for model in models:
-        own = TASKS[model.task].predictions if model.task else ()
-        # An exported folder with a head has no vectors: its outputs are those of the head alone.
-        of_vectors = () if own and model.exported_layer is not None else TASKS[ENCODING].predictions
-        lacks = {
-            "search": not (options.corpus or options.index),
-            "zero-shot": InferenceLabels.of(model.labels).entailment is None,
+        is_asked_for = {
+            model.own_task: model.task is not None,
+            ZERO_SHOT: InferenceLabels.of(model.labels).entailment is not None,
+            # An exported folder with a head has no vectors: its outputs are those of the head alone.
+            EMBEDDING: model.task is None or model.exported_layer is None,
+            SEARCH: bool(options.corpus or options.index),
         }
-        for word in [prediction.word for prediction in (*own, *of_vectors)]:
-            if word not in answerers and not lacks.get(word):
-                answerers[word] = make_answerer(word, model, options)
+        is_asked_for[SEARCH] &= is_asked_for[EMBEDDING]
+        for task, is_offered in is_asked_for.items():
+            if is_offered and task not in answerers:
+                answerers[task] = make_answerer(task, model, options)
     return answerers
 
 
 def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[str, Any]:
     """What /api/info answers, from which the page makes its tabs and fields."""
-    search, classify = answerers.get("search"), answerers.get("classify")
+    search = answerers.get(SEARCH)
+    classifiers = [answerers[task] for task in (CLASSIFICATION, MULTI_LABEL, REGRESSION) if task in answerers]
     languages = {word: each.languages for word, each in answerers.items() if hasattr(each, "languages")}
     if search and search.centre:  # a query's language must have a mean, which is subtracted
-        languages["search"] = search.means_at(search.encode.layer).languages
-    labels = classify.task.labels if classify else []
+        languages[SEARCH] = search.means_at(search.encode.layer).languages
+    labels = classifiers[0].task.labels if classifiers else []
     return {
         "tasks": [word for word, answerer in answerers.items() if answerer.fields is not None],
         "languages": languages,
@@ -216,14 +219,14 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         "corpus_languages": search.corpus_languages if search else [],
         "corpus_examples": search.examples() if search else [],
         "labels": labels,
-        "infers": InferenceLabels.of(labels).entailment is not None,  # classify: natural language inference
-        # Whether classify reads pairs of texts; None: it is not known.
-        "pairs": classify.model.reading.pairs if classify else None,
+        "infers": InferenceLabels.of(labels).entailment is not None,  # natural language inference
+        # Whether the classifier reads pairs of texts; None: it is not known.
+        "pairs": classifiers[0].model.reading.pairs if classifiers else None,
         # An exported folder has one layer, so there is nothing to choose.
         "layers": search.encode.model.num_layers
         if search and search.encode.model.exported_layer is None
         else None,
-        "centred": ["search"] if search and search.centre else [],
+        "centred": [SEARCH] if search and search.centre else [],
     }
 
 
@@ -257,7 +260,9 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
         message = error.detail
         if error.status_code == 404:
             routes = [route.path for route in app.routes if "POST" in route.methods]
-            message = f"there is no such route; the models are asked at {', '.join(routes)}"
+            new = GONE_TASKS.get(request.url.path.removeprefix("/api/"))
+            what = f"it has gone; instead: /api/{new}" if new else "there is no such route"
+            message = f"{what}; the models are asked at {', '.join(routes)}"
         return error_response(error.status_code, message, error.headers)
 
     @app.exception_handler(Exception)

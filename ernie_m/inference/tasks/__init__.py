@@ -1,4 +1,4 @@
-"""What ernie-m predict, the server and `ernie_m` can be asked for (`ernie_m.model.tasks.PREDICTIONS`).
+"""What ernie-m predict, the server and `ernie_m` can be asked for (`ernie_m.model.tasks.TASKS`).
 
 `make_answerer` imports only the file that it needs.
 """
@@ -12,7 +12,7 @@ from typing import IO, Any, ClassVar, Protocol
 
 from ernie_m.inference.load import LoadedModel
 from ernie_m.model.conventions import NEITHER, TextKind
-from ernie_m.model.tasks import PREDICTIONS
+from ernie_m.model.tasks import TASKS
 from ernie_m.reader.coverage import count_unknown_words
 from ernie_m.reader.files.faults import Faults
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -36,26 +36,26 @@ class TaskOptions:
     """The options of all predictions.
 
     Args:
-        max_seq_len: longest input (tag, answer: window) in tokens. None: as recorded in training, else what
-            the model can read (answer: at most 384, as in the official recipe).
-        top_k: most candidates (answer, fill) or sentences (search).
-        pooling: one of `ernie_m.vectors.pooling.POOLINGS` (encode, search); None: as the model's files say,
-            else "mean".
-        layer: a number, "middle" or "top" (encode, search); None: the layer of an exported folder, else as in
-            training, else the top.
+        max_seq_len: longest input (of words and questions: window) in tokens. None: as recorded in training,
+            else what the model can read (of questions at most 384, as in the official recipe).
+        top_k: most candidates (question-answering, fill-mask) or sentences (search).
+        pooling: one of `ernie_m.vectors.pooling.POOLINGS` (embedding, search); None: as the model's files
+            say, else "mean".
+        layer: a number, "middle" or "top" (embedding, search); None: the layer of an exported folder, else as
+            in training, else the top.
         corpus: for search, a text file with one sentence a line, or language<=file,language<=file; or the
             sentences themselves.
         index: for search, a folder with the vectors of the corpus. It is made of `corpus` if it is not there.
-        centre: whether vectors are without the mean of their language (encode, search); None: in search if
-            the model has the means for its pooling, otherwise not.
-        normalize: whether vectors have length 1 (encode); None: as the model's files say, else not.
-        kind: what the texts of encode are, which decides their prompt (`Reading.prompt`).
-        prompt: the name of the model's prompt that is put before a text (encode, and the texts that search
-            looks for); "": none; None: that of the kind.
+        centre: whether vectors are without the mean of their language (embedding, search); None: in search
+            if the model has the means for its pooling, otherwise not.
+        normalize: whether vectors have length 1 (embedding); None: as the model's files say, else not.
+        kind: what the texts of embedding are, which decides their prompt (`Reading.prompt`).
+        prompt: the name of the model's prompt that is put before a text (embedding, and the texts that
+            search looks for); "": none; None: that of the kind.
         labels: the labels of zero-shot requests that name none: a list, or a text with commas between them.
         template: the template of zero-shot requests that have none: a sentence with {} where a label goes.
         several: whether several labels can be true in zero-shot requests that do not say it.
-        given_labels: whether classify answers with labels as a user of Python gave them.
+        given_labels: whether a classifier answers with labels as a user of Python gave them.
 
     Raises:
         UserError: a value is of another type, or is none of those that are accepted.
@@ -136,16 +136,16 @@ class InputFile(Protocol):
         """Lines: how much was answered, and how well, if the file says what is right."""
 
 
-def make_answerer(word: str, model: LoadedModel, options: TaskOptions = TaskOptions()) -> Answerer:
+def make_answerer(task: str, model: LoadedModel, options: TaskOptions = TaskOptions()) -> Answerer:
     """The answerer of a prediction on a model.
 
     Args:
-        word: one of `ernie_m.model.tasks.PREDICTIONS`.
+        task: one of `ernie_m.model.tasks.TASKS`.
 
     Raises:
         UserError: the model is not for this, or an option is out of range.
     """
-    file, name = PREDICTIONS[word].answerer.split(".")
+    file, name = TASKS[task].predictor.split(".")
     answerer_class = getattr(importlib.import_module(f"{__name__}.{file}"), name)
     return answerer_class(model, options)
 

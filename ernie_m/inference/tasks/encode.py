@@ -10,7 +10,7 @@ from ernie_m.inference.exported_model import GraphRunner
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import Fields, TaskOptions, is_whole, remarks, text_of
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.tasks import ENCODING
+from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
@@ -69,9 +69,9 @@ class EncodeTexts:
     def _make_encoder(self) -> SentenceEncoder:
         config = self.model.config
         if self.model.model is None:
-            return GraphEncoder(self.model.engine(ENCODING, self.layer), config, self.pooling, self.layer)
-        self.model.check_task(ENCODING, self.layer)
-        encoder = self.model.part(ENCODING)
+            return GraphEncoder(self.model.engine(EMBEDDING, self.layer), config, self.pooling, self.layer)
+        self.model.check_task(EMBEDDING, self.layer)
+        encoder = self.model.part(EMBEDDING)
         # Imported here, because Paddle takes a second to start and an exported folder may not need it.
         if takes_piece_means(config, self.pooling):
             from ernie_m.model.device import to_array

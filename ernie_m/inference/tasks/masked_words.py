@@ -1,4 +1,4 @@
-"""The prediction of the masked-LM head: `fill` for masks in a text.
+"""The prediction of the masked-LM head: words for masks in a text.
 
 It runs in Paddle and needs a checkpoint with the head: the full folder of run_pretrain.py, or XLM-R. In a
 given language it also needs the language table.
@@ -27,7 +27,7 @@ from ernie_m.model.cpu import workers
 from ernie_m.model.device import upload
 from ernie_m.model.layout import Layout
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.tasks import MASKED_LM
+from ernie_m.model.tasks import FILL_MASK
 from ernie_m.pretrain.objective import Vocabulary
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -60,9 +60,9 @@ class FillMasks:
     fields: ClassVar[Fields] = {"text": REQUIRED_TEXT, "language": OPTIONAL_TEXT}
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        if model.task != MASKED_LM:
+        if model.task != FILL_MASK:
             raise UserError(
-                f"{model.folder}: fill needs a checkpoint with the masked-LM head, such as the folder "
+                f"{model.folder}: fill-mask needs a checkpoint with the masked-LM head, such as the folder "
                 "full that run_pretrain.py leaves"
             )
         self.name = model.name

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ernie_m.model.checkpoint.files import CARD
-from ernie_m.model.tasks import ENCODING, TASKS, task_named
+from ernie_m.model.tasks import EMBEDDING, TASKS, task_named
 from ernie_m.utils.errors import UserError, printable
 from ernie_m.utils.files import read_text
 from ernie_m.utils.options import NULLS, yaml_of
@@ -49,7 +49,7 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
         the terms of the text and the weights that the training began with.
     """
     # `task_named` knows the classes of models, too. That of an encoder stands for no task.
-    task = task_named(facts.get("task") or config.get("task") or config.get("architecture", ENCODING))
+    task = task_named(facts.get("task") or config.get("task") or config.get("architecture", EMBEDDING))
     # "zh-Hans" and "bn_rom" are the languages zh and bn; "all" is none.
     codes = [re.split("[-_]", name)[0] for name in facts.get("languages") or config.get("languages") or ()]
     languages = [code for code in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", code) and code != "all"]
@@ -57,7 +57,7 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
         "license": "unknown",
         "language": languages or ["multilingual"],
         "library_name": "paddle",
-        "pipeline_tag": TASKS.get(task, TASKS[ENCODING]).pipeline,
+        "pipeline_tag": TASKS.get(task, TASKS[EMBEDDING]).pipeline,
         "tags": ["ernie-m", "cross-lingual"],
         **(facts.get("metadata") or {}),
     }

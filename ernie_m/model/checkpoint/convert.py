@@ -40,7 +40,7 @@ from ernie_m.model.checkpoint.writing import (
 )
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING
-from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, RETRIEVAL, SUPERVISED_TASKS, TASKS
+from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, SEARCH, SUPERVISED_TASKS, TASKS, stored_name
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import as_json
 
@@ -257,7 +257,7 @@ def write(
     library = "sentence-transformers" if pooling_files else _LIBRARIES[format_name]
     facts = {
         "name": "ERNIE-M" if format_name == OURS else f"ERNIE-M for {library}",
-        "task": task,
+        "task": task and stored_name(task),
         "labels": checkpoint.labels or None,
         "languages": checkpoint.settings.get("languages"),
         "reads_at_most": f"{config.longest_input} tokens",
@@ -266,7 +266,7 @@ def write(
         "metadata": {"library_name": library, **metadata},
     }
     if pooling_files:
-        facts["metadata"]["pipeline_tag"] = TASKS[RETRIEVAL].pipeline
+        facts["metadata"]["pipeline_tag"] = TASKS[SEARCH].pipeline
     card = model_card(facts, config.to_dict(), count_parameters(weights))
     (folder / CARD).write_text(card, encoding="utf-8")
 
@@ -291,7 +291,7 @@ def _config_of_ours(checkpoint: Checkpoint, config: ErnieMConfig, task: str | No
     further = {**checkpoint.settings, READING: checkpoint.reading.to_json() or None}
     contents |= {key: value for key, value in further.items() if value is not None}
     if task:
-        contents["head"] = task
+        contents["head"] = stored_name(task)
     return contents
 
 

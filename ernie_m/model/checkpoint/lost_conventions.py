@@ -11,7 +11,7 @@ from ernie_m.model.checkpoint.tensor_names import (
     XLM_R,
 )
 from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, Reading
-from ernie_m.model.tasks import QUESTION_ANSWERING, TAGGING
+from ernie_m.model.tasks import QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 
 # The format -> the text rules of its library's tokenizer.
 _RULES = {OFFICIAL: ERNIE_M_RULES, PADDLENLP: "paddlenlp", HUGGING_FACE: "transformers"}
@@ -71,6 +71,6 @@ def _of_form(format_name: str, reading: Reading, task: str | None, cuts_digit_co
         if reading.split_han:
             yield "Han characters of questions and contexts are no tokens of their own; in training they were"
     pieces = "leading" if reading.official_compat else reading.label_pieces
-    if task == TAGGING and pieces != "leading":
+    if task == TOKEN_CLASSIFICATION and pieces != "leading":
         trained = "each piece of a word" if pieces == "all" else "its first piece that is no lone '▁'"
         yield f"a pipeline takes a word's tag from its first piece, and in training it was of {trained}"

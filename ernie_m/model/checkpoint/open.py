@@ -32,7 +32,7 @@ from ernie_m.model.checkpoint.lazy_weights import Origin, Weights, to_our_names
 from ernie_m.model.checkpoint.tensor_names import BERT, OFFICIAL, OURS, XLM_R
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING, Reading, own_reading
-from ernie_m.model.tasks import TAGGING, TASKS, task_named
+from ernie_m.model.tasks import TOKEN_CLASSIFICATION, task_named
 from ernie_m.utils.checksums import check_folder
 from ernie_m.utils.errors import UserError, listed, shown
 from ernie_m.utils.logging import logger
@@ -158,7 +158,7 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
             root=path if path.is_dir() else source.folder,
             has_head=any(name != tensor_names.LM for name in tasks),
             config=config,
-            tag_labels=labels if task == TAGGING else None,
+            tag_labels=labels if task == TOKEN_CLASSIFICATION else None,
             drop_unknown=drop_unknown,
         )
     has_own_vocab = format_name not in (XLM_R, BERT)  # theirs is derived from the piece model
@@ -267,7 +267,7 @@ def _task_of(source: Source, tasks: list[str]) -> str | None:
         task = task_named(str(source.raw_config.get(key)))
         if task in tensor_names.TASKS:
             return task
-        if key in source.raw_config and task not in (*TASKS, "ErnieMModel", "None"):
+        if task == source.raw_config.get(key) != "ErnieMModel":
             logger.warning("%s: %s %s is not known, and not read", source.config_path, key, shown(task))
     return None
 

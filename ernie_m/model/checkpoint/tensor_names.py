@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, SEARCH, TOKEN_CLASSIFICATION
 
 # The formats.
 OURS = "ernie-m"
@@ -191,7 +191,7 @@ HEAD_MODULES = {
 CHOICE = "choice"  # the classifier scores each choice with one number
 EXTRACT = "uie"
 LM = "lm"
-TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, RETRIEVAL, CHOICE, EXTRACT)
+TASKS = (CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING, SEARCH, CHOICE, EXTRACT)
 
 
 class ModelClass(NamedTuple):
@@ -234,13 +234,13 @@ CLASSES: dict[str, dict[str | None, ModelClass]] = {
     OFFICIAL: {
         None: ModelClass(""),
         CLASSIFICATION: ModelClass("", head=(("classifier", "cls_out"),)),
-        TAGGING: ModelClass("", head=(("classifier", "cls_seq_label_out"),)),
+        TOKEN_CLASSIFICATION: ModelClass("", head=(("classifier", "cls_seq_label_out"),)),
         QUESTION_ANSWERING: ModelClass("", head=(("classifier", "cls_mrc_out"),)),
     },
     PADDLENLP: {
         None: ModelClass("ErnieMModel"),
         CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", head=_CLASSIFIER),
-        TAGGING: ModelClass("ErnieMForTokenClassification", head=_CLASSIFIER),
+        TOKEN_CLASSIFICATION: ModelClass("ErnieMForTokenClassification", head=_CLASSIFIER),
         QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", head=_CLASSIFIER),
         CHOICE: ModelClass("ErnieMForMultipleChoice", head=_CLASSIFIER),
         EXTRACT: ModelClass("UIEM", head=_EXTRACTION),
@@ -248,7 +248,7 @@ CLASSES: dict[str, dict[str | None, ModelClass]] = {
     HUGGING_FACE: {
         None: ModelClass("ErnieMModel"),
         CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", head=_CLASSIFIER),
-        TAGGING: ModelClass("ErnieMForTokenClassification", has_pooler=False, head=_CLASSIFIER),
+        TOKEN_CLASSIFICATION: ModelClass("ErnieMForTokenClassification", has_pooler=False, head=_CLASSIFIER),
         QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", has_pooler=False, head=_QA_OUTPUTS),
         CHOICE: ModelClass("ErnieMForMultipleChoice", head=_CLASSIFIER),
         EXTRACT: ModelClass("ErnieMForInformationExtraction", head=_EXTRACTION),
@@ -259,7 +259,9 @@ CLASSES: dict[str, dict[str | None, ModelClass]] = {
         CLASSIFICATION: ModelClass(
             "XLMRobertaForSequenceClassification", has_pooler=False, head=_XLM_R_CLASSIFIER
         ),
-        TAGGING: ModelClass("XLMRobertaForTokenClassification", has_pooler=False, head=_CLASSIFIER),
+        TOKEN_CLASSIFICATION: ModelClass(
+            "XLMRobertaForTokenClassification", has_pooler=False, head=_CLASSIFIER
+        ),
         QUESTION_ANSWERING: ModelClass("XLMRobertaForQuestionAnswering", has_pooler=False, head=_QA_OUTPUTS),
         CHOICE: ModelClass("XLMRobertaForMultipleChoice", head=_CLASSIFIER),
     },
@@ -269,7 +271,7 @@ CLASSES: dict[str, dict[str | None, ModelClass]] = {
         None: ModelClass("BertModel"),
         LM: ModelClass("BertForMaskedLM", has_pooler=False, head=_BERT_LM_HEAD),
         CLASSIFICATION: ModelClass("BertForSequenceClassification", head=_CLASSIFIER),
-        TAGGING: ModelClass("BertForTokenClassification", has_pooler=False, head=_CLASSIFIER),
+        TOKEN_CLASSIFICATION: ModelClass("BertForTokenClassification", has_pooler=False, head=_CLASSIFIER),
         QUESTION_ANSWERING: ModelClass("BertForQuestionAnswering", has_pooler=False, head=_QA_OUTPUTS),
         CHOICE: ModelClass("BertForMultipleChoice", head=_CLASSIFIER),
     },

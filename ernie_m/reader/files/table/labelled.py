@@ -133,10 +133,10 @@ def are_scores(paths: Sequence[Path], read: Sequence[LabelledTable]) -> bool:
     if no_numbers and may_be_decimals:
         several = several or no_numbers[0]
     if several:
-        score = ", or --task score if it is a number" if may_be_decimals else ""
+        score = ", or --task regression if it is a number" if may_be_decimals else ""
         raise UserError(
-            f"{places[several]}: the label '{several}' may be several; give --task labels if it is, or "
-            f"--task classes if it is one{score}"
+            f"{places[several]}: the label '{several}' may be several; give --task multi-label if it is, or "
+            f"--task classification if it is one{score}"
         )
     values = set() if no_numbers else {float(label) for label in places}
     if len(values) < 2:
@@ -146,11 +146,11 @@ def are_scores(paths: Sequence[Path], read: Sequence[LabelledTable]) -> bool:
     if are_whole and len(values) <= _MOST_STEPS and not is_pair:  # as stars
         return False
     if not are_whole and len(values) > _MOST_STEPS:
-        say(f"{paths[0]}: the labels are numbers, and a number is learned (--task score)")
+        say(f"{paths[0]}: the labels are numbers, and a number is learned (--task regression)")
         return True
     raise UserError(
-        f"{paths[0]}: the labels are {len(values):,} different numbers; give --task score if one may be more "
-        "than another, as how well a text answers a query, or --task classes if each is a class"
+        f"{paths[0]}: the labels are {len(values):,} different numbers; give --task regression if one may be "
+        "more than another, as how well a text answers a query, or --task classification if each is a class"
     )
 
 
@@ -222,7 +222,7 @@ def read_table(
         if empty:
             mend = "fill it in, or remove the line"
             if may_be_none and empty == ["label"]:
-                mend += "; or give --multi_label true (to fit: --task labels), if a text may have no label"
+                mend += "; or give --multi_label true (to fit: --task multi-label), if one may have none"
             faults.add(line, f"{_IN_WORDS[empty[0]]} is empty", mend)
             continue
         rows.append(values)
