@@ -2,14 +2,18 @@
 
 import gzip
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from ernie_m.model.entity_tags import PLACES
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.rows import LabelOptions, TableOptions
+from ernie_m.reader.files.tables import read_labelled
 from ernie_m.reader.files.tagged_words import lines_of, read_words
-from tests.launching import error_of
+from tests.launching import ROOT, error_of
 
 # Three sentences, word/tag.
 SENTENCES = [
@@ -135,6 +139,39 @@ def test_which_column_has_the_words_is_asked(tmp_path, name):
     message = error_of(read, path)
     assert message.startswith(f"{path}, line 1: ") and "--columns" in message
     assert read(path, columns="2,3") == ROWS
+
+
+def test_spans_become_words_by_the_lines_of_the_page(tmp_path, monkeypatch, capsys):
+    """Those of doccano, of which one ends within a word, as its export has them."""
+    monkeypatch.chdir(tmp_path)
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
+    (program,) = [program for program in programs if "doccano" in program]
+    spans = [[0, 10, "PER"], [19, 24, "LOC"]]
+    row = {"id": 1, "text": "Maria Peck fuhr zu Köln-Süd.", "label": spans, "Comments": []}
+    write(Path("doccano.jsonl"), json.dumps(row))
+    exec(program, {})
+    path = write(tmp_path / "words.jsonl", capsys.readouterr().out)
+    tags = ["B-PER", "I-PER", "O", "O", "B-LOC", "I-LOC", "O", "O"]
+    assert read(path) == [list(zip(["Maria", "Peck", "fuhr", "zu", "Köln", "-", "Süd", "."], tags))]
+
+
+# What annotation tools write for a label -> the file, in the order of the page.
+TASK = {"type": "choices", "value": {"choices": ["good"]}, "from_name": "mood", "to_name": "text"}
+EXPORTS = {
+    "label-studio.json": [{"id": 1, "annotations": [{"id": 2, "result": [TASK]}], "data": {"text": "a b"}}],
+    "doccano.jsonl": {"id": 7, "text": "a b", "label": ["good"], "Comments": []},
+    "prodigy.jsonl": {"text": "a b", "_task_hash": 3, "accept": ["good"], "answer": "accept"},
+}
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+@pytest.mark.parametrize("name", EXPORTS)
+def test_labels_of_annotation_tools_by_the_lines_of_the_page(tmp_path, name):
+    write(tmp_path / name, json.dumps(EXPORTS[name]))
+    (line,) = re.findall(rf"^jq .*{re.escape(name)} .*$", (ROOT / "docs/data.md").read_text(), re.MULTILINE)
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
+    (row,) = read_labelled(tmp_path / "labels.jsonl", LabelOptions()).rows
+    assert (row.texts, row.label) == (["a b"], "good")
 
 
 def test_a_file_without_ends_of_sentences(tmp_path, caplog):
