@@ -187,8 +187,8 @@ class Option(NamedTuple):
 
     def __str__(self) -> str:
         """What is accepted, as in "an integer, at least 1"."""
-        values = " or ".join(map(str, get_args(self.kind)))  # of a Literal
-        return ", ".join([IN_WORDS.get(self.kind, values), *map(str, self.ranges)])
+        one_of = f"one of {', '.join(map(str, get_args(self.kind)))}"  # the values of a Literal
+        return ", ".join([IN_WORDS.get(self.kind, one_of), *map(str, self.ranges)])
 
 
 CONFIG = Option("--config", list[str], (), False, [], {})  # a flag, but no field of a dataclass
@@ -270,13 +270,10 @@ def check_values(options: Any) -> None:
 
 
 def deciding_options(options: Any) -> dict[str, Any]:
-    """The options that decide the result, by their keys. Tuples become lists, as in JSON."""
-    values: dict[str, Any] = {}
-    for key, option in options_of(type(options)).items():
-        if not (option.marks.get("free") or option.marks.get("no_effect")):
-            value = attrgetter(key)(options)
-            values[key] = list(value) if isinstance(value, tuple) else value
-    return values
+    """The options that decide the result, by their keys."""
+    marks_of = {key: option.marks for key, option in options_of(type(options)).items()}
+    keys = [key for key, marks in marks_of.items() if not (marks.get("free") or marks.get("no_effect"))]
+    return {key: attrgetter(key)(options) for key in keys}
 
 
 class _Loader(yaml.BaseLoader):
@@ -319,16 +316,14 @@ def read_yaml(path: str, sections: Iterable[str] = ()) -> dict[str, Any]:
             mapping.
     """
     try:
-        tree = yaml_of(read_text(shipped(path), LARGEST_YAML))
+        tree = yaml_of(read_text(shipped(path), LARGEST_YAML)) or {}  # None: the file is empty
     except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it is nested too deeply, or has control characters"
-        raise UserError(f"{path}{place}: not YAML ({problem})") from error
-    if not isinstance(tree, dict | None):
+        problem = " ".join(str(error).replace('"<unicode string>", ', "").split())  # with its line
+        raise UserError(f"{path}: not YAML ({problem})") from error
+    if not isinstance(tree, dict):
         raise UserError(f"{path}: expected 'key: value' lines at the top level")
     values: dict[str, Any] = {}
-    for name, value in (tree or {}).items():  # None: the file is empty
+    for name, value in tree.items():
         is_section = name in sections and isinstance(value, dict)
         items = {f"{name}.{key}": item for key, item in value.items()} if is_section else {name: value}
         if twice := values.keys() & items:  # as "a.b: 1" and as "a: {b: 1}"
@@ -412,13 +407,13 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
         if hasattr(cls, "check_override"):
             cls.check_override(place, later, values)
         values |= later
+    faults += [
+        f"{option.flag} must be given (--help says more)"
+        for key, option in options.items()
+        if option.default is MISSING and key not in values
+    ]
     if faults:
         raise UserError(*faults)
-    missing = [
-        option.flag for key, option in options.items() if option.default is MISSING and key not in values
-    ]
-    if missing:
-        raise UserError(f"{' and '.join(missing)} must be given (--help lists the flags)")
     if is_official:
         values["on_command_line"] = tuple(texts)
     return _build(cls, values)
@@ -443,7 +438,7 @@ def _build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     return cls(**sections, **{name: values[f"{prefix}{name}"] for name in names})
 
 
-_SAME_PART = 5  # how alike names are whose last parts are equal; more than any others
+_ALIKE = 0.75  # so alike are names of which one may be a slip; below, most have some letters in common
 # Flags and keys that have gone -> what takes their place.
 GONE = {
     "batch_tokens": "--max_batch_tokens of predict --serve",
@@ -512,23 +507,12 @@ def advice_on(name: str, known: Iterable[str], dashes: str = "") -> str:
     """
     if any(key.startswith(f"{name}.") for key in known):
         return f"it is a section; give its keys ({dashes}{name}.key)"
-    likeness, nearest = max((_likeness(name, key), key) for key in known)
-    if name in GONE and likeness < _SAME_PART:  # a name without its section has not gone
+    part = name.rpartition(".")[2]
+    near = [key for key in known if f".{key}".endswith(f".{part}")]  # in another section
+    if name in GONE and not near:
         return f"it has gone; instead: {GONE[name]}"
-    return f"did you mean {dashes}{nearest}?" if likeness else ""
-
-
-def _likeness(name: str, key: str) -> float:
-    """How much an unknown key is like a known one, first by their last parts; 0: not at all."""
-    section, _, part = name.rpartition(".")
-    key_section, _, key_part = key.rpartition(".")
-    initials = "".join(word[:1] for word in key_part.split("_"))
-    likeness = difflib.SequenceMatcher(None, part, key_part).ratio()
-    # lr for learning_rate, rate for learning_rate, max_steps for steps
-    if part == initials or f"_{key_part}".endswith(f"_{part}") or f"_{part}".endswith(f"_{key_part}"):
-        likeness = 2.0
-    likeness += _SAME_PART * (part == key_part) + 2 * (section == key_section) * (likeness >= 0.6)
-    return likeness if likeness >= 0.6 else 0  # most pairs of words have some letters in common
+    near += difflib.get_close_matches(name, known, 1, _ALIKE)
+    return f"did you mean {dashes}{near[0]}?" if near else ""
 
 
 def explanations(cls: type, prefix: str = "") -> dict[str, str]:

@@ -64,9 +64,8 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"run__micro_batch_size": 8}, "--run.micro_batch_size; did you mean --run.micro_batch_tokens"),
         ({"run__amp": "int8"}, "run.amp"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate"),
-        ({"max_steps": 3}, "--max_steps; did you mean --optimizer.steps?"),
         ({"max_seq_len": 3}, "--max_seq_len; did you mean --data.max_seq_len?"),  # it went elsewhere
-        ({"optimizer__lr": 1}, "--optimizer.lr; did you mean --optimizer.learning_rate?"),
+        ({"objectives__learning_rate": 1}, "did you mean --optimizer.learning_rate?"),
         ({"optimizer__stepz": 3}, "unknown flag --optimizer.stepz; did you mean --optimizer.steps?"),
     ],
 )

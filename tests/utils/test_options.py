@@ -102,7 +102,7 @@ def test_values_made_in_python_are_checked():
 
 
 def test_what_decides_the_result():
-    assert deciding_options(Options(seeds=(1, 2))) == {"section.rate": 0.5, "seeds": [1, 2]}
+    assert deciding_options(Options(seeds=(1, 2))) == {"section.rate": 0.5, "seeds": (1, 2)}
 
 
 def test_the_string_below_a_field_explains_it():
