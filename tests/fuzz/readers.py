@@ -31,6 +31,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.tensor_names import XLM_R
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.entity_tags import PLACES
 from ernie_m.pretrain.build_corpus.inputs import TextSource
 from ernie_m.pretrain.build_corpus.options import TextOptions
 from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
@@ -41,6 +42,7 @@ from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table.labelled import read_table
 from ernie_m.reader.files.tagged_sentences import read_tagged
+from ernie_m.reader.files.tagged_words import read_words
 from ernie_m.reader.label_map import read_label_map, read_languages
 from ernie_m.tokenizer.foreign import texts_of_folder
 from ernie_m.tokenizer.foreign_files import TokenizerFiles
@@ -106,6 +108,7 @@ TMX = (
     + "</body></tmx>"
 )
 PAIRS = "".join(f"{source}\t{target}\n" for source, target in zip(sentences(30, 1), sentences(30, 2)))
+NAMED_PAIRS = f"query\tpositive\n{PAIRS}"
 TEXT = "\n".join(sentences(40)) + "\n\nx\n\nनमस्ते दुनिया\r\n"
 
 
@@ -378,15 +381,44 @@ READERS = {
     "messages": Reader(
         "x.whl", files=message_wheels, reads=(lambda path: list(read_messages(path, ["de"])),)
     ),
-    "pairs": Reader("x.tsv", files=[PAIRS, "a\tb\tc\r\n"], reads=(lambda path: list(PairRows(path)),)),
+    "pairs": Reader(
+        "x.tsv",
+        files=[NAMED_PAIRS, "negative\tpositive\tquery\r\na\tb\tc\r\n"],
+        reads=(lambda path: list(PairRows(path)), lambda path: list(PairRows(f"en-de<={path}"))),
+    ),
+    "pairs_json": Reader(
+        "x.jsonl",
+        files=['{"query": "a", "pos": ["b", "c"], "neg": []}\n{"query": "d", "pos": "e"}\n'],
+        reads=(lambda path: list(PairRows(path)),),
+        edit=edit_json_line,
+    ),
+    "words_json": Reader(
+        "x.jsonl",
+        files=['{"tokens": ["a", "b"], "pos_tags": [1, 2], "ner_tags": ["O", "B-X"]}\n'],
+        reads=(functools.partial(read_words, letters=PLACES),),
+        edit=edit_json_line,
+    ),
+    "words": Reader(
+        "x.conllu",
+        files=[
+            "# text = In\n1-2\tIm" + "\t_" * 8 + "\n1\tIn\tin\tADP" + "\t_" * 6 + "\n",
+            "Anna B-PER\nin O\n\nWien B-LOC\n",
+            "Anna\x02in\tB-PER\x02O\n",
+        ],
+        reads=(
+            functools.partial(read_words, letters=PLACES),
+            functools.partial(read_words, letters=PLACES, options=TableOptions(columns="2,1")),
+        ),
+        words=(b"\x02", b"\t", b"# global.columns = FORM UPOS\n"),
+    ),
     "pairs_csv": Reader(
         "x.csv",
-        files=['sep=;\r\nid;source;target\r\n1;"a ""b""";c\r\n', f'"a,b",c\n{PAIRS.replace(chr(9), ",")}'],
+        files=['sep=;\r\nid;source;target\r\n1;"a ""b""";c\r\n', NAMED_PAIRS.replace("\t", ",")],
         reads=(lambda path: list(PairRows(path)),),
         words=(b'"', b"\0", b";"),
     ),
     "pairs_gzip": Reader(
-        "x.tsv.gz", files=[gzip.compress(PAIRS.encode())], reads=(lambda path: list(PairRows(path)),)
+        "x.tsv.gz", files=[gzip.compress(NAMED_PAIRS.encode())], reads=(lambda path: list(PairRows(path)),)
     ),
     "tmx": Reader(
         "x.tmx",
