@@ -102,7 +102,7 @@ COMMANDS = {
     r".*ernie-m fit .*--finetune.*": "finetune/test_whole.py::test_the_command_and_the_next_ones",
     r".*ernie-m (fit|label) (?!.*--finetune).*": "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",
-    r"jq .*": "reader/test_tagged_words.py::test_labels_of_annotation_tools_by_the_lines_of_the_page",
+    r"jq .*": "reader/test_tagged_words.py::test_what_other_tools_write_by_the_lines_of_the_page",
     r"curl .*": "inference/test_embeddings.py::test_with_curl",
     r".*ernie-m show .*": HERE,
     r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",

@@ -299,7 +299,6 @@ def test_bad_tmx(tmp_path, content, place):
     [
         ("a.jsonl", '{"query": "a", "positive": "b"}\n{"query": "a"\n', "a.jsonl, line 2: "),
         ("a.jsonl", '["a", "b"]\n', "a.jsonl, line 1: "),
-        ("a.json", '{"queries": {"q": "a"}, "corpus": {}, "relevant_docs": {}}', "a.json, line 1: "),
         ("a.tsv", '[\n{"query": "a"}]\n', "a.tsv, line 1: "),
         ("a.tsv", tmx([{"en": "a", "de": "b"}]), "a.tsv, line 1: XML"),
         ("a.tsv", "0.5\t3\t7\n0.4\t1\t2\n", "a.tsv, line 1: "),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.model.entity_tags import PLACES
+from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.rows import LabelOptions, TableOptions
 from ernie_m.reader.files.tables import read_labelled
 from ernie_m.reader.files.tagged_words import lines_of, read_words
@@ -155,23 +156,33 @@ def test_spans_become_words_by_the_lines_of_the_page(tmp_path, monkeypatch, caps
     assert read(path) == [list(zip(["Maria", "Peck", "fuhr", "zu", "Köln", "-", "Süd", "."], tags))]
 
 
-# What annotation tools write for a label -> the file, in the order of the page.
+# Name of a file -> what another tool writes.
 TASK = {"type": "choices", "value": {"choices": ["good"]}, "from_name": "mood", "to_name": "text"}
 EXPORTS = {
     "label-studio.json": [{"id": 1, "annotations": [{"id": 2, "result": [TASK]}], "data": {"text": "a b"}}],
     "doccano.jsonl": {"id": 7, "text": "a b", "label": ["good"], "Comments": []},
+    "llama-index.json": {
+        "queries": {"q": "a b"},
+        "corpus": {"x": "c", "y": "d"},
+        "relevant_docs": {"q": ["x", "y"]},
+        "mode": "text",
+    },
     "prodigy.jsonl": {"text": "a b", "_task_hash": 3, "accept": ["good"], "answer": "accept"},
 }
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
 @pytest.mark.parametrize("name", EXPORTS)
-def test_labels_of_annotation_tools_by_the_lines_of_the_page(tmp_path, name):
+def test_what_other_tools_write_by_the_lines_of_the_page(tmp_path, name):
     write(tmp_path / name, json.dumps(EXPORTS[name]))
     (line,) = re.findall(rf"^jq .*{re.escape(name)} .*$", (ROOT / "docs/data.md").read_text(), re.MULTILINE)
     subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
-    (row,) = read_labelled(tmp_path / "labels.jsonl", LabelOptions()).rows
-    assert (row.texts, row.label) == (["a b"], "good")
+    if name == "llama-index.json":
+        assert error_of(PairRows, tmp_path / name).startswith(f"{tmp_path / name}, line 1: LlamaIndex")
+        assert list(PairRows(tmp_path / "pairs.jsonl")) == [["a b", "c"], ["a b", "d"]]
+    else:
+        (row,) = read_labelled(tmp_path / "labels.jsonl", LabelOptions()).rows
+        assert (row.texts, row.label) == (["a b"], "good")
 
 
 def test_a_file_without_ends_of_sentences(tmp_path, caplog):

@@ -410,7 +410,13 @@ def records(
 
 def _rows_of_objects(file: TextFile, faults: Faults) -> Iterator[tuple[int, list[Any]]]:
     """The keys of the objects in a file, and then a row for each."""
-    is_list = file.buffer.lstrip().startswith(b"[")
+    start = file.buffer.lstrip()
+    if re.match(rb'\{\s*"queries"\s*:\s*\{', start):
+        raise UserError(
+            f"{file.path}, line 1: LlamaIndex' form of queries, corpus and relevant_docs, and no table; in "
+            "docs/data.md a line of jq makes pairs of it"
+        )
+    is_list = start.startswith(b"[")
     objects = _objects_of_list(file, faults) if is_list else _objects_of_lines(file, faults)
     head = list(islice(objects, _HEAD_OBJECTS))
     names = list(dict.fromkeys(name for _, value in head for name in value))  # each once, in their order
