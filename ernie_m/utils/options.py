@@ -507,12 +507,22 @@ def advice_on(name: str, known: Iterable[str], dashes: str = "") -> str:
     """
     if any(key.startswith(f"{name}.") for key in known):
         return f"it is a section; give its keys ({dashes}{name}.key)"
-    part = name.rpartition(".")[2]
-    near = [key for key in known if f".{key}".endswith(f".{part}")]  # in another section
+    section, _, part = name.rpartition(".")
+    in_order = sorted(known, key=lambda key: key.rpartition(".")[0] != section)  # those of the section first
+    parts = {key: key.rpartition(".")[2] for key in in_order}
+    near = [key for key in in_order if parts[key] == part]
     if name in GONE and not near:
         return f"it has gone; instead: {GONE[name]}"
-    near += difflib.get_close_matches(name, known, 1, _ALIKE)
+    slips = difflib.get_close_matches(part, parts.values(), cutoff=_ALIKE)
+    near += [key for key in in_order if _has_words_of(parts[key], part) or parts[key] in slips]
     return f"did you mean {dashes}{near[0]}?" if near else ""
+
+
+def _has_words_of(key: str, name: str) -> bool:
+    """Whether a name abbreviates a key, as seed, lr, out, or has a word more, as max_steps for steps."""
+    words = key.split("_")
+    is_short = key.startswith(name) or name == "".join(word[:1] for word in words)
+    return is_short or {*words} <= {*name.split("_")} or {*words} >= {*name.split("_")}
 
 
 def explanations(cls: type, prefix: str = "") -> dict[str, str]:

@@ -188,6 +188,7 @@ def test_the_official_ways_to_write_booleans():
     ("line", "expected"),
     [
         ("--learning_rat 1", "unknown flag --learning_rat; did you mean --learning_rate?"),
+        ("--seed 1", "unknown flag --seed; did you mean --random_seed?"),
         ("--epoch 3 4", "'4' "),
         ("--epoch three", "--epoch three: "),
         ("--epoch", "--epoch "),

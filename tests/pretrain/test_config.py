@@ -65,7 +65,9 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"run__amp": "int8"}, "run.amp"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate"),
         ({"max_seq_len": 3}, "--max_seq_len; did you mean --data.max_seq_len?"),  # it went elsewhere
-        ({"objectives__learning_rate": 1}, "did you mean --optimizer.learning_rate?"),
+        ({"max_steps": 3}, "--max_steps; did you mean --optimizer.steps?"),
+        ({"optimizer__lr": 1}, "--optimizer.lr; did you mean --optimizer.learning_rate?"),
+        ({"optimizer__rate": 1}, "--optimizer.rate; did you mean --optimizer.learning_rate?"),
         ({"optimizer__stepz": 3}, "unknown flag --optimizer.stepz; did you mean --optimizer.steps?"),
     ],
 )
