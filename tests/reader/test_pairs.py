@@ -6,12 +6,11 @@ import json
 import os
 import pickle
 import tempfile
-from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from ernie_m.reader.files.pairs import PairRows, is_shifted
+from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import TextFile
 from ernie_m.reader.files.rows import TableOptions
 from tests.launching import error_of
@@ -102,7 +101,7 @@ def test_lists_of_positives_and_negatives(tmp_path):
     ]
     rows = PairRows(write_objects(tmp_path / "a.jsonl", objects))
     assert list(rows) == [["a", "b", "d", "e"], ["a", "c", "d", "e"], ["f", "g"]]
-    assert rows.lines.tolist() == [1, 1, 2] and rows.header() == [*HEADER, "negative", "negative"]
+    assert rows.header() == [*HEADER, "negative", "negative"]
 
 
 @pytest.mark.parametrize(
@@ -154,27 +153,6 @@ def test_quotation_marks_between_tabs(tmp_path):
     path = write(tmp_path / "c.tsv", [["anchor", "pos"], *pairs])
     assert f"{path}, line 2: " in error_of(PairRows, path)
     assert list(PairRows(path, TableOptions(quotes=False))) == pairs
-
-
-@pytest.mark.parametrize(("shift", "is_warned"), [(0, False), (1, True), (-1, True)])
-def test_rows_that_are_shifted(tmp_path, caplog, shift, is_warned):
-    """Their numbers say it."""
-    queries = [f"{text} {37 * n if n % 4 == 0 else ''}" for n, text in enumerate(TEXTS[:40])]
-    positives = [f"bado {37 * n if n % 4 == 0 else ''} {text}" for n, text in enumerate(OTHERS)]
-    positives = positives[shift:] + positives[:shift]
-    PairRows(write(tmp_path / "a.tsv", [HEADER, *zip(queries, positives)]))
-    assert ("are the columns shifted by a row?" in caplog.text) == is_warned
-
-
-@pytest.mark.data
-def test_real_pairs_are_not_shifted(data_dir):
-    found = []
-    for path in (data_dir / "pretrain/parallel").glob("*.tsv.gz"):
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            queries, positives = zip(*(line.rstrip("\n").split("\t") for line in islice(file, 3000)))
-        assert not is_shifted(zip(queries, positives)), path
-        found.append(is_shifted(zip(queries, positives[1:])))
-    assert sum(found) >= 10  # of 14; the others have few numbers
 
 
 def test_query_equal_to_positive(tmp_path, caplog):

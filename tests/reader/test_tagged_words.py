@@ -186,9 +186,8 @@ def test_what_other_tools_write_by_the_lines_of_the_page(tmp_path, name):
 
 
 def test_a_file_without_ends_of_sentences(tmp_path, caplog):
-    path = write(tmp_path / "a.txt", "Wort O\n" * 600 + "Bonn B-LOC\n")
-    assert error_of(read, path).startswith(f"{path}, line 1: 601 words")
-    read(write(path, "Das O\nWort O\n" * 300 + "\nBonn B-LOC\n"))
+    path = write(tmp_path / "a.txt", "Das O\nWort O\n" * 300 + "\nBonn B-LOC\n")
+    read(path)
     assert f"{path}, line 1: 600 words" in caplog.text
 
 

@@ -47,11 +47,8 @@ from ernie_m.utils.logging import logger
 
 _NEGATIVE = re.compile("(negatives?|neg)(_?[0-9]+)?")
 _OF_TRANSLATIONS = {"source", "target", "translation"}
-_DIGITS = re.compile(r"\d+")
 _HEAD = 1 << 18  # bytes of which the first line is one
-_ROWS_FOR_SHIFT = 10_000
 _ROWS_SHOWN = 1000  # that tell whether the sides are text
-_FEWEST_EQUAL = 5  # rows whose numbers are those of a neighbour, for a warning
 
 
 def header_of(are_translations: bool, negatives: int = 0) -> list[str]:
@@ -207,7 +204,6 @@ class PairRows(Sequence[list[str]]):
         equal: the number of rows whose query and positive are equal.
         are_translations: whether they are translations of each other: the files have languages, in the
             notation or in their name, or are two, or .tmx; or a header says it.
-        lines: the number of the line of each row, int64 [N].
 
     Raises:
         UserError: a file is missing, empty or not UTF-8, it is not known which columns are meant, a row has
@@ -239,12 +235,6 @@ class PairRows(Sequence[list[str]]):
                 f"{self.equal:,}",
                 f"{len(self):,}",
             )
-        if is_shifted(self):
-            logger.warning(
-                "%s: queries have the numbers of the positives of neighbouring rows, not of their own; are "
-                "the columns shifted by a row?",
-                self.name,
-            )
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -258,8 +248,8 @@ class PairRows(Sequence[list[str]]):
 
     def _rows_of_table(
         self, path: Path, options: TableOptions, languages: Sequence[str], all_splits: bool, faults: Faults
-    ) -> Iterator[tuple[int, list[str]]]:
-        """The rows of a table, each with its line."""
+    ) -> Iterator[list[str]]:
+        """The rows of a table."""
         start_of = partial(start_of_pairs, options=options, languages=languages)
         table = open_table(path, options, faults, ragged=True, start_of=start_of)
         columns = columns_of_pairs(table, options, languages)
@@ -272,32 +262,29 @@ class PairRows(Sequence[list[str]]):
             rows, fault = columns.rows_of(cells)
             if fault:
                 faults.add(line, fault, "mend or remove the row")
-            yield from ((line, row) for row in rows)
+            yield from rows
         if left_out:
             logger.warning("%s: %s rows that are not for training are left out", path, f"{left_out:,}")
 
-    def _written(self, rows: Iterable[tuple[int, list[str]]], faults: Faults) -> FileLines:
+    def _written(self, rows: Iterable[list[str]], faults: Faults) -> FileLines:
         """Write all rows to a temporary file, and count.
 
         Raises:
             UserError: a file cannot be read, rows have faults, or none is left.
         """
-        lines = array("q")
         starts = array("q", [0])
         self.most_texts = self.with_negatives = self.equal = 0
         descriptor, name = tempfile.mkstemp(prefix="pairs.", suffix=".tsv")
         self._removal = weakref.finalize(self, Path(name).unlink, missing_ok=True)
         with unwritable_is_a_user_error(name), os.fdopen(descriptor, "wb") as output:
-            for line, texts in rows:
+            for texts in rows:
                 self.most_texts = max(self.most_texts, len(texts))
                 self.with_negatives += len(texts) > 2
                 self.equal += normal_form(texts[0]) == normal_form(texts[1])
-                lines.append(line)
                 starts.append(starts[-1] + output.write("\t".join(map(in_one_line, texts)).encode() + b"\n"))
         faults.end(logger.warning)
-        if not lines:
+        if len(starts) == 1:
             raise UserError(f"{self.paths[0]}: no rows are left")
-        self.lines = np.asarray(lines, np.int64)
         with open_lines(Path(name)) as (_, version):
             return FileLines(Path(name), version, np.asarray(starts, np.int64))
 
@@ -307,7 +294,7 @@ class PairRows(Sequence[list[str]]):
 
 def _rows_of_files(
     paths: Sequence[str], languages: Sequence[str], encoding: str | None, faults: Faults
-) -> Iterator[tuple[int, list[str]]]:
+) -> Iterator[list[str]]:
     """The two texts of each line of two aligned files, or of each unit of a .tmx file.
 
     Raises:
@@ -321,7 +308,7 @@ def _rows_of_files(
             for line, row in enumerate(rows, 1):
                 pair = [text.strip() for text in row]
                 if all(pair):
-                    yield line, pair
+                    yield pair
                 elif any(pair):
                     faults.add(line, "a text is empty", "mend or remove it")
         except ValueError as error:
@@ -329,28 +316,3 @@ def _rows_of_files(
                 f"{' and '.join(paths)}: they have different numbers of lines; line i of one must translate "
                 "line i of the other"
             ) from error
-
-
-def is_shifted(rows: Iterable[Sequence[str]]) -> bool:
-    """Whether numbers tell that each query belongs to the positive of the row before, or of the one after.
-
-    Translations have the same numbers: in 15 files at least 30 times as many queries have those of their own
-    positive as those of a neighbour's. Where twice as many have a neighbour's, the file is shifted.
-
-    Args:
-        rows: query, positive, and perhaps negatives; the first `_ROWS_FOR_SHIFT` are looked at.
-    """
-    queries = []  # the numbers in each
-    positives = []
-    for query, positive, *_ in islice(rows, _ROWS_FOR_SHIFT):
-        queries.append(sorted(_DIGITS.findall(query)))
-        positives.append(sorted(_DIGITS.findall(positive)))
-
-    def agreeing(first: Sequence[list[str]], second: Sequence[list[str]]) -> int:
-        """How many have numbers, and the same."""
-        return sum(a != [] and a == b for a, b in zip(first, second))
-
-    own = agreeing(queries, positives)
-    before = agreeing(queries[1:], positives)
-    after = agreeing(queries, positives[1:])
-    return max(before, after) >= max(_FEWEST_EQUAL, 2 * own)

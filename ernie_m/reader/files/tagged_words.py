@@ -25,6 +25,7 @@ _COMMENT = re.compile(r"# *(id|newpar|newdoc)\b|#.*=|#\s+\w+://")
 _NAMES = re.compile(r"^# *global\.columns *= *(.*)", re.MULTILINE)
 _CONLL_U = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"]
 _FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between"
+_FITTING = "each sentence has a list of words, and a list with a tag for each"
 _ASKED = "which columns have the words, and their tags?"
 _FLAGS = ["--columns WORDS,TAGS"]
 _LONGEST_SENTENCE = 500  # words, above which the ends of sentences may be missing
@@ -61,8 +62,8 @@ def read_words(
             parts of speech do, if none is one of an entity.
 
     Raises:
-        UserError: the file has another form, it is not known which columns are meant, a tag is none of an
-            entity, or the whole file is one sentence; names the lines.
+        UserError: the file has another form, it is not known which columns are meant, or a tag is none of an
+            entity; names the lines.
     """
     options = options or TableOptions()
     faults = Faults(path, options.on_error == "skip")
@@ -79,11 +80,9 @@ def read_words(
         raise UserError(f"{path}: no sentence in it")
     longest = max(sentences, key=lambda sentence: len(sentence.words))
     if len(longest.words) > _LONGEST_SENTENCE:
-        what = f"{len(longest.words):,} words, and no blank line behind a sentence"
-        message = f"{path}, line {longest.lines[0]}: {what}; put one behind each"
-        if len(sentences) == 1:
-            raise UserError(message)
-        logger.warning("%s", message)
+        line = longest.lines[0]
+        what = f"{path}, line {line}: {len(longest.words):,} words, and no blank line behind a sentence"
+        logger.warning("%s; put one behind each", what)
     return _with_tags_checked(sentences, letters, entities, faults)
 
 
@@ -129,15 +128,11 @@ def _of_objects(path: Path, options: TableOptions, faults: Faults) -> Iterator[T
     (word,), (tag,) = found
     for line, cells in table.rows:
         words, tags = cells[word], cells[tag]
-        if not (isinstance(words, list) and isinstance(tags, list)):
-            fault = "the words, or the tags, are no list"
-        elif not all(isinstance(text, str) for text in words):
-            fault = "a word is no text"
-        else:
-            fault = fault_of_words(words, tags)
-        if fault:
-            mend = f"'{table.names[tag]}' has a tag for each word of '{table.names[word]}'"
-            faults.add(line, fault, mend)
+        are_lists = isinstance(words, list) and isinstance(tags, list)
+        if not are_lists or not all(isinstance(text, str) for text in words):
+            faults.add(line, "the words are no list of texts, or the tags no list", _FITTING)
+        elif fault := fault_of_words(words, tags):
+            faults.add(line, fault, _FITTING)
         elif words:
             yield TaggedWords.of_line(line, words, tags)
 
