@@ -32,7 +32,7 @@ from tests.reader.damaged_tables import DAMAGES, SHAPES, Damaged, write_damaged
 from tests.reader.random_tables import Row, Table, as_lines, count_readings, value_at, write_table
 
 SEED = int(os.environ.get("RANDOM_SEED", 0))
-TABLES = int(os.environ.get("RANDOM_TABLES", 100))
+TABLES = int(os.environ.get("RANDOM_TABLES", 60))
 UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
 
 
