@@ -8,13 +8,15 @@ ernie-m predict --serve --model checkpoints/best,pretrained
 import gzip
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
+from ernie_m.model.conventions import COLUMNS, own_reading
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -25,14 +27,15 @@ from ernie_m.model.tasks import (
     TASKS,
     TOKEN_CLASSIFICATION,
     ZERO_SHOT,
+    task_named,
 )
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.reader.files.official_tsv import refuse_compressed
 from ernie_m.reader.files.plain_text import TextFile, split_name
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.utils.errors import FULL, UserError, install_command, pipe_may_close, printable, say
-from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
+from ernie_m.utils.files import only_writer_of, read_json, unwritable_is_a_user_error
 from ernie_m.utils.logging import logger, progress, setup_console
 from ernie_m.utils.options import PositiveInt, Range, option, parse_options
 
@@ -53,7 +56,7 @@ _FOR_TASKS = {
 
 
 @dataclass
-class PredictFlags(TableOptions):
+class PredictFlags(LabelOptions):
     """What to predict, and with which model."""
 
     model: str
@@ -177,6 +180,7 @@ def main() -> None:
     from ernie_m.inference.labelled import LabelledRows
     from ernie_m.inference.load import load
     from ernie_m.inference.tasks import TaskOptions, make_answerer
+    from ernie_m.reader.files.tables import open_asked
 
     # Most are the name of a flag, too; the task knows the kind of the texts.
     names = {field.name for field in fields(TaskOptions)} - {"kind", "given_labels"}
@@ -188,6 +192,22 @@ def main() -> None:
     with_objects = has_objects(flags.input)
     is_lines = flags.input == "-" or split_name(flags.input)[0] == ".jsonl"
     objects = read_objects(flags.input, flags) if is_lines else None
+    settings = settings_of(flags.model)
+    columns = settings.get(COLUMNS, {})
+    if not (isinstance(columns, dict) and all(isinstance(name, str) for name in columns.values())):
+        raise UserError(
+            f"{flags.model}: config.json: '{COLUMNS}' must have the name of a column for each part"
+        )
+    faults = Faults(_name(flags.input), flags.on_error == "skip")
+    known_task = flags.task or task_named(str(settings.get("task")))
+    table = None
+    if (
+        not with_objects
+        and known_task in TASKS
+        and known_task not in (TOKEN_CLASSIFICATION, QUESTION_ANSWERING)
+    ):
+        table = open_asked(Path(flags.input), flags, faults, columns)
+        table.check(own_reading(settings, None).pairs if known_task in _CLASSIFIERS else False)
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     task = flags.task or model.own_task
     if task is None:
@@ -205,17 +225,17 @@ def main() -> None:
     has_form = task in (TOKEN_CLASSIFICATION, QUESTION_ANSWERING) and flags.input != "-"
     file = answerer.training_file(Path(flags.input), flags) if has_form else None
     is_table = file is None and not with_objects
+    if is_table and table is None:
+        table = open_asked(Path(flags.input), flags, faults, columns, questions=task == QUESTION_ANSWERING)
     sorts = flags.sort != "table"
     if sorts and not (is_table and task in (CLASSIFICATION, MULTI_LABEL, QUESTION_ANSWERING)):
         raise UserError(
             f"--sort {flags.sort}: it sorts the rows of a table by the probability of their answers"
         )
     if is_table:
-        texts = ("question", "context") if task == QUESTION_ANSWERING else ("text_a", "text_b")
-        pairs = model.reading.pairs if task in _CLASSIFIERS else True if task == QUESTION_ANSWERING else None
-        numbers = task == REGRESSION
-        file = LabelledRows(Path(flags.input), flags, (texts, pairs, numbers), model.held_out, sorts)
-    requests = read_requests(flags.input, answerer.parse, flags, file, objects)
+        table.check(model.reading.pairs if task in _CLASSIFIERS else task == QUESTION_ANSWERING)
+        file = LabelledRows(table, model.held_out, sorts)
+    requests = read_requests(flags.input, answerer.parse, flags, file, objects, faults, columns)
     if not requests:
         say(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
     write = write_answers if file is None else file.write
@@ -248,6 +268,13 @@ def start_server(flags: PredictFlags, options: "TaskOptions") -> None:
     serve(models, options, flags.host, flags.port, token, *limits)
 
 
+def settings_of(model: str) -> dict[str, Any]:
+    """What config.json in the folder of a model says; {}: there is none."""
+    path = Path(model) / "config.json"
+    settings = read_json(path) if path.is_file() else {}
+    return settings if isinstance(settings, dict) else {}
+
+
 def _unfinished(output: Path) -> Path:
     """The file in which the answers are until all are written; it stays after Ctrl-C."""
     return output.with_name(f"{output.name}.part")
@@ -277,9 +304,11 @@ def has_objects(path: str) -> bool:
 def read_requests(
     path: str,
     parse: Callable[[dict], Any],
-    options: TableOptions,
+    options: LabelOptions,
     file: "InputFile | None" = None,
     objects: list[tuple[int, dict]] | None = None,
+    faults: Faults | None = None,
+    columns: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Request]:
     """Read and parse the request on each line, or in each row, of a file; "-": standard input.
 
@@ -288,16 +317,18 @@ def read_requests(
         file: the file, if it is no JSON lines. A request in it that is wrong, and may be, keeps its place
             with the content None.
         objects: what `read_objects` has read of JSON lines; None: they are read here.
+        faults: receives what is wrong; None: nothing has been noted yet.
+        columns: the columns that the model learned from; see `find_columns`.
 
     Raises:
         UserError: the file cannot be read, or requests are wrong; names the lines.
     """
     name = _name(path)
-    faults = Faults(name, options.on_error == "skip")
+    faults = faults or Faults(name, options.on_error == "skip")
     if file is not None:
         lines = file.requests(faults)
     elif options.columns:
-        raise UserError(f"--columns {options.columns}: {name} is no table: it has JSON lines")
+        raise UserError(f"--columns {options.columns}: {name} has JSON lines; name keys: --text KEY")
     else:
         objects = read_objects(path, options) if objects is None else objects
         lines = ((number, None, values) for number, values in objects)
@@ -305,6 +336,8 @@ def read_requests(
     for number, cells, values in lines:
         try:
             id_entry = {"id": values["id"]} if "id" in values else {}
+            if file is None:
+                values = with_texts(values, options, columns)
             requests.append(Request(id_entry if file is None else cells, parse(values)))
         except UserError as error:
             faults.note(number, error)
@@ -314,7 +347,28 @@ def read_requests(
     return requests
 
 
-def read_objects(path: str, options: TableOptions) -> list[tuple[int, dict]]:
+def with_texts(values: dict, options: LabelOptions, columns: Mapping[str, str]) -> dict:
+    """A request, with the texts of the keys that --text and --text_b name, or that the model learned from.
+
+    Raises:
+        UserError: it lacks a key that a flag names.
+    """
+    added = {}
+    for part in ("text", "text_b"):
+        flag = getattr(options, part)
+        given = flag or columns.get(part, "")
+        names = [given] if given in values else given.split("+")
+        is_there = {*names} <= values.keys()
+        if flag and not is_there:
+            raise UserError(f"there is no '{flag}' in it, which --{part} names; it has {', '.join(values)}")
+        if is_there and (flag or values.keys().isdisjoint((part, "text_a"))):
+            parts = [values[name] for name in names]
+            is_joined = len(parts) > 1 and all(isinstance(text, str) for text in parts)
+            added[part] = "\n".join(filter(str.strip, parts)) if is_joined else parts[0]
+    return {**values, **added}
+
+
+def read_objects(path: str, options: LabelOptions) -> list[tuple[int, dict]]:
     """The JSON object on each line that is not blank, with the number of the line; "-": standard input.
 
     Raises:

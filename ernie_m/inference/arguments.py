@@ -74,7 +74,7 @@ def one_for_each(languages: Any, texts: Sequence[Any]) -> list[str]:
     Raises:
         UserError: there is not one for each text.
     """
-    from ernie_m.reader.files.table.form import in_one_line
+    from ernie_m.reader.files.tables import in_one_line
 
     names = [] if languages is None else as_list(languages, "languages")
     if languages is not None and len(names) != len(texts):

@@ -27,7 +27,8 @@ from ernie_m.reader.batching import (
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.official_tsv import is_official
-from ernie_m.reader.files.rows import TableOptions, tables
+from ernie_m.reader.files.rows import LabelOptions
+from ernie_m.reader.files.tables import read_texts
 from ernie_m.training.prefetch import prefetch
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
@@ -55,7 +56,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
         if flags.data_format == "text":
             texts = Sentences(flags.data_set)
         else:
-            texts = read_texts(Path(flags.data_set), flags)
+            texts = texts_of(Path(flags.data_set), flags)
         encode, encoder = open_encoder(flags)
         warn_of_texts(flags.data_set, texts, encode.encode)
         writer = VectorWriter(
@@ -76,11 +77,11 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
 
-def read_texts(path: Path, options: TableOptions) -> Sequence[Example]:
+def texts_of(path: Path, options: LabelOptions) -> Sequence[Example]:
     """The texts, or pairs, of an official file, which stay on disk, or of any other table."""
     if is_official(path):
         return read_classification(path, labels=False)
-    return [Example(*cells) for cells in tables().read_table(path, options, labels=False).rows]
+    return [Example(*texts) for texts in read_texts(path, options)]
 
 
 def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder]:

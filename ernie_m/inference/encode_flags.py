@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import PositiveInt, not_an_option, option
 
 
 @dataclass
-class EncodeVectorFlags(TableOptions):
+class EncodeVectorFlags(LabelOptions):
     """The official flags; those from `vectors` on belong to this project."""
 
     data_set: str | None = option(None, needed=True)

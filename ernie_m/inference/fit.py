@@ -14,7 +14,7 @@ from ernie_m.finetune.fit.read_units import read_units
 from ernie_m.finetune.fit.scored import Scored, least_sure, tables_of_scores, words_of_warning
 from ernie_m.finetune.fit.units import ANSWERS, CLASSES, LABELS, SCORE, TAGS, TASKS, Units
 from ernie_m.reader.files.own_files import find_tables
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import only_writer_of
@@ -33,7 +33,7 @@ _MODELS = {
 
 
 @dataclass
-class FitFlags(TableOptions):
+class FitFlags(LabelOptions):
     """What to learn from."""
 
     table: str = option(positional=True)

@@ -39,7 +39,7 @@ from ernie_m.model.conventions import GIVEN, NEITHER, READING
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MEAN_OF_TOKENS
 from ernie_m.reader.files.labels import NO_LABEL, normal_label
-from ernie_m.reader.files.rows import tables
+from ernie_m.reader.files.tables import in_one_line
 from ernie_m.tokenizer.tokenizer_files import write_ours
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir
@@ -128,7 +128,7 @@ def units_of(
         )  # here, because labels do not need it
         return module.of(texts, labels, languages)
     inputs = [[text] if isinstance(text, str) else list(text) for text in texts]
-    inputs = [[tables().in_one_line(text) for text in row] for row in inputs]
+    inputs = [[in_one_line(text) for text in row] for row in inputs]
     if task == SCORE:
         return Numbers.of(inputs, labels, languages=languages)
     several = task == LABELS

@@ -3,16 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.inference.tasks import InputFile
+from ernie_m.reader.files.answered import AnsweredTable
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.labels import normal_label
-from ernie_m.reader.files.rows import TableOptions, tables
+from ernie_m.reader.files.labels import NO_LABEL, normal_label, number_in, split_labels
+from ernie_m.reader.files.tables import AskedTable, is_marked
 from ernie_m.utils.errors import listed
 
 
@@ -28,41 +28,29 @@ class LabelledRows(InputFile):
     """A table, whose rows come back with their answers.
 
     Args:
-        options: how it is read.
-        reads: texts, pairs and numbers; see `ernie_m.reader.files.table.asked.asked_table`.
+        table: the table, and its columns.
         held_out: what `fit` kept of its scores; see `ernie_m.finetune.fit.scored.Scored.kept`.
         sorts: whether the rows are written first whose answer the model is least sure of.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        options: TableOptions,
-        reads: tuple[tuple[str, str], bool | None, bool],
-        held_out: Mapping[str, Any],
-        sorts: bool,
-    ) -> None:
-        self._path = path
-        self._options = options
-        self._reads = reads
-        self._label_columns: list[str] = []  # that --columns names
+    def __init__(self, table: AskedTable, held_out: Mapping[str, Any], sorts: bool) -> None:
+        self._table = table
+        self._names = table.table.names
         self._held_out = held_out
         self._sorts = sorts
         self._sureness: list[float] = []  # of each row
-        self._rows: list[Mapping[str, str]] = []  # the name of a column -> the cell
+        self._rows: list[list[Any]] = []  # the cells of each
         self._predicted: list[list[str]] = []  # the labels of each row, or nothing
         self._numbers: list[float] = []  # or the number of each row
         self._known: set[str] = set()  # the labels of the model
         self._has_several = False  # whether a row may have several labels, or none
 
-    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
-        table = tables().asked_table(self._path, self._options, faults, *self._reads)
-        self._label_columns = table.label_columns
-        return table.rows
+    def requests(self, faults: Faults) -> Iterator[tuple[int, list[Any], dict]]:
+        return self._table.rows()
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
         """Write the rows as `AnsweredTable` does."""
-        table = tables().answered(file, self._path, self._options)
+        table = AnsweredTable(file, self._table.table.form)
         waiting = []
         for request, answer in rows:
             if answer:
@@ -70,12 +58,12 @@ class LabelledRows(InputFile):
             if self._sorts:
                 waiting.append((request.id_entry, answer))
             else:
-                table.add([*request.id_entry], [*request.id_entry.values()], answer)
+                table.add(self._names, request.id_entry, answer)
         waiting.sort(key=lambda row: sureness(row[1]) if row[1] else -1)  # a row without an answer is first
         for cells, answer in waiting:
-            table.add([*cells], [*cells.values()], answer)
+            table.add(self._names, cells, answer)
 
-    def add(self, cells: Mapping[str, str], answer: Mapping[str, Any]) -> None:
+    def add(self, cells: list[Any], answer: Mapping[str, Any]) -> None:
         self._rows.append(cells)
         self._has_several = "labels" in answer
         labels = answer.get("labels", [answer["label"]] if "label" in answer else [])
@@ -109,9 +97,8 @@ class LabelledRows(InputFile):
         line = (
             f"{_share(is_unsure)} are below {least:.2f}, the probability above which 95 % were right in fit"
         )
-        columns = [name for name in self._rows[0] if tables().purpose_of(name) == tables().LANGUAGE]
-        if columns:
-            languages = np.array([row[columns[0]].strip() for row in self._rows])
+        if self._table.language is not None:
+            languages = np.array([row[self._table.language].strip() for row in self._rows])
             shares = [f"{name} {_share(is_unsure[languages == name])}" for name in np.unique(languages)]
             line += f" ({', '.join(shares)})"
         learned = self._held_out.get("languages", ())
@@ -119,22 +106,29 @@ class LabelledRows(InputFile):
             line += f"; {', '.join(['they were of one language', *learned])}: in others fewer are right"
         yield line
 
-    def _columns(self) -> list[str]:
-        """The columns that have the labels already; none: it is not clear which have."""
-        return self._label_columns or tables().label_columns(self._rows, self._known, self._has_several)
+    def _given(self, row: list[Any]) -> set[str] | None:
+        """The labels that a row of the table has; None: it is not known which."""
+        places = self._table.labels
+        if len(places) > 1:
+            marks = {normal_label(self._names[place]): is_marked(row[place]) for place in places}
+            return None if None in marks.values() else {name for name, is_there in marks.items() if is_there}
+        (place,) = places
+        cell = row[place]
+        if self._has_several:
+            return set(map(normal_label, map(str, cell)) if isinstance(cell, list) else split_labels(cell))
+        label = normal_label(str(cell))
+        return None if label.lower() in ("", *NO_LABEL) else {label}
 
     def _accuracy(self) -> Iterator[str]:
         """How many of the rows that have labels already got them. Of several labels all must be right."""
-        columns = self._columns()
-        if not columns:
+        if not self._table.labels:
             return
-        given = tables().labels_in(self._rows, columns, self._known, self._has_several)
         labelled = [
-            (set(labels), set(predicted))
-            for labels, predicted in zip(given, self._predicted)
-            if labels is not None
+            (given, set(predicted))
+            for given, predicted in zip(map(self._given, self._rows), self._predicted)
+            if given is not None
         ]
-        names = listed([f"'{column}'" for column in columns])
+        names = listed([f"'{self._names[place]}'" for place in self._table.labels])
         if not any(labels & self._known for labels, _ in labelled):
             yield f"no accuracy: there is no label of the model in {names}"
             return
@@ -144,15 +138,14 @@ class LabelledRows(InputFile):
         yield f"accuracy {share}: {right:,} of {len(labelled):,} {rows} in {names}"
 
     def _correlations(self) -> Iterator[str]:
-        """How predicted numbers correlate with the table's, if it is clear which column has them."""
-        columns = self._columns()
-        given = tables().numbers_in(self._rows, columns[0]) if columns else []
+        """How predicted numbers correlate with the table's, over the rows that have one."""
+        given = [number_in(str(row[place])) for row in self._rows for place in self._table.labels[:1]]
         both = [pair for pair in zip(self._numbers, given) if pair[1] is not None]
         if len(both) > 1:
             predicted, numbers = zip(*both)
             correlations = pearson(predicted, numbers), spearman(predicted, numbers)
             line = "Pearson {:.1f} %, Spearman {:.1f} %: of {:,} rows with a number in '{}'"
-            yield line.format(*correlations, len(both), *columns)
+            yield line.format(*correlations, len(both), self._names[self._table.labels[0]])
 
 
 def _share(are: np.ndarray) -> str:

@@ -110,13 +110,12 @@ def _oddities(trained: Counter[str], evaluated: Counter[str], labels: Sequence[s
 def several_in(labels: Collection[str]) -> str | None:
     """The first label that may be several, as "billing,service"; None: there is none.
 
-    One of its parts is a label, too, or each of them is also a part of another label.
+    One of its parts is a label, too, or a part of another label.
     """
     parts_of = {label: split_labels(label) for label in labels}
     counts = Counter(chain.from_iterable(parts_of.values()))
     for label, parts in parts_of.items():
-        are_elsewhere = min((counts[part] for part in parts), default=0) > 1
-        if label not in parts and (are_elsewhere or not parts_of.keys().isdisjoint(parts)):
+        if label not in parts and any(counts[part] > 1 or part in parts_of for part in parts):
             return label
     return None
 

@@ -450,6 +450,7 @@ GONE = {
     "gold": "--threshold, by the scores in scores.tsv",
     "gxlt_set": "--test_set, for each file",
     "head_start": "--init.word_table",
+    "header": "names of columns, or numbers, which say that there is no header",
     "init.head_start": "--init.word_table",
     "int8": "--format onnx, or --amp bf16",
     "keep_rest": "--drop_unknown",
@@ -480,6 +481,7 @@ GONE = {
     "tsv_columns": "--columns",
     "use_cuda": "the variable CUDA_VISIBLE_DEVICES, empty for the CPU",
     "vocab_path": "the folder of --model, which has its vocabulary",
+    "word_column": "--columns WORDS,TAGS",
     "with_apt": "ernie-m get public_text, without it",
     "xtreme_save": "--test_save",
 }

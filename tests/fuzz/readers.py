@@ -38,9 +38,9 @@ from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.reader.files.squad import read_squad
-from ernie_m.reader.files.table.labelled import read_table
+from ernie_m.reader.files.tables import read_labelled
 from ernie_m.reader.files.tagged_sentences import read_tagged
 from ernie_m.reader.files.tagged_words import read_words
 from ernie_m.reader.label_map import read_label_map, read_languages
@@ -365,17 +365,21 @@ READERS = {
             "Kommentar\tArt\nA\tx\nB\ty\nC\ty\nD\tx\n",
         ],
         reads=(
-            read_table,
-            lambda path: read_table(path, TableOptions(columns="text_a,label"), multi_label=True),
+            lambda path: read_labelled(path, LabelOptions()),
+            lambda path: read_labelled(path, LabelOptions(text="1", label="2"), several=True),
         ),
     ),
     "own_csv": Reader(
         "train.en.csv",
         files=['label,Text\r\nyes,"A, ""a""\r\nb"\r\n', "a;b;no\n"],
-        reads=(read_table,),
+        reads=(lambda path: read_labelled(path, LabelOptions()),),
         words=(b'"', b"\0"),
     ),
-    "own_gzip": Reader("train.en.tsv.gz", files=[gzip.compress(b"A\tyes\n")], reads=(read_table,)),
+    "own_gzip": Reader(
+        "train.en.tsv.gz",
+        files=[gzip.compress(b"A\tyes\n")],
+        reads=(lambda path: read_labelled(path, LabelOptions(text="1", label="2")),),
+    ),
     "zip": of_archive("zip"),
     "tar": of_archive("tar"),
     "messages": Reader(
@@ -407,7 +411,7 @@ READERS = {
         ],
         reads=(
             functools.partial(read_words, letters=PLACES),
-            functools.partial(read_words, letters=PLACES, options=TableOptions(columns="2,1")),
+            functools.partial(read_words, letters=PLACES, options=LabelOptions(columns="2,1")),
         ),
         words=(b"\x02", b"\t", b"# global.columns = FORM UPOS\n"),
     ),
@@ -463,7 +467,7 @@ READERS = {
     "requests": Reader(
         "x.jsonl",
         files=['{"text": "A [MASK].", "id": 1}\n\n{"text_a": null}'],
-        reads=(lambda path: read_requests(str(path), dict, TableOptions()),),
+        reads=(lambda path: read_requests(str(path), dict, LabelOptions()),),
         edit=edit_json_line,
         words=(b"\\ud83d",),
     ),

@@ -22,14 +22,12 @@ from ernie_m.inference import fit
 from ernie_m.inference.fit_head import cross_validated
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.labelled import read_table
 from tests.launching import as_flags, call_main, clean_environment, error_of
 from tests.toys import HIDDEN_SIZE, sentences
 
 TEXTS = sentences(60, seed=6)
 LABELS = ["news", "question", "3"] * 20
-ROWS = [["id", "lang", "label", "text"]] + [
+ROWS = [["id", "language", "label", "text"]] + [
     [str(number), ["en", "de"][number % 2], label, text]
     for number, (text, label) in enumerate(zip(TEXTS, LABELS))
 ]
@@ -131,14 +129,9 @@ def test_what_can_be_learned_is_scored_so():
             [["text", "label"], *([f"t {n}", str(n // 2)] for n in range(3000))],
             "rows.csv: the labels are 1,500 ",
         ),
-        ([["a", "b", "c"], *([f"t {n}", "xy"[n % 2], "uv"[n % 2]] for n in range(8))], "'b' or 'c'"),
-        ([["n", "label"], *([str(n), "xy"[n % 2]] for n in range(8))], "rows.csv, line 1"),
         (
-            [
-                ["text", "stars", "topic", "lang"],
-                *([f"t {n}", "xy"[n % 2], "uv"[n % 2], "en"] for n in range(8)),
-            ],
-            "'stars' or 'topic';",
+            [["a", "b", "c"], *([f"t {n}", "xy"[n % 2], "uv"[n % 2]] for n in range(8))],
+            "which column is the text? which column is the label?",
         ),
         (
             [["text", "label"], *([f"t {n}", str(n)] for n in range(10_000))],
@@ -148,7 +141,6 @@ def test_what_can_be_learned_is_scored_so():
             [["text_a", "text_b", "label"], *([f"t {n}", "u", str(n % 2)] for n in range(8))],
             "rows.csv: the labels are 2 ",
         ),
-        ([["text", "score"], *([f"t {n}", "0.5"] for n in range(8))], "rows.csv: every row"),
     ],
 )
 def test_what_is_refused(models, tmp_path, refused, rows, place):
@@ -156,51 +148,6 @@ def test_what_is_refused(models, tmp_path, refused, rows, place):
     for more in ({}, {"finetune": "true"}):
         assert place in refused(lambda more=more: run_fit(table, models, tmp_path / "new", **more))
     assert not list(tmp_path.glob("new*"))
-
-
-def test_a_column_of_languages_is_no_label(models, tmp_path, capsys):
-    """Beside another one whose values repeat."""
-    rows = [["comment", "topic", "lang"], *([text, label, "en"] for text, label in zip(TEXTS, LABELS))]
-    rows[1][2] = "de"
-    run_fit(write(tmp_path / "rows.csv", rows), models, tmp_path / "classifier")
-    assert "the text is comment, the label is topic" in capsys.readouterr().out
-
-
-def test_languages_are_those_of_the_rows_that_are_read(tmp_path):
-    """One that has no label is left out; a column that is the label itself is no column of languages.
-
-    Which columns another file has does not matter here, nor what the label is where none is read.
-    """
-    rows = [[*row] for row in ROWS]
-    rows[2][2] = "nan"
-    table = read_table(write(tmp_path / "rows.csv", rows))
-    assert table.languages == [row[1] for row in rows[1:] if row[2] != "nan"]
-    assert len(table.languages) == len(table.rows) == 59
-    assert not read_table(tmp_path / "rows.csv", TableOptions(columns="text,lang")).languages
-    assert read_table(tmp_path / "rows.csv", TableOptions(columns="other.csv=text,lang")) == table
-    texts = read_table(tmp_path / "rows.csv", TableOptions(columns="text,lang"), labels=False)
-    assert texts.columns == ["text_a"]
-
-
-@pytest.mark.parametrize(
-    ("column", "cells", "expected"),
-    [
-        ("ID", list(range(30)) * 2, list(range(30)) * 2),
-        ("pairID", [""] * 39 + ["y"] + [" x "] * 20, [""] * 39 + ["y"] + ["x"] * 20),
-        ("id", [7] * 60, []),  # it names nothing
-        ("id", list(range(60)), []),  # each is one row
-        ("id", [0, 1, 2] * 20, []),  # the numbers of the labels
-        ("number", list(range(30)) * 2, []),
-    ],
-)
-def test_the_ids_of_a_table(tmp_path, capsys, column, cells, expected):
-    """They are no labels, although they repeat; a column that is not taken for ids is named as not read."""
-    rows = [["comment", "topic", column], *zip(TEXTS, LABELS, cells)]
-    columns = TableOptions(columns="comment,topic" if column == "number" else None)
-    table = read_table(write(tmp_path / "rows.csv", rows), columns)
-    assert (f"columns not read: {column}" in capsys.readouterr().out) == (not expected)
-    assert table.ids == list(map(str, expected)) and [row[-1] for row in table.rows] == LABELS
-    assert table.part(np.array([59, 3])).ids == [table.ids[row] for row in (59, 3) if expected]
 
 
 def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch):

@@ -497,7 +497,7 @@ def test_a_table_is_answered_as_a_table(models, tmp_path, ask, name, mark, heade
     """
     texts = TEXTS[:3]
     places = [0, 1] if header[0] == "text" else [1, 0]
-    rows = [[text, cell] for text, cell in zip(texts, ("0", '"1"', "2"), strict=True)]
+    rows = [[text, cell] for text, cell in zip(texts, ("0", 'say "1"', "2"), strict=True)]
     content = io.StringIO()
     writer = csv.writer(content, delimiter=mark, lineterminator="\n")
     for row in [header, *([row[place] for place in places] for row in rows)]:
@@ -509,7 +509,8 @@ def test_a_table_is_answered_as_a_table(models, tmp_path, ask, name, mark, heade
     is_packed = name.endswith(".gz")
     (tmp_path / name).write_bytes(gzip.compress(encoded) if is_packed else encoded)
     output = tmp_path / ("out.gz" if is_packed else "out")
-    ask([], task="classification", model=models / "classify", input=tmp_path / name, output=output)
+    flags = {"text": "Comment"} if "Comment" in header else {}
+    ask([], task="classification", model=models / "classify", input=tmp_path / name, output=output, **flags)
     expected = ask([{"text": text} for text in texts], task="classification", model=models / "classify")
     quoting = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
     opened = gzip.open if is_packed else open
@@ -533,28 +534,13 @@ def test_the_columns_of_a_table_can_be_named(models, tmp_path, ask):
     path = tmp_path / "in.csv"
     path.write_text(f"Comment,Name,text,text_b\n{TEXTS[0]},Ada L,{TEXTS[1]},y\n{TEXTS[2]},Alan T,x,z\n")
     flags = {"task": "classification", "model": models / "classify", "input": path}
-    ask([], columns="Comment", output=tmp_path / "out.csv", **flags)
+    ask([], text="Comment", output=tmp_path / "out.csv", **flags)
     expected = ask([{"text": TEXTS[0]}, {"text": TEXTS[2]}], task="classification", model=models / "classify")
     rows = rows_of(tmp_path / "out.csv")
     probabilities = [str(answer["probabilities"][answer["label"]]) for answer in expected]
     assert [row["predicted_probability"] for row in rows] == probabilities
     assert [row["text"] for row in rows] == [TEXTS[1], "x"]
-    assert "in.csv, line 1: --columns Remark: " in error_of(ask, [], columns="Remark", **flags)
-
-
-@pytest.mark.parametrize("label", ["stars", "kind", "score"])
-def test_a_label_is_no_second_text(models, tmp_path, ask, label):
-    """Of the columns that `fit` was given, the model must not read the label. A text that repeats may be."""
-    path = tmp_path / "in.csv"
-    cells = {"stars": [1, 5], "kind": ["bill", "app"], "score": [0.25, 0.75]}[label]
-    rows = [f"text {number} is here,{cells[number % 2]}" for number in range(20)]
-    flags = {"task": "classification", "model": models / "classify", "input": path}
-    path.write_text("\n".join([f"review,{label}", *rows]) + "\n")
-    place = f"in.csv, line 1: --columns review,{label}: '{label}'"
-    assert place in error_of(ask, [], columns=f"review,{label}", **flags)
-    path.write_text("\n".join(["review,text_b", *rows]) + "\n")
-    ask([], columns="review,text_b", output=tmp_path / "out.csv", **flags)
-    assert len(rows_of(tmp_path / "out.csv")) == 20
+    assert "in.csv, line 1: --text Remark: " in error_of(ask, [], text="Remark", **flags)
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
@@ -597,10 +583,10 @@ def test_a_table_can_be_answered_again(models, tmp_path, ask, caplog):
 
 def test_faults_of_a_table(models, tmp_path, ask):
     for content, place in (
-        ("text,text\na,b\n", "in.csv, line 1: two columns"),
+        ("text,text\na,b\n", "in.csv, line 1: which column is the text"),
         ("text,x\na,b\nc\n", "in.csv, line 3: 1 column"),
         ('id,text\n1,a\n2," "\n', "in.csv, line 3: 'text' is"),
-        ("A,B\nso good,so bad\nso long,so short\n", "in.csv, line 1: the text may be "),
+        ("A,B\nso good,so bad\nso long,so short\n", "in.csv, line 1: which column is the text"),
         ("PK\x03\x04", "in.xlsx: it is a spreadsheet"),
     ):
         path = tmp_path / re.match(r"[\w.]+", place)[0]

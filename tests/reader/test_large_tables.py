@@ -9,12 +9,13 @@ import pytest
 
 from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.table.labelled import read_table
+from ernie_m.reader.files.rows import LabelOptions
+from ernie_m.reader.files.tables import read_labelled
 from ernie_m.reader.files.tagged_words import read_words
 from tests.launching import error_of
 
 READERS = {
-    "labels": partial(read_table, say=lambda _: None),
+    "labels": partial(read_labelled, options=LabelOptions()),
     "pairs": PairRows,
     "words": partial(read_words, letters=PLACES),
 }

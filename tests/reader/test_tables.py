@@ -4,7 +4,6 @@ import difflib
 import gzip
 import io
 import json
-import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -15,12 +14,11 @@ import pytest
 from ernie_m.reader.batching import Example
 from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.answered import AnsweredTable
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
-from ernie_m.reader.files.rows import TableOptions
-from ernie_m.reader.files.table.answered import AnsweredTable
-from ernie_m.reader.files.table.form import Form, find_form
-from ernie_m.reader.files.table.labelled import read_table
+from ernie_m.reader.files.rows import LabelOptions
+from ernie_m.reader.files.tables import Form, read_labelled
 from tests.launching import error_of
 
 MAP = {"no": 0, "yes": 1}
@@ -50,16 +48,10 @@ def write(tmp_path):
     return write
 
 
-def test_each_delimiter_that_is_named_gives_cells():
-    head = ["text,a;label", "Good, one;yes", "Bad, too;no"]
-    named = re.findall("--delimiter '(.)'", error_of(find_form, head, Path("a.csv")))
-    assert [find_form(head, Path("a.csv"), mark).mark for mark in named] == [",", ";"]
-
-
 def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
     path = tmp_path / "train.en.tsv.gz"
     path.write_bytes(gzip.compress(bytes(80 << 20), 9))
-    assert error_of(read_table, path).startswith(f"{path}: ")
+    assert error_of(read_labelled, path, LabelOptions()).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
@@ -97,59 +89,6 @@ WORDS = [
 LABELLED = [[word, "yes" if place % 3 else "no"] for place, word in enumerate(WORDS)]
 
 
-def joined(mark: str, rows, *before: str) -> str:
-    return "".join(f"{line}\n" for line in (*before, *map(mark.join, rows)))
-
-
-# What is particular -> file, content, options, its rows with a label.
-PARTICULAR = {
-    "pandas' index, without a header": (
-        "a.tsv",
-        joined("\t", ([str(place), *row] for place, row in enumerate(LABELLED[:2]))),
-        {},
-        LABELLED[:2],
-    ),
-    "ids, without a header": (
-        "a.tsv",
-        joined("\t", ([f"doc-{7 * place:03d}", *row] for place, row in enumerate(LABELLED[:2]))),
-        {},
-        LABELLED[:2],
-    ),
-    "a title": ("a.csv", joined(";", LABELLED, "Our films", "text;label"), {}, LABELLED),
-    "tabs, and a comma in each row": (
-        "a.tsv",
-        joined("\t", [[f"{word.replace(',', '')}, or not", label] for word, label in LABELLED]),
-        {},
-        [[f"{word.replace(',', '')}, or not", label] for word, label in LABELLED],
-    ),
-    "columns by name": (
-        "a.tsv",
-        joined("\t", ([label, word] for word, label in LABELLED), "one\tother"),
-        {"columns": "other,one"},
-        LABELLED,
-    ),
-    "columns by number": (
-        "a.tsv",
-        joined("\t", ([label, "x", word] for word, label in LABELLED)),
-        {"columns": "3,1"},
-        LABELLED,
-    ),
-    "line ends of Windows in a cell": (
-        "a.csv",
-        joined(",", ([f'"{word}\r\n\tmore"', label] for word, label in LABELLED), "text_a,label"),
-        {},
-        [[f"{word} more", label] for word, label in LABELLED],
-    ),
-}
-
-
-@pytest.mark.parametrize("name", PARTICULAR)
-def test_the_rows_of_particular_tables(write, name):
-    file, content, options, rows = PARTICULAR[name]
-    table = read_table(write(file, content), TableOptions(**options), say=lambda _: None)
-    assert table.rows == rows
-
-
 @pytest.mark.parametrize(
     ("cell", "labels"),
     [
@@ -175,7 +114,7 @@ def test_every_way_in_compares_normal_forms(write):
     labels = [" müde\u200b" if i % 3 == 0 else two_forms[i % 2] for i in range(12)]
     rows = [f"text {i}\t{label}" for i, label in enumerate(labels)]
     path = write("my.tsv", "\n".join(["text_a\tlabel", *rows]))
-    assert {cells[-1] for cells in read_table(path).rows} == {"fröhlich", "müde"}
+    assert {row.label for row in read_labelled(path, LabelOptions()).rows} == {"fröhlich", "müde"}
     examples = read_classification(path, {two_forms[1]: 0, "müde ": 1})
     assert [example.label for example in examples] == [1, 0, 0] * 4
 
@@ -202,126 +141,15 @@ def test_utf_8_that_is_read_with_another_encoding_is_warned_of(
     rows = [f"a plain text {n},{n % 2}" for n in range(600)]
     for name, lines in (("plain.csv", rows), ("long.csv", [*rows, "Ärger im März,1"])):
         (tmp_path / name).write_text("\n".join(["text,label", *lines, ""]), encoding=written)
-        read_table(tmp_path / name, TableOptions(encoding=asked))
+        read_labelled(tmp_path / name, LabelOptions(encoding=asked))
     warnings = [line for line in caplog.messages if "UTF-8" in line]
     assert [line.startswith(f"{tmp_path / 'long.csv'}: ") for line in warnings] == [True] * is_warned_of
 
 
-def columns_of_labels(write, *rows):
-    lines = [f"text {n},{','.join(rows[n % len(rows)])}" for n in range(20)]
-    return write("my.csv", "\n".join(["text,billing,service", *lines, ""]))
-
-
-@pytest.mark.parametrize(
-    ("yes", "no"), [("1", "0"), ("x", ""), ("X", ""), ("yes", "no"), ("1", ""), ("Ja", "nein")]
-)
-def test_a_column_for_each_label(write, yes, no):
-    said = []
-    path = columns_of_labels(write, [yes, no], [no, no], [yes, yes])
-    for columns in (None, "text,billing,service"):
-        table = read_table(path, TableOptions(columns=columns), multi_label=True, say=said.append)
-        assert table.labels()[:3] == [["billing"], [], ["billing", "service"]]
-        assert said.pop().endswith("the text is text, the labels are billing and service")
-
-
-def test_a_label_that_no_row_of_a_test_has_is_a_column_all_the_same(write):
-    path = write("three.csv", "text,a,b,c\n" + "one,x,x,\ntwo,,,\nthree,,x,\n" * 4)
-    assert read_table(path, multi_label=True).label_columns == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize("cell", ["-1", "good", "2"])
-def test_a_column_for_a_label_says_yes_or_no(write, cell):
-    path = columns_of_labels(write, ["1", "0"], ["0", cell])
-    for columns in (None, "text,billing,service"):
-        options = TableOptions(columns=columns)
-        first, *_ = error_of(read_table, path, options, multi_label=True).splitlines()
-        assert "my.csv, line 3: " in first and "service" in first
-
-
-def test_a_column_for_a_label_has_its_name(write):
-    path = write("my.csv", "".join(f"the text {n},{n % 2},{n % 3 % 2}\n" for n in range(20)))
-    options = TableOptions(columns="1,2,3", header=False)
-    assert "my.csv, line 1: " in error_of(read_table, path, options, multi_label=True)
-
-
-@pytest.mark.parametrize(("other", "is_offered"), [("billing,service", True), ("service", False)])
-def test_an_empty_cell_beside_several_labels_may_be_none_of_them(write, other, is_offered):
-    path = write("my.csv", f'text,labels\na,billing\nb,\nc,service\nd,"{other}"\n')
-    message = error_of(read_table, path)
-    assert "my.csv, line 3: " in message and ("--task multi-label" in message) == is_offered
-
-
-def test_queries_that_repeat_are_texts_where_numbers_are_learned(write):
-    """Neither is the label a column without numbers, nor are the passages read without their queries."""
-    rows = [f"Wie geht {n % 3}?;Absatz {n} der Antwort;{n % 8},5" for n in range(24)]
-    path = write("pairs.csv", "\n".join(["Frage;Absatz;Wertung", *rows]))
-    message = error_of(read_table, path, regression=True)
-    assert "pairs.csv, line 1: " in message and "--columns Frage,Absatz,Wertung" in message
-    rows = [row.replace(f";{n % 8},5", f";0.{n:02}") for n, row in enumerate(rows)]
-    path = write("pairs.csv", "\n".join(["Frage;Absatz;Wertung", *rows]))
-    message = error_of(read_table, path)  # where classes are learned, the queries are none for sure
-    assert "pairs.csv, line 1: " in message and "'Wertung'" in message
-
-
-@pytest.mark.parametrize(("yes", "no"), [("x", ""), ("1", "0")])
-def test_a_column_of_labels_beside_columns_of_marks_is_asked_about(write, yes, no):
-    rows = [
-        f"text {n},{'a;b' if n % 2 else 'a'},{yes if n % 3 else no},{no if n % 3 else yes}" for n in range(20)
-    ]
-    path = write("my.csv", "\n".join(["text,themen,seen,done", *rows]))
-    message = error_of(read_table, path, multi_label=True)
-    assert "my.csv, line 1: " in message and "'themen'" in message and "'seen'" in message
-
-
-def test_a_column_of_marks_may_be_called_it_and_have_an_odd_cell(write):
-    rows = [f"text {n},{'x' if n % 2 else ''},{'x' if n % 3 else ''}" for n in range(20)]
-    path = write("my.csv", "\n".join(["text,IT,service", *rows]))
-    assert read_table(path, multi_label=True).label_columns == ["IT", "service"]
-    path = write("my.csv", "\n".join(["text,IT,service", *rows, "text 20,?,x"]))
-    message = error_of(read_table, path, multi_label=True)
-    assert "my.csv, line 22: " in message and "'IT'" in message
-
-
-def test_a_count_beside_columns_of_labels_is_not_learned_unasked(write):
-    rows = [f"text {n},{n % 2 > 0},{n % 3 > 0},{n % 9 + 3}" for n in range(40)]
-    path = write("my.csv", "\n".join(["text,billing,service,Anzahl", *rows]))
-    message = error_of(read_table, path, regression=True)
-    assert "my.csv, line 1: " in message and "'billing'" in message and "'Anzahl'" in message
-
-
-def test_an_empty_column_without_a_name_is_no_label(write):
-    rows = [f"text {n},{'x' if n % 2 else ''},{'x' if n % 3 else ''}," for n in range(20)]
-    path = write("my.csv", "\n".join(["text,billing,service,", *rows]))
-    assert read_table(path, multi_label=True).label_columns == ["billing", "service"]
-
-
-@pytest.mark.parametrize("second", ["web", "yes", "no"])
-def test_three_columns_are_a_pair_and_its_labels_unless_two_say_yes_or_no(write, second):
-    rows = [f"text {n},{second},{'a;b' if n % 2 else 'b'}" for n in range(20)]
-    path = write("my.csv", "\n".join(["one,two,three", *rows]))
-    table = read_table(path, TableOptions(columns="one,two,three"), multi_label=True)
-    assert table.columns == ["text_a", "text_b", "label"] and table.labels()[:2] == [["b"], ["a", "b"]]
-
-
-def test_per_cents_beside_numbers_are_asked_about(write):
-    rows = [f"ein Text mit {n} Wörtern,{50 + n} %,{1 + n % 5}" for n in range(30)]
-    message = error_of(
-        read_table, write("my.csv", "\n".join(["Satz,Ergebnis,Filiale", *rows])), regression=True
-    )
-    assert "my.csv, line 1: " in message and "'Ergebnis'" in message and "'Filiale'" in message
-
-
 def test_a_number_of_any_length_is_read(write):
     path = write("my.csv", f"text,score\na,{'9' * 5000}\nb,0.5\n")
-    table = read_table(path, regression=True)
+    table = read_labelled(path, LabelOptions())
     assert "my.csv, line 2: " in error_of(table.with_numbers, Faults(path))
-
-
-def test_where_two_columns_may_be_texts_both_answers_are_shown(write):
-    rows = [f"A first text of number {n},Another one of number {n},{n % 3}" for n in range(20)]
-    message = error_of(read_table, write("my.csv", "\n".join(["one,other,stars", *rows, ""])))
-    assert "my.csv, line 1: " in message
-    assert "--columns one,stars," in message and "--columns one,other,stars" in message
 
 
 def test_semicolons_between_labels_are_asked_about():
@@ -368,7 +196,7 @@ def test_answers_in_the_cells_of_a_table():
     rows = []
     for answer in answers:
         file = io.StringIO()
-        AnsweredTable(file, Form("\t", False)).add(["text"], ["a\tb"], answer)
+        AnsweredTable(file, Form("\t", False, "")).add(["text"], ["a\tb"], answer)
         header, cells = (line.split("\t") for line in file.getvalue().splitlines())
         assert header[0] == "text" and header[-2:] == ["predicted_cut", "predicted_unknown_words"]
         assert cells[0] == "a b"
@@ -380,26 +208,3 @@ def test_answers_in_the_cells_of_a_table():
     assert list(one) == [f"predicted_{key}" for key in ("label", "probability", "cut", "unknown_words")]
     assert list(one.values()) == ["bad", "0.75", "", "2"]
     assert list(words.values()) == ["a b", '[{"type": "PER"}]', "True", "1"]
-
-
-@pytest.mark.parametrize(
-    ("header", "row"),
-    [
-        ("text,label,words,tags", "a day,{label},2,x"),
-        ("text,tokens,tags", "a day,a b,{label}"),
-        ("title,text,tags,words", "one,a day,{label},7"),
-    ],
-)
-def test_columns_named_words_and_tags_may_be_others(tmp_path, header, row):
-    path = tmp_path / "my.csv"
-    labels = ["good", "bad"] * 6
-    rows = [row.format(label=label).replace("day", f"day {number}") for number, label in enumerate(labels)]
-    path.write_text("\n".join([header, *rows]) + "\n")
-    assert [cells[-1] for cells in read_table(path).rows] == labels
-
-
-def test_words_of_sentences_in_a_table_are_refused_with_their_names(tmp_path):
-    path = tmp_path / "my.csv"
-    path.write_text("Sentence #,Word,POS,Tag\nSentence: 1,In,IN,O\n,Rome,NNP,B-geo\n")
-    message = error_of(read_table, path)
-    assert message.startswith(f"{path}, line 1: ") and message.endswith("--columns Word,Tag")

@@ -5,7 +5,7 @@ What a file holds says which of them it is. Where it could be two, the user is a
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ernie_m.finetune.fit.units import (
     ANSWERS,
@@ -19,23 +19,22 @@ from ernie_m.finetune.fit.units import (
     Units,
     language_of,
 )
+from ernie_m.reader.check_labels import several_in
 from ernie_m.reader.files.faults import MOST_FAULTS
-from ernie_m.reader.files.labels import check_label_columns
+from ernie_m.reader.files.labels import check_label_columns, number_in
 from ernie_m.reader.files.own_files import LabelledFile, holds_questions, holds_tags
-from ernie_m.reader.files.rows import TableOptions, faults_of, tables
+from ernie_m.reader.files.rows import LabelOptions, faults_of
+from ernie_m.reader.files.tables import LabelledTable, read_labelled
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.logging import logger
 
-if TYPE_CHECKING:
-    from ernie_m.reader.files.rows import LabelledTable
-
+_MOST_STEPS = 10  # more different numbers are no steps of a scale
 _IN_WORDS = {1: "single texts", 2: "pairs of texts"}
 _OF_TABLES = {CLASSES: Classes, LABELS: SeveralLabels, SCORE: Numbers}
 
 
 def read_units(
     files: Sequence[LabelledFile],
-    options: TableOptions,
+    options: LabelOptions,
     task: str | None = None,
     like: Units | None = None,
 ) -> Units:
@@ -58,78 +57,90 @@ def read_units(
 
 
 def _read(
-    files: Sequence[LabelledFile], options: TableOptions, task: str | None, like: Units | None
+    files: Sequence[LabelledFile], options: LabelOptions, task: str | None, like: Units | None
 ) -> Units:
     """What files hold, unchecked; see `read_units`."""
     if task is None and holds_questions(files[0].path):
         task = ANSWERS
-    elif task is None and not options.columns and holds_tags(files[0].path, spans=True):
+    elif task is None and (options.columns or holds_tags(files[0].path)):
         task = TAGS
     if task in (TAGS, ANSWERS):
         module = import_module(
             f"ernie_m.finetune.fit.{'tags' if task == TAGS else 'answers'}"
         )  # here, because tables do not need it
         return module.read(files, options, like) if task == TAGS else module.read(files)
-    try:
-        read = _read_tables(files, options, task, like)
-    except UserError as error:
-        if task is not None:
-            raise
-        try:  # a column such as score or relevance
-            read = _read_tables(files, options, SCORE, like)
-        except UserError as of_numbers:
-            if str(of_numbers) == str(error):
-                raise error from None
-            raise UserError(str(error), f"with --task {SCORE}: {of_numbers}") from None
-        task = SCORE
-    task = task or (SCORE if tables().are_scores([file.path for file in files], read) else CLASSES)
+    read = []
+    for file in files:
+        table = read_labelled(file.path, options, several=task == LABELS)
+        read.append(table.meant_for("test" if like else "train"))
+    task = task or (SCORE if _are_scores(read) else CLASSES)
     if task == SCORE:
-        read = [table.with_numbers(faults_of(file.path, options)) for file, table in zip(files, read)]
+        read = [table.with_numbers(faults_of(table.path, options)) for table in read]
     return _units_of_tables(files, read, task, like)
 
 
-def _read_tables(
-    files: Sequence[LabelledFile], options: TableOptions, task: str | None, like: Units | None
-) -> "list[LabelledTable]":
-    """The tables of files that are no others; see `read_units`."""
-    tell = logger.info if like else say
-    purpose = "test" if like else "train"
-    read = []
-    for file in files:
-        table = tables().read_table(file.path, options, task == LABELS, tell, regression=task == SCORE)
-        read.append(table.meant_for(purpose, tell, file.path))
-    return read
+def _are_scores(read: Sequence[LabelledTable]) -> bool:
+    """Whether the labels of tables are numbers of which one may be more than another; else they are classes.
+
+    Raises:
+        UserError: they may be both, or several labels of a text.
+    """
+    places: dict[str, str] = {}  # label -> where it stands first
+    for table in read:
+        for row in table.rows:
+            places.setdefault(row.label, f"{table.path}, line {row.line}")
+    several = several_in(places)
+    if several:
+        raise UserError(
+            f"{places[several]}: the label '{several}' may be several; give --task multi-label if it is, "
+            "or --task classification if it is one"
+        )
+    numbers = list(map(number_in, places))
+    values = {*numbers}
+    if None in values or len(values) < 2:
+        return False
+    are_whole = all(value.is_integer() for value in values)
+    is_pair = len(read[0].rows[0].texts) == 2
+    if are_whole and len(values) <= _MOST_STEPS and not is_pair:  # as stars
+        return False
+    if not are_whole and len(values) > _MOST_STEPS:
+        say(f"{read[0].path}: the labels are numbers, and a number is learned (--task regression)")
+        return True
+    raise UserError(
+        f"{read[0].path}: the labels are {len(values):,} different numbers; give --task regression if one "
+        "may be more than another, as how well a text answers a query, or --task classification"
+    )
 
 
 def _units_of_tables(
-    files: Sequence[LabelledFile], tables: "Sequence[LabelledTable]", task: str, like: Units | None
+    files: Sequence[LabelledFile], tables: Sequence[LabelledTable], task: str, like: Units | None
 ) -> Units:
     """The rows of tables; see `read_units`."""
-    texts = len(like.inputs()[0] if like else tables[0].rows[0][:-1])  # of each row: one, or a pair
+    texts = len(like.inputs()[0] if like else tables[0].rows[0].texts)  # of each row: one, or a pair
     for file, table in zip(files, tables):
-        if len(table.columns) != texts + 1:
+        has = len(table.rows[0].texts)
+        if has != texts:
             learned = "what is learned" if like else files[0].path
-            raise UserError(
-                f"{file.path}: has {_IN_WORDS[len(table.columns) - 1]}, but {learned} has {_IN_WORDS[texts]}"
-            )
-    inputs = [cells[:-1] for table in tables for cells in table.rows]
-    labels: list[Any] = [cells[-1] for table in tables for cells in table.rows]
+            raise UserError(f"{file.path}: has {_IN_WORDS[has]}, but {learned} has {_IN_WORDS[texts]}")
+    inputs = [row.texts for table in tables for row in table.rows]
+    labels: list[Any] = [row.label for table in tables for row in table.rows]
     if task == LABELS:
-        labels = [names for table in tables for names in table.labels()]
         expected = like.names if like else SeveralLabels.names_of(labels)
         for file, table in zip(files, tables):
             check_label_columns(file.path, table.label_columns, expected)
     # Of each row of all tables. A table without the column has the language of its file, and no ids.
     languages, ids, places = [], [], []
     for file, table in zip(files, tables):
-        languages += table.languages or [language_of(file)] * len(table.rows)
-        ids += table.ids or [""] * len(table.rows)
+        is_in_table = any(row.language for row in table.rows)
+        languages += [row.language if is_in_table else language_of(file) for row in table.rows]
+        ids += [row.group for row in table.rows]
         name = f"{file.path}, " if len(files) > 1 else ""
-        places += [f"{name}line {line}" for line in table.lines]
+        places += [f"{name}line {row.line}" for row in table.rows]
     known = {
         "languages": languages if any(languages) else [],
         "ids": ids if any(ids) else [],
         "places": places,
+        "columns": tables[0].columns,
     }
     if like is not None:
         unknown = [

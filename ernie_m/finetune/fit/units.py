@@ -19,7 +19,7 @@ from ernie_m.finetune.open_model import OpenedModel
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.regression import Regression
-from ernie_m.model.conventions import GIVEN
+from ernie_m.model.conventions import COLUMNS, GIVEN
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     MULTI_LABEL,
@@ -59,6 +59,7 @@ class Units:
         ids: the id of each unit, "" if it has none; none: there are no ids.
         places: where each row stands, for messages: "line 3".
         given: a label -> what a user of Python gave for it; {}: labels are called as they are.
+        columns: see `LabelledTable`.
         task: what is learned, made by `open`.
     """
 
@@ -67,6 +68,7 @@ class Units:
     ids: Sequence[str] = ()
     places: Sequence[str] = ()
     given: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     task: SupervisedTask = field(init=False, repr=False)
 
     kind: ClassVar[str]
@@ -96,8 +98,8 @@ class Units:
         raise NotImplementedError
 
     def kept(self) -> dict[str, Any]:
-        """What config.json keeps of the labels."""
-        return {}
+        """What config.json keeps of the labels and of the columns of the table."""
+        return {COLUMNS: dict(self.columns)} if self.columns else {}
 
     def inputs(self) -> list[Sequence[str]]:
         """The texts of each unit. Units with equal ones are held out together."""
@@ -201,7 +203,7 @@ class Classes(Units):
         if count > _MOST_LABELS:
             raise UserError(
                 f"{name}: {count:,} labels in {len(self):,} rows, and {_MOST_LABELS:,} are possible; if "
-                "another column has the labels, say so, as in --columns review,stars"
+                "another column has the labels, name it: --label COLUMN"
             )
         labels = self.labels()
         row = single_text(self.inputs(), labels)
@@ -235,7 +237,7 @@ class Classes(Units):
 
     def kept(self) -> dict[str, Any]:
         labels = [self.given.get(name, name) for name in self.names]
-        return {} if labels == list(self.names) else {GIVEN: labels}
+        return super().kept() | ({} if labels == list(self.names) else {GIVEN: labels})
 
     def inputs(self) -> list[Sequence[str]]:
         return [[item.text_a] if item.text_b is None else [item.text_a, item.text_b] for item in self.items]

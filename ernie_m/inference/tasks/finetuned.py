@@ -18,7 +18,7 @@ from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, remarks, text_of
-from ernie_m.inference.tasks.training_files import TAG_ENDINGS, QuestionsFile, TaggedFile
+from ernie_m.inference.tasks.training_files import QuestionsFile, TaggedFile
 from ernie_m.model.conventions import NEITHER
 from ernie_m.model.entity_tags import NO_ENTITIES, entity_tags
 from ernie_m.reader.batching import BATCH_TOKENS, Example, batches_by_length
@@ -170,7 +170,7 @@ class TagWords(FineTunedTask):
 
     def training_file(self, path: Path, options: TableOptions) -> TaggedFile | None:
         """A file of tagged words; None: it is another one."""
-        is_tagged = path.suffix in TAG_ENDINGS or (not options.columns and holds_tags(path))
+        is_tagged = options.columns or holds_tags(path)
         return TaggedFile(path, self.iobes, options) if is_tagged else None
 
     def parse(self, request: dict) -> Words:

@@ -15,9 +15,9 @@ from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.tagged_words import lines_of, read_words
 from ernie_m.reader.tags import JOINT, OUTSIDE
+from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_bytes
 
-TAG_ENDINGS = (".conll", ".bio", ".iob")  # of the names of files that need not begin with tags of entities
 ADDED = "predicted_tags"  # the key, or the column, of what is added to a line
 
 
@@ -37,6 +37,10 @@ class TaggedFile(InputFile):
     def __init__(self, path: Path, iobes: Mapping[str, str], options: TableOptions):
         self._sentences = read_words(path, PLACES, options=options)
         self._lines = lines_of(path, options)
+        if self._lines[0].lstrip().startswith("["):
+            raise UserError(
+                f"{path}, line 1: a JSON list has no lines for tags; write an object on each line"
+            )
         self._iobes = iobes
         self._tags: list[list[str]] = []  # the predicted ones of each sentence that was answered
         self._gold: list[list[str]] = []

@@ -5,13 +5,15 @@ Some are no tables: tagged words, and questions with answers.
 
 import re
 import zipfile
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_m.reader.files.plain_text import TextFile
+from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.tables import WORDS
 from ernie_m.reader.label_map import ALL_LANGUAGES
-from ernie_m.reader.tags import JOINT, OUTSIDE, TAG_KEYS, WORD_KEYS
+from ernie_m.reader.tags import JOINT
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.logging import logger
 
@@ -20,18 +22,7 @@ _ENDINGS = ("tsv", "csv", "json", "jsonl", "conll", "txt", "xlsx", "tsv.gz", "cs
 _FILE_NAME = re.compile(rf"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.({'|'.join(_ENDINGS)})")
 
 _HEAD = 1 << 16  # bytes by which the kind of a file is known
-_TAG = re.compile("O|[BIESLUMW]-.+")
-# Sentences: comments, and then words that are numbered from 1, with nine more columns.
-_CONLL_U = re.compile(
-    r"((\s|#([^\t\n]*|.*=.*)\n)*+(?=1[\t-]|0\.1\t)([\d.-]++(\t[^\t\n]*+){9}\n)++)++(\s|#([^\t\n]*|.*=.*)\n)*+"
-)
-# JSON with a list of words; and a line with an object that has lists of words and of tags.
-_WORDS = re.compile(rf'"({"|".join(WORD_KEYS)})"\s*:\s*\[\s*"')
-_WORDS_AND_TAGS = re.compile(rf'\s*\{{(?=.*{_WORDS.pattern}).*"({"|".join(TAG_KEYS)})"\s*:\s*\[\s*"')
-_SPANS = re.compile(
-    r'"(spans|entities|labels?)"\s*:\s*\[\s*(\[\s*\d|\{\s*"(id|start|end|label|token))'
-    r'|"type"\s*:\s*"(hypertext)?labels"'
-)
+TAG_ENDINGS = ("", ".conll", ".conllu", ".bio", ".iob")
 
 
 class LabelledFile(NamedTuple):
@@ -104,32 +95,18 @@ def _fault_of_name(name: str, match: re.Match | None) -> str:
     return ""
 
 
-def holds_tags(path: Path, spans: bool = False) -> bool:
-    """Whether a file has tagged words: in CoNLL form, as JSON lines of tokens, or in the official form.
-
-    Args:
-        spans: whether other JSON counts, too: lists, words without tags, and spans of a text as annotation
-            tools write them.
-    """
+def holds_tags(path: Path) -> bool:
+    """Whether a file has tagged words, by its name, or because it has the official form or lists of JSON."""
+    if split_name(path)[0] in TAG_ENDINGS:
+        return True
     head = _head_of(path)
-    lines = head.splitlines()
-    if not lines:
-        return False
     if head.lstrip()[:1] in ("{", "["):
-        if not spans:
-            return _WORDS_AND_TAGS.match(lines[0]) is not None
-        return _SPANS.search(head) is not None or _WORDS.search(head) is not None
-    if lines[0].startswith("text_a") and JOINT in "".join(lines[1:2]):
-        return True
-    # Words stand in blocks with blank lines between, and one of the columns has tags.
-    rows = [line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
-    if _CONLL_U.fullmatch(head) and len(lines) > len(rows):  # a table has no blank lines and no comments
-        return True
-    # Any column between tabs may have the tag; with spaces between, the last one, if there are two.
-    cells = [line.split("\t") if "\t" in line else line.split()[1:][-1:] for line in rows]
-    tags = [[cell for cell in row if _TAG.fullmatch(cell.strip())] for row in cells]
-    tagged = [tags_of_row for tags_of_row in tags if tags_of_row]
-    return 2 * len(tagged) > len(rows) and any(set(tags_of_row) != {OUTSIDE} for tags_of_row in tagged)
+        return all(_list_under(names).search(head) for names in WORDS.values())
+    return JOINT in "\n".join(head.split("\n")[:2])
+
+
+def _list_under(names: Collection[str]) -> re.Pattern:
+    return re.compile(rf'"({"|".join(names)})"\s*:\s*\[')
 
 
 def _head_of(path: Path) -> str:

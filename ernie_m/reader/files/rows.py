@@ -1,36 +1,24 @@
-"""The rows of any table: an official TSV file is left as it is, and every other one is read by `table/`.
-
-A program that reads and writes tables takes what it needs from here. What is behind is imported when a
-table is read that is not in the official form.
-"""
+"""How the tables of users are read: the options that programs share."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from ernie_m.utils.options import option
 
 if TYPE_CHECKING:
     from ernie_m.reader.files.faults import Faults
-    from ernie_m.reader.files.table.labelled import LabelledTable as LabelledTable
 
 
 @dataclass(kw_only=True)
 class TableOptions:
-    """How to read tables. Each is found out where it is not given.
-
-    A value holds for every table of a command, or, as NAME=VALUE, for the file of this name alone.
-    """
+    """How to read tables: what their header, their ending and their first line do not say."""
 
     columns: str | None = None
-    """For a table: the columns to read, by their names in the header or their numbers, as in review,stars."""
-
-    header: bool | None = None
-    """For a table: whether its first line names the columns."""
+    """For pairs, tagged words and questions: their columns by name, or by number if there is no header."""
 
     delimiter: str | None = None
-    """For a table: what separates its cells: a character, tab, or none where each line is one text."""
+    """For a table: what separates its cells: a character, or tab."""
 
     quotes: bool | None = None
     """For a table with tabs: whether quotation marks enclose cells, as pandas and Excel write them."""
@@ -79,10 +67,3 @@ def faults_of(path: Path, options: TableOptions) -> "Faults":
     from ernie_m.reader.files.faults import Faults
 
     return Faults(path, options.on_error == "skip")
-
-
-def tables() -> ModuleType:
-    """The module that reads and writes every table that is not in the official form."""
-    from ernie_m.reader.files.table import labelled
-
-    return labelled

@@ -14,10 +14,10 @@ programs call:
     fault_of_text(name, cell)                     what keeps a cell from being a text
     faults.end(logger.warning)                    after the rows: all faults at once, or what is left out
 
-`read_labelled` does this for rows with labels, and `find_columns` and `texts_in` for rows without. Where all
-flags give numbers, the first line is a row. `LABELS`, `PAIRS`, `WORDS` and `QUESTIONS` are the names that are
-known without a flag: part -> names. A cell is a text; in JSON it may be a list or an object, which stays one
-until it is known what the column is for.
+`read_labelled` does this for rows with labels, and `open_asked` for texts that a model is asked about. Where
+all flags give numbers, the first line is a row. `LABELS`, `PAIRS`, `WORDS` and `QUESTIONS` are the names that
+are known without a flag: part -> names. A cell is a text; in JSON it may be a list or an object, which stays
+one until it is known what the column is for.
 """
 
 import csv
@@ -32,10 +32,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain, count, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, split_labels
+from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, number_in, split_labels
 from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.official_tsv import has_official_names, has_quotes, say_quoted
 from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
@@ -66,8 +67,10 @@ SPLITS = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 # Cells by which a row has the label of their column, or has it not.
-YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
+_YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
 _ONE_HOT = re.compile(r"\s*\[[01](,?\s+[01]|,[01])*\.?\]\s*")  # also as numpy writes it
+# A number with three decimals may be a thousand, beside a plain number of 100 or more.
+_MAY_BE_THOUSAND, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}"), 100
 _IN_WORDS = {"text": "the text", "text_b": "the second text", "label": "the label"}
 _BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # the columns that a flag names
 JSON = (".json", ".jsonl", ".ndjson")
@@ -75,7 +78,7 @@ _SHEETS = (".xlsx", ".xlsm", ".xlsb")
 _MARKS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 _OF_ENDING = {".csv": ",", ".tsv": "\t"}
 _COMPARED = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
-_HEAD = 1 << 20  # bytes that tell what separates the cells
+_HEAD = 1 << 18  # bytes that tell what separates the cells
 _HEAD_OBJECTS = 1000  # whose keys are the columns
 _LARGEST = 1 << 28  # bytes of a JSON list, or of a workbook, which are read as a whole
 
@@ -177,7 +180,8 @@ def open_table(
     if ending in _SHEETS:
         rows = _rows_of_sheet(path)
     else:
-        _refuse_other_encodings(path, options.encoding)
+        if options.encoding is None:
+            _refuse_other_encodings(path)
         file = TextFile(str(path), encoding=options.encoding, any_form=ending in JSON)
         if ending in JSON:
             has_names = True
@@ -190,7 +194,7 @@ def open_table(
     if first is None:
         faults.end(logger.warning)
         raise UserError(f"{path}: no rows in it")
-    names = [str(number) for number in range(1, len(first) + 1)]
+    names = _numbers(len(first))
     if has_names:
         names = [name.strip() for name in first]
         if "_task_hash" in names and not options.only:
@@ -208,6 +212,11 @@ def open_table(
         raise UserError(f"{path}: has a header and no rows")
     table = Table(path, names, line, form, [cells for _, cells in head], chain(head, rows))
     return table._replace(rows=wanted(table, options.only, faults)) if options.only else table
+
+
+def _numbers(width: int) -> list[str]:
+    """What the columns are called without a header."""
+    return [str(number) for number in range(1, width + 1)]
 
 
 def in_one_line(cell: str) -> str:
@@ -253,14 +262,14 @@ def _refuse_names(path: Path, line: int, cells: Sequence[str]) -> None:
         )
 
 
-def _refuse_other_encodings(path: Path, encoding: str | None) -> None:
+def _refuse_other_encodings(path: Path) -> None:
     """Read a file to its end, before anything else of it is looked at.
 
     Raises:
         UserError: lines are not UTF-8, or have NUL bytes; names them.
     """
     faults = Faults(path, may_skip=False)
-    with closing(TextFile(str(path), encoding=encoding, any_form=True)) as file:
+    with closing(TextFile(str(path), any_form=True)) as file:
         for _ in file.texts(faults):
             pass
     faults.end(logger.warning)
@@ -540,7 +549,7 @@ class LabelledRow(NamedTuple):
 
     Attributes:
         texts: one, or two.
-        label: in its normal form, or several of them; "": it has none, or labels are not read.
+        label: in its normal form; or a list of several, or of none.
         language, group, split, qid: "" if the table has no such column; split is train, dev or test.
         line: the number of the line at which it begins.
     """
@@ -567,9 +576,52 @@ class LabelledTable(NamedTuple):
     columns: dict[str, str]
     label_columns: list[str]
 
+    def with_numbers(self, faults: Faults) -> "LabelledTable":
+        """The rows whose label is a finite number.
+
+        Args:
+            faults: receives the other rows.
+
+        Raises:
+            UserError: as `Faults.end`, no row is left, or "1.000" may be a thousand.
+        """
+        kept = [row for row in self.rows if number_in(row.label) is not None]
+        marked = [row for row in kept if "." in row.label]
+        largest = max((int(row.label) for row in kept if row.label.isdecimal()), default=0)
+        if marked and largest >= _HUNDREDS and all(_MAY_BE_THOUSAND.fullmatch(row.label) for row in marked):
+            cell = marked[0].label
+            digits, number = cell.replace(".", ""), float(cell)
+            raise UserError(
+                f"{self.path}, line {marked[0].line}: '{cell}' may be {int(digits):,} or {number:g}; write "
+                f"{digits} or {number}, and the other labels alike"
+            )
+        for row in self.rows:
+            if number_in(row.label) is None:
+                mend = "a score has a decimal point and no other mark, as in 0.5 or 1250.5"
+                faults.add(row.line, f"the label '{shown(row.label)}' is no number", mend)
+        faults.end(logger.warning)
+        if not kept:
+            raise UserError(f"{self.path}: no rows are left")
+        return self._replace(rows=kept)
+
+    def meant_for(self, purpose: str) -> "LabelledTable":
+        """The rows for "train", or those for anything else, if the column split has both."""
+        meant = [row for row in self.rows if (row.split in ("", "train")) == (purpose == "train")]
+        if not meant or len(meant) == len(self.rows):
+            return self
+        counts = Counter(row.split or "(empty)" for row in self.rows) - Counter(
+            row.split or "(empty)" for row in meant
+        )
+        for split, rows in counts.items():
+            logger.warning("%s: %s rows of the split '%s' are left out", self.path, f"{rows:,}", split)
+        return self._replace(rows=meant)
+
 
 def find_columns(
-    table: Table, options: LabelOptions, needed: Collection[str] = ("text", "label")
+    table: Table,
+    options: LabelOptions,
+    needed: Collection[str] = ("text", "label"),
+    remembered: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, list[int]]:
     """The places of the columns of texts, labels and more: part of `LABELS` -> places, or none.
 
@@ -577,24 +629,28 @@ def find_columns(
 
     Args:
         needed: the parts that must be there.
+        remembered: values of flags that hold if the table has these columns, and no flag is given.
 
     Raises:
         UserError: the question for all that is not known.
     """
     found: dict[str, list[int]] = {}
     several = []
+    is_text_named = options.text is not None
     for part, names in LABELS.items():
         given = getattr(options, part, None)
+        learned = _columns_in(part, remembered.get(part, ""), table)
         if given:
-            mark = _BETWEEN.get(part)
-            is_one = mark is None or given in table.names
-            found[part] = [
-                table.place(name, f"--{part}") for name in ([given] if is_one else given.split(mark))
-            ]
-            continue
-        found[part] = [] if part == "text_b" and options.text else table.named(names)
-        if len(found[part]) > 1:
-            several.append(part)
+            found[part] = [table.place(name, f"--{part}") for name in _columns_in(part, given, table)]
+        elif {*learned} <= {*table.names} - {""} and not (part == "text_b" and options.text):
+            found[part] = [table.names.index(name) for name in learned]
+            is_text_named |= part == "text"
+        else:
+            found[part] = [] if part == "text_b" and is_text_named else table.named(names)
+            if len(found[part]) > 1 and part == "label" and part not in needed:
+                found[part] = []
+            elif len(found[part]) > 1:
+                several.append(part)
     missing = [part for part in needed if not found[part]]
     if several or missing:
         whats = [
@@ -608,15 +664,16 @@ def find_columns(
     return found
 
 
-def read_labelled(
-    path: Path, options: LabelOptions, labels: bool = True, several: bool = False, numbers: bool = False
-) -> LabelledTable:
+def _columns_in(part: str, flag: str, table: Table) -> list[str]:
+    """The names of columns in the value of a flag; a column may have the mark between them in its name."""
+    return [flag] if flag in table.names or part not in _BETWEEN else flag.split(_BETWEEN[part])
+
+
+def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> LabelledTable:
     """Read texts, or pairs of texts, with labels.
 
     Args:
-        labels: whether labels are needed, and read.
         several: whether a row may have several, or none: a list of them, or a column for each with 0 and 1.
-        numbers: whether they are numbers.
 
     Raises:
         UserError: the file cannot be read, it is not known which columns are meant, or rows have faults;
@@ -624,9 +681,7 @@ def read_labelled(
     """
     faults = Faults(path, options.on_error == "skip")
     table = open_table(path, options, faults)
-    found = find_columns(table, options, ("text", "label") if labels else ("text",))
-    if not labels:
-        found["label"] = []
+    found = find_columns(table, options)
     names = [table.names[place] for place in found["label"]]
     if len(names) > 1 and not several:
         raise UserError(f"--label {options.label}: a column for each label is for --multi_label true")
@@ -639,21 +694,27 @@ def read_labelled(
     faults.end(logger.warning)
     if several and len(names) == 1:
         rows = _with_lists(path, rows)
-    elif names and not several and not numbers:
+    elif not several:
         rows = _without_missing_labels(path, rows)
     if not rows:
         raise UserError(f"{path}: no rows are left")
     _say_what_is_read(table, found, rows)
-    columns = {
+    label_columns = [normal_label(name) for name in names] if len(names) > 1 else []
+    return LabelledTable(path, rows, _named(table, found), label_columns)
+
+
+def _named(table: Table, found: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """The flags that read the same columns of another table: flag -> value; numbers are not kept."""
+    if table.names == _numbers(len(table.names)):
+        return {}
+    return {
         part: _BETWEEN.get(part, ",").join(table.names[place] for place in places)
         for part, places in found.items()
         if places and part != "qid"
     }
-    label_columns = [normal_label(name) for name in names] if len(names) > 1 else []
-    return LabelledTable(path, rows, columns, label_columns)
 
 
-def texts_in(table: Table, found: Mapping[str, Sequence[int]], cells: Sequence[Any]) -> list[str]:
+def _texts_in(table: Table, found: Mapping[str, Sequence[int]], cells: Sequence[Any]) -> list[str]:
     """The text of a row, or its two texts. Several columns that make a text have a line end between them.
 
     Raises:
@@ -679,12 +740,12 @@ def _labelled_row(
     Raises:
         UserError: what is wrong with it, and what mends it.
     """
-    texts = texts_in(table, found, cells)
-    label: str | list[str] = ""
-    if len(found["label"]) > 1:
+    texts = _texts_in(table, found, cells)
+    place, *others = found["label"]
+    if others:
         label = _marked(table, found["label"], cells)
-    elif found["label"]:
-        label = _label_in(table.names[found["label"][0]], cells[found["label"][0]], several)
+    else:
+        label = _label_in(table.names[place], cells[place], several)
     more = {}
     for part in ("language", "group", "split", "qid"):
         cell = cells[found[part][0]] if found[part] else ""
@@ -727,13 +788,18 @@ def _label_in(name: str, cell: Any, several: bool) -> str | list[str]:
     return normal_label(cell)
 
 
+def is_marked(cell: Any) -> bool | None:
+    """Whether a cell in a column for one label says that the row has it; None: it says neither."""
+    return _YES_OR_NO.get(str(cell).strip().lower())
+
+
 def _marked(table: Table, places: Sequence[int], cells: Sequence[Any]) -> list[str]:
     """The labels of a row, of columns for one label each.
 
     Raises:
         UserError: a cell has neither 0 nor 1.
     """
-    marks = [YES_OR_NO.get(str(cells[place]).strip().lower()) for place in places]
+    marks = [is_marked(cells[place]) for place in places]
     if None in marks:
         place = places[marks.index(None)]
         raise UserError(
@@ -790,3 +856,114 @@ def _say_what_is_read(table: Table, found: Mapping[str, Sequence[int]], rows: Se
     look_at_text(table.path, [text for row in rows[:1000] for text in row.texts], "", None)
     if not table.form.quoted:
         say_quoted(table.path, sum(has_quotes(row.texts) for row in rows), len(rows), logger.warning)
+
+
+class AskedTable(NamedTuple):
+    """A table of texts that a model is asked about, whose columns are known.
+
+    Attributes:
+        texts: what a request calls its text, and a second one -> the places of its columns.
+        labels: the places of the columns of labels; none: the table has no labels.
+        language: the place of the column of languages; None: there is none.
+    """
+
+    table: Table
+    texts: dict[str, list[int]]
+    labels: list[int]
+    language: int | None
+
+    def check(self, pairs: bool | None) -> None:
+        """Refuse a table that has not the texts that a model reads. `pairs`: whether two; None: either.
+
+        Raises:
+            UserError: the question which columns they are.
+        """
+        if pairs is not None and len(self.texts) != 1 + pairs:
+            reads, flags = ("pairs of texts", "text_b") if pairs else ("single texts", "text")
+            names = " and ".join(
+                f"'{self.table.names[place]}'" for places in self.texts.values() for place in places
+            )
+            raise self.table.question(f"the model reads {reads}, and not {names}.", [f"--{flags} COLUMN"])
+
+    def rows(self) -> Iterator[tuple[int, list[Any], dict[str, Any]]]:
+        """Each row with its line: its cells, and as a request, which has the other columns, too."""
+        for line, cells in self.table.rows:
+            request = {
+                name.lower(): cell
+                for name, cell in zip(self.table.names, cells)
+                if name.lower() not in ("text", "text_a", "text_b", *self.texts)
+            }
+            if self.language is not None:
+                request["language"] = cells[self.language]
+            for key, places in self.texts.items():
+                parts = [cells[place] for place in places]
+                are_texts = all(isinstance(part, str) for part in parts)
+                request[key] = "\n".join(filter(str.strip, parts)) if are_texts and parts[1:] else parts[0]
+            if "text_a" in request:
+                request["text"] = request["text_a"]  # what most tasks call it
+            yield line, cells, request
+
+
+def open_asked(
+    path: Path,
+    options: LabelOptions,
+    faults: Faults,
+    remembered: Mapping[str, str] = MappingProxyType({}),
+    questions: bool = False,
+) -> AskedTable:
+    """Open a table of texts, or a .txt file with a text on each line.
+
+    Args:
+        faults: receives rows that cannot be read.
+        remembered: see `find_columns`.
+        questions: whether its texts are questions with contexts, which --columns names.
+
+    Raises:
+        UserError: the table cannot be read, or it is not known which columns have the texts.
+    """
+    if split_name(path)[0] == ".txt" and not (options.text or options.columns):
+        return AskedTable(_lines_of_text(path, options, faults), {"text_a": [0]}, [], None)
+    table = open_table(path, options, faults)
+    if questions:
+        given = options.columns.split(",") if options.columns else []
+        places = [[table.place(name, "--columns")] for name in given]
+        places = places or [table.named(names) for names in QUESTIONS.values()]
+        if [len(found) for found in places] != [1, 1]:
+            raise table.question(
+                "which columns are the question and its context?", ["--columns COLUMN,COLUMN"]
+            )
+        return AskedTable(table, dict(zip(QUESTIONS, places)), [], None)
+    found = find_columns(table, options, ("text",), remembered)
+    texts = {key: found[part] for key, part in (("text_a", "text"), ("text_b", "text_b")) if found[part]}
+    return AskedTable(table, texts, found["label"], *found["language"] or [None])
+
+
+def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
+    """The text of each row of a table, or its two texts; arguments and errors as of `read_labelled`."""
+    faults = Faults(path, options.on_error == "skip")
+    asked = open_asked(path, options, faults)
+    found = dict(zip(("text", "text_b"), [*asked.texts.values(), []]))
+    rows = []
+    for line, cells in asked.table.rows:
+        try:
+            rows.append(_texts_in(asked.table, found, cells))
+        except UserError as error:
+            faults.note(line, error)
+    faults.end(logger.warning)
+    return rows
+
+
+def _lines_of_text(path: Path, options: TableOptions, faults: Faults) -> Table:
+    """A file with a text on each line, as a table.
+
+    Raises:
+        UserError: its first line has a tab.
+    """
+    file = TextFile(str(path), encoding=options.encoding)
+    if b"\t" in file.buffer.partition(b"\n")[0]:
+        raise UserError(
+            f"{path}, line 1: a .txt file has a text on each line, and this one has a tab; if it is a table, "
+            "name its columns: --text COLUMN"
+        )
+    rows = ((line, [text.rstrip("\r\n")]) for line, text in enumerate(file.texts(faults), 1) if text.strip())
+    return Table(path, ["text"], 1, Form("\t", False, file.begin), [], rows)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from ernie_m.reader.files.table.form import Form, in_one_line
+from ernie_m.reader.files.tables import Form, in_one_line
 from ernie_m.utils.logging import logger
 
 ADDED = "predicted_"  # begins the name of a column that an answer adds
@@ -29,10 +29,10 @@ class AnsweredTable:
         self._file = file
         self._form = form
         self._columns: list[str] = []  # those of the answers
-        self._waiting: list[Sequence[str]] = []  # rows without an answer before the first answer
+        self._waiting: list[Sequence[Any]] = []  # rows without an answer before the first answer
         self._kept: list[int] = []  # the places of those of the table
 
-    def add(self, header: Sequence[str], cells: Sequence[str], answer: Mapping[str, Any]) -> None:
+    def add(self, header: Sequence[str], cells: Sequence[Any], answer: Mapping[str, Any]) -> None:
         """Write a row, and before the first one the header. A row may have no answer."""
         if not (answer or self._columns):
             self._waiting.append(cells)
@@ -49,7 +49,8 @@ class AnsweredTable:
         kept = [cells[place] for place in self._kept]
         self._write([*kept, *(added.get(column, "") for column in self._columns)])
 
-    def _write(self, cells: Sequence[str]) -> None:
+    def _write(self, cells: Sequence[Any]) -> None:
+        cells = [cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for cell in cells]
         if self._form.quoted:
             csv.writer(self._file, delimiter=self._form.mark, lineterminator="\n").writerow(cells)
         else:
