@@ -83,24 +83,17 @@ def check_identity(
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The keys in which two nested mappings differ, as "a.b: old -> new"."""
-    old_values = _flat(old)
-    new_values = _flat(new)
-    lines = []
-    for key in old_values | new_values:  # the keys of both; the values are compared below
-        old_value = old_values.get(key, "(absent)")
-        new_value = new_values.get(key, "(absent)")
-        if old_value != new_value:
-            lines.append(f"{key}: {old_value} -> {new_value}")
-    return lines
+    before, now = _flat(old), _flat(new)
+    pairs = {key: (before.get(key, "(absent)"), now.get(key, "(absent)")) for key in before | now}
+    return [f"{key}: {earlier} -> {later}" for key, (earlier, later) in pairs.items() if earlier != later]
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of nested mappings, by keys such as "a.b". Tuples become lists, as in JSON."""
     values: dict[str, Any] = {}
     for name, value in config.items():
-        key = f"{prefix}{name}"
         if isinstance(value, dict) and value:  # an empty dict has no keys, and is itself a value
-            values |= _flat(value, f"{key}.")
+            values |= _flat(value, f"{prefix}{name}.")
         else:
-            values[key] = list(value) if isinstance(value, tuple) else value
+            values[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
     return values
