@@ -21,7 +21,7 @@ from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.pairs import Columns, columns_of_pairs, start_of_pairs
 from ernie_m.reader.files.plain_text import TextFile, split_name, too_long
-from ernie_m.reader.files.tables import Form, Table, of_width, records, wanted
+from ernie_m.reader.files.tables import Form, Table, of_width, records, table_of, wanted
 from ernie_m.tokenizer.equal_texts import hashes_of
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -266,7 +266,7 @@ def _table_of(
     """The header of a file of pairs; and its first rows, with their lines.
 
     Raises:
-        UserError: it is not known which columns are meant.
+        UserError: it has no rows, or it is not known which columns are meant.
     """
     path = Path(file.path)
     if split_name(path)[0] == ".tmx":
@@ -276,19 +276,11 @@ def _table_of(
     faults = Faults(path, skip=True)  # each is found again, in its unit
     head = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
     rows = records(itertools.islice(head, form.skipped, None), form, faults, form.skipped + 1)
-    line, first = next(rows, (0, None))
-    if first is None:
-        raise UserError(f"{path}: no rows in it")
-    names = [str(number) for number in range(1, len(first) + 1)]
-    sample = [(line, first), *of_width(rows, len(first), line, faults, ragged=False)]
-    if has_names:
-        names = [name.strip() for name in first]
-        del sample[0]
-    header = Table(path, names, line, form, [cells for _, cells in sample[:3]], iter(()))
-    columns = columns_of_pairs(header, options, source.languages)
+    table = table_of(path, form, has_names, rows, options, faults)
+    columns = columns_of_pairs(table, options, source.languages)
     if len(columns.texts) > 2:
-        raise header.question("which two columns are translations?", ["--columns TEXT,TRANSLATION"])
-    return PairTable(header, columns, line + has_names), sample
+        raise table.question("which two columns are translations?", ["--columns TEXT,TRANSLATION"])
+    return PairTable(table._replace(rows=iter(())), columns, table.line + has_names), list(table.rows)
 
 
 def _rows(lines: list[str], unit: Unit, path: str, options: TextOptions) -> tuple[list[list[str]], int]:
@@ -303,10 +295,7 @@ def _rows(lines: list[str], unit: Unit, path: str, options: TextOptions) -> tupl
     every = records(ended_lines, header.form, faults, unit.first_line)
     below = (row for row in every if row[0] >= first_row)
     rows = list(of_width(below, len(header.names), header.line, faults, ragged=False))
-    if options.only:
-        taken = wanted(header._replace(rows=iter(rows)), options.only, faults)
-    else:
-        taken = rows
+    taken = wanted(header._replace(rows=iter(rows)), options.only, faults)
     texts = [[cells[place] for place in columns.texts] for _, cells in taken if columns.is_trained(cells)]
     faults.end(logger.warning)
     return texts, len(rows) - len(texts)

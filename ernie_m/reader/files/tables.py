@@ -190,6 +190,19 @@ def open_table(
             form, has_names = start_of(file) if start_of else (form_of(file, options), has_names)
             lines = islice(file.texts(faults), form.skipped, None)
             rows = records(lines, form, faults, form.skipped + 1)
+    return table_of(path, form, has_names, rows, options, faults, ragged)
+
+
+def table_of(
+    path: Path,
+    form: Form,
+    has_names: bool,
+    rows: Iterator[tuple[int, list[Any]]],
+    options: TableOptions,
+    faults: Faults,
+    ragged: bool = False,
+) -> Table:
+    """A table by its rows, of which the first may have the names; arguments and errors as in `open_table`."""
     line, first = next(rows, (0, None))
     if first is None:
         faults.end(logger.warning)
@@ -203,7 +216,8 @@ def open_table(
                 "rows are meant: --only answer=accept"
             )
     else:
-        _refuse_names(path, line, first)
+        if _are_numbers(options):
+            _refuse_names(path, line, first)
         rows = chain([(line, first)], rows)
     rows = of_width(rows, len(names), line, faults, ragged)
     head = list(islice(rows, 3))
@@ -211,7 +225,7 @@ def open_table(
         faults.end(logger.warning)
         raise UserError(f"{path}: has a header and no rows")
     table = Table(path, names, line, form, [cells for _, cells in head], chain(head, rows))
-    return table._replace(rows=wanted(table, options.only, faults)) if options.only else table
+    return table._replace(rows=wanted(table, options.only, faults))
 
 
 def _numbers(width: int) -> list[str]:
@@ -289,15 +303,15 @@ def of_width(
         faults.add(line, what, "mend or remove them; --delimiter says what separates the cells")
 
 
-def wanted(table: Table, only: str, faults: Faults) -> Iterator[tuple[int, list[Any]]]:
+def wanted(table: Table, only: str | None, faults: Faults) -> Iterator[tuple[int, list[Any]]]:
     """The rows that --only takes, by a comparison such as label=1 or score>=0.8.
 
     Raises:
         UserError: it is no comparison, or names no column.
     """
-    match = re.fullmatch(r"(.+?)(!=|>=|<=|=|>|<)(.*)", only)
-    if only == "all":
+    if only in (None, "all"):
         return table.rows
+    match = re.fullmatch(r"(.+?)(!=|>=|<=|=|>|<)(.*)", only)
     if match is None:
         raise UserError(f"--only {only}: give a column and a value, as in label=1 or score>=0.8; or all")
     place, sign, value = table.place(match[1], "--only"), match[2], match[3].strip()
