@@ -15,9 +15,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from ernie_m.model.checkpoint import fluid, tensor_names
+from ernie_m.model.checkpoint import fluid, official
 from ernie_m.model.checkpoint.lazy_weights import Weights
-from ernie_m.model.checkpoint.writing import to_names_of, write_config, write_official
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys
@@ -49,10 +48,10 @@ def make_official(folder: Path, config: dict, head: str | None = None, **kind) -
     """
     params = folder / "params"
     params.mkdir(parents=True, exist_ok=True)
-    write_config(folder / fluid.CONFIG, config)
+    official.write_config(folder / official.CONFIG, config)
     sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
     arrays = toys.weights(head, config=sizes, **kind)
-    for row in tensor_names.rows_of(tensor_names.OFFICIAL, config["num_hidden_layers"], head):
+    for row in official.Official().rows(config["num_hidden_layers"], head):
         if row.canonical in arrays:
             fluid.write(params / row.in_format, arrays[row.canonical])
     return params
@@ -62,9 +61,9 @@ def write_as_official(
     folder: Path, weights: Mapping[str, np.ndarray], config: ErnieMConfig, head: str | None = None
 ) -> list[str]:
     """Write weights under our names as a conversion does, and return the names that have no place there."""
-    translated = to_names_of(tensor_names.OFFICIAL, Weights.of(weights), head)
-    write_official(folder, translated.weights, config)
-    return translated.left_out
+    translated = official.Official().from_ours(Weights.of(weights), head)
+    official.write_official(folder, translated.weights, config)
+    return translated.unknown
 
 
 # ---- PaddleNLP.

@@ -69,8 +69,8 @@ def test_what_stands_at_the_top():
         assert (ROOT / name).readlink() == Path("ernie_m") / name
 
 
-# What a pre-training has no use for, and so no imports of: users' tables, the writer of pickles, the server.
-NOT_OF_A_TRAINING = ("reader/files/tables.py", "model/checkpoint/writing.py", "inference", "data")
+# What a pre-training has no use for, and so no imports of: users' tables, conversions, the server.
+NOT_OF_A_TRAINING = ("reader/files/tables.py", "model/checkpoint/convert.py", "inference", "data")
 
 
 def files_imported(path: Path) -> set[Path]:
@@ -115,17 +115,32 @@ def test_the_layers():
     assert faults == []
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the files of a circle
 
-    # What a program hangs on.
+    names = names_behind(ROOT / "run_pretrain.py")
+    assert "pretrain/packing.py" in names  # or nothing was followed
+    assert [name for name in names if name.startswith(NOT_OF_A_TRAINING)] == []
+
+
+def names_behind(start: Path) -> list[str]:
+    """The files of the package that a program or a file hangs on."""
     seen: set[Path] = set()
-    to_read = [ROOT / "run_pretrain.py"]
+    to_read = [start]
     while to_read:
         path = to_read.pop()
         if path not in seen:
             seen.add(path)
             to_read += files_imported(path)
-    names = [str(path.relative_to(PACKAGE)) for path in seen if path.is_relative_to(PACKAGE)]
-    assert "pretrain/packing.py" in names  # or nothing was followed
-    assert [name for name in names if name.startswith(NOT_OF_A_TRAINING)] == []
+    return [str(path.relative_to(PACKAGE)) for path in seen if path.is_relative_to(PACKAGE)]
+
+
+def test_our_form_and_the_official_one_are_read_without_the_others():
+    """Who reads how a model of ours is opened need not read how other libraries write theirs."""
+    room = PACKAGE / "model/checkpoint"
+    foreign = {str(path.relative_to(PACKAGE)) for path in room.glob("*.py") if "Library" in path.read_text()}
+    foreign |= {f"model/checkpoint/{name}.py" for name in ("pickles", "torch_save", "sentence_transformers")}
+    assert "model/checkpoint/library.py" in foreign
+    for name in ("ours", "official"):
+        names = names_behind(room / f"{name}.py")
+        assert "utils/folder.py" in names and foreign.isdisjoint(names), name
 
 
 def programs() -> list[Path]:

@@ -20,7 +20,8 @@ import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.finetune import rates
-from ernie_m.model.checkpoint import safetensors, tensor_names
+from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.checkpoint.ours import Ours
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
@@ -178,7 +179,7 @@ def weights(
     if lm_head:
         parts.append("lm_head")
     shapes = {}
-    for row in tensor_names.rows_of(tensor_names.OURS, config["num_hidden_layers"]):
+    for row in Ours().rows(config["num_hidden_layers"]):
         if row.canonical.split(".")[0] in parts:
             shapes[row.canonical] = tuple(sizes[axis] for axis in row.axes)
     if head == "uie":

@@ -14,19 +14,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ernie_m.model.checkpoint import convert as conversion
 from ernie_m.model.checkpoint.card import read_card
-from ernie_m.model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS, Report
-from ernie_m.model.checkpoint.lost_conventions import differences, note
+from ernie_m.model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS, WRITERS
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
-from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import Reading
+from ernie_m.model.checkpoint.ours import Ours
+from ernie_m.model.checkpoint.translation import Origin, Translated
+from ernie_m.model.conventions import READING, Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
 from ernie_m.reader import trim_vocabulary
-from ernie_m.reader.trim_vocabulary import Fallback
-from ernie_m.tokenizer import tokenizer_files
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_json import no_piece_model
 from ernie_m.utils.checksums import MANIFEST, write_manifest
@@ -106,11 +104,11 @@ def convert(flags: ConvertFlags) -> None:
         return
 
     checkpoint = open_checkpoint(flags.source, flags.drop_unknown)
-    config = conversion.checked_config(checkpoint)
+    conversion.check_tensors(checkpoint)
     task = conversion.task_to_convert(checkpoint, flags.head)
-    tokenizer = tokenizer_of(checkpoint, config, flags)
+    tokenizer = tokenizer_of(checkpoint, flags)
     if not flags.keep_pieces_of:
-        write(flags, checkpoint, config, task, tokenizer)
+        write(flags, checkpoint, task, tokenizer)
         return
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(name) for name in flags.keep_pieces_of.split(",")]
@@ -121,82 +119,39 @@ def convert(flags: ConvertFlags) -> None:
             checkpoint, trimmed.old_ids, trimmed.tokenizer.pad_id, trimmed.tokenizer.added_tokens
         )
         names = ", ".join(path.name for path in texts)
-        kept = f"{smaller.config.vocab_size:,} of {config.vocab_size:,} tokens are left, those of {names}"
+        sizes = [f"{model.config.vocab_size:,}" for model in (smaller, checkpoint)]
+        kept = f"{sizes[0]} of {sizes[1]} tokens are left, those of {names}"
         if flags.min_count > 1:
             kept += f" that are in it {flags.min_count} times or more"
-        write(flags, smaller, smaller.config, task, trimmed.tokenizer, kept)
-        with pipe_may_close():
-            print_sizes(checkpoint, smaller)
-            if fallback:
-                print_fallback(fallback, flags.fallback_of)
-
-
-def write(
-    flags: ConvertFlags,
-    checkpoint: Checkpoint,
-    config: ErnieMConfig,
-    task: str | None,
-    tokenizer: Tokenizer,
-    trimmed: str | None = None,
-) -> None:
-    """Write the new folder, and print what is in it.
-
-    Args:
-        task: what the model's head is for; None: it has no head.
-        trimmed: what was left out of the vocabulary, for the model card; None: nothing.
-
-    Raises:
-        UserError: the library of the new form reads otherwise, and --allow_differences is not given.
-    """
-    metadata, scores = read_card(checkpoint.folder)  # the new model card will have them
-    given = {"license": flags.license, "base_model": flags.base_model}
-    metadata |= {key: value for key, value in given.items() if value}
-    format_name = conversion.TARGETS[flags.to]
-    cuts_digit_comma = bool(tokenizer.digit_comma)
-    reading = checkpoint.reading
-    differing = differences(format_name, reading, checkpoint.reading_faults, task, cuts_digit_comma)
-    if differing and not flags.allow_differences:
-        raise UserError(
-            f"{flags.source}: --to {flags.to}: {'; '.join(differing)}. --allow_differences writes it all the "
-            "same, and the new README.md says so"
-        )
-    remark = note(format_name, reading)
-    remarks = [*differing, remark] if remark else differing
-    facts: dict[str, Any] = {"reads_otherwise": remarks or None, "trimmed": trimmed}
-    if not flags.keep_pieces_of:  # the scores are of the whole vocabulary
-        facts["scores"] = scores
-    with atomic_dir(flags.target) as folder:
-        report = conversion.write(flags.to, folder, checkpoint, config, task, metadata, facts)
-        separators = reading.separators if task == QUESTION_ANSWERING else 2
-        # The max_seq_len of a model with a head is the length of the windows that it was trained on.
-        longest = reading.max_seq_len if task is None and reading.max_seq_len else config.longest_input
-        files = write_tokenizer(flags.to, folder, tokenizer, longest, separators)
-        if format_name == conversion.OURS:
-            write_manifest(folder / MANIFEST)
+        write(flags, smaller, task, trimmed.tokenizer, kept)
+    rows = [["", "tokens", "parameters", "MB (float32)"]]
+    for name, model in (("before", checkpoint), ("after", smaller)):
+        parameters = conversion.count_parameters(model.tensors)
+        rows.append([name, f"{model.config.vocab_size:,}", f"{parameters:,}", f"{4 * parameters / 1e6:,.1f}"])
     with pipe_may_close():
-        print_report(report, checkpoint, flags)
-        print_tokenizer_files(files, flags)
-        if remark:
-            say(f"note: {remark}")
-        for difference in differing:
-            say(f"read otherwise: {difference}")
-        if "license" not in metadata:
-            say(f"{flags.target}/README.md has no license; to publish it, add --license, as in apache-2.0")
+        say(in_columns(rows))
+        if fallback:
+            path = flags.fallback_of
+            lines, changed, before, after = fallback
+            share = f"{100 * changed / lines:.1f} %"
+            say(
+                f"{path}: {changed:,} of {lines:,} lines ({share}) have other tokens now",
+                f"{path}: {before.tokens:,} tokens before, {after.tokens:,} after",
+                f"{path}: {before.unknown:,} unknown tokens before, {after.unknown:,} after",
+            )
 
 
 def convert_vocabulary(flags: ConvertFlags) -> None:
     """Write the tokenizer's files for a piece model alone."""
+    format = TARGETS[flags.to]
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
     with atomic_dir(flags.target) as folder:
-        files = write_tokenizer(flags.to, folder, tokenizer, LONGEST_INPUT)
+        files = WRITERS[format.tokenizer_form](folder, tokenizer, LONGEST_INPUT, 2)
     with pipe_may_close():
-        print_tokenizer_files(files, flags)
-        remark = note(conversion.TARGETS[flags.to], Reading())
-        if remark:
-            say(f"note: {remark}")
+        say_tokenizer(files, conversion.note(format, Reading()), flags)
 
 
-def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFlags) -> Tokenizer:
+def tokenizer_of(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
     """The tokenizer: of each file the one that the flags name, or else that of the checkpoint.
 
     Raises:
@@ -208,79 +163,97 @@ def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFla
     reading = checkpoint.reading
     vocab_path = flags.vocab_path or checkpoint.vocab_path
     tokenizer = Tokenizer(vocab_path, piece_model_path, reading.text_rules, reading.added_tokens)
-    tokenizer.check_model(config.vocab_size, config.pad_token_id, flags.source)
+    tokenizer.check_model(checkpoint.config.vocab_size, checkpoint.config.pad_token_id, flags.source)
     return tokenizer
 
 
-def write_tokenizer(
-    target: str, folder: Path, tokenizer: Tokenizer, max_length: int, separators: int = 2
-) -> list[str]:
-    """Write the tokenizer's files in the form of a format's library; return their names.
+def write(
+    flags: ConvertFlags,
+    checkpoint: Checkpoint,
+    task: str | None,
+    tokenizer: Tokenizer,
+    trimmed: str | None = None,
+) -> None:
+    """Write the new folder, and print what is in it.
 
     Args:
-        target: the format, a value of --to.
-        max_length: the longest input in tokens.
-        separators: the number of [SEP] between two texts.
+        task: what the model's head is for; None: it has no head.
+        trimmed: what was left out of the vocabulary, for the model card; None: nothing.
+
+    Raises:
+        UserError: the format cannot hold the model; its library reads otherwise, and --allow_differences is
+            not given.
     """
-    if target == "xlm-roberta":
-        return tokenizer_files.write_xlm_r(folder, tokenizer, max_length, separators)
-    if target == "sentence-transformers":
-        return tokenizer_files.write_static(folder, tokenizer, max_length)
-    if target in ("paddlenlp", "huggingface"):
-        return tokenizer_files.write_ernie_m(folder, tokenizer)
-    return tokenizer_files.write_ours(folder, tokenizer)
-
-
-def print_report(report: Report, checkpoint: Checkpoint, flags: ConvertFlags) -> None:
-    """Print every tensor that was written, and every one that was not."""
-    width = max(len(tensor.name) for tensor in report.written)
-    for tensor in report.written:
-        shape = str(list(tensor.shape))
-        line = f"{tensor.name:{width}}  {shape:16}  <- {' + '.join(tensor.sources)}"
-        if tensor.transposed:
-            line += "  (transposed)"
-        say(line)
-    for name, reason in checkpoint.dropped.items():
-        say(f"not taken: {name} ({reason})")
-    for name in checkpoint.unknown:
-        say(f"not taken: {name} (not understood)")
-    for name in report.left_out:
-        say(f"no place for it in {flags.to}: {name}")
-    for name in report.absent:
-        say(f"not in {flags.source}: {name} (the library that loads {flags.to} starts it afresh)")
-    count = len(report.written)
-    say(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {count} tensors")
-    if report.pooling_files:
-        files = ", ".join(report.pooling_files)
-        say(f"for sentence-transformers: {files}; pooling: {checkpoint.reading.pooling or 'specials'}")
-    elif flags.to == "xlm-roberta" and checkpoint.task == SEARCH:
-        reading = checkpoint.reading
-        say(
-            f"note: the model was trained for vectors of layer {reading.layer} with --pooling "
-            f"{reading.pooling}, which sentence-transformers does not make"
+    metadata, scores = read_card(checkpoint.folder)  # the new model card will have them
+    given = {"license": flags.license, "base_model": flags.base_model}
+    metadata |= {key: value for key, value in given.items() if value}
+    format = TARGETS[flags.to]
+    reading = checkpoint.reading
+    differing = conversion.differences(format, checkpoint, task, bool(tokenizer.digit_comma))
+    if differing and not flags.allow_differences:
+        raise UserError(
+            f"{flags.source}: --to {flags.to}: {'; '.join(differing)}. --allow_differences writes it all the "
+            "same, and the new README.md says so"
         )
+    conversion.check_fits(flags.to, checkpoint, task)
+    remark = conversion.note(format, reading)
+    facts = {"reads_otherwise": [*differing, remark] if remark else differing or None, "trimmed": trimmed}
+    if not flags.keep_pieces_of:  # the scores are of the whole vocabulary
+        facts["scores"] = scores
+    # The max_seq_len of a model with a head is the length of the windows that it was trained on.
+    longest = (None if task else reading.max_seq_len) or checkpoint.config.longest_input
+    separators = reading.separators if task == QUESTION_ANSWERING else 2
+    with atomic_dir(flags.target) as folder:
+        written, pooling_files = conversion.write(format, folder, checkpoint, task, metadata, facts)
+        files = WRITERS[format.tokenizer_form](folder, tokenizer, longest, separators)
+        if format.name == Ours.name:
+            write_manifest(folder / MANIFEST)
+    with pipe_may_close():
+        say(*lines_of(written, checkpoint, flags))
+        if pooling_files:
+            names = ", ".join(pooling_files)
+            say(f"for sentence-transformers: {names}; pooling: {reading.pooling or 'specials'}")
+        elif flags.to == "xlm-roberta" and checkpoint.task == SEARCH:
+            say(
+                f"note: the model was trained for vectors of layer {reading.layer} with --pooling "
+                f"{reading.pooling}, which sentence-transformers does not make"
+            )
+        say_tokenizer(files, remark, flags)
+        for difference in differing:
+            say(f"read otherwise: {difference}")
+        if "license" not in metadata:
+            say(f"{flags.target}/README.md has no license; to publish it, add --license, as in apache-2.0")
 
 
-def print_sizes(before: Checkpoint, after: Checkpoint) -> None:
-    """Print the size of a model before and after trimming."""
-    rows = [["", "tokens", "parameters", "MB (float32)"]]
-    for name, checkpoint in (("before", before), ("after", after)):
-        parameters = conversion.count_parameters(checkpoint.tensors)
-        megabytes = 4 * parameters / 1e6  # 4 bytes each
-        rows.append([name, f"{checkpoint.config.vocab_size:,}", f"{parameters:,}", f"{megabytes:,.1f}"])
-    say(in_columns(rows))
+def lines_of(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
+    """A line for every tensor that was written, and for every one that was not."""
+    is_official = flags.to == "fluid"
+    width = max(len(f"params/{name}" if is_official else name) for name in written.origins)
+    lines = []
+    # Each tensor was translated twice: from its names in the source to ours, and from ours to the new one.
+    for name, to_new in written.origins.items():
+        # Only the token types of XLM-R, which are made of zeros, have no origin.
+        to_ours = checkpoint.origins.get(to_new.names[0], Origin(to_new.names, transposed=False))
+        place = f"params/{name}" if is_official else name
+        shape = str(list(written.weights.shape(name)))
+        is_turned = to_ours.transposed != to_new.transposed  # transposed twice is not transposed
+        turned = "  (transposed)" if is_turned else ""
+        lines.append(f"{place:{width}}  {shape:16}  <- {' + '.join(to_ours.names)}{turned}")
+    without_place = {"labels": checkpoint.labels, READING: checkpoint.reading.to_json()}
+    unsaid = [f"{key} of config.json" for key, value in without_place.items() if value and is_official]
+    afresh = f"the library that loads {flags.to} starts it afresh"
+    return [
+        *lines,
+        *(f"not taken: {name} ({reason})" for name, reason in checkpoint.dropped.items()),
+        *(f"not taken: {name} (not understood)" for name in checkpoint.unknown),
+        *(f"no place for it in {flags.to}: {name}" for name in (*written.unknown, *unsaid)),
+        *(f"not in {flags.source}: {name} ({afresh})" for name in written.absent),
+        f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {len(lines)} tensors",
+    ]
 
 
-def print_fallback(fallback: Fallback, path: str) -> None:
-    """Print how many lines of another text have other tokens after trimming."""
-    lines, changed, before, after = fallback
-    say(
-        f"{path}: {changed:,} of {lines:,} lines ({100 * changed / lines:.1f} %) have other tokens now",
-        f"{path}: {before.tokens:,} tokens before, {after.tokens:,} after",
-        f"{path}: {before.unknown:,} unknown tokens before, {after.unknown:,} after",
-    )
-
-
-def print_tokenizer_files(files: list[str], flags: ConvertFlags) -> None:
-    """Print which files of the tokenizer were written."""
+def say_tokenizer(files: list[str], remark: str | None, flags: ConvertFlags) -> None:
+    """Print which files of the tokenizer were written, and what their library does otherwise."""
     say(f"tokenizer: {', '.join(files)} in {flags.target}")
+    if remark:
+        say(f"note: {remark}")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_m.finetune.open_model import OpenedModel, open_model
 from ernie_m.inference.exported_model import FILES, GraphRunner, OnnxEngine, PaddleEngine
-from ernie_m.model.checkpoint.configs import read_json
 from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
@@ -32,6 +31,7 @@ from ernie_m.model.tasks import (
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import check_folder
 from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.files import read_object
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import prepare
 from ernie_m.vectors.centring import LanguageMeans
@@ -292,7 +292,7 @@ def load(
 def exported_settings(folder: Path) -> dict[str, Any] | None:
     """The config.json of an exported folder; None for other folders."""
     path = folder / CONFIG
-    config_json = read_json(path) if path.is_file() else {}
+    config_json = read_object(path) if path.is_file() else {}
     return config_json if "export" in config_json else None
 
 

@@ -27,15 +27,10 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from ernie_m.tokenizer.foreign import (
-    BPE_MODEL,
-    TOKENIZER_JSON,
-    cut_pieces,
-    no_piece_model,
-    piece_model_of_json,
-    texts_of_folder,
-)
+from ernie_m.tokenizer.folder_rules import rules_of_folder
+from ernie_m.tokenizer.paddlenlp_rules import cut_pieces
 from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES
+from ernie_m.tokenizer.tokenizer_json import BPE_MODEL, TOKENIZER_JSON, no_piece_model, piece_model_of_json
 from ernie_m.tokenizer.vocabulary import DICT, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
 from ernie_m.utils.errors import UserError, listed, shown, start_of
 from ernie_m.utils.files import read_bytes
@@ -160,14 +155,14 @@ class Tokenizer:
         text_rules: str | None = None,
         added_tokens: Mapping[str, int] | None = None,
     ) -> "Tokenizer":
-        """Load the tokenizer in a folder: a piece model or XLM-R's tokenizer.json, and vocab.txt if there.
+        """Load the tokenizer in a folder of this project: its piece model, and vocab.txt if there.
 
         Args:
             text_rules: None: what the folder's files say, and else the official rules.
             added_tokens: None: those of the folder's files, or none if `text_rules` is given.
 
         Raises:
-            UserError: there is no piece model; or any error of `texts_of_folder` and of making a Tokenizer.
+            UserError: there is no piece model; or any error of `rules_of_folder` and of making a Tokenizer.
         """
         folder = Path(folder)
         models = [folder / name for name in _PIECE_MODEL_NAMES if (folder / name).is_file()]
@@ -175,10 +170,8 @@ class Tokenizer:
             raise no_piece_model(folder)
         vocabs = [folder / name for name in ("vocab.txt", DICT) if (folder / name).is_file()]
         if text_rules is None:
-            texts = texts_of_folder(folder)
-            text_rules = texts.text_rules
-            added_tokens = texts.added_tokens if added_tokens is None else added_tokens
-            vocabs = vocabs if texts.has_own_vocab else []
+            text_rules, its_tokens = rules_of_folder(folder)
+            added_tokens = its_tokens if added_tokens is None else added_tokens
         return cls(vocabs[0] if vocabs else None, models[0], text_rules, added_tokens)
 
     def __reduce__(self):  # for pickle

@@ -17,18 +17,9 @@ import numpy as np
 from ernie_m.commands.predict import read_requests
 from ernie_m.data.download import unpack
 from ernie_m.data.translated_messages import read_messages
-from ernie_m.model.checkpoint import (
-    configs,
-    fluid,
-    pickles,
-    sentence_transformers,
-    torch_save,
-    writing,
-)
+from ernie_m.model.checkpoint import fluid, library, pickles, sentence_transformers, torch_save
 from ernie_m.model.checkpoint import safetensors as safe
-from ernie_m.model.checkpoint.foreign_conventions import reading_of
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.tensor_names import XLM_R
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.entity_tags import PLACES
@@ -44,14 +35,16 @@ from ernie_m.reader.files.tables import read_labelled
 from ernie_m.reader.files.tagged_sentences import read_tagged
 from ernie_m.reader.files.tagged_words import read_words
 from ernie_m.reader.label_map import read_label_map, read_languages
-from ernie_m.tokenizer.foreign import texts_of_folder
-from ernie_m.tokenizer.foreign_files import TokenizerFiles
+from ernie_m.tokenizer.folder_rules import rules_of_folder
+from ernie_m.tokenizer.foreign_files import added_tokens, check_kind, has_official_rules, longest_input
 from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_files import write_xlm_r
 from ernie_m.training.checkpoint import write_checkpoint
 from ernie_m.training.run_folder import read_step
 from ernie_m.utils.checksums import write_manifest
+from ernie_m.utils.files import read_object
+from ernie_m.utils.folder import Folder
 from ernie_m.utils.options import parse_options, read_yaml
 from ernie_m.vectors.centring import LanguageMeans
 from tests.foreign import fairseq_args, tokenizer_json
@@ -175,7 +168,7 @@ def model_configs(folder: Path) -> list[bytes]:
 def paddle_files(folder: Path) -> list[bytes]:
     """A .pdparams with containers in containers, and one with an array that is written in several parts."""
     nested = {"a": ("name", np.arange(3, dtype=np.uint16)), "n": [1, 2.5, None, {"k": b"x"}]}
-    writing.write_pdparams(folder / "x", {"a": np.ones([2, 3], "f4"), "long": np.zeros([40, 40], "f4")})
+    pickles.write_pdparams(folder / "x", {"a": np.ones([2, 3], "f4"), "long": np.zeros([40, 40], "f4")})
     return [pickle.dumps(nested, 4), (folder / "x").read_bytes()]
 
 
@@ -291,7 +284,7 @@ def of_vectors(file: str) -> Reader:
 
     def read(path: Path) -> Any:
         folder = path.parent.parent if "/" in file else path.parent
-        return sentence_transformers.read(folder, ErnieMConfig(**CONFIG))
+        return sentence_transformers.read(Folder(folder), ErnieMConfig(**CONFIG))
 
     return Reader(file, files, (read,), edit=edit_json)
 
@@ -300,9 +293,9 @@ def of_added_tokens(file: str, contents: Any) -> Reader:
     """The reader of a file of the tokenizer that adds tokens."""
 
     def read(path: Path) -> Any:
-        files = TokenizerFiles(path.parent)
-        files.check_kind({}, None)
-        return reading_of(XLM_R, {}, None, files, path.parent, has_head=False, config=ErnieMConfig(**CONFIG))
+        folder = Folder(path.parent)
+        check_kind(folder, {}, None)
+        return added_tokens(folder), longest_input(folder), has_official_rules(folder)
 
     return Reader(file, [json.dumps(contents)], (read,), edit=edit_json)
 
@@ -503,7 +496,7 @@ READERS = {
         reads=(
             ErnieMConfig.from_json,
             read_folder,
-            lambda path: configs.labels_of(configs.read_json(path)),
+            lambda path: library.labels_of(library.flat(read_object(path))),
         ),
         edit=edit_json,
         words=(b'"init_class"',),
@@ -553,15 +546,14 @@ READERS = {
         "config.json",
         files=[
             json.dumps({"reading": {"text_rules": "none", "added_tokens": {"<e1>": 9}}}),
-            json.dumps({"architectures": ["ErnieMForTokenClassification"], "transformers_version": "4.49"}),
         ],
-        reads=(lambda path: texts_of_folder(path.parent),),
+        reads=(lambda path: rules_of_folder(path.parent),),
         edit=edit_json,
     ),
     "texts_of_a_corpus": Reader(
         "manifest.json",
         files=[json.dumps({"vocabulary": {"text_rules": "none"}})],
-        reads=(lambda path: texts_of_folder(path.parent),),
+        reads=(lambda path: rules_of_folder(path.parent),),
         edit=edit_json,
     ),
     "index": Reader(

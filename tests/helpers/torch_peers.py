@@ -5,7 +5,7 @@ import paddle
 import torch
 import transformers
 
-from ernie_m.model.checkpoint import tensor_names
+from ernie_m.model.checkpoint.convert import TARGETS
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
@@ -29,7 +29,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 def make(folder, head: str | None):
     """Write a folder of ours with random weights, and return the weights.
 
-    `head`: a head of `tensor_names.CLASSES`; "lm": a masked-LM head; None: an encoder.
+    `head`: a head of `Format.classes`; "lm": a masked-LM head; None: an encoder.
     """
     if head == "lm":
         return make_ours(folder, lm_head=True, pooler=False)
@@ -79,12 +79,12 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
         return [padded.numpy(), pooled.numpy()]
 
 
-def load_torch(library: str, head: str | None, folder):
+def load_torch(target: str, head: str | None, folder):
     """The model of a folder in transformers, which must find every tensor and leave none.
 
-    `library`: a key of `tensor_names.CLASSES`.
+    `target`: a key of `TARGETS`.
     """
-    model_class = getattr(transformers, tensor_names.CLASSES[library][head].name)
+    model_class = getattr(transformers, TARGETS[target].classes[head].name)
     model, loading = model_class.from_pretrained(folder, output_loading_info=True)
     assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     return model

@@ -6,9 +6,10 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.checkpoint import fluid, tensor_names
+from ernie_m.model.checkpoint import fluid
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.official import Official
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_weights, save_model
 from ernie_m.model.encoder import ErnieMConfig
@@ -113,7 +114,7 @@ def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path)
     model = PreTrainingModel(SHAPE, ["en", "fr"])
     save_model(tmp_path / "full", model, SHAPE)
     save_model(tmp_path / "encoder", model, SHAPE, leave_out=("lm_head.", "language_embeddings."))
-    official_names = {row.canonical for row in tensor_names.rows_of(tensor_names.OFFICIAL, 2)}
+    official_names = {row.canonical for row in Official().rows(2)}
     encoder_names = {name for name in official_names if not name.startswith("lm_head.")}
     assert set(open_checkpoint(tmp_path / "full").tensors) == official_names | {"language_embeddings.weight"}
     assert set(open_checkpoint(tmp_path / "encoder").tensors) == encoder_names

@@ -1,6 +1,8 @@
 """How a folder says that its model reads: each format by its own files."""
 
 import json
+import os
+from collections import Counter
 from dataclasses import replace
 from typing import get_args
 
@@ -9,6 +11,7 @@ import pytest
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading, TextKind, TextRules
 from ernie_m.tokenizer.tokenizer import TEXT_RULES
+from ernie_m.utils import files
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r
 from tests.launching import error_of
 from tests.toys import make_ours
@@ -145,6 +148,27 @@ def test_sentence_transformers(tmp_path, pooling, expected):
         prompts={"query": "query: "},
         default_prompt="query",
     )
+
+
+def test_a_folder_is_listed_once_and_each_of_its_files_read_once(tmp_path, monkeypatch):
+    """Whatever the number of formats that are asked."""
+    make_sentence_transformer(tmp_path, prompts={})
+    write(tmp_path / "tokenizer.json", XLM_R_JSON)
+    write(tmp_path / "tokenizer_config.json", {"tokenizer_class": "XLMRobertaTokenizer"})
+    seen: Counter = Counter()
+
+    def counted(function):
+        def run(path, *further):
+            seen.update([path])
+            return function(path, *further)
+
+        return run
+
+    monkeypatch.setattr(os, "scandir", counted(os.scandir))
+    monkeypatch.setattr(files, "read_text", counted(files.read_text))
+    open_checkpoint(tmp_path)
+    assert {tmp_path, tmp_path / "config.json", tmp_path / "tokenizer.json"} <= set(seen)
+    assert set(seen.values()) == {1}
 
 
 def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):

@@ -10,7 +10,8 @@ import torch
 import transformers
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint import tensor_names, torch_save
+from ernie_m.model.checkpoint import torch_save
+from ernie_m.model.checkpoint.convert import TARGETS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.foreign import fairseq_args, fairseq_state
@@ -21,15 +22,14 @@ HEADS = [None, "classification", "token-classification", "question-answering", "
 
 
 @pytest.mark.parametrize(
-    "library, target, head",
-    [(tensor_names.HUGGING_FACE, "huggingface", head) for head in HEADS]
-    + [(tensor_names.XLM_R, "xlm-roberta", head) for head in XLM_R_HEADS],
+    "target, head",
+    [("huggingface", head) for head in HEADS] + [("xlm-roberta", head) for head in XLM_R_HEADS],
 )
-def test_transformers_computes_our_numbers(tmp_path, library, target, head):
+def test_transformers_computes_our_numbers(tmp_path, target, head):
     ids, mask = batch()
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", target, "--allow_differences"])
-    peer = load_torch(library, head, tmp_path / "converted")
+    peer = load_torch(target, head, tmp_path / "converted")
     expected = of_torch(peer, head, ids, mask)
     if head == "uie":  # transformers leaves the sigmoid to the caller
         expected = [1 / (1 + np.exp(-value)) for value in expected]
@@ -43,7 +43,7 @@ def test_transformers_computes_our_numbers(tmp_path, library, target, head):
         peer.save_pretrained(tmp_path / name, **options)
         checkpoint = open_checkpoint(tmp_path / name)
         task = None if head == "lm" else head
-        assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == (library, task, [])
+        assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == (TARGETS[target].name, task, [])
         assert_close(of_ours(tmp_path / name, head, ids), expected, mask)
 
 
@@ -67,7 +67,7 @@ def test_paddlenlp_computes_our_numbers(tmp_path, head):
     convert.main(
         [str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", "paddlenlp", "--allow_differences"]
     )
-    model_class = getattr(paddlenlp, tensor_names.CLASSES[tensor_names.PADDLENLP][head].name)
+    model_class = getattr(paddlenlp, TARGETS["paddlenlp"].classes[head].name)
     written = paddle.load(str(tmp_path / "converted/model_state.pdparams"))
     options = {"num_choices": len(ids)} if head == "choice" else {}  # no file of PaddleNLP says this number
     peer = model_class.from_pretrained(str(tmp_path / "converted"), **options)

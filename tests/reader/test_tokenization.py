@@ -271,8 +271,7 @@ def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path, caplog):
     assert trained.vocab == ids and trained.convert_tokens_to_ids([absent]) == [3]
     assert caplog.messages == [] and read(*lines, "<mask>").vocab == ids
     shutil.copy(piece_model, tmp_path / "sentencepiece.bpe.model")
-    in_folder = Tokenizer.from_folder(tmp_path)
-    assert (in_folder.vocab, in_folder.text_rules) == (ids, "none")
+    assert Tokenizer.from_folder(tmp_path, "none").vocab == ids
     read(*lines, "☃")
     assert ascii("☃")[1:-1] in caplog.text or "☃" in caplog.text
 
@@ -406,26 +405,9 @@ def test_the_longest_added_token_is_found(piece_model, tokens):
 
 FOLDERS = {
     "nothing says it": ({}, "ernie-m"),
-    "our key": ({"config.json": {"reading": {"text_rules": "none"}}}, "none"),
-    "our key, for ERNIE-M": ({"config.json": {"model_type": "xlm-roberta", "reading": {}}}, "ernie-m"),
+    "our key": ({"config.json": {"model_type": "ernie_m", "reading": {"text_rules": "none"}}}, "none"),
     "a corpus": ({"manifest.json": {"vocabulary": {"text_rules": "transformers"}}}, "transformers"),
     "the files of a model": ({"manifest.json": {"version": 1, "files": {}}}, "ernie-m"),
-    "XLM-R": ({"config.json": {"model_type": "xlm-roberta"}}, "none"),
-    "BERT": ({"config.json": {"model_type": "bert"}}, "none"),
-    "XLM-R's tokenizer": ({"tokenizer_config.json": {"tokenizer_class": "XLMRobertaTokenizer"}}, "none"),
-    "an encoder": (
-        {"config.json": {"architectures": ["ErnieMModel"], "paddlenlp_version": "2.8"}},
-        "ernie-m",
-    ),
-    "PaddleNLP's": (
-        {"config.json": {"architectures": ["ErnieMForTokenClassification"], "paddlenlp_version": "2.8"}},
-        "paddlenlp",
-    ),
-    "old PaddleNLP's": ({"model_config.json": {"init_class": "UIEM"}}, "paddlenlp"),
-    "transformers'": (
-        {"config.json": {"architectures": ["ErnieMForTokenClassification"], "transformers_version": "4.49"}},
-        "transformers",
-    ),
 }
 
 
@@ -442,9 +424,6 @@ def test_the_text_rules_of_a_folder(piece_model, tmp_path, case):
 @pytest.mark.parametrize(
     ("name", "contents"),
     [
-        ("config.json", {"architectures": ["ErnieMForTokenClassification"]}),  # of which library?
-        ("config.json", {"model_type": "camembert"}),
-        ("tokenizer_config.json", {"tokenizer_class": "CamembertTokenizer"}),
         ("config.json", {"reading": {"text_rules": "bert"}}),
         ("config.json", {"reading": {"added_tokens": ["<e1>"]}}),
         ("config.json", {"reading": "paddlenlp"}),
@@ -458,20 +437,31 @@ def test_a_folder_that_does_not_say_its_text_rules(piece_model, tmp_path, name, 
     assert error_of(Tokenizer.from_folder, tmp_path).startswith(f"{tmp_path / name}: ")
 
 
-def test_added_tokens_of_a_folder(piece_model, tmp_path):
-    """From our key, and from the files of XLM-R's tokenizer, beside which a vocab.txt does not count."""
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("config.json", {"model_type": "xlm-roberta"}),
+        ("config.json", {"model_type": "xlm-roberta", "reading": {}}),  # converted
+        ("config.json", {"model_type": "ernie_m", "architectures": ["ErnieMModel"]}),
+        ("model_config.json", {"init_class": "UIEM"}),
+        ("tokenizer_config.json", {}),
+        ("tokenizer.json", {}),
+        ("dict.txt", ""),
+    ],
+)
+def test_the_folder_of_another_library_is_refused(piece_model, tmp_path, name, contents):
+    """Its vocab.txt or its rules would give other ids in silence."""
     shutil.copy(piece_model, tmp_path / "sentencepiece.bpe.model")
-    (tmp_path / "vocab.txt").write_text("▁a\n", encoding="utf-8")
+    (tmp_path / name).write_text(json.dumps(contents), encoding="utf-8")
+    line = error_of(Tokenizer.from_folder, tmp_path)
+    assert line.startswith(f"{tmp_path}: ") and "open_checkpoint(" in line
+
+
+def test_added_tokens_of_a_folder(piece_model, tmp_path):
+    shutil.copy(piece_model, tmp_path / "piece.model")
     added = {"<e1>": Tokenizer(None, piece_model).vocab_size}
-    config = {"model_type": "xlm-roberta"}
-    for files in (
-        {"config.json": config, "added_tokens.json": added},
-        {"config.json": {**config, "reading": {"added_tokens": added}}},
-    ):
-        for name, contents in files.items():
-            (tmp_path / name).write_text(json.dumps(contents), encoding="utf-8")
-        tokenizer = Tokenizer.from_folder(tmp_path)
-        assert (tokenizer.added_tokens, tokenizer.vocab_path) == (added, None)
+    (tmp_path / "config.json").write_text(json.dumps({"reading": {"added_tokens": added}}), encoding="utf-8")
+    assert Tokenizer.from_folder(tmp_path).added_tokens == added
 
 
 @pytest.mark.data

@@ -1,14 +1,13 @@
-"""The files of a checkpoint before anything is translated: their names, and what a source of weights is."""
+"""The files of a checkpoint: their names, and which of a folder has the weights."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from ernie_m.model.checkpoint import configs, fluid, tensor_names
 from ernie_m.model.checkpoint.lazy_weights import Weights
-from ernie_m.model.checkpoint.tensor_names import PADDLENLP
 from ernie_m.tokenizer.vocabulary import DICT
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_json
+from ernie_m.utils.folder import Folder
 
 CARD = "README.md"
 CONFIG = "config.json"
@@ -17,66 +16,63 @@ VOCAB = "vocab.txt"
 PIECES = "piece.model"
 TOKENIZER_JSON = "tokenizer.json"  # XLM-R has it; `ernie_m.tokenizer.tokenizer` makes a piece model of it
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
-CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
 VOCABS = (VOCAB, "ernie_m.vocab.txt", DICT)
 PIECE_MODELS = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model", TOKENIZER_JSON)
+# The first of these that a folder has is read. `X.index.json` says which of several files holds which name.
+WEIGHTS_FILES = (WEIGHTS, "pytorch_model.bin", "model_state.pdparams", "model.pt")
+_INDEX = ".index.json"
+_ENDINGS = (".safetensors", ".bin", ".pdparams", ".pt")
 # What to do about a part that is not understood; the end of a message.
 WITHOUT_UNKNOWN = "ernie-m convert FOLDER NEW --drop_unknown writes the model without it"
 
 
-@dataclass(frozen=True)
-class Source:
-    """The files of a checkpoint, before anything is translated.
+def weights_name(folder: Folder) -> str | None:
+    """The name of a folder's file of weights, but not of those of an official directory; None: it has none.
 
-    Attributes:
-        path: the file of the weights, or the official parameter directory; messages name it.
-        folder: as for `Checkpoint`.
-        tensors: the weights under their names in the file.
-        config_path: None if there is no config file.
-        tokenizer_folders: where its tokenizer may be, the most likely folder first.
-        format: one of `ernie_m.model.checkpoint.tensor_names`.
-        raw_config: the contents of its config; empty if there is none.
+    If the weights are in several files, which `X.index.json` names, the result is `X`, which need not exist.
     """
-
-    path: Path
-    folder: Path
-    tensors: Weights
-    config_path: Path | None
-    tokenizer_folders: tuple[Path, ...]
-    format: str
-    raw_config: dict[str, Any]
+    if folder.named:
+        return folder.named if folder.named.endswith(_ENDINGS) else None
+    others = sorted(name for name in folder.names if name.endswith(".pdparams"))  # as ernie_m_base.pdparams
+    names = (name for name in (*WEIGHTS_FILES, *others) if name in folder or name + _INDEX in folder)
+    return next(names, None)
 
 
-def has_our_form(tensors: Iterable[str], weights_path: Path, raw_config: Mapping[str, Any]) -> bool:
-    """Whether a file of weights is one that this project wrote.
-
-    Our names are PaddleNLP's without a prefix, which PaddleNLP's encoder lacks, too. But a safetensors file
-    of PaddleNLP has a config with the version of PaddleNLP.
+def weights_of(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]]) -> Weights | None:
+    """The weights of a folder under their names in the file; None: it has none that these readers read.
 
     Args:
-        tensors: the names in the file.
+        readers: the ending of a file -> what reads it.
+
+    Raises:
+        UserError: a file is damaged.
     """
-    if weights_path.suffix != ".safetensors" or "paddlenlp_version" in raw_config:
-        return False
-    if raw_config.get("model_type") not in (None, "", configs.MODEL_TYPES[PADDLENLP]):
-        return False
-    names = list(tensors)
-    has_our_names = tensor_names.WORDS in names and not any(name.startswith("ernie_m.") for name in names)
-    return has_our_names and tensor_names.format_of_names(names) in (PADDLENLP, None)
+    name = weights_name(folder)
+    read = readers.get(Path(name).suffix) if name else None
+    if read is None:
+        return None
+    if name in folder:
+        return folder.read(name, read)
+    return folder.read(name + _INDEX, lambda index: _read_parts(index, read))
 
 
-def official_directory(path: Path) -> Path | None:
-    """The official parameter directory that a folder is or has; None: neither."""
-    for params in (path, path / "params"):
-        if (params / fluid.MARK).is_file():
-            return params
-    return None
+def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
+    """The tensors of all files that an index names.
 
+    Args:
+        read: the reader of one of these files.
 
-def first_file(folders: Iterable[Path], names: Iterable[str]) -> Path | None:
-    """The first file of one of these names in the first folder that has one; None if no folder does."""
-    for folder in folders:
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-    return None
+    Raises:
+        UserError: the index is damaged, or does not belong to the files beside it.
+    """
+    contents = read_json(index)
+    try:
+        file_of = contents["weight_map"]  # name of a tensor -> name of its file
+        files = sorted(set(file_of.values()))
+        if any(Path(file).name != file for file in files):
+            raise ValueError("a part in another folder")
+        parts = {file: read(index.parent / file) for file in files}
+        shapes = {name: parts[file].shape(name) for name, file in file_of.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index}: damaged, or not of the files beside it ({error!r})") from error
+    return Weights(index, shapes, lambda name: parts[file_of[name]][name])

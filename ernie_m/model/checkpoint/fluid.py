@@ -9,18 +9,11 @@ dims); then the data in C order.
 import math
 import os
 import struct
-from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint import tensor_names
-from ernie_m.model.checkpoint.lazy_weights import (
-    Weights,
-    check_shape,
-    widen_bfloat16,
-    write_data,
-)
+from ernie_m.model.checkpoint.lazy_weights import check_shape, widen_bfloat16, write_data
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import refuse_pointer
 
@@ -39,8 +32,6 @@ DTYPES = {
     21: np.dtype("i1"),
     BFLOAT16: np.dtype("<u2"),
 }
-CONFIG = "ernie_config.json"
-MARK = "word_embedding"  # the one variable that every official directory has
 # The tags of the protobuf message.
 _DTYPE_TAG = 0x08
 _DIM_TAG = 0x10
@@ -182,15 +173,3 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
         file.write(struct.pack("<IQIi", 0, 0, 0, len(description)))
         file.write(description)
         write_data(file, data)
-
-
-def read_directory(folder: Path) -> Weights:
-    """Open a directory. The headers are read at once, the data of a variable when it is accessed.
-
-    Raises:
-        UserError: a file is cut short, over-long or foreign.
-    """
-    files = {file.name for file in folder.iterdir() if file.is_file()}
-    shapes = {name: read_header(folder / name).shape for name in tensor_names.official_names(files)}
-    other_names = sorted(files - shapes.keys() - {CONFIG})
-    return Weights(folder, shapes, lambda name: read(folder / name), other_names=other_names)

@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.lazy_weights import Weights, check_shape
+from ernie_m.model.checkpoint.lazy_weights import Weights, check_shape, write_data
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import refuse_pointer
 
@@ -332,3 +332,35 @@ def read_pdparams(path: Path) -> Weights:
     shapes = {name: array.shape for name, array in arrays.items()}
     other_names = [name for name in state if name not in arrays]
     return Weights(path, shapes, fetch, other_names=other_names)
+
+
+# The pickle is assembled by hand, because the pickle library would need every array in memory at once.
+_BEGIN_PICKLE = pickle.PROTO + b"\x04" + pickle.EMPTY_DICT + pickle.MARK
+_END_PICKLE = pickle.SETITEMS + pickle.STOP  # the items are all since the mark
+# numpy's _reconstruct(ndarray, (0,), b"b"); numpy 1 and 2 both know the name.
+_RECONSTRUCT = b"\x8c\x15numpy.core.multiarray\x8c\x0c_reconstruct\x93"
+_NEW_ARRAY = _RECONSTRUCT + b"\x8c\x05numpy\x8c\x07ndarray\x93K\x00\x85C\x01b\x87R"
+# dtype("f4", False, True), and its state (3, "<", None, None, None, -1, -1, 0).
+_DTYPE_F4 = b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02f4\x89\x88\x87R"
+_LITTLE_ENDIAN = b"(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+
+
+def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
+    """Write weights as float32, one at a time, so that paddle.load reads them. Not atomic."""
+    with open(path, "wb") as file:
+        file.write(_BEGIN_PICKLE)
+        for name in weights:
+            array = np.asarray(weights[name], dtype="<f4", order="C")
+            encoded_name = name.encode("utf-8")
+            file.write(pickle.BINUNICODE + struct.pack("<I", len(encoded_name)) + encoded_name)
+            file.write(_NEW_ARRAY)
+            # The array's state is the tuple (1, shape, dtype, False, data); False: it is in C order.
+            file.write(pickle.MARK + pickle.BININT1 + b"\x01")
+            shape = b"".join(pickle.LONG1 + b"\x08" + struct.pack("<q", size) for size in array.shape)
+            file.write(pickle.MARK + shape + pickle.TUPLE)
+            file.write(_DTYPE_F4 + _LITTLE_ENDIAN)
+            file.write(pickle.NEWFALSE)
+            file.write(pickle.BINBYTES8 + struct.pack("<Q", array.nbytes))
+            write_data(file, array)
+            file.write(pickle.TUPLE + pickle.BUILD)
+        file.write(_END_PICKLE)

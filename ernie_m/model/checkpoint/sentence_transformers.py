@@ -12,10 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.checkpoint.files import WEIGHTS
+from ernie_m.model.checkpoint.format import Checkpoint, Format
+from ernie_m.model.checkpoint.lazy_weights import Weights
+from ernie_m.model.checkpoint.tensor_names import ModelClass
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import DOCUMENT, Reading
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import as_json, read_json, read_object
+from ernie_m.utils.folder import Folder
 
 MODULES = "modules.json"
 _CONFIG = "config.json"
@@ -84,13 +92,14 @@ class _Module(NamedTuple):
     folder: Path
 
 
-def encoder_folder(folder: Path) -> Path:
+def encoder_folder(folder: Folder) -> Folder:
     """The folder of the encoder: the first module's, which old versions of the library put in a subfolder."""
-    modules = _modules(folder)
-    return modules[0].folder if modules else folder
+    modules = [] if folder.named else _modules(folder)
+    is_elsewhere = modules and modules[0].folder != folder.path
+    return Folder(modules[0].folder) if is_elsewhere else folder
 
 
-def read(folder: Path, config: ErnieMConfig) -> tuple[dict[str, tuple[Any, Path]], list[str]]:
+def read(folder: Folder, config: ErnieMConfig) -> tuple[dict[str, tuple[Any, Path]], list[str]]:
     """What the library's files in a folder say of vectors; without them nothing.
 
     Args:
@@ -106,7 +115,7 @@ def read(folder: Path, config: ErnieMConfig) -> tuple[dict[str, tuple[Any, Path]
     modules = _modules(folder)
     if not modules:
         return {}, []
-    path = folder / MODULES
+    path = folder.path / MODULES
     faults: list[str] = []
     fields = {"pooling": (None, path), "layer": (config.num_hidden_layers, path), "normalize": (False, path)}
     for number, (kind, module_folder) in enumerate(modules):
@@ -122,33 +131,32 @@ def read(folder: Path, config: ErnieMConfig) -> tuple[dict[str, tuple[Any, Path]
                 _note_other_keys(_NORMALIZE, normalize_path, read_object(normalize_path), faults)
         else:
             faults.append(f"{path}: the module {shown(kind)}")
-    prompts_path = folder / _PROMPTS
-    if prompts_path.is_file():
+    if _PROMPTS in folder:
         has_length_1, _ = fields["normalize"]
-        fields |= _prompts(prompts_path, has_length_1, faults)
+        fields |= _prompts(folder.path / _PROMPTS, has_length_1, faults)
     return fields, faults
 
 
-def _modules(folder: Path) -> list[_Module]:
+def _modules(folder: Folder) -> list[_Module]:
     """The parts that modules.json lists; none without it.
 
     Raises:
         UserError: it has another form, or names a folder elsewhere.
     """
-    path = folder / MODULES
-    if not path.is_file():
+    if MODULES not in folder:
         return []
+    path = folder.path / MODULES
     modules = []
     try:
-        for module in read_json(path):
+        for module in folder.read(MODULES, read_json):
             name = Path(module["path"])
             if name.is_absolute() or ".." in name.parts:
                 raise ValueError("a folder elsewhere")
-            (folder / name).is_dir()  # an error if the system cannot have such a name
+            (folder.path / name).is_dir()  # an error if the system cannot have such a name
             is_of_library = module["type"].startswith("sentence_transformers.")
             # A class of another package is named in full, so that none is taken for the library's own.
             kind = module["type"].split(".")[-1] if is_of_library else module["type"]
-            modules.append(_Module(kind, folder / name))
+            modules.append(_Module(kind, folder.path / name))
         if not modules:
             raise ValueError("no module")
     except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
@@ -292,18 +300,6 @@ def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
     return _write_modules(folder, {"Transformer": "", "Pooling": _POOLING}, written, files)
 
 
-def write_table(folder: Path, reading: Reading) -> list[str]:
-    """Write what says that the weights of a folder are a table of pieces, and its prompts.
-
-    A vector is the mean over the pieces of a text, without special tokens. The longest text is in
-    tokenizer.json.
-
-    Returns:
-        The names of the files.
-    """
-    return _write_modules(folder, {"StaticEmbedding": ""}, reading, {})
-
-
 def _write_modules(
     folder: Path, folder_of: Mapping[str, str], reading: Reading, files: dict[str, Any]
 ) -> list[str]:
@@ -331,3 +327,23 @@ def _write_modules(
     if reading.normalize:
         (folder / _NORMALIZE).mkdir()  # the module has no file
     return list(files)
+
+
+class Static(Format):
+    """A table of pieces, as the StaticEmbedding of the library; only written."""
+
+    name = "static"
+    encoder = {"embeddings.word_embeddings": "embedding"}
+    classes = {None: ModelClass(has_pooler=False)}
+    has_tables = True
+    library = "sentence-transformers"
+    tokenizer_form = "static"
+    keeps_added_tokens = True
+
+    def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
+        """Write the table and its prompts. The longest text is in tokenizer.json.
+
+        A vector is the mean over the pieces of a text, without special tokens.
+        """
+        safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
+        return _write_modules(folder, {"StaticEmbedding": ""}, checkpoint.reading, {})

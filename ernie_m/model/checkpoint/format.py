@@ -1,0 +1,230 @@
+"""What a format is: how its folders are recognized, read and written. Each format is one file beside this."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ernie_m.model.checkpoint.lazy_weights import Weights
+from ernie_m.model.checkpoint.tensor_names import LM, POSITIONS, WORDS, axes_of, count_layers
+from ernie_m.model.checkpoint.translation import Names, Origin
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.conventions import Reading, own_reading
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.folder import Folder
+from ernie_m.utils.logging import logger
+
+# The keys of other libraries for which our model has a single value.
+_ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a format has found in a folder, before anything is translated.
+
+    Attributes:
+        path: the file of the weights, or the official parameter directory; messages name it.
+        folder: the one that has the model card and the means of its languages.
+        weights: under their names in the file.
+        raw_config: the contents of its config; empty if there is none.
+        config_path: None if there is no config file.
+        tokenizer_folders: where its tokenizer may be, the most likely folder first.
+        tasks: what it may be for, by its class or its tensors: keys of `Names.classes`. The heads of all of
+            these have the same names; only the user can say which one it is.
+        root: the folder that was opened, which may have the modules of sentence-transformers.
+    """
+
+    path: Path
+    folder: Folder
+    weights: Weights
+    raw_config: dict[str, Any]
+    config_path: Path | None
+    tokenizer_folders: tuple[Folder, ...]
+    tasks: list[str]
+    root: Folder
+
+    @property
+    def task(self) -> str | None:
+        """What the model was fine-tuned for; None: nothing, or the files do not say."""
+        return self.tasks[0] if len(self.tasks) == 1 and self.tasks[0] != LM else None
+
+    def first(self, names: Sequence[str]) -> Path | None:
+        """The first file of these in the first folder of the tokenizer that has one; None: none has."""
+        paths = [folder.first(names) for folder in self.tokenizer_folders]
+        return next((path for path in paths if path), None)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of any format. Names and shapes are known; a tensor is read when it is accessed.
+
+    Attributes:
+        path: the folder or file that was opened.
+        folder: the one that has its model card and the means of its languages.
+        format: the name of its format, such as "ernie-m" or "paddlenlp".
+        tensors: our name -> array.
+        config: the model's shape; None if there is no config file, which only our own and the official format
+            can do without.
+        task: what the model was fine-tuned for: a task of `ernie_m.model.tasks`, `tensor_names.CHOICE` or
+            `tensor_names.EXTRACT`; None: nothing, or the files do not say.
+        labels: the names of the labels, in the order of their ids; empty if the files do not say.
+        settings: the keys of our config.json beside the model's shape and "reading", such as "languages" and
+            "step"; of other formats "labels".
+        reading: how the model reads its inputs.
+        reading_faults: what the model's makers did in another way than this project can, in words; mostly
+            nothing.
+        config_path, vocab_path, piece_model_path, language_means_path: None if there is no such file.
+        origins: our name -> where the tensor comes from.
+        dropped: name in the source -> why the tensor was not taken.
+        unknown: names in the source that were not understood, and were left out because that was asked for.
+    """
+
+    path: Path
+    folder: Path
+    format: str
+    tensors: Weights
+    config: ErnieMConfig | None
+    task: str | None
+    labels: list[str]
+    settings: dict[str, Any]
+    reading: Reading
+    reading_faults: list[str]
+    config_path: Path | None
+    vocab_path: Path | None
+    piece_model_path: Path | None
+    language_means_path: Path | None
+    origins: dict[str, Origin]
+    dropped: dict[str, str]
+    unknown: list[str]
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether there is a pooler among the weights; where there is none, that of a model is random."""
+        return "pooler.dense.weight" in self.tensors
+
+
+class Format(Names):
+    """A format. One that is only read has no `library`, and one that is only written no `find`.
+
+    Attributes:
+        name: what messages call it.
+        needs_config: whether nothing can be done without its config.
+        defaults: the values of keys that its config may leave out, where ours are others.
+        ignored: a key that its library ignores, whatever a config says.
+        has_own_vocab: whether vocab.txt gives the ids of tokens; otherwise the piece model does.
+        library: that of the model card.
+        tokenizer_form: the form of its tokenizer's files, a key of `WRITERS` in
+            `ernie_m.model.checkpoint.convert`.
+        text_rules: those of its library's tokenizer; None: its files say them.
+        keeps_added_tokens: whether its tokenizer's files have a place for added tokens.
+        separators: how many [SEP] stand before a context; None: its files say it.
+    """
+
+    name: str
+    needs_config = False
+    defaults: Mapping[str, Any] = {}
+    ignored = ""
+    has_own_vocab = True
+    library = ""
+    tokenizer_form = "ernie-m"
+    text_rules: str | None = None
+    keeps_added_tokens = False
+    separators: int | None = 2
+
+    def find(self, folder: Folder) -> Source | None:
+        """The checkpoint of this format in a folder; None: there is none.
+
+        Raises:
+            UserError: there is one, and it cannot be read.
+        """
+        raise NotImplementedError
+
+    def check(self, config: ErnieMConfig) -> None:
+        """Refuse, by a UserError, a shape that the format cannot have."""
+
+    def config(self, source: Source, weights: Weights) -> ErnieMConfig | None:
+        """The model's shape. Where the file and the weights disagree on a size, the weights win, with a line.
+
+        Args:
+            weights: under our names.
+
+        Returns:
+            None if there is no config, and the format can do without.
+
+        Raises:
+            UserError: another architecture, or a size that neither file nor weights show, such as the heads.
+        """
+        raw_config = source.raw_config
+        if not (raw_config or self.needs_config):
+            return None
+        place = source.config_path or source.path
+        for key, value in _ONLY.items():
+            if raw_config.get(key, value) != value:
+                raise UserError(
+                    f"{place}: {key} is {raw_config[key]!r}; only models with {value!r} can be read"
+                )
+        given = {key: value for key, value in raw_config.items() if value is not None}
+        sizes = _sizes_of(weights)
+        for key, size in sizes.items():
+            if given.get(key, size) != size and key != self.ignored:
+                logger.warning(
+                    "%s: %s is %s, but %s in the weights; the weights win", place, key, given[key], size
+                )
+        try:
+            config = ErnieMConfig.from_dict({**self.defaults, **given, **sizes})
+            self.check(config)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from error
+        return config
+
+    def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
+        """What the config file holds beside the model's shape."""
+        return {}
+
+    def reading(
+        self,
+        source: Source,
+        weights: Weights,
+        config: ErnieMConfig | None,
+        labels: list[str],
+        drop_unknown: bool,
+    ) -> tuple[Reading, list[str]]:
+        """How the model reads, and what its makers did in another way than this project can, in words.
+
+        Args:
+            weights: under our names.
+            drop_unknown: as for `ernie_m.model.checkpoint.open.open_checkpoint`.
+
+        Raises:
+            UserError: a file is damaged, two files disagree, or they say what is not understood.
+        """
+        return own_reading(source.raw_config, source.config_path), []
+
+    def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
+        """Write weights, in float32, and config into an existing folder.
+
+        Args:
+            checkpoint: what is converted.
+            weights: under the names of the format.
+            task: from `kind`.
+
+        Returns:
+            The names of the files that say how a text gets its vector; for most formats none.
+
+        Raises:
+            UserError: a size that the format cannot have.
+        """
+        raise NotImplementedError
+
+
+def _sizes_of(weights: Weights) -> dict[str, int]:
+    """The config keys that the shapes show."""
+    sizes = {}
+    layers = count_layers(weights)
+    if layers:  # otherwise it is a table of pieces, or incomplete
+        sizes["num_hidden_layers"] = layers
+    for name in (WORDS, POSITIONS, "encoder.layers.0.linear1.weight"):
+        axes = axes_of(name)  # the config's keys for the sizes
+        if name in weights and len(weights.shape(name)) == len(axes):
+            sizes |= dict(zip(axes, weights.shape(name)))
+    return sizes

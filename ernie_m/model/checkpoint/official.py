@@ -1,0 +1,178 @@
+"""The official layout: params/, with a file for each variable, and ernie_config.json beside it."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_m.model.checkpoint import fluid
+from ernie_m.model.checkpoint.files import PIECE_MODELS, PIECES, VOCAB, VOCABS, weights_name
+from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
+from ernie_m.model.checkpoint.lazy_weights import Weights
+from ernie_m.model.checkpoint.tensor_names import (
+    BIAS,
+    CHOICE,
+    LINEAR,
+    NORM,
+    OUTPUT,
+    TABLE,
+    ModelClass,
+    count_layers,
+)
+from ernie_m.model.checkpoint.translation import Recipe
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.conventions import ERNIE_M_RULES
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_dir, write_json
+from ernie_m.utils.folder import Folder
+
+CONFIG = "ernie_config.json"
+MARK = "word_embedding"  # the one variable that every official directory has
+# The keys that the official code reads.
+_KEYS = (
+    "attention_probs_dropout_prob",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "hidden_size",
+    "initializer_range",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+)
+
+
+class Official(Format):
+    """The official layout."""
+
+    name = "official"
+    encoder = {
+        "embeddings.word_embeddings": MARK,
+        "embeddings.position_embeddings": "pos_embedding",
+        "embeddings.layer_norm": "pre_encoder_layer_norm",
+        "encoder.layers.{i}.self_attn.q_proj": "encoder_layer_{i}_multi_head_att_query_fc",
+        "encoder.layers.{i}.self_attn.k_proj": "encoder_layer_{i}_multi_head_att_key_fc",
+        "encoder.layers.{i}.self_attn.v_proj": "encoder_layer_{i}_multi_head_att_value_fc",
+        "encoder.layers.{i}.self_attn.out_proj": "encoder_layer_{i}_multi_head_att_output_fc",
+        "encoder.layers.{i}.norm1": "encoder_layer_{i}_post_att_layer_norm",
+        "encoder.layers.{i}.linear1": "encoder_layer_{i}_ffn_fc_0",
+        "encoder.layers.{i}.linear2": "encoder_layer_{i}_ffn_fc_1",
+        "encoder.layers.{i}.norm2": "encoder_layer_{i}_post_ffn_layer_norm",
+        "pooler.dense": "pooled_fc",
+    }
+    endings = {
+        TABLE: ("", None),
+        NORM: ("_scale", "_bias"),
+        LINEAR: (".w_0", ".b_0"),
+        OUTPUT: ("_w", "_b"),
+        BIAS: (None, ".b_0"),
+    }
+    classes = {
+        None: ModelClass(),
+        CLASSIFICATION: ModelClass(head=(("classifier", "cls_out"),)),
+        TOKEN_CLASSIFICATION: ModelClass(head=(("classifier", "cls_seq_label_out"),)),
+        QUESTION_ANSWERING: ModelClass(head=(("classifier", "cls_mrc_out"),)),
+    }
+    # The masked-LM head was never released: its names are those of other models of the family.
+    beside_any_head = (
+        ("lm_head.dense", "mask_lm_trans_fc"),
+        ("lm_head.layer_norm", "mask_lm_trans_layer_norm"),
+        ("lm_head", "mask_lm_out_fc"),
+    )
+    library = "paddle"
+    text_rules = ERNIE_M_RULES
+    separators = 1
+
+    def find(self, folder: Folder) -> Source | None:
+        """The parameter directory that a folder is or has, if there are no other weights, which count more.
+
+        Raises:
+            UserError: it has the heads of several tasks; a file is cut short, over-long or foreign.
+        """
+        places = () if folder.named else (folder, Folder(folder.path / "params"))
+        params = next((place for place in places if MARK in place), None)
+        if params is None or weights_name(folder) is not None:
+            return None
+        above = Folder(params.path.resolve().parent)
+        places = [params, above] if params.path.name == "params" else [params]
+        # configs/base and configs/large share the tokenizer in configs/.
+        shared = Folder(places[-1].path.resolve().parent)
+        has_tokenizer = VOCAB in shared and PIECES in shared
+        config_folder = params if CONFIG in params else above
+        weights = self._read(params)
+        tasks = self.tasks_of(weights, None)
+        if len(tasks) > 1:
+            raise UserError(
+                f"{params.path}: heads of {len(tasks)} tasks ({', '.join(tasks)}); move the files of all but "
+                "one elsewhere"
+            )
+        return Source(
+            path=params.path,
+            folder=places[-1],
+            weights=weights,
+            raw_config=config_folder.json(CONFIG),
+            config_path=config_folder.first([CONFIG]),
+            tokenizer_folders=(*places, shared) if has_tokenizer else tuple(places),
+            tasks=tasks,
+            root=folder,
+        )
+
+    def _read(self, params: Folder) -> Weights:
+        """The variables of a directory. Headers are read at once, the data of a variable when it is accessed.
+
+        Raises:
+            UserError: a file is cut short, over-long or foreign.
+        """
+        layers = count_layers(params.names)
+        rows = [row for task in self.classes for row in self.rows(layers, task)]
+        names = dict.fromkeys(row.in_format for row in rows if row.in_format in params)  # each once
+        shapes = {name: fluid.read_header(params.path / name).shape for name in names}
+        # Fine-tuning leaves Adam's state and counters in the directory.
+        others = params.names.difference(names, (CONFIG, *VOCABS, *PIECE_MODELS))
+        path = params.path
+        return Weights(path, shapes, lambda name: fluid.read(path / name), other_names=sorted(others))
+
+    def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
+        """No other file of the directory is a part of the model."""
+        return dict.fromkeys(file.other_names, "not a variable of the model")
+
+    def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
+        """The layer of CHOICE has the official name of a classifier."""
+        return super().kind(CLASSIFICATION if task == CHOICE else task, tensors)
+
+    def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
+        """Write params/ and ernie_config.json; replace older ones."""
+        write_official(folder, weights, checkpoint.config)
+        return []
+
+
+def write_official(folder: Path, weights: Weights, config: ErnieMConfig) -> None:
+    """Write weights under the official names in float32, and their config; replace older ones.
+
+    Raises:
+        UserError: a size that the official code cannot express; a full disk.
+    """
+    check_fixed_sizes(config, "the official format")
+    with atomic_dir(folder / "params") as params:
+        for name in weights:
+            fluid.write(params / name, np.asarray(weights[name], np.float32))
+    write_config(folder / CONFIG, config.to_dict())
+
+
+def write_config(path: str | os.PathLike, config: Mapping[str, Any]) -> None:
+    """Write those keys of a config that the official code reads, as JSON."""
+    write_json(path, {key: config[key] for key in _KEYS if key in config})
+
+
+def check_fixed_sizes(config: ErnieMConfig, library: str) -> None:
+    """Check the sizes for which a library has no key.
+
+    Raises:
+        UserError: one differs from the value that the library always has.
+    """
+    for key, value in {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": 1e-5}.items():
+        if getattr(config, key) != value:
+            raise UserError(f"{key} is {getattr(config, key)}; {library} always has {value}")

@@ -1,0 +1,44 @@
+"""ErnieM in PaddleNLP: model_state.pdparams or model.safetensors, under our names, and config.json."""
+
+from pathlib import Path
+
+from ernie_m.model.checkpoint import pickles
+from ernie_m.model.checkpoint.format import Checkpoint
+from ernie_m.model.checkpoint.lazy_weights import Weights
+from ernie_m.model.checkpoint.library import Library
+from ernie_m.model.checkpoint.official import check_fixed_sizes
+from ernie_m.model.checkpoint.ours import MODEL_TYPE
+from ernie_m.model.checkpoint.tensor_names import CHOICE, CLASSIFIER, EXTRACT, EXTRACTION, ModelClass
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
+
+
+class PaddleNLP(Library):
+    """ErnieM in PaddleNLP, which ignores the key intermediate_size, and saves 3072 for every size."""
+
+    name = "paddlenlp"
+    prefix = "ernie_m."
+    any_prefix = r"ernie_m\."
+    classes = {
+        None: ModelClass("ErnieMModel"),
+        CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", head=CLASSIFIER),
+        TOKEN_CLASSIFICATION: ModelClass("ErnieMForTokenClassification", head=CLASSIFIER),
+        QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", head=CLASSIFIER),
+        CHOICE: ModelClass("ErnieMForMultipleChoice", head=CLASSIFIER),
+        EXTRACT: ModelClass("UIEM", head=EXTRACTION),
+    }
+    queries = ("encoder.layers.0.self_attn.q_proj.weight",)
+    model_types = (MODEL_TYPE, None)
+    ignored = "intermediate_size"
+    is_ernie_m = True
+    library = "paddlenlp"
+    tokenizer_form = "paddlenlp"
+    text_rules = "paddlenlp"
+    own_keys = {"type_vocab_size": 16, "dtype": "float32"}
+    further_keys = ()
+
+    def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
+        """Write config.json and model_state.pdparams: the first versions with ErnieM read nothing else."""
+        check_fixed_sizes(checkpoint.config, "PaddleNLP")
+        self.write_config(folder, checkpoint, task)
+        pickles.write_pdparams(folder / "model_state.pdparams", weights)
+        return []

@@ -1,0 +1,300 @@
+"""The names of a format's tensors, and weights translated to ours and back."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ernie_m.model.checkpoint.lazy_weights import Weights, widen_bfloat16
+from ernie_m.model.checkpoint.tensor_names import (
+    BIAS,
+    ENCODER,
+    LINEAR,
+    LM,
+    LM_BIAS,
+    MODULES,
+    NORM,
+    OUTPUT,
+    POOLER,
+    TABLE,
+    WORDS,
+    ModelClass,
+    count_layers,
+)
+from ernie_m.utils.errors import UserError
+
+
+class Row(NamedTuple):
+    """One tensor of a format.
+
+    Attributes:
+        canonical: our name.
+        in_format: the name there.
+        axes: the axes of our tensor.
+        transposed: whether our [in, out] is [out, in] there.
+    """
+
+    canonical: str
+    in_format: str
+    axes: tuple[str, ...]
+    transposed: bool
+
+
+class Recipe(NamedTuple):
+    """How one of our tensors is made of tensors in a file.
+
+    Attributes:
+        names: of the tensors in the file; nearly always one.
+        shape: of what `read` gives.
+        read: reads it.
+        transposed: whether its axes are reversed then.
+        part: which part of the tensor in the file it is; "": all of it.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+    transposed: bool = False
+    part: str = ""
+
+
+class Origin(NamedTuple):
+    """Where a tensor comes from."""
+
+    names: tuple[str, ...]  # the tensors in the source that it is made of; nearly always one
+    transposed: bool  # whether its axes are reversed against the source
+
+
+class Translated(NamedTuple):
+    """Weights under other names.
+
+    Attributes:
+        weights: each is read when it is accessed.
+        origins: name -> where the tensor comes from.
+        dropped: of a file: name there -> why the tensor was not taken.
+        unknown: of a file: names there that were not understood, sorted; of ours: those that have no place.
+        absent: our names that the format needs and that are not in the weights.
+    """
+
+    weights: Weights
+    origins: dict[str, Origin]
+    dropped: dict[str, str]
+    unknown: list[str]
+    absent: list[str]
+
+
+def floats(file: Weights, name: str) -> np.ndarray:
+    """A tensor of a file. uint16 is how Paddle stores bfloat16, which becomes float32.
+
+    Raises:
+        UserError: it does not hold floating point numbers.
+    """
+    array = file[name]
+    if array.dtype == np.uint16:
+        return widen_bfloat16(array)
+    if array.dtype.kind != "f":
+        raise UserError(f"{file.source}: {name} has dtype {array.dtype.name}; weights have float types")
+    return array
+
+
+def as_it_is(file: Weights, name: str, transposed: bool = False) -> Recipe:
+    """The recipe of a tensor that only gets another name."""
+    return Recipe((name,), file.shape(name), lambda: floats(file, name), transposed)
+
+
+class Names:
+    """What a format calls our tensors. The modules that it does not list have our names there.
+
+    Attributes:
+        classes: what a model is for -> its class; None is the encoder alone.
+        encoder: our module -> its name there; None: the format has no such module.
+        transposed: whether linear weights are [out, in].
+        endings: kind of module -> how the names of its weight and its bias end; None: it has none.
+        prefix: what the encoder's names begin with in a model with a head.
+        any_prefix: what names may begin with in files, an expression.
+        beside_any_head: as `ModelClass.head`, of modules that may be beside any head.
+        has_tables: whether a model may be a table of pieces, without any layer.
+        zeros: the name of a tensor that is written as a row of zeros -> our tensor with rows of its length.
+        dropped: what the name of a tensor begins with that is not taken -> why.
+        optional: what our names begin with that no model of the format needs.
+    """
+
+    classes: Mapping[str | None, ModelClass]
+    encoder: Mapping[str, str | None] = {}
+    transposed = False
+    endings: Mapping[str, tuple[str | None, str | None]] = {
+        TABLE: (".weight", None),
+        NORM: (".weight", ".bias"),
+        LINEAR: (".weight", ".bias"),
+        OUTPUT: (".weight", ".bias"),
+        BIAS: (None, ".bias"),
+    }
+    prefix = ""
+    any_prefix = ""
+    beside_any_head: tuple[tuple[str, str], ...] = ()
+    has_tables = False
+    zeros: Mapping[str, str] = {}
+    dropped: Mapping[str, str] = {}
+    # The official format is complete without a masked-LM head, and so is XLM-R's encoder.
+    optional = "lm_head."
+
+    def bare(self, name: str) -> str:
+        """A name in a file without the prefix of a model with a head."""
+        return re.sub(f"^(?:{self.any_prefix})", "", name)
+
+    def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
+        """The key of `classes` for a model of ours; None if the format has no class with its head.
+
+        Args:
+            tensors: our names of its tensors.
+        """
+        if task is None and LM in self.classes and LM_BIAS in tensors:
+            return LM
+        return task if task in self.classes else None
+
+    def tasks_of(self, tensors: Iterable[str], class_name: str | None) -> list[str]:
+        """The tasks that a model may be for, by the name of its class, or else by the names of its head.
+
+        Args:
+            tensors: the names in the file.
+            class_name: from the model's config; None: the config names none.
+        """
+        tensors = set(tensors)
+        ending, _ = self.endings[OUTPUT]
+        class_of_task = {}  # task -> class, for the tasks whose heads are in the file
+        for task, model_class in self.classes.items():
+            modules = [theirs for ours, theirs in model_class.head if ours != "lm_head"]  # it has no weight
+            if modules and {theirs + ending for theirs in modules} <= tensors:
+                class_of_task[task] = model_class.name
+        tasks_of_class = [task for task, name in class_of_task.items() if name == class_name]
+        return tasks_of_class or list(class_of_task)
+
+    def rows(self, num_layers: int, task: str | None = None, prefix: str = "") -> list[Row]:
+        """The tensors of a model, under our names and under those of the format.
+
+        Args:
+            task: a key of `classes`; of another one the format has only the encoder.
+            prefix: what the encoder's names in the format begin with.
+        """
+        model_class = self.classes.get(task, self.classes[None])
+        is_table = self.has_tables and num_layers == 0
+        rows = []
+        for module in ENCODER:
+            theirs = self.encoder.get(module, module)
+            is_absent_pooler = module == POOLER and not model_class.has_pooler
+            is_absent_in_table = is_table and f"{module}.weight" != WORDS
+            if theirs is None or is_absent_pooler or is_absent_in_table:
+                continue
+            for i in range(num_layers if "{i}" in module else 1):  # a module of each layer, or of the encoder
+                rows += self._rows_of(module, prefix + theirs, i)
+        for module, theirs in (*model_class.head, *self.beside_any_head):
+            rows += self._rows_of(module, theirs)
+        return rows
+
+    def _rows_of(self, module: str, theirs: str, layer: int = 0) -> list[Row]:
+        """The weight and the bias of a module, which is called `theirs` in the format."""
+        kind, axes = MODULES[module]
+        ours = module.format(i=layer)
+        theirs = theirs.format(i=layer)
+        weight_ending, bias_ending = self.endings[kind]
+        rows = []
+        if weight_ending is not None:
+            transposed = self.transposed and kind in (LINEAR, OUTPUT)
+            rows.append(Row(f"{ours}.weight", theirs + weight_ending, axes, transposed))
+        if bias_ending is not None:
+            rows.append(Row(f"{ours}.bias", theirs + bias_ending, axes[-1:], transposed=False))
+        return rows
+
+    def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
+        """Change what our tensors are made of, where another name alone is not enough.
+
+        Args:
+            recipes: our name -> how it is made.
+            in_file: name without prefix -> the name in the file.
+
+        Returns:
+            Further names of the file that are not taken, with the reason.
+
+        Raises:
+            UserError: a shape that cannot be split or added.
+        """
+        return {}
+
+    def to_ours(self, file: Weights, task: str | None) -> Translated:
+        """Translate the weights of a file to our names.
+
+        Args:
+            task: a key of `classes`.
+
+        Raises:
+            UserError: as `adapt`; when a tensor is read, that it does not hold floating point numbers.
+        """
+        in_file = {self.bare(name): name for name in file}
+        rows = self.rows(count_layers(in_file), task)
+        if not any(row.canonical.startswith(POOLER) for row in rows):  # a file may have one all the same
+            rows += self._rows_of(POOLER, POOLER)
+        recipes: dict[str, Recipe] = {}
+        for row in rows:
+            # If a tensor is there under several names, the first name of the table counts.
+            if row.in_format in in_file and row.canonical not in recipes:
+                recipes[row.canonical] = as_it_is(file, in_file[row.in_format], row.transposed)
+        dropped = self.adapt(recipes, file, in_file)
+
+        def read(name: str) -> np.ndarray:
+            array = recipes[name].read()
+            return np.ascontiguousarray(array.T if recipes[name].transposed else array)
+
+        shapes: dict[str, tuple[int, ...]] = {}
+        origins: dict[str, Origin] = {}
+        for name, recipe in recipes.items():
+            shapes[name] = recipe.shape[::-1] if recipe.transposed else recipe.shape
+            part = f" [{recipe.part}]" if recipe.part else ""
+            origins[name] = Origin(tuple(source + part for source in recipe.names), recipe.transposed)
+        # Every other tensor of the file is dropped, if there is a known reason, or unknown.
+        used = {name for recipe in recipes.values() for name in recipe.names} | dropped.keys()
+        names_of_format = {row.in_format for row in rows}
+        unknown = [name for name in file.other_names if name not in dropped]
+        for name in file:
+            bare = self.bare(name)
+            reasons = [reason for start, reason in self.dropped.items() if bare.startswith(start)]
+            if name in used:
+                continue
+            if bare in names_of_format:
+                dropped[name] = "a second name of a tensor that is taken"
+            elif reasons:
+                dropped[name] = reasons[0]
+            else:
+                unknown.append(name)
+        return Translated(Weights(file.source, shapes, read), origins, dropped, sorted(unknown), [])
+
+    def from_ours(self, weights: Weights, task: str | None) -> Translated:
+        """Translate weights under our names to those of the format.
+
+        Args:
+            task: from `kind`.
+        """
+        prefix = "" if task is None else self.prefix
+        rows = self.rows(count_layers(weights), task, prefix)
+        row_of = {row.in_format: row for row in rows if row.canonical in weights}
+        shapes: dict[str, tuple[int, ...]] = {}
+        origins: dict[str, Origin] = {}
+        for name, row in row_of.items():
+            shape = weights.shape(row.canonical)
+            shapes[name] = shape[::-1] if row.transposed else shape
+            origins[name] = Origin((row.canonical,), row.transposed)
+        for name, ours in self.zeros.items():
+            shapes[prefix + name] = (1, weights.shape(ours)[1])
+            origins[prefix + name] = Origin(("zeros",), transposed=False)
+
+        def read(name: str) -> np.ndarray:
+            if name not in row_of:
+                return np.zeros(shapes[name], np.float32)
+            array = weights[row_of[name].canonical]
+            return np.ascontiguousarray(array.T) if row_of[name].transposed else array
+
+        has_place = {row.canonical for row in rows}
+        left_out = [name for name in weights if name not in has_place]
+        needed = [row.canonical for row in rows if not row.canonical.startswith(self.optional)]
+        absent = [name for name in needed if name not in weights]
+        return Translated(Weights(weights.source, shapes, read), origins, {}, left_out, absent)

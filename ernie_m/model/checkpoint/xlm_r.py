@@ -1,0 +1,146 @@
+"""XLM-R in transformers: model.safetensors or pytorch_model.bin, and config.json."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ernie_m.model.checkpoint import sentence_transformers
+from ernie_m.model.checkpoint.format import Checkpoint
+from ernie_m.model.checkpoint.lazy_weights import Weights
+from ernie_m.model.checkpoint.library import Library
+from ernie_m.model.checkpoint.tensor_names import (
+    CHOICE,
+    CLASSIFIER,
+    LM,
+    LM_BIAS,
+    LM_HEAD,
+    POSITIONS,
+    QA_OUTPUTS,
+    WORDS,
+    ModelClass,
+)
+from ernie_m.model.checkpoint.translation import Recipe, floats
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
+from ernie_m.utils.errors import UserError
+
+PAD = 1  # the id of [PAD]
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
+
+
+class XlmR(Library):
+    """XLM-R in transformers.
+
+    Attributes:
+        rows_before: how many rows of zeros our table of positions has before its own.
+    """
+
+    name = "xlm-r"
+    prefix = "roberta."
+    any_prefix = r"roberta\.|bert\."
+    encoder = {
+        "embeddings.layer_norm": "embeddings.LayerNorm",
+        "encoder.layers.{i}.self_attn.q_proj": "encoder.layer.{i}.attention.self.query",
+        "encoder.layers.{i}.self_attn.k_proj": "encoder.layer.{i}.attention.self.key",
+        "encoder.layers.{i}.self_attn.v_proj": "encoder.layer.{i}.attention.self.value",
+        "encoder.layers.{i}.self_attn.out_proj": "encoder.layer.{i}.attention.output.dense",
+        "encoder.layers.{i}.norm1": "encoder.layer.{i}.attention.output.LayerNorm",
+        "encoder.layers.{i}.linear1": "encoder.layer.{i}.intermediate.dense",
+        "encoder.layers.{i}.linear2": "encoder.layer.{i}.output.dense",
+        "encoder.layers.{i}.norm2": "encoder.layer.{i}.output.LayerNorm",
+    }
+    transposed = True
+    classes = {
+        None: ModelClass("XLMRobertaModel"),
+        # transformers 4 initialises the bias afresh, without a warning, if one of its two names is missing.
+        LM: ModelClass(
+            "XLMRobertaForMaskedLM", has_pooler=False, head=(*LM_HEAD, ("lm_head", "lm_head.decoder"))
+        ),
+        # A linear layer with tanh on the first token, which is our pooler, and the output layer.
+        CLASSIFICATION: ModelClass(
+            "XLMRobertaForSequenceClassification",
+            has_pooler=False,
+            head=(("pooler.dense", "classifier.dense"), ("classifier", "classifier.out_proj")),
+        ),
+        TOKEN_CLASSIFICATION: ModelClass(
+            "XLMRobertaForTokenClassification", has_pooler=False, head=CLASSIFIER
+        ),
+        QUESTION_ANSWERING: ModelClass("XLMRobertaForQuestionAnswering", has_pooler=False, head=QA_OUTPUTS),
+        CHOICE: ModelClass("XLMRobertaForMultipleChoice", head=CLASSIFIER),
+    }
+    zeros = {TOKEN_TYPES: WORDS}
+    dropped = {
+        "embeddings.position_ids": "0, 1, 2, ...",
+        "embeddings.token_type_ids": "zeros",
+        "lm_head.decoder.weight": "the word embeddings once more",
+    }
+    rows_before = 0
+    queries = ("encoder.layer.0.attention.self.query.weight",)
+    model_types = ("xlm-roberta",)  # BERT has the same names, and other positions
+    defaults = {"layer_norm_eps": 1e-12}
+    has_own_vocab = False
+    library = "transformers"
+    tokenizer_form = "xlm-roberta"
+    keeps_added_tokens = True
+    separators = None
+    own_keys = {
+        "type_vocab_size": 1,
+        "position_embedding_type": "absolute",
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "classifier_dropout": None,
+        "torch_dtype": "float32",
+        "use_cache": True,
+    }
+
+    def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
+        """Add the token types; and the pooler of a masked-LM model is not taken."""
+        self.add_token_types(recipes, file, in_file.get(TOKEN_TYPES))
+        poolers = [name for name in recipes if name.startswith("pooler.")] if LM_BIAS in recipes else []
+        untrained = [recipes.pop(name).names[0] for name in poolers]
+        return dict.fromkeys(untrained, "beside a masked-LM head: it was never trained")
+
+    def add_token_types(self, recipes: dict[str, Recipe], file: Weights, token_types: str | None) -> None:
+        """Let the positions take up row 0 of the token types, which every token of a text gets.
+
+        Args:
+            token_types: the name of their table in the file; None: there is none.
+
+        Raises:
+            UserError: the two tables have rows of different lengths.
+        """
+        recipe = recipes.get(POSITIONS)
+        if recipe is None or len(recipe.shape) != 2:
+            return
+        rows, width = recipe.shape
+        types_shape = file.shape(token_types) if token_types else (1, width)
+        if len(types_shape) != 2 or types_shape[0] < 1 or types_shape[1] != width:
+            raise UserError(
+                f"{file.source}: {token_types} has shape {list(types_shape)}, which does not go with "
+                f"{[rows, width]} of the positions"
+            )
+
+        def read() -> np.ndarray:
+            array = recipe.read()
+            row = floats(file, token_types)[0] if token_types else np.zeros(0)
+            if row.any():  # adding zeros would make 0.0 of -0.0
+                array = array + row
+            return np.concatenate([np.zeros((self.rows_before, width), array.dtype), array])
+
+        names = (*recipe.names, token_types) if token_types else recipe.names
+        recipes[POSITIONS] = Recipe(names, (self.rows_before + rows, width), read)
+
+    def check(self, config: ErnieMConfig) -> None:
+        """Refuse what XLM-R cannot have: its positions begin behind pad_token_id, ours always at 2."""
+        if config.pad_token_id != PAD:
+            raise UserError(
+                f"pad_token_id is {config.pad_token_id}; XLM-R needs 1: its positions begin after it"
+            )
+
+    def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
+        """Write config.json and model.safetensors; for vectors, also what sentence-transformers reads."""
+        super().write(folder, checkpoint, weights, task)
+        if task not in (None, LM):
+            return []
+        return sentence_transformers.write(folder, checkpoint.config, checkpoint.reading)
