@@ -96,6 +96,41 @@ def test_bfloat16_of_paddle(tmp_path, form, task):
     assert_same_bits(open_checkpoint(folder).tensors, expected)
 
 
+@pytest.mark.parametrize("form", ["pdparams", "safetensors", "shards"])
+@pytest.mark.parametrize("task", ["lm", "classification"])
+def test_xlm_r_of_paddlenlp(tmp_path, form, task):
+    """It has the names and the config of transformers', and matrices [in, out]."""
+    state = make_xlm_r(tmp_path / "torch", paddlenlp_version="3.0.0b4")
+    if task == "classification":
+        state = {name: array for name, array in state.items() if not name.startswith("lm_head.")}
+        for name, shape in (("dense.weight", (16, 16)), ("out_proj.weight", (3, 16))):
+            state[f"classifier.{name}"] = np.random.default_rng(1).random(shape, np.float32)
+        state |= {"classifier.dense.bias": np.ones(16, "f4"), "classifier.out_proj.bias": np.ones(3, "f4")}
+    save_file(state, tmp_path / "torch/model.safetensors", metadata={"format": "pt"})
+    expected = open_checkpoint(tmp_path / "torch")
+    assert expected.format == "xlm-r"
+
+    folder = tmp_path / "paddle"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((tmp_path / "torch/config.json").read_bytes())
+    turned = {
+        name: np.ascontiguousarray(array.T if array.ndim == 2 and "embeddings" not in name else array)
+        for name, array in state.items()
+    }
+    if form == "pdparams":
+        (folder / "model_state.pdparams").write_bytes(pickle.dumps(turned, 4))
+    elif form == "safetensors":
+        save_file(turned, folder / "model.safetensors", metadata={"format": "np"})
+    else:
+        save_file(turned, folder / "model-1.safetensors", metadata={"format": "np"})
+        file_of = dict.fromkeys(turned, "model-1.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": file_of}))
+    checkpoint = open_checkpoint(folder)
+    assert (checkpoint.config, checkpoint.task) == (expected.config, expected.task)
+    assert checkpoint.reading == expected.reading
+    assert_same_bits(checkpoint.tensors, dict(expected.tensors))
+
+
 @pytest.fixture(params=[False, True], ids=["zip", "legacy"])
 def legacy(request):
     """Whether a file has torch's layout before version 1.6."""

@@ -21,7 +21,7 @@ from ernie_m.model.checkpoint.official import Official
 from ernie_m.model.checkpoint.ours import Ours
 from ernie_m.model.checkpoint.paddlenlp import PaddleNLP
 from ernie_m.model.checkpoint.sentence_transformers import encoder_folder
-from ernie_m.model.checkpoint.xlm_r import XlmR
+from ernie_m.model.checkpoint.xlm_r import PaddleXlmR, XlmR
 from ernie_m.utils.checksums import check_folder
 from ernie_m.utils.errors import UserError, listed, shown
 from ernie_m.utils.folder import Folder
@@ -32,6 +32,7 @@ FORMATS = (
     Official(),
     PaddleNLP(),
     HuggingFace(),
+    PaddleXlmR(),
     XlmR(),
     Bert(),
     Fairseq(),

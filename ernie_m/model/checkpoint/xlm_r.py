@@ -1,7 +1,8 @@
-"""XLM-R in transformers: model.safetensors or pytorch_model.bin, and config.json."""
+"""XLM-R in transformers, and in PaddleNLP: the same names and config, but matrices [in, out]."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -144,3 +145,17 @@ class XlmR(Library):
         if task not in (None, LM):
             return []
         return sentence_transformers.write(folder, checkpoint.config, checkpoint.reading)
+
+
+class PaddleXlmR(XlmR):
+    """XLM-R in PaddleNLP; only read."""
+
+    name = "paddlenlp-xlm-r"
+    transposed = False
+    library = ""
+
+    def fits(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
+        """As in `Library.fits`; and the file is Paddle's own, or a safetensors file not marked as torch's."""
+        is_own_file = ".pdparams" in Path(weights.source).name
+        is_marked = "paddlenlp_version" in raw_config and weights.metadata.get("format") != "pt"
+        return (is_own_file or is_marked) and super().fits(weights, raw_config)
