@@ -99,6 +99,7 @@ def test_the_flags_of_the_launcher_end_at_the_script():
     for words in (["--print_config"], ["--print_config", "True"]):  # bare, or as in the official scripts
         assert launch_flags(*words).print_config and launch_flags(*words).script == flags.script
     assert not launch_flags("--print_config", "false").print_config
+    assert parse(["run_classifier.py", "--help"]).script[1:] == ["--help"]  # it is the script's
     assert "SCRIPT must be given" in error_of(parse, ["--nproc_per_node", "2"])
 
 

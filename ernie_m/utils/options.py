@@ -49,6 +49,7 @@ BOOLEANS = {
     **dict.fromkeys(("true", "t", "1", "yes"), True),
     **dict.fromkeys(("false", "f", "0", "no"), False),
 }
+HELP = ("-h", "--help", "--version")
 NULLS = ("null", "Null", "NULL", "~")
 IN_WORDS = {
     bool: "true or false",
@@ -333,7 +334,7 @@ def read_yaml(path: str, sections: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def _read_line(arguments: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]:
-    """The texts of a command line by their keys, which may be unknown; of many words, a list.
+    """The texts of a command line by their keys, which may be unknown, or a word of HELP. Many words: a list.
 
     Raises:
         UserError: a word is no flag, or a flag has no value.
@@ -344,6 +345,8 @@ def _read_line(arguments: Sequence[str], options: Mapping[str, Option]) -> dict[
     positional = [key for key, option in options.items() if option.is_positional]
     while words:
         word = words.pop(0)
+        if word in HELP:
+            return {word: ""}
         key, equals_sign, text = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
             if not positional:
@@ -356,7 +359,7 @@ def _read_line(arguments: Sequence[str], options: Mapping[str, Option]) -> dict[
             text = words.pop(0) if words and words[0].lower() in BOOLEANS else "true"
         elif not equals_sign and words and not words[0].startswith("--"):
             text = words.pop(0)
-        elif not equals_sign and key in options:
+        elif not equals_sign and key in options and words[:1] != ["--help"]:
             raise UserError(f"--{key} has no value; a flag is written --name value")
         if key in options and options[key].takes_many_words:
             texts.setdefault(key, []).append(text)
@@ -383,12 +386,12 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = options_of(cls)
     is_official = hasattr(cls, "on_command_line")
-    if {"-h", "--help", "--version"} & {*arguments}:
+    texts = _read_line(arguments, options if is_official else {"config": CONFIG, **options})
+    if texts.keys() & {*HELP}:
         with pipe_may_close():
-            say(f"ERNIE-M {__version__}" if "--version" in arguments else help_text(cls, program))
+            say(f"ERNIE-M {__version__}" if "--version" in texts else help_text(cls, program))
         sys.exit(0)
 
-    texts = _read_line(arguments, options if is_official else {"config": CONFIG, **options})
     if is_official:  # an empty text undoes a flag
         texts = {key: text for key, text in texts.items() if text or key not in options}
     paths = [] if is_official else texts.pop("config", [])
@@ -553,6 +556,9 @@ def help_text(cls: type, program: str) -> str:
     """
     path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
     usage = [path.name if path.suffix else f"ernie-m {path.name}"]
+    usage.append(
+        "[--flag VALUE ...]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE ...]"
+    )
     lines = ["", ast.get_docstring(ast.parse(inspect.getsource(sys.modules[program]))) or "", ""]
     meanings = explanations(cls)
     options = [(key, option) for key, option in options_of(cls).items() if is_read(option)]
@@ -568,8 +574,7 @@ def help_text(cls: type, program: str) -> str:
         meaning = f"No effect: {no_effect}." if no_effect else meanings.get(key, "")
         lines.append(f"  {option.flag}  ({accepted})")
         lines += textwrap.wrap(meaning, HELP_WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
-    usage.append("[--flag VALUE]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE]")
-    return "\n".join([f"usage: {' '.join(usage)} ...", *lines])
+    return "\n".join([f"usage: {' '.join(usage)}", *lines])
 
 
 def is_read(option: Option) -> bool:
