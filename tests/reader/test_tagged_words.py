@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ernie_m.inference.tasks.training_files import TaggedFile
 from ernie_m.model.entity_tags import PLACES
+from ernie_m.reader.files.own_files import holds_tags
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.rows import LabelOptions, TableOptions
 from ernie_m.reader.files.tables import read_labelled
@@ -95,14 +97,16 @@ def write(path: Path, content: str) -> Path:
 
 @pytest.mark.parametrize("name", FORMS)
 def test_words_and_tags(tmp_path, name):
-    """Also of a packed file; where its columns have to be named, that is asked."""
+    """Also of a packed file, and `fit` knows it; where its columns have to be named, that is asked."""
     content, columns = FORMS[name]
     path = write(tmp_path / name, content)
     assert read(path, columns=columns) == ROWS
     packed = tmp_path / f"{name}.gz"
     packed.write_bytes(gzip.compress(content.encode()))
     assert read(packed, columns=columns) == ROWS
-    if columns:
+    if columns is None:
+        assert holds_tags(path) and holds_tags(packed)
+    else:
         message = error_of(read, path)
         assert message.startswith(f"{path}, line ") and "--columns" in message
 
@@ -183,6 +187,12 @@ def test_what_other_tools_write_by_the_lines_of_the_page(tmp_path, name):
     else:
         (row,) = read_labelled(tmp_path / "labels.jsonl", LabelOptions()).rows
         assert (row.texts, row.label) == (["a b"], "good")
+
+
+def test_tags_are_not_added_to_the_lines_of_a_list(tmp_path):
+    """One line may have several of its objects."""
+    path = write(tmp_path / "list.json", FORMS["list.json"][0])
+    assert error_of(TaggedFile, path, {}, TableOptions()).startswith(f"{path}, line 1: ")
 
 
 def test_a_file_without_ends_of_sentences(tmp_path, caplog):

@@ -37,6 +37,11 @@ class TaggedFile(InputFile):
     def __init__(self, path: Path, iobes: Mapping[str, str], options: TableOptions):
         self._sentences = read_words(path, PLACES, options=options)
         self._lines = lines_of(path, options)
+        if self._lines[0].startswith("["):
+            raise UserError(
+                f"{path}, line 1: a list of JSON, and tags are added to lines; write an object on each, as "
+                "jq -c '.[]' does"
+            )
         if self._lines[0].lstrip().startswith("["):
             raise UserError(
                 f"{path}, line 1: a JSON list has no lines for tags; write an object on each line"

@@ -10,13 +10,10 @@ import lzma
 import os
 import re
 import zlib
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import IO
-
-import numpy as np
 
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.official_tsv import refuse_compressed
@@ -57,7 +54,6 @@ class TextFile:
         line: the number of the first line in the buffer, from 1.
         raw: the file as it is on disk; how far it has been read says how many bytes were used.
         buffer: bytes that were read, and decompressed, but not taken.
-        is_plain: whether the bytes are those of the file itself.
         begin: the byte order mark, as text.
 
     Raises:
@@ -94,7 +90,6 @@ class TextFile:
             if parts:
                 self._file = io.BufferedReader(_Unpacked(self._file, parts))
             self.buffer = self._file.read(_HEAD)
-        self.is_plain = self._file is self._packed  # neither unpacked nor made of something else
         self.begin = "\ufeff" if self.buffer.startswith(codecs.BOM_UTF8) else ""
         self.buffer = self.buffer.removeprefix(codecs.BOM_UTF8)
         refuse_other_forms(self.buffer, path, but_json=any_form)
@@ -153,22 +148,11 @@ class TextFile:
         self.line += front.count(b"\n")
         return front
 
-    def texts(self, faults: Faults, starts: array | None = None) -> Iterator[str]:
-        """Take one line after the other, with its line end; one that is not UTF-8 is noted, and blank.
-
-        Args:
-            starts: receives the byte at which each line begins.
-        """
-        position = len(self.begin.encode())
+    def texts(self, faults: Faults) -> Iterator[str]:
+        """Take one line after the other, with its line end; one that is not UTF-8 is noted, and blank."""
         while whole_lines := self.head(_BLOCK):
             first = self.line
             self.take(len(whole_lines))
-            if starts is not None:
-                line_ends = np.flatnonzero(np.frombuffer(whole_lines, np.uint8) == ord("\n"))
-                starts.append(position)
-                # Each further line begins behind the end of the one before.
-                starts.frombytes((line_ends[:-1] + 1 + position).astype(np.int64).tobytes())
-                position += len(whole_lines)
             try:
                 text = whole_lines.decode() if b"\0" not in whole_lines else ""
             except UnicodeDecodeError:
