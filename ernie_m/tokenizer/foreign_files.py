@@ -26,7 +26,6 @@ _CLASSES = (
     "PreTrainedTokenizerFast",  # any tokenizer.json
     "TokenizersBackend",  # the same, from transformers 5 on
 )
-_MODEL_TYPES = ("ernie_m", "xlm-roberta", "bert")
 _FIRST_PIECES = ["<s>", "<pad>", "</s>", "<unk>"]  # of XLM-R's tokenizer.json
 # Tokens that every model has.
 _SPECIAL = (*_FIRST_PIECES, "<mask>", "[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
@@ -64,13 +63,13 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
         for key, step in unknown:
             raise UserError(f"{path}: its {key} has {shown(step)}: {_OTHER_KIND}")
         return
-    for path, settings, key, known in (
-        (folder.path / TOKENIZER_CONFIG, folder.json(TOKENIZER_CONFIG), "tokenizer_class", _CLASSES),
-        (model_config_path, model_config, "tokenizer_class", _CLASSES),
-        (model_config_path, model_config, "model_type", _MODEL_TYPES),
+    for path, settings in (
+        (folder.path / TOKENIZER_CONFIG, folder.json(TOKENIZER_CONFIG)),
+        (model_config_path, model_config),
     ):
-        if settings.get(key) not in (None, "", *known):
-            raise UserError(f"{path}: {key} is {shown(settings[key])}: {_OTHER_KIND}")
+        class_name = settings.get("tokenizer_class")
+        if class_name not in (None, "", *_CLASSES):
+            raise UserError(f"{path}: tokenizer_class is {shown(class_name)}: {_OTHER_KIND}")
     # In every sentencepiece vocabulary some tokens begin with the mark of a space.
     if _VOCAB in folder and "▁".encode() not in folder.read(_VOCAB, read_bytes):
         raise UserError(f"{folder.path / _VOCAB}: its tokens are no pieces of sentencepiece: {_OTHER_KIND}")

@@ -53,7 +53,7 @@ class Fairseq(Library):
         "version": "a number",
         "embed_positions._float_tensor": "a marker",
     }
-    queries = ("layers.0.self_attn.q_proj.weight", "layers.0.self_attn.in_proj_weight")
+    older_queries = ("layers.0.self_attn.in_proj_weight",)
     model_types = (None,)
 
     def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:

@@ -34,7 +34,6 @@ class HuggingFace(Library):
         EXTRACT: ModelClass("ErnieMForInformationExtraction", head=EXTRACTION),
     }
     dropped = {"embeddings.position_ids": "0, 1, 2, ..."}
-    queries = ("encoder.layers.0.self_attn.self_attn.q_proj.weight",)
     model_types = (MODEL_TYPE, None)
     is_ernie_m = True
     library = "transformers"

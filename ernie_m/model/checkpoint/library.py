@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint import pickles, safetensors, sentence_transformers
 from ernie_m.model.checkpoint.files import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, weights_name, weights_of
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
 from ernie_m.model.checkpoint.lazy_weights import Weights
-from ernie_m.model.checkpoint.tensor_names import LM, WORDS, count_layers
+from ernie_m.model.checkpoint.tensor_names import LM, WORDS
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, READING, Reading, own_reading
 from ernie_m.model.entity_tags import NO_ENTITIES, entity_tags
@@ -68,7 +68,7 @@ class Library(Format):
     """A format of another library.
 
     Attributes:
-        queries: the names that the first layer's queries may have, which tell the format.
+        older_queries: names that earlier versions gave the weight of the first layer's queries.
         model_types: what its config may say; None: nothing. The first one is written.
         is_ernie_m: whether it is an ErnieM, whose files do not say the text rules; nor, in the form that this
             project writes, the longest input.
@@ -77,7 +77,7 @@ class Library(Format):
     """
 
     needs_config = True
-    queries: tuple[str, ...]
+    older_queries: tuple[str, ...] = ()
     model_types: tuple[str | None, ...]
     is_ernie_m = False
     own_keys: Mapping[str, Any] = {}
@@ -111,7 +111,9 @@ class Library(Format):
     def fits(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
         """Whether weights and config are of this format, by the names of the tensors and "model_type"."""
         bare_names = {self.bare(name) for name in weights}
-        marks = self.queries if count_layers(bare_names) else (WORDS,)
+        marks = [f"{self.queries.format(i=0)}.weight", *self.older_queries]
+        if not any(re.search(r"\.[0-9]+\.", name) for name in bare_names):  # there are no layers
+            marks = [WORDS]
         is_named = (raw_config.get("model_type") or None) in self.model_types
         return is_named and not bare_names.isdisjoint(marks)
 

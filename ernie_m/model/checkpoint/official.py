@@ -126,7 +126,7 @@ class Official(Format):
         Raises:
             UserError: a file is cut short, over-long or foreign.
         """
-        layers = count_layers(params.names)
+        layers = count_layers(params.names, self.queries)
         rows = [row for task in self.classes for row in self.rows(layers, task)]
         names = dict.fromkeys(row.in_format for row in rows if row.in_format in params)  # each once
         shapes = {name: fluid.read_header(params.path / name).shape for name in names}

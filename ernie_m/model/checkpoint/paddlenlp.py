@@ -26,7 +26,6 @@ class PaddleNLP(Library):
         CHOICE: ModelClass("ErnieMForMultipleChoice", head=CLASSIFIER),
         EXTRACT: ModelClass("UIEM", head=EXTRACTION),
     }
-    queries = ("encoder.layers.0.self_attn.q_proj.weight",)
     model_types = (MODEL_TYPE, None)
     ignored = "intermediate_size"
     is_ernie_m = True

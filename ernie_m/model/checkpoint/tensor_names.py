@@ -51,6 +51,7 @@ HEADS = {
     "language_embeddings": (TABLE, (LANGUAGES, HIDDEN)),
 }
 MODULES = ENCODER | HEADS
+QUERIES = f"{_LAYER}.self_attn.q_proj"
 POOLER = "pooler.dense"
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
@@ -62,14 +63,17 @@ EXTRACT = "uie"
 LM = "lm"
 TASKS = (CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING, SEARCH, CHOICE, EXTRACT)
 
-# At most four digits: a damaged file may name any layer, and the tables get rows for all layers up to it.
-_NUMBER = re.compile(r"^(?:encoder_layer_|(?:encoder\.)?layers?\.)([0-9]{1,4})[_.]")
 
+def count_layers(names: Iterable[str], queries: str = QUERIES) -> int:
+    """The highest number of a layer in names without a prefix, plus one; 0 without layers.
 
-def count_layers(names: Iterable[str]) -> int:
-    """The highest layer index in names of any format, without a prefix, plus one; 0 without layers."""
-    indices = [int(match[1]) for match in map(_NUMBER.match, names) if match]
-    return max(indices, default=-1) + 1
+    Args:
+        queries: what the queries of layer `{i}` are called there; by default the names are ours.
+    """
+    before, _, behind = queries.partition("{i}")
+    # At most four digits: a damaged file may name any layer, and the tables get rows for all layers up to it.
+    number = re.compile(f"{re.escape(before)}([0-9]{{1,4}}){re.escape(behind[:1])}")
+    return max((int(match[1]) for match in map(number.match, names) if match), default=-1) + 1
 
 
 def axes_of(name: str) -> tuple[str, ...]:

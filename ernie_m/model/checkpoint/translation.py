@@ -17,6 +17,7 @@ from ernie_m.model.checkpoint.tensor_names import (
     NORM,
     OUTPUT,
     POOLER,
+    QUERIES,
     TABLE,
     WORDS,
     ModelClass,
@@ -143,6 +144,11 @@ class Names:
         """A name in a file without the prefix of a model with a head."""
         return re.sub(f"^(?:{self.any_prefix})", "", name)
 
+    @property
+    def queries(self) -> str:
+        """What the queries of layer `{i}` are called; their name tells the format and its layers."""
+        return self.encoder.get(QUERIES, QUERIES)
+
     def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
         """The key of `classes` for a model of ours; None if the format has no class with its head.
 
@@ -231,7 +237,7 @@ class Names:
             UserError: as `adapt`; when a tensor is read, that it does not hold floating point numbers.
         """
         in_file = {self.bare(name): name for name in file}
-        rows = self.rows(count_layers(in_file), task)
+        rows = self.rows(count_layers(in_file, self.queries), task)
         if not any(row.canonical.startswith(POOLER) for row in rows):  # a file may have one all the same
             rows += self._rows_of(POOLER, POOLER)
         recipes: dict[str, Recipe] = {}

@@ -77,7 +77,6 @@ class XlmR(Library):
         "lm_head.decoder.weight": "the word embeddings once more",
     }
     rows_before = 0
-    queries = ("encoder.layer.0.attention.self.query.weight",)
     model_types = ("xlm-roberta",)  # BERT has the same names, and other positions
     defaults = {"layer_norm_eps": 1e-12}
     has_own_vocab = False
