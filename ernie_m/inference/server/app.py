@@ -344,7 +344,7 @@ def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict
     width = encode.model.config.hidden_size
     reading = encode.model.reading
 
-    def run(as_base64: bool, texts: list[str]) -> list[tuple[Feature, bytes]]:
+    def compute(as_base64: bool, texts: list[str]) -> list[tuple[Feature, bytes]]:
         """The model inputs of each text, and its vector as JSON."""
         features = encode.features(texts, prompt="")  # it is in the texts
         vectors = encode.vectors_of(features)
@@ -353,7 +353,7 @@ def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict
         rows = map(_as_base64, vectors) if as_base64 else vectors.tolist()
         return list(zip(features, map(to_json, rows), strict=True))
 
-    runs = {"float": partial(run, False), "base64": partial(run, True)}
+    runs = {as_base64: partial(compute, as_base64) for as_base64 in (False, True)}
 
     @app.post("/v1/embeddings", summary="Vectors of texts, of length 1, in the form of OpenAI")
     async def embeddings(request: Request, asked: EmbeddingsRequest) -> Response:
@@ -369,9 +369,8 @@ def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict
                 raise UserError(f"'prompt_name': {error}") from error
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         contents = _contents("input", texts, lambda text: prompt + text)
-        sizes = list(map(len, contents))
-        form = asked.encoding_format or "float"
-        features, rows = zip(*await queue.results(request, runs[form], contents, sizes))
+        run = runs[asked.encoding_format == "base64"]
+        features, rows = zip(*await queue.results(request, run, contents, list(map(len, contents))))
         _refuse_cut("input", features, encode.max_seq_len - 2, asked.truncate)
         tokens = sum(len(feature.ids) for feature in features)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -412,8 +411,13 @@ def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None
         scores = np.exp(-np.logaddexp(0, -np.array(outputs, np.float64)))  # a sigmoid that does not overflow
         best_first = np.argsort(-scores, kind="stable").tolist()[: asked.top_n]
         results = [{"index": row, "relevance_score": float(scores[row])} for row in best_first]
-        usage = {"total_tokens": sum(len(feature.ids) for feature in features)}
-        return JSONResponse({"model": classify.model.name, "results": results, "usage": usage})
+        return JSONResponse(
+            {
+                "model": classify.model.name,
+                "results": results,
+                "usage": {"total_tokens": sum(len(feature.ids) for feature in features)},
+            }
+        )
 
 
 def _add_models(app: FastAPI, offered: dict[str, dict[str, Any]]) -> None:
