@@ -86,7 +86,6 @@ class Gate:
             await send(message)
 
         path = scope["path"]
-        scope["work"] = ""  # the queue says how much it was
         try:
             answer = self.refusal(path, Headers(scope=scope)) or self.app
             await answer(scope, bounded_receive, noted_send)
@@ -94,7 +93,8 @@ class Gate:
             seconds = time.perf_counter() - start
             if path != HEALTH:  # it is asked all the time
                 line = printable(f"{(scope['client'] or '-')[0]} {scope['method']} {path}"[:150])
-                logger.info("%s %d, %.3f s%s", line, status, seconds, scope["work"])
+                # The queue says how much work it was.
+                logger.info("%s %d, %.3f s%s", line, status, seconds, scope.get("work", ""))
             self.seconds.labels(path if path in self.paths else "other", status).observe(seconds)
 
     def refusal(self, path: str, headers: Headers) -> Response | None:

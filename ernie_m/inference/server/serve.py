@@ -58,7 +58,6 @@ def serve(
         )
         sys.setswitchinterval(0.001)  # seconds until the event loop has its turn beside threads of Python
         # The collector stops all threads while it looks through what is loaded, which stays.
-        gc.collect()
         gc.freeze()
         with contextlib.suppress(KeyboardInterrupt):
             say(f"serving on http://{address}:{port}, Ctrl-C ends it")
