@@ -69,7 +69,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "quote.csv": ('text,label\na,b\n"c" d,e\n', {}, ("line 3",)),
     "open.csv": ('text,label\na,b\n"c,d\ne,f\n', {}, ("line 3", "to line 4")),
     "tabs.tsv": ('text\tlabel\na\tb\n"c"\td\n', {}, ("line 3", "--quotes")),
-    "cp1252.csv": ('text;label\na;b\n"Größe\r\nx;b\n'.encode("cp1252"), {}, ("line 3: not UTF-8: '\"Größe",)),
+    "cp1252.csv": ('text;label\na;b\n"Größe\r\nx;b\n'.encode("cp1252"), {}, ("line 3: not UTF-8: '\"Größe'",)),
     "marks.txt": ("text,x;label\na,b;c\n", {}, ("line 1", "--delimiter")),
     "text.jsonl": ('{"text": ["a"], "label": "b"}\n', {}, ("line 1", "'text'")),
     "object.jsonl": ('{"text": {"en": "a"}, "label": "b"}\n', {}, ("line 1", "'text'")),
@@ -121,3 +121,9 @@ def test_a_list_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypat
     path.write_text(json.dumps([{"text": "a" * 100, "label": "b"}] * 20))
     with pytest.raises(UserError, match="large.json"):
         read_labelled(path, LabelOptions())
+
+
+def test_html_in_more_than_a_tenth_of_the_rows_is_said(read, caplog):
+    rows = [f"Nice<br>{n},a" if n % 5 == 0 else f"Good {n},b" for n in range(40)]
+    read("html.csv", "\n".join(["text,label", *rows]))
+    assert [line for line in caplog.messages if "html.csv, line" in line and "HTML" in line]

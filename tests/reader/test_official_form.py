@@ -116,8 +116,7 @@ def test_run_classifier_needs_no_reader_of_tables(tmp_path):
     assert "TABLE []" in output.splitlines()
 
 
-# Who takes the bytes of users' files apart: ernie_m/reader/files/official_tsv.py, and what is behind
-# `tables`.
+# Who takes the bytes of users' files apart: modules of ernie_m/reader/files.
 READERS = (
     "official_tsv",
     "rows",

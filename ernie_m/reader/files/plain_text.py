@@ -187,7 +187,7 @@ def _decoded(line: bytes, number: int, faults: Faults) -> str:
         return line.decode()
     except UnicodeDecodeError as error:
         start = line.rfind(b" ", 0, error.start) + 1
-        word, *_ = line[start:].split(b" ")  # with the first byte that is wrong
+        word, *_ = line[start:].split()  # with the first byte that is wrong
         in_cp1252 = word[:40].decode("cp1252", errors="replace")
         mend = "save the file as UTF-8, or, if this word is right, read it with --encoding cp1252"
         faults.add(number, f"not UTF-8: '{in_cp1252}'", mend)
