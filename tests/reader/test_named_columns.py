@@ -69,7 +69,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "quote.csv": ('text,label\na,b\n"c" d,e\n', {}, ("line 3",)),
     "open.csv": ('text,label\na,b\n"c,d\ne,f\n', {}, ("line 3", "to line 4")),
     "tabs.tsv": ('text\tlabel\na\tb\n"c"\td\n', {}, ("line 3", "--quotes")),
-    "cp1252.csv": ('text;label\na;b\n"Größe\r\nx;b\n'.encode("cp1252"), {}, ("line 3: not UTF-8: '\"Größe'",)),
+    "cp1252.csv": ('text;label\na;b\n"Größe\r\nx\n'.encode("cp1252"), {}, ("line 3: not UTF-8: '\"Größe'",)),
     "marks.txt": ("text,x;label\na,b;c\n", {}, ("line 1", "--delimiter")),
     "text.jsonl": ('{"text": ["a"], "label": "b"}\n', {}, ("line 1", "'text'")),
     "object.jsonl": ('{"text": {"en": "a"}, "label": "b"}\n', {}, ("line 1", "'text'")),
