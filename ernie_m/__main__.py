@@ -1,4 +1,4 @@
-"""One command for all programs: `ernie-m NAME --flag value ...`, or `python -m ernie_m NAME ...`."""
+"""One command for all programs: `ernie-m COMMAND ...`, or `python -m ernie_m NAME ...`."""
 
 from ernie_m.utils.first_import import run
 
@@ -11,35 +11,39 @@ from typing import NoReturn
 
 from ernie_m.utils.errors import UserError, pipe_may_close, say
 
-# Program -> the module whose `main` it is, below this package, and what it is for.
-PROGRAMS = {
+# Command -> the module whose `main` it is, below this package, and what it is for.
+COMMANDS = {
+    "fit": ("inference.fit", "learn labels, tags, answers or numbers from a table, with scores"),
+    "train": ("commands.train", "train a search model on your sentence pairs, with scores before and after"),
+    "predict": ("commands.predict", "classify, tag, answer, embed, search: requests, or the rows of a table"),
+    "serve": ("commands.serve", "a page for the browser and an HTTP API"),
+    "convert": ("commands.convert", "write a model in the format of another library, or a smaller one"),
+    "export": ("commands.export", "write a model that predicts by itself: Paddle inference, ONNX"),
+    "mine_pairs": ("commands.mine_pairs", "find translations in two texts"),
+    "build_corpus": ("pretrain.build_corpus.command", "turn text and pairs into a corpus for run_pretrain"),
+    "train_vocab": ("data.train_vocab", "train a SentencePiece model on text"),
+    "show_masks": ("pretrain.show", "print what each objective sees of a pair"),
+    "download": ("commands.download", "fetch public data, released weights, E5-small, text"),
+    "prepare": ("data.prepare.command", "bring data sets into the official layout"),
+}
+# Those of the paper, with the official flags.
+OFFICIAL = {
+    "run_pretrain": ("commands.run_pretrain", "pre-train on text and sentence pairs"),
     "run_classifier": ("commands.run_classifier", "fine-tune on texts, or pairs of texts, with labels"),
     "run_sequence_labeling": ("commands.run_sequence_labeling", "fine-tune on words with tags"),
     "run_mrc": ("commands.run_mrc", "fine-tune on questions and the texts that answer them"),
     "run_retrieval": ("commands.run_retrieval", "fine-tune on translations, and search them"),
-    "run_pretrain": ("commands.run_pretrain", "pre-train on text and sentence pairs"),
-    "build_corpus": ("pretrain.build_corpus.command", "turn text and pairs into a corpus for run_pretrain"),
-    "train_vocab": ("data.train_vocab", "train a piece model on text"),
-    "show": ("pretrain.show", "print what each objective sees of a pair"),
-    "launch": ("commands.launch", "start a program as several processes"),
-    "train": ("commands.train", "train a search model on your sentence pairs, with scores before and after"),
-    "fit": ("inference.fit", "learn labels, tags, answers or numbers from a table, with scores"),
-    "predict": ("commands.predict", "classify, tag, answer, fill, search; --serve: a page and a JSON API"),
     "encode_vector": ("commands.encode_vector", "write the vectors of texts"),
-    "mine_pairs": ("commands.mine_pairs", "find translations in two texts"),
-    "convert": ("commands.convert", "write a model in the format of another library, or a smaller one"),
-    "export": ("commands.export", "write a model that predicts by itself: Paddle inference, ONNX"),
-    "prepare": ("data.prepare.command", "bring data sets into the official layout"),
-    "get": ("data.public_text", "fetch public text and sentence pairs: ernie-m get public_text FOLDER"),
-    "get_data": ("data.get_data", "fetch the public data of the recipes"),
-    "get_weights": ("data.get_weights", "fetch the released weights"),
+    "launch": ("commands.launch", "start a program as several processes"),
 }
-# Name -> the words that it stands for, and what it is for.
-SHORT = {
-    "label": (
-        ("predict", "--input"),
-        "let a model of fit answer the rows of a table: ernie-m label TABLE --model FOLDER --output LABELLED",
-    ),
+PROGRAMS = COMMANDS | OFFICIAL
+# Commands that have gone -> what takes their place.
+GONE = {
+    "get": "download text",
+    "get_data": "download data",
+    "get_weights": "download weights",
+    "label": "predict --input TABLE --model FOLDER --output NEW",
+    "show": "show_masks",
 }
 WIDTH = 100  # the characters of a line of --help
 PACKAGE = Path(__file__).parent
@@ -56,15 +60,14 @@ def start_program() -> None:
         with pipe_may_close():
             say(usage())
         return
-    if sys.argv[1] in SHORT:
-        stands_for, _ = SHORT[sys.argv[1]]
-        sys.argv[1:2] = stands_for
     program, *words = sys.argv[1:]
     program = program.removesuffix(".py")  # as the recipes have it
     if program == "recipe":
         run_recipe(words)  # does not return
+    if program in GONE:
+        raise UserError(f"'{program}' has gone; instead: ernie-m {GONE[program]}")
     if program not in PROGRAMS:
-        refuse_name("program", program, ["recipe", *SHORT, *PROGRAMS])
+        refuse_name("command", program, ["recipe", *PROGRAMS])
     module, _ = PROGRAMS[program]
     sys.argv[:] = [program, *words]
     import_module(f"ernie_m.{module}").main()
@@ -80,15 +83,15 @@ def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
 
 def usage() -> str:
     """What `ernie-m --help` prints."""
-    purposes = {name: purpose for name, (_, purpose) in PROGRAMS.items()}
-    purposes |= {name: purpose for name, (_, purpose) in SHORT.items()}
-    purposes["recipe"] = "run a program with the values of a recipe: ernie-m recipe NAME --flag value ..."
-    width = max(map(len, purposes)) + 2
-    lines = [f"  {name:{width}}{purpose}" for name, purpose in purposes.items()]
+    recipe = {"recipe": ("", "run a command with the values of a recipe: ernie-m recipe NAME --flag value")}
+    parts = {"Your data and models:": COMMANDS, "The paper, with the official flags:": OFFICIAL | recipe}
+    width = max(map(len, PROGRAMS)) + 2
+    lines = ["usage: ernie-m COMMAND ..., or ernie-m COMMAND --help", ""]
+    for title, commands in parts.items():
+        lines += [title, *(f"  {name:{width}}{purpose}" for name, (_, purpose) in commands.items()), ""]
     indents = {"initial_indent": "  ", "subsequent_indent": "  "}
     names = textwrap.fill(", ".join(recipes()), WIDTH, break_on_hyphens=False, **indents)
-    first = "usage: ernie-m PROGRAM --flag value ..."
-    return "\n".join([first, "", *lines, "", "The recipes are", "", names])
+    return "\n".join([*lines, "The recipes are", "", names])
 
 
 def scripts_folder() -> Path:

@@ -31,4 +31,4 @@ case $demo in
 esac
 texts=
 for code in en ru ar zh es de fr tr el hi; do texts="$texts${texts:+,}$code<=output/demo-quick/texts/$code.txt"; done
-exec .venv/bin/ernie-m predict --serve --model configs/e5-small,output/demo-quick/topics --corpus "$texts" "$@"
+exec .venv/bin/ernie-m serve --model configs/e5-small,output/demo-quick/topics --corpus "$texts" "$@"

@@ -68,7 +68,7 @@ def main() -> None:
     flags = parse_options(PretrainDemoFlags, None, __name__)
     started = time.monotonic()
     print("demo: after Ctrl-C the same command goes on", flush=True)
-    carry_out(Command("fetch public text", ["get", "public_text", TEXT], TEXT / TABLE))
+    carry_out(Command("fetch public text", ["download", "text", TEXT], TEXT / TABLE))
     for step in steps_of_the_corpus():
         carry_out(step)
 

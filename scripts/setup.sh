@@ -8,7 +8,7 @@
 #   sh scripts/setup.sh test      adds all of these and what checks and tests need
 #   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for the tests of equality with them
 #   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, peers of scripts/benchmarks/ and tests/latest
-#   sh scripts/setup.sh clients   .venv-clients: the libraries that ask `ernie-m predict --serve` in tests/clients
+#   sh scripts/setup.sh clients   .venv-clients: the libraries that ask `ernie-m serve` in tests/clients
 #
 # What was added before stays. PYTHON names the Python to use: 3.11, 3.12 or 3.13 (parity: 3.11 or 3.12, as its old
 # packages have no later ones). Without PYTHON: python3, or the newest of these that is there. Paddle has no packages for

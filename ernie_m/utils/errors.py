@@ -88,7 +88,8 @@ def install_command(extra: str) -> str:
 
 def start_of(program: str) -> str:
     """The words that start get_data, get_weights or train_vocab, for a message."""
-    return f"sh scripts/data/{program}.sh" if _is_in_checkout() else f"ernie-m {program}"
+    command = program.replace("get_", "download ")
+    return f"sh scripts/data/{program}.sh" if _is_in_checkout() else f"ernie-m {command}"
 
 
 def command_name() -> str:

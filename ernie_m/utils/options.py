@@ -444,7 +444,7 @@ def _build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 _ALIKE = 0.75  # so alike are names of which one may be a slip; below, most have some letters in common
 # Flags and keys that have gone -> what takes their place.
 GONE = {
-    "batch_tokens": "--max_batch_tokens of predict --serve",
+    "batch_tokens": "--max_batch_tokens",
     "check_sentences": "predictions with --engine onnx, and without",
     "check_set": "predictions with --engine onnx, and without",
     "dev_pairs": "--pairs",
@@ -475,6 +475,7 @@ GONE = {
     "reduce_range": "--format onnx, or --amp bf16",
     "retrieval": "its default, max",
     "score_column": "--only",
+    "serve": "ernie-m serve",
     "show_pairs": "nothing: pairs of every two languages are shown",
     "skip_bad_utf8": "--encoding",
     "src_file": "--pairs",
@@ -485,7 +486,7 @@ GONE = {
     "use_cuda": "the variable CUDA_VISIBLE_DEVICES, empty for the CPU",
     "vocab_path": "the folder of --model, which has its vocabulary",
     "word_column": "--columns WORDS,TAGS",
-    "with_apt": "ernie-m get public_text, without it",
+    "with_apt": "nothing: pip fetches the text",
     "xtreme_save": "--test_save",
 }
 # The names of tasks that have gone -> those that take their place.

@@ -8,4 +8,4 @@
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 sh "$root/scripts/setup.sh"
-exec "$root/.venv/bin/ernie-m" get_data --data "$root/data" "$@"
+exec "$root/.venv/bin/ernie-m" download data --data "$root/data" "$@"

@@ -10,4 +10,4 @@
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 case "$*" in */*) sh "$root/scripts/setup.sh" hub ;; *) sh "$root/scripts/setup.sh" ;; esac
-exec "$root/.venv/bin/ernie-m" get_weights --configs "$root/configs" "$@"
+exec "$root/.venv/bin/ernie-m" download weights --configs "$root/configs" "$@"

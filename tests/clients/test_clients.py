@@ -1,4 +1,4 @@
-"""Client libraries of others get from `ernie-m predict --serve` the vectors and scores of the model.
+"""Client libraries of others get from `ernie-m serve` the vectors and scores of the model.
 
 `sh scripts/test.sh clients` runs them in an environment of their own, beside a server in .venv.
 """
@@ -44,7 +44,7 @@ def server(tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     models = f"{folder / 'encode'},{folder / 'score'}"
-    command = [python, "-m", "ernie_m", "predict", "--serve", "--model", models, "--port", str(port)]
+    command = [python, "-m", "ernie_m", "serve", "--model", models, "--port", str(port)]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"ERNIE_M_TOKEN": "secret"}) as process:
         address = f"http://127.0.0.1:{port}"
         for _ in range(240):

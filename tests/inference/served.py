@@ -1,4 +1,4 @@
-"""A running `ernie-m predict --serve`, and requests to it."""
+"""A running `ernie-m serve`, and requests to it."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ DEFAULTS = TaskOptions()
 @contextlib.contextmanager
 def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
     """Start a server with these flags; gives its address and its process. It is ended afterwards."""
-    command = [sys.executable, "-m", "ernie_m", "predict", "--serve", *flags]
+    command = [sys.executable, "-m", "ernie_m", "serve", *flags]
     command += ["--port", str(*free_ports(1))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     try:

@@ -1,4 +1,4 @@
-"""ernie-m predict --serve: vectors in the form of OpenAI's API, and the token."""
+"""ernie-m serve: vectors in the form of OpenAI's API, and the token."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.commands import predict
+from ernie_m.commands import serve
 from ernie_m.inference.load import load
 from ernie_m.inference.server import gate
 from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS
@@ -187,8 +187,8 @@ def test_where_the_token_is(models, tmp_path, monkeypatch, refused):
     assert token_of(None) is None and token_of(str(path)) == "geheim"
     monkeypatch.setenv("ERNIE_M_TOKEN", "a")
     assert token_of(None) == "a"
-    command = ["--serve", "--model", str(models / "encode"), "--token_file", str(path)]
-    assert "ERNIE_M_TOKEN" in refused(lambda: call_main(predict, command))
+    command = ["--model", str(models / "encode"), "--token_file", str(path)]
+    assert "ERNIE_M_TOKEN" in refused(lambda: call_main(serve, command))
     monkeypatch.delenv("ERNIE_M_TOKEN")
     path.write_text("\n", encoding="utf-8")
-    assert "--token_file" in refused(lambda: call_main(predict, command))
+    assert "--token_file" in refused(lambda: call_main(serve, command))

@@ -203,17 +203,17 @@ def test_an_output_that_exists(models, tmp_path, refused):
 
 
 def test_the_command_of_a_checkout(tmp_path):
-    """From any folder, `ernie-m label` is ernie-m predict --task classification."""
+    """It starts from any folder."""
     command = [sys.executable, "-m", "ernie_m"]
     run = lambda *words: subprocess.run(  # noqa: E731
         [*command, *words], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False
     )
     usage = run("--help")
-    assert usage.returncode == 0 and "  label " in usage.stdout and "  fit " in usage.stdout
+    assert usage.returncode == 0 and "  fit " in usage.stdout
     for word, instead in (("fitt", "did you mean fit?"), ("frobnicate", "fit, predict")):
         process = run(word)
         assert process.returncode == 2 and process.stderr.startswith(f"error: '{word}' ")
         assert instead in process.stderr
     (tmp_path / "my.csv").write_text("text\na\n")
-    process = run("label", "my.csv", "--model", "none", "--output", "my.csv")
+    process = run("predict", "--input", "my.csv", "--model", "none", "--output", "my.csv")
     assert process.returncode == 2 and process.stderr.startswith("error: --output my.csv: ")

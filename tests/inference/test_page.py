@@ -1,4 +1,4 @@
-"""The page of ernie-m predict --serve in a browser: what a user clicks, types and sees."""
+"""The page of ernie-m serve in a browser: what a user clicks, types and sees."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""ernie-m predict --serve: the JSON API and its bounds. The page is tested in test_page.py."""
+"""ernie-m serve: the JSON API and its bounds. The page is tested in test_page.py."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
-from ernie_m.commands import predict
+from ernie_m.commands import serve as command
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import make_app
 from ernie_m.inference.server.gate import LONGEST_BODY
@@ -310,6 +310,6 @@ def test_a_port_that_is_taken(models, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         flags = {"model": models / "classify", "port": port, "corpus": corpus, "index": tmp_path / "index"}
-        line = error_of(call_main, predict, ["--serve", *as_flags(flags)])
+        line = error_of(call_main, command, as_flags(flags))
     assert f"--port {port}: Address already in use" in line
     assert not (tmp_path / "index").exists()

@@ -170,7 +170,7 @@ def test_the_log_has_what_differs_from_the_defaults_and_the_next_command(pretrai
     assert "hidden_size 16" in log and "initializer_range" not in log
     assert "initializer_range" in (out / "config.yaml").read_text()
     assert f"--init.encoder {out / 'full'} --init.lm_head encoder\n" in log
-    assert f"predict --serve --model {out / 'full'}" in log
+    assert f"serve --model {out / 'full'}" in log
 
 
 def test_the_log_begins_with_the_steps_of_each_objective(pretrain):

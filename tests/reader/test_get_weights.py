@@ -1,4 +1,4 @@
-"""ernie-m get_weights: released weights are laid out and checked, downloads go on, errors name the files."""
+"""ernie-m download weights: weights are laid out and checked, downloads go on, errors name the files."""
 
 import io
 import shutil
@@ -63,7 +63,7 @@ def archive(
 
 
 def get(configs: Path, *arguments) -> None:
-    """`ernie-m get_weights arguments` into a folder, in this process."""
+    """`ernie-m download weights arguments` into a folder, in this process."""
     get_weights.main([*map(str, arguments), "--configs", str(configs)])
 
 

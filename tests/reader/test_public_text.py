@@ -79,7 +79,7 @@ def packages(tmp_path, monkeypatch):
 
 
 def get(*words: object) -> None:
-    call_main(public_text, ["public_text", *map(str, words)])
+    call_main(public_text, list(map(str, words)))
 
 
 def test_the_folder(packages, tmp_path, capsys):

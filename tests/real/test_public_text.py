@@ -8,7 +8,7 @@ from tests.launching import call_main
 def test_twice_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     for name in ("a", "b"):
-        call_main(public_text, ["public_text", str(tmp_path / name)])
+        call_main(public_text, [str(tmp_path / name)])
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     header, *rows = [line.split("\t") for line in (tmp_path / "a/SOURCES.tsv").read_text().splitlines()]
     trained = [row for row in rows if row[4] == "train"]

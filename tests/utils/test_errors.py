@@ -76,8 +76,8 @@ def test_a_command_outside_the_environment_is_one_line(command):
         # scripts/setup.sh made the environment; there is none; the user made it; there is no checkout.
         ("clone", "clone/.venv", ["sh scripts/setup.sh hub", "sh scripts/data/get_data.sh"]),
         ("clone", "usr", ["sh scripts/setup.sh hub", "sh scripts/data/get_data.sh"]),
-        ("clone", "own", ['pip install "ernie-m[hub]"', "ernie-m get_data"]),
-        ("own/lib/python3.12/site-packages", "own", ['pip install "ernie-m[hub]"', "ernie-m get_data"]),
+        ("clone", "own", ['pip install "ernie-m[hub]"', "ernie-m download data"]),
+        ("own/lib/python3.12/site-packages", "own", ['pip install "ernie-m[hub]"', "ernie-m download data"]),
     ],
 )
 def test_advice_for_a_checkout_and_for_the_package(tmp_path, monkeypatch, package, environment, commands):

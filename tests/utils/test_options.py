@@ -24,6 +24,7 @@ OPTIONS = (
     ("ernie_m.finetune.flags", "FinetuneFlags"),
     ("ernie_m.finetune.retrieval.flags", "RetrievalFlags"),
     ("ernie_m.commands.predict", "PredictFlags"),
+    ("ernie_m.commands.serve", "ServeFlags"),
     ("ernie_m.commands.launch", "LaunchFlags"),
     ("ernie_m.pretrain.config", "PretrainConfig"),
     ("ernie_m.pretrain.build_corpus.options", "BuildOptions"),

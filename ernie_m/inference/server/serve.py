@@ -1,4 +1,4 @@
-"""Runs the server of `ernie-m predict --serve`. See docs/serving.md.
+"""Runs the server of `ernie-m serve`. See docs/serving.md.
 
 The event loop reads requests and writes answers; the models run in threads beside it. It needs the packages
 of the extra `serve`.

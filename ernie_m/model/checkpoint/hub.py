@@ -1,7 +1,7 @@
 """A model by its name on Hugging Face's hub, as in intfloat/multilingual-e5-small; cached.
 
 A folder that exists counts more than a name, and a folder in one that exists is no name. Nor is
-configs/e5-small, which get_weights fetches.
+configs/e5-small, which ernie-m download e5-small fetches.
 """
 
 import os

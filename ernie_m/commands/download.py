@@ -1,0 +1,33 @@
+"""Fetch public data, released weights, or text.
+
+ernie-m download data xnli mlqa
+ernie-m download weights vocab base
+ernie-m download e5-small
+ernie-m download text data/public
+"""
+
+import sys
+from importlib import import_module
+
+from ernie_m.utils.errors import UserError, pipe_may_close, say
+
+# What is fetched -> the module whose `main` does it, and the words that come first on its command line.
+KINDS = {
+    "data": ("get_data", []),
+    "weights": ("get_weights", []),
+    "e5-small": ("get_weights", ["e5-small"]),
+    "text": ("public_text", []),
+}
+
+
+def main() -> None:
+    kind, *words = sys.argv[1:] or ["--help"]
+    if kind in ("-h", "--help"):
+        with pipe_may_close():
+            say(f"usage: ernie-m download {'|'.join(KINDS)} ... (each has a --help)", "", __doc__, sep="\n")
+        return
+    if kind not in KINDS:
+        raise UserError(f"download {kind}: it must be one of {', '.join(KINDS)}")
+    module, first = KINDS[kind]
+    sys.argv[:] = [f"download {kind}", *first, *words]
+    import_module(f"ernie_m.data.{module}").main()

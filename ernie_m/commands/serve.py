@@ -1,0 +1,64 @@
+"""Serve a page for the browser and an HTTP API, until Ctrl-C. See docs/serving.md.
+
+ernie-m serve --model checkpoints/best,pretrained/full --corpus corpus.txt
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from ernie_m.inference.model_flags import ModelFlags
+from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.logging import logger, setup_console
+from ernie_m.utils.options import PositiveInt, Range, option, parse_options
+
+
+@dataclass
+class ServeFlags(ModelFlags):
+    """What to serve, and where."""
+
+    model: str
+    """Checkpoints of any supported format, or folders that ernie-m export wrote, with commas between them."""
+
+    corpus: str | None = option(None, needed=True)
+    """A text file with a sentence on each line, to search in; or several with their languages, as in
+    "de<=de.txt,fr<=fr.txt"."""
+
+    host: str = "127.0.0.1"
+    """The address. Only this machine can reach 127.0.0.1."""
+
+    port: Annotated[int, Range(at_least=1, at_most=65535)] = option(8000, needed=True)
+    """The port."""
+
+    token_file: str | None = None
+    """A file with what every request must bring: "Authorization: Bearer TOKEN"; a browser asks for it as the
+    password of any user. The variable ERNIE_M_TOKEN of the environment does the same."""
+
+    max_queue: PositiveInt = 4096
+    """How many texts may wait; further requests are answered with 503."""
+
+    max_batch_tokens: PositiveInt = 1024
+    """About how many tokens a thread computes at once."""
+
+    timeout: PositiveInt = 300
+    """The seconds within which a request is answered."""
+
+    log_level: Literal["info", "warning"] = "info"
+    """info: a line for each request, without its texts."""
+
+
+def main() -> None:
+    flags = parse_options(ServeFlags, None, __name__)
+    # Imported here, so that --help is fast.
+    try:
+        from ernie_m.inference.server.serve import serve, token_of
+    except ImportError as error:
+        raise UserError(f"ernie-m serve needs {error.name}: {install_command('serve')}") from error
+    from ernie_m.inference.load import load
+
+    options = flags.options()
+    setup_console()  # says how far the corpus is encoded
+    token = token_of(flags.token_file)
+    logger.setLevel(flags.log_level.upper())
+    models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
+    limits = (flags.max_queue, flags.max_batch_tokens, flags.timeout)
+    serve(models, options, flags.host, flags.port, token, *limits)
