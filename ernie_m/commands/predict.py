@@ -185,10 +185,12 @@ class Request(NamedTuple):
         id_entry: {"id": its id}, which is returned in the answer; {} if it has none. Of a row of a table all
             its cells, by the names of the columns.
         content: what the answerer's `parse` made of it.
+        id: its id; None: it has none.
     """
 
-    id_entry: dict
+    id_entry: Any
     content: Any
+    id: Any = None
 
 
 def has_objects(path: str) -> bool:
@@ -236,7 +238,7 @@ def read_requests(
             id_entry = {"id": values["id"]} if "id" in values else {}
             if file is None:
                 values = with_texts(values, options, columns)
-            requests.append(Request(id_entry if file is None else cells, parse(values)))
+            requests.append(Request(id_entry if file is None else cells, parse(values), values.get("id")))
         except UserError as error:
             faults.note(number, error)
             if file is not None:
@@ -392,7 +394,7 @@ def write_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
     """
     queries = set()
     for number, (request, answer) in enumerate(rows, 1):
-        query = str(request.id_entry.get("id", number))
+        query = str(number if request.id is None else request.id)
         if query in queries or len(query.split()) != 1:
             raise UserError(f"request {number}: its id, {query!r}, must be a single word that no other has")
         queries.add(query)

@@ -210,7 +210,7 @@ def test_the_command_of_a_checkout(tmp_path):
     )
     usage = run("--help")
     assert usage.returncode == 0 and "  fit " in usage.stdout
-    for word, instead in (("fitt", "did you mean fit?"), ("frobnicate", "fit, predict")):
+    for word, instead in (("fitt", "did you mean fit?"), ("frobnicate", "fit, train, predict")):
         process = run(word)
         assert process.returncode == 2 and process.stderr.startswith(f"error: '{word}' ")
         assert instead in process.stderr
