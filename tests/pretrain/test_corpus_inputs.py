@@ -236,6 +236,9 @@ def test_bytes_that_are_not_utf8(tmp_path):
     lines[400] = b"caf\xe9"
     (tmp_path / "text").write_bytes(b"\n".join(lines))
     assert "text: line 401: not UTF-8 (byte 0xe9)" in error_of(lines_of, {"en": str(tmp_path / "text")})
+    (tmp_path / "x.tsv").write_bytes(b"good\tgut\ncaf\xe9\tKaffee\n")
+    message = error_of(lines_of, parallel={"en-fr": str(tmp_path / "x.tsv")})
+    assert "x.tsv: line 2: not UTF-8 (byte 0xe9)" in message
 
 
 @pytest.mark.parametrize("unit_bytes", [1000, 4 << 20])

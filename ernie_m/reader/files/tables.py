@@ -347,7 +347,7 @@ def form_of(file: TextFile, options: TableOptions) -> Form:
     Raises:
         UserError: it has to be asked.
     """
-    head = file.head(_HEAD).decode()
+    head = file.head(_HEAD).decode(errors="replace")
 
     def lines() -> Iterator[str]:
         return islice(io.StringIO(head, newline="\n"), skipped, None)
