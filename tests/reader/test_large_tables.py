@@ -1,6 +1,7 @@
 """Tables that are large where nobody looks: blank lines cost no memory, and columns cost what they hold."""
 
 import gzip
+import json
 import time
 import tracemalloc
 from functools import partial
@@ -34,6 +35,17 @@ def test_line_ends_take_no_memory(tmp_path, reader):
     finally:
         tracemalloc.stop()
     assert peak < 8 * BLANK
+
+
+def test_a_list_of_many_objects(tmp_path):
+    """If the rest of the list were copied for each object, this would take minutes."""
+    path = tmp_path / "a.json"
+    count = 30_000
+    long = "a text " * 30
+    path.write_text(json.dumps([{"query": f"{long}{n}", "pos": f"a text {n}"} for n in range(count)]))
+    start = time.process_time()
+    assert len(PairRows(path)) == count
+    assert time.process_time() - start < 20
 
 
 @pytest.mark.parametrize("reader", ["labels", "pairs"])

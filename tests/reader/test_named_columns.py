@@ -73,6 +73,11 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "marks.txt": ("text,x;label\na,b;c\n", {}, ("line 1", "--delimiter")),
     "text.jsonl": ('{"text": ["a"], "label": "b"}\n', {}, ("line 1", "'text'")),
     "object.jsonl": ('{"text": {"en": "a"}, "label": "b"}\n', {}, ("line 1", "'text'")),
+    "cp1252.json": (
+        '[{"text": "a", "label": "b"},\n{"text": "ä"}]'.encode("cp1252"),
+        {},
+        ("line 2: not UTF-8",),
+    ),
     "key.json": ('[\n{"text": "a", "label": "b"},\n5]', {}, ("line 3",)),
     "split.csv": ("text,label,split\na,b,train\nc,d,tran\n", {}, ("line 3", "'tran'")),
     "header.csv": ("text,label\na,b\n", {"text": "1", "label": "2"}, ("line 1", "text, label")),
@@ -116,9 +121,9 @@ def test_the_command_line_of_the_question_works_when_it_is_filled_in(read, monke
 
 
 def test_a_list_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypatch):
-    monkeypatch.setattr("ernie_m.reader.files.tables._LARGEST", 1000)
+    monkeypatch.setattr("ernie_m.reader.files.plain_text.LARGEST", 1000)
     path = Path(tmp_path / "large.json")
-    path.write_text(json.dumps([{"text": "a" * 100, "label": "b"}] * 20))
+    path.write_text(json.dumps([{"text": "a" * 100, "label": "b"}] * 100))
     with pytest.raises(UserError, match="large.json"):
         read_labelled(path, LabelOptions())
 

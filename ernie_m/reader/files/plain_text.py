@@ -174,7 +174,10 @@ class TextFile:
                 parts.append(block)
                 if len(parts) * _BLOCK > LARGEST:
                     most = f"{LARGEST >> 20} MiB"
-                    raise UserError(f"{self.path}: more than {most}, and read as a whole; divide the file")
+                    raise UserError(
+                        f"{self.path}: more than {most}, and read as a whole; divide it, or, if it is a list "
+                        "of JSON, write an object on each line"
+                    )
         return b"".join(parts)
 
 

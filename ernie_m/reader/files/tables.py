@@ -80,7 +80,7 @@ _OF_ENDING = {".csv": ",", ".tsv": "\t"}
 _COMPARED = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _HEAD = 1 << 18  # bytes that tell what separates the cells
 _HEAD_OBJECTS = 1000  # whose keys are the columns
-_LARGEST = 1 << 28  # bytes of a JSON list, or of a workbook, which are read as a whole
+_LARGEST = 1 << 28  # bytes of a workbook, which is read as a whole
 
 
 class Form(NamedTuple):
@@ -284,7 +284,8 @@ def _refuse_other_encodings(path: Path) -> None:
     """
     faults = Faults(path, may_skip=False)
     with closing(TextFile(str(path), any_form=True)) as file:
-        for _ in file.texts(faults):
+        is_list = split_name(path)[0] in JSON and file.buffer.lstrip().startswith(b"[")
+        for _ in () if is_list else file.texts(faults):  # a list may be one line, and is decoded as a whole
             pass
     faults.end(logger.warning)
 
@@ -479,18 +480,22 @@ def _objects_of_list(file: TextFile, faults: Faults) -> Iterator[tuple[int, dict
     Raises:
         UserError: it is too large, or is not JSON throughout.
     """
-    content = file.start(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        most = f"{_LARGEST >> 20} MiB"
-        raise UserError(f"{file.path}: a JSON list of more than {most}; write an object on each line")
-    text = content.decode()
+    content = file.rest()
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{file.path}, line {line}: not UTF-8; save it as UTF-8, or give its encoding, as in --encoding "
+            "cp1252"
+        ) from error
     decode = json.JSONDecoder().raw_decode
     position = text.index("[") + 1
     line = 1 + text.count("\n", 0, position)
     while True:
         start = re.compile(r"[\s,]*").match(text, position).end()
         line += text.count("\n", position, start)
-        if text[start:].strip() == "]":
+        if text.startswith("]", start) and not text[start + 1 :].strip():
             return
         try:
             value, position = decode(text, start)
