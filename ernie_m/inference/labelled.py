@@ -54,11 +54,11 @@ class LabelledRows(InputFile):
         waiting = []
         for request, answer in rows:
             if answer:
-                self.add(request.id_entry, answer)
+                self.add(request.entry, answer)
             if self._sorts:
-                waiting.append((request.id_entry, answer))
+                waiting.append((request.entry, answer))
             else:
-                table.add(self._names, request.id_entry, answer)
+                table.add(self._names, request.entry, answer)
         waiting.sort(key=lambda row: sureness(row[1]) if row[1] else -1)  # a row without an answer is first
         for cells, answer in waiting:
             table.add(self._names, cells, answer)

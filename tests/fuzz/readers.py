@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.commands.predict import read_requests
 from ernie_m.data.download import unpack
 from ernie_m.data.translated_messages import read_messages
+from ernie_m.inference.requests import JsonLines
 from ernie_m.model.checkpoint import fluid, library, pickles, sentence_transformers, torch_save
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -460,7 +460,7 @@ READERS = {
     "requests": Reader(
         "x.jsonl",
         files=['{"text": "A [MASK].", "id": 1}\n\n{"text_a": null}'],
-        reads=(lambda path: read_requests(str(path), dict, LabelOptions()),),
+        reads=(lambda path: JsonLines(str(path), LabelOptions(), {}),),
         edit=edit_json_line,
         words=(b"\\ud83d",),
     ),

@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -24,7 +26,9 @@ from ernie_m.commands import predict, run_retrieval
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.tasks.question_answering import QuestionAnswering
 from ernie_m.finetune.tasks.tagging import OfficialTagging, Tagging
+from ernie_m.inference import requests as answering
 from ernie_m.inference.load import load
+from ernie_m.inference.requests import JsonLines, Request
 from ernie_m.inference.tasks import TaskOptions, finetuned, make_answerer
 from ernie_m.inference.tasks.masked_words import masked_ids
 from ernie_m.inference.tasks.search import read_corpus
@@ -596,7 +600,7 @@ def test_faults_of_a_table(models, tmp_path, ask):
 
 def test_empty_standard_input_is_said(models, monkeypatch, capsys):
     give_input(monkeypatch, b"\n")
-    monkeypatch.setattr(predict, "write_to_stdout", lambda *_: None)
+    monkeypatch.setattr(answering, "write_answers", lambda *_: None)
     call_main(predict, as_flags({"task": "classification", "model": models / "classify"}))
     assert "--input -: no requests in it" in capsys.readouterr().err
 
@@ -614,11 +618,11 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
     assert len(out.read_text().splitlines()) == 4 and not part.exists()
     out.unlink()
 
-    def write_one_answer(rows, file):
+    def write_one_answer(self, rows, file):
         file.write("answered\n")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict, "write_answers", write_one_answer)
+    monkeypatch.setattr(JsonLines, "write", write_one_answer)
     with pytest.raises(KeyboardInterrupt):
         ask([], output=out, on_error="skip", **flags)
     assert not out.exists() and part.read_text() == "answered\n"
@@ -631,15 +635,15 @@ def test_two_commands_with_one_output(models, tmp_path, ask, monkeypatch):
     """The second one is refused while the first one writes, and changes nothing."""
     out = tmp_path / "out.jsonl"
     flags = {"task": "classification", "model": models / "classify", "output": out}
-    write_answers = predict.write_answers
+    write = JsonLines.write
     lines = []  # of error
 
     def call_a_second(*arguments):
-        monkeypatch.setattr(predict, "write_answers", write_answers)
-        write_answers(*arguments)
+        monkeypatch.setattr(JsonLines, "write", write)
+        write(*arguments)
         lines.append(error_of(ask, [{"text": TEXTS[1], "id": 2}], **flags))
 
-    monkeypatch.setattr(predict, "write_answers", call_a_second)
+    monkeypatch.setattr(JsonLines, "write", call_a_second)
     ask([{"text": TEXTS[0], "id": 1}], **flags)
     assert lines[0].startswith(f"{out}: another command is writing")
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [1]
@@ -667,11 +671,14 @@ class Echo:
         return [{"text": content} for content in contents]
 
 
-def test_answers_are_in_the_file_when_their_part_is_done(tmp_path):
+LINES = SimpleNamespace(write=partial(JsonLines.write, None))
+
+
+def test_answers_are_in_the_file_when_their_part_is_done(tmp_path, monkeypatch):
     """A killed command loses no more than the requests that are answered together."""
     echo = Echo(tmp_path / "out.part")
-    parts = [[predict.Request({}, text)] for text in ("a", "b")]
-    predict.write_to_file(echo, parts, tmp_path / "out", predict.write_answers)
+    monkeypatch.setattr(answering, "AT_ONCE", 1)
+    answering.write_answers(echo, [Request({}, "a"), Request({}, "b")], LINES, str(tmp_path / "out"))
     assert echo.seen == ["", '{"text": "a"}\n']
 
 
@@ -680,7 +687,7 @@ def test_standard_output_is_utf_8_in_any_locale(tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys, "stdout", io.TextIOWrapper(bytes_, encoding="latin-1", errors="backslashreplace")
     )
-    predict.write_to_stdout(Echo(tmp_path / "none"), [[predict.Request({}, "für 我")]], predict.write_answers)
+    answering.write_answers(Echo(tmp_path / "none"), [Request({}, "für 我")], LINES, "-")
     assert json.loads(bytes_.getvalue().decode("utf-8")) == {"text": "für 我"}
 
 

@@ -129,7 +129,7 @@ class InputFile(Protocol):
         """Write the answers.
 
         Args:
-            rows: each request, with what `requests` gave as `id_entry`, and its answer, {} if it has none.
+            rows: each request, with what `requests` gave for `write`, and its answer, {} if it has none.
         """
 
     def summary(self) -> list[str]:

@@ -105,7 +105,7 @@ class QuestionsFile(InputFile):
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
         for question, (request, answer) in zip(self._file.questions, rows, strict=True):
-            file.write(json.dumps(request.id_entry | answer, ensure_ascii=False) + "\n")
+            file.write(json.dumps(request.entry | answer, ensure_ascii=False) + "\n")
             if answer and question.answers:
                 self._rows.append((answer["answer"], question.answers))
 

@@ -1,0 +1,246 @@
+"""The requests of `ernie-m predict`: how they are read from a file, and answered into one."""
+
+import gzip
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from ernie_m.inference.tasks import Answerer, InputFile
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.official_tsv import refuse_compressed
+from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.rows import LabelOptions
+from ernie_m.utils.errors import FULL, UserError, pipe_may_close, printable, say
+from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
+from ernie_m.utils.logging import progress
+
+AT_ONCE = 1024  # requests that are answered together
+
+
+class Request(NamedTuple):
+    """A request that was read.
+
+    Attributes:
+        entry: what `InputFile.write` needs of it.
+        content: what the answerer's `parse` made of it; None: it is wrong, and left out.
+        id: its id; None: it has none.
+    """
+
+    entry: Any
+    content: Any
+    id: Any = None
+
+
+def name_of(path: str) -> str:
+    """A file in messages."""
+    return "standard input" if path == "-" else path
+
+
+def unfinished(output: Path) -> Path:
+    """The file in which the answers are until all are written; it stays after Ctrl-C."""
+    return output.with_name(f"{output.name}.part")
+
+
+def has_objects(path: str) -> bool:
+    """Whether a file has a JSON object on each line, as its name or its first byte says; "-" has."""
+    if path == "-" or split_name(path)[0] in (".jsonl", ".json"):
+        return True
+    with closing(TextFile(path, any_form=True)) as file:
+        return file.buffer.lstrip()[:1] == b"{"
+
+
+class JsonLines(InputFile):
+    """A file with a request on each line that is not blank; the answers are JSON lines.
+
+    Args:
+        path: "-": standard input.
+        columns: the columns that the model learned from; see `ernie_m.reader.files.tables.find_columns`.
+
+    Raises:
+        UserError: the file cannot be read, or lines hold no object; names them.
+    """
+
+    def __init__(self, path: str, options: LabelOptions, columns: Mapping[str, str]):
+        self._name = name_of(path)
+        self._options = options
+        self._columns = columns
+        faults = Faults(self._name, options.on_error == "skip")
+        if path != "-":
+            lines = TextFile(path, any_form=True).texts(faults)
+        else:
+            lines = sys.stdin.buffer.read().splitlines()
+            refuse_compressed(lines[0] if lines else b"", self._name)
+        self._objects = []
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    self._objects.append((number, parse_object(line)))
+                except UserError as error:
+                    faults.note(number, error)
+        faults.end(partial(say, file=sys.stderr))
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+        columns = self._options.columns
+        if columns:
+            raise UserError(f"--columns {columns}: {self._name} has JSON lines; name keys: --text KEY")
+        for number, values in self._objects:
+            try:
+                texts = _texts(values, self._options, self._columns)
+            except UserError as error:
+                faults.note(number, error)
+            else:
+                yield number, {key: values[key] for key in values if key == "id"}, {**values, **texts}
+
+    def write(self, rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
+        for request, answer in rows:
+            if request.content is not None:
+                file.write(json.dumps(request.entry | answer, ensure_ascii=False) + "\n")
+
+    def summary(self) -> list[str]:
+        return []
+
+
+def parse_object(line: str | bytes) -> dict:
+    """Parse a JSON object in UTF-8.
+
+    Raises:
+        UserError: the line holds none.
+    """
+    try:
+        value = json.loads(line)
+        # Half a character, such as the escape \ud83d alone, is JSON, but could not be written back.
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'it is not JSON ({error}); a line is an object such as {{"text": "..."}}') from error
+    if not isinstance(value, dict):
+        raise UserError('it is not an object; a line is one such as {"text": "..."}')
+    return value
+
+
+def _texts(values: dict, options: LabelOptions, columns: Mapping[str, str]) -> dict[str, Any]:
+    """The texts of a request at the keys that --text and --text_b name, or that the model learned from.
+
+    Raises:
+        UserError: it lacks a key that a flag names.
+    """
+    texts = {}
+    for part in ("text", "text_b"):
+        flag = getattr(options, part)
+        given = flag or columns.get(part, "")
+        names = [given] if given in values else given.split("+")
+        is_there = {*names} <= values.keys()
+        if flag and not is_there:
+            raise UserError(f"there is no '{flag}' in it, which --{part} names; it has {', '.join(values)}")
+        if is_there and (flag or values.keys().isdisjoint((part, "text_a"))):
+            parts = [values[name] for name in names]
+            is_joined = len(parts) > 1 and all(isinstance(text, str) for text in parts)
+            texts[part] = "\n".join(filter(str.strip, parts)) if is_joined else parts[0]
+    return texts
+
+
+def read_requests(file: InputFile, parse: Callable[[dict], Any], faults: Faults) -> list[Request]:
+    """Read and parse all requests of a file.
+
+    Args:
+        faults: receives what is wrong; such a request, if it may be, has no content.
+
+    Raises:
+        UserError: requests are wrong; names the lines.
+    """
+    requests = []
+    for number, entry, values in file.requests(faults):
+        content = None
+        try:
+            content = parse(values)
+        except UserError as error:
+            faults.note(number, error)
+        requests.append(Request(entry, content, values.get("id")))
+    faults.end(partial(say, file=sys.stderr))
+    return requests
+
+
+def write_answers(answerer: Answerer, requests: list[Request], file: InputFile, output: str) -> None:
+    """Answer requests into a file, which appears when all are written, or to "-", standard output.
+
+    Args:
+        output: a name that ends in .trec has the hits of searches; see `_write_run`.
+
+    Raises:
+        UserError: the file cannot be written, or another command is writing it; standard output is a file on
+            a full disk.
+    """
+    write = _write_run if Path(output).suffix == ".trec" else file.write
+    parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
+    if output == "-":
+        _write_to_stdout(lambda text: write(_answered(answerer, parts, text), text))
+        return
+    path = Path(output).resolve()  # because a link stays: what it leads to is replaced
+    open_text = gzip.open if path.suffix == ".gz" else open
+    parts = progress(parts, "predicting", "requests", size=len)
+    with only_writer_of(path, "--output"), unwritable_is_a_user_error(unfinished(path)):
+        with open_text(unfinished(path), "wt", encoding="utf-8") as text:
+            write(_answered(answerer, parts, text), text)
+        unfinished(path).replace(path)
+
+
+def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
+    sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
+    with pipe_may_close():
+        try:
+            write(_Terminal() if sys.stdout.isatty() else sys.stdout)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise UserError(
+                f"standard output: no space left to write it ({error.strerror}). Free some space, and run "
+                "the same command again"
+            ) from error
+
+
+class _Terminal:
+    """Standard output, where it is a terminal: control characters of labels and cells are escaped."""
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(printable(text, keep="\n\t"))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def _answered(
+    answerer: Answerer, parts: Iterable[list[Request]], file: IO[str]
+) -> Iterator[tuple[Request, dict]]:
+    """Yield each request with its answer, {} if it has no content; a part is answered at a time.
+
+    Args:
+        file: what is written of them, which is flushed after each part.
+    """
+    for part in parts:
+        answers = iter(answerer.answer([request.content for request in part if request.content is not None]))
+        for request in part:
+            yield request, {} if request.content is None else next(answers)
+        file.flush()
+
+
+def _write_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
+    """Write a line in the form of TREC for each hit: query, Q0, sentence, rank, cosine, name of the run.
+
+    A query is its id, or its number from 1 on. A sentence is its line, in a corpus of several languages
+    de:LINE.
+
+    Raises:
+        UserError: an id has spaces, or several queries have it.
+    """
+    queries = set()
+    for number, (request, answer) in enumerate(rows, 1):
+        query = str(number if request.id is None else request.id)
+        if query in queries or len(query.split()) != 1:
+            raise UserError(f"request {number}: its id, {query!r}, must be a single word that no other has")
+        queries.add(query)
+        for rank, hit in enumerate(answer.get("found", ()), 1):
+            sentence = f"{hit['language']}:{hit['line']}" if "language" in hit else hit["line"]
+            file.write(f"{query} Q0 {sentence} {rank} {hit['cosine']} ernie-m\n")
