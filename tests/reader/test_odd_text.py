@@ -43,6 +43,7 @@ ODD = {
     "fastText": ([f"__label__{('en', 'de')[n % 2]} {text}" for n, text in enumerate(TEXTS)], 1),
     "a tag of the language": ([f"<2de> {text}" for text in TEXTS], 1),
     "HTML": ([text if n % 3 == 0 else f"{text}<br/>" for n, text in enumerate(TEXTS)], 2),
+    "cells in quotation marks": ([f'"{text} ""{text}"""' for text in TEXTS], 1),
     "entities": ([f"{text} &amp; {text}" for text in TEXTS], 1),
     "WikiExtractor": ([TEXTS[0], '<doc id="1" url="x" title="y">', *TEXTS, "</doc>", '<doc id="2">'], 2),
     "ids of pieces": (

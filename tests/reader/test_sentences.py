@@ -55,7 +55,10 @@ def test_xtreme_names_and_public_names(tmp_path):
 
 def test_files_of_other_languages(tmp_path):
     """The columns of a header are found by the languages of the name, of which English is the default."""
-    write(tmp_path, {"fr-de.tsv": ["id\tde\tfr", "1\tA\ta", "2\tB\tb"], "qa.tsv": ["a\tA", "b\tB"]})
+    write(
+        tmp_path,
+        {"fr-de.tsv": ["id\tde\tfr", "1\tA\ta", "2\tB\tb"], "qa.tsv": ["query\tpos", "a\tA", "b\tB"]},
+    )
     write(tmp_path, {"sw-en.csv": ["en,sw", "A,a", "B,b"], ".hidden.tsv": ["x"]})
     bitexts = read_bitexts(tmp_path)
     assert [bitext[:3] for bitext in bitexts] == [

@@ -18,6 +18,7 @@ _NUMBER = re.compile(r"(\d{1,18})[.:)]?")
 _LABELLED = re.compile(r"__label__\S+|\[[^\]\s]{1,20}\]|\{[^}\s]{1,20}\}|<[^<>\s]{1,20}>")
 _HTML = re.compile(r"</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|&(amp|lt|gt|quot|nbsp|#\d+);", re.IGNORECASE)
 _TAG_ALONE = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)
+_ENCLOSED = re.compile('".*"".*"')  # as pandas writes a text with quotation marks, also between tabs
 _NUMBERS = re.compile(r"[-\d.;\s]+")  # as ERNIE's ids for pre-training
 _TIMES = re.compile(r"\d+:\d\d:\d\d[.,]\d+ --> ")
 # Languages that are written in one script other than Latin, by how Unicode names its letters.
@@ -112,6 +113,7 @@ def _what_is_odd(texts: Sequence[tuple[int, str]]) -> tuple[int, str, bool] | No
         (0, _TAG_ALONE.fullmatch, "lines are tags"),
         (0.5, _LABELLED.match, "a tag stands before most lines"),
         (0.5, _NUMBERS.fullmatch, "most lines are numbers alone"),
+        (0.01, _ENCLOSED.fullmatch, "quotation marks enclose {:.0%} of the lines, and are doubled there"),
         (0.1, _HTML.search, "{:.0%} of the lines have HTML"),
     ):
         lines = [number for number, line in texts if tells(line.strip())]
