@@ -284,7 +284,7 @@ def of_vectors(file: str) -> Reader:
 
     def read(path: Path) -> Any:
         folder = path.parent.parent if "/" in file else path.parent
-        return sentence_transformers.read(Folder(folder), ErnieMConfig(**CONFIG))
+        return sentence_transformers.fields_of_vectors(Folder(folder), ErnieMConfig(**CONFIG))
 
     return Reader(file, files, (read,), edit=edit_json)
 

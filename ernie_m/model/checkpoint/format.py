@@ -23,7 +23,6 @@ class Source:
     """What a format has found in a folder, before anything is translated.
 
     Attributes:
-        path: the file of the weights, or the official parameter directory; messages name it.
         folder: the one that has the model card and the means of its languages.
         weights: under their names in the file.
         raw_config: the contents of its config; empty if there is none.
@@ -34,7 +33,6 @@ class Source:
         root: the folder that was opened, which may have the modules of sentence-transformers.
     """
 
-    path: Path
     folder: Folder
     weights: Weights
     raw_config: dict[str, Any]
@@ -42,6 +40,11 @@ class Source:
     tokenizer_folders: tuple[Folder, ...]
     tasks: list[str]
     root: Folder
+
+    @property
+    def path(self) -> Path:
+        """The file of the weights, or the official parameter directory; messages name it."""
+        return Path(self.weights.source)
 
     @property
     def task(self) -> str | None:

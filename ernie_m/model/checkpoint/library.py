@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint import pickles, safetensors, sentence_transformers, torch_save
-from ernie_m.model.checkpoint.files import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, weights_name, weights_of
+from ernie_m.model.checkpoint.files import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, weights_of
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
 from ernie_m.model.checkpoint.lazy_weights import Weights
 from ernie_m.model.checkpoint.tensor_names import LM, WORDS
@@ -92,19 +92,19 @@ class Library(Format):
         weights = weights_of(folder, READERS)
         if weights is None:
             return None
+        config_path = folder.first(_CONFIGS)
         raw_config = self.raw_config(folder, weights)
         if not self.fits(weights, raw_config):
             return None
-        config_path = folder.first(_CONFIGS)
+        tasks = self._tasks(weights, raw_config, config_path)
         check_kind(folder, raw_config, config_path)
         return Source(
-            path=folder.path / weights_name(folder),
             folder=folder,
             weights=weights,
             raw_config=raw_config,
             config_path=config_path,
             tokenizer_folders=(folder,),
-            tasks=self._tasks(weights, raw_config, config_path),
+            tasks=tasks,
             root=folder,
         )
 
@@ -176,7 +176,7 @@ class Library(Format):
         if has_head and has_key:  # the tokenizer's length is the model's, and ours that of the training
             fields.pop("max_seq_len", None)
         elif not has_head:  # only models of vectors have files of sentence-transformers
-            vector_fields, faults = sentence_transformers.read(source.root, config)
+            vector_fields, faults = sentence_transformers.fields_of_vectors(source.root, config)
             fields |= vector_fields
         if "max_seq_len" in fields:
             length, path = fields["max_seq_len"]

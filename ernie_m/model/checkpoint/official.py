@@ -92,9 +92,10 @@ class Official(Format):
         Raises:
             UserError: it has the heads of several tasks; a file is cut short, over-long or foreign.
         """
-        places = () if folder.named else (folder, Folder(folder.path / "params"))
-        params = next((place for place in places if MARK in place), None)
-        if params is None or weights_name(folder) is not None:
+        if folder.named or weights_name(folder):
+            return None
+        params = folder if MARK in folder else Folder(folder.path / "params")
+        if MARK not in params:
             return None
         above = Folder(params.path.resolve().parent)
         places = [params, above] if params.path.name == "params" else [params]
@@ -110,7 +111,6 @@ class Official(Format):
                 "one elsewhere"
             )
         return Source(
-            path=params.path,
             folder=places[-1],
             weights=weights,
             raw_config=config_folder.json(CONFIG),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.files import CONFIG, WEIGHTS, weights_name, weights_of
+from ernie_m.model.checkpoint.files import CONFIG, WEIGHTS, weights_of
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
 from ernie_m.model.checkpoint.lazy_weights import Weights
 from ernie_m.model.checkpoint.tensor_names import CHOICE, EXTRACT, HEADS, TASKS, WORDS, ModelClass
@@ -62,7 +62,6 @@ class Ours(Format):
             return None
         config_path = folder.first([CONFIG])
         return Source(
-            path=folder.path / weights_name(folder),
             folder=folder,
             weights=weights,
             raw_config=raw_config,

@@ -99,7 +99,7 @@ def encoder_folder(folder: Folder) -> Folder:
     return Folder(modules[0].folder) if is_elsewhere else folder
 
 
-def read(folder: Folder, config: ErnieMConfig) -> tuple[dict[str, tuple[Any, Path]], list[str]]:
+def fields_of_vectors(folder: Folder, config: ErnieMConfig) -> tuple[dict[str, tuple[Any, Path]], list[str]]:
     """What the library's files in a folder say of vectors; without them nothing.
 
     Args:
@@ -128,7 +128,7 @@ def read(folder: Folder, config: ErnieMConfig) -> tuple[dict[str, tuple[Any, Pat
             fields["normalize"] = (True, path)
             normalize_path = module_folder / _CONFIG
             if normalize_path.is_file():  # from version 6 on
-                _note_other_keys(_NORMALIZE, normalize_path, read_object(normalize_path), faults)
+                _settings(_NORMALIZE, normalize_path, faults)
         else:
             faults.append(f"{path}: the module {shown(kind)}")
     if _PROMPTS in folder:
@@ -166,17 +166,21 @@ def _modules(folder: Folder) -> list[_Module]:
     return modules
 
 
-def _note_other_keys(kind: str, path: Path, settings: Mapping[str, Any], faults: list[str]) -> None:
-    """Add each key that is set and may change a vector, but is not handled, to the faults.
+def _settings(kind: str, path: Path, faults: list[str]) -> dict[str, Any]:
+    """What is in a file. Each key that is set and may change a vector, but is not handled, is a fault.
 
     Args:
         kind: a key of `_KEYS`.
-        settings: the content of the file.
+
+    Raises:
+        UserError: the file is missing or damaged.
     """
+    settings = read_object(path)
     for key, value in settings.items():
         is_set = value not in (None, False, "", [], {})
         if is_set and _KEYS[kind].get(key) not in (_READ, _ANY, value):
             faults.append(f"{path}: {shown(key)} {shown(value)}")
+    return settings
 
 
 def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
@@ -185,8 +189,7 @@ def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
     Raises:
         UserError: the file is missing or damaged, says two poolings, or is of vectors of another size.
     """
-    settings = read_object(path)
-    _note_other_keys(_POOLING, path, settings, faults)
+    settings = _settings(_POOLING, path, faults)
     for key in ("word_embedding_dimension", "embedding_dimension"):
         if settings.get(key) not in (None, hidden_size):
             raise UserError(
@@ -222,8 +225,7 @@ def _length(path: Path, faults: list[str]) -> dict[str, tuple[Any, Path]]:
     """
     if not path.is_file():
         return {}
-    settings = read_object(path)
-    _note_other_keys(_LENGTH, path, settings, faults)
+    settings = _settings(_LENGTH, path, faults)
     length = settings.get("max_seq_length")
     if length is None:
         return {}
@@ -241,8 +243,7 @@ def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tup
     Raises:
         UserError: the file is damaged, or the default prompt is not among the prompts.
     """
-    settings = read_object(path)
-    _note_other_keys(_PROMPTS, path, settings, faults)
+    settings = _settings(_PROMPTS, path, faults)
     similarity = settings.get("similarity_fn_name") or "cosine"
     is_cosine = similarity == "cosine" or (similarity == "dot" and has_length_1)
     if not is_cosine:
@@ -262,7 +263,7 @@ def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tup
 
 
 def as_written(reading: Reading, config: ErnieMConfig) -> Reading:
-    """The reading that `read` finds in what `write` writes for a reading.
+    """The reading that `fields_of_vectors` finds in what `write` writes for a reading.
 
     A model that does not say how its vectors are made gets the mean over all tokens, of the top layer.
     Without a prompt "document" the library puts nothing before a document, even if there is a prompt
