@@ -13,7 +13,7 @@ from ernie_m.utils.errors import UserError, pipe_may_close, say
 
 # Command -> the module whose `main` it is, below this package, and what it is for.
 COMMANDS = {
-    "fit": ("inference.fit", "learn labels, tags, answers or numbers from a table, with scores"),
+    "fit": ("commands.fit", "learn labels, tags, answers or numbers from a table, with scores"),
     "train": ("commands.train", "train a search model on your sentence pairs, with scores before and after"),
     "predict": ("commands.predict", "classify, tag, answer, embed, search: requests, or the rows of a table"),
     "serve": ("commands.serve", "a page for the browser and an HTTP API"),

@@ -10,15 +10,18 @@ import os
 import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_m.inference.arguments import as_list, in_parts, languages_of, one_for_each, parsed
+from ernie_m.inference.arguments import as_list, as_row, in_parts, languages_of, one_for_each, parsed
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
     FILL_MASK,
+    MULTI_LABEL,
     QUESTION_ANSWERING,
+    REGRESSION,
     SUPERVISED_TASKS,
     TOKEN_CLASSIFICATION,
     ZERO_SHOT,
@@ -92,12 +95,11 @@ class Model:
 
     Attributes:
         tokenizer: `ernie_m.tokenizer.tokenizer.Tokenizer`.
-        labels: the labels of its head, in the order of the ids; of a model that `fit` or `finetune` made, as
-            they were given.
-        scores: the scores of a model that `fit` or `finetune` made, in per cent: of classes "accuracy" and
-            "macro_f1", of other tasks their measures; the "standard_error" of the first one; of "rows" that
-            models of others predicted, in "folds" folds; and of labels, or of types of entities, "by_label".
-            None: there are none.
+        labels: the labels of its head, in the order of the ids; of a model that `fit` made, as given.
+        scores: the scores of a model that `fit` made, in per cent: "accuracy" and "macro_f1", or of numbers
+            "pearson" and "spearman"; the "standard_error" of the first one; of "rows" that models of others
+            answered; those of always saying the "most_frequent" label; "by_language" and "by_label". None:
+            there are none.
     """
 
     def __init__(self, loaded: "LoadedModel", scores: dict[str, Any] | None = None):
@@ -340,98 +342,75 @@ class Model:
 
     def fit(
         self,
-        texts: str | Iterable[str],
+        texts: str | Iterable[str | Sequence[str]],
         labels: Iterable[Any],
         folder: str | os.PathLike | None = None,
         layer: str | int | None = None,
         languages: Sequence[str] | None = None,
-    ) -> "Model":
-        """Train a classifier of few labelled texts in seconds.
-
-        It is a logistic regression on the mean over all tokens of each text. The encoder is not trained, and
-        ends at the layer. The classifier computes in float32, also if this model was loaded with `amp`. Its
-        `scores` are cross-validated, if each label has two texts.
-
-        Args:
-            labels: the label of each text, compared in their normal form (`ernie_m.reader.files.labels`); or
-                a list of labels of each text, which may be empty.
-            folder: a new one, for the classifier; None: it is not saved.
-            layer: a number from 1, "middle" or "top"; by default that of the training, else "top".
-            languages: the language of each text. With them, no text is scored by a classifier of its
-                translations.
-
-        Raises:
-            UserError: there are fewer than two labels, or not one label or language for each text; all
-                texts are equal, and each has a list of labels; the folder exists; or the model is an exported
-                one.
-        """
-        from ernie_m.finetune.fit.units import LABELS
-        from ernie_m.inference.fit_head import learn, units_of
-
-        if self.loaded.model is None:
-            raise UserError(f"{self.loaded.folder}: it was exported; fit a classifier to the checkpoint")
-        rows = as_list(texts, "texts")
-        encode = self._answerer(EMBEDDING)
-        parsed(encode, [{"text": text} for text in rows])  # says which one is no text
-        units = units_of(rows, as_list(labels, "labels"), one_for_each(languages, rows))
-        if units.noun != "rows" or any(item.text_b is not None for item in units.items):
-            raise UserError("fit learns labels of single texts; finetune learns from pairs and words")
-        if units.kind == LABELS:
-            units.check("fit")
-        classifier, scored = learn(self.loaded, units, "fit", layer, folder)
-        return Model(classifier, None if scored is None else scored.summary())
-
-    def finetune(
-        self,
-        texts: Iterable[str | Sequence[str]],
-        labels: Iterable[Any],
-        folder: str | os.PathLike,
-        amp: str = "auto",
-        languages: Sequence[str] | None = None,
+        groups: Sequence[Any] | None = None,
+        finetune: bool = False,
         task: str | None = None,
     ) -> "Model":
-        """Train the whole model on what `ernie-m fit` learns from; the same call goes on if it is stopped.
+        """Train a classifier of labelled texts in seconds; its `scores` are those of rows it had not learned.
 
-        It begins with the weights of this model's folder, and takes minutes where `fit` takes seconds. The
-        `scores` are those of models that were trained in the same way on other rows.
+        It is a logistic regression on the mean over all tokens of each text. The encoder is not trained, and
+        ends at the layer. The classifier computes in float32, also if this model was loaded with `amp`. With
+        `finetune`, for pairs of texts and for numbers the whole model is trained, which takes minutes; the
+        same call goes on if it is stopped, and <folder>.training is beside the folder until the end.
 
         Args:
-            texts: texts, or pairs of texts; lists of words to tag; or (question, context).
-            labels: as for `fit`; each label has at least two different texts. For a regression numbers, of
-                words a tag for each, of questions the answer as the context has it.
-            folder: a new one, for the model. <folder>.training is beside it until the end.
-            amp: "auto", "none", "bf16" or "fp16", as of `ernie-m fit`.
-            languages: as for `fit`.
-            task: "classification", "multi-label", "regression", "token-classification" or
-                "question-answering"; by default token-classification if texts and labels are lists,
-                multi-label if only labels are lists, and otherwise classification.
+            texts: texts, or pairs of texts.
+            labels: the label of each text, compared in their normal form (`ernie_m.reader.files.labels`); a
+                list of labels of each, which may be empty; or a number of each.
+            folder: a new one, for the model; None: it is not saved. A whole model needs one.
+            layer: a number from 1, "middle" or "top"; by default that of the training, else "top".
+            languages: the language of each text. With them, no text is scored by a model of its translations.
+            groups: what texts that belong together share; "": nothing. No text is scored by a model of others
+                of its group.
+            task: "classification", "multi-label" or "regression"; by default multi-label if the labels are
+                lists, regression if they are decimals, and otherwise classification.
 
         Raises:
-            UserError: there is nothing to learn, or not one label for each text; the folder exists, or the
-                one beside it holds other work; or the model is an exported one.
+            UserError: there are fewer than two labels, or not one label, language or group for each text; a
+                text or a label is none; the folder exists, or the one beside it holds other work;
+                scikit-learn is not installed; or the model is an exported one.
         """
-        if self.loaded.model is None:
-            raise UserError(f"{self.loaded.folder}: it was exported; finetune the checkpoint")
-        if os.path.exists(folder):
-            raise UserError(f"{folder}: it exists already; name a new folder")
-        from ernie_m.finetune.fit.whole_model import train_and_score
-        from ernie_m.inference.fit_head import units_of
+        from ernie_m.finetune.own_labels import KINDS, rows_of
+        from ernie_m.inference.fit_model import fit_model
 
-        rows = as_list(texts, "texts")
+        if folder is not None and os.path.exists(folder):
+            raise UserError(f"{folder}: it exists already; name a new folder")
+        if task not in (None, *KINDS):
+            choices = f"one of {', '.join(KINDS)}"
+            raise UserError(f"task {task!r}: {refusal(task, KINDS, choices)}")
+        rows = [as_row(text, number) for number, text in enumerate(as_list(texts, "texts"))]
+        given = as_list(labels, "labels")
         if not rows:
             raise UserError("there are no texts")
-        units = units_of(rows, as_list(labels, "labels"), one_for_each(languages, rows), task)
-        units.check("finetune")
-        scored, _ = train_and_score(units, self.loaded.folder, folder, amp=amp)
-        return Model(load(folder).loaded, scored.summary())
+        are_lists = all(isinstance(label, list | tuple | set) for label in given)
+        are_decimals = all(isinstance(label, Real) and not isinstance(label, Integral) for label in given)
+        kind = task or (MULTI_LABEL if are_lists else REGRESSION if are_decimals else CLASSIFICATION)
+        if kind == MULTI_LABEL and not are_lists:
+            raise UserError(f"task {kind}: give a list of labels for each text, which may be empty")
+        of_rows = rows_of(
+            kind,
+            rows,
+            one_for_each(given, "labels", rows),
+            [f"label {number:,} (index {number - 1})" for number in range(1, len(rows) + 1)],
+            list(map(str, one_for_each(languages, "languages", rows))),
+            one_for_each(groups, "groups", rows),
+        )
+        path = None if folder is None else Path(folder)
+        loaded, scored = fit_model(self.loaded, of_rows, path, finetune, layer)
+        return Model(loaded, None if scored is None else scored.summary())
 
     def rank(self, query: str, texts: Iterable[str]) -> list[dict]:
         """Order texts by how well they answer a query: {"index", "text", "score"} of each, the best first.
 
         An answer also has "cut" if the pair was too long, and the number of its "unknown_words".
 
-        The model gives a pair of texts a number, as a reranker does: one that `finetune` made for regression,
-        or one that others trained, such as BAAI/bge-reranker-v2-m3.
+        The model gives a pair of texts a number, as a reranker does: one that `fit` made for regression, or
+        one that others trained, such as BAAI/bge-reranker-v2-m3.
         """
         sentences = as_list(texts, "texts")
         if not self.loaded.ranks:

@@ -143,8 +143,8 @@ esac
 # The package itself is installed as a link to this folder (pip install -e). Paddle comes from requirements*.txt.
 case $kind in
     parity | latest | clients) set -- ;; # its own requirements, which are not the package's
-    cpu) set -- -c scripts/pins/extras.txt -e ".[$(echo cpu search $extras | tr ' ' ,)]" ;;
-    gpu) set -- -c scripts/pins/extras.txt -e ".[$(echo search $extras | tr ' ' ,)]" ;;
+    cpu) set -- -c scripts/pins/extras.txt -e ".[$(echo cpu search fit $extras | tr ' ' ,)]" ;;
+    gpu) set -- -c scripts/pins/extras.txt -e ".[$(echo search fit $extras | tr ' ' ,)]" ;;
 esac
 say "installing $base${extras:+ with$extras} (once, some minutes; log in $log)"
 install() {

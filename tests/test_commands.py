@@ -102,7 +102,7 @@ COMMANDS = {
     r".*ernie-m predict --task (?!classification --model exported).*":
         "inference/test_interface.py::test_the_command_lines_of_the_pages",
     r".*ernie-m serve .*": "inference/test_serve.py::test_what_is_served",
-    r".*ernie-m fit .*--finetune.*": "finetune/test_whole.py::test_the_command_and_the_next_ones",
+    r".*ernie-m fit .*--finetune.*": "finetune/test_fit_whole.py::test_the_command_and_the_next_ones",
     r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
         "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",

@@ -290,6 +290,6 @@ def test_its_dependencies_are_those_of_a_checkout():
     assert {*pinned_for_extras} == {
         Requirement(line).name
         for extra, lines in extras.items()
-        if extra not in ("cpu", "search")
+        if extra not in ("cpu", "search", "fit")
         for line in lines
     }

@@ -68,7 +68,7 @@ def test_the_wheel_in_a_fresh_environment(tmp_path):
         "install",
         "--quiet",
         "--no-index",
-        f"{wheel}[cpu,search]",
+        f"{wheel}[cpu,search,fit]",
     ]
     subprocess.run(line, check=True, capture_output=True, env=clean_environment())
 

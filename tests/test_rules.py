@@ -89,7 +89,7 @@ PROGRAMS = {
     "build_corpus": ("pretrain.build_corpus.command", [], BUILT),
     # What ernie-m train does first.
     "train": ("data.prepare.command", ["pairs", "d"], {"output": "out", "model": "{models}/encode"}),
-    "fit": ("inference.fit", ["table.tsv"], {"model": "{models}/encode", "output": "out"}),
+    "fit": ("commands.fit", ["table.tsv"], {"model": "{models}/encode", "output": "out"}),
     "label": ("commands.predict", [], {"input": "table.tsv", "model": "{models}/classify", "output": "out"}),
     "predict": ("commands.predict", [], {"input": "a.jsonl", "model": "{models}/classify", "output": "out"}),
     "encode_vector": (
@@ -238,7 +238,7 @@ CASES = [
         {
             "cut of a test": "test.tsv: 1 of 2 rows .* cut at 62 ",
             "cut": "table.tsv: 1 of 20 rows .* cut at 62 ",
-            "equal": "table.tsv: 1 text has two labels, as in line 2 and line 12",
+            "equal": "table.tsv: 1 text has two labels, as in table.tsv, line 2 and table.tsv, line 12",
             "unknown": "table.tsv: .* unknown",
             "learned": "test.tsv: 1 of 2 rows .* trained on",
         },

@@ -108,6 +108,7 @@ def test_what_is_added_stays(checkout):
         "requirements.txt",
         "cpu",
         "search",
+        "fit",
         "export",
         "serve",
         "hub",
@@ -117,8 +118,8 @@ def test_what_is_added_stays(checkout):
         "test",
     ]
     assert installed(checkout) == [
-        ["requirements.txt", "cpu", "search"],
-        ["requirements.txt", "cpu", "search", "serve"],
+        ["requirements.txt", "cpu", "search", "fit"],
+        ["requirements.txt", "cpu", "search", "fit", "serve"],
         everything,
     ]
     for words in ([], ["serve"], ["export"], ["test"]):
@@ -146,7 +147,7 @@ def test_an_addition_that_is_broken_off_leaves_the_environment(checkout):
     assert "removing .venv: its installation was not finished" in setup(checkout, python).stdout
     assert state.read_text() == whole
     assert "removing .venv: it is the cpu environment" in setup(checkout, python, "gpu").stdout
-    assert installed(checkout)[-1] == ["requirements-gpu.txt", "search", "serve"]
+    assert installed(checkout)[-1] == ["requirements-gpu.txt", "search", "fit", "serve"]
     assert setup(checkout, python, "test").returncode == 0  # of the environment that is there
     assert installed(checkout)[-1][0] == "requirements-gpu.txt"
 

@@ -130,7 +130,7 @@ def main() -> None:
         is_question = task == QUESTION_ANSWERING
         table = table or open_asked(path, flags, faults, columns, questions=is_question)
         table.check(model.reading.pairs if task in _CLASSIFIERS else is_question)
-        file = LabelledRows(table, model.held_out, sorts)
+        file = LabelledRows(table, sorts)
 
     requests = read_requests(file, answerer.parse, faults)
     if all(request.content is None for request in requests):

@@ -6,12 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# The names of `micro_f1` and `macro_f1` in reports.
-MICRO_F1 = "micro f1"
-MACRO_F1 = "macro f1"
-NO_LABEL = ""
-# Label of a row -> predicted label -> number of rows. If a row may have several labels, these are numbers of
-# decisions, one for each label of each row: whether it has the label or `NO_LABEL`, and which is predicted.
+MACRO_F1 = "macro f1"  # the name of `macro_f1` in reports
+# Label of a row -> predicted label -> number of rows.
 Confusion = Mapping[str, Mapping[str, int]]
 
 
@@ -22,18 +18,12 @@ def accuracy(predicted: Sequence, labels: Sequence) -> float:
 
 
 def label_counts(confusion: Confusion) -> dict[str, "MatchCounts"]:
-    """The counts of each label that the confusion names, as gold or as predicted.
-
-    If a text may have several labels, the confusion names all labels. One that does not occur then has F1 0,
-    as in scikit-learn.
-    """
+    """The counts of each label that the confusion names, as gold or as predicted."""
     predicted: Counter[str] = Counter()
     for counts in confusion.values():
         predicted.update(counts)
     matches = {}
     for label in {**confusion, **predicted}:
-        if label == NO_LABEL:
-            continue
         row = confusion.get(label, {})
         gold = sum(row.values())
         matches[label] = MatchCounts(gold=gold, predicted=predicted[label], correct=row.get(label, 0))
@@ -46,19 +36,8 @@ def macro_f1(confusion: Confusion) -> float:
     return sum(counts.f1 for counts in matches) / len(matches)
 
 
-def micro_f1(confusion: Confusion) -> float:
-    """The F1 of the counts of all labels together, in per cent."""
-    matches = label_counts(confusion).values()
-    total = MatchCounts(
-        gold=sum(counts.gold for counts in matches),
-        predicted=sum(counts.predicted for counts in matches),
-        correct=sum(counts.correct for counts in matches),
-    )
-    return total.f1
-
-
 def share_of_most_frequent(confusion: Confusion) -> float:
-    """Per cent of the rows that have the most frequent label, each of which has one label."""
+    """Per cent of the rows that have the most frequent label."""
     sizes = [sum(counts.values()) for counts in confusion.values()]
     return 100 * max(sizes) / sum(sizes)
 

@@ -15,7 +15,6 @@ from typing import Any
 from ernie_m.finetune.flags import without_overridden
 from ernie_m.finetune.metrics import (
     MACRO_F1,
-    NO_LABEL,
     Confusion,
     label_counts,
     macro_f1,
@@ -136,26 +135,14 @@ class LabelTable:
     confusion: Confusion
 
     def cells(self) -> list[list[str]]:
-        """The lines of the table: a label, its scores, its number of rows, and how they are predicted.
-
-        Where a row may have several labels, the last two columns are the rows that have the label and were
-        not given it ("missed"), and those that were given it and do not have it ("wrong").
-        """
+        """The lines of the table: a label, its scores, its number of rows, and how they are predicted."""
         counts_of_label = label_counts(self.confusion)
-        has_several = NO_LABEL in self.confusion
         predicted_labels = list(counts_of_label) if len(counts_of_label) <= _MOST_PREDICTED else []
-        if has_several:
-            columns = ["missed", "wrong"]
-        else:
-            columns = [f"as {label}" for label in predicted_labels]
-        lines = [["", "precision", "recall", "f1", "rows", *columns]]
+        lines = [["", "precision", "recall", "f1", "rows", *(f"as {label}" for label in predicted_labels)]]
         for label, counts in counts_of_label.items():
             scores = [f"{score:.2f}" for score in (counts.precision, counts.recall, counts.f1)]
-            if has_several:
-                numbers = [counts.gold - counts.correct, counts.predicted - counts.correct]
-            else:
-                row = self.confusion.get(label, {})
-                numbers = [row.get(predicted, 0) for predicted in predicted_labels]
+            row = self.confusion.get(label, {})
+            numbers = [row.get(predicted, 0) for predicted in predicted_labels]
             cells = [*scores, str(counts.gold), *map(str, numbers)]
             lines.append([label, *cells])
         return lines
@@ -246,7 +233,7 @@ def faults_of_labels(label_tables: Sequence[LabelTable]) -> list[str]:
     faults = []
     for table in label_tables:
         rows = sum(sum(predicted.values()) for predicted in table.confusion.values())
-        if NO_LABEL in table.confusion or rows < _ROWS_TO_JUDGE:
+        if rows < _ROWS_TO_JUDGE:
             continue
         correct = sum(row.get(label, 0) for label, row in table.confusion.items()) / rows
         share = share_of_most_frequent(table.confusion) / 100

@@ -68,18 +68,33 @@ def languages_of(centre: Any, count: int) -> list[str] | None:
     return list(centre)
 
 
-def one_for_each(languages: Any, texts: Sequence[Any]) -> list[str]:
-    """The language of each text, in one line; none: there are none.
+def as_row(text: Any, number: int) -> list[str]:
+    """A text, or both texts of a pair, that `fit` learns, without tabs and line ends. `number`: its index.
+
+    Raises:
+        UserError: it is neither.
+    """
+    from ernie_m.reader.files.tables import in_one_line
+
+    row = list(text) if isinstance(text, list | tuple) else [text]
+    if not 1 <= len(row) <= 2 or not all(isinstance(part, str) and part.strip() for part in row):
+        raise UserError(
+            f"text {number + 1:,} (index {number}): {text!r} is neither a text nor a pair of texts; leave it "
+            "out"
+        )
+    return list(map(in_one_line, row))
+
+
+def one_for_each(values: Any, name: str, texts: Sequence[Any]) -> list[Any]:
+    """Values of texts as a list; None: each is "".
 
     Raises:
         UserError: there is not one for each text.
     """
-    from ernie_m.reader.files.tables import in_one_line
-
-    names = [] if languages is None else as_list(languages, "languages")
-    if languages is not None and len(names) != len(texts):
-        raise UserError(f"{len(texts)} texts have {len(names)} languages; give one for each text")
-    return [in_one_line(str(name)) for name in names]
+    found = [""] * len(texts) if values is None else as_list(values, name)
+    if len(found) != len(texts):
+        raise UserError(f"{len(texts)} texts have {len(found)} {name}; give one for each text")
+    return found
 
 
 def in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]]:

@@ -1,11 +1,10 @@
 """Tables that are answered; at the end, how many rows have which label, and how right the answers are."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import IO, Any
-
-import numpy as np
 
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.inference.tasks import InputFile
@@ -17,10 +16,10 @@ from ernie_m.utils.errors import listed
 
 
 def sureness(answer: Mapping[str, Any]) -> float:
-    """The probability of an answer; of several labels that of the least sure decision."""
+    """The probability that an answer is right; of several labels that all decisions are."""
     probabilities = answer.get("probabilities", {})
     if "labels" in answer:
-        return min(max(value, 1 - value) for value in probabilities.values())
+        return math.prod(max(value, 1 - value) for value in probabilities.values())
     return probabilities[answer["label"]] if probabilities else answer["probability"]
 
 
@@ -29,16 +28,13 @@ class LabelledRows(InputFile):
 
     Args:
         table: the table, and its columns.
-        held_out: what `fit` kept of its scores; see `ernie_m.finetune.fit.scored.Scored.kept`.
         sorts: whether the rows are written first whose answer the model is least sure of.
     """
 
-    def __init__(self, table: AskedTable, held_out: Mapping[str, Any], sorts: bool) -> None:
+    def __init__(self, table: AskedTable, sorts: bool) -> None:
         self._table = table
         self._names = table.table.names
-        self._held_out = held_out
         self._sorts = sorts
-        self._sureness: list[float] = []  # of each row
         self._rows: list[list[Any]] = []  # the cells of each
         self._predicted: list[list[str]] = []  # the labels of each row, or nothing
         self._numbers: list[float] = []  # or the number of each row
@@ -69,13 +65,10 @@ class LabelledRows(InputFile):
         labels = answer.get("labels", [answer["label"]] if "label" in answer else [])
         self._predicted.append([normal_label(label) for label in labels])
         self._known.update(map(normal_label, answer.get("probabilities", ())))
-        if self._known:
-            self._sureness.append(sureness(answer))
         self._numbers += [answer["score"]] if "score" in answer else []
 
     def summary(self) -> list[str]:
-        """Lines: the number of rows and of each label, how many are not sure, and if the table has labels the
-        accuracy, or of numbers the correlation."""
+        """Lines: the number of rows and of each label, and if the table has labels how right they are."""
         rows = f"{len(self._rows):,} rows"
         if not self._known:
             return [rows, *(self._correlations() if self._numbers else ())]
@@ -83,28 +76,7 @@ class LabelledRows(InputFile):
         parts = [f"{label} {count:,}" for label, count in counts.most_common()]
         if without := sum(not labels for labels in self._predicted):
             parts.append(f"no label {without:,}")
-        return [f"{rows}: {listed(parts)}", *self._unsure(), *self._accuracy()]
-
-    def _unsure(self) -> Iterator[str]:
-        """How many rows are below the probability above which held-out rows were right; by language, too."""
-        if "sure_from" not in self._held_out:
-            return
-        least = self._held_out["sure_from"]
-        if least is None:
-            yield "no probability is sure: at none were 95 % of the rows right that fit held out"
-            return
-        is_unsure = np.array(self._sureness) < least
-        line = (
-            f"{_share(is_unsure)} are below {least:.2f}, the probability above which 95 % were right in fit"
-        )
-        if self._table.language is not None:
-            languages = np.array([row[self._table.language].strip() for row in self._rows])
-            shares = [f"{name} {_share(is_unsure[languages == name])}" for name in np.unique(languages)]
-            line += f" ({', '.join(shares)})"
-        learned = self._held_out.get("languages", ())
-        if len(learned) < 2:
-            line += f"; {', '.join(['they were of one language', *learned])}: in others fewer are right"
-        yield line
+        return [f"{rows}: {listed(parts)}", *self._accuracy()]
 
     def _given(self, row: list[Any]) -> set[str] | None:
         """The labels that a row of the table has; None: it is not known which."""
@@ -146,8 +118,3 @@ class LabelledRows(InputFile):
             correlations = pearson(predicted, numbers), spearman(predicted, numbers)
             line = "Pearson {:.1f} %, Spearman {:.1f} %: of {:,} rows with a number in '{}'"
             yield line.format(*correlations, len(both), self._names[self._table.labels[0]])
-
-
-def _share(are: np.ndarray) -> str:
-    """How many of some rows are so, in words."""
-    return f"{are.sum():,} of {len(are):,} rows ({100 * are.mean():.0f} %)"

@@ -15,7 +15,7 @@ from ernie_m.inference.exported_model import FILES, GraphRunner, OnnxEngine, Pad
 from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import GIVEN, HELD_OUT, Reading, own_reading
+from ernie_m.model.conventions import COLUMNS, GIVEN, Reading, own_reading
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -65,7 +65,7 @@ class LoadedModel:
         languages: the languages that the masked-LM head can be asked for.
         language_means_path: the file of the mean sentence vectors of languages; None: there is none.
         is_saved: whether the folder has this model; otherwise `fit` made it from the one that is there.
-        held_out: what `fit` kept of its scores; {}: nothing. See `ernie_m.finetune.fit.scored.Scored.kept`.
+        columns: those of the table that `fit` learned from; see `ernie_m.reader.files.tables.LabelledTable`.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ class LoadedModel:
     languages: list[str] = field(default_factory=list)
     language_means_path: Path | None = None
     reading_faults: list[str] = field(default_factory=list)
-    held_out: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
     is_saved: bool = True
     _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
 
@@ -327,7 +327,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
         exported_layer=export["layer"],
         has_pooler=export.get("has_pooler", True),
         language_means_path=means_path if means_path.is_file() else None,
-        held_out=config_json.get(HELD_OUT, {}),
+        columns=config_json.get(COLUMNS, {}),
     )
 
 
@@ -415,5 +415,5 @@ def load_opened(
         languages=languages,
         language_means_path=checkpoint.language_means_path,
         reading_faults=checkpoint.reading_faults,
-        held_out=checkpoint.settings.get(HELD_OUT, {}),
+        columns=checkpoint.settings.get(COLUMNS, {}),
     )

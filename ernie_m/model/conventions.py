@@ -12,7 +12,6 @@ from typing import Any, Literal, Self, get_args, get_origin
 from ernie_m.utils.errors import UserError, shown
 
 READING = "reading"  # our key of config.json; other libraries ignore it
-HELD_OUT = "held_out"  # another one: how a model of `fit` did on rows that it was not trained on
 COLUMNS = "columns"  # the columns of the table that it learned from: flags of `LabelOptions` -> their values
 GIVEN = "labels_as_given"  # and what a user of Python called the labels: numbers, true and false, texts
 # The names that `ernie_m.tokenizer.tokenizer` gives the rules for text before and after sentencepiece: the

@@ -28,7 +28,7 @@ from ernie_m.utils.logging import logger
 
 # What the header should be, for the error.
 _FORM = "text_a, text_b, label, optional qid"
-_OTHERS = "this is the official form alone; ernie-m fit learns from any other table, and label predicts it"
+_OTHERS = "only the official form is read here; ernie-m fit learns from any other table"
 
 
 class Examples(FileLines, Sequence[Example]):

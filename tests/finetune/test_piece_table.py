@@ -183,7 +183,7 @@ def test_labels(table, tmp_path, pairs):
     answers = again.classify(texts)
     assert sum(answer["label"] == label for answer, label in zip(answers, labels)) >= 18
     assert answers == classifier.classify(texts)
-    whole = model.finetune(texts, labels, tmp_path / "tuned")
+    whole = model.fit(texts, labels, tmp_path / "tuned", finetune=True)
     assert whole.loaded.reading.pooling == "specials"
     assert {answer["label"] for answer in whole.classify(texts)} <= {"a", "b"}
 

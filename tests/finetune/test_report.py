@@ -17,7 +17,6 @@ from ernie_m.finetune.score_tables import (
     write_report,
 )
 from ernie_m.finetune.tasks.classification import Classification
-from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import Example
@@ -98,11 +97,6 @@ def test_the_rows_beside_the_accuracy():
             {"acc": 400 / 6, "macro f1": 40.0},
         ),
         # b in 3 of 4 texts, alone in 1, and a in 1: F1 of b is 2 x 3 / (4 + 3), and of all 2 x 3 / (4 + 4).
-        (
-            MultiLabelClassification(None, ["a", "b"], 16),
-            [(0, 1), (1, 1), (0, 0), (0, 1)],
-            {"acc": 50.0, "micro f1": 75.0, "macro f1": 300 / 7},
-        ),
         (Regression(None, 16), [0.5, 1.0], {}),
     ],
 )

@@ -109,14 +109,14 @@ def test_the_files_and_the_report_of_an_export(folder_of, form):
 
 def test_several_labels_a_text(models, tmp_path):
     """The export answers as the checkpoint, and keeps how `fit` did on rows that it had not trained on."""
-    reading, held_out = {"multi_label": True}, {"sure_from": 0.9}
-    settings = {"task": "classification", "labels": toys.LABELS, "reading": reading, "held_out": held_out}
+    reading, columns = {"multi_label": True}, {"text": "body"}
+    settings = {"task": "classification", "labels": toys.LABELS, "reading": reading, "columns": columns}
     toys.make_model(tmp_path / "several", "classify", models / "piece.model", settings)
     assert run_export(tmp_path / "several", tmp_path / "out")["reading"] == {"multi_label": True}
     answers = []
     for folder in ("several", "out"):
         task = make_answerer("classification", load(tmp_path / folder))
-        assert task.model.held_out == held_out
+        assert task.model.columns == columns
         answers += task.answer([task.parse({"text": "bado kani"})])
     ours, exported = answers
     assert ours["labels"] == exported["labels"]

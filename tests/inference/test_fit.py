@@ -9,21 +9,26 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.commands import predict
-from ernie_m.finetune.fit.folds import folds_of
-from ernie_m.finetune.fit.groups import groups_of
-from ernie_m.finetune.fit.units import Classes
-from ernie_m.inference import fit
-from ernie_m.inference.fit_head import cross_validated
+from ernie_m.commands import fit, predict, run_mrc, run_sequence_labeling
+from ernie_m.finetune import rates
+from ernie_m.finetune.tasks import question_answering
+from ernie_m.inference import fit_model
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.checkpoint.write import save_model
+from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.reader.label_map import write_places
+from ernie_m.reader.tags import JOINT
+from tests import toys
 from tests.launching import as_flags, call_main, clean_environment, error_of
-from tests.toys import HIDDEN_SIZE, sentences
+from tests.toys import HIDDEN_SIZE, sentences, write_lines
 
 TEXTS = sentences(60, seed=6)
 LABELS = ["news", "question", "3"] * 20
@@ -51,16 +56,17 @@ def run_fit(table, models, output, **flags):
 def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, mark):
     """Scores by label and language; the classifier is that of `Model.fit`; all columns come out again."""
     table = write(tmp_path / name, ROWS, mark)
-    run_fit(table, models, tmp_path / "classifier")
+    run_fit(table, models, tmp_path / "classifier", test=table)
     printed = capsys.readouterr().out
-    lines = [line.split() for line in printed.splitlines()]
-    assert "accuracy" in printed and "macro F1" in printed and "least sure" in printed
-    next_command = shlex.split(printed.splitlines()[-1].removeprefix("next: "))
+    next_command = shlex.split(printed.splitlines()[-1].rpartition("next: ")[2])
     assert shutil.which(next_command[0])  # also in a checkout whose .venv is not on the PATH
-    assert {
-        line[0]: line[1] for line in lines if line[:1] in (["3"], ["news"], ["question"])
-    } == dict.fromkeys(["3", "news", "question"], "20")
-    assert [line[:2] for line in lines if line[:1] in (["de"], ["en"])] == [["de", "30"], ["en", "30"]]
+    texts = [" ".join(row[3].split()) for row in ROWS[1:]]
+    languages = [row[1] for row in ROWS[1:]]
+    expected = ernie_m.load(models / "encode").fit(texts, LABELS, languages=languages)
+    lines = [line.split() for line in printed.splitlines()]
+    accuracy = f"accuracy {expected.scores['accuracy']:.1f} %"
+    assert accuracy in printed and {"3", "news", "question"} <= {line[0] for line in lines if line}
+    assert ["de", "30"] in [line[:2] for line in lines] and ["en", "30"] in [line[:2] for line in lines]
     output = tmp_path / "labelled.csv"
     flags = {"task": "classification", "input": table, "model": tmp_path / "classifier", "output": output}
     call_main(predict, as_flags(flags))
@@ -69,85 +75,37 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
         header, *rows = csv.reader(file, delimiter=mark)
     assert header[:6] == [*ROWS[0], "predicted_label", "predicted_probability"]
     assert [row[:3] for row in rows] == [row[:3] for row in ROWS[1:]]
-    texts = [" ".join(row[3].split()) for row in ROWS[1:]]
-    expected = ernie_m.load(models / "encode").fit(texts, LABELS).classify(texts)
-    predicted = [answer["label"] for answer in expected]
+    predicted = [answer["label"] for answer in expected.classify(texts)]
     assert [row[4] for row in rows] == predicted
-    counts, sure, accuracy = capsys.readouterr().err.splitlines()
-    held_out = json.loads((tmp_path / "classifier/config.json").read_text())["held_out"]
-    assert held_out["languages"] == ["de", "en"] and held_out["rows"] == 60
-    if held_out["sure_from"] is None:
-        assert sure.startswith("no probability is sure")
-    else:
-        unsure = sum(max(answer["probabilities"].values()) < held_out["sure_from"] for answer in expected)
-        assert sure.startswith(f"{unsure} of 60 rows ")
+    counts, accuracy = capsys.readouterr().err.splitlines()
     assert counts.startswith("60 rows: ")
     for label in set(LABELS):
         assert f"{label} {predicted.count(label)}" in counts
     right = sum(label == other for label, other in zip(predicted, LABELS))
     assert accuracy == f"accuracy {100 * right / 60:.1f} %: {right} of 60 rows with a label in 'label'"
+    assert f":\naccuracy {100 * right / 60:.1f} %" in printed  # that of --test
     written = output.read_bytes()
     assert f"--output {output}: " in refused(lambda: call_main(predict, as_flags(flags)))
     assert output.read_bytes() == written
 
 
-def classes(texts, labels) -> Classes:
-    rows = Classes.of(texts, labels)
-    rows.make_task(tokenizer=None, max_seq_len=8)
-    return rows
+def test_a_row_is_scored_by_a_classifier_of_other_texts(models, tmp_path, monkeypatch):
+    """Vectors that only name their text teach nothing about another one: no answer of a group is right."""
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(TEXTS[:20]))}
+    as_chosen = lambda self, texts: 9 * np.eye(HIDDEN_SIZE, dtype="f")[[numbers[text] for text in texts]]  # noqa: E731
+    monkeypatch.setattr(EncodeTexts, "vectors", as_chosen)
+    model = ernie_m.load(models / "encode")
+    texts = [text for text in TEXTS[:20] for _ in range(2)]
+    scores = model.fit(texts, ["a", "a", "b", "b"] * 10).scores
+    assert scores["accuracy"] <= 50  # 100, if the other row of the text were learned from
+    assert model.fit(TEXTS[:20], ["a", "b"] * 10, groups=[*range(10)] * 2).scores["accuracy"] <= 50
 
 
-def test_a_row_is_scored_by_a_classifier_of_other_texts():
-    """Vectors that only name their text teach nothing about another one, and equal texts share a fold."""
-    texts = [[f"text {number // 2}"] for number in range(40)]  # each text is there twice
-    labels = ["a", "a", "b", "b"] * 10
-    groups = groups_of(texts, labels, np.zeros((40, 1)))
-    folds = folds_of(groups, labels)
-    assert (folds[::2] == folds[1::2]).all() and set(folds) == {0, 1, 2, 3, 4}
-    vectors = np.repeat(np.eye(20), 2, axis=0)  # a vector for each text
-    scored = cross_validated(vectors, groups, classes(texts, labels))
-    correct = np.array([a == b for a, b in zip(scored.labels, scored.predicted)])
-    assert correct.mean() <= 0.5  # 1, if the other row of the text were learned from
-    assert (scored.probabilities < 0.6).all()
-
-
-def test_what_can_be_learned_is_scored_so():
+def test_what_can_be_learned_is_scored_so(models, monkeypatch):
     random = np.random.default_rng(1)
-    labels = ["a", "b", "c"] * 30
-    vectors = np.eye(3)[np.arange(90) % 3] * 4 + random.normal(size=(90, 3)) * 0.3
-    texts = [[f"text {number}"] for number in range(90)]
-    scored = cross_validated(vectors, np.arange(90), classes(texts, labels))
-    assert scored.predicted == labels
-
-
-@pytest.mark.parametrize(
-    ("rows", "place"),
-    [
-        ([["text", "label"], *([f"t {n}", "x"] for n in range(4))], "rows.csv: all 4 rows"),
-        ([["text", "label"], *([f"t {n}", "xy"[n > 2]] for n in range(4))], "rows.csv, line 5: "),
-        (
-            [["text", "label"], *([f"t {n}", str(n // 2)] for n in range(3000))],
-            "rows.csv: the labels are 1,500 ",
-        ),
-        (
-            [["a", "b", "c"], *([f"t {n}", "xy"[n % 2], "uv"[n % 2]] for n in range(8))],
-            "which column is the text? which column is the label?",
-        ),
-        (
-            [["text", "label"], *([f"t {n}", str(n)] for n in range(10_000))],
-            "rows.csv: the labels are 10,000 ",
-        ),
-        (
-            [["text_a", "text_b", "label"], *([f"t {n}", "u", str(n % 2)] for n in range(8))],
-            "rows.csv: the labels are 2 ",
-        ),
-    ],
-)
-def test_what_is_refused(models, tmp_path, refused, rows, place):
-    table = write(tmp_path / "rows.csv", rows)
-    for more in ({}, {"finetune": "true"}):
-        assert place in refused(lambda more=more: run_fit(table, models, tmp_path / "new", **more))
-    assert not list(tmp_path.glob("new*"))
+    vectors = np.eye(HIDDEN_SIZE)[np.arange(60) % 3] * 4 + random.normal(size=(60, HIDDEN_SIZE)) * 0.3
+    monkeypatch.setattr(EncodeTexts, "vectors", lambda self, texts: vectors.astype("f"))
+    assert ernie_m.load(models / "encode").fit(TEXTS, LABELS).scores["accuracy"] == 100
 
 
 def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch):
@@ -165,26 +123,100 @@ def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch)
     as_chosen = lambda self, texts: np.array([vectors[text] for text in texts], np.float32)  # noqa: E731
     monkeypatch.setattr(EncodeTexts, "vectors", as_chosen)
     run_fit(write(tmp_path / "rows.csv", table), models, tmp_path / "classifier")
-    printed = capsys.readouterr().out
-    assert "48 of 48 rows are scored together with others" in printed
-    accuracy = float(printed.partition("accuracy ")[2].split()[0])
+    accuracy = float(capsys.readouterr().out.partition("accuracy ")[2].split()[0])
     assert 25 < accuracy < 75  # within two and a half standard errors of 24 sentences
 
 
-def test_ctrl_c_in_a_training_is_the_exit_code(models, tmp_path, monkeypatch):
-    """As shells expect, so that a script does not go on with a classifier that is not there."""
-    monkeypatch.setattr(fit, "fine_tune", lambda *given: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(SystemExit) as ended:
+@pytest.mark.parametrize(
+    ("rows", "place"),
+    [
+        ([["text", "label"], *([f"t {n}", "x"] for n in range(4))], "rows.csv, line 2: all 4 rows"),
+        ([["text", "label"], *([f"t {n}", "xy"[n > 2]] for n in range(4))], "rows.csv, line 5: "),
+        ([["text", "label"], *(["t", "xy"[n > 2]] for n in range(4))], "rows.csv, line 2: all rows have"),
+        ([["a", "b", "c"], *([f"t {n}", "xy"[n % 2], "uv"[n % 2]] for n in range(8))], "rows.csv, line 1: "),
+        ([["text", "label"], *([f"t {n}", str(n)] for n in range(10_000))], "rows.csv, line 2: is '0' one"),
+        ([["text", "score"], *([f"t {n}", "0.5"] for n in range(8))], "rows.csv, line 2: all 8 rows"),
+    ],
+)
+def test_what_is_refused(models, tmp_path, refused, rows, place):
+    table = write(tmp_path / "rows.csv", rows)
+    for more in ({}, {"finetune": "true"}):
+        assert place in refused(lambda more=more: run_fit(table, models, tmp_path / "new", **more))
+    assert not list(tmp_path.glob("new*"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, None)])
+def test_a_training_that_is_asked_to_stop(models, tmp_path, monkeypatch, capsys, number, code):
+    """Ctrl-C is the exit code, as shells expect; after SIGTERM no model is named."""
+    monkeypatch.setattr(fit_model, "fit_model", lambda *given: os.kill(os.getpid(), number))
+    ended = 0
+    try:
         run_fit(write(tmp_path / "rows.csv", ROWS), models, tmp_path / "out", finetune="true")
-    assert ended.value.code == 130
-
-
-def test_after_sigterm_no_model_is_named(models, tmp_path, monkeypatch, capsys):
-    """As a scheduler sends it: the state is saved, and the command ends without an error."""
-    monkeypatch.setattr(fit, "fine_tune", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
-    run_fit(write(tmp_path / "rows.csv", ROWS), models, tmp_path / "out", finetune="true")
+    except SystemExit as error:
+        ended = error.code
     printed = capsys.readouterr().out
-    assert "60 rows" in printed and str(tmp_path / "out") not in printed
+    assert ended == (code or 0) and "60 rows" in printed and str(tmp_path / "out") not in printed
+
+
+@pytest.fixture
+def words(models, tmp_path, monkeypatch):
+    """Words with tags, as CoNLL and in the official form, and questions; trainings are short."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rates, "_AMOUNTS", toys.SHORT_AMOUNTS)
+    for name, seed in (("train", 1), ("test", 2)):
+        texts = sentences(20, seed)
+        tagged = [[(word, ["O", "B-LOC"][len(word) % 2]) for word in text.split()] for text in texts]
+        write_lines(
+            tmp_path / f"{name}.conll", [line for row in tagged for line in (*map(" ".join, row), "")]
+        )
+        official = ["\t".join(JOINT.join(column) for column in zip(*row)) for row in tagged]
+        write_lines(tmp_path / f"{name}.tsv", ["text_a\tlabel", *official])
+        paragraphs = [
+            {"context": text, "qas": [{"id": f"{name}{number}", "question": "which", "answers": [answer]}]}
+            for number, text in enumerate(sentences(12, seed))
+            for answer in [{"text": text.split()[0], "answer_start": 0}]
+        ]
+        Path(f"{name}.de.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    write_places("labels.json", ["B-LOC", "I-LOC", "O"])
+    config = ErnieMConfig.from_json(models / "encode/config.json")
+    config = replace(config, max_position_embeddings=202)  # two are never used
+    save_model(Path("start"), ErnieMModel(config), config, piece_model_path=models / "piece.model")
+    return {"model": "start", "output": "out"}
+
+
+@pytest.mark.parametrize(
+    ("program", "ending", "official"),
+    [(run_sequence_labeling, "conll", "tsv"), (run_mrc, "de.json", "de.json")],
+)
+def test_tags_and_answers_are_learned_as_by_their_programs(words, capsys, program, ending, official):
+    """The same weights and scores; the model is the output."""
+    call_main(fit, [f"train.{ending}", "--test", f"test.{ending}", *as_flags(words)])
+    assert not Path("out.training").exists() and "next: " in capsys.readouterr().out
+    flags = {"train_set": f"train.{official}", "dev_set": f"test.{official}", "do_test": "false"}
+    flags |= {"init_pretraining_params": words["model"], "rates_of_start": "true", "official_compat": "false"}
+    flags |= {"checkpoints": "run", "select_on": "last", "max_seq_len": 200}
+    flags |= {"label_map_config": "labels.json", "num_labels": 3} if official == "tsv" else {}
+    call_main(program, as_flags(flags))
+    one, other = (safetensors.read(f"{folder}/model.safetensors") for folder in ("out", "run/best"))
+    assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_without_a_test_there_is_no_score(words, capsys):
+    call_main(fit, ["train.conll", *as_flags(words)])
+    assert "there is no score without --test" in capsys.readouterr().out
+    assert ernie_m.load("out").tag("a b")[0]["words"] == ["a", "b"]
+    assert not Path("out/training_state").exists()
+
+
+def test_answers_are_scored_by_the_rules_of_their_language(words, monkeypatch):
+    names = []
+    monkeypatch.setattr(
+        question_answering,
+        "answer_scores",
+        lambda rows, name, rules: names.append(name) or {"f1": 1, "em": 0},
+    )
+    call_main(fit, ["train.de.json", "--test", "test.de.json", *as_flags(words)])
+    assert {*names} == {"test.de.json"}
 
 
 def test_a_head_that_an_earlier_version_wrote_without_its_encoder(models, tmp_path):

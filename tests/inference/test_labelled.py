@@ -15,12 +15,12 @@ from tests import toys
 from tests.launching import as_flags, call_main
 
 
-def summary(rows, answers, held_out=None, labels=()):
+def summary(rows, answers, labels=()):
     """The lines for rows with some columns, of which some have labels, and what was predicted of them."""
     names = [*rows[0]]
     table = Table(Path("rows.csv"), names, 1, Form(), [], iter(()))
     places = [names.index(name) for name in labels]
-    labelled = LabelledRows(AskedTable(table, {}, places, None), held_out or {}, sorts=False)
+    labelled = LabelledRows(AskedTable(table, {}, places, None), sorts=False)
     for row, answer in zip(rows, answers, strict=True):
         labelled.add([*row.values()], answer)
     return labelled.summary()

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.commands import convert
-from ernie_m.inference import fit
+from ernie_m.commands import convert, fit
 from tests.helpers.checkpoints import change_config
 from tests.launching import as_flags, call_main
 from tests.toys import make_model, sentences, train_pieces

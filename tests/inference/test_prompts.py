@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 import ernie_m
-from ernie_m.commands import mine_pairs, run_classifier, run_retrieval
+from ernie_m.commands import fit, mine_pairs, run_classifier, run_retrieval
 from ernie_m.finetune import prediction
 from ernie_m.inference import encode_files as vectors
-from ernie_m.inference import fit
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import NEITHER
 from ernie_m.tokenizer.tokenizer import Tokenizer

@@ -11,7 +11,6 @@ from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import convert, predict
 from ernie_m.data.prepare import command as prepare
-from ernie_m.inference import fit
 from ernie_m.utils.logging import logger
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import call_main
@@ -37,7 +36,6 @@ def test_all_is_printed_by_one_function():
 
 # Program -> its command line, in a folder of hostile files. `predict` writes to the terminal.
 PROGRAMS = {
-    "fit": (fit, "rows.csv --model {}/encode --output out"),
     "convert": (convert, "encode out --to paddlenlp --drop_unknown"),
     "prepare": (prepare, "pairs my --model {}/encode --output out"),
     "predict": (predict, "--model classify --input rows.csv"),

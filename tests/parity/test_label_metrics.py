@@ -7,7 +7,6 @@ from sklearn import metrics
 from ernie_m.finetune.metrics import MACRO_F1, share_of_most_frequent
 from ernie_m.finetune.score_tables import LabelTable
 from ernie_m.finetune.tasks.classification import Classification
-from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
 from ernie_m.reader.batching import Example
 
 SEEDS = range(0, 300, 50)  # each with the 49 after it
@@ -58,29 +57,3 @@ def test_one_label_a_text(first_seed):
         assert share_of_most_frequent(confusion) == pytest.approx(
             100 * np.bincount(labels).max() / len(labels)
         )
-
-
-@pytest.mark.parametrize("first_seed", SEEDS)
-def test_several_labels_a_text(first_seed):
-    for seed in range(first_seed, first_seed + 50):
-        random = np.random.default_rng(seed)
-        shape = (int(random.integers(1, 60)), int(random.integers(2, 10)))  # [N, C]
-        gold = random.random(shape) < random.beta(0.5, 1.0, shape[1])  # some labels are rare, or never there
-        probabilities = np.clip(random.normal(np.where(gold, 0.6, 0.35), 0.25), 0, 1)
-        predicted = probabilities > 0.5
-        names = [f"label {id_}" for id_ in range(shape[1])]
-        task = MultiLabelClassification(None, names, 16)
-        data = [Example("", None, tuple(row.tolist())) for row in gold.astype(int)]
-        scores = task.score(data, list(probabilities), "en")
-        for average in ("micro", "macro"):
-            expected = 100 * metrics.f1_score(gold, predicted, average=average, zero_division=0)
-            assert scores[f"{average} f1"] == pytest.approx(expected)
-        assert scores["acc"] == pytest.approx(100 * metrics.accuracy_score(gold, predicted))
-
-        confusion = task.confusion(data, list(probabilities))
-        table = LabelTable("", confusion)
-        by_label = metrics.precision_recall_fscore_support(gold, predicted, zero_division=0)
-        assert_same_by_label(table.to_json(), names, by_label)
-        counts = metrics.multilabel_confusion_matrix(gold, predicted)  # [C, 2, 2]
-        for line, ((_, wrong), (missed, _)) in zip(table.cells()[1:], counts, strict=True):
-            assert line[-2:] == [str(missed), str(wrong)]

@@ -150,8 +150,7 @@ class Classification(SupervisedTask):
 
     def baseline(self, data: Examples) -> dict[str, float]:
         labels = np.array([example.label for example in data])
-        counts = labels.sum(axis=0) if self.multi_label else np.bincount(labels)
-        prediction = np.arange(len(self.labels)) == counts.argmax()
+        prediction = np.arange(len(self.labels)) == np.bincount(labels).argmax()
         return self.score(data, [prediction] * len(data), "")
 
     def confusion(self, data: Examples, predictions: list[np.ndarray]) -> dict[str, dict[str, int]]:

@@ -29,7 +29,7 @@ from ernie_m.inference.load import LoadedModel
 from ernie_m.model.checkpoint.card import model_card
 from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import model_weights
-from ernie_m.model.conventions import GIVEN, HELD_OUT, READING
+from ernie_m.model.conventions import COLUMNS, GIVEN, READING
 from ernie_m.model.tasks import EMBEDDING, TASKS, stored_name
 from ernie_m.reader.batching import padded_batches
 from ernie_m.tokenizer.tokenizer_files import write_ours
@@ -163,8 +163,8 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> No
         settings[GIVEN] = loaded.given_labels
     if reading := loaded.reading.to_json():
         settings[READING] = reading
-    if loaded.held_out:
-        settings[HELD_OUT] = loaded.held_out
+    if loaded.columns:
+        settings[COLUMNS] = loaded.columns
     settings["export"] = report
     (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
     write_manifest(folder / MANIFEST)

@@ -3,12 +3,10 @@
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 
 from ernie_m.tokenizer.equal_texts import normal_form
-from ernie_m.utils.errors import UserError
 
 # How tables write that a row has no label: pandas, and SNLI where its annotators did not agree.
 NO_LABEL = ("nan", "<na>", "-")
@@ -62,24 +60,6 @@ def split_labels(cell: str) -> list[str]:
 def is_list(cell: str) -> bool:
     """Whether a cell is a list, as Python, numpy and Label Studio print it: "['a']", "[]", and not "[a]"."""
     return re.fullmatch(r"\[(|\d+|.*['\",\s].*)\]|\{\"choices\":\s*\[.*\]\}", cell.strip()) is not None
-
-
-def check_label_columns(path: Path, columns: Sequence[str], labels: Iterable[str]) -> None:
-    """Refuse a table with a column for each label that lacks some: nobody knows which rows have these.
-
-    Args:
-        columns: the labels that have a column; none: the labels of a row are in one cell.
-        labels: all that a row may have.
-
-    Raises:
-        UserError: begins with the path.
-    """
-    missing = sorted(set(labels).difference(columns)) if columns else ()
-    if missing:
-        raise UserError(
-            f"{path}: there is no column for the label {' or '.join(missing)}; add it, with 1 for the rows "
-            "that have the label, and 0 for the others"
-        )
 
 
 def labels_for_none(counts: Mapping[str, int]) -> set[str]:

@@ -1,13 +1,9 @@
 """How the tables of users are read: the options that programs share."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ernie_m.utils.options import option
-
-if TYPE_CHECKING:
-    from ernie_m.reader.files.faults import Faults
 
 
 @dataclass(kw_only=True)
@@ -60,10 +56,3 @@ class LabelOptions(TableOptions):
 
     split: str | None = None
     """For a table: the column that says train, dev or test."""
-
-
-def faults_of(path: Path, options: TableOptions) -> "Faults":
-    """What collects the faults of a file."""
-    from ernie_m.reader.files.faults import Faults
-
-    return Faults(path, options.on_error == "skip")

@@ -1,0 +1,134 @@
+"""How right the answers to `Rows` are: of all, by label and by language, beside the most frequent label."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ernie_m.finetune.metrics import pearson, spearman
+from ernie_m.finetune.own_labels import Rows
+from ernie_m.model.tasks import CLASSIFICATION, REGRESSION
+from ernie_m.utils.text_tables import in_columns
+
+_NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "pearson": "Pearson", "spearman": "Spearman"}
+
+
+class Scored(NamedTuple):
+    """Rows, and what a model that has not learned them answers: probabilities [N, C], or numbers [N]."""
+
+    rows: Rows
+    outcomes: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """As `Rows.targets`."""
+        if self.rows.kind == REGRESSION:
+            return self.outcomes
+        return self.outcomes.argmax(axis=1) if self.rows.kind == CLASSIFICATION else self.outcomes > 0.5
+
+    def most_frequent(self) -> "Scored":
+        """The answers of who says the most frequent label of these rows to each."""
+        targets = self.rows.targets
+        counts = (
+            targets.sum(axis=0) if targets.ndim > 1 else np.bincount(targets, minlength=len(self.rows.names))
+        )
+        always = (np.arange(len(counts)) == counts.argmax()).astype(float)
+        return self._replace(outcomes=np.tile(always, (len(targets), 1)))
+
+    def measures(self) -> dict[str, float]:
+        """In per cent; the main one is first. Of several labels a row is right if all are."""
+        targets = self.rows.targets
+        if self.rows.kind == REGRESSION:
+            return {"pearson": pearson(self.outcomes, targets), "spearman": spearman(self.outcomes, targets)}
+        from sklearn.metrics import accuracy_score, f1_score  # here, because it takes a second
+
+        macro_f1 = f1_score(targets, self.predicted, average="macro", zero_division=0)
+        return {"accuracy": 100 * accuracy_score(targets, self.predicted), "macro_f1": 100 * macro_f1}
+
+    def standard_error(self) -> float:
+        """That of the main measure, in per cent; nan: all rows are of one group.
+
+        Rows of a group are right or wrong together: what they add to the measure is summed first.
+        """
+        targets, predicted = self.rows.targets, self.predicted
+        if self.rows.kind == REGRESSION:  # what a row adds to a correlation r: xy - r (x^2 + y^2) / 2
+            x, y = ((values - values.mean()) / (values.std() or 1) for values in (predicted, targets))
+            added = x * y - (x @ y) / len(x) * (x**2 + y**2) / 2
+        else:
+            right = (predicted == targets).reshape(len(targets), -1).all(axis=1)
+            added = right - right.mean()
+        of_groups = np.bincount(np.unique(self.rows.groups, return_inverse=True)[1], added)
+        count = len(of_groups)
+        if count < 2:
+            return float("nan")
+        return 100 * float(np.sqrt(count / (count - 1) * (of_groups**2).sum())) / len(added)
+
+    def by_language(self) -> dict[str, "Scored"]:
+        """Of each language, if there are several."""
+        names = np.unique(self.rows.languages).tolist()
+        numbers = {name: np.flatnonzero(self.rows.languages == name) for name in names}
+        parts = {name: Scored(self.rows.some(rows), self.outcomes[rows]) for name, rows in numbers.items()}
+        return parts if len(parts) > 1 else {}
+
+    def by_label(self) -> dict[Any, dict[str, float]]:
+        """Of each label, as it was given, its rows, and precision, recall and F1 in per cent."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        names = self.rows.names
+        columns = precision_recall_fscore_support(
+            self.rows.targets, self.predicted, labels=range(len(names)), zero_division=0
+        )
+        return {
+            self.rows.given.get(name, name): {
+                "rows": int(rows),
+                "precision": 100 * precision,
+                "recall": 100 * recall,
+                "f1": 100 * f1,
+            }
+            for name, precision, recall, f1, rows in zip(names, *map(np.ndarray.tolist, columns))
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """What `ernie_m.Model.scores` is."""
+        of_languages = {name: part.measures() for name, part in self.by_language().items()}
+        summary = {**self.measures(), "standard_error": self.standard_error(), "rows": len(self.outcomes)}
+        summary |= {"by_language": of_languages} if of_languages else {}
+        if self.rows.kind == REGRESSION:
+            return summary
+        return summary | {"most_frequent": self.most_frequent().measures(), "by_label": self.by_label()}
+
+    def text(self) -> str:
+        """The same in words."""
+        has_labels = self.rows.kind != REGRESSION
+        (main, value), (other, other_value) = self.measures().items()
+        text = (
+            f"{_NAMES[main]} {value:.1f} % (standard error {self.standard_error():.1f}), {_NAMES[other]} "
+            f"{other_value:.1f} %, of {len(self.outcomes):,} rows"
+        )
+        if has_labels:
+            text += "; with the most frequent label always {:.1f} and {:.1f} %".format(
+                *self.most_frequent().measures().values()
+            )
+        names = [*map(_NAMES.get, (main, other)), *(["always the most frequent"] * has_labels)]
+        lines = [["language", "rows", *names]]
+        for name, part in self.by_language().items():
+            values = [
+                *part.measures().values(),
+                *([part.most_frequent().measures()[main]] if has_labels else ()),
+            ]
+            lines.append([name or "(none)", f"{len(part.outcomes):,}", *(f"{value:.1f}" for value in values)])
+        tables = [in_columns(lines)] if lines[1:] else []
+        return "\n\n".join([text, *tables, *([self._table_by_label()] if has_labels else ())])
+
+    def _table_by_label(self) -> str:
+        """scikit-learn's table."""
+        from sklearn.metrics import classification_report
+
+        names = self.rows.names
+        return classification_report(
+            self.rows.targets,
+            self.predicted,
+            labels=range(len(names)),
+            target_names=names,
+            digits=3,
+            zero_division=0,
+        ).rstrip()

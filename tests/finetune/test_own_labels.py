@@ -1,0 +1,287 @@
+"""Rows with labels of one's own: what is read, what is held out together, and how answers are scored."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from ernie_m.finetune.own_labels import Rows, read_rows, rows_of
+from ernie_m.finetune.own_scores import Scored
+from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
+from ernie_m.reader.files.own_files import LabelledFile
+from ernie_m.reader.files.rows import LabelOptions
+from ernie_m.utils.errors import UserError
+from tests.launching import error_of
+
+TEXTS = [f"text {number}" for number in range(12)]
+
+
+def rows(labels, kind=CLASSIFICATION, texts=None, languages=None, groups=None, like=None) -> Rows:
+    texts = [[text] for text in texts or TEXTS[: len(labels)]]
+    places = [f"line {number}" for number in range(1, len(labels) + 1)]
+    none = [""] * len(labels)
+    return rows_of(kind, texts, labels, places, languages or none, groups or none, like)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """read(*lines, kind=None, like=None, **flags) -> the rows of a table with these lines."""
+
+    def read(*lines, kind=None, like=None, name="my.csv", **flags):
+        path = tmp_path / name
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(lines)
+        return read_rows([LabelledFile(path, "train", "all")], LabelOptions(**flags), kind, like)
+
+    return read
+
+
+def table(header, *cells, count=12):
+    """Lines of a table. `cells`: those behind the text of row i are row i of them, again and again."""
+    return [header, *([f"text {number}", *cells[number % len(cells)]] for number in range(count))]
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "kind", "targets"),
+    [
+        (table(("text", "label"), ("b",), ("a",)), {}, CLASSIFICATION, [1, 0]),
+        (table(("text", "score"), ("0.5",), ("2",)), {}, REGRESSION, [0.5, 2]),
+        (
+            table(("text", "Note"), ("1.5",), ("-2",)),
+            {"label": "Note", "kind": REGRESSION},
+            REGRESSION,
+            [1.5, -2],
+        ),
+        (table(("text", "a", "b"), (1, 0), (1, 1)), {"label": "a,b"}, MULTI_LABEL, [(1, 0), (1, 1)]),
+        (table(("text", "labels"), ("b,a",), ("",)), {"kind": MULTI_LABEL}, MULTI_LABEL, [(1, 1), (0, 0)]),
+        (table(("text", "label"), ("a,b",), ("a",)), {"kind": CLASSIFICATION}, CLASSIFICATION, [1, 0]),
+    ],
+)
+def test_what_is_learned(read, lines, options, kind, targets):
+    found = read(*lines, **options)
+    assert found.kind == kind
+    np.testing.assert_array_equal(found.targets, np.array(targets * 6))
+    assert found.columns["text"] == "text" and found.places[3].endswith("my.csv, line 5")
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "place"),
+    [
+        (table(("text", "label"), ("a",)), {}, "line 2: all 12 rows have the label 'a'"),
+        (table(("text", "score"), ("3",)), {}, "line 2: all 12 rows have equal labels"),
+        (table(("text", "score"), ("3",), ("tall",)), {}, "line 3: the label 'tall' is no number"),
+        (table(("text", "score"), ("500",), ("1.000",)), {}, "line 3: '1.000' may be 1,000 or 1"),
+        (table(("text", "label"), ("a",), ("b,a",)), {}, "line 3: is 'b,a' one label"),
+        (table(("text", "label"), ("a,c",), ("b,a",)), {}, "line 2: is 'a,c' one label"),
+        (table(("text", "label"), ("0.5",), ("2",)), {}, "line 2: is '0.5' one label"),
+        (table(("text", "text_b", "label"), ("b", "0"), ("c", "1")), {}, "line 2: is '0' one label"),
+        (table(("text", "label"), *([number] for number in range(11))), {}, "line 2: is '0' one label"),
+        (table(("text", "a", "b"), (1, 0), (0, 0)), {"label": "a,b"}, "line 1: no row has the label b"),
+    ],
+)
+def test_what_cannot_be_learned_names_the_line(read, lines, options, place):
+    assert f"my.csv, {place}" in error_of(read, *lines, **options)
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "place"),
+    [
+        (table(("text", "label"), ("a",), ("c",)), {}, "line 3: the label 'c' was not learned"),
+        (table(("text", "text_b", "label"), ("x", "a"), ("x", "b")), {}, "line 2: 2 texts"),
+        (
+            table(("text", "a", "c"), (1, 0)),
+            {"label": "a,c", "kind": MULTI_LABEL},
+            "line 1: no column for the label b",
+        ),
+    ],
+)
+def test_a_test_must_have_what_was_learned(read, lines, options, place):
+    """All rows with another label are named."""
+    learned = rows([["a"], ["b"]] if options else ["a", "b"], options.get("kind", CLASSIFICATION))
+    line = error_of(read, *lines, like=learned, **options)
+    assert f"my.csv, {place}" in line
+    assert line.count("was not learned") == 6 * ("was not learned" in place)
+
+
+def test_splits_and_languages(read, tmp_path):
+    """A column of splits says what is learned; the language is that of the row, or of the file."""
+    lines = table(
+        ("text", "label", "split", "language"), ("a", "train", "de"), ("b", "train", ""), ("a", "dev", "")
+    )
+    learned = read(*lines, name="train.en.csv")
+    assert [len(learned.examples), *learned.languages[:2]] == [8, "de", ""]
+    assert len(read(*lines, like=learned).examples) == 4
+    file = LabelledFile(tmp_path / "train.en.csv", "train", "en")
+    assert read_rows([file], LabelOptions()).languages.tolist() == ["de", "en"] * 4
+
+
+@pytest.mark.parametrize(
+    ("texts", "groups", "expected"),
+    [
+        (["a b", "c", "\uff41\u00a0b", "d"], ["", "", "", ""], [0, 1, 0, 2]),  # equal as the model reads them
+        (["a", "b", "c", "d"], ["x", "", "", "x"], [0, 1, 2, 0]),
+        (["a", "b", "a", "d"], ["", "y", "x", "x"], [0, 1, 0, 0]),  # by way of a third
+        (["a", "b", "c", "d"], [1, 2, 1, None], [0, 1, 0, 2]),
+    ],
+)
+def test_rows_of_one_group(texts, groups, expected):
+    assert rows(["x", "y", "x", "y"], texts=texts, groups=groups).groups.tolist() == expected
+
+
+def test_translations_are_of_one_group_and_others_are_not():
+    """Vectors of 40 sentences, and of their translations, far away by the mean of the language."""
+    random = np.random.default_rng(1)
+    sentences = random.normal(size=(40, 64))
+    vectors = np.concatenate([sentences, sentences + 0.2 * random.normal(size=(40, 64)) + 9]).astype("f")
+    many = rows(["x", "y"] * 40, texts=[f"t {n}" for n in range(80)], languages=["en"] * 40 + ["de"] * 40)
+    groups = many.with_translations(vectors).groups
+    assert (groups[:40] == groups[40:]).all() and len(set(groups)) == 40
+    vectors[40:] = random.normal(size=(40, 64))
+    assert len(set(many.with_translations(vectors).groups)) > 70
+
+
+@pytest.mark.parametrize(("copies", "share"), [(2, 1.0), (1, 0.0)])
+def test_near_twins_are_counted(copies, share):
+    """Of 30 sentences without a language, each once or with a translation beside it."""
+    random = np.random.default_rng(1)
+    vectors = np.repeat(random.normal(size=(30, 300)), copies, axis=0)
+    vectors += 0.1 * random.normal(size=vectors.shape)
+    many = rows(["x", "y"] * 15 * copies, texts=[f"t {n}" for n in range(30 * copies)])
+    assert many.twins(vectors) == share
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (["a"] * 40 + ["b"] * 20, CLASSIFICATION),
+        ([["a"], ["a", "b"], []] * 20, MULTI_LABEL),
+        ([[str(number)] for number in range(60)], MULTI_LABEL),  # each label is rare
+        ([number / 7 for number in range(60)], REGRESSION),
+    ],
+)
+def test_parts(labels, kind):
+    """Each row is in one of five parts, and a group in one; labels are spread."""
+    groups = [number // 2 for number in range(60)]
+    many = rows(labels, kind, texts=[f"t {number}" for number in range(60)], groups=groups)
+    parts = many.parts()
+    assert len(parts) == 5 and sorted(np.concatenate(parts)) == list(range(60))
+    for part in parts:
+        assert set(many.groups[part]).isdisjoint(np.delete(many.groups, part)) and len(part) >= 10
+        assert kind != CLASSIFICATION or 6 <= (many.targets[part] == 0).sum() <= 10
+    assert [part.tolist() for part in many.parts()] == [part.tolist() for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "faults"),
+    [
+        (["a", "a", "b"], None, ["line 3: the label 'b' has one text"]),
+        (
+            ["a", "a", "b", "b", "c"],
+            ["", "", "x", "x", ""],
+            ["line 3: the label 'b'", "line 5: the label 'c'"],
+        ),
+        (["a", "b"], ["x", "x"], ["line 1: all rows have one text"]),
+        (["a", "a", "b", "b"], None, []),
+    ],
+)
+def test_what_cannot_be_scored(labels, groups, faults):
+    found = rows(labels, groups=groups).faults()
+    assert len(found) == len(faults) and all(map(str.startswith, found, faults))
+
+
+def test_oddities():
+    learned = rows(["Sport", "sp ort", "news", "news"], texts=["a", "b", "c", "c "])
+    assert [*learned.oddities()] == ["the labels 'Sport', 'sp ort' differ only in case or white space"]
+    learned = rows(["x", "y", "x", "x"], texts=["a", "\uff41", "c", "c"])
+    (twice,) = learned.oddities()
+    assert twice.startswith("1 text has two labels, as in line 1 and line 2")
+    (known,) = rows(["x", "y"], texts=["c", "new"], like=learned).oddities(learned)
+    assert known.startswith("1 of 2 rows have a text that is trained on")
+    assert [*rows([0.5, 0.7], REGRESSION, texts=["a", "a"]).oddities()] == []
+
+
+def test_all_wrong_labels_are_named():
+    labels = ["a", *["nan"] * 12, None]
+    with pytest.raises(UserError) as error:
+        rows(labels, texts=[f"t {number}" for number in range(14)])
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("line 2: 'nan' is no label") and lines[-1].strip() == "and 3 more"
+
+
+# Probabilities, and what they are by hand.
+def scored(labels, outcomes, kind=CLASSIFICATION, **more) -> Scored:
+    return Scored(rows(labels, kind, **more), np.array(outcomes, float))
+
+
+def test_scores_by_hand():
+    """Of three a and one b, two a are found; b is given twice."""
+    found = scored(["a", "a", "a", "b"], [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.1, 0.9]])
+    measures = {"accuracy": 75, "macro_f1": 100 * (0.8 + 2 / 3) / 2}
+    assert found.measures() == pytest.approx(measures)
+    most_frequent = {"accuracy": 75, "macro_f1": 100 * (6 / 7) / 2}  # in the same measures
+    assert found.most_frequent().measures() == pytest.approx(most_frequent)
+    assert found.by_label()["b"] == pytest.approx({"rows": 1, "precision": 50, "recall": 100, "f1": 200 / 3})
+    summary = found.summary()
+    assert summary["rows"] == 4 and summary["most_frequent"] == pytest.approx(most_frequent)
+    assert "75.0 % (standard error 25.0), macro F1 73.3 %, of 4 rows" in found.text()
+    assert "always 75.0 and 42.9 %" in found.text()
+    assert "by_language" not in summary
+
+
+def test_several_labels_are_right_if_all_are():
+    found = scored([["a"], ["a", "b"], []], [[0.9, 0.6], [0.9, 0.6], [0.4, 0.5]], MULTI_LABEL)
+    assert found.measures()["accuracy"] == pytest.approx(200 / 3)
+    assert found.by_label()["b"]["precision"] == 50
+
+
+def test_numbers_are_scored_by_correlations():
+    found = scored([1.0, 2.0, 3.0, 4.0], [1, 3, 2, 4], REGRESSION)
+    assert found.measures() == pytest.approx({"pearson": 80, "spearman": 80})
+    assert "by_label" not in found.summary() and "Pearson 80.0 %" in found.text()
+
+
+def test_scores_by_language():
+    languages = ["de", "en"] * 2
+    found = scored(["a", "a", "b", "b"], [[1, 0], [0, 1], [0, 1], [1, 0]], languages=languages)
+    accuracies = {name: measures["accuracy"] for name, measures in found.summary()["by_language"].items()}
+    assert accuracies == {"de": 100, "en": 0}
+    lines = [line.split()[:3] for line in found.text().splitlines()]
+    assert ["de", "2", "100.0"] in lines and ["en", "2", "0.0"] in lines
+
+
+def test_the_standard_error():
+    """Of rows alone it is s / sqrt(n), with n - 1 in s; rows of a group are right or wrong together."""
+    random = np.random.default_rng(1)
+    right = random.random(60) < 0.7
+    outcomes = np.stack([right, ~right], axis=1)
+    labels, texts = ["a"] * 60, [f"t {number}" for number in range(60)]
+    like = rows(["a", "b"])
+    alone = Scored(rows(labels, texts=texts, like=like), outcomes)
+    assert alone.standard_error() == pytest.approx(100 * right.std(ddof=1) / np.sqrt(60))
+    twice = rows(
+        labels * 2,
+        texts=[*texts, *(f"u {number}" for number in range(60))],
+        groups=[*range(60)] * 2,
+        like=like,
+    )
+    doubled = Scored(twice, np.concatenate([outcomes, outcomes]))
+    assert doubled.standard_error() == pytest.approx(alone.standard_error())
+    one = rows(["a", "a"], groups=["x", "x"], like=like)
+    assert np.isnan(Scored(one, outcomes[:2]).standard_error())
+
+
+def test_the_standard_error_of_a_correlation():
+    """That of 2,000 draws of 100 pairs with a correlation of 0.6, within a tenth."""
+    random = np.random.default_rng(1)
+
+    def drawn():
+        x = random.normal(size=100)
+        return x, 0.6 * x + 0.8 * random.normal(size=100)
+
+    spread = np.std([100 * np.corrcoef(*drawn())[0, 1] for _ in range(2000)])
+    texts = [f"t {number}" for number in range(100)]
+    errors = []
+    for _ in range(20):
+        x, y = drawn()
+        errors.append(scored(list(x), y, REGRESSION, texts=texts).standard_error())
+    assert np.mean(errors) == pytest.approx(spread, rel=0.1)
