@@ -196,12 +196,12 @@ def test_seeds_read_texts_with_vocabularies_of_their_own(retrieve, folder, tmp_p
 
 
 def test_bitexts_that_any_model_finds(retrieve, folder, tmp_path, capsys):
-    """Equal sides, and unknown words alone. Both sides may stand in one file, with ids between them."""
+    """Equal sides, and unknown words alone. Both sides may stand in one file, beside ids."""
     lines = (folder / "pairs/de-en.en").read_text().splitlines()
     signs = [f"{chr(0x16A0 + n % 8)}{chr(0x16A0 + n // 8)}" for n in range(len(lines))]
     (tmp_path / "bitexts").mkdir()
-    rows = [f"{number}\t{line}\t{number}\t{line}" for number, line in enumerate(lines)]
-    write_lines(tmp_path / "bitexts/de-en.tsv", rows)
+    rows = [f"{number}\t{line}\t{line}" for number, line in enumerate(lines)]
+    write_lines(tmp_path / "bitexts/de-en.tsv", ["id\tde\ten", *rows])
     write_lines(tmp_path / "bitexts/fr-en.fr", signs)
     write_lines(tmp_path / "bitexts/fr-en.en", signs[::-1])
     report = retrieve(pairs=tmp_path / "bitexts")

@@ -202,7 +202,8 @@ def test_training_scoring_mining_and_search_read_a_sentence_alike(
     left, right = lines[:45], lines[45:]
     for part, rows in (("train", range(30)), ("scored", range(30, 45))):
         (tmp_path / part).mkdir()
-        write_lines(tmp_path / part / name, [f"{left[row]}\t{right[row]}" for row in rows])
+        pairs = [f"{left[row]}\t{right[row]}" for row in rows]
+        write_lines(tmp_path / part / name, ["query\tpositive", *pairs])
     before = {"en-de.tsv": [PROMPTS.get(default, "")] * 2, "questions.tsv": ["kofo: ", "tan: "]}[name]
 
     def read_as(rows):
