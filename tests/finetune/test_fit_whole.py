@@ -116,7 +116,7 @@ def test_the_command_and_the_next_ones(random_encoder, tmp_path, capsys, monkeyp
     flags = {"model": random_encoder, "output": "out", "test": "rows.csv"}
     call_main(fit, ["rows.csv", "--finetune", *as_flags(flags)])
     printed = capsys.readouterr().out
-    flags = {"task": "classify", "input": "rows.csv", "model": "out", "output": "new.csv"}
+    flags = {"input": "rows.csv", "model": "out", "output": "new.csv"}
     call_main(predict, as_flags(flags))
     with open("new.csv", newline="", encoding="utf-8") as file:
         correct = [row["label"] == row["predicted_label"] for row in csv.DictReader(file)]
