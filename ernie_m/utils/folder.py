@@ -35,7 +35,12 @@ class Folder:
         if self.path.is_dir():
             try:
                 with os.scandir(self.path) as entries:
-                    self.names = {entry.name for entry in entries if entry.is_file()}
+                    # `DirEntry.is_file` fails at a link that leads to itself.
+                    self.names = {
+                        entry.name
+                        for entry in entries
+                        if entry.is_file(follow_symlinks=False) or os.path.isfile(entry)
+                    }
             except OSError as error:
                 raise UserError(f"{self.path}: cannot be read ({error.strerror})") from error
 
