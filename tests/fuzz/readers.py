@@ -19,6 +19,7 @@ from ernie_m.data.translated_messages import read_messages
 from ernie_m.inference.requests import JsonLines
 from ernie_m.model.checkpoint import fluid, library, pickles, sentence_transformers, torch_save
 from ernie_m.model.checkpoint import safetensors as safe
+from ernie_m.model.checkpoint.format import labels_of
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
@@ -496,7 +497,7 @@ READERS = {
         reads=(
             ErnieMConfig.from_json,
             read_folder,
-            lambda path: library.labels_of(library.flat(read_object(path))),
+            lambda path: labels_of(library.flat(read_object(path))),
         ),
         edit=edit_json,
         words=(b'"init_class"',),

@@ -388,6 +388,7 @@ def test_added_tokens_that_cannot_be_read(tmp_path, name, contents):
         ({"architectures": ["XLMRobertaForMaskedLM"]}, []),
         ({"architectures": ["XLMRobertaForRanking"]}, ["architectures XLMRobertaForRanking is not known"]),
         ({"architectures": "XLMRobertaForRanking"}, ["architectures XLMRobertaForRanking is not known"]),
+        ({"problem_type": ["regression"]}, []),
         ({"id2label": ["a", "b"]}, ["id2label is ['a', 'b']"]),
     ],
 )

@@ -37,10 +37,6 @@ class Bert(XlmR):
         QUESTION_ANSWERING: ModelClass("BertForQuestionAnswering", has_pooler=False, head=QA_OUTPUTS),
         CHOICE: ModelClass("BertForMultipleChoice", head=CLASSIFIER),
     }
-    dropped = XlmR.dropped | {
-        "cls.predictions.decoder.weight": "the word embeddings once more",
-        "cls.seq_relationship": "the head of next sentence prediction",
-    }
     rows_before = FIRST_POSITION  # BERT counts positions from 0, and we from 2, as XLM-R does
     model_types = ("bert",)
     library = ""

@@ -48,11 +48,6 @@ class Fairseq(Library):
     transposed = True
     classes = {None: ModelClass(has_pooler=False)}
     beside_any_head = LM_HEAD
-    dropped = {
-        "lm_head.weight": "the word embeddings once more",
-        "version": "a number",
-        "embed_positions._float_tensor": "a marker",
-    }
     older_queries = ("layers.0.self_attn.in_proj_weight",)
     model_types = (None,)
 

@@ -1,5 +1,6 @@
 """What a format is: how its folders are recognized, read and written. Each format is one file beside this."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from ernie_m.model.checkpoint.tensor_names import LM, POSITIONS, WORDS, axes_of,
 from ernie_m.model.checkpoint.translation import Names, Origin
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading, own_reading
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.folder import Folder
 from ernie_m.utils.logging import logger
 
@@ -181,8 +182,9 @@ class Format(Names):
         return config
 
     def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
-        """What the config file holds beside the model's shape."""
-        return {}
+        """What the config file holds beside the model's shape; by default the labels."""
+        labels = labels_of(source.raw_config)
+        return {} if labels is None else {"labels": labels}
 
     def reading(
         self,
@@ -231,3 +233,21 @@ def _sizes_of(weights: Weights) -> dict[str, int]:
         if name in weights and len(weights.shape(name)) == len(axes):
             sizes |= dict(zip(axes, weights.shape(name)))
     return sizes
+
+
+def labels_of(raw_config: Mapping[str, Any]) -> list[str] | None:
+    """The names of the labels, in the order of their ids; None if a config has none but LABEL_0, ..."""
+    label_of = raw_config.get("id2label")
+    if not label_of:
+        return None
+    if not isinstance(label_of, dict) or not all(re.fullmatch("[0-9]{1,9}", id_) for id_ in label_of):
+        raise UserError(
+            f"config.json: id2label is {shown(label_of)}; it must give each id, from 0, its label"
+        )
+    labels = [str(label_of[id_]) for id_ in sorted(label_of, key=int)]
+    return None if labels == numbered(len(labels)) else labels
+
+
+def numbered(count: int) -> list[str]:
+    """The names that transformers gives to labels without names."""
+    return [f"LABEL_{i}" for i in range(count)]

@@ -33,8 +33,7 @@ class HuggingFace(Library):
         CHOICE: ModelClass("ErnieMForMultipleChoice", head=CLASSIFIER),
         EXTRACT: ModelClass("ErnieMForInformationExtraction", head=EXTRACTION),
     }
-    dropped = {"embeddings.position_ids": "0, 1, 2, ..."}
-    model_types = (MODEL_TYPE, None)
+    model_types = (MODEL_TYPE, "", None)
     is_ernie_m = True
     library = "transformers"
     tokenizer_form = "paddlenlp"

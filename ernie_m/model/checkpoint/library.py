@@ -14,7 +14,7 @@ import numpy as np
 
 from ernie_m.model.checkpoint import pickles, safetensors, sentence_transformers, torch_save
 from ernie_m.model.checkpoint.files import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, weights_of
-from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
+from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, numbered
 from ernie_m.model.checkpoint.lazy_weights import Weights
 from ernie_m.model.checkpoint.tensor_names import LM, WORDS
 from ernie_m.model.config import ErnieMConfig
@@ -69,7 +69,7 @@ class Library(Format):
 
     Attributes:
         older_queries: names that earlier versions gave the weight of the first layer's queries.
-        model_types: what its config may say; None: nothing. The first one is written.
+        model_types: what its config may say; None: it need not say it. The first one is written.
         is_ernie_m: whether it is an ErnieM, whose files do not say the text rules; nor, in the form that this
             project writes, the longest input.
         own_keys: the keys of config.json that only this library has, with their values.
@@ -114,7 +114,7 @@ class Library(Format):
         marks = [f"{self.queries.format(i=0)}.weight", *self.older_queries]
         if not any(re.search(r"\.[0-9]+\.", name) for name in bare_names):  # there are no layers
             marks = [WORDS]
-        is_named = (raw_config.get("model_type") or None) in self.model_types
+        is_named = raw_config.get("model_type") in self.model_types
         return is_named and not bare_names.isdisjoint(marks)
 
     def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
@@ -135,11 +135,6 @@ class Library(Format):
                 " or ".join(tasks) or "vectors",
             )
         return tasks
-
-    def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
-        """The labels."""
-        labels = labels_of(source.raw_config)
-        return {} if labels is None else {"labels": labels}
 
     def reading(
         self,
@@ -167,7 +162,7 @@ class Library(Format):
         # What the library's own key of config.json, and the other files, say.
         fields: _Fields = {}
         problem_type = source.raw_config.get("problem_type")
-        if problem_type in _KINDS:
+        if problem_type in tuple(_KINDS):
             fields = {
                 name: (kind == problem_type, source.config_path) for kind, name in _KINDS.items() if name
             }
@@ -267,7 +262,7 @@ class Library(Format):
         written |= {key: values[key] for key in self.further_keys}
         if "classifier" in dict(model_class.head):
             (count,) = checkpoint.tensors.shape("classifier.bias")
-            labels = checkpoint.labels if len(checkpoint.labels) == count else _numbered(count)
+            labels = checkpoint.labels if len(checkpoint.labels) == count else numbered(count)
             written["id2label"] = {str(i): label for i, label in enumerate(labels)}
             written["label2id"] = {label: i for i, label in enumerate(labels)}
         # ERNIE-M's own reading is written, too: without the key, a folder is read as its library reads it.
@@ -289,24 +284,6 @@ def flat(contents: dict[str, Any]) -> dict[str, Any]:
     return {**flat, **contents, "architectures": [contents["init_class"]]}
 
 
-def labels_of(raw_config: Mapping[str, Any]) -> list[str] | None:
-    """The names of the labels, in the order of their ids; None if a config has none but LABEL_0, ..."""
-    label_of = raw_config.get("id2label")
-    if not label_of:
-        return None
-    if not isinstance(label_of, dict) or not all(re.fullmatch("[0-9]{1,9}", id_) for id_ in label_of):
-        raise UserError(
-            f"config.json: id2label is {shown(label_of)}; it must give each id, from 0, its label"
-        )
-    labels = [str(label_of[id_]) for id_ in sorted(label_of, key=int)]
-    return None if labels == _numbered(len(labels)) else labels
-
-
-def _numbered(count: int) -> list[str]:
-    """The names that transformers gives to labels without names."""
-    return [f"LABEL_{i}" for i in range(count)]
-
-
 def _check_problem_type(source: Source, weights: Weights) -> None:
     """Check what transformers says that the outputs of a classifier are.
 
@@ -317,7 +294,7 @@ def _check_problem_type(source: Source, weights: Weights) -> None:
     if problem_type is None or "classifier.bias" not in weights:
         return
     place = f"{source.config_path}: problem_type {problem_type!r}"
-    if problem_type not in _KINDS:
+    if problem_type not in tuple(_KINDS):
         raise UserError(f"{place} is not known, only {', '.join(_KINDS)}; {WITHOUT_UNKNOWN}")
     (outputs,) = weights.shape("classifier.bias")
     if problem_type == _REGRESSION and outputs > 1:

@@ -137,7 +137,9 @@ class Official(Format):
 
     def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
         """No other file of the directory is a part of the model."""
-        return dict.fromkeys(file.other_names, "not a variable of the model")
+        taken = {recipe.names[0] for recipe in recipes.values()}
+        others = [name for name in (*file, *file.other_names) if name not in taken]
+        return dict.fromkeys(others, "not a variable of the model")
 
     def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
         """The layer of CHOICE has the official name of a classifier."""

@@ -48,10 +48,12 @@ class Ours(Format):
         Raises:
             UserError: an earlier version wrote a head without its encoder there.
         """
-        raw_config = folder.json(CONFIG)
         weights = weights_of(folder, {".safetensors": safetensors.read})
-        model_type = raw_config.get("model_type") or MODEL_TYPE
-        if weights is None or "paddlenlp_version" in raw_config or model_type != MODEL_TYPE:
+        if weights is None:
+            return None
+        raw_config = folder.json(CONFIG)
+        is_named = raw_config.get("model_type") in (MODEL_TYPE, "", None)
+        if not is_named or "paddlenlp_version" in raw_config:
             return None
         if "linked_encoder" in raw_config and WORDS not in weights:
             raise UserError(

@@ -26,7 +26,7 @@ class PaddleNLP(Library):
         CHOICE: ModelClass("ErnieMForMultipleChoice", head=CLASSIFIER),
         EXTRACT: ModelClass("UIEM", head=EXTRACTION),
     }
-    model_types = (MODEL_TYPE, None)
+    model_types = (MODEL_TYPE, "", None)
     ignored = "intermediate_size"
     is_ernie_m = True
     library = "paddlenlp"

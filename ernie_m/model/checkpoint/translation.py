@@ -136,7 +136,16 @@ class Names:
     beside_any_head: tuple[tuple[str, str], ...] = ()
     has_tables = False
     zeros: Mapping[str, str] = {}
-    dropped: Mapping[str, str] = {}
+    dropped: Mapping[str, str] = {
+        "embeddings.position_ids": "0, 1, 2, ...",
+        "embeddings.token_type_ids": "zeros",
+        "lm_head.decoder.weight": "the word embeddings once more",
+        "lm_head.weight": "the word embeddings once more",
+        "cls.predictions.decoder.weight": "the word embeddings once more",
+        "cls.seq_relationship": "the head of next sentence prediction",
+        "version": "a number",
+        "embed_positions._float_tensor": "a marker",
+    }
     # The official format is complete without a masked-LM head, and so is XLM-R's encoder.
     optional = "lm_head."
 

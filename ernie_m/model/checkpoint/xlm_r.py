@@ -71,11 +71,6 @@ class XlmR(Library):
         CHOICE: ModelClass("XLMRobertaForMultipleChoice", head=CLASSIFIER),
     }
     zeros = {TOKEN_TYPES: WORDS}
-    dropped = {
-        "embeddings.position_ids": "0, 1, 2, ...",
-        "embeddings.token_type_ids": "zeros",
-        "lm_head.decoder.weight": "the word embeddings once more",
-    }
     rows_before = 0
     model_types = ("xlm-roberta",)  # BERT has the same names, and other positions
     defaults = {"layer_norm_eps": 1e-12}
