@@ -184,6 +184,8 @@ def fit_words(
             do_test=False,
             rates_of_start=True,
             select_on="last",
+            save_steps=200,
+            keep_checkpoints=1,
             amp=flags.amp,
             on_command_line=("max_seq_len",),
         )

@@ -8,7 +8,7 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import predict
-from ernie_m.inference.labelled import LabelledRows
+from ernie_m.inference.labelled import LabelledRows, sureness
 from ernie_m.reader.files.tables import AskedTable, Form, Table
 from ernie_m.utils.errors import UserError
 from tests import toys
@@ -52,6 +52,14 @@ def test_several_labels_must_all_be_right():
     )
     assert counts == "5 rows: b 3, a 3, 1 1, no label 1"
     assert accuracy == "accuracy 60.0 %: 3 of 5 rows, by the labels in 'tags'"
+
+
+def test_several_labels_are_as_sure_as_all_decisions_together():
+    """A row is right if all are: three decisions of 0.7 are less sure than one of 0.6 beside two of 0.99."""
+    one, three = (
+        {"labels": [], "probabilities": dict(zip("abc", row))} for row in ([0.4, 0.01, 0.01], [0.3] * 3)
+    )
+    assert sureness(three) == pytest.approx(0.343) and sureness(three) < sureness(one)
 
 
 def test_a_column_for_each_label_scores_several():
