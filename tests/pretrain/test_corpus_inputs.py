@@ -371,13 +371,11 @@ def test_scores(tmp_path):
 
 
 def test_quotation_marks_between_tabs(tmp_path):
-    """Text in two columns of two languages; else it is asked."""
+    """Text in a bitext: in its only columns, or in those that are given by number."""
     rows = ["1.2\tgood\tgut", '1.1\t"new" ones\tneue', "1.0\t\t"]
     path = write_lines(tmp_path / "x.tsv", rows)
-    error = error_of(lines_of, parallel={"en-de": path}, columns="2,3")
-    assert error.startswith(f"{path}, line 2: ") and "--quotes" in error
     expected = [["gut", "neue"], ["good", '"new" ones']]
-    assert lines_of(parallel={"en-de": path}, columns="2,3", quotes=False).sides == expected
+    assert lines_of(parallel={"en-de": path}, columns="2,3").sides == expected
     path = write_lines(tmp_path / "y.tsv", [row.partition("\t")[2] for row in rows])
     assert lines_of(parallel={"en-de": path}).sides == expected
 

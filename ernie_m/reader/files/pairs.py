@@ -60,8 +60,9 @@ def header_of(are_translations: bool, negatives: int = 0) -> list[str]:
 def start_of_pairs(file: TextFile, options: TableOptions, languages: Sequence[str]) -> tuple[Form, bool]:
     """How the cells of a text with pairs are written, and whether its first line names the columns.
 
-    Two columns of two languages are a bitext, where the first line may be a row. Quotation marks between
-    tabs are text in a bitext, and in the files that this project writes.
+    Two columns of two languages are a bitext, where the first line may be a row; so are columns that are
+    given by number. Quotation marks between tabs are text in a bitext, and in the files that this project
+    writes.
 
     Args:
         languages: of the pairs; (): they are unknown.
@@ -70,14 +71,14 @@ def start_of_pairs(file: TextFile, options: TableOptions, languages: Sequence[st
     lines = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
     rows = records(islice(lines, form.skipped, None), form._replace(quoted=form.quoted or False), Faults(""))
     names = [cell.strip().lower() for _, cells in islice(rows, 1) for cell in cells]
-    if options.columns:
-        return form, not re.fullmatch(r"\d+(,\d+)*", options.columns)
-    is_bitext = len(names) == len(languages) == 2
+    by_number = re.fullmatch(r"\d+(,\d+)*", options.columns or "") is not None
+    is_bitext = len(languages) == 2 and (by_number or (len(names) == 2 and not options.columns))
     known = {*PAIRS["query"], *PAIRS["positive"], *map(str.lower, languages)}
     is_own = names[:2] in (header_of(True), header_of(False)) and {*names[2:]} <= {"negative"}
     if form.quoted is None and (is_bitext or is_own):
         form = form._replace(quoted=False)
-    return form, not is_bitext or {*names} <= known
+    has_names = not by_number and (not is_bitext or {*names} <= known)
+    return form, has_names
 
 
 class Columns(NamedTuple):
