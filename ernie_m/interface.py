@@ -109,7 +109,7 @@ class Model:
         self.labels = loaded.given_labels
         # Wherever the program goes; a name on the hub is no path.
         self._folder = loaded.folder.absolute() if loaded.folder.exists() else loaded.folder
-        self._answerers: dict[tuple, Any] = {}  # (task, TaskOptions) -> answerer
+        self._answerers: dict[tuple, Any] = {}  # (task, PredictionOptions) -> answerer
 
     def __repr__(self) -> str:
         loaded = self.loaded
@@ -287,7 +287,7 @@ class Model:
             centre: whether vectors are without the mean of their language; None: if the model has the means.
             options: `pooling` and `layer` of `encode`, and `prompt`, that of the text.
         """
-        from ernie_m.inference.tasks import TaskOptions
+        from ernie_m.inference.tasks import PredictionOptions
         from ernie_m.inference.tasks.encode import centres_by_default
         from ernie_m.model.conventions import DOCUMENT, QUERY
         from ernie_m.vectors.pooling import unit
@@ -296,8 +296,8 @@ class Model:
             raise UserError(
                 f"text is a {type(text).__name__}; search takes one text, and index(corpus).search several"
             )
-        # TaskOptions checks its values.
-        task_options = TaskOptions(top_k=top_k, pooling=options.get("pooling"))
+        # PredictionOptions checks its values.
+        task_options = PredictionOptions(top_k=top_k, pooling=options.get("pooling"))
         if centre is None:
             centre = centres_by_default(self.loaded, task_options)
         sentences = as_list(corpus, "corpus")
@@ -325,10 +325,10 @@ class Model:
         Raises:
             UserError: the folder is damaged, or has other texts or the vectors of another model or layer.
         """
-        from ernie_m.inference.tasks import TaskOptions
+        from ernie_m.inference.tasks import PredictionOptions
         from ernie_m.inference.tasks.search import SearchCorpus
 
-        task_options = TaskOptions(index=folder, **options)
+        task_options = PredictionOptions(index=folder, **options)
         if corpus is None and folder is None:
             raise UserError("index needs a corpus, or the folder of one")
         if corpus is not None:
@@ -441,9 +441,9 @@ class Model:
 
     def _answerer(self, task: str, **options: Any) -> Any:
         """The answerer of a prediction with these options; it is made once."""
-        from ernie_m.inference.tasks import TaskOptions, make_answerer
+        from ernie_m.inference.tasks import PredictionOptions, make_answerer
 
-        task_options = TaskOptions(**options)
+        task_options = PredictionOptions(**options)
         key = (task, task_options)
         if key not in self._answerers:
             self._answerers[key] = make_answerer(task, self.loaded, task_options)

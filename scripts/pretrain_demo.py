@@ -43,7 +43,7 @@ MIXES = {
 # What is printed -> the row of sweep.json. The even pairs choose the layer.
 SEARCHES = {"found": "chosen, odd pairs", "centred": "centred, chosen, odd pairs"}
 SWEEP = "sweep.json"
-PIECES = "table of pieces"
+PIECES = "static embeddings"
 START = "start"
 
 
@@ -72,13 +72,13 @@ def main() -> None:
     for step in steps_of_the_corpus():
         carry_out(step)
 
-    # The start and the table of pieces, then the mixes, two at a time: each takes a core.
+    # The start and the static embeddings, then the mixes, two at a time: each takes a core.
     start = OUTPUT / f"start-{flags.start_steps}"
     pieces = OUTPUT / "pieces"
     table = ["train", TEXT / "train", "--output", pieces]
     carry_out(
         pre_training("masked words", start, flags.start_steps, "mmlm", 1),
-        Command("train a table of pieces on the pairs", table, pieces / "retrieval.json"),
+        Command("train a static model on the pairs", table, pieces / "retrieval.json"),
     )
     names = list(MIXES) if flags.table6 else ["exp1", "exp5"]
     folders = {PIECES: pieces, START: start}
@@ -204,7 +204,7 @@ def search(folder: Path) -> Command:
 def scores_of(folder: Path) -> dict[str, float]:
     """The measures of a run, means over languages: its searches and topics in per cent, and perplexities.
 
-    A table of pieces has no perplexities.
+    A static model has no perplexities.
 
     The topics are those of the quick demo: learned from 30 English sentences, found in the others.
     """

@@ -1,6 +1,6 @@
 """Train a search model on sentence pairs: `ernie-m train my --output model --start configs/e5-small`.
 
-It finds the pairs by the names of their files, holds some out, and trains a table of pieces on the others,
+It finds the pairs by the names of their files, holds some out, and trains a static model on the others,
 which takes seconds. With a start it trains that, too, and the table says what the pairs alone teach. Every
 step has a command of its own, which is printed; after an interruption the same command goes on.
 See docs/retrieval.md.
@@ -36,7 +36,7 @@ _STEP_TOKENS = 8192
 # The learning rate and the most steps, by the width of the start: the small encoder of
 # configs/pretrain/own.yaml, E5-small, released weights. Other widths take those of the nearest.
 _RATE_AND_STEPS = {128: (1e-3, 9000), 384: (5e-5, 100), 768: (2e-5, 2000)}
-# A table of pieces: docs/results.md has the study of these.
+# Static embeddings: docs/results.md has the study of these.
 _TABLE = "configs/table/ernie_config.json"
 _PIECES = 8000
 _TABLE_BATCH = 512
@@ -57,7 +57,7 @@ class TrainFlags(TableOptions):
 
     start: str | None = option(None, needed=True)
     """The model to start from: a checkpoint, or the name of a model on Hugging Face's hub. Default: none; a
-    table of pieces is trained, with a vocabulary of the pairs."""
+    static model is trained, with a vocabulary of the pairs."""
 
 
 class Command(NamedTuple):
@@ -110,7 +110,7 @@ def main() -> None:
         )
     for step in of_table:
         carry_out(step)
-    folders = {"table of pieces": table}
+    folders = {"static embeddings": table}
     if flags.start:
         say("", scores(folders, facts["pairs"]))
         folders |= {"before": output / "before", "after": output}
@@ -173,7 +173,7 @@ def steps_of_table(output: Path, folder: Path, found: FoundFiles, counts: Mappin
             "train a vocabulary", ["train_vocab", "--output", vocab, *pieces, *text], vocab / "piece.model"
         ),
         Command(
-            f"train a table of pieces on {trained:,} pairs, and search the {held_out:,} held-out pairs",
+            f"train a static model on {trained:,} pairs, and search the {held_out:,} held-out pairs",
             [*retrieval(output, folder), *on_pairs(output, batch_size, steps, parts=2), *training],
             folder / "retrieval.json",
         ),
@@ -208,13 +208,11 @@ def steps_on_pairs(output: Path, start: str, facts: Mapping[str, Any]) -> list[C
         facts: what `FOUND` holds: "pairs", the counts of each file, and "tokens_of_a_pair".
 
     Raises:
-        UserError: the model is a table of pieces.
+        UserError: the model has no layers.
     """
     config = open_checkpoint(start).config
-    if config.is_table:
-        raise UserError(
-            f"--start {start}: it is a table of pieces; leave --start out, and one is trained anew"
-        )
+    if config.is_static:
+        raise UserError(f"--start {start}: it is a static model; leave --start out, and one is trained anew")
     # The nearest by ratio: 256 is nearer to 384 than to 128.
     nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
     rate, most_steps = _RATE_AND_STEPS[nearest]

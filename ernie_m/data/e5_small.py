@@ -75,7 +75,7 @@ class Sizes(NamedTuple):
     layers: int
     heads: int
     inner: int  # the inner size of the feed-forward layers
-    rows: int  # the rows of the word table
+    rows: int  # the rows of the embedding matrix
     positions: int
     types: int
 

@@ -21,7 +21,7 @@ from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.options import option, parse_options
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).
-# No size or hash of them is published: the length of each file and the shape of the word table are checked.
+# No size or hash of them is published: the length of each file and the shape of the embeddings are checked.
 WEIGHTS_URL = "https://bj.bcebos.com/wenxin-models/model-ernie-m-{size}.tar.gz"
 VOCAB_URL = "https://raw.githubusercontent.com/PaddlePaddle/ERNIE/repro/ernie-m/configs/{name}"
 VOCAB_SIZE = 250_002

@@ -30,7 +30,7 @@ from ernie_m.training.optimizer import FULL_RATE, Schedule, build_optimizer, lin
 from ernie_m.training.precision import Precision
 from ernie_m.training.run import Pace
 from ernie_m.training.run_folder import BEST, RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
-from ernie_m.training.task import Task
+from ernie_m.training.trainable import Trainable
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError, command_words
 from ernie_m.utils.files import sha256_of
@@ -234,7 +234,7 @@ def official_line(interval: Interval, total_steps: int, measure: str) -> str:
     )
 
 
-class TaskOfSeeds(Task):
+class TrainingOfSeeds(Trainable):
     """The base of the tasks of fine-tuning, which train one seed after the other.
 
     Attributes:
@@ -247,7 +247,7 @@ class TaskOfSeeds(Task):
     seed: int
 
     def record(self, interval: Interval) -> dict[str, Any]:
-        """See `Task`: lr is that of the last step, the mean loss is None if all steps were skipped."""
+        """See `Trainable`: lr is that of the last step, the mean loss is None if all steps were skipped."""
         return {
             "step": interval.steps,
             "lr": interval.step.lr,
@@ -263,7 +263,7 @@ class TaskOfSeeds(Task):
         facts: Mapping[str, Any],
         leave_out: tuple[str, ...] = (),
     ) -> ModelFiles:
-        """The files of the model; see `ernie_m.training.task.Task.files`.
+        """The files of the model; see `ernie_m.training.trainable.Trainable.files`.
 
         Args:
             settings: "task", "labels" and "reading" for config.json.

@@ -1,4 +1,4 @@
-"""Fine-tuning on labelled files: the command of all tasks but retrieval, and the `Task` that it trains."""
+"""Fine-tuning on labelled files: the command of all tasks but retrieval, and what it trains."""
 
 import gc
 import math
@@ -15,9 +15,8 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_m.finetune import score_tables
-from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.command import (
-    TaskOfSeeds,
+    TrainingOfSeeds,
     digest_of_files,
     identity_of,
     log_and_write_report,
@@ -29,9 +28,10 @@ from ernie_m.finetune.command import (
     set_up,
 )
 from ernie_m.finetune.flags import LAST, MEAN, FinetuneFlags
+from ernie_m.finetune.head import Head
 from ernie_m.finetune.open_model import OpenedModel, open_model, settle
 from ernie_m.finetune.paper import average, figures
-from ernie_m.finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
+from ernie_m.finetune.prediction import LanguageFile, evaluate_files, predict_tests, prediction_paths
 from ernie_m.finetune.rates import with_rates
 from ernie_m.model import device
 from ernie_m.model.batch import LabelledBatch
@@ -41,7 +41,7 @@ from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.tensor_names import CHOICE
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.conventions import NEITHER, READING
-from ernie_m.model.heads import task_model
+from ernie_m.model.heads import model_with_head
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS, names_of_ids, stored_name
 from ernie_m.reader.batching import Batches, GlobalBatch
 from ernie_m.reader.check_labels import check_labels
@@ -80,10 +80,10 @@ PROCEDURES = {
 
 
 def fine_tune(
-    task_class: type[SupervisedTask],
+    task_class: type[Head],
     flags: FinetuneFlags,
     stop: StopSignal,
-    official_class: type[SupervisedTask] | None = None,
+    official_class: type[Head] | None = None,
 ) -> None:
     """Run the command. It returns early if it is asked to stop; the same command then goes on.
 
@@ -115,7 +115,7 @@ def fine_tune(
 
 
 def open_task(
-    task_class: type[SupervisedTask], flags: FinetuneFlags, official_class: type[SupervisedTask] | None
+    task_class: type[Head], flags: FinetuneFlags, official_class: type[Head] | None
 ) -> "FineTuning":
     """Open the model, let it decide what the command line left open, and read the files.
 
@@ -148,7 +148,7 @@ def open_task(
     return FineTuning(task, flags, opened)
 
 
-def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None) -> None:
+def check_head(task: Head, opened: OpenedModel, label_map: str | None) -> None:
     """Check that the weights of --init_checkpoint are fine-tuned for a task.
 
     Args:
@@ -173,7 +173,7 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
         logger.warning("%s has no names of its labels; by %s %s", checkpoint.path, label_map, names)
 
 
-def fault_of_head(task: SupervisedTask, checkpoint: Checkpoint) -> str:
+def fault_of_head(task: Head, checkpoint: Checkpoint) -> str:
     """Why some weights have no classifier of a task; "": they have.
 
     There may be none, or it is of another task, predicts numbers, or gives a text several labels where the
@@ -199,7 +199,7 @@ def _are_named(labels: Sequence[str]) -> bool:
     return labels not in ([], names_of_ids(len(labels)))
 
 
-def with_head(task: SupervisedTask, start: Checkpoint) -> Checkpoint | None:
+def with_head(task: Head, start: Checkpoint) -> Checkpoint | None:
     """The weights of --init_pretraining_params if their classifier is one of the task. The log says whether.
 
     The official function reads every parameter whose name is there. Here the classifier also has the labels
@@ -285,8 +285,8 @@ def evaluate_and_predict(fine_tuning: "FineTuning", test_paths: list[str]) -> No
         report_seeds(fine_tuning, {0: evaluation}, name="evaluation")
 
 
-class FineTuning(TaskOfSeeds):
-    """The training of a task on labelled files; see `ernie_m.training.task.Task` for its methods.
+class FineTuning(TrainingOfSeeds):
+    """The training of a task on labelled files; see `ernie_m.training.trainable.Trainable` for its methods.
 
     Args:
         task: what is learned.
@@ -311,7 +311,7 @@ class FineTuning(TaskOfSeeds):
 
     def __init__(
         self,
-        task: SupervisedTask,
+        task: Head,
         flags: FinetuneFlags,
         opened: OpenedModel,
         train_set: Sequence[Any] | None = None,
@@ -336,9 +336,9 @@ class FineTuning(TaskOfSeeds):
             self.start = head or self.start
         self._has_head = head is not None
         # What the classifier of the start reads. A new one reads the pooled first token, if there is one: a
-        # table of pieces has none.
+        # static model has none.
         self.pooling = head.reading.pooling if head and task.name == CLASSIFICATION else None
-        if opened.config.is_table and task.name == CLASSIFICATION:
+        if opened.config.is_static and task.name == CLASSIFICATION:
             self.pooling = MEAN_OF_TOKENS
         if flags.do_val:
             self.dev_files = self._read_files(flags.dev_set, "dev")
@@ -351,7 +351,7 @@ class FineTuning(TaskOfSeeds):
         if flags.select_on not in (MEAN, LAST, *languages):
             raise UserError(f"--select_on {flags.select_on}: there are {', '.join([MEAN, LAST, *languages])}")
 
-    def _read_files(self, patterns: str, purpose: str) -> list[TaskFile]:
+    def _read_files(self, patterns: str, purpose: str) -> list[LanguageFile]:
         """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
         phase = "do_val" if purpose == "dev" else "do_test"
         language_map = self.flags.lang_map_config
@@ -367,7 +367,7 @@ class FineTuning(TaskOfSeeds):
                     if any(other.exists() for other in path_of_language.values()):
                         advice = f"take {language} out of {language_map}"
                     raise UserError(f"{path}: no such file; add it, or {advice}")
-                files.append(TaskFile(pattern, language, path, self.task.read(path, purpose)))
+                files.append(LanguageFile(pattern, language, path, self.task.read(path, purpose)))
         return files
 
     def _check_rows(self) -> None:
@@ -464,7 +464,7 @@ class FineTuning(TaskOfSeeds):
         flags = self.flags
         paddle.seed(seed)
         paddle.set_default_dtype(flags.dtype)
-        model = task_model(self.task.name, self.config, len(self.task.labels or []), self.pooling)
+        model = model_with_head(self.task.name, self.config, len(self.task.labels or []), self.pooling)
         model.ernie_m.use_recompute(flags.recompute)
         if weights is None:
             logger.warning("no --init_pretraining_params: training starts from random weights")

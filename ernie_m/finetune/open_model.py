@@ -26,7 +26,7 @@ class OpenedModel:
     Attributes:
         checkpoint: the weights; None: they are random.
         config: the model's shape.
-        tokenizer: all its tokens have a row in the word table.
+        tokenizer: all its tokens have a row in the embedding matrix.
         source: the file or the folder that says the shape, for messages.
     """
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import paddle
 
-from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.command import pace_of
 from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.head import Head
 from ernie_m.reader.batching import Batches, stream_all
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
@@ -23,7 +23,7 @@ Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric
 Confusions = dict[str, dict[str, dict[str, dict[str, int]]]]  # `Evaluation.confusion`
 
 
-class TaskFile(NamedTuple):
+class LanguageFile(NamedTuple):
     """The file of one language that matches a pattern such as `dev.%s.tsv`, and its items."""
 
     pattern: str
@@ -36,21 +36,21 @@ class FilePredictions(NamedTuple):
     """A file, and what a model makes of it.
 
     Attributes:
-        predictions: what `SupervisedTask.decode` returns, in the order of the file's items.
+        predictions: what `Head.decode` returns, in the order of the file's items.
         loss: the mean over the items; 0 without labels.
         seconds: the time that it took.
     """
 
-    file: TaskFile
+    file: LanguageFile
     predictions: list[Any]
     loss: float
     seconds: float
 
 
 def predict_files(
-    task: SupervisedTask,
+    task: Head,
     engine: Engine,
-    files: Sequence[TaskFile],
+    files: Sequence[LanguageFile],
     flags: FinetuneFlags,
     labelled: bool,
     stop: StopSignal | None = None,
@@ -113,9 +113,9 @@ def predict_files(
 
 
 def evaluate_files(
-    task: SupervisedTask,
+    task: Head,
     engine: Engine,
-    files: Sequence[TaskFile],
+    files: Sequence[LanguageFile],
     flags: FinetuneFlags,
     epoch: int = 0,
     stop: StopSignal | None = None,
@@ -148,7 +148,7 @@ def evaluate_files(
     return scores, confusions
 
 
-def prediction_paths(flags: FinetuneFlags, test_files: Sequence[TaskFile]) -> list[str]:
+def prediction_paths(flags: FinetuneFlags, test_files: Sequence[LanguageFile]) -> list[str]:
     """For each test file the path of its predictions, from --test_save.
 
     Raises:
@@ -168,9 +168,9 @@ def prediction_paths(flags: FinetuneFlags, test_files: Sequence[TaskFile]) -> li
 
 
 def predict_tests(
-    task: SupervisedTask,
+    task: Head,
     flags: FinetuneFlags,
-    test_files: Sequence[TaskFile],
+    test_files: Sequence[LanguageFile],
     test_paths: Sequence[str],
     engine: Engine,
     epoch: int,

@@ -12,7 +12,7 @@ import numpy as np
 from ernie_m.finetune.open_model import open_model, settle_vectors
 from ernie_m.inference.encode_flags import EncodeVectorFlags
 from ernie_m.inference.load import exported_settings, load, load_opened
-from ernie_m.inference.tasks import TaskOptions
+from ernie_m.inference.tasks import PredictionOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -119,7 +119,9 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
             f"{loaded.folder}: the weights have no pooler, which --vectors {flags.vectors} needs; give "
             "--vectors mean, specials or cls"
         )
-    options = TaskOptions(max_seq_len=flags.max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt)
+    options = PredictionOptions(
+        max_seq_len=flags.max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt
+    )
     encode = EncodeTexts(loaded, options)
     return encode, encode.encoder
 

@@ -19,10 +19,10 @@ from ernie_m.finetune.labelled_task import KEPT, FineTuning
 from ernie_m.finetune.open_model import OpenedModel, open_model, settle
 from ernie_m.finetune.own_labels import MANY_TWINS, Rows
 from ernie_m.finetune.own_scores import Scored
-from ernie_m.finetune.prediction import TaskFile, predict_files
+from ernie_m.finetune.prediction import LanguageFile, predict_files
 from ernie_m.finetune.tasks.classification import sigmoid, softmax
 from ernie_m.inference.load import LoadedModel, load
-from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.model.checkpoint.load import load_from, unread
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_files
@@ -56,7 +56,7 @@ def fit_model(
 
     Args:
         whole: whether the whole model is trained; always, if the rows are pairs or have numbers.
-        layer: that of the vectors; see `TaskOptions`.
+        layer: that of the vectors; see `PredictionOptions`.
         name: what has the rows, for warnings.
         stop: tells whether the process was asked to stop.
 
@@ -75,7 +75,7 @@ def fit_model(
             "a whole model is trained, in a folder and with all layers: give a folder, and no layer"
         )
     check_scikit_learn()
-    options = TaskOptions(pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, centre=False)
+    options = PredictionOptions(pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, centre=False)
     encode = make_answerer(EMBEDDING, loaded, options)
     limit = min(_LONGEST, loaded.longest) if whole else encode.max_seq_len
     prompt = "" if whole else loaded.reading.prompt(NEITHER)
@@ -163,7 +163,7 @@ def _classifier_of(
     Raises:
         UserError: the layer is 0.
     """
-    if layer == 0 and not loaded.config.is_table:
+    if layer == 0 and not loaded.config.is_static:
         raise UserError("layer 0: a classifier needs a layer of the encoder, at least 1")
     config = replace(loaded.config, num_hidden_layers=layer)
     model = SequenceClassifier(config, len(rows.names), MEAN_OF_TOKENS)
@@ -250,7 +250,7 @@ def _fit_whole(
         if trainer is None:
             return None
         scored_rows = rows.some(held_out)
-        file = TaskFile("", "", output, scored_rows.examples)
+        file = LanguageFile("", "", output, scored_rows.examples)
         predicted = predict_files(task, trainer.engine, [file], flags, labelled=False, stop=stop)
         if predicted is None:
             return None

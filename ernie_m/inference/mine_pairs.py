@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import Example, spread, warn_of_texts, windows
@@ -129,7 +129,7 @@ def mine_pairs(options: MiningOptions) -> None:
             )
 
         # The vectors.
-        task_options = TaskOptions(
+        task_options = PredictionOptions(
             pooling=options.pooling, layer=options.layer, max_seq_len=options.max_seq_len, normalize=False
         )
         encoder = make_answerer(EMBEDDING, load(options.model), task_options)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from ernie_m.utils.options import PositiveInt
 
 if TYPE_CHECKING:
-    from ernie_m.inference.tasks import TaskOptions
+    from ernie_m.inference.tasks import PredictionOptions
 
 
 @dataclass(kw_only=True)
@@ -67,10 +67,10 @@ class ModelFlags:
     several: bool = False
     """For zero-shot: whether several labels can be true of a text."""
 
-    def options(self) -> "TaskOptions":
+    def options(self) -> "PredictionOptions":
         """How the model is asked."""
-        from ernie_m.inference.tasks import TaskOptions  # here, so that --help is fast
+        from ernie_m.inference.tasks import PredictionOptions  # here, so that --help is fast
 
         # Most are the name of a flag, too; the task knows the kind of the texts.
-        names = {field.name for field in fields(TaskOptions)} - {"kind", "given_labels"}
-        return TaskOptions(**{name: getattr(self, name) for name in names})
+        names = {field.name for field in fields(PredictionOptions)} - {"kind", "given_labels"}
+        return PredictionOptions(**{name: getattr(self, name) for name in names})

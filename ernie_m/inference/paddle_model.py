@@ -13,7 +13,7 @@ from ernie_m.model.checkpoint.tensor_names import CHOICE
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
 from ernie_m.model.encoder import ErnieMModel
-from ernie_m.model.heads import task_model
+from ernie_m.model.heads import model_with_head
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.tasks import (
     CLASSIFICATION,
@@ -113,7 +113,7 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
         model: nn.Layer = ErnieMModel(config)
     else:
         num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
-        model = task_model(task, config, num_labels, checkpoint.reading.pooling)
+        model = model_with_head(task, config, num_labels, checkpoint.reading.pooling)
     ignored = HEADS if task is None else ()
     # A head that reads the pooler needs its weights: random ones would give random classes.
     without = unread(checkpoint, reads_pooler=getattr(model, "pooling", None) == POOLED)

@@ -22,7 +22,7 @@ class ErnieMConfig:
     The keys are those of the official `ernie_config.json`, and `intermediate_size`, `layer_norm_eps` and
     `pad_token_id`. `intermediate_size` None means 4 x hidden_size, which the official code always uses.
 
-    With `num_hidden_layers` 0 the model is a table of pieces: a row for each, and nothing else. A text's
+    With `num_hidden_layers` 0 the model is a static one: a row for each piece, and nothing else. A text's
     vector is the mean of its rows.
     """
 
@@ -75,8 +75,8 @@ class ErnieMConfig:
             raise UserError(f'hidden_act {self.hidden_act!r} is not supported, only "gelu" is')
 
     @property
-    def is_table(self) -> bool:
-        """Whether the model is a table of pieces, without layers, positions, norms and pooler."""
+    def is_static(self) -> bool:
+        """Whether the model is a static model, without layers, positions, norms and pooler."""
         return self.num_hidden_layers == 0
 
     @property

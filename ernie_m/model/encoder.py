@@ -1,6 +1,6 @@
 """The ERNIE-M encoder: word and position embeddings, post-norm Transformer layers, tanh pooler.
 
-Without layers it is a table of pieces (`ErnieMConfig.is_table`), whose states are the rows of the tokens.
+Without layers it is a static model (`ErnieMConfig.is_static`), whose states are the rows of the tokens.
 
 One set of symbols for the whole code:
     S sequences   N their tokens   H hidden size   D size of an attention head   L layers
@@ -28,7 +28,7 @@ from ernie_m.model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
 from ernie_m.model.cpu.layers import with_same_dropout
 from ernie_m.model.device import upload
 from ernie_m.model.layers import LayerNorm, Linear, add_to, at_positions, dropout, feed_forward
-from ernie_m.model.word_table import WordEmbeddings
+from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError
 
 
@@ -45,7 +45,7 @@ def initial_weights(config: ErnieMConfig) -> paddle.ParamAttr:
     return paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(std=scale, a=-2 * scale, b=2 * scale))
 
 
-class PieceTable(nn.Layer):
+class StaticEmbeddings(nn.Layer):
     """The embeddings of a model without layers: words alone."""
 
     def __init__(self, config: ErnieMConfig):
@@ -61,7 +61,7 @@ class PieceTable(nn.Layer):
         return self.word_embeddings(input_ids)
 
 
-class Embeddings(PieceTable):
+class Embeddings(StaticEmbeddings):
     """word + position (+ an optional bias), layer norm, dropout."""
 
     def __init__(self, config: ErnieMConfig):
@@ -140,9 +140,9 @@ class ErnieMModel(nn.Layer):
         super().__init__()
         self.config = config
         self.recompute = False  # see `use_recompute`
-        self.embeddings = PieceTable(config) if config.is_table else Embeddings(config)
+        self.embeddings = StaticEmbeddings(config) if config.is_static else Embeddings(config)
         self.encoder = Encoder(config)
-        self.pooler = None if config.is_table else Pooler(config)
+        self.pooler = None if config.is_static else Pooler(config)
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike) -> Self:

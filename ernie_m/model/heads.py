@@ -12,7 +12,7 @@ from ernie_m.model.layers import Linear, dropout
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS
 
 
-class TaskModel(nn.Layer):
+class ModelWithHead(nn.Layer):
     """The base of the three task models: the encoder, and a linear layer with `num_labels` outputs."""
 
     def __init__(self, config: ErnieMConfig, num_labels: int):
@@ -26,7 +26,7 @@ class TaskModel(nn.Layer):
         return self.classifier(dropout(x, self.dropout_rate, self.training))
 
 
-class SequenceClassifier(TaskModel):
+class SequenceClassifier(ModelWithHead):
     """Dropout and a linear layer on the vector of a sequence.
 
     Args:
@@ -50,7 +50,7 @@ class SequenceClassifier(TaskModel):
         return self.classify(vectors)
 
 
-class TokenClassifier(TaskModel):
+class TokenClassifier(ModelWithHead):
     """A linear layer on every token. No dropout here, as in the official code."""
 
     def forward(self, batch: TokenBatch) -> Tensor:
@@ -59,7 +59,7 @@ class TokenClassifier(TaskModel):
         return self.classifier(sequence)
 
 
-class SpanClassifier(TaskModel):
+class SpanClassifier(ModelWithHead):
     """Dropout and a linear layer with two outputs on every token."""
 
     def __init__(self, config: ErnieMConfig):
@@ -75,7 +75,9 @@ class SpanClassifier(TaskModel):
 MODEL_CLASSES = {cls.__name__: cls for cls in (SequenceClassifier, TokenClassifier, SpanClassifier)}
 
 
-def task_model(task: str, config: ErnieMConfig, num_labels: int, pooling: str | None = None) -> TaskModel:
+def model_with_head(
+    task: str, config: ErnieMConfig, num_labels: int, pooling: str | None = None
+) -> ModelWithHead:
     """A new model for one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
 
     Args:
@@ -83,7 +85,7 @@ def task_model(task: str, config: ErnieMConfig, num_labels: int, pooling: str | 
         pooling: what a classifier reads, as in `ernie_m.model.conventions.Reading`; None: the pooled first
             token, or the mean of all tokens if the model has no pooler.
     """
-    if task == CLASSIFICATION and (pooling == MEAN_OF_TOKENS or config.is_table):
+    if task == CLASSIFICATION and (pooling == MEAN_OF_TOKENS or config.is_static):
         return SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)
     model_class = MODEL_CLASSES[TASKS[task].model_class]
     return model_class(config, num_labels) if TASKS[task].has_labels else model_class(config)

@@ -15,7 +15,7 @@ from ernie_m.model.cpu.packed import PackedLinear
 from ernie_m.model.cpu.packed import feed_forward as packed_feed_forward
 from ernie_m.model.cpu.packed import linear_layers as packed_linear_layers
 from ernie_m.model.cpu.rows import as_array
-from ernie_m.model.word_table import WordEmbeddings
+from ernie_m.model.word_embeddings import WordEmbeddings
 
 
 def use_bfloat16(model: nn.Layer) -> None:

@@ -20,7 +20,7 @@ from ernie_m.model.cpu.masked_lm_loss import CrossEntropyOnCpu, LossOnCpu
 from ernie_m.model.cpu.rows import needs_gradient
 from ernie_m.model.encoder import ErnieMModel, initial_weights
 from ernie_m.model.layers import LayerNorm, Linear, gelu
-from ernie_m.model.word_table import WordEmbeddings
+from ernie_m.model.word_embeddings import WordEmbeddings
 
 # Of the logits of a chunk: 512 MB. Paddle's cross-entropy on a GPU counts places in 32 bits, so a chunk must
 # have fewer than 2^31 logits (`VectorizedSoftmaxForward` in paddle/phi/kernels/gpu/cross_entropy_kernel.cu).
@@ -127,7 +127,7 @@ def cross_entropy(
 
     Args:
         x: [M, H], M at least 1.
-        table: the word table [V, H].
+        table: the embedding matrix [V, H].
         bias: [V], added to the logits.
         labels: [M] int64, from 0 to V - 1.
         loss_weights: [M] float, the factor of each loss in the sum; None: 1. They get no gradient.

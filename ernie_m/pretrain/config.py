@@ -222,7 +222,7 @@ class InitConfig:
     """"scratch", or weights in any format of docs/convert.md."""
 
     word_table: str = option("", free=True)
-    """A table of pieces, as `ernie-m train` makes, with the vocabulary of the corpus. Its principal
+    """A static model, as `ernie-m train` makes, with the vocabulary of the corpus. Its principal
     components are the first word vectors of a new encoder. For small models and little text."""
 
     lm_head: str = option(FRESH, free=True)
@@ -252,8 +252,8 @@ class OptimizerConfig:
     """The peak learning rate."""
 
     word_rate_ratio: PositiveShare = 1.0
-    """The share of the learning rate that the word table learns at; its decay keeps the full rate. A low one
-    keeps what `init.word_table` says."""
+    """The share of the learning rate that the embedding matrix learns at; its decay keeps the full rate. A
+    low one keeps what `init.word_table` says."""
 
     warmup_steps: NonNegativeInt = 10_000
     """Steps of the linear rise; 0: the rate is constant."""

@@ -24,7 +24,9 @@ _HEAD = "lm_head."
 _LANGUAGES = "language_embeddings."
 _CLASSIFIER = "classifier."  # how the tensors of a fine-tuned model's classifier begin
 _TINY = 1e-9  # a divisor is at least this: a piece that is in no pair may have a vector of zeros
-_SMALL = 0.2  # the initial scale of the states that a new head multiplies with the word table; usually 1
+_SMALL = (
+    0.2  # the initial scale of the states that a new head multiplies with the embedding matrix; usually 1
+)
 
 
 def open_weights(folder: str, tokenizer: Tokenizer) -> Checkpoint:
@@ -38,8 +40,8 @@ def open_weights(folder: str, tokenizer: Tokenizer) -> Checkpoint:
     """
     checkpoint = open_checkpoint(folder)
     _check_vocabulary(checkpoint, tokenizer)
-    if checkpoint.config and checkpoint.config.is_table:
-        raise UserError(f"{checkpoint.path}: a table of pieces, which has no layers to pre-train")
+    if checkpoint.config and checkpoint.config.is_static:
+        raise UserError(f"{checkpoint.path}: a static model, which has no layers to pre-train")
     tensors = checkpoint.tensors
     size = tokenizer.vocab_size
     shapes = {name: tensors.shape(name) for name in tensors}
@@ -100,7 +102,7 @@ def initialise(
 
 
 def _give_word_vectors(words: Tensor, table: Checkpoint, tokenizer: Tokenizer, seed: int) -> None:
-    """Replace random word vectors with the principal components of a table of pieces, each as long as before.
+    """Replace random word vectors with the principal components of a static model, each as long as before.
 
     They are turned at random, so that no coordinate is larger than the others.
 

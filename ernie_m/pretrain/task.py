@@ -34,7 +34,7 @@ from ernie_m.training.log.meter import Interval, Meter
 from ernie_m.training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.training.precision import Precision
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.training.task import Task
+from ernie_m.training.trainable import Trainable
 from ernie_m.utils.errors import command_words
 from ernie_m.utils.logging import logger
 from ernie_m.utils.options import deciding_options
@@ -52,7 +52,7 @@ _AFTER_HEAD_WARMUP = (
 )
 
 
-class Pretraining(Task):
+class Pretraining(Trainable):
     """Pre-training with any mix of MMLM, TLM, CAMLM and BTMLM.
 
     Raises:
@@ -159,7 +159,9 @@ class Pretraining(Task):
         if head_steps:
             steps_before = data.position["step"] - 1  # the position is that after the step
             is_frozen = steps_before < head_steps
-            for parameter in model.ernie_m.parameters():  # among them the word table, which the head shares
+            for (
+                parameter
+            ) in model.ernie_m.parameters():  # among them the embedding matrix, which the head shares
                 parameter.stop_gradient = is_frozen
         return send_step(data)
 

@@ -64,7 +64,7 @@ class EncodeExamples(Protocol):
         """What the loss over these features is divided by: their number, or that of their labelled tokens."""
 
     def collate(self, features: Sequence[Any], indices: np.ndarray, count: int) -> Any:
-        """Features as padded arrays, in a class such as `TaskBatch`.
+        """Features as padded arrays, in a class such as `ExampleBatch`.
 
         Args:
             indices: int64 [B], the number of each example in the data set; becomes `.indices`.
@@ -73,7 +73,7 @@ class EncodeExamples(Protocol):
 
 
 @dataclass(frozen=True)
-class TaskBatch:
+class ExampleBatch:
     """What one process feeds the model at once."""
 
     input_ids: np.ndarray  # int64 [B, T], padded on the right; T is the longest input of the batch
@@ -86,7 +86,7 @@ class EncodePairs:
     """Examples to features, many at once: `[CLS] A [SEP] [SEP] B [SEP]`, without text_b `[CLS] A [SEP]`.
 
     Args:
-        label_type: the dtype of `TaskBatch.labels`.
+        label_type: the dtype of `ExampleBatch.labels`.
         prompt: what is put before every text_a.
     """
 
@@ -116,11 +116,11 @@ class EncodePairs:
     def count(self, features: Sequence[Feature]) -> int:
         return len(features)
 
-    def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> TaskBatch:
+    def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> ExampleBatch:
         """Features as a batch; see `EncodeExamples`."""
         input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
         labels = np.asarray([feature.label for feature in features], self._label_type)
-        return TaskBatch(input_ids, labels, np.asarray(indices, np.int64), count)
+        return ExampleBatch(input_ids, labels, np.asarray(indices, np.int64), count)
 
 
 def warn_if_prompted(prompt: str, texts: Sequence[str], name: str | os.PathLike = "") -> None:

@@ -41,8 +41,8 @@ _PIECE_MODEL_NAMES = ("piece.model", BPE_MODEL, TOKENIZER_JSON)
 # more tokens than this that are no pieces. Fewer become [UNK], with a warning, unless a model has rows for
 # them: then lines of vocab.txt are lost, and all ids behind them are other ones.
 _MAX_ODD_PIECES = 10
-# The most rows of a word table behind those of the tokenizer's tokens: tables are made longer, to a multiple
-# of 64 or 128, and E5-small has 35 rows more.
+# The most rows of an embedding matrix behind those of the tokenizer's tokens: it is made longer, to a
+# multiple of 64 or 128, and E5-small has 35 rows more.
 _MOST_UNREAD_ROWS = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CUT_PIECE = -1  # in place of the id of a piece that rule 5 cuts into several

@@ -208,7 +208,7 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
     for parameter in parameters:
         if parameter.size * parameter.element_size() < FUSED_BYTES:
             small.append(parameter)
-        else:  # such as the word table: in place, without a copy
+        else:  # such as the embedding matrix: in place, without a copy
             dist.all_reduce(parameter.grad)
     # Fleet copies all that it is given before the first sum, so it gets as many as an encoder layer has. It
     # divides by the number of processes, unless it is given a scale.

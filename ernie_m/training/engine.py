@@ -29,7 +29,7 @@ from paddle import Tensor, nn
 
 from ernie_m.model.cpu.layers import DropoutStream
 from ernie_m.model.cpu.replicas import Replicas
-from ernie_m.model.word_table import squared_norm
+from ernie_m.model.word_embeddings import squared_norm
 from ernie_m.training import distributed
 from ernie_m.training.log.totals import Totals
 from ernie_m.training.optimizer import AdamW
@@ -308,7 +308,7 @@ class Engine:
     def _clip(self, norm: float) -> None:
         """Multiply the gradients, whose norm is above `clip_norm`, so that it becomes `clip_norm`."""
         for parameter in self._own_with_gradient():
-            # A word table's `TableGradient` leaves rows alone that have no gradient.
+            # An embedding matrix's `EmbeddingGradient` leaves rows alone that have no gradient.
             table = self.optimizer.tables.get(parameter.name)
             gradient = parameter.grad if table is None else table.gradient
             gradient.scale_(self.clip_norm / norm)

@@ -1,8 +1,8 @@
 """The optimizer of a model: AdamW with the official exclusions and layer-wise decay, and its schedules.
 
 A schedule is a function of the step, 0 for the first update, that returns a share of the highest rate.
-The official code and PaddleNLP decay weights differently; `decay_style` gives both. On a CPU word tables have
-an update of their own.
+The official code and PaddleNLP decay weights differently; `decay_style` gives both. On a CPU the
+embedding matrix has an update of its own.
 """
 
 import re
@@ -16,7 +16,7 @@ from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
 from ernie_m.model import kernels
-from ernie_m.model.word_table import WordEmbeddings
+from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.training.row_adam import RowAdam
 from ernie_m.utils.errors import UserError
 
@@ -87,7 +87,7 @@ def build_optimizer(
         layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: the same rate in all layers.
         betas, eps: the hyperparameters of Adam.
         decay_style: FULL_RATE, as the official code, or LAYER_RATE, as PaddleNLP.
-        word_rate_ratio: the share of their rate that word tables learn at.
+        word_rate_ratio: the share of their rate that embedding matrices learn at.
     """
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient
@@ -100,7 +100,7 @@ def build_optimizer(
     table_gradients = {layer.weight.name: layer.gradient for layer in embeddings}  # by Paddle's name
 
     groups = defaultdict(list)  # (share of the rate, coefficient of decay) -> parameters
-    tables = {}  # Paddle's name of a word table -> its update
+    tables = {}  # Paddle's name of an embedding matrix -> its update
     for name, parameter in parameters.items():
         ratio = ratios[name]
         if parameter.name in table_gradients:
@@ -127,7 +127,7 @@ def _layer_of(name: str) -> int | None:
 
 
 class AdamW(paddle.optimizer.AdamW):
-    """Paddle's AdamW for groups of parameters, and `RowAdam` for word tables on a CPU.
+    """Paddle's AdamW for groups of parameters, and `RowAdam` for embedding matrices on a CPU.
 
     Paddle saves the state under names of its own. `state_of` has the model's: its keys are
     "<parameter>/<accumulator>", such as "pooler.dense.bias/moment1".
@@ -135,7 +135,7 @@ class AdamW(paddle.optimizer.AdamW):
     Args:
         lr_scheduler: the schedule and its position. Call its `step()` after each update.
         groups: as Paddle's `parameters`, without the tables that `tables` updates.
-        tables: the updates of word tables, by the names of their parameters.
+        tables: the updates of embedding matrices, by the names of their parameters.
         betas, epsilon: the hyperparameters of Adam.
     """
 
@@ -157,7 +157,7 @@ class AdamW(paddle.optimizer.AdamW):
         """Update every parameter that has a gradient."""
         for table in self.tables.values():
             table.step(self.get_lr())
-        if self._parameter_list:  # a table of pieces has no others, and Paddle wants one
+        if self._parameter_list:  # a static model has no others, and Paddle wants one
             super().step()
 
     def state_of(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""AdamW of a word table on a CPU, which updates only the rows that have moments.
+"""AdamW of an embedding matrix on a CPU, which updates only the rows that have moments.
 
-The word table has 192 million numbers at base size, and a fine-tuning batch contains some thousand of its
-250,002 words. If a row has no gradient and its moments are 0, AdamW changes it by weight decay only. The
+The embedding matrix has 192 million numbers at base size, and a fine-tuning batch contains some thousand of
+its 250,002 words. If a row has no gradient and its moments are 0, AdamW changes it by weight decay only. The
 other rows have moments, from this step or an earlier one, and only they are updated here. The result equals
 AdamW on the whole table, and docs/performance.md has the share of a step that this saves. If more than
 LARGEST_SHARE of the rows have moments, updating all rows is faster.
@@ -14,13 +14,13 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.model.cpu.rows import as_array, as_tensor, over_rows
-from ernie_m.model.word_table import TableGradient
+from ernie_m.model.word_embeddings import EmbeddingGradient
 
-LARGEST_SHARE = 0.4  # the share of rows with moments above which the whole word table is updated
+LARGEST_SHARE = 0.4  # the share of rows with moments above which the whole embedding matrix is updated
 
 
 class RowAdam:
-    """AdamW of one word table [V, H].
+    """AdamW of one embedding matrix [V, H].
 
     Args:
         gradient: the gradient of the table, which knows the rows that it has touched.
@@ -35,7 +35,7 @@ class RowAdam:
 
     def __init__(
         self,
-        gradient: TableGradient,
+        gradient: EmbeddingGradient,
         rate_ratio: float,
         decay: float,
         betas: tuple[float, float],

@@ -23,7 +23,7 @@ from ernie_m.training.log.visualdl_log import follow
 from ernie_m.training.prefetch import prefetch
 from ernie_m.training.run_folder import RunFolder, SavedRun
 from ernie_m.training.stop_requests import StallWatch, StopSignal
-from ernie_m.training.task import StepData, Task
+from ernie_m.training.trainable import StepData, Trainable
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger
 
@@ -65,10 +65,10 @@ class Trainer:
         records: metrics.jsonl, on the main process; None if the task makes no records.
 
     Raises:
-        UserError: the run cannot go on (`RunFolder.resume`), or it cannot begin (`Task.begin`).
+        UserError: the run cannot go on (`RunFolder.resume`), or it cannot begin (`Trainable.begin`).
     """
 
-    def __init__(self, task: Task, folder: RunFolder, seed: int, pace: Pace):
+    def __init__(self, task: Trainable, folder: RunFolder, seed: int, pace: Pace):
         self.task = task
         self.folder = folder
         self.seed = seed

@@ -15,7 +15,7 @@ from ernie_m.model.device import Uploadable, to_array, upload
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.reader.batching import BATCH_TOKENS, padded_batches
 from ernie_m.training.precision import Autocast
-from ernie_m.vectors.piece_means import PieceBatch, TableEncoder, piece_means
+from ernie_m.vectors.piece_means import PieceBatch, StaticEncoder, piece_means
 from ernie_m.vectors.pooling import SentenceEncoder, takes_piece_means, token_weights
 
 R = TypeVar("R")
@@ -84,7 +84,7 @@ class PaddleEncoder(SentenceEncoder):
     def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         if takes_piece_means(self.config, self.pooling):
             table = to_array(self.model.embeddings.word_embeddings.weight)
-            return TableEncoder(self.config, table, self.layer).vectors(sentences)
+            return StaticEncoder(self.config, table, self.layer).vectors(sentences)
         return super().vectors(sentences, batch_tokens)
 
     def batch(self, ids: np.ndarray) -> np.ndarray:

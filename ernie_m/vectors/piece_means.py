@@ -1,4 +1,4 @@
-"""The vectors of a table of pieces: the mean of the rows of a text's own pieces, without [CLS] and [SEP].
+"""The vectors of a static model: the mean of the rows of a text's own pieces, without [CLS] and [SEP].
 
 A text without pieces has the vector 0. The rows are added up in the order of the text, so a vector does not
 depend on the texts that are encoded with it.
@@ -18,7 +18,7 @@ from ernie_m.model import device, kernels
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu.rows import as_array, as_tensor
 from ernie_m.model.encoder import ErnieMModel
-from ernie_m.model.word_table import TableGradient
+from ernie_m.model.word_embeddings import EmbeddingGradient
 from ernie_m.vectors.pooling import SentenceEncoder
 
 
@@ -84,10 +84,12 @@ class _MeansOnCpu(PyLayer):
     """`means_of_rows` of a table [V, H], whose gradient is added to the table's own in place."""
 
     @staticmethod
-    def forward(ctx, weight: Tensor, ids: Tensor, lengths: Tensor, table_gradient: TableGradient) -> Tensor:
+    def forward(
+        ctx, weight: Tensor, ids: Tensor, lengths: Tensor, embedding_gradient: EmbeddingGradient
+    ) -> Tensor:
         ctx.ids = ids.numpy()
         ctx.lengths = lengths.numpy()
-        ctx.table_gradient = table_gradient
+        ctx.embedding_gradient = embedding_gradient
         return as_tensor(means_of_rows(as_array(weight), ctx.ids, ctx.lengths))
 
     @staticmethod
@@ -95,10 +97,10 @@ class _MeansOnCpu(PyLayer):
         # Returns no gradient: it is added in place.
         of_texts = as_array(gradient)
         of_rows = of_texts / np.maximum(ctx.lengths, 1)[:, None].astype(of_texts.dtype)  # [S, H]
-        ctx.table_gradient.add_rows(ctx.ids, np.repeat(of_rows, ctx.lengths, axis=0))
+        ctx.embedding_gradient.add_rows(ctx.ids, np.repeat(of_rows, ctx.lengths, axis=0))
 
 
-class TableEncoder(SentenceEncoder):
+class StaticEncoder(SentenceEncoder):
     """Makes the vectors of a table without pads and batches.
 
     Args:

@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 def takes_piece_means(config: ErnieMConfig, pooling: str) -> bool:
     """Whether `ernie_m.vectors.piece_means` makes the vectors: a table's, as the mean of its pieces."""
-    return config.is_table and pooling == "mean"
+    return config.is_static and pooling == "mean"
 
 
 class SentenceEncoder:

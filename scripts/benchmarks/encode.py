@@ -79,10 +79,10 @@ def ours(
 ) -> Callable[[list[str]], Any]:
     """What `ernie_m.load(...).encode` does. `folder`: the key of the folder that is loaded."""
     from ernie_m.inference.load import load
-    from ernie_m.inference.tasks import TaskOptions, make_answerer
+    from ernie_m.inference.tasks import PredictionOptions, make_answerer
 
     model = load(given[folder], engine=engine, amp=amp)
-    return make_answerer("embedding", model, TaskOptions(pooling="specials")).vectors
+    return make_answerer("embedding", model, PredictionOptions(pooling="specials")).vectors
 
 
 def sentence_transformers_peer(given: dict[str, Any]) -> Callable[[list[str]], Any]:

@@ -5,7 +5,7 @@
 WEIGHTS has the form of XLM-R, and TEXT a text in each line. Its tokens, one text after the other, fill
 sequences without pads, of which MMLM predicts 15 %. All contenders get the same ids and labels.
 transformers computes logits at all positions; the peer that is called gathered computes them at the masked
-ones, with three lines of user code. The head is random, but for the word table.
+ones, with three lines of user code. The head is random, but for the embedding matrix.
 """
 
 from ernie_m.utils.first_import import run

@@ -12,7 +12,7 @@ from tests.launching import run_script
 from tests.toys import write_pieces
 
 SCRIPT = Path(__file__).with_name("memory_script.py")
-# The word table's size in MiB. All 24 layers together have 72 MiB more.
+# The embedding matrix's size in MiB. All 24 layers together have 72 MiB more.
 LARGEST = 40_000 * 256 * 4 / 2**20
 
 

@@ -200,7 +200,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
 
 
 def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path):
-    """A word table may be longer by what tables are rounded up to."""
+    """An embedding matrix may be longer by what tables are rounded up to."""
     size = Tokenizer(None, train_pieces(tmp_path / "piece.model")).vocab_size
     for rows, is_refused in ((128, False), (129, True)):
         folder = tmp_path / str(rows)

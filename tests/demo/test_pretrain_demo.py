@@ -58,8 +58,8 @@ def test_the_whole_way(output, monkeypatch, capfd):
     printed = capfd.readouterr().out
     assert "now: fetch public text" not in printed and "now: train a vocabulary" in printed
     scores = json.loads(printed.splitlines()[-1])
-    assert list(scores) == ["table of pieces", "start", "exp1, seed 2", "exp5, seed 2", "minutes"]
-    assert list(scores["table of pieces"]) == ["found", "topics"]
+    assert list(scores) == ["static embeddings", "start", "exp1, seed 2", "exp5, seed 2", "minutes"]
+    assert list(scores["static embeddings"]) == ["found", "topics"]
     for label in ("start", "exp1, seed 2", "exp5, seed 2"):
         assert list(scores[label]) == ["found", "centred", "topics", "mmlm perplexity", "camlm perplexity"]
         assert f"\n{label:>15}  " in printed

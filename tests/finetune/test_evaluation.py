@@ -15,7 +15,7 @@ import pytest
 from ernie_m.commands import run_classifier
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import accuracy
-from ernie_m.finetune.prediction import TaskFile, prediction_paths
+from ernie_m.finetune.prediction import LanguageFile, prediction_paths
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -65,7 +65,7 @@ def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
 def test_each_pattern_has_its_own_name():
     """The second pattern of --test_set has the second name of --test_save, also where the first is empty."""
     flags = SimpleNamespace(test_set=",a.%s ,b.%s", test_save="x.%s,c.%s, d.%s")
-    files = [TaskFile(pattern, "en", Path(pattern), None) for pattern in ("a.%s", "b.%s")]
+    files = [LanguageFile(pattern, "en", Path(pattern), None) for pattern in ("a.%s", "b.%s")]
     assert prediction_paths(flags, files) == ["c.en", "d.en"]
     for names in ("x.%s,,d.%s", "x.%s,c.%s,c.en"):
         flags.test_save = names

@@ -87,17 +87,17 @@ def texts_below_the_header(path):
 
 
 def test_from_a_start(folder, random_encoder, capsys):
-    """The scores beside a table of pieces; the printed commands, given alone, make the same bits."""
+    """The scores beside a static model; the printed commands, given alone, make the same bits."""
     run_train("model", random_encoder)
     text = capsys.readouterr().out
     commands = printed_commands(text)
     assert [words[0] for words in commands] == ["prepare", "train_vocab", *["run_retrieval"] * 3]
     assert "step 4 of 4, about 1 min" in text and "--model model/best" in text.splitlines()[-1]
     early, late = (part.splitlines() for part in text.split("held-out pairs whose other side is found")[1:])
-    assert early[2].split()[:3] == ["table", "of", "pieces,"] and early[4:6] != late[4:6]
+    assert early[2].split()[:2] == ["static", "embeddings,"] and early[4:6] != late[4:6]
     lines = late[1:8]
     assert lines[0].split() == ["de", "tr", "avg"]
-    assert [line.split(",")[0].strip() for line in lines[1:]] == 2 * ["table of pieces", "before", "after"]
+    assert [line.split(",")[0].strip() for line in lines[1:]] == 2 * ["static embeddings", "before", "after"]
     for line, part in zip(lines[1:], ("table", "before", "")):
         found = next(iter(report_of("model", part)[2].values()))
         assert line.split()[-3:] == [f"{value:.1f}" for value in found.values()]
@@ -159,12 +159,12 @@ def interrupt_at_five_moments(monkeypatch, start, module, name):
 
 
 def test_without_a_start(folder, monkeypatch, capsys):
-    """A table of pieces, killed at five moments; the printed commands, given alone, make the same bits."""
+    """A static model, killed at five moments; the printed commands, given alone, make the same bits."""
     run_train("whole")
     interrupt_at_five_moments(monkeypatch, None, train_vocab, "sample")
     run_train("model")
     text = capsys.readouterr().out
-    assert open_checkpoint("model/best").config.is_table
+    assert open_checkpoint("model/best").config.is_static
     assert_same_weights(Path("model/best"), Path("whole/best"))
     commands = list(dict.fromkeys(map(tuple, printed_commands(text))))  # some were begun several times
     for words in (words for words in commands if "whole" not in " ".join(words)):
@@ -179,7 +179,7 @@ def test_pairs_of_unknown_languages(folder, capsys):
     path = folder / "question-answer.tsv"
     write_lines(path, ["query\tpositive", *(f"{line}?\t{line} is the answer" for line in LINES)])
     call_main(train, [str(path), *as_flags({"output": "answers"})])
-    assert open_checkpoint("answers/best").config.is_table
+    assert open_checkpoint("answers/best").config.is_static
     text = "".join(capsys.readouterr())
     titles = [
         table["title"].split(",")[0]

@@ -16,7 +16,7 @@ from ernie_m.model import lm_head
 from ernie_m.model.attention import FlashMask, mask_class
 from ernie_m.model.device import upload
 from ernie_m.model.layout import Layout
-from ernie_m.model.word_table import TableGradient
+from ernie_m.model.word_embeddings import EmbeddingGradient
 from tests.gpu import toys
 from tests.gpu.conftest import difference
 
@@ -129,7 +129,7 @@ def test_loss(place, bound, check, monkeypatch, dtype):
 
     def loss(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         # What the loss reads of a `WordEmbeddings`.
-        table = SimpleNamespace(weight=weight, gradient=TableGradient(weight), in_bfloat16=False)
+        table = SimpleNamespace(weight=weight, gradient=EmbeddingGradient(weight), in_bfloat16=False)
         inputs = (x, table, bias, paddle.to_tensor(labels), paddle.to_tensor(factors))
         return lm_head.cross_entropy(*inputs).total
 

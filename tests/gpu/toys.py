@@ -9,8 +9,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.command import SUMS as SUMS_OF_TASKS
+from ernie_m.finetune.head import Head
 from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
@@ -21,7 +21,7 @@ from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
 from ernie_m.model.encoder import ErnieMModel
-from ernie_m.model.heads import task_model
+from ernie_m.model.heads import model_with_head
 from ernie_m.model.layers import freeze
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.batches import StepBatches
@@ -32,7 +32,7 @@ from ernie_m.pretrain.objective import Pair, Text, class_of
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.pretrain.task import objectives_loss, send_step
-from ernie_m.reader.batching import TaskBatch
+from ernie_m.reader.batching import ExampleBatch
 from ernie_m.reader.question_answering import Cut
 from ernie_m.reader.tagging import IGNORED
 from ernie_m.training import distributed
@@ -59,7 +59,7 @@ LONGEST = 24  # tokens of a sentence
 class ToyTask(NamedTuple):
     """A task with labelled files."""
 
-    task: SupervisedTask
+    task: Head
     labels: Callable[[np.random.Generator, np.ndarray], np.ndarray]  # of a batch of ids
 
 
@@ -167,7 +167,7 @@ def make_task_model(toy: ToyTask, dtype: str, initializer_range: float = 0.02) -
     """A model of a task; its weights are the same in every type."""
     paddle.seed(SEED)
     config = config_of(initializer_range=initializer_range)
-    return task_model(toy.task.name, config, len(toy.task.labels or "")).to(dtype=dtype)
+    return model_with_head(toy.task.name, config, len(toy.task.labels or "")).to(dtype=dtype)
 
 
 def config_of(dropout: float = 0.0, initializer_range: float = 0.02) -> ErnieMConfig:
@@ -271,7 +271,7 @@ def send_task_batches(engine: Engine, toy: ToyTask) -> list[tuple]:
         if isinstance(toy.task, QuestionAnswering):
             batches.append(AnswerBatch(ids, labels, count=2 * ROWS))
         else:
-            batches.append(TaskBatch(ids, labels, np.arange(ROWS), count=2 * ROWS))
+            batches.append(ExampleBatch(ids, labels, np.arange(ROWS), count=2 * ROWS))
     with engine.autocast():
         own_batches = batches[distributed.rank() :: distributed.world_size()]
         return toy.task.send_batches(engine.model, own_batches)

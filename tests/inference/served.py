@@ -15,11 +15,11 @@ import uvicorn
 
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.server.app import make_app
-from ernie_m.inference.tasks import TaskOptions
+from ernie_m.inference.tasks import PredictionOptions
 from tests.inference import browser
 from tests.launching import ROOT, free_ports
 
-DEFAULTS = TaskOptions()
+DEFAULTS = PredictionOptions()
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
 
 
 @contextlib.contextmanager
-def running(model: LoadedModel, options: TaskOptions = DEFAULTS, **limits) -> Iterator[str]:
+def running(model: LoadedModel, options: PredictionOptions = DEFAULTS, **limits) -> Iterator[str]:
     """A server in a thread of this process; gives its address."""
     gate = make_app([model], options, **limits)
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -6,7 +6,7 @@ from starlette.testclient import TestClient
 
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import make_app
-from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.reader.batching import Example
 from ernie_m.vectors.pooling import unit
 from tests import toys
@@ -28,13 +28,13 @@ def model(models, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(model):
-    with TestClient(make_app([model], TaskOptions())) as opened:
+    with TestClient(make_app([model], PredictionOptions())) as opened:
         yield opened
 
 
 def vectors_of(model, texts, prompt=""):
     """What `encode` makes of texts with this before them, with length 1."""
-    encode = make_answerer("embedding", model, TaskOptions(prompt=""))
+    encode = make_answerer("embedding", model, PredictionOptions(prompt=""))
     return unit(encode.vectors([prompt + text for text in texts]))
 
 
@@ -62,7 +62,7 @@ def test_the_prompt_of_a_request(client, model, asked, prompt):
 
 def test_the_prompt_of_the_server(model):
     """A request can have another one, and /v1/models names all of them."""
-    with TestClient(make_app([model], TaskOptions(prompt="query"))) as client:
+    with TestClient(make_app([model], PredictionOptions(prompt="query"))) as client:
         (entry,) = client.get("/v1/models").json()["data"]
         assert entry["prompts"] == PROMPTS and entry["default_prompt"] == "query"
         assert client.get(f"/v1/models/{entry['id']}").json() == entry
@@ -131,7 +131,7 @@ def ranker(models, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ranking(ranker):
-    with TestClient(make_app([ranker], TaskOptions())) as opened:
+    with TestClient(make_app([ranker], PredictionOptions())) as opened:
         yield opened
 
 
@@ -181,7 +181,7 @@ def test_wrong_requests_for_scores(ranking, body, param):
 def test_a_list_of_texts_for_a_task(models):
     model = load(models / "classify")
     answerer = make_answerer("classification", model)
-    with TestClient(make_app([model], TaskOptions())) as client:
+    with TestClient(make_app([model], PredictionOptions())) as client:
         for request in ({"text": TEXTS}, {"text_a": TEXTS, "text_b": TEXTS[::-1]}):
             answer = client.post("/api/classification", json=request).json()
             pairs = zip(TEXTS, request.get("text_b", [None] * len(TEXTS)))
@@ -198,4 +198,4 @@ def test_a_list_of_texts_for_a_task(models):
 def test_two_models_of_a_task(models):
     """One would never be asked."""
     model = load(models / "classify")
-    assert "two models of one task" in error_of(make_app, [model, model], TaskOptions())
+    assert "two models of one task" in error_of(make_app, [model, model], PredictionOptions())

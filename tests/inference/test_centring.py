@@ -10,7 +10,7 @@ import ernie_m
 from ernie_m.inference import arguments
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import answerers_of, describe
-from ernie_m.inference.tasks import TaskOptions, make_answerer, search
+from ernie_m.inference.tasks import PredictionOptions, make_answerer, search
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
@@ -123,7 +123,7 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     for language, chosen in (("de", ~is_french), ("fr", is_french)):
         centred[chosen] -= lines[chosen].mean(axis=0)
         mean[language] = queries[chosen].mean(axis=0)
-    search = make_answerer("search", load(folder), TaskOptions(corpus=corpus, top_k=12))
+    search = make_answerer("search", load(folder), PredictionOptions(corpus=corpus, top_k=12))
     for number, named, language in ((1, None, "de"), (6, None, "fr"), (6, "de", "de")):
         request = {"text": TEXTS[number]} | ({"language": named} if named else {})
         (answer,) = search.answer([search.parse(request)])
@@ -141,7 +141,7 @@ def test_the_means_of_queries_are_of_some_lines_of_each_language(models, tmp_pat
     monkeypatch.setattr(search, "_AS_QUERIES", 3)
     folder = changed_copy(models / "encode", tmp_path / "model", reading={"prompts": {"query": "bado "}})
     corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
-    found = make_answerer("search", load(folder), TaskOptions(corpus=corpus))
+    found = make_answerer("search", load(folder), PredictionOptions(corpus=corpus))
     model = ernie_m.load(folder)
     for number, texts in enumerate((TEXTS[:3], TEXTS[5:8])):
         expected = model.encode(texts, prompt="query").mean(axis=0)
@@ -163,7 +163,7 @@ def test_three_quarters_of_a_text_are_letters(text, is_prose):
 
 @pytest.mark.parametrize("lines", [{"de": TEXTS}, {"de": TEXTS[:4], "fr": TEXTS[4:]}])
 def test_too_few_languages_or_lines_are_not_centred(models, tmp_path, lines):
-    options = TaskOptions(corpus=write_languages(tmp_path, **lines))
+    options = PredictionOptions(corpus=write_languages(tmp_path, **lines))
     assert make_answerer("search", load(models / "encode"), options).centre is False
 
 
@@ -241,7 +241,7 @@ def test_encode_vector_centres_on_the_model_or_on_files(folder, models, encode_t
 
 def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
     (tmp_path / "corpus").write_text("\n".join(TEXTS) + "\n")
-    options = TaskOptions(corpus=str(tmp_path / "corpus"))
+    options = PredictionOptions(corpus=str(tmp_path / "corpus"))
     model = load(folder)
     answerers = answerers_of([model], options)
     assert describe([model], answerers)["centred"] == ["search"]
@@ -261,7 +261,7 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
 def test_a_request_is_checked_without_encoding_the_corpus(models, tmp_path, monkeypatch):
     """The check needs the names of the languages alone; while it runs, the server answers nobody."""
     corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
-    answerer = make_answerer("search", load(models / "encode"), TaskOptions(corpus=corpus))
+    answerer = make_answerer("search", load(models / "encode"), PredictionOptions(corpus=corpus))
     monkeypatch.setattr(EncodeTexts, "vectors", lambda *_: pytest.fail("texts are encoded"))
     request = {"text": TEXTS[0], "layer": 1, "language": "fr"}
     parsed = answerer.parse(request)

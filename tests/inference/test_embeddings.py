@@ -15,7 +15,7 @@ from ernie_m.inference.server import gate
 from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS
 from ernie_m.inference.server.gate import LONGEST_BODY
 from ernie_m.inference.server.serve import token_of
-from ernie_m.inference.tasks import TaskOptions
+from ernie_m.inference.tasks import PredictionOptions
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.inference.served import ask, running, serving
@@ -31,7 +31,7 @@ TOKEN = "geheim:é"  # a colon ends the name of a user, and not the password
 @pytest.fixture(scope="module")
 def server(models):
     """The address of a server whose vectors are those of sentence-transformers: of all tokens."""
-    with running(load(models / "encode"), TaskOptions(pooling="specials")) as address:
+    with running(load(models / "encode"), PredictionOptions(pooling="specials")) as address:
         yield address
 
 

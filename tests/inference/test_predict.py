@@ -29,7 +29,7 @@ from ernie_m.finetune.tasks.tagging import OfficialTagging, Tagging
 from ernie_m.inference import requests as answering
 from ernie_m.inference.load import load
 from ernie_m.inference.requests import JsonLines, Request
-from ernie_m.inference.tasks import TaskOptions, finetuned, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, finetuned, make_answerer
 from ernie_m.inference.tasks.masked_words import masked_ids
 from ernie_m.inference.tasks.search import read_corpus
 from ernie_m.model.conventions import Reading
@@ -199,7 +199,10 @@ def test_windows_as_in_training(models):
     )
     request = answerer.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
     assert answerer.answer([request])[0]["answer"]
-    assert make_answerer("question-answering", loaded, TaskOptions(max_seq_len=50)).task.cut.max_seq_len == 50
+    assert (
+        make_answerer("question-answering", loaded, PredictionOptions(max_seq_len=50)).task.cut.max_seq_len
+        == 50
+    )
 
 
 @pytest.mark.parametrize(
@@ -355,7 +358,7 @@ def test_vectors_as_tuned_for_retrieval(models, tmp_path):
     settings = {"task": "retrieval", "reading": {"layer": 1, "pooling": "specials"}}
     toys.make_model(tmp_path / "tuned", "encode", models / "piece.model", settings)
     plain = make_answerer(
-        "embedding", load(models / "encode"), TaskOptions(layer="1", pooling="specials")
+        "embedding", load(models / "encode"), PredictionOptions(layer="1", pooling="specials")
     ).vectors(TEXTS)
     settings = run_export(tmp_path / "tuned", tmp_path / "exported")
     assert settings["export"]["layer"] == 1
@@ -363,7 +366,7 @@ def test_vectors_as_tuned_for_retrieval(models, tmp_path):
         vectors = make_answerer("embedding", load(tmp_path / folder)).vectors(TEXTS)
         np.testing.assert_allclose(vectors, plain, atol=1e-4)
     top = make_answerer(
-        "embedding", load(tmp_path / "tuned"), TaskOptions(layer="top", pooling="mean")
+        "embedding", load(tmp_path / "tuned"), PredictionOptions(layer="top", pooling="mean")
     ).vectors(TEXTS)
     default = make_answerer("embedding", load(models / "encode")).vectors(TEXTS)
     np.testing.assert_array_equal(top, default)
@@ -375,10 +378,12 @@ def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
     weights = load_file(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
     save_file(kept, folder / "model.safetensors")
-    make_answerer("embedding", load(folder), TaskOptions(pooling="mean"))
+    make_answerer("embedding", load(folder), PredictionOptions(pooling="mean"))
     run_export(folder, tmp_path / "exported")
     for path in (folder, tmp_path / "exported"):
-        assert f"{path}: " in error_of(make_answerer, "embedding", load(path), TaskOptions(pooling="pooled"))
+        assert f"{path}: " in error_of(
+            make_answerer, "embedding", load(path), PredictionOptions(pooling="pooled")
+        )
     flags = {"init_pretraining_params": folder, "checkpoints": tmp_path / "out", "pairs": tmp_path / "pairs"}
     (tmp_path / "pairs").mkdir()
     for name in ("de-en.de", "de-en.en"):

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 import ernie_m
 from ernie_m.commands import convert
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import MANIFEST
@@ -94,7 +94,7 @@ def test_a_pooling_that_is_not_here_is_refused_until_another_is_named(models, tm
     loaded = load(models / "encode")
     loaded.reading_faults = ["x/1_Pooling/config.json: the pooling max"]
     assert "x/1_Pooling/config.json: the pooling max" in error_of(make_answerer, "embedding", loaded)
-    make_answerer("embedding", loaded, TaskOptions(pooling="mean"))
+    make_answerer("embedding", loaded, PredictionOptions(pooling="mean"))
 
 
 def test_a_pooling_that_is_not_here_is_not_exported(models, tmp_path):
@@ -122,7 +122,7 @@ def test_the_text_rules_of_a_model(models, tmp_path):
 
 
 def test_an_added_token_has_one_id(models, tmp_path):
-    """It needs a row of the word table."""
+    """It needs a row of the embedding matrix."""
     tokenizer = Tokenizer(None, models / "piece.model")
     size = tokenizer.vocab_size
     folder = with_reading(models, "encode", tmp_path / "added", added_tokens={"<e1>": size})
@@ -141,7 +141,7 @@ def test_an_added_token_has_one_id(models, tmp_path):
 
 
 def test_rows_behind_the_pieces_are_not_spoken_of(models, tmp_path, caplog):
-    """As in multilingual E5, whose word table has 250,037 rows for 250,002 tokens."""
+    """As in multilingual E5, whose embedding matrix has 250,037 rows for 250,002 tokens."""
     folder = changed_copy(models / "encode", tmp_path / "rows")
     weights = load_file(folder / "model.safetensors")
     words = weights["embeddings.word_embeddings.weight"]

@@ -18,7 +18,7 @@ from ernie_m.inference.load import load
 from ernie_m.inference.server.app import make_app
 from ernie_m.inference.server.gate import LONGEST_BODY
 from ernie_m.inference.server.serve import serve
-from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.inference.tasks.zero_shot import MOST_LABELS
 from ernie_m.utils.errors import UserError
 from tests import toys
@@ -126,7 +126,7 @@ def test_an_error_does_not_say_where_the_model_is(models):
     with pytest.raises(UserError) as caught:
         model.check_task("token-classification")
     assert str(models) in str(caught.value)
-    app = make_app([model], TaskOptions())
+    app = make_app([model], PredictionOptions())
     app.app.add_api_route("/broken", lambda: model.check_task("token-classification"))
     app.app.add_api_route("/bug", lambda: int(str(caught.value)))
     with TestClient(app, raise_server_exceptions=False) as client:
@@ -152,7 +152,7 @@ def test_words_and_the_options_of_the_command_line(models, server_with_options):
     assert (status, answer["words"]) == (200, words)
     assert ask(f"{server_with_options}/api/token-classification", {})[0] == 400
     for request in ({}, {"several": False}, {"labels": ["kani"]}):
-        options = TaskOptions(labels="bado,lera", several=True)
+        options = PredictionOptions(labels="bado,lera", several=True)
         answerer = make_answerer("zero-shot", load(models / "classify"), options)
         (expected,) = answerer.answer([answerer.parse({"text": TEXTS[0], **request})])
         assert ask(f"{server_with_options}/api/zero-shot", {"text": TEXTS[0], **request}) == (200, expected)
@@ -271,7 +271,7 @@ def test_requests_under_another_name_are_refused(server):
 def test_they_are_refused_by_each_name_of_this_machine(models, monkeypatch, host):
     apps = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: apps.append(self.config.app))
-    serve([load(models / "classify")], TaskOptions(), host, 0)
+    serve([load(models / "classify")], PredictionOptions(), host, 0)
     (app,) = apps
     client = TestClient(app, base_url="http://localhost")
     assert client.get("/api/info", headers={"Host": "evil.example"}).status_code == 400
@@ -285,7 +285,7 @@ def test_a_proxy_is_believed_if_it_is_named(models, monkeypatch, proxies):
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
     configs = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: configs.append(self.config))
-    serve([load(models / "classify")], TaskOptions(), "127.0.0.1", 0, timeout=17)
+    serve([load(models / "classify")], PredictionOptions(), "127.0.0.1", 0, timeout=17)
     assert configs[0].proxy_headers == bool(proxies)
     assert configs[0].timeout_graceful_shutdown == 17
 

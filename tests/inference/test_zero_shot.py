@@ -7,7 +7,7 @@ import ernie_m
 from ernie_m.commands import convert
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import answerers_of
-from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.inference.tasks.zero_shot import MOST_LABELS, InferenceLabels
 from tests import toys
 from tests.helpers.batches import padded_batch
@@ -117,7 +117,7 @@ def test_models_without_the_labels(models, tmp_path):
         settings = {"task": "classification", "labels": labels}
         toys.make_model(tmp_path / name, "classify", models / "piece.model", settings)
     assert "with a label named entailment" in error_of(make_answerer, "zero-shot", load(tmp_path / "other"))
-    assert "zero-shot" not in answerers_of([load(tmp_path / "other")], TaskOptions())
+    assert "zero-shot" not in answerers_of([load(tmp_path / "other")], PredictionOptions())
     model = ernie_m.load(tmp_path / "two")
     assert model.zero_shot("bado", LABELS)[0]["label"] in LABELS
     assert "need a model with a label named contradiction" in error_of(
@@ -150,7 +150,7 @@ def test_the_advice_for_labels_without_names(models, tmp_path, caplog):
 
 
 def test_so_many_labels_that_others_would_wait(models):
-    answerer = answerers_of([load(models / "classify")], TaskOptions())["zero-shot"]
+    answerer = answerers_of([load(models / "classify")], PredictionOptions())["zero-shot"]
     labels = [str(number) for number in range(MOST_LABELS + 1)]
     answerer.check_length(answerer.parse({"text": "a", "labels": labels[:-1]}))
     assert "'labels' has 101 labels, at most 100 fit" in error_of(

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model import layers, lm_head, word_table
+from ernie_m.model import layers, lm_head, word_embeddings
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import bfloat16, onednn
@@ -98,7 +98,7 @@ def test_a_cross_entropy(monkeypatch):
     """
     monkeypatch.setattr(bfloat16, "_BLOCK_WORDS", 64)
     monkeypatch.setattr(lm_head, "LOGITS_BYTES", 3 * 300 * 4)  # of a chunk, with 4 bytes for each logit
-    table = word_table.WordEmbeddings(300, 32)
+    table = word_embeddings.WordEmbeddings(300, 32)
     table.use_bfloat16()
     bias = random(300)
     x = random(7, 32)

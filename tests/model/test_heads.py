@@ -69,14 +69,14 @@ def test_lm_head_is_tied_and_named_once(pretraining):
     x = F.layer_norm(F.gelu(F.linear(hidden, head.dense.weight, head.dense.bias)), [12])
     expected = paddle.matmul(x, table, transpose_y=True) + head.bias
     assert np.abs((head(hidden) - expected).numpy()).max() < 1e-9
-    # With twice the word table, the products are twice as large.
+    # With twice the embedding matrix, the products are twice as large.
     pretraining.ernie_m.embeddings.word_embeddings.weight.set_value(table * 2)
     products = head(hidden) - head.bias
     assert np.abs((products - 2 * (expected - head.bias)).numpy()).max() < 1e-9
 
 
 def loss_and_gradients(head: LMHead, hidden, loss_of):
-    """The loss, and the gradients of 3 x the loss by hidden states, word table and weights of the head.
+    """The loss, and the gradients of 3 x the loss by hidden states, embedding matrix and weights of the head.
 
     With the factor, the gradient that comes from above is not 1.
     """

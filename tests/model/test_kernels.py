@@ -124,7 +124,7 @@ def test_plain_kernels_compute_the_same(monkeypatch, loss_of):
     for kernel in (
         "ernie_m.model.layers.GeluOnCpu",
         "ernie_m.model.layers.LinearOnCpu",
-        "ernie_m.model.word_table.LookUpOnCpu",
+        "ernie_m.model.word_embeddings.LookUpOnCpu",
     ):
         monkeypatch.setattr(kernel, None)
     plain = loss_and_gradients(model, loss_of)
@@ -160,7 +160,7 @@ def test_the_optimizer_with_plain_kernels_is_paddles(monkeypatch):
         [packed_batch(np.arange(4, 13), Layout([6, 3]))], lambda model, batch: (model(batch).sum(), {})
     )
     assert len(shapes) == len(model.parameters())
-    assert shapes[0] == [40, 12]  # the whole word table
+    assert shapes[0] == [40, 12]  # the whole embedding matrix
 
 
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):

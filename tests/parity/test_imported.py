@@ -17,7 +17,7 @@ from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTo
 
 from ernie_m.finetune.tasks.question_answering import best_spans
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import TaskOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.question_answering import make_windows
@@ -128,7 +128,7 @@ def questions(data_dir):
 def test_the_best_spans_of_a_library(tmp_path, pieces, questions, library):
     peer = Peer(library, "question-answering", pieces, tmp_path / "peer")
     loaded = load(peer.folder)
-    answerer = make_answerer("question-answering", loaded, TaskOptions(max_seq_len=512))
+    answerer = make_answerer("question-answering", loaded, PredictionOptions(max_seq_len=512))
     answerer.task.max_answer_length = LONGEST_ANSWER
     contexts = [context for _, context in questions]
     asked = [
@@ -171,7 +171,9 @@ def test_the_tags_of_a_library(tmp_path, pieces, data_dir, library):
         config |= {"id2label": {str(i): tag for i, tag in enumerate(TAGS)}}
         (peer.folder / "config.json").write_text(json.dumps(config))
     tagger = make_answerer(
-        "token-classification", load(peer.folder, task="token-classification"), TaskOptions(max_seq_len=512)
+        "token-classification",
+        load(peer.folder, task="token-classification"),
+        PredictionOptions(max_seq_len=512),
     )
     answers = tagger.answer([tagger.parse({"words": words}) for words in sentences])
     lone = 0

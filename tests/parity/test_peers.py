@@ -11,7 +11,7 @@ from scripts.benchmarks.masked_lm import IGNORED, gathered_loss
     ("kind", "config_class"), [(XLMRobertaForMaskedLM, XLMRobertaConfig), (BertForMaskedLM, BertConfig)]
 )
 def test_the_loss_of_gathered_positions_is_that_of_all(kind, config_class):
-    """The same loss and gradient of the word table, within 1e-12."""
+    """The same loss and gradient of the embedding matrix, within 1e-12."""
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
     config = config_class(vocab_size=50, num_hidden_layers=1, max_position_embeddings=20, **shape)

@@ -1,7 +1,7 @@
 """Fifty training steps have the same losses as plain paddle.nn with Paddle's own AdamW and clipping.
 
-In float64, without dropout. Our side is the complete step: the encoder, the word table, the last layer at the
-positions that are read, norm, clipping and AdamW by rows.
+In float64, without dropout. Our side is the complete step: encoder, embedding matrix, the last layer at
+the positions that are read, norm, clipping and AdamW by rows.
 """
 
 from dataclasses import replace

@@ -116,7 +116,7 @@ def test_fine_tuning_in_bfloat16(threads):
 
 @pytest.mark.parametrize("objective", OF_THE_PAPER)
 def test_pre_training(threads, objective):
-    """The masked-LM loss has a gradient of the whole word table; BTMLM predicts its tokens first."""
+    """The masked-LM loss has a gradient of the whole embedding matrix; BTMLM predicts its tokens first."""
 
     def trained() -> tuple[list[float], dict]:
         engine = toys.engine_for(toys.make_model("float32", dropout=DROPOUT))

@@ -1,4 +1,4 @@
-"""Updating some rows of the word table equals Paddle's AdamW on the whole table."""
+"""Updating some rows of the embedding matrix equals Paddle's AdamW on the whole table."""
 
 import gc
 import weakref
@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import lm_head, word_table
+from ernie_m.model import lm_head, word_embeddings
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.heads import SequenceClassifier
@@ -62,7 +62,7 @@ def assert_same_bits(state: dict, expected: dict):
 def test_it_equals_adamw_on_the_whole_table(float64, style, monkeypatch):
     by_rows = ToyRun(style)
     by_rows.train(0, STEPS)
-    monkeypatch.setattr(word_table.TableGradient, "touched_rows", lambda *args: None)
+    monkeypatch.setattr(word_embeddings.EmbeddingGradient, "touched_rows", lambda *args: None)
     whole_table = ToyRun(style)
     whole_table.train(0, STEPS)
     changed = (by_rows.table.numpy() != ToyRun(style).table.numpy()).any(1)
@@ -94,7 +94,7 @@ def test_rows_that_got_moments_in_a_whole_update_are_updated_later(float64, monk
     mixed = ToyRun()
     mixed.train(0, 2)
     with monkeypatch.context() as patched:
-        patched.setattr(word_table.TableGradient, "touched_rows", lambda *args: None)
+        patched.setattr(word_embeddings.EmbeddingGradient, "touched_rows", lambda *args: None)
         mixed.train(2, 3)
     mixed.train(3, STEPS)
     for name, value in by_rows.state().items():
@@ -121,7 +121,7 @@ def test_words_that_another_process_has_looked_up_are_updated(monkeypatch):
     for as_whole in (False, True):
         with monkeypatch.context() as patch:
             if as_whole:
-                patch.setattr(word_table.TableGradient, "touched_rows", lambda *args: None)
+                patch.setattr(word_embeddings.EmbeddingGradient, "touched_rows", lambda *args: None)
             toy_run = ToyRun()
 
             def add_theirs(trained, toy_run=toy_run):
@@ -152,14 +152,14 @@ def test_gradients_that_paddle_adds_are_included():
             table.weight.grad = None
         return table.weight.numpy()
 
-    by_rows = weights_after_two_steps(word_table.WordEmbeddings(WORDS, 8))
+    by_rows = weights_after_two_steps(word_embeddings.WordEmbeddings(WORDS, 8))
     plain = weights_after_two_steps(paddle.nn.Embedding(WORDS, 8))
     assert np.abs(by_rows - plain).max() < 1e-6
 
 
 def test_rows_have_the_bits_of_paddles_adamw():
     """In each step some rows get a gradient, and others only have moments."""
-    table = word_table.WordEmbeddings(WORDS, 8)
+    table = word_embeddings.WordEmbeddings(WORDS, 8)
     parameter = paddle.create_parameter(table.weight.shape, "float32")
     parameter.set_value(table.weight)
     by_rows = RowAdam(table.gradient, rate_ratio=0.5, decay=0.0, betas=(0.9, 0.999), epsilon=1e-6)

@@ -18,7 +18,7 @@ from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.held_out.log_lines import SUMS
 from ernie_m.pretrain.task import objectives_loss, send_step
-from ernie_m.reader.batching import TaskBatch
+from ernie_m.reader.batching import ExampleBatch
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
 from ernie_m.training.optimizer import AdamW, build_optimizer
@@ -199,6 +199,6 @@ def test_fine_tuning_reads_when_all_is_on_its_way(events):
     labels = np.array([0, 2])
     numbers = np.arange(2)
     events.begin()
-    batches = [TaskBatch(ids, labels, numbers, count=4) for ids in micro_batches]
+    batches = [ExampleBatch(ids, labels, numbers, count=4) for ids in micro_batches]
     engine.step(task.send_batches(model, batches), task.loss)
     assert events == ["upload", "backward", "backward", "norm", "read", "update"]

@@ -9,15 +9,15 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ernie_m.finetune.base_task import accuracy_of
 from ernie_m.finetune.command import (
-    TaskOfSeeds,
+    TrainingOfSeeds,
     digest_of_files,
     identity_of,
     make_engine,
     official_line,
     open_step,
 )
+from ernie_m.finetune.head import accuracy_of
 from ernie_m.finetune.open_model import OpenedModel
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.finetune.retrieval.keyed_rows import KeyedRows, keys_by
@@ -59,7 +59,7 @@ from ernie_m.vectors.hits import hits, say_repeats
 from ernie_m.vectors.piece_means import PieceBatch
 from ernie_m.vectors.pooling import layer_number, takes_piece_means
 
-_SMOOTH = 1e-3  # a of `begin_table`
+_SMOOTH = 1e-3  # a of `init_static`
 GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
 
 
@@ -89,7 +89,7 @@ class PairVectors(NamedTuple):
     given_negatives: Tensor
 
 
-class Retrieval(TaskOfSeeds):
+class Retrieval(TrainingOfSeeds):
     """Training of sentence vectors on pairs; held-out pairs select the best step.
 
     The pairs are the parallel text of a corpus, or the rows of a file.
@@ -198,8 +198,8 @@ class Retrieval(TaskOfSeeds):
             )
         weights = open_step(checkpoint, self.start_of_seed[seed])
         model = make_encoder(self.config, weights, flags.dtype, seed, flags.pooling, is_trained=True)
-        if weights is None and self.config.is_table:
-            begin_table(model.embeddings.word_embeddings.weight, self.tokenizer)
+        if weights is None and self.config.is_static:
+            init_static(model.embeddings.word_embeddings.weight, self.tokenizer)
         model.use_recompute(flags.recompute)
         return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
@@ -248,7 +248,7 @@ class Retrieval(TaskOfSeeds):
         return dataclasses.replace(self.pairs, position=position)
 
     def send(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
-        """Send the sentences of a step in groups of similar length; for a table of pieces in one."""
+        """Send the sentences of a step in groups of similar length; for a static model in one."""
         if takes_piece_means(model.config, self.flags.pooling):
             pieces = PieceBatch.of(data.sentences)
             order = np.arange(len(data.sentences))
@@ -393,8 +393,8 @@ def make_encoder(
 
 
 @paddle.no_grad()
-def begin_table(table: Tensor, tokenizer: Tokenizer) -> None:
-    """Make random rows [V, H] those with which the training of a table of pieces begins.
+def init_static(table: Tensor, tokenizer: Tokenizer) -> None:
+    """Make random rows [V, H] those with which the training of a static model begins.
 
     A frequent piece says little of a text, so its row begins short: times a / (a + p), where p is its
     probability in the unigram model (smooth inverse frequency; Arora et al., 2017). [CLS] and [SEP] have no

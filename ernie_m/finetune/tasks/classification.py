@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.head import Head
 from ernie_m.finetune.metrics import MACRO_F1, accuracy, macro_f1
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import NEITHER
 from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
-from ernie_m.reader.batching import EncodePairs, Example, TaskBatch
+from ernie_m.reader.batching import EncodePairs, Example, ExampleBatch
 from ernie_m.reader.classification import Examples, read_classification
 from ernie_m.reader.label_map import read_label_map
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ernie_m.model.batch import LabelledBatch
 
 
-class Classification(SupervisedTask):
+class Classification(Head):
     """Classify the pooled first token; the metric is accuracy.
 
     Args:
@@ -116,7 +116,7 @@ class Classification(SupervisedTask):
         loss = F.cross_entropy(logits, labels, reduction="sum")
         return loss, (logits.argmax(-1) == labels).sum(), len(labels)
 
-    def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def decode(self, batch: ExampleBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the class probabilities of each input, [C] float."""
         activation = sigmoid if self.multi_label else softmax
         return list(activation(outputs["logits"]))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.head import Head
 from ernie_m.finetune.tasks.answer_scores import answer_scores
 from ernie_m.finetune.tasks.classification import softmax
 from ernie_m.model.checkpoint.open import Checkpoint
@@ -119,7 +119,7 @@ def best_of(spans_of_windows: Sequence[Spans], count: int) -> Spans:
     return Spans(first[order], last[order], start_logits[order], end_logits[order])
 
 
-class QuestionAnswering(SupervisedTask):
+class QuestionAnswering(Head):
     """Find the first and the last token of the answer; the metric is F1.
 
     An item is a window of a question's context. Training windows without the answer are left out.

@@ -11,7 +11,7 @@ from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.reader.batching import EncodePairs, TaskBatch
+from ernie_m.reader.batching import EncodePairs, ExampleBatch
 from ernie_m.reader.classification import Examples, read_classification
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -73,7 +73,7 @@ class Regression(Classification):
         error = math.sqrt(sums["loss"] / sums["steps"]) if sums["steps"] else math.nan
         return f"root mean squared error: {error:f}"
 
-    def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[float]:
+    def decode(self, batch: ExampleBatch, outputs: Mapping[str, np.ndarray]) -> list[float]:
         """Return the predicted number of each input."""
         return outputs["logits"][:, 0].tolist()
 

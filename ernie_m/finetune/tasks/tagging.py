@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from ernie_m.finetune.base_task import SupervisedTask
 from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.head import Head
 from ernie_m.finetune.metrics import accuracy
 from ernie_m.finetune.tasks.entity_scores import entity_scores, seqeval_chunks
 from ernie_m.model.checkpoint.open import Checkpoint
@@ -49,7 +49,7 @@ class TaggedSentence(NamedTuple):
     predicted: Sequence[str]
 
 
-class Tagging(SupervisedTask):
+class Tagging(Head):
     """Classify every token; the metric is entity F1 over words, as conlleval counts it.
 
     With the scheme NONE it is the F1 of XTREME; see `ernie_m.finetune.tasks.entity_scores.seqeval_chunks`.

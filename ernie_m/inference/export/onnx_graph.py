@@ -192,9 +192,9 @@ class _EncoderGraph:
         self.bias = node("Mul", is_pad, self.constant("masked_score", MASKED_SCORE))
 
     def _embeddings(self, ids: str, positions: str) -> str:
-        """The sum of words and positions, normalised: [n, H]; of a table of pieces the words alone."""
+        """The sum of words and positions, normalised: [n, H]; of a static model the words alone."""
         word_rows = self.node("Gather", self.weight("embeddings.word_embeddings.weight"), ids, axis=0)
-        if self.config.is_table:
+        if self.config.is_static:
             return word_rows
         position_table = self.weight("embeddings.position_embeddings.weight")
         position_rows = self.node("Gather", position_table, positions, axis=0)

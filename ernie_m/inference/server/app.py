@@ -25,7 +25,7 @@ from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
     Answerer,
-    TaskOptions,
+    PredictionOptions,
     make_answerer,
     text_of,
 )
@@ -109,7 +109,7 @@ class RerankRequest(Body):
 
 def make_app(
     models: list[LoadedModel],
-    options: TaskOptions,
+    options: PredictionOptions,
     token: str | None = None,
     max_queue: int = 4096,
     max_batch_tokens: int = 1024,
@@ -171,7 +171,7 @@ def make_app(
     return Gate(app, token, metrics, {route.path for route in app.routes})
 
 
-def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, Answerer]:
+def answerers_of(models: list[LoadedModel], options: PredictionOptions) -> dict[str, Answerer]:
     """The answerer of each of `ernie_m.model.tasks.TASKS`: on the first model that can answer.
 
     Raises:
@@ -270,7 +270,9 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
         return error_response(500, "the server failed; its log says why")
 
 
-def _add_task(app: FastAPI, word: str, answerer: Answerer, options: TaskOptions, queue: WorkQueue) -> None:
+def _add_task(
+    app: FastAPI, word: str, answerer: Answerer, options: PredictionOptions, queue: WorkQueue
+) -> None:
     """Answer requests to /api/<word>."""
     as_list = {REQUIRED_TEXT: (Texts, ...), OPTIONAL_TEXT: (Texts | None, None)}
     fields = {

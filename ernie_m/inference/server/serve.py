@@ -15,7 +15,7 @@ import uvicorn
 
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.server.app import make_app
-from ernie_m.inference.tasks import TaskOptions
+from ernie_m.inference.tasks import PredictionOptions
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_text
 
@@ -26,7 +26,7 @@ POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'no
 
 def serve(
     models: list[LoadedModel],
-    options: TaskOptions,
+    options: PredictionOptions,
     host: str,
     port: int,
     token: str | None = None,

@@ -32,7 +32,7 @@ def is_whole(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class TaskOptions:
+class PredictionOptions:
     """The options of all predictions.
 
     Args:
@@ -136,7 +136,9 @@ class InputFile(Protocol):
         """Lines: how much was answered, and how well, if the file says what is right."""
 
 
-def make_answerer(task: str, model: LoadedModel, options: TaskOptions = TaskOptions()) -> Answerer:
+def make_answerer(
+    task: str, model: LoadedModel, options: PredictionOptions = PredictionOptions()
+) -> Answerer:
     """The answerer of a prediction on a model.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ernie_m.inference.exported_model import GraphRunner
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.tasks import Fields, TaskOptions, is_whole, remarks, text_of
+from ernie_m.inference.tasks import Fields, PredictionOptions, is_whole, remarks, text_of
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
@@ -38,7 +38,7 @@ class EncodeTexts:
 
     fields: ClassVar[Fields | None] = None
 
-    def __init__(self, model: LoadedModel, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: PredictionOptions):
         self.model = model
         self.options = options
         if model.reading_faults and options.pooling is None:
@@ -75,9 +75,9 @@ class EncodeTexts:
         # Imported here, because Paddle takes a second to start and an exported folder may not need it.
         if takes_piece_means(config, self.pooling):
             from ernie_m.model.device import to_array
-            from ernie_m.vectors.piece_means import TableEncoder
+            from ernie_m.vectors.piece_means import StaticEncoder
 
-            return TableEncoder(config, to_array(encoder.embeddings.word_embeddings.weight))
+            return StaticEncoder(config, to_array(encoder.embeddings.word_embeddings.weight))
         from ernie_m.vectors.encode import PaddleEncoder
 
         return PaddleEncoder(encoder, self.pooling, self.layer, self.model.autocast)
@@ -161,7 +161,7 @@ class EncodeTexts:
         return unit(vectors) if self.normalize else vectors
 
 
-def centres_by_default(model: LoadedModel, options: TaskOptions) -> bool:
+def centres_by_default(model: LoadedModel, options: PredictionOptions) -> bool:
     """Whether vectors are centred for a request without "centre".
 
     Without the option `centre`, they are if the model has means that fit its pooling.
@@ -171,7 +171,7 @@ def centres_by_default(model: LoadedModel, options: TaskOptions) -> bool:
     return model.language_means_path is not None and pooling_of(model, options) == MEANS_POOLING
 
 
-def pooling_of(model: LoadedModel, options: TaskOptions) -> str:
+def pooling_of(model: LoadedModel, options: PredictionOptions) -> str:
     """The pooling that the options name; otherwise that of the model's own vectors, or "mean"."""
     return options.pooling or model.reading.pooling or "mean"
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ernie_m.finetune.base_task import SupervisedTask
+from ernie_m.finetune.head import Head
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.finetune.tasks.entity_scores import entities
 from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
@@ -17,7 +17,7 @@ from ernie_m.finetune.tasks.question_answering import Answer, QuestionAnswering
 from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, remarks, text_of
+from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, PredictionOptions, remarks, text_of
 from ernie_m.inference.tasks.training_files import QuestionsFile, TaggedFile
 from ernie_m.model.conventions import NEITHER
 from ernie_m.model.entity_tags import NO_ENTITIES, entity_tags
@@ -36,10 +36,10 @@ ANSWER_WINDOW = 384  # tokens
 RANKED = 20
 
 
-class FineTunedTask:
+class HeadPredictor:
     """The base of the classes below: a training task, which makes features and decodes, and an engine."""
 
-    def __init__(self, model: LoadedModel, task: SupervisedTask):
+    def __init__(self, model: LoadedModel, task: Head):
         self.task = task
         self.model = model
         self.engine = model.engine(task.name)
@@ -74,7 +74,7 @@ class FineTunedTask:
         return workers.in_workers(compute, batches_by_length(list(map(len, ids)), batch_tokens))
 
 
-class ClassifyTexts(FineTunedTask):
+class ClassifyTexts(HeadPredictor):
     """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, "cut" if the text was too long, and
     the number of "unknown_words" if there are any.
 
@@ -85,7 +85,7 @@ class ClassifyTexts(FineTunedTask):
     # One of the first two.
     fields: ClassVar[Fields] = {"text": OPTIONAL_TEXT, "text_a": OPTIONAL_TEXT, "text_b": OPTIONAL_TEXT}
 
-    def __init__(self, model: LoadedModel, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: PredictionOptions):
         limit = model.limit(options.max_seq_len, model.longest_in_training)
         if model.predicts_numbers:
             task = Regression(model.tokenizer, limit)
@@ -152,7 +152,7 @@ class Words(NamedTuple):
     spans: Sequence[tuple[int, int]] = ()
 
 
-class TagWords(FineTunedTask):
+class TagWords(HeadPredictor):
     """{"words"}, or {"text"} split as in the training data -> {"words", "tags", "entities", "unknown_words"}.
 
     Of JSON lines "tokens" are words, too.
@@ -161,7 +161,7 @@ class TagWords(FineTunedTask):
 
     fields: ClassVar[Fields] = {"text": OPTIONAL_TEXT, "words": (list[str] | None, None)}  # one of them
 
-    def __init__(self, model: LoadedModel, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: PredictionOptions):
         limit = model.limit(options.max_seq_len, model.longest_in_training)
         self.marks_apart = model.reading.marks_apart
         super().__init__(model, Tagging.from_reading(model.reading, model.tokenizer, model.labels, limit))
@@ -239,7 +239,7 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
     return answers
 
 
-class AnswerQuestions(FineTunedTask):
+class AnswerQuestions(HeadPredictor):
     """{"question", "context"} -> {"answer", "start", "probability", "candidates"}, "cut" if the question was
     too long, and "unknown_words".
 
@@ -248,7 +248,7 @@ class AnswerQuestions(FineTunedTask):
 
     fields: ClassVar[Fields] = {"question": REQUIRED_TEXT, "context": REQUIRED_TEXT}
 
-    def __init__(self, model: LoadedModel, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: PredictionOptions):
         window = model.reading.max_seq_len or min(ANSWER_WINDOW, model.longest)
         limit = model.limit(options.max_seq_len, window)
         self.top_k = options.top_k

@@ -16,7 +16,7 @@ from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
     Fields,
-    TaskOptions,
+    PredictionOptions,
     check_length,
     remarks,
     text_of,
@@ -59,7 +59,7 @@ class FillMasks:
 
     fields: ClassVar[Fields] = {"text": REQUIRED_TEXT, "language": OPTIONAL_TEXT}
 
-    def __init__(self, model: LoadedModel, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: PredictionOptions):
         if model.task != FILL_MASK:
             raise UserError(
                 f"{model.folder}: fill-mask needs a checkpoint with the masked-LM head, such as the folder "

@@ -16,7 +16,7 @@ from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
     Fields,
-    TaskOptions,
+    PredictionOptions,
     check_length,
     flag_of,
     remarks,
@@ -124,7 +124,7 @@ class SearchCorpus:
         "language": OPTIONAL_TEXT,
     }
 
-    def __init__(self, model: LoadedModel, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: PredictionOptions):
         if options.corpus is None and options.index is None:
             raise UserError(
                 "--task search needs --corpus, a text file with a sentence on each line, or an --index of one"
@@ -163,7 +163,7 @@ class SearchCorpus:
                 vectors = self.plain_vectors_at(self.encode.layer)
                 Index.of(self.encode, self.sentences, vectors).write(options.index)
 
-    def _read(self, options: TaskOptions) -> tuple[list[CorpusSentence], Index | None]:
+    def _read(self, options: PredictionOptions) -> tuple[list[CorpusSentence], Index | None]:
         """The sentences, and the index if there is one; see the class."""
         sentences = [] if options.corpus is None else read_corpus(options.corpus)
         if options.index is None or (sentences and not Path(options.index).exists()):
@@ -279,7 +279,7 @@ class SearchCorpus:
 
         Of several texts a list for each.
         """
-        TaskOptions(top_k=top_k)  # checks its value
+        PredictionOptions(top_k=top_k)  # checks its value
         requests = parsed(self, [{"text": one} for one in as_list(text, "text")])
         answers = self.answer(requests, top_k)
         cut_count = sum(answer.get("cut", 0) for answer in answers)

@@ -14,13 +14,13 @@ from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
     Fields,
-    TaskOptions,
+    PredictionOptions,
     flag_of,
     is_text,
     remarks,
     text_of,
 )
-from ernie_m.inference.tasks.finetuned import FineTunedTask, InferenceLabels
+from ernie_m.inference.tasks.finetuned import HeadPredictor, InferenceLabels
 from ernie_m.reader.batching import Example
 from ernie_m.utils.errors import UserError
 
@@ -42,7 +42,7 @@ class LabelRequest(NamedTuple):
     several: bool
 
 
-class ClassifyByLabels(FineTunedTask):
+class ClassifyByLabels(HeadPredictor):
     """{"text", "labels", "template", "several"} -> {"label", "probabilities"}, the likeliest label first.
 
     If one label is true, the probabilities are a softmax over the entailment logits of all labels. If several
@@ -60,7 +60,7 @@ class ClassifyByLabels(FineTunedTask):
         "several": (bool | None, None),
     }
 
-    def __init__(self, model: LoadedModel, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: PredictionOptions):
         limit = model.limit(options.max_seq_len, model.longest_in_training)
         super().__init__(model, Classification(model.tokenizer, model.labels, limit))
         self.options = options

@@ -36,7 +36,7 @@ from ernie_m.model.tasks import (
 from ernie_m.tokenizer import tokenizer_files
 from ernie_m.utils.errors import UserError, listed
 
-# The word on the command line -> the format; tables of pieces are written in another one, too.
+# The word on the command line -> the format; static models are written in another one, too.
 ENCODER_TARGETS = {
     "ernie-m": Ours(),
     "fluid": Official(),
@@ -112,7 +112,7 @@ def with_tokens(
         added_tokens: token -> its new id.
     """
     tensors = checkpoint.tensors
-    # The tensors with a row for each token: the word table [V, H] and the bias of the masked-LM head [V].
+    # The tensors with a row for each token: the embeddings [V, H] and the bias of the masked-LM head [V].
     with_token_rows = {name for name in tensors if tensor_names.VOCAB in tensor_names.axes_of(name)}
     shapes = dict(tensors.shapes)
     for name in with_token_rows:
@@ -224,12 +224,12 @@ def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
     faults = [
         (
             target not in ENCODER_TARGETS and (layers or task),
-            f"it has {f'{layers} layers' if layers else 'a head'}, and --to {target} is for tables of pieces "
+            f"it has {f'{layers} layers' if layers else 'a head'}, and --to {target} is for static models "
             "alone; --to xlm-roberta writes encoders for that library, too",
         ),
         (
             not layers and not format.has_tables,
-            f"it is a table of pieces, without the layers that --to {target} needs; --to "
+            f"it is a static model, without the layers that --to {target} needs; --to "
             "sentence-transformers writes it for that library",
         ),
         (

@@ -226,7 +226,7 @@ def _sizes_of(weights: Weights) -> dict[str, int]:
     """The config keys that the shapes show."""
     sizes = {}
     layers = count_layers(weights)
-    if layers:  # otherwise it is a table of pieces, or incomplete
+    if layers:  # otherwise it is a static model, or incomplete
         sizes["num_hidden_layers"] = layers
     for name in (WORDS, POSITIONS, "encoder.layers.0.linear1.weight"):
         axes = axes_of(name)  # the config's keys for the sizes

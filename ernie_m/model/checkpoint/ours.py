@@ -25,7 +25,7 @@ from ernie_m.utils.folder import Folder
 from ernie_m.utils.logging import logger
 
 MODEL_TYPE = "ernie_m"
-# In the names of other libraries, of which some also have our name of the word table.
+# In the names of other libraries, of which some also have our name of the embedding matrix.
 _OF_OTHERS = re.compile(r"^ernie_m\.|^encoder\.layer\.|self_attn\.self_attn\.")
 
 

@@ -331,7 +331,7 @@ def _write_modules(
 
 
 class Static(Format):
-    """A table of pieces, as the StaticEmbedding of the library; only written."""
+    """A static model, as the StaticEmbedding of the library; only written."""
 
     name = "static"
     encoder = {"embeddings.word_embeddings": "embedding"}

@@ -115,7 +115,7 @@ class Names:
         prefix: what the encoder's names begin with in a model with a head.
         any_prefix: what names may begin with in files, an expression.
         beside_any_head: as `ModelClass.head`, of modules that may be beside any head.
-        has_tables: whether a model may be a table of pieces, without any layer.
+        has_tables: whether a model may be a static model, without any layer.
         zeros: the name of a tensor that is written as a row of zeros -> our tensor with rows of its length.
         dropped: what the name of a tensor begins with that is not taken -> why.
         optional: what our names begin with that no model of the format needs.

@@ -1,4 +1,4 @@
-"""The products of linear layers and of the word table in bfloat16. Everything else stays in float32.
+"""The products of linear layers and of the embedding matrix in bfloat16. Everything else stays in float32.
 
 The inputs of a layer are kept in bfloat16 until the backward pass. Weights are not: they are rounded in the
 forward pass and again in the backward pass. Two bytes for each weight of all layers would be more memory than
@@ -16,7 +16,7 @@ from ernie_m.model.cpu.layers import column_sum
 from ernie_m.model.cpu.onednn import multiply, to_bfloat16
 from ernie_m.model.cpu.rows import add, as_array, as_rows, needs_gradient
 
-_BLOCK_WORDS = 1 << 13  # rows of a word table that are rounded at a time
+_BLOCK_WORDS = 1 << 13  # rows of an embedding matrix that are rounded at a time
 
 
 class LinearInBfloat16(PyLayer):
@@ -72,7 +72,7 @@ class LinearInBfloat16(PyLayer):
 
 
 def table_products(x: Tensor, table: Tensor) -> Tensor:
-    """x [m, H] times the word table [V, H]: [m, V] in float32."""
+    """x [m, H] times the embedding matrix [V, H]: [m, V] in float32."""
     result = paddle.empty([x.shape[0], table.shape[0]], x.dtype)
     logits = as_array(result)
     rounded_x = to_bfloat16(as_array(x))

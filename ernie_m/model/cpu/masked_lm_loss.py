@@ -14,9 +14,9 @@ from paddle.autograd import PyLayer
 from ernie_m.model.cpu import bfloat16
 from ernie_m.model.cpu.layers import row_sums
 from ernie_m.model.cpu.rows import add, as_array, as_tensor, over_rows
-from ernie_m.model.word_table import WordEmbeddings
+from ernie_m.model.word_embeddings import WordEmbeddings
 
-BLOCK_WORDS = 1 << 14  # rows of the word table whose gradients are added at a time
+BLOCK_WORDS = 1 << 14  # rows of the embedding matrix whose gradients are added at a time
 
 
 class CrossEntropyOnCpu(PyLayer):
@@ -26,7 +26,7 @@ class CrossEntropyOnCpu(PyLayer):
 
     Args:
         x: [M, H].
-        weight: [V, H], the weight of the word table, which gets a gradient.
+        weight: [V, H], the weight of the embedding matrix, which gets a gradient.
         bias: [V].
         labels: int64 [M].
         loss_weights: float [M], the factor of each loss in the sum.
@@ -72,7 +72,7 @@ class LossOnCpu:
     """The losses of masked positions, chunk by chunk, and the gradients of their weighted sum.
 
     Args:
-        table: the word table [V, H].
+        table: the embedding matrix [V, H].
         bias: [V].
     """
 

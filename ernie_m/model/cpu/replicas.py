@@ -16,7 +16,7 @@ from paddle import Tensor, nn
 
 from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.cpu.workers import in_workers, worker_count
-from ernie_m.model.word_table import TableGradient, WordEmbeddings
+from ernie_m.model.word_embeddings import EmbeddingGradient, WordEmbeddings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,7 +60,7 @@ class Replicas:
         finally:
             for parameter in replica.parameters():
                 parameter.grad = None
-            for table in _word_tables(replica):
+            for table in _word_embeddings(replica):
                 table.gradient.take()  # what is left of an item that has failed
             self._idle.append(replica)
 
@@ -80,7 +80,7 @@ def _copy(model: nn.Layer) -> nn.Layer:
         copied = type(parameter)(parameter.shape, parameter.dtype, name=f"{parameter.name}_copy")
         parameter._share_buffer_to(copied)
         copies[id(parameter)] = copied
-    for table in _word_tables(model):
+    for table in _word_embeddings(model):
         copies[id(table.gradient)] = LaterGradient(copies[id(table.weight)])
     return copy.deepcopy(model, copies)
 
@@ -90,7 +90,7 @@ class Gradients:
 
     def __init__(self, replica: nn.Layer):
         self._gradients = [_gradient_of(parameter) for parameter in replica.parameters()]
-        self._of_tables = [table.gradient.take() for table in _word_tables(replica)]
+        self._of_tables = [table.gradient.take() for table in _word_embeddings(replica)]
 
     def add_to(self, model: nn.Layer) -> None:
         """Add them to the gradients of a model of the same form."""
@@ -101,22 +101,22 @@ class Gradients:
                 parameter.grad_ = gradient  # `grad` would copy it
             else:
                 parameter.grad.add_(gradient)
-        for table, additions in zip(_word_tables(model), self._of_tables, strict=True):
+        for table, additions in zip(_word_embeddings(model), self._of_tables, strict=True):
             for add in additions:
                 add(table.gradient)
 
 
 class LaterGradient:
-    """The gradient of a replica's word table [V, H]: what is to be added to that of the model.
+    """The gradient of a replica's embedding matrix [V, H]: what is to be added to that of the model.
 
-    It stands for a `TableGradient`. What it is given must not change any more.
+    It stands for a `EmbeddingGradient`. What it is given must not change any more.
     """
 
     def __init__(self, weight: Tensor):
         self._weight = weight
-        self._additions: list[Callable[[TableGradient], None]] = []
+        self._additions: list[Callable[[EmbeddingGradient], None]] = []
 
-    def take(self) -> list[Callable[[TableGradient], None]]:
+    def take(self) -> list[Callable[[EmbeddingGradient], None]]:
         """The additions since the last call, in their order."""
         additions = self._additions
         self._additions = []
@@ -141,5 +141,5 @@ def _gradient_of(parameter: Tensor) -> Tensor | None:
     return gradient
 
 
-def _word_tables(model: nn.Layer) -> list[WordEmbeddings]:
+def _word_embeddings(model: nn.Layer) -> list[WordEmbeddings]:
     return [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ernie_m.model.batch import LabelledBatch
 
 
-class SupervisedTask:
+class Head:
     """Features, loss, decoding and metric of one task. A subclass defines the methods of the first part.
 
     Attributes:
@@ -142,7 +142,7 @@ class SupervisedTask:
     def loss(
         self, model: "nn.Layer", micro_batch: tuple[Any, "LabelledBatch"]
     ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
-        """Return the loss of a micro-batch from `send_batches`; see `ernie_m.training.task.Task.loss`."""
+        """Return the loss of a micro-batch from `send_batches`; see `Trainable.loss` of training."""
         batch, on_device = micro_batch
         # `batch.count` is that of the whole step, `count` that of this micro-batch.
         total, correct, count = self.loss_and_counts(on_device, self.outputs(model, on_device))

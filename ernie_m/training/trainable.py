@@ -1,4 +1,4 @@
-"""What a run trains: the loop asks a `Task` for its data, model, loss and evaluation."""
+"""What a run trains: the loop asks a `Trainable` for its data, model, loss and evaluation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,14 +18,14 @@ class StepData(Protocol):
 
     Attributes:
         micro_batches: this process's share of the step; there may be none.
-        position: a JSON value with which `Task.batches` goes on after this step.
+        position: a JSON value with which `Trainable.batches` goes on after this step.
     """
 
     micro_batches: Sequence[Any]
     position: Any
 
 
-class Task(Protocol):
+class Trainable(Protocol):
     """Pre-training, or a fine-tuning task.
 
     It keeps no model: that of a seed lives as long as the `Trainer` that runs it.

@@ -1,4 +1,4 @@
-"""A table of pieces, the model without layers: its vectors, training, resume, and its other forms."""
+"""A static model, the model without layers: its vectors, training, resume, and its other forms."""
 
 import json
 import shutil
@@ -110,7 +110,7 @@ def test_training_and_resume_bit_for_bit(train, tmp_path, pairs):
     train("resumed", max_steps=6, init_checkpoint=tmp_path / "straight" / "step_3")
     assert_same_weights(tmp_path / "resumed/step_6", tmp_path / "straight/step_6")
     train("further", max_steps=3, ernie_config_path=None, init_pretraining_params=tmp_path / "straight/best")
-    assert open_checkpoint(tmp_path / "further/step_3").config.is_table
+    assert open_checkpoint(tmp_path / "further/step_3").config.is_static
     rows = open_checkpoint(tmp_path / "straight/step_6").tensors[WORDS]
     assert [number for number, row in enumerate(rows) if not row.any()] == [0, 1, 2]  # [CLS], [PAD], [SEP]
 

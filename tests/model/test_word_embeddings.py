@@ -1,4 +1,4 @@
-"""The word table and the masked-LM loss have the numbers of plain Paddle, within 1e-9 in float64."""
+"""The embedding matrix and the masked-LM loss have the numbers of plain Paddle, within 1e-9 in float64."""
 
 import gc
 import weakref
@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import kernels, lm_head, word_table
+from ernie_m.model import kernels, lm_head, word_embeddings
 
 TOLERANCE = 1e-9
 WORDS = 23
@@ -32,13 +32,13 @@ def plain_cross_entropy(x, table, bias, labels, weights):
 
 
 class Tied:
-    """A word table that is used twice: words are looked up, and words are predicted from their states.
+    """An embedding matrix that is used twice: words are looked up, and words are predicted from their states.
 
     In between is a product with a matrix, so that a word's state is not its vector.
     """
 
     def __init__(self):
-        self.table = word_table.WordEmbeddings(WORDS, SIZE)
+        self.table = word_embeddings.WordEmbeddings(WORDS, SIZE)
         self.bias = paddle.create_parameter([WORDS], "float64", is_bias=True)
         self.table.weight.set_value(paddle.randn([WORDS, SIZE]) * 2)
         self.bias.set_value(paddle.randn([WORDS]))

@@ -1,4 +1,4 @@
-"""The word table of the input, and its gradient, which both of its uses share.
+"""The embedding matrix of the input, and its gradient, which both of its uses share.
 
 The table is used twice: rows of the input are looked up in it, and masked positions are predicted from it
 (`model/lm_head.py`). On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch
@@ -19,8 +19,8 @@ from ernie_m.model import kernels
 from ernie_m.model.cpu.rows import add, as_array, as_rows, as_tensor
 
 
-class TableGradient:
-    """The gradient of a word table [V, H] in training on a CPU, and the rows of it that may differ from 0.
+class EmbeddingGradient:
+    """The gradient of an embedding matrix [V, H] in training on a CPU, and its rows that may differ from 0.
 
     Both uses of the table add to `weight.grad` in place. It lies in memory that is kept from step to step,
     because other tensors would take the space if it were freed. A batch of fine-tuning touches a few thousand
@@ -142,15 +142,15 @@ class LookUpOnCpu(PyLayer):
     """Rows of a table [V, H]: ids [N] -> [N, H]. The gradient is added to the table's own in place."""
 
     @staticmethod
-    def forward(ctx, weight: Tensor, ids: Tensor, table_gradient: TableGradient) -> Tensor:
+    def forward(ctx, weight: Tensor, ids: Tensor, embedding_gradient: EmbeddingGradient) -> Tensor:
         ctx.ids = ids.numpy()
-        ctx.table_gradient = table_gradient
+        ctx.embedding_gradient = embedding_gradient
         return F.embedding(ids, weight)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:
         # Returns no gradient: it is added in place.
-        ctx.table_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
+        ctx.embedding_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
 
 
 class WordEmbeddings(nn.Embedding):
@@ -163,7 +163,7 @@ class WordEmbeddings(nn.Embedding):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.gradient = TableGradient(self.weight)
+        self.gradient = EmbeddingGradient(self.weight)
         self.in_bfloat16 = False
         if not self.weight.stop_gradient:
             # Paddle keeps the hook as long as the weight, and Python does not see that. A hook that knew this
@@ -184,7 +184,7 @@ class WordEmbeddings(nn.Embedding):
         return super().forward(ids)
 
 
-def _note_paddles_gradient(table: "weakref.ref[TableGradient]", gradient: Tensor | None) -> None:
+def _note_paddles_gradient(table: "weakref.ref[EmbeddingGradient]", gradient: Tensor | None) -> None:
     """Note that Paddle is going to add a gradient of the whole table; a hook of the weight."""
     if gradient is not None and table():  # None comes from `LookUpOnCpu`, which has added its rows itself
         table().forget_rows()

@@ -1,4 +1,4 @@
-"""sentence-transformers makes the vectors of a converted table of pieces."""
+"""sentence-transformers makes the vectors of a converted static model."""
 
 import numpy as np
 import paddle
