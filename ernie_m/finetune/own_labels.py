@@ -269,8 +269,12 @@ def rows_of(
 
     Raises:
         UserError: rows have no such label, or others than `like`, single texts stand beside pairs, or all
-            labels are the same; names all such rows.
+            labels are the same (names all such rows), or scikit-learn is not installed.
     """
+    try:
+        import sklearn  # noqa: F401 - it brings scipy, too, and all that follows needs both
+    except ImportError as error:
+        raise UserError(f"fit needs scikit-learn ({error}): pip install scikit-learn") from error
     names: list[str] = []
     given: dict[str, Any] = {}  # name of a label -> what it was given as first
     width = len(texts[0]) if like is None else 1 + like.are_pairs

@@ -65,7 +65,7 @@ def fit_model(
         (`Rows.faults`); None alone: the process shall stop.
 
     Raises:
-        UserError: the model was exported, there is no folder for a whole model, or scikit-learn is missing.
+        UserError: the model was exported, or there is no folder for a whole model.
     """
     whole = whole or rows.needs_whole_model
     if loaded.model is None:
@@ -74,7 +74,6 @@ def fit_model(
         raise UserError(
             "a whole model is trained, in a folder and with all layers: give a folder, and no layer"
         )
-    check_scikit_learn()
     options = PredictionOptions(pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, centre=False)
     encode = make_answerer(EMBEDDING, loaded, options)
     limit = min(_LONGEST, loaded.longest) if whole else encode.max_seq_len
@@ -106,14 +105,6 @@ def scored_by(loaded: LoadedModel, rows: Rows, name: str) -> Scored:
     answerer = make_answerer(CLASSIFICATION, loaded)
     answerer.task.warn_of_texts(name, rows.examples)
     return Scored(rows, np.array(answerer.predictions(answerer.task.encode(rows.examples))))
-
-
-def check_scikit_learn() -> None:
-    """Refuse to go on without scikit-learn; a UserError."""
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"fit needs scikit-learn ({error}): pip install scikit-learn") from error
 
 
 def _held_out_answers(vectors: np.ndarray, rows: Rows) -> np.ndarray:

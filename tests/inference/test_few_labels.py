@@ -62,7 +62,8 @@ def test_labels_that_all_rows_have_or_none():
 
 
 def test_without_scikit_learn(models, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn", None)
+    for name in ("sklearn", "scipy", "scipy.sparse"):
+        monkeypatch.setitem(sys.modules, name, None)
     line = error_of(ernie_m.load(models / "encode").fit, TEXTS, LABELS)
     assert "scikit-learn" in line and "fit" in line
 
