@@ -56,7 +56,7 @@ class FitFlags(LabelOptions):
     multi_label: bool = option(False, bare=True)
     """The same as --task multi-label: a text may have several labels, or none."""
 
-    test: str | None = None
+    test: str | None = option(None, needed=True)
     """Further files with labels, separated by commas, that the model is scored on."""
 
     finetune: bool = option(False, bare=True)
