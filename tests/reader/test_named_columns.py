@@ -38,6 +38,7 @@ READ = {  # name of a file -> its content, and the flags that it needs
     "quotes.tsv": ('text\tlabel\n"Hello, you"\ta\nBye\tb\n', {"quotes": True}),
     "lines.jsonl": ('{"text": "Hello, you", "label": "a"}\n{"text": "Bye", "label": "b", "x": [1]}\n', {}),
     "list.json": ('[{"text": "Hello, you", "label": "a"},\n {"text": "Bye", "label": "b"}]', {}),
+    "none.csv": ('text,label\n"Hello, you",a\nno label,-\nBye,b\n', {}),
     "numbers.csv": ('1,"Hello, you",a\n2,Bye,b\n', {"text": "2", "label": "3"}),
     "names.csv": ('Body,Team\n"Hello, you",a\nBye,b\n', {"text": "Body", "label": "Team"}),
     "only.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"only": "n>=2"}),
@@ -64,6 +65,17 @@ def test_several_labels_are_a_list_or_a_column_each(read):
     assert read("columns.csv", "text,a,b\nx,1,1\ny,0,0\n", several=True, label="a,b") == rows
 
 
+def test_language_split_and_group_are_read_where_they_are_named(tmp_path):
+    """Rows for dev and test are not trained on, and the names of the columns are kept."""
+    path = tmp_path / "massive.csv"
+    path.write_text("utt,intent,locale,partition\na,x,de,train\nb,y,en,dev\n")
+    flags = {"text": "utt", "label": "intent", "language": "locale", "split": "partition"}
+    table = read_labelled(path, LabelOptions(**flags))
+    assert [(row.language, row.split) for row in table.rows] == [("de", "train"), ("en", "dev")]
+    assert [row.texts for row in table.meant_for("train").rows] == [["a"]]
+    assert table.columns == flags
+
+
 REFUSED = {  # name of a file -> its content, flags, and what the message says: places and names
     "width.csv": ("text,label\na,b\nc\nd,e,f\n", {}, ("line 3: 1 column", "line 4: 3 columns")),
     "quote.csv": ('text,label\na,b\n"c" d,e\n', {}, ("line 3",)),
@@ -81,6 +93,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "key.json": ('[\n{"text": "a", "label": "b"},\n5]', {}, ("line 3",)),
     "split.csv": ("text,label,split\na,b,train\nc,d,tran\n", {}, ("line 3", "'tran'")),
     "header.csv": ("text,label\na,b\n", {"text": "1", "label": "2"}, ("line 1", "text, label")),
+    "absent.csv": ("text,label\na,b\n", {"text": "Body"}, ("line 1: --text Body",)),
     "label.jsonl": ('{"text": "a", "label": ["b", "c"]}\n', {}, ("line 1", "--multi_label")),
 }
 

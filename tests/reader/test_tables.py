@@ -1,17 +1,16 @@
 """Tables of labelled texts as public data sets and office programs write them: read rightly, or refused."""
 
-import difflib
 import gzip
 import io
 import json
 import unicodedata
-from collections import Counter
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ernie_m.reader.batching import Example
 from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.answered import AnsweredTable
@@ -21,19 +20,7 @@ from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.reader.files.tables import Form, read_labelled
 from tests.launching import error_of
 
-MAP = {"no": 0, "yes": 1}
 NO_ROWS = np.zeros(0, np.int64)
-EXAMPLES = [Example("So, good.", None, 1), Example('A "bad" one', None, 0)]
-# name of the file -> content: the rows of EXAMPLES
-FORMS = {
-    "comma.csv": 'text_a,label\n"So, good.",yes\n"A ""bad"" one",no\n',
-    "excel.csv": '\ufeffsep=;\r\ntext_a;label\r\nSo, good.;yes\r\n"A ""bad"" one";no\r\n',
-    "packed.csv.gz": 'text_a,label\n"So, good.",yes\n"A ""bad"" one",no\n',
-    "packed.tsv.gz": 'text_a\tlabel\nSo, good.\tyes\nA "bad" one\tno\n',
-    "other.tsv": 'nr\ttext\tkind\tlabel\n1\tSo, good.\tx\tyes\n2\tA "bad" one\tx\tno\n',
-    "quoted.tsv": 'text_a\tlabel\n"So, good."\tyes\n"A ""bad"" one"\tno\n',
-    "no_header.tsv": 'So, good.\tyes\nA "bad" one\tno\n',
-}
 
 
 @pytest.fixture
@@ -71,22 +58,6 @@ def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
 )
 def test_the_normal_form_of_a_label(label, normal):
     assert normal_label(label) == normal
-
-
-WORDS = [
-    "good",
-    "so so",
-    "bad",
-    "a dull film",
-    "nice",
-    "never again",
-    "yes, well",
-    "fine",
-    "old",
-    "new",
-    "a b",
-]
-LABELLED = [[word, "yes" if place % 3 else "no"] for place, word in enumerate(WORDS)]
 
 
 @pytest.mark.parametrize(
@@ -152,13 +123,6 @@ def test_a_number_of_any_length_is_read(write):
     assert "my.csv, line 2: " in error_of(table.with_numbers, Faults(path))
 
 
-def test_semicolons_between_labels_are_asked_about():
-    labels = ["a", "a;b", "b"]
-    counts = Counter(dict.fromkeys(labels, 10))
-    (fault,) = check_labels(NO_ROWS, NO_ROWS, str, counts, counts, labels)
-    assert fault == "if 'a;b' are several labels of a text, add --multi_label true"
-
-
 def test_oddities_by_hand():
     """The texts 5 and 7 have two labels each."""
     inputs = np.array([5, 6, 5, 7, 7, 5])
@@ -166,8 +130,6 @@ def test_oddities_by_hand():
     (fault,) = check_labels(inputs, labels, str)
     assert fault.startswith("2 texts have two labels, as in 2 and 5;")
     assert check_labels(np.arange(3), np.array([0, 1, 2]), str) == []
-    (fault,) = check_labels(np.arange(200), np.arange(200) == 0, str)
-    assert fault.startswith("99.5 % of the rows have one label")
 
 
 def test_rows_that_are_evaluated_on():
@@ -175,15 +137,6 @@ def test_rows_that_are_evaluated_on():
     assert check_labels(np.array([4, 5]), NO_ROWS, str, trained_inputs=trained) == []
     (fault,) = check_labels(np.array([3, 5, 3]), NO_ROWS, str, trained_inputs=trained)
     assert fault.startswith("2 of 3 rows have a text that is trained on")
-
-
-def test_similar_labels_are_looked_for_as_far_as_they_are_named(monkeypatch):
-    """Each search compares a label with all others: 20,000 of them would take minutes."""
-    searches = []
-    monkeypatch.setattr(difflib, "get_close_matches", lambda *_, **__: searches.append(1) or [])
-    labels = [f"label {i}" for i in range(50)]
-    faults = check_labels(NO_ROWS, NO_ROWS, str, Counter(dict.fromkeys(labels, 2)), labels=labels)
-    assert len(searches) == 10 and len(faults) == 11 and faults[-1].startswith("40 more labels")
 
 
 def test_answers_in_the_cells_of_a_table():
@@ -208,3 +161,62 @@ def test_answers_in_the_cells_of_a_table():
     assert list(one) == [f"predicted_{key}" for key in ("label", "probability", "cut", "unknown_words")]
     assert list(one.values()) == ["bad", "0.75", "", "2"]
     assert list(words.values()) == ["a b", '[{"type": "PER"}]', "True", "1"]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_an_excel_sheet(tmp_path, caplog, first):
+    """The first sheet with rows. Numbers are those of the sheet; another one with rows is named."""
+    pytest.importorskip("python_calamine")
+    rows = [["Nr", "Text", "Kategorie"], [1, "Great bread", "good"], [2, "Cold soup", "bad"]]
+    path = tmp_path / "my.xlsx"
+    write_sheet(path, rows, rows * first)
+    table = read_labelled(path, LabelOptions(label="Kategorie"))
+    assert [[*row.texts, row.label] for row in table.rows] == [cells[1:] for cells in rows[1:]]
+    assert (f"{path}: only the sheet 'a' is read, not b" in caplog.messages) == first
+    write_sheet(path, [*rows, [99, "", "good"]])
+    assert "my.xlsx, line 4: " in error_of(read_labelled, path, LabelOptions(label="Kategorie"))
+
+
+def test_a_sheet_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypatch):
+    pytest.importorskip("python_calamine")
+    monkeypatch.setattr("ernie_m.reader.files.tables._LARGEST", 1000)
+    write_sheet(tmp_path / "my.xlsx", [["text", "label"], ["a", "b"]])
+    assert "my.xlsx: unpacked, " in error_of(read_labelled, tmp_path / "my.xlsx", LabelOptions())
+
+
+def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> None:
+    """An Excel file with two sheets, of which the first is empty, unless it has rows, too."""
+    kinds = "http://schemas.openxmlformats.org"
+    parts = {
+        "[Content_Types].xml": f'<Types xmlns="{kinds}/package/2006/content-types">'
+        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        '<Default Extension="xml" ContentType="application/xml"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{kinds}/package/2006/relationships"><Relationship Id="r" '
+        f'Type="{kinds}/officeDocument/2006/relationships/officeDocument" Target="xl/workbook.xml"/>'
+        "</Relationships>",
+        "xl/workbook.xml": f'<workbook xmlns="{kinds}/spreadsheetml/2006/main" '
+        f'xmlns:r="{kinds}/officeDocument/2006/relationships"><sheets><sheet name="a" sheetId="1" r:id="r1"/>'
+        '<sheet name="b" sheetId="2" r:id="r2"/></sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{kinds}/package/2006/relationships">'
+        + "".join(
+            f'<Relationship Id="r{n}" Type="{kinds}/officeDocument/2006/relationships/worksheet" '
+            f'Target="worksheets/sheet{n}.xml"/>'
+            for n in (1, 2)
+        )
+        + "</Relationships>",
+    }
+    sheet = f'<worksheet xmlns="{kinds}/spreadsheetml/2006/main"><sheetData>{{}}</sheetData></worksheet>'
+    for sheet_number, rows_of_sheet in enumerate((first, rows), 1):
+        xml = ""
+        for number, row in enumerate(rows_of_sheet, 1):
+            cells = "".join(
+                f'<c r="{"ABC"[place]}{number}"><v>{cell}</v></c>'
+                if isinstance(cell, int)
+                else f'<c r="{"ABC"[place]}{number}" t="inlineStr"><is><t>{cell}</t></is></c>'
+                for place, cell in enumerate(row)
+            )
+            xml += f'<row r="{number}">{cells}</row>'
+        parts[f"xl/worksheets/sheet{sheet_number}.xml"] = sheet.format(xml)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
