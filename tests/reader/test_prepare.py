@@ -2,10 +2,7 @@
 
 import itertools
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -357,20 +354,3 @@ def test_bad_sources(tmp_path, task, name, content, message):
     write(tmp_path / "in", **{name: content})
     assert message in error_of(prepare, task, tmp_path / "in", "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("task", ["udpos", "tydiqa", "bucc"])
-def test_a_task_that_is_closed_is_unknown(tmp_path, task):
-    assert f"TASK {task}: " in error_of(prepare, task, tmp_path)
-
-
-def test_as_a_command(tmp_path):
-    """The imports of the repository are found from any folder."""
-    command = [sys.executable, "-m", "ernie_m", "prepare", "conll"]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    source = write(tmp_path, **{"eng.train": "a O\n"}) / "eng.train"
-    process = subprocess.run([*command, source], cwd=tmp_path, env=environment, check=False)
-    assert process.returncode == 0 and "train.en.tsv" in files(tmp_path / "data/conll/train")
-    process = subprocess.run([*command, tmp_path / "none"], capture_output=True, text=True, check=False)
-    assert process.returncode == 2
-    assert process.stderr.startswith(f"error: {tmp_path / 'none'}: ")
