@@ -123,13 +123,6 @@ def get(folder, *parts: str) -> None:
     get_data.main([*parts, "--data", str(folder / "data")])
 
 
-def test_the_addresses_are_those_of_the_docs():
-    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
-    for name, part in get_data.PARTS.items():
-        assert part.folder.startswith("https://")
-        assert part.folder.removeprefix("https://") in page, name
-
-
 # Task -> the program that its recipe starts.
 RECIPES = {
     "xnli": "run_classifier",
@@ -233,14 +226,6 @@ def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_pa
     small.files[moved] = content
     get(tmp_path, "mlqa")
     assert {"dev/dev.en.json", "train/train.en.json"} < set(files(tmp_path / "data/mlqa"))
-
-
-def test_a_part_with_a_missing_file_is_left_out(small, tmp_path):
-    """One language of XQuAD is not on the server: SQuAD, of the same task, is prepared alone."""
-    small.files.pop("/deepmind/xquad/master/xquad.vi.json")
-    assert "not all files could be downloaded" in error_of(get, tmp_path, "xquad", "squad")
-    assert (tmp_path / "data/mlqa/train/train.en.json").is_file()
-    assert not (tmp_path / "data/mlqa/xquad").exists()
 
 
 @pytest.mark.parametrize(
