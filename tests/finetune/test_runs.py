@@ -16,12 +16,10 @@ from safetensors.numpy import load_file, save_file
 from ernie_m.commands import run_classifier
 from ernie_m.finetune.labelled_task import FineTuning
 from ernie_m.finetune.tasks.classification import Classification
-from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.training.engine import Engine
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.checksums import MANIFEST
 from tests import command_lines
-from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.launching import another_process_writes, call_main, error_of, read_log, run_script
 
 # 6 steps, evaluated after 3 and 6, saved after 2, 4 and 6.
@@ -276,24 +274,6 @@ def test_a_folder_that_is_older_than_an_option(finished, refused, tmp_path):
     assert "(split_han: (absent) -> True)" in refused(**FAST)
     path.write_text("[]")
     assert "run.json: " in refused(**FAST)
-
-
-def test_a_run_of_an_earlier_revision(finished, classify, refused, tmp_path):
-    """Finished, it prints its report. Otherwise it is refused, and its weights are evaluated as before."""
-    out = shutil.copytree(finished, tmp_path / "out")
-    for step in out.glob("step_*"):
-        as_95dfa70d_wrote_it(step)
-    assert classify(**FAST)["selected"]["1"]["step"] in (3, 6)
-    (out / "selected.json").unlink()
-    assert "step_6: its training_state" in refused(**FAST)
-    named = {"out": "again", "init_checkpoint": out / "step_4", **FAST}
-    assert "step_4: its training_state" in refused(**named)
-    for folder in ("step_6", "best"):
-        assert open_checkpoint(out / folder).task == "classification"
-        classify(
-            out=f"of_{folder}", do_train="false", init_checkpoint=out / folder, init_pretraining_params=None
-        )
-        assert (tmp_path / f"of_{folder}" / "evaluation.json").is_file()
 
 
 def test_an_evaluation_without_its_digest(finished, refused, tmp_path):

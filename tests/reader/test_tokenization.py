@@ -246,6 +246,7 @@ def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
         (b"[CLS]\t0\na\tx1\n", "vocab.txt, line 2: the id is 'x1'"),
         (b"[CLS]\t0\n[PAD]\t0\n[SEP]\t2\n[UNK]\t3\n[MASK]\t4\n", "vocab.txt: two of [CLS] [PAD]"),
         (b"[CLS]\nab\xff\n", "vocab.txt, line 2: not UTF-8 (byte 3 of the line)"),
+        (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\n[MASK]\nword\n", "do not belong together"),
     ],
 )
 def test_bad_vocabularies_are_refused(piece_model, tmp_path, content, message):
