@@ -162,32 +162,12 @@ def test_labels_without_names_are_taken_in_the_order_of_the_label_map_and_this_i
     assert said in read_log(tmp_path)
 
 
-@pytest.mark.parametrize("test_save", ["a.%s,b", "a.%s,a.%s"])
-def test_predictions_need_different_names(refused, toy_folder, test_save):
-    """b would be the name in every language; and a.%s that of both test sets."""
-    test_set = f"{toy_folder}/test.%s.tsv,{toy_folder}/heldout.%s.tsv"
-    line = refused(do_test="true", test_set=test_set, test_save=test_save)
-    assert "several test files would get the same name" in line
-
-
 def test_a_label_map_in_another_order_is_refused(refused, trained, tmp_path):
     path = tmp_path / "labels.json"
     path.write_text('{"tool": 0, "drink": 1, "animal": 2}')
     best = trained / "best"
     line = refused(do_train="false", init_checkpoint=best, label_map_config=path)
     assert f"{path}: the labels are tool, drink, animal, but those of {best} are animal, drink, tool" in line
-
-
-def test_the_papers_figures_stand_beside_the_last_pattern(classify, trained, toy_folder):
-    """The paper's figures are of test sets, which the recipes' --dev_set names behind the dev sets."""
-    results = classify(
-        do_train="false",
-        init_checkpoint=trained / "best",
-        dev_set=f"{toy_folder}/dev.%s.tsv,{toy_folder}/heldout.%s.tsv",
-        paper="xnli_cross_lingual_transfer",
-    )
-    dev, heldout = results["tables"]
-    assert "paper" not in dev and "paper" in heldout
 
 
 def test_batch_size_changes_no_score(classify, trained):
