@@ -1,6 +1,5 @@
 """run_retrieval.py with a file of pairs: what a step reads, learning, resume, two processes, bad input."""
 
-import gzip
 import json
 import re
 import shutil
@@ -297,18 +296,6 @@ def test_it_learns_and_keeps_the_best(train, tmp_path, flags_of_loss):
     # The run is finished: the same command trains no further.
     log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
     assert "ave loss" not in log
-
-
-def test_ids_and_a_header_are_not_trained_on(train, pairs, tmp_path):
-    """Named .csv.gz with ids, the run is that of the plain file: the same weights."""
-    rows = [line.split("\t")[:2] for line in pairs.read_text().splitlines()[1:]]
-    write_pairs(tmp_path / "plain.tsv", rows)
-    named = "number,sentence1,sentence2\n" + "".join(f'{n},"{a}","{b}"\n' for n, (a, b) in enumerate(rows))
-    (tmp_path / "named.csv.gz").write_bytes(gzip.compress(named.encode()))
-    for name, columns in (("plain.tsv", None), ("named.csv.gz", "sentence1,sentence2")):
-        log = train(name.split(".")[0], train_set=name, max_steps=3, columns=columns)
-        assert ("not read: number" in log) == name.startswith("named")
-    assert_same_weights(tmp_path / "plain/step_3", tmp_path / "named/step_3")
 
 
 def test_texts_that_teach_nothing(train, tmp_path, capsys):

@@ -235,17 +235,6 @@ def test_the_same_text_at_another_line_is_found(retrieve, folder, tmp_path, caps
     assert "same line" not in retrieve()["tables"][0]
 
 
-def test_the_sweep_names_the_chosen_layers(retrieve, folder, tmp_path, capsys):
-    swept = retrieve(layer="sweep")
-    assert list(swept["layers"]) == [CHOSEN, f"untrained, {CHOSEN}"]
-    chosen = {language: chosen_on_half(folder, language)[0] for language in ("de", "xx")}
-    assert swept["layers"][CHOSEN] == chosen
-    lines = capsys.readouterr().out.split("layers that the even pairs chose")[1].splitlines()
-    assert lines[1].split() == ["de", "xx"]
-    assert lines[2].split() == [*CHOSEN.split(), *map(str, chosen.values())]
-    assert f"{tmp_path / 'out' / 'sweep.json'}; rows of odd pairs search half of the pairs" in lines[-1]
-
-
 def test_the_sweep_and_the_untrained_model(retrieve, folder):
     """A search with random weights alone has no "untrained" beside it."""
     random_weights = {
@@ -253,7 +242,8 @@ def test_the_sweep_and_the_untrained_model(retrieve, folder):
         "ernie_config_path": folder / "weights/config.json",
         "piece_model_path": folder / "weights/piece.model",
     }
-    swept = retrieve(layer="sweep")["rows"]
+    sweep = retrieve(layer="sweep")
+    swept = sweep["rows"]
     swept_random = retrieve(layer="sweep", **random_weights)["rows"]
     names = [*(f"layer {layer}" for layer in range(LAYERS + 1)), CHOSEN]
     assert list(swept) == [*names, f"untrained, {CHOSEN}"]
@@ -264,7 +254,9 @@ def test_the_sweep_and_the_untrained_model(retrieve, folder):
             english, foreign = (side[layer] for side in sides)
             accuracies = [percent_found(english, foreign), percent_found(foreign, english)]
             assert swept[f"layer {layer}"][language] == pytest.approx(np.mean(accuracies))
-        assert swept[CHOSEN][language] == pytest.approx(100 * chosen_on_half(folder, language)[1])
+        layer, found = chosen_on_half(folder, language)
+        assert sweep["layers"][CHOSEN][language] == layer
+        assert swept[CHOSEN][language] == pytest.approx(100 * found)
     assert swept[f"untrained, {CHOSEN}"] == swept_random[CHOSEN]
     tables = retrieve()["tables"]
     random_tables = retrieve(**random_weights)["tables"]

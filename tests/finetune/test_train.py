@@ -111,27 +111,6 @@ def test_from_a_start(folder, random_encoder, capsys):
     assert report_of("alone") == report_of("model") != report_of("model", "before")
 
 
-def test_interrupted_at_five_moments(folder, random_encoder, monkeypatch, capsys):
-    """Ctrl-C in each step, twice in the training; the same command goes on, and makes the same bits."""
-    run_train("whole", random_encoder)
-    interrupt_at_five_moments(monkeypatch, random_encoder, bitext_search, "search_layer")
-    assert capsys.readouterr().err.count("the same command goes on") == 5
-    run_train("model", random_encoder)
-    assert_same_weights(Path("model/best"), Path("whole/best"))
-    assert report_of("model") == report_of("whole")
-    # It is finished: only the scores are printed again.
-    capsys.readouterr()
-    run_train("model", random_encoder)
-    text = capsys.readouterr().out
-    assert not printed_commands(text) and "after, by margin" in text
-
-
-def exit_code(start):
-    with pytest.raises(SystemExit) as ending:
-        run_train("model", start)
-    return ending.value.code
-
-
 def ctrl_c_at(step, loss):
     """`Retrieval.loss` that sends Ctrl-C to this process in its `step`-th call."""
     calls = count(1)
@@ -144,26 +123,28 @@ def ctrl_c_at(step, loss):
     return counted
 
 
-def interrupt_at_five_moments(monkeypatch, start, module, name):
-    """Stop a run five times: before, in and after the training. `name` is of a function of the module."""
+def interrupt_at_five_moments(monkeypatch):
+    """Stop a run five times: before, in and after the training."""
 
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    moments = [(own_pairs, "write_json", interrupt), (module, name, interrupt)]
+    moments = [(own_pairs, "write_json", interrupt), (train_vocab, "sample", interrupt)]
     moments += [(Retrieval, "loss", ctrl_c_at(step, Retrieval.loss)) for step in (3, 7)]
     for moment in (*moments, (bitext_search, "write_predictions", interrupt)):
         with monkeypatch.context() as patch:
             patch.setattr(*moment)
-            assert exit_code(start) == 130
+            with pytest.raises(SystemExit, match="130"):
+                run_train("model")
 
 
 def test_without_a_start(folder, monkeypatch, capsys):
     """A static model, killed at five moments; the printed commands, given alone, make the same bits."""
     run_train("whole")
-    interrupt_at_five_moments(monkeypatch, None, train_vocab, "sample")
+    interrupt_at_five_moments(monkeypatch)
     run_train("model")
-    text = capsys.readouterr().out
+    text, said = capsys.readouterr()
+    assert said.count("the same command goes on") == 5
     assert open_checkpoint("model/best").config.is_static
     assert_same_weights(Path("model/best"), Path("whole/best"))
     commands = list(dict.fromkeys(map(tuple, printed_commands(text))))  # some were begun several times
@@ -171,6 +152,9 @@ def test_without_a_start(folder, monkeypatch, capsys):
         assert in_process([re.sub("(^|<=)model(?=/|$)", r"\1alone", word) for word in words]) == 0
     assert_same_weights(Path("alone/best"), Path("model/best"))
     assert report_of("alone") == report_of("model") == report_of("whole")
+    # It is finished: only the scores are printed again.
+    run_train("model")
+    assert not printed_commands(capsys.readouterr().out)
     assert error_of(run_train, "further", "model/best").startswith("--start model/best: ")
 
 
