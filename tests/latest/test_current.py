@@ -8,7 +8,6 @@ import pytest
 import torch
 import transformers
 from huggingface_hub import ModelCard
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import MultipleNegativesRankingLoss
 
 import ernie_m
@@ -58,26 +57,6 @@ def pieces(tmp_path_factory):
     return train_pieces(path, TEXTS * 20, vocab_size=170, normalization_rule_name="nmt_nfkc")
 
 
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory, pieces):
-    """The folder of `ours`, a model, and `converted`, the same as XLM-RoBERTa; and the tokenizer of both."""
-    folder = tmp_path_factory.mktemp("models")
-    make_ours(folder / "ours", config={**CONFIG, "max_position_embeddings": 130}, pieces=pieces)
-    convert.main([str(folder / "ours"), str(folder / "converted"), "--to", "xlm-roberta"])
-    return folder, Tokenizer(piece_model_path=pieces)
-
-
-def test_the_tokenizer_gives_our_ids(converted):
-    folder, tokenizer = converted
-    peer = transformers.AutoTokenizer.from_pretrained(folder / "converted")
-    for text in TEXTS:
-        assert peer(text)["input_ids"] == tokenizer.build(text), text
-    assert peer(TEXTS[0], TEXTS[1])["input_ids"] == tokenizer.build(TEXTS[0], TEXTS[1])
-    for name in ("cls", "sep", "pad", "mask"):
-        assert getattr(peer, f"{name}_token_id") == getattr(tokenizer, f"{name}_id")
-    assert peer("a <mask> b")["input_ids"].count(tokenizer.mask_id) == 1
-
-
 def test_what_it_saves_of_xlm_r_has_the_ids_of_the_piece_model(tmp_path, pieces):
     """It saves tokenizer.json alone."""
     shutil.copy(pieces, tmp_path / "sentencepiece.bpe.model")
@@ -88,17 +67,6 @@ def test_what_it_saves_of_xlm_r_has_the_ids_of_the_piece_model(tmp_path, pieces)
     assert tokenizer.vocab == expected.vocab
     for text in TEXTS:
         assert encode_with_offsets(tokenizer, text) == encode_with_offsets(expected, text)
-
-
-def test_sentence_transformers_computes_our_vectors(converted):
-    """The pooling that we write is read: the vectors are those of "specials" at the top layer."""
-    folder, tokenizer = converted
-    peer = SentenceTransformer(str(folder / "converted"), device="cpu")
-    assert (folder / "converted/modules.json").is_file()  # without it the library makes modules of its own
-    assert [type(module).__name__ for module in peer] == ["Transformer", "Pooling"]
-    tokenizer.write_vocab(folder / "ours" / "vocab.txt")
-    expected = ernie_m.load(folder / "ours").encode(TEXTS, pooling="specials", layer="top")
-    np.testing.assert_allclose(peer.encode(TEXTS), expected, atol=1e-5)
 
 
 def test_a_published_classifier_gives_our_numbers(tmp_path, pieces):

@@ -208,6 +208,9 @@ def test_tokenizer_json_gives_our_ids(tmp_path, text_rules):
     write_xlm_r(tmp_path, tokenizer, 88)
     peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert [peer(text)["input_ids"] for text in texts] == [tokenizer.build(text) for text in texts]
+    for name in ("cls", "sep", "pad", "mask"):
+        assert getattr(peer, f"{name}_token_id") == getattr(tokenizer, f"{name}_id")
+    assert peer("a <mask> b")["input_ids"].count(tokenizer.mask_id) == 1
 
 
 def test_a_question_with_one_separator(tmp_path, pieces):
