@@ -4,10 +4,8 @@ import re
 
 import pytest
 
-from ernie_m.__main__ import PROGRAMS
 from tests.helpers.pages import commands_on, pages
 from tests.launching import ROOT
-from tests.test_names import missing
 
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 # sh scripts/test.sh, python run_classifier.py, .venv/bin/ernie-m prepare
@@ -60,15 +58,3 @@ def test_both_readmes_show_the_same_commands():
     english = commands_on(ROOT / "README.md")
     assert "sh scripts/demo.sh --quick" in english and "sh scripts/test.sh" in english
     assert commands_on(ROOT / "README_zh.md") == english
-
-
-def test_what_has_another_name_now():
-    """The changelog has a table, and its new names are there."""
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^  (\| `.*\|)$", text, re.MULTILINE)
-    assert len(rows) > 10
-    for row in rows:
-        now = row.split(" | ")[1]
-        assert missing(now) == [], row
-        programs = re.findall(r"`(?:ernie-m )?(\w+)`", now) if "`ernie-m " in now else []
-        assert {*programs} <= {*PROGRAMS}, row

@@ -143,12 +143,6 @@ def test_our_form_and_the_official_one_are_read_without_the_others():
         assert "utils/folder.py" in names and foreign.isdisjoint(names), name
 
 
-def programs() -> list[Path]:
-    """The files whose programs a user starts."""
-    files = [*ROOT.glob("*.py"), *sorted((ROOT / "scripts").rglob("*.py")), PACKAGE / "__main__.py"]
-    return files + [path for folder in STARTED for path in python_files(folder)]
-
-
 def test_readers_and_commands_start_without_paddle(tmp_path):
     """The CPU settings must come before paddle, and the reader process does without it."""
     files = [path for room in ("reader", *STARTED) for path in python_files(room)]
@@ -164,39 +158,6 @@ for name in {[*OFFICIAL_PROGRAMS, "ernie_m", "ernie_m.interface", "ernie_m.__mai
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
-
-
-# Functions that may be called to make a constant. So may a class, whose name begins with a capital.
-DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted", "range", "len", "values"}
-
-
-def does_work_at_import(statement: ast.stmt) -> bool:
-    """Whether a statement at the top level of a file does more than define something."""
-    if isinstance(
-        statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    ):
-        return False
-    if isinstance(statement, ast.Assign | ast.AnnAssign):
-        called = [ast.unparse(node.func) for node in ast.walk(statement) if isinstance(node, ast.Call)]
-        names = {function.split(".")[-1] for function in called}
-        return any(name not in DEFINING and not name[0].isupper() for name in names)
-    source = ast.unparse(statement)
-    if isinstance(statement, ast.Expr):
-        is_docstring = isinstance(statement.value, ast.Constant)
-        return not is_docstring
-    return not source.startswith(("if __name__ == '__main__':", "if TYPE_CHECKING:"))
-
-
-def test_what_a_user_starts_does_nothing_when_imported():
-    working = []
-    for path in programs():
-        text = path.read_text(encoding="utf-8")
-        if "__main__" not in text and "\ndef main(" not in text:
-            continue
-        for statement in ast.parse(text).body:
-            if does_work_at_import(statement):
-                working.append(f"{path}:{statement.lineno}")
-    assert working == []
 
 
 def tracked_files() -> list[Path]:

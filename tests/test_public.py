@@ -1,11 +1,10 @@
-"""What a stranger meets first: metadata, citation, forms, the workflow, and the first block of the README."""
+"""What a stranger meets first: the versions of Python, the wheel, and the first block of the README."""
 
 import re
 import subprocess
 import sys
 import tomllib
 import venv
-from email import message_from_string
 
 import yaml
 
@@ -17,26 +16,15 @@ from tests.test_package import built
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def yaml_of(name: str) -> dict:
-    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
-
-
 def test_every_place_names_the_same_pythons():
     names = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if ":: Python :: 3." in line]
     first, last = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
     assert names == [f"3.{minor}" for minor in range(int(first), int(last))]
-    job = yaml_of(".github/workflows/tests.yml")["jobs"]["tests"]
-    assert job["strategy"]["matrix"]["python"] == names
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"]["tests"]["strategy"]["matrix"]["python"] == names
     in_words = f"{', '.join(names[:-1])} or {names[-1]}"
     for name in ("scripts/setup.sh", "docs/install.md"):
         assert in_words in (ROOT / name).read_text(encoding="utf-8")
-
-
-def test_the_workflow_runs_what_a_contributor_runs():
-    job = yaml_of(".github/workflows/tests.yml")["jobs"]["tests"]
-    commands = [step["run"] for step in job["steps"] if "run" in step]
-    assert commands == ["sh scripts/setup.sh test", "sh scripts/test.sh"]
-    assert job["env"]["CI"] == "false"  # else the run fails, as there is no DATA
 
 
 def first_block(name: str) -> str:
@@ -82,8 +70,3 @@ def test_the_wheel_in_a_fresh_environment(tmp_path):
     completed = subprocess.run([python, "-I", "-c", shown], cwd=tmp_path, env=clean_environment(), **options)
     assert completed.returncode == 0, completed.stderr
     assert completed.stdout.split()[0] == f"{packages}/ernie_m/__init__.py"
-    metadata = message_from_string(next(packages.glob("ernie_m-*.dist-info/METADATA")).read_text("utf-8"))
-    assert metadata["Summary"] == PROJECT["description"]
-    assert {*metadata["Keywords"].split(",")} == {*PROJECT["keywords"]}
-    assert metadata["License-Expression"] == "Apache-2.0" and metadata["License-File"] == "LICENSE"
-    assert {*metadata.get_all("Classifier")} == {*PROJECT["classifiers"]}
