@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ernie_m.inference.arguments import as_list, as_row, in_parts, languages_of, one_for_each, parsed
 from ernie_m.model.tasks import (
@@ -61,8 +61,7 @@ def load(
     if not isinstance(folder, str | os.PathLike):
         raise UserError(f"load({folder!r}): the folder must be a path")
     if task is not None and task not in SUPERVISED_TASKS:
-        choices = f"one of {', '.join(SUPERVISED_TASKS)}"
-        raise UserError(f"task {task!r}: {refusal(task, SUPERVISED_TASKS, choices)}")
+        raise UserError(f"task {task!r}: {refusal(task, Literal[SUPERVISED_TASKS])}")
     be_a_guest()
     loaded = load_model(Path(folder), engine=engine, task=task, amp=amp)
     if task is not None and loaded.task != task:
@@ -381,8 +380,7 @@ class Model:
         if folder is not None and os.path.exists(folder):
             raise UserError(f"{folder}: it exists already; name a new folder")
         if task not in (None, *KINDS):
-            choices = f"one of {', '.join(KINDS)}"
-            raise UserError(f"task {task!r}: {refusal(task, KINDS, choices)}")
+            raise UserError(f"task {task!r}: {refusal(task, Literal[KINDS])}")
         rows = [as_row(text, number) for number, text in enumerate(as_list(texts, "texts"))]
         given = as_list(labels, "labels")
         if not rows:

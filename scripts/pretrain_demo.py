@@ -51,7 +51,7 @@ START = "start"
 class PretrainDemoFlags:
     """How much is trained."""
 
-    table6: bool = option(False, bare=True)
+    table6: bool = False
     """Train the five mixes of the paper's Table 6 instead of two."""
 
     start_steps: PositiveInt = 700

@@ -73,10 +73,10 @@ class ConvertFlags:
     base_model: str | None = None
     """For README.md: the name on a model hub of the model that the training began with."""
 
-    drop_unknown: bool = option(False, bare=True)
+    drop_unknown: bool = False
     """Go on without tensors and without a problem_type that are not understood."""
 
-    allow_differences: bool = option(False, bare=True)
+    allow_differences: bool = False
     """Write the new folder also if its library will read text otherwise; its README.md then says how."""
 
     def __post_init__(self) -> None:

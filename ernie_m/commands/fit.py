@@ -53,13 +53,13 @@ class FitFlags(LabelOptions):
     """What to learn: one label a text, several labels, a number, tags of words, or answers to questions.
     Default: what the file says."""
 
-    multi_label: bool = option(False, bare=True)
+    multi_label: bool = False
     """The same as --task multi-label: a text may have several labels, or none."""
 
     test: str | None = option(None, needed=True)
     """Further files with labels, separated by commas, that the model is scored on."""
 
-    finetune: bool = option(False, bare=True)
+    finetune: bool = False
     """Whether to train the whole model. Otherwise, of single texts with labels, its vectors stay as they are,
     and a logistic regression on them is trained, which takes seconds."""
 

@@ -32,7 +32,6 @@ from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
 from ernie_m.utils.options import (
     NonNegativeInt,
     PositiveInt,
-    not_an_option,
     option,
     options_of,
     parse_options,
@@ -78,10 +77,10 @@ class LaunchFlags:
     log_prefix: str | None = None
     """The prefix of job.log.<rank>. Default: the variable LOG_PREFIX, or none."""
 
-    print_config: bool = option(False, bare=True)
+    print_config: bool = False
     """Whether to print these flags and the script with its flags."""
 
-    on_command_line: tuple[str, ...] = not_an_option(())
+    on_command_line: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.node_id >= len(self.nodes):

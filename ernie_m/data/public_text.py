@@ -59,7 +59,7 @@ class PublicTextFlags:
     languages: list[str] = option(default_factory=list, positional=True)
     """Codes such as de; none: those of ar, de, el, es, fr, hi, ru, tr, vi and zh that have 5,000 pairs."""
 
-    any_version: bool = option(False, bare=True)
+    any_version: bool = False
     """Take the newest version of each package instead of the one whose SHA-256 is known."""
 
     def __post_init__(self) -> None:

@@ -20,7 +20,6 @@ from ernie_m.utils.options import (
     Range,
     UnitInterval,
     is_read,
-    not_an_option,
     option,
     options_of,
 )
@@ -168,7 +167,7 @@ class TrainingFlags:
     dtype: Literal["float32", "float64"] = "float32"
     """The type of the weights. float64 is for checks."""
 
-    on_command_line: tuple[str, ...] = not_an_option(())
+    on_command_line: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_recipe(self.paper)
@@ -291,9 +290,7 @@ class FinetuneFlags(TrainingFlags):
     """Whether each epoch has a new order of the training set."""
 
     for_cn: bool = option(True, no_effect="answers are compared by the rules of their language")
-    enable_ce: bool = option(
-        False, no_effect="it belonged to a test system of the official repository", bare=True
-    )
+    enable_ce: bool = option(False, no_effect="it belonged to a test system of the official repository")
 
     # From here on, flags that the official scripts do not have.
 
@@ -385,6 +382,6 @@ def log_ineffective_flags(options: Any) -> None:
     options_by_name = options_of(type(options))
     for name in options.on_command_line:
         option = options_by_name[name]
-        if option.marks.get("no_effect") or not is_read(option):
-            why = option.marks["no_effect"] or f"it is for {', '.join(option.marks['only'])}"
+        if option.metadata.get("no_effect") or not is_read(option):
+            why = option.metadata["no_effect"] or f"it is for {', '.join(option.metadata['only'])}"
             logger.info("--%s has no effect: %s", name, why)

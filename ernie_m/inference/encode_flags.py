@@ -5,7 +5,7 @@ from typing import Literal
 
 from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import PositiveInt, not_an_option, option
+from ernie_m.utils.options import PositiveInt, option
 
 
 @dataclass
@@ -72,7 +72,7 @@ class EncodeVectorFlags(LabelOptions):
     means that are beside the weights, with --vectors mean. de<=de.txt,en<=en.txt: the means of the sentences
     in these files."""
 
-    on_command_line: tuple[str, ...] = not_an_option(())
+    on_command_line: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         required = {"--data_set": self.data_set, "--init_pretraining_params": self.init_pretraining_params}

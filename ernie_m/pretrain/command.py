@@ -22,7 +22,6 @@ from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import logger
-from ernie_m.utils.options import options_of, sections_of
 
 CHECKPOINTS = "checkpoints"
 FULL = "full"  # the finished model with its head, to continue from
@@ -94,13 +93,9 @@ def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
             )
             with atomic_file(path, "w") as file:
                 file.write(_OURS + options)
-        for section, section_class in sections_of(PretrainConfig).items():
-            values = getattr(saved, section)
-            changed = [
-                f"{key} {getattr(values, key)}"
-                for key, option in options_of(section_class).items()
-                if getattr(values, key) != option.default
-            ]
+        for section, values in vars(saved).items():
+            defaults = vars(type(values)())
+            changed = [f"{key} {value}" for key, value in vars(values).items() if value != defaults[key]]
             logger.info("%s: %s", section, ", ".join(changed) or "the defaults")
         logger.info("all options are in %s", path)
 

@@ -13,8 +13,8 @@ A field is an option, and the string below it explains it, to a reader of the co
     options = parse_options(TrainingOptions, ["--max_seq_len", "256"])
 
 A field whose type is a dataclass is a section, with options `--section.name`. `--config file.yaml` names a
-file that gives some of them. The official programs, whose dataclass has the field `on_command_line`, take no
-file, and an empty value, as in `--test_set ""`, undoes a flag there.
+file that gives some of them. The official programs, whose dataclass has the field `on_command_line` for the
+names that were given, take no file, and an empty value, as in `--test_set ""`, undoes a flag there.
 """
 
 import ast
@@ -23,15 +23,16 @@ import difflib
 import inspect
 import json
 import math
+import operator
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, Field
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 
@@ -49,6 +50,7 @@ BOOLEANS = {
     **dict.fromkeys(("true", "t", "1", "yes"), True),
     **dict.fromkeys(("false", "f", "0", "no"), False),
 }
+BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 HELP = ("-h", "--help", "--version")
 NULLS = ("null", "Null", "NULL", "~")
 IN_WORDS = {
@@ -65,21 +67,17 @@ IN_WORDS = {
 }
 
 
-@dataclass(frozen=True)
 class Range:
     """The numbers that an option accepts, as in `Annotated[float, Range(at_least=0, below=1)]`."""
 
-    at_least: float = -math.inf
-    above: float = -math.inf
-    at_most: float = math.inf
-    below: float = math.inf
+    def __init__(self, **bounds: float):
+        self.bounds = bounds
 
     def __contains__(self, number: float) -> bool:
-        return self.at_least <= number <= self.at_most and self.above < number < self.below
+        return all(BOUNDS[name](number, bound) for name, bound in self.bounds.items())
 
     def __str__(self) -> str:
-        bounds = {name: bound for name, bound in vars(self).items() if math.isfinite(bound)}
-        return " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
+        return " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in self.bounds.items())
 
 
 PositiveInt = Annotated[int, Range(at_least=1)]
@@ -96,7 +94,6 @@ def option(
     free: bool = False,
     no_effect: str = "",
     only: Sequence[str] = (),
-    bare: bool = False,
     positional: bool = False,
     ends_flags: bool = False,
     needed: bool = False,
@@ -108,7 +105,6 @@ def option(
         free: it does not decide the result, so it may change when a stopped run or build is continued.
         no_effect: why an official flag does nothing here.
         only: the commands that read it, of several that share the dataclass; `--help` of the others omits it.
-        bare: `--name` without a value means `--name true`; its value is a boolean or the next flag follows.
         positional: on a command line its value stands without a flag; a list takes all words that are left.
         ends_flags: it is positional and a list, and takes all words from its first one on, flags, too.
         needed: one of the few that a user gives first; `--help` begins with them.
@@ -120,7 +116,6 @@ def option(
             "free": free,
             "no_effect": no_effect,
             "only": only,
-            "bare": bare,
             "positional": positional,
             "ends_flags": ends_flags,
             "needed": needed,
@@ -128,77 +123,77 @@ def option(
     )
 
 
-def not_an_option(default: Any) -> Any:
-    """A field that neither a flag nor a key sets."""
-    return dataclasses.field(default=default, metadata={"not_an_option": True})
+def sections_of(cls: type) -> dict[str, type]:
+    """A dataclass and its sections, by what stands before their keys: "" and "section."."""
+    sections = {f"{field.name}.": field.type for field in dataclasses.fields(cls)}
+    return {"": cls} | {prefix: kind for prefix, kind in sections.items() if dataclasses.is_dataclass(kind)}
 
 
-class Option(NamedTuple):
-    """One option of a command.
+def options_of(cls: type) -> dict[str, Field]:
+    """The fields of a dataclass and of its sections that are options, by their keys."""
+    return {
+        f"{prefix}{field.name}": field
+        for prefix, section in sections_of(cls).items()
+        for field in dataclasses.fields(section)
+        if not dataclasses.is_dataclass(field.type) and field.name != "on_command_line"
+    }
 
-    Attributes:
-        flag: what a command line shows: "--key", or "KEY" if it is positional.
-        kind: the type, without its ranges and without None.
-        ranges: the range of a number, or nothing.
-        may_be_none: whether None is accepted.
-        default: `dataclasses.MISSING` if a value must be given.
-        marks: see `option`; a field may have none.
+
+def check_values(options: Any) -> None:
+    """Check a dataclass that was made in Python, as a command checks what it reads.
+
+    Raises:
+        UserError: a value is not accepted.
     """
-
-    flag: str
-    kind: Any
-    ranges: Sequence[Range]
-    may_be_none: bool
-    default: Any
-    marks: Mapping[str, Any]
-
-    @property
-    def takes_many_words(self) -> bool:
-        """Whether each word, or each value of the flag, is an item of its list."""
-        return self is CONFIG or (self.is_positional and get_origin(self.kind) is list)
-
-    @property
-    def is_positional(self) -> bool:
-        """Whether on a command line its value stands without a flag."""
-        return bool(self.marks.get("positional"))
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether `--help` begins with it."""
-        return self.default is MISSING or bool(self.marks.get("needed"))
-
-    def accept(self, value: Any, place: str) -> Any:
-        """Return a value with the type of the option; see `convert`.
-
-        Args:
-            place: where the value stands, the beginning of the error.
-
-        Raises:
-            UserError: the value is not accepted; the message says what is, as in "it must be an integer".
-        """
-        if self.may_be_none and (value is None or value in NULLS):
-            return None
-        try:
-            value = convert(self.kind, value)
-            if any(value not in numbers for numbers in self.ranges):
-                raise ValueError(value)
-        except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
-            raise UserError(f"{place}: {refusal(value, get_args(self.kind), str(self))}") from error
-        return value
-
-    def __str__(self) -> str:
-        """What is accepted, as in "an integer, at least 1"."""
-        one_of = f"one of {', '.join(map(str, get_args(self.kind)))}"  # the values of a Literal
-        return ", ".join([IN_WORDS.get(self.kind, one_of), *map(str, self.ranges)])
+    fields = options_of(type(options))
+    for key in fields:
+        accept(fields, LINE, key, attrgetter(key)(options))  # attrgetter, because a key may be "section.name"
 
 
-CONFIG = Option("--config", list[str], (), False, [], {})  # a flag, but no field of a dataclass
+def deciding_options(options: Any) -> dict[str, Any]:
+    """The options that decide the result, by their keys."""
+    return {
+        key: attrgetter(key)(options)
+        for key, field in options_of(type(options)).items()
+        if not (field.metadata.get("free") or field.metadata.get("no_effect"))
+    }
 
 
-def refusal(value: Any, choices: Sequence[Any], accepted: str) -> str:
-    """What is wrong with a value that is none of the choices: the word has gone, or "it must be ..."."""
+def accept(options: Mapping[str, Field], place: str, key: str, value: Any) -> Any:
+    """Return a value of a file or of the command line with the type of its option; see `convert`.
+
+    Raises:
+        UserError: there is no such option, or the value is not accepted; the message says what is, as in "it
+            must be an integer".
+    """
+    on_line = place == LINE
+    if key not in options:
+        what = f"unknown flag --{key}" if on_line else f"{place}: unknown key '{key}'"
+        advice = advice_on(key, options, "--" if on_line else "") or "--help lists what there is"
+        raise UserError(f"{what}; {advice}")
+    kind = options[key].type
+    try:
+        return convert(kind, value)
+    except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
+        start = _flag_of(key, options[key]) if on_line else f"{place}: {key} is"
+        raise UserError(f"{start} {value}: {refusal(value, kind)}") from error
+
+
+def refusal(value: Any, kind: Any) -> str:
+    """What is wrong with a value that is not what is accepted: the word has gone, or "it must be ..."."""
+    accepted = in_words(kind)
     instead = GONE_TASKS.get(str(value))
-    return f"it has gone; instead: {instead}" if instead in choices else f"it must be {accepted}"
+    return f"it has gone; instead: {instead}" if instead and instead in accepted else f"it must be {accepted}"
+
+
+def in_words(kind: Any) -> str:
+    """What is accepted, as in "an integer, at least 1"."""
+    if kind in IN_WORDS:
+        return IN_WORDS[kind]
+    parts = [part for part in get_args(kind) if part is not NoneType]
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    return ", ".join(map(in_words, parts)) or str(kind)  # the latter: of a Range
 
 
 def convert(kind: Any, value: Any) -> Any:
@@ -211,70 +206,24 @@ def convert(kind: Any, value: Any) -> Any:
     """
     origin = get_origin(kind)
     kinds = get_args(kind)  # of the items; of a Literal its values
+    if NoneType in kinds:
+        return None if value is None or value in NULLS else convert(kinds[0], value)
     if isinstance(value, str) and origin in (list, tuple, dict):
-        is_plain = origin is not dict and not value.startswith("[")
-        value = [part.strip() for part in value.split(",")] if is_plain else yaml_of(value)
-    if isinstance(value, list | tuple) and origin in (list, tuple):
+        value = yaml_of(value if origin is dict or value.startswith("[") else f"[{value}]")
+    if origin is Annotated and all(convert(kinds[0], value) in numbers for numbers in kinds[1:]):
+        return convert(kinds[0], value)
+    if origin in (list, tuple) and isinstance(value, list | tuple):
         return origin(convert(kinds[0], item) for item in value)
-    if isinstance(value, dict) and origin is dict:
+    if origin is dict and isinstance(value, dict):
         return {convert(kinds[0], key): convert(kinds[1], item) for key, item in value.items()}
-    if kind is bool and isinstance(value, str):
-        value = BOOLEANS.get(value.lower())
-    # For Python True is an int; as a number it is a mistake, and so is 1.5 as an integer.
-    of_numbers = {int: (int, str), float: (int, float, str)}.get(kind, ())
-    if type(value) in of_numbers and math.isfinite(float(value)):
-        return kind(value)
-    if kind is Any or value in kinds or (kind in (bool, str) and isinstance(value, kind)):
+    if kind is bool and str(value).lower() in BOOLEANS:
+        return BOOLEANS[str(value).lower()]
+    # By its text True is no number, as it is for int(), and 1.5 is no integer.
+    if kind in (int, float) and math.isfinite(float(str(value))):
+        return kind(str(value))
+    if kind is Any or value in kinds or (kind is str and isinstance(value, str)):
         return value
     raise ValueError(value)
-
-
-def options_of(cls: type, prefix: str = "") -> dict[str, Option]:
-    """The options of a dataclass and of its sections, by their keys.
-
-    Args:
-        prefix: stands before the keys: "section." for those of a section, "" for the others.
-    """
-    options: dict[str, Option] = {}
-    annotations = get_type_hints(cls, include_extras=True)
-    for field in dataclasses.fields(cls):
-        key = f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(field.type):
-            options |= options_of(field.type, f"{key}.")
-        elif "not_an_option" not in field.metadata:
-            flag = key.upper() if field.metadata.get("positional") else f"--{key}"
-            kind = annotations[field.name]
-            may_be_none = NoneType in get_args(kind)
-            if may_be_none:
-                (kind,) = (part for part in get_args(kind) if part is not NoneType)
-            kind, *ranges = get_args(kind) if get_origin(kind) is Annotated else (kind,)
-            default = field.default if field.default_factory is MISSING else field.default_factory()
-            options[key] = Option(flag, kind, ranges, may_be_none, default, field.metadata)
-    return options
-
-
-def sections_of(cls: type) -> dict[str, type]:
-    """The dataclasses that are fields of a dataclass, by the fields' names. A section has none itself."""
-    fields = dataclasses.fields(cls)
-    return {field.name: field.type for field in fields if dataclasses.is_dataclass(field.type)}
-
-
-def check_values(options: Any) -> None:
-    """Check a dataclass that was made in Python, as a command checks what it reads.
-
-    Raises:
-        UserError: a value is not accepted.
-    """
-    for key, option in options_of(type(options)).items():
-        value = attrgetter(key)(options)  # attrgetter, because a key may be "section.name"
-        option.accept(value, f"--{key} {value}")
-
-
-def deciding_options(options: Any) -> dict[str, Any]:
-    """The options that decide the result, by their keys."""
-    marks_of = {key: option.marks for key, option in options_of(type(options)).items()}
-    keys = [key for key, marks in marks_of.items() if not (marks.get("free") or marks.get("no_effect"))]
-    return {key: attrgetter(key)(options) for key in keys}
 
 
 class _Loader(yaml.BaseLoader):
@@ -284,20 +233,19 @@ class _Loader(yaml.BaseLoader):
     """
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
-        """What PyYAML calls for each node of the file."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.tag:
-            name = getattr(event, "tag", f"*{event.anchor}")
-            problem = f"{name} is a tag or an alias; write the value out"
+            problem = "a tag or an alias; write the value out"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
-        node = super().compose_node(parent, index)
-        first: dict[str, yaml.Mark] = {}  # where each key is
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            mark = first.setdefault(str(key.value), key.start_mark)
-            if mark is not key.start_mark:
-                problem = f"line {mark.line + 1} has the key '{key.value}', too"
-                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
-        return node
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        first: dict[str, yaml.Node] = {}
+        for key, _ in node.value:
+            if first.setdefault(str(key.value), key) is not key:
+                problem = f"the key '{key.value}' is there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def yaml_of(text: str) -> Any:
@@ -309,8 +257,11 @@ def yaml_of(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-def read_yaml(path: str, sections: Iterable[str] = ()) -> dict[str, Any]:
+def read_yaml(path: str, known: Iterable[str] = ()) -> dict[str, Any]:
     """The values of a YAML file, by their keys; those in a section by "section.key".
+
+    Args:
+        known: the keys that there are.
 
     Raises:
         UserError: it cannot be read, is larger than 256 KiB, has aliases, tags or duplicate keys, or is no
@@ -325,48 +276,61 @@ def read_yaml(path: str, sections: Iterable[str] = ()) -> dict[str, Any]:
         raise UserError(f"{path}: expected 'key: value' lines at the top level")
     values: dict[str, Any] = {}
     for name, value in tree.items():
-        is_section = name in sections and isinstance(value, dict)
+        is_section = _is_section(name, known) and isinstance(value, dict)
         items = {f"{name}.{key}": item for key, item in value.items()} if is_section else {name: value}
         if twice := values.keys() & items:  # as "a.b: 1" and as "a: {b: 1}"
             raise UserError(f"{path}: the key '{twice.pop()}' is there twice")
         values |= items
-    return values
+    # A run of an earlier version has saved what it did not use.
+    unused = {key for key, value in values.items() if value == "false" and key in GONE} - {*known}
+    return {key: value for key, value in values.items() if key not in unused}
 
 
-def _read_line(arguments: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]:
+def _is_section(name: str, known: Iterable[str]) -> bool:
+    """Whether a name is that of a section, by the keys that there are."""
+    return any(key.startswith(f"{name}.") for key in known)
+
+
+def _read_line(arguments: Sequence[str], options: Mapping[str, Field]) -> dict[str, Any]:
     """The texts of a command line by their keys, which may be unknown, or a word of HELP. Many words: a list.
 
     Raises:
         UserError: a word is no flag, or a flag has no value.
     """
-    texts: dict[str, Any] = {}
+    texts: dict[str, list[str]] = {}
     words = [*arguments]
-    # The positional options that have no value yet, in their order.
-    positional = [key for key, option in options.items() if option.is_positional]
+    # The positional options that can take a word, in their order.
+    positional = [key for key, field in options.items() if field.metadata.get("positional")]
     while words:
         word = words.pop(0)
-        if word in HELP:
+        flags_end = any(options[key].metadata.get("ends_flags") for key in texts.keys() & options)
+        if word in HELP and not flags_end:
             return {word: ""}
         key, equals_sign, text = word.removeprefix("--").partition("=")
-        if not word.startswith("--"):
+        if flags_end or not word.startswith("--"):
             if not positional:
                 raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
             key, text = positional[0], word
-            if options[key].marks.get("ends_flags"):
-                texts[key] = [word, *words]
-                break
-        elif not equals_sign and key in options and options[key].marks.get("bare"):
-            text = words.pop(0) if words and words[0].lower() in BOOLEANS else "true"
-        elif not equals_sign and words and not words[0].startswith("--"):
-            text = words.pop(0)
-        elif not equals_sign and key in options and words[:1] != ["--help"]:
-            raise UserError(f"--{key} has no value; a flag is written --name value")
-        if key in options and options[key].takes_many_words:
-            texts.setdefault(key, []).append(text)
-        else:
-            texts[key] = text
-            positional = [one for one in positional if one != key]
-    return texts
+        elif not equals_sign:
+            is_bool = key in options and options[key].type is bool
+            # After a boolean, a word that is none may be the value of a positional option.
+            is_no_value = is_bool and positional and words and words[0].lower() not in BOOLEANS
+            is_alone = not words or words[0].startswith("--") or is_no_value
+            if is_alone and not is_bool and key in options:
+                raise UserError(f"--{key} has no value; a flag is written --name value")
+            text = "true" if is_alone else words.pop(0)
+        texts.setdefault(key, []).append(text)
+        positional = [one for one in positional if one != key or _takes_many_words(options[one])]
+    many = {key for key, field in options.items() if _takes_many_words(field)}
+    return {key: given if key in many else given[-1] for key, given in texts.items()}
+
+
+def _takes_many_words(field: Field) -> bool:
+    """Whether each word, or each value of the flag, is an item of its list."""
+    return field is CONFIG or (field.metadata.get("positional", False) and get_origin(field.type) is list)
+
+
+CONFIG = dataclasses.field()  # --config is a flag, but no field of a dataclass
 
 
 def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program: str = "__main__") -> T:
@@ -383,65 +347,73 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
         UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted. The message
             has all faults, with the file or the flag. `__post_init__` of the dataclass may raise others.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = options_of(cls)
     is_official = hasattr(cls, "on_command_line")
-    texts = _read_line(arguments, options if is_official else {"config": CONFIG, **options})
+    texts = _read_line(
+        sys.argv[1:] if arguments is None else arguments,
+        options if is_official else {"config": CONFIG, **options},
+    )
     if texts.keys() & {*HELP}:
         with pipe_may_close():
             say(f"ERNIE-M {__version__}" if "--version" in texts else help_text(cls, program))
         sys.exit(0)
 
-    if is_official:  # an empty text undoes a flag
-        texts = {key: text for key, text in texts.items() if text or key not in options}
+    # In an official program an empty text undoes a flag.
+    texts = {key: text for key, text in texts.items() if text or not is_official or key not in options}
     paths = [] if is_official else texts.pop("config", [])
-    places = [*((path, read_yaml(path, sections_of(cls))) for path in paths), (LINE, texts)]
     values: dict[str, Any] = {}
     faults = []
-    for place, given in places:
+    for place, given in [*((path, read_yaml(path, options)) for path in paths), (LINE, texts)]:
         later = {}
         for key, value in given.items():
-            if key in GONE and key not in options and value == "false" and place != LINE:
-                continue  # a run of an earlier version has saved what it did not use
             try:
-                later[key] = _accepted(options, place, key, value)
+                later[key] = accept(options, place, key, value)
             except UserError as error:
                 faults.append(str(error))
         if hasattr(cls, "check_override"):
             cls.check_override(place, later, values)
         values |= later
-    faults += [
-        f"{option.flag} must be given (--help says more)"
-        for key, option in options.items()
-        if option.default is MISSING and key not in values
-    ]
+    missing = [key for key, field in options.items() if _is_required(field) and key not in values]
+    faults += [f"{_flag_of(key, options[key])} must be given (--help says more)" for key in missing]
     if faults:
         raise UserError(*faults)
-    if is_official:
-        values["on_command_line"] = tuple(texts)
-    return _build(cls, values)
+    return _build(cls, values | {"on_command_line": tuple(texts)})
 
 
-def _accepted(options: Mapping[str, Option], place: str, key: str, value: Any) -> Any:
-    """A value of a file or of the command line with the type of its option."""
-    if key not in options:
-        what = f"unknown flag --{key}" if place == LINE else f"{place}: unknown key '{key}'"
-        advice = advice_on(key, options, "--" if place == LINE else "")
-        raise UserError(f"{what}; {advice or '--help lists what there is'}")
-    start = options[key].flag if place == LINE else f"{place}: {key} is"
-    return options[key].accept(value, f"{start} {value}")
+def _flag_of(key: str, field: Field) -> str:
+    """What a command line shows of an option: "--key", or "KEY" if it is positional."""
+    return key.upper() if field.metadata.get("positional") else f"--{key}"
 
 
-def _build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """Make a dataclass and its sections from the values of their keys."""
-    sections = {
-        name: _build(section, values, f"{prefix}{name}.") for name, section in sections_of(cls).items()
-    }
-    names = [field.name for field in dataclasses.fields(cls) if f"{prefix}{field.name}" in values]
-    return cls(**sections, **{name: values[f"{prefix}{name}"] for name in names})
+def _is_required(field: Field) -> bool:
+    """Whether a value must be given."""
+    return field.default is field.default_factory is MISSING
 
 
-_ALIKE = 0.75  # so alike are names of which one may be a slip; below, most have some letters in common
+def _build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Make a dataclass from the values of its keys. The sections come first, and are values, too."""
+    for prefix, section in reversed(sections_of(cls).items()):
+        keys = {field.name: f"{prefix}{field.name}" for field in dataclasses.fields(section)}
+        made = section(**{name: values[key] for name, key in keys.items() if key in values})
+        values = {**values, prefix.removesuffix("."): made}
+    return made
+
+
+# Words of other programs -> those of the options here.
+OTHER_WORDS = {
+    "lr": "learning_rate",
+    "max_length": "max_seq_len",
+    "max_seq_length": "max_seq_len",
+    "max_steps": "steps",
+    "micro_batch_size": "micro_batch_tokens",
+    "model_name_or_path": "init_pretraining_params",
+    "num_train_epochs": "epoch",
+    "out": "output",
+    "output_dir": "output",
+    "random_seed": "seed",
+    "rate": "learning_rate",
+    "seed": "random_seed",
+}
 # Flags and keys that have gone -> what takes their place.
 GONE = {
     "batch_tokens": "--max_batch_tokens",
@@ -513,39 +485,33 @@ def advice_on(name: str, known: Iterable[str], dashes: str = "") -> str:
     Returns:
         "" if there is neither.
     """
-    if any(key.startswith(f"{name}.") for key in known):
+    if _is_section(name, known):
         return f"it is a section; give its keys ({dashes}{name}.key)"
     section, _, part = name.rpartition(".")
-    in_order = sorted(known, key=lambda key: key.rpartition(".")[0] != section)  # those of the section first
-    parts = {key: key.rpartition(".")[2] for key in in_order}
-    near = [key for key in in_order if parts[key] == part]
-    if name in GONE and not near:
+    # Of keys with the same name that of the section is meant, or else the first one.
+    in_order = sorted(known, key=lambda key: not key.startswith(f"{section}."))
+    keys = {key.rpartition(".")[2]: key for key in reversed(in_order)}
+    if name in GONE and part not in keys:
         return f"it has gone; instead: {GONE[name]}"
-    slips = difflib.get_close_matches(part, parts.values(), cutoff=_ALIKE)
-    near += [key for key in in_order if _has_words_of(parts[key], part) or parts[key] in slips]
-    return f"did you mean {dashes}{near[0]}?" if near else ""
+    meant = part if part in keys else OTHER_WORDS.get(part, part)
+    near = difflib.get_close_matches(meant, keys, n=1, cutoff=0.75)  # below, most names are alike
+    return f"did you mean {dashes}{keys[near[0]]}?" if near else ""
 
 
-def _has_words_of(key: str, name: str) -> bool:
-    """Whether a name abbreviates a key, as seed, lr, out, or has a word more, as max_steps for steps."""
-    words = key.split("_")
-    is_short = key.startswith(name) or name == "".join(word[:1] for word in words)
-    return is_short or {*words} <= {*name.split("_")} or {*words} >= {*name.split("_")}
-
-
-def explanations(cls: type, prefix: str = "") -> dict[str, str]:
+def explanations(cls: type) -> dict[str, str]:
     """The string below each field of a dataclass, of its base classes and its sections, by key.
 
     It is read from the source, because `python -OO` has no docstrings.
     """
     texts: dict[str, str] = {}
-    for base in filter(dataclasses.is_dataclass, reversed(cls.__mro__)):
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        for statement, below in pairwise(definition.body):
-            if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr):
-                texts[f"{prefix}{statement.target.id}"] = " ".join(below.value.value.split())
-    for name, section in sections_of(cls).items():
-        texts |= explanations(section, f"{name}.")
+    for prefix, section in sections_of(cls).items():
+        for base in filter(dataclasses.is_dataclass, reversed(section.__mro__)):
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+            texts |= {
+                f"{prefix}{statement.target.id}": " ".join(below.value.value.split())
+                for statement, below in pairwise(definition.body)
+                if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr)
+            }
     return texts
 
 
@@ -558,28 +524,33 @@ def help_text(cls: type, program: str) -> str:
         program: the name of a module, whose docstring is the beginning.
     """
     path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
-    usage = [path.name if path.suffix else f"ernie-m {path.name}"]
-    usage.append(
-        "[--flag VALUE ...]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE ...]"
-    )
+    flags = "[--flag VALUE ...]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE ...]"
+    usage = [path.name if path.suffix else f"ernie-m {path.name}", flags]
     lines = ["", ast.get_docstring(ast.parse(inspect.getsource(sys.modules[program]))) or "", ""]
     meanings = explanations(cls)
-    options = [(key, option) for key, option in options_of(cls).items() if is_read(option)]
-    options.sort(key=lambda item: (not item[1].is_positional, not item[1].is_needed, "." in item[0]))
-    for key, option in options:
-        accepted = "text" if option.takes_many_words else str(option)
-        if option.is_positional:
-            form = f"{option.flag} ..." if option.takes_many_words else option.flag
-            usage.append(form if option.default is MISSING else f"[{form}]")
-        elif option.default not in (MISSING, None):
-            accepted += f"; default: {json.dumps(option.default)}"
-        no_effect = option.marks.get("no_effect")
-        meaning = f"No effect: {no_effect}." if no_effect else meanings.get(key, "")
-        lines.append(f"  {option.flag}  ({accepted})")
+    options = [(key, field) for key, field in options_of(cls).items() if is_read(field)]
+    options.sort(
+        key=lambda item: (not item[1].metadata.get("positional"), not is_needed(item[1]), "." in item[0])
+    )
+    for key, field in options:
+        accepted = "text" if _takes_many_words(field) else in_words(field.type)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if field.metadata.get("positional"):
+            form = f"{key.upper()} ..." if _takes_many_words(field) else key.upper()
+            usage.append(form if _is_required(field) else f"[{form}]")
+        elif default not in (MISSING, None):
+            accepted += f"; default: {json.dumps(default)}"
+        meaning = meanings.get(key) or f"No effect: {field.metadata.get('no_effect')}."
+        lines.append(f"  {_flag_of(key, field)}  ({accepted})")
         lines += textwrap.wrap(meaning, HELP_WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join([f"usage: {' '.join(usage)}", *lines])
 
 
-def is_read(option: Option) -> bool:
+def is_needed(field: Field) -> bool:
+    """Whether `--help` begins with it."""
+    return _is_required(field) or field.metadata.get("needed", False)
+
+
+def is_read(field: Field) -> bool:
     """Whether this command, perhaps of several that share the dataclass, reads the option."""
-    return not option.marks.get("only") or Path(sys.argv[0]).stem in option.marks["only"]
+    return not field.metadata.get("only") or Path(sys.argv[0]).stem in field.metadata["only"]

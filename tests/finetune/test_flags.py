@@ -130,12 +130,12 @@ def test_defaults_are_the_official_ones():
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_every_official_flag_is_accepted(name):
     """A text of the flag's type gives the value of that type, here another than the default."""
-    kind = FLAGS[name].kind
+    kind = type((OFFICIAL | GIVEN)[name])
     value = "9"
     if kind in (bool, int, float):
         value = {bool: not OFFICIAL[name], int: 9, float: 0.99 * (OFFICIAL[name] or 0)}[kind]
-    elif get_origin(kind) is Literal:
-        value = get_args(kind)[-1]
+    elif get_origin(FLAGS[name].type) is Literal:
+        value = get_args(FLAGS[name].type)[-1]
     args = parse([f"--{name}", str(value)])
     assert getattr(args, name) == ((9,) if name == "random_seed" else value)
     assert args.on_command_line == (name,)
@@ -195,9 +195,8 @@ def test_help_lists_every_flag_without_paddle():
     help_of_mrc = run_script(["-X", "importtime", "run_mrc.py", "--help"], ROOT)
     assert help_of_mrc.returncode == 0
     for name, flag in FLAGS.items():
-        is_read = (
-            not flag.marks.get("only") or "run_mrc" in flag.marks["only"]
-        )  # `only`: the commands that read it; empty: all
+        # `only`: the commands that read it; empty: all.
+        is_read = not flag.metadata.get("only") or "run_mrc" in flag.metadata["only"]
         assert (f"--{name} " in help_of_mrc.stdout) is is_read
     assert " paddle" not in help_of_mrc.stderr
 

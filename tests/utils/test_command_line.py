@@ -9,7 +9,7 @@ import yaml
 
 from ernie_m.finetune.flags import log_ineffective_flags, without_overridden
 from ernie_m.utils import __version__
-from ernie_m.utils.options import PositiveInt, Range, help_text, not_an_option, option, parse_options
+from ernie_m.utils.options import PositiveInt, Range, help_text, option, parse_options
 from tests.launching import error_of
 
 
@@ -39,7 +39,7 @@ class Config:
     shares: dict[str, float] = field(default_factory=dict)
     limit: Annotated[float, Range(above=0, at_most=1)] | None = None
     output: str | None = option(None, needed=True)
-    fast: bool = option(False, bare=True)
+    fast: bool = False
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Flags:
     test_set: str | None = None
     task_id: int = option(0, no_effect="there is one task")
     doc_stride: int = option(128, only=("run_mrc",))
-    on_command_line: tuple[str, ...] = not_an_option(())
+    on_command_line: tuple[str, ...] = ()
 
 
 def test_files_then_the_command_line(tmp_path):
@@ -142,7 +142,7 @@ def test_values_on_the_command_line(line, name, value):
         ("", ["--optimizer.peak_lr", "high"], "--optimizer.peak_lr high: "),
         ("", ["--optimizer.peak_lr", "1e999"], "--optimizer.peak_lr 1e999: "),
         ("", ["--optimizer.style", "new"], "--optimizer.style new: "),
-        ("", ["--fast", "ja"], "'ja' "),
+        ("", ["--fast", "ja"], "--fast ja: "),
         ("", ["--fast=ja"], "--fast ja: "),
         ("", ["--config", "absent.yaml"], "absent.yaml: "),
         # These must not be taken for the names of files.
@@ -268,7 +268,7 @@ class WithWords:
     """What to do."""
 
     sources: list[str] = option(positional=True)
-    overwrite: bool = option(False, bare=True)
+    overwrite: bool = False
     output: str | None = None
 
 

@@ -12,6 +12,7 @@ from ernie_m.utils.options import (
     check_values,
     deciding_options,
     explanations,
+    is_needed,
     option,
     options_of,
 )
@@ -71,16 +72,16 @@ def test_every_option_is_explained(module, name):
     cls = getattr(importlib.import_module(module), name)
     explained = explanations(cls)
     for key, described in options_of(cls).items():
-        assert described.marks.get("no_effect") or explained[key].endswith("."), key
+        assert described.metadata.get("no_effect") or explained[key].endswith("."), key
 
 
 @pytest.mark.parametrize("module, name", OPTIONS)
 def test_help_begins_with_what_one_needs(module, name):
     """Beside what is positional, at most three options."""
     options = options_of(getattr(importlib.import_module(module), name)).values()
-    needed = [option for option in options if option.is_needed and not option.is_positional]
-    has_words = any(option.is_positional for option in options)
-    assert len(needed) <= 3 and (needed or has_words)
+    positional = [option for option in options if option.metadata.get("positional")]
+    needed = [option for option in options if is_needed(option) and option not in positional]
+    assert len(needed) <= 3 and (needed or positional)
 
 
 @pytest.mark.parametrize(
