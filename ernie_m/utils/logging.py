@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib import import_module
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -72,10 +73,9 @@ class _LogFile(logging.FileHandler):
         """Say once that lines are missing, within the handling of the error."""
         if not self.complained:
             self.complained = True
-            error = sys.exc_info()[1]
+            problem = f"lines of the log are missing: {sys.exc_info()[1]}"
             with lines_may_be_lost():
-                line = f"{self.baseFilename}: lines of the log are missing: {error}"
-                say(line, file=sys.stderr)
+                say(f"{self.baseFilename}: {problem}", file=sys.stderr)
 
 
 def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) -> Path:
@@ -253,10 +253,8 @@ class Progress:
 
 
 def as_time(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    whole_minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(whole_minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
+    """Seconds as h:mm:ss, perhaps with days before."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def progress(
