@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -63,10 +64,10 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{path}, {place}: not JSON ({error.msg}){ending}") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: not JSON (nested too deeply){ending}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON (a number of thousands of digits){ending}") from error
+    except (RecursionError, ValueError) as error:
+        is_deep = isinstance(error, RecursionError)
+        reason = "nested too deeply" if is_deep else "a number of thousands of digits"
+        raise UserError(f"{path}: not JSON ({reason}){ending}") from error
 
 
 def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
@@ -91,18 +92,7 @@ def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
     Raises:
         UserError: the file cannot be read, is larger, or is not UTF-8.
     """
-    data = bytearray()
-    try:
-        with open(path, "rb") as file:
-            # A device such as /dev/zero has no end, and file.read(largest) takes that much memory at once.
-            while len(data) <= largest:
-                block = file.read(1 << 20)
-                if not block:  # the file has ended
-                    break
-                data += block
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
-    _refuse_pointer_of(data, path)
+    data = read_bytes(path, ending, largest)
     if len(data) > largest:
         raise UserError(f"{path}: larger than {largest:,} bytes{ending}")
     try:
@@ -111,21 +101,26 @@ def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
         raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}){ending}") from error
 
 
-def read_bytes(path: str | os.PathLike, ending: str = "") -> bytes:
+def read_bytes(path: str | os.PathLike, ending: str = "", largest: float = math.inf) -> bytes:
     """Read a file.
 
     Args:
         ending: the end of an error, such as "; see --vocab_path".
+        largest: the number of bytes behind which it is not read on; a device such as /dev/zero has no end.
 
     Raises:
         UserError: the file cannot be read.
     """
+    data = bytearray()
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            # file.read(largest) would take that much memory at once.
+            while len(data) <= largest and (block := file.read(1 << 20)):
+                data += block
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
     _refuse_pointer_of(data, path)
-    return data
+    return bytes(data)
 
 
 def refuse_pointer(path: str | os.PathLike) -> None:
@@ -139,7 +134,7 @@ def refuse_pointer(path: str | os.PathLike) -> None:
             _refuse_pointer_of(file.read(len(_POINTER)), path)
 
 
-def _refuse_pointer_of(content: bytes | bytearray, path: str | os.PathLike) -> None:
+def _refuse_pointer_of(content: bytes, path: str | os.PathLike) -> None:
     """`refuse_pointer` for a file whose first bytes, or all, were read."""
     if content.startswith(_POINTER):
         raise UserError(
@@ -279,7 +274,7 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
 
 def _clear(path: Path, original: Path, kind: str) -> None:
     """Remove what has a temporary name, or put it back; `kind` as of `temporary_name`."""
-    if kind == "old" and not original.exists():
+    if kind == "old" and path.exists() and not original.exists():
         os.replace(path, original)
         logger.warning("%s: put back, its replacement was never finished", original)
     elif path.is_dir():
@@ -300,6 +295,32 @@ def _is_running(process: int) -> bool:
 
 
 @contextmanager
+def _in_place_of(path: Path) -> Iterator[Path]:
+    """Yield a temporary name; the file or folder that is made there is synced and renamed to `path`.
+
+    What was there is replaced then, and put back if that fails. The folder is created, and what a killed
+    process left is removed before.
+    """
+    temporary = temporary_name(path)
+    old = temporary_name(path, "old")
+    with unwritable_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path.parent, path.name)
+        try:
+            yield temporary
+            for file in (temporary, *temporary.rglob("*")):
+                if file.is_file():
+                    sync_file(file)
+            if temporary.is_dir() and path.exists():  # a file takes the place of another at once
+                os.replace(path, old)
+            os.replace(temporary, path)
+            sync_file(path.parent)
+        finally:
+            _clear(old, path, "old")
+            _clear(temporary, path, "tmp")
+
+
+@contextmanager
 def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterator[IO]:
     """Open a temporary file beside `path`; on success it is synced and renamed to `path`.
 
@@ -309,34 +330,10 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
     Raises:
         UserError: the disk is full or read-only. An earlier file of that name is untouched.
     """
-    path = Path(path)
-    temporary = temporary_name(path)
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
-    with unwritable_is_a_user_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(path.parent, path.name)
-    try:
-        with unwritable_is_a_user_error(path):
-            with open(temporary, mode, **options) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            sync_file(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def as_json(value: Any) -> str:
-    """Format a value as indented JSON with a newline at the end. For files in an `atomic_dir`."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write a value as indented UTF-8 JSON. The file appears whole or not at all."""
-    with atomic_file(path, "w", newline="\n") as file:
-        file.write(as_json(value))
+    with _in_place_of(Path(path)) as temporary, open(temporary, mode, **options) as file:
+        yield file
 
 
 @contextmanager
@@ -350,29 +347,20 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
         UserError: the disk is full or read-only. What was there before is untouched.
     """
     path = Path(path)
-    if path.is_symlink():
-        path = Path(os.path.realpath(path))
-    temporary = temporary_name(path)
-    old = temporary_name(path, "old")
-    try:
-        with unwritable_is_a_user_error(path):
-            temporary.mkdir(parents=True)
-            clear_leftovers(path.parent, path.name)
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    sync_file(file)
-            if path.exists():
-                os.replace(path, old)
-            os.replace(temporary, path)
-            sync_file(path.parent)
-    finally:
-        if not path.exists() and old.exists():  # the second rename failed
-            os.replace(old, path)
-        if old.is_file():  # `path` was a file
-            old.unlink()
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _in_place_of(Path(os.path.realpath(path)) if path.is_symlink() else path) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+def as_json(value: Any) -> str:
+    """Format a value as indented JSON with a newline at the end. For files in an `atomic_dir`."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write a value as indented UTF-8 JSON. The file appears whole or not at all."""
+    with atomic_file(path, "w", newline="\n") as file:
+        file.write(as_json(value))
 
 
 def remove(path: Path) -> None:
