@@ -137,7 +137,12 @@ def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[di
     They are those of paddle.distributed. The port of the leader is where the processes meet. The others are
     only labels, because every process chooses its own ports.
     """
-    port = leading_port(flags)
+    # All machines have the same command, and must choose the same port: one from 20000 to 29999.
+    command = "\0".join([flags.node_ips, *flags.script])
+    port = flags.master_port or 20000 + zlib.crc32(command.encode()) % 10000
+    if len(flags.nodes) == 1 and flags.master_port is None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:  # the system chooses a free port
+            port = listener.getsockname()[1]
     addresses = [node for node in flags.nodes for _ in range(processes)]  # of each process, by its rank
     endpoints = [f"{address}:{port + 1 + rank}" for rank, address in enumerate(addresses)]
     variables = []
@@ -158,16 +163,6 @@ def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[di
             place["PADDLE_DISTRI_BACKEND"] = "gloo"
         variables.append(place)
     return variables
-
-
-def leading_port(flags: LaunchFlags) -> int:
-    """The port at which the processes meet; on several machines all must choose the same one."""
-    if flags.master_port is not None:
-        return flags.master_port
-    if len(flags.nodes) > 1:  # 20000 to 29999; the command is the same on all machines
-        return 20000 + zlib.crc32("\0".join([flags.node_ips, *flags.script]).encode()) % 10000
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # the system chooses a free port
-        return listener.getsockname()[1]
 
 
 def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Path) -> int:
@@ -220,8 +215,11 @@ def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
         time.sleep(0.05)
         codes = [process.poll() for process in processes]
         # After Ctrl-C the processes end with 130, which is no failure.
-        bad = [number for number, code in enumerate(codes) if code not in (None, 0, INTERRUPTED)]
-        failed += [number for number in bad if number not in failed]
+        failed += [
+            number
+            for number, code in enumerate(codes)
+            if code not in (None, 0, INTERRUPTED) and number not in failed
+        ]
         end = min(end, time.monotonic() + GRACE) if failed else end
     for process in processes:
         process.kill()  # nothing, if it has ended
