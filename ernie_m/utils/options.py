@@ -171,12 +171,11 @@ def accept(options: Mapping[str, Field], place: str, key: str, value: Any) -> An
         what = f"unknown flag --{key}" if on_line else f"{place}: unknown key '{key}'"
         advice = advice_on(key, options, "--" if on_line else "") or "--help lists what there is"
         raise UserError(f"{what}; {advice}")
-    kind = options[key].type
     try:
-        return convert(kind, value)
+        return convert(options[key].type, value)
     except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
         start = _flag_of(key, options[key]) if on_line else f"{place}: {key} is"
-        raise UserError(f"{start} {value}: {refusal(value, kind)}") from error
+        raise UserError(f"{start} {value}: {refusal(value, options[key].type)}") from error
 
 
 def refusal(value: Any, kind: Any) -> str:
@@ -235,16 +234,18 @@ class _Loader(yaml.BaseLoader):
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.tag:
-            problem = "a tag or an alias; write the value out"
-            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem="a tag or an alias; write the value out", problem_mark=event.start_mark
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         first: dict[str, yaml.Node] = {}
         for key, _ in node.value:
             if first.setdefault(str(key.value), key) is not key:
-                problem = f"the key '{key.value}' is there twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key '{key.value}' is there twice", problem_mark=key.start_mark
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -282,8 +283,9 @@ def read_yaml(path: str, known: Iterable[str] = ()) -> dict[str, Any]:
             raise UserError(f"{path}: the key '{twice.pop()}' is there twice")
         values |= items
     # A run of an earlier version has saved what it did not use.
-    unused = {key for key, value in values.items() if value == "false" and key in GONE} - {*known}
-    return {key: value for key, value in values.items() if key not in unused}
+    return {
+        key: value for key, value in values.items() if key in known or key not in GONE or value != "false"
+    }
 
 
 def _is_section(name: str, known: Iterable[str]) -> bool:
