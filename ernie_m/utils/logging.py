@@ -239,13 +239,11 @@ class Progress:
         if not self.total or self.completed <= self.initial:
             return "?"
         seconds = max(self.total - self.completed, 0) / self.speed()
-        if not evaluations:
-            return as_time(seconds)
         if self.past_evaluations:
-            seconds_of_evaluations = evaluations * self.evaluation_seconds / self.past_evaluations
-            return as_time(seconds + seconds_of_evaluations)
-        plural = "s" if evaluations > 1 else ""
-        return f"{as_time(seconds)} + {evaluations} evaluation{plural}"
+            seconds += evaluations * self.evaluation_seconds / self.past_evaluations
+        elif evaluations:
+            return f"{as_time(seconds)} + {evaluations} evaluation{'s' if evaluations > 1 else ''}"
+        return as_time(seconds)
 
     def close(self) -> None:
         """Remove the bar from the screen."""
