@@ -81,20 +81,15 @@ class Cpu:
 def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Cpu:
     """Read cpuinfo and meminfo below `proc`, and a container's limits below `cgroup`."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    vendor = ""
-    flags: frozenset[str] = frozenset()
-    physical_cores = set()
-    for block in _text(proc / "cpuinfo").split("\n\n"):
-        processor = read_fields(block)
-        is_processor = "vendor_id" in processor and processor.get("processor", "").isdigit()
-        if not is_processor:
-            continue
-        vendor = processor["vendor_id"]
-        flags = frozenset(processor.get("flags", "").split())
-        number = processor["processor"]
-        if allowed is None or int(number) in allowed:
-            # Two threads of one core share its arithmetic units, so they count once.
-            physical_cores.add((processor.get("physical id", "0"), processor.get("core id", number)))
+    blocks = map(read_fields, _text(proc / "cpuinfo").split("\n\n"))
+    processors = [block for block in blocks if "vendor_id" in block and block.get("processor", "").isdigit()]
+    last = processors[-1] if processors else {}
+    # Two threads of one core share its arithmetic units, so they count once.
+    physical_cores = {
+        (processor.get("physical id", "0"), processor.get("core id", processor["processor"]))
+        for processor in processors
+        if allowed is None or int(processor["processor"]) in allowed
+    }
     # Where cpuinfo does not describe the cores, as on ARM, count the logical ones.
     cores = len(physical_cores) or len(allowed or ()) or os.cpu_count() or 1
     quota, _, period = _text(cgroup / "cpu.max").partition(" ")  # "max 100000", or "200000 100000": 2 cores
@@ -105,7 +100,7 @@ def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
     limit = _text(cgroup / "memory.max").strip()  # bytes, or "max"
     if limit.isdigit():
         memory = min(memory, int(limit))
-    return Cpu(vendor, flags, cores, memory)
+    return Cpu(last.get("vendor_id", ""), frozenset(last.get("flags", "").split()), cores, memory)
 
 
 def read_fields(text: str) -> dict[str, str]:
@@ -157,10 +152,9 @@ def check_paddle() -> None:
     if spec is None or not str(spec.origin).endswith("__init__.py"):  # a folder without it may be a remainder
         raise UserError(f"Paddle is not installed for {sys.executable}: {install}")
     site_packages = Path(spec.origin).parents[1]
-    versions = {}  # package -> its version
-    for path in site_packages.glob("paddlepaddle*.dist-info"):
-        package, _, version = path.name.removesuffix(".dist-info").partition("-")
-        versions[package.replace("_", "-")] = version
+    # As paddlepaddle_gpu-3.3.1.dist-info.
+    packages = [path.stem.partition("-") for path in site_packages.glob("paddlepaddle*.dist-info")]
+    versions = {package.replace("_", "-"): version for package, _, version in packages}
     if len(versions) > 1:
         raise UserError(
             f"{site_packages}: {' and '.join(sorted(versions))} overwrite each other; pip uninstall both, "
@@ -208,10 +202,8 @@ def _apply_settings() -> str:
     settings = settings_for(cpu, processes, has_gpu())
     added_settings = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added_settings)
-    in_force = []
-    for name in settings:
-        note = "" if name in added_settings else " (as set)"
-        in_force.append(f"{name}={os.environ[name]}{note}")
+    notes = {name: "" if name in added_settings else " (as set)" for name in settings}
+    in_force = [f"{name}={os.environ[name]}{note}" for name, note in notes.items()]
     in_force.append("malloc as it is" if _is_guest else _keep_freed_memory(cpu.memory // processes))
     if "paddle" in sys.modules:
         warnings.warn(
