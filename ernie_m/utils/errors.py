@@ -73,8 +73,7 @@ def listed(items: Sequence[str], most: int = 20) -> str:
 
 def shown(value: object) -> str:
     """A value from a file for a message: in one short line."""
-    text = value if isinstance(value, str) and value.isprintable() else ascii(value)
-    return text[:80]
+    return printable(value if isinstance(value, str) else ascii(value))[:80]
 
 
 def install_command(extra: str) -> str:

@@ -38,7 +38,8 @@ READ = {  # name of a file -> its content, and the flags that it needs
     "quotes.tsv": ('text\tlabel\n"Hello, you"\ta\nBye\tb\n', {"quotes": True}),
     "lines.jsonl": ('{"text": "Hello, you", "label": "a"}\n{"text": "Bye", "label": "b", "x": [1]}\n', {}),
     "list.json": ('[{"text": "Hello, you", "label": "a"},\n {"text": "Bye", "label": "b"}]', {}),
-    "none.csv": ('text,label\n"Hello, you",a\nno label,-\nBye,b\n', {}),
+    "none.csv": ('text,label\n"Hello, you",a\nno label,-\nof a database,\\N\nBye,b\n', {}),
+    "lines.csv": ('"Body\n(all)",Team\n"Hello, you",a\nBye,b\n', {"text": "Body (all)", "label": "Team"}),
     "numbers.csv": ('1,"Hello, you",a\n2,Bye,b\n', {"text": "2", "label": "3"}),
     "names.csv": ('Body,Team\n"Hello, you",a\nBye,b\n', {"text": "Body", "label": "Team"}),
     "only.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"only": "n>=2"}),
@@ -115,7 +116,7 @@ def test_zeros_and_ones_in_lists_name_no_labels(read):
 
 @pytest.mark.parametrize("header", ["Nr;Body;Team", "text;sentence;label", "7;Hello;x"])
 def test_the_command_line_of_the_question_works_when_it_is_filled_in(read, monkeypatch, header):
-    monkeypatch.setattr(sys, "argv", ["fit", "--on_error", "skip"])
+    monkeypatch.setattr(sys, "argv", ["fit", "--on_error", "skip", "--text", "no such"])
     content = f"{header}\n1;Hello;x\n2;Bye;y\n"
     with pytest.raises(UserError) as error:
         read("table.csv", content)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from ernie_m.tokenizer.equal_texts import normal_form
 
 # How tables write that a row has no label: pandas, and SNLI where its annotators did not agree.
-NO_LABEL = ("nan", "<na>", "-")
+NO_LABEL = ("nan", "<na>", "-", "\\n")  # the last as databases write it, \\N
 _HIDDEN = "-1"  # so do Hugging Face's data sets; but a sentiment may be -1, 0 or 1
 _RARE = 10  # it is no label if it is so many times rarer than the others are on average
 _JOINERS = "\u200c\u200d"  # zero width, but letters look different without them

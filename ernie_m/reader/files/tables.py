@@ -124,7 +124,7 @@ class Table(NamedTuple):
         Raises:
             UserError: there is none, or there are several.
         """
-        name = name.strip()
+        name = in_one_line(name).strip()
         if self.names.count(name) == 1 and name:
             return self.names.index(name)
         what = "several columns have this name." if name in self.names else "no such column."
@@ -139,19 +139,22 @@ class Table(NamedTuple):
 
         Args:
             what: what is not known.
-            flags: those that say it, as "--text COLUMN"; they are added to the command line.
+            flags: those that say it, as "--text COLUMN"; they replace those of the command line.
         """
         lines = []
         for place, name in enumerate(self.names):
             cells = [shown(cells[place])[:40] for cells in self.sample]
             lines.append(f"{name or '(no name)'}: {' | '.join(cells)}")
-        command = shlex.join(command_words())
+        words = command_words()
+        for flag in {flag.partition(" ")[0] for flag in flags}.intersection(words):
+            place = words.index(flag)
+            del words[place : place + 2]
         numbers = count(1)
         in_numbers = re.sub("[A-Z]+", lambda _: str(next(numbers)), flags[0])
         return UserError(
             f"{self.path}, line {self.line}: {what} Its columns, and the first cells of each:",
             *lines,
-            f"name them: {command} {' '.join(flags)}",
+            f"name them: {shlex.join(words)} {' '.join(flags)}",
             f"or give their numbers, as in {in_numbers}, if there is no header",
         )
 
@@ -209,7 +212,7 @@ def table_of(
         raise UserError(f"{path}: no rows in it")
     names = _numbers(len(first))
     if has_names:
-        names = [name.strip() for name in first]
+        names = [in_one_line(name).strip() for name in first]
         if "_task_hash" in names and not options.only:
             raise UserError(
                 f"{path}, line {line}: it is of Prodigy, where answers may be rejected or ignored; say which "
