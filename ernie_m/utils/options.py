@@ -410,11 +410,6 @@ OTHER_WORDS = {
     "micro_batch_size": "micro_batch_tokens",
     "model_name_or_path": "init_pretraining_params",
     "num_train_epochs": "epoch",
-    "out": "output",
-    "output_dir": "output",
-    "random_seed": "seed",
-    "rate": "learning_rate",
-    "seed": "random_seed",
 }
 # Flags and keys that have gone -> what takes their place.
 GONE = {
@@ -496,7 +491,14 @@ def advice_on(name: str, known: Iterable[str], dashes: str = "") -> str:
     if name in GONE and part not in keys:
         return f"it has gone; instead: {GONE[name]}"
     meant = part if part in keys else OTHER_WORDS.get(part, part)
-    near = difflib.get_close_matches(meant, keys, n=1, cutoff=0.75)  # below, most names are alike
+    words = {*meant.split("_")}
+    near = [meant] if meant in keys else []
+    near += [  # as seed for random_seed, out for output
+        key
+        for key in reversed(keys)
+        if key.startswith(meant) or words <= {*key.split("_")} or words >= {*key.split("_")}
+    ]
+    near += difflib.get_close_matches(meant, keys, n=1, cutoff=0.75)  # below, most names are alike
     return f"did you mean {dashes}{keys[near[0]]}?" if near else ""
 
 

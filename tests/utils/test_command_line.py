@@ -127,6 +127,8 @@ def test_values_on_the_command_line(line, name, value):
         ("limit: 2", ["--zzz", "1", "--steps", "0"], "a.yaml: limit is 2: "),
         ("", ["--stepz", "3"], "unknown flag --stepz; did you mean --steps?"),
         ("", ["--zzz", "3"], "unknown flag --zzz"),
+        ("", ["--lang", "en"], "unknown flag --lang; did you mean --languages?"),
+        ("", ["--max_limit", "1"], "unknown flag --max_limit; did you mean --limit?"),
         ("", ["--link", "x"], "unknown flag --link; it has gone; instead: nothing: the folder holds"),
         ("", ["--print_config", "x"], "unknown flag --print_config; it has gone; instead: config.yaml"),
         ("", ["-x", "3"], "'-x' "),
