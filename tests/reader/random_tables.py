@@ -44,14 +44,14 @@ PROGRAMS = (
     Program("\t", encoding="utf-16", line_end="\r\n", ending=".txt"),  # Excel, Unicode text
     Program(";", encoding="cp1252", line_end="\r\n"),  # Excel, ANSI
     Program(line_end="\r"),  # Excel, Mac
-    Program(escape="\\"),  # Spark
+    Program(quoting=csv.QUOTE_ALL, escape="\\"),  # Spark
     Program("", ending=".jsonl"),
 )
 # kind, its parts, names of them that are known without a flag, and some of one's own
 KINDS = (
     ("labels", "text label", "Sentence LABEL", "Kommentar Kategorie"),
     ("labels", "text text_b label", "premise hypothesis score", "Frage Antwort Urteil"),
-    ("pairs", "query positive", "Source translation", "原文 译文"),
+    ("pairs", "query positive", "Anchor target", "原文 译文"),
 )
 EXTRAS = ("", "id", "remarks", "n")  # columns that are no part of a row
 PLAIN = ["the", "red", "umbrella", "was", "lost", "yesterday", "in", "rain", "Größe", "für", "Ärzte"]
@@ -96,9 +96,8 @@ def write_table(folder: Path, seed: int, index: int, damages: Sequence[str] = ()
     random = Random(f"{seed} {index}")
     program = PROGRAMS[index % len(PROGRAMS)]
     raw = program.quoting == csv.QUOTE_NONE
-    words = ODD * odd
-    if raw or program.line_end == "\r":
-        words = words[:-1]  # no line ends
+    unable = {"\n"} if raw or program.line_end == "\r" else {program.escape}
+    words = [word for word in random.sample(ODD, 5) if word not in unable] * odd
     kind, parts, *families = random.choice(KINDS)
     if program.encoding == "cp1252":
         words = [word for word in words if word.isascii()]
