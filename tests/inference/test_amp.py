@@ -12,7 +12,6 @@ import ernie_m
 from ernie_m.commands import predict
 from ernie_m.inference.exported_model import PaddleEngine
 from ernie_m.model.cpu import onednn
-from ernie_m.model.device import to_array
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.training import precision
 from tests.launching import as_flags, call_main, error_of
@@ -26,13 +25,6 @@ def test_bfloat16_from_python(models, cpu_with_bf16):
     assert in_bfloat16 != in_float32
     for rounded, exact in zip(in_bfloat16, in_float32, strict=True):
         assert rounded["probabilities"] == pytest.approx(exact["probabilities"], abs=0.01)
-
-
-def test_bfloat16_by_encode_vector(models, encode_texts, cpu_with_bf16):
-    exact = encode_texts(TEXTS, models / "encode", "none")["vectors"]
-    rounded = encode_texts(TEXTS, models / "encode", "bf16", amp="bf16")["vectors"]
-    assert not np.array_equal(rounded, exact)
-    assert np.linalg.norm(rounded - exact) < 0.02 * np.linalg.norm(exact)
 
 
 def test_precisions_that_are_refused(models, exported, refused, monkeypatch, tmp_path):
@@ -93,13 +85,6 @@ def test_half_precision_on_a_gpu(models, autocasts, encode_texts, ask):
     assert encode_texts(TEXTS, models / "encode", amp="fp16")["vectors"].dtype == np.float32
     options = {"level": "O1", "dtype": "float16"}
     assert autocasts == [options] * 3  # each of the three has one batch
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_results_leave_the_device_in_full_precision(dtype):
-    array = to_array(paddle.to_tensor([1.5, -2.0]).astype(dtype))
-    assert array.dtype == (np.float64 if dtype == "float64" else np.float32)
-    assert array.tolist() == [1.5, -2.0]
 
 
 class GraphConfig:

@@ -81,7 +81,7 @@ def test_a_long_text_is_cut_if_the_request_says_so(client, model, truncate):
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
-        ("/v1/embeddings", {"input": "a", "dimension": 8}, "dimension"),
+        ("/v1/embeddings", {"input": "a", "dimension": 8}, "dimension"),  # an unknown key
         ("/v1/embeddings", {"input": "a", "dimensions": 8}, "dimensions"),
         ("/v1/embeddings", {"input": "a", "prompt_name": "x"}, "prompt_name"),
         ("/v1/embeddings", {"input": "a", "prompt_name": "query", "input_type": "query"}, "prompt_name"),
@@ -99,10 +99,7 @@ def test_what_is_wrong_is_named(client, path, body, param):
     assert param in error["message"] and "\n" not in error["message"]
 
 
-def test_an_unknown_key_and_a_missing_header(client):
-    answer = client.post("/v1/embeddings", json={"input": "a", "txt": "a"}).json()["error"]
-    assert answer["param"] == "txt"
-    assert "'txt': unknown key; /v1/embeddings takes input, " in answer["message"]
+def test_a_missing_header(client):
     headers = {"Content-Type": "text/plain"}
     answer = client.post("/v1/embeddings", content='{"input": "a"}', headers=headers)
     assert answer.status_code == 400 and "Content-Type: application/json" in answer.json()["error"]["message"]

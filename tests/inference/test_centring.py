@@ -180,12 +180,6 @@ def test_what_cannot_be_centred(folder, options, message):
     assert message in error_of(ernie_m.load(folder).encode, TEXTS, **options)
 
 
-def test_a_model_without_means(models):
-    assert f"no {LANGUAGE_MEANS} is there, which centred vectors need" in error_of(
-        ernie_m.load(models / "encode").encode, TEXTS, centre=True
-    )
-
-
 def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
     """The corpus has a file of a language with a mean, and one of a language without."""
     corpus = write_languages(tmp_path, de=TEXTS[:6], xx=TEXTS[6:])
@@ -204,8 +198,6 @@ def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
     assert "centred" not in answer and answer["found"][0]["cosine"] == pytest.approx(1, abs=1e-5)
     (answer,) = ask([{"text": TEXTS[0]}], task="embedding", model=folder, centre="true")
     np.testing.assert_allclose(answer["vector"], plain[0] - means[nearest(plain[:1], means)][0], atol=1e-5)
-    (answer,) = ask([{"text": TEXTS[0]}], task="embedding", model=folder)
-    np.testing.assert_allclose(answer["vector"], plain[0], atol=1e-5)
 
 
 def test_an_export_keeps_the_means(folder, tmp_path):

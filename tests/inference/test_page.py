@@ -124,18 +124,6 @@ def test_the_page_opens_with_an_answered_example_of_the_corpus(page):
     assert "not for real text" in texts_of(page, "#model")[0]
 
 
-def test_search_names_the_languages(page):
-    ask_page(page, "search", text=TEXTS[17])
-    assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[17]
-    named = texts_of(page, "#panel-search .language")
-    assert named == ["French", "Arabic"]
-    ask_page(page, "search", text=TEXTS[17], each="")
-    named = texts_of(page, "#panel-search .language")
-    assert named[0] == "French" and set(named) <= {"French", "Arabic"} and len(named) == 5
-    ask_page(page, "search", text=TEXTS[3], layer="1")
-    assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[3]
-
-
 def test_the_language_of_a_query(page, tmp_path):
     """That of its line, or of the nearest mean, is shown; another can be chosen, and an example ends that."""
     corpus = write_languages(tmp_path, ar=[*TEXTS[:15], ARABIC], fr=TEXTS[15:])

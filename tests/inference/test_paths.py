@@ -1,14 +1,11 @@
 """A model of each format is found from any folder, by any form of its path."""
 
-import csv
-
 import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.commands import convert, fit
+from ernie_m.commands import convert
 from tests.helpers.checkpoints import change_config
-from tests.launching import as_flags, call_main
 from tests.toys import make_model, sentences, train_pieces
 
 TEXTS = ["“Bado” kani", "lera 10, mo", *sentences(10, seed=4)]
@@ -70,17 +67,3 @@ def test_every_form_of_a_path(folders, monkeypatch, name):
         vectors.append(model.encode(TEXTS))
     for vectors_by_path in vectors[1:]:
         np.testing.assert_allclose(vectors_by_path, vectors[0], atol=1e-6)
-
-
-def test_fit_from_a_folder_below(folders, monkeypatch, tmp_path):
-    """As `../.venv/bin/ernie-m fit my.csv --model ../configs/e5-small --output t`."""
-    folder = folders["sentence-transformers"] / "here/sub"
-    monkeypatch.chdir(folder)
-    rows = [["label", "text"], *zip(["a", "b"] * 20, sentences(40, seed=8))]
-    with open("my.csv", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
-    call_main(fit, ["my.csv", *as_flags({"model": "../x", "output": "t"})])
-    expected = ernie_m.load("../x").fit([row[1] for row in rows[1:]], [row[0] for row in rows[1:]])
-    texts = sentences(5, seed=9)
-    answers = [ernie_m.load("t").classify(texts), expected.classify(texts)]
-    assert [answer["label"] for answer in answers[0]] == [answer["label"] for answer in answers[1]]

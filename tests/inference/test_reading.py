@@ -61,18 +61,6 @@ def test_vectors_as_the_files_say(models, tmp_path):
         assert f"{path}: " in line and "query, passage" in line
 
 
-def test_search_reads_queries_and_texts_with_their_prompts(models, tmp_path):
-    folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
-    query = unit(states_of_cls(models, ["kofo: bada"]))
-    texts = unit(states_of_cls(models, [f"tan: {text}" for text in TEXTS]))
-    cosines = (query @ texts.T)[0]
-    model = ernie_m.load(folder)
-    by_text = {hit["text"]: hit["cosine"] for hit in model.search("bada", TEXTS)}
-    np.testing.assert_allclose([by_text[text] for text in TEXTS], cosines, atol=1e-5)
-    by_text = {hit["text"]: hit["cosine"] for hit in model.index(TEXTS).search("bada")}
-    np.testing.assert_allclose([by_text[text] for text in TEXTS], cosines, atol=1e-5)
-
-
 def test_the_longest_input_of_vectors(models, tmp_path, ask):
     folder = with_reading(models, "encode", tmp_path / "short", max_seq_len=8)
     answers = ask([{"text": " ".join(TEXTS)}], task="embedding", model=folder)

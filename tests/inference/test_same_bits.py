@@ -8,8 +8,6 @@ import pytest
 
 import ernie_m
 from ernie_m.inference.paddle_model import DygraphEngine
-from ernie_m.model import attention, batch
-from ernie_m.model.attention import PaddedMask
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import onednn
 from ernie_m.model.encoder import ErnieMModel
@@ -92,15 +90,6 @@ def test_vectors(texts, width, amp):
     assert texts_with_other_bits(encoder.batch, texts) == set()
 
 
-def test_vectors_of_workers(texts, monkeypatch):
-    """One worker and three, which get other batches."""
-    encoder = PaddleEncoder(predicting(ErnieMModel(config_of(128)), "none"), "mean", 2)
-    one = encoder.vectors(texts)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    for batch_tokens in (600, 4096):
-        assert np.array_equal(encoder.vectors(texts, batch_tokens), one)
-
-
 @pytest.mark.parametrize(
     ("kind", "task"), [("classify", "classification"), ("tag", "token-classification"), ("full", "fill-mask")]
 )
@@ -128,14 +117,3 @@ def test_outputs_of_heads(texts, name, amp):
     config = config_of(128)
     engine = DygraphEngine(predicting(head(config, 3, **options), amp), task, config.num_hidden_layers)
     assert texts_with_other_bits(lambda ids: engine(ids)["logits"], texts[:60]) == set()
-
-
-@pytest.mark.parametrize("fault", ["attention", "pooling"])
-def test_a_group_by_its_longest_length_is_found(monkeypatch, texts, fault):
-    """The groups of other devices, and vectors as products with the weights of a whole array."""
-    encoder = PaddleEncoder(predicting(ErnieMModel(config_of(128)), "none"), "mean", 2)
-    if fault == "attention":
-        monkeypatch.setattr(attention, "mask_class", lambda: PaddedMask)
-    else:
-        monkeypatch.setattr(batch, "CpuMask", PaddedMask)
-    assert len(texts_with_other_bits(encoder.batch, texts[:60])) > 10

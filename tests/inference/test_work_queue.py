@@ -1,4 +1,4 @@
-"""The queue of the server: short before long, the oldest in its turn, its bounds, and who has left."""
+"""The queue of the server: short before long, the oldest in its turn, and its bounds."""
 
 import asyncio
 import functools
@@ -8,7 +8,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from ernie_m.inference.server import work_queue
-from ernie_m.inference.server.work_queue import LEFT, WorkQueue
+from ernie_m.inference.server.work_queue import WorkQueue
 from ernie_m.utils.errors import UserError
 
 
@@ -44,15 +44,13 @@ class Model:
 
 
 class Client:
-    """A request, whose client stays until `left` is set."""
+    """A request, whose client stays."""
 
     def __init__(self):
         self.scope = {}
-        self.left = asyncio.Event()
 
     async def receive(self):
-        await self.left.wait()
-        return {"type": "http.disconnect"}
+        await asyncio.Event().wait()
 
 
 def asking(queue, model, name, sizes, client=None):
@@ -156,23 +154,6 @@ async def test_the_queue_is_bounded_in_texts_and_in_characters(monkeypatch):
 
 
 @in_loop
-async def test_nothing_is_computed_for_who_has_left():
-    model, queue, first = await held_up(most_texts=1000)
-    clients = [Client() for _ in range(200)]
-    left = [asking(queue, model, "left", [5] * 4, client) for client in clients]
-    stays = asking(queue, model, "stays", [5] * 3)
-    await asyncio.sleep(0)
-    for client in clients:
-        client.left.set()
-    for answer in await asyncio.gather(*left, return_exceptions=True):
-        assert answer.status_code == LEFT
-    assert len(queue.waiting) == 3 and queue.characters == 15
-    model.go_on()
-    assert len(await stays) == 3 and await first
-    assert [text for batch in model.batches for text in batch] == ["first0", "stays0", "stays1", "stays2"]
-
-
-@in_loop
 async def test_a_wrong_text_ends_its_request_alone():
     model, queue, first = await held_up()
     wrong = asking(queue, model, "wrong", [1, 1])
@@ -214,12 +195,3 @@ async def test_many_threads():
     model.go_on()
     await asyncio.gather(*requests)
     assert model.threads == set(begun) and len(model.threads) == 2
-
-
-@in_loop
-async def test_the_event_loop_is_free_while_a_batch_is_computed():
-    model, _queue, first = await held_up()
-    await asyncio.sleep(0.01)  # it would not come back
-    assert not first.done()
-    model.go_on()
-    await first

@@ -8,7 +8,7 @@ from ernie_m.commands import convert
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import answerers_of
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
-from ernie_m.inference.tasks.zero_shot import MOST_LABELS, InferenceLabels
+from ernie_m.inference.tasks.zero_shot import InferenceLabels
 from tests import toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import change_config, changed_copy
@@ -147,12 +147,3 @@ def test_the_advice_for_labels_without_names(models, tmp_path, caplog):
         assert error_of(load, same).startswith(f"{same / 'config.json'}: 2 labels are called 'yes'")
         change_config(folder, **{key: names[key]})
         assert ernie_m.load(folder).zero_shot("bado", LABELS)[0]["label"] in LABELS
-
-
-def test_so_many_labels_that_others_would_wait(models):
-    answerer = answerers_of([load(models / "classify")], PredictionOptions())["zero-shot"]
-    labels = [str(number) for number in range(MOST_LABELS + 1)]
-    answerer.check_length(answerer.parse({"text": "a", "labels": labels[:-1]}))
-    assert "'labels' has 101 labels, at most 100 fit" in error_of(
-        answerer.check_length, answerer.parse({"text": "a", "labels": labels})
-    )

@@ -100,14 +100,6 @@ def test_pairs_and_scores_are_lasers(source_count, target_count):
     assert_equal(pairs, by_laser(source, target))
 
 
-def test_where_a_mean_is_not_above_0_all_margins_are_differences():
-    """If all lines are neighbours, those of centred vectors have a mean cosine of about 0."""
-    source, target = (vectors - vectors.mean(axis=0) for vectors in texts(20))
-    scores = margins(*both_ways(source, target, k=20))
-    assert not scores.are_ratios
-    assert min(scores.forward.min(), scores.backward.min()) < 0
-
-
 @pytest.mark.parametrize("side", [0, 1])
 def test_one_mean_of_one_direction_decides(side):
     """Of source 1, or of target 1, with itself: (0.5 - 0.7) / 2. The other means are above 0."""
@@ -120,12 +112,3 @@ def test_one_mean_of_one_direction_decides(side):
     values = [scores.forward, scores.backward]
     np.testing.assert_allclose(values[side], [[0.8 - 0.7], [0.5 - 0.55]], atol=1e-6)
     np.testing.assert_allclose(values[1 - side], [[0.6 - 0.7], [-0.7 + 0.1]], atol=1e-6)
-
-
-def test_pairs_of_at_least_a_score():
-    source, target = texts(100)
-    pairs, _ = mined(source, target)
-    threshold = pairs.scores[30]
-    assert as_dict(pairs.at_least(threshold)) == {
-        pair: score for pair, score in as_dict(pairs).items() if score >= threshold
-    }
