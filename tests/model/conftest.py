@@ -1,7 +1,11 @@
-"""A fixture for the tests of the network."""
+"""Fixtures for the tests of the network."""
 
+import numpy as np
 import paddle
 import pytest
+
+from ernie_m.model.batch import TokenBatch
+from ernie_m.model.device import upload
 
 
 @pytest.fixture
@@ -11,3 +15,12 @@ def float64():
     paddle.seed(0)
     yield
     paddle.set_default_dtype("float32")
+
+
+@pytest.fixture
+def batch() -> TokenBatch:
+    """Four sequences of 12, 7, 12 and 3 tokens; a pad is 1."""
+    ids = np.random.default_rng(0).integers(4, 300, [4, 12])
+    ids[1, 7:] = 1
+    ids[3, 3:] = 1
+    return upload(TokenBatch.from_padded(ids, 1))

@@ -1,55 +1,13 @@
 """Token batches, and the one copy that brings them to the device."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import paddle
 
 from ernie_m.model.attention import FlashMask
 from ernie_m.model.batch import TokenBatch
-from ernie_m.model.device import Uploadable, upload
+from ernie_m.model.device import upload
 from ernie_m.model.layout import Layout
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
-
-
-@dataclass(frozen=True)
-class Example(Uploadable):
-    """Something with arrays at several depths: `more` may be an array, a container or another example."""
-
-    name: str
-    array: paddle.Tensor
-    more: object
-
-
-def test_an_upload_is_one_copy_of_all_arrays(monkeypatch):
-    """Integers and bools arrive as int64, other numbers as float64; what has no arrays stays on the host."""
-    set_value = paddle.Tensor.set_value
-    copies = []
-
-    def recorded_set_value(tensor, array):
-        copies.append(array)
-        set_value(tensor, array)
-
-    monkeypatch.setattr(paddle.Tensor, "set_value", recorded_set_value)
-    host_only = Layout([3, 2])
-    tree = [
-        Example("a", np.arange(6).reshape(2, 3), {"deep": [np.array([0.5, -2.0]), None]}),
-        Example("b", np.zeros([0], np.int64), Example("c", np.array([True, False]), host_only)),
-    ]
-    first, second = upload(tree)
-    assert len(copies) == 1
-    assert (first.name, second.more.name) == ("a", "c")
-    assert first.array.dtype == paddle.int64 and first.array.tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert first.more["deep"][0].dtype == paddle.float64 and first.more["deep"][0].tolist() == [0.5, -2.0]
-    assert first.more["deep"][1] is None
-    assert second.array.shape == [0] and second.array.dtype == paddle.int64
-    assert second.more.array.tolist() == [1, 0] and second.more.more is host_only
-    assert isinstance(tree[0].array, np.ndarray)  # the tree itself is as it was
-
-
-def test_an_upload_of_nothing():
-    assert upload([]) == []
-    assert upload(Example("a", np.zeros([0]), None)).array.dtype == paddle.float64
 
 
 def test_an_array_with_pads_becomes_a_row_of_tokens():

@@ -8,7 +8,6 @@ from ernie_m.model import layers, lm_head, word_embeddings
 from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import bfloat16, onednn
-from ernie_m.model.device import upload
 from ernie_m.model.lm_head import PreTrainingModel
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 from tests.helpers.gradients import gradients_of
@@ -43,15 +42,6 @@ def random(*shape: int) -> paddle.Tensor:
 @pytest.fixture(autouse=True)
 def seed():
     paddle.seed(0)
-
-
-@pytest.fixture
-def batch() -> TokenBatch:
-    """Four sequences of 12, 7, 12 and 3 tokens."""
-    ids = np.random.default_rng(0).integers(4, 300, [4, 12])
-    ids[1, 7:] = CONFIG.pad_token_id
-    ids[3, 3:] = CONFIG.pad_token_id
-    return upload(TokenBatch.from_padded(ids, CONFIG.pad_token_id))
 
 
 def test_linear_layers_of_one_input():

@@ -272,15 +272,6 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
     assert same_weights(model, newer_model)
 
 
-def test_a_full_disk_leaves_the_previous_official_directory(tmp_path):
-    write_as_official(tmp_path, model_weights(classifier()), SHAPE, "classification")
-    files_before = bytes_of_files(tmp_path / "params")
-    with disk_full_after(1000), pytest.raises(UserError, match="params: no space left"):
-        write_as_official(tmp_path, model_weights(classifier()), SHAPE, "classification")
-    assert bytes_of_files(tmp_path / "params") == files_before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ernie_config.json", "params"]
-
-
 @pytest.fixture
 def saved(tmp_path):
     """The folder of a classifier."""

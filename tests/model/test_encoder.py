@@ -16,8 +16,6 @@ from tests.launching import error_of
 SIZES = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 CONFIG = ErnieMConfig(**SIZES, **NO_DROPOUT, max_position_embeddings=12, initializer_range=0.3)
-# A pair of sentences, and one sentence with pads: [CLS] is 0, [SEP] 2, [PAD] 1.
-IDS = np.array([[0, 7, 8, 9, 2, 2, 11, 2], [0, 30, 2, 1, 1, 1, 1, 1]])
 
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -63,17 +61,6 @@ def test_initial_weights():
     assert not model.encoder.layers[0].linear1.bias.numpy().any()
 
 
-def test_positions_count_from_2_unless_they_are_given():
-    model = ErnieMModel(CONFIG)
-    layout = Layout([4, 3])
-    ids = np.array([0, 7, 8, 2, 0, 9, 2])
-    positions = np.array([2, 3, 4, 5, 2, 3, 4])
-    states = model.encode(packed_batch(ids, layout)).sequence.numpy()
-    counted = model.encode(packed_batch(ids, layout, position_ids=positions)).sequence.numpy()
-    shifted = model.encode(packed_batch(ids, layout, position_ids=positions + 1)).sequence.numpy()
-    assert np.array_equal(states, counted) and np.abs(states - shifted).max() > 1e-3
-
-
 @pytest.mark.parametrize("position", [12, 500])
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_a_position_past_the_table(monkeypatch, position, on_gpu):
@@ -87,28 +74,6 @@ def test_a_position_past_the_table(monkeypatch, position, on_gpu):
     assert f"position {position} is past" in line and "at most 10 tokens" in line and "max_seq_len" in line
     eleven_tokens = padded_batch(np.full([1, 11], 5))
     assert "position 12 is past" in error_of(model.encode, eleven_tokens)
-
-
-def test_input_bias_is_added_before_the_layer_norm():
-    """The difference to another word, as a bias, makes the text one of that word."""
-    model = ErnieMModel(CONFIG)
-    layout = Layout([4, 2])
-    batch = packed_batch([0, 7, 8, 2, 0, 2], layout)
-    of_nines = packed_batch([9] * 6, layout)
-    words = model.embeddings.word_embeddings
-    bias = words(of_nines.input_ids) - words(batch.input_ids)
-    states = model.encode(batch, input_bias=bias).sequence
-    assert np.abs((states - model.encode(of_nines).sequence).numpy()).max() < 1e-9
-
-
-def test_dropout_is_on_in_training_only():
-    model = ErnieMModel(ErnieMConfig(**SIZES, max_position_embeddings=12))
-    batch = padded_batch(IDS)
-    first, second = (model.encode(batch).sequence.numpy() for _ in range(2))
-    assert np.abs(first - second).max() > 1e-3
-    model.eval()
-    first, second = (model.encode(batch).sequence.numpy() for _ in range(2))
-    assert np.array_equal(first, second)
 
 
 def test_where_dropout_is(monkeypatch):

@@ -24,6 +24,19 @@ def ids_with_pads() -> np.ndarray:
     return ids
 
 
+class Classifier(paddle.nn.Layer):
+    """A user's layer."""
+
+    def __init__(self, encoder: ErnieMModel):
+        super().__init__()
+        self.encoder = encoder
+        self.head = paddle.nn.Linear(encoder.config.hidden_size, 2)
+
+    def forward(self, ids, mask=None):
+        states = self.encoder(ids, mask)
+        return self.head(self.encoder.pooler(states[:, 0]))
+
+
 def test_it_is_the_packed_form():
     """States and all gradients within 1e-6 in float32; pads are 0."""
     model = ErnieMModel(CONFIG)
@@ -58,18 +71,7 @@ def test_a_training_loop_of_ones_own(tmp_path):
     """A user's classifier of which id is in a text learns it, and the encoder learns with it."""
     save_model(tmp_path / "start", ErnieMModel(CONFIG), CONFIG)
     paddle.seed(1)
-
-    class Classifier(paddle.nn.Layer):
-        def __init__(self, folder):
-            super().__init__()
-            self.encoder = ErnieMModel.from_pretrained(folder)
-            self.head = paddle.nn.Linear(self.encoder.config.hidden_size, 2)
-
-        def forward(self, ids, mask):
-            states = self.encoder(ids, mask)
-            return self.head(self.encoder.pooler(states[:, 0]))
-
-    classifier = Classifier(tmp_path / "start")
+    classifier = Classifier(ErnieMModel.from_pretrained(tmp_path / "start"))
     before = classifier.encoder.embeddings.word_embeddings.weight.numpy().copy()
     classifier.train()
     optimizer = paddle.optimizer.AdamW(1e-2, parameters=classifier.parameters())
@@ -99,17 +101,7 @@ def test_from_pretrained(tmp_path):
 
 def test_to_static_calls_it_as_it_is():
     """Alone, and in a user's layer whose other parts become a graph; other shapes and gradients, too."""
-
-    class Classifier(paddle.nn.Layer):
-        def __init__(self):
-            super().__init__()
-            self.encoder = ErnieMModel(CONFIG)
-            self.head = paddle.nn.Linear(12, 2)
-
-        def forward(self, ids):
-            return self.head(self.encoder(ids)[:, 0])
-
-    classifier = Classifier()
+    classifier = Classifier(ErnieMModel(CONFIG))
     ids = paddle.to_tensor(ids_with_pads())
     expected = classifier(ids)
     expected_gradients = gradients_of(classifier, expected.square().sum())

@@ -8,11 +8,9 @@ import paddle.nn.functional as F
 import pytest
 
 from ernie_m.model import kernels, layers
-from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import onednn, packed
 from ernie_m.model.cpu.packed import PackedLinear
-from ernie_m.model.device import upload
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.training.precision import prepare_for_prediction
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
@@ -36,15 +34,6 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 def gelu(x: np.ndarray) -> np.ndarray:
     return F.gelu(paddle.to_tensor(x)).numpy()
-
-
-@pytest.fixture
-def batch() -> TokenBatch:
-    """Four sequences of 12, 7, 12 and 3 tokens."""
-    ids = np.random.default_rng(0).integers(4, 300, [4, 12])
-    ids[1, 7:] = CONFIG.pad_token_id
-    ids[3, 3:] = CONFIG.pad_token_id
-    return upload(TokenBatch.from_padded(ids, CONFIG.pad_token_id))
 
 
 @pytest.fixture

@@ -131,24 +131,3 @@ def test_loss_of_no_positions_is_empty_and_has_a_gradient(pretraining):
     result = pretraining.lm_head.loss(hidden, paddle.zeros([0], "int64"))
     assert result.losses.shape == result.correct.shape == [0] and float(result.total) == 0
     result.total.backward()
-
-
-def test_language_embeddings_touch_only_the_tokens_that_carry_a_language(pretraining):
-    """Three tokens of the first sequence have a language, those of the second have none."""
-    batch = packed_batch(TOKENS, LAYOUT)
-    languages = np.full(11, -1)  # none
-    languages[[1, 3, 6]] = [0, 2, 1]
-    in_languages = packed_batch(TOKENS, LAYOUT, language_ids=languages)
-    plain = pretraining.encode(batch).numpy()
-    assert np.abs(pretraining.encode(in_languages).numpy() - plain).max() < 1e-12  # zero at the start
-    rows = paddle.randn([3, 12])
-    pretraining.language_embeddings.weight.set_value(rows)
-    output = pretraining.encode(in_languages)
-    assert np.abs(output.numpy()[:8] - plain[:8]).max() > 1e-3
-    assert np.abs(output.numpy()[8:] - plain[8:]).max() < 1e-12
-    bias = np.zeros([11, 12])  # the same by hand, added to the input of the encoder
-    bias[[1, 3, 6]] = rows.numpy()[[0, 2, 1]]
-    expected = pretraining.ernie_m.encode(batch, input_bias=paddle.to_tensor(bias)).sequence
-    assert np.abs((output - expected).numpy()).max() < 1e-9
-    (output[:8] ** 2).sum().backward()
-    assert (np.abs(pretraining.language_embeddings.weight.grad.numpy()).max(-1) > 0).all()

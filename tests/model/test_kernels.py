@@ -2,22 +2,14 @@
 
 import inspect
 
-import numpy as np
 import paddle
 import pytest
 
 from ernie_m.model import device, kernels
 from ernie_m.model.encoder import ErnieMModel
-from ernie_m.model.heads import SequenceClassifier
-from ernie_m.model.layout import Layout
-from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.training.engine import Engine
-from ernie_m.training.optimizer import build_optimizer
 from ernie_m.training.precision import Precision, prepare_for_prediction
 from ernie_m.utils.logging import logger
-from tests.helpers.batches import packed_batch
 from tests.helpers.flash import flashmask
-from tests.helpers.gradients import gradients_of
 from tests.launching import error_of
 from tests.toys import small_config
 
@@ -95,72 +87,6 @@ def test_the_arguments_of_the_kernel():
     call = source.split("_C_ops.flashmask_attention(")[1].split(")")[0]
     arguments = [argument for argument in call.split(",") if argument.strip()]
     assert len(arguments) == len(inspect.signature(operation).parameters)
-
-
-def loss_and_gradients(model, loss_of) -> dict[str, np.ndarray]:
-    """The loss of a model, and its gradients by parameter."""
-    loss = loss_of(model)
-    return {"loss": loss.numpy(), **gradients_of(model, loss)}
-
-
-def masked_loss(model: PreTrainingModel) -> paddle.Tensor:
-    """The loss of two sequences, of 6 tokens with 4 of context and of 3 tokens."""
-    hidden = model.encode(packed_batch(np.arange(4, 13), Layout([6, 3], [4, 3])))
-    return model.lm_head.loss(hidden, paddle.arange(9)).total
-
-
-def classification_loss(model: SequenceClassifier) -> paddle.Tensor:
-    """The sum of the squared logits of two sequences."""
-    return model(packed_batch(np.arange(4, 13), Layout([6, 3]))).square().sum()
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("loss_of", [masked_loss, classification_loss])
-def test_plain_kernels_compute_the_same(monkeypatch, loss_of):
-    model = PreTrainingModel(CONFIG, ["en"]) if loss_of is masked_loss else SequenceClassifier(CONFIG, 3)
-    fast = loss_and_gradients(model, loss_of)
-    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
-    # A call of one of the fast kernels would now be an error.
-    for kernel in (
-        "ernie_m.model.layers.GeluOnCpu",
-        "ernie_m.model.layers.LinearOnCpu",
-        "ernie_m.model.word_embeddings.LookUpOnCpu",
-    ):
-        monkeypatch.setattr(kernel, None)
-    plain = loss_and_gradients(model, loss_of)
-    assert plain.keys() == fast.keys()
-    for name, array in plain.items():
-        assert np.abs(array - fast[name]).max() < 1e-12, name
-
-
-def test_plain_kernels_count_the_same_hits(monkeypatch):
-    model = PreTrainingModel(CONFIG, ["en"])
-    hidden = paddle.randn([9, 12])
-    labels = model.lm_head(hidden).argmax(1)
-    labels[::3] = (labels[::3] + 1) % 40  # every third one is another word: no hit
-    fast = model.lm_head.loss(hidden, labels)
-    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
-    plain = model.lm_head.loss(hidden, labels)
-    assert plain.correct.tolist() == fast.correct.tolist() == [False, True, True] * 3
-
-
-def test_the_optimizer_with_plain_kernels_is_paddles(monkeypatch):
-    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
-    model = SequenceClassifier(CONFIG, 3)
-    engine = Engine(model, build_optimizer(model, 1e-3))
-    shapes = []
-    adamw = paddle._C_ops.adamw_
-
-    def recorded_adamw(parameter, *rest):
-        shapes.append(parameter.shape)
-        return adamw(parameter, *rest)
-
-    monkeypatch.setattr(paddle._C_ops, "adamw_", recorded_adamw)
-    engine.step(
-        [packed_batch(np.arange(4, 13), Layout([6, 3]))], lambda model, batch: (model(batch).sum(), {})
-    )
-    assert len(shapes) == len(model.parameters())
-    assert shapes[0] == [40, 12]  # the whole embedding matrix
 
 
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):

@@ -7,7 +7,6 @@ tests run in what the CPU has, and once more with each of the slower codes.
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -120,26 +119,6 @@ def test_equal_inputs_give_equal_bits_wherever_they_lie():
         assert np.array_equal(product(elsewhere, y), first)
 
 
-def test_threads_do_not_disturb_each_other():
-    weight = onednn.to_bfloat16(numbers(64, 96))
-    inputs = [numbers(rows, 64) for rows in (5, 64, 131, 200)]
-    expected = [product(onednn.to_bfloat16(x), weight) for x in inputs]
-    wrong = []
-
-    def work(number: int) -> None:
-        for turn in range(100):
-            x = onednn.to_bfloat16(inputs[number])
-            if not np.array_equal(product(x, weight), expected[number]):
-                wrong.append((number, turn))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(inputs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-
-
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_memory_is_bounded_over_thousands_of_shapes():
     """It grows by less than 2 MiB while 2,000 shapes are rounded and multiplied, each of which comes once."""
@@ -159,25 +138,6 @@ def test_memory_is_bounded_over_thousands_of_shapes():
     before = pages_after(range(1, 21))
     after = pages_after(range(21, 41))
     assert (after - before) * os.sysconf("SC_PAGE_SIZE") < 2 << 20
-
-
-def test_wrong_arrays_are_refused():
-    bits = onednn.to_bfloat16(numbers(4, 4))
-    out = np.empty([4, 4], np.float32)
-    with pytest.raises(ValueError, match="float64"):
-        onednn.to_bfloat16(np.ones([2, 2]))
-    with pytest.raises(ValueError, match="side by side"):
-        onednn.to_bfloat16(numbers(4, 4).T)
-    with pytest.raises(ValueError, match=r"shapes \(4, 4\) x \(3, 4\)"):
-        onednn.multiply(bits, bits[:3], out)
-    with pytest.raises(ValueError, match="types float32"):
-        onednn.multiply(out, bits, out)
-    with pytest.raises(ValueError, match="side by side"):
-        onednn.multiply(bits[:, ::2], bits[:2], out)
-    with pytest.raises(ValueError, match="cannot be transposed"):
-        onednn.multiply(bits[:3], bits, np.empty([4, 3], np.float32).T)
-    with pytest.raises(RuntimeError, match="dnnl_stream_wait has failed with status 2"):
-        onednn.call("stream_wait", None)
 
 
 def test_what_is_missing_is_named(monkeypatch, tmp_path):

@@ -229,19 +229,6 @@ def test_attention(dropout_rate):
 
 
 @needs_mkl
-@pytest.mark.parametrize("dropout_rate", [0.0, 0.4])
-def test_gradients_of_attention_by_differences(dropout_rate):
-    """In ten random directions."""
-    x = paddle.randn([LAYOUT.tokens, 36])
-    weight = paddle.randn([LAYOUT.tokens, 12])
-    _, gradient = value_and_gradients(lambda x: attend(x, dropout_rate), x, weight)
-    for _ in range(10):
-        step = 1e-5 * paddle.randn(x.shape)
-        ahead, behind = ((attend(y, dropout_rate) * weight).sum().item() for y in (x + step, x - step))
-        assert (ahead - behind) / 2 == pytest.approx((gradient * step.numpy()).sum(), rel=1e-6, abs=1e-9)
-
-
-@needs_mkl
 @pytest.mark.usefixtures("small_pieces")
 def test_scores_of_any_size():
     """A query whose greatest score is far below another's, and scores that exp() would make infinite."""

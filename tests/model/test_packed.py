@@ -13,13 +13,12 @@ from ernie_m.model.attention import (
     CpuMask,
     FlashMask,
     PaddedMask,
-    SelfAttention,
     mask_class,
 )
 from ernie_m.model.cpu import mkl
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
-from ernie_m.model.layout import SIMILAR, Layout
+from ernie_m.model.layout import Layout
 from ernie_m.model.lm_head import PreTrainingModel
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.helpers.flash import flashmask, visible
@@ -191,36 +190,6 @@ def test_the_gpus_row_indices_show_what_the_mask_shows(name):
     assert np.array_equal(is_visible, filled.dense())
     assert np.array_equal(is_visible[: layout.tokens, : layout.tokens], layout.dense())
     assert not is_visible[: layout.tokens, layout.tokens :].any()
-
-
-def test_groups_are_of_similar_length():
-    """No sequence is shorter than SIMILAR x the longest of its group, and there are few pads."""
-    layout = Layout(np.random.default_rng(0).integers(1, 129, 64))
-    tokens = np.concatenate([group.token_indices for group in layout.groups])
-    assert sorted(tokens) == list(range(layout.tokens))
-    for group in layout.groups:
-        assert group.lengths.min() >= SIMILAR * group.longest
-    cells = sum(len(group.lengths) * group.longest**2 for group in layout.groups)
-    assert cells < 1.5 * (layout.lengths**2).sum()
-
-
-@needs_mkl
-def test_dropout_on_the_weights_keeps_the_mean():
-    """The mean of 600 draws is within six of its deviations; and a seed gives the same draw again."""
-    layer = SelfAttention(12, 3, dropout_rate=0.3)
-    cpu_mask = CpuMask.of(Layout([5, 7], [3, 7]))
-    x = random(12, 12)
-    layer.eval()
-    exact = layer(x, cpu_mask).numpy()
-    layer.train()
-    draws = np.stack([layer(x, cpu_mask).numpy() for _ in range(600)])
-    deviations = draws.std(0)
-    assert deviations.min() > 0
-    assert np.abs(draws.mean(0) - exact).max() < 6 * deviations.max() / 600**0.5
-    paddle.seed(3)
-    first = layer(x, cpu_mask).numpy()
-    paddle.seed(3)
-    assert np.array_equal(layer(x, cpu_mask).numpy(), first)
 
 
 def test_the_stand_in_takes_what_flashmask_takes():

@@ -1,8 +1,6 @@
 """How a folder says that its model reads: each format by its own files."""
 
 import json
-import os
-from collections import Counter
 from dataclasses import replace
 from typing import get_args
 
@@ -11,7 +9,6 @@ import pytest
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading, TextKind, TextRules
 from ernie_m.tokenizer.tokenizer import TEXT_RULES
-from ernie_m.utils import files
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r
 from tests.launching import error_of
 from tests.toys import make_ours
@@ -150,27 +147,6 @@ def test_sentence_transformers(tmp_path, pooling, expected):
     )
 
 
-def test_a_folder_is_listed_once_and_each_of_its_files_read_once(tmp_path, monkeypatch):
-    """Whatever the number of formats that are asked."""
-    make_sentence_transformer(tmp_path, prompts={})
-    write(tmp_path / "tokenizer.json", XLM_R_JSON)
-    write(tmp_path / "tokenizer_config.json", {"tokenizer_class": "XLMRobertaTokenizer"})
-    seen: Counter = Counter()
-
-    def counted(function):
-        def run(path, *further):
-            seen.update([path])
-            return function(path, *further)
-
-        return run
-
-    monkeypatch.setattr(os, "scandir", counted(os.scandir))
-    monkeypatch.setattr(files, "read_text", counted(files.read_text))
-    open_checkpoint(tmp_path)
-    assert {tmp_path, tmp_path / "config.json", tmp_path / "tokenizer.json"} <= set(seen)
-    assert set(seen.values()) == {1}
-
-
 def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
     """As old versions of the library wrote it."""
     make_xlm_r(tmp_path / "0_Transformer")
@@ -207,14 +183,6 @@ def test_normalize_before_another_module_is_said(tmp_path):
     assert (checkpoint.reading.normalize, checkpoint.reading_faults) == (False, modules)
 
 
-def test_small_letters_are_said(tmp_path):
-    make_sentence_transformer(tmp_path)
-    write(tmp_path / "sentence_bert_config.json", {"max_seq_length": 20, "do_lower_case": True})
-    checkpoint = open_checkpoint(tmp_path)
-    assert checkpoint.reading_faults == [f"{tmp_path}/sentence_bert_config.json: do_lower_case True"]
-    assert checkpoint.reading.max_seq_len == 20
-
-
 # A file, and a key that is set and may change a vector.
 OTHER_KEYS = [
     ("config_sentence_transformers.json", "truncate_dim", 8),
@@ -225,6 +193,7 @@ OTHER_KEYS = [
     ("sentence_bert_config.json", "modality_config", {"text": {"method": "forward"}, "image": {}}),
     ("sentence_bert_config.json", "module_output_name", "sentence_embedding"),
     ("sentence_bert_config.json", "query_length", 32),
+    ("sentence_bert_config.json", "do_lower_case", True),
     ("sentence_bert_config.json", "model_args", {"torch_dtype": "float16"}),
     ("1_Pooling/config.json", "new_key", "x"),
     ("2_Normalize/config.json", "module_input_name", "token_embeddings"),
