@@ -36,3 +36,8 @@ def disk_full_after(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of what lies in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())

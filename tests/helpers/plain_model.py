@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import nn
 
 from ernie_m.inference.export.paddle_graph import absolute_positions
@@ -72,6 +73,25 @@ class PlainErnieM(nn.Layer):
             hidden_states.append(layer(hidden_states[-1], mask))
         pooled = paddle.tanh(self.pooler.dense(hidden_states[-1][:, 0]))
         return PlainOutput(hidden_states[-1], pooled, tuple(hidden_states))
+
+
+class PlainPretraining(nn.Layer):
+    """The encoder with the tied masked-LM head, without dropout and language embeddings."""
+
+    def __init__(self, config):
+        super().__init__()
+        size = config.hidden_size
+        self.ernie_m = PlainErnieM(config)
+        self.lm_head = nn.Layer()
+        self.lm_head.dense = nn.Linear(size, size)
+        self.lm_head.layer_norm = nn.LayerNorm(size)
+        self.lm_head.bias = self.lm_head.create_parameter([config.vocab_size], is_bias=True)
+
+    def logits(self, states):
+        """[M, H] -> [M, V]."""
+        x = self.lm_head.layer_norm(F.gelu(self.lm_head.dense(states)))
+        table = self.ernie_m.embeddings.word_embeddings.weight
+        return paddle.matmul(x, table, transpose_y=True) + self.lm_head.bias
 
 
 def padded(values: np.ndarray, lengths: np.ndarray, fill: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from ernie_m.training.stop_requests import StallWatch
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError
 from tests.helpers.processes import wait_until
-from tests.training.toy_training import STEPS, load, make, read_step, run, state_of, weights, write_step
+from tests.training.toy_training import STEPS, make, read_step, run, state_of, weights, write_step
 
 FOLDER = Path(sys.argv[1])
 PROOFS = sys.argv[2:]
@@ -99,18 +99,13 @@ def masters() -> None:
 def train(name: str, steps: int) -> None:
     """Train up to step `steps`, and write the result to <name>.npy, where `name` is <stage>/<name>.
 
-    It begins with the weights and the state in <name>.start.npy, or the state in the folder <name>.start,
-    if there is one of them. With sharding, the processes write their parts of the state to <name>.loaded
-    before the first step, and to <name>.parts after the last one.
+    It begins with the state in the folder <name>.start, if there is one. With sharding, the processes write
+    their parts of the state to <name>.loaded before the first step, and to <name>.parts after the last one.
     """
     stage = int(name.split("/")[0])
     engine = make(sharding_stage=stage, seed=seed_of_process())
-    start_file = FOLDER / f"{name}.start.npy"
     start_folder = FOLDER / f"{name}.start"
-    if start_file.exists():
-        saved = np.load(start_file, allow_pickle=True).item()
-        load(engine, saved["weights"], saved["state"])
-    elif start_folder.exists():
+    if start_folder.exists():
         engine.load_state_dict(read_step(start_folder))
     if stage:
         write_step(engine, FOLDER / f"{name}.loaded")

@@ -22,15 +22,11 @@ from ernie_m.training.checkpoint import keep_last, newest_step, read_state, step
 from ernie_m.utils.checksums import MANIFEST, describe
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import clear_leftovers
-from tests.helpers.files import flip_last_bit
+from tests.helpers.files import flip_last_bit, names_in
 from tests.launching import error_of
 
 FILES = ModelFiles({"weight": np.ones(3, np.float32)}, {"hidden_size": 3}, "a card", {})
 DTYPES = ["bool", "int8", "uint8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]
-
-
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def make_step(folder, step, arrays=None):
@@ -90,13 +86,6 @@ def test_values_come_back_exactly(tmp_path):
     assert repr(loaded) == repr(values)  # as text, because nan is not equal to nan
 
 
-def test_a_checkpoint_replaces_an_older_one(tmp_path):
-    for step in (1, 2):
-        write_checkpoint(tmp_path / "step_1", FILES, {}, {"steps": step})
-        assert read_state(tmp_path / "step_1") == ({}, {"steps": step})
-    assert names_in(tmp_path) == ["step_1"]
-
-
 # Several processes
 
 
@@ -110,15 +99,6 @@ def two_parts(tmp_path):
     manifest["files"]["arrays-1.safetensors"] = describe(state / "arrays-1.safetensors")
     (state / MANIFEST).write_text(json.dumps(manifest))
     return step
-
-
-def test_the_parts_of_two_processes_are_read_together(two_parts):
-    arrays, values = read_state(two_parts)
-    assert values == {"step": 7}
-    assert {name: array.tolist() for name, array in arrays.items()} == {
-        "a/moment": [0, 0, 0],
-        "b/moment": [1, 1, 1],
-    }
 
 
 PARTS = ["arrays.safetensors", "arrays-1.safetensors", "state.json", "manifest.json"]
@@ -193,22 +173,6 @@ def test_a_part_that_cannot_be_written(tmp_path, monkeypatch):
     assert names_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ZeroDivisionError()])
-def test_a_failed_part_leaves_nothing_behind(tmp_path, monkeypatch, error):
-    """A full disk becomes a user error; an error of the program stays what it is."""
-    write_checkpoint(tmp_path / "step_1", FILES, {}, {"steps": 1})
-
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(checkpoint, "sync_file", fail)
-    expected = UserError if isinstance(error, OSError) else ZeroDivisionError
-    with pytest.raises(expected):
-        write_checkpoint(tmp_path / "step_1", FILES, {}, {"steps": 2})
-    assert names_in(tmp_path) == ["step_1"]
-    assert read_state(tmp_path / "step_1") == ({}, {"steps": 1})
-
-
 # Step folders
 
 
@@ -224,11 +188,6 @@ def test_step_folders_are_in_numeric_order_and_the_last_ones_are_kept(tmp_path):
     assert (path, values) == (tmp_path / "step_100", {"step": 100})
     keep_last(tmp_path, 2, always=tmp_path / "step_100" / ".." / "step_3")  # written in another way
     assert names_in(tmp_path) == sorted(["step_3", "step_20", "step_100", "step_300", *not_steps])
-
-
-def test_a_folder_that_does_not_exist_has_no_steps(tmp_path):
-    assert step_folders(tmp_path / "absent") == []
-    assert newest_step(tmp_path / "absent") is None
 
 
 # Each damages a step folder.

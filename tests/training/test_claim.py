@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from ernie_m.training.claim import LOCK, claim_file, differences, only_run_in
+from ernie_m.training.claim import LOCK, claim_file, only_run_in
 from ernie_m.utils.errors import UserError
 from tests.helpers.files import disk_full_after
 from tests.launching import start_python
@@ -100,12 +100,3 @@ def test_a_damaged_identity(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match="run.json.*; choose another folder"):
         claim_file(tmp_path / "run.json", {}, "choose another folder")
-
-
-def test_a_difference_is_named_by_its_whole_key():
-    old = {"objectives": {"shares": {"mmlm": 100}, "mask_rate": 0.3}, "languages": ["de"]}
-    new = {"objectives": {"shares": {"mmlm": 15, "camlm": 85}, "mask_rate": 0.3}, "languages": ("de",)}
-    assert differences(old, new) == [
-        "objectives.shares.mmlm: 100 -> 15",
-        "objectives.shares.camlm: (absent) -> 85",
-    ]

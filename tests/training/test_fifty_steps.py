@@ -19,7 +19,7 @@ from ernie_m.pretrain.loss import batch_loss, to_device
 from ernie_m.training.engine import Engine
 from ernie_m.training.optimizer import build_optimizer, is_decayed
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
-from tests.helpers.plain_model import PlainErnieM, padded, real_cells
+from tests.helpers.plain_model import PlainPretraining, padded, real_cells
 from tests.pretrain import examples
 from tests.pretrain.examples import LANGUAGES, objectives, rngs, texts
 
@@ -45,18 +45,12 @@ def float64(request, monkeypatch):
     paddle.set_default_dtype("float32")
 
 
-class Plain(nn.Layer):
+class Plain(PlainPretraining):
     """Plain layers with the parameter names of `SequenceClassifier` and of `PreTrainingModel`."""
 
     def __init__(self, labels: int):
-        super().__init__()
-        self.ernie_m = PlainErnieM(CONFIG)
-        size = CONFIG.hidden_size
-        self.classifier = nn.Linear(size, labels)
-        self.lm_head = nn.Layer()
-        self.lm_head.dense = nn.Linear(size, size)
-        self.lm_head.layer_norm = nn.LayerNorm(size)
-        self.lm_head.bias = self.lm_head.create_parameter([CONFIG.vocab_size], is_bias=True)
+        super().__init__(CONFIG)
+        self.classifier = nn.Linear(CONFIG.hidden_size, labels)
 
     def classify(self, ids, labels):
         return F.cross_entropy(self.classifier(self.ernie_m(ids).pooled), labels)
@@ -64,9 +58,7 @@ class Plain(nn.Layer):
     def predict_masked(self, ids, positions, labels):
         """The loss at some positions of the flattened ids [B * T]."""
         states = self.ernie_m(ids).sequence.reshape([-1, CONFIG.hidden_size])[positions]
-        states = self.lm_head.layer_norm(F.gelu(self.lm_head.dense(states)))
-        table = self.ernie_m.embeddings.word_embeddings.weight
-        return F.cross_entropy(paddle.matmul(states, table, transpose_y=True) + self.lm_head.bias, labels)
+        return F.cross_entropy(self.logits(states), labels)
 
 
 def train_plainly(model: nn.Layer, loss_of, batches: list) -> list[float]:

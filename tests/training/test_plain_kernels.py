@@ -16,6 +16,7 @@ FAST = (
     "ernie_m.model.layers.GeluOnCpu",
     "ernie_m.model.layers.LinearOnCpu",
     "ernie_m.model.word_embeddings.LookUpOnCpu",
+    "ernie_m.training.optimizer.RowAdam",
 )
 
 

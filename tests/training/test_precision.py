@@ -114,18 +114,6 @@ def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
     assert "device: cpu; precision float32, products in bfloat16; attention in own lengths" in line
 
 
-def test_bf16_is_recommended_once(monkeypatch, messages):
-    advice = "this CPU can multiply in bfloat16, which many CPUs do faster: amp bf16 (docs/cpu.md)"
-    monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16 instructions")
-    Precision()
-    precision._recommend_bfloat16.cache_clear()
-    assert advice not in messages()
-    monkeypatch.setattr(onednn, "missing", lambda: None)
-    for _ in range(3):
-        Precision()
-    assert messages().count(advice) == 1
-
-
 def test_what_a_cpu_lacks_is_said_and_computed_in_full_precision(monkeypatch, messages):
     for amp, missing, dtype in (
         ("fp16", None, "float32"),

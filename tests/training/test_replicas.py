@@ -13,7 +13,6 @@ from ernie_m.model.cpu.rows import thread_count
 from ernie_m.model.cpu.workers import in_workers
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.pretrain.objectives import OF_THE_PAPER
-from ernie_m.reader.batching import in_shares
 from ernie_m.training.engine import Engine
 from ernie_m.training.precision import Precision, is_bf16_on_cpu
 from tests.gpu import toys
@@ -149,18 +148,6 @@ def test_each_micro_batch_has_a_dropout_of_its_own(threads):
     assert sorted(seen) == first
 
 
-def test_the_copies_have_the_weights_that_are_loaded_later(threads):
-    threads(2)
-    engine = classifier()
-    engine.step(micro_batches(0), loss_of)
-    state = {name: paddle.to_tensor(value.numpy() + 1) for name, value in engine.model.state_dict().items()}
-    fresh = classifier()
-    for trained in (engine, fresh):
-        trained.model.set_state_dict(state)
-        trained.steps = 1
-    assert engine.step(micro_batches(1), loss_of).loss == fresh.step(micro_batches(1), loss_of).loss
-
-
 def test_what_a_worker_raises(threads):
     """It comes from the step, and the copies have nothing left of it, though the item had gradients."""
     threads(2)
@@ -189,18 +176,6 @@ def test_after_workers_that_nobody_waited_for(threads):
     next(results)
     results.close()
     assert math.isfinite(classifier().step(micro_batches(0), loss_of).loss)
-
-
-def test_shares_have_similar_work():
-    lengths = np.random.default_rng(0).integers(5, 200, 64)
-    indices = np.argsort(lengths, kind="stable")[::2]
-    shares = in_shares(indices, lengths, 512)
-    assert sorted(np.concatenate(shares)) == sorted(indices)
-    tokens = [lengths[share].sum() for share in shares]
-    assert len(shares) == 8 and lengths[indices].sum() / 512 == pytest.approx(6.6, abs=0.5)
-    assert max(tokens) - min(tokens) <= lengths.max()
-    assert [len(share) for share in in_shares(indices[:2], lengths * 900, 512)] == [1, 1]
-    assert in_shares(indices, lengths, None)[0] is indices
 
 
 def test_on_a_gpu_and_with_plain_kernels_a_micro_batch_is_whole(monkeypatch):

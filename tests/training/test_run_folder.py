@@ -20,7 +20,7 @@ from ernie_m.training.run_folder import FolderRules, RunFolder
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import host_name
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it
-from tests.helpers.files import flip_last_bit
+from tests.helpers.files import flip_last_bit, names_in
 from tests.launching import error_of
 
 WAYS_OUT = "choose another --checkpoints"
@@ -63,29 +63,6 @@ def files_of(model: ErnieMModel, step: int) -> ModelFiles:
 def folder(tmp_path):
     """A run folder that is not there yet, and will keep two steps."""
     return RunFolder(tmp_path / "out", RULES, keep_checkpoints=2)
-
-
-def names_in(folder) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_the_newest_steps_are_kept_and_the_run_goes_on_from_the_last(folder, save):
-    assert folder.resume(IDENTITY) is None
-    for step in (2, 4, 10):
-        save(folder, step)
-    assert names_in(folder.path) == ["step_10", "step_4"]
-    saved = folder.resume(IDENTITY)
-    assert saved.folder.name == "step_10"
-    assert saved.counters["steps"] == 10
-    assert saved.arrays["moment"].tolist() == [10, 10]
-    assert saved.seed == 1
-    assert saved.trainer_state["position"] == [0, 10]
-
-
-def test_another_identity_is_named(folder, save):
-    save(folder, 2)
-    line = error_of(folder.resume, {**IDENTITY, "rate": 2})
-    assert line == f"{folder.path}/step_2 was made with other settings (rate: 1 -> 2); {WAYS_OUT}"
 
 
 def test_the_state_of_an_earlier_revision_is_refused_and_its_weights_are_read(folder, save, model):
