@@ -1,9 +1,7 @@
 """A step's batches: the same for any number of processes, the right texts, positions that resume."""
 
 import itertools
-import json
 import re
-import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -24,12 +22,11 @@ from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.objective import Vocabulary
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.shares import allocate, shares, steps_of_objectives
-from ernie_m.pretrain.task import Pretraining, learning_rate
+from ernie_m.pretrain.task import Pretraining
 from ernie_m.pretrain.training_text import TrainingText, fit_to_corpus
 from ernie_m.reader.corpus import Corpus
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
-from tests.helpers.files import files_of
 from tests.launching import error_of
 from tests.pretrain.examples import masked_counts
 from tests.pretrain.tiny_run import config
@@ -162,19 +159,6 @@ def test_fewer_sequences_than_processes():
     assert [len(of_process) for of_process in cut_by_tokens([4] * 10, 10, 2)] == [3, 3]  # not 2, nor 3 and 2
 
 
-def test_it_goes_on_from_a_position(source):
-    """Also with another number of processes: the position is that of the whole step."""
-    uninterrupted = source.reader()
-    steps = [uninterrupted.next() for _ in range(8)]
-    stopped = source.reader()
-    for _ in range(5):
-        position = json.loads(json.dumps(stopped.next().position))
-    readers = [source.reader(rank, 2, position) for rank in range(2)]
-    for step in steps[5:]:
-        parts = [reader.next() for reader in readers]
-        assert sequences_of(*parts) == sequences_of(step)
-
-
 def test_pairs_are_read_in_both_orders(source):
     """Of 240 pairs, each language comes first in 120 on average, with a standard deviation of 8."""
     reader = source.reader(objectives__active=["tlm"], data__languages=["en", "de"])
@@ -275,28 +259,6 @@ def test_what_is_read_more_than_ten_times_is_named(source, caplog):
     said = re.findall(r"(\w+): (\d+) blocks, (\d+) times", line)
     assert [(name, int(size)) for name, size, _ in said] == list(zip(mono.names, mono.sizes))
     assert [float(times) for *_, times in said] == pytest.approx(mono.positions / mono.sizes, abs=1.5)
-
-
-# The experiments of the paper's Tables 6 and 8: the active objectives and their shares.
-ABLATIONS = {
-    "exp1": (["mmlm"], {"mmlm": 1.0}),
-    "exp2": (["mmlm", "tlm"], {"mmlm": 0.5, "tlm": 0.5}),
-    "exp3": (["mmlm", "camlm"], {"mmlm": 0.5, "camlm": 0.5}),
-    "exp4": (["mmlm", "btmlm", "camlm"], {"mmlm": 0.25, "btmlm": 0.25, "camlm": 0.5}),
-    "exp5": (["mmlm", "tlm", "camlm", "btmlm"], {"mmlm": 0.25, "tlm": 0.25, "camlm": 0.25, "btmlm": 0.25}),
-}
-
-
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_the_papers_ablations(name):
-    """BTMLM begins after 30 % of the steps; before, MMLM has its share."""
-    active, expected = ABLATIONS[name]
-    config = ObjectiveConfig(active=active)
-    before_btmlm = dict(expected)
-    before_btmlm["mmlm"] += before_btmlm.pop("btmlm", 0.0)
-    assert shares(config, 29, 100) == before_btmlm
-    assert shares(config, 30, 100) == expected
-    assert shares(config, 50, 100) == expected
 
 
 def test_shares_are_divided_by_their_sum_and_change_once():
@@ -487,38 +449,7 @@ def test_a_run_that_ends_in_its_warm_up_is_warned_of(source, caplog):
     assert "--optimizer.warmup_steps" in message
 
 
-def test_the_head_has_a_rate_of_its_own_first(source):
-    """10 steps at half the peak; then the schedule of the other 100: up in 10 steps, down in 90."""
-    settings = source.config(
-        optimizer__steps=110,
-        optimizer__warmup_steps=10,
-        init__lm_head_warmup_steps=10,
-        init__lm_head_learning_rate=5e-3,
-    )
-    rate = learning_rate(settings, 110)
-    expected = {0: 0.5, 9: 0.5, 10: 0.0, 15: 0.5, 20: 1.0, 60: 50 / 90}  # step -> ratio to the peak
-    assert {step: rate(step) for step in expected} == pytest.approx(expected)
+def test_a_warm_up_of_the_head_leaves_steps_for_the_rest(source):
     assert "init.lm_head_warmup_steps 12 leaves nothing of the 12 steps" in error_of(
         source.steps, init__lm_head_warmup_steps=12
     )
-
-
-def test_a_run_reads_and_writes_nothing_beside_the_files_of_the_manifest(tiny_corpus, tmp_path):
-    """Earlier versions stored the boundaries of blocks in the corpus, and no digest covered them.
-
-    Such files with false boundaries are written here; a run must not read them.
-    """
-    expected = sequences_of(Source(tiny_corpus).reader().next())
-    folder = shutil.copytree(tiny_corpus, tmp_path / "corpus")
-    source = Source(folder)
-    (folder / "blocks").mkdir()
-    max_tokens = source.config().data.max_seq_len - 2
-    for language, text in source.corpus.mono.items():
-        for shard in text.shards:
-            for kind in ("", "-lines"):
-                name = f"{language}-{shard['name']}-{shard['index'][:16]}-{max_tokens}{kind}.blocks.npy"
-                np.save(folder / "blocks" / name, np.array([0, 2], np.uint32))
-    before = files_of(folder)
-    for _ in range(2):  # a second run would find what the first one wrote
-        assert sequences_of(source.reader().next()) == expected
-    assert files_of(folder) == before

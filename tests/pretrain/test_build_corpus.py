@@ -3,7 +3,6 @@
 import gzip
 import itertools
 import json
-import logging
 import os
 import random
 import re
@@ -357,21 +356,6 @@ def test_the_table_and_the_warning(tmp_path, pieces):
     assert lines_of_german == lines_of_english == "1"
     warnings = [line for line in table if line.startswith("warning")]
     assert len(warnings) == 1 and warnings[0].startswith("warning: ka: ")
-
-
-def test_the_progress_of_each_stage_ends_at_its_total(tmp_path, monkeypatch, caplog, pieces, inputs):
-    monkeypatch.setattr("ernie_m.utils.logging.SECONDS_BETWEEN_LINES", 0.0)
-    with caplog.at_level(logging.INFO):
-        make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
-    last_line = {}  # stage -> "100 parts of 100"
-    for line in caplog.messages:
-        stage, colon, done = line.partition(": ")
-        if colon and done.endswith(" left"):
-            last_line[stage] = done.partition(", 0:")[0]
-    assert list(last_line) == ["reading", "finding duplicates", "tokenizing", "writing shards"]
-    for done in last_line.values():
-        count, _, _, total = done.split()
-        assert count == total
 
 
 ENGLISH = sentences(400, seed=3)

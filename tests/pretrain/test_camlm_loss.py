@@ -140,12 +140,3 @@ def test_the_losses_are_those_of_the_oracle(model, monkeypatch, camlm_context, d
             compared += 1
     assert compared == len(losses)
     assert batch.tokens == sum(maker.tokens(pair) for pair in examples)
-
-
-def test_the_readings_differ(model):
-    """So a model of one reading cannot pass as one of the other."""
-    weights = {name: parameter.numpy() for name, parameter in model.named_parameters()}
-    (pair,) = pairs([(7, 6)])
-    unmasked, with_masks = (losses_of(weights, pair, {2, 4, 10, 13}, reading) for reading in READINGS)
-    assert unmasked.keys() == with_masks.keys()
-    assert min(abs(unmasked[place] - with_masks[place]) for place in unmasked) > 1e-4

@@ -128,15 +128,6 @@ def test_language_embeddings_that_fit_no_language(tokenizer, trained, tmp_path, 
         started(tokenizer, encoder=folder)
 
 
-def test_from_xlm_r(tokenizer, tmp_path):
-    """Its linear layers are transposed, and it has no pooler, so that stays fresh."""
-    xlm_r = make_xlm_r(tmp_path, vocab_size=tokenizer.vocab_size, max_position_embeddings=514)
-    weights = started(tokenizer, text_rules="ernie-m", encoder=tmp_path, lm_head="encoder")
-    np.testing.assert_array_equal(weights["lm_head.dense.weight"], xlm_r["lm_head.dense.weight"].T)
-    np.testing.assert_array_equal(weights[WORDS], xlm_r["roberta.embeddings.word_embeddings.weight"])
-    assert same(weights, started(tokenizer), "pooler.")
-
-
 def test_the_shape_is_that_of_the_start_without_rows_that_no_token_reads(tiny_corpus, tokenizer, tmp_path):
     """Of a model whose table is longer than its vocabulary; and a stopped run goes on with the same bits."""
     rows = tokenizer.vocab_size + 35

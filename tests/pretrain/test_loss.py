@@ -18,7 +18,7 @@ from ernie_m.pretrain.objective import Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch, Packed, Stage1
 from tests.helpers.gradients import gradients_of, take_gradients
-from tests.helpers.plain_model import PlainErnieM
+from tests.helpers.plain_model import PlainPretraining
 from tests.pretrain.examples import (
     CONFIG,
     LANGUAGES,
@@ -118,18 +118,12 @@ def model():
     paddle.set_default_dtype("float32")
 
 
-class Oracle(paddle.nn.Layer):
+class Oracle(PlainPretraining):
     """The model of pre-training in plain Paddle, with the same parameter names."""
 
     def __init__(self, model):
-        super().__init__()
-        hidden_size = CONFIG.hidden_size
-        self.ernie_m = PlainErnieM(CONFIG)
-        self.lm_head = paddle.nn.Layer()
-        self.lm_head.dense = paddle.nn.Linear(hidden_size, hidden_size)
-        self.lm_head.layer_norm = paddle.nn.LayerNorm(hidden_size)
-        self.lm_head.bias = self.lm_head.create_parameter([CONFIG.vocab_size], is_bias=True)
-        self.language_embeddings = paddle.nn.Embedding(len(LANGUAGES), hidden_size)
+        super().__init__(CONFIG)
+        self.language_embeddings = paddle.nn.Embedding(len(LANGUAGES), CONFIG.hidden_size)
         self.set_state_dict(model.state_dict())
 
     def hidden(self, batch):
@@ -145,12 +139,6 @@ class Oracle(paddle.nn.Layer):
             bias,
         ).sequence  # [B, T, H]
         return paddle.gather(states.reshape([-1, CONFIG.hidden_size]), paddle.to_tensor(padded.cells))
-
-    def logits(self, hidden):
-        """[M, H] -> [M, V]."""
-        head = self.lm_head
-        x = head.layer_norm(F.gelu(head.dense(hidden)))
-        return paddle.matmul(x, self.ernie_m.embeddings.word_embeddings.weight, transpose_y=True) + head.bias
 
 
 def batch_of(model, objective: str, **choices) -> MicroBatch:

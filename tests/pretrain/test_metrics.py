@@ -144,21 +144,6 @@ def test_a_damaged_record_is_named(tmp_path, caplog):
     assert line.startswith(f"{path}, line 2: ")
 
 
-def test_an_evaluation_that_the_checkpoint_does_not_know_of_is_dropped(tmp_path):
-    """It was made after the checkpoint of its own step, and will be made again."""
-    path = tmp_path / "metrics.jsonl"
-    records = [
-        {"step": 2, "loss": 1.0},
-        {"step": 2, "held_out": {}},
-        {"step": 4, "loss": 1.0},
-        {"step": 4, "held_out": {}},
-    ]
-    lines = [json.dumps(record) + "\n" for record in records]
-    path.write_text("".join(lines))
-    assert Records(path).cut_back(step=4, evaluated_step=2) == 1
-    assert path.read_text() == "".join(lines[:3])
-
-
 def test_a_summary():
     """The means over languages and pairs; of retrieval those of each layer."""
     result = {

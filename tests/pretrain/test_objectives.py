@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.pretrain.objective import Pair, Text
 from ernie_m.pretrain.packing import MicroBatch, Packed
 from tests.launching import error_of
@@ -42,17 +41,6 @@ def restored(batch: MicroBatch) -> np.ndarray:
     return ids
 
 
-def test_mmlm_layout():
-    """Two texts of three and four tokens, of which one each is masked."""
-    batch = objectives()["mmlm"].batch([Text(SOURCE, 1), Text(TARGET, 2)], rngs(2))
-    assert split(batch, restored(batch)) == [[CLS, 11, 12, 13, SEP], [CLS, 21, 22, 23, 24, SEP]]
-    assert split(batch, batch.position_ids) == [[2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7]]
-    assert batch.lengths.tolist() == batch.context_lengths.tolist() == [5, 6]
-    assert masked_counts(batch) == {"mmlm": 2}
-    assert batch.tokens == 11
-    assert batch.input_ids.dtype == batch.targets.dtype == np.int64
-
-
 def test_pair_layout():
     """TLM has the pair as one sequence. The two of CAMLM, ordered by position, are the pair again."""
     tlm = objectives()["tlm"].batch([PAIR], rngs(1))
@@ -72,31 +60,6 @@ def test_pair_layout():
     assert (camlm.input_ids[camlm.targets] == MASK).all()
     assert [target_id // 10 for target_id in camlm.target_ids.tolist()] == [2, 1]
     assert masked_counts(camlm) == {"camlm": 2}
-
-
-def test_the_masks_in_the_context_of_camlm():
-    """By hand: the pair of `test_pair_layout` again, with the same masks."""
-    unmasked = objectives()["camlm"].batch([PAIR], rngs(1))
-    camlm = objectives(camlm_context="with_masks")["camlm"].batch([PAIR], rngs(1))
-    # [CLS], three tokens of the source, [SEP], and the mask of a token of the target; and the reverse.
-    assert camlm.lengths.tolist() == [6, 7] and camlm.context_lengths.tolist() == [5, 6]
-    assert camlm.targets.tolist() == [5, 12]
-    assert camlm.target_ids.tolist() == unmasked.target_ids.tolist()
-    in_target, in_source = camlm.target_ids.tolist()
-    source = [CLS, 11, 12, 13, SEP]
-    target = [SEP, 21, 22, 23, 24, SEP]
-    source[source.index(in_source)] = target[target.index(in_target)] = MASK
-    assert split(camlm, camlm.input_ids) == [[*source, MASK], [*target, MASK]]
-    position_in_target = 7 + target.index(MASK)
-    position_in_source = 2 + source.index(MASK)
-    assert split(camlm, camlm.position_ids) == [
-        [2, 3, 4, 5, 6, position_in_target],
-        [7, 8, 9, 10, 11, 12, position_in_source],
-    ]
-    languages = np.full(13, NO_LANGUAGE)
-    languages[[position_in_source - 2, 12]] = 0
-    languages[[6 + target.index(MASK), 5]] = 2
-    assert camlm.language_ids.tolist() == languages.tolist()
 
 
 @pytest.mark.parametrize("rate", [0.15, 1.0])
@@ -146,26 +109,6 @@ def test_language_embedding(choice):
         assert 0.6 < has_language.mean() < 1
     if choice != "none":
         assert np.array_equal(stage1.language_ids[stage1.placeholders], stage1.slot_languages)
-
-
-def test_btmlm_by_hand():
-    """Both stages: the sentence with placeholders, and the sentence with slots for the pseudo-tokens."""
-    text = Text(np.arange(11, 21), 0)  # ten tokens, so two pseudo-tokens
-    batch = btmlm_batch(objectives()["btmlm"], [text], [1])
-    stage1 = batch.stage1
-    assert stage1.input_ids.tolist() == [CLS, *range(11, 21), SEP, MASK, MASK]
-    # [SEP] of the sentence has position 13, the second [SEP], which is not in this stage, 14.
-    assert stage1.position_ids.tolist() == [*range(2, 14), 15, 16]
-    assert stage1.context_lengths.tolist() == [12]
-    assert stage1.language_ids.tolist() == [NO_LANGUAGE] * 12 + [1, 1]
-    assert stage1.placeholders.tolist() == [12, 13]
-    assert stage1.slots.tolist() == [13, 14]  # where the pseudo-tokens stand in the second stage
-    # The second stage. Two of the sentence's ten tokens are masked.
-    assert restored(batch).tolist() == [CLS, *range(11, 21), SEP, SEP, MASK, MASK, SEP]
-    assert batch.position_ids.tolist() == list(range(2, 18))
-    assert (batch.targets > 0).all() and (batch.targets < 11).all()
-    assert masked_counts(batch) == {"btmlm": 2}
-    assert batch.context_lengths.tolist() == [16] and batch.tokens == 16
 
 
 def test_btmlm_spread_positions():

@@ -92,34 +92,34 @@ def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, capl
     assert warnings(33, continued("unknown")) == []
 
 
-def test_shares_of_zero_are_nothing_that_remains():
-    config = ObjectiveConfig(active=["camlm"], shares={"mmlm": 0, "camlm": 1})
-    # It stays as it is, and the reader then says that there are no pairs.
-    assert with_text(config, monolingual=True, parallel=False) == config
-    config = ObjectiveConfig(shares={"mmlm": 1, "camlm": 1}, later_shares={"mmlm": 0, "camlm": 1})
-    assert with_text(config, monolingual=True, parallel=False).later_shares == {}
+ALL_FOUR = {"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4}
 
 
-def test_a_first_part_without_text_is_left_out():
-    config = ObjectiveConfig(shares={"mmlm": 1}, later_shares={"mmlm": 1, "camlm": 4})
-    pairs_only = with_text(config, monolingual=False, parallel=True)
-    assert pairs_only.shares == {"camlm": 4}
-    assert pairs_only.later_shares == {}
-
-
-def test_the_objectives_with_text_keep_their_proportions():
-    config = ObjectiveConfig(shares={"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4})
-    assert with_text(config, monolingual=True, parallel=True) == config
-    pairs_only = with_text(config, monolingual=False, parallel=True)
-    assert pairs_only.names == ["tlm", "camlm"]
-    assert pairs_only.shares == {"tlm": 2, "camlm": 4}
-    text_only = with_text(config, monolingual=True, parallel=False)
-    assert text_only.names == ["mmlm"]
-    assert text_only.shares == {"mmlm": 1}
-    # Without `shares`, `default_shares` divides among the active objectives.
-    default_pairs_only = with_text(ObjectiveConfig(), monolingual=False, parallel=True)
-    assert default_pairs_only.names == ["tlm", "camlm"]
-    assert default_pairs_only.shares == {}
+@pytest.mark.parametrize(
+    ("options", "kinds", "expected"),
+    [
+        # The objectives with text keep their proportions.
+        ({"shares": ALL_FOUR}, "text and pairs", {"shares": ALL_FOUR}),
+        ({"shares": ALL_FOUR}, "pairs", {"shares": {"tlm": 2, "camlm": 4}}),
+        ({"shares": ALL_FOUR}, "text", {"shares": {"mmlm": 1}}),
+        # Without `shares`, `default_shares` divides among the active objectives.
+        ({}, "pairs", {"active": ["tlm", "camlm"]}),
+        # A first part without text is left out.
+        ({"shares": {"mmlm": 1}, "later_shares": {"mmlm": 1, "camlm": 4}}, "pairs", {"shares": {"camlm": 4}}),
+        # Shares of zero are nothing that remains: it stays, and the reader then says that there are no pairs.
+        ({"shares": {"mmlm": 0, "camlm": 1}}, "text", {"shares": {"mmlm": 0, "camlm": 1}}),
+        (
+            {"shares": {"mmlm": 1, "camlm": 1}, "later_shares": {"mmlm": 0, "camlm": 1}},
+            "text",
+            {"shares": {"mmlm": 1}},
+        ),
+    ],
+)
+def test_what_is_left_of_the_objectives(options, kinds, expected):
+    fitted = with_text(ObjectiveConfig(**options), monolingual="text" in kinds, parallel="pairs" in kinds)
+    expected = ObjectiveConfig(**expected)
+    assert (fitted.names, fitted.shares) == (expected.names, expected.shares)
+    assert fitted.later_shares == {}
 
 
 def test_without_any_text_the_corpus_is_refused(texts, tmp_path):

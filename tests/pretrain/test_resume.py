@@ -2,13 +2,11 @@
 
 import contextlib
 import itertools
-import json
 import os
 import shutil
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
@@ -16,20 +14,18 @@ from ernie_m.pretrain.command import check_checkpoints, open_run_folder
 from ernie_m.pretrain.held_out.evaluate import Evaluator
 from ernie_m.pretrain.objectives.tlm import Tlm
 from ernie_m.pretrain.task import Pretraining
-from ernie_m.reader.corpus import checksum_of
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import metrics_jsonl
 from ernie_m.training.log.metrics_jsonl import METRICS
 from ernie_m.training.run_folder import RunFolder
 from ernie_m.utils.errors import run
-from ernie_m.utils.files import sha256_of
 from tests.command_lines import STEPS
-from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.files import disk_full_after, flip_middle_bit
 from tests.launching import error_of
 from tests.pretrain.builds import Stopped, stop_at
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, config, losses, pretrain, records
+from tests.toys import make_small_corpus
 
 # One layer is enough for what is stopped and resumed here. Evaluations come after 5, 10 and 12 steps, lines
 # of the log every 3 steps, and checkpoints every 4.
@@ -91,18 +87,6 @@ def test_masks_in_the_context_of_camlm(straight, pretrain, refused):
     *_, of_default = records(straight)
     assert last["held_out"]["camlm"].keys() == of_default["held_out"]["camlm"].keys()
     assert losses(out)[0] != losses(straight)[0]
-
-
-def test_a_run_of_an_earlier_revision(straight, out, pretrain, refused):
-    """It is refused in one line. The weights of its steps load as before: a new run starts from them."""
-    step = out / "checkpoints/step_12"
-    as_95dfa70d_wrote_it(step)
-    assert "step_12: its training_state" in refused(**USUAL)
-    assert records(out) == records(straight)
-    start = {"init__lm_head": "encoder", "optimizer__steps": 1, "run__seed": 2, **SHAPE}
-    of_step = pretrain("of_step", init__encoder=str(step), **start)
-    of_full = pretrain("of_full", init__encoder=str(out / "full"), **start)
-    assert losses(of_step) == losses(of_full)
 
 
 def test_a_run_may_go_on_without_its_start(straight, pretrain):
@@ -275,18 +259,6 @@ def test_a_checkpoint_that_was_being_replaced_is_put_back(straight, tiny_corpus,
     assert records(out) == records(straight)
 
 
-def test_no_whole_checkpoint_is_no_reason_to_begin_anew(straight, out, refused):
-    flip_middle_bit(out / "checkpoints/step_8/model.safetensors")
-    shutil.rmtree(out / "checkpoints/step_12/training_state")
-    line = refused(**USUAL)
-    assert f"{out}/checkpoints: none of its 2 checkpoints is whole (" in line
-    assert "step_8/model.safetensors: damaged" in line and "put back a good copy" in line
-    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step_12", "step_8"]
-    shutil.rmtree(out / "checkpoints")
-    assert refused(**USUAL).startswith(f"error: {out} holds full and encoder, ")
-    assert records(out) == records(straight)
-
-
 def test_a_flipped_bit_in_a_shard(tiny_corpus, tmp_path, refused):
     corpus = shutil.copytree(tiny_corpus, tmp_path / "corpus")
     name = "mono/en/train-00000.ids.npy"
@@ -357,23 +329,8 @@ def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pret
         assert "not used" not in log  # the head and the language embeddings are used, too
 
 
-def swap_two_tokens(corpus: Path) -> None:
-    """Make another corpus of this one, with equal counts and vocabulary and a valid manifest."""
-    name = "mono/en/train-00000.ids.npy"
-    ids = np.load(corpus / name)
-    first_other = np.flatnonzero(ids != ids[0])[0]  # the place of the first id that differs from that at 0
-    ids[[0, first_other]] = ids[[first_other, 0]]
-    np.save(corpus / name, ids)
-    manifest = json.loads((corpus / "manifest.json").read_text())
-    manifest["files"][name]["sha256"] = sha256_of(corpus / name)
-    manifest["sha256"] = checksum_of(manifest)
-    (corpus / "manifest.json").write_text(json.dumps(manifest))
-
-
-def test_another_corpus_is_refused(straight, tiny_corpus, tmp_path, out, refused):
-    corpus = shutil.copytree(tiny_corpus, tmp_path / "corpus")
-    swap_two_tokens(corpus)
-    line = refused(corpus=corpus, **USUAL)
+def test_another_corpus_is_refused(straight, tmp_path, out, refused):
+    line = refused(corpus=make_small_corpus(tmp_path, held_out=5), **USUAL)
     assert "step_12 was made with other settings (digests.corpus: " in line
     assert "--run.overwrite true" in line
     assert records(out) == records(straight)

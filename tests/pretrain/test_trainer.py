@@ -1,7 +1,6 @@
 """What a step does, and what a run leaves behind."""
 
 import gc
-import re
 
 import numpy as np
 import pytest
@@ -25,9 +24,7 @@ def encoder_of(weights: dict) -> dict:
 
 def test_a_fresh_head_is_trained_alone_first(pretrain):
     """For four steps: checkpoints after 2, 4 and 6 steps tell what has changed."""
-    steps = 7
-    warm_up = {"init__lm_head_warmup_steps": 4, "init__lm_head_learning_rate": 0.02}
-    warm_up["optimizer__steps"] = steps
+    warm_up = {"init__lm_head_warmup_steps": 4, "init__lm_head_learning_rate": 0.02, "optimizer__steps": 7}
     out = pretrain(**warm_up, run__save_steps=2, run__keep_checkpoints=9, run__log_steps=1)
     after_2 = checkpoint(out, 2)
     after_4 = checkpoint(out, 4)
@@ -52,13 +49,6 @@ def test_a_fresh_head_is_trained_alone_first(pretrain):
     # The rate of the head, and then the warm-up of three steps to 0.01.
     rates = [record["lr"] for record in records(out) if "lr" in record]
     assert rates == pytest.approx([0.02] * 4 + [0.0, 0.01 / 3, 0.02 / 3])
-
-    # A run that is stopped while the head is trained alone ends with the same bits.
-    again = pretrain("again", **warm_up, run__stop_after_steps=3)
-    pretrain("again", **warm_up)
-    resumed = checkpoint(again, steps)
-    for name, value in checkpoint(out, steps).items():
-        assert (value == resumed[name]).all(), name
 
 
 def test_a_step_keeps_nothing(pretrain, monkeypatch):
@@ -164,21 +154,6 @@ def test_a_config_that_the_user_has_put_there_stays(pretrain, tmp_path):
     assert (out / "config.yaml").read_text() == "# mine\noptimizer: {steps: 1}\n"
 
 
-def test_the_log_has_what_differs_from_the_defaults_and_the_next_command(pretrain):
-    out = pretrain(optimizer__steps=4, run__eval_sequences=0)
-    log = (out / "log" / "job.log.0").read_text()
-    assert "hidden_size 16" in log and "initializer_range" not in log
-    assert "initializer_range" in (out / "config.yaml").read_text()
-    assert f"--init.encoder {out / 'full'} --init.lm_head encoder\n" in log
-    assert f"serve --model {out / 'full'}" in log
-
-
-def test_the_log_begins_with_the_steps_of_each_objective(pretrain):
-    out = pretrain(optimizer__steps=4, run__eval_sequences=0)
-    first, *_ = (out / "log" / "job.log.0").read_text().splitlines()
-    assert first.endswith("mmlm: steps 1 to 1 (50 %), 2 to 4 (25 %)")
-
-
 def test_options_that_change_nothing_but_memory(pretrain):
     """Recomputing activations, and micro-batches of another size, in float64 without dropout."""
     options = {
@@ -191,12 +166,3 @@ def test_options_that_change_nothing_but_memory(pretrain):
     usual = pretrain(**options)
     again = pretrain("again", **options, run__recompute=True, run__micro_batch_tokens=300)
     assert losses(again) == pytest.approx(losses(usual), abs=1e-9, rel=0)
-
-
-def test_it_learns(pretrain):
-    """The loss falls, and a line of the log says so. It begins near log(200) = 5.3 for 200 pieces."""
-    large = {"optimizer__batch_size": 48, "run__micro_batch_tokens": 1024}  # so that losses are less noisy
-    out = pretrain(**large, optimizer__steps=60, run__log_steps=10, run__save_steps=60, run__eval_sequences=0)
-    log = (out / "log" / "job.log.0").read_text()
-    assert losses(out)[-1] < losses(out)[0] - 0.1
-    assert re.search(r"step 10 of 60 \| mmlm 5\.\d{4} \(ppl [\d.]+, acc [\d.]+\) \| tlm .* left", log)
