@@ -68,23 +68,6 @@ def test_encoding_beside_a_rival(figures):
     assert "times" not in result["contenders"]["ours"]
 
 
-def test_several_numbers_of_threads(monkeypatch, capsys):
-    """Each is given to the contenders; the last line has all speeds, and the serial shares."""
-    speeds = {1: {"ours": 2.0, "peer": 1.0}, 2: {"ours": 4.0, "peer": 1.0}}
-
-    def compare(module, threads, **work):
-        assert (module, work) == ("encode", {"unit": "texts/s"})
-        return {name: {"speed": speed} for name, speed in speeds[threads].items()}
-
-    monkeypatch.setattr(turns, "compare", compare)
-    turns.compare_with_threads([1, 2], "encode", unit="texts/s")
-    *table, last = capsys.readouterr().out.splitlines()
-    assert [cell.strip() for cell in table[-2].split("|")] == ["", "ours", "2", "4", "0 %", ""]
-    result = json.loads(last)
-    assert result["speeds"] == {"ours": {"1": 2.0, "2": 4.0}, "peer": {"1": 1.0, "2": 1.0}}
-    assert result["serial_shares"] == {"ours": 0.0, "peer": 1.0}
-
-
 def test_the_number_of_threads_is_that_of_the_process(folder, monkeypatch, tmp_path):
     """Its own settings would take all cores."""
     program = tmp_path / "python"
@@ -101,20 +84,6 @@ def test_the_serial_share():
     assert turns.serial_share({1: 1.0, 2: 1.5, 4: 1 / 0.325}) == pytest.approx(0.1, abs=1e-3)
     assert turns.serial_share({1: 1.0, 2: 2.0}) == 0.0
     assert turns.serial_share({1: 1.0}) is None and turns.serial_share({2: 1.0, 4: 2.0}) is None
-
-
-def test_two_alternate_by_batches(monkeypatch):
-    """The first ones are not counted, and the figures are the sums of the others."""
-    order = []
-
-    def turn(name, worker, batch):
-        order.append((name, batch))
-        return {"seconds": 1.0 if name == "a" else 2.0, "peak": len(order)}
-
-    monkeypatch.setattr(turns, "turn", turn)
-    seconds, peaks = turns.alternate({"a": None, "b": None}, 2)
-    assert order == [("a", 0), ("b", 0)] * 3 + [("a", 1), ("b", 1)]
-    assert seconds == {"a": 2.0, "b": 4.0} and peaks == {"a": 7, "b": 8}
 
 
 def test_a_contender_that_fails_is_named():

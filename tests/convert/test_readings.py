@@ -148,11 +148,16 @@ def test_what_a_classifier_predicts_is_said_twice(tmp_path, pieces):
     assert line.startswith(f"{there}/config.json: 'reading'") and "multi_label" in line
 
 
-def test_a_longest_input_that_is_all_there_is_room_for(tmp_path, pieces):
-    """The library's files cannot say whether it was asked for."""
-    reading = replace(XLM_R, max_seq_len=CONFIG["max_position_embeddings"] - 2)
-    made = make_model(tmp_path / "made", pieces, reading)
-    assert run(made, tmp_path / "there", "xlm-roberta").reading == reading
+@pytest.mark.parametrize(
+    ("head", "reading"),
+    [
+        (None, replace(XLM_R, max_seq_len=CONFIG["max_position_embeddings"] - 2)),  # all there is room for
+        (TAGS, Reading(official_compat=True)),  # a pipeline tags the same pieces
+    ],
+)
+def test_what_the_files_of_the_library_cannot_say_stays(tmp_path, pieces, head, reading):
+    there = run(make_model(tmp_path / "made", pieces, reading, head), tmp_path / "there", "xlm-roberta")
+    assert there.reading == reading
 
 
 def test_a_prompt_for_documents_is_written_too(tmp_path, pieces):
@@ -238,11 +243,6 @@ def test_what_a_form_cannot_say(tmp_path, pieces, case):
     ]
     assert word in said
     run(made, tmp_path / "ours", "ernie-m")  # which says all
-
-
-def test_words_that_were_tagged_as_in_the_official_code_are_tagged_so_by_a_pipeline(tmp_path, pieces):
-    made = make_model(tmp_path / "made", pieces, Reading(official_compat=True), "token-classification")
-    assert run(made, tmp_path / "there", "xlm-roberta").reading.official_compat
 
 
 def test_added_tokens_with_a_gap_before_them(tmp_path, pieces):

@@ -35,7 +35,7 @@ def model(tmp_path):
     return tmp_path / "model"
 
 
-def test_the_prompts(model, tmp_path, monkeypatch):
+def test_the_whole_way(model, tmp_path, monkeypatch, capsys):
     """The question is searched for; translations, and the texts that are classified, are neither."""
     change_config(model, reading={"prompts": {"query": "q ", "passage": "p "}})
     encoded = {}
@@ -52,6 +52,13 @@ def test_the_prompts(model, tmp_path, monkeypatch):
     _, texts = quick.read_sentences()
     sentences = {sentence for of_language in texts.values() for sentence in of_language}
     assert encoded == {"q ": {quick.QUESTION}, "p ": sentences, "": sentences}
+    *_, last = capsys.readouterr().out.splitlines()
+    figures = json.loads(last)
+    assert list(figures) == ["translations", "topics", "seconds"]
+    assert 0 <= figures["topics"] <= 100
+    # What the page reads.
+    assert {file.stem for file in (tmp_path / "demo/texts").iterdir()} == {*CODES}
+    assert (tmp_path / "demo/topics/config.json").is_file()
 
 
 def test_each_sentence_looks_for_its_translation_in_english():
@@ -61,16 +68,3 @@ def test_each_sentence_looks_for_its_translation_in_english():
     found = quick.translations_found({"de": foreign, "en": english, "fr": 2 * english})
     assert found == {"de": pytest.approx(200 / 3), "fr": 100}
     assert quick.mean_of_others({"en": 0, **found}) == 83.3
-
-
-def test_the_whole_way(model, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(quick, "FOLDER", tmp_path / "demo")
-    monkeypatch.setattr(sys, "argv", ["quick", "--model", str(model)])
-    quick.main()
-    *_, last = capsys.readouterr().out.splitlines()
-    figures = json.loads(last)
-    assert list(figures) == ["translations", "topics", "seconds"]
-    assert 0 <= figures["topics"] <= 100
-    # What the page reads.
-    assert {file.stem for file in (tmp_path / "demo/texts").iterdir()} == {*CODES}
-    assert (tmp_path / "demo/topics/config.json").is_file()

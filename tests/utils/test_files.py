@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from ernie_m.utils import files
-from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
-from tests.helpers.files import disk_full_after
+from tests.helpers.files import disk_full_after, names_in
 from tests.launching import error_of
 
 
@@ -118,16 +117,6 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, events):
     assert events == [temporary, "renamed", tmp_path.name]
 
 
-def test_a_manifest_on_a_full_disk(tmp_path):
-    path = tmp_path / MANIFEST
-    (tmp_path / "pairs.tsv").touch()
-    write_manifest(path, ["pairs.tsv"])
-    before = path.read_bytes()
-    with disk_full_after(16), pytest.raises(UserError, match=f"^{path}: "):
-        write_manifest(path, ["pairs.tsv"])
-    assert path.read_bytes() == before
-
-
 def test_an_array_on_a_full_disk(tmp_path):
     """numpy's error has no number."""
     path = tmp_path / "vectors.npy"
@@ -205,10 +194,6 @@ def running():
     with subprocess.Popen(["sleep", "60"]) as process:
         yield f"{process.pid}-{files.host_name()}-0123abcd"
         process.kill()
-
-
-def names_in(folder) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_folder_lost_between_two_renames_is_put_back(tmp_path, ended):

@@ -25,6 +25,14 @@ def quiet_afterwards():
     run_log._attach([])
 
 
+@pytest.fixture
+def now(monkeypatch) -> list[float]:
+    """The time in seconds, which stands still until a test changes it."""
+    now = [100.0]
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
+    return now
+
+
 def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, capsys, monkeypatch):
     assert run_log.setup(str(tmp_path), rank=0) == tmp_path / "job.log.0"
     run_log.logger.info("from %d", 0)
@@ -62,11 +70,6 @@ def test_a_log_that_is_in_its_place_is_not_copied(tmp_path):
     assert len(path.read_text().splitlines()) == 2
     (kept,) = (handler for handler in run_log.logger.handlers if isinstance(handler, MemoryHandler))
     assert kept.buffer == []
-
-
-def test_a_log_without_a_copy_keeps_no_lines(tmp_path):
-    run_log.setup(str(tmp_path))
-    assert not any(isinstance(handler, MemoryHandler) for handler in run_log.logger.handlers)
 
 
 def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path, capsys):
@@ -112,9 +115,7 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
     assert "log cannot be written" in error_of(run_log.copy_log, tmp_path / "log" / "job.log.0")
 
 
-def test_eta_is_the_rest_at_the_mean_speed_of_this_process(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
+def test_eta_is_the_rest_at_the_mean_speed_of_this_process(now):
     bar = run_log.Progress(100, "work", initial=40)
     assert bar.eta() == "?"
     now[0] += 10
@@ -125,9 +126,7 @@ def test_eta_is_the_rest_at_the_mean_speed_of_this_process(monkeypatch):
     assert bar.eta() == "0:00:00"
 
 
-def test_eta_with_evaluations(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
+def test_eta_with_evaluations(now):
     bar = run_log.Progress(100, "training")
     now[0] += 40
     bar.update(20)
@@ -143,9 +142,7 @@ def test_eta_with_evaluations(monkeypatch):
     assert bar.speed() == 0.5 and bar.eta(1) == "0:04:50"
 
 
-def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
+def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, now):
     run_log.setup(str(tmp_path))
     for _ in run_log.progress(range(100), "reading", unit="lines"):
         now[0] += 1.0
@@ -179,10 +176,8 @@ def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, mon
 
 
 @pytest.mark.parametrize(("level", "count"), [(logging.NOTSET, 10), (logging.WARNING, 0)])
-def test_a_program_without_a_log_has_the_lines_on_stderr(monkeypatch, capsys, level, count):
+def test_a_program_without_a_log_has_the_lines_on_stderr(monkeypatch, now, capsys, level, count):
     """As a user's own, unless it has said that its log shall have no such lines."""
-    now = [0.0]
-    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(run_log, "logger", logging.Logger("of a guest", level))
     run_log.logger.parent = logging.Logger("root", logging.WARNING)
     for _ in run_log.progress(range(100), "encoding", unit="texts"):
