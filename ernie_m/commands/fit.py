@@ -7,8 +7,10 @@ ernie-m fit reviews.csv --model intfloat/multilingual-e5-small --output checkpoi
 
 import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -156,46 +158,39 @@ def fit_words(
     if len(training) > 1:
         raise UserError(f"{flags.table}: {len(training)} training files of {kind}; join them in one")
     folder = output.with_name(f"{output.name}.training")
-    options = {"train_set": str(training[0].path), "max_seq_len": 384}
-    dev_set = ",".join(str(file.path) for file in tests)
+    program, dev_set = "run_mrc", [str(file.path) for file in tests]
+    options = {"train_set": training[0].path, "max_seq_len": 384}
     if kind == TOKEN_CLASSIFICATION:
-        paths, options = write_official_tags([*training, *tests], flags, folder)
-        dev_set = ",".join(paths[1:])
-    with StopSignal() as stop:
-        from ernie_m.utils.paddle_settings import prepare
+        program = "run_sequence_labeling"
+        (options["train_set"], *dev_set), of_tags = write_official_tags([*training, *tests], flags, folder)
+        options |= of_tags
+    from ernie_m.utils.paddle_settings import prepare
 
-        prepare()
-        from ernie_m.finetune.flags import FinetuneFlags
-        from ernie_m.finetune.labelled_task import fine_tune
-        from ernie_m.finetune.open_model import open_model
-        from ernie_m.finetune.tasks.question_answering import QuestionAnswering
-        from ernie_m.finetune.tasks.tagging import Tagging
-        from ernie_m.model.checkpoint.open import open_checkpoint
-        from ernie_m.training.checkpoint import STATE
+    prepare()
+    from ernie_m.finetune.open_model import open_model
+    from ernie_m.model.checkpoint.open import open_checkpoint
 
-        longest = open_model(open_checkpoint(flags.model)).longest
-        options |= {"max_seq_len": min(options["max_seq_len"], longest), "official_compat": False}
-        program_flags = FinetuneFlags(
-            **options,
-            init_pretraining_params=flags.model,
-            checkpoints=str(folder),
-            dev_set=dev_set,
-            do_val=bool(tests),
-            do_test=False,
-            rates_of_start=True,
-            select_on="last",
-            save_steps=200,
-            keep_checkpoints=1,
-            amp=flags.amp,
-            on_command_line=("max_seq_len",),
-        )
-        fine_tune(Tagging if kind == TOKEN_CLASSIFICATION else QuestionAnswering, program_flags, stop)
-    stop.exit_as_asked()
-    if stop:  # after SIGTERM
+    longest = open_model(open_checkpoint(flags.model)).longest
+    options |= {
+        "max_seq_len": min(options["max_seq_len"], longest),
+        "official_compat": False,
+        "init_pretraining_params": flags.model,
+        "checkpoints": folder,
+        "dev_set": ",".join(dev_set),
+        "do_val": bool(tests),
+        "do_test": False,
+        "rates_of_start": True,
+        "select_on": "last",
+        "save_steps": 200,
+        "keep_checkpoints": 1,
+        "amp": flags.amp,
+    }
+    sys.argv[:] = [program, *(f"--{name}={value}" for name, value in options.items() if value != "")]
+    if not import_module(f"ernie_m.commands.{program}").main():  # after SIGTERM
         return
     (model,) = [folder / "best"] if tests else folder.glob("step_*")
     with atomic_dir(output) as new:
-        shutil.copytree(model, new, ignore=shutil.ignore_patterns(STATE), dirs_exist_ok=True)
+        shutil.copytree(model, new, ignore=shutil.ignore_patterns("training_state"), dirs_exist_ok=True)
     remove(folder)
     if not tests:
         say("there is no score without --test")
@@ -228,5 +223,5 @@ def write_official_tags(
                 new.write(f"{JOINT.join(sentence.words)}\t{JOINT.join(written)}\n")
     label_map = folder / "label_map.json"
     write_places(label_map, names)
-    options = {"train_set": paths[0], "label_map_config": str(label_map), "num_labels": len(names)}
+    options = {"label_map_config": label_map, "num_labels": len(names)}
     return paths, {**options, "chunk_scheme": "IOB" if mark_entities else "NONE", "max_seq_len": 256}

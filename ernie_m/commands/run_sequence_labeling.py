@@ -10,7 +10,8 @@ from ernie_m.utils.options import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
-def main() -> None:
+def main() -> bool:
+    """Train and evaluate as the command line says; returns whether it came to its end."""
     flags = parse_options(FinetuneFlags, None, __name__)
     with StopSignal(active=flags.do_train) as stop:
         prepare()
@@ -20,3 +21,4 @@ def main() -> None:
 
         fine_tune(Tagging, flags, stop, official_class=OfficialTagging)
     stop.exit_as_asked()
+    return not stop
