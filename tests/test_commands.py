@@ -59,7 +59,7 @@ COMMANDS = {
     r"sh scripts/demo\.sh --quick":
         "it fetches 91 MB; demo/test_quick.py::test_the_whole_way",
     r"sh scripts/demo\.sh --page":
-        "it serves until Ctrl-C; inference/test_serve.py::test_search_in_each_language",
+        "it serves until Ctrl-C; inference/test_serve.py::test_search_at_a_layer",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh.*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
