@@ -114,6 +114,8 @@ def pretraining(corpus: Path, output: Path, **changes) -> list[str]:
     values |= {name.replace("__", "."): value for name, value in changes.items()}
     if "optimizer.tokens" in values:  # a run has one of the two
         values.pop("optimizer.steps")
+    elif config_flag:
+        values["optimizer.tokens"] = 0  # instead of those of the file
     words = {}
     for name, value in values.items():
         words[name] = value if isinstance(value, str) else json.dumps(value)

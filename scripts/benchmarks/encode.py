@@ -64,7 +64,7 @@ def main() -> None:
             "--output",
             exported,
             "--task",
-            "encoding",
+            "embedding",
             "--format",
             "onnx",
         ]

@@ -182,7 +182,7 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
             "--to",
             "huggingface",
             "--head",
-            "seq_label",
+            "token-classification",
             "--allow_differences",
         ]
     )

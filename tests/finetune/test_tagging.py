@@ -70,7 +70,7 @@ def test_it_learns_the_toy_task(trained):
     line = r"\[dev evaluation\] ave loss: \d\.\d{6}, de f1: 1\.0+, de precision: 1\.0+, de recall: 1\.0+, "
     assert re.search(line + "data_num: 21, ", log)
     config = json.loads((trained / "best" / "config.json").read_text())
-    assert (config["task"], config["labels"]) == ("token-classification", toys.TAGS)
+    assert (config["task"], config["labels"]) == ("tagging", toys.TAGS)
 
 
 def test_every_word_of_a_long_sentence_has_a_tag(trained):
@@ -132,7 +132,7 @@ def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, 
 
 def test_a_tagger_is_no_classifier(classify, trained, refusal):
     line = refusal(classify, **command_lines.FOLDER_ALONE, init_checkpoint=trained / "best", max_seq_len=24)
-    assert f"{trained}/best: its head is for tagging, not classification" in line
+    assert f"{trained}/best: its head is for token-classification, not classification" in line
 
 
 def test_official_behaviour_runs(tag, folder, tmp_path):

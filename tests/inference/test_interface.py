@@ -231,7 +231,9 @@ def test_what_is_no_text(models, tmp_path, method):
         line = error_of(CALLS[method], model, one)
         assert re.search(r"^(texts|text|corpus|labels) is a \w+; |^'text_a' is ", line), line
     for one in ([b"bado"], [{"text": "bado"}], [[["bado"]]], [NAType()], [None]):
-        assert re.search("must be a text|one text|neither a text|1 labels", error_of(CALLS[method], model, one))
+        assert re.search(
+            "must be a text|one text|neither a text|1 labels", error_of(CALLS[method], model, one)
+        )
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
