@@ -110,7 +110,9 @@ def kill_all(folder: Path) -> None:
 
 def newest_step(folder: Path) -> int:
     """The step of the newest checkpoint of a run; 0 if it has none."""
-    steps = [path.name.removeprefix("step_") for path in (folder / OUTPUT).rglob("step_*")]
+    # Not `rglob`, which fails where a folder is renamed meanwhile.
+    names = [name for _, folders, _ in os.walk(folder / OUTPUT) for name in folders]
+    steps = [name.removeprefix("step_") for name in names if name.startswith("step_")]
     return max((int(step) for step in steps if step.isdigit()), default=0)
 
 
