@@ -107,7 +107,7 @@ COMMANDS = {
         "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",
     r"jq .*": "reader/test_tagged_words.py::test_what_other_tools_write_by_the_lines_of_the_page",
-    r"curl .*": "inference/test_embeddings.py::test_with_curl",
+    r"curl .*": "the request of inference/test_embeddings.py::test_the_vectors",
     r".*ernie-m show_masks .*": HERE,
     r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",
     r".*benchmarks/masked_lm\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_masked_lm",
