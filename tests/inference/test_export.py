@@ -14,8 +14,8 @@ import paddle
 import pytest
 
 from ernie_m.commands import convert, predict
+from ernie_m.inference import encoder_graph
 from ernie_m.inference import exported_model as engines
-from ernie_m.inference.export import onnx_graph
 from ernie_m.inference.export.export import random_rows
 from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, OnnxEngine
 from ernie_m.inference.load import load
@@ -160,7 +160,7 @@ def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypa
 
 @pytest.mark.parametrize("masked_score", [0.0, math.nan])  # with 0.0 tokens attend to pads
 def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, refused, masked_score):
-    monkeypatch.setattr(onnx_graph, "MASKED_SCORE", masked_score)
+    monkeypatch.setattr(encoder_graph, "MASKED_SCORE", masked_score)
     line = refused(lambda: run_export(models / "tag", tmp_path / "out"))
     assert line.startswith("error: onnx: ") and "1e-04" in line
     assert list(tmp_path.iterdir()) == []

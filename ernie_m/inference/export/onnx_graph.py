@@ -1,22 +1,10 @@
 """Write an encoder with a head as an ONNX graph, from its weights, with the `onnx` library.
 
-The graph uses only standard operators of opset 20. Its input is `input_ids`, int64 [B, T], padded on the
-right with the pad id; both axes are free. The graph computes the mask and the positions.
-
-    task                  outputs
-    encoding              sequence [B, T, H], pooled [B, H] (top layer only)
-    classification        logits [B, labels]
-    tagging               logits [B, T, labels]
-    question_answering    start_logits [B, T], end_logits [B, T]
-
-The n tokens that are not pads are stored one after another, [n, H]; only attention arranges them in rows of
-[B, T]. Pads therefore cost almost nothing. In the outputs, a pad has the values of the token before it. In
-the last layer of classification, only the first token of each row is a query. The shape [n, H] also keeps
-ONNX Runtime from its slower fused kernels.
+The graph uses only standard operators of opset 20. `ernie_m/inference/encoder_graph.py` says what its input
+and outputs are. Its states have the shape [n, H], which keeps ONNX Runtime from its slower fused kernels.
 """
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,56 +12,23 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
-from ernie_m.model.tasks import EMBEDDING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of, stored_name
+from ernie_m.inference.encoder_graph import EncoderGraph
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.tasks import TASKS, stored_name
 
 OPSET = 20  # the first opset with Gelu
 IR_VERSION = 9  # the version of ONNX's file format when that opset appeared
-MASKED_SCORE = -1e4  # added to the score of a pad, as in ernie_m/model/attention.py
 _ALIGNED = 4096  # bytes; an array begins at a multiple, so that the file can be mapped to memory
 
 
-class _EncoderGraph:
-    """Collects nodes and initializers, and writes the weights to the data file one at a time.
+class OnnxGraph(EncoderGraph):
+    """Collects nodes and initializers, and writes the weights to the file `data` one at a time."""
 
-    Args:
-        data: the file of the weights.
-        weights: canonical name -> float32 array.
-        task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
-        layers: number of encoder layers to write.
-        pooling: what a head of classification reads, see `ernie_m.model.heads.SequenceClassifier`.
-
-    The attributes are names of arrays in the graph, which `_tokens` writes. The n tokens count from 0.
-
-    Attributes:
-        token_of_cell: [B, T], the number of the token in each cell of the padded rows.
-        first_tokens: [B], the number of the first token of each row.
-        to_heads: [B, N, T], the rows of [n * N, D] that make [B, N, T, D].
-        from_heads: [n, N], the rows of [B * N * T, D] that make [n, N, D].
-        is_real: [B, T], 1 at tokens, 0 at pads.
-        bias: [B, 1, 1, T], added to the scores: `MASKED_SCORE` at pads, 0 at tokens.
-    """
-
-    def __init__(
-        self,
-        data: BinaryIO,
-        weights: Mapping[str, np.ndarray],
-        config: ErnieMConfig,
-        task: str,
-        layers: int,
-        pooling: str | None,
-    ):
+    def __init__(self, data: BinaryIO, *of_graph: Any):
+        super().__init__(*of_graph)
         self.data = data
-        self.weights = weights
-        self.config = config
-        self.task = TASKS[task]
-        self.layers = layers
-        self.reads_mean = pooling == MEAN_OF_TOKENS
-        has_pooler = "pooler.dense.weight" in weights
-        self.outputs = outputs_of(task, has_pooler and layers == config.num_hidden_layers)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
-        self._count_of_op: Counter[str] = Counter()
 
     def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
         """Add a small array to the graph itself; returns its name."""
@@ -94,188 +49,10 @@ class _EncoderGraph:
         self.initializers.append(tensor)
         return name
 
-    def node(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Add a node with one output; returns the name of the output."""
-        self._count_of_op[op] += 1
-        output = name or f"{op}_{self._count_of_op[op]}"
+    def add_node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
+        if "to" in attributes:  # a type
+            attributes["to"] = helper.np_dtype_to_tensor_dtype(np.dtype(attributes["to"]))
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"node.{output}", **attributes))
-        return output
-
-    def write(self) -> None:
-        """Write all nodes and weights."""
-        heads = self.config.num_attention_heads
-        size = self.config.hidden_size
-        head_size = size // heads
-        # Constants that the nodes of several methods take by name.
-        integers = {
-            "pad_id": self.config.pad_token_id,
-            "zero": 0,
-            "one": 1,
-            "heads": heads,
-            "flat": [-1],  # the rest are shapes
-            "by_size": [-1, size],
-            "by_head": [-1, head_size],
-        }
-        for name, value in integers.items():
-            self.constant(name, value, np.int64)
-        self.constant("root_of_head_size", np.sqrt(head_size))
-        ids, positions = self._tokens(heads)
-        x = self._embeddings(ids, positions)
-        for i in range(self.layers):
-            is_last = i == self.layers - 1
-            only_first = is_last and self.task.head_reads == POOLED and not self.reads_mean
-            x = self._layer(x, f"encoder.layers.{i}.", only_first)
-        self._head(x)
-
-    def _tokens(self, heads: int) -> tuple[str, str]:
-        """Write the nodes of the ids and positions of the n tokens, and return their names; [n] each.
-
-        Sets `is_real`, and by `_moves` and `_mask` the names that they set. The inputs "zero" and "one" are
-        constants of `write`: a number, an index or an axis.
-        """
-        node = self.node
-        constant = self.constant
-        is_token = node("Not", node("Equal", "input_ids", "pad_id"))  # [B, T], bool
-        is_real = node("Cast", is_token, to=TensorProto.INT64)  # [B, T], 0 or 1
-        self.is_real = is_real
-        is_real_flat = node("Reshape", is_real, "flat")  # [B * T]
-        places = node("Reshape", node("NonZero", is_real_flat), "flat")  # [n], 0 to B * T - 1
-        ids = node("Gather", node("Reshape", "input_ids", "flat"), places)  # [n]
-        # The n-th token of a row, n from 1, has position FIRST_POSITION + n - 1.
-        shift = constant("shift", FIRST_POSITION - 1, np.int64)
-        token_numbers = node("CumSum", is_real, "one")  # [B, T]; the input "one" is the axis
-        padded_positions = node("Add", token_numbers, shift)  # [B, T]
-        flat_positions = node("Reshape", padded_positions, "flat")  # [B * T]
-        positions = node("Gather", flat_positions, places, name="position_ids")  # [n]
-        self._moves(is_real_flat, places, heads)
-        self._mask()
-        return ids, positions
-
-    def _moves(self, is_real_flat: str, places: str, heads: int) -> None:
-        """Write the nodes of the indices that move the n tokens to padded rows of heads, and back.
-
-        Sets `token_of_cell`, `first_tokens`, `to_heads` and `from_heads`.
-
-        Args:
-            is_real_flat: name of [B * T], 1 for a token and 0 for a pad.
-            places: name of [n], the index of each token in B * T.
-            heads: N.
-        """
-        node = self.node
-        constant = self.constant
-        shape = node("Shape", "input_ids")
-        tokens_so_far = node("CumSum", is_real_flat, "zero")  # [B * T]; the input "zero" is the axis
-        token_of_place = node("Sub", tokens_so_far, "one")  # [B * T]
-        # A cell with a pad has the number of the token before it.
-        self.token_of_cell = node("Reshape", token_of_place, shape)  # [B, T]
-        self.first_tokens = node("Gather", self.token_of_cell, "zero", axis=1)  # [B]
-        # Heads are rows of D numbers: row i * N + h of [n, N, D] is row (b * N + h) * T + t of [B, N, T, D].
-        first_row = node("Unsqueeze", node("Mul", self.token_of_cell, "heads"), "one")  # [B, 1, T]
-        each_head = constant("each_head", np.arange(heads)[:, None], np.int64)  # [N, 1]
-        self.to_heads = node("Add", first_row, each_head)  # [B, N, T]
-        length = node("Gather", shape, "one")
-        # The place of a token is b * T + t, so its row (b * N + h) * T + t is place + (b * (N - 1) + h) * T.
-        sentence = node("Unsqueeze", node("Div", places, length), "one")  # [n, 1], b
-        other_heads = constant("other_heads", heads - 1, np.int64)
-        rows_of_sentences = node("Mul", sentence, other_heads)  # [n, 1], b * (N - 1)
-        every_head = constant("every_head", np.arange(heads), np.int64)  # [N], h
-        rows_before = node("Add", rows_of_sentences, every_head)  # [n, N]
-        place_column = node("Unsqueeze", places, "one")  # [n, 1]
-        self.from_heads = node("Add", place_column, node("Mul", rows_before, length))  # [n, N]
-
-    def _mask(self) -> None:
-        """Write the nodes of `bias` [B, 1, 1, T], which is added to the attention scores of the pads."""
-        node = self.node
-        inner_axes = self.constant("inner_axes", [1, 2], np.int64)
-        is_key = node("Cast", node("Unsqueeze", self.is_real, inner_axes), to=TensorProto.FLOAT)
-        is_pad = node("Sub", self.constant("float_one", 1.0), is_key)
-        self.bias = node("Mul", is_pad, self.constant("masked_score", MASKED_SCORE))
-
-    def _embeddings(self, ids: str, positions: str) -> str:
-        """The sum of words and positions, normalised: [n, H]; of a static model the words alone."""
-        word_rows = self.node("Gather", self.weight("embeddings.word_embeddings.weight"), ids, axis=0)
-        if self.config.is_static:
-            return word_rows
-        position_table = self.weight("embeddings.position_embeddings.weight")
-        position_rows = self.node("Gather", position_table, positions, axis=0)
-        x = self.node("Add", word_rows, position_rows)
-        return self._norm(x, "embeddings.layer_norm")
-
-    def _layer(self, x: str, name: str, only_first: bool) -> str:
-        """x [n, H] -> [n, H]. With `only_first`, only the first token of each row is a query: [B, H]."""
-        node = self.node
-        key = self._heads(self._linear(x, f"{name}self_attn.k_proj"))  # [B, N, T, D]
-        value = self._heads(self._linear(x, f"{name}self_attn.v_proj"))  # [B, N, T, D]
-        if only_first:
-            x = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
-        query = self._linear(x, f"{name}self_attn.q_proj")
-        if only_first:
-            heads = self.config.num_attention_heads
-            shape = self.constant("by_query_head", [-1, heads, 1, self.config.hidden_size // heads], np.int64)
-            query = node("Reshape", query, shape)  # [B, N, 1, D]
-        else:
-            query = self._heads(query)  # [B, N, T, D]
-        scores = node("MatMul", query, node("Transpose", key, perm=[0, 1, 3, 2]))
-        scores = node("Add", node("Div", scores, "root_of_head_size"), self.bias)
-        mixed = node("MatMul", node("Softmax", scores, axis=-1), value)  # [B, N, T or 1, D]
-        if not only_first:
-            mixed = node("Gather", node("Reshape", mixed, "by_head"), self.from_heads, axis=0)  # [n, N, D]
-        mixed = node("Reshape", mixed, "by_size")
-        mixed = self._linear(mixed, f"{name}self_attn.out_proj")
-        x = self._norm(node("Add", mixed, x), f"{name}norm1")
-        inner = node("Gelu", self._linear(x, f"{name}linear1"))
-        inner = self._linear(inner, f"{name}linear2")
-        return self._norm(node("Add", inner, x), f"{name}norm2")
-
-    def _heads(self, x: str) -> str:
-        """[n, H] -> [B, N, T, D]."""
-        return self.node("Gather", self.node("Reshape", x, "by_head"), self.to_heads, axis=0)
-
-    def _linear(self, x: str, name: str) -> str:
-        """The product with a weight, and the bias."""
-        product = self.node("MatMul", x, self.weight(f"{name}.weight"))
-        return self.node("Add", product, self.weight(f"{name}.bias"))
-
-    def _norm(self, x: str, name: str) -> str:
-        scale = self.weight(f"{name}.weight")
-        bias = self.weight(f"{name}.bias")
-        epsilon = self.config.layer_norm_eps
-        return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
-
-    def _head(self, x: str) -> None:
-        """Write the nodes whose outputs are those of the graph.
-
-        Args:
-            x: the last layer's states, [n, H]; [B, H] if the head reads the first tokens alone.
-        """
-        node = self.node
-        outputs = self.outputs
-        if self.task.name == EMBEDDING:
-            node("Gather", x, self.token_of_cell, axis=0, name=outputs[0])  # [B, T, H]
-            if len(outputs) > 1:  # the top layer also has the pooled output
-                first_states = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
-                node("Tanh", self._linear(first_states, "pooler.dense"), name=outputs[1])
-            return
-        if self.reads_mean:
-            is_real = node("Cast", node("Unsqueeze", self.is_real, "one"), to=TensorProto.FLOAT)  # [B, 1, T]
-            token_axis = self.constant("token_axis", [2], np.int64)
-            weights = node("Div", is_real, node("ReduceSum", is_real, token_axis))  # [B, 1, T]
-            mean = node("MatMul", weights, node("Gather", x, self.token_of_cell, axis=0))  # [B, 1, H]
-            mean = node("Reshape", mean, "by_size")
-            node("Identity", self._linear(mean, "classifier"), name=outputs[0])
-            return
-        if self.task.head_reads == POOLED:
-            pooled = node("Tanh", self._linear(x, "pooler.dense"))
-            node("Identity", self._linear(pooled, "classifier"), name=outputs[0])
-            return
-        logits = self._linear(x, "classifier")  # [n, labels]
-        if len(outputs) == 1:
-            node("Gather", logits, self.token_of_cell, axis=0, name=outputs[0])  # [B, T, labels]
-            return
-        logits = node("Gather", logits, self.token_of_cell, axis=0)  # [B, T, 2]
-        start_logits, end_logits = outputs
-        node("Gather", logits, "zero", axis=2, name=start_logits)  # the first column, [B, T]
-        node("Gather", logits, "one", axis=2, name=end_logits)  # the second
 
 
 def write_onnx(
@@ -296,7 +73,7 @@ def write_onnx(
         pooling: what a head of classification reads, see `ernie_m.model.heads.SequenceClassifier`.
     """
     with open(f"{path}.data", "wb") as data:
-        graph = _EncoderGraph(data, weights, config, task, layers, pooling)
+        graph = OnnxGraph(data, weights, config, task, layers, pooling)
         graph.write()
     outputs = []
     for name in graph.outputs:
