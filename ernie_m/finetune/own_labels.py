@@ -303,9 +303,10 @@ def rows_of(
                 elif name not in ids:
                     faults.append(f"{place}: the label '{name}' was not learned; learned: {listed(names)}")
         has = [{ids.get(name) for name, _ in some} for some in of_rows]
-        values = [tuple(int(id_ in row) for id_ in ids.values()) for row in has]
         if kind == CLASSIFICATION:
             values = [row.pop() for row in has]
+        else:
+            values = [tuple(int(id_ in row) for id_ in ids.values()) for row in has]
     refuse(faults)
     if like is None and len({*values}) < 2:
         only = f"the label '{names[0]}'" if kind == CLASSIFICATION else "equal labels"
