@@ -76,7 +76,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
             f"--model {flags.model}: what ernie-m export wrote; name the checkpoint that it was made of"
         )
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
-    loaded = load(flags.model, engine="dygraph", task=flags.task, keep_weights=True)
+    loaded = load(flags.model, engine="dygraph", task=flags.task)
     task = flags.task or loaded.task or EMBEDDING
     if task == FILL_MASK:
         task = EMBEDDING

@@ -257,7 +257,6 @@ def load(
     engine: str = "auto",
     task: str | None = None,
     amp: str = "none",
-    keep_weights: bool = False,
 ) -> LoadedModel:
     """Load a model.
 
@@ -269,8 +268,6 @@ def load(
         amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
             in float16, on a GPU. An exported folder computes as it was exported, but in float16 with "fp16"
             and engine "paddle" on a GPU.
-        keep_weights: keep the weights as they are, to export them; `amp` is "none" then. Otherwise a CPU
-            keeps them only in the form with which it predicts fastest.
 
     Raises:
         UserError: a missing folder or file, an engine that the folder does not have, or `amp` where it is not
@@ -286,7 +283,7 @@ def load(
         raise UserError(f"{folder}: engine {engine} needs an exported folder: {EXPORT_FIRST}")
     prepare(quiet=True)
     opened = open_model(open_checkpoint(folder))
-    return load_opened(opened, folder, task, amp, keep_weights=keep_weights)
+    return load_opened(opened, folder, task, amp)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
@@ -374,7 +371,6 @@ def load_opened(
     amp: str = "none",
     *,
     encoder_only: bool = False,
-    keep_weights: bool = False,
 ) -> LoadedModel:
     """`load` for a checkpoint that was opened; with `encoder_only` without its head, whatever that is for."""
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
@@ -384,7 +380,7 @@ def load_opened(
     checkpoint = opened.checkpoint
     task = None if encoder_only else task_of_head(checkpoint, task)
     model, languages = build_model(checkpoint, opened.config, task)
-    autocast = nullcontext if keep_weights else prepare_for_prediction(model, amp)
+    autocast = prepare_for_prediction(model, amp)
     labels: list[str] = []
     if task is not None and TASKS[task].has_labels:
         count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]

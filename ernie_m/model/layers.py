@@ -8,13 +8,8 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ernie_m.model import kernels
-from ernie_m.model.cpu import onednn
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
-from ernie_m.model.cpu.packed import PackedLinear
-from ernie_m.model.cpu.packed import feed_forward as packed_feed_forward
-from ernie_m.model.cpu.packed import linear_layers as packed_linear_layers
-from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.word_embeddings import WordEmbeddings
 
 
@@ -25,40 +20,20 @@ def use_bfloat16(model: nn.Layer) -> None:
             layer.use_bfloat16()
 
 
-def freeze(model: nn.Layer) -> None:
-    """Pack the weights of the linear layers of a model that only predicts on a CPU, and keep no other form.
-
-    Without fast kernels, in float64, or where packed weights have no advantage, the model stays as it is.
-    """
-    for layer in model.sublayers(include_self=True):
-        is_open = isinstance(layer, Linear) and layer.packed is None
-        if is_open and kernels.on_cpu(layer.bias) and layer.bias.dtype == paddle.float32:
-            layer.freeze()
-
-
 class Linear(nn.Linear):
     """paddle.nn.Linear with I inputs and O outputs, whose products on a CPU can be in bfloat16.
 
     Attributes:
         in_bfloat16: whether its products on a CPU are in bfloat16.
-        packed: the layer with packed weights, if it only predicts. Then `weight` is None. Otherwise None.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.in_bfloat16 = False
-        self.packed: PackedLinear | None = None
 
     def use_bfloat16(self) -> None:
         """Compute the product of this layer in bfloat16 on a CPU."""
         self.in_bfloat16 = True
-
-    def freeze(self) -> None:
-        """Replace the weight by its packed form, and free the memory of the numbers."""
-        if not (self.in_bfloat16 or onednn.can_pack()):
-            return
-        self.packed = PackedLinear(as_array(self.weight), as_array(self.bias), self.in_bfloat16)
-        self.weight = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
@@ -68,10 +43,8 @@ class Linear(nn.Linear):
 def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
     """The results of some linear layers of the same x [..., I]: [..., O] each. In bfloat16 x is rounded once.
 
-    Either all of the layers compute in bfloat16, or none; either all of them are frozen, or none.
+    Either all of the layers compute in bfloat16, or none.
     """
-    if layers[0].packed is not None:
-        return packed_linear_layers(x, [layer.packed for layer in layers])
     if layers[0].in_bfloat16 and kernels.on_cpu(x):
         return LinearInBfloat16.apply(
             x, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
@@ -79,13 +52,6 @@ def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
     if kernels.training_on_cpu(x):
         return [LinearOnCpu.apply(x, layer.weight, layer.bias) for layer in layers]
     return [F.linear(x, layer.weight, layer.bias) for layer in layers]
-
-
-def feed_forward(x: Tensor, first: Linear, second: Linear) -> Tensor:
-    """second(gelu(first(x))): [..., H] -> [..., H]."""
-    if first.packed is not None:
-        return packed_feed_forward(x, first.packed, second.packed)
-    return second(gelu(first(x)))
 
 
 class LayerNorm(nn.LayerNorm):

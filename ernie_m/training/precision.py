@@ -16,7 +16,7 @@ from paddle import Tensor, nn
 from ernie_m.model.cpu import onednn
 from ernie_m.model.device import has_bf16, summary
 from ernie_m.model.kernels import has_plain_kernels, on_gpu
-from ernie_m.model.layers import freeze, use_bfloat16
+from ernie_m.model.layers import use_bfloat16
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -126,7 +126,7 @@ def in_words(dtype: str, cpu_bf16: bool) -> str:
 
 
 def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
-    """Let a model that will only predict compute as fast as the device can, and multiply in half precision.
+    """Let a model that will only predict multiply in half precision.
 
     Args:
         amp: "none"; "bf16"; "fp16", on a GPU.
@@ -138,7 +138,6 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
         UserError: the device cannot do that.
     """
     if amp == NONE:
-        freeze(model)
         return contextlib.nullcontext
     if amp not in DTYPES:
         raise UserError(f"amp {amp}: it must be one of none, {', '.join(DTYPES)}")
@@ -151,7 +150,6 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
     if missing is not None:
         raise UserError(f"amp bf16 needs {missing}: leave it out")
     use_bfloat16(model)
-    freeze(model)
     return contextlib.nullcontext
 
 

@@ -22,7 +22,6 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.heads import model_with_head
-from ernie_m.model.layers import freeze
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
@@ -144,7 +143,7 @@ def results_of(
         results = losses_and_norms([engine.step(held_out(), loss_of) for _ in range(steps)])
     weights = np.concatenate([array.ravel() for array in model_weights(engine.model).values()])
     results.append(float(np.linalg.norm(weights)))
-    freeze(engine.model.eval())
+    engine.model.eval()
     with paddle.no_grad(), engine.autocast():
         evaluated = [float(to_array(loss_of(engine.model, batch)[0])) for batch in held_out()]
     return [*results[:steps], *evaluated, *results[steps:]]

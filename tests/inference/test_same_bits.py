@@ -1,27 +1,23 @@
-"""The same text has the same bits, alone or among others, in any order, in float32 and in bfloat16."""
+"""The same text has the same bits, alone or among others, in any order, in float32."""
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import paddle
 import pytest
 
 import ernie_m
 from ernie_m.inference.paddle_model import DygraphEngine
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.cpu import onednn
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, TokenClassifier
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TOKEN_CLASSIFICATION
 from ernie_m.reader.batching import batches_by_length, pad
-from ernie_m.training.precision import prepare_for_prediction
 from ernie_m.vectors.encode import PaddleEncoder
 from tests.toys import sentences
 
 TEXTS = 300
 LONGEST = 510  # tokens
 PAD = 1
-TYPES = ["none", "bf16"]
 
 
 def config_of(width: int) -> ErnieMConfig:
@@ -35,14 +31,6 @@ def config_of(width: int) -> ErnieMConfig:
         max_position_embeddings=514,
         initializer_range=0.1,
     )
-
-
-def predicting(model: paddle.nn.Layer, amp: str) -> paddle.nn.Layer:
-    """The model, ready to predict."""
-    if amp == "bf16" and onednn.missing():
-        pytest.skip(f"bfloat16 needs {onednn.missing()}")
-    prepare_for_prediction(model.eval(), amp)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +69,10 @@ def texts_with_other_bits(compute: Callable[[np.ndarray], np.ndarray], texts: li
     return others
 
 
-@pytest.mark.parametrize("amp", TYPES)
 @pytest.mark.parametrize("width", [128, *(pytest.param(n, marks=pytest.mark.slow) for n in (384, 768, 1024))])
-def test_vectors(texts, width, amp):
+def test_vectors(texts, width):
     config = config_of(width)
-    model = predicting(ErnieMModel(config), amp)
-    encoder = PaddleEncoder(model, "mean", config.num_hidden_layers)
+    encoder = PaddleEncoder(ErnieMModel(config), "mean", config.num_hidden_layers)
     assert texts_with_other_bits(encoder.batch, texts) == set()
 
 
@@ -110,10 +96,9 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("amp", TYPES)
 @pytest.mark.parametrize("name", HEADS)
-def test_outputs_of_heads(texts, name, amp):
+def test_outputs_of_heads(texts, name):
     head, task, options = HEADS[name]
     config = config_of(128)
-    engine = DygraphEngine(predicting(head(config, 3, **options), amp), task, config.num_hidden_layers)
+    engine = DygraphEngine(head(config, 3, **options), task, config.num_hidden_layers)
     assert texts_with_other_bits(lambda ids: engine(ids)["logits"], texts[:60]) == set()

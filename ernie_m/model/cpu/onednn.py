@@ -1,6 +1,5 @@
-"""Matrix products on a CPU by the oneDNN library in Paddle's wheel: in bfloat16, and with packed weights.
+"""Matrix products in bfloat16 on a CPU, by the oneDNN library in Paddle's wheel. Paddle itself has none.
 
-Paddle itself has neither.
 bfloat16 is the upper half of a float32: the same range, and 8 bits of precision. NumPy has no such type, so
 arrays hold its bits as uint16. A product multiplies bfloat16 numbers and adds them up in float32.
 
@@ -32,7 +31,6 @@ TO = 17
 ANY_ORDER = 1  # oneDNN chooses in which order the numbers of an array lie
 WEIGHT_DESCRIPTION = 131  # what a description of a product is asked for
 GELU = 0x31
-_AVX512 = 0x27  # the bits of this instruction set
 _AVX512_BF16 = 0xE7  # the bits of this instruction set, which a CPU with AMX has, too
 # The sizes of an array's axes, or their strides. An array of n axes uses the first n of the 12.
 Dimensions = c_int64 * 12
@@ -84,7 +82,7 @@ def missing() -> str | None:
     """What fast products in bfloat16 need and this machine does not have; None if it has everything."""
     if not is_there():
         return f"oneDNN 3 ({_path().name}) in the installed Paddle"
-    if not _has(_AVX512_BF16):
+    if functions()["get_effective_cpu_isa"]() & _AVX512_BF16 != _AVX512_BF16:
         return "a CPU with bfloat16 instructions (avx512_bf16 or AMX)"
     return None
 
@@ -95,19 +93,6 @@ def is_there() -> bool:
         return bool(functions())
     except (OSError, AttributeError):  # no such file, no such symbol
         return False
-
-
-def can_pack() -> bool:
-    """Whether products with packed weights are fast, and their bits do not depend on the number of rows.
-
-    With AVX2 they depend on it.
-    """
-    return is_there() and _has(_AVX512)
-
-
-def _has(instructions: int) -> bool:
-    """Whether oneDNN may use all instruction sets whose bits are given."""
-    return (functions()["get_effective_cpu_isa"]() & instructions) == instructions
 
 
 class Objects(ExitStack):
