@@ -21,7 +21,7 @@ from ernie_m.model.checkpoint.card import read_card
 from ernie_m.model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS, WRITERS
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.ours import Ours
-from ernie_m.model.checkpoint.translation import Origin, Translated
+from ernie_m.model.checkpoint.translation import Translated
 from ernie_m.model.conventions import READING, Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
 from ernie_m.reader import trim_vocabulary
@@ -228,17 +228,8 @@ def write(
 def lines_of(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
     """A line for every tensor that was written, and for every one that was not."""
     is_official = flags.to == "fluid"
-    width = max(len(f"params/{name}" if is_official else name) for name in written.origins)
-    lines = []
-    # Each tensor was translated twice: from its names in the source to ours, and from ours to the new one.
-    for name, to_new in written.origins.items():
-        # Only the token types of XLM-R, which are made of zeros, have no origin.
-        to_ours = checkpoint.origins.get(to_new.names[0], Origin(to_new.names, transposed=False))
-        place = f"params/{name}" if is_official else name
-        shape = str(list(written.weights.shape(name)))
-        is_turned = to_ours.transposed != to_new.transposed  # transposed twice is not transposed
-        turned = "  (transposed)" if is_turned else ""
-        lines.append(f"{place:{width}}  {shape:16}  <- {' + '.join(to_ours.names)}{turned}")
+    place = "params/" if is_official else ""
+    lines = [f"{place}{name}  {list(shape)}" for name, shape in written.weights.shapes.items()]
     without_place = {"labels": checkpoint.labels, READING: checkpoint.reading.to_json()}
     unsaid = [f"{key} of config.json" for key, value in without_place.items() if value and is_official]
     afresh = f"the library that loads {flags.to} starts it afresh"

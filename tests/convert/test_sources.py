@@ -156,10 +156,8 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
 
     convert.main([str(tmp_path / "xlmr"), str(tmp_path / "ours"), "--to", "ernie-m"])
     assert_same_bits(open_checkpoint(tmp_path / "ours").tensors, expected)
-    report = capsys.readouterr().out
-    query = "in_proj_weight [q]" if fused else "q_proj.weight"
-    assert f"<- {prefix}sentence_encoder.layers.1.self_attn.{query}  (transposed)\n" in report
-    assert f"not taken: {prefix}lm_head.weight (the word embeddings once more)\n" in report
+    left_out = f"not taken: {prefix}lm_head.weight (the word embeddings once more)\n"
+    assert left_out in capsys.readouterr().out
 
 
 def test_the_dict_of_fairseq_is_the_vocabulary_wherever_the_model_goes(tmp_path):
@@ -186,31 +184,15 @@ def test_the_dict_of_fairseq_is_the_vocabulary_wherever_the_model_goes(tmp_path)
 
 
 def test_the_report_names_every_tensor(tmp_path, capsys):
+    """Those that were written with their shapes, those without a place, and those that are not there."""
     state = make_xlm_r(tmp_path / "x")
     write_pieces(tmp_path / "x")
     convert.main([str(tmp_path / "x"), str(tmp_path / "hf"), "--to", "huggingface", "--allow_differences"])
     lines = capsys.readouterr().out.splitlines()
-    # A line of a tensor: its name, shape and sources, as "NAME [16, 16]  <- SOURCE + SOURCE".
-    line_of = {}
-    sources_of = {}
-    for line in lines:
-        left, arrow, right = line.partition("  <- ")
-        if arrow:
-            name = left.split()[0]
-            line_of[name] = line
-            sources_of[name] = right.split(" + ")
-    assert set(line_of) == set(safe.read(tmp_path / "hf/model.safetensors"))
-    key = "encoder.layers.1.self_attn.self_attn.k_proj.weight"
-    assert "[16, 16]" in line_of[key]
-    # Transposed on the way in and on the way out: as it was.
-    assert sources_of[key] == ["roberta.encoder.layer.1.attention.self.key.weight"]
-    assert sources_of["embeddings.position_embeddings.weight"] == [
-        "roberta.embeddings.position_embeddings.weight",
-        "roberta.embeddings.token_type_embeddings.weight",
-    ]
-    sources = set(itertools.chain(*sources_of.values()))
+    written = safe.read(tmp_path / "hf/model.safetensors")
+    assert {f"{name}  {list(shape)}" for name, shape in written.shapes.items()} <= {*lines}
     left_out = {line.split(": ")[1] for line in lines if line.startswith("no place for it in huggingface")}
-    assert sources | left_out == set(state)
+    assert left_out == {name for name in state if name.startswith("lm_head.")}
     assert f"not in {tmp_path / 'x'}: pooler.dense.weight (the library that" in "\n".join(lines)
 
 

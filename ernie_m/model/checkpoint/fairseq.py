@@ -63,7 +63,7 @@ class Fairseq(Library):
             elif match := _FUSED.fullmatch(bare):
                 attention, ending = match.groups()
                 for part, letter in enumerate("qkv"):
-                    recipe = _third(file, name, part)._replace(transposed=ending == "weight", part=letter)
+                    recipe = _third(file, name, part)._replace(transposed=ending == "weight")
                     recipes.setdefault(f"encoder.{attention}.{letter}_proj.{ending}", recipe)
         return {}
 

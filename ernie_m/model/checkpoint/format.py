@@ -8,7 +8,7 @@ from typing import Any
 
 from ernie_m.model.checkpoint.lazy_weights import Weights
 from ernie_m.model.checkpoint.tensor_names import LM, POSITIONS, WORDS, axes_of, count_layers
-from ernie_m.model.checkpoint.translation import Names, Origin
+from ernie_m.model.checkpoint.translation import Names
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading, own_reading
 from ernie_m.utils.errors import UserError, shown
@@ -78,7 +78,6 @@ class Checkpoint:
         reading_faults: what the model's makers did in another way than this project can, in words; mostly
             nothing.
         config_path, vocab_path, piece_model_path, language_means_path: None if there is no such file.
-        origins: our name -> where the tensor comes from.
         dropped: name in the source -> why the tensor was not taken.
         unknown: names in the source that were not understood, and were left out because that was asked for.
     """
@@ -97,7 +96,6 @@ class Checkpoint:
     vocab_path: Path | None
     piece_model_path: Path | None
     language_means_path: Path | None
-    origins: dict[str, Origin]
     dropped: dict[str, str]
     unknown: list[str]
 

@@ -96,7 +96,6 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
         vocab_path=source.first(VOCABS) if format.has_own_vocab else None,
         piece_model_path=source.first(PIECE_MODELS),
         language_means_path=source.folder.first([LANGUAGE_MEANS]),
-        origins=translated.origins,
         dropped=translated.dropped,
         unknown=unknown,
     )

@@ -50,21 +50,12 @@ class Recipe(NamedTuple):
         shape: of what `read` gives.
         read: reads it.
         transposed: whether its axes are reversed then.
-        part: which part of the tensor in the file it is; "": all of it.
     """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
     transposed: bool = False
-    part: str = ""
-
-
-class Origin(NamedTuple):
-    """Where a tensor comes from."""
-
-    names: tuple[str, ...]  # the tensors in the source that it is made of; nearly always one
-    transposed: bool  # whether its axes are reversed against the source
 
 
 class Translated(NamedTuple):
@@ -72,14 +63,12 @@ class Translated(NamedTuple):
 
     Attributes:
         weights: each is read when it is accessed.
-        origins: name -> where the tensor comes from.
         dropped: of a file: name there -> why the tensor was not taken.
         unknown: of a file: names there that were not understood, sorted; of ours: those that have no place.
         absent: our names that the format needs and that are not in the weights.
     """
 
     weights: Weights
-    origins: dict[str, Origin]
     dropped: dict[str, str]
     unknown: list[str]
     absent: list[str]
@@ -260,12 +249,10 @@ class Names:
             array = recipes[name].read()
             return np.ascontiguousarray(array.T if recipes[name].transposed else array)
 
-        shapes: dict[str, tuple[int, ...]] = {}
-        origins: dict[str, Origin] = {}
-        for name, recipe in recipes.items():
-            shapes[name] = recipe.shape[::-1] if recipe.transposed else recipe.shape
-            part = f" [{recipe.part}]" if recipe.part else ""
-            origins[name] = Origin(tuple(source + part for source in recipe.names), recipe.transposed)
+        shapes = {
+            name: recipe.shape[::-1] if recipe.transposed else recipe.shape
+            for name, recipe in recipes.items()
+        }
         # Every other tensor of the file is dropped, if there is a known reason, or unknown.
         used = {name for recipe in recipes.values() for name in recipe.names} | dropped.keys()
         names_of_format = {row.in_format for row in rows}
@@ -281,7 +268,7 @@ class Names:
                 dropped[name] = reasons[0]
             else:
                 unknown.append(name)
-        return Translated(Weights(file.source, shapes, read), origins, dropped, sorted(unknown), [])
+        return Translated(Weights(file.source, shapes, read), dropped, sorted(unknown), [])
 
     def from_ours(self, weights: Weights, task: str | None) -> Translated:
         """Translate weights under our names to those of the format.
@@ -293,14 +280,11 @@ class Names:
         rows = self.rows(count_layers(weights), task, prefix)
         row_of = {row.in_format: row for row in rows if row.canonical in weights}
         shapes: dict[str, tuple[int, ...]] = {}
-        origins: dict[str, Origin] = {}
         for name, row in row_of.items():
             shape = weights.shape(row.canonical)
             shapes[name] = shape[::-1] if row.transposed else shape
-            origins[name] = Origin((row.canonical,), row.transposed)
         for name, ours in self.zeros.items():
             shapes[prefix + name] = (1, weights.shape(ours)[1])
-            origins[prefix + name] = Origin(("zeros",), transposed=False)
 
         def read(name: str) -> np.ndarray:
             if name not in row_of:
@@ -312,4 +296,4 @@ class Names:
         left_out = [name for name in weights if name not in has_place]
         needed = [row.canonical for row in rows if not row.canonical.startswith(self.optional)]
         absent = [name for name in needed if name not in weights]
-        return Translated(Weights(weights.source, shapes, read), origins, {}, left_out, absent)
+        return Translated(Weights(weights.source, shapes, read), {}, left_out, absent)
