@@ -11,7 +11,6 @@ from ernie_m.inference import arguments
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import answerers_of, describe
 from ernie_m.inference.tasks import PredictionOptions, make_answerer, search
-from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.vectors.centring import LanguageMeans
@@ -145,7 +144,7 @@ def test_the_means_of_queries_are_of_some_lines_of_each_language(models, tmp_pat
     model = ernie_m.load(folder)
     for number, texts in enumerate((TEXTS[:3], TEXTS[5:8])):
         expected = model.encode(texts, prompt="query").mean(axis=0)
-        np.testing.assert_allclose(found.query_means_at(toys.LAYERS).vectors[number], expected, atol=1e-5)
+        np.testing.assert_allclose(found.query_means.vectors[number], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -248,14 +247,3 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
     assert "which centred vectors need" in error_of(
         make_answerer("search", without, options).parse, {"text": "a", "centre": True}
     )
-
-
-def test_a_request_is_checked_without_encoding_the_corpus(models, tmp_path, monkeypatch):
-    """The check needs the names of the languages alone; while it runs, the server answers nobody."""
-    corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
-    answerer = make_answerer("search", load(models / "encode"), PredictionOptions(corpus=corpus))
-    monkeypatch.setattr(EncodeTexts, "vectors", lambda *_: pytest.fail("texts are encoded"))
-    request = {"text": TEXTS[0], "layer": 1, "language": "fr"}
-    parsed = answerer.parse(request)
-    assert (parsed.layer, parsed.centre, parsed.language) == (1, True, "fr")
-    assert "must be one of de, fr" in error_of(answerer.parse, request | {"language": "xx"})

@@ -405,9 +405,6 @@ def test_search(models, folder_of, ask, tmp_path, engine):
     folder = folder_of("encode", engine)
     flags = {"task": "search", "model": folder, "corpus": corpus}
     assert [sentence.line for sentence in read_corpus(str(corpus))] == list(range(2, 51))  # line 1 is blank
-    if engine != "dygraph":
-        line = error_of(ask, [{"text": TEXTS[2], "layer": 1}], **flags)
-        assert "line 1: " in line and "exported for embedding up to layer 2" in line
     hits = ask([{"text": TEXTS[2]}], top_k=4, **flags)[0]["found"]
     assert (hits[0]["line"], hits[0]["text"]) == (44, TEXTS[2])  # behind a blank line, 40 lines and two texts
     assert hits[0]["cosine"] == pytest.approx(1.0, abs=1e-4)
@@ -758,11 +755,15 @@ def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, monkeypatch, 
         ("token-classification", "tag", {"text": "a b\x02c"}, "'text': word 2 of 2"),
         ("fill-mask", "exported", {"text": "a"}, "fill-mask needs a checkpoint with the masked-LM head"),
         ("search", "encode", {"text": "a"}, "--task search needs --corpus"),
+        ("search", "corpus", {"text": "a", "layer": 1}, "standard input, line 1: 'layer'"),
     ],
 )
-def test_models_and_requests_that_do_not_fit(models, exported, ask, refused, task, kind, request_, message):
-    folder = exported / "encode" if kind == "exported" else models / kind
-    assert message in refused(lambda: ask([request_], task=task, model=folder))
+def test_models_and_requests_that_do_not_fit(
+    models, exported, ask, refused, tmp_path, task, kind, request_, message
+):
+    folder = exported / "encode" if kind == "exported" else models / kind.replace("corpus", "encode")
+    corpus = write_lines(tmp_path / "corpus", TEXTS) if kind == "corpus" else None
+    assert message in refused(lambda: ask([request_], task=task, model=folder, corpus=corpus))
 
 
 @pytest.mark.parametrize("language_embedding", [None, "none", "all"])

@@ -55,7 +55,6 @@ def test_what_is_served(server):
     assert [model["name"].split("/")[-1] for model in info["models"]] == ["classify", "full"]
     assert not any(model["name"].startswith("/") for model in info["models"])
     assert info["infers"] is True
-    assert info["layers"] == toys.LAYERS
     # Those of the corpus have means.
     assert info["languages"] == {"fill-mask": toys.MODEL_LANGUAGES, "search": ["de", "fr"]}
 
@@ -71,14 +70,10 @@ def test_answers_are_those_of_the_model(server, models):
         assert ask(f"{server}/api/{name}", request) == (200, task.answer([task.parse(request)])[0])
 
 
-@pytest.mark.parametrize("layer", [None, 0, 1, 2])
-def test_search_at_a_layer(server, layer):
+def test_a_line_finds_itself(server):
     # Texts 0 to 9 are lines 1 to 10 of "de", and text 10 is line 1 of "fr".
     for number, line, language in ((4, 5, "de"), (12, 3, "fr")):
-        request = {"text": TEXTS[number]}
-        if layer is not None:
-            request["layer"] = layer
-        status, answer = ask(f"{server}/api/search", request)
+        status, answer = ask(f"{server}/api/search", {"text": TEXTS[number]})
         assert status == 200 and len(answer["found"]) == 5
         nearest = answer["found"][0]
         assert (nearest["text"], nearest["line"], nearest["language"]) == (TEXTS[number], line, language)
@@ -87,8 +82,7 @@ def test_search_at_a_layer(server, layer):
 @pytest.mark.parametrize(
     ("name", "request_", "message"),
     [
-        ("search", {"text": "a", "layer": 3}, "'layer' is 3; this model has the layers 0"),
-        ("search", {"text": "a", "layer": True}, "'layer': Input should be a valid integer"),
+        ("search", {"text": "a", "layer": 1}, "'layer': unknown key"),
         ("search", {"text": "a", "each": 1}, "'each': Input should be a valid boolean"),
         ("search", {"text": "a", "language": "xx"}, "'language' is 'xx'; it must be one of de, fr"),
         ("classification", {"text_b": "a"}, "no 'text_a' in it"),

@@ -202,7 +202,7 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
     classifiers = [answerers[task] for task in (CLASSIFICATION, MULTI_LABEL, REGRESSION) if task in answerers]
     languages = {word: each.languages for word, each in answerers.items() if hasattr(each, "languages")}
     if search and search.centre:  # a query's language must have a mean, which is subtracted
-        languages[SEARCH] = search.means_at(search.encode.layer).languages
+        languages[SEARCH] = search.means.languages
     labels = classifiers[0].task.labels if classifiers else []
     return {
         "tasks": [word for word, answerer in answerers.items() if answerer.fields is not None],
@@ -222,10 +222,6 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         "infers": InferenceLabels.of(labels).entailment is not None,  # natural language inference
         # Whether the classifier reads pairs of texts; None: it is not known.
         "pairs": classifiers[0].model.reading.pairs if classifiers else None,
-        # An exported folder has one layer, so there is nothing to choose.
-        "layers": search.encode.model.num_layers
-        if search and search.encode.model.exported_layer is None
-        else None,
         "centred": [SEARCH] if search and search.centre else [],
     }
 

@@ -1,14 +1,13 @@
 """Vectors of texts: {"text"} -> {"vector"}, "cut" if the text was too long, and "unknown_words"."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
 from ernie_m.inference.exported_model import GraphRunner
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.tasks import Fields, PredictionOptions, is_whole, remarks, text_of
+from ernie_m.inference.tasks import Fields, PredictionOptions, remarks, text_of
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
@@ -95,29 +94,8 @@ class EncodeTexts:
             )
         return self.model.language_means.at(self.layer)
 
-    def at(self, layer: int | None) -> "EncodeTexts":
-        """An encoder with the same options at another layer; None: this one.
-
-        Raises:
-            UserError: an exported folder ends at another layer.
-        """
-        if layer in (None, self.layer):
-            return self
-        return EncodeTexts(self.model, replace(self.options, layer=layer))
-
     def parse(self, request: dict) -> str:
         return text_of(request, "text")
-
-    def layer_of(self, request: dict) -> int:
-        """The "layer" of a request, or the encoder's.
-
-        Raises:
-            UserError: the model has no such layer, or an exported folder ends at another one.
-        """
-        layer = request.get("layer", self.layer)
-        if not is_whole(layer) or not 0 <= layer <= self.model.num_layers:
-            raise UserError(f"'layer' is {layer!r}; this model has the layers 0 to {self.model.num_layers}")
-        return self.at(layer).layer  # `at` refuses a layer that an exported folder does not have
 
     def answer(self, texts: list[str]) -> list[dict]:
         features = self.features(texts)

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -74,37 +74,25 @@ class SearchInput(NamedTuple):
     """A request.
 
     Attributes:
-        layer: the layer to search at.
         each: whether to find the best sentence of each language.
         centre: whether to compare centred vectors.
         language: the language of the text, if vectors are centred; None: the language of the nearest mean.
     """
 
     text: str
-    layer: int
     each: bool
     centre: bool
     language: str | None
 
-    @property
-    def kind(self) -> tuple[int, bool, bool]:
-        """What requests that are searched at once have in common."""
-        return self.layer, self.each, self.centre
-
-
-class Hit(NamedTuple):
-    """A sentence that a search found: its number in the corpus, and its cosine with the query."""
-
-    number: int
-    cosine: float
-
 
 class SearchCorpus:
-    """The sentences nearest to a text by cosine: {"text", "layer", ...} -> {"found", "centred", "language"},
+    """The sentences nearest to a text by cosine: {"text", "each", ...} -> {"found", "centred", "language"},
     "cut" if the text was too long, and "unknown_words".
 
-    It finds the `top_k` best of all, or with "each" the best of each language of the corpus. The corpus is
-    encoded when a layer is used for the first time, and its vectors are kept; those of an index are read.
+    It finds the `top_k` best of all, or with "each" the best of each language of the corpus.
+
+    Attributes:
+        plain_vectors: the vectors of the corpus, [N, H]; those of an index are read.
 
     With "centre" vectors lose the mean of their language. The means are the model's, or else those of the
     corpus if it names at least two languages and has FEWEST_SENTENCES of each. The "language" of a text is
@@ -119,7 +107,6 @@ class SearchCorpus:
     fields: ClassVar[Fields] = {
         "text": REQUIRED_TEXT,
         "each": (bool, False),
-        "layer": (int | None, None),
         "centre": (bool | None, None),
         "language": OPTIONAL_TEXT,
     }
@@ -149,19 +136,15 @@ class SearchCorpus:
         self.centre = options.centre
         if self.centre is None:
             self.centre = self.has_means_of_model or has_own_means
-        # Each is computed when it is asked for the first time, and kept.
-        self.means_at = cache(self._means_of_languages)
-        self.query_means_at = cache(self._means_of_queries)
-        self.plain_vectors_at = cache(self._encode_corpus)
-        self.unit_vectors_at = cache(self._unit_vectors)
+        self.unit_vectors = cache(self._unit_vectors)
         makes_index = options.index is not None and self.index is None
         with only_writer_of(options.index) if makes_index else nullcontext():
-            self.unit_vectors_at(self.encode.layer, self.centre)  # encodes the corpus, before any request
+            self.plain_vectors = self.index.vectors if self.index else self._encode_corpus()
+            self.unit_vectors(self.centre)  # before any request
             if self.centre:
-                self.query_means_at(self.encode.layer)
+                _ = self.query_means
             if makes_index:
-                vectors = self.plain_vectors_at(self.encode.layer)
-                Index.of(self.encode, self.sentences, vectors).write(options.index)
+                Index.of(self.encode, self.sentences, self.plain_vectors).write(options.index)
 
     def _read(self, options: PredictionOptions) -> tuple[list[CorpusSentence], Index | None]:
         """The sentences, and the index if there is one; see the class."""
@@ -188,62 +171,58 @@ class SearchCorpus:
             shortest.append(min(texts, key=len))
         return shortest[:EXAMPLES]
 
-    def _encode_corpus(self, layer: int) -> np.ndarray:
-        """The plain vectors of the corpus at a layer, [N, H]."""
-        encode = self.encode.at(layer)
-        if self.index is not None and encode is self.encode:
-            return self.index.vectors
+    def _encode_corpus(self) -> np.ndarray:
         texts = [sentence.text for sentence in self.sentences]
         parts = [texts[first : first + _AT_ONCE] for first in range(0, len(texts), _AT_ONCE)]
-        warn_of_texts("the corpus", [Example(text) for text in texts], encode.encode)
+        warn_of_texts("the corpus", [Example(text) for text in texts], self.encode.encode)
         parts_with_bar = progress(parts, "encoding the corpus", "sentences", size=len)
-        return np.concatenate([encode.vectors(part) for part in parts_with_bar])
+        return np.concatenate([self.encode.vectors(part) for part in parts_with_bar])
 
-    def _unit_vectors(self, layer: int, centre: bool) -> np.ndarray:
+    def _unit_vectors(self, centre: bool) -> np.ndarray:
         """The vectors of the corpus with length 1, [N, H].
 
         Args:
             centre: whether the mean of its language, as the corpus names it, is subtracted from each vector.
         """
-        vectors = self.plain_vectors_at(layer)
+        vectors = self.plain_vectors
         if centre:
-            means = self.means_at(layer)
             vectors = vectors.copy()
             for language, numbers in self.numbers_of_language.items():
                 # None: the nearest mean is subtracted from each vector.
-                languages = [language] * len(numbers) if language in means.languages else None
-                vectors[numbers] = means.centred(vectors[numbers], languages)
+                languages = [language] * len(numbers) if language in self.means.languages else None
+                vectors[numbers] = self.means.centred(vectors[numbers], languages)
         return unit(vectors)
 
-    def _means_of_languages(self, layer: int) -> LanguageMeans:
+    @cached_property
+    def means(self) -> LanguageMeans:
         """The means of the model, or else of the corpus.
 
         Raises:
             UserError: neither has them.
         """
         if not self.takes_own_means:
-            return self.encode.at(layer).means_of_languages()
-        vectors = self.plain_vectors_at(layer)
+            return self.encode.means_of_languages()
+        vectors = self.plain_vectors
         return LanguageMeans.of({code: vectors[rows] for code, rows in self.numbers_of_language.items()})
 
-    def _means_of_queries(self, layer: int) -> LanguageMeans:
+    @cached_property
+    def query_means(self) -> LanguageMeans:
         """The means to take from queries: with a prompt of their own, they lie apart from the corpus."""
         if self.has_means_of_model or self.encode_query.prompt == self.encode.prompt:
-            return self.means_at(layer)
-        encode = self.encode_query.at(layer)
+            return self.means
         vectors = {}
         numbers_of_languages = list(self.numbers_of_language.items())
         for language, numbers in progress(numbers_of_languages, "encoding lines as queries", "languages"):
             texts = [self.sentences[number].text for number in numbers[:_AS_QUERIES]]
-            vectors[language] = encode.vectors(texts)
+            vectors[language] = self.encode_query.vectors(texts)
         return LanguageMeans.of(vectors)
 
     def _unit_queries(
-        self, texts: Sequence[str], layer: int, languages: Sequence[str | None]
+        self, texts: Sequence[str], languages: Sequence[str | None]
     ) -> tuple[np.ndarray, list[str | None]]:
         """The centred vectors of texts, with length 1, [N, H], and the language of each or None."""
-        means = self.query_means_at(layer)
-        vectors = self.encode_query.at(layer).vectors(texts)
+        means = self.query_means
+        vectors = self.encode_query.vectors(texts)
         subtracted: list[str] = []  # the language whose mean is subtracted from each vector
         named: list[str | None] = []  # the language that the answer names
         for text, language, place, is_clear in zip(texts, languages, *means.nearest(vectors)):
@@ -262,17 +241,14 @@ class SearchCorpus:
         if each and not self.corpus_languages:
             raise UserError("'each' needs a corpus that names languages, as in de<=de.txt,fr<=fr.txt")
         centre = flag_of(request, "centre", self.centre)
-        layer = self.encode.layer_of(request)
+        if request.get("layer") is not None:
+            raise UserError("'layer': a search is at one layer; choose it with --layer")
         language = None
         if request.get("language") and not centre:
             raise UserError("'language' is for centred vectors; leave it out, or give \"centre\": true")
         if centre:
-            if self.takes_own_means:  # known before the corpus is encoded at this layer, which takes long
-                languages = sorted(self.corpus_languages)
-            else:
-                languages = self.means_at(layer).languages  # raises the error if there are none
-            language = text_of(request, "language", optional=True, choices=languages)
-        return SearchInput(self.encode.parse(request), layer, each, centre, language)
+            language = text_of(request, "language", optional=True, choices=self.means.languages)
+        return SearchInput(self.encode.parse(request), each, centre, language)
 
     def search(self, text: str | Iterable[str], top_k: int = 5) -> list[dict] | list[list[dict]]:
         """The `top_k` sentences nearest to a text, best first, as `ernie_m.interface.Model.search` has them.
@@ -300,20 +276,16 @@ class SearchCorpus:
     def answer(self, requests: list[SearchInput], top_k: int | None = None) -> list[dict]:
         """Return an answer for each request; `top_k` is that of the options unless it is given."""
         answers: list[dict] = [{} for _ in requests]
-        for kind in sorted({request.kind for request in requests}):
-            layer, each, centre = kind
-            rows = [row for row, request in enumerate(requests) if request.kind == kind]
+        for each, centre in sorted({(request.each, request.centre) for request in requests}):
+            rows = [row for row, asked in enumerate(requests) if (asked.each, asked.centre) == (each, centre)]
             texts = [requests[row].text for row in rows]
             if centre:
-                queries, languages = self._unit_queries(
-                    texts, layer, [requests[row].language for row in rows]
-                )
+                queries, languages = self._unit_queries(texts, [requests[row].language for row in rows])
             else:
-                queries = unit(self.encode_query.at(layer).vectors(texts))
-            vectors = self.unit_vectors_at(layer, centre)
-            hits_of_rows = self._search(queries, vectors, top_k or self.top_k, each)
+                queries = unit(self.encode_query.vectors(texts))
+            hits_of_rows = self._search(queries, self.unit_vectors(centre), top_k or self.top_k, each)
             for place, (row, hits) in enumerate(zip(rows, hits_of_rows)):
-                answers[row]["found"] = [self._as_json(hit) for hit in hits]
+                answers[row]["found"] = [self._as_json(*hit) for hit in hits]
                 if centre:
                     answers[row] |= {"centred": True, "language": languages[place]}
                 cut = self.encode_query.features([texts[place]])[0].cut
@@ -321,33 +293,30 @@ class SearchCorpus:
         return answers
 
     def _search(
-        self, queries: np.ndarray, vectors: np.ndarray, top_k: int, each: bool = False
-    ) -> list[list[Hit]]:
-        """The sentences found for each query of [N, H], the nearest first.
+        self, queries: np.ndarray, vectors: np.ndarray, top_k: int, each: bool
+    ) -> list[list[tuple[int, float]]]:
+        """The numbers of the sentences found for each query of [N, H], with their cosines, the nearest first.
 
         Args:
             each: whether to find the best sentence of each language, instead of the `top_k` best of all.
         """
         if not each:
             cosines, numbers = nearest(queries, vectors, min(top_k, len(vectors)))  # [N, top_k] each
-            hits = []
-            for numbers_of_query, cosines_of_query in zip(numbers.tolist(), cosines.tolist()):
-                hits.append([Hit(*hit) for hit in zip(numbers_of_query, cosines_of_query)])
-            return hits
+            return [list(zip(*hits)) for hits in zip(numbers.tolist(), cosines.tolist())]
         hits = [[] for _ in queries]
         for numbers in self.numbers_of_language.values():  # the numbers of sentences of the corpus
             cosines, places = nearest(queries, vectors[numbers], k=1)  # [N, 1] each
             for hits_of_query, cosine, place in zip(hits, cosines[:, 0].tolist(), places[:, 0].tolist()):
-                hits_of_query.append(Hit(int(numbers[place]), cosine))
-        return [sorted(hits_of_query, key=lambda hit: -hit.cosine) for hits_of_query in hits]
+                hits_of_query.append((int(numbers[place]), cosine))
+        return [sorted(hits_of_query, key=lambda hit: -hit[1]) for hits_of_query in hits]
 
-    def _as_json(self, hit: Hit) -> dict:
-        sentence = self.sentences[hit.number]
+    def _as_json(self, number: int, cosine: float) -> dict:
+        sentence = self.sentences[number]
         answer = {
             "line": sentence.line,
-            "index": hit.number,
+            "index": number,
             "text": sentence.text,
-            "cosine": round(hit.cosine, 6),
+            "cosine": round(cosine, 6),
         }
         if sentence.language:
             answer["language"] = sentence.language
