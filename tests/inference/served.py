@@ -38,9 +38,9 @@ def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
 
 
 @contextlib.contextmanager
-def running(model: LoadedModel, options: PredictionOptions = DEFAULTS, **limits) -> Iterator[str]:
+def running(models: list[LoadedModel], options: PredictionOptions = DEFAULTS, **limits) -> Iterator[str]:
     """A server in a thread of this process; gives its address."""
-    gate = make_app([model], options, **limits)
+    gate = make_app(models, options, **limits)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(gate, log_level="critical"))
         thread = threading.Thread(target=server.run, args=[[listening]])

@@ -9,8 +9,7 @@ import pytest
 import ernie_m
 from ernie_m.inference import arguments
 from ernie_m.inference.load import load
-from ernie_m.inference.server.app import answerers_of, describe
-from ernie_m.inference.tasks import PredictionOptions, make_answerer, search
+from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.vectors.centring import LanguageMeans
@@ -136,30 +135,6 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     assert set(plain) == {"found"}
 
 
-def test_the_means_of_queries_are_of_some_lines_of_each_language(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "_AS_QUERIES", 3)
-    folder = changed_copy(models / "encode", tmp_path / "model", reading={"prompts": {"query": "bado "}})
-    corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
-    found = make_answerer("search", load(folder), PredictionOptions(corpus=corpus))
-    model = ernie_m.load(folder)
-    for number, texts in enumerate((TEXTS[:3], TEXTS[5:8])):
-        expected = model.encode(texts, prompt="query").mean(axis=0)
-        np.testing.assert_allclose(found.query_means.vectors[number], expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("text", "is_prose"),
-    [
-        ("abcdef 78", True),
-        ("abc def 789", False),
-        ("\u0915\u0941\u091b \u092d\u0940", True),  # Hindi: half of it are marks of letters
-        ("x[1] = (2 + 3) * 4;", False),
-    ],
-)
-def test_three_quarters_of_a_text_are_letters(text, is_prose):
-    assert search._is_prose(text) is is_prose
-
-
 @pytest.mark.parametrize("lines", [{"de": TEXTS}, {"de": TEXTS[:4], "fr": TEXTS[4:]}])
 def test_too_few_languages_or_lines_are_not_centred(models, tmp_path, lines):
     options = PredictionOptions(corpus=write_languages(tmp_path, **lines))
@@ -230,20 +205,8 @@ def test_encode_vector_centres_on_the_model_or_on_files(folder, models, encode_t
         assert message in error_of(encode_texts, TEXTS, model, **{"centre_on": "model", **flags})
 
 
-def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
-    (tmp_path / "corpus").write_text("\n".join(TEXTS) + "\n")
-    options = PredictionOptions(corpus=str(tmp_path / "corpus"))
-    model = load(folder)
-    answerers = answerers_of([model], options)
-    assert describe([model], answerers)["centred"] == ["search"]
-    answerer = answerers["search"]
-    (centred,) = answerer.answer([answerer.parse({"text": TEXTS[0]})])
-    request_for_plain = answerer.parse({"text": TEXTS[0], "centre": False})
-    (plain,) = answerer.answer([request_for_plain])
-    assert centred["centred"] is True and "centred" not in plain
-    assert [plain] == make_answerer("search", load(models / "encode"), options).answer([request_for_plain])
-    without = load(models / "encode")
-    assert describe([without], answerers_of([without], options))["centred"] == []
-    assert "which centred vectors need" in error_of(
-        make_answerer("search", without, options).parse, {"text": "a", "centre": True}
-    )
+def test_a_model_without_means_is_not_asked_for_centred_vectors(models, tmp_path):
+    options = PredictionOptions(corpus=write_languages(tmp_path, de=TEXTS))
+    search = make_answerer("search", load(models / "encode"), options)
+    request = {"text": "a", "centre": True}
+    assert "which centred vectors need" in error_of(search.parse, request)

@@ -6,7 +6,6 @@ import logging
 import re
 import socket
 import threading
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +15,7 @@ import pytest
 from ernie_m.inference.load import LoadedModel, load
 from ernie_m.inference.server import gate as gates
 from ernie_m.inference.tasks.encode import EncodeTexts
+from tests.inference.browser import wait
 from tests.inference.served import ask, running
 
 EMBEDDINGS = "/v1/embeddings"
@@ -59,16 +59,8 @@ def figures(address: str) -> str:
         return reply.read().decode()
 
 
-def wait_for(condition) -> None:
-    """Wait until a condition is true."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 def test_state_and_figures_while_a_batch_is_computed(models, held):
-    with running(load(models / "encode")) as address, ThreadPoolExecutor(1) as client:
+    with running([load(models / "encode")]) as address, ThreadPoolExecutor(1) as client:
         first = client.submit(post, address, "bado")
         assert held.computing.wait(60)
         assert ask(f"{address}/health") == (200, {"status": "ok"})
@@ -78,14 +70,14 @@ def test_state_and_figures_while_a_batch_is_computed(models, held):
             'ernie_m_request_seconds_count{path="/v1/embeddings",status="200"} 1.0',
             "ernie_m_queue_texts 0.0",
         ):
-            wait_for(lambda: line in figures(address))  # noqa: B023 - called at once
+            wait(lambda: line in figures(address))  # noqa: B023 - called at once
         ask(f"{address}/no/such/path")
-        wait_for(lambda: 'path="other",status="404"' in figures(address))
+        wait(lambda: 'path="other",status="404"' in figures(address))
 
 
 def test_clients_that_leave(models, held):
     """200 of them, while a batch is computed: theirs are not, and who stays is answered."""
-    with running(load(models / "encode")) as address, ThreadPoolExecutor(2) as clients:
+    with running([load(models / "encode")]) as address, ThreadPoolExecutor(2) as clients:
         first = clients.submit(post, address, "bado")
         assert held.computing.wait(60)
         host, port = address.removeprefix("http://").split(":")
@@ -96,39 +88,23 @@ def test_clients_that_leave(models, held):
             leaving.append(socket.create_connection((host, int(port))))
             leaving[-1].sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         stays = clients.submit(post, address, ["bado", "lera"])
-        wait_for(lambda: "ernie_m_queue_texts 802.0" in figures(address))
+        wait(lambda: "ernie_m_queue_texts 802.0" in figures(address))
         for connection in leaving:
             connection.close()
-        wait_for(lambda: "ernie_m_queue_texts 2.0" in figures(address))
+        wait(lambda: "ernie_m_queue_texts 2.0" in figures(address))
         held.going.set()
         assert first.result()[0] == stays.result()[0] == 200
         assert held.batches == [1, 2]
-        wait_for(lambda: 'status="499"} 200.0' in figures(address))
-
-
-def test_a_full_queue(models, held):
-    with (
-        running(load(models / "encode"), max_queue=3) as address,
-        ThreadPoolExecutor(2) as clients,
-    ):
-        first = clients.submit(post, address, "bado")
-        assert held.computing.wait(60)
-        waiting = clients.submit(post, address, ["bado"] * 3)
-        wait_for(lambda: "ernie_m_queue_texts 3.0" in figures(address))
-        status, answer, retry_after = post(address, "bado")
-        assert status == 503 and int(retry_after)
-        assert answer["error"]["type"] == "server_error" and "queue" in answer["error"]["message"]
-        held.going.set()
-        assert first.result()[0] == waiting.result()[0] == 200
+        wait(lambda: 'status="499"} 200.0' in figures(address))
 
 
 def test_an_answer_that_takes_too_long(models, held):
-    with running(load(models / "encode"), timeout=0.3) as address:
+    with running([load(models / "encode")], timeout=0.3) as address:
         status, answer, retry_after = post(address, "bado")
         assert status == 503 and int(retry_after) and "--timeout" in answer["error"]["message"]
         assert ask(f"{address}/health")[0] == 200
         held.going.set()
-        wait_for(lambda: post(address, "bado")[0] == 200)
+        wait(lambda: post(address, "bado")[0] == 200)
 
 
 def test_two_ways_to_say_the_length(models):
@@ -137,7 +113,7 @@ def test_two_ways_to_say_the_length(models):
         f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n"
         "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nG"
     )
-    with running(load(models / "encode")) as address:
+    with running([load(models / "encode")]) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), 20) as connection:
             connection.sendall(head.encode())
@@ -147,7 +123,7 @@ def test_two_ways_to_say_the_length(models):
 
 def test_a_body_that_does_not_arrive(models, monkeypatch):
     monkeypatch.setattr(gates, "LONGEST_WAIT", 0.3)
-    with running(load(models / "encode")) as address:
+    with running([load(models / "encode")]) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), 20) as connection:
             connection.sendall(
@@ -158,12 +134,12 @@ def test_a_body_that_does_not_arrive(models, monkeypatch):
 
 def test_the_access_log(models, caplog, monkeypatch):
     """A line for each request, without its texts; a path cannot begin another line."""
-    with running(load(models / "encode")) as address, caplog.at_level(logging.INFO, "ernie_m"):
+    with running([load(models / "encode")]) as address, caplog.at_level(logging.INFO, "ernie_m"):
         monkeypatch.setattr(logging.getLogger("ernie_m"), "propagate", True)
         assert post(address, ["bado", "lera"])[0] == 200
         ask(f"{address}/a%0Ab")
         ask(f"{address}/health")
-        wait_for(lambda: len(caplog.messages) >= 2)
+        wait(lambda: len(caplog.messages) >= 2)
     first, second = caplog.messages
     assert re.fullmatch(rf"127.0.0.1 POST {EMBEDDINGS} 200, \d+\.\d{{3}} s, texts: 2, characters: 8", first)
     assert "/a\\nb 404" in second

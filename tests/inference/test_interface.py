@@ -255,21 +255,6 @@ def test_models_are_copied(models, tmp_path, again):
     assert (copied.classify(texts), copied.labels, copied.scores) == (answers, [10, 2], fitted.scores)
 
 
-@pytest.mark.parametrize("kind", ["classify", "tag", "answer", "full"])
-def test_a_copy_is_for_the_same_task(models, exported, kind):
-    for folder in (models / kind, exported / kind):
-        if folder.is_dir():
-            model = ernie_m.load(folder)
-            copied = copy.deepcopy(model)
-            assert repr(copied) == repr(model) and copied.labels == model.labels
-
-
-def test_its_names_are_listed():
-    """Before one is asked for, in a process of its own."""
-    process = run_script(["-c", "import ernie_m; print(*dir(ernie_m))"], ROOT)
-    assert {"load", "Model", "UserError", "__version__"} <= {*process.stdout.split()}
-
-
 @pytest.mark.parametrize("empty", ["", " \n", None, float("nan"), NAType()])
 def test_one_empty_text_of_many(models, empty):
     """It is named by its place; if it is skipped, the others have their rows."""
@@ -342,18 +327,6 @@ def test_a_program_stays_as_it_is(models, tmp_path, monkeypatch):
     assert cut.startswith("encode: 1 of 1 texts are cut at")
     assert "a warning of Paddle" in of_paddle
     assert of_user == "of the user: a line"
-
-
-@pytest.mark.parametrize("call", ["encode", "similarity", "search"])
-def test_unknown_words_are_told(models, call, caplog):
-    model = ernie_m.load(models / "encode")
-    texts = ["bado kani", "bado qqq"]
-    others = {"encode": (), "similarity": (texts[:1],), "search": (texts[:1],)}[call]
-    getattr(model, call)(texts[1] if call == "search" else texts, *others)
-    assert "words that are unknown to the model's vocabulary" in caplog.text
-    caplog.clear()
-    model.encode(texts[:1])
-    assert not caplog.records
 
 
 def test_odd_texts_are_counted_over_all_parts(models, monkeypatch, caplog):

@@ -158,17 +158,6 @@ def test_pairs_of_the_same_text_are_counted(run_mining, texts, tmp_path, capsys)
     assert f" pairs, {same} with the same text on both sides" in capsys.readouterr().out
 
 
-def test_more_neighbours_than_lines(run_mining, texts, vectors, tmp_path):
-    """Each of three targets, all of which are neighbours of a source, finds its copy."""
-    copied = lines_of(texts / "de.txt")[:3]
-    rows = run_mining(target=write_lines(tmp_path / "few.txt", copied), neighbours=4)
-    assert sorted(row.translation for row in rows if row.source == row.translation) == sorted(copied)
-    cosines = unit(vectors[0]) @ unit(vectors[0][:3]).T  # [101, 3]
-    around = (cosines[:3].mean(axis=1) + np.sort(cosines, axis=0)[-4:].mean(axis=0)) / 2
-    expected = np.sort(np.diagonal(cosines) / around)[::-1]
-    np.testing.assert_allclose([row.score for row in rows], expected, atol=1e-5)
-
-
 def test_centred_vectors(run_mining, models, texts, vectors, tmp_path, capsys):
     """By the means beside the weights if they are of the pooling and of both languages, or by files."""
     weights = changed_copy(models / "encode", tmp_path / "weights")

@@ -18,28 +18,6 @@ pytestmark = pytest.mark.browser
 TEXTS = sentences(30, seed=6)
 ARABIC = "يشتري الرجل كتابا في السوق."
 TABS = ["search", "classification", "zero-shot", "token-classification", "question-answering", "fill-mask"]
-# The least ratio of luminances of every visible text and what is behind it (WCAG 2).
-CONTRAST = """(() => {
-  const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
-  const luminance = colour => numbers(colour).slice(0, 3).map(value => value / 255)
-    .map(value => value <= .03928 ? value / 12.92 : ((value + .055) / 1.055) ** 2.4)
-    .reduce((sum, value, i) => sum + value * [.2126, .7152, .0722][i], 0);
-  const colourBehind = element => {
-    for (let parent = element; parent; parent = parent.parentElement) {
-      const colour = getComputedStyle(parent).backgroundColor;
-      if (numbers(colour)[3] !== 0) return colour;  // it is not transparent
-    }
-  };
-  const hasText = element => element.tagName === "TEXTAREA"
-    || [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
-  const texts = [...document.querySelectorAll("body *")].filter(element =>
-    element.checkVisibility() && element.tagName !== "OPTION" && hasText(element));
-  return Math.min(...texts.map(element => {
-    const colours = [getComputedStyle(element).color, colourBehind(element)];
-    const [dark, light] = colours.map(luminance).sort((x, y) => x - y);
-    return (light + .05) / (dark + .05);
-  }));
-})()"""
 
 
 @pytest.fixture(scope="module")
@@ -347,26 +325,3 @@ def test_an_answer_is_copied(page):
     page.wait_for("document.querySelector('#panel-search .copy').textContent === 'Copied'")
     copied = json.loads(page.value("navigator.clipboard.readText()"))
     assert copied == ask(f"{page.address}/api/search", {"text": TEXTS[2], "each": True})[1]
-
-
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [390, 1000])
-def test_a_phone_and_dark_colours(page, width, dark):
-    """No panel is wider than the window, and every text has enough contrast."""
-    page.look(width, dark=dark)
-    long_words = f"{TEXTS[0]} {'x' * 300}"
-    for task, fields in {
-        "search": {"text": TEXTS[0]}, "classification": {"text_a": TEXTS[0]},
-        "token-classification": {"text": long_words},
-        "zero-shot": {"text": TEXTS[0], "labels": "bado, lera"},
-        "question-answering": {"question": TEXTS[0], "context": long_words},
-        "fill-mask": {"text": f"{TEXTS[0]} [MASK]"},
-    }.items():  # fmt: skip
-        ask_page(page, task, **fields)
-        assert page.value("document.documentElement.scrollWidth") <= width, task
-        assert page.value(CONTRAST) >= 4.5, task
-    ask_page(page, "fill-mask", text="no mask")
-    assert page.value(CONTRAST) >= 4.5
-    background = page.value("getComputedStyle(document.body).backgroundColor")
-    is_white = background == "rgb(255, 255, 255)"
-    assert is_white is not dark

@@ -1,12 +1,8 @@
 """Predictions read as the model's files say: vectors, searches, tags, answers; also after an export."""
 
 import json
-import logging
-import shutil
 
 import numpy as np
-import onnx
-import pytest
 from safetensors.numpy import load_file, save_file
 
 import ernie_m
@@ -15,7 +11,6 @@ from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.checksums import MANIFEST
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.foreign import make_xlm_r
@@ -59,14 +54,6 @@ def test_vectors_as_the_files_say(models, tmp_path):
         np.testing.assert_allclose(vectors, plain, atol=1e-4)
         line = error_of(model.encode, TEXTS, prompt="document")
         assert f"{path}: " in line and "query, passage" in line
-
-
-def test_the_longest_input_of_vectors(models, tmp_path, ask):
-    folder = with_reading(models, "encode", tmp_path / "short", max_seq_len=8)
-    answers = ask([{"text": " ".join(TEXTS)}], task="embedding", model=folder)
-    assert answers[0]["cut"]
-    (whole,) = ask([{"text": " ".join(TEXTS)}], task="embedding", model=folder, max_seq_len=60)
-    assert "cut" not in whole
 
 
 def test_encode_vector_makes_the_vectors_of_the_model(models, tmp_path, encode_texts):
@@ -128,20 +115,6 @@ def test_an_added_token_has_one_id(models, tmp_path):
     assert load(tmp_path / "exported").tokenizer.build("bada <e1> gan") == ids
 
 
-def test_rows_behind_the_pieces_are_not_spoken_of(models, tmp_path, caplog):
-    """As in multilingual E5, whose embedding matrix has 250,037 rows for 250,002 tokens."""
-    folder = changed_copy(models / "encode", tmp_path / "rows")
-    weights = load_file(folder / "model.safetensors")
-    words = weights["embeddings.word_embeddings.weight"]
-    weights["embeddings.word_embeddings.weight"] = np.concatenate([words, words[:35]])
-    save_file(weights, folder / "model.safetensors")
-    change_config(folder, vocab_size=len(words) + 35)
-    with caplog.at_level(logging.INFO):
-        vectors = ernie_m.load(folder).encode(TEXTS)
-    assert not any("rows" in message for message in caplog.messages)
-    np.testing.assert_array_equal(vectors, ernie_m.load(models / "encode").encode(TEXTS))
-
-
 def test_questions_with_two_separators(models, tmp_path):
     """`[CLS] question [SEP] [SEP] context [SEP]`: the answer is the best one of the logits for these ids."""
     one = load(models / "answer")
@@ -187,35 +160,3 @@ def test_the_tagged_piece(models, tmp_path):
         tags[name] = answer["tags"]
     assert tags["leading"] == expected
     assert tags["first"] == [toys.TAGS[id_] for id_ in logits[[place + 1 for place in places]].argmax(-1)]
-
-
-@pytest.mark.parametrize("has_pooler", [True, False])
-def test_no_output_of_a_pooler_that_is_not_there(models, tmp_path, has_pooler):
-    folder = changed_copy(models / "encode", tmp_path / "weights")
-    weights = load_file(folder / "model.safetensors")
-    if not has_pooler:
-        weights = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
-        save_file(weights, folder / "model.safetensors")
-    run_export(folder, tmp_path / "exported")
-    outputs = ["sequence", "pooled"] if has_pooler else ["sequence"]
-    graph = onnx.load(tmp_path / "exported/model.onnx", load_external_data=False).graph
-    assert [output.name for output in graph.output] == outputs
-    settings = json.loads((tmp_path / "exported/config.json").read_text())
-    assert settings["export"]["outputs"] == outputs
-    run_export(folder, tmp_path / "for_paddle", format="paddle")
-    expected = ernie_m.load(models / "encode").encode(TEXTS)
-    for exported in ("exported", "for_paddle"):
-        np.testing.assert_allclose(ernie_m.load(tmp_path / exported).encode(TEXTS), expected, atol=1e-4)
-
-
-def test_names_of_labels_that_are_too_few(models, tmp_path):
-    """In a folder whose config.json was edited. Without names, the labels are ids."""
-    folder = shutil.copytree(models / "classify", tmp_path / "x")
-    (folder / MANIFEST).unlink()
-    config = json.loads((folder / "config.json").read_text())
-    count = len(config["labels"])
-    config["labels"].pop()
-    (folder / "config.json").write_text(json.dumps(config))
-    assert f"{folder}: {count} labels, but {count - 1} names" in error_of(load, folder)
-    (folder / "config.json").write_text(json.dumps({**config, "labels": []}))
-    assert load(folder).labels == [str(number) for number in range(count)]

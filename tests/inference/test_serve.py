@@ -23,7 +23,7 @@ from ernie_m.inference.tasks.zero_shot import MOST_LABELS
 from ernie_m.utils.errors import UserError
 from tests import toys
 from tests.inference import browser
-from tests.inference.served import ask, serving
+from tests.inference.served import ask, running, serving
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences, write_languages, write_lines
 
@@ -43,7 +43,8 @@ def server(models, tmp_path_factory):
     """The address of a server with a classifier, a pre-trained model and a corpus of two languages."""
     folder = tmp_path_factory.mktemp("corpus")
     corpus = write_languages(folder, de=TEXTS[:10], fr=TEXTS[10:])
-    with serving("--model", f"{models / 'classify'},{models / 'full'}", "--corpus", corpus) as (address, _):
+    loaded = [load(models / kind) for kind in ("classify", "full")]
+    with running(loaded, PredictionOptions(corpus=corpus)) as address:
         yield address
 
 
@@ -256,16 +257,16 @@ def test_a_proxy_is_believed_if_it_is_named(models, monkeypatch, proxies):
     assert configs[0].timeout_graceful_shutdown == 17
 
 
-def test_nothing_is_loaded_from_elsewhere(server):
+def test_nothing_is_loaded_from_elsewhere(server_with_options):
     """The pages that FastAPI makes by itself would load files from elsewhere, so they are not served."""
-    with urllib.request.urlopen(server) as reply:
+    with urllib.request.urlopen(server_with_options) as reply:
         policy = reply.headers["Content-Security-Policy"]
         page = reply.read().decode()
     assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
     for name in ("docs", "redoc"):
-        status, answer = ask(f"{server}/{name}")
+        status, answer = ask(f"{server_with_options}/{name}")
         assert status == 404 and "/api/classification" in answer["error"]["message"]
-    status, answer = ask(f"{server}/api/fill", {"text": "a"})
+    status, answer = ask(f"{server_with_options}/api/fill", {"text": "a"})
     assert status == 404 and "instead: /api/fill-mask;" in answer["error"]["message"]
     assert not re.search(r"(src|href)=.(https?:)?//|url\(|@import", page)
 
