@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -34,13 +35,20 @@ def python_files(folder: str) -> list[Path]:
     return sorted((PACKAGE / folder).rglob("*.py"))
 
 
+@cache
+def import_nodes(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Every import in a file, those inside functions too."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import in a file, those inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in import_nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert not node.level, f"{path}:{node.lineno}: a relative import; write the full name"
             yield node.lineno, node.module
 
@@ -73,14 +81,14 @@ def test_what_stands_at_the_top():
 NOT_OF_A_TRAINING = ("reader/files/tables.py", "model/checkpoint/convert.py", "inference", "data")
 
 
+@cache
 def files_imported(path: Path) -> set[Path]:
     """The files of the package that a file imports, also inside functions and for type checkers."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[list[str]] = []  # of each import, the more special name first
-        if isinstance(node, ast.ImportFrom):
+    for node in import_nodes(path):
+        if isinstance(node, ast.ImportFrom):  # the more special name first
             names = [[f"{node.module}.{alias.name}", node.module] for alias in node.names]
-        elif isinstance(node, ast.Import):
+        else:
             names = [[alias.name] for alias in node.names]
         for candidates in names:
             places = [ROOT / name.replace(".", "/") for name in candidates if name.startswith("ernie_m")]

@@ -2,13 +2,10 @@
 
 import itertools
 import json
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ernie_m.tokenizer.tokenizer import Tokenizer
 from scripts.benchmarks import encode, finetune, masked_lm, turns
 from tests.foreign import make_xlm_r
 from tests.launching import call_main, error_of
@@ -68,31 +65,6 @@ def test_encoding_beside_a_rival(figures):
     assert "times" not in result["contenders"]["ours"]
 
 
-def test_the_number_of_threads_is_that_of_the_process(folder, monkeypatch, tmp_path):
-    """Its own settings would take all cores."""
-    program = tmp_path / "python"
-    program.write_text('#!/bin/sh\necho "$OMP_NUM_THREADS"\n')
-    program.chmod(0o755)
-    monkeypatch.setattr(turns.sys, "executable", str(program))
-    with turns.started("encode", "ours", turns.Contender(start=None), str(folder), threads=3) as worker:
-        assert worker.stdout.readline() == b"3\n"
-
-
-def test_the_serial_share():
-    """A tenth of the time is serial: two threads take .55 of it, four .325."""
-    assert turns.serial_share({1: 1.0, 2: 1 / 0.55}) == pytest.approx(0.1, abs=1e-3)
-    assert turns.serial_share({1: 1.0, 2: 1.5, 4: 1 / 0.325}) == pytest.approx(0.1, abs=1e-3)
-    assert turns.serial_share({1: 1.0, 2: 2.0}) == 0.0
-    assert turns.serial_share({1: 1.0}) is None and turns.serial_share({2: 1.0, 4: 2.0}) is None
-
-
-def test_a_contender_that_fails_is_named():
-    command = ["sh", "-c", "exit 3"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as worker:
-        worker.wait()
-        assert "the peer ended with exit code 3" in error_of(turns.turn, "the peer", worker, 0)
-
-
 def test_a_contender_without_its_environment_is_left_out(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(turns, "ROOT", tmp_path)
     assert turns.can_run("ours", turns.Contender(start=None))
@@ -120,19 +92,6 @@ def test_the_peers_of_masked_lm_get_our_labels(folder):
     is_target = labels != masked_lm.IGNORED
     assert np.array_equal(np.flatnonzero(is_target), batch.targets)
     assert np.array_equal(labels[is_target], batch.target_ids)
-
-
-def test_the_texts_are_read_as_the_model_reads(folder):
-    """XLM-R removes no character of no width, as ERNIE-M does."""
-    file = write_lines(folder / "no_width.tsv", ["ba\u200bda\tgan\tx", "gan\tba\u200bda\ty"] * 40)
-    tokenizer = Tokenizer(None, folder / "weights" / "sentencepiece.bpe.model", "none")
-    given = finetune.draw(finetune.FinetuneBenchmark(str(folder / "weights"), file, 2, 1, 64))
-    read = [ids for ids, _ in itertools.chain(*given["batches"])]
-    rows = [("ba\u200bda", "gan"), ("gan", "ba\u200bda")]
-    assert all(ids in [tokenizer.build(*row, max_seq_len=64) for row in rows] for ids in read)
-    given = masked_lm.draw(masked_lm.MaskedLMBenchmark(str(folder / "weights"), file, 1, 20, 1))
-    ids = np.concatenate(tokenizer.encode_batch(Path(file).read_text(encoding="utf-8").splitlines()))
-    assert given["batches"] == [[ids[:18].tolist()]]
 
 
 @pytest.mark.parametrize(

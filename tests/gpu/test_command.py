@@ -1,10 +1,8 @@
 """scripts/gpu_check.py on a CPU: its lines, and how it ends."""
 
-import subprocess
-
 from ernie_m.utils import __version__
 from scripts.gpu_check import FILES
-from tests.launching import ROOT, clean_environment, run_script
+from tests.launching import ROOT, run_script
 
 # Checks as a file that the command may run in place of its own: one for each result.
 PLANTED = """
@@ -72,18 +70,3 @@ def test_the_lines_of_checks(tmp_path):
     assert no_number.startswith("no number: nan, at most 1.0e-05: failed on the CPU (")
     assert surprising.startswith("surprising: CUDA error(700)") and ": failed on the CPU (" in surprising
     assert absent.startswith("absent: no FlashMask: skipped on the CPU (")
-
-
-def test_the_script_starts_from_any_folder(tmp_path):
-    line = ["sh", str(ROOT / "scripts" / "gpu_check.sh"), "--help"]
-    completed = subprocess.run(
-        line, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=True, timeout=120
-    )
-    assert "gpu_check" in completed.stdout
-
-
-def test_a_closed_option_is_refused(tmp_path):
-    process = run_script([ROOT / "scripts" / "gpu_check.py", "--quick"], tmp_path)
-    assert process.returncode == 2 and process.stdout == ""
-    (line,) = process.stderr.splitlines()
-    assert "--quick" in line

@@ -113,12 +113,10 @@ class Browser:
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, **event)
 
-    def look(self, width: int, height: int = 800, dark: bool = False) -> None:
-        """Set the size of the window in pixels, and whether the user prefers dark colours."""
+    def look(self, width: int, height: int = 800) -> None:
+        """Set the size of the window in pixels."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
 
 
 def wait(condition):

@@ -7,8 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
 from ernie_m.reader.label_map import write_places
 from ernie_m.reader.tags import JOINT
 from tests import toys
-from tests.launching import as_flags, call_main, clean_environment, error_of
+from tests.launching import as_flags, call_main, error_of
 from tests.toys import HIDDEN_SIZE, sentences, write_lines
 
 TEXTS = sentences(60, seed=6)
@@ -232,20 +230,3 @@ def test_a_head_that_an_earlier_version_wrote_without_its_encoder(models, tmp_pa
 def test_an_output_that_exists(models, tmp_path, refused):
     table = write(tmp_path / "rows.csv", ROWS)
     assert f"--output {tmp_path}" in refused(lambda: run_fit(table, models, tmp_path))
-
-
-def test_the_command_of_a_checkout(tmp_path):
-    """It starts from any folder."""
-    command = [sys.executable, "-m", "ernie_m"]
-    run = lambda *words: subprocess.run(  # noqa: E731
-        [*command, *words], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False
-    )
-    usage = run("--help")
-    assert usage.returncode == 0 and "  fit " in usage.stdout
-    for word, instead in (("fitt", "did you mean fit?"), ("frobnicate", "fit, train, predict")):
-        process = run(word)
-        assert process.returncode == 2 and process.stderr.startswith(f"error: '{word}' ")
-        assert instead in process.stderr
-    (tmp_path / "my.csv").write_text("text\na\n")
-    process = run("predict", "--input", "my.csv", "--model", "none", "--output", "my.csv")
-    assert process.returncode == 2 and process.stderr.startswith("error: --output my.csv: ")

@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 
-import ernie_m
 from ernie_m.inference.server.gate import LONGEST_BODY
 from tests.helpers.checkpoints import changed_copy
 from tests.inference import browser
@@ -223,30 +222,6 @@ def test_unknown_words_are_told(page):
     assert texts_of(page, "#panel-classification .unknown") == []
 
 
-def test_a_classifier_that_is_not_of_inference(page, models, tmp_path):
-    """It has examples of one text; its second field says that it is for pairs; it shows several labels."""
-    assert page.value(
-        "document.querySelector('#classification-text_b').closest('label').textContent"
-    ).endswith("(optional)")
-    labels = ["topic 0", "topic 1", "topic 2"]
-    reading = {"multi_label": True}
-    topics = changed_copy(models / "classify", tmp_path / "topics", labels=labels, reading=reading)
-    with serving("--model", str(topics)) as (address, _):
-        page.open(address)
-        page.wait_for("document.querySelectorAll('[role=tab]').length")
-        page.click("#tab-classification")
-        page.click("#panel-classification .examples button")
-        answered(page, "classification")
-        assert page.value("document.querySelector('#classification-text_b').value") == ""
-        assert texts_of(page, "#panel-classification .examples button") == ["English", "German", "Arabic"]
-        label = page.value("document.querySelector('#classification-text_b').closest('label').textContent")
-        assert label.endswith("trained on pairs")
-        ask_page(page, "classification", text_a="bado kani")
-        (answer,) = ernie_m.load(topics).classify("bado kani")
-        expected = ", ".join(answer["labels"]) or "none of the labels"
-        assert texts_of(page, "#panel-classification .label") == [expected]
-
-
 def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
     for pairs in (False, True):
         reading = {"pairs": pairs}
@@ -316,12 +291,3 @@ def test_the_keyboard_chooses_tabs_and_sends(page):
         page.press("Enter", modifiers)
         answered(page, "search")
         assert texts_of(page, "#panel-search .sentence")[0] == text
-
-
-def test_an_answer_is_copied(page):
-    page.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
-    ask_page(page, "search", text=TEXTS[2])
-    page.click("#panel-search .copy")
-    page.wait_for("document.querySelector('#panel-search .copy').textContent === 'Copied'")
-    copied = json.loads(page.value("navigator.clipboard.readText()"))
-    assert copied == ask(f"{page.address}/api/search", {"text": TEXTS[2], "each": True})[1]

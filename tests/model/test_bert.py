@@ -36,38 +36,6 @@ def head(*names: str, rows: int = 3) -> dict[str, np.ndarray]:
     return arrays
 
 
-@pytest.mark.parametrize(
-    "class_name, arrays, task",
-    [
-        ("BertForSequenceClassification", head("classifier"), "classification"),
-        ("BertForTokenClassification", head("classifier"), "token-classification"),
-        ("BertForQuestionAnswering", head("qa_outputs", rows=2), "question-answering"),
-    ],
-)
-def test_heads(tmp_path, class_name, arrays, task):
-    state = make_bert(tmp_path, {**arrays, **head("pooler.dense", rows=16)}, architectures=[class_name])
-    checkpoint = open_checkpoint(tmp_path)
-    assert checkpoint.task == task
-    name = "qa_outputs" if task == "question-answering" else "classifier"
-    np.testing.assert_array_equal(checkpoint.tensors["classifier.bias"], state[f"{name}.bias"])
-
-
-def test_the_head_of_masked_language_modelling(tmp_path):
-    arrays = {
-        **head("cls.predictions.transform.dense", rows=16),
-        "cls.predictions.transform.LayerNorm.weight": np.ones(16, np.float32),
-        "cls.predictions.transform.LayerNorm.bias": np.ones(16, np.float32),
-        "cls.predictions.bias": np.arange(60, dtype=np.float32),
-        "cls.predictions.decoder.weight": np.ones((60, 16), np.float32),
-        **head("cls.seq_relationship", rows=2),
-    }
-    make_bert(tmp_path, arrays, architectures=["BertForPreTraining"])
-    checkpoint = open_checkpoint(tmp_path)
-    assert {"lm_head.dense.weight", "lm_head.layer_norm.bias"} < set(checkpoint.tensors)
-    np.testing.assert_array_equal(checkpoint.tensors["lm_head.bias"], arrays["cls.predictions.bias"])
-    assert {name for name in checkpoint.dropped if name.startswith("cls.seq")}
-
-
 def test_a_bert_with_its_own_vocabulary_is_refused(tmp_path):
     make_bert(tmp_path)
     (tmp_path / "sentencepiece.bpe.model").unlink()

@@ -67,27 +67,6 @@ def test_the_mask_decides_where_pads_are():
     assert not states[0, :2].any()
 
 
-def test_a_training_loop_of_ones_own(tmp_path):
-    """A user's classifier of which id is in a text learns it, and the encoder learns with it."""
-    save_model(tmp_path / "start", ErnieMModel(CONFIG), CONFIG)
-    paddle.seed(1)
-    classifier = Classifier(ErnieMModel.from_pretrained(tmp_path / "start"))
-    before = classifier.encoder.embeddings.word_embeddings.weight.numpy().copy()
-    classifier.train()
-    optimizer = paddle.optimizer.AdamW(1e-2, parameters=classifier.parameters())
-    ids = paddle.to_tensor([[0, 7, 8, 2], [0, 9, 2, 1], [0, 8, 7, 2], [0, 8, 2, 1]])
-    labels = paddle.to_tensor([1, 0, 1, 0])  # whether there is a 7
-    for _ in range(20):
-        loss = paddle.nn.functional.cross_entropy(classifier(ids, ids != 1), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-    classifier.eval()
-    assert classifier(ids, ids != 1).argmax(-1).tolist() == labels.tolist() and float(loss) < 0.1
-    after = classifier.encoder.embeddings.word_embeddings.weight.numpy()
-    assert np.abs(after - before)[7].max() > 1e-3
-
-
 def test_from_pretrained(tmp_path):
     """The weights of the folder, without dropout; a folder without a model is refused."""
     model = ErnieMModel(CONFIG)

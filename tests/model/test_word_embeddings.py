@@ -140,27 +140,6 @@ def test_far_apart_logits(form):
     assert np.isfinite(table).all()
 
 
-def test_plain_kernels_compute_the_logits_of_a_chunk_twice(monkeypatch):
-    """They exist for four positions at a time, and are not kept for the backward pass."""
-    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
-    tied = Tied()
-    logits = lm_head.logits
-    positions = []
-
-    def recorded(x, *arguments):
-        positions.append(len(x))
-        return logits(x, *arguments)
-
-    monkeypatch.setattr(lm_head, "logits", recorded)
-    loss = tied.fast().total
-    assert positions == [4, 4, 1]
-    loss.backward()
-    assert sorted(positions[3:]) == [1, 4, 4]
-    with paddle.no_grad():
-        tied.fast()
-    assert positions[6:] == [4, 4, 1]
-
-
 def test_a_chunk_of_base_has_536_positions(monkeypatch):
     """Their logits take 512 MB in float32, and are fewer than 2^31."""
     monkeypatch.undo()  # the fixture's small chunks

@@ -38,6 +38,7 @@ def test_transformers_computes_our_numbers(tmp_path, target, head):
         "safe": {"safe_serialization": True},
         "bin": {"safe_serialization": False},
         "parts": {"safe_serialization": False, "max_shard_size": "20KB"},
+        "safe parts": {"safe_serialization": True, "max_shard_size": "20KB"},
     }
     for name, options in forms.items():
         peer.save_pretrained(tmp_path / name, **options)
@@ -149,6 +150,13 @@ def test_views_and_shared_storages_of_torch(tmp_path):
         tensors = torch_save.read(tmp_path / "x.bin")
         for name, view in views.items():
             np.testing.assert_array_equal(tensors[name], view.detach().numpy())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_of_torch(tmp_path, dtype):
+    numbers = torch.randn(7, 5).to(dtype)
+    torch.save({"x": numbers}, tmp_path / "x.bin")
+    np.testing.assert_array_equal(torch_save.read(tmp_path / "x.bin")["x"], numbers.double().numpy())
 
 
 def test_the_tokenizers_have_our_ids(tmp_path, data_dir):

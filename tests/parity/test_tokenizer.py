@@ -1,7 +1,6 @@
 """Token ids are those of Hugging Face's slow XLM-R tokenizer with the same piece model."""
 
 import gzip
-import os
 import re
 
 import pytest
@@ -11,19 +10,6 @@ from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
 LINES = 1000
-
-# fairseq's README of XLM-R, and (the last) Hugging Face's test of ErnieM. No piece in them ends in digit and
-# comma.
-XLM_R_GOLDEN = {
-    "Hello world!": [0, 35378, 8999, 38, 2],
-    "你好，世界": [0, 6, 124084, 4, 3221, 2],
-    "नमस्ते दुनिया": [0, 68700, 97883, 29405, 2],
-    "مرحبا بالعالم": [0, 665, 193478, 258, 1705, 77796, 2],
-    "Bonjour le monde": [0, 84602, 95, 11146, 2],
-    "The quick brown fox jumps over the lazy dog.": [
-        *(0, 581, 63773, 119455, 6, 147797, 88203, 7, 645, 70, 21, 3285, 10269, 5, 2)
-    ],
-}
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +66,3 @@ def test_the_inputs_of_a_text_and_of_a_pair(tokenizers, lines):
         ids_b = tokenizer.encode(text_b)
         assert tokenizer.build(text_a, text_b) == peer.build_inputs_with_special_tokens(ids_a, ids_b)
         assert tokenizer.build(text_a) == peer.build_inputs_with_special_tokens(ids_a)
-
-
-@pytest.mark.skipif("XLMR_MODEL" not in os.environ, reason="XLMR_MODEL does not name XLM-R's piece model")
-def test_golden_ids_of_xlm_r():
-    tokenizer = Tokenizer(piece_model_path=os.environ["XLMR_MODEL"])
-    assert (tokenizer.vocab_size, tokenizer.mask_id) == (250002, 250001)
-    assert {text: tokenizer.build(text) for text in XLM_R_GOLDEN} == XLM_R_GOLDEN
