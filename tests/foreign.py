@@ -73,7 +73,6 @@ _PADDLENLP_CLASSES = {
     "token-classification": "ErnieMForTokenClassification",
     "question-answering": "ErnieMForQuestionAnswering",
     "choice": "ErnieMForMultipleChoice",
-    "uie": "UIEM",
 }
 
 
@@ -87,7 +86,7 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
     state = {}
     for name, array in arrays.items():
         # In a class with a head, the encoder is its attribute `ernie_m`.
-        is_of_encoder = not name.startswith(("classifier", "linear_"))
+        is_of_encoder = not name.startswith("classifier")
         prefix = "ernie_m." if head is not None and is_of_encoder else ""
         state[f"{prefix}{name}"] = array
     # Paddle saves its own names of the parameters, too.

@@ -166,7 +166,7 @@ def weights(
     """Random weights under our names. A few values are -0.0, very small or very large.
 
     Args:
-        head: a key of `OUTPUTS`, or "uie", which has two linear layers; None: no head of a task.
+        head: a key of `OUTPUTS`; None: no head of a task.
         languages: rows of the language embeddings.
     """
     rng = np.random.default_rng(seed)
@@ -182,9 +182,6 @@ def weights(
     for row in Ours().rows(config["num_hidden_layers"]):
         if row.canonical.split(".")[0] in parts:
             shapes[row.canonical] = tuple(sizes[axis] for axis in row.axes)
-    if head == "uie":
-        for end in ("start", "end"):
-            shapes |= {f"linear_{end}.weight": (sizes["hidden_size"], 1), f"linear_{end}.bias": (1,)}
     if languages:
         shapes["language_embeddings.weight"] = (languages, sizes["hidden_size"])
     arrays = {}

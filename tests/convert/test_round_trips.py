@@ -25,7 +25,6 @@ KINDS = {
     "token-classification": {"head": "token-classification"},
     "question-answering": {"head": "question-answering"},
     "choice": {"head": "choice"},
-    "uie": {"head": "uie"},
 }
 
 
@@ -41,8 +40,6 @@ def lost_names(target: str, kind: str, weights: dict[str, np.ndarray]) -> tuple[
         lost.append("pooler.")
     if target in ("huggingface", "xlm-roberta") and kind in ("token-classification", "question-answering"):
         lost.append("pooler.")
-    if target in ("fluid", "xlm-roberta"):  # they have no UIE
-        lost.append("linear_")
     return tuple(lost)
 
 
@@ -86,7 +83,7 @@ def test_there_and_back(tmp_path, kind, first, capsys):
         back = converted(first, tmp_path / second, tmp_path / f"{second}-back", *head_flag(second, kind))
         assert_same_bits(back.tensors, weights_in_second)
         assert back.config == checkpoint.config
-        assert kind == "uie" or back.task == checkpoint.task  # fluid and xlm-roberta have no UIE
+        assert back.task == checkpoint.task
 
 
 def test_what_the_official_files_cannot_say(tmp_path, capsys):

@@ -31,7 +31,7 @@ from tests.toys import CONFIG, train_pieces, weights, write_pieces
 
 
 @pytest.mark.parametrize(
-    "task", [None, "classification", "token-classification", "question-answering", "choice", "uie"]
+    "task", [None, "classification", "token-classification", "question-answering", "choice"]
 )
 @pytest.mark.parametrize("old_names", [False, True])
 def test_a_folder_of_paddlenlp(tmp_path, task, old_names, caplog):

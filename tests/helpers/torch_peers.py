@@ -37,7 +37,7 @@ def make(folder, head: str | None):
 
 
 def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
-    """The outputs of our model in `folder`. An encoder and "uie" have no class, and are computed here."""
+    """The outputs of our model in `folder`. An encoder has no class, and is computed here."""
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
     models = {
@@ -53,7 +53,7 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
         load_from(model, checkpoint, optional)
     else:  # the encoder alone, for which any model will do
         model = models["lm"]()
-        load_from(model, checkpoint, optional, ignore=("lm_head.", "linear_"))
+        load_from(model, checkpoint, optional, ignore=("lm_head.",))
     model.eval()
     inputs = padded_batch(ids)
     with paddle.no_grad():
@@ -68,13 +68,6 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
         padded = inputs.padded(states)  # [B, T, H]
         if head == "lm":
             return [model.lm_head(padded).numpy()]
-        if head == "uie":
-            probabilities = []
-            for part in ("linear_start", "linear_end"):
-                weight = checkpoint.tensors[f"{part}.weight"]
-                logits = padded.numpy() @ weight + checkpoint.tensors[f"{part}.bias"]  # [B, T, 1]
-                probabilities.append(1 / (1 + np.exp(-logits[..., 0])))
-            return probabilities
         pooled = model.ernie_m.pooler(paddle.gather(states, inputs.first_tokens))
         return [padded.numpy(), pooled.numpy()]
 
@@ -99,7 +92,7 @@ def of_torch(model, head: str | None, ids: np.ndarray, mask: np.ndarray) -> list
         output = model.eval()(**arguments)
     if head is None:
         return [output.last_hidden_state.numpy(), output.pooler_output.numpy()]
-    if head in ("question-answering", "uie"):
+    if head == "question-answering":
         return [output.start_logits.numpy(), output.end_logits.numpy()]
     return [output.logits.numpy()]
 

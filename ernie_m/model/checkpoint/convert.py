@@ -19,7 +19,7 @@ from ernie_m.model.checkpoint.official import Official
 from ernie_m.model.checkpoint.ours import Ours
 from ernie_m.model.checkpoint.paddlenlp import PaddleNLP
 from ernie_m.model.checkpoint.sentence_transformers import Static
-from ernie_m.model.checkpoint.tensor_names import CHOICE, EXTRACT
+from ernie_m.model.checkpoint.tensor_names import CHOICE
 from ernie_m.model.checkpoint.translation import Translated
 from ernie_m.model.checkpoint.xlm_r import XlmR
 from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, Reading
@@ -55,7 +55,7 @@ WRITERS = {
 }
 CLASSIFIER_TASKS = (*SUPERVISED_TASKS, CHOICE)  # the tasks whose head is named classifier
 # The embeddings and the encoder are in every model. A model has all tensors of one of these parts, or none.
-_PARTS = ("pooler.", "classifier.", "lm_head.", "linear_")  # prefixes of our names
+_PARTS = ("pooler.", "classifier.", "lm_head.")  # prefixes of our names
 # The text rules -> what they do, for a sentence.
 _RULES_IN_WORDS = {
     ERNIE_M_RULES: "the official ones of ERNIE-M",
@@ -85,7 +85,7 @@ def check_tensors(checkpoint: Checkpoint) -> None:
     missing = [name for name in row_of if name.startswith(needed_prefixes) and name not in tensors]
     if missing:
         raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
-    sizes = {**config.to_dict(), tensor_names.ONE: 1}  # axis -> its size; most axes are keys of the config
+    sizes = config.to_dict()  # axis -> its size; most axes are keys of the config
     if "classifier.bias" in tensors:
         # Its shape should be [labels]. `math.prod` does not fail if a damaged shape has no axis or several,
         # which is refused below.
@@ -151,7 +151,7 @@ def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None
         return task
     if head_flag:
         raise UserError(f"{checkpoint.path}: --head {head_flag}: there is no classifier in it; leave it out")
-    return EXTRACT if "linear_start.weight" in checkpoint.tensors else None
+    return None
 
 
 def differences(

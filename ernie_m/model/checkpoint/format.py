@@ -69,8 +69,8 @@ class Checkpoint:
         tensors: our name -> array.
         config: the model's shape; None if there is no config file, which only our own and the official format
             can do without.
-        task: what the model was fine-tuned for: a task of `ernie_m.model.tasks`, `tensor_names.CHOICE` or
-            `tensor_names.EXTRACT`; None: nothing, or the files do not say.
+        task: what the model was fine-tuned for: a task of `ernie_m.model.tasks`, or
+            `tensor_names.CHOICE`; None: nothing, or the files do not say.
         labels: the names of the labels, in the order of their ids; empty if the files do not say.
         settings: the keys of our config.json beside the model's shape and "reading", such as "languages" and
             "step"; of other formats "labels".

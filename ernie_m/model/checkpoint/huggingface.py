@@ -5,8 +5,6 @@ from ernie_m.model.checkpoint.ours import MODEL_TYPE
 from ernie_m.model.checkpoint.tensor_names import (
     CHOICE,
     CLASSIFIER,
-    EXTRACT,
-    EXTRACTION,
     QA_OUTPUTS,
     ModelClass,
 )
@@ -31,7 +29,6 @@ class HuggingFace(Library):
         TOKEN_CLASSIFICATION: ModelClass("ErnieMForTokenClassification", has_pooler=False, head=CLASSIFIER),
         QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", has_pooler=False, head=QA_OUTPUTS),
         CHOICE: ModelClass("ErnieMForMultipleChoice", head=CLASSIFIER),
-        EXTRACT: ModelClass("ErnieMForInformationExtraction", head=EXTRACTION),
     }
     model_types = (MODEL_TYPE, "", None)
     is_ernie_m = True

@@ -14,7 +14,7 @@ from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.files import CONFIG, WEIGHTS, weights_of
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
 from ernie_m.model.checkpoint.lazy_weights import Weights
-from ernie_m.model.checkpoint.tensor_names import CHOICE, EXTRACT, HEADS, TASKS, WORDS, ModelClass
+from ernie_m.model.checkpoint.tensor_names import CHOICE, HEADS, TASKS, WORDS, ModelClass
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import READING
 from ernie_m.model.tasks import CLASSIFICATION, stored_name, task_named
@@ -85,7 +85,7 @@ class Ours(Format):
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
         """Write model.safetensors and config.json."""
         safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
-        if task is None or task == EXTRACT:  # no model class of ours has the head of EXTRACT
+        if task is None:
             # A pre-training model is known by its languages, which have embeddings.
             architecture = "PreTrainingModel" if checkpoint.settings.get("languages") else "ErnieMModel"
         else:  # CHOICE has the same layer as a classifier

@@ -8,7 +8,7 @@ from ernie_m.model.checkpoint.lazy_weights import Weights
 from ernie_m.model.checkpoint.library import Library
 from ernie_m.model.checkpoint.official import check_fixed_sizes
 from ernie_m.model.checkpoint.ours import MODEL_TYPE
-from ernie_m.model.checkpoint.tensor_names import CHOICE, CLASSIFIER, EXTRACT, EXTRACTION, ModelClass
+from ernie_m.model.checkpoint.tensor_names import CHOICE, CLASSIFIER, ModelClass
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 
 
@@ -24,7 +24,6 @@ class PaddleNLP(Library):
         TOKEN_CLASSIFICATION: ModelClass("ErnieMForTokenClassification", head=CLASSIFIER),
         QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", head=CLASSIFIER),
         CHOICE: ModelClass("ErnieMForMultipleChoice", head=CLASSIFIER),
-        EXTRACT: ModelClass("UIEM", head=EXTRACTION),
     }
     model_types = (MODEL_TYPE, "", None)
     ignored = "intermediate_size"

@@ -16,7 +16,6 @@ HIDDEN = "hidden_size"
 FFN = "intermediate_size"
 LABELS = "num_labels"
 LANGUAGES = "languages"
-ONE = "one"
 
 # The kinds of modules.
 TABLE = "table"
@@ -46,8 +45,6 @@ HEADS = {
     "lm_head.dense": (LINEAR, (HIDDEN, HIDDEN)),
     "lm_head.layer_norm": (NORM, (HIDDEN,)),
     "lm_head": (BIAS, (VOCAB,)),
-    "linear_start": (OUTPUT, (HIDDEN, ONE)),
-    "linear_end": (OUTPUT, (HIDDEN, ONE)),
     "language_embeddings": (TABLE, (LANGUAGES, HIDDEN)),
 }
 MODULES = ENCODER | HEADS
@@ -59,9 +56,8 @@ LM_BIAS = "lm_head.bias"
 
 # What a model is for, in addition to `ernie_m.model.tasks`: classes that other libraries have.
 CHOICE = "choice"  # the classifier scores each choice with one number
-EXTRACT = "uie"
 LM = "lm"
-TASKS = (CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING, SEARCH, CHOICE, EXTRACT)
+TASKS = (CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING, SEARCH, CHOICE)
 
 
 def count_layers(names: Iterable[str], queries: str = QUERIES) -> int:
@@ -100,7 +96,6 @@ class ModelClass(NamedTuple):
 # Heads that several libraries name alike.
 CLASSIFIER = (("classifier", "classifier"),)
 QA_OUTPUTS = (("classifier", "qa_outputs"),)
-EXTRACTION = (("linear_start", "linear_start"), ("linear_end", "linear_end"))
 LM_HEAD = (
     ("lm_head.dense", "lm_head.dense"),
     ("lm_head.layer_norm", "lm_head.layer_norm"),
