@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from ernie_m.inference.load import LoadedModel
     from ernie_m.inference.tasks.search import SearchCorpus
-    from ernie_m.model.conventions import TextKind
 
 
 def load(
@@ -206,21 +205,6 @@ class Model:
             prompt: the name of the prompt of the model that is put before each text; "": none; by default the
                 default prompt of the model's files.
         """
-        from ernie_m.model.conventions import NEITHER
-
-        options = {"pooling": pooling, "layer": layer, "normalize": normalize, "prompt": prompt}
-        return self._encode(texts, NEITHER, centre, on_empty, batch_size, **options)
-
-    def _encode(
-        self,
-        texts: str | Iterable[str],
-        kind: "TextKind",
-        centre: bool | str | Sequence[str] = False,
-        on_empty: str = "error",
-        batch_size: int | None = None,
-        **options: Any,
-    ) -> "np.ndarray":
-        """`encode`, of texts of a kind, which decides their prompt if `options` name none."""
         import numpy as np
 
         from ernie_m.inference.tasks import is_whole
@@ -235,7 +219,8 @@ class Model:
         sentences = as_list(texts, "texts")
         languages = languages_of(centre, len(sentences))
         centred = centre is not False  # languages ask for it, too
-        answerer = self._answerer(EMBEDDING, kind=kind, centre=centred, **options)
+        options = {"pooling": pooling, "layer": layer, "normalize": normalize, "prompt": prompt}
+        answerer = self._answerer(EMBEDDING, centre=centred, **options)
         inputs = parsed(answerer, [{"text": text} for text in sentences], on_empty)
         batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * answerer.max_seq_len
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
@@ -286,25 +271,12 @@ class Model:
             centre: whether vectors are without the mean of their language; None: if the model has the means.
             options: `pooling` and `layer` of `encode`, and `prompt`, that of the text.
         """
-        from ernie_m.inference.tasks import PredictionOptions
-        from ernie_m.inference.tasks.encode import centres_by_default
-        from ernie_m.model.conventions import DOCUMENT, QUERY
-        from ernie_m.vectors.pooling import unit
-
         if not isinstance(text, str):
             raise UserError(
                 f"text is a {type(text).__name__}; search takes one text, and index(corpus).search several"
             )
-        # PredictionOptions checks its values.
-        task_options = PredictionOptions(top_k=top_k, pooling=options.get("pooling"))
-        if centre is None:
-            centre = centres_by_default(self.loaded, task_options)
         sentences = as_list(corpus, "corpus")
-        query = unit(self._encode(text, QUERY, centre=centre, **options))  # [1, H]
-        vectors = unit(self._encode(sentences, DOCUMENT, centre=centre, **{**options, "prompt": None}))
-        (cosines,) = query @ vectors.T  # [M], of the one text
-        best = (-cosines).argsort(kind="stable")[:top_k].tolist()
-        return [{"line": i + 1, "index": i, "text": sentences[i], "cosine": float(cosines[i])} for i in best]
+        return self.index(sentences, centre=centre, **options).search(text, top_k) if sentences else []
 
     def index(
         self,

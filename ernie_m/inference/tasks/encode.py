@@ -139,16 +139,6 @@ class EncodeTexts:
         return unit(vectors) if self.normalize else vectors
 
 
-def centres_by_default(model: LoadedModel, options: PredictionOptions) -> bool:
-    """Whether vectors are centred for a request without "centre".
-
-    Without the option `centre`, they are if the model has means that fit its pooling.
-    """
-    if options.centre is not None:
-        return options.centre
-    return model.language_means_path is not None and pooling_of(model, options) == MEANS_POOLING
-
-
 def pooling_of(model: LoadedModel, options: PredictionOptions) -> str:
     """The pooling that the options name; otherwise that of the model's own vectors, or "mean"."""
     return options.pooling or model.reading.pooling or "mean"

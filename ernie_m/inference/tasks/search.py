@@ -22,7 +22,7 @@ from ernie_m.inference.tasks import (
     remarks,
     text_of,
 )
-from ernie_m.inference.tasks.encode import EncodeTexts, centres_by_default
+from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.inference.tasks.search_index import CorpusSentence, Index
 from ernie_m.model.conventions import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, warn_if_cut, warn_of_texts
@@ -31,7 +31,7 @@ from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import only_writer_of
 from ernie_m.utils.logging import progress
-from ernie_m.vectors.centring import FEWEST_SENTENCES, LanguageMeans
+from ernie_m.vectors.centring import FEWEST_SENTENCES, MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.nearest import load_faiss, nearest
 from ernie_m.vectors.pooling import unit
 
@@ -130,8 +130,8 @@ class SearchCorpus:
         self.language_of_line = {line.text: line.language for line in self.sentences if line.language}
         counts = [len(numbers) for numbers in self.numbers_of_language.values()]
         has_own_means = len(self.corpus_languages) > 1 and min(counts) >= FEWEST_SENTENCES
-        # centre=None: what the model itself has, whatever the option says.
-        self.has_means_of_model = centres_by_default(model, replace(options, centre=None))
+        is_pooled_so = self.encode.pooling == MEANS_POOLING
+        self.has_means_of_model = model.language_means_path is not None and is_pooled_so
         self.takes_own_means = has_own_means and not self.has_means_of_model
         self.centre = options.centre
         if self.centre is None:
