@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -153,45 +154,35 @@ def means_to_subtract(
 # Files of any number of vectors, in bounded memory
 
 
-class ArrayFile:
+@contextmanager
+def growing_array(path: str | os.PathLike, width: int, dtype: str) -> Iterator[Callable[[int], np.ndarray]]:
     """A new .npy file that grows: an array [rows, width]. `np.load` reads it after the `with` statement.
 
-    The header, which holds the number of rows, is written at the end.
+    Yields:
+        what appends rows, and returns them as an array [rows, width] that the caller fills.
     """
+    row_type = np.dtype(dtype)
+    end = _HEADER_BYTES
+    with open(path, "xb+") as file:
 
-    def __init__(self, path: str | os.PathLike, width: int, dtype: str):
-        self.width = width
-        self.dtype = np.dtype(dtype)
-        self.rows = 0
-        self._file = open(path, "xb+")  # noqa: SIM115 - closed by __exit__
+        def grow(rows: int) -> np.ndarray:
+            nonlocal end
+            if rows == 0:  # a memory map cannot be empty
+                return np.empty([0, width], row_type)
+            start = end
+            end += rows * width * row_type.itemsize
+            # Reserve the space: a full disk is an error here, not a signal while the memory map is written.
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(file.fileno(), start, end - start)
+            return np.memmap(file, row_type, "r+", start, (rows, width)).view(np.ndarray)
 
-    def grow(self, rows: int) -> np.ndarray:
-        """Append rows, and return them as an array [rows, width] that the caller fills."""
-        if rows == 0:  # a memory map cannot be empty
-            return np.empty([0, self.width], self.dtype)
-        start = self._end()
-        self.rows += rows
-        new_bytes = self._end() - start
-        # Reserve the space: a full disk is an error here, not a signal while the memory map is written.
-        if hasattr(os, "posix_fallocate"):  # macOS has none
-            os.posix_fallocate(self._file.fileno(), start, new_bytes)
-        shape = (rows, self.width)
-        return np.memmap(self._file, self.dtype, mode="r+", offset=start, shape=shape).view(np.ndarray)
-
-    def _end(self) -> int:
-        """The number of bytes of the header and of all rows."""
-        return _HEADER_BYTES + self.rows * self.width * self.dtype.itemsize
-
-    def __enter__(self) -> "ArrayFile":
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_) -> None:
-        if error is None:  # the `with` block ended without one, so the number of rows is known
-            description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.width)}
-            self._file.seek(0)
-            # numpy pads the header to _HEADER_BYTES for any number of rows.
-            np.lib.format.write_array_header_1_0(self._file, description)
-        self._file.close()
+        yield grow
+        shape = ((end - _HEADER_BYTES) // (width * row_type.itemsize), width)
+        file.seek(0)
+        # numpy pads the header, which holds the number of rows, to _HEADER_BYTES for any number of them.
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": row_type.str, "fortran_order": False, "shape": shape}
+        )
 
 
 @dataclass
@@ -226,12 +217,12 @@ class VectorWriter:
         cls_emb.npy has the pooled first tokens, [N, H]. top_layer_emb.npy has the top layer's states of all
         tokens without pads, one text after the other, [sum of lengths, H].
         """
-        with self._file("cls_emb") as cls_file, self._file("top_layer_emb") as token_file:
+        with self._file("cls_emb") as grow_texts, self._file("top_layer_emb") as grow_tokens:
             for window in self._windows():
                 lengths = [len(ids) for ids in window]
                 ends = np.cumsum(lengths)  # where each text ends in `token_vectors`
-                cls_vectors = cls_file.grow(len(window))  # [texts, H]
-                token_vectors = token_file.grow(int(ends[-1]))  # [tokens, H]
+                cls_vectors = grow_texts(len(window))  # [texts, H]
+                token_vectors = grow_tokens(int(ends[-1]))  # [tokens, H]
                 for rows, (pooled, sequences) in self._batches(self.encoder.states, window):
                     # [B, H], [B, T, H]
                     cls_vectors[rows] = pooled
@@ -242,9 +233,9 @@ class VectorWriter:
 
     def vectors(self) -> None:
         """Write vectors.npy, [N, H]."""
-        with self._file("vectors") as file:
+        with self._file("vectors") as grow:
             for window in self._windows():
-                vectors = file.grow(len(window))
+                vectors = grow(len(window))
                 for rows, batch in self._batches(self.encoder.batch, window):
                     if self.means is not None:
                         batch = self.means.centred(batch)
@@ -269,6 +260,6 @@ class VectorWriter:
                 yield [feature.ids for feature in features]
         self._progress.close()
 
-    def _file(self, name: str) -> ArrayFile:
+    def _file(self, name: str) -> AbstractContextManager[Callable[[int], np.ndarray]]:
         """A new file of the folder."""
-        return ArrayFile(self.folder / f"{name}.npy", self.encoder.config.hidden_size, self.dtype)
+        return growing_array(self.folder / f"{name}.npy", self.encoder.config.hidden_size, self.dtype)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any, NamedTuple
 
 from ernie_m.inference.tasks import Answerer, InputFile
@@ -187,11 +188,17 @@ def write_answers(answerer: Answerer, requests: list[Request], file: InputFile, 
         unfinished(path).replace(path)
 
 
+# Standard output, where it is a terminal: control characters of labels and cells are escaped.
+_TERMINAL: Any = SimpleNamespace(
+    write=lambda text: sys.stdout.write(printable(text, keep="\n\t")), flush=lambda: sys.stdout.flush()
+)
+
+
 def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
     sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
     with pipe_may_close():
         try:
-            write(_Terminal() if sys.stdout.isatty() else sys.stdout)
+            write(_TERMINAL if sys.stdout.isatty() else sys.stdout)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -199,16 +206,6 @@ def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
                 f"standard output: no space left to write it ({error.strerror}). Free some space, and run "
                 "the same command again"
             ) from error
-
-
-class _Terminal:
-    """Standard output, where it is a terminal: control characters of labels and cells are escaped."""
-
-    def write(self, text: str) -> None:
-        sys.stdout.write(printable(text, keep="\n\t"))
-
-    def flush(self) -> None:
-        sys.stdout.flush()
 
 
 def _answered(

@@ -85,10 +85,9 @@ class PredictionOptions:
             raise UserError(f"pooling {self.pooling!r}: it must be one of {', '.join(POOLINGS)}")
         if not (self.layer is None or isinstance(self.layer, str) or is_whole(self.layer)):
             raise UserError(f"layer {self.layer!r}: it must be a whole number, middle or top")
-        if self.centre not in (None, False, True):
-            raise UserError(f"centre {self.centre!r}: it must be true or false")
-        if self.normalize not in (None, False, True):
-            raise UserError(f"normalize {self.normalize!r}: it must be true or false")
+        for name in ("centre", "normalize"):
+            if getattr(self, name) not in (None, False, True):
+                raise UserError(f"{name} {getattr(self, name)!r}: it must be true or false")
         if not (self.prompt is None or isinstance(self.prompt, str)):
             raise UserError(f"prompt {self.prompt!r}: it must be the name of a prompt")
 

@@ -4,6 +4,7 @@ It runs in Paddle and needs a checkpoint with the head: the full folder of run_p
 given language it also needs the language table.
 """
 
+from itertools import islice
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -74,19 +75,6 @@ class FillMasks:
         self.max_seq_len = model.limit(options.max_seq_len, model.longest)
         self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
 
-    def language_of(self, request: dict) -> int:
-        """The number of the "language" of a request.
-
-        Raises:
-            UserError: the model has no such language.
-        """
-        if not self.languages:
-            raise UserError(
-                f"{self.name}: it has no language table, as run_pretrain.py trains with "
-                "language_embedding: masks, so no 'language' can be chosen"
-            )
-        return self.languages.index(text_of(request, "language", choices=self.languages))
-
     def likeliest(self, hidden: Tensor) -> list[list[dict]]:
         """The likeliest ordinary tokens and their probabilities for each hidden state of [M, H]."""
         bias = np.zeros(self.model.lm_head.bias.shape[0], np.float32)  # [V]; -inf: never predicted
@@ -98,18 +86,26 @@ class FillMasks:
             probabilities, ids = F.softmax(logits.astype("float32"), axis=-1).topk(self.top_k)
             for ids_of_row, probabilities_of_row in zip(ids.tolist(), probabilities.tolist()):
                 names = self.tokenizer.convert_ids_to_tokens(ids_of_row)
-                tokens = [
-                    {"token": name, "probability": round(probability, 6)}
-                    for name, probability in zip(names, probabilities_of_row)
-                ]
-                tokens_of_rows.append(tokens)
+                tokens_of_rows.append(
+                    [
+                        {"token": name, "probability": round(probability, 6)}
+                        for name, probability in zip(names, probabilities_of_row)
+                    ]
+                )
         return tokens_of_rows
 
     def parse(self, request: dict) -> MaskedText:
         text = text_of(request, "text")
         if MASK not in text:
             raise UserError(f"'text' has no {MASK} to fill")
-        language = None if request.get("language") is None else self.language_of(request)
+        language = None
+        if request.get("language") is not None:
+            if not self.languages:
+                raise UserError(
+                    f"{self.name}: it has no language table, as run_pretrain.py trains with "
+                    "language_embedding: masks, so no 'language' can be chosen"
+                )
+            language = self.languages.index(text_of(request, "language", choices=self.languages))
         ids = masked_ids(self.tokenizer, text)
         check_length("text", count=len(ids), most=self.max_seq_len)
         return MaskedText(ids, language, remarks(self.tokenizer, *text.split(MASK)))
@@ -131,14 +127,11 @@ class FillMasks:
     def answer(self, requests: list[MaskedText]) -> list[dict]:
         # The texts are few and are encoded one by one. The logits of all masks are made together.
         states_of_requests = list(workers.in_workers(self._states, requests))
-        candidates = self.likeliest(paddle.concat(states_of_requests))  # for each mask of all requests
-        answers = []
-        first = 0
-        for request, states in zip(requests, states_of_requests):
-            end = first + len(states)
-            answers.append({"masks": candidates[first:end], **request.unknown})
-            first = end
-        return answers
+        candidates = iter(self.likeliest(paddle.concat(states_of_requests)))  # for each mask of all requests
+        return [
+            {"masks": list(islice(candidates, len(states))), **request.unknown}
+            for request, states in zip(requests, states_of_requests)
+        ]
 
 
 def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:

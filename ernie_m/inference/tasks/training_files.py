@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,14 +38,10 @@ class TaggedFile(InputFile):
     def __init__(self, path: Path, iobes: Mapping[str, str], options: TableOptions):
         self._sentences = read_words(path, PLACES, options=options)
         self._lines = lines_of(path, options)
-        if self._lines[0].startswith("["):
+        if self._lines[0].lstrip().startswith("["):
             raise UserError(
                 f"{path}, line 1: a list of JSON, and tags are added to lines; write an object on each, as "
                 "jq -c '.[]' does"
-            )
-        if self._lines[0].lstrip().startswith("["):
-            raise UserError(
-                f"{path}, line 1: a JSON list has no lines for tags; write an object on each line"
             )
         self._iobes = iobes
         self._tags: list[list[str]] = []  # the predicted ones of each sentence that was answered
@@ -80,9 +77,8 @@ class TaggedFile(InputFile):
                 return [f"{count}, {scores.predicted:,} entities"]
             more = f"precision {scores.precision:.1f} %, recall {scores.recall:.1f} %"
             return [f"{count}: F1 of {scores.gold:,} entities {scores.f1:.1f} %, {more}"]
-        are_right = []
-        for tags, gold in zip(self._tags, self._gold):
-            are_right += [tag == gold_tag for tag, gold_tag in zip(tags, gold)]
+        pairs = zip(chain.from_iterable(self._tags), chain.from_iterable(self._gold), strict=True)
+        are_right = [tag == gold for tag, gold in pairs]
         return [f"{count}: accuracy {100 * sum(are_right) / max(len(are_right), 1):.1f} % of their words"]
 
 

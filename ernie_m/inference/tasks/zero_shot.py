@@ -4,6 +4,7 @@ For each label, the model says whether a text entails a sentence with the label,
 sport."
 """
 
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -105,24 +106,17 @@ class ClassifyByLabels(HeadPredictor):
             for label in request.labels
         ]  # a text with each of its labels, of all requests one after the other
         features = self.task.encode(pairs)
-        logits = self.logits(features)  # [pairs, classes]
-        answers = []
-        first = 0
-        for request in requests:
-            end = first + len(request.labels)
-            is_cut = any(feature.cut for feature in features[first:end])
-            tokenizer = self.task.encode.tokenizer
-            said = remarks(tokenizer, request.text, *request.labels, cut=is_cut)
-            answers.append(self._answer(request, logits[first:end]) | said)
-            first = end
-        return answers
-
-    def logits(self, features: list[Any]) -> np.ndarray:
-        """The logits of all classes for each feature, [N, C]."""
-        logits = np.empty((len(features), len(self.task.labels)), np.float32)
+        logits = np.empty((len(pairs), len(self.task.labels)), np.float32)  # [pairs, classes]
         for numbers, _, outputs in self.batches(features):
             logits[numbers] = outputs["logits"]
-        return logits
+        rows = zip(features, logits)
+        answers = []
+        for request in requests:
+            features_of_labels, logits_of_labels = zip(*islice(rows, len(request.labels)))
+            is_cut = any(feature.cut for feature in features_of_labels)
+            said = remarks(self.task.encode.tokenizer, request.text, *request.labels, cut=is_cut)
+            answers.append(self._answer(request, np.array(logits_of_labels)) | said)
+        return answers
 
     def _answer(self, request: LabelRequest, logits: np.ndarray) -> dict[str, Any]:
         """The answer from the logits for each label, [labels, C]."""

@@ -50,10 +50,7 @@ def write(
         metadata: kept in the header.
     """
     weights = Weights.of(arrays)
-    if dtype is None:
-        dtypes = {name: arrays[name].dtype for name in weights}
-    else:
-        dtypes = {name: np.dtype(dtype) for name in weights}
+    dtypes = {name: np.dtype(dtype or arrays[name].dtype) for name in weights}
     # The library's order: the widest dtype first, so that each tensor is aligned.
     order = sorted(weights, key=lambda name: (-dtypes[name].itemsize, name))
     header: dict = {}

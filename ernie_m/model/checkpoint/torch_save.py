@@ -24,11 +24,7 @@ _SPREAD = 1 << 20  # elements by which a tensor may exceed its storage, as an ex
 _LOCAL_HEADER_BYTES = 30  # the bytes of a zip entry before its name
 
 
-class _Place(NamedTuple):
-    """Where the bytes of a storage are in the file."""
-
-    offset: int  # bytes from the beginning of the file
-    length: int  # bytes
+_Place = tuple[int, int]  # where the bytes of a storage are in the file: from which one on, and how many
 
 
 class _Storage(NamedTuple):
@@ -130,7 +126,7 @@ def read(path: Path) -> Weights:
     def fetch(name: str) -> np.ndarray:
         view = views[name]
         with pickles.refusing_damage(path, "torch.save"), open(path, "rb") as file:
-            return _read_view(view, file, places[view.storage.key].offset)
+            return _read_view(view, file, places[view.storage.key][0])
 
     shapes = {name: view.shape for name, view in views.items()}
     metadata = arguments if isinstance(arguments, pickles.Attributes) else {}
@@ -147,9 +143,10 @@ def _check_view(view: _View, place: _Place, file_bytes: int) -> None:
     Raises:
         EOFError, ValueError: they are too short.
     """
-    if place.offset + place.length > file_bytes:
+    offset, length = place
+    if offset + length > file_bytes:
         raise EOFError("it ends too early")
-    elements = place.length // view.storage.dtype.itemsize
+    elements = length // view.storage.dtype.itemsize
     ends_behind_storage = view.offset + view.span > elements
     # A tensor that torch has expanded has more elements than its storage: some of its strides are 0.
     is_expanded_too_far = math.prod(view.shape) > elements + _SPREAD
@@ -172,7 +169,7 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
             name_length, padding_length = struct.unpack("<26x2H", file.read(_LOCAL_HEADER_BYTES))
             offset = entry.header_offset + _LOCAL_HEADER_BYTES + name_length + padding_length
             key = entry.filename.rpartition("/data/")[2]  # other entries get a key that nothing refers to
-            places[key] = _Place(offset, entry.file_size)
+            places[key] = (offset, entry.file_size)
         (pickle_entry,) = [entry for entry in entries if entry.filename.endswith("data.pkl")]  # exactly one
         contents = _load_dict(io.BytesIO(archive.read(pickle_entry)), path, _referenced_storage)
     return contents, places
@@ -201,8 +198,8 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
             storage = storages[key]
             if count != storage.count:
                 raise ValueError(f"{count} elements instead of {storage.count}")
-            places[key] = _Place(file.tell(), count * storage.dtype.itemsize)
-            file.seek(places[key].length, io.SEEK_CUR)
+            places[key] = (file.tell(), count * storage.dtype.itemsize)
+            file.seek(places[key][1], io.SEEK_CUR)
     return contents, places
 
 
