@@ -60,26 +60,14 @@ def test_bfloat16_is_read_as_float32(tmp_path):
     assert np.array_equal(array, values.astype("float32").numpy())
 
 
-def test_packed_dims_and_lod_levels(tmp_path):
-    """The axes may be written as one packed field, and LoD levels may stand before the description."""
-    expected = np.frombuffer(DATA, "<f4").reshape(3, 2)
-    packed_axes = bytes.fromhex("12 02 03 02")  # field 2 as one of two bytes: 3 and 2
-    (tmp_path / "packed").write_bytes(file_bytes(bytes.fromhex("0805") + packed_axes))
-    version, rest = GOOD[:4], GOOD[12:]  # in between is the number of levels, 0
-    levels = struct.pack("<QQQQ", 8, 0, 8, 0)  # two of 8 bytes each
-    (tmp_path / "levels").write_bytes(version + struct.pack("<Q", 2) + levels + rest)
-    for name in ("packed", "levels"):
-        assert np.array_equal(fluid.read(tmp_path / name), expected)
-
-
 # The content of a file, and a part of the message. numpy and struct have made those about buffers and
 # dimensions.
 FOREIGN = [
     (GOOD + b"x", "25 data bytes instead of 24"),
-    (file_bytes(FLOAT_3_2, version=1), "version 1, only 0 is known"),
-    (file_bytes(FLOAT_3_2, levels=2**63), "requires a buffer"),
-    # One level of 2^60 bytes.
-    (struct.pack("<IQQ", 0, 1, 2**60) + b"\x00" * 30, "requires a buffer|cannot be read"),
+    (file_bytes(FLOAT_3_2, version=1), "version 1 with .*, only 0 is known"),
+    (file_bytes(FLOAT_3_2, levels=2), "2 levels of sequences"),
+    # The axes as one packed field of two bytes.
+    (file_bytes(bytes.fromhex("0805 1202 0302")), "a tensor description with dtype 5"),
     (file_bytes(FLOAT_3_2, length=-1), "a tensor description of -1 bytes"),
     (file_bytes(bytes.fromhex("0807 1003")), "dtype 7"),
     # An axis whose number goes on after the end: in each byte but the last one, the highest bit is set.
@@ -89,7 +77,7 @@ FOREIGN = [
     # 400 axes of 1.
     (file_bytes(b"\x08\x05" + b"\x10\x01" * 400, bytes(4)), "maximum supported dimension"),
     # A text.
-    (b"word\tid\n" * 20, "version [0-9]+, only 0"),
+    (b"word\tid\n" * 20, "version [0-9]+ with .*, only 0"),
     # The beginnings of a file.
     *((GOOD[:length], "requires a buffer|a broken|data bytes instead of") for length in range(len(GOOD))),
 ]

@@ -1,9 +1,9 @@
 """The official parameter directory: one LoDTensor file per variable, read and written without Paddle.
 
 The directory is `params/`, beside `ernie_config.json`. A file contains, in little endian: uint32 0 (LoDTensor
-version), uint64 number of lod levels, each level as uint64 size and that many bytes; uint32 0 (tensor
-version), int32 length of a protobuf `VarType.TensorDesc` and that many bytes (field 1 the dtype, field 2 the
-dims); then the data in C order.
+version), uint64 0 (levels of sequences, which weights do not have); uint32 0 (tensor version), int32 length
+of a protobuf `VarType.TensorDesc` and that many bytes (field 1 the dtype, field 2 the dims); then the data in
+C order.
 """
 
 import math
@@ -35,7 +35,6 @@ DTYPES = {
 # The tags of the protobuf message.
 _DTYPE_TAG = 0x08
 _DIM_TAG = 0x10
-_PACKED_DIMS_TAG = 0x12
 _LONGEST_DESCRIPTION = 1 << 16  # bytes; one of 8 dims takes under 100
 
 
@@ -83,37 +82,20 @@ def _parse_header(file: IO[bytes]) -> Header:
         """The next values of the file, in a form of `struct`."""
         return struct.unpack(form, file.read(struct.calcsize(form)))
 
-    version, levels = take("<IQ")
-    _check_version(version)
-    for _ in range(levels):  # offsets of sequences, which weights do not have
-        (size,) = take("<Q")
-        file.seek(size, os.SEEK_CUR)
-    tensor_version, length = take("<Ii")
-    _check_version(tensor_version)
+    version, levels, tensor_version, length = take("<IQIi")
+    if version != 0 or tensor_version != 0:
+        raise ValueError(f"version {version} with tensors of version {tensor_version}, only 0 is known")
+    if levels:  # offsets of sequences
+        raise ValueError(f"{levels} levels of sequences, which weights do not have")
     if length <= 0 or length >= _LONGEST_DESCRIPTION:
         raise ValueError(f"a tensor description of {length} bytes")
     (description,) = take(f"{length}s")
     dtype_tag, code, *rest = _varints(description)
-    if rest and rest[0] == _PACKED_DIMS_TAG:  # then the number of bytes of all dims, and the dims
-        dims = rest[2:]
-        dim_tags = []
-    else:  # a tag and a dim, a tag and a dim, ...
-        dims = rest[1::2]
-        dim_tags = rest[::2]
-    has_known_tags = dtype_tag == _DTYPE_TAG and all(tag == _DIM_TAG for tag in dim_tags)
+    tags, dims = rest[::2], rest[1::2]  # a tag and a dim, a tag and a dim, ...
+    has_known_tags = dtype_tag == _DTYPE_TAG and all(tag == _DIM_TAG for tag in tags)
     if not has_known_tags or code not in DTYPES:
         raise ValueError(f"a tensor description with dtype {code} that is not known")
     return Header(code, tuple(dims), file.tell())
-
-
-def _check_version(version: int) -> None:
-    """Check that a file, or the tensor in it, has the only version that there is.
-
-    Raises:
-        ValueError: another one.
-    """
-    if version != 0:
-        raise ValueError(f"version {version}, only 0 is known")
 
 
 def _varints(data: bytes) -> list[int]:
