@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, cached_property
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -23,7 +24,7 @@ from ernie_m.inference.tasks import (
     text_of,
 )
 from ernie_m.inference.tasks.encode import EncodeTexts
-from ernie_m.inference.tasks.search_index import CorpusSentence, Index
+from ernie_m.inference.tasks.search_index import CorpusSentence, read_index, write_index
 from ernie_m.model.conventions import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, warn_if_cut, warn_of_texts
 from ernie_m.reader.files.aligned_lines import Sentences
@@ -120,7 +121,7 @@ class SearchCorpus:
         plain = replace(options, centre=False, normalize=False)
         self.encode = EncodeTexts(model, replace(plain, kind=DOCUMENT, prompt=None))
         self.encode_query = EncodeTexts(model, replace(plain, kind=QUERY))
-        self.sentences, self.index = self._read(options)
+        self.sentences, vectors = self._read(options)
         self.top_k = options.top_k
         languages = np.array([sentence.language for sentence in self.sentences])
         # Language, in the order of the corpus -> the numbers of its sentences.
@@ -137,26 +138,26 @@ class SearchCorpus:
         if self.centre is None:
             self.centre = self.has_means_of_model or has_own_means
         self.unit_vectors = cache(self._unit_vectors)
-        makes_index = options.index is not None and self.index is None
+        makes_index = options.index is not None and vectors is None
         with only_writer_of(options.index) if makes_index else nullcontext():
-            self.plain_vectors = self.index.vectors if self.index else self._encode_corpus()
+            self.plain_vectors = self._encode_corpus() if vectors is None else vectors
             self.unit_vectors(self.centre)  # before any request
             if self.centre:
                 _ = self.query_means
             if makes_index:
-                Index.of(self.encode, self.sentences, self.plain_vectors).write(options.index)
+                write_index(options.index, self.encode, self.sentences, self.plain_vectors)
 
-    def _read(self, options: PredictionOptions) -> tuple[list[CorpusSentence], Index | None]:
-        """The sentences, and the index if there is one; see the class."""
+    def _read(self, options: PredictionOptions) -> tuple[list[CorpusSentence], np.ndarray | None]:
+        """The sentences, and their vectors if there is an index; see the class."""
         sentences = [] if options.corpus is None else read_corpus(options.corpus)
         if options.index is None or (sentences and not Path(options.index).exists()):
             return sentences, None
-        index = Index.read(options.index, self.encode)
-        if sentences and sentences != index.sentences:
+        kept_sentences, vectors = read_index(options.index, self.encode)
+        if sentences and sentences != kept_sentences:
             raise UserError(
                 f"{options.index}: the index is of another corpus; name another folder for this one"
             )
-        return index.sentences, index
+        return kept_sentences, vectors
 
     @property
     def corpus_languages(self) -> list[str]:
@@ -165,11 +166,8 @@ class SearchCorpus:
 
     def examples(self) -> list[str]:
         """The shortest sentence of each of the first EXAMPLES languages."""
-        shortest = []
-        for numbers in self.numbers_of_language.values():
-            texts = [self.sentences[number].text for number in numbers]
-            shortest.append(min(texts, key=len))
-        return shortest[:EXAMPLES]
+        first_languages = islice(self.numbers_of_language.values(), EXAMPLES)
+        return [min((self.sentences[row].text for row in rows), key=len) for rows in first_languages]
 
     def _encode_corpus(self) -> np.ndarray:
         texts = [sentence.text for sentence in self.sentences]

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,70 +40,58 @@ class CorpusSentence(NamedTuple):
     language: str
 
 
-class Index(NamedTuple):
-    """What the folder holds.
+def write_index(
+    folder: str | os.PathLike, encode: EncodeTexts, sentences: list[CorpusSentence], vectors: np.ndarray
+) -> None:
+    """Write the folder.
 
-    Attributes:
-        vectors: the vectors of the sentences, float32 [N, H].
-        options: the options that decide which vector a text has: "layer", "pooling" and "max_seq_len".
-        first_vector: the vector of the first sentence alone, float32 [H], by which the model is known again.
+    Args:
+        vectors: those that the encoder has made of the sentences, float32 [N, H].
+
+    Raises:
+        UserError: it cannot be written.
     """
+    with atomic_dir(folder) as new:
+        with open(new / _SENTENCES, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{json.dumps(sentence)}\n" for sentence in sentences)
+        np.save(new / _VECTORS, vectors)
+        facts = {"options": _options(encode), "first_vector": _first_vector(encode, sentences).tolist()}
+        (new / _INDEX).write_text(json.dumps(facts), encoding="utf-8")
+        write_manifest(new / MANIFEST)
 
-    sentences: list[CorpusSentence]
-    vectors: np.ndarray
-    options: dict[str, Any]
-    first_vector: np.ndarray
 
-    @classmethod
-    def of(cls, encode: EncodeTexts, sentences: list[CorpusSentence], vectors: np.ndarray) -> Self:
-        """The index of sentences that this encoder has made vectors of."""
-        return cls(sentences, vectors, _options(encode), _first_vector(encode, sentences))
+def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[CorpusSentence], np.ndarray]:
+    """The sentences and their vectors, for searches with this encoder.
 
-    def write(self, folder: str | os.PathLike) -> None:
-        """Write the folder.
-
-        Raises:
-            UserError: it cannot be written.
-        """
-        with atomic_dir(folder) as new:
-            with open(new / _SENTENCES, "w", encoding="utf-8", newline="\n") as file:
-                file.writelines(f"{json.dumps(sentence)}\n" for sentence in self.sentences)
-            np.save(new / _VECTORS, self.vectors)
-            facts = {"options": self.options, "first_vector": self.first_vector.tolist()}
-            (new / _INDEX).write_text(json.dumps(facts), encoding="utf-8")
-            write_manifest(new / MANIFEST)
-
-    @classmethod
-    def read(cls, folder: str | os.PathLike, encode: EncodeTexts) -> Self:
-        """Read the folder, for searches with this encoder.
-
-        Raises:
-            UserError: a file is missing or damaged, or the encoder makes other vectors.
-        """
-        folder = Path(folder)
-        try:
-            check_manifest(folder / MANIFEST)
-            with open(folder / _SENTENCES, encoding="utf-8") as file:
-                sentences = [CorpusSentence(*json.loads(line)) for line in file]
-            facts = read_json(folder / _INDEX)
-            first_vector = np.array(facts["first_vector"], np.float32)
-            index = cls(sentences, np.load(folder / _VECTORS), facts["options"], first_vector)
-        except (UserError, OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{folder}: no whole search index is there ({error}); make it again") from error
-        options = _options(encode)
-        if options != index.options:
-            raise UserError(
-                f"{folder}: the index has {_in_words(index.options)}, but this search {_in_words(options)}; "
-                "search with the options of the index, or make another one"
-            )
-        vector = _first_vector(encode, sentences)
-        is_same_model = (
-            vector.shape == first_vector.shape
-            and np.linalg.norm(unit(vector[None]) - unit(first_vector[None])) <= TOLERANCE
+    Raises:
+        UserError: a file is missing or damaged, or the encoder makes other vectors.
+    """
+    folder = Path(folder)
+    try:
+        check_manifest(folder / MANIFEST)
+        with open(folder / _SENTENCES, encoding="utf-8") as file:
+            sentences = [CorpusSentence(*json.loads(line)) for line in file]
+        facts = read_json(folder / _INDEX)
+        # Which vector a text has: these options, and the model, which is known again by the first sentence.
+        of_index = facts["options"]
+        first_vector = np.array(facts["first_vector"], np.float32)
+        vectors = np.load(folder / _VECTORS)
+    except (UserError, OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{folder}: no whole search index is there ({error}); make it again") from error
+    options = _options(encode)
+    if options != of_index:
+        raise UserError(
+            f"{folder}: the index has {_in_words(of_index)}, but this search {_in_words(options)}; "
+            "search with the options of the index, or make another one"
         )
-        if not is_same_model:
-            raise UserError(f"{folder}: the index is of another model; make one with this model")
-        return index
+    vector = _first_vector(encode, sentences)
+    is_same_model = (
+        vector.shape == first_vector.shape
+        and np.linalg.norm(unit(vector[None]) - unit(first_vector[None])) <= TOLERANCE
+    )
+    if not is_same_model:
+        raise UserError(f"{folder}: the index is of another model; make one with this model")
+    return sentences, vectors
 
 
 def _options(encode: EncodeTexts) -> dict[str, Any]:
