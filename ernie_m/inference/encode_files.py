@@ -15,7 +15,6 @@ from ernie_m.inference.encode_flags import EncodeVectorFlags
 from ernie_m.inference.load import exported_settings, load, load_opened
 from ernie_m.inference.tasks import PredictionOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
-from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.batching import (
     BATCH_TOKENS,
@@ -136,12 +135,6 @@ def means_to_subtract(
         UserError: there are no means beside the model, or a file cannot be read.
     """
     if flags.centre_on == "model":
-        if encode.model.language_means_path is None:
-            raise UserError(
-                f"--init_pretraining_params {flags.init_pretraining_params}, {LANGUAGE_MEANS}: no such file; "
-                "run_pretrain.py leaves it beside a finished model. For another model give --centre_on "
-                "language<=file,language<=file"
-            )
         return encode.means_of_languages()
     tokenizer = encode.model.tokenizer
     vectors = {}

@@ -87,7 +87,3 @@ class EncodeVectorFlags(LabelOptions):
             raise UserError(
                 "--centre_on needs one vector per text; give --vectors mean, specials, cls or pooled"
             )
-        if self.centre_on == "model" and self.vectors != "mean":
-            raise UserError(
-                "--centre_on model needs --vectors mean, the pooling of the means beside the weights"
-            )

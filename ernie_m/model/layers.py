@@ -17,7 +17,7 @@ def use_bfloat16(model: nn.Layer) -> None:
     """Compute the products of a model's linear layers and of its masked-LM loss in bfloat16 on a CPU."""
     for layer in model.sublayers(include_self=True):
         if isinstance(layer, Linear | WordEmbeddings):
-            layer.use_bfloat16()
+            layer.in_bfloat16 = True
 
 
 class Linear(nn.Linear):
@@ -30,10 +30,6 @@ class Linear(nn.Linear):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.in_bfloat16 = False
-
-    def use_bfloat16(self) -> None:
-        """Compute the product of this layer in bfloat16 on a CPU."""
-        self.in_bfloat16 = True
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""

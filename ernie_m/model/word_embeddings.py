@@ -170,10 +170,6 @@ class WordEmbeddings(nn.Embedding):
             # layer would keep it and its memory for good, since the layer keeps the weight.
             self.weight.register_hook(partial(_note_paddles_gradient, weakref.ref(self.gradient)))
 
-    def use_bfloat16(self) -> None:
-        """Compute the products of the masked-LM loss with this table in bfloat16 on a CPU."""
-        self.in_bfloat16 = True
-
     def forward(self, ids: Tensor) -> Tensor:
         """[N] int64 -> [N, H]."""
         is_traced = not paddle.in_dynamic_mode()  # for an exported graph, which is not trained

@@ -95,19 +95,11 @@ def mine(forward: Neighbours, backward: Neighbours, scores: Margins) -> MinedPai
         np.concatenate([best_targets, targets])[order],
         all_scores[order],
     )
-    return _one_to_one(candidates, len(sources), len(targets))
-
-
-def _one_to_one(candidates: MinedPairs, source_count: int, target_count: int) -> MinedPairs:
-    """Take the candidates in order, unless one of their sentences is in an earlier pair."""
-    source_is_free = [True] * source_count
-    target_is_free = [True] * target_count
+    sources_in_pairs, targets_in_pairs = set(), set()
     taken = []  # numbers of candidates
-    sources = candidates.sources.tolist()
-    targets = candidates.targets.tolist()
-    for row, (source, target) in enumerate(zip(sources, targets)):
-        if source_is_free[source] and target_is_free[target]:
-            source_is_free[source] = False
-            target_is_free[target] = False
+    for row, (source, target) in enumerate(zip(candidates.sources.tolist(), candidates.targets.tolist())):
+        if source not in sources_in_pairs and target not in targets_in_pairs:
+            sources_in_pairs.add(source)
+            targets_in_pairs.add(target)
             taken.append(row)
-    return MinedPairs(candidates.sources[taken], candidates.targets[taken], candidates.scores[taken])
+    return MinedPairs(*(of_candidates[taken] for of_candidates in candidates))

@@ -196,9 +196,9 @@ def test_encode_vector_centres_on_the_model_or_on_files(folder, models, encode_t
     safetensors.write(other_shape / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
     mistakes = [
         (folder, {"vectors": "official"}, "--centre_on needs one vector per text"),
-        (folder, {"vectors": "specials"}, "--centre_on model needs --vectors mean"),
+        (folder, {"vectors": "specials"}, "centred vectors need pooling mean"),
         (folder, {"centre_on": "de.txt"}, "--centre_on de.txt: give language<=file,language<=file"),
-        (models / "encode", {}, f"{LANGUAGE_MEANS}: no such file; run_pretrain.py"),
+        (models / "encode", {}, f"no {LANGUAGE_MEANS} is there, which centred vectors need"),
         (other_shape, {}, f"{LANGUAGE_MEANS}: it belongs to a model of another shape"),
     ]
     for model, flags, message in mistakes:

@@ -48,7 +48,7 @@ def test_linear_layers_of_one_input():
     """Each product has rounded factors; sums and biases are float32. x is rounded once for all layers."""
     linear_layers = [layers.Linear(24, 16), layers.Linear(24, 40)]
     for layer in linear_layers:
-        layer.use_bfloat16()
+        layer.in_bfloat16 = True
         layer.bias.set_value(paddle.randn(layer.bias.shape))
     x = random(3, 5, 24)
     grads = [paddle.randn([3, 5, 16]), paddle.randn([3, 5, 40])]
@@ -68,7 +68,7 @@ def test_linear_layers_of_one_input():
 
 def test_what_is_frozen_gets_no_gradient():
     layer = layers.Linear(8, 4)
-    layer.use_bfloat16()
+    layer.in_bfloat16 = True
     layer.weight.stop_gradient = True
     x = random(5, 8)
     layer(x).sum().backward()
@@ -89,7 +89,7 @@ def test_a_cross_entropy(monkeypatch):
     monkeypatch.setattr(bfloat16, "_BLOCK_WORDS", 64)
     monkeypatch.setattr(lm_head, "LOGITS_BYTES", 3 * 300 * 4)  # of a chunk, with 4 bytes for each logit
     table = word_embeddings.WordEmbeddings(300, 32)
-    table.use_bfloat16()
+    table.in_bfloat16 = True
     bias = random(300)
     x = random(7, 32)
     labels = paddle.to_tensor([3, 7, 0, 299, 3, 64, 128])

@@ -10,7 +10,7 @@ config_sentence_transformers.json   prompts
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -85,18 +85,11 @@ _KEYS: dict[str, dict[str, Any]] = {
 }
 
 
-class _Module(NamedTuple):
-    """A part of the model: the name of its class, and its folder."""
-
-    kind: str
-    folder: Path
-
-
 def encoder_folder(folder: Folder) -> Folder:
     """The folder of the encoder: the first module's, which old versions of the library put in a subfolder."""
     modules = [] if folder.named else _modules(folder)
-    is_elsewhere = modules and modules[0].folder != folder.path
-    return Folder(modules[0].folder) if is_elsewhere else folder
+    encoder = modules[0][1] if modules else folder.path
+    return folder if encoder == folder.path else Folder(encoder)
 
 
 def fields_of_vectors(folder: Folder, config: ErnieMConfig) -> tuple[dict[str, tuple[Any, Path]], list[str]]:
@@ -137,8 +130,8 @@ def fields_of_vectors(folder: Folder, config: ErnieMConfig) -> tuple[dict[str, t
     return fields, faults
 
 
-def _modules(folder: Folder) -> list[_Module]:
-    """The parts that modules.json lists; none without it.
+def _modules(folder: Folder) -> list[tuple[str, Path]]:
+    """The name of the class and the folder of each part that modules.json lists; none without it.
 
     Raises:
         UserError: it has another form, or names a folder elsewhere.
@@ -156,7 +149,7 @@ def _modules(folder: Folder) -> list[_Module]:
             is_of_library = module["type"].startswith("sentence_transformers.")
             # A class of another package is named in full, so that none is taken for the library's own.
             kind = module["type"].split(".")[-1] if is_of_library else module["type"]
-            modules.append(_Module(kind, folder.path / name))
+            modules.append((kind, folder.path / name))
         if not modules:
             raise ValueError("no module")
     except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
