@@ -228,17 +228,6 @@ def test_an_editable_installation_is_the_checkout(tmp_path):
     assert not list(tmp_path.glob("ernie_m/**/*.py"))
 
 
-def test_the_image_installs_what_the_package_has():
-    """Its extras are those of pyproject.toml, without Paddle, which the files with both names bring."""
-    lines = (ROOT / "scripts/Dockerfile").read_text(encoding="utf-8")
-    (extras,) = re.findall(r"/src\[(.*)\]", lines)
-    assert {*extras.split(",")} == {*PROJECT["optional-dependencies"]} - {"cpu", "ray", "test"}
-    files = re.findall(r"PADDLE=(\S+)", lines)
-    assert files == ["requirements-gpu.txt", "requirements.txt"] and all(
-        (ROOT / file).exists() for file in files
-    )
-
-
 def test_its_dependencies_are_those_of_a_checkout():
     """The versions that the tests run with are among its own; the next ones of numpy and Paddle are not."""
     extras = PROJECT["optional-dependencies"]

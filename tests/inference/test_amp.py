@@ -1,8 +1,6 @@
 """Predictions in half precision: on a CPU they are near those in float32; for a GPU there are stand-ins."""
 
 import contextlib
-from typing import ClassVar
-from unittest.mock import MagicMock
 
 import numpy as np
 import paddle
@@ -27,7 +25,7 @@ def test_bfloat16_from_python(models, cpu_with_bf16):
         assert rounded["probabilities"] == pytest.approx(exact["probabilities"], abs=0.01)
 
 
-def test_precisions_that_are_refused(models, exported, refused, monkeypatch, tmp_path):
+def test_precisions_that_are_refused(models, exported, folder_of, refused, monkeypatch, tmp_path):
     flags = {"task": "embedding", "amp": "bf16", "input": tmp_path / "texts.txt"}
     flags["input"].write_text("a\n")
 
@@ -36,6 +34,7 @@ def test_precisions_that_are_refused(models, exported, refused, monkeypatch, tmp
         return lambda: call_main(predict, as_flags(flags | {"model": model}))
 
     assert "encode: amp bf16" in refused(predicting(exported / "encode"))
+    assert "encode: amp fp16" in error_of(PaddleEngine, folder_of("encode", "paddle"), ["sequence"], "fp16")
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
     assert "amp bf16 needs a CPU with bfloat16" in refused(predicting(models / "encode"))
     assert "amp fp16 " in error_of(ernie_m.load, models / "encode", amp="fp16")
@@ -85,39 +84,3 @@ def test_half_precision_on_a_gpu(models, autocasts, encode_texts, ask):
     assert encode_texts(TEXTS, models / "encode", amp="fp16")["vectors"].dtype == np.float32
     options = {"level": "O1", "dtype": "float16"}
     assert autocasts == [options] * 3  # each of the three has one batch
-
-
-class GraphConfig:
-    """A stand-in for `paddle.inference.Config`.
-
-    Attributes:
-        chosen: (number of the card, precision) of each call of `enable_use_gpu`.
-    """
-
-    chosen: ClassVar[list] = []
-
-    def __init__(self, *files: str):
-        pass
-
-    def enable_use_gpu(self, memory_pool_init_size_mb, device_id=0, precision_mode=None):
-        self.chosen.append((device_id, precision_mode))
-
-    def __getattr__(self, name: str):
-        """Accept all other settings."""
-        return lambda *args: None
-
-
-def test_an_exported_graph_in_float16_on_any_card(monkeypatch, folder_of):
-    """The right card and precision are chosen. To run the graph in float16 would need the GPU."""
-    folder = folder_of("encode", "paddle")
-    assert "encode: amp fp16" in error_of(PaddleEngine, folder, ["sequence"], "fp16")
-    # The real method has the parameters of the stand-in.
-    documentation = paddle.inference.Config.enable_use_gpu.__doc__
-    assert "memory_pool_init_size_mb: int, device_id: int = 0, precision_mode" in documentation
-    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:3")
-    monkeypatch.setattr(paddle.inference, "Config", GraphConfig)
-    monkeypatch.setattr(paddle.inference, "create_predictor", lambda config: MagicMock())
-    for amp in ("none", "fp16"):
-        PaddleEngine(folder, ["sequence"], amp)
-    precisions = paddle.inference.PrecisionType
-    assert GraphConfig.chosen == [(3, precisions.Float32), (3, precisions.Half)]

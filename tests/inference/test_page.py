@@ -244,11 +244,11 @@ def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
 
 def test_an_empty_text_is_asked_for(page):
     page.click("#tab-question-answering")
-    page.value("void (document.querySelector('#answer-context').value = '')")
+    page.value("void (document.querySelector('#question-answering-context').value = '')")
     page.click("#panel-question-answering .go")
     answered(page, "question-answering")
     assert len(texts_of(page, "#panel-question-answering .error")) == 1
-    assert page.value("document.activeElement.id") == "answer-context"
+    assert page.value("document.activeElement.id") == "question-answering-context"
 
 
 def test_a_model_of_vectors_alone(page):

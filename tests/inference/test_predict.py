@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -492,19 +491,6 @@ def test_a_table_can_be_answered_again(models, tmp_path, ask, caplog):
     assert [row["predicted_sales"] for row in rows] == ["5", "6"]
     assert {row["predicted_label"] for row in rows} <= set(toys.LABELS)
     assert len(set(rows[0])) == text.split("\n")[0].count(",") + 1 == 6
-
-
-def test_faults_of_a_table(models, tmp_path, ask):
-    for content, place in (
-        ("text,text\na,b\n", "in.csv, line 1: which column is the text"),
-        ("text,x\na,b\nc\n", "in.csv, line 3: 1 column"),
-        ('id,text\n1,a\n2," "\n', "in.csv, line 3: 'text' is"),
-        ("A,B\nso good,so bad\nso long,so short\n", "in.csv, line 1: which column is the text"),
-        ("PK\x03\x04", "in.xlsx: it is a spreadsheet"),
-    ):
-        path = tmp_path / re.match(r"[\w.]+", place)[0]
-        path.write_text(content)
-        assert place in error_of(ask, [], task="classification", model=models / "classify", input=path)
 
 
 def test_empty_standard_input_is_said(models, monkeypatch, capsys):

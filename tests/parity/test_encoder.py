@@ -145,22 +145,6 @@ def test_paddlenlp_computes_the_same(our_model, our_results, batch):
     assert_gradients_agree(gradients, {name: p.grad.numpy() for name, p in peer.named_parameters()})
 
 
-def test_ernie_m_of_transformers_computes_the_same(our_model, our_results, batch):
-    states, pooled, gradients = our_results
-    peer = transformers.ErnieMForSequenceClassification(
-        transformers.ErnieMConfig(**SHAPE, num_labels=LABELS, classifier_dropout=0.0)
-    )
-    mapped = to_torch(our_model, HUGGING_FACE)
-    load_torch(peer, dict(mapped.values()))
-    input_ids, labels = (torch.from_numpy(array) for array in batch)
-    mask = (input_ids != PAD_ID).long()
-    output = peer.ernie_m(input_ids, attention_mask=mask, output_hidden_states=True)
-    assert_states_agree(states, [h.detach().numpy() for h in output.hidden_states], batch[0] != PAD_ID)
-    assert np.abs(output.pooler_output.detach().numpy() - pooled).max() < 1e-4
-    peer(input_ids, attention_mask=mask, labels=labels).loss.backward()
-    assert_gradients_agree(gradients, torch_gradients(peer, mapped))
-
-
 def test_xlm_r_of_transformers_computes_the_same(our_model, our_results, batch):
     states, pooled, gradients = our_results
     shape = SHAPE | {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": PAD_ID}

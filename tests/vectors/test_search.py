@@ -17,22 +17,6 @@ def bitext(count=150, width=24, noise=1.2, seed=0):
     return english, english + rng.normal(scale=noise, size=english.shape).astype(np.float32)
 
 
-def margin_by_hand(queries, targets, k):
-    """The target of each query by margin, from the matrix of all cosines in float64."""
-    cosines = unit(queries).astype(np.float64) @ unit(targets).astype(np.float64).T  # [N, N]
-    around_queries = np.sort(cosines, axis=1)[:, -k:].mean(axis=1)  # of the k nearest targets
-    around_targets = np.sort(cosines, axis=0)[-k:].mean(axis=0)  # of the k nearest queries
-    means = (around_queries[:, None] + around_targets) / 2  # [N, N]
-    places = np.argsort(-cosines, axis=1)[:, :k]  # of the targets of each query
-    places_of_queries = np.argsort(-cosines, axis=0)[:k]  # of the queries of each target
-    lowest = min(
-        np.take_along_axis(means, places, 1).min(), np.take_along_axis(means, places_of_queries, 0).min()
-    )
-    margins = cosines / means if lowest > 0 else cosines - means
-    best = np.take_along_axis(margins, places, 1).argmax(axis=1)
-    return places[np.arange(len(places)), best]
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_cosine_is_the_exact_search(dtype):
     english, foreign = (side.astype(dtype) for side in bitext())
@@ -45,20 +29,6 @@ def test_cosine_is_the_exact_search(dtype):
     assert 0 < forward_accuracy < 100
     assert forward_accuracy == 100 * hits(english, foreign, keys).mean()
     assert backward_accuracy == 100 * hits(foreign, english, keys).mean()
-
-
-@pytest.mark.parametrize("k", [1, 4, 1000])
-def test_margin_is_the_largest_among_the_nearest(k):
-    """With k = 1000, which are more than there are, some means are below 0, and margins are differences."""
-    english, foreign = bitext(seed=1)
-    matches = search_both(english, foreign, "margin", k)
-    k = min(k, len(english))
-    np.testing.assert_array_equal(matches.forward, margin_by_hand(english, foreign, k))
-    np.testing.assert_array_equal(matches.backward, margin_by_hand(foreign, english, k))
-    # With one candidate there is nothing to choose. With four, the ratio should choose otherwise than the
-    # cosine at least once, or it would be idle in this test.
-    differs_from_cosine = (matches.forward != search_both(english, foreign).forward).any()
-    assert differs_from_cosine == (k == 4)
 
 
 def test_a_negative_mean_does_not_turn_the_margin_over():
