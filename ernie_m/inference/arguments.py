@@ -97,11 +97,12 @@ def one_for_each(values: Any, name: str, texts: Sequence[Any]) -> list[Any]:
     return found
 
 
-def in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]]:
-    """The inputs, `_AT_ONCE` at a time, with a progress bar if there are several parts."""
+def in_parts(inputs: Sequence[Any], description: str, size: int | None = None) -> Iterable[Sequence[Any]]:
+    """The inputs, `size` or else `_AT_ONCE` at a time, with a progress bar if there are several parts."""
     from ernie_m.utils.logging import progress
 
-    parts = [inputs[first : first + _AT_ONCE] for first in range(0, len(inputs), _AT_ONCE)]
+    size = size or _AT_ONCE
+    parts = [inputs[first : first + size] for first in range(0, len(inputs), size)]
     if len(parts) <= 1:
         return parts
     return progress(parts, description, "texts", size=len)

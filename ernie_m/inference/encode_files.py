@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -59,20 +59,12 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
             texts = texts_of(Path(flags.data_set), flags)
         encode, encoder = open_encoder(flags)
         warn_of_texts(flags.data_set, texts, encode.encode)
-        writer = VectorWriter(
-            encoder,
-            texts,
-            encode.encode,
-            folder,
-            dtype=flags.dtype,
-            batch_tokens=flags.batch_size * encode.max_seq_len,
-            means=means_to_subtract(flags, encode, encoder) if flags.centre_on else None,
-            normalize=encode.normalize,
-        )
+        given = (folder, encoder, texts, encode.encode, flags.dtype, flags.batch_size * encode.max_seq_len)
         if flags.vectors == "official":
-            writer.official()
+            write_official(*given)
         else:
-            writer.vectors()
+            means = means_to_subtract(flags, encode, encoder) if flags.centre_on else None
+            write_one_of_each(*given, means=means, normalize=encode.normalize)
         write_manifest(folder / MANIFEST)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
@@ -178,81 +170,95 @@ def growing_array(path: str | os.PathLike, width: int, dtype: str) -> Iterator[C
         )
 
 
-@dataclass
-class VectorWriter:
-    """Encodes texts, in the given order, into the files of a folder.
+def write_official(
+    folder: Path,
+    encoder: SentenceEncoder,
+    texts: Sequence,
+    encode: EncodeExamples,
+    dtype: str = "float32",
+    batch_tokens: int = BATCH_TOKENS,
+    window: int = WINDOW_TEXTS,
+) -> None:
+    """Write cls_emb.npy and top_layer_emb.npy, as the official script does.
+
+    cls_emb.npy has the pooled first tokens, [N, H]. top_layer_emb.npy has the top layer's states of all
+    tokens without pads, one text after the other, [sum of lengths, H].
 
     Args:
-        encoder: makes vectors of ids, of one layer.
+        folder: the files must not be there yet.
+        encoder: makes vectors of ids.
         texts: what `encode` takes.
         encode: makes ids of texts, in the reader process.
-        folder: the files must not be there yet.
         dtype: type of the files, "float32" or "float16".
         batch_tokens: padded tokens in one forward pass.
         window: number of texts in memory at a time.
-        means: `vectors` subtracts the nearest of these from each vector; None: vectors stay plain.
-        normalize: whether `vectors` divides each vector by its length.
     """
+    width = encoder.config.hidden_size
+    with (
+        growing_array(folder / "cls_emb.npy", width, dtype) as grow_texts,
+        growing_array(folder / "top_layer_emb.npy", width, dtype) as grow_tokens,
+    ):
+        for ids, batches in _windows(encoder, encoder.states, texts, encode, batch_tokens, window):
+            lengths = list(map(len, ids))
+            ends = np.cumsum(lengths)  # where each text ends in `token_vectors`
+            cls_vectors = grow_texts(len(ids))  # [texts, H]
+            token_vectors = grow_tokens(int(ends[-1]))  # [tokens, H]
+            for rows, (pooled, sequences) in batches:  # [B, H], [B, T, H]
+                cls_vectors[rows] = pooled
+                for row, states in zip(rows, sequences):
+                    length = lengths[row]
+                    token_vectors[ends[row] - length : ends[row]] = states[:length]  # without the pads
 
-    encoder: SentenceEncoder
-    texts: Sequence
-    encode: EncodeExamples
-    folder: Path
-    dtype: str = "float32"
-    batch_tokens: int = BATCH_TOKENS
-    window: int = WINDOW_TEXTS
-    means: LanguageMeans | None = None
-    normalize: bool = False
 
-    def official(self) -> None:
-        """Write cls_emb.npy and top_layer_emb.npy, as the official script does.
+def write_one_of_each(
+    folder: Path,
+    encoder: SentenceEncoder,
+    texts: Sequence,
+    encode: EncodeExamples,
+    dtype: str = "float32",
+    batch_tokens: int = BATCH_TOKENS,
+    window: int = WINDOW_TEXTS,
+    means: LanguageMeans | None = None,
+    normalize: bool = False,
+) -> None:
+    """Write vectors.npy, [N, H]: a vector of each text.
 
-        cls_emb.npy has the pooled first tokens, [N, H]. top_layer_emb.npy has the top layer's states of all
-        tokens without pads, one text after the other, [sum of lengths, H].
-        """
-        with self._file("cls_emb") as grow_texts, self._file("top_layer_emb") as grow_tokens:
-            for window in self._windows():
-                lengths = [len(ids) for ids in window]
-                ends = np.cumsum(lengths)  # where each text ends in `token_vectors`
-                cls_vectors = grow_texts(len(window))  # [texts, H]
-                token_vectors = grow_tokens(int(ends[-1]))  # [tokens, H]
-                for rows, (pooled, sequences) in self._batches(self.encoder.states, window):
-                    # [B, H], [B, T, H]
-                    cls_vectors[rows] = pooled
-                    for row, states in zip(rows, sequences):
-                        length = lengths[row]
-                        end = ends[row]
-                        token_vectors[end - length : end] = states[:length]  # without the pads
+    Args:
+        encoder: makes vectors of one layer.
+        means: the nearest of these is subtracted from each vector; None: vectors stay plain.
+        normalize: whether each vector is divided by its length.
+        others: as of `write_official`.
+    """
+    with growing_array(folder / "vectors.npy", encoder.config.hidden_size, dtype) as grow:
+        for ids, batches in _windows(encoder, encoder.batch, texts, encode, batch_tokens, window):
+            vectors = grow(len(ids))
+            for rows, batch in batches:
+                if means is not None:
+                    batch = means.centred(batch)
+                vectors[rows] = unit(batch) if normalize else batch
 
-    def vectors(self) -> None:
-        """Write vectors.npy, [N, H]."""
-        with self._file("vectors") as grow:
-            for window in self._windows():
-                vectors = grow(len(window))
-                for rows, batch in self._batches(self.encoder.batch, window):
-                    if self.means is not None:
-                        batch = self.means.centred(batch)
-                    vectors[rows] = unit(batch) if self.normalize else batch
 
-    def _batches(
-        self, compute: Callable[[np.ndarray], R], window: list[np.ndarray]
-    ) -> Iterator[tuple[list[int], R]]:
-        """Yield the numbers in the window of texts of similar length, and what the encoder makes of them."""
-        for rows, batch in self.encoder.batches(compute, window, self.batch_tokens):
+def _windows(
+    encoder: SentenceEncoder,
+    compute: Callable[[np.ndarray], R],
+    texts: Sequence,
+    encode: EncodeExamples,
+    batch_tokens: int,
+    window: int,
+) -> Iterator[tuple[list[np.ndarray], Iterator[tuple[list[int], R]]]]:
+    """Yield the ids of `window` texts at a time, which another process makes, and their batches.
+
+    A batch has the numbers in the window of texts of similar length, and what the encoder makes of them.
+    """
+    progress = Progress(len(texts), "encoding", unit="texts")
+
+    def batches(ids: list[np.ndarray]) -> Iterator[tuple[list[int], R]]:
+        for rows, batch in encoder.batches(compute, ids, batch_tokens):
             yield rows, batch
-            self._progress.update(len(rows))
+            progress.update(len(rows))
 
-    def _windows(self) -> Iterator[list[np.ndarray]]:
-        """Yield the ids of `self.window` texts at a time, which another process makes.
-
-        The progress bar advances in `_batches`.
-        """
-        self._progress = Progress(len(self.texts), "encoding", unit="texts")
-        with prefetch(partial(encode_in_windows, self.texts, self.encode, self.window), ahead=2) as windows:
-            for features in windows:
-                yield [feature.ids for feature in features]
-        self._progress.close()
-
-    def _file(self, name: str) -> AbstractContextManager[Callable[[int], np.ndarray]]:
-        """A new file of the folder."""
-        return growing_array(self.folder / f"{name}.npy", self.encoder.config.hidden_size, self.dtype)
+    with prefetch(partial(encode_in_windows, texts, encode, window), ahead=2) as windows:
+        for features in windows:
+            ids = [feature.ids for feature in features]
+            yield ids, batches(ids)
+    progress.close()

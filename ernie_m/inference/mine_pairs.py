@@ -13,17 +13,18 @@ from typing import Literal
 
 import numpy as np
 
+from ernie_m.inference.arguments import in_parts
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.tasks import EMBEDDING
-from ernie_m.reader.batching import Example, spread, warn_of_texts, windows
+from ernie_m.reader.batching import Example, spread, warn_of_texts
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.find_pairs import split_label
 from ernie_m.tokenizer.equal_texts import normal_form
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of
-from ernie_m.utils.logging import Progress, logger
+from ernie_m.utils.logging import logger
 from ernie_m.utils.options import PositiveInt, option
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.mine_by_margin import Neighbours, margins, mine
@@ -184,13 +185,7 @@ def encode_in_parts(encode: Callable[[list[str]], np.ndarray], texts: Sequence[s
     Args:
         encode: makes the vectors of some texts.
     """
-    progress = Progress(len(texts), "encoding", unit="lines")
-    parts = []
-    for part in windows(texts, PART_LINES):
-        parts.append(encode(part))
-        progress.update(len(part))
-    progress.close()
-    return np.concatenate(parts)
+    return np.concatenate([encode(part) for part in in_parts(texts, "encoding", PART_LINES)])
 
 
 def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageMeans | None) -> np.ndarray:

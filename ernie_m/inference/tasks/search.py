@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from ernie_m.inference.arguments import as_list, parsed
+from ernie_m.inference.arguments import as_list, in_parts, parsed
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
@@ -40,7 +40,6 @@ EXAMPLES = 5  # sentences of the corpus that the page offers
 _AS_QUERIES = 64  # how many sentences of a language are encoded as queries, for the mean of its queries
 # The share of letters in a text of a language. Of 2,000 sentences of news in ten languages 99 % have more.
 _FEWEST_LETTERS = 0.75
-_AT_ONCE = 256  # sentences of a corpus between two progress reports
 
 
 def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
@@ -171,10 +170,9 @@ class SearchCorpus:
 
     def _encode_corpus(self) -> np.ndarray:
         texts = [sentence.text for sentence in self.sentences]
-        parts = [texts[first : first + _AT_ONCE] for first in range(0, len(texts), _AT_ONCE)]
         warn_of_texts("the corpus", [Example(text) for text in texts], self.encode.encode)
-        parts_with_bar = progress(parts, "encoding the corpus", "sentences", size=len)
-        return np.concatenate([self.encode.vectors(part) for part in parts_with_bar])
+        parts = in_parts(texts, "encoding the corpus")
+        return np.concatenate([self.encode.vectors(part) for part in parts])
 
     def _unit_vectors(self, centre: bool) -> np.ndarray:
         """The vectors of the corpus with length 1, [N, H].
@@ -225,13 +223,10 @@ class SearchCorpus:
         named: list[str | None] = []  # the language that the answer names
         for text, language, place, is_clear in zip(texts, languages, *means.nearest(vectors)):
             known = language or self.language_of_line.get(text)
-            if known in means.languages:
-                subtracted.append(known)
-                named.append(known)
-            else:
-                nearest = means.languages[place]
-                subtracted.append(nearest)
-                named.append(nearest if is_clear and _is_prose(text) else None)
+            is_known = known in means.languages
+            taken = known if is_known else means.languages[place]
+            subtracted.append(taken)
+            named.append(taken if is_known or (is_clear and _is_prose(text)) else None)
         return unit(means.centred(vectors, subtracted)), named
 
     def parse(self, request: dict) -> SearchInput:
