@@ -27,7 +27,6 @@ from ernie_m.reader.batching import (
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.official_tsv import is_official
-from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.reader.files.tables import read_texts
 from ernie_m.training.prefetch import prefetch
 from ernie_m.utils.checksums import MANIFEST, write_manifest
@@ -55,8 +54,10 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     with only_writer_of(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
         if flags.data_format == "text":
             texts = Sentences(flags.data_set)
+        elif is_official(Path(flags.data_set)):  # it stays on disk
+            texts = read_classification(flags.data_set, labels=False)
         else:
-            texts = texts_of(Path(flags.data_set), flags)
+            texts = [Example(*row) for row in read_texts(Path(flags.data_set), flags)]
         encode, encoder = open_encoder(flags)
         warn_of_texts(flags.data_set, texts, encode.encode)
         given = (folder, encoder, texts, encode.encode, flags.dtype, flags.batch_size * encode.max_seq_len)
@@ -67,13 +68,6 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
             write_one_of_each(*given, means=means, normalize=encode.normalize)
         write_manifest(folder / MANIFEST)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
-
-
-def texts_of(path: Path, options: LabelOptions) -> Sequence[Example]:
-    """The texts, or pairs, of an official file, which stay on disk, or of any other table."""
-    if is_official(path):
-        return read_classification(path, labels=False)
-    return [Example(*texts) for texts in read_texts(path, options)]
 
 
 def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder]:

@@ -101,11 +101,6 @@ class Reading:
         return cls(text_rules=NO_RULES, separators=2, split_han=False, label_pieces="leading")
 
     @classmethod
-    def of_library(cls, text_rules: TextRules) -> Self:
-        """The reading of an ErnieM which PaddleNLP or transformers has fine-tuned."""
-        return replace(cls.of_xlm_r(), text_rules=text_rules)
-
-    @classmethod
     def from_json(cls, values: Any) -> Self:
         """Read what `to_json` wrote; keys that are missing have the default.
 

@@ -222,7 +222,12 @@ class ErnieMModel(nn.Layer):
         Raises:
             UserError: a position is past the table of position embeddings.
         """
-        self._check_length(batch.last_position)
+        rows = self.config.max_position_embeddings
+        if batch.last_position >= rows:
+            raise UserError(
+                f"position {batch.last_position} is past the model's table: at most {rows - FIRST_POSITION} "
+                "tokens fit; shorten max_seq_len"
+            )
         x = self.embeddings(batch.input_ids, batch.position_ids, input_bias)  # [N, H]
         hidden_states = [x]
         stack = list(self.encoder.layers)[:layers]
@@ -242,16 +247,3 @@ class ErnieMModel(nn.Layer):
         if not output_hidden_states:
             return EncoderOutput(x, None)
         return EncoderOutput(x, [batch.without_filler(state) for state in hidden_states])
-
-    def _check_length(self, last_position: int) -> None:
-        """Check that the table of position embeddings has a row for the greatest position of a batch.
-
-        Raises:
-            UserError: the position is past the table.
-        """
-        rows = self.config.max_position_embeddings
-        if last_position >= rows:
-            raise UserError(
-                f"position {last_position} is past the model's table: at most {rows - FIRST_POSITION} tokens "
-                "fit; shorten max_seq_len"
-            )

@@ -59,11 +59,8 @@ class LanguageMeans:
         """
         tensors = safetensors.read(path)  # language -> [L + 1, H]
         languages = sorted(tensors)
-        shapes = {tensors.shape(language) for language in languages}
-        if len(shapes) != 1 or any(len(axes) != 2 for axes in shapes):
-            raise UserError(f"{path}: damaged: it has no language means, or they differ in shape")
-        if shapes != {shape}:
-            raise UserError(f"{path}: it belongs to a model of another shape")
+        if {*tensors.shapes.values()} != {shape}:
+            raise UserError(f"{path}: it belongs to a model of another shape, or is damaged")
         return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
 
     def at(self, layer: int) -> "LanguageMeans":

@@ -88,7 +88,7 @@ class PaddleEncoder(SentenceEncoder):
         return super().vectors(sentences, batch_tokens)
 
     def batch(self, ids: np.ndarray) -> np.ndarray:
-        with self._predicting():
+        with paddle.no_grad(), self.autocast():
             sentences = upload(SentenceBatch.of(ids, self.config.pad_token_id, self.pooling))
             if self.layer is not None:
                 return to_array(sentence_vectors(self.model, sentences, self.layer))  # [B, H]
@@ -100,7 +100,7 @@ class PaddleEncoder(SentenceEncoder):
         return np.stack(vectors_by_layer)
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with self._predicting():
+        with paddle.no_grad(), self.autocast():
             inputs = upload(TokenBatch.from_padded(ids, self.config.pad_token_id))
             states = self.model.encode(inputs).sequence  # [tokens, H]
             pooled = self.model.pooler(paddle.gather(states, inputs.first_tokens))  # [B, H]
@@ -121,12 +121,6 @@ class PaddleEncoder(SentenceEncoder):
 
         with self._without_dropout():  # here, because several batches may be computed at a time
             yield from workers.in_workers(work, batches)
-
-    @contextmanager
-    def _predicting(self) -> Iterator[None]:
-        """A context without dropout or gradients, in the precision of the encoder."""
-        with self._without_dropout(), paddle.no_grad(), self.autocast():
-            yield
 
     @contextmanager
     def _without_dropout(self) -> Iterator[None]:

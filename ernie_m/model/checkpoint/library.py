@@ -156,7 +156,7 @@ class Library(Format):
         if has_key:
             reading = own_reading(source.raw_config, source.config_path)
         elif self.is_ernie_m:
-            reading = Reading.of_library(self.text_rules) if has_head else Reading()
+            reading = replace(Reading.of_xlm_r(), text_rules=self.text_rules) if has_head else Reading()
         else:
             reading = Reading.of_xlm_r()
         # What the library's own key of config.json, and the other files, say.
