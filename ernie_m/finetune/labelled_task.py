@@ -36,7 +36,8 @@ from ernie_m.finetune.rates import with_rates
 from ernie_m.model import device
 from ernie_m.model.batch import LabelledBatch
 from ernie_m.model.checkpoint.lazy_weights import Weights
-from ernie_m.model.checkpoint.load import load_from, unread
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.needed import unread
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.tensor_names import CHOICE
 from ernie_m.model.checkpoint.write import ModelFiles

@@ -24,7 +24,8 @@ from ernie_m.finetune.retrieval.keyed_rows import KeyedRows, keys_by
 from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax
 from ernie_m.finetune.retrieval.steps_of_bitexts import PairStep, StepPairs
 from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide
-from ernie_m.model.checkpoint.load import HEADS, load_from, unread
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.needed import HEADS, unread
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, SEARCH, TOKEN_CLASSIFICATION
 
 # The axes of a tensor: the config's key for their size, if it has one.
@@ -58,6 +59,19 @@ LM_BIAS = "lm_head.bias"
 CHOICE = "choice"  # the classifier scores each choice with one number
 LM = "lm"
 TASKS = (CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING, SEARCH, CHOICE)
+
+
+def encoder_shapes(config: ErnieMConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of an encoder, with a pooler."""
+    shapes = {}
+    for module, (kind, axes) in ENCODER.items():
+        sizes = tuple(getattr(config, axis) for axis in axes)
+        for number in range(config.num_hidden_layers if "{i}" in module else 1):
+            name = module.format(i=number)
+            shapes[f"{name}.weight"] = sizes
+            if kind != TABLE:
+                shapes[f"{name}.bias"] = sizes[-1:]
+    return {WORDS: shapes[WORDS]} if config.is_static else shapes
 
 
 def count_layers(names: Iterable[str], queries: str = QUERIES) -> int:
