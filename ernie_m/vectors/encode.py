@@ -10,13 +10,15 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.model.batch import TokenBatch
-from ernie_m.model.cpu import workers
+from ernie_m.model.cpu.workers import paddle_workers
 from ernie_m.model.device import Uploadable, to_array, upload
 from ernie_m.model.encoder import ErnieMModel
-from ernie_m.reader.batching import BATCH_TOKENS, padded_batches
+from ernie_m.reader.batching import BATCH_TOKENS
 from ernie_m.training.precision import Autocast
-from ernie_m.vectors.piece_means import PieceBatch, StaticEncoder, piece_means
+from ernie_m.utils.workers import Workers
+from ernie_m.vectors.piece_means import PieceBatch, piece_means
 from ernie_m.vectors.pooling import SentenceEncoder, takes_piece_means, token_weights
+from ernie_m.vectors.static import StaticEncoder
 
 R = TypeVar("R")
 
@@ -87,6 +89,9 @@ class PaddleEncoder(SentenceEncoder):
             return StaticEncoder(self.config, table, self.layer).vectors(sentences)
         return super().vectors(sentences, batch_tokens)
 
+    def workers(self) -> Workers:
+        return paddle_workers()
+
     def batch(self, ids: np.ndarray) -> np.ndarray:
         with paddle.no_grad(), self.autocast():
             sentences = upload(SentenceBatch.of(ids, self.config.pad_token_id, self.pooling))
@@ -112,15 +117,8 @@ class PaddleEncoder(SentenceEncoder):
         sentences: Sequence[Sequence[int]],
         batch_tokens: int = BATCH_TOKENS,
     ) -> Iterator[tuple[list[int], R]]:
-        batch_tokens = workers.tokens_of_a_batch(sentences, batch_tokens)
-        batches = padded_batches(sentences, self.config.pad_token_id, batch_tokens)
-
-        def work(batch: tuple[list[int], np.ndarray]) -> tuple[list[int], R]:
-            rows, ids = batch
-            return rows, compute(ids)
-
         with self._without_dropout():  # here, because several batches may be computed at a time
-            yield from workers.in_workers(work, batches)
+            yield from super().batches(compute, sentences, batch_tokens)
 
     @contextmanager
     def _without_dropout(self) -> Iterator[None]:

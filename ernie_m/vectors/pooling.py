@@ -13,13 +13,14 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Pooling
 from ernie_m.reader.batching import BATCH_TOKENS, padded_batches
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.workers import Workers
 
 POOLINGS = get_args(Pooling)
 R = TypeVar("R")
 
 
 def takes_piece_means(config: ErnieMConfig, pooling: str) -> bool:
-    """Whether `ernie_m.vectors.piece_means` makes the vectors: a table's, as the mean of its pieces."""
+    """Whether `ernie_m.vectors.static` makes the vectors: a table's, as the mean of its pieces."""
     return config.is_static and pooling == "mean"
 
 
@@ -53,6 +54,10 @@ class SentenceEncoder:
         """
         raise NotImplementedError
 
+    def workers(self) -> Workers:
+        """How many batches are computed at a time."""
+        return Workers()
+
     def batches(
         self,
         compute: Callable[[np.ndarray], R],
@@ -65,8 +70,14 @@ class SentenceEncoder:
             compute: a method of this encoder that takes ids [B, T], such as `batch`.
             sentences, batch_tokens: as `vectors` takes them.
         """
-        for rows, ids in padded_batches(sentences, self.config.pad_token_id, batch_tokens):
-            yield rows, compute(ids)
+        workers = self.workers()
+        batch_tokens = workers.tokens_of_a_batch(sentences, batch_tokens)
+
+        def work(batch: tuple[list[int], np.ndarray]) -> tuple[list[int], R]:
+            rows, ids = batch
+            return rows, compute(ids)
+
+        yield from workers.map(work, padded_batches(sentences, self.config.pad_token_id, batch_tokens))
 
     def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         """The vectors of sentences in the given order, float32 [N, H].
@@ -125,6 +136,15 @@ def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
         has_words = is_word.any(axis=1, keepdims=True)  # [B, 1]
         has_weight = np.where(has_words, is_word, is_real)
     return has_weight / has_weight.sum(axis=1, keepdims=True)
+
+
+def weighted_sums(ids: np.ndarray, pad_id: int, pooling: str, sequence: np.ndarray) -> np.ndarray:
+    """The vectors of texts from the states of their tokens: ids [B, T], sequence [B, T, H] -> [B, H].
+
+    The bits of a row do not depend on T, because `np.einsum` adds in the order of the tokens.
+    """
+    weights = token_weights(ids, pad_id, pooling).astype(np.float32)  # [B, T]
+    return np.einsum("bt,bth->bh", weights, sequence)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

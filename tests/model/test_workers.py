@@ -15,7 +15,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.attention import ScoreBlocks
 from ernie_m.model.cpu.rows import thread_count
-from ernie_m.model.cpu.workers import become_worker, in_workers, tokens_of_a_batch, worker_count
+from ernie_m.model.cpu.workers import become_worker, in_workers, paddle_workers, worker_count
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.layout import Layout
 from ernie_m.reader.batching import batches_by_length
@@ -76,10 +76,10 @@ def test_an_only_item_has_one_core():
 )
 def test_rows_are_shared_out_evenly(lengths, sizes):
     rows = [[0] * length for length in lengths]
-    batches = batches_by_length(lengths, tokens_of_a_batch(rows, 4096))
+    batches = batches_by_length(lengths, paddle_workers().tokens_of_a_batch(rows, 4096))
     assert list(map(len, batches)) == sizes
-    assert tokens_of_a_batch(rows, 100) == 100
-    assert tokens_of_a_batch([], 4096) <= 4096
+    assert paddle_workers().tokens_of_a_batch(rows, 100) == 100
+    assert paddle_workers().tokens_of_a_batch([], 4096) <= 4096
 
 
 def test_in_a_worker_items_have_its_core():

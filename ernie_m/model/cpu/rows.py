@@ -5,10 +5,8 @@ sleep between products (`KMP_BLOCKTIME` in ernie_m/utils/paddle_settings.py).
 """
 
 import math
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
 
 import numpy as np
 import paddle
@@ -16,11 +14,9 @@ from paddle import Tensor
 
 from ernie_m.utils.child_processes import cache_until_fork
 from ernie_m.utils.paddle_settings import number_in
+from ernie_m.utils.workers import STOP
 
 BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
-
-# In a worker (`ernie_m/model/cpu/workers.py`) the event that is set when nobody waits for it any more.
-STOP: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
 
 
 def as_array(x: Tensor) -> np.ndarray:
