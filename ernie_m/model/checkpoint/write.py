@@ -14,13 +14,12 @@ open.py opens this folder and all other formats; load.py fills a model.
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import paddle
 
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.card import model_card
@@ -33,12 +32,16 @@ from ernie_m.model.checkpoint.files import (
     VOCAB,
     WEIGHTS,
 )
-from ernie_m.model.checkpoint.load import STORED_DTYPES, parameters_of
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.tokenizer.vocabulary import DICT
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import as_json, atomic_dir
+
+if TYPE_CHECKING:
+    import paddle
+
+# Paddle is imported within the functions that take a model of it.
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class ModelFiles:
 
 
 def model_files(
-    model: paddle.nn.Layer,
+    model: "paddle.nn.Layer",
     config: ErnieMConfig,
     *,
     vocab_path: str | os.PathLike | None = None,
@@ -86,7 +89,7 @@ def model_files(
     settings: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
     leave_out: tuple[str, ...] = (),
-    masters: Mapping[str, paddle.Tensor] | None = None,
+    masters: Mapping[str, "paddle.Tensor"] | None = None,
     language_means: Mapping[str, np.ndarray] | None = None,
 ) -> ModelFiles:
     """What a checkpoint folder of a model holds.
@@ -104,22 +107,39 @@ def model_files(
     """
     weights = model_weights(model, masters or {})
     weights = {name: array for name, array in weights.items() if not name.startswith(leave_out)}
-    config_json = {**config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__}
-    config_json |= settings or {}
-    parameters = sum(array.size for array in weights.values())
-    card = model_card(facts or {}, config_json, parameters)
+    files = files_of(weights, config, type(model).__name__, settings or {}, facts or {})
     copies: dict[str, Path] = {}
     if vocab_path is not None:
         copies[DICT if Path(vocab_path).name == DICT else VOCAB] = Path(vocab_path)
     if piece_model_path is not None:
         is_json = Path(piece_model_path).suffix == ".json"
         copies[TOKENIZER_JSON if is_json else PIECES] = Path(piece_model_path)
-    return ModelFiles(weights, config_json, card, copies, language_means or {})
+    return replace(files, copies=copies, language_means=language_means or {})
+
+
+def files_of(
+    weights: Mapping[str, np.ndarray],
+    config: ErnieMConfig,
+    architecture: str,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> ModelFiles:
+    """What a checkpoint folder holds of weights, without the tokenizer.
+
+    Args:
+        weights: our name -> array.
+        architecture: the name of the model's class.
+        settings, facts: as `model_files` takes them.
+    """
+    config_json = {**config.to_dict(), "model_type": "ernie_m", "architecture": architecture, **settings}
+    parameters = sum(array.size for array in weights.values())
+    card = model_card(facts, config_json, parameters)
+    return ModelFiles(weights, config_json, card, {})
 
 
 def save_model(
     path: str | os.PathLike,
-    model: paddle.nn.Layer,
+    model: "paddle.nn.Layer",
     config: ErnieMConfig,
     **options,
 ) -> None:
@@ -138,7 +158,7 @@ def save_model(
 
 
 def model_weights(
-    model: paddle.nn.Layer, masters: Mapping[str, paddle.Tensor] = MappingProxyType({})
+    model: "paddle.nn.Layer", masters: Mapping[str, "paddle.Tensor"] = MappingProxyType({})
 ) -> dict[str, np.ndarray]:
     """A model's parameters as arrays under our names: float64 stays, everything else becomes float32.
 
@@ -147,6 +167,8 @@ def model_weights(
     Args:
         masters: `parameter.name` -> the float32 tensor that is written instead of that parameter.
     """
+    from ernie_m.model.checkpoint.load import STORED_DTYPES, parameters_of
+
     weights = {}
     for name, parameter in parameters_of(model).items():
         tensor = masters.get(parameter.name, parameter)
@@ -161,6 +183,8 @@ def as_numpy(value: Any) -> np.ndarray:
 
     A bfloat16 tensor becomes its bits, uint16, as `Tensor.numpy` gives and `set_value` takes.
     """
+    import paddle
+
     if not isinstance(value, paddle.Tensor):
         return np.asarray(value)
     value = value.detach()
