@@ -42,11 +42,13 @@ def load(
 ) -> "Model":
     """Load a checkpoint of any supported format, or a folder that ernie-m export wrote.
 
-    The first call gives Paddle its settings (docs/cpu.md); the environment and malloc stay as they are.
+    The first call that needs Paddle gives it its settings (docs/cpu.md); the environment and malloc stay as
+    they are.
 
     Args:
         folder: the folder of the weights.
-        engine: "auto", "dygraph", "paddle" or "onnx".
+        engine: "auto"; of a checkpoint "openvino" or "dygraph", which is Paddle; of an exported folder
+            "paddle" or "onnx".
         task: the task of its classifier, if no file names it: "classification",
             "token-classification" or "question-answering".
         amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
@@ -73,10 +75,11 @@ def _loaded_again(scores: dict[str, Any] | None, *how: Any) -> "Model":
     return Model(load(*how).loaded, scores)
 
 
-def _unpacked(scores: dict[str, Any] | None, parts: bytes) -> "Model":
+def _unpacked(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Model":
     """The copy of a model that `fit` made. Its tokenizer comes from no file, as one that is pickled does."""
     be_a_guest()
-    prepare(quiet=True)
+    if engine == "dygraph":
+        prepare(quiet=True)
     from ernie_m.tokenizer.tokenizer import Tokenizer
 
     loaded, state = pickle.loads(parts)
@@ -94,6 +97,7 @@ class Model:
     Attributes:
         tokenizer: `ernie_m.tokenizer.tokenizer.Tokenizer`.
         labels: the labels of its head, in the order of the ids; of a model that `fit` made, as given.
+        engine: what runs it, "openvino", "dygraph" (Paddle), or of an exported folder "onnx" or "paddle".
         scores: the scores of a model that `fit` made, in per cent: "accuracy" and "macro_f1", or of numbers
             "pearson" and "spearman"; the "standard_error" of the first one; of "rows" that models of others
             answered; those of always saying the "most_frequent" label; "by_language" and "by_label". None:
@@ -105,6 +109,7 @@ class Model:
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
         self.labels = loaded.given_labels
+        self.engine = loaded.engine_name
         # Wherever the program goes; a name on the hub is no path.
         self._folder = loaded.folder.absolute() if loaded.folder.exists() else loaded.folder
         self._answerers: dict[tuple, Any] = {}  # (task, PredictionOptions) -> answerer
@@ -113,17 +118,20 @@ class Model:
         loaded = self.loaded
         purpose = f"for {loaded.own_task}" if loaded.task else "an encoder"
         size = f"{loaded.num_layers} layers of {loaded.config.hidden_size}"
-        return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {loaded.engine_name}>"
+        return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {self.engine}>"
 
     def __reduce__(self):
         """A copy, or what is pickled, is loaded from the folder again. What `fit` did not save is in it."""
         loaded = self.loaded
         if loaded.is_saved:
             task = None if loaded.task == FILL_MASK else loaded.task  # no classifier's
-            how = (self._folder, loaded.engine_name, task, loaded.amp)
+            how = (self._folder, self.engine, task, loaded.amp)
             return _loaded_again, (self.scores, *how)
-        parts = replace(loaded, tokenizer=None, _engines={}), vars(loaded.tokenizer)
-        return _unpacked, (self.scores, pickle.dumps(parts))
+        from ernie_m.model.checkpoint.lazy_weights import Weights
+
+        weights = loaded.weights and Weights.of(dict(loaded.weights))  # read from the folder now
+        parts = replace(loaded, tokenizer=None, _engines={}, weights=weights), vars(loaded.tokenizer)
+        return _unpacked, (self.scores, self.engine, pickle.dumps(parts))
 
     def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
         """Classify texts, or pairs of texts: {"label", "probabilities": {label: float}} of each.

@@ -123,10 +123,10 @@ def fit_labels(
         rows.faults(), "a score needs two: add texts, leave the label out, or name another column: --label"
     )
     say(f"{len(rows.examples):,} rows" + (f", {len(rows.names)} labels" if rows.names else ""))
+    from ernie_m.inference.fit_model import fit_model, scored_by
     from ernie_m.inference.load import load
 
-    loaded = load(flags.model, amp=flags.amp)  # first, because it gives Paddle its settings
-    from ernie_m.inference.fit_model import fit_model, scored_by
+    loaded = load(flags.model, amp=flags.amp)
 
     with StopSignal(active=flags.finetune or rows.needs_whole_model) as stop:
         fitted = fit_model(loaded, rows, output, flags.finetune, flags.layer, flags.table, stop)

@@ -12,7 +12,8 @@ import numpy as np
 
 from ernie_m.finetune.open_model import open_model, settle_vectors
 from ernie_m.inference.encode_flags import EncodeVectorFlags
-from ernie_m.inference.load import exported_settings, load, load_opened
+from ernie_m.inference.exported_model import FILES
+from ernie_m.inference.load import engine_of, exported_settings, load, load_opened
 from ernie_m.inference.tasks import PredictionOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -47,8 +48,10 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     Raises:
         UserError: a file is missing or damaged, or a flag does not fit the model.
     """
+    if not flags.use_cuda:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
     is_exported = exported_settings(Path(flags.init_pretraining_params)) is not None
-    if not is_exported:  # what ernie-m export wrote runs without Paddle
+    if not is_exported and engine_of(flags.engine) == "dygraph":
         prepare()
     setup_console()
     with only_writer_of(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
@@ -82,19 +85,19 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
     path = Path(flags.init_pretraining_params)
     # cls_emb.npy has pooled vectors; None: as the model's files say.
     pooling = {"official": "pooled", "model": None}.get(flags.vectors, flags.vectors)
-    if exported_settings(path) is None and flags.engine in ("auto", "dygraph"):
-        from ernie_m.training import distributed  # here, because it imports Paddle
+    if exported_settings(path) is None and flags.engine not in FILES:
+        engine = engine_of(flags.engine)
+        if engine == "dygraph":
+            from ernie_m.training import distributed  # here, because it imports Paddle
 
-        distributed.init(flags.use_cuda)
+            distributed.init(flags.use_cuda)
         files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
         opened = open_model(open_checkpoint(path), *files)
         # The official pooled vectors are of the top layer, whatever layer the model's own vectors have.
         flags = settle_vectors(flags, opened, recorded=() if pooling == "pooled" else ("layer",))
         layer: str | None = flags.layer
-        loaded = load_opened(opened, path, amp=flags.amp, encoder_only=True)
+        loaded = load_opened(opened, path, amp=flags.amp, engine=engine, encoder_only=True)
     else:
-        if not flags.use_cuda:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
         loaded = load(path, engine=flags.engine, amp=flags.amp)
         if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
             flags = replace(flags, max_seq_len=min(flags.max_seq_len, loaded.longest_of_vectors))

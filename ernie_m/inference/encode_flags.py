@@ -57,8 +57,8 @@ class EncodeVectorFlags(LabelOptions):
     """The type of the files."""
 
     engine: str = "auto"
-    """dygraph is for checkpoints; onnx and paddle are for exported folders. auto: the first one that is
-    there."""
+    """openvino and dygraph, which is Paddle, are for checkpoints; onnx and paddle are for exported folders.
+    auto: the first one that is there, openvino only on a CPU."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
     """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in

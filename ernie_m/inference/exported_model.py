@@ -1,4 +1,4 @@
-"""The engines that run what ernie-m export wrote: Paddle inference and ONNX Runtime."""
+"""The engines of what ernie-m export wrote: Paddle inference, and ONNX Runtime where OpenVINO is not."""
 
 import sys
 from collections.abc import Callable, Sequence

@@ -6,14 +6,19 @@ The config.json of an exported folder has "export": its task, its layer and how 
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_m.finetune.open_model import OpenedModel, open_model
+from ernie_m.inference import openvino_engine
 from ernie_m.inference.exported_model import FILES, GraphRunner, OnnxEngine, PaddleEngine
+from ernie_m.inference.openvino_engine import HeadOnStates, encoder_engine, onnx_engine
 from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS
-from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.lazy_weights import Weights
+from ernie_m.model.checkpoint.needed import check, unread
+from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
+from ernie_m.model.checkpoint.tensor_names import CHOICE, encoder_shapes
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import COLUMNS, GIVEN, Reading, own_reading
 from ernie_m.model.tasks import (
@@ -21,8 +26,11 @@ from ernie_m.model.tasks import (
     EMBEDDING,
     EXPORTED_TASKS,
     FILL_MASK,
+    MEAN_OF_TOKENS,
     MULTI_LABEL,
+    POOLED,
     REGRESSION,
+    SUPERVISED_TASKS,
     TASKS,
     names_of_ids,
     outputs_of,
@@ -30,10 +38,11 @@ from ernie_m.model.tasks import (
 )
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import check_folder
-from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.errors import UserError, install_command, listed
 from ernie_m.utils.files import read_object
 from ernie_m.utils.logging import logger
-from ernie_m.utils.paddle_settings import prepare
+from ernie_m.utils.paddle_settings import has_gpu, prepare
+from ernie_m.utils.workers import STOP, Workers, core_count
 from ernie_m.vectors.centring import LanguageMeans
 
 if TYPE_CHECKING:
@@ -41,8 +50,11 @@ if TYPE_CHECKING:
 
     from ernie_m.training.precision import Autocast
 
+_OF_CHECKPOINTS = ("openvino", "dygraph")  # the engines that run a checkpoint
 EXPORT_FIRST = "ernie-m export --model FOLDER --output EXPORTED"
 SHORTEST_LIMIT = 8  # the smallest max_seq_len, in tokens
+LM_HEAD = "lm_head.dense.weight"
+CLASSIFIER = "classifier.weight"
 
 
 @dataclass
@@ -54,13 +66,14 @@ class LoadedModel:
         task: what its head is for, a task of `ernie_m.model.tasks`; None: it is an encoder.
         labels: names in the order of the ids; [] if the head has none.
         given_labels: the same as a user of Python gave them to `fit`.
-        engine_name: a key of `FILES`, or "dygraph".
+        engine_name: a key of `FILES`; of a checkpoint "openvino", or "dygraph", which is Paddle.
         reading: how inputs are read, and how vectors are made.
         reading_faults: what the model's makers did in another way than this project can, in words.
         exported_layer: the layer at which an exported model ends; None for a checkpoint.
         has_pooler: False if the weights lack a pooler; the vectors of a random pooler would say nothing.
         amp: the half precision that it was loaded with, or "none".
-        model: the model of a checkpoint: an encoder, or a model that has an encoder as `.ernie_m`.
+        weights: those of a checkpoint, for the engine "openvino".
+        model: for "dygraph" the model: an encoder, or a model that has an encoder as `.ernie_m`.
         autocast: makes the context for a forward pass of `model`.
         languages: the languages that the masked-LM head can be asked for.
         language_means_path: the file of the mean sentence vectors of languages; None: there is none.
@@ -79,6 +92,7 @@ class LoadedModel:
     exported_layer: int | None = None
     has_pooler: bool = True
     amp: str = "none"
+    weights: Weights | None = None
     model: "nn.Layer | None" = None
     autocast: "Autocast" = nullcontext
     languages: list[str] = field(default_factory=list)
@@ -169,21 +183,19 @@ class LoadedModel:
             self._engines[task, layer] = self._start(task, layer)
         return self._engines[task, layer]
 
-    @property
-    def workers(self) -> int:
-        """How many threads run it at a time, each on one core; an export's engine divides its work itself."""
-        if self.model is None:
-            return 1
-        from ernie_m.model.cpu import workers  # here, because it imports Paddle
+    def workers(self) -> Workers:
+        """The threads that run it at a time, each on one core; an export's engine divides its work itself."""
+        if self.engine_name == "openvino":
+            return Workers(1 if STOP.get() else self._cores, most_tokens=openvino_engine.MOST_TOKENS)
+        if self.engine_name == "dygraph":
+            from ernie_m.model.cpu.workers import paddle_workers  # here, because it imports Paddle
 
-        return workers.worker_count()
+            return paddle_workers()
+        return Workers()
 
-    def become_worker(self) -> None:
-        """Let this thread run the model on one core from now on."""
-        if self.model is not None:
-            from ernie_m.model.cpu import workers
-
-            workers.become_worker()
+    @cached_property
+    def _cores(self) -> int:
+        return core_count()
 
     def part(self, task: str) -> "nn.Layer":
         """The part of a checkpoint's model that runs for a task."""
@@ -245,10 +257,16 @@ class LoadedModel:
             from ernie_m.inference.paddle_model import DygraphEngine
 
             return DygraphEngine(self.part(task), task, layer, self.autocast, self.has_pooler)
+        has_pooled = self.has_pooler and layer == self.num_layers
         if self.engine_name == "paddle":
-            outputs = outputs_of(task, self.has_pooler and layer == self.num_layers)
-            return PaddleEngine(self.folder, outputs, self.amp)
-        return OnnxEngine(self.folder / FILES[self.engine_name])
+            return PaddleEngine(self.folder, outputs_of(task, has_pooled), self.amp)
+        if self.engine_name == "onnx":
+            return run_onnx(self.folder / FILES[self.engine_name], self.config, task, has_pooled)
+        if task == EMBEDDING:
+            return encoder_engine(self.weights, self.config, layer, self.amp)
+        return HeadOnStates(
+            self.engine(EMBEDDING, layer), self.weights, self.config, task, self.reading.pooling
+        )
 
 
 def load(
@@ -262,9 +280,10 @@ def load(
 
     Args:
         folder: a checkpoint of any supported format, or an exported folder.
-        engine: "auto" is "dygraph" for a checkpoint, and for an exported folder the first one that it has of
-            onnx and paddle.
-        task: the task of a checkpoint's classifier, if its files do not name it.
+        engine: "auto" is for a checkpoint "openvino" on a CPU, if it is installed and the task is another one
+            than fill-mask, otherwise "dygraph", which is Paddle; for an exported folder it is the first one
+            that it has of onnx and paddle.
+        task: what the model is for; that of a checkpoint's classifier, if its files do not name it.
         amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
             in float16, on a GPU. An exported folder computes as it was exported, but in float16 with "fp16"
             and engine "paddle" on a GPU.
@@ -274,16 +293,47 @@ def load(
             possible.
     """
     folder = Path(folder)
-    if engine not in ("auto", "dygraph", *FILES):
-        raise UserError(f"engine {engine!r}: it must be one of auto, dygraph, {', '.join(FILES)}")
+    engines = ("auto", *_OF_CHECKPOINTS, *FILES)
+    if engine not in engines:
+        raise UserError(f"engine {engine!r}: it must be one of {', '.join(engines)}")
     config_json = exported_settings(folder)
     if config_json is not None:
         return _load_export(folder, config_json, engine, amp)
-    if engine not in ("auto", "dygraph"):
+    if engine in FILES:
         raise UserError(f"{folder}: engine {engine} needs an exported folder: {EXPORT_FIRST}")
-    prepare(quiet=True)
-    opened = open_model(open_checkpoint(folder))
-    return load_opened(opened, folder, task, amp)
+    engine = engine_of(engine, task)
+    if engine == "dygraph":
+        prepare(quiet=True)
+    return load_opened(open_model(open_checkpoint(folder)), folder, task, amp, engine=engine)
+
+
+def engine_of(engine: str, task: str | None = None) -> str:
+    """The engine of a checkpoint, "openvino" or "dygraph". `engine`, `task`: as `load` takes them.
+
+    Raises:
+        UserError: the task has no graph.
+    """
+    if engine == "openvino" and task == FILL_MASK:
+        raise UserError(f"engine openvino: {task} is done by Paddle; leave the engine out")
+    if engine != "auto":
+        return engine
+    if openvino_engine.is_best() and task != FILL_MASK:
+        return "openvino"
+    if not (openvino_engine.is_installed() or has_gpu()):
+        _recommend_openvino()
+    return "dygraph"
+
+
+@cache  # once in a process
+def _recommend_openvino() -> None:
+    logger.warning("on a CPU predictions are faster with OpenVINO: %s", install_command("openvino"))
+
+
+def run_onnx(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> GraphRunner:
+    """The engine for an ONNX file: OpenVINO on a CPU, if it is installed, otherwise ONNX Runtime."""
+    if openvino_engine.is_installed() and not has_gpu():
+        return onnx_engine(path, config, task, has_pooled)
+    return OnnxEngine(path)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
@@ -370,17 +420,30 @@ def load_opened(
     task: str | None = None,
     amp: str = "none",
     *,
+    engine: str,
     encoder_only: bool = False,
 ) -> LoadedModel:
-    """`load` for a checkpoint that was opened; with `encoder_only` without its head, whatever that is for."""
-    # Imported here, because Paddle takes a second to start and an exported folder may not need it.
-    from ernie_m.inference.paddle_model import build_model, task_of_head
-    from ernie_m.training.precision import prepare_for_prediction
+    """`load` for a checkpoint that was opened; with `encoder_only` without its head, whatever that is for.
 
+    Args:
+        engine: "openvino"; or "dygraph", after `prepare`.
+    """
     checkpoint = opened.checkpoint
     task = None if encoder_only else task_of_head(checkpoint, task)
-    model, languages = build_model(checkpoint, opened.config, task)
-    autocast = prepare_for_prediction(model, amp)
+    if engine == "openvino":
+        openvino_engine.check(amp)
+        _check_weights(checkpoint, opened.config, task)
+        of_engine: dict[str, Any] = {"weights": checkpoint.tensors}
+        logger.info("engine: OpenVINO, threads: %d", core_count())
+    else:
+        # Imported here, because Paddle takes a second to start.
+        from ernie_m.inference.paddle_model import build_model
+        from ernie_m.training.precision import prepare_for_prediction
+
+        model, languages = build_model(checkpoint, opened.config, task)
+        autocast = prepare_for_prediction(model, amp)
+        of_engine = {"model": model, "languages": languages, "autocast": autocast}
+        logger.info("engine: Paddle")
     labels: list[str] = []
     if task is not None and TASKS[task].has_labels:
         count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
@@ -402,14 +465,51 @@ def load_opened(
         tokenizer=opened.tokenizer,
         labels=labels,
         given_labels=_given_labels(checkpoint.settings, labels, checkpoint.path),
-        engine_name="dygraph",
+        engine_name=engine,
         amp=amp,
         reading=opened.reading,
         has_pooler=checkpoint.has_pooler,
-        model=model,
-        autocast=autocast,
-        languages=languages,
+        **of_engine,
         language_means_path=checkpoint.language_means_path,
         reading_faults=checkpoint.reading_faults,
         columns=checkpoint.settings.get(COLUMNS, {}),
     )
+
+
+def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | None:
+    """The task of a checkpoint's head: one of `SUPERVISED_TASKS`, `FILL_MASK` or None.
+
+    Args:
+        requested_task: the task of a classifier whose files do not name it.
+
+    Raises:
+        UserError: nothing says what its classifier is for.
+    """
+    tensors = checkpoint.tensors
+    if CLASSIFIER not in tensors:
+        return FILL_MASK if LM_HEAD in tensors else None
+    task = checkpoint.task or requested_task
+    if task == CHOICE:  # its choices are scored by a classifier of one label
+        return CLASSIFICATION
+    if task not in SUPERVISED_TASKS:
+        raise UserError(
+            f"{tensors.source}: it has a classifier, and no file says what it is for; name its task "
+            f"({', '.join(SUPERVISED_TASKS)})"
+        )
+    return task
+
+
+def _check_weights(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> None:
+    """Compare the weights with what the graph of an encoder needs, and the head of a task.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    shapes = encoder_shapes(config)
+    is_pooled = task is not None and TASKS[task].head_reads == POOLED
+    reads_pooler = is_pooled and checkpoint.reading.pooling != MEAN_OF_TOKENS and not config.is_static
+    if task in SUPERVISED_TASKS:
+        labels = checkpoint.tensors.shape(CLASSIFIER)[1]
+        shapes |= {CLASSIFIER: (config.hidden_size, labels), "classifier.bias": (labels,)}
+    without = unread(checkpoint, reads_pooler)
+    check({name: shape for name, shape in shapes.items() if not name.startswith(without)}, config, checkpoint)

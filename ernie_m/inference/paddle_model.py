@@ -7,28 +7,23 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_m.model.batch import TokenBatch
-from ernie_m.model.checkpoint.load import HEADS, load_from, unread
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.needed import HEADS, unread
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.checkpoint.tensor_names import CHOICE
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.heads import model_with_head
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.tasks import (
-    CLASSIFICATION,
     EMBEDDING,
     FILL_MASK,
     POOLED,
-    SUPERVISED_TASKS,
     outputs_of,
 )
 from ernie_m.training.precision import Autocast
-from ernie_m.utils.errors import UserError
 
-LM_HEAD = "lm_head.dense.weight"
 LANGUAGE_TABLE = "language_embeddings.weight"
-CLASSIFIER = "classifier.weight"
 
 
 class DygraphEngine:
@@ -75,29 +70,6 @@ class DygraphEngine:
         return sequence, self.model.pooler(paddle.gather(states, inputs.first_tokens))
 
 
-def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | None:
-    """The task of a checkpoint's head: one of `SUPERVISED_TASKS`, `FILL_MASK` or None.
-
-    Args:
-        requested_task: the task of a classifier whose files do not name it.
-
-    Raises:
-        UserError: nothing says what its classifier is for.
-    """
-    tensors = checkpoint.tensors
-    if CLASSIFIER not in tensors:
-        return FILL_MASK if LM_HEAD in tensors else None
-    task = checkpoint.task or requested_task
-    if task == CHOICE:  # its choices are scored by a classifier of one label
-        return CLASSIFICATION
-    if task not in SUPERVISED_TASKS:
-        raise UserError(
-            f"{tensors.source}: it has a classifier, and no file says what it is for; name its task "
-            f"({', '.join(SUPERVISED_TASKS)})"
-        )
-    return task
-
-
 def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tuple[nn.Layer, list[str]]:
     """The model of a checkpoint with its weights, and the languages that its masks can be filled in.
 
@@ -112,7 +84,7 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
     if task is None:
         model: nn.Layer = ErnieMModel(config)
     else:
-        num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
+        num_labels = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
         model = model_with_head(task, config, num_labels, checkpoint.reading.pooling)
     ignored = HEADS if task is None else ()
     # A head that reads the pooler needs its weights: random ones would give random classes.

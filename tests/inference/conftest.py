@@ -39,7 +39,7 @@ def exported(models, tmp_path_factory):
 def folder_of(models, exported, tmp_path_factory):
     """folder_of(kind, engine): the folder of a kind of model that an engine runs."""
     paddle = _export_all(models, tmp_path_factory.mktemp("paddle"), "paddle")
-    folders = {"dygraph": models, "onnx": exported, "paddle": paddle}
+    folders = {"openvino": models, "dygraph": models, "onnx": exported, "paddle": paddle}
     return lambda kind, engine: folders[engine] / kind
 
 

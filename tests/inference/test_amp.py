@@ -8,10 +8,12 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import predict
+from ernie_m.inference import openvino_engine
 from ernie_m.inference.exported_model import PaddleEngine
 from ernie_m.model.cpu import onednn
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.training import precision
+from ernie_m.utils.paddle_settings import Cpu
 from tests.launching import as_flags, call_main, error_of
 
 TEXTS = ["the old cat", "a red saw is here", "the milk"]
@@ -35,14 +37,18 @@ def test_precisions_that_are_refused(models, exported, folder_of, refused, monke
 
     assert "encode: amp bf16" in refused(predicting(exported / "encode"))
     assert "encode: amp fp16" in error_of(PaddleEngine, folder_of("encode", "paddle"), ["sequence"], "fp16")
-    monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
+    monkeypatch.setattr(openvino_engine, "read_cpu", lambda: Cpu("", frozenset({"avx2"}), 1, 0))
     assert "amp bf16 needs a CPU with bfloat16" in refused(predicting(models / "encode"))
-    assert "amp fp16 " in error_of(ernie_m.load, models / "encode", amp="fp16")
+    monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
+    assert "amp bf16 needs a CPU with bfloat16" in error_of(
+        ernie_m.load, models / "encode", engine="dygraph", amp="bf16"
+    )
+    assert "amp fp16: " in error_of(ernie_m.load, models / "encode", amp="fp16")
     assert "amp int8: " in error_of(ernie_m.load, models / "encode", amp="int8")
     monkeypatch.setattr(precision, "on_gpu", lambda: True)
     monkeypatch.setattr(precision, "has_bf16", lambda: False)
     assert "amp bf16 needs a GPU of compute capability 8.0" in error_of(
-        ernie_m.load, models / "encode", amp="bf16"
+        ernie_m.load, models / "encode", engine="dygraph", amp="bf16"
     )
 
 
@@ -71,6 +77,7 @@ def autocasts(monkeypatch) -> list[dict]:
         assert are_enabled[-1]
         return output._replace(sequence=output.sequence.astype("float16").astype("float32"))
 
+    monkeypatch.setattr(openvino_engine, "has_gpu", lambda: True)
     monkeypatch.setattr(precision, "on_gpu", lambda: True)
     monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
     monkeypatch.setattr(ErnieMModel, "encode", encode_in_half)

@@ -319,7 +319,9 @@ def test_a_program_stays_as_it_is(models, tmp_path, monkeypatch):
 
 def test_odd_texts_are_counted_over_all_parts(models, monkeypatch, caplog):
     monkeypatch.setattr(arguments, "_AT_ONCE", 2)
-    ernie_m.load(models / "encode").encode(["bado", "qqq", "bado " * 90, "kani", "lera " * 90, "xx"])
+    model = ernie_m.load(models / "encode")
+    caplog.clear()
+    model.encode(["bado", "qqq", "bado " * 90, "kani", "lera " * 90, "xx"])
     cut, unknown = caplog.messages
     assert cut.startswith("encode: 2 of 6 texts ")
     assert unknown.startswith("2 of 6 texts ") and "index 1)" in unknown

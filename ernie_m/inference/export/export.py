@@ -24,8 +24,8 @@ import numpy as np
 import paddle
 
 from ernie_m.inference.export.paddle_graph import ExportedGraph
-from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
-from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, GraphRunner, PaddleEngine
+from ernie_m.inference.load import LoadedModel, run_onnx
 from ernie_m.model.checkpoint.card import model_card
 from ernie_m.model.checkpoint.files import CARD, CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import model_weights
@@ -84,7 +84,8 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
             exported: GraphRunner = PaddleEngine(folder, graph.outputs)
         else:
             _save_onnx(graph, folder / FILES[form], loaded)
-            exported = OnnxEngine(folder / FILES[form])
+            has_pooled = "pooled" in graph.outputs
+            exported = run_onnx(folder / FILES[form], loaded.config, task, has_pooled)
         difference = largest_difference(expected, run_all(task, exported, rows, pad_id))
         message = "%s: the largest difference to the checkpoint is %.1e, on %s"
         logger.info(message, form, difference, CHECKED_ON)

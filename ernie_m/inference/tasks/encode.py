@@ -1,6 +1,6 @@
 """Vectors of texts: {"text"} -> {"vector"}, "cut" if the text was too long, and "unknown_words"."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -8,12 +8,16 @@ import numpy as np
 from ernie_m.inference.exported_model import GraphRunner
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import Fields, PredictionOptions, remarks, text_of
+from ernie_m.model.checkpoint.lazy_weights import finite
+from ernie_m.model.checkpoint.tensor_names import WORDS
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.workers import Workers
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
-from ernie_m.vectors.pooling import SentenceEncoder, layer_number, takes_piece_means, token_weights, unit
+from ernie_m.vectors.pooling import SentenceEncoder, layer_number, takes_piece_means, unit, weighted_sums
+from ernie_m.vectors.static import StaticEncoder
 
 
 class EncodeTexts:
@@ -66,20 +70,15 @@ class EncodeTexts:
         self.encoder = self._make_encoder()
 
     def _make_encoder(self) -> SentenceEncoder:
-        config = self.model.config
-        if self.model.model is None:
-            return GraphEncoder(self.model.engine(EMBEDDING, self.layer), config, self.pooling, self.layer)
-        self.model.check_task(EMBEDDING, self.layer)
-        encoder = self.model.part(EMBEDDING)
-        # Imported here, because Paddle takes a second to start and an exported folder may not need it.
-        if takes_piece_means(config, self.pooling):
-            from ernie_m.model.device import to_array
-            from ernie_m.vectors.piece_means import StaticEncoder
+        model = self.model
+        if model.engine_name == "dygraph":
+            from ernie_m.vectors.encode import PaddleEncoder  # here, because Paddle takes a second to start
 
-            return StaticEncoder(config, to_array(encoder.embeddings.word_embeddings.weight))
-        from ernie_m.vectors.encode import PaddleEncoder
-
-        return PaddleEncoder(encoder, self.pooling, self.layer, self.model.autocast)
+            return PaddleEncoder(model.part(EMBEDDING), self.pooling, self.layer, model.autocast)
+        if model.weights is not None and takes_piece_means(model.config, self.pooling):
+            return StaticEncoder(model.config, finite(WORDS, model.weights[WORDS], model.folder))
+        engine = model.engine(EMBEDDING, self.layer)
+        return GraphEncoder(engine, model.config, self.pooling, self.layer, model.workers)
 
     def means_of_languages(self) -> LanguageMeans:
         """The means of the languages at this layer.
@@ -150,18 +149,26 @@ class GraphEncoder(SentenceEncoder):
     Args:
         pooling: see `SentenceEncoder`.
         layer: the layer at which the engine ends.
+        workers: gives the threads that run it.
     """
 
-    def __init__(self, engine: GraphRunner, config: ErnieMConfig, pooling: str, layer: int):
+    def __init__(
+        self,
+        engine: GraphRunner,
+        config: ErnieMConfig,
+        pooling: str,
+        layer: int,
+        workers: Callable[[], Workers] = Workers,
+    ):
         super().__init__(config, pooling, layer)
         self.engine = engine
+        self.workers = workers
 
     def batch(self, ids: np.ndarray) -> np.ndarray:
         outputs = self.outputs(ids)
         if self.pooling == "pooled":
             return outputs["pooled"]
-        weights = token_weights(ids, self.config.pad_token_id, self.pooling).astype(np.float32)  # [B, T]
-        return (weights[:, None] @ outputs["sequence"])[:, 0]  # [B, 1, T] @ [B, T, H]
+        return weighted_sums(ids, self.config.pad_token_id, self.pooling, outputs["sequence"])
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         outputs = self.outputs(ids)

@@ -66,12 +66,9 @@ class HeadPredictor:
             return numbers, batch, outputs
 
         ids = [feature.ids for feature in features]
-        if self.model.model is None:
-            return map(compute, batches_by_length(list(map(len, ids)), BATCH_TOKENS))
-        from ernie_m.model.cpu import workers  # here, because it imports Paddle
-
+        workers = self.model.workers()
         batch_tokens = workers.tokens_of_a_batch(ids, BATCH_TOKENS)
-        return workers.in_workers(compute, batches_by_length(list(map(len, ids)), batch_tokens))
+        return workers.map(compute, batches_by_length(list(map(len, ids)), batch_tokens))
 
 
 class ClassifyTexts(HeadPredictor):

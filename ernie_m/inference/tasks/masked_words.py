@@ -12,7 +12,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.load import LoadedModel, load
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
@@ -66,6 +66,8 @@ class FillMasks:
                 f"{model.folder}: fill-mask needs a checkpoint with the masked-LM head, such as the folder "
                 "full that run_pretrain.py leaves"
             )
+        if model.engine_name != "dygraph":  # it has no graph
+            model = load(model.folder, engine="dygraph", amp=model.amp)
         self.name = model.name
         self.tokenizer = model.tokenizer
         self.languages = model.languages

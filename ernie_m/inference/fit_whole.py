@@ -1,0 +1,108 @@
+"""The training of a whole model on rows with labels, by the loop of run_classifier. It runs in Paddle.
+
+The model is trained once without a fifth of the rows, which are then scored, and once with all. No step is
+selected, and rates and epochs follow from the start and the number of all rows. Until the output is there,
+both trainings are in <output>.training, where a later call goes on.
+"""
+
+import gc
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ernie_m.finetune.command import pace_of
+from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.labelled_task import KEPT, FineTuning
+from ernie_m.finetune.open_model import OpenedModel, open_model, settle
+from ernie_m.finetune.own_labels import Rows
+from ernie_m.finetune.own_scores import Scored
+from ernie_m.finetune.prediction import LanguageFile, predict_files
+from ernie_m.inference.load import LoadedModel, load
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.training import distributed
+from ernie_m.training.run import Trainer
+from ernie_m.training.run_folder import FolderRules, RunFolder
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.files import atomic_dir, remove
+from ernie_m.utils.logging import logger
+
+_SEED = 1
+
+
+class _Training(FineTuning):
+    """A training on rows."""
+
+    record = None  # nobody looks at its curves
+    reads_head = False  # that of the start may have learned from what is scored
+
+
+def fit_whole(
+    loaded: LoadedModel, rows: Rows, output: Path, limit: int, name: str, stop: StopSignal
+) -> tuple[LoadedModel, Scored | None] | None:
+    """Train the whole model without the first part of the rows, which it then answers, and with all.
+
+    Args:
+        limit: the longest input in tokens.
+        rows, output, name, stop: as `ernie_m.inference.fit_model.fit_model` takes them.
+    """
+    distributed.init()
+    opened = open_model(open_checkpoint(loaded.folder))
+    flags = FinetuneFlags(
+        init_pretraining_params=str(loaded.folder),
+        train_set=name,
+        max_seq_len=limit,
+        on_command_line=("max_seq_len",),
+        amp=loaded.amp,
+        do_val=False,
+        do_test=False,
+        rates_of_start=True,
+        save_steps=200,
+        skip_steps=25,
+        keep_checkpoints=1,
+    )
+    flags = settle(flags, opened, KEPT)
+    # Both trainings have the rate, the decay and the epochs of the one on all rows.
+    task = rows.task(opened.tokenizer, flags.max_seq_len)
+    flags = replace(_Training(task, flags, opened, rows.examples).flags, rates_of_start=False)
+    folder = output.with_name(f"{output.name}.training")
+    scored = None
+    if not rows.faults():
+        held_out = rows.parts()[0]
+        learned = rows.some(np.setdiff1d(np.arange(len(rows.examples)), held_out))
+        logger.info("a training without %d rows, which are scored, and one with all", len(held_out))
+        trainer = _train(folder / "scores", flags, opened, learned, stop)
+        if trainer is None:
+            return None
+        scored_rows = rows.some(held_out)
+        file = LanguageFile("", "", output, scored_rows.examples)
+        predicted = predict_files(task, trainer.engine, [file], flags, labelled=False, stop=stop)
+        if predicted is None:
+            return None
+        scored = Scored(scored_rows, np.array(predicted[0].predictions))
+        del trainer
+        gc.collect()  # the model and its optimizer
+    trainer = _train(folder / "all", flags, opened, rows, stop)
+    if trainer is None:
+        return None
+    files = trainer.task.files(trainer.engine, trainer.engine.masters(), None)
+    with atomic_dir(output) as new:
+        replace(files, config_json={**files.config_json, **rows.kept()}).write(new)
+    remove(folder)
+    return load(output, engine=loaded.engine_name, amp=loaded.amp), scored
+
+
+def _train(
+    folder: Path, flags: FinetuneFlags, opened: OpenedModel, rows: Rows, stop: StopSignal
+) -> Trainer | None:
+    """Train on rows by the loop of run_classifier, in a folder where it goes on. None: it shall stop."""
+    rules = FolderRules(ways_out=lambda _: f"delete {folder.parent}", contents=())
+    run = RunFolder(folder, rules, flags.keep_checkpoints)
+    with run.locked():
+        task = rows.task(opened.tokenizer, flags.max_seq_len)
+        training = _Training(task, flags, opened, rows.examples)
+        content = repr((rows.kind, rows.examples)).encode("utf-8", "surrogatepass")
+        training.identity = {**training.identity, "rows": hashlib.sha256(content).hexdigest()}
+        trainer = Trainer(training, run, _SEED, pace_of(flags))
+        return trainer if trainer.run(stop) else None
