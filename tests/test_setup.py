@@ -109,6 +109,7 @@ def test_what_is_added_stays(checkout):
         "cpu",
         "search",
         "fit",
+        "openvino",
         "export",
         "serve",
         "hub",
