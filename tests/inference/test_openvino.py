@@ -1,0 +1,139 @@
+"""OpenVINO as the engine of predictions: alone, beside Paddle, in forks, and what is refused."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import ernie_m
+from ernie_m.inference import load as loading
+from ernie_m.inference import openvino_engine
+from ernie_m.inference.load import load
+from ernie_m.model.checkpoint.files import WEIGHTS
+from tests.helpers.checkpoints import changed_copy
+from tests.launching import error_of
+from tests.toys import sentences
+
+TEXTS = sentences(12, seed=4)
+
+
+def run_alone(models, folder, code: str, **environment: str) -> str:
+    """What a process prints without Paddle, with a HOME of its own."""
+    before = f"""
+        import os, pathlib, signal, socket, sys, threading
+        sys.modules["paddle"] = None
+        import ernie_m
+        models, texts = pathlib.Path({str(models)!r}), {TEXTS!r}
+    """
+    variables = {**os.environ, "HOME": str(folder), **environment}
+    code = textwrap.dedent(before) + textwrap.dedent(code)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_it_needs_no_paddle_and_tells_nobody(models, tmp_path):
+    """No file in HOME, no thread of Python, no connection. What is fitted is written, too."""
+    code = """
+        def connect(*given):
+            raise OSError("a connection")
+        socket.socket.connect = connect
+        model = ernie_m.load(models / "encode")
+        assert model.engine == "openvino" and "engine openvino" in repr(model)
+        model.encode(texts)
+        model.index(texts).search(texts[0])
+        fitted = model.fit(texts, ["a", "b"] * 6, pathlib.Path.home() / "fitted")
+        fitted.classify(texts)
+        ernie_m.load(models / "classify").classify(texts)
+        ernie_m.load(models / "tag").tag(texts)
+        ernie_m.load(models / "answer").answer(texts[0], texts[1])
+        print(threading.active_count(), sorted(os.listdir(pathlib.Path.home())))
+    """
+    assert run_alone(models, tmp_path, code, OMP_NUM_THREADS="1") == "1 ['fitted']\n"
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_forked_process_answers_and_ends(models, tmp_path, threads):
+    code = """
+        model = ernie_m.load(models / "encode")
+        texts = texts * 30
+        expected = model.encode(texts).tobytes()
+        child = os.fork()
+        if not child:
+            signal.alarm(60)
+            sys.exit(model.encode(texts).tobytes() != expected)
+        print(os.waitpid(child, 0)[1])
+    """
+    assert run_alone(models, tmp_path, code, OMP_NUM_THREADS=threads) == "0\n"
+
+
+def test_a_signal_after_a_model_was_freed_in_a_thread(models, tmp_path):
+    """Ctrl-C ended the process by a fault, as OpenVINO had taken the stack of its signals away."""
+    code = """
+        models = [ernie_m.load(models / "encode")]
+        models[0].encode(texts)
+        thread = threading.Thread(target=models.clear)
+        thread.start()
+        thread.join()
+        signal.signal(signal.SIGINT, lambda *_: print("interrupted"))
+        os.kill(os.getpid(), signal.SIGINT)
+    """
+    assert run_alone(models, tmp_path, code) == "interrupted\n"
+
+
+def test_heads_and_vectors_share_an_encoder(models):
+    model = ernie_m.load(models / "classify")
+    model.classify(TEXTS)
+    assert model.loaded.engine("classification").encode is model.loaded.engine("embedding")
+    base = ernie_m.load(models / "encode")
+    first, second = (base.fit(TEXTS, [n % 2 for n in range(12)][::step]) for step in (1, -1))
+    assert first.classify(TEXTS) != second.classify(TEXTS)
+    encoders = [fitted.loaded.engine("embedding") for fitted in (first, second)]
+    assert encoders[0] is encoders[1] is base.loaded.engine("embedding")
+
+
+def test_an_index_of_one_engine_is_searched_with_the_other(models, tmp_path):
+    found = []
+    for engine in ("openvino", "dygraph"):
+        model = ernie_m.load(models / "encode", engine=engine)
+        index = model.index(None if found else TEXTS, folder=tmp_path / "index")
+        found.append(index.search(TEXTS[0], top_k=3))
+    for ours, theirs in zip(*found, strict=True):
+        assert ours["line"] == theirs["line"] and ours["cosine"] == pytest.approx(theirs["cosine"], abs=1e-6)
+
+
+def test_without_it_paddle_predicts(models, monkeypatch, caplog):
+    """The log says once what to install."""
+    expected = ernie_m.load(models / "encode").encode(TEXTS)
+    monkeypatch.setattr(openvino_engine, "is_installed", lambda: False)
+    loading._recommend_openvino.cache_clear()
+    for _ in range(2):
+        model = ernie_m.load(models / "encode")
+    assert model.engine == "dygraph"
+    np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
+    assert sum("setup.sh openvino" in message for message in caplog.messages) == 1
+    line = error_of(load, models / "encode", engine="openvino")
+    assert line.startswith("engine openvino: ") and "setup.sh openvino" in line
+
+
+def test_a_masked_word_is_a_task_of_paddle(models):
+    assert "engine openvino: fill-mask" in error_of(
+        load, models / "full", engine="openvino", task="fill-mask"
+    )
+    model = ernie_m.load(models / "full")
+    assert model.engine == "openvino"
+    assert model.fill("mo [MASK]") == ernie_m.load(models / "full", engine="dygraph").fill("mo [MASK]")
+
+
+def test_weights_that_are_cut(models, tmp_path):
+    """Without a manifest; also while the model is in use."""
+    folder = changed_copy(models / "encode", tmp_path / "copy")
+    model = ernie_m.load(folder)
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-40])
+    for call in (load, lambda folder: model.encode(TEXTS)):
+        assert error_of(call, folder).startswith(f"{folder / WEIGHTS}: ")
