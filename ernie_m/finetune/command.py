@@ -295,9 +295,8 @@ def log_and_write_report(
     name: str,
     tables: Sequence[score_tables.Table],
     facts: Mapping[str, Any],
-    label_tables: Sequence[score_tables.LabelTable] = (),
 ) -> None:
-    """Log the tables, and write them and those of labels as <name>.txt, .md and .json into --checkpoints."""
+    """Log the tables, and write them as <name>.txt, .md and .json into --checkpoints."""
     logger.info(f"results\n{score_tables.to_text(tables)}")
     if distributed.is_main():
-        score_tables.write_report(Path(flags.checkpoints), name, tables, facts, label_tables)
+        score_tables.write_report(Path(flags.checkpoints), name, tables, facts)

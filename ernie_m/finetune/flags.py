@@ -309,9 +309,6 @@ class FinetuneFlags(TrainingFlags):
     select_on: str = MEAN
     """What selects the best step: the mean over the languages, one language (en), or last, the last step."""
 
-    select_by: Literal["metric", "macro_f1"] = option("metric", only=CLASSIFIER)
-    """The score that selects the best step: the metric of the task (accuracy), or macro_f1."""
-
     decay_style: Literal["official", "paddlenlp"] = "official"
     """Whether weights decay at the full rate (official) or at the rate of their layer (paddlenlp)."""
 

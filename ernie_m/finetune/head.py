@@ -99,10 +99,6 @@ class Head:
         """Score the predictions of a whole file, in the order of its items: metric -> per cent."""
         raise NotImplementedError
 
-    def confusion(self, data: Sequence[Any], predictions: list[Any]) -> dict[str, dict[str, int]]:
-        """A classification's: label of a row -> predicted label -> number of rows, without zeros."""
-        return {}
-
     def write(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
         """Write the predictions of a file in the official form, atomically."""
         raise NotImplementedError

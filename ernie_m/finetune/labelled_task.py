@@ -280,8 +280,8 @@ def evaluate_and_predict(fine_tuning: "FineTuning", test_paths: list[str]) -> No
     engine = fine_tuning.engine_of(fine_tuning.start)
     predict_tests(task, flags, fine_tuning.test_files, test_paths, engine, epoch=0, step=0)
     if fine_tuning.dev_files:
-        scores, confusion = evaluate_files(task, engine, fine_tuning.dev_files, flags)
-        evaluation = Evaluation(step=0, epoch=0, selected_by=0.0, scores=scores, confusion=confusion)
+        scores = evaluate_files(task, engine, fine_tuning.dev_files, flags)
+        evaluation = Evaluation(step=0, epoch=0, selected_by=0.0, scores=scores)
         # The seed of the training is not known.
         report_seeds(fine_tuning, {0: evaluation}, name="evaluation")
 
@@ -498,17 +498,16 @@ class FineTuning(TrainingOfSeeds):
     def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Score the dev files of all languages; those of the first pattern select the best step."""
         epoch = self.epoch_of(engine.steps)
-        evaluated = evaluate_files(self.task, engine, self.dev_files, self.flags, epoch, stop)
-        if evaluated is None:
+        scores = evaluate_files(self.task, engine, self.dev_files, self.flags, epoch, stop)
+        if scores is None:
             return None
-        scores, confusion = evaluated
         first_pattern = next(iter(scores.values()))
         by_language = {language: metrics[self.task.metric] for language, metrics in first_pattern.items()}
         if self.flags.select_on in (MEAN, LAST):
             selected_by = average(by_language)
         else:
             selected_by = by_language[self.flags.select_on]
-        return Evaluation(engine.steps, epoch, selected_by, scores, confusion)
+        return Evaluation(engine.steps, epoch, selected_by, scores)
 
     def epoch_of(self, step: int) -> int:
         """The epoch, from 0, of an optimizer step, from 1."""
@@ -589,11 +588,14 @@ def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], na
         baselines.setdefault(file.pattern, {})[file.language] = as_json_values(task.baseline(file.data))
     # The questions of a file are not counted in windows.
     examples = len(task.inputs(fine_tuning.train_set)) if flags.paper and flags.do_train else 0
-    tables, label_tables = score_tables.tables_of_seeds(
+    tables = score_tables.tables_of_seeds(
         evaluations, list(baselines.values()), partial(figures, flags.paper, fine_tuning.config, examples)
     )
-    for fault in score_tables.faults_of_labels(label_tables):
-        logger.warning("%s", fault)
+    for table in tables:
+        for language, always in table.beside[score_tables.MOST_FREQUENT].items():
+            if min(row[language] for row in table.rows.values()) <= always:  # the labels may be shifted
+                line = "%s, %s: no better than always saying the most frequent label, %.2f"
+                logger.warning(line, table.title, language, always)
     facts: dict[str, Any] = {
         "task": stored_name(task.name),
         "metric": task.metric,
@@ -608,4 +610,4 @@ def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], na
             }
             for seed, evaluation in evaluations.items()
         }
-    log_and_write_report(flags, name, tables, facts, label_tables)
+    log_and_write_report(flags, name, tables, facts)

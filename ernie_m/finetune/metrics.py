@@ -1,14 +1,9 @@
-"""Accuracy and the F1 of labels, and correlations of numbers, in per cent."""
+"""Accuracy, the F1 of entities, and correlations of numbers, in per cent."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-MACRO_F1 = "macro f1"  # the name of `macro_f1` in reports
-# Label of a row -> predicted label -> number of rows.
-Confusion = Mapping[str, Mapping[str, int]]
 
 
 def accuracy(predicted: Sequence, labels: Sequence) -> float:
@@ -17,33 +12,8 @@ def accuracy(predicted: Sequence, labels: Sequence) -> float:
     return correct / len(labels) * 100  # in this order, as XTREME's evaluate.py: the last digit depends on it
 
 
-def label_counts(confusion: Confusion) -> dict[str, "MatchCounts"]:
-    """The counts of each label that the confusion names, as gold or as predicted."""
-    predicted: Counter[str] = Counter()
-    for counts in confusion.values():
-        predicted.update(counts)
-    matches = {}
-    for label in {**confusion, **predicted}:
-        row = confusion.get(label, {})
-        gold = sum(row.values())
-        matches[label] = MatchCounts(gold=gold, predicted=predicted[label], correct=row.get(label, 0))
-    return matches
-
-
-def macro_f1(confusion: Confusion) -> float:
-    """The mean of the F1 of all `label_counts`, in per cent."""
-    matches = label_counts(confusion).values()
-    return sum(counts.f1 for counts in matches) / len(matches)
-
-
-def share_of_most_frequent(confusion: Confusion) -> float:
-    """Per cent of the rows that have the most frequent label."""
-    sizes = [sum(counts.values()) for counts in confusion.values()]
-    return 100 * max(sizes) / sum(sizes)
-
-
 class MatchCounts(NamedTuple):
-    """Numbers of gold items, of predicted items, and of items that are both: of entities, or of a label."""
+    """Numbers of gold items, of predicted items, and of items that are both."""
 
     gold: int
     predicted: int

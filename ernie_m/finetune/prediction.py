@@ -20,7 +20,6 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger
 
 Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
-Confusions = dict[str, dict[str, dict[str, dict[str, int]]]]  # `Evaluation.confusion`
 
 
 class LanguageFile(NamedTuple):
@@ -119,19 +118,15 @@ def evaluate_files(
     flags: FinetuneFlags,
     epoch: int = 0,
     stop: StopSignal | None = None,
-) -> tuple[Scores, Confusions] | None:
+) -> Scores | None:
     """Score labelled files, and log a line for each. None: a process was asked to stop."""
     predicted = predict_files(task, engine, files, flags, labelled=True, stop=stop)
     if predicted is None:
         return None
     scores: Scores = {}
-    confusions: Confusions = {}
     for file, predictions, loss, seconds in predicted:
         metrics = dict(task.score(file.data, predictions, file.language))
         scores.setdefault(file.pattern, {})[file.language] = metrics
-        confusion = task.confusion(file.data, predictions)
-        if confusion:
-            confusions.setdefault(file.pattern, {})[file.language] = confusion
         # Shares, not per cent: the line is that of the official code.
         values = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in metrics.items())
         logger.info(
@@ -145,7 +140,7 @@ def evaluate_files(
             epoch,
             engine.steps,
         )
-    return scores, confusions
+    return scores
 
 
 def prediction_paths(flags: FinetuneFlags, test_files: Sequence[LanguageFile]) -> list[str]:

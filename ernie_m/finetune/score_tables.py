@@ -1,25 +1,17 @@
 """Score tables: a row per seed and a column per language, then the average and the transfer gap.
 
 Below the seeds are their mean and deviation, and the figures of the paper (`ernie_m.finetune.paper`) if the
-run names its recipe. A classification has a table of its labels, too. All scores are per cent.
+run names its recipe. All scores are per cent.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from ernie_m.finetune.flags import without_overridden
-from ernie_m.finetune.metrics import (
-    MACRO_F1,
-    Confusion,
-    label_counts,
-    macro_f1,
-    share_of_most_frequent,
-)
 from ernie_m.finetune.paper import AVERAGE, average
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.utils.errors import command_words
@@ -30,9 +22,7 @@ from ernie_m.utils.text_tables import in_columns, in_markdown
 SOURCE = "en"  # the source language of cross-lingual transfer
 EVALUATION = "evaluation"  # the name of a report that no training writes
 GAP = "gap"  # the last column
-_ROWS_TO_JUDGE = 30  # with fewer, any accuracy may be chance
-# With more labels than this, a table of labels is too wide to show as which label each one is predicted.
-_MOST_PREDICTED = 12
+MOST_FREQUENT = "most frequent label"  # the row of what always says that label
 
 
 def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
@@ -122,69 +112,12 @@ class Table:
         return values
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """How well a model tells the labels of a file apart.
-
-    Args:
-        title: the file and the seed.
-        confusion: label of a row -> predicted label -> number of rows.
-    """
-
-    title: str
-    confusion: Confusion
-
-    def cells(self) -> list[list[str]]:
-        """The lines of the table: a label, its scores, its number of rows, and how they are predicted."""
-        counts_of_label = label_counts(self.confusion)
-        predicted_labels = list(counts_of_label) if len(counts_of_label) <= _MOST_PREDICTED else []
-        lines = [["", "precision", "recall", "f1", "rows", *(f"as {label}" for label in predicted_labels)]]
-        for label, counts in counts_of_label.items():
-            scores = [f"{score:.2f}" for score in (counts.precision, counts.recall, counts.f1)]
-            row = self.confusion.get(label, {})
-            numbers = [row.get(predicted, 0) for predicted in predicted_labels]
-            cells = [*scores, str(counts.gold), *map(str, numbers)]
-            lines.append([label, *cells])
-        return lines
-
-    def to_json(self) -> dict[str, Any]:
-        """The scores of each label, macro F1, and the confusion without zeros, in full precision."""
-        labels = {
-            label: {
-                "precision": counts.precision,
-                "recall": counts.recall,
-                "f1": counts.f1,
-                "rows": counts.gold,
-            }
-            for label, counts in label_counts(self.confusion).items()
-        }
-        macro = macro_f1(self.confusion)
-        return {"title": self.title, MACRO_F1: macro, "labels": labels, "confusion": self.confusion}
-
-
-def tables_of_labels(pattern: str, confusions: Mapping[int, Mapping[str, Confusion]]) -> list[LabelTable]:
-    """A table for each language and seed. `confusions`: seed -> language -> confusion."""
-    return [
-        LabelTable(f"labels, {pattern}, {language}, seed {seed}", confusion)
-        for seed, by_language in confusions.items()
-        for language, confusion in by_language.items()
-    ]
-
-
-def macro_f1_of_seeds(confusions: Mapping[int, Mapping[str, Confusion]]) -> dict[str, float]:
-    """Language -> macro F1, the mean over seeds. `confusions`: seed -> language -> confusion."""
-    first, *_ = confusions.values()  # every seed has the same files
-    return {
-        language: fmean(macro_f1(of_seed[language]) for of_seed in confusions.values()) for language in first
-    }
-
-
 def tables_of_seeds(
     evaluations: Mapping[int, Evaluation],
     baselines: Sequence[Mapping[str, Mapping[str, float]]],
     paper: Callable[[str, Sequence[str]], Mapping[str, Mapping[str, float]]],
-) -> tuple[list[Table], list[LabelTable]]:
-    """A table for each pattern of --dev_set and each metric, and the tables of labels of a classification.
+) -> list[Table]:
+    """A table for each pattern of --dev_set and each metric.
 
     Args:
         evaluations: seed -> the evaluation of its selected step.
@@ -195,19 +128,8 @@ def tables_of_seeds(
     # By place, not by pattern: a seed that an earlier command evaluated may have the same files under another
     # pattern.
     scores_of_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
-    confusions_of_seed = {
-        seed: list(evaluation.confusion.values()) for seed, evaluation in evaluations.items()
-    }
-    # Tasks other than classification have none, nor have runs of earlier versions.
-    has_confusion = all(confusions_of_seed.values())
     tables: list[Table] = []
-    label_tables: list[LabelTable] = []
     for place, (pattern, by_language) in enumerate(first_scores.items()):
-        label_rows = {}
-        if has_confusion:
-            confusions_here = {seed: confusions[place] for seed, confusions in confusions_of_seed.items()}
-            label_rows = {MACRO_F1: macro_f1_of_seeds(confusions_here)}
-            label_tables += tables_of_labels(pattern, confusions_here)
         # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
         is_last = place == len(first_scores) - 1
         metrics = next(iter(by_language.values()))  # every language has the same
@@ -216,36 +138,13 @@ def tables_of_seeds(
             for seed, scores in scores_of_seed.items():
                 rows[seed] = {language: values[metric] for language, values in scores[place].items()}
             paper_rows = paper(metric, list(by_language)) if is_last else {}
-            # With --select_by macro_f1 the table's own metric is one of these rows.
-            other_rows = {name: row for name, row in label_rows.items() if name != metric}
             baseline = baselines[place].items()
-            other_rows["most frequent label"] = {code: row[metric] for code, row in baseline if metric in row}
-            tables.append(Table(f"{metric}, {pattern}", rows, paper_rows, other_rows))
-    return tables, label_tables
+            always = {language: row[metric] for language, row in baseline if metric in row}
+            tables.append(Table(f"{metric}, {pattern}", rows, paper_rows, {MOST_FREQUENT: always}))
+    return tables
 
 
-def faults_of_labels(label_tables: Sequence[LabelTable]) -> list[str]:
-    """A warning for each table whose accuracy is no better than that of always saying one label.
-
-    "No better" means less than two standard errors above it. It happens if labels are shifted by a row, or
-    if the vocabulary knows no token of the texts.
-    """
-    faults = []
-    for table in label_tables:
-        rows = sum(sum(predicted.values()) for predicted in table.confusion.values())
-        if rows < _ROWS_TO_JUDGE:
-            continue
-        correct = sum(row.get(label, 0) for label, row in table.confusion.items()) / rows
-        share = share_of_most_frequent(table.confusion) / 100
-        if correct < share + 2 * sqrt(share * (1 - share) / rows):
-            faults.append(
-                f"{table.title}: the accuracy, {100 * correct:.2f}, is no better than that of always saying "
-                f"the most frequent label, {100 * share:.2f}"
-            )
-    return faults
-
-
-def to_text(tables: Sequence[Table | LabelTable]) -> str:
+def to_text(tables: Sequence[Table]) -> str:
     """The tables as aligned columns."""
     return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}" for table in tables)
 
@@ -266,7 +165,6 @@ def write_report(
     name: str,
     tables: Sequence[Table],
     facts: Mapping[str, Any],
-    label_tables: Sequence[LabelTable] = (),
 ) -> None:
     """Write <name>.{txt,md,json} into `folder`, each atomically. `facts` are added to the JSON file.
 
@@ -280,12 +178,9 @@ def write_report(
     }
     if name == EVALUATION:
         name = _name_for(folder, command)
-    if label_tables:
-        values["labels"] = [table.to_json() for table in label_tables]
-    all_tables = [*tables, *label_tables]
     contents = {
-        "txt": to_text(all_tables),
-        "md": "\n\n".join(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in all_tables),
+        "txt": to_text(tables),
+        "md": "\n\n".join(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in tables),
         "json": json.dumps(values, indent=2, ensure_ascii=False),
     }
     for ending, content in contents.items():

@@ -446,6 +446,7 @@ GONE = {
     "reduce_range": "--format onnx, or --amp bf16",
     "retrieval": "its default, max",
     "score_column": "--only",
+    "select_by": "its default, accuracy; ernie-m fit shows scores by label",
     "serve": "ernie-m serve",
     "show_pairs": "nothing: pairs of every two languages are shown",
     "skip_bad_utf8": "--encoding",

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.metrics import MACRO_F1, accuracy, macro_f1
+from ernie_m.finetune.metrics import accuracy
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import NEITHER
 from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
@@ -35,7 +34,6 @@ class Classification(Head):
         labels: label names in the order of their ids.
         max_seq_len: longest input in tokens.
         named: whether the label column of a file holds names instead of ids.
-        metric: what selects a step; None: accuracy.
         prompt: what is put before every text_a.
         pairs: whether the rows must be pairs of texts, or single ones; None: the first file decides.
     """
@@ -50,13 +48,11 @@ class Classification(Head):
         labels: Sequence[str],
         max_seq_len: int,
         named: bool = True,
-        metric: str | None = None,
         prompt: str = "",
         pairs: bool | None = None,
     ):
         self.labels = list(labels)
         self.named = named
-        self.metric = metric or self.metric
         self.pairs = pairs
         self.prompt = prompt
         label_type = np.float32 if self.multi_label else np.int64
@@ -65,11 +61,10 @@ class Classification(Head):
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         labels, named = labels_of(flags, start)
-        metric = MACRO_F1 if flags.select_by == "macro_f1" else None
         # A head that `fit` trained goes on with the prompt of its texts; a new one has none.
         prompt = start.reading.prompt(NEITHER) if flags.init_checkpoint else ""
         pairs = start.reading.pairs if flags.init_checkpoint else None
-        return cls(tokenizer, labels, flags.max_seq_len, named, metric, prompt, pairs)
+        return cls(tokenizer, labels, flags.max_seq_len, named, prompt, pairs)
 
     def reading(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "multi_label": self.multi_label}
@@ -140,28 +135,13 @@ class Classification(Head):
         return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
 
     def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:
-        """The accuracy, and macro F1 if that selects a step."""
-        labels = [example.label for example in data]
         predicted = [int(probabilities.argmax()) for probabilities in predictions]
-        scores = {"acc": accuracy(predicted, labels)}
-        if self.metric == MACRO_F1:
-            scores[MACRO_F1] = macro_f1(self.confusion(data, predictions))
-        return scores
+        return {"acc": accuracy(predicted, [example.label for example in data])}
 
     def baseline(self, data: Examples) -> dict[str, float]:
         labels = np.array([example.label for example in data])
         prediction = np.arange(len(self.labels)) == np.bincount(labels).argmax()
         return self.score(data, [prediction] * len(data), "")
-
-    def confusion(self, data: Examples, predictions: list[np.ndarray]) -> dict[str, dict[str, int]]:
-        """Label of a row -> predicted label -> number of rows, without zeros."""
-        pairs = Counter(
-            (example.label, int(probabilities.argmax())) for example, probabilities in zip(data, predictions)
-        )
-        confusion: dict[str, dict[str, int]] = {}
-        for (label, predicted), count in sorted(pairs.items()):  # in the order of the ids
-            confusion.setdefault(self.labels[label], {})[self.labels[predicted]] = count
-        return confusion
 
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
         """Write a line per input: qid (if there is one), label id and probabilities, separated by tabs.

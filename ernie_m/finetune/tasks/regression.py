@@ -46,10 +46,6 @@ class Regression(Classification):
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         if flags.label_map_config is not None:
             raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
-        if flags.select_by == "macro_f1":
-            raise UserError(
-                "--select_by macro_f1 is the F1 of labels, but with --is_regression true they are numbers"
-            )
         return cls(tokenizer, flags.max_seq_len, start.reading.pairs if flags.init_checkpoint else None)
 
     def reading(self) -> dict[str, Any]:
@@ -83,9 +79,6 @@ class Regression(Classification):
     def score(self, data: Examples, predictions: list[float], language: str) -> dict[str, float]:
         labels = [example.label for example in data]
         return {self.metric: pearson(predictions, labels), "spearman": spearman(predictions, labels)}
-
-    def confusion(self, data: Examples, predictions: list[float]) -> dict[str, dict[str, int]]:
-        return {}  # numbers are no labels
 
     def baseline(self, data: Examples) -> dict[str, float]:
         return {}

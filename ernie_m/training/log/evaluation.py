@@ -1,7 +1,7 @@
 """The result of an evaluation, which runs, checkpoints and reports share."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -14,15 +14,12 @@ class Evaluation:
         epoch: the epoch of that step.
         selected_by: the score that selects the best step, larger is better; None if the task selects none.
         scores: JSON values, whose form the task decides. They may be given as numbers of NumPy or Paddle.
-        confusion: the confusion matrices of a classification: pattern -> language -> label of a row ->
-            predicted label -> number of rows. Numbers of 0 are left out.
     """
 
     step: int
     epoch: int
     selected_by: float | None
     scores: dict[str, Any]
-    confusion: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         self.selected_by = as_json_values(self.selected_by)
