@@ -15,7 +15,7 @@ import numpy as np
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.tasks import TASKS
-from ernie_m.reader.batching import WINDOW_EXAMPLES, EncodeExamples, warn_of_texts, windows
+from ernie_m.reader.batching import EncodeExamples, warn_of_texts
 from ernie_m.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -59,10 +59,6 @@ class Head:
     def read(self, path: str | os.PathLike, purpose: str) -> Sequence[Any]:
         """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed)."""
         raise NotImplementedError
-
-    def cut_of(self, data: Sequence[Any]) -> list[int]:
-        """How much of each item is cut to fit: of a sentence so many words, else whether its texts are."""
-        return [feature.cut for window in windows(data, WINDOW_EXAMPLES) for feature in self.encode(window)]
 
     def warn_of_texts(self, name: str | os.PathLike, data: Sequence[Any]) -> None:
         """Warn if items of a file that was read are cut, or unknown to the vocabulary."""

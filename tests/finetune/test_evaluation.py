@@ -73,18 +73,15 @@ def test_each_pattern_has_its_own_name():
 
 
 def test_predictions_of_rows_that_were_cut(toy_folder, tmp_path, caplog):
-    """Each is marked for people; a warning counts them where the file is read, as of a regression."""
+    """A warning counts them where the file is read, as of a regression."""
     tokenizer = Tokenizer(None, toy_folder / "piece.model")
     path = tmp_path / "test.tsv"
     path.write_text("text_a\nred\n" + "old " * 20 + "\n")
     data = read_classification(path, labels=False)
     task = Classification(tokenizer, list(toys.KINDS), max_seq_len=8)
     with caplog.at_level(logging.WARNING):
-        task.write(tmp_path / "a", data, [np.array([1.0, 0.0, 0.0])] * 2)
         for each in (task, Regression(tokenizer, max_seq_len=8)):
             each.warn_of_texts(path, data)
-    answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    assert [answer.get("cut") for answer in answers] == [None, True]
     assert len(caplog.messages) == 2
     assert all(message.startswith(f"{path}: 1 of 2 rows ") for message in caplog.messages)
 
@@ -108,10 +105,6 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
         labels = [toys.KINDS[row.label] for row in rows]
         predictions = [int(label) for _, label, *_ in cells_of(tmp_path / f"predicted.{language}.0.0")]
         assert accuracy(predictions, labels) == results["tables"][0]["mean"][language]
-        readable = (tmp_path / f"predicted.{language}.0.0.jsonl").read_text(encoding="utf-8")
-        for line, row, prediction in zip(readable.splitlines(), rows, predictions, strict=True):
-            answer = json.loads(line)
-            assert answer["text_a"] == row.text_a and toys.KINDS[answer["label"]] == prediction
 
 
 def test_a_model_of_pairs_is_not_asked_about_single_texts(refused, trained, tmp_path):
@@ -133,9 +126,7 @@ def test_without_a_label_map_the_labels_are_those_of_the_checkpoint(classify, tr
     without = {"label_map_config": None, "num_labels": None}
     results = classify(out="b", test_save="b.%s", **options, **without)
     assert results["tables"] == expected["tables"]
-    predicted = (tmp_path / "b.de.0.0.jsonl").read_bytes()
-    assert predicted == (tmp_path / "a.de.0.0.jsonl").read_bytes()
-    assert json.loads(predicted.splitlines()[0])["label"] in toys.KINDS
+    assert (tmp_path / "b.de.0.0").read_bytes() == (tmp_path / "a.de.0.0").read_bytes()
 
 
 def test_num_labels_must_be_that_of_the_checkpoint(refused, trained):

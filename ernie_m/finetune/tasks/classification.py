@@ -1,6 +1,5 @@
 """Classification of sentences and sentence pairs: XNLI, PAWS-X."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -116,19 +115,9 @@ class Classification(Head):
         activation = sigmoid if self.multi_label else softmax
         return list(activation(outputs["logits"]))
 
-    def chosen(self, probabilities: np.ndarray) -> list[int]:
-        """The ids of the labels that are predicted: the likeliest one."""
-        return [int(probabilities.argmax())]
-
     def answer(self, prediction: np.ndarray) -> dict[str, Any]:
         """A prediction as JSON values, for ernie-m predict and the server."""
-        (best,) = self.chosen(prediction)
-        return {"label": self.labels[best], "probabilities": self.by_name(prediction)}
-
-    def readable(self, prediction: np.ndarray) -> dict[str, Any]:
-        """A prediction as JSON values, for people: the label and its probability."""
-        (best,) = self.chosen(prediction)
-        return {"label": self.labels[best], "probability": round(float(prediction[best]), 6)}
+        return {"label": self.labels[prediction.argmax()], "probabilities": self.by_name(prediction)}
 
     def by_name(self, probabilities: np.ndarray) -> dict[str, float]:
         """Label -> probability, with six decimals."""
@@ -144,31 +133,15 @@ class Classification(Head):
         return self.score(data, [prediction] * len(data), "")
 
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
-        """Write a line per input: qid (if there is one), label id and probabilities, separated by tabs.
-
-        Several label ids have commas between them. A second file, `path` + ".jsonl", has the texts and the
-        names of the labels, for people.
-        """
+        """Write a line per input: qid (if there is one) and `cells` of the prediction, separated by tabs."""
         with atomic_file(path, "w") as file:
-            for example, probabilities in zip(data, predictions, strict=True):
-                cells = [] if example.qid is None else [example.qid]
-                cells.append(",".join(map(str, self.chosen(probabilities))))
-                cells += [f"{probability:.6f}" for probability in probabilities]
-                file.write("\t".join(cells) + "\n")
-        readable_path = f"{path}.jsonl"
-        with atomic_file(readable_path, "w") as file:
-            for example, probabilities, cut in zip(data, predictions, self.cut_of(data), strict=True):
-                values = {
-                    "qid": example.qid,
-                    "text_a": example.text_a,
-                    "text_b": example.text_b,
-                    **self.readable(probabilities),
-                    "cut": cut or None,
-                }
-                # Without the columns that the data file does not have.
-                line = {key: value for key, value in values.items() if value is not None}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        logger.info("the same with texts and names of labels: %s", readable_path)
+            for example, prediction in zip(data, predictions, strict=True):
+                qid = [] if example.qid is None else [example.qid]
+                file.write("\t".join([*qid, *self.cells(prediction)]) + "\n")
+
+    def cells(self, prediction: np.ndarray) -> list[str]:
+        """The official cells of a prediction: the label's id, and the probabilities."""
+        return [str(prediction.argmax()), *(f"{probability:.6f}" for probability in prediction)]
 
 
 def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str], bool]:

@@ -35,10 +35,7 @@ class MultiLabelClassification(Classification):
         is_right = ((logits > 0) == (targets > 0.5)).all(axis=1)  # [B]
         return losses.mean(axis=1).sum(), is_right.sum(), len(targets)
 
-    def chosen(self, probabilities: np.ndarray) -> list[int]:
-        """The ids of the labels with a probability above 0.5; there may be none."""
-        return np.flatnonzero(probabilities > 0.5).tolist()
-
     def answer(self, prediction: np.ndarray) -> dict[str, Any]:
-        labels = [self.labels[id_] for id_ in self.chosen(prediction)]
+        """As of one label. A label has a probability above 0.5; there may be none."""
+        labels = [label for label, probability in zip(self.labels, prediction) if probability > 0.5]
         return {"labels": labels, "probabilities": self.by_name(prediction)}

@@ -15,7 +15,6 @@ from ernie_m.reader.batching import EncodePairs, ExampleBatch
 from ernie_m.reader.classification import Examples, read_classification
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_file
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -83,9 +82,6 @@ class Regression(Classification):
     def baseline(self, data: Examples) -> dict[str, float]:
         return {}
 
-    def write(self, path: str | os.PathLike, data: Examples, predictions: list[float]) -> None:
-        """Write a line per input: qid (if there is one) and the predicted number, separated by a tab."""
-        with atomic_file(path, "w") as file:
-            for example, prediction in zip(data, predictions, strict=True):
-                cells = [] if example.qid is None else [example.qid]
-                file.write("\t".join([*cells, f"{prediction:.6f}"]) + "\n")
+    def cells(self, prediction: float) -> list[str]:
+        """The predicted number."""
+        return [f"{prediction:.6f}"]

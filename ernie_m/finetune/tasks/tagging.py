@@ -14,7 +14,7 @@ from ernie_m.finetune.tasks.entity_scores import entity_scores, seqeval_chunks
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
-from ernie_m.reader.batching import warn_if_cut
+from ernie_m.reader.batching import WINDOW_EXAMPLES, warn_if_cut, windows
 from ernie_m.reader.files.labels import input_hash
 from ernie_m.reader.files.tagged_sentences import (
     Sentence,
@@ -195,7 +195,8 @@ class Tagging(Head):
         """
         write_conll(path, self.tagged(data, predictions))
         total = sum(len(sentence.words) for sentence in data)
-        warn_if_cut(path, sum(self.cut_of(data)), total, "words", self.encode.max_seq_len)
+        cut = sum(feature.cut for window in windows(data, WINDOW_EXAMPLES) for feature in self.encode(window))
+        warn_if_cut(path, cut, total, "words", self.encode.max_seq_len)
 
     def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
         """Yield each sentence with its predicted tags."""
