@@ -3,9 +3,9 @@
 import hashlib
 import math
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.finetune import score_tables
-from ernie_m.finetune.flags import FinetuneFlags, TrainingFlags, log_ineffective_flags, without_overridden
+from ernie_m.finetune.flags import TrainingFlags, log_ineffective_flags
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.config import ErnieMConfig
@@ -29,7 +29,7 @@ from ernie_m.training.log.visualdl_log import VISUALDL
 from ernie_m.training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.training.precision import Precision
 from ernie_m.training.run import Pace
-from ernie_m.training.run_folder import BEST, RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
+from ernie_m.training.run_folder import RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
 from ernie_m.training.trainable import Trainable
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError, command_words
@@ -57,7 +57,7 @@ def set_up(flags: TrainingFlags) -> None:
     device = distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
     logging.setup(rank=distributed.rank(), is_copied=True)  # `run_folder` copies the log
-    logger.info("command: %s (paddle %s)", without_overridden(command_words()), paddle.__version__)
+    logger.info("command: %s (paddle %s)", shlex.join(command_words()), paddle.__version__)
     if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
         logger.warning("--use_cuda true: Paddle sees no GPU, so the CPU is used")
     log_ineffective_flags(flags)
@@ -77,7 +77,9 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
             # %d stands for the seed in the weights of run_retrieval.py.
             sources |= {path.replace("%d", str(seed)) for seed in flags.seeds}
     rules = FolderRules(
-        ways_out=partial(_ways_out, flags),
+        ways_out="choose another --checkpoints, or begin anew with --overwrite true. To train its model "
+        "further, begin a new run in another --checkpoints, with --init_pretraining_params "
+        f"{flags.checkpoints}/best, or its last step, if nothing was selected",
         # run.json first: if the removal is interrupted, what remains belongs to no run.
         contents=(*map(re.escape, (RUN, METRICS, VISUALDL)), *TRAINED, *flags.beside_run),
     )
@@ -98,23 +100,6 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         # ./log/job.log.0, the official place, has the lines of all runs; this copy has those of this one.
         distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
         yield folder
-
-
-def _ways_out(flags: TrainingFlags, run: Path) -> str:
-    """What a user can do about another run, more steps for its model included.
-
-    Args:
-        run: its folder: --checkpoints, or that of a seed, or one from which --init_checkpoint goes on.
-    """
-    ways = ""
-    if run == Path(flags.checkpoints):  # from another folder, neither of these would help
-        ways = "choose another --checkpoints, or begin anew with --overwrite true. "
-        run = run / f"seed_{flags.seeds[0]}" if len(flags.seeds) > 1 else run
-    model = run / (BEST if (run / BEST).exists() else "step_N")  # without best/, nothing was selected
-    # --init_checkpoint would resume a step folder, and it does nothing else in a retrieval.
-    goes_on = isinstance(flags, FinetuneFlags) and model.name == BEST
-    name = "init_checkpoint" if goes_on else "init_pretraining_params"
-    return f"{ways}To train its model further, begin a new run: another --checkpoints, and --{name} {model}"
 
 
 def identity_of(
@@ -274,7 +259,7 @@ class TrainingOfSeeds(Trainable):
             **facts,
             "steps": engine.steps,
             "seed": self.seed,
-            "command": without_overridden(command_words()),
+            "command": shlex.join(command_words()),
         }
         if evaluation is not None:
             facts["scores"] = evaluation.scores

@@ -3,10 +3,7 @@
 FinetuneFlags has every official flag with its type and default.
 """
 
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -298,10 +295,6 @@ class FinetuneFlags(TrainingFlags):
     """The number of devices for which --batch_size was chosen. A step then has the product of both, on any
     number of processes. Default: the number of processes."""
 
-    gradient_accumulation_steps: PositiveInt | None = option(None, free=True)
-    """The number of micro-batches of an optimizer step on each device. Default: 1, or what --recipe_devices
-    needs."""
-
     rates_of_start: bool = option(False, free=True)  # what it sets decides, and is recorded
     """Whether --learning_rate, --layerwise_lr_decay and --epoch, unless they are given, are those that suit
     the size of the start and the number of rows (`ernie_m.finetune.rates`)."""
@@ -354,24 +347,6 @@ class FinetuneFlags(TrainingFlags):
             _check_recipe_data(Path(self.train_set))
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
-
-
-def without_overridden(arguments: Sequence[str]) -> str:
-    """A command line in the form of the official scripts, without the flags that a later one overrides.
-
-    The recipes give every flag, and what a user adds overrides some of them.
-
-    Args:
-        arguments: the script and its flags, which `parse_options` has accepted.
-    """
-    words_of: dict[str, list[str]] = {"": []}  # flag -> its words; "": the script
-    name = ""
-    for word in arguments:
-        if word.startswith("--"):
-            name = word.partition("=")[0]
-            words_of[name] = []  # those of an earlier flag of this name are dropped
-        words_of[name].append(word)
-    return shlex.join(chain.from_iterable(words_of.values()))
 
 
 def log_ineffective_flags(options: Any) -> None:

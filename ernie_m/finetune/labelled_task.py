@@ -548,21 +548,9 @@ class FineTuning(TrainingOfSeeds):
 def batch_of_step(flags: FinetuneFlags, processes: int) -> int:
     """The examples of an optimizer step over all processes; with --in_tokens its padded tokens.
 
-    Warnings say if that is not what the recipe has, or if the processes cannot have equal shares of it.
+    A warning says if the processes cannot have equal shares of it.
     """
     total = flags.batch_size * (flags.recipe_devices or processes)
-    if flags.gradient_accumulation_steps is not None:
-        recipe_total = total
-        total = flags.batch_size * flags.gradient_accumulation_steps * processes
-        if flags.recipe_devices and total != recipe_total:
-            logger.warning(
-                "--gradient_accumulation_steps %d: a step has %d examples, but %d with --recipe_devices %d; "
-                "leave the first out to have these on any number of processes",
-                flags.gradient_accumulation_steps,
-                total,
-                recipe_total,
-                flags.recipe_devices,
-            )
     if total % processes and not flags.in_tokens:
         even = max(number for number in range(1, processes) if total % number == 0)
         logger.warning(

@@ -5,22 +5,21 @@ run names its recipe. All scores are per cent.
 """
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from ernie_m.finetune.flags import without_overridden
 from ernie_m.finetune.paper import AVERAGE, average
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.utils.errors import command_words
-from ernie_m.utils.files import atomic_file, read_object
+from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import logger
 from ernie_m.utils.text_tables import in_columns, in_markdown
 
 SOURCE = "en"  # the source language of cross-lingual transfer
-EVALUATION = "evaluation"  # the name of a report that no training writes
 GAP = "gap"  # the last column
 MOST_FREQUENT = "most frequent label"  # the row of what always says that label
 
@@ -149,35 +148,15 @@ def to_text(tables: Sequence[Table]) -> str:
     return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}" for table in tables)
 
 
-def _name_for(folder: Path, command: str) -> str:
-    """The name of an evaluation's files: that of an earlier one by the same command, or the next free one."""
-    number = 1
-    while True:
-        name = EVALUATION if number == 1 else f"{EVALUATION}-{number}"
-        path = folder / f"{name}.json"
-        if not path.exists() or read_object(path).get("command") == command:
-            return name
-        number += 1
-
-
 def write_report(
     folder: Path,
     name: str,
     tables: Sequence[Table],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write <name>.{txt,md,json} into `folder`, each atomically. `facts` are added to the JSON file.
-
-    Beside an evaluation that another command wrote, the name is evaluation-2, evaluation-3, ...
-    """
-    command = without_overridden(command_words())
-    values: dict[str, Any] = {
-        **facts,
-        "tables": [table.to_json() for table in tables],
-        "command": command,
-    }
-    if name == EVALUATION:
-        name = _name_for(folder, command)
+    """Write <name>.{txt,md,json} into `folder`, each atomically. `facts` are added to the JSON file."""
+    tables_as_json = [table.to_json() for table in tables]
+    values = {**facts, "tables": tables_as_json, "command": shlex.join(command_words())}
     contents = {
         "txt": to_text(tables),
         "md": "\n\n".join(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in tables),

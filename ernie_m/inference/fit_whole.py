@@ -97,7 +97,7 @@ def _train(
     folder: Path, flags: FinetuneFlags, opened: OpenedModel, rows: Rows, stop: StopSignal
 ) -> Trainer | None:
     """Train on rows by the loop of run_classifier, in a folder where it goes on. None: it shall stop."""
-    rules = FolderRules(ways_out=lambda _: f"delete {folder.parent}", contents=())
+    rules = FolderRules(ways_out=f"delete {folder.parent}", contents=())
     run = RunFolder(folder, rules, flags.keep_checkpoints)
     with run.locked():
         task = rows.task(opened.tokenizer, flags.max_seq_len)

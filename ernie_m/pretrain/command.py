@@ -35,7 +35,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
     """The folder `run.output`, with the rules of pre-training."""
     output = Path(config.run.output)
     rules = FolderRules(
-        ways_out=lambda _: (
+        ways_out=(
             f"{_WAYS_OUT}. To train a finished model further, begin a new run: another run.output, "
             f"--init.encoder {output / FULL} --init.lm_head encoder, and another run.seed, or it reads the "
             "same text again"

@@ -13,7 +13,7 @@ each has all but run.json in seed_<n>/.
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,14 +52,13 @@ class FolderRules:
     """What differs between the run folders of pre-training and of fine-tuning.
 
     Attributes:
-        ways_out: what a user can do about another run, the end of a message. It is given the folder of that
-            run, which is another one where a run goes on from a step folder elsewhere.
+        ways_out: what a user can do about another run, the end of a message.
         contents: regular expressions for the whole names of everything that a run leaves in the folder, in
             the order in which overwriting removes it. Other files are the user's.
         steps_folder: the sub-folder of the step folders; "" is the folder itself.
     """
 
-    ways_out: Callable[[Path], str]
+    ways_out: str
     contents: Sequence[str]
     steps_folder: str = ""
 
@@ -153,14 +152,13 @@ class RunFolder:
 
         def compare_or_write() -> None:
             path = self.path / RUN
-            ways_out = self.rules.ways_out(self.path)
             if not self._named(TRAINED):  # run.json may be of a command that stopped before its first step
                 path.unlink(missing_ok=True)
             elif not path.is_file():
                 raise UserError(
-                    f"{self.path} holds checkpoints of a run that left no {RUN} there; {ways_out}"
+                    f"{self.path} holds checkpoints of a run that left no {RUN} there; {self.rules.ways_out}"
                 )
-            claim_file(path, identity, ways_out)
+            claim_file(path, identity, self.rules.ways_out)
 
         distributed.on_main(compare_or_write)
 
@@ -222,7 +220,7 @@ class RunFolder:
             saved = read_step(self.resume_from)
         else:
             return None
-        check_identity(saved.folder, saved.identity, identity, self.rules.ways_out(saved.folder.parent))
+        check_identity(saved.folder, saved.identity, identity, self.rules.ways_out)
         return saved._replace(trainer_state=self._with_best(saved))
 
     def _with_best(self, saved: SavedRun) -> dict[str, Any]:
@@ -249,7 +247,7 @@ class RunFolder:
             fault = "is not there" if step_of_best is None else f"is of step {step_of_best}"
             raise UserError(
                 f"{best} {fault}, but the run selected step {selected_step} before {saved.folder.name}: put "
-                f"that model back, or {self.rules.ways_out(best.parent)}"
+                f"that model back, or {self.rules.ways_out}"
             )
         distributed.on_main(lambda: _copy(best, self.path / BEST))
         return saved.trainer_state

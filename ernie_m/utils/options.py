@@ -423,6 +423,7 @@ GONE = {
     "gold": "--threshold, by the scores in scores.tsv",
     "gxlt_set": "--test_set, for each file",
     "head_start": "--init.word_table",
+    "gradient_accumulation_steps": "--recipe_devices, so many times the number of devices",
     "header": "names of columns, or numbers, which say that there is no header",
     "init.head_start": "--init.word_table",
     "int8": "--format onnx, or --amp bf16",

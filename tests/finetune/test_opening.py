@@ -89,14 +89,3 @@ def test_rows_that_are_trained_on_are_warned_of(opened, toy_folder, tmp_path, ca
     with caplog.at_level(logging.WARNING):
         FineTuning(task, flags, opened)
     assert f"{flags.train_set}: 96 of 96 rows have a text that is trained on" in caplog.text
-
-
-def test_evaluations_beside_each_other(classify, toy_folder, tmp_path):
-    """Another command has a report of its own; the same one writes its own again."""
-    options = {"do_train": "false", "train_set": None, "dev_set": f"{toy_folder}/dev.en.tsv"}
-    classify(max_steps=1, epoch=1)
-    best = {**options, "init_checkpoint": tmp_path / "out/best", "lang_map_config": None}
-    for changes in ({}, {"predict_batch_size": 7}, {}):
-        classify(**best, **changes)
-    names = {path.name for path in (tmp_path / "out").glob("evaluation*.json")}
-    assert names == {"evaluation.json", "evaluation-2.json"}

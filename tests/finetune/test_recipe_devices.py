@@ -17,14 +17,12 @@ from tests.launching import read_log
     "line, processes, total",
     [
         ("--batch_size 16", 3, 48),  # as in the official code
-        ("--batch_size 16 --gradient_accumulation_steps 2", 3, 96),
         ("--batch_size 16 --recipe_devices 2", 1, 32),
         ("--batch_size 16 --recipe_devices 2", 4, 32),
         ("--batch_size 16 --recipe_devices 8", 2, 128),
         ("--batch_size 16 --recipe_devices 2 --batch_size 8 --recipe_devices 4", 1, 32),
         ("--batch_size 16 --recipe_devices 2 --recipe_devices=", 1, 16),
         ("--batch_size 4000 --recipe_devices 2 --in_tokens true", 3, 8000),
-        ("--batch_size 16 --recipe_devices 2 --gradient_accumulation_steps 2", 1, 32),
     ],
 )
 def test_the_batch_of_a_step(line, processes, total, caplog):
@@ -32,48 +30,13 @@ def test_the_batch_of_a_step(line, processes, total, caplog):
     assert caplog.messages == []
 
 
-@pytest.mark.parametrize(
-    "line, processes, total, warning",
-    [
-        (
-            "--recipe_devices 2",
-            3,
-            32,
-            "3 processes have unequal shares of the 32 examples of a step; 2 ",
-        ),
-        (
-            "--recipe_devices 8",
-            7,
-            128,
-            "7 processes have unequal shares of the 128 examples of a step; 4 ",
-        ),
-        (
-            "--recipe_devices 2 --gradient_accumulation_steps 1",
-            1,
-            16,
-            "--gradient_accumulation_steps 1: a step has 16 examples, but 32 with --recipe_devices 2",
-        ),
-    ],
-)
-def test_what_is_said_of_it(line, processes, total, warning, caplog):
-    flags = parse_options(FinetuneFlags, ["--batch_size", "16", *line.split()])
+@pytest.mark.parametrize("devices, processes, even", [(2, 3, 2), (8, 7, 4)])
+def test_unequal_shares_are_said(devices, processes, even, caplog):
+    flags = FinetuneFlags(batch_size=16, recipe_devices=devices)
     with caplog.at_level(logging.WARNING, logger="ernie_m"):
-        assert batch_of_step(flags, processes) == total
-    (message,) = caplog.messages
-    assert message.startswith(warning)
-
-
-def test_one_process_accumulates_byte_for_byte(classify, tmp_path):
-    """The same weights and the same state of the optimizer as with --gradient_accumulation_steps."""
-    few = {"batch_size": 4, "max_steps": 3, "do_val": "false"}
-    classify(out="devices", recipe_devices=2, **few)
-    assert "8 examples (batch 4 x accumulation 2 x processes 1)" in read_log(tmp_path)
-    classify(out="accumulated", gradient_accumulation_steps=2, **few)
-    one, other = (tmp_path / name / "step_3" for name in ("devices", "accumulated"))
-    files = [path.relative_to(one) for path in one.rglob("*") if path.suffix in (".safetensors", ".npz")]
-    assert len(files) > 1
-    for name in files:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+        assert batch_of_step(flags, processes) == 16 * devices
+    line = f"{processes} processes have unequal shares of the {16 * devices} examples of a step; {even} "
+    assert caplog.text.count(line) == 1
 
 
 @pytest.mark.slow

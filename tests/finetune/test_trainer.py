@@ -272,7 +272,7 @@ def test_accumulation_is_one_step_of_the_whole_batch(classify, toy_folder, tmp_p
     options = {"ernie_config_path": tmp_path / "config.json", "dtype": "float64", "max_steps": 4}
     options["do_val"] = "false"
     classify(**options)
-    classify(out="cut", batch_size=2, gradient_accumulation_steps=4, predict_batch_size=8, **options)
+    classify(out="cut", batch_size=2, recipe_devices=4, predict_batch_size=8, **options)
     at_once = weights(tmp_path / "out" / "step_4")
     accumulated = weights(tmp_path / "cut" / "step_4")
     assert at_once["classifier.weight"].dtype == np.float64

@@ -24,7 +24,7 @@ from tests.helpers.files import flip_last_bit, names_in
 from tests.launching import error_of
 
 WAYS_OUT = "choose another --checkpoints"
-RULES = FolderRules(ways_out=lambda _: WAYS_OUT, contents=(r"run\.json", r"step_\d+", "best"))
+RULES = FolderRules(ways_out=WAYS_OUT, contents=(r"run\.json", r"step_\d+", "best"))
 IDENTITY = {"rate": 1, "data": {"train": 0}}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 import yaml
 
-from ernie_m.finetune.flags import log_ineffective_flags, without_overridden
+from ernie_m.finetune.flags import log_ineffective_flags
 from ernie_m.utils import __version__
 from ernie_m.utils.options import PositiveInt, Range, help_text, option, parse_options
 from tests.launching import error_of
@@ -203,13 +203,6 @@ def test_the_official_form():
 )
 def test_mistakes_in_the_official_form(line, expected):
     assert error_of(parse_options, Flags, line.split()).startswith(expected)
-
-
-def test_a_command_is_shown_without_the_flags_that_others_override():
-    """Each flag stands where it came first, with its last value."""
-    line = ["run.py", "--batch_size", "16", "--epoch=5", "--paper", "x", "--batch_size=8", "--paper", ""]
-    assert without_overridden(line) == "run.py --batch_size=8 --epoch=5 --paper ''"
-    assert without_overridden(["run.py"]) == "run.py"
 
 
 def test_flags_without_effect_say_so(caplog, monkeypatch):
