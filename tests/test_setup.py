@@ -115,7 +115,6 @@ def test_what_is_added_stays(checkout):
         "hub",
         "excel",
         "ray",
-        "pictures",
         "test",
     ]
     assert installed(checkout) == [

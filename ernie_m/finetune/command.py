@@ -25,7 +25,6 @@ from ernie_m.training.engine import Engine
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.training.log.meter import Interval
 from ernie_m.training.log.metrics_jsonl import METRICS
-from ernie_m.training.log.visualdl_log import VISUALDL
 from ernie_m.training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.training.precision import Precision
 from ernie_m.training.run import Pace
@@ -81,7 +80,7 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         "further, begin a new run in another --checkpoints, with --init_pretraining_params "
         f"{flags.checkpoints}/best, or its last step, if nothing was selected",
         # run.json first: if the removal is interrupted, what remains belongs to no run.
-        contents=(*map(re.escape, (RUN, METRICS, VISUALDL)), *TRAINED, *flags.beside_run),
+        contents=(*map(re.escape, (RUN, METRICS)), *TRAINED, *flags.beside_run),
     )
     start = flags.init_checkpoint
     # A step folder of another run folder, to go on from.
@@ -204,7 +203,6 @@ def pace_of(flags: TrainingFlags) -> Pace:
         log_steps=flags.skip_steps,  # the official name of this flag
         save_steps=flags.save_steps,
         stall_ends_seconds=flags.stall_ends_seconds,
-        visualdl=flags.visualdl,
     )
 
 

@@ -155,9 +155,6 @@ class TrainingFlags:
     overwrite: bool = option(False, free=True)
     """Whether to start again: removes what a run left in --checkpoints."""
 
-    visualdl: bool = option(False, free=True)
-    """Whether metrics.jsonl is also written as a log of VisualDL; needs the extra pictures."""
-
     stall_ends_seconds: NonNegativeFloat = option(3600.0, free=True)
     """Of several processes, one that reads or waits longer than this is ended. 0: never."""
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import paddle
 
-from ernie_m.finetune.command import pace_of
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.head import Head
 from ernie_m.reader.batching import Batches, stream_all
@@ -180,10 +179,7 @@ def predict_tests(
     """
     if not test_files:
         return True
-    pace = pace_of(flags)
-    # It warns of a prediction that takes long, and ends a process that waits too long for another.
-    watch = StallWatch(pace.stall_seconds, end_seconds=pace.stall_ends_seconds)
-    with watch, watch.during("the prediction of --test_set"):
+    with StallWatch(flags.stall_ends_seconds) as watch, watch.during("the prediction of --test_set"):
         predictions_of_files = predict_files(task, engine, test_files, flags, labelled=False, stop=stop)
     if predictions_of_files is None:
         return False

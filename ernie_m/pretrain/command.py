@@ -13,7 +13,6 @@ from ernie_m.pretrain.task import Pretraining
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import step_folders, write_checkpoint
 from ernie_m.training.log.metrics_jsonl import METRICS
-from ernie_m.training.log.visualdl_log import VISUALDL
 from ernie_m.training.run import Pace, Trainer
 from ernie_m.training.run_folder import FolderRules, RunFolder
 from ernie_m.training.stop_requests import StallWatch
@@ -41,7 +40,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
             "same text again"
         ),
         # Not the settings, which `save_settings` replaces.
-        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, VISUALDL, FULL, ENCODER))),
+        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, FULL, ENCODER))),
         steps_folder=CHECKPOINTS,
     )
     # The folders of the initial weights, which overwriting must not remove; the other values name no folder.
@@ -107,9 +106,7 @@ def pace_of(config: PretrainConfig) -> Pace:
         log_steps=run.log_steps,
         save_steps=run.save_steps,
         last_step=run.stop_after_steps or None,  # 0: run to the end
-        stall_seconds=run.stall_seconds,
         stall_ends_seconds=run.stall_ends_seconds,
-        visualdl=run.visualdl,
     )
 
 
@@ -139,7 +136,7 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
             for line in summary(trainer.records.last_evaluation() or {}):
                 logger.info("%s", line)
         return
-    stall_watch = StallWatch(trainer.pace.stall_seconds, end_seconds=trainer.pace.stall_ends_seconds)
+    stall_watch = StallWatch(trainer.pace.stall_ends_seconds)
     with stall_watch, stall_watch.during("the export of the finished model"):
         engine = trainer.engine
         masters = engine.masters()  # float32 weights of the parameters that are trained in lower precision

@@ -318,9 +318,6 @@ class RunConfig:
     log_steps: PositiveInt = option(50, free=True)
     """Steps between lines in the log and in metrics.jsonl."""
 
-    visualdl: bool = option(False, free=True)
-    """Whether metrics.jsonl is also written as a log of VisualDL; needs the extra pictures."""
-
     save_steps: PositiveInt = option(1000, free=True)
     """Steps between checkpoints."""
 
@@ -338,9 +335,6 @@ class RunConfig:
 
     stop_after_steps: NonNegativeInt = option(0, free=True)
     """Save and stop at this step without changing the schedule. 0: run to the end."""
-
-    stall_seconds: PositiveFloat = option(60.0, free=True)
-    """Log when a step, an evaluation, a checkpoint or the reader takes longer."""
 
     stall_ends_seconds: NonNegativeFloat = option(3600.0, free=True)
     """With several processes, end this one when a step, an evaluation, a checkpoint or the reader takes

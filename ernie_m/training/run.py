@@ -19,7 +19,6 @@ from ernie_m.training.engine import Engine, Step
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.training.log.meter import Meter
 from ernie_m.training.log.metrics_jsonl import HELD_OUT, METRICS, Records
-from ernie_m.training.log.visualdl_log import follow
 from ernie_m.training.prefetch import prefetch
 from ernie_m.training.run_folder import RunFolder, SavedRun
 from ernie_m.training.stop_requests import StallWatch, StopSignal
@@ -36,17 +35,13 @@ class Pace:
         log_steps: the number of steps between two lines of the log.
         save_steps: the number of steps between two checkpoints.
         last_step: save and stop after this step, without changing the schedule; None: run to the end.
-        stall_seconds: warn when one piece of work, such as a step, takes longer.
         stall_ends_seconds: with several processes, end this one when a piece of work takes longer; 0: never.
-        visualdl: whether the records of the run are also written as a log of VisualDL.
     """
 
     log_steps: int
     save_steps: int
     last_step: int | None = None
-    stall_seconds: float = 60.0
     stall_ends_seconds: float = 0.0
-    visualdl: bool = False
 
 
 class Trainer:
@@ -91,8 +86,6 @@ class Trainer:
         self._saved_at = (self.engine.steps, self.evaluated_step)
         self._evaluation: Evaluation | None = None  # the last one of this process
         self._drop_later_records()
-        if pace.visualdl and self.records is not None:
-            follow(self.records)
 
     def _resume(self, saved: SavedRun) -> None:
         """Take over the state of a saved run, which `_save` wrote."""
@@ -121,7 +114,7 @@ class Trainer:
         )
         with (
             closing(self.progress),
-            StallWatch(pace.stall_seconds, end_seconds=pace.stall_ends_seconds) as stalls,
+            StallWatch(pace.stall_ends_seconds) as stalls,
             prefetch(task.batches(self.position)) as batches,
         ):
             while True:

@@ -1,4 +1,4 @@
-"""Protection of a run: stop requests, and warnings about stalls."""
+"""Protection of a run: stop requests, and the end of a process that waits too long for another."""
 
 import atexit
 import math
@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NamedTuple, NoReturn
 
 from ernie_m.utils.child_processes import stop_signals
 from ernie_m.utils.logging import logger
@@ -130,30 +129,18 @@ def _acknowledge(number: int) -> None:
         os.write(2, f"{line}\n".encode())
 
 
-class _Work(NamedTuple):
-    """A piece of work that goes on: its name in the log, and when it began."""
-
-    name: str
-    began: float  # a time of time.monotonic()
-
-
 class StallWatch:
-    """Warns in the log when a piece of work takes longer than `seconds`, and whenever that time has doubled.
+    """Ends this process, of several, when a piece of work takes longer than `seconds`.
 
-    In a run of several processes, it ends this one when the work has taken `end_seconds`: exit code 1, one
-    line. It would otherwise wait for a dead process on another machine for ever. Each process has its own
-    watch and its own log (log/job.log.<rank>). If all wait for one of them, its log alone has no warning.
+    It would otherwise wait for a dead process on another machine for ever: exit code 1, one line.
 
     Args:
-        seconds: the time after which it warns first.
-        end_seconds: the time after which it ends the process; 0: never.
+        seconds: 0: never.
     """
 
-    def __init__(self, seconds: float, end_seconds: float = 0.0):
-        self.seconds = seconds
-        self.end_seconds = end_seconds if end_seconds > 0 and world_size() > 1 else math.inf
-        self._work: _Work | None = None
-        self._warned_after = 0.0  # seconds since the work began; 0: no warning yet
+    def __init__(self, seconds: float):
+        self.seconds = seconds if seconds > 0 and world_size() > 1 else math.inf
+        self._work = ("", math.inf)  # what goes on, and when it began, a time of time.monotonic()
         self._end = threading.Event()
 
     def __enter__(self) -> "StallWatch":
@@ -166,45 +153,19 @@ class StallWatch:
     @contextmanager
     def during(self, name: str) -> Iterator[None]:
         """Use it as a context around a piece of work; `name` is its name in the log."""
-        work = _Work(name, time.monotonic())
-        self._warned_after = 0.0
-        self._work = work
-        try:
-            yield
-        finally:
-            self._work = None
-            if self._warned_after:
-                logger.info("%s ended after %.0f s", name, time.monotonic() - work.began)
+        self._work = (name, time.monotonic())
+        yield
+        self._work = ("", math.inf)
 
     def _look(self) -> None:
         """The thread: look at the work again and again, until the watch ends."""
-        # Seconds between two looks: few beside both limits.
-        interval = min(self.seconds / 4, self.end_seconds / 4, 5.0)
-        while not self._end.wait(interval):
-            work = self._work
-            if work is None:
-                continue
-            elapsed = time.monotonic() - work.began
-            if work is not self._work:  # it has just ended
-                continue
-            if elapsed >= self.end_seconds:
-                _end_process(work, elapsed)
-            if elapsed >= max(self.seconds, 2 * self._warned_after):
-                self._warned_after = elapsed
-                logger.warning(
-                    "%s has taken %.0f s so far: it is slow, or it waits for a disk, the network or another "
-                    "process (one whose log has no such warning)",
-                    work.name,
-                    elapsed,
+        while not self._end.wait(min(self.seconds / 4, 5.0)):
+            name, began = self._work
+            if time.monotonic() - began >= self.seconds:
+                line = (
+                    f"{name} has taken {self.seconds:.0f} s, stall_ends_seconds: this process ends. If "
+                    "another process or machine has died, start the same commands again"
                 )
-
-
-def _end_process(work: _Work, seconds: float) -> NoReturn:
-    """End this process with exit code 1, with one line in the log and on stderr."""
-    line = (
-        f"{work.name} has taken {seconds:.0f} s, above stall_ends_seconds: this process ends. "
-        "If another process or machine has died, start the same commands again"
-    )
-    logger.error("%s", line)
-    os.write(2, f"error: {line}\n".encode())
-    os._exit(1)  # the main thread waits in a call that does not return
+                logger.error("%s", line)
+                os.write(2, f"error: {line}\n".encode())
+                os._exit(1)  # the main thread waits in a call that does not return

@@ -446,6 +446,8 @@ GONE = {
     "ray": "the texts in several files",
     "reduce_range": "--format onnx, or --amp bf16",
     "retrieval": "its default, max",
+    "run.stall_seconds": "--run.stall_ends_seconds",
+    "run.visualdl": "metrics.jsonl, which pandas draws",
     "score_column": "--only",
     "select_by": "its default, accuracy; ernie-m fit shows scores by label",
     "serve": "ernie-m serve",
@@ -459,6 +461,7 @@ GONE = {
     "use_cuda": "the variable CUDA_VISIBLE_DEVICES, empty for the CPU",
     "vocab_path": "the folder of --model, which has its vocabulary",
     "word_column": "--columns WORDS,TAGS",
+    "visualdl": "metrics.jsonl, which pandas draws",
     "with_apt": "nothing: pip fetches the text",
     "xtreme_save": "--test_save",
 }

@@ -294,12 +294,11 @@ def test_overwrite_begins_anew(classify, refused, tmp_path):
     }
     for name in (*of_the_user, "evaluation.md", "test_result.0.6", "nbest_test_result.seed_2.0.6"):
         (out / name).write_text("a file")
-    (out / "visualdl").mkdir()
     again = classify(overwrite="true", **{**FAST, "learning_rate": 1e-3})
     assert again["selected"].keys() == {"1"}
     names = {path.name for path in out.iterdir()}
-    classify(out="alone", visualdl="true", **{**FAST, "learning_rate": 1e-3})
-    assert names | {"visualdl"} == {path.name for path in (tmp_path / "alone").iterdir()} | of_the_user
+    classify(out="alone", **{**FAST, "learning_rate": 1e-3})
+    assert names == {path.name for path in (tmp_path / "alone").iterdir()} | of_the_user
     assert trained(out) == trained(tmp_path / "alone")
     best = tmp_path / "alone" / "best"
     for flag, path in {"init_pretraining_params": best, "piece_model_path": best / "piece.model"}.items():

@@ -16,10 +16,7 @@ import paddle
 
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.training import distributed
-from ernie_m.training.stop_requests import StallWatch
-from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError
-from tests.helpers.processes import wait_until
 from tests.training.toy_training import STEPS, make, read_step, run, state_of, weights, write_step
 
 FOLDER = Path(sys.argv[1])
@@ -47,17 +44,6 @@ def collectives() -> None:
         "weight": weight.tolist(),
     }
     (FOLDER / f"{rank}.json").write_text(json.dumps(results))
-
-
-def stall() -> None:
-    """Process 0 waits for process 1 until it has warned after 0.1 seconds; the other would after 60."""
-    logging.setup(FOLDER, distributed.rank())
-    with StallWatch(0.1 if distributed.is_main() else 60.0) as stalls:
-        distributed.barrier()
-        if distributed.rank() == 1:
-            assert wait_until(lambda: "has taken" in (FOLDER / "job.log.0").read_text())
-        with stalls.during("step 1"):
-            distributed.barrier()
 
 
 def lost() -> None:
@@ -126,7 +112,7 @@ def train(name: str, steps: int) -> None:
 if __name__ == "__main__":
     device = distributed.init()
     assert device == "cpu"
-    functions = {"collectives": collectives, "stall": stall, "masters": masters, "lost": lost}
+    functions = {"collectives": collectives, "masters": masters, "lost": lost}
     for proof in PROOFS:
         if proof in functions:
             functions[proof]()

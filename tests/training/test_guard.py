@@ -1,4 +1,4 @@
-"""Stop requests, and warnings about work that takes too long."""
+"""Stop requests, and the end of work that takes too long."""
 
 import os
 import signal
@@ -8,10 +8,7 @@ import time
 
 import pytest
 
-from ernie_m.training import stop_requests
-from ernie_m.training.stop_requests import StallWatch, StopSignal
-from ernie_m.utils.logging import logger
-from tests.helpers.processes import wait_until
+from ernie_m.training.stop_requests import StopSignal
 from tests.launching import clean_environment, start_python
 
 
@@ -213,58 +210,17 @@ def test_a_stop_signal_that_is_not_active():
     assert not stop and not stop.anywhere()
 
 
-@pytest.fixture
-def warnings(caplog, monkeypatch):
-    """A function that returns the lines of the log so far."""
-    monkeypatch.setattr(logger, "propagate", True)
-    caplog.set_level("INFO")
-    return lambda: [record.message for record in caplog.records]
-
-
-class Clock:
-    """Stands in for the module `time`: it stands still until it is told another time."""
-
-    def __init__(self):
-        self.now = 0.0  # seconds
-        self.calls = 0
-
-    def monotonic(self) -> float:
-        self.calls += 1
-        return self.now
-
-    def go_to(self, seconds: float) -> None:
-        """Set the time, and wait until the watch has looked at it and has done what it then does."""
-        self.now = seconds
-        calls = self.calls
-        assert wait_until(lambda: self.calls >= calls + 2)
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(stop_requests, "time", clock)
-    return clock
-
-
-def test_a_stalled_step(warnings, clock):
-    """A warning after the time, and whenever that has doubled."""
-    with StallWatch(0.04) as watch, watch.during("step 7"):
-        for seconds, count in ((0.03, 0), (0.05, 1), (0.09, 1), (0.11, 2), (0.21, 2), (0.23, 3), (1.1, 4)):
-            clock.go_to(seconds)
-            assert len(warnings()) == count
-    *lines, last = warnings()
-    assert all(line.startswith("step 7 has taken") for line in lines)
-    assert "one whose log has no such warning" in lines[0]
-    assert last == "step 7 ended after 1 s"
-
-
 # Only a process of several is ended: one that is alone waits for no other.
 STALLED = """
 import os, time
 os.environ["PADDLE_TRAINERS_NUM"] = "2"
 from ernie_m.training.stop_requests import StallWatch
-with StallWatch(seconds=0.1, end_seconds=0.4) as watch, watch.during("step 7"):
-    time.sleep(60)
+with StallWatch(0.2) as watch:
+    with watch.during("step 6"):
+        pass
+    time.sleep(0.5)  # no work goes on
+    with watch.during("step 7"):
+        time.sleep(60)
 """
 
 
@@ -273,13 +229,3 @@ def test_a_stall_ends_the_process():
     assert completed.returncode == 1  # and not 0, after a minute
     (line,) = [line for line in completed.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: step 7 has taken") and "start the same commands again" in line
-
-
-def test_work_that_ends_in_time(warnings, clock):
-    with StallWatch(0.04) as watch:
-        for step in range(4):
-            with watch.during(f"step {step}"):
-                clock.go_to(clock.now + 0.03)
-            clock.now += 1
-            time.sleep(0.05)  # no work goes on, and the watch looks several times
-    assert warnings() == []

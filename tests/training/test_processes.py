@@ -51,7 +51,7 @@ def proofs(tmp_path_factory):
     (sharded / "of_three.parts").rename(sharded / "three.start")  # where `three` begins
     trainings = ("0/whole", "1/whole", "1/three")
     # The last proof kills process 1.
-    start(folder, "collectives", *trainings, "masters", "stall", "lost", code=-signal.SIGKILL)
+    start(folder, "collectives", *trainings, "masters", "lost", code=-signal.SIGKILL)
     return folder
 
 

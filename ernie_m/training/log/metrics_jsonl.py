@@ -4,7 +4,6 @@ A record has a "step". That of an evaluation after the step has its results unde
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ class Records:
 
     def __init__(self, path: Path):
         self.path = path
-        self._follower: Callable[[dict[str, Any]], object] = lambda record: None
 
     def append(self, record: dict[str, Any]) -> None:
         """Write a record behind the others.
@@ -33,14 +31,9 @@ class Records:
         Raises:
             UserError: the disk is full or read-only.
         """
-        record = as_json_values(record)
+        line = json.dumps(as_json_values(record)) + "\n"
         with unwritable_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        self._follower(record)
-
-    def follow(self, follower: Callable[[dict[str, Any]], object]) -> None:
-        """Call `follower` with each record that will be appended."""
-        self._follower = follower
+            file.write(line)
 
     def read(self) -> list[dict[str, Any]]:
         """The records, without damaged lines."""
