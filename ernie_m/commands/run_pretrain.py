@@ -42,7 +42,5 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
         task = Pretraining(config)
         trainer = Trainer(task, folder, config.run.seed, pace_of(config))
         save_settings(task.config, folder)  # without the objectives for which the corpus has no text
-        if trainer.first_step < task.total_steps:
-            task.rehearse(trainer.engine)
         if trainer.run(stop):  # the run is finished
             finish(task, trainer, folder)

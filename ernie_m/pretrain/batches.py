@@ -15,7 +15,7 @@ import numpy as np
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.objective import Pair, Text, Vocabulary, class_of, names_that_read, rng_of
 from ernie_m.pretrain.packing import MicroBatch, pack
-from ernie_m.pretrain.shares import allocate, check_batch_size, parts_of_run, shares, steps_of_parts
+from ernie_m.pretrain.shares import allocate, check_batch_size, parts_of_run, shares
 from ernie_m.pretrain.training_text import TrainingText, make_objectives
 from ernie_m.reader.corpus import Blocks, Corpus, long_pairs
 from ernie_m.reader.sampling import Sampler
@@ -24,7 +24,6 @@ from ernie_m.utils.logging import logger
 
 _CHECKED_PAIRS = 200  # how many pairs of each two languages `check_pairs` looks at
 _MANY_SHORT_PAIRS = 0.2  # a warning names a larger share
-_OFTEN = 10  # a language is named if a run reads it more often
 # `mean_tokens` measures the tokens of a step on this many sequences of each part of the run. It assumes a run
 # of so many steps that each part is long enough for them.
 _PROBE_SEQUENCES = 8192
@@ -333,24 +332,6 @@ def tokens_of_pass(config: PretrainConfig, text: TrainingText) -> int:
         logger.info("%s", long_pairs(text.pairs, max_seq_len))
     in_pairs = sum(pairs.num_tokens - int(pairs.beyond(max_seq_len)[1]) for pairs in text.pairs.values())
     return (Text in kinds) * sum(text.mono.values()) + (Pair in kinds) * in_pairs
-
-
-def log_repeats(config: PretrainConfig, text: TrainingText, steps: int) -> None:
-    """Log which languages and pairs of languages a run is expected to read more than `_OFTEN` times."""
-    parts = steps_of_parts(config.objectives, steps)
-    often = []
-    for purpose, sampler in StepReader(config, text, steps).samplers.items():
-        kind, unit = (Text, "blocks") if purpose == "mono" else (Pair, "pairs")
-        # What is drawn in one step for each of the sequences of its batch, summed over the steps.
-        drawn = sum(len(span) * share.get(name, 0) for span, share in parts for name in names_that_read(kind))
-        times = config.optimizer.batch_size * drawn * sampler.probabilities / sampler.sizes  # [streams]
-        often += [
-            f"{name}: {size:,} {unit}, {count:,.0f} times"
-            for name, size, count in zip(sampler.names, sampler.sizes, times)
-            if count > _OFTEN
-        ]
-    if often:
-        logger.info("text that is expected to be read more than %d times: %s", _OFTEN, "; ".join(often))
 
 
 def mean_tokens(config: PretrainConfig, text: TrainingText) -> float:

@@ -8,7 +8,6 @@ from pathlib import Path
 import yaml
 
 from ernie_m.pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig
-from ernie_m.pretrain.held_out.log_lines import summary
 from ernie_m.pretrain.task import Pretraining
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import step_folders, write_checkpoint
@@ -113,7 +112,7 @@ def pace_of(config: PretrainConfig) -> Pace:
 def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
     """Write the finished models, with the mean vector of each language. Call it on every process.
 
-    If an earlier run wrote them, only log the last evaluation again.
+    Nothing is done if an earlier command wrote them.
     """
     full_path = folder.path / FULL
     encoder_path = folder.path / ENCODER
@@ -132,9 +131,6 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
         logger.info(
             "the run is finished: all %d steps are done, and its models are exported", task.total_steps
         )
-        if trainer.records is not None:  # on the main process
-            for line in summary(trainer.records.last_evaluation() or {}):
-                logger.info("%s", line)
         return
     stall_watch = StallWatch(trainer.pace.stall_ends_seconds)
     with stall_watch, stall_watch.during("the export of the finished model"):

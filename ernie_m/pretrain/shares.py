@@ -100,38 +100,20 @@ def steps_of_parts(config: ObjectiveConfig, total_steps: int) -> list[tuple[rang
     return parts
 
 
-def steps_of_objectives(config: ObjectiveConfig, total_steps: int) -> dict[str, list[tuple[int, int, float]]]:
-    """When each objective is trained: (first step, last step, share) of each span of one share, from step 1.
-
-    Every objective that the configuration names is there; one that is never trained has no span.
-    """
+def log_parts(config: ObjectiveConfig, total_steps: int) -> None:
+    """Log the shares in each part of a run, and warn of objectives that are named but never trained."""
     named = {*config.names, *config.shares, *config.later_shares}
-    spans: dict[str, list[tuple[int, int, float]]] = {name: [] for name in OBJECTIVES if name in named}
     for steps, share_of in steps_of_parts(config, total_steps):
-        for name, share in share_of.items():
-            first = steps.start + 1
-            if spans[name]:
-                first_before, last_before, share_before = spans[name][-1]
-                if last_before == steps.start and share_before == share:  # the span goes on
-                    first = first_before
-                    spans[name].pop()
-            spans[name].append((first, steps.stop, share))
-    return spans
-
-
-def log_steps(config: ObjectiveConfig, total_steps: int) -> None:
-    """Log when each objective is trained, and warn of those that are named but never trained."""
-    for name, spans in steps_of_objectives(config, total_steps).items():
-        if spans:
-            listed = [f"{first:,} to {last:,} ({100 * share:.3g} %)" for first, last, share in spans]
-            logger.info("%s: steps %s", name, ", ".join(listed))
-        else:
-            logger.warning(
-                "%s is never trained: objectives.shares, later_shares, later_start and btmlm_start leave it "
-                "none of the %s steps",
-                name,
-                f"{total_steps:,}",
-            )
+        listed = ", ".join(f"{name} {100 * share:.3g} %" for name, share in share_of.items())
+        logger.info("steps %s to %s: %s", f"{steps.start + 1:,}", f"{steps.stop:,}", listed)
+        named -= share_of.keys()
+    for name in sorted(named):
+        logger.warning(
+            "%s is never trained: objectives.shares, later_shares, later_start and btmlm_start leave it none "
+            "of the %s steps",
+            name,
+            f"{total_steps:,}",
+        )
 
 
 def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict[str, int]:

@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.conventions import ERNIE_M_RULES, READING, Reading
 from ernie_m.model.encoder import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.pretrain.batches import StepBatches, log_repeats, read_steps, tokens_of_pass, total_steps
+from ernie_m.pretrain.batches import StepBatches, read_steps, tokens_of_pass, total_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import BASE, FRESH, SCRATCH, PretrainConfig
 from ernie_m.pretrain.held_out.evaluate import Evaluator
@@ -24,13 +24,13 @@ from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summar
 from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
 from ernie_m.pretrain.loss import DeviceBatch, batch_loss, to_device
 from ernie_m.pretrain.objective import Vocabulary, class_of
-from ernie_m.pretrain.shares import log_steps
+from ernie_m.pretrain.shares import log_parts
 from ernie_m.pretrain.training_text import TrainingText, fit_to_corpus, open_corpus
 from ernie_m.reader.corpus import verify_corpus
 from ernie_m.training import distributed
-from ernie_m.training.engine import Engine, Step
-from ernie_m.training.log.evaluation import Evaluation, as_json_values
-from ernie_m.training.log.meter import Interval, Meter
+from ernie_m.training.engine import Engine
+from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.training.log.meter import Interval
 from ernie_m.training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.training.precision import Precision
 from ernie_m.training.stop_requests import StopSignal
@@ -74,9 +74,8 @@ class Pretraining(Trainable):
         config = self.config
         self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), config)
         self.total_steps = total_steps(config, self.text)
-        log_steps(config.objectives, self.total_steps)
+        log_parts(config.objectives, self.total_steps)
         self.tokens_of_pass = tokens_of_pass(config, self.text)
-        log_repeats(config, self.text, self.total_steps)
         self.pseudo_token_generator = make_pseudo_token_generator(config.objectives, self.text)
         self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_token_generator)
         self.evaluation_steps = self.evaluator.steps(self.total_steps, config.init.lm_head_warmup_steps)
@@ -188,20 +187,6 @@ class Pretraining(Trainable):
                 logger.warning("%s", warning)
         # Pre-training counts no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
-
-    def rehearse(self, engine: Engine) -> None:
-        """Evaluate an example of each objective, make a record and lines of the log, and drop all of them.
-
-        What fails in an objective of one's own fails before the first step, not after the last one.
-        """
-        scores = self.evaluator.rehearse(engine)
-        summary(Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores).scores)
-        step = Step(loss=1.0, sums=dict.fromkeys(SUMS, 1.0), grad_norm=1.0, lr=1.0, skipped=False)
-        meter = Meter()
-        meter.add(step)
-        interval = meter.end_interval(engine.steps, step, None, 1.0, steps_per_second=1.0, remaining="")
-        as_json_values(self.record(interval))
-        self.line(interval)
 
     def record(self, interval: Interval) -> dict[str, Any]:
         return record_of(interval)

@@ -38,16 +38,8 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     objectives = with_text(config.objectives, monolingual, parallel)
     left_out = [name for name in config.objectives.names if name not in objectives.names]
     if left_out:
-        missing_text = "sentence pairs" if monolingual else "monolingual text"
         trained = ", ".join(objectives.names)
-        logger.info(
-            "%s has no %s of %s: training %s, without %s",
-            corpus.path,
-            missing_text,
-            ", ".join(languages),
-            trained,
-            ", ".join(left_out),
-        )
+        logger.info("%s has no text for %s: training %s", corpus.path, ", ".join(left_out), trained)
     return dataclasses.replace(config, objectives=objectives)
 
 

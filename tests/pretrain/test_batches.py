@@ -1,7 +1,6 @@
 """A step's batches: the same for any number of processes, the right texts, positions that resume."""
 
 import itertools
-import re
 from collections import Counter
 from dataclasses import replace
 
@@ -13,7 +12,6 @@ from ernie_m.pretrain.batches import (
     StepReader,
     check_pairs,
     cut_by_tokens,
-    log_repeats,
     tokens_of_pass,
     total_steps,
 )
@@ -21,7 +19,7 @@ from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.objective import Vocabulary
 from ernie_m.pretrain.objectives import OF_THE_PAPER
-from ernie_m.pretrain.shares import allocate, shares, steps_of_objectives
+from ernie_m.pretrain.shares import allocate, shares, steps_of_parts
 from ernie_m.pretrain.task import Pretraining
 from ernie_m.pretrain.training_text import TrainingText, fit_to_corpus
 from ernie_m.reader.corpus import Corpus
@@ -243,24 +241,6 @@ def test_a_pass_counts_what_is_read(source, caplog):
     ] * 2
 
 
-def test_what_is_read_more_than_ten_times_is_named(source, caplog):
-    """As often as the steps of a run do read it; half of the run has no pairs."""
-    caplog.set_level("INFO")
-    changes = {"objectives__shares": {"mmlm": 1}, "objectives__later_shares": {"mmlm": 1, "tlm": 1}}
-    changes |= {"objectives__later_start": 0.5, "optimizer__steps": 40, "optimizer__batch_size": 160}
-    settings = source.config(**changes)
-    for steps in (20, 40):  # those of 20 read languages 6 times, and pairs 4 times
-        log_repeats(settings, source.text(settings), steps)
-    reader = source.reader(**changes)
-    for _ in range(40):
-        reader.next()
-    mono = reader.samplers["mono"]
-    (line,) = caplog.messages
-    said = re.findall(r"(\w+): (\d+) blocks, (\d+) times", line)
-    assert [(name, int(size)) for name, size, _ in said] == list(zip(mono.names, mono.sizes))
-    assert [float(times) for *_, times in said] == pytest.approx(mono.positions / mono.sizes, abs=1.5)
-
-
 def test_shares_are_divided_by_their_sum_and_change_once():
     """The later shares begin at 20 % of the steps, and BTMLM at 30 %."""
     config = ObjectiveConfig(
@@ -274,7 +254,7 @@ def test_shares_are_divided_by_their_sum_and_change_once():
     assert shares(config, 30, 100) == {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}
 
 
-def test_the_steps_of_each_objective():
+def test_the_parts_of_a_run():
     """Every step has the objectives and shares that `shares` gives it."""
     config = ObjectiveConfig(
         shares={"mmlm": 100, "tlm": 0},
@@ -282,54 +262,21 @@ def test_the_steps_of_each_objective():
         later_start=0.34,
         btmlm_start=0.5,
     )
-    expected = {
-        "mmlm": [(1, 340, 1.0), (341, 500, 0.3), (501, 1000, 0.15)],
-        "tlm": [],
-        "camlm": [(341, 1000, 0.7)],
-        "btmlm": [(501, 1000, 0.15)],
-    }
-    assert steps_of_objectives(config, 1000) == expected
-    for total in (1, 2, 3, 7, 50):
-        counted = [{} for _ in range(total)]
-        for name, spans in steps_of_objectives(config, total).items():
-            for first, last, share in spans:
-                for step in range(first - 1, last):
-                    counted[step][name] = share
-        assert counted == [shares(config, step, total) for step in range(total)]
+    for total in (1, 2, 3, 7, 50, 1000):
+        parts = [[share] * len(steps) for steps, share in steps_of_parts(config, total)]
+        assert [*itertools.chain(*parts)] == [shares(config, step, total) for step in range(total)]
 
 
 @pytest.mark.parametrize(
-    "changes, without_steps",
-    [
-        ({}, []),
-        ({"objectives__shares": {"mmlm": 1, "tlm": 0}}, ["tlm"]),
-        (
-            {
-                "objectives__shares": {"mmlm": 1, "tlm": 1},
-                "objectives__later_shares": {"camlm": 1},
-                "objectives__later_start": 0,
-            },
-            ["mmlm", "tlm"],
-        ),
-        (
-            {
-                "objectives__shares": {"mmlm": 1, "tlm": 1},
-                "objectives__later_shares": {"camlm": 1},
-                "objectives__later_start": 1,
-            },
-            ["camlm"],
-        ),
-        ({"objectives__btmlm_start": 1}, ["btmlm"]),
-    ],
-)
-def test_an_objective_that_is_never_trained_is_warned_of(source, caplog, changes, without_steps):
-    """The log has a line for each objective that is named, and none for the others."""
+    "start, without_steps", [(0, ["mmlm", "tlm"]), (0.5, []), (1, ["camlm"])]
+)  # of the later shares
+def test_an_objective_that_is_never_trained_is_warned_of(source, caplog, start, without_steps):
+    shares = {"objectives__shares": {"mmlm": 1, "tlm": 1}, "objectives__later_shares": {"camlm": 1}}
     with caplog.at_level("INFO", logger="ernie_m"):
-        task = Pretraining(source.config(**changes))
+        Pretraining(source.config(**shares, objectives__later_start=start))
     warned = [record.message.split()[0] for record in caplog.records if "never trained" in record.message]
     assert warned == without_steps
-    steps = [message.split(":")[0] for message in caplog.messages if ": steps " in message]
-    assert sorted(steps + warned) == sorted(steps_of_objectives(task.config.objectives, 12))
+    assert ("steps 1 to 6: mmlm 50 %, tlm 50 %" in caplog.messages) == (start == 0.5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 64, 2047, 2048])

@@ -136,14 +136,6 @@ def test_sums_are_sums_and_equal_on_every_process(proofs):
     assert results[0]["weight"] == [7.0] * 3
 
 
-def test_a_process_that_waits_in_a_sum_warns(proofs):
-    """Process 1 comes to the sum when process 0 has warned, whose main thread waits in a call of C."""
-    *warnings, last_line = (proofs / "job.log.0").read_text().splitlines()
-    assert warnings and all("step 1 has taken" in line for line in warnings)
-    assert "step 1 ended after" in last_line
-    assert "has taken" not in (proofs / "job.log.1").read_text()
-
-
 def test_a_killed_process_is_one_line_to_the_other(proofs):
     text = (proofs / "lost.txt").read_text()
     assert text.startswith("another process of the run has ended")

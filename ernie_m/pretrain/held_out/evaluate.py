@@ -139,20 +139,6 @@ class Evaluator:
             scores["candidates"] = counts
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
-    def rehearse(self, engine: Engine) -> dict[str, Any]:
-        """The scores of one example of each objective, or of a group, in the first language or pair.
-
-        Each process evaluates all of them. The result is as that of `run`, without retrieval.
-        """
-        engine.model.eval()
-        scores: dict[str, dict[str, Any]] = {}
-        with paddle.no_grad(), engine.autocast():
-            for kind, languages in self._parts():
-                if kind in self.objectives and kind not in scores:
-                    most = self.objectives[kind].group
-                    scores[kind] = {"first": self._result(kind, engine.model, languages, most)}
-        return {kind: results for kind, results in scores.items() if results["first"]}
-
     def _parts(self) -> list[tuple[str, Any]]:
         """What to evaluate: an objective or "retrieval", and a language or a pair of languages."""
         on_text = []
@@ -163,13 +149,12 @@ class Evaluator:
         parts: list[tuple[str, Any]] = [(name, language) for name in on_text for language in self.mono]
         return parts + [(name, pair) for pair in self.pairs for name in [*on_pairs, "retrieval"]]
 
-    def _result(self, kind: str, model: PreTrainingModel, languages: Any, most: int | None = None) -> Any:
+    def _result(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
         """The result of a part, see `run`; None if its text has no token that can be predicted.
 
         Args:
             kind: an objective, or "retrieval".
             languages: a language, or a pair of languages.
-            most: how many examples are evaluated; None: all.
         """
         if kind == "retrieval":
             return self._retrieval(model, languages)
@@ -178,7 +163,7 @@ class Evaluator:
             examples = self._texts(languages)
         else:
             examples = [pair for pair in self._examples(languages) if objective.serves(pair)]
-        return objective.evaluate(examples[:most], model, self)
+        return objective.evaluate(examples, model, self)
 
     def frequency_perplexity(self, texts: Sequence[Text]) -> float:
         """The perplexity of texts of a language for a model that knows only how often each piece occurs."""

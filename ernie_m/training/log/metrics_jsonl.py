@@ -35,19 +35,10 @@ class Records:
         with unwritable_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(line)
 
-    def read(self) -> list[dict[str, Any]]:
-        """The records, without damaged lines."""
-        return [record for record in self._record_of_each_line() if record is not None]
-
     def sync(self) -> None:
         """Wait until all records are on the disk: a checkpoint must not know of a step without its record."""
         if self.path.is_file():
             sync_file(self.path)
-
-    def last_evaluation(self) -> dict[str, Any] | None:
-        """The results of the last evaluation; None if there was none."""
-        evaluations = [record[HELD_OUT] for record in self.read() if HELD_OUT in record]
-        return evaluations[-1] if evaluations else None
 
     def cut_back(self, step: int, evaluated_step: int) -> int:
         """Drop the records that a resumed run will write again, and damaged lines.
