@@ -25,7 +25,7 @@ from ernie_m.training.engine import Engine
 from ernie_m.training.log.evaluation import Evaluation
 from ernie_m.training.log.meter import Interval
 from ernie_m.training.log.metrics_jsonl import METRICS
-from ernie_m.training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warmup_decay
+from ernie_m.training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.training.precision import Precision
 from ernie_m.training.run import Pace
 from ernie_m.training.run_folder import RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
@@ -69,12 +69,9 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     Raises:
         UserError: another command writes there, or the folder holds another run.
     """
-    sources = set()  # what overwriting must not remove
-    for name in _READ:
-        path = getattr(flags, name, None)
-        if path:
-            # %d stands for the seed in the weights of run_retrieval.py.
-            sources |= {path.replace("%d", str(seed)) for seed in flags.seeds}
+    # What overwriting must not remove; %d stands for the seed in the weights of run_retrieval.py.
+    paths = [path for name in _READ if (path := getattr(flags, name, None))]
+    sources = {path.replace("%d", str(seed)) for path in paths for seed in flags.seeds}
     rules = FolderRules(
         ways_out="choose another --checkpoints, or begin anew with --overwrite true. To train its model "
         "further, begin a new run in another --checkpoints, with --init_pretraining_params "
@@ -174,14 +171,13 @@ def make_engine(
     total_steps: int,
     seed: int,
     schedule: Schedule | None = None,
-    decay_style: str = FULL_RATE,
     loss_scaling: Mapping[str, Any] | None = None,
 ) -> Engine:
     """Make the optimizer and the engine of a model.
 
     Args:
         schedule: the schedule of the learning rate; None: a linear rise and decay.
-        decay_style, loss_scaling: what only FinetuneFlags has flags for; see `build_optimizer`, `Precision`.
+        loss_scaling: what only FinetuneFlags has flags for; see `Precision`.
     """
     if schedule is None:
         warmup_steps = int(total_steps * flags.warmup_proportion)
@@ -192,7 +188,6 @@ def make_engine(
         schedule,
         flags.weight_decay,
         flags.layerwise_lr_decay,
-        decay_style=decay_style,
     )
     return Engine(model, optimizer, seed, precision=Precision(flags.amp, "O1", loss_scaling), sums=SUMS)
 

@@ -299,9 +299,6 @@ class FinetuneFlags(TrainingFlags):
     select_on: str = MEAN
     """What selects the best step: the mean over the languages, one language (en), or last, the last step."""
 
-    decay_style: Literal["official", "paddlenlp"] = "official"
-    """Whether weights decay at the full rate (official) or at the rate of their layer (paddlenlp)."""
-
     official_compat: bool = option(True, only=MRC + TAGGER)
     """Whether labels, loss, windows and scores are those of the official code, as for the paper's figures.
     false is better for data of your own."""

@@ -476,7 +476,7 @@ class FineTuning(TrainingOfSeeds):
         if flags.lr_scheduler == "noam_decay":
             schedule = noam_decay(int(schedule_steps * flags.warmup_proportion))
         loss_scaling = {name: getattr(flags, name) for name in LOSS_SCALING}  # the flags have the same names
-        return make_engine(flags, model, schedule_steps, seed, schedule, flags.decay_style, loss_scaling)
+        return make_engine(flags, model, schedule_steps, seed, schedule, loss_scaling)
 
     @property
     def _unread(self) -> tuple[str, ...]:

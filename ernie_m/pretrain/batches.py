@@ -122,9 +122,10 @@ class StepReader:
         places_by_process = cut_by_tokens(tokens_of_groups, budget, processes=self.world_size)
 
         # Mask the examples of this process alone.
-        micro_batches = []
-        for places in places_by_process[self.rank]:  # the places in `groups` of one micro-batch
-            micro_batches.append(self._micro_batch(examples, [groups[place] for place in places]))
+        micro_batches = [
+            self._micro_batch(examples, [groups[place] for place in places])
+            for places in places_by_process[self.rank]  # the places in `groups` of one micro-batch
+        ]
 
         # The loss needs the masked tokens of the whole step. They can be counted without drawing them.
         loss_counts = dict.fromkeys(share, 0)

@@ -135,8 +135,7 @@ def make_pseudo_token_generator(config: ObjectiveConfig, text: TrainingText) -> 
     allowed = None  # all pieces
     if config.pseudo_pieces == "frequent":
         allowed = allowed_pieces(text.piece_counts(), config.min_piece_count, text.vocabulary)
-    temperature = config.temperature if config.pseudo_choice == "sample" else 0.0  # 0: the arg max
-    return PseudoTokenGenerator(allowed, text.vocabulary.special_ids, temperature)
+    return PseudoTokenGenerator(allowed, text.vocabulary.special_ids, config.temperature)
 
 
 def allowed_pieces(

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from ernie_m.pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig
+from ernie_m.pretrain.held_out.language_means import language_means
 from ernie_m.pretrain.task import Pretraining
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import step_folders, write_checkpoint
@@ -16,7 +17,6 @@ from ernie_m.training.run import Pace, Trainer
 from ernie_m.training.run_folder import FolderRules, RunFolder
 from ernie_m.training.stop_requests import StallWatch
 from ernie_m.utils import logging
-from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import logger
@@ -117,17 +117,9 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
     full_path = folder.path / FULL
     encoder_path = folder.path / ENCODER
 
-    def models_are_whole() -> bool:
-        """Whether both finished models are there, with all of their files."""
-        try:
-            check_manifest(full_path / MANIFEST)
-            check_manifest(encoder_path / MANIFEST)
-        except UserError:
-            return False
-        return True
-
     # An earlier command did all steps.
-    if trainer.first_step == task.total_steps and distributed.on_main(models_are_whole):
+    are_there = distributed.on_main(lambda: full_path.is_dir() and encoder_path.is_dir())
+    if trainer.first_step == task.total_steps and are_there:
         logger.info(
             "the run is finished: all %d steps are done, and its models are exported", task.total_steps
         )
@@ -139,7 +131,8 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
         full = None
         encoder = None
         if distributed.is_main():  # the other processes only take part in `write_checkpoint`
-            means = task.evaluator.language_means(engine.model.ernie_m)
+            max_seq_len = task.config.data.max_seq_len
+            means = language_means(engine.model.ernie_m, task.text, task.tokenizer, max_seq_len)
             full = dataclasses.replace(task.files(engine, masters), language_means=means)
             encoder = dataclasses.replace(task.encoder_files(engine, masters), language_means=means)
         write_checkpoint(full_path, full)

@@ -149,9 +149,6 @@ class ObjectiveConfig:
     pseudo_positions: Literal["first", "spread"] = "first"
     """first: right after the sentence, like the first tokens of a translation; spread: over its length."""
 
-    pseudo_choice: Literal["argmax", "sample"] = "argmax"
-    """argmax: the most probable piece; sample: a piece drawn at `temperature`."""
-
     pseudo_pieces: Literal["frequent", "all"] = "frequent"
     """frequent: pieces that occur at least `min_piece_count` times in the language; all: the whole vocabulary
     without special tokens."""
@@ -159,8 +156,8 @@ class ObjectiveConfig:
     min_piece_count: NonNegativeInt = 5
     """See `pseudo_pieces`."""
 
-    temperature: PositiveFloat = 1.0
-    """The temperature of the sampling; see `pseudo_choice`."""
+    temperature: NonNegativeFloat = 0.0
+    """0: a pseudo-token is the most probable piece. Above 0 it is drawn at this temperature."""
 
     second_language: Literal["parallel", "uniform"] = "parallel"
     """parallel: among languages that have parallel text with the language of the sentence, in proportion to

@@ -193,25 +193,18 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     Raises:
         UserError: they differ from those of the corpus.
     """
+    pieces = checkpoint.piece_model_path
+    advice = f"build the corpus with --piece_model_path {pieces or 'of the weights'}"
+    if pieces and checkpoint.vocab_path:
+        advice += f" and --vocab_path {checkpoint.vocab_path}"
+    fault = f"{checkpoint.path} has another vocabulary than the corpus ({{}}): {advice}"
     if WORDS in checkpoint.tensors:
         try:
             tokenizer.check_model(checkpoint.tensors.shape(WORDS)[0], tokenizer.pad_id, checkpoint.path)
         except UserError as error:
-            raise _another_vocabulary(checkpoint, str(error)) from error
-    if checkpoint.piece_model_path is not None:
-        vocab = Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path).vocab
-        if vocab != tokenizer.vocab:
-            raise _another_vocabulary(checkpoint, "other tokens")
-
-
-def _another_vocabulary(checkpoint: Checkpoint, difference: str) -> UserError:
-    """The error, with the flags of `build_corpus` that take the vocabulary of the weights."""
-    paths = {"--piece_model_path": checkpoint.piece_model_path, "--vocab_path": checkpoint.vocab_path}
-    flags = [f"{flag} {path}" for flag, path in paths.items() if path]
-    advice = "build the corpus with that of the weights"
-    if flags:
-        advice += f", {' and '.join(flags)}"
-    return UserError(f"{checkpoint.path} has another vocabulary than the corpus ({difference}): {advice}")
+            raise UserError(fault.format(error)) from error
+    if pieces is not None and Tokenizer(checkpoint.vocab_path, pieces).vocab != tokenizer.vocab:
+        raise UserError(fault.format("other tokens"))
 
 
 def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:

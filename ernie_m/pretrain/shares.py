@@ -37,16 +37,9 @@ def default_shares(config: ObjectiveConfig) -> dict[str, float]:
 
     Each part is divided equally among its active objectives, so that ablations compare like with like.
     """
-    names_of_kinds = []  # for each kind that is used, the names of its active objectives
-    for kind in (Text, Pair):
-        names = [name for name in names_that_read(kind) if name in config.names]
-        if names:
-            names_of_kinds.append(names)
-    equal_shares = {}
-    for names in names_of_kinds:
-        for name in names:
-            equal_shares[name] = 1.0 / len(names_of_kinds) / len(names)
-    return equal_shares
+    kinds = [[name for name in names_that_read(kind) if name in config.names] for kind in (Text, Pair)]
+    used = [names for names in kinds if names]
+    return {name: 1.0 / len(used) / len(names) for names in used for name in names}
 
 
 def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> ObjectiveConfig:

@@ -22,7 +22,7 @@ from ernie_m.pretrain.objectives.camlm import Camlm
 from ernie_m.pretrain.packing import Packed
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.options import check_values, option, parse_options
+from ernie_m.utils.options import option, parse_options
 
 _MAX_SEQ_LEN = 512
 _SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
@@ -47,29 +47,15 @@ class ShowFlags:
     piece_model_path: str | None = None
     """A sentencepiece model; without it tokens are words."""
 
-    vocab_path: str | None = None
-    """vocab.txt; without it ids are derived from the piece model."""
-
     seed: int = 1
     """The seed of what is masked."""
-
-    pseudo_proportion: float = 0.2
-    """As objectives.pseudo_proportion of run_pretrain.py."""
-
-    pseudo_positions: Literal["first", "spread"] = "first"
-    """As objectives.pseudo_positions of run_pretrain.py."""
 
     camlm_context: Literal["unmasked", "with_masks"] = "unmasked"
     """As objectives.camlm_context of run_pretrain.py."""
 
-    language_embedding: Literal["masks", "none", "all"] = "masks"
-    """As model.language_embedding of run_pretrain.py."""
-
     def __post_init__(self) -> None:
         if len(self.languages.split(",")) != 2:
             raise UserError(f"--languages '{self.languages}': give two names, as in --languages en,de")
-        if self.vocab_path and not self.piece_model_path:
-            raise UserError(f"--vocab_path {self.vocab_path}: give its --piece_model_path, too")
 
 
 def main() -> None:
@@ -90,21 +76,16 @@ def masks_of(arguments: Sequence[str]) -> list[str]:
     if flags.translation is not None:
         sentences.append(flags.translation)
     if flags.piece_model_path:
-        tokenizer = Tokenizer(flags.vocab_path, flags.piece_model_path)
+        tokenizer = Tokenizer(None, flags.piece_model_path)
     else:
         tokenizer = WordTokenizer(sentences)
-    config = ObjectiveConfig(
-        camlm_context=flags.camlm_context,
-        pseudo_proportion=flags.pseudo_proportion,
-        pseudo_positions=flags.pseudo_positions,
-    )
-    check_values(config)
     texts = [Text(np.array(tokenizer.encode(text), np.int64), side) for side, text in enumerate(sentences)]
     if any(len(text.ids) == 0 for text in texts):
         raise UserError("a sentence has no tokens")
     languages = flags.languages.split(",")
     vocabulary = Vocabulary.of(tokenizer)
-    setting = Setting(config, vocabulary, _MAX_SEQ_LEN, flags.language_embedding, languages)
+    config = ObjectiveConfig(camlm_context=flags.camlm_context)
+    setting = Setting(config, vocabulary, _MAX_SEQ_LEN, languages=languages)
     objective = class_of(flags.objective)(setting)
     example = texts[0]
     if objective.reads is Pair:

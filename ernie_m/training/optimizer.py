@@ -1,8 +1,7 @@
 """The optimizer of a model: AdamW with the official exclusions and layer-wise decay, and its schedules.
 
 A schedule is a function of the step, 0 for the first update, that returns a share of the highest rate.
-The official code and PaddleNLP decay weights differently; `decay_style` gives both. On a CPU the
-embedding matrix has an update of its own.
+On a CPU the embedding matrix has an update of its own.
 """
 
 import re
@@ -23,9 +22,6 @@ from ernie_m.utils.errors import UserError
 Schedule = Callable[[int], float]
 # A shape of the linear decay, as a value of --lr_schedule_style and of optimizer.schedule.
 WITH_DROP = "official"
-# What weight decay is in proportion to; the names are values of --decay_style.
-FULL_RATE = "official"  # the decay is relative to the scheduled rate, the same in all layers
-LAYER_RATE = "paddlenlp"  # it is relative to the rate of the parameter's own layer
 # The state of a parameter, as Paddle calls its tensors.
 _MOMENTS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
 _MASTER = "master_weight"  # the float32 copy of a parameter in half precision
@@ -42,24 +38,19 @@ def is_decayed(name: str) -> bool:
 
 
 def learning_rate_ratios(
-    names: Iterable[str], num_layers: int, layerwise_lr_decay: float, decay_style: str = FULL_RATE
+    names: Iterable[str], num_layers: int, layerwise_lr_decay: float
 ) -> dict[str, float]:
     """Each parameter's share of the learning rate, by name.
 
     With d = layerwise_lr_decay, L = num_layers and layers 0 to L - 1, the share is d^(L - i) in layer i,
-    d^(L + 1) for the word and position tables, and 1 for heads and pooler. The embeddings' layer norm has 1
-    with FULL_RATE and d^(L + 1) with LAYER_RATE.
+    d^(L + 1) for the word and position tables, and 1 for heads, pooler and the embeddings' layer norm.
     """
-    if decay_style == LAYER_RATE:
-        embeddings = re.compile(r"(^|\.)embeddings\.")  # the layer norm, too
-    else:
-        embeddings = re.compile(r"(^|\.)(word|position)_embeddings\.")
     ratios = {}
     for name in names:
         layer = _layer_of(name)
         if layer is not None:
             ratios[name] = layerwise_lr_decay ** (num_layers - layer)
-        elif embeddings.search(name):
+        elif re.search(r"(^|\.)(word|position)_embeddings\.", name):
             ratios[name] = layerwise_lr_decay ** (num_layers + 1)
         else:
             ratios[name] = 1.0
@@ -74,7 +65,6 @@ def build_optimizer(
     layerwise_lr_decay: float = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-6,
-    decay_style: str = FULL_RATE,
     word_rate_ratio: float = 1.0,
 ) -> "AdamW":
     """AdamW for the model's trainable parameters. It does not clip; `ernie_m.training.engine.Engine` does.
@@ -86,7 +76,6 @@ def build_optimizer(
         weight_decay: the coefficient. Layer norms and biases do not decay.
         layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: the same rate in all layers.
         betas, eps: the hyperparameters of Adam.
-        decay_style: FULL_RATE, as the official code, or LAYER_RATE, as PaddleNLP.
         word_rate_ratio: the share of their rate that embedding matrices learn at.
     """
     parameters = {
@@ -95,7 +84,7 @@ def build_optimizer(
     layer_numbers = [_layer_of(name) for name in parameters]
     trained_layers = [number for number in layer_numbers if number is not None]
     num_layers = max(trained_layers) + 1 if trained_layers else 0
-    ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay, decay_style)
+    ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay)
     embeddings = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
     table_gradients = {layer.weight.name: layer.gradient for layer in embeddings}  # by Paddle's name
 
@@ -105,9 +94,8 @@ def build_optimizer(
         ratio = ratios[name]
         if parameter.name in table_gradients:
             ratio *= word_rate_ratio
-        decay = weight_decay if is_decayed(name) else 0.0
-        if decay_style == FULL_RATE:
-            decay /= ratio  # AdamW multiplies the coefficient by the parameter's own rate
+        # The decay is that of the full rate; AdamW multiplies the coefficient by the parameter's own rate.
+        decay = weight_decay / ratio if is_decayed(name) else 0.0
         if parameter.name in table_gradients and kernels.on_cpu(parameter):
             tables[parameter.name] = RowAdam(table_gradients[parameter.name], ratio, decay, betas, eps)
         else:

@@ -85,7 +85,11 @@ class Trainer:
         # `engine.steps` and `evaluated_step` in the newest step folder.
         self._saved_at = (self.engine.steps, self.evaluated_step)
         self._evaluation: Evaluation | None = None  # the last one of this process
-        self._drop_later_records()
+        if self.records is not None:  # drop those of steps that this process will do again
+            dropped = self.records.cut_back(self.first_step, self.evaluated_step)
+            if dropped and self.first_step == 0:
+                line = "%s: no checkpoint: the run begins at step 0, and %d records of %s are dropped"
+                logger.warning(line, folder.path, dropped, self.records.path.name)
 
     def _resume(self, saved: SavedRun) -> None:
         """Take over the state of a saved run, which `_save` wrote."""
@@ -278,19 +282,6 @@ class Trainer:
         logger.info("%s", self.task.line(interval))
         if self.records is not None:
             self.records.append(self.task.record(interval))
-
-    def _drop_later_records(self) -> None:
-        """Drop the records of steps that this process will do again."""
-        if self.records is None:
-            return
-        dropped = self.records.cut_back(self.first_step, self.evaluated_step)
-        if dropped and self.first_step == 0:
-            logger.warning(
-                "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped",
-                self.folder.path,
-                dropped,
-                self.records.path.name,
-            )
 
 
 @contextmanager

@@ -348,13 +348,6 @@ def test_btmlm_without_camlm_is_warned_of(source, caplog):
         assert sum("btmlm without camlm" in message for message in caplog.messages) == warnings
 
 
-@pytest.mark.parametrize("choice, temperature", [("argmax", 0.0), ("sample", 0.5)])
-def test_pseudo_tokens_are_sampled_only_if_asked(source, choice, temperature):
-    config = source.config(objectives__pseudo_choice=choice, objectives__temperature=0.5)
-    generator = make_pseudo_token_generator(config.objectives, source.text(config))
-    assert generator.temperature == temperature
-
-
 @pytest.mark.parametrize(
     "changes",
     [

@@ -12,7 +12,6 @@ import pytest
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.pretrain.command import check_checkpoints, open_run_folder
 from ernie_m.pretrain.held_out.evaluate import Evaluator
-from ernie_m.pretrain.objectives.tlm import Tlm
 from ernie_m.pretrain.task import Pretraining
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
@@ -143,21 +142,6 @@ def test_an_evaluation_that_fails_costs_no_step(straight, tiny_corpus, tmp_path,
     assert checkpoint(out, STEPS)
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
-
-
-@pytest.mark.parametrize("method", ["evaluate", "record", "line", "summary"])
-def test_what_an_objective_defines_is_tried_before_the_first_step(
-    tiny_corpus, tmp_path, out, monkeypatch, method
-):
-    """Of a new run, and of one that goes on after step 8. Nothing of it is recorded."""
-    shutil.rmtree(out / "checkpoints/step_12")
-    monkeypatch.setattr(Tlm, method, lambda *_: 1 / 0)
-    monkeypatch.setattr(Engine, "step", None)  # would be another error
-    for folder in (tmp_path / "new", out):
-        with pytest.raises(ZeroDivisionError):
-            pretrain(tiny_corpus, folder, **USUAL)
-    assert not (tmp_path / "new/metrics.jsonl").exists()
-    assert [record["step"] for record in records(out)] == [3, 5, 6]
 
 
 def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):

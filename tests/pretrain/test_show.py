@@ -50,26 +50,24 @@ camlm
   10  . . . . . . | 1 1 1 . 1   [SEP]"""
 BTMLM = """\
 btmlm, stage 1
- pos  attends to        input
-   2  1 1 1 1 1 | . .   [CLS]
-   3  1 1 1 1 1 | . .   a
-   4  1 1 1 1 1 | . .   b
-   5  1 1 1 1 1 | . .   c
-   6  1 1 1 1 1 | . .   [SEP]
-   8  1 1 1 1 1 | 1 .   [MASK] + de -> h1
-   9  1 1 1 1 1 | . 1   [MASK] + de -> h2
+ pos  attends to      input
+   2  1 1 1 1 1 | .   [CLS]
+   3  1 1 1 1 1 | .   a
+   4  1 1 1 1 1 | .   b
+   5  1 1 1 1 1 | .   c
+   6  1 1 1 1 1 | .   [SEP]
+   8  1 1 1 1 1 | 1   [MASK] + de -> h1
 
 btmlm, stage 2
- pos  attends to            input
-   2  1 1 1 1 1 | 1 1 1 1   [CLS]
-   3  1 1 1 1 1 | 1 1 1 1   a
-   4  1 1 1 1 1 | 1 1 1 1   b -> b
-   5  1 1 1 1 1 | 1 1 1 1   c
-   6  1 1 1 1 1 | 1 1 1 1   [SEP]
-   7  1 1 1 1 1 | 1 1 1 1   [SEP]
-   8  1 1 1 1 1 | 1 1 1 1   h1
-   9  1 1 1 1 1 | 1 1 1 1   h2
-  10  1 1 1 1 1 | 1 1 1 1   [SEP]"""
+ pos  attends to          input
+   2  1 1 1 1 1 | 1 1 1   [CLS]
+   3  1 1 1 1 1 | 1 1 1   a
+   4  1 1 1 1 1 | 1 1 1   b -> b
+   5  1 1 1 1 1 | 1 1 1   c
+   6  1 1 1 1 1 | 1 1 1   [SEP]
+   7  1 1 1 1 1 | 1 1 1   [SEP]
+   8  1 1 1 1 1 | 1 1 1   h1
+   9  1 1 1 1 1 | 1 1 1   [SEP]"""
 
 
 @pytest.mark.parametrize(
@@ -78,7 +76,7 @@ btmlm, stage 2
         ("'小さな 赤い 家は' --objective mmlm --languages ja,en", MMLM),
         ("'a b c d' '[SEP] f g'", CAMLM),
         ("'a b c' 'e f' --camlm_context with_masks --seed -1", CAMLM_WITH_MASKS),
-        ("'a b c' --objective btmlm --pseudo_proportion 0.7 --languages en,de", BTMLM),
+        ("'a b c' --objective btmlm --languages en,de", BTMLM),
     ],
 )
 def test_the_masks(arguments, masks):
@@ -97,9 +95,6 @@ def test_another_seed_masks_other_words():
         (["a b c", "d"], "unmasked token on each side"),
         (["  ", "--objective", "mmlm"], "a sentence has no tokens"),
         (["a b", "c d", "--languages", "en"], "give two names"),
-        (["a b", "--objective", "btmlm", "--pseudo_proportion", "nan"], "--pseudo_proportion nan: "),
-        (["a b", "--objective", "btmlm", "--pseudo_proportion", "-1"], "--pseudo_proportion -1.0: "),
-        (["a b", "c d", "--vocab_path", "/no/vocab.txt"], "--piece_model_path"),
         (["a b", "c d", "--piece_model_path", "/no/such.model"], "/no/such.model"),
     ],
 )

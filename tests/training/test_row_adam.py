@@ -13,7 +13,7 @@ from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.training import distributed, row_adam
 from ernie_m.training.engine import Engine
-from ernie_m.training.optimizer import FULL_RATE, build_optimizer
+from ernie_m.training.optimizer import build_optimizer
 from ernie_m.training.row_adam import RowAdam
 from tests.helpers.batches import padded_batch
 from tests.training.toy_training import state_of
@@ -26,12 +26,10 @@ CONFIG = ErnieMConfig(vocab_size=WORDS, hidden_size=8, num_hidden_layers=1, num_
 class ToyRun:
     """A fine-tuning of a toy model. Each step has other words, some of them new."""
 
-    def __init__(self, style: str = FULL_RATE):
+    def __init__(self):
         paddle.seed(0)
         self.model = SequenceClassifier(CONFIG, 3)
-        optimizer = build_optimizer(
-            self.model, 1e-2, weight_decay=0.1, layerwise_lr_decay=0.5, decay_style=style
-        )
+        optimizer = build_optimizer(self.model, 1e-2, weight_decay=0.1, layerwise_lr_decay=0.5)
         self.engine = Engine(self.model, optimizer, clip_norm=0.1)
         self.table = self.model.ernie_m.embeddings.word_embeddings.weight
 

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,15 +130,11 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     sentences = {}
     if flags.centre_on:
         sentences = sentences_by_language(flags.centre_on, languages_of(bitexts))
-    # A folder that seeds share is opened once.
-    start_of_path: dict[str | None, Checkpoint | None] = {}
-    starts = {}
+    open_once = cache(open_checkpoint)  # seeds may share a folder
+    starts: dict[int, Checkpoint | None] = {}
     for seed in flags.seeds:
-        flags_of_seed = flags.of_seed(seed)
-        path = flags_of_seed.init_checkpoint or flags_of_seed.init_pretraining_params
-        if path not in start_of_path:
-            start_of_path[path] = open_checkpoint(path) if path else None
-        starts[seed] = start_of_path[path]
+        path = flags.init_checkpoint or flags.of_seed(seed).init_pretraining_params
+        starts[seed] = open_once(path) if path else None
     opened = open_model(starts[flags.seeds[0]], *_files(flags))
     is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of its beginning
     flags = settle(flags, opened) if is_resumed else settle_vectors(flags, opened)

@@ -92,31 +92,25 @@ def search_layer(
 def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageMeans | None = None) -> Sweep:
     """Search with the vectors of every layer.
 
-    The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes. If texts repeat, all
-    rows come again by the rule of `SAME_LINE`.
+    The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes.
 
     Args:
         means: the language means of each layer. With them there are two more rows, which have centred
             vectors, by cosine and by margin, each at its own layer.
     """
-    texts_repeat = any(len(np.unique(side)) < len(side) for bitext in bitexts for side in bitext.keys)
 
     def search_one(bitext: Bitext) -> dict[str, tuple[int | None, float]]:
         """Row -> the number of the layer, of the rows that choose one, and the share of sentences found."""
         foreign, english = encode_sides(encode, bitext)  # [L + 1, N, H] each
+        of_directions = accuracy_by_layer(english, foreign, bitext.keys)  # [L + 1, 2]
+        means_of_layers = enumerate(of_directions.mean(axis=1))
+        results = {f"layer {layer}": (None, accuracy) for layer, accuracy in means_of_layers}
+        results[CHOSEN] = choose_on_half(english, foreign, bitext.keys)
         if means is not None:
             centred = means.subtract(english, "en"), means.subtract(foreign, bitext.language)
-        rules = {"": bitext.keys} | ({f", {SAME_LINE}": bitext.line_keys} if texts_repeat else {})
-        results = {}
-        for rule, keys in rules.items():
-            of_directions = accuracy_by_layer(english, foreign, keys)  # [L + 1, 2]
-            for layer, accuracy in enumerate(of_directions.mean(axis=1)):
-                results[f"layer {layer}{rule}"] = None, accuracy
-            results[f"{CHOSEN}{rule}"] = choose_on_half(english, foreign, keys)
-            if means is not None:
-                results[f"centred, {CHOSEN}{rule}"] = choose_on_half(*centred, keys)
-                by_margin = choose_on_half(*centred, keys, find=found_by_margin)
-                results[f"centred margin, {CHOSEN}{rule}"] = by_margin
+            results[f"centred, {CHOSEN}"] = choose_on_half(*centred, bitext.keys)
+            by_margin = choose_on_half(*centred, bitext.keys, find=found_by_margin)
+            results[f"centred margin, {CHOSEN}"] = by_margin
         return results
 
     sweep = Sweep(rows={}, layers={})

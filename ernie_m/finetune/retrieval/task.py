@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import paddle
@@ -82,14 +82,6 @@ class PairBatch(Uploadable):
     pair_count: int
 
 
-class PairVectors(NamedTuple):
-    """The sentence vectors of the pairs that one process has encoded: [b, H], [b, H] and [n, H]."""
-
-    sources: Tensor
-    translations: Tensor
-    given_negatives: Tensor
-
-
 class Retrieval(TrainingOfSeeds):
     """Training of sentence vectors on pairs; held-out pairs select the best step.
 
@@ -156,18 +148,9 @@ class Retrieval(TrainingOfSeeds):
             sides = [ids for pairs in corpus.parallel.values() for pair in spread(pairs) for ids in pair]
             cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # beside [CLS] and [SEP]
             warn_if_cut(flags.train_set, cut, len(sides), "texts looked at", flags.max_seq_len)
-        has_queries = self.rows is not None and not self.rows.are_translations
-        if has_queries and any(self.prompts):
-            line = (
-                "%s: %r stands before queries, %r before the other texts; name translations as in en-de.tsv"
-            )
+        if opened.reading.prompts:  # equal ones for translations, whose file is named as in en-de.tsv
+            line = "%s: %r stands before queries, %r before other texts, here and in a search"
             logger.info(line, flags.train_set, *self.prompts)
-        elif opened.reading.prompts:
-            logger.info(
-                "%s: %r stands before every text, and before those of a search",
-                flags.train_set,
-                self.prompts[0],
-            )
         self.identity = identity_of(
             flags,
             stored_name(SEARCH),
@@ -272,16 +255,16 @@ class Retrieval(TrainingOfSeeds):
         world_size = distributed.world_size()
         vectors_of_groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
         vectors = paddle.index_select(paddle.concat(vectors_of_groups), batch.order, axis=0)  # [2b + n, H]
-        own_part = split_pairs(vectors, batch.pair_count)
+        own_part = split_pairs(vectors, batch.pair_count)  # sources, translations, given negatives
         parts = [own_part]  # the parts of all processes
         if world_size > 1:
             # For each process: its vectors, and its number of pairs.
             gathered = distributed.gather_rows(vectors.detach(), batch.pair_count)
             parts = [split_pairs(rows, pair_count) for rows, pair_count in gathered]
             parts[distributed.rank()] = own_part  # this one has a gradient
-        sources = paddle.concat([part.sources for part in parts])  # [B, H]
-        candidates = [part.translations for part in parts]
-        candidates += [part.given_negatives for part in parts if len(part.given_negatives)]
+        sources, *of_candidates = zip(*parts)
+        candidates = [part for kind in of_candidates for part in kind if len(part)]
+        sources = paddle.concat([*sources])  # [B, H]
         total, correct = self._total(sources, paddle.concat(candidates), batch)  # candidates [C, H]
         count = len(batch.negative)  # B
         loss = total / count
@@ -431,11 +414,6 @@ def layer_of(flags: RetrievalFlags, num_layers: int) -> int:
     return num_layers if flags.pooling == "pooled" else layer_number(flags.layer, num_layers)
 
 
-def split_pairs(vectors: Tensor, pair_count: int) -> PairVectors:
+def split_pairs(vectors: Tensor, pair_count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Split the vectors of b = `pair_count` sources, b translations and n given negatives, [2b + n, H]."""
-    behind_translations = 2 * pair_count
-    return PairVectors(
-        sources=vectors[:pair_count],
-        translations=vectors[pair_count:behind_translations],
-        given_negatives=vectors[behind_translations:],
-    )
+    return vectors[:pair_count], vectors[pair_count : 2 * pair_count], vectors[2 * pair_count :]

@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.held_out.language_means import language_means
 from ernie_m.pretrain.loss import batch_loss, to_device
 from ernie_m.pretrain.objective import Objective, Pair, Text, perplexity, rng_of
 from ernie_m.pretrain.packing import MaskedExample, MicroBatch, pack
@@ -90,10 +88,6 @@ class Evaluator:
         if head_steps:
             due.add(head_steps)
         return sorted(due)
-
-    def language_means(self, encoder: ErnieMModel) -> dict[str, np.ndarray]:
-        """The mean sentence vector of each language of the run; see the function of this name."""
-        return language_means(encoder, self.text, self.tokenizer, self.config.data.max_seq_len)
 
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
         """Evaluate. The processes share the parts, and the result is the same on all.
@@ -219,7 +213,10 @@ class Evaluator:
         loss = 0.0
         correct = 0.0
         count = 0
-        for batch in self._batches(_masked(mask or objective.mask, examples), objective.group):
+        # As each example is masked, with its own generator.
+        mask = mask or objective.mask
+        masked = [mask(example, rng_of(_SEED, _STEP, place)) for place, example in enumerate(examples)]
+        for batch in self._batches(masked, objective.group):
             (device_batch,) = to_device([batch])
             if batch.stage1 is not None:
                 device_batch, _ = self.pseudo_token_generator.fill(model, device_batch)
@@ -250,8 +247,3 @@ class Evaluator:
             chunk = enumerate(masked[first:end])
             yield pack([example._replace(group=number // group) for number, example in chunk])
             first = end
-
-
-def _masked(mask: Callable[..., MaskedExample], examples: Sequence[Any]) -> list[MaskedExample]:
-    """The examples as `mask` masks them, each with its own generator."""
-    return [mask(example, rng_of(_SEED, _STEP, place)) for place, example in enumerate(examples)]
