@@ -9,7 +9,6 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ernie_m.model.attention import MASK_VALUE
 from ernie_m.model.lm_head import PreTrainingModel, logit_chunks, logits
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.loss import DeviceBatch, DeviceStage1
@@ -25,17 +24,13 @@ class PseudoTokenGenerator:
     The output layer is computed for the target language's pieces only: [P, n] logits, never [P, V].
 
     Args:
-        allowed: per language, the ids that may be produced (`allowed_pieces`); None: all but the specials.
-        special_ids: never produced.
+        allowed: per language, the ids that may be produced (`allowed_pieces`).
         temperature: 0 takes the arg max; above 0 samples from softmax(logits / temperature), with the draws
             of the batch.
     """
 
-    def __init__(
-        self, allowed: Sequence[np.ndarray] | None, special_ids: np.ndarray, temperature: float = 0.0
-    ):
-        self.allowed = None if allowed is None else [paddle.to_tensor(pieces) for pieces in allowed]
-        self.special_ids = paddle.to_tensor(np.asarray(special_ids))
+    def __init__(self, allowed: Sequence[np.ndarray], temperature: float = 0.0):
+        self.allowed = [paddle.to_tensor(pieces) for pieces in allowed]
         self.temperature = temperature
 
     @paddle.no_grad()
@@ -77,11 +72,6 @@ class PseudoTokenGenerator:
         if was_training:
             model.train()
         table = head.word_embeddings.weight  # [V, H]
-        if self.allowed is None:
-            # The bias of the special ids becomes so low that they are never chosen.
-            penalties = paddle.full([len(self.special_ids)], MASK_VALUE, head.bias.dtype)
-            bias = paddle.scatter_nd_add(head.bias, self.special_ids.unsqueeze(-1), penalties)  # [V]
-            return self.choose(hidden, table, bias, stage1.draws)
         pseudo_ids = []  # one language after the other, as the slots are ordered
         start = 0
         for language, equal_languages in groupby(stage1.slot_languages):
@@ -132,10 +122,8 @@ def make_pseudo_token_generator(config: ObjectiveConfig, text: TrainingText) -> 
             "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
             "pseudo-tokens, so they will be of little use; add camlm"
         )
-    allowed = None  # all pieces
-    if config.pseudo_pieces == "frequent":
-        allowed = allowed_pieces(text.piece_counts(), config.min_piece_count, text.vocabulary)
-    return PseudoTokenGenerator(allowed, text.vocabulary.special_ids, config.temperature)
+    allowed = allowed_pieces(text.piece_counts(), config.min_piece_count, text.vocabulary)
+    return PseudoTokenGenerator(allowed, config.temperature)
 
 
 def allowed_pieces(

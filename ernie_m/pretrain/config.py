@@ -149,12 +149,9 @@ class ObjectiveConfig:
     pseudo_positions: Literal["first", "spread"] = "first"
     """first: right after the sentence, like the first tokens of a translation; spread: over its length."""
 
-    pseudo_pieces: Literal["frequent", "all"] = "frequent"
-    """frequent: pieces that occur at least `min_piece_count` times in the language; all: the whole vocabulary
-    without special tokens."""
-
     min_piece_count: NonNegativeInt = 5
-    """See `pseudo_pieces`."""
+    """A pseudo-token is a piece that occurs at least so often in the text of its language. 0: any piece that
+    is not special."""
 
     temperature: NonNegativeFloat = 0.0
     """0: a pseudo-token is the most probable piece. Above 0 it is drawn at this temperature."""

@@ -3,7 +3,7 @@
     ernie-m show_masks "a sentence" "ein Satz" --objective camlm
 
 Each row is a token: its position, the tokens it may attend to, its input, its language embedding, and what
-the model must predict there. Without --piece_model_path the tokens are the words between spaces.
+the model must predict there. The tokens are the words between spaces.
 """
 
 import sys
@@ -20,7 +20,6 @@ from ernie_m.pretrain.objective import Pair, Setting, Text, Vocabulary, class_of
 from ernie_m.pretrain.objectives import OBJECTIVES
 from ernie_m.pretrain.objectives.camlm import Camlm
 from ernie_m.pretrain.packing import Packed
-from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.options import option, parse_options
 
@@ -43,9 +42,6 @@ class ShowFlags:
 
     languages: str = option("src,tgt", needed=True)
     """The names of the two languages."""
-
-    piece_model_path: str | None = None
-    """A sentencepiece model; without it tokens are words."""
 
     seed: int = 1
     """The seed of what is masked."""
@@ -75,10 +71,7 @@ def masks_of(arguments: Sequence[str]) -> list[str]:
     sentences = [flags.sentence]
     if flags.translation is not None:
         sentences.append(flags.translation)
-    if flags.piece_model_path:
-        tokenizer = Tokenizer(None, flags.piece_model_path)
-    else:
-        tokenizer = WordTokenizer(sentences)
+    tokenizer = WordTokenizer(sentences)
     texts = [Text(np.array(tokenizer.encode(text), np.int64), side) for side, text in enumerate(sentences)]
     if any(len(text.ids) == 0 for text in texts):
         raise UserError("a sentence has no tokens")

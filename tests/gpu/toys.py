@@ -198,7 +198,7 @@ def engine_for(model: nn.Layer, precision: Precision | None = None, stage: int =
 
 def pseudo_tokens() -> PseudoTokenGenerator:
     """Of BTMLM: any piece may be chosen."""
-    return PseudoTokenGenerator(allowed=None, special_ids=VOCABULARY.special_ids)
+    return PseudoTokenGenerator([VOCABULARY.ordinary_ids] * len(LANGUAGES))
 
 
 def loss_of_objectives():

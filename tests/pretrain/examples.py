@@ -140,7 +140,7 @@ class Filled(NamedTuple):
 def filled(model, batch: MicroBatch, generator: PseudoTokenGenerator | None = None) -> Filled:
     """Fill the slots of a batch; by default with any ordinary ids."""
     (on_device,) = to_device([batch])
-    generator = generator or PseudoTokenGenerator(None, VOCABULARY.special_ids)
+    generator = generator or PseudoTokenGenerator([VOCABULARY.ordinary_ids] * len(LANGUAGES))
     with_pseudo_tokens, counts = generator.fill(model, on_device)
     ids = with_pseudo_tokens.inputs.input_ids.numpy()
     counts = {name: int(count) for name, count in counts.items()}

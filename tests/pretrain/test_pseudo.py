@@ -4,7 +4,6 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.pretrain import btmlm_pseudo_tokens
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, allowed_pieces
 from ernie_m.pretrain.objective import Text
 from ernie_m.pretrain.objectives.btmlm import SecondLanguage
@@ -40,7 +39,7 @@ def batch_of_six():
 
 def test_only_the_target_languages_pieces_and_the_best_of_them(model):
     batch = batch_of_six()
-    after, pseudo_ids, _ = filled(model, batch, PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids))
+    after, pseudo_ids, _ = filled(model, batch, PseudoTokenGenerator(ALLOWED))
     model.eval()
     logits = model.lm_head(first_pass(model, batch)).numpy()  # [P, V]
     for logits_of_slot, language, chosen in zip(logits, batch.stage1.slot_languages, pseudo_ids):
@@ -59,27 +58,10 @@ def test_only_the_target_languages_pieces_and_the_best_of_them(model):
     assert (batch.input_ids[batch.stage1.slots] == VOCABULARY.mask_id).all()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_all_pieces_without_specials(model, monkeypatch, dtype):
-    """Within autocast the states have half precision, and the bias is in float32."""
-    transform = model.lm_head.transform
-    monkeypatch.setattr(model.lm_head, "transform", lambda states: transform(states).astype(dtype))
-    product = btmlm_pseudo_tokens.logits  # in half precision, too; a CPU has only that in float32
-    monkeypatch.setattr(
-        btmlm_pseudo_tokens, "logits", lambda hidden, *rest: product(hidden.astype("float32"), *rest)
-    )
-    with paddle.no_grad():
-        model.lm_head.bias[paddle.to_tensor(VOCABULARY.special_ids)] = 50.0  # specials would win everywhere
-    pseudo_ids = filled(model, batch_of_six()).pseudo_ids
-    ordinary_pieces = PseudoTokenGenerator([VOCABULARY.ordinary_ids] * 3, VOCABULARY.special_ids)
-    assert np.array_equal(pseudo_ids, filled(model, batch_of_six(), ordinary_pieces).pseudo_ids)
-    assert not np.isin(pseudo_ids, VOCABULARY.special_ids).any()
-
-
 def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
     """A dropout of 0.5 would give other pseudo-tokens each time."""
     batch = batch_of_six()
-    generator = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
+    generator = PseudoTokenGenerator(ALLOWED)
     for training in (True, False):
         if training:
             model.train()
@@ -96,7 +78,7 @@ def test_sampling_follows_the_softmax(model):
     temperature = 1.5
     times = 3000
     batch = batch_of_six()
-    generator = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids, temperature)
+    generator = PseudoTokenGenerator(ALLOWED, temperature)
     first, second = (filled(model, batch, generator).pseudo_ids for _ in range(2))
     assert np.array_equal(first, second)  # the draws are the batch's
     # The probabilities of one position.
@@ -169,6 +151,6 @@ def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeate
     """
     sentences = [Text(np.arange(10, 30), 0), Text(np.arange(30, 43), 0)]
     batch = btmlm_batch(objectives()["btmlm"], sentences, [1, 1])
-    generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)
+    generator = PseudoTokenGenerator([])
     monkeypatch.setattr(generator, "_pseudo_ids", lambda *_: paddle.to_tensor(list(pseudo_ids)))
     assert filled(model, batch, generator).counts == {"pseudo": 7, "copied": copied, "repeated": repeated}

@@ -1,14 +1,11 @@
 """`ernie-m show` prints the masks of the batch that training would use."""
 
 import shlex
-import subprocess
-import sys
 
 import pytest
 
 from ernie_m.pretrain.show import masks_of
-from tests.launching import ROOT, error_of
-from tests.toys import train_pieces
+from tests.launching import error_of
 
 MMLM = """\
 mmlm
@@ -95,21 +92,7 @@ def test_another_seed_masks_other_words():
         (["a b c", "d"], "unmasked token on each side"),
         (["  ", "--objective", "mmlm"], "a sentence has no tokens"),
         (["a b", "c d", "--languages", "en"], "give two names"),
-        (["a b", "c d", "--piece_model_path", "/no/such.model"], "/no/such.model"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):
     assert message in error_of(masks_of, arguments)
-
-
-def test_command_with_a_piece_model(tmp_path):
-    """It needs no Paddle."""
-    sentences = ["baba $dodo gaga", "gigi 家 dudu"]
-    flags = ["--piece_model_path", str(train_pieces(tmp_path / "model"))]
-    code = "import sys; from ernie_m.pretrain import show; show.main(); "
-    code += "assert 'paddle' not in sys.modules"
-    command = [sys.executable, "-c", code, *sentences, *flags]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert process.returncode == 0, process.stderr
-    assert "camlm" in process.stdout
-    assert "▁" in process.stdout  # with which sentencepiece marks the beginning of a word
