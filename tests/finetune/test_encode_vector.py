@@ -191,18 +191,6 @@ def test_a_model_trained_for_retrieval_is_read_at_the_layer_of_its_training(
     assert len(run_encode(tmp_path / "in.txt", output="official", **options)) == 2
 
 
-def test_a_head_of_an_unknown_task_is_left_out(random_encoder, run_encode, tmp_path):
-    folder = changed_copy(random_encoder, tmp_path / "classifier")
-    tensors = dict(safetensors.read(random_encoder / "model.safetensors"))
-    head = {"classifier.weight": np.ones((16, 2), np.float32), "classifier.bias": np.ones(2, np.float32)}
-    safetensors.write(folder / "model.safetensors", tensors | head)
-    (tmp_path / "in.txt").write_text("the cat is here\nhere is a dog\n")
-    options = {"data_format": "text", "vectors": "mean"}
-    plain = run_encode(tmp_path / "in.txt", **options)
-    with_head = run_encode(tmp_path / "in.txt", output="head", init_pretraining_params=folder, **options)
-    np.testing.assert_array_equal(plain["vectors"], with_head["vectors"])
-
-
 def test_weights_without_a_pooler_give_mean_vectors_only(random_encoder, run_encode, toy_folder, tmp_path):
     """cls_emb.npy would need the pooler."""
     folder = changed_copy(random_encoder, tmp_path / "copy")

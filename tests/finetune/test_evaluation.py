@@ -1,9 +1,6 @@
 """Predictions in the official form, evaluation without training, official checkpoints."""
 
-import json
 import logging
-import subprocess
-import sys
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +21,7 @@ from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines, toys
 from tests.foreign import write_as_official
 from tests.helpers.checkpoints import changed_copy
-from tests.launching import ROOT, call_main, clean_environment, error_of, read_log
+from tests.launching import call_main, error_of, read_log
 
 
 @pytest.fixture(scope="module")
@@ -237,20 +234,3 @@ def test_a_head_of_another_shape_is_not_read(classify, trained, toy_folder, tmp_
         do_val="false",
     )
     assert f"{trained / 'best'}: its classifier is not read" in read_log(tmp_path)
-
-
-def test_labels_on_a_console_that_is_not_utf_8(trained, toy_folder, tmp_path):
-    """They are shown as escapes; a control character reaches no terminal."""
-    (tmp_path / "labels.json").write_text(json.dumps({"böse\x1b[2J": 0, "drink": 1, "tool": 2}))
-    rows = (toy_folder / "dev.en.tsv").read_text().replace("\tanimal\n", "\tböse\x1b[2J\n")
-    (tmp_path / "dev.tsv").write_text(rows, encoding="utf-8")
-    best = changed_copy(trained / "best", tmp_path / "unnamed", labels=None)
-    changes = {"init_checkpoint": best, "dev_set": "dev.tsv", "label_map_config": "labels.json"}
-    line = command_lines.classification(
-        toy_folder, tmp_path / "out", **command_lines.FOLDER_ALONE, **changes, lang_map_config=None
-    )
-    environment = {**clean_environment(), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    command = [sys.executable, ROOT / "run_classifier.py", *line]
-    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
-    assert process.returncode == 0, process.stderr
-    assert rb"b\xf6se" in process.stdout and b"\x1b" not in process.stdout

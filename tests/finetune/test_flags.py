@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from functools import partial
-from typing import Literal, get_args, get_origin
 
 import pytest
 
@@ -115,30 +114,11 @@ def test_the_official_command_line_of_encode_vector_is_taken(monkeypatch, tmp_pa
     assert {name: getattr(flags, name) for name in OFFICIAL_ENCODER} == OFFICIAL_ENCODER
 
 
-@pytest.mark.parametrize("scheme", ["IO", "IOB", "IOE", "IOBES"])
-def test_the_official_schemes_of_tags(scheme):
-    assert parse(["--chunk_scheme", scheme]).chunk_scheme == scheme
-
-
 def test_defaults_are_the_official_ones():
     args = parse([])
     assert {name: getattr(args, name) for name in OFFICIAL} == OFFICIAL
     # The types, too: in Python 0 == False and 1 == 1.0.
     assert all(type(getattr(args, name)) is type(value) for name, value in OFFICIAL.items())
-
-
-@pytest.mark.parametrize("name", OFFICIAL)
-def test_every_official_flag_is_accepted(name):
-    """A text of the flag's type gives the value of that type, here another than the default."""
-    kind = type((OFFICIAL | GIVEN)[name])
-    value = "9"
-    if kind in (bool, int, float):
-        value = {bool: not OFFICIAL[name], int: 9, float: 0.99 * (OFFICIAL[name] or 0)}[kind]
-    elif get_origin(FLAGS[name].type) is Literal:
-        value = get_args(FLAGS[name].type)[-1]
-    args = parse([f"--{name}", str(value)])
-    assert getattr(args, name) == ((9,) if name == "random_seed" else value)
-    assert args.on_command_line == (name,)
 
 
 def test_flags_without_a_meaning_say_so_once_each(caplog):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -21,7 +20,7 @@ from ernie_m.tokenizer.equal_texts import text_keys
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import command_lines
 from tests.finetune.processes import assert_close, in_order, losses, start
-from tests.helpers.checkpoints import assert_same_weights, changed_copy
+from tests.helpers.checkpoints import changed_copy
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
 
@@ -29,8 +28,6 @@ ROWS = 60
 BATCH = 8
 HEADER = ["query", "positive", "negative", "negative"]
 MAX_SEQ_LEN = 32
-WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
-HIDDEN = 16  # of the model beside the fixture `corpus`
 
 
 @pytest.fixture(scope="module")
@@ -138,16 +135,6 @@ def test_a_given_negative_is_no_text_of_another_row_of_a_step(corpus, tmp_path):
     for step in islice(steps_of(corpus, path)(), 20):
         inputs = as_tuples(step.sentences)
         assert len(inputs) == 3 * BATCH and len(set(inputs)) == len(inputs)
-
-
-def test_rows_that_are_held_out_are_not_read(corpus, pairs):
-    first_row = 30
-    rows = rows_as_ids(corpus, pairs)
-    trained_queries = {row[0] for row in rows[first_row:]}
-    queries_read = set()
-    for step in islice(steps_of(corpus, pairs, first_row=first_row)(), 20):
-        queries_read.update(as_tuples(step.sentences[:BATCH]))
-    assert queries_read == trained_queries
 
 
 def test_processes_share_a_step(corpus, pairs):
@@ -314,33 +301,6 @@ def test_texts_that_teach_nothing(train, tmp_path, capsys):
     assert "this vocabulary" not in train("good", train_set="good.tsv", **changes)
 
 
-def test_a_finished_run_whose_best_model_is_another(train, tmp_path):
-    """Or whose evaluation is empty: refused, with the way to go on."""
-    train("out", max_steps=3)
-    best = tmp_path / "out" / "best"
-    shutil.move(best, tmp_path / "kept")
-    assert f"{best} is not there" in error_of(train, "out", max_steps=3)
-    step = json.loads((tmp_path / "kept/config.json").read_text())["step"]
-    changed_copy(tmp_path / "kept", best, step=step + 1)
-    assert f"{best} is of step {step + 1}, but the run selected step {step}" in error_of(
-        train, "out", max_steps=3
-    )
-    shutil.rmtree(best)
-    shutil.move(tmp_path / "kept", best)
-    assert "ave loss" not in train("out", max_steps=3)
-    (tmp_path / "out/selected.json").write_text("")
-    assert "out/selected.json: " in error_of(train, "out", max_steps=3)
-
-
-def test_resume_bit_for_bit(train, tmp_path):
-    train("straight")
-    log = train("resumed", init_checkpoint=tmp_path / "straight" / "step_3")
-    assert "going on from" in log and "step 3 of 6" in log
-    assert_same_weights(tmp_path / "resumed/step_6", tmp_path / "straight/step_6")
-    line = error_of(train, "straight", loss="hardest")
-    assert "straight was made with other settings (" in line and "loss: softmax -> hardest" in line
-
-
 def test_two_processes_are_one(corpus, flags, tmp_path):
     """The same losses and weights, with each loss."""
     trainings = {"softmax": {"both_directions": "true"}, "hardest": {"loss": "hardest"}}
@@ -388,10 +348,6 @@ def test_two_processes_are_one(corpus, flags, tmp_path):
 def test_bad_input(train, tmp_path, content, flags, message):
     (tmp_path / "in.tsv").write_text(content)
     assert message in error_of(train, "out", **{"train_set": "in.tsv"} | flags)
-
-
-def test_a_corpus_has_any_loss(train, corpus):
-    assert "ave loss" in train("corpus", train_set=corpus, both_directions="true")
 
 
 def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_path):

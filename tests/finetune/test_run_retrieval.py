@@ -1,6 +1,5 @@
 """run_retrieval.py as a search: layouts, tables, predictions in XTREME's form, layers, bad input."""
 
-import dataclasses
 import json
 import re
 
@@ -19,7 +18,7 @@ from ernie_m.reader.files.aligned_lines import read_bitext
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.hits import choose_on_half, found_by_margin
+from ernie_m.vectors.hits import choose_on_half
 from ernie_m.vectors.nearest import search_both
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
@@ -178,23 +177,6 @@ def test_several_seeds(retrieve, folder, tmp_path):
     assert (tmp_path / "out" / "seed_2" / "predictions" / "tatoeba" / "test-de.tsv").is_file()
 
 
-def test_seeds_read_texts_with_vocabularies_of_their_own(retrieve, folder, tmp_path):
-    """Seed 2 has the weights of seed 1, and other ids for the pieces. A search with it alone is the same."""
-    for seed in (1, 2):
-        changed_copy(folder / "weights", tmp_path / f"seed_{seed}")
-    Tokenizer.from_folder(folder / "weights").write_vocab(tmp_path / "seed_2/vocab.txt")
-    tokens = (tmp_path / "seed_2/vocab.txt").read_text().splitlines()
-    ordinary = [token.split("\t")[0] for token in tokens[10:]]
-    write_lines(
-        tmp_path / "seed_2/vocab.txt", [token.split("\t")[0] for token in tokens[:10]] + ordinary[::-1]
-    )
-    report = retrieve(init_pretraining_params=f"{tmp_path}/seed_%d", random_seed="1,2")
-    alone = retrieve(init_pretraining_params=f"{tmp_path}/seed_2")
-    for table, table_alone in zip(report["tables"], alone["tables"]):
-        assert table["seeds"]["2"] == table_alone["seeds"]["1"]
-    assert report["tables"][0]["seeds"]["1"] != report["tables"][0]["seeds"]["2"]
-
-
 def test_bitexts_that_any_model_finds(retrieve, folder, tmp_path, capsys):
     """Equal sides, and unknown words alone. Both sides may stand in one file, beside ids."""
     lines = (folder / "pairs/de-en.en").read_text().splitlines()
@@ -304,24 +286,6 @@ def test_weights_of_another_task_are_refused(retrieve, folder, tmp_path, task, f
     retrieve(init_pretraining_params=weights, init_task="")
 
 
-def test_the_default_length_is_the_models_room(retrieve, folder, tmp_path, capsys):
-    """A model with room for 30 tokens takes them without --max_seq_len, and refuses a longer one."""
-    paddle.seed(1)
-    config = ErnieMConfig.from_json(folder / "weights" / "config.json")
-    short = dataclasses.replace(config, max_position_embeddings=32)  # two positions are never used
-    weights = tmp_path / "short"
-    pieces = folder / "weights" / "piece.model"
-    save_model(weights, ErnieMModel(short), short, piece_model_path=pieces)
-    by_default = retrieve(init_pretraining_params=weights, max_seq_len="")
-    assert by_direction(by_default) == by_direction(retrieve(init_pretraining_params=weights, max_seq_len=30))
-    assert " texts looked at are cut at " not in capsys.readouterr().out
-    retrieve(init_pretraining_params=weights, max_seq_len=8)
-    lines = [line for line in capsys.readouterr().out.splitlines() if " texts looked at are cut at " in line]
-    assert [line.partition(": ")[0] for line in lines] == ["de-en", "xx-en"]
-    line = error_of(retrieve, init_pretraining_params=weights)
-    assert line.startswith("--max_seq_len 64: ") and f"{weights} has room for 30 tokens" in line
-
-
 def by_measure(report):
     """measure (such as "margin") -> language -> per cent, the mean of both directions."""
     tables = {}
@@ -337,16 +301,6 @@ def centred_by_hand(folder, language, english_mean, foreign_mean, score="cosine"
     english, foreign = (side[MIDDLE] for side in all_layers(folder, language))
     matches = search_both(english - english_mean, foreign - foreign_mean, score)
     return sum(matches.accuracies(line_keys(len(english)))) / 2
-
-
-def test_the_report_has_every_measure(retrieve):
-    cosine = retrieve()
-    margin = retrieve(score="margin")
-    assert list(by_measure(cosine)) == ["cosine", "margin"]
-    assert by_measure(cosine) == by_measure(margin)
-    for report, measure in ((cosine, "cosine"), (margin, "margin")):
-        accuracies = [by_language["de"] for by_language in by_direction(report).values()]
-        assert by_measure(report)[measure]["de"] == pytest.approx(np.mean(accuracies))
 
 
 def test_the_predictions_are_those_of_the_score(retrieve, folder, tmp_path):
@@ -372,20 +326,6 @@ def test_vectors_centred_on_files(retrieve, folder):
         assert report[measure]["de"] == pytest.approx(expected)
     assert report["centred"] != report["cosine"]
     assert "--centre_on has no xx" in error_of(retrieve, centre_on=files)
-
-
-def test_the_sweep_centres_every_layer(retrieve, folder):
-    """Each layer is centred on its own means, so the rows of centred vectors can choose other layers."""
-    files = ",".join(f"{language}<={folder}/pairs/xx-en.{language}" for language in ("en", "xx"))
-    rows = retrieve(layer="sweep", centre_on=files, languages="xx", untrained="false")["rows"]
-    assert list(rows)[-2:] == [f"centred, {CHOSEN}", f"centred margin, {CHOSEN}"]
-    centred = [side - side.mean(axis=1, keepdims=True) for side in all_layers(folder, "xx")]  # [L + 1, N, H]
-    keys = line_keys(centred[0].shape[1])
-    by_cosine = choose_on_half(*centred, keys)[1]
-    by_margin = choose_on_half(*centred, keys, found_by_margin)[1]
-    assert rows[f"centred, {CHOSEN}"]["xx"] == pytest.approx(100 * by_cosine)
-    assert rows[f"centred margin, {CHOSEN}"]["xx"] == pytest.approx(100 * by_margin)
-    assert len({rows[CHOSEN]["xx"], 100 * by_cosine, 100 * by_margin}) == 3
 
 
 def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_path, capsys):
@@ -428,13 +368,6 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
         report = retrieve(init_pretraining_params=tmp_path / "weights_%d", random_seed=seeds, languages="de")
         assert list(by_measure(report)) == ["cosine", "margin"]
         assert "no table for centred margin: seed 1 has no language means" in capsys.readouterr().out
-
-
-def test_files_named_with_english_first_are_refused(retrieve, tmp_path):
-    (tmp_path / "reversed").mkdir()
-    for side in ("de", "en"):
-        write_lines(tmp_path / "reversed" / f"en-de.{side}", ["the cat"])
-    assert "en-de.de: " in error_of(retrieve, pairs=tmp_path / "reversed")
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,12 @@ import os
 import re
 import shutil
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import run_classifier
-from ernie_m.finetune.labelled_task import FineTuning
 from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.training.engine import Engine
 from ernie_m.training.stop_requests import StopSignal
@@ -96,27 +94,6 @@ def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path)
     assert contents(tmp_path / "broken" / "seed_1") == seed_1
     assert trained(tmp_path / "broken") == trained(tmp_path / "out")
     assert again["tables"] == straight["tables"] and again["selected"] == straight["selected"]
-
-
-def test_an_interrupted_evaluation_is_repeated(classify, tmp_path, monkeypatch):
-    """The evaluation of step 3, which selects, is interrupted: the next command must not take it as done."""
-    evaluate = FineTuning.evaluate
-    selected_by = {3: 90.0, 6: 80.0}  # step -> the score that its evaluation is given
-
-    def evaluation(self, engine, stop):
-        if engine.steps == 3 and is_first_command:
-            os.kill(os.getpid(), signal.SIGTERM)
-        evaluated = evaluate(self, engine, stop)
-        if evaluated is None:  # it was interrupted
-            return None
-        return replace(evaluated, selected_by=selected_by[engine.steps])
-
-    monkeypatch.setattr(FineTuning, "evaluate", evaluation)
-    is_first_command = True
-    assert classify(**FAST) is None  # no results.json
-    assert "stopped at step 3 of 6" in read_log(tmp_path)
-    is_first_command = False  # `evaluation` reads it
-    assert classify(**FAST)["selected"]["1"]["step"] == 3
 
 
 def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, monkeypatch):
@@ -238,36 +215,6 @@ def test_another_run_is_refused_and_nothing_changes(finished, classify, refused,
     assert contents(tmp_path / "out") == before
 
 
-def test_a_folder_without_run_json_and_one_without_a_step(classify, refused, tmp_path):
-    (tmp_path / "out" / "best").mkdir(parents=True)
-    assert "out holds checkpoints of a run that left no run.json there" in refused(**FAST)
-    (tmp_path / "out" / "best").rmdir()
-    (tmp_path / "out" / "run.json").write_text("{}")  # of a run that ended before its first checkpoint
-    classify(**FAST)
-    (tmp_path / "out" / "run.json").write_text("no")
-    assert "run.json" in refused(**FAST)
-    shutil.rmtree(tmp_path / "out" / "best")  # the folder is refused without checkpoints, too
-    assert "run.json" in refused(**FAST)
-
-
-def test_a_folder_that_is_older_than_an_option(finished, refused, tmp_path):
-    """Its run cannot go on, even with the default of the option."""
-    path = shutil.copytree(finished, tmp_path / "out") / "run.json"
-    identity = json.loads(path.read_text())
-    assert identity.pop("split_han") is True
-    path.write_text(json.dumps(identity))
-    assert "(split_han: (absent) -> True)" in refused(**FAST)
-    path.write_text("[]")
-    assert "run.json: " in refused(**FAST)
-
-
-def test_an_evaluation_without_its_digest(finished, refused, tmp_path):
-    out = shutil.copytree(finished, tmp_path / "out")
-    (out / "selected.json.digest").unlink()
-    line = refused(**FAST)
-    assert f"{out}/selected.json: " in line and "and the same command makes it again" in line
-
-
 def test_an_evaluation_with_a_flipped_bit(finished, refused, classify, tmp_path):
     """It is valid JSON with other numbers. Removed, it is made again."""
     out = shutil.copytree(finished, tmp_path / "out")
@@ -304,22 +251,6 @@ def test_overwrite_begins_anew(classify, refused, tmp_path):
     for flag, path in {"init_pretraining_params": best, "piece_model_path": best / "piece.model"}.items():
         line = refused(overwrite="true", out="alone", **{**FAST, flag: path})
         assert line.startswith(f"error: overwrite would remove {path}, ") and best.is_dir()
-
-
-def test_the_newest_step_comes_before_the_one_that_is_named(finished, classify, stopped, tmp_path):
-    stopped(Engine, "step", 3, out="broken", **FAST)  # in step 4; steps 2 and 3 are saved
-    named = {**FAST, "init_checkpoint": tmp_path / "broken" / "step_2"}
-    # This command goes on from step_3, does step 4 and is stopped in step 5.
-    stopped(Engine, "step", 1, out="broken", **{**named, "keep_checkpoints": 1})
-    steps = sorted(path.name for path in (tmp_path / "broken").glob("step_*"))
-    assert steps == ["step_2", "step_4"]  # step_2 stays, so that the same command still finds it
-    classify(out="broken", **named)
-    log = read_log(tmp_path)
-    assert "step_2 is not used: " in log and "going on from" in log and "broken/step_4: " in log
-    straight = trained(finished)
-    interrupted = trained(tmp_path / "broken")
-    for name in ("best/model.safetensors", "step_6/model.safetensors", "step_6/training_state/state.json"):
-        assert interrupted[name] == straight[name]
 
 
 SCRIPT = Path(__file__).with_name("killed_script.py")

@@ -69,19 +69,16 @@ def test_a_number_of_processes_that_is_none(number, tmp_path):
 
 
 def test_recipes_in_one_folder(toy_folder, tmp_path):
-    """XNLI is trained; PAN-X is refused in the same ./checkpoints; Tatoeba searches with XNLI's best model.
+    """XNLI is trained; Tatoeba searches with its best model.
 
     Tatoeba refuses a best model of another size than the recipe's, such as the toy's.
     """
     folder = tmp_path / "repository"
-    tagging = tmp_path / "token-classification"
     pairs = tmp_path / "pairs"
     shutil.copytree(ROOT / "scripts", folder / "scripts")
     (folder / "configs").symlink_to(ROOT / "configs")
-    for name in ("launch.py", "run_classifier.py", "run_sequence_labeling.py", "run_retrieval.py", ".venv"):
+    for name in ("launch.py", "run_classifier.py", "run_retrieval.py", ".venv"):
         (folder / name).symlink_to(ROOT / name)
-    tagging.mkdir()
-    toys.make_tagging(tagging)
     pairs.mkdir()
     for side in ("de", "en"):
         write_lines(pairs / f"de-en.{side}", [row.text_a for row in toys.labelled_texts(9, seed=3)])
@@ -95,9 +92,6 @@ def test_recipes_in_one_folder(toy_folder, tmp_path):
     few = {"checkpoints": "./checkpoints", "max_steps": 2}
     line = command_lines.classification(toy_folder, folder, **few)
     assert recipe("xnli_cross_lingual_transfer", *line).returncode == 0
-    refused = recipe("panx_cross_lingual_transfer", *command_lines.tagging(tagging, folder, **few))
-    assert refused.returncode == 2
-    assert "checkpoints was made with other settings (task: classification -> " in refused.stderr
     search = ["--pairs", pairs, "--max_seq_len", 64, "--use_cuda", "false"]
     refused = recipe("tatoeba_cross_lingual_transfer", *search)
     assert refused.returncode == 2

@@ -21,7 +21,7 @@ from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.piece_means import PieceBatch, means_of_rows, piece_means
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of
-from tests.toys import sentences, write_lines
+from tests.toys import sentences
 
 WORDS = "embeddings.word_embeddings.weight"
 SHAPE = {"hidden_size": 8, "num_hidden_layers": 0, "num_attention_heads": 1}
@@ -201,15 +201,3 @@ def test_a_frequent_piece_begins_short(train, corpus, tmp_path):
         probability = np.exp(model.GetScore(model.PieceToId(piece)))
         id_ = tokenizer.vocab[piece]
         np.testing.assert_allclose(rows[id_], random_rows[id_] * 1e-3 / (1e-3 + probability), rtol=1e-5)
-
-
-def test_texts_longer_than_the_inputs_are_said(train, tmp_path, pairs):
-    long = tmp_path / "long.tsv"
-    header, *lines = pairs.read_text(encoding="utf-8").splitlines()
-    rows = (line.split("\t") for line in lines)
-    long_rows = (f"{query * 300}\t{positive}" for query, positive in rows)
-    write_lines(long, [header, *long_rows])
-    log = train("long", train_set=long, max_steps=1)
-    (line,) = [line for line in log.splitlines() if "are cut at" in line]
-    assert str(long) in line
-    assert "are cut at" not in train("short", max_steps=1, max_seq_len=64)

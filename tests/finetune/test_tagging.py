@@ -130,11 +130,6 @@ def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, 
     assert "as in the training of" not in capsys.readouterr().out
 
 
-def test_a_tagger_is_no_classifier(classify, trained, refusal):
-    line = refusal(classify, **command_lines.FOLDER_ALONE, init_checkpoint=trained / "best", max_seq_len=24)
-    assert f"{trained}/best: its head is for token-classification, not classification" in line
-
-
 def test_official_behaviour_runs(tag, folder, tmp_path):
     """By default long text is cut, and what was cut off is O in the predictions.
 

@@ -9,14 +9,12 @@ import signal
 from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from ernie_m.__main__ import PROGRAMS
 from ernie_m.commands import train
 from ernie_m.data import own_pairs, train_vocab
-from ernie_m.data.own_pairs import FoundFiles
 from ernie_m.finetune.retrieval import command as bitext_search
 from ernie_m.finetune.retrieval.task import Retrieval
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -173,32 +171,6 @@ def test_pairs_of_unknown_languages(folder, capsys):
     assert not re.search(r"-en\b|\ben:|\bxx\b", text)
     held_out = len(Path("answers/pairs/held-out/question_answer.tsv").read_text("utf-8").splitlines()) - 1
     assert f"\none held-out pair of question_answer is {100 / held_out:.1f} per cent\n" in text
-
-
-@pytest.mark.parametrize("pairs", [1_000, 4_000, 45_000, 200_000])
-def test_the_settings_of_a_table(pairs):
-    *_, step = train.steps_of_table(
-        Path("out"), Path("out"), FoundFiles([], {}, []), {"de-en": {"trained": pairs, "held_out": 500}}
-    )
-    values = dict(zip(step.words[1::2], step.words[2::2]))
-    assert values["--batch_size"] == min(512, pairs // 10)
-    epochs = values["--max_steps"] * values["--batch_size"] / pairs
-    assert 2.9 < epochs < 17 and 4 < values["--scale"] < 15
-
-
-@pytest.mark.parametrize(
-    ("width", "rate"),
-    [(64, 1e-3), (128, 1e-3), (256, 5e-5), (384, 5e-5), (512, 5e-5), (768, 2e-5), (1024, 2e-5)],
-)
-def test_the_rate_is_that_of_the_nearest_width(random_encoder, monkeypatch, width, rate):
-    checkpoint = open_checkpoint(random_encoder)
-    checkpoint = SimpleNamespace(config=replace(checkpoint.config, hidden_size=width))
-    monkeypatch.setattr(train, "open_checkpoint", lambda path: checkpoint)
-    facts = {"tokens_of_a_pair": 10, "pairs": {"de-en": {"trained": 100_000, "held_out": 500}}}
-    *_, step = train.steps_on_pairs(Path("out"), "start", facts)
-    values = dict(zip(step.words[1::2], step.words[2::2]))
-    assert values["--learning_rate"] == rate
-    assert values["--max_steps"] == {1e-3: 9000, 5e-5: 100, 2e-5: 2000}[rate]
 
 
 def refusal(capsys, *arguments, **flags):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections import Counter
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie_m.finetune import command, labelled_task
-from ernie_m.finetune.tasks.classification import Classification
 from ernie_m.model import kernels
 from ernie_m.training.optimizer import build_optimizer
 from tests import command_lines, toys
@@ -60,19 +58,6 @@ def test_a_label_without_training_rows_is_warned_of(classify, toy_folder, tmp_pa
     classify(train_set=path, max_steps=1, epoch=1)
     (line,) = [line for line in read_log(tmp_path).splitlines() if "no row has the label" in line]
     assert f"{path}: " in line and "label tool," in line
-
-
-def test_a_metric_may_return_numbers_of_numpy(classify, monkeypatch):
-    """They are in the training state, in the report and in the card of the model."""
-    score = Classification.score
-
-    def scored(*arguments) -> dict[str, np.number]:
-        (accuracy,) = score(*arguments).values()
-        return {"acc": np.float64(accuracy), "half": np.float32(50)}
-
-    monkeypatch.setattr(Classification, "score", scored)
-    *_, table = classify(epoch=1, save_steps=4)["tables"]
-    assert table["mean"]["en"] == 50
 
 
 def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
@@ -195,60 +180,6 @@ def test_resume_is_bit_identical(classify, tmp_path, in_tokens):
         state = f"{last}/training_state/{name}"
         assert (folder / state).read_bytes() == (tmp_path / "again" / state).read_bytes(), name
     assert resumed["tables"] == straight["tables"] and resumed["selected"] == straight["selected"]
-
-
-def test_the_selected_weights_come_along_to_another_folder(classify, scripted, toy_folder, tmp_path):
-    """The best step, 4, lies before the one resumed from, 8; the test files are predicted with it."""
-    options = {
-        "epoch": 1,
-        "validation_steps": 4,
-        "save_steps": 8,
-        "keep_checkpoints": 5,
-        "select_on": "en",
-        "dev_set": f"{toy_folder}/dev.%s.tsv",
-        "do_test": "true",
-        "test_set": f"{toy_folder}/test.%s.tsv",
-    }
-    classify(test_save="first.%s", **options)
-    classify(out="again", test_save="again.%s", init_checkpoint=tmp_path / "out" / "step_8", **options)
-    assert_same_weights(tmp_path / "out" / "best", tmp_path / "again" / "best")
-    for language in toys.LANGUAGES:
-        first = tmp_path / f"first.{language}.0.4"  # of epoch 0, step 4
-        again = tmp_path / f"again.{language}.0.4"
-        assert first.read_bytes() == again.read_bytes()
-
-
-def test_a_best_model_that_was_removed_or_replaced_is_refused(classify, scripted, refused, tmp_path):
-    """Without it the run would select another step. A model of a later step is accepted.
-
-    A command that was killed between an evaluation and its next checkpoint leaves such a model behind.
-    """
-    options = {"epoch": 1, "validation_steps": 4, "save_steps": 4, "keep_checkpoints": 5}
-    straight = classify(**options)
-    assert straight["selected"]["1"]["step"] == 8
-    out = tmp_path / "out"
-    shutil.copytree(out / "step_12", tmp_path / "later")
-    # As if the run had ended after step 8, and its best model had been moved away.
-    for name in ("selected.json", "results.json", "results.md", "results.txt"):
-        (out / name).unlink()
-    shutil.rmtree(out / "step_12")
-    (out / "best").rename(tmp_path / "best")
-    line = refused(**options)
-    assert f"{out}/best is not there, but the run selected step 8 before step_8: " in line
-    assert "--overwrite true" in line
-    shutil.copytree(out / "step_4", out / "best")
-    assert f"{out}/best is of step 4, but the run selected step 8" in refused(**options)
-    named = {"out": "again", "init_checkpoint": out / "step_8"}
-    assert f"{out}/best is of step 4, but the run selected step 8" in refused(**named, **options)
-    for put_back in ("later", "best"):
-        shutil.rmtree(out / "best")
-        shutil.copytree(tmp_path / put_back, out / "best")
-        results = classify(**options)
-        assert results["selected"] == straight["selected"]
-        assert_same_weights(tmp_path / "best", out / "best")
-        # As before the command, for the next one.
-        (out / "selected.json").unlink()
-        shutil.rmtree(out / "step_12")
 
 
 def test_max_steps_ends_the_run_and_its_schedule(classify, tmp_path):

@@ -2,7 +2,6 @@
 
 import itertools
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from ernie_m.pretrain.batches import (
     StepBatches,
     StepReader,
-    check_pairs,
     cut_by_tokens,
     tokens_of_pass,
     total_steps,
@@ -216,14 +214,6 @@ def test_pairs_that_are_too_short_for_camlm_are_noticed(source, caplog, active, 
     assert f"% of the pairs are too short for camlm and {use}" in caplog.text
     with pytest.raises(UserError, match="camlm has no pair to train on: it needs .*objectives.mask_rate"):
         source.steps(**changes, data__max_seq_len=8)
-
-
-def test_every_second_pair_suits_camlm(source):
-    """They stand at the odd places. What is looked at is drawn at random, so it finds them."""
-    pairs = [(np.arange(20), np.arange(20))] * 500
-    pairs[::2] = [(np.arange(1), np.arange(1))] * 250
-    settings = source.config(objectives__active=["camlm"])
-    check_pairs(settings, replace(source.text(settings), pairs={("de", "en"): pairs}))
 
 
 def test_a_pass_counts_what_is_read(source, caplog):

@@ -12,8 +12,6 @@ import pytest
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.pretrain.command import check_checkpoints, open_run_folder
 from ernie_m.pretrain.held_out.evaluate import Evaluator
-from ernie_m.pretrain.task import Pretraining
-from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import metrics_jsonl
 from ernie_m.training.log.metrics_jsonl import METRICS
@@ -249,15 +247,6 @@ def test_a_flipped_bit_in_a_shard(tiny_corpus, tmp_path, refused):
     flip_middle_bit(corpus / name)
     assert f"{name}: " in refused(corpus=corpus, **USUAL)
     pretrain(corpus, tmp_path / "out", optimizer__steps=1, data__verify=False)
-
-
-def test_only_the_main_process_compares_the_checksums_of_a_corpus(tiny_corpus, monkeypatch):
-    """The others learn what it found."""
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "is_main", lambda: False)
-    monkeypatch.setattr(distributed, "gather", lambda item: [(None, "x.npy: damaged"), item])
-    monkeypatch.setattr("ernie_m.utils.checksums.sha256_of", None)
-    assert error_of(Pretraining, config(tiny_corpus)).startswith("x.npy: ")
 
 
 # A folder that holds a run

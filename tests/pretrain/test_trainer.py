@@ -68,13 +68,6 @@ def test_a_step_keeps_nothing(pretrain, monkeypatch):
     assert objects[23] - objects[7] < 100  # it would be 16 of each list that a step keeps
 
 
-def test_a_run_of_one_step_is_no_plateau(pretrain):
-    """It leaves its initial weights; a longer run that learned as little is warned of."""
-    for steps, warnings in ((1, 0), (2, 1)):
-        out = pretrain(f"of_{steps}", optimizer__steps=steps, optimizer__warmup_steps=1)
-        assert (out / "log/job.log.0").read_text().count("beyond the frequencies of the pieces") == warnings
-
-
 def test_a_head_that_has_learned_little_when_its_warm_up_ends(pretrain):
     """The step is evaluated, and the warning names the keys of the warm-up."""
     out = pretrain(init__lm_head_warmup_steps=2, optimizer__steps=4, optimizer__warmup_steps=1)

@@ -1,13 +1,11 @@
 """A forked process has none of its parent's threads; it computes the same bits all the same."""
 
 import multiprocessing
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-import pytest
 
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier
@@ -45,36 +43,12 @@ def loss(model: paddle.nn.Layer, batch: tuple[np.ndarray, np.ndarray]) -> tuple[
     return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels)), {}
 
 
-class OneItem(paddle.io.Dataset):
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, _):
-        return np.array(work())
-
-
-def in_a_process() -> list[float]:
+def test_a_forked_process_computes_the_same(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    work()  # makes all threads
     receiver, sender = FORK.Pipe(duplex=False)
     process = FORK.Process(target=lambda: sender.send(work()), daemon=True)
     process.start()
     sender.close()  # then `receiver` ends with the process
     assert receiver.poll(SECONDS)
-    return receiver.recv()
-
-
-def in_a_pool() -> list[float]:
-    with FORK.Pool(1) as pool:
-        return pool.apply_async(work).get(SECONDS)
-
-
-def in_a_data_loader() -> list[float]:
-    (item,) = paddle.io.DataLoader(OneItem(), num_workers=1, use_shared_memory=False, timeout=SECONDS)
-    return item[0].tolist()
-
-
-@pytest.mark.parametrize("of_a_fork", [in_a_process, in_a_pool, in_a_data_loader])
-def test_a_forked_process_computes_the_same(of_a_fork: Callable[[], list[float]], monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    work()  # makes all threads
-    result = of_a_fork()
-    assert result == work()
+    assert receiver.recv() == work()

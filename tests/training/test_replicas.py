@@ -7,7 +7,6 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import device, kernels
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.rows import thread_count
 from ernie_m.model.cpu.workers import in_workers
@@ -176,12 +175,3 @@ def test_after_workers_that_nobody_waited_for(threads):
     next(results)
     results.close()
     assert math.isfinite(classifier().step(micro_batches(0), loss_of).loss)
-
-
-def test_on_a_gpu_and_with_plain_kernels_a_micro_batch_is_whole(monkeypatch):
-    assert device.share_tokens()
-    monkeypatch.setattr(kernels, "has_plain_kernels", lambda: True)
-    assert device.share_tokens() is None
-    monkeypatch.undo()
-    monkeypatch.setattr(kernels, "on_gpu", lambda: True)
-    assert device.share_tokens() is None
