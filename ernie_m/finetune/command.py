@@ -119,7 +119,7 @@ def identity_of(
         "task": task,
         **flags_that_decide,
         **more,
-        "weights": _weights_of(flags, starts),
+        "start": _weights_of(flags, starts),
         "model": config.to_dict(),
         "vocabulary": tokenizer.digest,
     }
@@ -137,7 +137,7 @@ def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> st
         saved = read_step(Path(flags.init_checkpoint))
         if flags.seeds != (saved.seed,):
             raise UserError(f"{flags.init_checkpoint} is of --random_seed {saved.seed}; give that one alone")
-        return saved.identity["weights"]
+        return saved.identity.get("start", "of an earlier version")
     by_path = {start.path: start for start in starts if start is not None}  # seeds may share a folder
     return ", ".join(_digest_of_weights(start) for start in by_path.values()) or "random"
 

@@ -123,7 +123,7 @@ def make_pseudo_token_generator(config: ObjectiveConfig, text: TrainingText) -> 
             "pseudo-tokens, so they will be of little use; add camlm"
         )
     allowed = allowed_pieces(text.piece_counts(), config.min_piece_count, text.vocabulary)
-    return PseudoTokenGenerator(allowed, config.temperature)
+    return PseudoTokenGenerator(allowed, config.pseudo_temperature)
 
 
 def allowed_pieces(

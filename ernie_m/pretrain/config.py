@@ -153,7 +153,7 @@ class ObjectiveConfig:
     """A pseudo-token is a piece that occurs at least so often in the text of its language. 0: any piece that
     is not special."""
 
-    temperature: NonNegativeFloat = 0.0
+    pseudo_temperature: NonNegativeFloat = 0.0
     """0: a pseudo-token is the most probable piece. Above 0 it is drawn at this temperature."""
 
     second_language: Literal["parallel", "uniform"] = "parallel"

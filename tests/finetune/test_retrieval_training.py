@@ -147,7 +147,7 @@ def test_the_identity_of_a_run_has_the_weights_of_every_seed(corpus):
             for seed, number in enumerate(numbers)
         ]
         flags = RetrievalFlags(pairs="pairs", random_seed=(1, 2))
-        return identity_of(flags, "retrieval", starts, config, tokenizer)["weights"]
+        return identity_of(flags, "retrieval", starts, config, tokenizer)["start"]
 
     assert weights(1.0, 2.0) == weights(1.0, 2.0)
     assert weights(1.0, 2.0) not in (weights(1.0, 3.0), weights(3.0, 2.0))

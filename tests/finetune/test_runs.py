@@ -197,7 +197,7 @@ def test_another_run_is_refused_and_nothing_changes(finished, classify, refused,
         ({"batch_size": 4}, "global_batch: 8 -> 4"),
         ({"random_seed": 2}, "random_seed: [1] -> [2]"),
         ({"dev_set": f"{toy_folder}/heldout.%s.tsv"}, "dev_set: "),
-        ({"init_pretraining_params": source / "step_2"}, "weights: "),
+        ({"init_pretraining_params": source / "step_2"}, "start: "),
         ({"init_pretraining_params": None}, "-> random"),
         ({"train_set": backwards(toy_folder / "train.tsv", tmp_path / "train.tsv")}, "train_set: "),
     ]
@@ -211,7 +211,7 @@ def test_another_run_is_refused_and_nothing_changes(finished, classify, refused,
     tensors = load_file(path)
     tensors[min(tensors)].flat[0] += 1
     save_file(tensors, path)
-    assert "weights: " in refused(**weights)
+    assert "start: " in refused(**weights)
     assert contents(tmp_path / "out") == before
 
 

@@ -190,7 +190,7 @@ def test_training_does_not_notice(pretrain):
     Pseudo-tokens are sampled, so evaluations draw random numbers, too.
     """
     steps = 4
-    options = {"optimizer__steps": steps, "objectives__temperature": 1.0}
+    options = {"optimizer__steps": steps, "objectives__pseudo_temperature": 1.0}
     never = pretrain(run__eval_sequences=0, **options)
     often = pretrain("often", run__eval_steps=1, **options)
     often_arrays = checkpoint(often, steps)
