@@ -197,14 +197,14 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     advice = f"build the corpus with --piece_model_path {pieces or 'of the weights'}"
     if pieces and checkpoint.vocab_path:
         advice += f" and --vocab_path {checkpoint.vocab_path}"
-    fault = f"{checkpoint.path} has another vocabulary than the corpus ({{}}): {advice}"
+    fault = f"{checkpoint.path} has another vocabulary than the corpus"
     if WORDS in checkpoint.tensors:
         try:
             tokenizer.check_model(checkpoint.tensors.shape(WORDS)[0], tokenizer.pad_id, checkpoint.path)
         except UserError as error:
-            raise UserError(fault.format(error)) from error
+            raise UserError(f"{fault} ({error}): {advice}") from error
     if pieces is not None and Tokenizer(checkpoint.vocab_path, pieces).vocab != tokenizer.vocab:
-        raise UserError(fault.format("other tokens"))
+        raise UserError(f"{fault} (other tokens): {advice}")
 
 
 def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
