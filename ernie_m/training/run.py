@@ -88,7 +88,7 @@ class Trainer:
         if self.records is not None:  # drop those of steps that this process will do again
             dropped = self.records.cut_back(self.first_step, self.evaluated_step)
             if dropped and self.first_step == 0:
-                line = "%s: no checkpoint: the run begins at step 0, and %d records of %s are dropped"
+                line = "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped"
                 logger.warning(line, folder.path, dropped, self.records.path.name)
 
     def _resume(self, saved: SavedRun) -> None:
