@@ -9,14 +9,11 @@ blocks of 32 weights, each block a float16 scale and 16 bytes with two weights e
 """
 
 import hashlib
-import math
-import struct
 import tempfile
 import zipfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -48,7 +45,8 @@ _PRODUCTS = {
     "fi": "intermediate.dense",
     "fo": "output.dense",
 }
-_NORMS = {"aln": "attention.output.LayerNorm", "oln": "output.LayerNorm"}
+_NORMS = {"ln": "LayerNorm", "aln": "attention.output.LayerNorm", "oln": "output.LayerNorm"}
+_EMBEDDINGS = {"word": "word", "pos": "position", "type": "token_type"}
 _MODEL_CARD = f"""---
 license: mit
 base_model: {BASE_MODEL}
@@ -66,18 +64,6 @@ is the better model if you can fetch it from a hub.
 Put "query: " before what you search for and "passage: " before what is searched, or "query: " before both
 texts of a comparison; here these are prompts of those names.
 """
-
-
-class Sizes(NamedTuple):
-    """The numbers at the beginning of the file, in its order."""
-
-    hidden: int
-    layers: int
-    heads: int
-    inner: int  # the inner size of the feed-forward layers
-    rows: int  # the rows of the embedding matrix
-    positions: int
-    types: int
 
 
 def get_e5_small(folder: Path) -> None:
@@ -124,127 +110,96 @@ def write(folder: Path, data: bytes) -> None:
         folder: exists.
         data: the content of the package's file.
     """
-    sizes, pieces, scores, tensors = read(data)
+    place = 8  # behind "E5S1" and a version
+
+    def take(dtype: str, count: int = 1) -> np.ndarray:
+        """The next values of the file."""
+        nonlocal place
+        values = np.frombuffer(data, dtype, count, place)
+        place += values.nbytes
+        return values
+
+    hidden, layers, heads, inner, rows, positions, types = take("<i4", 7).tolist()
+    take("<f4")  # the epsilon of the layer norms, 1e-12
+    take("<i4")  # the weights of a block
+    count = int(take("<i4")[0])
+    take("<i4", 4)  # the ids of the special pieces
+    length = int(take("<u8")[0])  # of all pieces together, in bytes
+    bounds = take("<u4", count + 1)
+    scores = take("<f4", count)
+    text = take("u1", length).tobytes()
+    pieces = [text[start:end].decode() for start, end in pairwise(bounds)]
+    take("<i4")
+    take("u1", int(take("<u4")[0]))  # a table of normalization, which sentencepiece has, too
+    tensors = {}
+    for _ in range(int(take("<i4")[0])):
+        name = take("u1", int(take("<u2")[0])).tobytes().decode()
+        take("u1")  # whether it is in blocks
+        take("<u4")  # the number of weights
+        begin, size = take("<u8", 2).tolist()
+        tensors |= _tensor(name, data[begin : begin + size], hidden)
+
     safetensors.write(folder / WEIGHTS, tensors, metadata={"format": "pt"})
     config = {
         "model_type": "bert",
         "architectures": ["BertModel"],
-        "vocab_size": sizes.rows,
-        "hidden_size": sizes.hidden,
-        "num_hidden_layers": sizes.layers,
-        "num_attention_heads": sizes.heads,
-        "intermediate_size": sizes.inner,
+        "vocab_size": rows,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
         "initializer_range": 0.02,
         "layer_norm_eps": 1e-12,
-        "max_position_embeddings": sizes.positions,
-        "type_vocab_size": sizes.types,
+        "max_position_embeddings": positions,
+        "type_vocab_size": types,
         "pad_token_id": 0,
         "tokenizer_class": "XLMRobertaTokenizer",
     }
     tokenizer_config = {
         "tokenizer_class": "XLMRobertaTokenizer",
-        "model_max_length": sizes.positions,
+        "model_max_length": positions,
         **{f"{role}_token": "<s>" for role in ("bos", "cls")},
         **{f"{role}_token": "</s>" for role in ("eos", "sep")},
         **{f"{role}_token": f"<{role}>" for role in ("pad", "unk", "mask")},
     }
     (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(as_json(tokenizer_config), encoding="utf-8")
-    (folder / BPE_MODEL).write_bytes(piece_model(pieces, scores))
+    (folder / BPE_MODEL).write_bytes(_piece_model(pieces, scores))
     # As on the hub: the mean over all tokens, of length 1.
     reading = replace(
-        Reading.of_xlm_r(), pooling="specials", normalize=True, prompts=PROMPTS, max_seq_len=sizes.positions
+        Reading.of_xlm_r(), pooling="specials", normalize=True, prompts=PROMPTS, max_seq_len=positions
     )
     sentence_transformers.write(folder, ErnieMConfig.from_dict(config), reading)
     (folder / CARD).write_text(_MODEL_CARD, encoding="utf-8")
 
 
-def read(data: bytes) -> tuple[Sizes, list[str], np.ndarray, dict[str, np.ndarray]]:
-    """The content of the package's file.
+def _tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
+    """BERT's name of a tensor of the package -> its numbers, float32.
 
-    Returns:
-        the sizes; the pieces by their ids; their scores, float32 [pieces]; BERT's name -> float32 tensor.
+    Args:
+        name: such as emb.pos, emb.ln.w, l11.q.w.
+        hidden: the hidden size.
     """
-    place = 8  # behind "E5S1" and a version
-
-    def take(form: str) -> tuple[Any, ...]:
-        """The next values of the file."""
-        nonlocal place
-        values = struct.unpack_from(f"<{form}", data, place)
-        place += struct.calcsize(f"<{form}")
-        return values
-
-    def array(dtype: str, count: int) -> np.ndarray:
-        nonlocal place
-        values = np.frombuffer(data, dtype, count, place)
-        place += values.nbytes
-        return values
-
-    sizes = Sizes(*take("7i"))
-    take("fi")  # the epsilon of the layer norms, 1e-12; the weights of a block
-    (count,) = take("i")
-    take("4i")  # the ids of the special pieces
-    (length,) = take("Q")  # the length of all pieces together, in bytes
-    bounds = array("<u4", count + 1)
-    scores = array("<f4", count)
-    text = array("u1", length).tobytes()
-    pieces = [text[start:end].decode() for start, end in pairwise(bounds)]
-    take("i")
-    (rules,) = take("I")  # the length of a table of normalisation, which sentencepiece has, too
-    place += rules
-    (tensors,) = take("i")
-    place_of = {}  # the short name of a tensor -> where its data begin
-    for _ in range(tensors):
-        (length,) = take("H")
-        name = array("u1", length).tobytes().decode()
-        take("BI")  # whether it is in blocks, and the number of weights
-        place_of[name], _size = take("QQ")
-    return sizes, pieces, scores, _tensors(data, sizes, place_of)
-
-
-def _tensors(data: bytes, sizes: Sizes, place_of: dict[str, int]) -> dict[str, np.ndarray]:
-    """BERT's name -> tensor, float32."""
-
-    def full(name: str, *shape: int) -> np.ndarray:
-        """A tensor that is stored in float32."""
-        return np.frombuffer(data, "<f4", math.prod(shape), place_of[name]).reshape(shape)
-
-    def in_blocks(name: str, *shape: int) -> np.ndarray:
-        """A tensor that is stored in blocks of 4-bit weights."""
-        blocks = math.prod(shape) // BLOCK
-        width = 2 + BLOCK // 2  # bytes
-        raw = np.frombuffer(data, np.uint8, blocks * width, place_of[name]).reshape(blocks, width)
+    part, short, *kind = name.split(".")
+    if short == "word" or (short in _PRODUCTS and kind == ["w"]):
+        raw = np.frombuffer(data, np.uint8).reshape(-1, 2 + BLOCK // 2)
         scale = np.ascontiguousarray(raw[:, :2]).view("<f2").astype(np.float32)  # [blocks, 1]
         # The low halves of the bytes are the first 16 weights, the high halves the others. 8 stands for 0.
         weights = np.concatenate([raw[:, 2:] & 15, raw[:, 2:] >> 4], axis=1).astype(np.float32) - 8
-        return (weights * scale).reshape(shape)
-
-    hidden = sizes.hidden
-    tensors = {
-        "embeddings.word_embeddings.weight": in_blocks("emb.word", sizes.rows, hidden),
-        "embeddings.position_embeddings.weight": full("emb.pos", sizes.positions, hidden),
-        "embeddings.token_type_embeddings.weight": full("emb.type", sizes.types, hidden),
-        "embeddings.LayerNorm.weight": full("emb.ln.w", hidden),
-        "embeddings.LayerNorm.bias": full("emb.ln.b", hidden),
-    }
-    for layer in range(sizes.layers):
-        for short, name in _PRODUCTS.items():
-            outputs = sizes.inner if short == "fi" else hidden
-            inputs = sizes.inner if short == "fo" else hidden
-            prefix = f"encoder.layer.{layer}.{name}"
-            tensors[f"{prefix}.weight"] = in_blocks(f"l{layer}.{short}.w", outputs, inputs)
-            tensors[f"{prefix}.bias"] = full(f"l{layer}.{short}.b", outputs)
-        for short, name in _NORMS.items():
-            prefix = f"encoder.layer.{layer}.{name}"
-            tensors[f"{prefix}.weight"] = full(f"l{layer}.{short}.w", hidden)
-            tensors[f"{prefix}.bias"] = full(f"l{layer}.{short}.b", hidden)
-    return tensors
+        numbers = (weights * scale).reshape((hidden, -1) if short == "fo" else (-1, hidden))
+    else:
+        numbers = np.frombuffer(data, "<f4")
+    if part == "emb" and not kind:
+        return {f"embeddings.{_EMBEDDINGS[short]}_embeddings.weight": numbers.reshape(-1, hidden)}
+    module = {**_PRODUCTS, **_NORMS}[short]
+    layer = "embeddings" if part == "emb" else f"encoder.layer.{part[1:]}"
+    return {f"{layer}.{module}.{'weight' if kind == ['w'] else 'bias'}": numbers}
 
 
-def piece_model(pieces: list[str], scores: np.ndarray) -> bytes:
+def _piece_model(pieces: list[str], scores: np.ndarray) -> bytes:
     """XLM-R's piece model: its pieces with their scores, and sentencepiece's normalisation nmt_nfkc."""
     normalizer = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
     model = ModelProto.FromString(normalizer.serialized_model_proto())

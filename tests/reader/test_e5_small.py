@@ -5,6 +5,7 @@ import struct
 import subprocess
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ import sentencepiece
 from safetensors.numpy import load_file
 
 from ernie_m.data import e5_small
-from ernie_m.data.e5_small import Sizes
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.launching import error_of
 
-SIZES = Sizes(hidden=32, layers=1, heads=2, inner=64, rows=16, positions=8, types=2)
+# In the order of the file.
+SIZES = SimpleNamespace(hidden=32, layers=1, heads=2, inner=64, rows=16, positions=8, types=2)
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "▁a", "b", "<mask>"]
 
 
@@ -45,7 +46,7 @@ def package_file() -> tuple[bytes, dict[str, np.ndarray]]:
     text = [piece.encode() for piece in PIECES]
     bounds = np.cumsum([0, *map(len, text)]).astype("<u4")
     scores = -np.arange(len(PIECES), dtype="<f4")
-    head = b"E5S1\1\0\0\0" + struct.pack("<7ifi", *SIZES, 1e-12, 32)
+    head = b"E5S1\1\0\0\0" + struct.pack("<7ifi", *vars(SIZES).values(), 1e-12, 32)
     head += struct.pack("<5iQ", len(PIECES), 0, 2, 1, 3, bounds[-1]) + bounds.tobytes() + scores.tobytes()
     head += b"".join(text) + struct.pack("<iI", 7, 3) + b"abc" + struct.pack("<i", len(chunks))
     entries = sum(2 + len(name) + 1 + 4 + 16 for name, _ in chunks)
