@@ -13,7 +13,7 @@ Some packages are held out as a whole: what a test searches was written elsewher
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -59,9 +59,6 @@ class PublicTextFlags:
     languages: list[str] = option(default_factory=list, positional=True)
     """Codes such as de; none: those of ar, de, el, es, fr, hi, ru, tr, vi and zh that have 5,000 pairs."""
 
-    any_version: bool = False
-    """Take the newest version of each package instead of the one whose SHA-256 is known."""
-
     def __post_init__(self) -> None:
         for language in self.languages:
             if not re.fullmatch("[a-z]{2,3}", language) or language == ENGLISH:
@@ -69,19 +66,14 @@ class PublicTextFlags:
 
 
 class Package(NamedTuple):
-    """A package of translated messages.
-
-    Attributes:
-        use: train or held-out.
-        path: its file.
-    """
+    """A package of translated messages; `use`: train or held-out."""
 
     package: str
     version: str
+    megabytes: str
     licence: str
     use: str
     sha256: str
-    path: Path
 
 
 class Collected(NamedTuple):
@@ -104,13 +96,13 @@ def main() -> None:
     if folder.is_dir() and any(folder.iterdir()) and not downloads.is_dir():
         raise UserError(f"{folder}: it exists, and this command did not make it; name a new folder")
     languages = sorted({*flags.languages})
-    asked = {"languages": languages, "any_version": flags.any_version}
+    asked = {"languages": languages}
     with only_run_in(folder):
         if (folder / TABLE).exists():
             claim_file(folder / ASKED, asked, "name a new folder")
             say(f"text: {folder} is there already")
             return
-        sources = fetch(downloads, flags.any_version)
+        sources = fetch(downloads)
         collected = collect(sources, languages or LANGUAGES)
         for language, of_language in list(collected.items()):  # a list, because languages are deleted
             found = len(of_language.pairs) + len(of_language.text)
@@ -124,42 +116,35 @@ def main() -> None:
     say(f"next: {command_name()} train {folder / 'train'} --output model")
 
 
-def fetch(downloads: Path, any_version: bool) -> list[Package]:
-    """Download the packages that are not there, and compare their SHA-256.
+def fetch(downloads: Path) -> dict[Package, Path]:
+    """Download the packages that are not there; return the file of each.
 
     Raises:
         UserError: pip cannot fetch a package, or it is another file.
     """
-    known = [line.split() for line in PACKAGES.split("\n") if line]
-    missing = [row for row in known if not (downloads / row[0]).is_dir()]
+    packages = [Package(*line.split()) for line in PACKAGES.split("\n") if line]
+    missing = [package for package in packages if not (downloads / package.package).is_dir()]
     if missing:
-        megabytes = sum(int(row[2]) for row in missing)
+        megabytes = sum(int(package.megabytes) for package in missing)
         say(f"downloading {len(missing)} packages from PyPI, {megabytes} MB, to {downloads}")
-    sources = []
-    for package, version, megabytes, licence, use, sha256 in known:
-        folder = downloads / package
-        if not folder.is_dir():
-            say(f"{package}, {megabytes} MB")
+    sources = {}
+    for package in packages:
+        folder = downloads / package.package
+        if package in missing:
+            say(f"{package.package}, {package.megabytes} MB")
             with atomic_dir(folder) as new_folder:
-                pip_download(package if any_version else f"{package}=={version}", new_folder)
-        wheels = list(folder.glob("*.whl"))
-        if len(wheels) != 1:
+                pip_download(f"{package.package}=={package.version}", new_folder)
+        files = {sha256_of(path): path for path in folder.glob("*.whl")}
+        if package.sha256 not in files:
             raise UserError(
-                f"{folder}: {len(wheels)} wheels; delete the folder and run the same command again"
+                f"{folder}: {package.package} {package.version} has the SHA-256 {package.sha256}, and what "
+                f"is there has {', '.join(files) or 'none'}; delete the folder and run the same command again"
             )
-        (path,) = wheels
-        found = sha256_of(path)
-        if found != sha256 and not any_version:
-            raise UserError(
-                f"{path}: its SHA-256 is {found}, but that of {package} {version} is {sha256}; delete "
-                f"{folder} and run the same command again, or take any version: --any_version"
-            )
-        version_of_file = path.name.split("-")[1]
-        sources.append(Package(package, version_of_file, licence, use, found, path))
+        sources[package] = files[package.sha256]
     return sources
 
 
-def collect(sources: Iterable[Package], languages: Sequence[str]) -> dict[str, Collected]:
+def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[str, Collected]:
     """The pairs of each language. No two of a language have equal letters in English, or in translation.
 
     No held-out pair has a side of a pair of the training, and no English sentence of any language's.
@@ -168,16 +153,15 @@ def collect(sources: Iterable[Package], languages: Sequence[str]) -> dict[str, C
     seen: dict[str, set[str]] = {language: set() for language in (ENGLISH, *languages)}
     for source in sorted(sources, key=lambda source: source.use == "held-out"):  # the training comes first
         say(f"reading {source.package} {source.version}")
-        for message in read_messages(source.path, languages):
-            for pair in sentence_pairs(message):
-                english, translation = map(letters_of, pair)
-                of_language = collected[message.language]
-                is_held_out = source.use == "held-out"
-                if {english, translation} & seen[message.language]:
+        is_held_out = source.use == "held-out"
+        for language, *message in read_messages(sources[source], languages):
+            for pair in sentence_pairs(language, *message):
+                letters = set(map(letters_of, pair))
+                english = letters_of(pair[0])
+                of_language = collected[language]
+                if letters & seen[language] or (is_held_out and english in seen[ENGLISH]):
                     continue
-                if is_held_out and english in seen[ENGLISH]:
-                    continue
-                seen[message.language] |= {english, translation}
+                seen[language] |= letters
                 of_language.counts[source.package] += 1
                 if is_held_out:
                     of_language.held_out.append(pair)
@@ -193,7 +177,7 @@ def _hash(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=8).digest()
 
 
-def write(folder: Path, sources: Sequence[Package], collected: dict[str, Collected]) -> None:
+def write(folder: Path, sources: Iterable[Package], collected: dict[str, Collected]) -> None:
     """Write train/, held-out/ and SOURCES.tsv, and print the table of the last."""
     with atomic_dir(folder / "train") as train, atomic_dir(folder / "held-out") as held_out:
         english: dict[str, None] = {}  # the lines of en.txt, in their order

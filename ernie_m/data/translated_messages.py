@@ -8,33 +8,17 @@ import gettext
 import io
 import json
 import re
-import struct
 import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from ernie_m.data.download import DAMAGED
-from ernie_m.utils.errors import UserError
+from ernie_m.reader.files.odd_text import SCRIPT_OF
 
 ENGLISH = "en"
 # Language -> what its folders and files are called, the first that is there. Others are called as they are:
 # de, or de_DE.
 NAMES = {"zh": ("zh-Hans", "zh_Hans", "zh_Hans_CN", "zh_CN", "zh"), "pt": ("pt-BR", "pt_BR", "pt")}
-# Language -> the first word of the Unicode names of its letters. Others are written in Latin letters.
-SCRIPTS = {
-    "ar": "ARABIC",
-    "bg": "CYRILLIC",
-    "el": "GREEK",
-    "he": "HEBREW",
-    "hi": "DEVANAGARI",
-    "ru": "CYRILLIC",
-    "th": "THAI",
-    "uk": "CYRILLIC",
-    "zh": "CJK",
-}
-LARGEST = 32 << 20  # bytes of a file
 FEWEST_WORDS = 4  # of an English sentence
 MOST_CHARACTERS = 400
 # The least and the greatest number of characters of a translation for each one of the English sentence.
@@ -49,50 +33,26 @@ _EMPHASIS = re.compile(r"\*\*|__")
 _NO_PROSE = re.compile(r"[<>{}|`~^\\=_*#@$]|\]\(|://|www\.|::|--|%[\w(]|&\w+;|\.\w+/|/\w+/")
 
 
-class Message(NamedTuple):
-    """A text in English and in another language."""
-
-    language: str
-    english: str
-    translation: str
-
-
-def read_messages(wheel: Path, languages: Sequence[str]) -> Iterator[Message]:
-    """The messages of a wheel, in an order that its content decides.
-
-    Raises:
-        UserError: the wheel is damaged.
-    """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            names = sorted(archive.namelist())
-            for language in languages:
-                known_as = NAMES.get(language, (language, f"{language}_{language.upper()}"))
-                for name in _of_language(names, known_as, "/LC_MESSAGES/"):
-                    for english, translation in _read_mo(_content(archive, name)).items():
-                        yield Message(language, english, translation)
-                for name in _of_language(names, known_as, ".json"):
-                    folder = name.rpartition("/")[0]
-                    english_name = f"{folder}/{ENGLISH}.json"
-                    if english_name in archive.NameToInfo:
-                        translations = _texts_of(json.loads(_content(archive, name)))
-                        for key, english in _texts_of(json.loads(_content(archive, english_name))).items():
-                            if key in translations:
-                                yield Message(language, english, translations[key])
-    except (*DAMAGED, struct.error, LookupError) as error:  # LookupError: of a header
-        raise UserError(f"{wheel}: damaged ({error}); delete it and run the same command again") from error
-
-
-def _content(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A file of an archive.
-
-    Raises:
-        ValueError: it is too large for messages.
-    """
-    member = archive.NameToInfo[name]
-    if max(member.file_size, member.compress_size) > LARGEST:
-        raise ValueError(f"{name} has more than {LARGEST >> 20} MiB")
-    return archive.read(name)
+def read_messages(wheel: Path, languages: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Language, English and translation of each message of a wheel, in an order that its content decides."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = sorted(archive.namelist())
+        for language in languages:
+            known_as = NAMES.get(language, (language, f"{language}_{language.upper()}"))
+            for name in _of_language(names, known_as, "/LC_MESSAGES/"):
+                # No public name lists the messages.
+                messages = gettext.GNUTranslations(io.BytesIO(archive.read(name)))._catalog
+                for key, translation in messages.items():
+                    # The id of a plural is a tuple, and that of the header is empty.
+                    if key and isinstance(key, str):
+                        yield language, key.rpartition("\4")[2], translation  # a context may stand before it
+            for name in _of_language(names, known_as, ".json"):
+                english_name = f"{name.rpartition('/')[0]}/{ENGLISH}.json"
+                if english_name in names:
+                    translations = _texts_of(json.loads(archive.read(name)))
+                    for key, english in _texts_of(json.loads(archive.read(english_name))).items():
+                        if key in translations:
+                            yield language, english, translations[key]
 
 
 def _of_language(names: Sequence[str], known_as: Sequence[str], ending: str) -> list[str]:
@@ -110,13 +70,6 @@ def _of_language(names: Sequence[str], known_as: Sequence[str], ending: str) -> 
     return list(chosen.values())
 
 
-def _read_mo(data: bytes) -> dict[str, str]:
-    """The messages of a .mo file, without those that have a plural: id -> translation."""
-    catalog = gettext.GNUTranslations(io.BytesIO(data))._catalog  # no public name lists them
-    # The id of a plural is a tuple, and that of the header is empty. A context may stand before an id.
-    return {key.rpartition("\4")[2]: text for key, text in catalog.items() if key and isinstance(key, str)}
-
-
 def _texts_of(value: object, path: str = "") -> dict[str, str]:
     """The texts of a JSON value, by the keys that lead to them."""
     if isinstance(value, str):
@@ -128,17 +81,16 @@ def _texts_of(value: object, path: str = "") -> dict[str, str]:
     return texts
 
 
-def sentence_pairs(message: Message) -> list[tuple[str, str]]:
+def sentence_pairs(language: str, english: str, translation: str) -> list[tuple[str, str]]:
     """English and translation of a message, one pair for each paragraph if both have as many; cleaned.
 
     What has placeholders, markup, another script, other numbers, or is English in both languages is left out.
     """
-    english = [text for text in _PARAGRAPH.split(message.english) if text.strip()]
-    translated = [text for text in _PARAGRAPH.split(message.translation) if text.strip()]
-    if len(english) != len(translated):
-        english, translated = [message.english], [message.translation]
-    pairs = [(_clean(text), _clean(translation)) for text, translation in zip(english, translated)]
-    return [pair for pair in pairs if _are_translations(message.language, *pair)]
+    sides = [[text for text in _PARAGRAPH.split(side) if text.strip()] for side in (english, translation)]
+    if len(sides[0]) != len(sides[1]):
+        sides = [[english], [translation]]
+    pairs = zip(*(map(_clean, side) for side in sides))
+    return [pair for pair in pairs if _are_translations(language, *pair)]
 
 
 def _clean(text: str) -> str:
@@ -171,7 +123,7 @@ def _are_translations(language: str, english: str, translation: str) -> bool:
 def _is_of(language: str, words: Sequence[str], english: set[str]) -> bool:
     """Whether the words are in the script of a language, and not mostly those of the English sentence."""
     letters = "".join(words)
-    script = SCRIPTS.get(language, "LATIN")
+    script = SCRIPT_OF.get(language, "LATIN")
     in_script = sum(unicodedata.name(letter, "").startswith(script) for letter in letters)
     left = sum(word.lower() in english for word in words)
     return in_script > 0.6 * len(letters) and left <= 0.5 * len(words)

@@ -413,6 +413,7 @@ OTHER_WORDS = {
 }
 # Flags and keys that have gone -> what takes their place.
 GONE = {
+    "any_version": "nothing: each package comes in the version whose SHA-256 is known",
     "batch_tokens": "--max_batch_tokens",
     "check_sentences": "predictions with --engine onnx, and without",
     "check_set": "predictions with --engine onnx, and without",

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_m.data.download import unpack
-from ernie_m.data.translated_messages import read_messages
 from ernie_m.inference.requests import JsonLines
 from ernie_m.model.checkpoint import fluid, library, pickles, sentence_transformers, torch_save
 from ernie_m.model.checkpoint import safetensors as safe
@@ -51,7 +50,6 @@ from ernie_m.vectors.centring import LanguageMeans
 from tests.foreign import fairseq_args, tokenizer_json
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.conll import read_conll
-from tests.helpers.message_files import mo_file, wheel
 from tests.helpers.torch_files import legacy_bytes, write_torch_file, zip_bytes
 from tests.toys import CONFIG, make_ours, sentences, train_pieces
 
@@ -301,16 +299,6 @@ def of_added_tokens(file: str, contents: Any) -> Reader:
     return Reader(file, [json.dumps(contents)], (read,), edit=edit_json)
 
 
-def message_wheels(folder: Path) -> list[bytes]:
-    """A wheel with messages in both forms, stored, so that an edit reaches them."""
-    files = {
-        "p/de/LC_MESSAGES/x.mo": mo_file({"one": "eins"}),
-        "p/en.json": '{"a": "b"}',
-        "p/de.json": '{"a": "c"}',
-    }
-    return [wheel(folder / "x.whl", files).read_bytes()]
-
-
 def of_archive(form: str) -> Reader:
     """What unpacks a downloaded archive."""
     files = functools.partial(archives, form)
@@ -376,9 +364,6 @@ READERS = {
     ),
     "zip": of_archive("zip"),
     "tar": of_archive("tar"),
-    "messages": Reader(
-        "x.whl", files=message_wheels, reads=(lambda path: list(read_messages(path, ["de"])),)
-    ),
     "pairs": Reader(
         "x.tsv",
         files=[NAMED_PAIRS, "negative\tpositive\tquery\r\na\tb\tc\r\n"],

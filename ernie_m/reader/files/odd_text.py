@@ -40,7 +40,7 @@ _SCRIPTS = {
     "HANGUL": "ko",
     "LATIN": "en de fr es it pt nl da sv no fi pl cs sk hu ro hr sl et lv lt tr vi id ms sw af eu ca",
 }
-_SCRIPT_OF = {language: script for script, names in _SCRIPTS.items() for language in names.split()}
+SCRIPT_OF = {language: script for script, names in _SCRIPTS.items() for language in names.split()}
 
 
 def look_at_text(path: str | Path, lines: Sequence[str], language: str, as_it_stands: bool | None) -> None:
@@ -68,7 +68,7 @@ def look_at_text(path: str | Path, lines: Sequence[str], language: str, as_it_st
         elif not as_it_stands:
             raise UserError(f"{message}; take it out, or, if it is text: --text_as_it_stands true")
     script = script_of([line for _, line in texts])
-    expected = _SCRIPT_OF.get(language.partition("_")[0])
+    expected = SCRIPT_OF.get(language.partition("_")[0])
     if script and expected and script != expected:
         logger.warning(
             "%s: most letters are %s, and those of '%s' are %s; is it another language, or are the sides "
