@@ -67,9 +67,8 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
         UserError: a file is missing or damaged, or has too few lines.
     """
     opened = open_model(open_checkpoint(flags.weights))
-    table = read_table(Path(flags.pairs))
-    places = [table.places[name] for name in COLUMNS]
-    rows = [[cells[place] for place in places] for cells in table.rows]
+    places, _, lines = read_table(Path(flags.pairs))
+    rows = [[cells[places[name]] for name in COLUMNS] for cells in lines]
     needed = flags.batch_size * flags.steps
     if len(rows) < needed:
         raise UserError(f"{flags.pairs}: {len(rows)} lines; {needed} are needed")

@@ -88,9 +88,8 @@ def write_data(flags: PrepareFlags, output: Path) -> None:
 
 def table(written: Mapping[tuple[str, str], Prepared]) -> str:
     """What was written: a row for each split and language, and a column for each thing that was counted."""
-    columns: list[str] = []  # in the order in which they occur
-    for prepared in written.values():
-        columns += [column for column in prepared.counts if column not in columns]
+    # In the order in which they occur.
+    columns = [*dict.fromkeys(column for prepared in written.values() for column in prepared.counts)]
     rows = [["split", "language", *columns]]
     for (split, language), prepared in written.items():
         counts = [f"{prepared.counts.get(column, 0):,}" for column in columns]
@@ -125,9 +124,7 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
     Args:
         written: (split, language) -> what was written.
     """
-    languages: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for split, language in written:
-        languages[split].append(language)
+    languages = {split: [language for part, language in written if part == split] for split in SPLITS}
     # Those that have both a dev and a test file; if none has both, those with a dev file, and if none has
     # that, those with a test file.
     in_both = [language for language in languages["dev"] if language in languages["test"]]
@@ -138,9 +135,7 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
         write_places(output / "test" / "lang_map.json", languages["test"])
     if languages["xquad"]:
         write_places(output / "xquad" / "lang_map.json", languages["xquad"])
-    labels: set[str] = set()
-    for prepared in written.values():
-        labels.update(prepared.labels)
+    labels = {label for prepared in written.values() for label in prepared.labels}
     if not labels:  # questions have none
         return
     names = data_set.label_names(labels)
@@ -156,16 +151,12 @@ def join_training_files(folder: Path, languages: Sequence[str]) -> None:
     Some files have a last column, qid, that others do not have. Then it is left out.
     """
     paths = [folder / f"train.{language}.tsv" for language in languages]
-    columns_of_files = []
+    widths = []
     for path in paths:
         with open(path, "rb") as file:
-            columns_of_files.append(len(file.readline().split(b"\t")))
-    columns = min(columns_of_files)
+            widths.append(len(file.readline().split(b"\t")))
     with atomic_file(folder / "train.all.tsv") as joint:
         for number, path in enumerate(paths):
             lines = path.read_bytes().splitlines()
-            if number > 0:  # the header of the first language stays
-                lines = lines[1:]
-            for line in lines:
-                cells = line.split(b"\t")[:columns]
-                joint.write(b"\t".join(cells) + b"\n")
+            for line in lines[number > 0 :]:  # the header of the first language stays
+                joint.write(b"\t".join(line.split(b"\t")[: min(widths)]) + b"\n")

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import read_bytes
 
 SPLITS = ("train", "dev", "test", "xquad")
 # Names in the files of the releases -> names here.
@@ -67,14 +65,11 @@ class DataSet:
         for pattern in self.names:
             # A pattern may begin with the name of the folder.
             match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
-            if not match:
-                continue
-            groups = match.groupdict()
-            split = groups.get("split", "train")  # a pattern of training files alone has no such group
-            language = groups.get("language")
-            split = RENAMED.get(split, split)
-            language = RENAMED.get(language, language)
-            return DataFile(path, split, language)
+            if match:
+                # A pattern of training files alone has no group of splits.
+                groups = {"split": "train", "language": None, **match.groupdict()}
+                renamed = {group: RENAMED.get(name, name) for group, name in groups.items()}
+                return DataFile(path, **renamed)
         return None
 
     def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
@@ -83,18 +78,3 @@ class DataSet:
         # A language that is not listed comes after all that are.
         place = self.languages.index(language) if language in self.languages else len(self.languages)
         return SPLITS.index(split), place, language
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a file without line ends.
-
-    Raises:
-        UserError: the file cannot be read, or is not UTF-8.
-    """
-    content = read_bytes(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8; fetch or convert the file again") from error
-    return [line.rstrip("\r") for line in text.split("\n")]
