@@ -25,21 +25,23 @@ def rows_of_tmx(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterator
         UserError: it is no TMX, or no unit has both languages.
     """
     has_both = False
-    around: Element | None = None  # what the units are in
+    body: Element | None = None  # what the units are in
     try:
         # expat, below it, refuses entities that would make a small file endless.
         for event, element in iterparse(file, ("start", "end")):
             name = _name(element)
             if event == "start":
-                if around is None or name == "body":
-                    around = element
+                body = element if body is None or name == "body" else body
+            elif name in _CODES:
+                element.text = None
+                del element[:]
             elif name == "tu":
                 texts = _texts(element)
                 languages = languages or list(texts)[:2]
                 sides = [_side(texts, language) for language in languages]
                 has_both = has_both or (len(sides) == 2 and all(sides))
                 yield "\t".join(sides).encode() + b"\n"
-                around.clear()  # the units so far
+                body.clear()  # the units so far
     except (ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is not known
         line, _ = getattr(error, "position", (1, 0))
         raise UserError(f"{path}, line {line}: no whole TMX ({error}); fetch it again") from error
@@ -62,23 +64,8 @@ def _texts(unit: Element) -> dict[str, str]:
         language = variant.get(_LANGUAGE) or variant.get("lang") or ""
         for element in variant:
             if _name(element) == "seg":
-                texts.setdefault(language, " ".join("".join(_parts(element)).split()))
+                texts.setdefault(language, " ".join("".join(element.itertext()).split()))
     return texts
-
-
-def _parts(element: Element) -> Iterator[str]:
-    """The parts of the text in an element, without those in `_CODES`."""
-    # No recursion, because a file may have any depth.
-    left: list[Element | str | None] = [element]  # elements and texts, the next one last
-    while left:
-        part = left.pop()
-        if isinstance(part, str):
-            yield part
-        elif part is not None and _name(part) not in _CODES:
-            after: list[Element | str | None] = [part.text]
-            for inner in part:
-                after += [inner, inner.tail]
-            left += reversed(after)
 
 
 def _side(texts: dict[str, str], language: str) -> str:
@@ -86,6 +73,6 @@ def _side(texts: dict[str, str], language: str) -> str:
     wanted = language.lower().replace("_", "-")
     for name, text in texts.items():
         found = name.lower().replace("_", "-")
-        if found == wanted or found.split("-")[0] == wanted:
+        if wanted in (found, found.split("-")[0]):
             return text
     return ""
