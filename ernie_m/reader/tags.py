@@ -19,9 +19,6 @@ from ernie_m.utils.errors import UserError
 
 OUTSIDE = "O"
 JOINT = "\x02"  # in the official form between the words of a sentence, and between its tags
-# What JSON lines call the words of a sentence, and their tags.
-WORD_KEYS = ("tokens", "words")
-TAG_KEYS = ("tags", "ner_tags", "labels", "pos_tags")
 ENTITIES = ("PER", "ORG", "LOC", "MISC")  # the official order; others follow in alphabetical order
 # scheme -> the letters of its tags; IOB: IOB1 or IOB2
 SCHEMES = {"IO": "I", "IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
