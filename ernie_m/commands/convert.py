@@ -24,7 +24,7 @@ from ernie_m.model.checkpoint.ours import Ours
 from ernie_m.model.checkpoint.translation import Translated
 from ernie_m.model.conventions import READING, Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
-from ernie_m.reader import trim_vocabulary
+from ernie_m.reader.trim_vocabulary import trim
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_json import no_piece_model
 from ernie_m.utils.checksums import MANIFEST, write_manifest
@@ -55,9 +55,6 @@ class ConvertFlags:
     min_count: PositiveInt = 1
     """Keep only pieces that are in the text at least this often."""
 
-    fallback_of: str | None = None
-    """With --keep_pieces_of: say how much of this text changes."""
-
     head: Literal[CLASSIFIER_TASKS] | None = None
     """What its classifier is for, if the files do not say."""
 
@@ -78,10 +75,6 @@ class ConvertFlags:
 
     allow_differences: bool = False
     """Write the new folder also if its library will read text otherwise; its README.md then says how."""
-
-    def __post_init__(self) -> None:
-        if self.fallback_of and not self.keep_pieces_of:
-            raise UserError("--fallback_of says what --keep_pieces_of changes; give both")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -112,33 +105,20 @@ def convert(flags: ConvertFlags) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(name) for name in flags.keep_pieces_of.split(",")]
-        trimmed = trim_vocabulary.trim(tokenizer, texts, Path(folder), flags.min_count)
-        # Before anything is written, because the file may be missing.
-        fallback = trimmed.fallback(tokenizer, Path(flags.fallback_of)) if flags.fallback_of else None
-        smaller = conversion.with_tokens(
-            checkpoint, trimmed.old_ids, trimmed.tokenizer.pad_id, trimmed.tokenizer.added_tokens
-        )
+        trimmed, old_ids = trim(tokenizer, texts, Path(folder), flags.min_count)
+        smaller = conversion.with_tokens(checkpoint, old_ids, trimmed.pad_id, trimmed.added_tokens)
         names = ", ".join(path.name for path in texts)
         sizes = [f"{model.config.vocab_size:,}" for model in (smaller, checkpoint)]
         kept = f"{sizes[0]} of {sizes[1]} tokens are left, those of {names}"
         if flags.min_count > 1:
             kept += f" that are in it {flags.min_count} times or more"
-        write(flags, smaller, task, trimmed.tokenizer, kept)
+        write(flags, smaller, task, trimmed, kept)
     rows = [["", "tokens", "parameters", "MB (float32)"]]
     for name, model in (("before", checkpoint), ("after", smaller)):
         parameters = conversion.count_parameters(model.tensors)
         rows.append([name, f"{model.config.vocab_size:,}", f"{parameters:,}", f"{4 * parameters / 1e6:,.1f}"])
     with pipe_may_close():
         say(in_columns(rows))
-        if fallback:
-            path = flags.fallback_of
-            lines, changed, before, after = fallback
-            share = f"{100 * changed / lines:.1f} %"
-            say(
-                f"{path}: {changed:,} of {lines:,} lines ({share}) have other tokens now",
-                f"{path}: {before.tokens:,} tokens before, {after.tokens:,} after",
-                f"{path}: {before.unknown:,} unknown tokens before, {after.unknown:,} after",
-            )
 
 
 def convert_vocabulary(flags: ConvertFlags) -> None:

@@ -6,9 +6,9 @@ piece. BPE merges pieces step by step, where removing one changes other words; s
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
@@ -24,56 +24,9 @@ from ernie_m.utils.errors import UserError
 _BLOCK = 10_000  # lines that are cut at a time
 
 
-class TrimmedVocabulary(NamedTuple):
-    """A part of a vocabulary.
-
-    Attributes:
-        tokenizer: of the tokens that stay.
-        old_ids: [new vocab_size] int64, the id in the old vocabulary of each token, ascending.
-    """
-
-    tokenizer: Tokenizer
-    old_ids: np.ndarray
-
-    def fallback(self, untrimmed: Tokenizer, text: Path) -> "Fallback":
-        """Cut a text by the untrimmed vocabulary and by this one, and count what differs.
-
-        Raises:
-            UserError: the file cannot be read.
-        """
-        counts = np.zeros(6, np.int64)  # the fields of `Fallback`
-        for block in _blocks(text):
-            for ids, new_ids in zip(untrimmed.encode_batch(block), self.tokenizer.encode_batch(block)):
-                after = [int(self.old_ids[new_id]) for new_id in new_ids]  # comparable with `ids`
-                unknown = [part.count(untrimmed.unk_id) for part in (ids, after)]
-                counts += [1, after != ids, len(ids), unknown[0], len(after), unknown[1]]
-        lines, changed_lines, *tokens = counts.tolist()
-        return Fallback(lines, changed_lines, TokenCounts(*tokens[:2]), TokenCounts(*tokens[2:]))
-
-
-class TokenCounts(NamedTuple):
-    """The number of all tokens of a text, and that of [UNK] among them."""
-
-    tokens: int
-    unknown: int
-
-
-class Fallback(NamedTuple):
-    """How far a text falls back to other tokens, such as smaller pieces, if a vocabulary is trimmed.
-
-    Attributes:
-        lines: number of lines of the text.
-        changed_lines: how many of them have other tokens after trimming.
-        before, after: the counts before and after trimming.
-    """
-
-    lines: int
-    changed_lines: int
-    before: TokenCounts
-    after: TokenCounts
-
-
-def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: int = 1) -> TrimmedVocabulary:
+def trim(
+    tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: int = 1
+) -> tuple[Tokenizer, np.ndarray]:
     """Write piece.model and vocab.txt with the tokens of some text to a folder.
 
     Besides the pieces of the text these tokens stay: the special ones, what rule 5 of
@@ -84,6 +37,10 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
         texts: files of UTF-8 text, one sentence or paragraph a line.
         min_count: a piece that is in the text less often than this is removed, and where it stood the text is
             cut into smaller pieces.
+
+    Returns:
+        the tokenizer of the tokens that stay, and the id in the old vocabulary of each, int64 [new
+        vocab_size], ascending.
 
     Raises:
         UserError: a file cannot be read, all lines are blank, the piece model is not a unigram model, or the
@@ -98,7 +55,10 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
         tokenizer,
         "removing pieces of another one changes how words that stay are cut; --keep_pieces_of cannot trim it",
     )
-    counts = _count_pieces(tokenizer, texts)
+    counts: Counter[int] = Counter()  # number of a piece in the piece model -> how often it is in the texts
+    for path in texts:
+        for examples in windows(Sentences(path), _BLOCK):
+            counts.update(chain(*tokenizer.piece_numbers([example.text_a for example in examples])))
     if not counts:
         names = ", ".join(map(str, texts))
         raise UserError(f"{names}: all lines are blank; --keep_pieces_of needs the text whose pieces stay")
@@ -108,9 +68,7 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
     # Only normal pieces can go: unknown, control, user-defined pieces and bytes all stay.
     normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
     # The characters of all pieces of the text stay, also of those that are less often in it than `min_count`.
-    characters: set[str] = set()
-    for number in counts.keys() & set(normal):
-        characters.update(model.pieces[number].piece)
+    characters = {*chain(*(model.pieces[number].piece for number in counts.keys() & set(normal)))}
     _keep_pieces(model, normal, numbers, pieces=tokens | characters)
 
     tokens |= {piece.piece for piece in model.pieces}  # the pieces of the smaller model
@@ -123,17 +81,7 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
     added_tokens = {token: new_ids[token] for token in tokenizer.added_tokens}
     trimmed = Tokenizer(folder / "vocab.txt", folder / "piece.model", tokenizer.text_rules, added_tokens)
     old_ids = [tokenizer.vocab[token] for token in tokens_in_order]
-    return TrimmedVocabulary(trimmed, np.array(old_ids, np.int64))
-
-
-def _count_pieces(tokenizer: Tokenizer, texts: Sequence[Path]) -> Counter[int]:
-    """Number of a piece in the piece model -> how often it is in the texts."""
-    counts: Counter[int] = Counter()
-    for path in texts:
-        for lines in _blocks(path):
-            for numbers in tokenizer.piece_numbers(lines):
-                counts.update(numbers)
-    return counts
+    return trimmed, np.array(old_ids, np.int64)
 
 
 def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]) -> set[str]:
@@ -167,9 +115,3 @@ def _keep_pieces(model: ModelProto, normal: Sequence[int], numbers: set[int], pi
     ]
     del model.pieces[:]
     model.pieces.extend(kept)
-
-
-def _blocks(path: Path) -> Iterator[list[str]]:
-    """Yield the lines of a file, _BLOCK at a time."""
-    for examples in windows(Sentences(path), _BLOCK):
-        yield [example.text_a for example in examples]

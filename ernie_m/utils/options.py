@@ -421,6 +421,7 @@ GONE = {
     "dev_pairs": "--pairs",
     "dev_share": "a file of --dev_set, or ernie-m fit, which holds rows out",
     "ernie_config_path": "the folder of --model, which has its config.json",
+    "fallback_of": "the model's scores on other text",
     "formats": "--format paddle or onnx",
     "gold": "--threshold, by the scores in scores.tsv",
     "gxlt_set": "--test_set, for each file",

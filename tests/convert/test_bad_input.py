@@ -221,7 +221,6 @@ def test_a_report_that_nobody_reads(tmp_path):
         (["in"], "TARGET "),
         (["in", "out", "--to", "keras"], "--to keras: "),
         (["in", "out", "--head", "poet"], "--head poet: "),
-        (["in", "out", "--fallback_of", "a.txt"], "--fallback_of "),
     ],
 )
 def test_the_command_line(line, place):

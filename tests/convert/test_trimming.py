@@ -206,31 +206,6 @@ def test_a_manifest_covers_what_was_written(toy, tmp_path, is_trimmed):
     assert open_checkpoint(folder)
 
 
-def test_other_text_falls_back_to_smaller_pieces(toy, tmp_path, capsys):
-    """Each count in the report is compared with one made token by token."""
-    lines = [*sentences(200, seed=8), "Ψ", "0 0"]  # unknown to both tokenizers, and to the trimmed one
-    other = write_lines(tmp_path / "other.txt", lines)
-    make_models(tmp_path, toy.pieces)
-    flags = ["--keep_pieces_of", str(toy.path), "--fallback_of", other]
-    convert.main([str(tmp_path / "classify"), str(tmp_path / "out"), *flags])
-    whole = Tokenizer(None, toy.pieces)
-    trimmed = tokenizer_in(tmp_path / "out")
-    tokens_before = [whole.tokenize(line) for line in lines]
-    tokens_after = [trimmed.tokenize(line) for line in lines]
-    changed = sum(before != after for before, after in zip(tokens_before, tokens_after))
-    assert 0 < changed < len(lines)
-    changed += 1  # "0 0" is cut in the same way, but its zeros are unknown then
-    before = sum(map(len, tokens_before))
-    after = sum(map(len, tokens_after))
-    assert before < after
-    report = capsys.readouterr().out
-    share = 100 * changed / len(lines)
-    assert f"{other}: {changed:,} of {len(lines):,} lines ({share:.1f} %) have other tokens now\n" in report
-    assert f"{other}: {before:,} tokens before, {after:,} after\n" in report
-    assert f"{other}: 1 unknown tokens before, 3 after\n" in report
-    assert list(map("".join, tokens_before)) == list(map("".join, tokens_after))
-
-
 def write_pieces(path: Path, scores: dict[str, float]) -> Path:
     """Write a unigram model with these pieces and log probabilities, and return its path."""
     model = ModelProto()
@@ -261,7 +236,7 @@ NEEDED = {
 def test_pieces_that_are_needed_and_not_in_the_text(case, tmp_path):
     scores, text, removed = NEEDED[case]
     whole = Tokenizer(None, write_pieces(tmp_path / "whole.model", scores))
-    trimmed = trim(whole, [Path(write_lines(tmp_path / "text.txt", [text]))], tmp_path).tokenizer
+    trimmed, _ = trim(whole, [Path(write_lines(tmp_path / "text.txt", [text]))], tmp_path)
     assert trimmed.tokenize(text) == whole.tokenize(text)
     tokens = whole.convert_ids_to_tokens(whole.encode(text))
     assert trimmed.convert_ids_to_tokens(trimmed.encode(text)) == tokens
@@ -273,7 +248,7 @@ def test_rare_pieces_go_and_their_characters_stay(tmp_path):
     scores = {"▁ab": -0.5, "▁cd": -1, "▁xx": -2, **dict.fromkeys("▁abcde", -5), "x": -9}
     whole = Tokenizer(None, write_pieces(tmp_path / "whole.model", scores))
     text = Path(write_lines(tmp_path / "text.txt", ["ab cd ab", "ab"]))
-    trimmed = trim(whole, [text], tmp_path, min_count=2).tokenizer
+    trimmed, _ = trim(whole, [text], tmp_path, min_count=2)
     assert trimmed.tokenize("ab cd") == ["▁ab", "▁", "c", "d"]
     assert set(whole.ordinary_pieces()) - set(trimmed.ordinary_pieces()) == {"▁cd", "▁xx", "e"}
 
@@ -286,18 +261,18 @@ def test_two_files_and_another_order_of_the_vocabulary(toy, tmp_path):
     reordered = [*tokens[5:], *reversed(tokens[:5])]  # special tokens at the end
     write_lines(tmp_path / "vocab.txt", reordered)
     whole = Tokenizer(tmp_path / "vocab.txt", toy.pieces)
-    trimmed = trim(whole, files, tmp_path)
-    assert_same_tokens(whole, trimmed.tokenizer, [*texts[0], *texts[1]])
-    in_order = [token for token in reordered if token in trimmed.tokenizer.vocab]
-    assert list(trimmed.tokenizer.vocab) == in_order
-    assert [whole.vocab[token] for token in in_order] == trimmed.old_ids.tolist()
+    trimmed, old_ids = trim(whole, files, tmp_path)
+    assert_same_tokens(whole, trimmed, [*texts[0], *texts[1]])
+    in_order = [token for token in reordered if token in trimmed.vocab]
+    assert list(trimmed.vocab) == in_order
+    assert [whole.vocab[token] for token in in_order] == old_ids.tolist()
 
     config = {**CONFIG, "vocab_size": whole.vocab_size, "pad_token_id": whole.pad_id}
     make_ours(tmp_path / "model", config=config)
     checkpoint = open_checkpoint(tmp_path / "model")
-    smaller = with_tokens(checkpoint, trimmed.old_ids, trimmed.tokenizer.pad_id, added_tokens={"<e>": 7})
+    smaller = with_tokens(checkpoint, old_ids, trimmed.pad_id, added_tokens={"<e>": 7})
     assert smaller.reading.added_tokens == {"<e>": 7}
-    assert smaller.config.pad_token_id == trimmed.tokenizer.vocab["[PAD]"]
+    assert smaller.config.pad_token_id == trimmed.vocab["[PAD]"]
     assert smaller.config.pad_token_id != whole.pad_id
 
 
@@ -311,17 +286,14 @@ def test_bad_input(toy, tmp_path):
     (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
     keep = ["--keep_pieces_of", str(toy.path)]
     blank = ["--keep_pieces_of", str(tmp_path / "blank.txt")]
-    fallback = ["--fallback_of", str(toy.path)]
     with_bpe = [*keep, "--piece_model_path", str(bpe)]
     cases = [  # model, flags, message
         (source, ["--keep_pieces_of", "none.txt"], "none.txt: cannot be read"),
         (source, blank, "blank.txt: "),
         (source, [*keep, "--min_count", "-1"], "--min_count -1: "),
-        (source, [*keep, "--fallback_of", "other.txt"], "other.txt: cannot be read"),
         (source, with_bpe, "bpe.model: not a unigram model, and removing pieces"),
         (tmp_path / "bare", keep, "bare: no piece.model, "),
         (toy.pieces, keep, "piece.model: --keep_pieces_of trims a model; give the folder of its weights"),
-        (source, fallback, "--fallback_of says what --keep_pieces_of changes; give both"),
     ]
     for model, flags, message in cases:
         assert message in error_of(convert.main, [str(model), str(tmp_path / "out"), *flags])
