@@ -104,18 +104,12 @@ def test_html_in_some_lines_is_said(tmp_path, caplog):
     assert [line for line in caplog.messages if line.startswith(f"{path}, line 4: 23% of the lines")]
 
 
-@pytest.mark.parametrize(
-    ("line", "key"),
-    [
-        ('{"id": "x-17", "content": "A dog sleeps at the door.", "metadata": {"language": "en"}}', "content"),
-        ('{"url": "x", "raw": "A dog \\"sleeps\\": \\"' + "at the door " * 9000, "raw"),
-    ],
-)
-def test_json_lines_are_refused_with_the_key_of_their_text(tmp_path, line, key):
+@pytest.mark.parametrize("line", ['{"content": "A dog"}', '{"raw": "A dog \\"' + "at the door " * 9000])
+def test_json_lines_are_refused(tmp_path, line):
     path = write(tmp_path / "a.txt", [line] * 2)
     for read in (lambda: look_at({"en": str(path)}), lambda: Sentences(path)):
         message = error_of(read)
-        assert message.startswith(f"{path}, line 1: ") and f"""jq -r '."{key}"'""" in message
+        assert message.startswith(f"{path}, line 1: ") and "jq -r" in message
 
 
 def test_the_sides_of_pairs(tmp_path, caplog):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,34 +16,25 @@ from ernie_m.utils.files import refuse_pointer
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OFFICIAL = ("text_a", "text_b", "label", "qid")  # the columns of the official files
 _IN_QUOTES = re.compile('".*"')  # cells have no line ends
-# The first bytes of a compressed file -> the program that unpacks it.
-_UNPACKED_BY = {
-    b"\x1f\x8b": "gunzip",
-    b"BZh91AY&SY": "bunzip2",
-    b"\xfd7zXZ\0": "unxz",
-    b"PK\x03\x04": "unzip",
-    b"(\xb5/\xfd": "unzstd",
-    b"7z\xbc\xaf'\x1c": "7z x",
+_TO_CSV = ".to_csv('table.csv', index=False)\""
+# The first bytes of a file that is no text -> what it is, and what makes text of it; {}: the path.
+_NO_TEXT = {
+    b"PAR1": "Parquet and no text; convert it: python -c \"import pandas; pandas.read_parquet('{}')"
+    + _TO_CSV,
+    b"ARROW1": "Arrow and no text; convert it: python -c \"import pandas; pandas.read_feather('{}')"
+    + _TO_CSV,
+    b"\xff\xff\xff\xff": (
+        'Arrow and no text; convert it: python -c "import pyarrow; '
+        "pyarrow.ipc.open_stream('{}').read_pandas()" + _TO_CSV
+    ),
+    b"\x1f\x8b": "the file is compressed; unpack it first with gunzip",
+    b"BZh91AY&SY": "the file is compressed; unpack it first with bunzip2",
+    b"\xfd7zXZ\0": "the file is compressed; unpack it first with unxz",
+    b"PK\x03\x04": "the file is compressed; unpack it first with unzip, or save a spreadsheet as .csv",
+    b"(\xb5/\xfd": "the file is compressed; unpack it first with unzstd",
+    b"7z\xbc\xaf'\x1c": "the file is compressed; unpack it first with 7z x",
 }
-# The first bytes of a table that is no text -> what it is, and what reads it in Python.
-_READ_BY = {
-    b"PAR1": ("Parquet", "import pandas; pandas.read_parquet('{}')"),
-    b"ARROW1": ("Arrow", "import pandas; pandas.read_feather('{}')"),
-    b"\xff\xff\xff\xff": ("Arrow", "import pyarrow; pyarrow.ipc.open_stream('{}').read_pandas()"),
-}
-
-
-class FileVersion(NamedTuple):
-    """What changes when a file is written: its size in bytes, and the time of the last change in ns."""
-
-    size: int
-    modified: int
-
-    @classmethod
-    def of(cls, file: BinaryIO) -> "FileVersion":
-        """The version of an open file."""
-        status = os.fstat(file.fileno())
-        return cls(status.st_size, status.st_mtime_ns)
+FileVersion = tuple[int, int]  # what changes when a file is written: its size, and the time of that in ns
 
 
 class FileLines:
@@ -81,7 +72,7 @@ class FileLines:
         # Read first, then compare: so a change during the read is seen, too. A memory map would kill the
         # process if the file became shorter.
         line = os.pread(self._file.fileno(), length, start)
-        if FileVersion.of(self._file) != self._version:
+        if _version_of(self._file) != self._version:
             raise UserError(f"{self.path} was changed while it was in use; start again with the new file")
         return line
 
@@ -98,8 +89,8 @@ def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
     """
     refuse_pointer(path)
     with _open(path) as file:
-        version = FileVersion.of(file)
-        if not version.size:
+        version = _version_of(file)
+        if not version[0]:
             raise UserError(f"{path}: the file is empty")
         yield file, version
 
@@ -190,15 +181,9 @@ def refuse_compressed(content: bytes, path: str | os.PathLike) -> None:
     Raises:
         UserError: they are those of an archive.
     """
-    for magic, (form, reading) in _READ_BY.items():
+    for magic, what in _NO_TEXT.items():
         if content.startswith(magic):
-            convert = f"{reading.format(path)}.to_csv('table.csv', index=False)"
-            raise UserError(f'{path}: {form} and no text; convert it: python -c "{convert}"')
-    for magic, program in _UNPACKED_BY.items():
-        if content.startswith(magic):
-            if str(path).lower().endswith((".xlsx", ".ods")):
-                raise UserError(f"{path}: it is a spreadsheet; save it as .csv")
-            raise UserError(f"{path}: the file is compressed; unpack it first with {program}")
+            raise UserError(f"{path}: {what.format(path)}")
 
 
 def has_official_names(line: str, needed: Iterable[str]) -> bool:
@@ -221,6 +206,11 @@ def is_official(path: Path) -> bool:
 def split_cells(line: str) -> list[str]:
     """The cells of a line, which may end in a line break."""
     return line.rstrip("\r\n").split("\t")
+
+
+def _version_of(file: BinaryIO) -> FileVersion:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
 def _open(path: Path) -> BinaryIO:

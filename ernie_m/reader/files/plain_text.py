@@ -265,28 +265,19 @@ def refuse_other_forms(head: bytes, path: str | os.PathLike, but_json: bool = Fa
             "one text on each line"
         )
     first, line_end, _ = head.partition(b"\n")
-    values = _object_in(first)
-    begins_object = first.startswith(b'{"') and (not line_end or values)
-    is_json = begins_object or first.strip() in (b"{", b"[")
-    if is_json and not but_json:
-        texts = {key: value for key, value in values.items() if isinstance(value, str)}
-        # Of a line that is cut short, the last text that begins.
-        begun = re.findall(rb'"(\w+)": *"', first) or [b"text"]
-        key = max(texts, key=lambda key: len(texts[key]), default=begun[-1].decode(errors="replace"))
+    begins_object = first.startswith(b'{"') and (not line_end or _is_json(first))
+    if (begins_object or first.strip() in (b"{", b"[")) and not but_json:
         raise UserError(
-            f"{path}, line 1: JSON, not plain text; write one text on each line, as in "
-            f"jq -r '.{json.dumps(key)}' a.jsonl > a.txt, or for pairs "
-            "jq -r '[.query, .positive] | @tsv' a.jsonl > a.tsv"
+            f"{path}, line 1: JSON, not plain text; write one text on each line, by its key, as in "
+            "jq -r .text a.jsonl > a.txt, or for pairs jq -r '[.query, .positive] | @tsv' a.jsonl > a.tsv"
         )
 
 
-def _object_in(line: bytes) -> dict:
-    """The JSON object on a line; {}: there is none."""
+def _is_json(line: bytes) -> bool:
     try:
-        values = json.loads(line)
+        return bool(json.loads(line))
     except (ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
+        return False
 
 
 @contextlib.contextmanager
