@@ -182,11 +182,11 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
     with closing(Progress(total, description, unit="bytes")) as progress:
         for stream_number, stream in enumerate(streams):
             for source_number, source in enumerate(stream.sources):
-                for unit in read_units(stream_number, source_number, source, _UNIT_BYTES, options):
-                    sides = read_lines(unit, source, stream.languages, options).sides  # the lines of each
-                    for side_number, lines in enumerate(sides):
-                        key = (stream_number, source_number, unit.number, side_number)
-                        yield SideOfUnit(stream.languages[side_number], lines, key)
+                for unit_number, unit in enumerate(read_units(source, _UNIT_BYTES, options)):
+                    rows = read_lines(unit, source, stream.languages, options).rows
+                    for side_number, language in enumerate(stream.languages):
+                        key = (stream_number, source_number, unit_number, side_number)
+                        yield SideOfUnit(language, [row[side_number] for row in rows], key)
                     progress.update(unit.bytes_read)
 
 

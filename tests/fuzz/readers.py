@@ -235,7 +235,7 @@ def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
     """Read a source of texts in units of 512 bytes, at most 2,000 of them."""
     source = TextSource((str(path),), languages)
     options = TextOptions(documents=documents)
-    for unit in itertools.islice(read_units(0, 0, source, 512, options), 2000):
+    for unit in itertools.islice(read_units(source, 512, options), 2000):
         read_lines(unit, source, languages, options)
 
 

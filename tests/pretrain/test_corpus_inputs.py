@@ -3,13 +3,13 @@
 import bz2
 import gzip
 import lzma
-from typing import NamedTuple
+from itertools import accumulate, chain
 
 import pytest
 
 from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.options import TextOptions
-from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
+from ernie_m.pretrain.build_corpus.text_units import Lines, read_lines, read_units
 from ernie_m.reader.files import plain_text
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
@@ -25,43 +25,27 @@ ARCHIVES = [end for end in PACKERS if end]
 def units_of(path, unit_bytes=1000):
     """The units of a file."""
     (stream,) = resolve({"en": str(path)}, {})
-    return list(read_units(0, 0, stream.sources[0], unit_bytes, TextOptions()))
+    return list(read_units(stream.sources[0], unit_bytes, TextOptions()))
 
 
-class AllLines(NamedTuple):
-    """All lines of a stream: its sides, the lines of each document, and counts of what was left out."""
-
-    sides: list[list[str]]
-    documents: list[int]
-    empty: int
-    score: int
-
-
-def lines_of(mono=None, parallel=None, unit_bytes=1000, **options) -> AllLines:
+def lines_of(mono=None, parallel=None, unit_bytes=1000, **options) -> Lines:
     """All lines of the only stream. The options are those of `TextOptions`."""
     (stream,) = resolve(mono or {}, parallel or {})
     options = TextOptions(**options)
-    sides = [[] for _ in stream.languages]
-    documents = []
-    empty = 0
-    score = 0
-    for source in stream.sources:
-        for unit in read_units(0, 0, source, unit_bytes, options):
-            lines = read_lines(unit, source, stream.languages, options)
-            for side, lines_of_side in zip(sides, lines.sides):
-                side += lines_of_side
-            documents += lines.documents.tolist()
-            empty += lines.empty_count
-            score += lines.not_wanted_count
-    return AllLines(sides, documents, empty, score)
+    rows, documents, empty, not_wanted = zip(
+        *(
+            read_lines(unit, source, stream.languages, options)
+            for source in stream.sources
+            for unit in read_units(source, unit_bytes, options)
+        )
+    )
+    return Lines(list(chain(*rows)), list(chain(*documents)), sum(empty), sum(not_wanted))
 
 
 def test_repeated_flags_become_one_mapping():
-    words = ["--mono", "en<=a.txt,b.txt.gz", "--output", "o", "--mono=de<=c", "--mono", "en<=d"]
-    words += ["--parallel", "en-de<=x.en,x.de"]
-    gathered = ["--output", "o", "--mono", '{"en": ["a.txt", "b.txt.gz", "d"], "de": ["c"]}']
-    gathered += ["--parallel", '{"en-de": ["x.en,x.de"]}']
-    assert gather_notation(words) == gathered
+    words = "--mono en<=a.txt,b.txt.gz --output o --mono=de<=c --mono en<=d --parallel en-de<=x.en,x.de"
+    mono, parallel = '{"en": ["a.txt", "b.txt.gz", "d"], "de": ["c"]}', '{"en-de": ["x.en,x.de"]}'
+    assert gather_notation(words.split()) == ["--output", "o", "--mono", mono, "--parallel", parallel]
     # A mapping stays as it is.
     assert gather_notation(["--mono", '{"en": "a"}']) == ["--mono", '{"en": "a"}']
     for wrong in ("en=a.txt", "<=a.txt", "en<="):
@@ -99,31 +83,24 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         ({"en": "$NOWHERE/x"}, {}, "no such variable"),
         ({"en": "x.txt"}, {}, "no such file"),
         ({"en": "*.q"}, {}, "no file matches"),
-        ({"en": ["{folder}/pairs.csv", "{folder}"]}, {}, "pairs.csv: given for en"),
-        ({"en": "{folder}/pairs.csv", "de": "{folder}/pairs.csv"}, {}, "pairs.csv: given for en"),
-        ({}, {"en-de": "{folder}/x.tsv", "en-fr": "{folder}/x.tsv"}, "x.tsv: given for de-en"),
-        ({"en": ["{folder}/x.tsv", "{folder}/./x.tsv"]}, {}, "/./x.tsv: given for en"),
-        ({}, {"en-de": "{folder}/x*"}, "x.tsv.gz: given for de-en"),
-        ({}, {"en-de": "{folder}/one.txt,{folder}/one.txt"}, "one.txt: one file"),
-        ({"en": "{folder}/one.txt", "EN": "{folder}/x.tsv"}, {}, "^EN and en are one language"),
-        ({"en": "{folder}/one.txt"}, {"de-eng": "{folder}/x.tsv"}, "^en and eng are one language"),
-        ({"zho_Hans": "{folder}/one.txt", "zh_hans": "{folder}/x.tsv"}, {}, "^zh_hans and zho_Hans are one"),
+        ({"en": ["pairs.csv", "."]}, {}, "pairs.csv: given for en"),
+        ({"en": "pairs.csv", "de": "pairs.csv"}, {}, "pairs.csv: given for en"),
+        ({}, {"en-de": "x.tsv", "en-fr": "x.tsv"}, "x.tsv: given for de-en"),
+        ({"en": ["x.tsv", "./x.tsv"]}, {}, "./x.tsv: given for en"),
+        ({}, {"en-de": "x*"}, "x.tsv.gz: given for de-en"),
+        ({}, {"en-de": "one.txt,one.txt"}, "one.txt: one file"),
+        ({"en": "one.txt", "EN": "x.tsv"}, {}, "^EN and en are one language"),
+        ({"en": "one.txt"}, {"de-eng": "x.tsv"}, "^en and eng are one language"),
+        ({"zho_Hans": "one.txt", "zh_hans": "x.tsv"}, {}, "^zh_hans and zho_Hans are one"),
         ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
-        ({}, {"en-de": "{folder}/x.tsv,{folder}/pairs.csv"}, "en-de<=PATH"),
+        ({}, {"en-de": "x.tsv,pairs.csv"}, "en-de<=PATH"),
     ],
 )
-def test_what_the_notation_refuses(tmp_path, mono, parallel, message):
-    """{folder} in a path is a folder with a .csv and a .txt file, and a .tsv file, also packed."""
+def test_what_the_notation_refuses(tmp_path, monkeypatch, mono, parallel, message):
+    """In a folder with a .csv and a .txt file, and a .tsv file, also packed."""
+    monkeypatch.chdir(tmp_path)
     for name in ("pairs.csv", "one.txt", "x.tsv", "x.tsv.gz"):
         write_lines(tmp_path / name, ["a,b"])
-
-    def with_folder(paths):
-        if isinstance(paths, list):
-            return [with_folder(path) for path in paths]
-        return paths.format(folder=tmp_path) if isinstance(paths, str) else paths
-
-    mono = {label: with_folder(paths) for label, paths in mono.items()}
-    parallel = {label: with_folder(paths) for label, paths in parallel.items()}
     with pytest.raises(UserError, match=message):
         resolve(mono, parallel)
 
@@ -142,16 +119,10 @@ def test_units_tile_a_file_whatever_its_packing(tmp_path, unit_bytes, end):
     units = units_of(path, unit_bytes)
     texts = [unit.texts[0] for unit in units]
     assert b"".join(texts) == TEXT
-    assert [unit.number for unit in units] == list(range(len(units)))
-    *others, last = units
-    assert last.last and not any(unit.last for unit in others)
     longest = max(len(line.encode()) + 1 for line in LINES)  # bytes of a line with its line end
-    for text in texts:
-        assert text.endswith(b"\n") and len(text) <= max(unit_bytes, longest)
-    first_line = 1
-    for unit, text in zip(units, texts):
-        assert unit.first_line == first_line
-        first_line += text.count(b"\n")
+    assert all(text.endswith(b"\n") and len(text) <= max(unit_bytes, longest) for text in texts)
+    *first_lines, _ = accumulate((text.count(b"\n") for text in texts), initial=1)
+    assert [unit.first_line for unit in units] == first_lines
     # The whole file was read, and the progress adds up to it.
     assert sum(unit.bytes_read for unit in units) == path.stat().st_size
     (tmp_path / "plain").write_bytes(TEXT)
@@ -164,7 +135,7 @@ def test_members_of_an_archive(tmp_path, end):
     path = tmp_path / f"text{end}"
     pack = PACKERS[end]
     path.write_bytes(pack(b"one\ntw") + pack(b"o\nthree\n"))
-    assert lines_of({"en": str(path)}).sides == [["one", "two", "three"]]
+    assert lines_of({"en": str(path)}).rows == [("one",), ("two",), ("three",)]
 
 
 @pytest.mark.parametrize("blank", ["", " \t"])
@@ -175,7 +146,7 @@ def test_units_end_with_documents(tmp_path, unit_bytes, blank):
         lines += [*LINES[start : start + 3], blank, blank]
     path = write_lines(tmp_path / "text", lines)
     text = lines_of({"en": path}, unit_bytes=unit_bytes, documents="blank")
-    assert text.sides == [LINES[:300]] and text.documents == [3] * 100
+    assert text.rows == list(zip(LINES[:300])) and text.documents == [3] * 100
 
 
 @pytest.mark.parametrize(
@@ -197,7 +168,7 @@ def test_lines_are_lines(tmp_path, data, documents, lines, lengths, empty):
     """`lengths`: the lines of each document; `empty`: the blank lines that are counted as left out."""
     (tmp_path / "text").write_bytes(data)
     text = lines_of({"en": str(tmp_path / "text")}, documents=documents)
-    assert text == AllLines(sides=[lines], documents=lengths, empty=empty, score=0)
+    assert text == Lines(list(zip(lines)), lengths, empty)
 
 
 @pytest.mark.parametrize("end", ARCHIVES)
@@ -237,8 +208,9 @@ def test_bytes_that_are_not_utf8(tmp_path):
     (tmp_path / "text").write_bytes(b"\n".join(lines))
     assert "text: line 401: not UTF-8 (byte 0xe9)" in error_of(lines_of, {"en": str(tmp_path / "text")})
     (tmp_path / "x.tsv").write_bytes(b"good\tgut\ncaf\xe9\tKaffee\n")
-    message = error_of(lines_of, parallel={"en-fr": str(tmp_path / "x.tsv")})
-    assert "x.tsv: line 2: not UTF-8 (byte 0xe9)" in message
+    assert "x.tsv: line 2: not UTF-8 (byte 0xe9)" in error_of(
+        lines_of, parallel={"en-fr": str(tmp_path / "x.tsv")}
+    )
 
 
 @pytest.mark.parametrize("unit_bytes", [1000, 4 << 20])
@@ -262,13 +234,12 @@ def test_two_aligned_files_and_moses(tmp_path):
     pairs[7] = ("", "")
     write_lines(tmp_path / "x.en", [english for english, _ in pairs])
     (tmp_path / "x.de.gz").write_bytes(gzip.compress("\n".join(german for _, german in pairs).encode()))
-    full = [pair for number, pair in enumerate(pairs) if number not in (3, 7)]
+    full = [pair[::-1] for number, pair in enumerate(pairs) if number not in (3, 7)]
     files = [f"{tmp_path}/x.en", f"{tmp_path}/x.de.gz"]
     for path in (",".join(files), f"{tmp_path}/x", [files]):
         for unit_bytes in (500, 1 << 20):
             text = lines_of(parallel={"en-de": path}, unit_bytes=unit_bytes)
-            assert text.sides == [[german for _, german in full], [english for english, _ in full]]
-            assert text.empty == 2
+            assert (text.rows, text.empty_count) == (full, 2)
 
 
 @pytest.mark.parametrize("english_lines, german_lines", [(500, 499), (20, 500), (1, 0)])
@@ -292,8 +263,7 @@ def test_columns(tmp_path):
         message = error_of(lines_of, parallel={"en-de": path}, columns=columns)
         assert message.startswith(f"{path}, line 1: ") and "--columns" in message
     text = lines_of(parallel={"en-de": path}, columns="2,3")
-    assert text.sides == [["gut", "schlecht"], ["good", "bad"]]
-    assert text.empty == 1
+    assert (text.rows, text.empty_count) == ([("gut", "good"), ("schlecht", "bad")], 1)
     assert "line 1: --columns 5" in error_of(lines_of, parallel={"en-de": path}, columns="2,5")
     path = write_lines(tmp_path / "z.tsv", [*rows, "0.6\tbad\tschlecht\tmore"])
     assert "z.tsv, line 5: 4 columns" in error_of(lines_of, parallel={"en-de": path}, columns="2,3")
@@ -330,7 +300,7 @@ def test_columns_of_public_files(tmp_path, form, end):
     for unit_bytes in (300, 1 << 20):
         parallel = {"en-de": f"{tmp_path}/{name}{end}"}
         text = lines_of(parallel=parallel, unit_bytes=unit_bytes, columns=columns)
-        assert list(zip(*text.sides[::-1])) == ENGLISH_GERMAN
+        assert [pair[::-1] for pair in text.rows] == ENGLISH_GERMAN
 
 
 @pytest.mark.parametrize(
@@ -341,13 +311,10 @@ def test_columns_of_public_files(tmp_path, form, end):
     ],
 )
 def test_text_of_other_forms_is_refused(tmp_path, content, word):
-    for name in ("a.txt", "a.tsv"):
+    for name, kind, languages in (("a.txt", "mono", "en"), ("a.tsv", "parallel", "en-de")):
         (tmp_path / name).write_bytes(content)
-        source = {"mono": {"en": f"{tmp_path}/{name}"}}
-        if name == "a.tsv":
-            source = {"parallel": {"en-de": f"{tmp_path}/{name}"}}
         with pytest.raises(UserError, match=rf"{name}, line 1: .*{word}"):
-            lines_of(**source)
+            lines_of(**{kind: {languages: f"{tmp_path}/{name}"}})
 
 
 def test_scores(tmp_path):
@@ -355,9 +322,8 @@ def test_scores(tmp_path):
     rows = ["1.2\tgood\tgut", "1.03\tbad\tschlecht", "1.04\tnew\tneu", "nan\ta\tb"]
     parallel = {"en-de": write_lines(tmp_path / "x.tsv", rows)}
     text = lines_of(parallel=parallel, columns="3,2", only="1>=1.04")
-    assert text.sides == [["good", "new"], ["gut", "neu"]]  # named columns are taken as they are
-    assert text.score == 2
-    assert text.empty == 0
+    # Named columns are taken as they are.
+    assert text == Lines([("good", "gut"), ("new", "neu")], [1, 1], not_wanted_count=2)
     for column, place in (("2", "'2'"), ("4", "--only 4")):
         line = error_of(lines_of, parallel=parallel, columns="2,3", only=f"{column}>=1.04")
         assert "x.tsv, line 1: " in line and place in line
@@ -367,10 +333,10 @@ def test_quotation_marks_between_tabs(tmp_path):
     """Text in a bitext: in its only columns, or in those that are given by number."""
     rows = ["1.2\tgood\tgut", '1.1\t"new" ones\tneue', "1.0\t\t"]
     path = write_lines(tmp_path / "x.tsv", rows)
-    expected = [["gut", "neue"], ["good", '"new" ones']]
-    assert lines_of(parallel={"en-de": path}, columns="2,3").sides == expected
+    expected = [("gut", "good"), ("neue", '"new" ones')]
+    assert lines_of(parallel={"en-de": path}, columns="2,3").rows == expected
     path = write_lines(tmp_path / "y.tsv", [row.partition("\t")[2] for row in rows])
-    assert lines_of(parallel={"en-de": path}).sides == expected
+    assert lines_of(parallel={"en-de": path}).rows == expected
 
 
 def test_a_file_of_blank_lines(tmp_path):

@@ -3,13 +3,14 @@
     ernie-m build_corpus --output data/corpus --piece_model_path piece.model \\
         --mono "en<=news.en.txt.gz" --mono "de<=news.de.txt.gz" --parallel "en-de<=pairs.tsv.gz"
 
-The text is read twice: once to count it and to find duplicates, once to cut it into ids. The work is divided
-into units that depend only on the text. Each is written whole or not at all, so the same command continues a
-killed build. The corpus has the same bytes with any number of workers, on this machine or on a Ray cluster.
+The work is divided into units that depend only on the text. The file of each has a name that is made of its
+text and of the settings, and is written whole or not at all, so the same command continues a killed build.
+The corpus has the same bytes with any number of workers, on this machine or on a Ray cluster.
 """
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
@@ -17,18 +18,12 @@ from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.options import BuildOptions, modification_times, plan_of
 from ernie_m.pretrain.build_corpus.report import pair_report, summary
 from ernie_m.pretrain.build_corpus.text_units import look_at_sources
-from ernie_m.pretrain.build_corpus.work_folder import (
-    WORK,
-    StreamWork,
-    claimed,
-    delete_corpus,
-    finished_manifest,
-)
+from ernie_m.pretrain.build_corpus.work_files import WORK
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
-from ernie_m.reader.corpus import Corpus, tokenizer_of_corpus
+from ernie_m.reader.corpus import Corpus, read_manifest, tokenizer_of_corpus
 from ernie_m.reader.files.find_pairs import expand
-from ernie_m.tokenizer.text_rules import ERNIE_M
 from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.training.claim import check_identity, only_run_in
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger, setup_console
@@ -42,55 +37,52 @@ def build_corpus(options: BuildOptions) -> dict:
         Its manifest.
 
     Raises:
-        UserError: bad input or options.
+        UserError: bad input or options, or the output folder holds something else.
     """
-    # The plan is all that decides the bytes of the corpus: a folder is continued only with an equal plan.
-    output = Path(expand(options.output)).absolute()
+    output = Path(expand(options.output)).absolute()  # workers may run in another folder
+    options = replace(options, output=str(output))
     streams = resolve(options.mono, options.parallel)
     vocab_path = None if options.vocab_path is None else expand(options.vocab_path)
     tokenizer = Tokenizer(vocab_path, expand(options.piece_model_path), options.text_rules)
-    vocabulary = {"digest": tokenizer.digest, "size": tokenizer.vocab_size}
-    if tokenizer.text_rules != ERNIE_M:  # a corpus that names none has the official ones
-        vocabulary["text_rules"] = tokenizer.text_rules
-    plan = plan_of(options, streams, vocabulary)
-    if options.overwrite:
-        delete_corpus(output)
-
-    # A finished corpus is checked and left as it is.
-    manifest = finished_manifest(output, plan)
-    if manifest is not None:
+    plan = plan_of(options, streams, tokenizer)
+    modified = modification_times(streams)
+    manifest_file = output / MANIFEST
+    if manifest_file.exists() and not options.overwrite:
+        # A finished corpus is checked and left as it is.
+        manifest = read_manifest(output)
+        made_with = {key: manifest.get(key) for key in plan}
+        check_identity(output, made_with, plan, "give another --output, or --overwrite true")
         logger.info("%s: built already; comparing its checksums", output)
-        finished = (output / MANIFEST).stat().st_mtime_ns
-        newer = [path for path, time in modification_times(streams).items() if time > finished]
+        finished = manifest_file.stat().st_mtime_ns
+        newer = ", ".join(path for path, time in modified.items() if time > finished)
         if newer:
             logger.warning(
-                "%s: written after the corpus was built; if the text changed, add --overwrite true",
-                ", ".join(newer),
+                "%s: written after the corpus was built; if the text changed, add --overwrite true", newer
             )
         shutil.rmtree(output / WORK, ignore_errors=True)  # still there if the build was killed at its end
         Corpus(output, verify=True)  # raises an error if a file is not as it was written
         return manifest
 
+    # A model has a file of this name, too, but without "pieces". The file is searched for this word and not
+    # parsed, because a corpus whose manifest is damaged is replaced, too.
+    is_corpus = manifest_file.is_file() and b'"pieces"' in manifest_file.read_bytes()
+    is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not (is_corpus or is_free or (output / WORK).exists()):
+        raise UserError(f"{output}: neither empty nor a corpus or an unfinished build; give another --output")
     look_at_sources(streams, options)
-    # Otherwise each stage of the build does what an earlier, stopped build has not done.
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)
-    modified = modification_times(streams)
-    # These decide whether a build goes on, but are not in the manifest. The work on the files is numbered in
-    # their order. The order has a list of its own, because two mappings are equal whatever their order.
-    files = {"modified": modified, "order": list(modified), "compared": "normal forms"}
-    with claimed(output, plan | files), workers:
-        size = tokenizer.vocab_size
-        works = [StreamWork(number, stream, output, options, size) for number, stream in enumerate(streams)]
-        build = CorpusBuild(options, works, workers, tokenizer)
-        build.scan()
-        build.find_duplicates()
-        build.tokenize()
-        if modification_times(streams) != modified:
-            raise UserError("a text file changed while it was read; start afresh with --overwrite true")
-        build.write_shards()
-        return build.finish(plan)
+    with only_run_in(output / WORK), workers:
+        manifest_file.unlink(missing_ok=True)  # without it, no command takes the rest for a corpus
+        corpus_build = CorpusBuild(options, plan, streams, workers, tokenizer)
+        corpus_build.encode()
+        changed = ", ".join(dict(modification_times(streams).items() - modified.items()))
+        if changed:
+            raise UserError(f"{changed}: changed while it was read; run the same command again")
+        corpus_build.find_duplicates()
+        counts = corpus_build.decide()
+        return corpus_build.finish(corpus_build.write_shards(counts))
 
 
 def main() -> None:

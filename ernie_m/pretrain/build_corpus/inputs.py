@@ -45,6 +45,11 @@ class TextSource:
         return " and ".join(self.paths)
 
     @property
+    def label(self) -> str:
+        """Its name in the manifest."""
+        return f"{'-'.join(self.languages)}<={','.join(self.paths)}"
+
+    @property
     def has_columns(self) -> bool:
         """Whether it is one file with both sides of each pair."""
         return len(self.paths) < len(self.languages)
@@ -134,16 +139,13 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
         UserError: no text given, a malformed name, a missing file, an unknown form, a language of two names.
     """
     sources: dict[tuple[str, ...], list[TextSource]] = defaultdict(list)
-    for label, paths in mono.items():
-        languages = languages_of(label, 1)
-        for path in _listed(paths):
-            sources[languages] += [TextSource((file,), languages) for file in find_files(path)]
-    for label, paths in parallel.items():
-        languages = languages_of(label, 2)
-        for path in _listed(paths):
-            # en-de and de-en are one stream; each source keeps the order of its own label.
-            stream_sources = sources[tuple(sorted(languages))]
-            stream_sources += [TextSource(files, languages) for files in find_pairs(path, languages)]
+    for number, entries in ((1, mono), (2, parallel)):
+        for label, paths in entries.items():
+            languages = languages_of(label, number)
+            for path in paths if isinstance(paths, list) else [paths]:
+                files = find_pairs(path, languages) if number == 2 else zip(find_files(path))
+                # en-de and de-en are one stream; each source keeps the order of its own label.
+                sources[tuple(sorted(languages))] += [TextSource(names, languages) for names in files]
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {NOTATION}")
     refuse_two_names(chain.from_iterable(sources))
@@ -162,11 +164,6 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
             given[unpacked] = f"{name} as {source}"
         streams.append(Stream(languages, tuple(sources_of_stream)))
     return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
-
-
-def _listed(paths: Any) -> list[Any]:
-    """One path as a list; a list stays."""
-    return paths if isinstance(paths, list) else [paths]
 
 
 def file_status(path: str) -> os.stat_result:

@@ -1,12 +1,12 @@
 """The options of a corpus build: `--config file.yaml`, then `--key value`."""
 
-import itertools
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from ernie_m.pretrain.build_corpus.inputs import Stream, file_status
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.tokenizer.text_rules import ERNIE_M, TEXT_RULES
+from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError, start_of
 from ernie_m.utils.options import (
     NonNegativeFloat,
@@ -46,7 +46,7 @@ class BuildOptions(TextOptions):
     vocab_path: str | None = option(None, free=True)
     """vocab.txt. Default: the vocabulary is made from the piece model."""
 
-    # Free, because the plan has the rules beside the vocabulary.
+    # Free, because `plan_of` names the rules beside the vocabulary.
     text_rules: Literal[TEXT_RULES] = option(ERNIE_M, free=True)
     """What is done to a text beside sentencepiece: the official rules of ERNIE-M, nothing, as in XLM-R, or
     what the ErnieMTokenizer of a library does. A run needs the rules of the model that it starts from."""
@@ -77,7 +77,7 @@ class BuildOptions(TextOptions):
     """The number of processes, or of units at a time on the cluster. 0: one per core."""
 
     overwrite: bool = option(False, free=True)
-    """Whether to delete the corpus or unfinished build in the output folder first."""
+    """Whether to replace the corpus in the output folder."""
 
     def __post_init__(self):
         check_values(self)
@@ -89,23 +89,17 @@ class BuildOptions(TextOptions):
             raise UserError("ray_address: given without --engine ray")
 
 
-def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, Any]) -> dict[str, Any]:
-    """Everything that decides the bytes of the corpus, for the manifest.
-
-    Args:
-        vocabulary: its digest and its size, and text rules that are not the official ones.
-    """
-    inputs: dict[str, dict[str, int]] = {}  # stream -> source -> size in bytes
-    for stream in streams:
-        inputs[stream.folder] = {}
-        for source in stream.sources:
-            label = f"{'-'.join(source.languages)}<={','.join(source.paths)}"
-            inputs[stream.folder][label] = source.size
+def plan_of(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Everything that decides the bytes of the corpus, for the manifest."""
+    vocabulary = {"digest": tokenizer.digest, "size": tokenizer.vocab_size}
+    if tokenizer.text_rules != ERNIE_M:  # a corpus that names none has the official ones
+        vocabulary["text_rules"] = tokenizer.text_rules
+    # Stream -> source -> size in bytes.
+    inputs = {stream.folder: {source.label: source.size for source in stream.sources} for stream in streams}
     return {"vocabulary": vocabulary, "options": deciding_options(options), "inputs": inputs}
 
 
 def modification_times(streams: list[Stream]) -> dict[str, int]:
-    """When each file was last written, in ns. A build does not continue with changed files."""
-    sources = itertools.chain.from_iterable(stream.sources for stream in streams)
-    paths = itertools.chain.from_iterable(source.paths for source in sources)
-    return {path: file_status(path).st_mtime_ns for path in paths}
+    """When each file was last written, in ns."""
+    sources = [source for stream in streams for source in stream.sources]
+    return {path: file_status(path).st_mtime_ns for source in sources for path in source.paths}

@@ -22,7 +22,6 @@ from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.pairs import Columns, columns_of_pairs, start_of_pairs
 from ernie_m.reader.files.plain_text import TextFile, split_name, too_long
 from ernie_m.reader.files.tables import Form, Table, of_width, records, table_of, wanted
-from ernie_m.tokenizer.equal_texts import hashes_of
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -31,74 +30,60 @@ _MOST_LINES = 1 << 16
 _HEAD = 1 << 18  # bytes of a file of pairs that tell which columns are read
 
 
-class Unit(NamedTuple):
-    """A piece of a source.
-
-    Args:
-        stream: number of the stream.
-        source: number of the source in its stream.
-        number: number of the unit in its source.
-        texts: whole lines as bytes; for aligned files two texts with equally many lines.
-        first_line: number of its first line in the file, from 1.
-        bytes_read: the number of bytes on disk that were read for it.
-        table: the header of a file with both sides of each pair; None: it has another form.
-        last: whether it is the last of its source.
-    """
-
-    stream: int
-    source: int
-    number: int
-    texts: tuple[bytes, ...]
-    first_line: int
-    bytes_read: int
-    table: "PairTable | None" = None
-    last: bool = False
-
-
 class PairTable(NamedTuple):
     """A table of pairs whose rows are read unit by unit.
 
     Attributes:
-        header: the table, with no rows.
+        names: of its columns.
+        line: that of the header, or of the first row.
+        form: how its cells are written.
         columns: which columns hold the texts.
         first_row: the number of the line with the first row.
     """
 
-    header: Table
+    names: list[str]
+    line: int
+    form: Form
     columns: Columns
     first_row: int
+
+
+class Unit(NamedTuple):
+    """A piece of a source.
+
+    Args:
+        texts: whole lines as bytes; for aligned files two texts with equally many lines.
+        first_line: number of its first line in the file, from 1.
+        bytes_read: the number of bytes on disk that were read for it.
+        table: how a file with both sides of each pair is read; None: it has another form.
+    """
+
+    texts: tuple[bytes, ...]
+    first_line: int
+    bytes_read: int
+    table: PairTable | None
 
 
 class Lines(NamedTuple):
     """The lines of a unit without white space at both ends. No line is empty.
 
     Args:
-        sides: one list of lines, or two lists of equal length in the order of the stream's languages.
-        documents: number of lines of each document, int64 [documents]; each pair is a document.
+        rows: the text of each line, or both texts of each pair in the order of the stream's languages.
+        documents: the number of lines of each document; each pair is a document.
         empty_count: number of blank lines, or of pairs with an empty side.
         not_wanted_count: number of pairs that --only left out.
     """
 
-    sides: tuple[list[str], ...]
-    documents: np.ndarray
-    empty_count: int
+    rows: list[tuple[str, ...]]
+    documents: list[int]
+    empty_count: int = 0
     not_wanted_count: int = 0
 
-    def document_hashes(self, side: int) -> np.ndarray:
-        """A hash of the document that each line is in, of one side of a pair. uint64 [lines]."""
-        lines = iter(self.sides[side])
-        documents = ("\n".join(itertools.islice(lines, count)) for count in self.documents.tolist())
-        return np.repeat(hashes_of(document.encode() for document in documents), self.documents)
 
-
-def read_units(
-    stream_number: int, source_number: int, source: TextSource, unit_bytes: int, options: TextOptions
-) -> Iterator[Unit]:
+def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Iterator[Unit]:
     """The units of one source in order.
 
     Args:
-        stream_number: the number of the stream.
-        source_number: the number of the source in the stream.
         unit_bytes: a unit ends with the last line (document, pair) that ends within this size.
         options: how the text is read; with blank lines between documents, units are cut there, and a document
             longer than a unit is cut at a line.
@@ -107,33 +92,29 @@ def read_units(
         UserError: a file is empty, binary, damaged or has an endless line, two aligned files have different
             numbers of lines, or a file of pairs has no two columns of texts.
     """
-    unit: Unit | None = None  # it is held back until it is known whether it is the last
     bytes_before = 0  # how many bytes on disk were read for the units before
     with contextlib.ExitStack() as opened:
-        languages = source.languages if len(source.languages) == 2 else None
-        files = [TextFile(path, languages, options.encoding) for path in source.paths]
-        for file in files:
-            opened.enter_context(contextlib.closing(file))
-        table = None
-        if source.has_columns and files[0].buffer:
-            table, _ = _table_of(files[0], source, options)
-        for unit_number in itertools.count():
+        files = [opened.enter_context(_opened(source, path, options)) for path in source.paths]
+        if not any(file.buffer for file in files):
+            raise UserError(f"{source}: empty: no text in it; leave it out")
+        table = _table_of(files[0], source, options)[0] if source.has_columns else None
+        while True:
             first_line = files[0].line
             if len(files) == 2:
                 texts = _cut_aligned(files, unit_bytes)
             else:
                 texts = (_cut(files[0], unit_bytes, blank_lines=options.documents == "blank"),)
             if not any(texts):  # the files have ended
-                break
-            if unit is not None:
-                yield unit
+                return
             bytes_so_far = sum(file.raw.tell() for file in files)
-            bytes_read = bytes_so_far - bytes_before
-            unit = Unit(stream_number, source_number, unit_number, texts, first_line, bytes_read, table)
+            yield Unit(texts, first_line, bytes_so_far - bytes_before, table)
             bytes_before = bytes_so_far
-    if unit is None:
-        raise UserError(f"{source}: empty: no text in it; leave it out")
-    yield unit._replace(last=True)
+
+
+def _opened(source: TextSource, path: str, options: TextOptions) -> contextlib.closing[TextFile]:
+    """A file of a source, for a `with` statement."""
+    languages = source.languages if len(source.languages) == 2 else None
+    return contextlib.closing(TextFile(path, languages, options.encoding))
 
 
 def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], options: TextOptions) -> Lines:
@@ -149,34 +130,20 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
     # The lines of each file, and from them rows with a cell for each side.
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
     not_wanted = 0
-    if source.has_columns:
+    if unit.table:
         rows, not_wanted = _rows(decoded[0], unit, source.paths[0], options)
     else:
         rows = list(zip(*decoded))
     # White space at both ends of a cell is removed, and then rows with an empty cell are.
     stripped = [tuple(map(str.strip, row)) for row in rows]
     full = [row for row in stripped if all(row)]
-    sides = []  # a list of lines for each
-    for side in range(len(languages)):
-        sides.append([row[side] for row in full])
     if source.languages != languages:  # the source has the pair the other way round
-        sides.reverse()
+        full = [row[::-1] for row in full]
     if len(languages) == 1 and options.documents == "blank":
         # Blank lines separate documents, and are not counted as left out.
-        documents = _lines_of_documents([bool(line) for (line,) in stripped])
-        return Lines(tuple(sides), documents, empty_count=0)
-    documents = np.ones(len(full), np.int64)  # each line or pair is a document
-    empty_count = len(stripped) - len(full)
-    return Lines(tuple(sides), documents, empty_count, not_wanted_count=not_wanted)
-
-
-def _lines_of_documents(is_text: list[bool]) -> np.ndarray:
-    """The number of lines of each document, int64 [documents], given which lines are not blank."""
-    is_text = np.array(is_text, bool)
-    follows_text = np.concatenate([[False], is_text[:-1]])
-    begins_document = is_text & ~follows_text
-    document = np.cumsum(begins_document)[is_text] - 1  # for each line of text: the number of its document
-    return np.bincount(document)
+        documents = [len(list(lines)) for is_text, lines in itertools.groupby(stripped, key=all) if is_text]
+        return Lines(full, documents)
+    return Lines(full, [1] * len(full), len(stripped) - len(full), not_wanted)
 
 
 def _cut(file: TextFile, size: int, blank_lines: bool) -> bytes:
@@ -199,12 +166,8 @@ def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
     """
     line_ends = []  # for each file: the ends of the lines that fit
     for file in files:
-        file.fill(size)
-        file_bytes = np.frombuffer(file.buffer, np.uint8)[:size]
-        ends = np.flatnonzero(file_bytes == ord("\n")) + 1
-        if file.buffer and not len(ends):  # the first line is longer
-            ends = np.array([file.buffer.find(b"\n") + 1])
-        line_ends.append(ends[:_MOST_LINES])
+        head = np.frombuffer(file.head(size), np.uint8)
+        line_ends.append(np.flatnonzero(head == ord("\n"))[:_MOST_LINES] + 1)
     lines = min(len(ends) for ends in line_ends)
     if lines:
         return tuple(file.take(int(ends[lines - 1])) for file, ends in zip(files, line_ends))
@@ -244,11 +207,8 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
         UserError: the lines of a file are no text, as `look_at_text` says; or as `read_units`.
     """
     for source in itertools.chain.from_iterable(stream.sources for stream in streams):
-        pair = source.languages if len(source.languages) == 2 else None
         for number, path in enumerate(source.paths):
-            with contextlib.closing(TextFile(path, pair, options.encoding)) as file:
-                if not file.buffer:
-                    continue
+            with _opened(source, path, options) as file:
                 if source.has_columns:
                     table, sample = _table_of(file, source, options)
                     rows = [[cells[place] for place in table.columns.texts] for _, cells in sample]
@@ -280,7 +240,8 @@ def _table_of(
     columns = columns_of_pairs(table, options, source.languages)
     if len(columns.texts) > 2:
         raise table.question("which two columns are translations?", ["--columns TEXT,TRANSLATION"])
-    return PairTable(table._replace(rows=iter(())), columns, table.line + has_names), list(table.rows)
+    first_row = table.line + has_names
+    return PairTable(table.names, table.line, form, columns, first_row), list(table.rows)
 
 
 def _rows(lines: list[str], unit: Unit, path: str, options: TextOptions) -> tuple[list[list[str]], int]:
@@ -289,13 +250,14 @@ def _rows(lines: list[str], unit: Unit, path: str, options: TextOptions) -> tupl
     Raises:
         UserError: rows have another number of columns.
     """
-    header, columns, first_row = unit.table
+    names, header_line, form, columns, first_row = unit.table
     faults = Faults(path, options.on_error == "skip")
     ended_lines = (f"{line}\n" for line in lines)
-    every = records(ended_lines, header.form, faults, unit.first_line)
+    every = records(ended_lines, form, faults, unit.first_line)
     below = (row for row in every if row[0] >= first_row)
-    rows = list(of_width(below, len(header.names), header.line, faults, ragged=False))
-    taken = wanted(header._replace(rows=iter(rows)), options.only, faults)
+    rows = list(of_width(below, len(names), header_line, faults, ragged=False))
+    table = Table(Path(path), names, header_line, form, [], iter(rows))
+    taken = wanted(table, options.only, faults)
     texts = [[cells[place] for place in columns.texts] for _, cells in taken if columns.is_trained(cells)]
     faults.end(logger.warning)
     return texts, len(rows) - len(texts)

@@ -1,16 +1,18 @@
-"""Runs the units of a build in processes of this machine or on a Ray cluster.
+"""Runs the parts of a build in processes of this machine, or on a Ray cluster: what both have is `submit`.
 
-A unit writes its result under a temporary name and renames it. So a unit that is started again, because its
-worker or machine died, leaves the same result.
+A part writes its file under a temporary name and renames it. So a part that is started again, because its
+worker or machine died, leaves the same file.
 """
 
+import functools
 import logging
 import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -20,8 +22,8 @@ from ernie_m.utils.errors import UserError, install_command
 
 Result = TypeVar("Result")
 
-_SPARE_TASKS = 4  # tasks that wait beside those in progress; each holds its text, so there are few
-_RETRIES = 4  # how often a unit is started again after its Ray worker died
+_SPARE_TASKS = 8  # tasks that wait beside those in progress; each holds its text, so there are few
+_RETRIES = 4  # how often a task is started again after its Ray worker died
 
 
 class LocalWorkers:
@@ -29,25 +31,28 @@ class LocalWorkers:
 
     Args:
         number: the number of processes; 0: one per core.
+
+    Attributes:
+        died: what `Future.result` raises if a worker died.
     """
+
+    died: type[Exception] = BrokenProcessPool
 
     def __init__(self, number: int):
         self.num_workers = number or len(os.sched_getaffinity(0))
-        self.pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
-        if self.num_workers > 1:
-            context = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(self.num_workers, context, initializer=_follow_parent)
+        spawn = multiprocessing.get_context("spawn")
+        # It starts a process when there is a task for it.
+        self.pool = ProcessPoolExecutor(self.num_workers, spawn, initializer=_follow_parent)
         return self
 
     def __exit__(self, *_) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
+        self.pool.shutdown(cancel_futures=True)
 
     def submit(self, function: Callable[..., Result], *task: Any) -> Future:
-        """Start a task; without a pool, complete it."""
-        if self.pool is not None:
+        """Start a task; with one worker, complete it."""
+        if self.num_workers > 1:
             with never_received((signal.SIGINT,)):  # the parent decides when a worker ends
                 return self.pool.submit(function, *task)
         future = Future()
@@ -55,30 +60,26 @@ class LocalWorkers:
         return future
 
     def run(self, function: Callable[..., Result], tasks: Iterable[tuple]) -> Iterator[Result]:
-        """Call `function` with the arguments of every task. Results come in any order.
+        """Call `function` with the arguments of every task. Results come in their order.
 
         Raises:
             UserError: a task raised it, or a worker died.
         """
-        # The tasks that run and those that wait for a worker.
-        most_submitted = self.num_workers + min(self.num_workers, _SPARE_TASKS)
-        tasks = iter(tasks)
-        running: set[Future] = set()
+        running: deque[Future] = deque()
         try:
-            while True:
-                for task in tasks:  # goes on where the last round stopped
-                    running.add(self.submit(function, *task))
-                    if len(running) >= most_submitted:
-                        break
-                if not running:
-                    return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        except BrokenProcessPool as error:
+            for task in tasks:
+                running.append(self.submit(function, *task))
+                # As many tasks as workers run, and a few wait.
+                if len(running) >= self.num_workers + min(self.num_workers, _SPARE_TASKS):
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        except self.died as error:
+            if hasattr(error, "cause"):  # Ray puts what a task raised into an error of its own
+                raise error.cause from error
             raise UserError(
-                "a worker process died (killed, or out of memory?); run the same command again to go on from "
-                "where it was, with fewer --workers if memory was short"
+                f"a worker process died (killed, or out of memory?): {_last_line(error)}; run the same "
+                "command again to go on from where it was, with fewer --workers if memory was short"
             ) from error
 
 
@@ -86,7 +87,7 @@ class RayWorkers(LocalWorkers):
     """Workers of a Ray cluster.
 
     Args:
-        number: the number of units at a time; 0: one per core of the cluster.
+        number: the number of tasks at a time; 0: one per core of the cluster.
         address: host:port of the cluster's head, or "auto" for the cluster of this machine; None: start a
             cluster on this machine for this build.
     """
@@ -94,7 +95,6 @@ class RayWorkers(LocalWorkers):
     def __init__(self, number: int, address: str | None):
         self.num_workers = number
         self.address = address
-        self.remote: dict[Callable, Any] = {}  # function -> its form on the cluster
 
     def __enter__(self) -> Self:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports to its makers
@@ -116,8 +116,8 @@ class RayWorkers(LocalWorkers):
             )
         except Exception as error:  # a busy machine that needs more than Ray's 30 seconds raises just that
             raise UserError(f"Ray: no cluster at {cluster['address']}: {_last_line(error)}") from error
-        if self.num_workers == 0:  # one for each core of the cluster
-            self.num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.num_workers = self.num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.died = ray.exceptions.RayError
         return self
 
     def __exit__(self, *_) -> None:
@@ -127,28 +127,15 @@ class RayWorkers(LocalWorkers):
 
     def submit(self, function: Callable[..., Result], *task: Any) -> Future:
         """Start a task. Ray starts it again if its worker dies."""
-        import ray
+        return _on_cluster(function).remote(*task).future()
 
-        if function not in self.remote:
-            self.remote[function] = ray.remote(max_retries=_RETRIES, num_cpus=1)(function)
-        return self.remote[function].remote(*task).future()
 
-    def run(self, function: Callable[..., Result], tasks: Iterable[tuple]) -> Iterator[Result]:
-        """See `LocalWorkers.run`."""
-        import ray
+@functools.cache  # else Ray sends the function with each task, and warns of it
+def _on_cluster(function: Callable) -> Any:
+    """The form of a function on a Ray cluster."""
+    import ray
 
-        try:
-            yield from super().run(function, tasks)
-        except ray.exceptions.RayTaskError as error:
-            # Ray adds its traceback to the worker's exception.
-            if isinstance(error.cause, UserError):
-                raise error.cause from None
-            raise
-        except ray.exceptions.RayError as error:
-            raise UserError(
-                f"a work unit's worker died {_RETRIES + 1} times (out of memory?): {_last_line(error)}; "
-                "run the same command again to go on from where it was"
-            ) from error
+    return ray.remote(max_retries=_RETRIES, num_cpus=1)(function)
 
 
 def _follow_parent() -> None:
@@ -164,5 +151,4 @@ def _exit_with_parent() -> None:
 
 def _last_line(error: BaseException) -> str:
     """The last line of an error's message, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
+    return str(error).strip().rpartition("\n")[2].strip()[:300] or type(error).__name__

@@ -1,0 +1,95 @@
+"""Joins units to shards, the files of the corpus."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_m.pretrain.build_corpus.units import FATES, id_dtype
+from ernie_m.pretrain.build_corpus.work_files import StreamWork, read_unit, save
+from ernie_m.utils.checksums import describe
+from ernie_m.utils.files import atomic_file
+
+
+def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
+    """Divide units into shards: consecutive ones with at most `shard_tokens` together, or one that has more.
+
+    Args:
+        tokens: the number of tokens of each unit.
+
+    Returns:
+        The units of each shard. If no unit has a token, there is no shard.
+    """
+    first = 0
+    total = 0
+    for number, count in enumerate(tokens):
+        if total and total + count > shard_tokens:
+            yield slice(first, number)
+            first = number
+            total = 0
+        total += count
+    if total:
+        yield slice(first, len(tokens))
+
+
+def write_shard(
+    work: StreamWork,
+    output: Path,
+    name: str,
+    split: str,
+    first_unit: int,
+    units: Sequence[Path],
+    tokens: int,
+    vocab_size: int,
+) -> tuple[dict[str, Any], dict[str, Any], np.ndarray]:
+    """Write the files of a shard.
+
+    Args:
+        output: the folder of the corpus.
+        name: of its files in that folder, without their endings.
+        split: train or held_out.
+        first_unit: the number of the first of its units in the stream.
+        units: the files of the units of which it has the lines of this split.
+        tokens: the number of its tokens.
+
+    Returns:
+        Its entry in the manifest; size and SHA-256 of its files; how often each piece occurs on each side,
+        int64 [sides, V].
+    """
+    dtype = id_dtype(vocab_size)
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (tokens,)}
+    pieces = np.zeros((len(work.languages), vocab_size), np.int64)
+    # A zero, and then of each unit the tokens of its lines, and the lines of its documents.
+    counts = {"lines": [np.zeros(1, np.uint32)], "documents": [np.zeros(1, np.uint32)]}
+    with atomic_file(output / f"{name}.ids.npy") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for number, unit in enumerate(units, first_unit):
+            ids, lengths, documents = read_unit(unit, "ids", "lengths", "documents")
+            is_chosen = np.load(work.file("fates", number)) == FATES.index(split)
+            chosen_ids = ids[np.repeat(is_chosen, lengths.sum(axis=1, dtype=np.int64))]
+            file.write(chosen_ids)
+            chosen_lengths = lengths[is_chosen]  # [lines, sides]
+            side_of_ids = np.repeat(np.indices(chosen_lengths.shape)[1].ravel(), chosen_lengths.ravel())
+            for side, pieces_of_side in enumerate(pieces):
+                pieces_of_side += np.bincount(chosen_ids[side_of_ids == side], minlength=vocab_size)
+            counts["lines"].append(chosen_lengths.ravel())
+            document_of_lines = np.repeat(np.arange(len(documents)), documents)
+            chosen_lines = np.bincount(document_of_lines[is_chosen])  # of each document
+            counts["documents"].append(chosen_lines[chosen_lines > 0].astype(np.uint32))
+    starts = {kind: np.cumsum(np.concatenate(parts), dtype=np.uint32) for kind, parts in counts.items()}
+    files = {f"{name}.ids.npy": describe(output / f"{name}.ids.npy")}
+    for kind in ("lines", "documents")[: 3 - len(work.languages)]:  # each pair is a document
+        file_name = f"{name}.{kind}.npy"
+        save(output / file_name, starts[kind])
+        files[file_name] = describe(output / file_name)
+    digests = "".join(file["sha256"] for file in files.values())
+    entry = {
+        "name": name.rpartition("/")[2],
+        "documents": len(starts["documents"]) - 1,
+        "lines": len(starts["lines"]) - 1,
+        "tokens": tokens,
+        "index": hashlib.sha256(digests.encode()).hexdigest(),  # one digest stands for all files
+    }
+    return entry, files, pieces
