@@ -2,7 +2,8 @@
 
     python launch.py --nproc_per_node 2 run_classifier.py --batch_size 16 ...
 
-The processes use the GPUs, or the CPU if there are none. A single process takes the place of this program.
+The script is the first word that ends in .py; the words behind it are its own. The processes use the GPUs, or
+the CPU if there are none. A single process takes the place of this program.
 
 The log of a process is <split_log_path>/<log_prefix>job.log.<rank>. The first process of this machine prints
 on the console, the others print into <split_log_path>/workers. With several machines this folder has the name
@@ -10,7 +11,6 @@ workers-node<N>, so that the machines can share <split_log_path>.
 """
 
 import contextlib
-import math
 import os
 import shlex
 import signal
@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import dropwhile
 from pathlib import Path
 
 from ernie_m.finetune.flags import log_ineffective_flags
@@ -49,9 +50,6 @@ INTERRUPTED = 130  # the exit code after Ctrl-C
 @dataclass(kw_only=True)
 class LaunchFlags:
     """The official flags, and --master_port."""
-
-    script: list[str] = option(positional=True, ends_flags=True)
-    """The program that is started, and its flags."""
 
     node_ips: str = "127.0.0.1"
     """The addresses of all machines, separated by commas. The first one leads."""
@@ -85,10 +83,6 @@ class LaunchFlags:
     def __post_init__(self) -> None:
         if self.node_id >= len(self.nodes):
             raise UserError(f"--node_id {self.node_id}: --node_ips has 0 to {len(self.nodes) - 1}")
-        # One of the package's programs lies beside this file; its name may have the official ending.
-        name = self.script[0]
-        if not Path(name).is_file() and not Path(__file__).with_name(name).is_file():
-            raise UserError(f"{name}: no such file to start; --node_ips and --selected_gpus take commas")
 
     @property
     def nodes(self) -> list[str]:
@@ -106,11 +100,10 @@ def visible_gpus() -> list[str]:
         return []
     check_paddle()
     # In a process of its own, because Paddle changes the environment when it is imported.
-    command = [sys.executable, "-W", "ignore", "-c", COUNT_GPUS]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    output = subprocess.check_output([sys.executable, "-W", "ignore", "-c", COUNT_GPUS], text=True)
     count = int(output.split()[-1])  # Paddle may print other things before
     labels = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return labels.split(",") if labels and count else [str(gpu) for gpu in range(count)]
+    return labels.split(",")[:count] if labels else [str(gpu) for gpu in range(count)]
 
 
 def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
@@ -123,23 +116,24 @@ def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
         UserError: a selected GPU is not among them, or --nproc_per_node is more than there are GPUs.
     """
     selected = flags.selected_gpus.split(",") if flags.selected_gpus and visible else visible
-    for label in selected:
-        if label not in visible:
-            raise UserError(f"--selected_gpus {label}: there are only the GPUs {','.join(visible)}")
-    if selected and (flags.nproc_per_node or 1) > len(selected):
-        raise UserError(f"--nproc_per_node {flags.nproc_per_node} (NPROC): GPUs there are: {len(selected)}")
+    if selected and (not {*selected} <= {*visible} or (flags.nproc_per_node or 1) > len(selected)):
+        raise UserError(
+            f"--nproc_per_node (NPROC) {flags.nproc_per_node or len(selected)} on --selected_gpus "
+            f"{','.join(selected)}: there are the GPUs {','.join(visible)}"
+        )
     return selected
 
 
-def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[dict[str, str]]:
+def environments(
+    flags: LaunchFlags, script: Sequence[str], processes: int, gpus: list[str]
+) -> list[dict[str, str]]:
     """The environment variables that tell each process of this machine its place in the run.
 
     They are those of paddle.distributed. The port of the leader is where the processes meet. The others are
     only labels, because every process chooses its own ports.
     """
     # All machines have the same command, and must choose the same port: one from 20000 to 29999.
-    command = "\0".join([flags.node_ips, *flags.script])
-    port = flags.master_port or 20000 + zlib.crc32(command.encode()) % 10000
+    port = flags.master_port or 20000 + zlib.crc32("\0".join([flags.node_ips, *script]).encode()) % 10000
     if len(flags.nodes) == 1 and flags.master_port is None:
         with socket.create_server(("127.0.0.1", 0)) as listener:  # the system chooses a free port
             port = listener.getsockname()[1]
@@ -159,8 +153,6 @@ def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[di
         }
         if gpus:  # each process sees one GPU, which has the number 0 there
             place |= {"CUDA_VISIBLE_DEVICES": gpus[local_rank], "FLAGS_selected_gpus": "0"}
-        else:
-            place["PADDLE_DISTRI_BACKEND"] = "gloo"
         variables.append(place)
     return variables
 
@@ -181,8 +173,6 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
     """
     with unwritable_is_a_user_error(logs):
         logs.mkdir(parents=True, exist_ok=True)
-        for log in logs.glob("workerlog.[0-9]*"):  # of an earlier run
-            log.unlink()
     processes: list[subprocess.Popen] = []
 
     def hand_on(number: int, frame: object) -> None:
@@ -208,71 +198,58 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
 
 def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
     """Wait for the processes; see `run_processes`."""
-    failed: list[int] = []  # the numbers of the processes that failed, in that order
-    end = math.inf  # when those that still run are killed, by time.monotonic()
     codes: list[int | None] = [None]  # None: it runs
-    while None in codes and time.monotonic() < end:
+    while None in codes and not {*codes} - {None, 0, INTERRUPTED}:
         time.sleep(0.05)
         codes = [process.poll() for process in processes]
-        # After Ctrl-C the processes end with 130, which is no failure.
-        failed += [
-            number
-            for number, code in enumerate(codes)
-            if code not in (None, 0, INTERRUPTED) and number not in failed
-        ]
-        end = min(end, time.monotonic() + GRACE) if failed else end
+    # After Ctrl-C the processes end with INTERRUPTED, which is no failure.
+    failed = {number: code for number, code in enumerate(codes) if code not in (None, 0, INTERRUPTED)}
+    if failed:
+        time.sleep(GRACE)
     for process in processes:
         process.kill()  # nothing, if it has ended
         process.wait()
-    for number in failed:
-        # What failed by itself has said why: the first process on the console, others in their log.
-        if codes[number] < 0 or (number == failed[0] and codes[number] != codes[0]):
-            say(f"error: process {number} {how_it_ended(number, codes[number], logs)}", file=sys.stderr)
-    code = codes[failed[0]] if failed else max(codes)  # 0, or INTERRUPTED
+    for number, code in failed.items():
+        cause = "; out of memory?" if code == -signal.SIGKILL else ""
+        ending = (
+            f"was ended by signal {-code} ({signal.strsignal(-code)}{cause})"
+            if code < 0
+            else f"ended with {code}; see {logs}/workerlog.{number}"
+        )
+        if code < 0 or number > 0:  # the first process has said on the console why it ended
+            say(f"error: process {number} {ending}", file=sys.stderr)
+    code = next(iter(failed.values())) if failed else max(codes)
     return code if code >= 0 else 128 - code  # as shells write signals
 
 
-def how_it_ended(number: int, code: int, logs: Path) -> str:
-    """How a process ended, with the last line of its log, in which it usually says why it failed.
-
-    Args:
-        code: its exit code; -n: signal n ended it.
-    """
-    ending = f"ended with {code}"
-    if code < 0:
-        cause = "; out of memory?" if code == -signal.SIGKILL else ""
-        ending = f"was ended by signal {-code} ({signal.strsignal(-code)}{cause})"
-    if number == 0:  # it printed on the console
-        return ending
-    log = logs / f"workerlog.{number}"
-    lines = log.read_text("utf-8", "replace").splitlines() or ["it printed nothing"]
-    return f"{ending}: {lines[-1]}; see {log}"
-
-
 def main() -> None:
-    flags = parse_options(LaunchFlags, None, __name__)
+    words = sys.argv[1:]
+    script = [*dropwhile(lambda word: not word.endswith(".py"), words)]
+    flags = parse_options(LaunchFlags, words[: len(words) - len(script)], __name__)
+    # A file, or a program of the package, which lies beside this file.
+    if not script or not (Path(script[0]).is_file() or Path(__file__).with_name(script[0]).is_file()):
+        raise UserError(
+            f"{''.join(script[:1]) or 'SCRIPT'}: no such file to start; give one that ends in .py"
+        )
     setup_console()
     log_ineffective_flags(flags)
     if flags.print_config:
-        for name in [name for name in options_of(LaunchFlags) if name != "script"]:
-            say(f"launch: --{name} {getattr(flags, name)}")
-        say(f"launch: script {shlex.join(flags.script)}")
+        lines = [f"launch: --{name} {getattr(flags, name)}" for name in options_of(LaunchFlags)]
+        say(*lines, f"launch: script {shlex.join(script)}")
     gpus = gpus_to_use(flags, visible_gpus())
     processes = flags.nproc_per_node or len(gpus) or 1  # those on this machine
 
     os.environ[LOG_DIR] = flags.split_log_path or os.environ.get(LOG_DIR) or "log"
     os.environ[LOG_PREFIX] = flags.log_prefix or os.environ.get(LOG_PREFIX, "")
-    logs = Path(os.environ[LOG_DIR])
-    log = f"{logs}/{os.environ[LOG_PREFIX]}job.log.0"
-    say(f"launch: {processes} x {'GPU' if gpus else 'CPU'}, log {log}")
+    say(
+        f"launch: {processes} x {'GPU' if gpus else 'CPU'}, "
+        f"log {os.environ[LOG_DIR]}/{os.environ[LOG_PREFIX]}job.log.0"
+    )
 
-    # A file, or a program of the installed package.
-    starter = [] if Path(flags.script[0]).is_file() else ["-m", "ernie_m"]
-    command = [sys.executable, "-u", *starter, *flags.script]
+    command = [sys.executable, "-u", *([] if Path(script[0]).is_file() else ["-m", "ernie_m"]), *script]
+    places = environments(flags, script, processes, gpus)
     if processes * len(flags.nodes) == 1:  # it takes the place of this program
-        if flags.selected_gpus and gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
-        os.execv(sys.executable, command)
+        os.execve(sys.executable, command, os.environ | places[0])
     os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle reports how the processes connect
     workers = f"workers-node{flags.node_id}" if len(flags.nodes) > 1 else "workers"
-    sys.exit(run_processes(command, environments(flags, processes, gpus), logs / workers))
+    sys.exit(run_processes(command, places, Path(os.environ[LOG_DIR], workers)))
