@@ -74,11 +74,10 @@ def start_program() -> None:
 
 
 def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
-    """End with a line that gives the known name of this kind that is most like one, or else all of them."""
-    from ernie_m.utils.options import advice_on  # not for a name that is known
+    """End with a line that gives the known name of this kind that is most like one."""
+    from ernie_m.utils.gone import advice_on  # not for a name that is known
 
-    advice = advice_on(name, known) or f"there are {', '.join(known)}"
-    raise UserError(f"'{name}' is no {kind}; {advice}")
+    raise UserError(f"'{name}' is no {kind}; {advice_on(name, known)}")
 
 
 def usage() -> str:

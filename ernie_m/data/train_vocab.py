@@ -29,7 +29,7 @@ from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of, unwritable_is_a_user_error
 from ernie_m.utils.logging import Progress, logger, setup_console
-from ernie_m.utils.options import PositiveInt, Range, UnitInterval, check_values, option, parse_options
+from ernie_m.utils.options import PositiveInt, Range, UnitInterval, option, parse_options
 
 _UNIT_BYTES = 4 << 20  # so much text is read at a time
 _SEED = 1
@@ -74,9 +74,6 @@ class VocabOptions(TextOptions):
 
     threads: PositiveInt = 16
     """The threads of the training. The result depends on their number, because sums round differently."""
-
-    def __post_init__(self):
-        check_values(self)
 
 
 def train_vocab(options: VocabOptions) -> Tokenizer:

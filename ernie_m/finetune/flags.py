@@ -347,7 +347,7 @@ def log_ineffective_flags(options: Any) -> None:
     """Log one line for each flag on the command line that has no effect."""
     options_by_name = options_of(type(options))
     for name in options.on_command_line:
-        option = options_by_name[name]
-        if option.metadata.get("no_effect") or not is_read(option):
-            why = option.metadata["no_effect"] or f"it is for {', '.join(option.metadata['only'])}"
+        marks = options_by_name[name].metadata
+        if marks.get("no_effect") or not is_read(options_by_name[name]):
+            why = marks.get("no_effect") or f"it is for {', '.join(marks['only'])}"
             logger.info("--%s has no effect: %s", name, why)

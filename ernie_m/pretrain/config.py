@@ -359,21 +359,21 @@ class PretrainConfig:
         """Refuse a value that would not count, because another key is given beside it or was before.
 
         Args:
-            place: a file or the command line, the beginning of the error.
+            place: what stands before a key in an error: "FILE: ", or "--" for the command line.
             later: its values, by their keys.
             earlier: those of the files before.
         """
         are_alone = "objectives.shares" in later and "objectives.later_shares" not in later
         if are_alone and earlier.get("objectives.later_shares"):
             raise UserError(
-                f"{place}: objectives.shares is given alone, and objectives.later_shares of an earlier file "
+                f"{place}objectives.shares is given alone, and objectives.later_shares of an earlier file "
                 "would take its place later in the run: give --objectives.later_shares, too ('{}': none)"
             )
         # A saved configuration has the default number of steps beside its tokens.
         is_saved = "optimizer.tokens" in later and later.get("optimizer.steps") == STEPS
         if "optimizer.steps" in later and not is_saved and (earlier | later).get("optimizer.tokens"):
             raise UserError(
-                f"{place}: optimizer.steps does not count beside optimizer.tokens: leave it out, or give "
+                f"{place}optimizer.steps does not count beside optimizer.tokens: leave it out, or give "
                 "--optimizer.tokens 0, too"
             )
 

@@ -18,15 +18,17 @@ names that were given, take no file, and an empty value, as in `--test_set ""`, 
 """
 
 import ast
+import builtins
 import dataclasses
-import difflib
 import inspect
 import json
 import math
 import operator
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+import types
+import typing
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field
 from itertools import pairwise
 from operator import attrgetter
@@ -37,13 +39,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import yaml
 
 from ernie_m.utils import __version__
-from ernie_m.utils.errors import UserError, pipe_may_close, say
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_text, shipped
+from ernie_m.utils.gone import GONE, GONE_TASKS, advice_on
 
 T = TypeVar("T")
-HELP_WIDTH = 110  # characters
-LARGEST_YAML = 256 << 10  # bytes
-LINE = "command line"  # the place of what no file gives
 # As the official scripts write them. The official code takes any other text for false, also a mistyped
 # `ture`; here it is refused.
 BOOLEANS = {
@@ -51,7 +51,6 @@ BOOLEANS = {
     **dict.fromkeys(("false", "f", "0", "no"), False),
 }
 BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
-HELP = ("-h", "--help", "--version")
 NULLS = ("null", "Null", "NULL", "~")
 IN_WORDS = {
     bool: "true or false",
@@ -87,46 +86,32 @@ NonNegativeFloat = Annotated[float, Range(at_least=0)]
 UnitInterval = Annotated[float, Range(at_least=0, at_most=1)]
 
 
-def option(
-    default: Any = MISSING,
-    *,
-    default_factory: Any = MISSING,
-    free: bool = False,
-    no_effect: str = "",
-    only: Sequence[str] = (),
-    positional: bool = False,
-    ends_flags: bool = False,
-    needed: bool = False,
-) -> Any:
+def option(default: Any = MISSING, *, default_factory: Any = MISSING, **marks: Any) -> Any:
     """A field with marks. A field that has none of them needs only its default.
 
     Args:
         default, default_factory: as for `dataclasses.field`.
-        free: it does not decide the result, so it may change when a stopped run or build is continued.
-        no_effect: why an official flag does nothing here.
-        only: the commands that read it, of several that share the dataclass; `--help` of the others omits it.
-        positional: on a command line its value stands without a flag; a list takes all words that are left.
-        ends_flags: it is positional and a list, and takes all words from its first one on, flags, too.
-        needed: one of the few that a user gives first; `--help` begins with them.
+        marks: `free`: it does not decide the result, so it may change when a stopped run or build goes on.
+            `no_effect`: why an official flag does nothing here.
+            `only`: the commands that read it, of several that share the dataclass; `--help` of the others
+            omits it.
+            `positional`: on a command line its value stands without a flag; a list takes all words that are
+            left.
+            `needed`: one of the few that a user gives first; `--help` begins with them.
     """
-    return dataclasses.field(
-        default=default,
-        default_factory=default_factory,
-        metadata={
-            "free": free,
-            "no_effect": no_effect,
-            "only": only,
-            "positional": positional,
-            "ends_flags": ends_flags,
-            "needed": needed,
-        },
-    )
+    return dataclasses.field(default=default, default_factory=default_factory, metadata=marks)
+
+
+CONFIG = option()  # --config is a flag, but no field of a dataclass
 
 
 def sections_of(cls: type) -> dict[str, type]:
     """A dataclass and its sections, by what stands before their keys: "" and "section."."""
-    sections = {f"{field.name}.": field.type for field in dataclasses.fields(cls)}
-    return {"": cls} | {prefix: kind for prefix, kind in sections.items() if dataclasses.is_dataclass(kind)}
+    return {"": cls} | {
+        f"{field.name}.": field.type
+        for field in dataclasses.fields(cls)
+        if dataclasses.is_dataclass(field.type)
+    }
 
 
 def options_of(cls: type) -> dict[str, Field]:
@@ -139,17 +124,6 @@ def options_of(cls: type) -> dict[str, Field]:
     }
 
 
-def check_values(options: Any) -> None:
-    """Check a dataclass that was made in Python, as a command checks what it reads.
-
-    Raises:
-        UserError: a value is not accepted.
-    """
-    fields = options_of(type(options))
-    for key in fields:
-        accept(fields, LINE, key, attrgetter(key)(options))  # attrgetter, because a key may be "section.name"
-
-
 def deciding_options(options: Any) -> dict[str, Any]:
     """The options that decide the result, by their keys."""
     return {
@@ -159,23 +133,11 @@ def deciding_options(options: Any) -> dict[str, Any]:
     }
 
 
-def accept(options: Mapping[str, Field], place: str, key: str, value: Any) -> Any:
-    """Return a value of a file or of the command line with the type of its option; see `convert`.
-
-    Raises:
-        UserError: there is no such option, or the value is not accepted; the message says what is, as in "it
-            must be an integer".
-    """
-    on_line = place == LINE
-    if key not in options:
-        what = f"unknown flag --{key}" if on_line else f"{place}: unknown key '{key}'"
-        advice = advice_on(key, options, "--" if on_line else "") or "--help lists what there is"
-        raise UserError(f"{what}; {advice}")
-    try:
-        return convert(options[key].type, value)
-    except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
-        start = _flag_of(key, options[key]) if on_line else f"{place}: {key} is"
-        raise UserError(f"{start} {value}: {refusal(value, options[key].type)}") from error
+def in_words(kind: Any) -> str:
+    """What is accepted, as in "an integer, at least 1"."""
+    one_of = "one of " if get_origin(kind) is Literal else ""
+    parts = ", ".join(in_words(part) for part in get_args(kind) if part is not NoneType)
+    return IN_WORDS.get(kind) or one_of + parts or str(kind)  # the latter: a Range, or a value of a Literal
 
 
 def refusal(value: Any, kind: Any) -> str:
@@ -185,66 +147,48 @@ def refusal(value: Any, kind: Any) -> str:
     return f"it has gone; instead: {instead}" if instead and instead in accepted else f"it must be {accepted}"
 
 
-def in_words(kind: Any) -> str:
-    """What is accepted, as in "an integer, at least 1"."""
-    if kind in IN_WORDS:
-        return IN_WORDS[kind]
-    parts = [part for part in get_args(kind) if part is not NoneType]
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, parts))}"
-    return ", ".join(map(in_words, parts)) or str(kind)  # the latter: of a Range
-
-
 def convert(kind: Any, value: Any) -> Any:
-    """Return a value as `kind`. It may be a text, from a command line or a file, or a list or dict of them.
+    """Return a value as `kind`: a text, from a command line or a file, or a list or dict of texts.
 
     A text for a list is a,b or [a, b], and one for a dict {a: 1}.
 
     Raises:
-        ValueError, OverflowError, RecursionError, yaml.YAMLError: the value is of another kind.
+        AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError: another kind.
     """
-    origin = get_origin(kind)
     kinds = get_args(kind)  # of the items; of a Literal its values
-    if NoneType in kinds:
-        return None if value is None or value in NULLS else convert(kinds[0], value)
-    if isinstance(value, str) and origin in (list, tuple, dict):
-        value = yaml_of(value if origin is dict or value.startswith("[") else f"[{value}]")
-    if origin is Annotated and all(convert(kinds[0], value) in numbers for numbers in kinds[1:]):
-        return convert(kinds[0], value)
-    if origin in (list, tuple) and isinstance(value, list | tuple):
-        return origin(convert(kinds[0], item) for item in value)
-    if origin is dict and isinstance(value, dict):
-        return {convert(kinds[0], key): convert(kinds[1], item) for key, item in value.items()}
-    if kind is bool and str(value).lower() in BOOLEANS:
-        return BOOLEANS[str(value).lower()]
-    # By its text True is no number, as it is for int(), and 1.5 is no integer.
-    if kind in (int, float) and math.isfinite(float(str(value))):
-        return kind(str(value))
-    if kind is Any or value in kinds or (kind is str and isinstance(value, str)):
-        return value
+    if isinstance(value, str) and get_origin(kind) in (list, tuple, dict):
+        value = yaml_of(value if get_origin(kind) is dict or value.startswith("[") else f"[{value}]")
+    match get_origin(kind) or kind:
+        case types.UnionType | typing.Union:
+            return None if value in NULLS else convert(kinds[0], value)
+        case typing.Annotated if convert(kinds[0], value) in kinds[1]:
+            return convert(kinds[0], value)
+        case builtins.list | builtins.tuple if isinstance(value, list):
+            return get_origin(kind)(convert(kinds[0], item) for item in value)
+        case builtins.dict:
+            return {key: convert(kinds[1], item) for key, item in value.items()}
+        case builtins.bool:
+            return BOOLEANS[value.lower()]
+        case builtins.int | builtins.float if math.isfinite(float(value)):
+            return kind(value)
+        case _ if kind is Any or value in kinds or (kind is str and isinstance(value, str)):
+            return value
     raise ValueError(value)
 
 
 class _Loader(yaml.BaseLoader):
     """Reads every value as a text, so that no can be the code of Norwegian: an option knows its own type.
 
-    Keys that are there twice are refused, and so are tags, and aliases, which grow without end.
+    Keys that are there twice are refused. Anchors, aliases and tags are texts like any other.
     """
 
-    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or event.tag:
-            raise yaml.MarkedYAMLError(
-                problem="a tag or an alias; write the value out", problem_mark=event.start_mark
-            )
-        return super().compose_node(parent, index)
+    fetch_anchor = fetch_alias = fetch_tag = yaml.BaseLoader.fetch_plain
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
-        first: dict[str, yaml.Node] = {}
-        for key, _ in node.value:
-            if first.setdefault(str(key.value), key) is not key:
+        for (first, _), (second, _) in pairwise(sorted(node.value, key=lambda item: str(item[0].value))):
+            if first.value == second.value:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key '{key.value}' is there twice", problem_mark=key.start_mark
+                    problem=f"the key '{first.value}' is there twice", problem_mark=second.start_mark
                 )
         return super().construct_mapping(node, deep)
 
@@ -258,26 +202,24 @@ def yaml_of(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-def read_yaml(path: str, known: Iterable[str] = ()) -> dict[str, Any]:
+def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
     """The values of a YAML file, by their keys; those in a section by "section.key".
 
     Args:
-        known: the keys that there are.
+        known: the keys that there are; any other mapping is a section.
 
     Raises:
-        UserError: it cannot be read, is larger than 256 KiB, has aliases, tags or duplicate keys, or is no
-            mapping.
+        UserError: it cannot be read, is larger than 256 KiB, has duplicate keys, or is no mapping.
     """
     try:
-        tree = yaml_of(read_text(shipped(path), LARGEST_YAML)) or {}  # None: the file is empty
+        tree = yaml_of(read_text(shipped(path), largest=256 << 10)) or {}  # None: the file is empty
     except (yaml.YAMLError, RecursionError) as error:
-        problem = " ".join(str(error).replace('"<unicode string>", ', "").split())  # with its line
-        raise UserError(f"{path}: not YAML ({problem})") from error
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected 'key: value' lines at the top level")
     values: dict[str, Any] = {}
     for name, value in tree.items():
-        is_section = _is_section(name, known) and isinstance(value, dict)
+        is_section = isinstance(value, dict) and name not in known
         items = {f"{name}.{key}": item for key, item in value.items()} if is_section else {name: value}
         if twice := values.keys() & items:  # as "a.b: 1" and as "a: {b: 1}"
             raise UserError(f"{path}: the key '{twice.pop()}' is there twice")
@@ -288,51 +230,40 @@ def read_yaml(path: str, known: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
-def _is_section(name: str, known: Iterable[str]) -> bool:
-    """Whether a name is that of a section, by the keys that there are."""
-    return any(key.startswith(f"{name}.") for key in known)
+def _takes_many_words(field: Field) -> bool:
+    """Whether each word, or each value of the flag, is an item of its list."""
+    return field is CONFIG or (field.metadata.get("positional", False) and get_origin(field.type) is list)
 
 
-def _read_line(arguments: Sequence[str], options: Mapping[str, Field]) -> dict[str, Any]:
-    """The texts of a command line by their keys, which may be unknown, or a word of HELP. Many words: a list.
+def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]:
+    """The texts of a command line by their keys, which may be unknown. Many words: a list.
 
     Raises:
         UserError: a word is no flag, or a flag has no value.
     """
-    texts: dict[str, list[str]] = {}
-    words = [*arguments]
+    texts: dict[str, Any] = {}
     # The positional options that can take a word, in their order.
     positional = [key for key, field in options.items() if field.metadata.get("positional")]
     while words:
         word = words.pop(0)
-        flags_end = any(options[key].metadata.get("ends_flags") for key in texts.keys() & options)
-        if word in HELP and not flags_end:
-            return {word: ""}
         key, equals_sign, text = word.removeprefix("--").partition("=")
-        if flags_end or not word.startswith("--"):
+        if not word.startswith("--"):
             if not positional:
                 raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
             key, text = positional[0], word
         elif not equals_sign:
             is_bool = key in options and options[key].type is bool
             # After a boolean, a word that is none may be the value of a positional option.
-            is_no_value = is_bool and positional and words and words[0].lower() not in BOOLEANS
-            is_alone = not words or words[0].startswith("--") or is_no_value
+            is_alone = (not words or words[0].startswith("--")) or (
+                is_bool and positional and words[0].lower() not in BOOLEANS
+            )
             if is_alone and not is_bool and key in options:
                 raise UserError(f"--{key} has no value; a flag is written --name value")
             text = "true" if is_alone else words.pop(0)
-        texts.setdefault(key, []).append(text)
-        positional = [one for one in positional if one != key or _takes_many_words(options[one])]
-    many = {key for key, field in options.items() if _takes_many_words(field)}
-    return {key: given if key in many else given[-1] for key, given in texts.items()}
-
-
-def _takes_many_words(field: Field) -> bool:
-    """Whether each word, or each value of the flag, is an item of its list."""
-    return field is CONFIG or (field.metadata.get("positional", False) and get_origin(field.type) is list)
-
-
-CONFIG = dataclasses.field()  # --config is a flag, but no field of a dataclass
+        takes_many = key in options and _takes_many_words(options[key])
+        texts[key] = [*texts.get(key, []), text] if takes_many else text
+        positional = [one for one in positional if one != key or takes_many]
+    return texts
 
 
 def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program: str = "__main__") -> T:
@@ -351,32 +282,35 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
     """
     options = options_of(cls)
     is_official = hasattr(cls, "on_command_line")
-    texts = _read_line(
-        sys.argv[1:] if arguments is None else arguments,
-        options if is_official else {"config": CONFIG, **options},
-    )
-    if texts.keys() & {*HELP}:
-        with pipe_may_close():
-            say(f"ERNIE-M {__version__}" if "--version" in texts else help_text(cls, program))
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
+    if {"-h", "--help", "--version"} & {*words}:
+        say(f"ERNIE-M {__version__}" if "--version" in words else help_text(cls, program))
         sys.exit(0)
+    texts = _read_line(words, options if is_official else {"config": CONFIG, **options})
 
     # In an official program an empty text undoes a flag.
     texts = {key: text for key, text in texts.items() if text or not is_official or key not in options}
     paths = [] if is_official else texts.pop("config", [])
     values: dict[str, Any] = {}
     faults = []
-    for place, given in [*((path, read_yaml(path, options)) for path in paths), (LINE, texts)]:
-        later = {}
+    for place, given in [*((f"{path}: ", read_yaml(path, options)) for path in paths), ("--", texts)]:
+        later = {**given}
         for key, value in given.items():
-            try:
-                later[key] = accept(options, place, key, value)
-            except UserError as error:
-                faults.append(str(error))
+            if key in options:
+                try:
+                    later[key] = convert(options[key].type, value)
+                except (AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError):
+                    faults.append(f"{place}{key} {value}: {refusal(value, options[key].type)}")
+            else:
+                faults.append(f"{place}{key} is unknown; {advice_on(key, options, '--')}")
         if hasattr(cls, "check_override"):
             cls.check_override(place, later, values)
         values |= later
-    missing = [key for key, field in options.items() if _is_required(field) and key not in values]
-    faults += [f"{_flag_of(key, options[key])} must be given (--help says more)" for key in missing]
+    faults += [
+        f"{_flag_of(key, field)} must be given (--help says more)"
+        for key, field in options.items()
+        if _is_required(field) and key not in values
+    ]
     if faults:
         raise UserError(*faults)
     return _build(cls, values | {"on_command_line": tuple(texts)})
@@ -395,122 +329,10 @@ def _is_required(field: Field) -> bool:
 def _build(cls: type[T], values: Mapping[str, Any]) -> T:
     """Make a dataclass from the values of its keys. The sections come first, and are values, too."""
     for prefix, section in reversed(sections_of(cls).items()):
-        keys = {field.name: f"{prefix}{field.name}" for field in dataclasses.fields(section)}
-        made = section(**{name: values[key] for name, key in keys.items() if key in values})
+        names = [field.name for field in dataclasses.fields(section) if prefix + field.name in values]
+        made = section(**{name: values[prefix + name] for name in names})
         values = {**values, prefix.removesuffix("."): made}
     return made
-
-
-# Words of other programs -> those of the options here.
-OTHER_WORDS = {
-    "lr": "learning_rate",
-    "max_length": "max_seq_len",
-    "max_seq_length": "max_seq_len",
-    "max_steps": "steps",
-    "micro_batch_size": "micro_batch_tokens",
-    "model_name_or_path": "init_pretraining_params",
-    "num_train_epochs": "epoch",
-}
-# Flags and keys that have gone -> what takes their place.
-GONE = {
-    "any_version": "nothing: each package comes in the version whose SHA-256 is known",
-    "batch_tokens": "--max_batch_tokens",
-    "check_sentences": "predictions with --engine onnx, and without",
-    "check_set": "predictions with --engine onnx, and without",
-    "decay_style": "its default, as in the official code",
-    "dev_pairs": "--pairs",
-    "dev_share": "a file of --dev_set, or ernie-m fit, which holds rows out",
-    "ernie_config_path": "the folder of --model, which has its config.json",
-    "fallback_of": "the model's scores on other text",
-    "formats": "--format paddle or onnx",
-    "gold": "--threshold, by the scores in scores.tsv",
-    "gxlt_set": "--test_set, for each file",
-    "head_start": "--init.word_table",
-    "gradient_accumulation_steps": "--recipe_devices, so many times the number of devices",
-    "header": "names of columns, or numbers, which say that there is no header",
-    "init.head_start": "--init.word_table",
-    "int8": "--format onnx, or --amp bf16",
-    "keep_rest": "--drop_unknown",
-    "label_map_config": "the folder of --model, which has its labels",
-    "link": "nothing: the folder holds the encoder, too",
-    "margin": "its default, ratio",
-    "mask_rate": "its default, as in the paper",
-    "max_seq_len": "what the folder says, or the whole text",
-    "max_tokens": "text that is chosen before",
-    "min_tokens": "text that is chosen before",
-    "min_score": '--only "COLUMN>=SCORE"',
-    "multi_label": "ernie-m fit --task multi-label",
-    "near_duplicates": "--deduplicate, or vectors as in docs/recipes.md",
-    "neighbours": "its default, 4",
-    "objectives.pseudo_choice": "--objectives.pseudo_temperature, above 0 to sample",
-    "objectives.temperature": "--objectives.pseudo_temperature",
-    "objectives.pseudo_pieces": "--objectives.min_piece_count, 0 for all pieces",
-    "objectives.monolingual_share": "--objectives.shares",
-    "data.parallel_share": "--objectives.shares",
-    "piece_model_path": "the folder of --model, which has its vocabulary; of show_masks, words",
-    "print_config": "config.yaml in the folder of a run",
-    "ray": "the texts in several files",
-    "reduce_range": "--format onnx, or --amp bf16",
-    "retrieval": "its default, max",
-    "run.stall_seconds": "--run.stall_ends_seconds",
-    "run.visualdl": "metrics.jsonl, which pandas draws",
-    "score_column": "--only",
-    "select_by": "its default, accuracy; ernie-m fit shows scores by label",
-    "serve": "ernie-m serve",
-    "show_pairs": "nothing: pairs of every two languages are shown",
-    "skip_bad_utf8": "--encoding",
-    "src_file": "--pairs",
-    "teacher": "--loss softmax with given negatives (--mine_negatives)",
-    "tgt_file": "--pairs",
-    "threads": "the variable OMP_NUM_THREADS",
-    "tsv_columns": "--columns",
-    "use_cuda": "the variable CUDA_VISIBLE_DEVICES, empty for the CPU",
-    "vocab_path": "the folder of --model, which has its vocabulary",
-    "word_column": "--columns WORDS,TAGS",
-    "visualdl": "metrics.jsonl, which pandas draws",
-    "with_apt": "nothing: pip fetches the text",
-    "xtreme_save": "--test_save",
-}
-# The names of tasks that have gone -> those that take their place.
-GONE_TASKS = {
-    **dict.fromkeys(("classify", "classes"), "classification"),
-    "labels": "multi-label",
-    "score": "regression",
-    **dict.fromkeys(("tag", "tags", "tagging"), "token-classification"),
-    **dict.fromkeys(("answer", "answers", "question_answering"), "question-answering"),
-    **dict.fromkeys(("encode", "encoding"), "embedding"),
-    "retrieval": "search",
-    **dict.fromkeys(("fill", "translate-probe"), "fill-mask"),
-}
-
-
-def advice_on(name: str, known: Iterable[str], dashes: str = "") -> str:
-    """What to give in place of an unknown name: what has taken its place, or the known name most like it.
-
-    Args:
-        dashes: what stands before a name.
-
-    Returns:
-        "" if there is neither.
-    """
-    if _is_section(name, known):
-        return f"it is a section; give its keys ({dashes}{name}.key)"
-    section, _, part = name.rpartition(".")
-    # Of keys with the same name that of the section is meant, or else the first one.
-    in_order = sorted(known, key=lambda key: not key.startswith(f"{section}."))
-    keys = {key.rpartition(".")[2]: key for key in reversed(in_order)}
-    if name in GONE and part not in keys:
-        return f"it has gone; instead: {GONE[name]}"
-    meant = part if part in keys else OTHER_WORDS.get(part, part)
-    words = {*meant.split("_")}
-    near = [meant] if meant in keys else []
-    near += [  # as seed for random_seed, out for output
-        key
-        for key in reversed(keys)
-        if key.startswith(meant) or words <= {*key.split("_")} or words >= {*key.split("_")}
-    ]
-    near += difflib.get_close_matches(meant, keys, n=1, cutoff=0.75)  # below, most names are alike
-    return f"did you mean {dashes}{keys[near[0]]}?" if near else ""
 
 
 def explanations(cls: type) -> dict[str, str]:
@@ -521,10 +343,10 @@ def explanations(cls: type) -> dict[str, str]:
     texts: dict[str, str] = {}
     for prefix, section in sections_of(cls).items():
         for base in filter(dataclasses.is_dataclass, reversed(section.__mro__)):
-            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+            source = textwrap.dedent(inspect.getsource(base))
             texts |= {
                 f"{prefix}{statement.target.id}": " ".join(below.value.value.split())
-                for statement, below in pairwise(definition.body)
+                for statement, below in pairwise(ast.parse(source).body[0].body)
                 if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr)
             }
     return texts
@@ -539,26 +361,24 @@ def help_text(cls: type, program: str) -> str:
         program: the name of a module, whose docstring is the beginning.
     """
     path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
-    flags = "[--flag VALUE ...]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE ...]"
-    usage = [path.name if path.suffix else f"ernie-m {path.name}", flags]
-    lines = ["", ast.get_docstring(ast.parse(inspect.getsource(sys.modules[program]))) or "", ""]
-    meanings = explanations(cls)
     options = [(key, field) for key, field in options_of(cls).items() if is_read(field)]
-    options.sort(
-        key=lambda item: (not item[1].metadata.get("positional"), not is_needed(item[1]), "." in item[0])
-    )
+    options.sort(key=lambda item: (_flag_of(*item)[0] == "-", not is_needed(item[1]), "." in item[0]))
+    usage = [
+        path.name if path.suffix else f"ernie-m {path.name}",
+        "[--flag VALUE ...]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE ...]",
+        *(key.upper() for key, field in options if field.metadata.get("positional")),
+    ]
+    about = ast.get_docstring(ast.parse(inspect.getsource(sys.modules[program]))) or ""
+    lines = [f"usage: {' '.join(usage)}", "", about, ""]
+    meanings = explanations(cls)
     for key, field in options:
         accepted = "text" if _takes_many_words(field) else in_words(field.type)
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        if field.metadata.get("positional"):
-            form = f"{key.upper()} ..." if _takes_many_words(field) else key.upper()
-            usage.append(form if _is_required(field) else f"[{form}]")
-        elif default not in (MISSING, None):
+        if default not in (MISSING, None):
             accepted += f"; default: {json.dumps(default)}"
-        meaning = meanings.get(key) or f"No effect: {field.metadata.get('no_effect')}."
-        lines.append(f"  {_flag_of(key, field)}  ({accepted})")
-        lines += textwrap.wrap(meaning, HELP_WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
-    return "\n".join([f"usage: {' '.join(usage)}", *lines])
+        meaning = textwrap.fill(meanings.get(key) or f"No effect: {field.metadata.get('no_effect')}.", 102)
+        lines += [f"  {_flag_of(key, field)}  ({accepted})", textwrap.indent(meaning, " " * 8)]
+    return "\n".join(lines)
 
 
 def is_needed(field: Field) -> bool:

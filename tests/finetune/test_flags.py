@@ -73,7 +73,7 @@ def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path
     commands = []
     taken = []
 
-    def record_command(path, command):
+    def record_command(path, command, environment):
         commands.append(command)
         sys.exit(0)
 
@@ -83,7 +83,7 @@ def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", dict(os.environ))  # a copy, which launch.py may change
-    monkeypatch.setattr(os, "execv", record_command)
+    monkeypatch.setattr(os, "execve", record_command)
     monkeypatch.setattr("ernie_m.finetune.labelled_task.fine_tune", record_flags)
     values = OFFICIAL | GIVEN
     line = [*as_flags(OFFICIAL_LAUNCHER), str(ROOT / f"{program}.py"), *as_flags(values)]
@@ -155,8 +155,8 @@ def test_the_official_ways_to_write_booleans():
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("--learning_rat 1", "unknown flag --learning_rat; did you mean --learning_rate?"),
-        ("--seed 1", "unknown flag --seed; did you mean --random_seed?"),
+        ("--learning_rat 1", "--learning_rat is unknown; did you mean --learning_rate?"),
+        ("--seed 1", "--seed is unknown; did you mean --random_seed?"),
         ("--epoch 3 4", "'4' "),
         ("--epoch three", "--epoch three: "),
         ("--epoch", "--epoch "),

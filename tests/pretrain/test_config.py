@@ -61,14 +61,20 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
             "run.micro_batch_tokens 32 is below 38",
         ),
         ({"objectives__camlm_context": "masked"}, "objectives.camlm_context"),
-        ({"run__micro_batch_size": 8}, "--run.micro_batch_size; did you mean --run.micro_batch_tokens"),
+        (
+            {"run__micro_batch_size": 8},
+            "--run.micro_batch_size is unknown; did you mean --run.micro_batch_tokens",
+        ),
         ({"run__amp": "int8"}, "run.amp"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate"),
-        ({"max_seq_len": 3}, "--max_seq_len; did you mean --data.max_seq_len?"),  # it went elsewhere
-        ({"max_steps": 3}, "--max_steps; did you mean --optimizer.steps?"),
-        ({"optimizer__lr": 1}, "--optimizer.lr; did you mean --optimizer.learning_rate?"),
-        ({"optimizer__rate": 1}, "--optimizer.rate; did you mean --optimizer.learning_rate?"),
-        ({"optimizer__stepz": 3}, "unknown flag --optimizer.stepz; did you mean --optimizer.steps?"),
+        (
+            {"max_seq_len": 3},
+            "--max_seq_len is unknown; did you mean --data.max_seq_len?",
+        ),  # it went elsewhere
+        ({"max_steps": 3}, "--max_steps is unknown; did you mean --optimizer.steps?"),
+        ({"optimizer__lr": 1}, "--optimizer.lr is unknown; did you mean --optimizer.learning_rate?"),
+        ({"optimizer__rate": 1}, "--optimizer.rate is unknown; did you mean --optimizer.learning_rate?"),
+        ({"optimizer__stepz": 3}, "--optimizer.stepz is unknown; did you mean --optimizer.steps?"),
     ],
 )
 def test_a_value_that_no_run_can_have(changes, message):
@@ -121,7 +127,7 @@ def test_of_two_keys_none_wins_silently(tmp_path, flags, at_fault):
         "corpus",
     ]
     if at_fault:
-        assert error_of(parse_options, PretrainConfig, words).startswith(f"command line: {at_fault} ")
+        assert error_of(parse_options, PretrainConfig, words).startswith(f"--{at_fault} ")
     else:
         parse_options(PretrainConfig, words)
 

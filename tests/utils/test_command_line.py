@@ -67,7 +67,7 @@ def test_files_then_the_command_line(tmp_path):
 
 
 def test_the_saved_file_reads_back_equal(tmp_path):
-    config = Config(Optimizer(3e-4), ["zh"], 2, {"mmlm": 0.5}, 0.25, "out")
+    config = Config(Optimizer(3e-4), ["no", "on"], 2, {"mmlm": 0.5}, 0.25, "out")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(asdict(config)))
     assert parse_options(Config, ["--config", str(tmp_path / "config.yaml")]) == config
 
@@ -98,44 +98,53 @@ def test_values_on_the_command_line(line, name, value):
 @pytest.mark.parametrize(
     ("text", "arguments", "expected"),
     [
-        ("optimizer: {peek_lr: 1}", [], "a.yaml: unknown key 'optimizer.peek_lr'; did you mean optimizer.p"),
-        ("peak_lr: 1", [], "a.yaml: unknown key 'peak_lr'; did you mean optimizer.peak_lr?"),
-        ("stepz: 3", ["--steps", "3"], "a.yaml: unknown key 'stepz'; did you mean steps?"),
-        ("12: 3", [], "a.yaml: unknown key '12'"),
-        ("link: true", [], "a.yaml: unknown key 'link'; it has gone; instead: nothing: the folder"),
+        ("optimizer: {peek_lr: 1}", [], "a.yaml: optimizer.peek_lr is unknown; did you mean --optimizer.p"),
+        ("peak_lr: 1", [], "a.yaml: peak_lr is unknown; did you mean --optimizer.peak_lr?"),
+        ("stepz: 3", ["--steps", "3"], "a.yaml: stepz is unknown; did you mean --steps?"),
+        ("12: 3", [], "a.yaml: 12 is unknown"),
+        ("link: true", [], "a.yaml: link is unknown; it has gone; instead: nothing: the folder"),
         (
             "optimizer.peak_lr: 1\noptimizer: {peak_lr: 2}",
             [],
             "a.yaml: the key 'optimizer.peak_lr' is there twice",
         ),
-        ("steps: many", [], "a.yaml: steps is many"),
-        ("steps: 1.5", [], "a.yaml: steps is 1.5"),
-        ("steps: true", [], "a.yaml: steps is true"),
+        ("- 1", [], "a.yaml: expected 'key: value' lines"),
+        ("steps: [", [], "a.yaml: not YAML ("),
+        pytest.param("steps: " + "[" * 100_000, [], "a.yaml: not YAML (maximum recursion", id="deep"),
+        pytest.param("# " + "x" * (1 << 18), [], "a.yaml: larger than 262,144 bytes", id="large"),
+        ("", ["--config", "/dev/zero"], "/dev/zero: larger than"),
+        ("steps: 1\n'steps': 1", [], "a.yaml: not YAML (the key 'steps' is there twice in "),
+        ("shares: {c: 2, d: 3,\n c: 4}", [], "a.yaml: not YAML (the key 'c' is there twice in "),
+        ("steps: &x [*x]", [], "a.yaml: steps &x [*x]: "),  # neither anchors nor tags: texts
+        ("steps: !!python/object/apply:os.system [ls]", [], "a.yaml: steps !!python/"),
+        ("steps: many", [], "a.yaml: steps many"),
+        ("steps: 1.5", [], "a.yaml: steps 1.5"),
+        ("steps: true", [], "a.yaml: steps true"),
         ("steps:", [], "a.yaml: steps"),
-        ("steps: 0", [], "a.yaml: steps is 0"),
-        ("output: [1]", [], "a.yaml: output is ['1']"),
-        ("languages: {en: de}", [], "a.yaml: languages is {'en': 'de'}"),
-        ("shares: {a: b}", [], "a.yaml: shares is {'a': 'b'}"),
-        ("limit: 2", [], "a.yaml: limit is 2"),
-        ("fast: 2", [], "a.yaml: fast is 2"),
-        ("optimizer: {peak_lr: .nan}", [], "a.yaml: optimizer.peak_lr is .nan"),
+        ("steps: 0", [], "a.yaml: steps 0"),
+        ("output: [1]", [], "a.yaml: output ['1']"),
+        ("languages: {en: de}", [], "a.yaml: languages {'en': 'de'}"),
+        ("shares: {a: b}", [], "a.yaml: shares {'a': 'b'}"),
+        ("limit: 2", [], "a.yaml: limit 2"),
+        ("fast: 2", [], "a.yaml: fast 2"),
+        ("optimizer: {peak_lr: .nan}", [], "a.yaml: optimizer.peak_lr .nan"),
         (
             "stepz: 1\nlimit: 2",
             ["--steps", "0"],
-            "a.yaml: unknown key 'stepz'; did you mean steps?\n  a.yaml: limit is 2: ",
+            "a.yaml: stepz is unknown; did you mean --steps?\n  a.yaml: limit 2: ",
         ),
-        ("limit: 2", ["--zzz", "1", "--steps", "0"], "a.yaml: limit is 2: "),
-        ("", ["--stepz", "3"], "unknown flag --stepz; did you mean --steps?"),
-        ("", ["--zzz", "3"], "unknown flag --zzz"),
-        ("", ["--lang", "en"], "unknown flag --lang; did you mean --languages?"),
-        ("", ["--max_limit", "1"], "unknown flag --max_limit; did you mean --limit?"),
-        ("", ["--link", "x"], "unknown flag --link; it has gone; instead: nothing: the folder holds"),
-        ("", ["--print_config", "x"], "unknown flag --print_config; it has gone; instead: config.yaml"),
+        ("limit: 2", ["--zzz", "1", "--steps", "0"], "a.yaml: limit 2: "),
+        ("", ["--stepz", "3"], "--stepz is unknown; did you mean --steps?"),
+        ("", ["--zzz", "3"], "--zzz is unknown"),
+        ("", ["--lang", "en"], "--lang is unknown; did you mean --languages?"),
+        ("", ["--max_limit", "1"], "--max_limit is unknown; did you mean --limit?"),
+        ("", ["--link", "x"], "--link is unknown; it has gone; instead: nothing: the folder holds"),
+        ("", ["--print_config", "x"], "--print_config is unknown; it has gone; instead: config.yaml"),
         ("", ["-x", "3"], "'-x' "),
         (
             "",
             ["--optimiser.peak_lr=1"],
-            "unknown flag --optimiser.peak_lr; did you mean --optimizer.peak",
+            "--optimiser.peak_lr is unknown; did you mean --optimizer.peak",
         ),
         ("", ["--steps", "3", "4"], "'4' "),
         ("", ["--steps"], "--steps "),
@@ -148,9 +157,9 @@ def test_values_on_the_command_line(line, name, value):
         ("", ["--fast=ja"], "--fast ja: "),
         ("", ["--config", "absent.yaml"], "absent.yaml: "),
         # These must not be taken for the names of files.
-        ("config: /proc/version", [], "a.yaml: unknown key 'config'"),
-        ("optimizer: /proc/version", [], "a.yaml: unknown key 'optimizer'; it is a section"),
-        ("", ["--optimizer", "/proc/version"], "unknown flag --optimizer; it is a section"),
+        ("config: /proc/version", [], "a.yaml: config is unknown"),
+        ("optimizer: /proc/version", [], "a.yaml: optimizer is unknown; did you mean --optimizer."),
+        ("", ["--optimizer", "/proc/version"], "--optimizer is unknown; did you mean --optimizer."),
     ],
 )
 def test_wrong_input_is_one_line_that_names_place_and_key(tmp_path, monkeypatch, text, arguments, expected):
@@ -159,24 +168,20 @@ def test_wrong_input_is_one_line_that_names_place_and_key(tmp_path, monkeypatch,
     assert error_of(parse_options, Config, ["--config", "a.yaml", *arguments]).startswith(expected)
 
 
+@dataclass
+class Required:
+    model: str
+    output: str
+    steps: int = 1
+
+
 def test_all_faults_are_named_at_once(tmp_path):
     path = tmp_path / "a.yaml"
-    path.write_text("stepz: 1\nlimit: 2\nfast: true")
-    lines = error_of(parse_options, Config, ["--config", str(path), "--zzz", "1", "--steps", "0"]).split(
-        "\n  "
-    )
-    starts = (f"{path}: unknown key 'stepz'", f"{path}: limit is 2", "unknown flag --zzz", "--steps 0: ")
-    assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 4
-
-
-def test_all_missing_options_are_named_at_once():
-    @dataclass
-    class Required:
-        model: str
-        output: str
-
-    lines = error_of(parse_options, Required, []).split("\n  ")
-    assert [line.split()[0] for line in lines] == ["--model", "--output"]
+    path.write_text("stepz: 1\nsteps: 2.5")
+    line = ["--config", str(path), "--zzz", "1", "--steps", "x"]
+    lines = error_of(parse_options, Required, line).split("\n  ")
+    starts = (f"{path}: stepz ", f"{path}: steps 2.5", "--zzz ", "--steps x: ", "--model ", "--output ")
+    assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 6
 
 
 def test_the_official_form():
@@ -197,8 +202,8 @@ def test_the_official_form():
         ("--epoch 0", "--epoch 0: "),
         ("--do_test ture", "--do_test ture: "),
         ("--random_seed 1,x", "--random_seed 1,x: "),
-        ("--epochs", "unknown flag --epochs; did you mean --epoch?"),
-        ("--on_command_line x", "unknown flag --on_command_line"),
+        ("--epochs", "--epochs is unknown; did you mean --epoch?"),
+        ("--on_command_line x", "--on_command_line is unknown"),
     ],
 )
 def test_mistakes_in_the_official_form(line, expected):
@@ -214,10 +219,11 @@ def test_flags_without_effect_say_so(caplog, monkeypatch):
     assert [message.split()[0] for message in caplog.messages] == ["--task_id", "--doc_stride"]
 
 
-def test_help(monkeypatch, capsys):
+@pytest.mark.parametrize("line", ["--steps 3 --help", "--steps --help"])
+def test_help(monkeypatch, capsys, line):
     monkeypatch.setattr("sys.argv", ["somewhere/pretrain.py"])
     with pytest.raises(SystemExit) as ended:
-        parse_options(Config, ["--steps", "3", "--help"], __name__)
+        parse_options(Config, line.split(), __name__)
     assert not ended.value.code
     printed = capsys.readouterr().out
     assert printed.startswith("usage: pretrain.py ") and __doc__ in printed
@@ -237,17 +243,9 @@ def test_help(monkeypatch, capsys):
         assert part in printed
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda: parse_options(Config, ["--steps", "3", "--version"]),
-        lambda: parse_options(Flags, ["--version"]),
-    ],
-)
-def test_version(capsys, ask):
-    with pytest.raises(SystemExit) as ended:
-        ask()
-    assert not ended.value.code
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(Flags, ["--version"])
     assert capsys.readouterr().out == f"ERNIE-M {__version__}\n"
 
 
@@ -285,20 +283,12 @@ def test_words_without_a_flag(line, expected):
     [
         ("", "TASK must be given (--help says more)\n  SOURCES "),
         ("own", "SOURCES "),
-        ("mlqa a", "TASK mlqa: "),
-        ("own a --outputs b", "--outputs;"),
+        ("mlqa a", "--task mlqa: "),
+        ("own a --outputs b", "--outputs is unknown;"),
     ],
 )
 def test_mistakes_beside_words_without_a_flag(line, place):
     assert place in error_of(parse_options, WithWords, line.split())
-
-
-def test_too_many_words():
-    @dataclass
-    class OneWord:
-        folder: str = option(positional=True)
-
-    assert error_of(parse_options, OneWord, ["a", "b"]).startswith("'b' ")
 
 
 def test_help_begins_with_the_words(monkeypatch):

@@ -9,14 +9,12 @@ from ernie_m.utils.options import (
     PositiveInt,
     Range,
     UnitInterval,
-    check_values,
     deciding_options,
     explanations,
     is_needed,
     option,
     options_of,
 )
-from tests.launching import error_of
 
 OPTIONS = (
     ("ernie_m.commands.convert", "ConvertFlags"),
@@ -96,11 +94,6 @@ def test_a_range(range_, inside, outside, words):
     assert all(number in range_ for number in inside)
     assert not any(number in range_ for number in outside)
     assert str(range_) == words
-
-
-def test_values_made_in_python_are_checked():
-    check_values(Options())
-    assert error_of(check_values, Options(Section(rate=2))).startswith("--section.rate 2: ")
 
 
 def test_what_decides_the_result():

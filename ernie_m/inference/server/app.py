@@ -36,7 +36,7 @@ from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, REGRESSI
 from ernie_m.reader.batching import Example, Feature
 from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import GONE_TASKS
+from ernie_m.utils.gone import GONE_TASKS
 from ernie_m.vectors.pooling import unit
 
 MOST_KEYS = 50  # of a body

@@ -12,7 +12,6 @@ from ernie_m.utils.options import (
     NonNegativeFloat,
     NonNegativeInt,
     Range,
-    check_values,
     deciding_options,
     option,
 )
@@ -80,7 +79,6 @@ class BuildOptions(TextOptions):
     """Whether to replace the corpus in the output folder."""
 
     def __post_init__(self):
-        check_values(self)
         if not self.output:
             raise UserError("no folder for the corpus; give --output")
         if not self.piece_model_path:
