@@ -267,7 +267,8 @@ class OpenVinoGraph(EncoderGraph):
 
     def weight(self, name: str) -> str:
         array = finite(name, self.weights[name], self.weights.source)
-        self.arrays[name] = np.ascontiguousarray(array, np.float32)
+        # OpenVINO shares the memory only of an array that may be written.
+        self.arrays[name] = np.require(array, np.float32, ["C", "W"])
         self.node_of[name] = self.ops.constant(self.arrays[name], shared_memory=True)
         return name
 
