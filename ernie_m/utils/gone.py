@@ -104,4 +104,6 @@ def advice_on(name: str, known: Collection[str], dashes: str = "") -> str:
         return f"it has gone; instead: {GONE[name]}"
     # As seed for random_seed, a section for a key in it, max_limit for limit, and slips.
     near = [key for key in known if meant in key or key in meant.split("_") or likeness(key) >= 0.75]
-    return f"did you mean {dashes}{max(near, key=likeness)}?" if near else "--help lists what there is"
+    if not near:
+        return "--help lists what there is"
+    return f"did you mean {dashes}{max(near, key=lambda key: (meant in key, likeness(key)))}?"
