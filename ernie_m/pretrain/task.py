@@ -265,7 +265,9 @@ def reading_of_run(encoder: Checkpoint | None, text_rules: str) -> Reading:
     """
     if encoder is not None and encoder.reading.text_rules == text_rules:
         return encoder.reading.for_task()
-    return Reading() if text_rules == ERNIE_M_RULES else Reading.of_library(text_rules)
+    if text_rules == ERNIE_M_RULES:
+        return Reading()
+    return dataclasses.replace(Reading.of_xlm_r(), text_rules=text_rules)
 
 
 def send_step(data: StepBatches) -> list[DeviceBatch]:

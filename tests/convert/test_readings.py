@@ -203,13 +203,13 @@ CASES = {
     "rules of XLM-R, official": (None, XLM_R, "fluid", "text rules"),
     "rules of a library": (
         "token-classification",
-        Reading.of_library("paddlenlp"),
+        replace(Reading.of_xlm_r(), text_rules="paddlenlp"),
         "xlm-roberta",
         "text rules",
     ),
     "rules of another library": (
         "token-classification",
-        Reading.of_library("paddlenlp"),
+        replace(Reading.of_xlm_r(), text_rules="paddlenlp"),
         "huggingface",
         "text rules",
     ),
