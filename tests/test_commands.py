@@ -59,7 +59,7 @@ COMMANDS = {
     r"sh scripts/demo\.sh --quick":
         "it fetches 91 MB; demo/test_quick.py::test_the_whole_way",
     r"sh scripts/demo\.sh --page":
-        "it serves until Ctrl-C; inference/test_serve.py::test_search_at_a_layer",
+        "it serves until Ctrl-C; inference/test_serve.py::test_a_line_finds_itself",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh.*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
@@ -75,11 +75,11 @@ COMMANDS = {
     r".*build_corpus --engine ray --ray_address .*":
         "needs a cluster; pretrain/test_corpus_ray.py::test_no_cluster_there",
     r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_the_same_ids_and_bytes",
-    r"pip install (?!-e ).*": "test_package.py::test_its_only_name_is_ernie_m",
+    r"pip install (?!-e ).*": "test_package.py::test_it_has_what_is_used_without_a_checkout",
     r"pip install -e .*": "test_package.py::test_an_editable_installation_is_the_checkout",
     r"\.venv/bin/pip (uninstall|install) .*onnxruntime.*":
         "needs a GPU; inference/test_export.py::test_onnx_on_another_device_than_the_gpu_is_said_once",
-    r"docker build .*": "needs Docker; test_package.py::test_the_image_installs_what_the_package_has",
+    r"docker build .*": "needs Docker; test_package.py::test_its_dependencies_are_those_of_a_checkout",
     r".*ernie-m prepare mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*ernie-m prepare conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*build_corpus --output .*": HERE,
