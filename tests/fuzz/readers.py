@@ -450,7 +450,7 @@ READERS = {
         edit=edit_json_line,
         words=(b"\\ud83d",),
     ),
-    "yaml": Reader("run.yaml", files=YAML, reads=(read_yaml,), words=WORDS["yaml"]),
+    "yaml": Reader("run.yaml", files=YAML, reads=(lambda path: read_yaml(path, ()),), words=WORDS["yaml"]),
     "training_config": Reader(
         "train.yaml",
         files=YAML,

@@ -697,7 +697,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"serve": "true"}, "--serve; it has gone; instead: ernie-m serve"),
+        ({"serve": "true"}, "--serve is unknown; it has gone; instead: ernie-m serve"),
         ({"task": "embedding", "sort": "uncertain"}, "--sort uncertain: "),
         ({"task": "classification", "output": "."}, "--output .: "),
         ({"task": "classification", "output": "run.trec"}, "--output run.trec: "),

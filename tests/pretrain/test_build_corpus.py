@@ -25,6 +25,7 @@ from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.reader.corpus import Corpus
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import MANIFEST, write_manifest
+from ernie_m.utils.options import parse_options
 from tests.helpers.files import files_of, flip_last_bit, flip_middle_bit
 from tests.launching import ROOT, error_of
 from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
@@ -474,7 +475,10 @@ def test_command_line(tmp_path, pieces, monkeypatch):
     ],
 )
 def test_options_that_make_no_sense(options, message):
-    assert message in error_of(BuildOptions, **({"output": "x", "piece_model_path": "y"} | options))
+    options = {"output": "x", "piece_model_path": "y"} | options
+    assert message in error_of(
+        parse_options, BuildOptions, [f"--{key}={text}" for key, text in options.items()]
+    )
 
 
 def test_shared_text_in_bounded_memory(tmp_path, data_dir):

@@ -9,6 +9,7 @@ import pytest
 from ernie_m.data import train_vocab as script
 from ernie_m.data.train_vocab import VocabOptions, train_vocab
 from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
+from ernie_m.utils.options import parse_options
 from tests.helpers.files import disk_full_after
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
@@ -146,6 +147,6 @@ def test_bad_input(tmp_path, texts):
     assert error_of(train_vocab, options("/proc/vocab", no_file)).startswith("/proc")
     assert "none: " in error_of(train_vocab, options(tmp_path, no_file))
     assert "no text in en" in error_of(train_vocab, options(tmp_path, no_text))
-    in_per_cent = {"character_coverage": 99.95}  # where a share is expected
-    assert "character_coverage" in error_of(VocabOptions, output="x", **in_per_cent)
+    in_per_cent = ["--output", "x", "--character_coverage", "99.95"]  # where a share is expected
+    assert "character_coverage" in error_of(parse_options, VocabOptions, in_per_cent)
     assert not (tmp_path / "piece.model").exists()
