@@ -62,6 +62,7 @@ def test_gpus_without_paddle(tmp_path, monkeypatch):
         (["--node_ips", "10.0.0.1,10.0.0.2", "--node_id", "2"], "--node_id 2: --node_ips"),
         (["--node_id", "-1"], "--node_id -1: "),
         (["--recipe_devices", "8", *SCRIPT_WORDS], "--recipe_devices is unknown"),
+        (["--port", "80", *SCRIPT_WORDS], "--port is unknown; did you mean --master_port?"),
         (["--node_ips", "::1", "127.0.0.1", *SCRIPT_WORDS], "'127.0.0.1' is where a flag was expected"),
         (["--nproc_per_node", "2"], "SCRIPT: no such file to start"),
         (["run_nothing.py"], "run_nothing.py: "),

@@ -15,6 +15,15 @@ OTHER_WORDS = {
 }
 # Flags and keys that have gone -> what takes their place.
 GONE = {
+    **dict.fromkeys(
+        ("columns", "delimiter", "encoding", "on_error", "only", "text_as_it_stands"),
+        "files as --help says; ernie-m fit reads tables",
+    ),
+    **dict.fromkeys(("language_embedding", "pseudo_positions", "pseudo_proportion"), "its default"),
+    **dict.fromkeys(
+        ("host", "log_level", "max_batch_tokens", "max_queue", "port", "serve", "timeout", "token_file"),
+        "ernie-m serve",
+    ),
     "any_version": "nothing: each package comes in the version whose SHA-256 is known",
     "batch_tokens": "--max_batch_tokens",
     "check_sentences": "predictions with --engine onnx, and without",
@@ -58,13 +67,13 @@ GONE = {
     "run.visualdl": "metrics.jsonl, which pandas draws",
     "score_column": "--only",
     "select_by": "its default, accuracy; ernie-m fit shows scores by label",
-    "serve": "ernie-m serve",
     "show_pairs": "nothing: pairs of every two languages are shown",
     "skip_bad_utf8": "--encoding",
     "src_file": "--pairs",
     "teacher": "--loss softmax with given negatives (--mine_negatives)",
     "tgt_file": "--pairs",
     "threads": "the variable OMP_NUM_THREADS",
+    "token": "ernie-m serve with --token_file, or with the variable ERNIE_M_TOKEN",
     "tsv_columns": "--columns",
     "use_cuda": "the variable CUDA_VISIBLE_DEVICES, empty for the CPU",
     "vocab_path": "the folder of --model, which has its vocabulary",
@@ -100,7 +109,7 @@ def advice_on(name: str, known: Collection[str], dashes: str = "") -> str:
         short = key.rpartition(".")[2]
         return difflib.SequenceMatcher(None, section + dot + meant, key if section else short).ratio()
 
-    if name in GONE and not any(key.endswith(f".{name}") for key in known):
+    if name in GONE and not any(key.endswith((f".{name}", f"_{name}")) for key in known):
         return f"it has gone; instead: {GONE[name]}"
     # As seed for random_seed, a section for a key in it, max_limit for limit, and slips.
     near = [key for key in known if meant in key or key in meant.split("_") or likeness(key) >= 0.75]

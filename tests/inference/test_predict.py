@@ -698,6 +698,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
     ("flags", "message"),
     [
         ({"serve": "true"}, "--serve is unknown; it has gone; instead: ernie-m serve"),
+        ({"port": 80}, "--port is unknown; it has gone; instead: ernie-m serve"),
         ({"task": "embedding", "sort": "uncertain"}, "--sort uncertain: "),
         ({"task": "classification", "output": "."}, "--output .: "),
         ({"task": "classification", "output": "run.trec"}, "--output run.trec: "),
