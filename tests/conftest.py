@@ -65,12 +65,11 @@ def cpu_with_bf16(monkeypatch) -> None:
 
     A test is skipped where oneDNN itself is missing.
     """
-    from ernie_m.model.cpu import onednn
+    from ernie_m.model.cpu import onednn_check
+    from tests.helpers.bfloat16 import skip_module_without_onednn
 
-    missing = onednn.missing()
-    if missing is not None and "oneDNN" in missing:
-        pytest.skip("no oneDNN here")
-    monkeypatch.setattr(onednn, "missing", lambda: None)
+    skip_module_without_onednn()
+    monkeypatch.setattr(onednn_check, "missing", lambda: None)
 
 
 def pytest_configure() -> None:

@@ -25,6 +25,8 @@ from ernie_m.model.layout import Group, Layout
 # Added to the scores that a row must not see. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is
 # finite in float16.
 MASK_VALUE = -1e4
+# The mean length from which on a CPU computes attention in bfloat16, which costs time for each sequence.
+_LONG = 96
 
 
 class AttentionMask(device.Uploadable):
@@ -32,9 +34,11 @@ class AttentionMask(device.Uploadable):
 
     Attributes:
         multiple: N, the number of tokens, is a multiple of this.
+        dtype: in which queries, keys and values come where a CPU multiplies in bfloat16.
     """
 
     multiple: ClassVar[int] = 1
+    dtype: ClassVar[str] = "float32"
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
@@ -57,6 +61,11 @@ class CpuMask(AttentionMask):
     """The mask as the layout itself, on the host."""
 
     layout: Layout
+
+    @property
+    def dtype(self) -> str:
+        """bfloat16 for long sequences."""
+        return "bfloat16" if self.layout.tokens >= _LONG * len(self.layout.lengths) else "float32"
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
@@ -210,7 +219,7 @@ class SelfAttention(nn.Layer):
 
     def forward(self, x: Tensor, mask: AttentionMask, positions: Tensor | None = None) -> Tensor:
         """[N, H] -> [N, H], or [M, H] at `positions`, int64 [M]."""
-        query, key, value = linear_layers(x, [self.q_proj, self.k_proj, self.v_proj])
+        query, key, value = linear_layers(x, [self.q_proj, self.k_proj, self.v_proj], mask.dtype)
         dropout_rate = self.dropout_rate if self.training else 0.0
         output = mask.attend(query, key, value, self.num_heads, dropout_rate)  # [N, H]
         return self.out_proj(at_positions(output, positions))

@@ -27,7 +27,7 @@ from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
 from ernie_m.model.cpu.layers import with_same_dropout
 from ernie_m.model.device import upload
-from ernie_m.model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu
+from ernie_m.model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu, linear_layers
 from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError
 
@@ -105,7 +105,8 @@ class EncoderLayer(nn.Layer):
         """
         attended = self.self_attn(x, mask, positions)
         x = self.norm1(self._add_with_dropout(at_positions(x, positions), attended))
-        return self.norm2(self._add_with_dropout(x, self.linear2(gelu(self.linear1(x)))))
+        (middle,) = linear_layers(x, [self.linear1], "bfloat16")
+        return self.norm2(self._add_with_dropout(x, self.linear2(gelu(middle))))
 
     def _add_with_dropout(self, x: Tensor, branch: Tensor) -> Tensor:
         """x + dropout(branch)."""

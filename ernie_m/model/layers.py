@@ -8,6 +8,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ernie_m.model import kernels
+from ernie_m.model.cpu import onednn_check
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
 from ernie_m.model.word_embeddings import WordEmbeddings
@@ -36,14 +37,17 @@ class Linear(nn.Linear):
         return linear_layers(x, [self])[0]
 
 
-def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
+def linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float32") -> Sequence[Tensor]:
     """The results of some linear layers of the same x [..., I]: [..., O] each. In bfloat16 x is rounded once.
 
     Either all of the layers compute in bfloat16, or none.
+
+    Args:
+        dtype: the type of the results where a CPU multiplies in bfloat16.
     """
     if layers[0].in_bfloat16 and kernels.on_cpu(x):
         return LinearInBfloat16.apply(
-            x, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
+            x, dtype, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
         )
     if kernels.training_on_cpu(x):
         return [LinearOnCpu.apply(x, layer.weight, layer.bias) for layer in layers]
@@ -60,14 +64,19 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., H] -> [..., H]."""
-        if not kernels.training_on_cpu(x):
+        if not _takes_onednn(x):
             return super().forward(x)
         return LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
 
 
 def gelu(x: Tensor) -> Tensor:
     """x times the normal distribution's cdf, exact (erf)."""
-    return GeluOnCpu.apply(x) if kernels.training_on_cpu(x) else F.gelu(x)
+    return GeluOnCpu.apply(x) if _takes_onednn(x) else F.gelu(x)
+
+
+def _takes_onednn(x: Tensor) -> bool:
+    """Whether oneDNN computes with x: on a CPU, not in float64, and where it gives what Paddle gives."""
+    return kernels.on_cpu(x) and x.dtype != paddle.float64 and onednn_check.works()
 
 
 def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:

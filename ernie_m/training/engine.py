@@ -27,6 +27,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from ernie_m.model.cpu.bfloat16 import weights_stay
 from ernie_m.model.cpu.layers import DropoutStream
 from ernie_m.model.cpu.replicas import Replicas
 from ernie_m.model.word_embeddings import squared_norm
@@ -162,11 +163,12 @@ class Engine:
         # Forward and backward passes of this process; the gradients add up in place. With `divisible` no
         # micro-batch begins after a request to stop.
         wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
-        for loss, values in self.replicas.each(partial(self._backward, loss_of), wanted):
-            totals.add(LOSS, loss)
-            for name, value in values.items():
-                totals.add(name, value)
-            self._widen_gradients()
+        with weights_stay():
+            for loss, values in self.replicas.each(partial(self._backward, loss_of), wanted):
+                totals.add(LOSS, loss)
+                for name, value in values.items():
+                    totals.add(name, value)
+                self._widen_gradients()
         if stop and distributed.world_size() == 1:  # several processes agree on it by the sum below
             self._drop_gradients()
             return None

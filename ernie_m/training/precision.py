@@ -13,7 +13,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.cpu import onednn
+from ernie_m.model.cpu import onednn_check
 from ernie_m.model.device import has_bf16, summary
 from ernie_m.model.kernels import has_plain_kernels, on_gpu
 from ernie_m.model.layers import use_bfloat16
@@ -163,11 +163,11 @@ def _missing_for_bf16() -> str | None:
     """What the products of a CPU lack for bfloat16, in words; None: nothing."""
     if paddle.get_default_dtype() != "float32":
         return "weights in float32"
-    return "kernels that are not plain" if has_plain_kernels() else onednn.missing()
+    return "kernels that are not plain" if has_plain_kernels() else onednn_check.missing()
 
 
 @functools.cache  # once, however many seeds a command trains
 def _recommend_bfloat16() -> None:
     """Log that this CPU may be faster in bfloat16, if so."""
-    if onednn.missing() is None:
+    if onednn_check.missing() is None:
         logger.info("this CPU can multiply in bfloat16, which many CPUs do faster: amp bf16 (docs/cpu.md)")

@@ -6,7 +6,7 @@ What computes for a longer time must release the interpreter lock meanwhile, as 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import Event
@@ -32,6 +32,13 @@ def core_count() -> int:
 def become_worker() -> None:
     """Let this thread compute alone from now on."""
     STOP.set(Event())
+
+
+def end_if_stopped() -> None:
+    """Raise a CancelledError if this thread is a worker for which nobody waits any more."""
+    stop = STOP.get()
+    if stop is not None and stop.is_set():
+        raise CancelledError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import ernie_m
 from ernie_m.commands import predict
 from ernie_m.inference import openvino_engine
 from ernie_m.inference.exported_model import PaddleEngine
-from ernie_m.model.cpu import onednn
+from ernie_m.model.cpu import onednn_check
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.training import precision
 from ernie_m.utils.paddle_settings import Cpu
@@ -39,7 +39,7 @@ def test_precisions_that_are_refused(models, exported, folder_of, refused, monke
     assert "encode: amp fp16" in error_of(PaddleEngine, folder_of("encode", "paddle"), ["sequence"], "fp16")
     monkeypatch.setattr(openvino_engine, "read_cpu", lambda: Cpu("", frozenset({"avx2"}), 1, 0))
     assert "amp bf16 needs a CPU with bfloat16" in refused(predicting(models / "encode"))
-    monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
+    monkeypatch.setattr(onednn_check, "missing", lambda: "a CPU with bfloat16")
     assert "amp bf16 needs a CPU with bfloat16" in error_of(
         ernie_m.load, models / "encode", engine="dygraph", amp="bf16"
     )

@@ -45,7 +45,7 @@ def seed():
 
 
 def test_linear_layers_of_one_input():
-    """Each product has rounded factors; sums and biases are float32. x is rounded once for all layers."""
+    """Each product has rounded factors, that for the gradient of a bias, too; sums are float32."""
     linear_layers = [layers.Linear(24, 16), layers.Linear(24, 40)]
     for layer in linear_layers:
         layer.in_bfloat16 = True
@@ -61,7 +61,7 @@ def test_linear_layers_of_one_input():
         grad_rows = grad.numpy().reshape([-1, grad.shape[-1]])  # [15, outputs]
         assert distance(y.numpy().reshape(grad_rows.shape), rows @ weight + layer.bias.numpy()) < 1e-6
         assert distance(layer.weight.grad.numpy(), rows.T @ rounded(grad_rows)) < 1e-6
-        assert distance(layer.bias.grad.numpy(), grad_rows.sum(0)) < 1e-6
+        assert distance(layer.bias.grad.numpy(), rounded(grad_rows).sum(0)) < 1e-6
         grad_x = grad_x + rounded(grad_rows) @ weight.T
     assert distance(x.grad.numpy().reshape([-1, 24]), grad_x) < 1e-6
 
@@ -116,6 +116,22 @@ def test_a_cross_entropy(monkeypatch):
     with paddle.no_grad():
         again = lm_head.cross_entropy(x, table, bias, labels, weights)
     assert np.array_equal(again.losses.numpy(), loss.losses.numpy())
+
+
+def test_weights_are_rounded_once_while_they_stay():
+    layer = layers.Linear(8, 4)
+    layers.use_bfloat16(layer)
+    x = paddle.ones([1, 8])
+
+    def doubled() -> bool:
+        """Whether a layer sees that its weight is doubled."""
+        before = layer(x).numpy()
+        layer.weight.set_value(2 * layer.weight)
+        return bool(np.any(layer(x).numpy() != before))
+
+    with bfloat16.weights_stay():
+        assert not doubled()
+    assert doubled()
 
 
 class Pretraining:

@@ -81,7 +81,7 @@ def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, k
 
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
     monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
-    monkeypatch.setattr("ernie_m.model.cpu.onednn.missing", lambda: None)
+    monkeypatch.setattr("ernie_m.model.cpu.onednn_check.missing", lambda: None)
     assert not Precision("bf16").cpu_bf16
     assert "amp bf16 needs kernels that are not plain" in error_of(
         prepare_for_prediction, ErnieMModel(CONFIG), "bf16"

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from ernie_m.model.cpu import onednn
+from ernie_m.model.cpu import onednn_check
 from tests.command_lines import pretraining
 from tests.launching import ROOT, clean_environment, launch
 from tests.pretrain.tiny_run import checkpoint, losses, pretrain, records
@@ -74,7 +74,7 @@ def of_two(tiny_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("of_two")
     pretrain(tiny_corpus, folder / "exact", **EXACT, run__stop_after_steps=6)
     lines = [pretraining(tiny_corpus, folder / "exact", **EXACT)]
-    if onednn.missing() is None:
+    if onednn_check.missing() is None:
         lines.append(pretraining(tiny_corpus, folder / "bfloat16", **BFLOAT16))
     completed = launch(["-c", SCRIPT, json.dumps(lines)], folder)
     assert completed.returncode == 0, completed.stderr
@@ -98,7 +98,7 @@ def test_two_processes_go_on_from_one(straight, of_two):
         assert scores["btmlm"][pair] == values | near
 
 
-@pytest.mark.skipif(onednn.missing() is not None, reason=f"needs {onednn.missing()}")
+@pytest.mark.skipif(onednn_check.missing() is not None, reason=f"needs {onednn_check.missing()}")
 def test_two_processes_in_bfloat16_compute_what_one_computes(of_two, tiny_corpus, tmp_path):
     single = pretrain(tiny_corpus, tmp_path / "one", **BFLOAT16)
     assert losses(of_two / "bfloat16") == pytest.approx(losses(single), rel=1e-3)

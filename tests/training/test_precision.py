@@ -11,7 +11,7 @@ from paddle.amp import amp_lists
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.model import device, layers
 from ernie_m.model.checkpoint.write import model_weights
-from ernie_m.model.cpu import onednn
+from ernie_m.model.cpu import onednn_check
 from ernie_m.training import precision
 from ernie_m.training.engine import Engine
 from ernie_m.training.optimizer import build_optimizer
@@ -104,7 +104,7 @@ def messages(monkeypatch, caplog):
 
 
 def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
-    monkeypatch.setattr(onednn, "missing", lambda: None)
+    monkeypatch.setattr(onednn_check, "missing", lambda: None)
     model = layers.Linear(3, 2)
     engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16"))
     assert model.in_bfloat16
@@ -120,7 +120,7 @@ def test_what_a_cpu_lacks_is_said_and_computed_in_full_precision(monkeypatch, me
         ("bf16", "a CPU with bfloat16", "float32"),
         ("bf16", None, "float64"),
     ):
-        monkeypatch.setattr(onednn, "missing", lambda missing=missing: missing)
+        monkeypatch.setattr(onednn_check, "missing", lambda missing=missing: missing)
         monkeypatch.setattr(paddle, "get_default_dtype", lambda dtype=dtype: dtype)
         assert not Precision(amp).cpu_bf16
     warnings = [line.partition(":")[0] for line in messages() if "in full precision here" in line]
@@ -130,7 +130,7 @@ def test_what_a_cpu_lacks_is_said_and_computed_in_full_precision(monkeypatch, me
 
 def test_a_gpu_does_not_need_the_bf16_of_a_cpu(fp16, monkeypatch, messages):
     pretend_gpu(monkeypatch, 8, 0)
-    monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
+    monkeypatch.setattr(onednn_check, "missing", lambda: "a CPU with bfloat16")
     assert not Precision("bf16").cpu_bf16
     assert "precision bf16 O1" in messages()[0]
 

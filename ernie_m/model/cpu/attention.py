@@ -9,7 +9,6 @@ The weights of a query are not divided by their sum. Its output is, which has D 
 """
 
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -20,11 +19,12 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import mkl
+from ernie_m.model.cpu.attention_bfloat16 import AttentionInBfloat16
 from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
 from ernie_m.model.cpu.mkl import Matrices, Shapes
 from ernie_m.model.cpu.rows import as_array, needs_gradient, over_rows
 from ernie_m.model.layout import Layout
-from ernie_m.utils.workers import STOP
+from ernie_m.utils.workers import end_if_stopped
 
 PIECE = 1 << 17  # scores that a thread works on at a time; at least a block
 
@@ -119,9 +119,7 @@ class ScoreBlocks:
         Raises:
             CancelledError: this thread is a worker for which nobody waits any more.
         """
-        stop = STOP.get()  # None: this thread is no worker
-        if stop is not None and stop.is_set():
-            raise CancelledError
+        end_if_stopped()
 
         def work_on(numbers: slice) -> None:
             for piece in self._pieces[numbers]:
@@ -187,7 +185,9 @@ _blocks: WeakKeyDictionary[Layout, dict[int, ScoreBlocks]] = WeakKeyDictionary()
 def attend(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, num_heads: int, dropout_rate: float
 ) -> Tensor:
-    """`AttentionOnCpu` with the blocks of a layout, which are made once for all layers."""
+    """`AttentionOnCpu` with the blocks of a layout, which are made once for all layers; or in bfloat16."""
+    if query.dtype == paddle.bfloat16:
+        return AttentionInBfloat16.apply(query, key, value, layout, num_heads, dropout_rate)
     blocks_of_layout = _blocks.setdefault(layout, {})
     if num_heads not in blocks_of_layout:
         blocks_of_layout[num_heads] = ScoreBlocks(layout, num_heads)

@@ -1,45 +1,70 @@
-"""The products of linear layers and of the embedding matrix in bfloat16. Everything else stays in float32.
+"""The products of linear layers and of the embedding matrix in bfloat16.
 
-The inputs of a layer are kept in bfloat16 until the backward pass. Weights are not: they are rounded in the
-forward pass and again in the backward pass. Two bytes for each weight of all layers would be more memory than
-rounded inputs save in a small batch, and rounding takes about 1 % of a step.
+What layers take and return is float32, but for what feed-forward pairs and long attention have inside. The
+inputs of a layer are kept in bfloat16 until the backward pass.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ernie_m.model.cpu.layers import column_sum
 from ernie_m.model.cpu.onednn import multiply, to_bfloat16
-from ernie_m.model.cpu.rows import add, as_array, as_rows, needs_gradient
+from ernie_m.model.cpu.rows import as_array, as_rows, needs_gradient
 
-_BLOCK_WORDS = 1 << 13  # rows of an embedding matrix that are rounded at a time
+_BLOCK_WORDS = 1 << 13  # rows of an embedding matrix that are multiplied at a time
+_ONE = 0x3F80  # the bits of 1.0
+
+# The address and the shape of a weight -> its bits; None: weights may change.
+_rounded: dict[tuple, np.ndarray] | None = None
+
+
+@contextmanager
+def weights_stay() -> Iterator[None]:
+    """Until the end of the block no weight changes: each is rounded once, for all threads."""
+    global _rounded
+    _rounded = {}
+    try:
+        yield
+    finally:
+        _rounded = None
+
+
+def rounded_weight(weight: np.ndarray) -> np.ndarray:
+    """A weight in bfloat16. Two threads may round the same one at the same time, which does no harm."""
+    if _rounded is None:
+        return to_bfloat16(weight)
+    key = (weight.ctypes.data, weight.shape)
+    bits = _rounded.get(key)
+    if bits is None:
+        bits = _rounded[key] = to_bfloat16(weight)
+    return bits
 
 
 class LinearInBfloat16(PyLayer):
     """Some linear layers of the same x [..., I], which is rounded once: for each layer [..., O].
 
     Args:
+        x: float32 or bfloat16; its gradient has the same type.
+        dtype: the type of the results.
         parameters: the weights [I, O] of all layers, then their biases [O].
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx, x: Tensor, dtype: str, *parameters: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(*parameters)
         ctx.needs_gradient = needs_gradient(x, *parameters)
         ctx.x_shape = x.shape
-        ctx.rounded_x = to_bfloat16(as_rows(x))
+        ctx.x_dtype = x.dtype
+        ctx.rounded_x = _rounded_rows(x)
         layer_count = len(parameters) // 2
-        weights = parameters[:layer_count]
-        biases = parameters[layer_count:]
         results = []
-        for weight, bias in zip(weights, biases):
-            y = paddle.empty([*x.shape[:-1], weight.shape[1]], "float32")  # [..., O]
-            multiply(ctx.rounded_x, to_bfloat16(as_array(weight)), out=as_rows(y))
-            add(as_rows(y), as_array(bias))
+        for weight, bias in zip(parameters[:layer_count], parameters[layer_count:]):
+            y = paddle.empty([*x.shape[:-1], weight.shape[1]], dtype)  # [..., O]
+            multiply(ctx.rounded_x, rounded_weight(as_array(weight)), as_rows(y), as_array(bias))
             results.append(y)
         return tuple(results)
 
@@ -48,27 +73,30 @@ class LinearInBfloat16(PyLayer):
         rounded_x = ctx.rounded_x
         ctx.rounded_x = None  # frees the memory, because `ctx` may live longer than this pass
         layer_count = len(grad_results)
-        x_needs, *parameters_need = ctx.needs_gradient
-        weights_need = parameters_need[:layer_count]
-        biases_need = parameters_need[layer_count:]
-        grad_x = paddle.empty(ctx.x_shape, "float32") if x_needs else None
-        weights = ctx.saved_tensor()[:layer_count]  # the biases follow
-        grad_weights = []
-        grad_biases = []
+        parameters = ctx.saved_tensor()
+        x_needs, *needed = ctx.needs_gradient
+        grad_x = paddle.empty(ctx.x_shape, ctx.x_dtype) if x_needs else None
+        gradients = [
+            paddle.empty_like(parameter) if is_needed else None
+            for parameter, is_needed in zip(parameters, needed)
+        ]
+        ones = np.full([len(rounded_x), 1], _ONE, np.uint16).T
         for layer, grad_y in enumerate(grad_results):
-            weight = weights[layer]
-            rounded_grad_y = to_bfloat16(as_rows(grad_y))
+            rounded_grad_y = _rounded_rows(grad_y)
             if x_needs:
-                rounded_weight = to_bfloat16(as_array(weight))
+                weight = rounded_weight(as_array(parameters[layer]))
                 # The first product fills the empty `grad_x`; those of the other layers are added.
-                multiply(rounded_grad_y, rounded_weight.T, out=as_rows(grad_x), add=layer > 0)
-            grad_weight = None
-            if weights_need[layer]:
-                grad_weight = paddle.empty_like(weight)
-                multiply(rounded_x.T, rounded_grad_y, out=as_array(grad_weight))
-            grad_weights.append(grad_weight)
-            grad_biases.append(column_sum(grad_y) if biases_need[layer] else None)
-        return grad_x, *grad_weights, *grad_biases
+                multiply(rounded_grad_y, weight.T, as_rows(grad_x), add=layer > 0)
+            for factor, gradient in ((rounded_x.T, gradients[layer]), (ones, gradients[layer_count + layer])):
+                if gradient is not None:
+                    rows = as_array(gradient).reshape([-1, rounded_grad_y.shape[1]])
+                    multiply(factor, rounded_grad_y, rows, over_tokens=True)
+        return grad_x, *gradients
+
+
+def _rounded_rows(x: Tensor) -> np.ndarray:
+    """The rows of x [..., I] in bfloat16, which they may have already."""
+    return as_rows(x) if x.dtype == paddle.bfloat16 else to_bfloat16(as_rows(x))
 
 
 def table_products(x: Tensor, table: Tensor) -> Tensor:
@@ -76,8 +104,8 @@ def table_products(x: Tensor, table: Tensor) -> Tensor:
     result = paddle.empty([x.shape[0], table.shape[0]], x.dtype)
     logits = as_array(result)
     rounded_x = to_bfloat16(as_array(x))
-    for words, rounded_rows in _rounded_blocks(as_array(table)):
-        multiply(rounded_x, rounded_rows.T, out=logits[:, words])
+    for words, rounded_rows in _blocks(table):
+        multiply(rounded_x, rounded_rows.T, logits[:, words])
     return result
 
 
@@ -99,17 +127,18 @@ def table_gradients(
     grad_x = as_array(result)
     gradient = as_array(grad_logits)
     rounded_x = to_bfloat16(as_array(x))
-    for words, rounded_rows in _rounded_blocks(as_array(table)):
+    for words, rounded_rows in _blocks(table):
         rounded_gradient = to_bfloat16(gradient[:, words])
         # The first product fills the empty `grad_x`; those of the other blocks are added.
-        multiply(rounded_gradient, rounded_rows, out=grad_x, add=words.start > 0)
+        multiply(rounded_gradient, rounded_rows, grad_x, add=words.start > 0)
         if grad_table is not None:
-            multiply(rounded_gradient.T, rounded_x, out=grad_table[words], add=accumulate)
+            multiply(rounded_gradient.T, rounded_x, grad_table[words], add=accumulate, over_tokens=True)
     return result
 
 
-def _rounded_blocks(table: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def _blocks(table: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
     """The rows of a table [V, H] block by block: which rows, and their values in bfloat16."""
-    for start in range(0, len(table), _BLOCK_WORDS):
-        words = slice(start, min(start + _BLOCK_WORDS, len(table)))
-        yield words, to_bfloat16(table[words])
+    rows = as_array(table)
+    for start in range(0, len(rows), _BLOCK_WORDS):
+        words = slice(start, min(start + _BLOCK_WORDS, len(rows)))
+        yield words, rounded_weight(rows[words])

@@ -12,7 +12,6 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import bfloat16
-from ernie_m.model.cpu.layers import row_sums
 from ernie_m.model.cpu.rows import add, as_array, as_tensor, over_rows
 from ernie_m.model.word_embeddings import WordEmbeddings
 
@@ -180,7 +179,7 @@ def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: boo
         correct[rows] = (label_logit >= highest)[:, 0]
         part -= highest
         np.exp(part, out=part)
-        exp_sum = row_sums(part)
+        exp_sum = np.einsum("ij->i", part)[:, None]  # [rows, 1], twice as fast as `sum`
         losses[rows] = (np.log(exp_sum) + highest - label_logit)[:, 0]
         if derive:  # softmax, less 1 at the label
             part /= exp_sum

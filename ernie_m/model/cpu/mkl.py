@@ -5,7 +5,8 @@ MKL computes on the OpenMP threads of Paddle, and several threads may call it at
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ctypes import CFUNCTYPE, c_int, c_void_p
 from functools import cache
 from pathlib import Path
@@ -74,28 +75,41 @@ def _addresses(matrices: Matrices) -> np.ndarray:
 
 def use_one_thread() -> None:
     """Let the products and the Paddle operations that this thread calls compute on it alone, from now on."""
-    for set_threads in _thread_setters():
-        set_threads(1)
+    mkl, openmp = _libraries()
+    mkl.MKL_Set_Num_Threads_Local(1)
+    openmp.omp_set_num_threads(1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let OpenMP compute on the calling thread alone, until the end of the block."""
+    _, openmp = _libraries()
+    threads = openmp.omp_get_max_threads()
+    openmp.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        openmp.omp_set_num_threads(threads)
 
 
 def can_use_one_thread() -> bool:
     """Whether `use_one_thread` has an effect."""
-    return bool(_thread_setters())
+    try:
+        _libraries()
+    except OSError:  # no such file
+        return False
+    return True
 
 
 @cache
-def _thread_setters() -> list[Callable[[int], int | None]]:
-    """What sets the number of threads for the thread that calls it: of MKL and OpenMP in Paddle's wheel."""
-    libraries = Path(paddle.__file__).parent / "libs"
-    try:
-        mkl = ctypes.CDLL(str(libraries / "libmklml_intel.so"))
-        openmp = ctypes.CDLL(str(libraries / "libiomp5.so"))
-        # In a forked process OpenMP begins anew with the thread that calls it first. If that is another one,
-        # the thread that forked keeps its number of the parent, and ends the process.
-        os.register_at_fork(after_in_child=openmp.omp_get_max_threads)
-        return [mkl.MKL_Set_Num_Threads_Local, openmp.omp_set_num_threads]
-    except (OSError, AttributeError):  # no such file, no such symbol
-        return []
+def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
+    """MKL and OpenMP in Paddle's wheel. The calls of the second are short, and keep the interpreter lock."""
+    folder = Path(paddle.__file__).parent / "libs"
+    openmp = ctypes.PyDLL(str(folder / "libiomp5.so"))
+    # In a forked process OpenMP begins anew with the thread that calls it first. If that is another one, the
+    # thread that forked keeps its number of the parent, and ends the process.
+    os.register_at_fork(after_in_child=openmp.omp_get_max_threads)
+    return ctypes.CDLL(str(folder / "libmklml_intel.so")), openmp
 
 
 @cache

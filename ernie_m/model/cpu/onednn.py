@@ -1,101 +1,116 @@
-"""Matrix products in bfloat16 on a CPU, by the oneDNN library in Paddle's wheel. Paddle itself has none.
+"""Operations of the oneDNN library in Paddle's wheel: products in bfloat16, GELU, layer norms, softmax.
 
+Paddle itself has no products in bfloat16 on a CPU, and its other kernels are slower.
 bfloat16 is the upper half of a float32: the same range, and 8 bits of precision. NumPy has no such type, so
 arrays hold its bits as uint16. A product multiplies bfloat16 numbers and adds them up in float32.
 
-Several threads may call these functions at the same time: calls share nothing but the engine, which never
-changes. Inside a call, oneDNN computes on the OpenMP threads of Paddle, because its symbols are bound to the
-library that Paddle has loaded before. Equal inputs give equal bits on the same CPU and number of threads.
+oneDNN makes code for arrays of given shapes. Of a product the sizes that count tokens, which differ from
+batch to batch, stay open: the code serves all of them. Each thread keeps the code that it used last, and may
+call these functions at any time. Inside a call, oneDNN computes on the OpenMP threads of Paddle, because its
+symbols are bound to the library that Paddle has loaded before. Equal inputs give equal bits on the same CPU,
+with any number of threads.
 """
 
 import ctypes
-from collections.abc import Callable
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from ctypes import CFUNCTYPE, POINTER, c_char, c_float, c_int, c_int64, c_size_t, c_void_p
-from functools import cache
+from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
+from functools import cache, cached_property, lru_cache
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import paddle
 
+from ernie_m.model.cpu import mkl
+
 # Constants of dnnl_types.h, oneDNN 3
 _CPU_ENGINE = 1
-IN_ORDER_STREAM = 1
-BFLOAT16 = 2
-FLOAT32 = 3
-# The arguments of a product. A reorder, which is oneDNN's word for a conversion, has the first and the last.
-FROM = 1
-WEIGHT = 33
-BIAS = 41
-TO = 17
-ANY_ORDER = 1  # oneDNN chooses in which order the numbers of an array lie
-WEIGHT_DESCRIPTION = 131  # what a description of a product is asked for
-GELU = 0x31
+_IN_ORDER_STREAM = 1
+_TYPES = {"H": 2, "f": 3}  # NumPy's letter for bits of bfloat16 and for float32 -> oneDNN's types
+_OPEN = -(1 << 63)  # a size or a stride that the code learns when it runs
+_TRAINING, _BACKWARD = 64, 128  # what an operation is made for
+_WITH_SCALE_AND_SHIFT = 6
+_GELU, _LINEAR, _SOFTMAX = 0x31, 0x26, 0x30000
+_ALONG_ROWS = 1  # the axis of a softmax
+# The arguments of an operation. The gradients are those of what the name says.
+FROM, TO, WEIGHT, BIAS = 1, 17, 33, 41
+MEAN, VARIANCE, SCALE, SHIFT = 49, 50, 51, 52
+FROM_GRADIENT, TO_GRADIENT, SCALE_GRADIENT, SHIFT_GRADIENT = 129, 145, 255, 256
 _AVX512_BF16 = 0xE7  # the bits of this instruction set, which a CPU with AMX has, too
 # The sizes of an array's axes, or their strides. An array of n axes uses the first n of the 12.
 Dimensions = c_int64 * 12
+_KEPT = 256  # how many calls, and code for how many operations, a thread keeps
 
 
-class Argument(ctypes.Structure):
-    """An array that an operation reads or writes: `name` is FROM, WEIGHT, BIAS or TO."""
+class _Argument(ctypes.Structure):
+    """An array that an operation reads or writes: `name` is one of the arguments above."""
 
     _fields_ = [("name", c_int), ("memory", c_void_p)]
 
 
 _NewObject = POINTER(c_void_p)  # where a function writes the object that it makes
-# The first returns bits of instruction sets, the next two what was asked for. The others return a status, 0
-# if they have succeeded.
+# The first returns the address of three numbers, the second bits of instruction sets. The others return a
+# status, 0 if they have succeeded.
 _SIGNATURES = {
+    "version": (),
     "get_effective_cpu_isa": (),
-    "primitive_desc_query_md": (c_void_p, c_int, c_int),
-    "memory_desc_get_size": (c_void_p,),
     "engine_create": (_NewObject, c_int, c_size_t),
     "stream_create": (_NewObject, c_void_p, c_int),
-    "stream_wait": (c_void_p,),
     "stream_destroy": (c_void_p,),
     "memory_desc_create_with_strides": (_NewObject, c_int, Dimensions, c_int, Dimensions),
-    "memory_desc_create_with_tag": (_NewObject, c_int, Dimensions, c_int, c_int),
     "memory_desc_destroy": (c_void_p,),
     "memory_create": (_NewObject, c_void_p, c_void_p, c_void_p),
     "memory_set_data_handle": (c_void_p, c_void_p),
     "memory_destroy": (c_void_p,),
     "post_ops_create": (_NewObject,),
     "post_ops_append_eltwise": (c_void_p, c_int, c_float, c_float),
+    "post_ops_append_sum": (c_void_p, c_float, c_int, c_int),
     "post_ops_destroy": (c_void_p,),
     "primitive_attr_create": (_NewObject,),
     "primitive_attr_set_post_ops": (c_void_p, c_void_p),
     "primitive_attr_destroy": (c_void_p,),
     "matmul_primitive_desc_create": (_NewObject, *[c_void_p] * 6),
     "reorder_primitive_desc_create": (_NewObject, *[c_void_p] * 5),
+    "eltwise_forward_primitive_desc_create": (
+        _NewObject, c_void_p, c_int, c_int, c_void_p, c_void_p, c_float, c_float, c_void_p,
+    ),
+    "eltwise_backward_primitive_desc_create": (
+        _NewObject, c_void_p, c_int, *[c_void_p] * 3, c_float, c_float, c_void_p, c_void_p,
+    ),
+    "layer_normalization_forward_primitive_desc_create": (
+        _NewObject, c_void_p, c_int, *[c_void_p] * 3, c_float, c_uint, c_void_p,
+    ),
+    "layer_normalization_backward_primitive_desc_create": (
+        _NewObject, c_void_p, c_int, *[c_void_p] * 4, c_float, c_uint, c_void_p, c_void_p,
+    ),
+    "softmax_forward_primitive_desc_create": (
+        _NewObject, c_void_p, c_int, c_int, c_void_p, c_void_p, c_int, c_void_p,
+    ),
+    "softmax_backward_primitive_desc_create": (
+        _NewObject, c_void_p, c_int, *[c_void_p] * 3, c_int, c_void_p, c_void_p,
+    ),
     "primitive_desc_destroy": (c_void_p,),
     "primitive_create": (_NewObject, c_void_p),
-    "primitive_execute": (c_void_p, c_void_p, c_int, POINTER(Argument)),
+    "primitive_execute": (c_void_p, c_void_p, c_int, POINTER(_Argument)),
     "primitive_destroy": (c_void_p,),
-    "gemm_bf16bf16f32": (
-        c_char, c_char, c_int64, c_int64, c_int64, c_float, c_void_p, c_int64, c_void_p, c_int64, c_float,
-        c_void_p, c_int64,
-    ),
 }  # fmt: skip
 
 
-def missing() -> str | None:
-    """What fast products in bfloat16 need and this machine does not have; None if it has everything."""
-    if not is_there():
-        return f"oneDNN 3 ({_path().name}) in the installed Paddle"
-    if functions()["get_effective_cpu_isa"]() & _AVX512_BF16 != _AVX512_BF16:
-        return "a CPU with bfloat16 instructions (avx512_bf16 or AMX)"
-    return None
+def version() -> tuple[int, int, int]:
+    """That of the library in Paddle's wheel."""
+    major, minor, patch = ctypes.cast(_functions()["version"](), POINTER(c_int))[:3]
+    return major, minor, patch
 
 
-def is_there() -> bool:
-    """Whether the installed Paddle has oneDNN 3."""
-    try:
-        return bool(functions())
-    except (OSError, AttributeError):  # no such file, no such symbol
-        return False
+def has_bfloat16() -> bool:
+    """Whether the CPU has instructions for products in bfloat16."""
+    return _functions()["get_effective_cpu_isa"]() & _AVX512_BF16 == _AVX512_BF16
 
 
-class Objects(ExitStack):
+class _Objects(ExitStack):
     """Objects of oneDNN that exist until the end of a `with` block."""
 
     def make(self, create: str, destroy: str, *arguments: object) -> c_void_p:
@@ -106,61 +121,127 @@ class Objects(ExitStack):
             arguments: the arguments of `create`, without the address of the new object.
         """
         result = c_void_p()
-        call(create, result, *arguments)  # ctypes passes the address of `result`, because it is a _NewObject
-        self.callback(call, destroy, result)
+        _call(create, result, *arguments)  # ctypes passes the address of `result`, because it is a _NewObject
+        self.callback(_call, destroy, result)
         return result
 
-    def description(self, matrix: np.ndarray, data_type: int) -> c_void_p:
-        """oneDNN's description of a matrix: its shape, type and strides.
+    def operation(self, name: str, *arguments: object) -> c_void_p:
+        """oneDNN's description of an operation of the CPU."""
+        return self.make(f"{name}_primitive_desc_create", "primitive_desc_destroy", _engine(), *arguments)
 
-        Args:
-            data_type: FLOAT32 or BFLOAT16.
-        """
-        # NumPy counts strides in bytes, oneDNN in numbers.
-        strides = Dimensions(*(stride // matrix.itemsize for stride in matrix.strides))
-        return self.make(
-            "memory_desc_create_with_strides",
-            "memory_desc_destroy",
-            matrix.ndim,
-            Dimensions(*matrix.shape),
-            data_type,
-            strides,
+    def description(self, form: "Form") -> c_void_p:
+        """oneDNN's description of an array."""
+        shape, strides, data_type = form
+        sizes = (len(shape), Dimensions(*shape), data_type, Dimensions(*strides))
+        return self.make("memory_desc_create_with_strides", "memory_desc_destroy", *sizes)
+
+
+# How an array lies in memory: its shape, its strides in numbers, and oneDNN's number for its type.
+Form = tuple[Sequence[int], Sequence[int], int]
+# The axes of an array whose sizes the code learns when it runs, and those whose strides it learns.
+Open = tuple[Sequence[int], Sequence[int]]
+_CLOSED: Open = ((), ())
+_ROWS: Open = ((0,), ())
+_COLUMNS: Open = ((1,), ())
+
+
+class _Call:
+    """An operation on arrays of some shapes, for one thread: its calls share working memory in oneDNN.
+
+    Args:
+        describe: returns oneDNN's description of the operation, given those of the arrays and `options`.
+        options: what else it needs.
+        names: the arguments for which the arrays are.
+        keys: shape, strides in bytes and NumPy's letter of the type of each array.
+        opens: what is open of each; (): nothing.
+    """
+
+    def __init__(
+        self,
+        describe: Callable[..., c_void_p],
+        options: tuple[float, ...],
+        names: tuple[int, ...],
+        keys: tuple[tuple, ...],
+        opens: tuple[Open, ...],
+    ):
+        forms = [_form_of(*key) for key in keys]
+        open_forms = tuple(
+            _form_of(*key, *open_axes) for key, open_axes in zip(keys, opens or repeat(_CLOSED))
+        )
+        self._code = _thread.code(describe, options, open_forms)
+        objects = _kept_for(self)
+        memories = [  # None: `run` says where the memory is
+            objects.make("memory_create", "memory_destroy", objects.description(form), _engine(), None)
+            for form in forms
+        ]
+        self._arguments = (_Argument * len(names))(*map(_Argument, names, memories))
+
+    def run(self, arrays: Iterable[np.ndarray]) -> None:
+        """Do it with these arrays."""
+        for argument, array in zip(self._arguments, arrays):
+            _call("memory_set_data_handle", argument.memory, array.ctypes.data)
+        _call(
+            "primitive_execute", self._code.primitive, _thread.stream, len(self._arguments), self._arguments
         )
 
-    def dense(self, rows: int, columns: int, data_type: int) -> c_void_p:
-        """The description of a matrix whose rows follow each other."""
-        return self.make(
-            "memory_desc_create_with_strides",
-            "memory_desc_destroy",
-            2,
-            Dimensions(rows, columns),
-            data_type,
-            Dimensions(columns, 1),
-        )
 
-    def memory(self, matrix: np.ndarray, description: c_void_p) -> c_void_p:
-        """oneDNN's object for the memory of a matrix, which is not copied."""
-        return self.make("memory_create", "memory_destroy", description, engine(), matrix.ctypes.data)
+class _Code:
+    """oneDNN's code for an operation, for one thread; the arguments are those of `_Call`."""
 
-    def convert(self, x: np.ndarray, x_form: c_void_p, out: np.ndarray, out_form: c_void_p) -> None:
-        """Write the numbers of a matrix to `out` in another type or order; the descriptions say which."""
-        stream = self.make("stream_create", "stream_destroy", engine(), IN_ORDER_STREAM)
-        reorder = self.make(
-            "reorder_primitive_desc_create",
-            "primitive_desc_destroy",
-            x_form,
-            engine(),
-            out_form,
-            engine(),
-            None,  # no attributes
-        )
-        primitive = self.make("primitive_create", "primitive_destroy", reorder)
-        arguments = (Argument * 2)(
-            Argument(FROM, self.memory(x, x_form)),
-            Argument(TO, self.memory(out, out_form)),
-        )
-        call("primitive_execute", primitive, stream, len(arguments), arguments)
-        call("stream_wait", stream)
+    def __init__(
+        self, describe: Callable[..., c_void_p], options: tuple[float, ...], forms: tuple[Form, ...]
+    ):
+        with _Objects() as objects:
+            operation = describe(objects, *map(objects.description, forms), *options)
+            self.primitive = _kept_for(self).make("primitive_create", "primitive_destroy", operation)
+
+
+def _kept_for(owner: object) -> _Objects:
+    """Objects that are destroyed when the owner is freed."""
+    objects = _Objects()
+    weakref.finalize(owner, objects.close).atexit = False  # at the end of the process another thread would
+    return objects
+
+
+class _Thread(threading.local):
+    """What belongs to a thread: the calls and the code that it used last."""
+
+    def __init__(self):
+        self.call = lru_cache(_KEPT)(_Call)
+        self.code = lru_cache(_KEPT)(_Code)
+
+    @cached_property
+    def stream(self) -> c_void_p:
+        """oneDNN's queue of what a thread does."""
+        return _kept_for(self.call).make("stream_create", "stream_destroy", _engine(), _IN_ORDER_STREAM)
+
+
+_thread = _Thread()
+
+
+def _run(
+    describe: Callable[..., c_void_p],
+    arrays: Mapping[int, np.ndarray],
+    *options: float,
+    opens: tuple[Open, ...] = (),
+) -> None:
+    """Do an operation on arrays; `_Call` has the arguments."""
+    keys = tuple([(array.shape, array.strides, array.dtype.char) for array in arrays.values()])
+    _thread.call(describe, options, tuple(arrays), keys, opens).run(arrays.values())
+
+
+def _form_of(
+    shape: Sequence[int],
+    strides: Sequence[int],
+    letter: str,
+    open_sizes: Sequence[int] = (),
+    open_strides: Sequence[int] = (),
+) -> Form:
+    """A form of an array of NumPy; `letter` is that of its type."""
+    itemsize = np.dtype(letter).itemsize
+    sizes = tuple(_OPEN if axis in open_sizes else size for axis, size in enumerate(shape))
+    steps = tuple(_OPEN if axis in open_strides else step // itemsize for axis, step in enumerate(strides))
+    return sizes, steps, _TYPES[letter]
 
 
 def to_bfloat16(x: np.ndarray) -> np.ndarray:
@@ -177,82 +258,175 @@ def to_bfloat16(x: np.ndarray) -> np.ndarray:
         return bits
     if x.dtype != np.float32 or x.strides[1] != x.itemsize:
         raise ValueError(f"float32 numbers side by side are needed, not {x.dtype} with strides {x.strides}")
-    with Objects() as objects:
-        objects.convert(x, objects.description(x, FLOAT32), bits, objects.description(bits, BFLOAT16))
+    _run(_rounding, {FROM: x, TO: bits})
     return bits
 
 
-def multiply(x: np.ndarray, y: np.ndarray, out: np.ndarray, add: bool = False) -> None:
-    """Write the product of x [N, K] and y [K, C], both in bfloat16, to `out`, float32 [N, C].
+def _rounding(objects: _Objects, x: c_void_p, out: c_void_p) -> c_void_p:
+    """None: without attributes."""
+    return objects.make(
+        "reorder_primitive_desc_create", "primitive_desc_destroy", x, _engine(), out, _engine(), None
+    )
+
+
+def multiply(
+    x: np.ndarray,
+    y: np.ndarray,
+    out: np.ndarray,
+    bias: np.ndarray | None = None,
+    add: bool = False,
+    over_tokens: bool = False,
+) -> None:
+    """Write the product of x [N, K] and y [K, C], both in bfloat16, to `out` [N, C], of either type.
 
     Each array may be a block of a larger one, and `x` and `y` may be transposed; nothing is copied.
 
     Args:
+        bias: float32 [C], which is added.
         add: add the product to `out` instead.
+        over_tokens: whether the K terms of a sum are tokens, whose number is open; otherwise the N rows are.
 
     Raises:
-        ValueError: shapes or types do not fit, or neither rows nor columns of an array lie side by side.
-        RuntimeError: oneDNN has failed.
+        ValueError: the shapes do not fit.
+        RuntimeError: oneDNN has failed, or does not multiply such types.
     """
-    rows, terms = x.shape
-    columns = y.shape[1]
-    if len(y) != terms or out.shape != (rows, columns):
-        raise ValueError(f"shapes {x.shape} x {y.shape} -> {out.shape}")
-    if (x.dtype, y.dtype, out.dtype) != (np.uint16, np.uint16, np.float32):
-        raise ValueError(f"types {x.dtype} x {y.dtype} -> {out.dtype}")
+    _check_shapes(x, y, out)
     if x.size == 0 or y.size == 0:  # `out` is empty, or each of its elements is a sum of no terms
         if not add:
             out[:] = 0.0
         return
-    x_order, x_stride = _order(x)
-    y_order, y_stride = _order(y)
-    out_order, out_stride = _order(out)
-    if out_order != b"N":
-        raise ValueError("the result cannot be transposed")
-    call(  # out = 1.0 * x @ y + add * out
-        "gemm_bf16bf16f32",
-        x_order,
-        y_order,
-        rows,
-        columns,
-        terms,
-        1.0,
-        x.ctypes.data,
-        x_stride,
-        y.ctypes.data,
-        y_stride,
-        float(add),
-        out.ctypes.data,
-        out_stride,
-    )
+    arrays = {FROM: x, WEIGHT: y, TO: out}
+    if bias is not None:
+        arrays[BIAS] = bias.reshape([1, -1])  # [None] would make a stride of 0, which oneDNN refuses
+    if over_tokens:
+        with mkl.one_thread():  # several would divide the sums, whose bits then depend on their number
+            _run(_product, arrays, add, 1.0, opens=(_COLUMNS, _ROWS, _CLOSED))
+    else:
+        _run(_product, arrays, add, 1.0, opens=(_ROWS, _CLOSED, _ROWS, _CLOSED))
 
 
-def _order(matrix: np.ndarray) -> tuple[bytes, int]:
-    """How a matrix lies in memory, as BLAS says it.
+# For heads of a sequence of t tokens: what depends on t in an array of tokens [heads, t, D], in one of scores
+# [heads, t, t], and in these transposed.
+_TOKENS: Open = ((1,), ())
+_TRANSPOSED_TOKENS: Open = ((2,), ())
+_SCORES: Open = ((1, 2), (0, 1))
+_TRANSPOSED_SCORES: Open = ((1, 2), (0, 2))
 
-    Returns:
-        b"N" if the numbers of a row lie side by side, b"T" if those of a column do; and the distance from one
-        such row or column to the next, in numbers.
 
-    Raises:
-        ValueError: neither lie side by side.
+def multiply_tokens(x: np.ndarray, y: np.ndarray, out: np.ndarray, factor: float) -> None:
+    """Write `factor` times the products of tokens, bfloat16 [heads, t, D], to `out` [heads, t, t]."""
+    _multiply_heads(x, y.swapaxes(1, 2), out, factor, (_TOKENS, _TRANSPOSED_TOKENS, _SCORES))
+
+
+def sum_tokens(scores: np.ndarray, x: np.ndarray, out: np.ndarray, factor: float, of_keys: bool) -> None:
+    """Write `factor` times the sums of tokens x [heads, t, D], weighted with scores [heads, t, t], to `out`.
+
+    Args:
+        of_keys: whether the sums are over the second axis of tokens of `scores`, otherwise over the first.
     """
-    to_next_row, to_next_column = (stride // matrix.itemsize for stride in matrix.strides)
-    # BLAS refuses a distance below the length, and a matrix of one row or one column may have any stride.
-    if to_next_column == 1:
-        return b"N", max(to_next_row, matrix.shape[1])
-    if to_next_row == 1:
-        return b"T", max(to_next_column, matrix.shape[0])
-    raise ValueError(f"neither rows nor columns lie side by side: strides {matrix.strides}")
+    if of_keys:
+        _multiply_heads(scores, x, out, factor, (_SCORES, _TOKENS, _TOKENS))
+    else:
+        _multiply_heads(scores.swapaxes(1, 2), x, out, factor, (_TRANSPOSED_SCORES, _TOKENS, _TOKENS))
 
 
-def call(function: str, *arguments) -> None:
+def _multiply_heads(
+    x: np.ndarray, y: np.ndarray, out: np.ndarray, factor: float, opens: tuple[Open, ...]
+) -> None:
+    _check_shapes(x, y, out)
+    _run(_product, {FROM: x, WEIGHT: y, TO: out}, False, factor, opens=opens)
+
+
+def _check_shapes(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    """Raise a ValueError unless `out` has the shape of the product: oneDNN does not compare open sizes."""
+    *batch, rows, terms = x.shape
+    if y.shape[:-1] != (*batch, terms) or out.shape != (*batch, rows, y.shape[-1]):
+        raise ValueError(f"shapes {x.shape} x {y.shape} -> {out.shape}")
+
+
+def _product(
+    objects: _Objects, x: c_void_p, y: c_void_p, out: c_void_p, *bias_and_options: c_void_p | float
+) -> c_void_p:
+    *bias, add, factor = bias_and_options
+    attributes = objects.make("primitive_attr_create", "primitive_attr_destroy")
+    after_product = objects.make("post_ops_create", "post_ops_destroy")
+    if factor != 1.0:
+        _call("post_ops_append_eltwise", after_product, _LINEAR, factor, 0.0)
+    if add:
+        _call("post_ops_append_sum", after_product, 1.0, 0, 0)
+    _call("primitive_attr_set_post_ops", attributes, after_product)
+    return objects.operation("matmul", x, y, bias[0] if bias else None, out, attributes)
+
+
+def softmax(x: np.ndarray, out: np.ndarray) -> None:
+    """Write the softmax of each row of x, float32 [N, K], to `out`, of either type."""
+    _run(_softmax, {FROM: x, TO: out})
+
+
+def _softmax(objects: _Objects, x: c_void_p, out: c_void_p) -> c_void_p:
+    return objects.operation("softmax_forward", _TRAINING, _SOFTMAX, x, out, _ALONG_ROWS, None)
+
+
+def softmax_gradient(softmax: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> None:
+    """Write the gradient of the logits to `out`, given their softmax [N, K] and its gradient."""
+    _run(_softmax_gradient, {TO: softmax, TO_GRADIENT: gradient, FROM_GRADIENT: out})
+
+
+def _softmax_gradient(objects: _Objects, y: c_void_p, gradient: c_void_p, out: c_void_p) -> c_void_p:
+    forward = _softmax(objects, y, y)
+    return objects.operation("softmax_backward", _SOFTMAX, out, gradient, y, _ALONG_ROWS, forward, None)
+
+
+def gelu(x: np.ndarray, out: np.ndarray) -> None:
+    """Write x times the normal distribution's cdf at x to `out`; float32 or bfloat16 [N]."""
+    _run(_gelu, {FROM: x, TO: out})
+
+
+def _gelu(objects: _Objects, x: c_void_p, out: c_void_p) -> c_void_p:
+    return objects.operation("eltwise_forward", _TRAINING, _GELU, x, out, 0.0, 0.0, None)
+
+
+def gelu_gradient(x: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> None:
+    """Write the gradient of x [N] to `out`; `gradient` is that of `gelu`."""
+    _run(_gelu_gradient, {FROM: x, TO_GRADIENT: gradient, FROM_GRADIENT: out})
+
+
+def _gelu_gradient(objects: _Objects, x: c_void_p, gradient: c_void_p, out: c_void_p) -> c_void_p:
+    forward = _gelu(objects, x, x)
+    return objects.operation("eltwise_backward", _GELU, out, gradient, x, 0.0, 0.0, forward, None)
+
+
+def layer_norm(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
+    """Given FROM [N, H], SCALE and SHIFT [H], write MEAN and VARIANCE [N], and TO [N, H]; in this order."""
+    _run(_layer_norm, arrays, epsilon)
+
+
+def _layer_norm(objects: _Objects, *forms_and_epsilon: c_void_p | float) -> c_void_p:
+    x, _, _, mean, *_, epsilon = forms_and_epsilon
+    options = (_TRAINING, x, x, mean, epsilon, _WITH_SCALE_AND_SHIFT, None)
+    return objects.operation("layer_normalization_forward", *options)
+
+
+def layer_norm_gradient(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
+    """Given all of `layer_norm` but TO, then TO_GRADIENT, write the gradients of FROM, SCALE and SHIFT."""
+    with mkl.one_thread():  # as in `multiply`
+        _run(_layer_norm_gradient, arrays, epsilon)
+
+
+def _layer_norm_gradient(objects: _Objects, *forms_and_epsilon: c_void_p | float) -> c_void_p:
+    x, _, _, mean, *_, epsilon = forms_and_epsilon
+    forward = _layer_norm(objects, *forms_and_epsilon)
+    options = (_BACKWARD, x, x, x, mean, epsilon, _WITH_SCALE_AND_SHIFT, forward, None)
+    return objects.operation("layer_normalization_backward", *options)
+
+
+def _call(function: str, *arguments) -> None:
     """Call a function of `_SIGNATURES`.
 
     Raises:
         RuntimeError: it has failed.
     """
-    status = functions()[function](*arguments)
+    status = _functions()[function](*arguments)
     if status:
         raise RuntimeError(f"oneDNN: dnnl_{function} has failed with status {status}")
 
@@ -263,20 +437,20 @@ def _path() -> Path:
 
 
 @cache
-def functions() -> dict[str, Callable[..., int]]:
-    """The functions of `_SIGNATURES`, by name. Each releases the interpreter lock while it runs."""
+def _functions() -> dict[str, Callable[..., int]]:
+    """The functions of `_SIGNATURES`, by name. Those that take long release the interpreter lock."""
     library = ctypes.CDLL(str(_path()))
-    result_types = {"primitive_desc_query_md": c_void_p, "memory_desc_get_size": c_size_t}
     function_of = {}
     for name, argument_types in _SIGNATURES.items():
-        function_type = CFUNCTYPE(result_types.get(name, c_int), *argument_types)
+        make_type = CFUNCTYPE if name in ("primitive_create", "primitive_execute") else PYFUNCTYPE
+        function_type = make_type(c_void_p if name == "version" else c_int, *argument_types)
         function_of[name] = function_type((f"dnnl_{name}", library))
     return function_of
 
 
 @cache
-def engine() -> c_void_p:
+def _engine() -> c_void_p:
     """oneDNN's object for the CPU, made once."""
     result = c_void_p()
-    call("engine_create", result, _CPU_ENGINE, 0)  # 0: the first CPU, the only one
+    _call("engine_create", result, _CPU_ENGINE, 0)  # 0: the first CPU, the only one
     return result

@@ -50,7 +50,8 @@ class _Memory:
     """
 
     def __init__(self, x: Tensor):
-        dtype = np.dtype(str(x.dtype).removeprefix("paddle."))
+        name = str(x.dtype).removeprefix("paddle.")
+        dtype = np.dtype("uint16" if name == "bfloat16" else name)  # NumPy has no bfloat16: its bits
         self.owner = x  # keeps the memory while the array lives
         self.__array_interface__ = {
             "version": 3,

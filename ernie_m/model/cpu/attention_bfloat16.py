@@ -1,0 +1,115 @@
+"""Attention of packed sequences with products in bfloat16 and the softmax in float32, a sequence at a time.
+
+The same as `ernie_m/model/cpu/attention.py` for long sequences, whose products take long enough.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from ernie_m.model.cpu import onednn
+from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
+from ernie_m.model.cpu.rows import as_array
+from ernie_m.model.layout import Layout
+from ernie_m.utils.workers import end_if_stopped
+
+_AT_ONCE = 1 << 18  # scores that are worked on at a time, so that they stay in the cache; at least a head's
+
+
+class _Piece(NamedTuple):
+    """Some heads of a sequence of t tokens."""
+
+    tokens: slice
+    heads: slice
+    scores: slice  # in a flat array of the scores of all pieces
+    shape: tuple[int, int, int]  # of the scores: heads, t, t
+    context_length: int  # the tokens from there on are placeholders
+
+    def of_tokens(self, x: np.ndarray, num_heads: int) -> np.ndarray:
+        """Its tokens in x [N, H]: [heads, t, D]."""
+        rows = x[self.tokens]
+        return rows.reshape([len(rows), num_heads, -1])[:, self.heads].swapaxes(0, 1)
+
+    def of_scores(self, scores: np.ndarray) -> np.ndarray:
+        """Its part of a flat array: [heads, t, t]."""
+        return scores[self.scores].reshape(self.shape)
+
+
+class AttentionInBfloat16(PyLayer):
+    """softmax(q k^T / sqrt(D)) v inside each sequence: bfloat16 [N, H] each -> bfloat16 [N, H]."""
+
+    @staticmethod
+    def forward(
+        ctx, query: Tensor, key: Tensor, value: Tensor, layout: Layout, num_heads: int, dropout_rate: float
+    ) -> Tensor:
+        end_if_stopped()
+        result = paddle.empty_like(query)
+        ctx.pieces = list(_pieces(layout, num_heads))
+        size = ctx.pieces[-1].scores.stop
+        ctx.num_heads = num_heads
+        ctx.scale = (query.shape[1] // num_heads) ** -0.5
+        ctx.inputs = [as_array(x) for x in (query, key, value)]
+        ctx.weights = np.empty(size, np.uint16)
+        ctx.dropout_mask = draw_dropout_mask([size], dropout_rate) if dropout_rate > 0.0 else None
+        for piece in ctx.pieces:
+            q, k, v, out = (piece.of_tokens(x, num_heads) for x in (*ctx.inputs, as_array(result)))
+            weights = piece.of_scores(ctx.weights)
+            scores = np.empty(piece.shape, np.float32)
+            onednn.multiply_tokens(q, k, scores, ctx.scale)
+            length = piece.shape[-1]
+            if piece.context_length < length:  # a placeholder is a key for its own query only
+                places = np.arange(length)
+                scores[:, (places >= piece.context_length) & (places[:, None] != places)] = -np.inf
+            onednn.softmax(scores.reshape([-1, length]), weights.reshape([-1, length]))
+            kept, scale = _after_dropout(weights, ctx.dropout_mask, piece)
+            onednn.sum_tokens(kept, v, out, scale, of_keys=True)
+        return result
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        end_if_stopped()
+        gradients = tuple(paddle.empty_like(grad_output) for _ in range(3))
+        arrays = [*ctx.inputs, as_array(grad_output), *map(as_array, gradients)]
+        for piece in ctx.pieces:
+            q, k, v, grad_out, grad_q, grad_k, grad_v = (piece.of_tokens(x, ctx.num_heads) for x in arrays)
+            weights = piece.of_scores(ctx.weights)
+            kept, scale = _after_dropout(weights, ctx.dropout_mask, piece)
+            onednn.sum_tokens(kept, grad_out, grad_v, scale, of_keys=False)
+            grad_weights = np.empty(piece.shape, np.uint16)
+            onednn.multiply_tokens(grad_out, v, grad_weights, scale)
+            grad_weights, _ = _after_dropout(grad_weights, ctx.dropout_mask, piece)
+            grad_scores = np.empty(piece.shape, np.uint16)
+            onednn.softmax_gradient(
+                *(x.reshape([-1, piece.shape[-1]]) for x in (weights, grad_weights, grad_scores))
+            )
+            onednn.sum_tokens(grad_scores, k, grad_q, ctx.scale, of_keys=True)
+            onednn.sum_tokens(grad_scores, q, grad_k, ctx.scale, of_keys=False)
+        ctx.inputs = ctx.weights = ctx.dropout_mask = None  # frees the memory, as `ctx` may live longer
+        return gradients
+
+
+def _pieces(layout: Layout, num_heads: int) -> Iterator[_Piece]:
+    """The pieces of a batch, in order."""
+    first_score = 0
+    for start, length, context_length in zip(layout.starts, layout.lengths, layout.context_lengths):
+        heads_at_once = max(1, min(num_heads, _AT_ONCE // int(length) ** 2))
+        for first_head in range(0, num_heads, heads_at_once):
+            heads = slice(first_head, min(first_head + heads_at_once, num_heads))
+            shape = (heads.stop - heads.start, int(length), int(length))
+            scores = slice(first_score, first_score + math.prod(shape))
+            first_score = scores.stop
+            yield _Piece(slice(start, start + length), heads, scores, shape, context_length)
+
+
+def _after_dropout(
+    weights: np.ndarray, dropout_mask: DropoutMask | None, piece: _Piece
+) -> tuple[np.ndarray, float]:
+    """The weights that stay, and 0 for the others, and the factor that they still need."""
+    if dropout_mask is None:
+        return weights, 1.0
+    return weights * piece.of_scores(dropout_mask.stays), dropout_mask.scale

@@ -1,0 +1,112 @@
+"""Whether oneDNN computes what Paddle computes: it is tried before it is used.
+
+The library in Paddle's wheel has no promise that it stays as it is, and is called by addresses of memory.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from ernie_m.model.cpu import onednn
+from ernie_m.model.cpu.attention_bfloat16 import AttentionInBfloat16
+from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
+from ernie_m.model.cpu.layers import GeluOnCpu, LayerNormOnCpu
+from ernie_m.model.layout import Layout
+from ernie_m.utils.logging import logger
+
+_MAJOR = 3  # the version of oneDNN whose functions and constants `ernie_m/model/cpu/onednn.py` has
+_SIZE = 64  # tokens, and the numbers of each
+_MATRIX = (_SIZE, _SIZE)
+_VECTOR = (_SIZE,)
+
+
+class _Kind(NamedTuple):
+    """An operation as it is computed here, and by Paddle, and the shapes of the tensors that it takes."""
+
+    ours: Callable[..., Tensor]
+    paddles: Callable[..., Tensor]
+    shapes: Sequence[Sequence[int]]
+
+
+_IN_FLOAT32 = {
+    "GELU": _Kind(GeluOnCpu.apply, F.gelu, [_MATRIX]),
+    "layer norm": _Kind(
+        lambda x, weight, bias: LayerNormOnCpu.apply(x, weight, bias, 1e-5),
+        lambda x, weight, bias: F.layer_norm(x, [_SIZE], weight, bias, 1e-5),
+        [_MATRIX, _VECTOR, _VECTOR],
+    ),
+}
+_IN_BFLOAT16 = {
+    "linear layer": _Kind(
+        lambda x, weight, bias: LinearInBfloat16.apply(x, "float32", weight, bias)[0],
+        F.linear,
+        [_MATRIX, _MATRIX, _VECTOR],
+    ),
+    "attention": _Kind(
+        lambda *inputs: AttentionInBfloat16.apply(
+            *(x.astype("bfloat16") for x in inputs), Layout([_SIZE], [_SIZE]), 1, 0.0
+        ).astype("float32"),
+        lambda q, k, v: paddle.matmul(F.softmax(paddle.matmul(q, k, transpose_y=True) * _SIZE**-0.5), v),
+        [_MATRIX] * 3,
+    ),
+}
+
+
+@cache
+def works() -> bool:
+    """Whether oneDNN's GELU and layer norm are Paddle's. If not, the log says so, once."""
+    return _agree(_IN_FLOAT32, tolerance=1e-5)
+
+
+@cache
+def missing() -> str | None:
+    """What products in bfloat16 need and this machine does not have; None if it has everything."""
+    if not works():
+        return f"a oneDNN {_MAJOR} in the installed Paddle that computes what Paddle does"
+    if not onednn.has_bfloat16():
+        return "a CPU with bfloat16 instructions (avx512_bf16 or AMX)"
+    if not _agree(_IN_BFLOAT16, tolerance=0.02):  # bfloat16 has 8 bits of precision
+        return "products in bfloat16 that are Paddle's but for rounding"
+    return None
+
+
+def _agree(kinds: dict[str, _Kind], tolerance: float) -> bool:
+    """Whether values and gradients of all kinds differ from Paddle's by less than the tolerance."""
+    try:
+        if onednn.version()[0] != _MAJOR:
+            raise RuntimeError(f"its version is {onednn.version()}, not {_MAJOR}")
+        for name, kind in kinds.items():
+            error = _error(kind)
+            if not error < tolerance:  # or it is NaN
+                raise RuntimeError(f"its {name} is off by {error:.2g}")
+    except (OSError, AttributeError, RuntimeError, ValueError) as problem:
+        logger.warning("oneDNN is not used, so this is slower: %s", str(problem).strip().rpartition("\n")[2])
+        return False
+    return True
+
+
+def _error(kind: _Kind) -> float:
+    """The greatest difference in a value or a gradient, in proportion to the greatest of the same array."""
+    random = np.random.default_rng(0)
+    arrays = [random.standard_normal(shape, np.float32) for shape in kind.shapes]
+    expected, results = (_value_and_gradients(compute, arrays) for compute in (kind.paddles, kind.ours))
+    return max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(results, expected, strict=True))
+
+
+@paddle.enable_grad()
+def _value_and_gradients(compute: Callable[..., Tensor], arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """A result, and the gradients of the sum of its squares."""
+    inputs = []
+    for array in arrays:
+        tensor = paddle.empty(array.shape, "float32")
+        tensor.set_value(array)
+        tensor.stop_gradient = False
+        inputs.append(tensor)
+    result = compute(*inputs)
+    result.square().sum().backward()
+    return [result.numpy(), *(tensor.grad.numpy() for tensor in inputs)]
