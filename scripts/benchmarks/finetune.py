@@ -181,6 +181,9 @@ CONTENDERS = {
     "transformers": Contender(transformers_peer, LATEST),
     "transformers, grouped": Contender(transformers_peer, LATEST, "grouped"),
     "transformers, bfloat16": Contender(transformers_peer, LATEST, bfloat16=True, options={"bfloat16": True}),
+    "transformers, grouped, bfloat16": Contender(
+        transformers_peer, LATEST, "grouped", bfloat16=True, options={"bfloat16": True}
+    ),
     "PaddleNLP": Contender(paddlenlp_peer, PARITY),
 }
 
