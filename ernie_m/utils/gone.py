@@ -82,6 +82,15 @@ GONE = {
     "with_apt": "nothing: pip fetches the text",
     "xtreme_save": "--test_save",
 }
+# Keys that have gone, in configurations that runs saved -> the value with which they did what is done now.
+AS_NOW = {
+    "init.head_start": "false",
+    "objectives.pseudo_choice": "argmax",
+    "objectives.pseudo_pieces": "frequent",
+    "objectives.temperature": "1.0",
+    "run.stall_seconds": "60.0",
+    "run.visualdl": "false",
+}
 # The names of tasks that have gone -> those that take their place.
 GONE_TASKS = {
     **dict.fromkeys(("classify", "classes"), "classification"),

@@ -41,7 +41,7 @@ import yaml
 from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_text, shipped
-from ernie_m.utils.gone import GONE, GONE_TASKS, advice_on
+from ernie_m.utils.gone import AS_NOW, GONE_TASKS, advice_on
 
 T = TypeVar("T")
 # As the official scripts write them. The official code takes any other text for false, also a mistyped
@@ -224,10 +224,7 @@ def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
         if twice := values.keys() & items:  # as "a.b: 1" and as "a: {b: 1}"
             raise UserError(f"{path}: the key '{twice.pop()}' is there twice")
         values |= items
-    # A run of an earlier version has saved what it did not use.
-    return {
-        key: value for key, value in values.items() if key in known or key not in GONE or value != "false"
-    }
+    return {key: value for key, value in values.items() if key in known or AS_NOW.get(key) != value}
 
 
 def _takes_many_words(field: Field) -> bool:
@@ -362,7 +359,13 @@ def help_text(cls: type, program: str) -> str:
     """
     path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
     options = [(key, field) for key, field in options_of(cls).items() if is_read(field)]
-    options.sort(key=lambda item: (_flag_of(*item)[0] == "-", not is_needed(item[1]), "." in item[0]))
+    options.sort(
+        key=lambda item: (
+            _flag_of(*item)[0] == "-",
+            not (_is_required(item[1]) or item[1].metadata.get("needed")),
+            "." in item[0],
+        )
+    )
     usage = [
         path.name if path.suffix else f"ernie-m {path.name}",
         "[--flag VALUE ...]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE ...]",
@@ -379,11 +382,6 @@ def help_text(cls: type, program: str) -> str:
         meaning = textwrap.fill(meanings.get(key) or f"No effect: {field.metadata.get('no_effect')}.", 102)
         lines += [f"  {_flag_of(key, field)}  ({accepted})", textwrap.indent(meaning, " " * 8)]
     return "\n".join(lines)
-
-
-def is_needed(field: Field) -> bool:
-    """Whether `--help` begins with it."""
-    return _is_required(field) or field.metadata.get("needed", False)
 
 
 def is_read(field: Field) -> bool:
