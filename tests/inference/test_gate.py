@@ -1,11 +1,14 @@
 """What each request passes: bounds, clients that leave, the log and the metrics."""
 
+import contextlib
 import http.client
 import json
 import logging
 import re
+import select
 import socket
 import threading
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -131,6 +134,26 @@ def test_a_body_that_does_not_arrive(models, monkeypatch):
                 f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{".encode()
             )
             assert connection.makefile("rb").read().startswith(b"HTTP/1.1 408")
+
+
+def test_few_long_bodies_are_read_at_a_time(models, monkeypatch):
+    """Those of a flood would fill the memory; short ones go past them."""
+    monkeypatch.setattr(gates, "LONG_BODIES", 1)
+    body = b" " * 600_000 + json.dumps({"input": "bado"}).encode()
+    head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head = f"{head}Content-Length: {len(body)}\r\n\r\n".encode()
+    with running([load(models / "encode")]) as address, contextlib.ExitStack() as opened:
+        host, port = address.removeprefix("http://").split(":")
+        first, second = (
+            opened.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(2)
+        )
+        first.sendall(head + body[:-1])
+        time.sleep(0.3)  # it has the one place
+        second.sendall(head + body)
+        assert post(address, "bado")[0] == 200
+        assert not select.select([second], [], [], 0.5)[0]
+        first.sendall(body[-1:])
+        assert all(each.makefile("rb").readline().startswith(b"HTTP/1.1 200") for each in (first, second))
 
 
 def test_the_access_log(models, caplog, monkeypatch):

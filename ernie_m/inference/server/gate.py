@@ -11,7 +11,7 @@ from collections.abc import Container, Mapping
 from prometheus_client import CollectorRegistry, Histogram
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ernie_m.inference.server.work_queue import LEFT
@@ -21,6 +21,7 @@ from ernie_m.utils.logging import logger
 HEALTH = "/health"
 LONGEST_WAIT = 5  # seconds until the body of a request must have arrived
 LONGEST_BODY = 2 << 20  # bytes
+LONG_BODIES = 8  # so many that come in several pieces are read at a time; the others wait outside memory
 LONGEST_MESSAGE = 600  # characters of an error, which may quote the request
 
 
@@ -46,6 +47,7 @@ class Gate:
         self.app = app
         self.token = token
         self.paths = paths
+        self.long_bodies = asyncio.Semaphore(LONG_BODIES)
         self.seconds = Histogram(
             "ernie_m_request_seconds",
             "Seconds of a request; status 499: its client left.",
@@ -58,27 +60,11 @@ class Gate:
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
-        end = asyncio.get_running_loop().time() + LONGEST_WAIT
-        arrived = 0
-        more = True
+        whole: list[Message] = []  # the body in one message, until the application takes it
         status = LEFT  # if no answer is sent
 
-        async def bounded_receive() -> Message:
-            nonlocal arrived, more
-            try:
-                async with asyncio.timeout_at(end if more else None):
-                    message = await receive()
-            except TimeoutError as error:
-                raise HTTPException(
-                    408, f"the request did not arrive within {LONGEST_WAIT} seconds", {"Connection": "close"}
-                ) from error
-            more = message.get("more_body", False)
-            arrived += len(message.get("body", b""))
-            if arrived > LONGEST_BODY:  # it is read to its end, or its client would not read the answer
-                message["body"] = b""
-                if not more:
-                    raise HTTPException(413, f"the request is longer than {LONGEST_BODY} bytes")
-            return message
+        async def receive_whole() -> Message:
+            return whole.pop() if whole else await receive()
 
         async def noted_send(message: Message) -> None:
             nonlocal status
@@ -87,8 +73,13 @@ class Gate:
 
         path = scope["path"]
         try:
-            answer = self.refusal(path, Headers(scope=scope)) or self.app
-            await answer(scope, bounded_receive, noted_send)
+            try:
+                self.check(path, Headers(scope=scope))
+                whole.append(await self.read(receive))
+                answer = self.app
+            except HTTPException as error:
+                answer = error_response(error.status_code, error.detail, error.headers)
+            await answer(scope, receive_whole, noted_send)
         finally:
             seconds = time.perf_counter() - start
             if path != HEALTH:  # it is asked all the time
@@ -97,18 +88,46 @@ class Gate:
                 logger.info("%s %d, %.3f s%s", line, status, seconds, scope.get("work", ""))
             self.seconds.labels(path if path in self.paths else "other", status).observe(seconds)
 
-    def refusal(self, path: str, headers: Headers) -> Response | None:
-        """The answer to a request that is not let in."""
+    async def read(self, receive: Receive) -> Message:
+        """The body of a request in one message, or that its client has left.
+
+        Raises:
+            HTTPException: it is too long, or does not arrive in time.
+        """
+        try:
+            async with asyncio.timeout(LONGEST_WAIT):
+                message = await receive()
+            body = bytearray(message.get("body", b""))
+            if message.get("more_body"):
+                async with self.long_bodies, asyncio.timeout(LONGEST_WAIT):
+                    # It is read to its end, however long, or its client would not read the answer.
+                    while message.get("more_body"):
+                        message = await receive()
+                        if len(body) <= LONGEST_BODY:
+                            body += message.get("body", b"")
+        except TimeoutError as error:
+            raise HTTPException(
+                408, f"the request did not arrive within {LONGEST_WAIT} seconds", {"Connection": "close"}
+            ) from error
+        if len(body) > LONGEST_BODY:
+            raise HTTPException(413, f"the request is longer than {LONGEST_BODY} bytes")
+        return message | {"body": body}
+
+    def check(self, path: str, headers: Headers) -> None:
+        """Look at the head of a request.
+
+        Raises:
+            HTTPException: it is not let in.
+        """
         if "transfer-encoding" in headers and "content-length" in headers:  # which of them counts?
-            return error_response(
+            raise HTTPException(
                 400, "the request has both Transfer-Encoding and Content-Length", {"Connection": "close"}
             )
         if self.token and path != HEALTH and not brings(headers.get("authorization", ""), self.token):
             # A browser asks for name and password.
-            return error_response(
+            raise HTTPException(
                 401, "the token is missing or wrong", {"WWW-Authenticate": 'Basic realm="ERNIE-M"'}
             )
-        return None
 
 
 def brings(authorization: str, token: str) -> bool:
