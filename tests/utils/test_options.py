@@ -1,7 +1,7 @@
 """What the fields of a dataclass of options say."""
 
 import importlib
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 
 import pytest
 
@@ -11,7 +11,6 @@ from ernie_m.utils.options import (
     UnitInterval,
     deciding_options,
     explanations,
-    is_needed,
     option,
     options_of,
 )
@@ -78,7 +77,12 @@ def test_help_begins_with_what_one_needs(module, name):
     """Beside what is positional, at most three options."""
     options = options_of(getattr(importlib.import_module(module), name)).values()
     positional = [option for option in options if option.metadata.get("positional")]
-    needed = [option for option in options if is_needed(option) and option not in positional]
+    needed = [
+        option
+        for option in options
+        if (option.metadata.get("needed") or option.default is option.default_factory is MISSING)
+        and option not in positional
+    ]
     assert len(needed) <= 3 and (needed or positional)
 
 
