@@ -1,6 +1,5 @@
 """The config of an encoder: its shape and regularisation, read from JSON. Needs no Paddle."""
 
-import math
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 
@@ -10,7 +9,7 @@ from ernie_m.utils.files import read_object, shipped
 FIRST_POSITION = 2  # the position of a sequence's first token
 PAD_POSITION = 1  # the position of every pad
 NO_LANGUAGE = -1  # the language id of a token without a language
-_MOST_NUMBERS = 1 << 40  # the most numbers of a matrix: 4 TB in float32
+_MOST_NUMBERS = 1 << 40  # the most numbers of a matrix: 4 TB in float32. No number of a config is larger.
 # All other numbers of a config must be above 0.
 _MAY_BE_ZERO = ("num_hidden_layers", "pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")
 
@@ -130,16 +129,13 @@ def _check_number(name: str, value: object, may_be_fraction: bool) -> None:
         UserError: the value is no number, or out of the range of its key.
     """
     may_be_zero = name in _MAY_BE_ZERO
-    is_probability = name.endswith("_prob")
+    most = 1 if name.endswith("_prob") else _MOST_NUMBERS
     number_type = Real if may_be_fraction else Integral
     if isinstance(value, number_type) and not isinstance(value, bool):  # for Python, True is an Integral
         # Every comparison with NaN is False.
         is_large_enough = value >= 0 if may_be_zero else value > 0
-        is_small_enough = value <= 1 if is_probability else value < math.inf
-        if is_large_enough and is_small_enough:
+        if is_large_enough and value <= most:
             return
     kind = "number" if may_be_fraction else "whole number"
-    limits = "from 0" if may_be_zero else "above 0"
-    if is_probability:
-        limits += " to 1"
-    raise UserError(f"{name} is {value!r}; it must be a {kind} {limits}")
+    least = "from 0" if may_be_zero else "above 0"
+    raise UserError(f"{name} is {value!r}; it must be a {kind} {least} to {most}")

@@ -120,6 +120,7 @@ def test_config_from_json(tmp_path):
         (json.dumps(SIZES | {"hidden_size": {}}), "json: hidden_size is {}; it must be a whole number"),
         (json.dumps(SIZES | {"hidden_dropout_prob": math.nan}), "hidden_dropout_prob is nan; it must be"),
         (json.dumps(SIZES | {"initializer_range": math.inf}), "initializer_range is inf; it must be"),
+        (json.dumps(SIZES | {"layer_norm_eps": 10**400}), "layer_norm_eps is 10+; it must be"),
     ],
 )
 def test_bad_config(tmp_path, text, message):
