@@ -274,6 +274,7 @@ def test_a_default_prompt_without_text_is_none(tmp_path):
         ("modules.json", [{"path": "../elsewhere", "type": "sentence_transformers.models.Transformer"}]),
         ("modules.json", [{"path": "/etc", "type": "sentence_transformers.models.Transformer"}]),
         ("modules.json", [{"path": "x" * 5000, "type": "sentence_transformers.models.Transformer"}]),
+        ("modules.json", [{"path": "\0", "type": "sentence_transformers.models.Transformer"}]),
         ("modules.json", []),
         ("1_Pooling/config.json", [1]),
         ("1_Pooling/config.json", {"word_embedding_dimension": 32}),

@@ -8,6 +8,7 @@ config_sentence_transformers.json   prompts
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def _modules(folder: Folder) -> list[tuple[str, Path]]:
             name = Path(module["path"])
             if name.is_absolute() or ".." in name.parts:
                 raise ValueError("a folder elsewhere")
-            (folder.path / name).is_dir()  # an error if the system cannot have such a name
+            with suppress(FileNotFoundError):  # a module may lack a folder, but not have an impossible name
+                (folder.path / name).stat()
             is_of_library = module["type"].startswith("sentence_transformers.")
             # A class of another package is named in full, so that none is taken for the library's own.
             kind = module["type"].split(".")[-1] if is_of_library else module["type"]
