@@ -1,6 +1,7 @@
 """XLM-R's files are read: tensors get our names and orientation, and may be in several files."""
 
 import json
+import os
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -88,6 +89,9 @@ def test_parts_and_their_index(tmp_path):
     save_file({"lm_head.bias": arrays["lm_head.bias"]}, tmp_path / "outside.safetensors")
     with_missing = file_of | {"missing": "model-0.safetensors"}
     with_outside = file_of | {"lm_head.bias": "../outside.safetensors"}
-    for wrong in (with_missing, with_outside, None):  # a tensor that is not there, a file elsewhere, no map
+    os.mkfifo(folder / "pipe.safetensors")  # nobody writes into it
+    with_pipe = file_of | {"lm_head.bias": "pipe.safetensors"}
+    # A tensor that is not there, a file elsewhere, no file, no map.
+    for wrong in (with_missing, with_outside, with_pipe, None):
         index.write_text(json.dumps({"weight_map": wrong}))
         assert "index.json: " in error_of(open_checkpoint, folder)

@@ -65,12 +65,12 @@ def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
     Raises:
         UserError: the index is damaged, or does not belong to the files beside it.
     """
-    contents = read_json(index)
     try:
-        file_of = contents["weight_map"]  # name of a tensor -> name of its file
+        file_of = read_json(index)["weight_map"]  # name of a tensor -> name of its file
         files = sorted(set(file_of.values()))
-        if any(Path(file).name != file for file in files):
-            raise ValueError("a part in another folder")
+        absent = set(files) - Folder(index.parent).names  # or in another folder, or a pipe
+        if absent:
+            raise ValueError(f"no file {min(absent)}")
         parts = {file: read(index.parent / file) for file in files}
         shapes = {name: parts[file].shape(name) for name, file in file_of.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

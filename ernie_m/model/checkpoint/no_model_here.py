@@ -6,7 +6,6 @@ from ernie_m.model.checkpoint.files import CONFIG, WEIGHTS_FILES
 from ernie_m.model.checkpoint.lazy_weights import Weights
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError, start_of
-from ernie_m.utils.files import read_object
 from ernie_m.utils.folder import Folder
 
 _FAMILIES = (
@@ -45,16 +44,9 @@ def _description(path: Path) -> str:
         return f"no such folder{no_name if len(path.parts) == 1 else ''}"
     if path.is_file():
         return f"no file of weights; these are {files}"
-    if {"pieces", "vocabulary", "files"} <= _keys_of(path / MANIFEST):
+    folder = Folder(path)
+    if {"pieces", "vocabulary", "files"} <= folder.json(MANIFEST).keys():
         return "a corpus for pre-training, no model"
-    if "export" in _keys_of(path / CONFIG):
+    if "export" in folder.json(CONFIG):
         return "what ernie-m export wrote, only for prediction; name the checkpoint that it was made of"
     return f"holds no model: neither {files} nor the official params with word_embedding"
-
-
-def _keys_of(file: Path) -> set[str]:
-    """The keys of a JSON file; none if it cannot be read."""
-    try:
-        return set(read_object(file))
-    except UserError:
-        return set()
