@@ -21,6 +21,7 @@ from ernie_m.utils.files import atomic_dir, only_writer_of, unwritable_is_a_user
 
 LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the weights of large have 2.2 GB
 # What the libraries raise on damaged archives. RuntimeError: an encrypted one, or folders of folders.
+# MemoryError: a size that no memory holds.
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -31,7 +32,18 @@ _DAMAGED = (
     ValueError,
     OverflowError,
     RuntimeError,
+    MemoryError,
 )
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar archive that is refused before a header of it could fill the memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """tarfile calls it for each header, and documents that a subclass may override it."""
+        # What belongs to no file, such as a long name, is read whole.
+        _check_sizes([self.size], LARGEST_ARCHIVE if self.type in tarfile.REGULAR_TYPES else 64 << 10)
+        return super()._proc_member(archive)
 
 
 def download(url: str, path: Path) -> str:
@@ -121,11 +133,14 @@ def unpack(archive: Path, target: Path) -> None:
         with unwritable_is_a_user_error(target), atomic_dir(target) as folder:
             if archive.suffix == ".zip":
                 with zipfile.ZipFile(archive) as file:
-                    _check_sizes(member.file_size for member in file.infolist())
+                    _check_sizes((member.file_size for member in file.infolist()), LARGEST_ARCHIVE)
+                    # 0: stored, 8: deflated. zipfile unpacks others in parts of any size.
+                    if any(member.compress_type not in (0, 8) for member in file.infolist()):
+                        raise zipfile.BadZipFile("a file is neither stored nor deflated")
                     file.extractall(folder)
             else:
-                with tarfile.open(archive) as file:
-                    _check_sizes(member.size for member in file)
+                with tarfile.open(archive, tarinfo=_Member) as file:
+                    _check_sizes((member.size for member in file), LARGEST_ARCHIVE)
                     if file.fileobj.read(1 << 20).strip(b"\0"):  # a damaged header looks like the end
                         raise tarfile.ReadError("something follows its end")
                     file.extractall(folder, filter="data")  # nothing outside of the folder
@@ -133,13 +148,13 @@ def unpack(archive: Path, target: Path) -> None:
         raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
 
 
-def _check_sizes(sizes: Iterable[int]) -> None:
-    """Raise a ValueError if files of these sizes are too large together, or a size is none."""
+def _check_sizes(sizes: Iterable[int], largest: int) -> None:
+    """Raise a ValueError if files of these sizes have more bytes together, or a size is none."""
     total = 0
     for size in sizes:
         total += size
-        if size < 0 or total > LARGEST_ARCHIVE:
-            raise ValueError(f"unpacked, it has over {LARGEST_ARCHIVE >> 30} GiB")
+        if size < 0 or total > largest:
+            raise ValueError(f"it says {total:,} bytes, and 0 to {largest:,} may be unpacked")
 
 
 def refuse_faults(faults: list[str]) -> None:
