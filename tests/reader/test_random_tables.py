@@ -19,13 +19,14 @@ from collections import Counter
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from ernie_m.reader.check_labels import check_labels
+from ernie_m.finetune.own_labels import read_rows
+from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.rows import LabelOptions, TableOptions
 from ernie_m.reader.files.tables import read_labelled
+from ernie_m.reader.label_map import ALL_LANGUAGES
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import parse_options
 from tests.reader.damaged_tables import DAMAGES, SHAPES, Damaged, write_damaged
@@ -36,19 +37,17 @@ TABLES = int(os.environ.get("RANDOM_TABLES", 60))
 UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
 
 
-def read(path: Path, kind: str, several: bool = False, **flags) -> list[Row]:
+def read(path: Path, kind: str, several: bool | None = None, **flags) -> list[Row]:
     """Read a table with the package's reader, as `count_readings` wants it.
 
-    Where its labels may be several of a text, that is asked before they are learned.
+    Whether its labels may be several of a text is asked where `several` does not say it.
     """
     if kind == "pairs":
         return [tuple(row) for row in PairRows(path, TableOptions(**flags), all_splits=True)]
-    rows = read_labelled(path, LabelOptions(**flags), several=several).rows
-    if not several:
-        no_rows = np.zeros(0, np.int64)
-        faults = check_labels(no_rows, no_rows, str, Counter(row.label for row in rows))
-        if asked := [fault for fault in faults if "--multi_label" in fault]:
-            raise UserError(f"{path}: {asked[0]}")
+    options = LabelOptions(**flags)
+    rows = read_labelled(path, options, several=bool(several)).rows
+    if several is None:
+        read_rows([LabelledFile(path, "train", ALL_LANGUAGES)], options)
     return [(*row.texts, tuple(row.label) if several else row.label) for row in rows]
 
 
