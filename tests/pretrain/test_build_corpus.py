@@ -290,6 +290,7 @@ def test_the_table_and_the_warning(tmp_path, pieces):
 ENGLISH = sentences(400, seed=3)
 # A translation for the report: words of similar length, in another order.
 GERMAN = [" ".join(f"{word}na" for word in reversed(line.split())) for line in ENGLISH]
+PAIRS = [f"{english}\t{german}" for english, german in zip(ENGLISH, GERMAN)]
 
 
 @pytest.mark.parametrize(
@@ -341,17 +342,25 @@ def test_an_unfinished_build_does_what_changed_anew(tmp_path, monkeypatch, piece
     assert files_of(tmp_path / "corpus") == files_of(tmp_path / "anew")
 
 
-def test_text_that_changes(tmp_path, monkeypatch, pieces):
+@pytest.mark.parametrize(
+    ("inputs", "before", "after"),
+    [
+        ({"mono": {"en": "text"}}, ENGLISH, [*ENGLISH[:300], "bado kani", *ENGLISH[301:]]),
+        # All units but the first have the same bytes as before, and other columns.
+        ({"parallel": {"en-de": "text"}}, ["en\tde", *PAIRS], ["de\ten", *PAIRS]),
+    ],
+)
+def test_text_that_changes(tmp_path, monkeypatch, pieces, inputs, before, after):
     """While it is read it is refused; after a kill its units are made anew."""
-    lines = sentences(900)
-    path = write_lines(tmp_path / "text", lines)
+    monkeypatch.chdir(tmp_path)
+    write_lines(Path("text"), before)
     with monkeypatch.context() as patch:
-        patch.setattr(units, "read_lines", lambda *_: os.utime(path) or read_lines(*_))
-        assert f"{path}: changed" in error_of(make_corpus, tmp_path / "corpus", pieces, mono={"en": path})
-    write_lines(tmp_path / "text", [*lines[:700], "bado kani", *lines[701:]])
-    for folder in ("corpus", "anew"):
-        make_corpus(tmp_path / folder, pieces, mono={"en": path})
-    assert files_of(tmp_path / "corpus") == files_of(tmp_path / "anew")
+        patch.setattr(units, "read_lines", lambda *_: os.utime("text") or read_lines(*_))
+        assert "text: changed" in error_of(make_corpus, Path("corpus"), pieces, **inputs)
+    write_lines(Path("text"), after)
+    for folder in (Path("corpus"), Path("anew")):
+        make_corpus(folder, pieces, **inputs)
+    assert files_of(Path("corpus")) == files_of(Path("anew"))
 
 
 def test_overwriting_leaves_other_files(tmp_path, pieces, inputs):
