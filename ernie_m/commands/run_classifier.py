@@ -22,4 +22,3 @@ def main() -> None:
         from ernie_m.finetune.tasks.regression import Regression
 
         fine_tune(Regression if flags.is_regression else Classification, flags, stop)
-    stop.exit_as_asked()

@@ -10,8 +10,7 @@ from ernie_m.utils.options import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
-def main() -> bool:
-    """Train and evaluate as the command line says; returns whether it came to its end."""
+def main() -> None:
     flags = parse_options(FinetuneFlags, None, __name__)
     with StopSignal(active=flags.do_train) as stop:
         prepare()
@@ -20,5 +19,3 @@ def main() -> bool:
         from ernie_m.finetune.tasks.question_answering import OfficialAnswering, QuestionAnswering
 
         fine_tune(QuestionAnswering, flags, stop, official_class=OfficialAnswering)
-    stop.exit_as_asked()
-    return not stop

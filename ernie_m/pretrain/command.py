@@ -1,4 +1,4 @@
-"""The command run_pretrain.py: its run folder, when it logs and saves, and the models that it leaves."""
+"""The command run_pretrain.py: its run folder, its log, and the models that it leaves."""
 
 import dataclasses
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from ernie_m.model.kernels import use_kernels
 from ernie_m.pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig
 from ernie_m.pretrain.held_out.language_means import language_means
 from ernie_m.pretrain.task import Pretraining
@@ -15,7 +16,7 @@ from ernie_m.training.checkpoint import step_folders, write_checkpoint
 from ernie_m.training.log.metrics_jsonl import METRICS
 from ernie_m.training.run import Pace, Trainer
 from ernie_m.training.run_folder import FolderRules, RunFolder
-from ernie_m.training.stop_requests import StallWatch
+from ernie_m.training.stop_requests import StallWatch, StopSignal
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
@@ -27,6 +28,29 @@ ENCODER = "encoder"  # the finished model without its head, for fine-tuning
 SETTINGS = "config.yaml"
 _OURS = "# All options of this run, written by run_pretrain.py.\n"  # the first line of the settings
 _WAYS_OUT = "choose another run.output, or begin anew with --run.overwrite true"
+
+
+def train(config: PretrainConfig, stop: StopSignal) -> None:
+    """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
+    run = config.run
+    distributed.init()
+    use_kernels(run.kernels)
+    with open_run_folder(config).locked() as folder:
+        # The log is in the folder of the run, unless a launcher names another one in the environment.
+        log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
+        logging.setup(log_dir, distributed.rank())
+        check_checkpoints(folder)
+        task = Pretraining(config)
+        pace = Pace(
+            log_steps=run.log_steps,
+            save_steps=run.save_steps,
+            last_step=run.stop_after_steps or None,  # 0: run to the end
+            stall_ends_seconds=run.stall_ends_seconds,
+        )
+        trainer = Trainer(task, folder, run.seed, pace)
+        save_settings(task.config, folder)  # without the objectives for which the corpus has no text
+        if trainer.run(stop):  # the run is finished
+            finish(task, trainer, folder)
 
 
 def open_run_folder(config: PretrainConfig) -> RunFolder:
@@ -68,12 +92,6 @@ def check_checkpoints(folder: RunFolder) -> None:
         )
 
 
-def open_log(folder: RunFolder) -> None:
-    """Open the log in the folder of the run, unless a launcher names another folder in the environment."""
-    log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
-    logging.setup(log_dir, distributed.rank())  # None: the folder that the environment names
-
-
 def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
     """Write the configuration to config.yaml, and log what differs from the defaults.
 
@@ -96,17 +114,6 @@ def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
             changed = [f"{key} {value}" for key, value in vars(values).items() if value != defaults[key]]
             logger.info("%s: %s", section, ", ".join(changed) or "the defaults")
         logger.info("all options are in %s", path)
-
-
-def pace_of(config: PretrainConfig) -> Pace:
-    """When a run logs, saves and stops."""
-    run = config.run
-    return Pace(
-        log_steps=run.log_steps,
-        save_steps=run.save_steps,
-        last_step=run.stop_after_steps or None,  # 0: run to the end
-        stall_ends_seconds=run.stall_ends_seconds,
-    )
 
 
 def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:

@@ -21,7 +21,8 @@ _END = 0  # what the end of a `StopSignal` writes to its own pipe, instead of a 
 class StopSignal:
     """Turns SIGTERM, SIGHUP and Ctrl-C into requests: in its `with` statement they set `received`.
 
-    The run then stops. SIGHUP keeps its effect if it is ignored, as under `nohup`.
+    The run then saves its state and stops. After Ctrl-C the end of the statement exits with 130, as shells
+    expect. SIGHUP keeps its effect if it is ignored, as under `nohup`.
 
     A thread acknowledges the first request in the log, and ends the process at a second Ctrl-C. The main
     thread cannot, while it is in one long call, such as a sum over processes that waits for a dead one.
@@ -56,7 +57,7 @@ class StopSignal:
         self._before = {number: signal.signal(number, self._note) for number in self._signals}
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         if not self.active:
             return
         for number, handler in self._before.items():
@@ -74,6 +75,8 @@ class StopSignal:
                 if number != signal.SIGINT:
                     signal.signal(number, lambda *_: None)
                     atexit.register(signal.signal, number, signal.SIG_IGN)
+        if self.received == signal.SIGINT and kind is None:
+            sys.exit(130)
 
     def __bool__(self) -> bool:
         return self.received is not None
@@ -85,11 +88,6 @@ class StopSignal:
 
         (requests,) = distributed.all_sum([float(bool(self))])  # how many processes were asked
         return requests > 0
-
-    def exit_as_asked(self) -> None:
-        """Exit with 130 after Ctrl-C, as shells expect; otherwise return. Call it after saving the state."""
-        if self.received == signal.SIGINT:
-            sys.exit(130)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         """The handler of all these signals, in the main thread."""

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import signal
-from dataclasses import replace
+from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 
@@ -30,17 +30,18 @@ LINES = list(dict.fromkeys(row.text_a for row in toys.labelled_texts(400, seed=3
 def folder(tmp_path, monkeypatch):
     """A folder with pairs of two languages with English: en-de.tsv, and two aligned files."""
     monkeypatch.chdir(tmp_path)
-    shorter = {name: as_flags(flags) for name, flags in SHORTER.items()}
-    monkeypatch.setattr(train, "train_vocab", lambda words: train_vocab.main(words + shorter["train_vocab"]))
-    run_retrieval = train.run_retrieval
-    monkeypatch.setattr(
-        train, "run_retrieval", lambda flags: run_retrieval(replace(flags, **SHORTER["run_retrieval"]))
-    )
+    for name, flags in SHORTER.items():
+        shorter = partial(shortened, train._PROGRAMS[name], as_flags(flags))
+        monkeypatch.setitem(train._PROGRAMS, name, shorter)
     (tmp_path / "my").mkdir()
     write_lines(Path("my/en-de.tsv"), [f"{line}\t{line.replace('the', 'a')}" for line in LINES])
     write_lines(Path("my/news.en"), LINES)
     write_lines(Path("my/news.tr"), [line.replace("old", "new") for line in LINES])
     return tmp_path / "my"
+
+
+def shortened(main, more_words, words):
+    main(words + more_words)
 
 
 # Flags that make each program short.

@@ -95,7 +95,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "split.csv": ("text,label,split\na,b,train\nc,d,tran\n", {}, ("line 3", "'tran'")),
     "header.csv": ("text,label\na,b\n", {"text": "1", "label": "2"}, ("line 1", "text, label")),
     "absent.csv": ("text,label\na,b\n", {"text": "Body"}, ("line 1: --text Body",)),
-    "label.jsonl": ('{"text": "a", "label": ["b", "c"]}\n', {}, ("line 1", "--multi_label")),
+    "label.jsonl": ('{"text": "a", "label": ["b", "c"]}\n', {}, ("line 1", "--task multi-label")),
 }
 
 

@@ -706,7 +706,7 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
     found = find_columns(table, options)
     names = [table.names[place] for place in found["label"]]
     if len(names) > 1 and not several:
-        raise UserError(f"--label {options.label}: a column for each label is for --multi_label true")
+        raise UserError(f"--label {options.label}: a column for each label is for --task multi-label")
     rows = []
     for line, cells in table.rows:
         try:
@@ -803,7 +803,7 @@ def _label_in(name: str, cell: Any, several: bool) -> str | list[str]:
         return re.findall("[01]", cell) if _ONE_HOT.fullmatch(cell) else split_labels(cell)
     if isinstance(cell, list) or is_list(cell):
         raise UserError(
-            f"the label {str(cell)[:50]} is a list; --multi_label true takes several labels of a text"
+            f"the label {str(cell)[:50]} is a list; --task multi-label takes several labels of a text"
         )
     if not normal_label(cell):
         raise UserError("the label is empty; fill it in, or remove the line")
