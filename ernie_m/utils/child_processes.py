@@ -19,12 +19,16 @@ _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 def stop_signals() -> list[signal.Signals]:
     """The signals that ask a command to save its state and end: SIGTERM, SIGINT (Ctrl-C) and SIGHUP.
 
-    A terminal or an ssh connection that is closed sends SIGHUP. Under `nohup` it is ignored, and stays so.
+    A terminal or an ssh connection that is closed sends SIGHUP. Under `nohup` it is ignored, and stays so. A
+    signal whose handler was not set from Python keeps it, as in a program that has Python in it.
     """
-    signals = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signals.append(signal.SIGHUP)
-    return signals
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in signals}
+    return [
+        number
+        for number, handler in handlers.items()
+        if handler is not None and (number, handler) != (signal.SIGHUP, signal.SIG_IGN)
+    ]
 
 
 @contextmanager

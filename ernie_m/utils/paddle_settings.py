@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from ernie_m.utils.child_processes import stop_signals_handled_by
 from ernie_m.utils.errors import UserError, say
 
 PADDLE = "3.3"  # from 3.4 on, adamw takes the rate in float64, not as ernie_m/training/row_adam.py gives it
@@ -114,10 +115,9 @@ def read_fields(text: str) -> dict[str, str]:
 
 def _text(path: Path) -> str:
     """The text of a file; "" if it cannot be read."""
-    try:
+    with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    return ""
 
 
 def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> dict[str, str]:
@@ -214,18 +214,13 @@ def _apply_settings() -> str:
     else:
         _import_paddle()
     if _is_guest:
-        _multiply_once()
+        import paddle
+
+        matrix = paddle.ones([8, 8]).cpu()
+        paddle.matmul(matrix, matrix)  # MKL reads its settings at its first product
         for name in added_settings:
             del os.environ[name]
     return f"cpu: {', '.join(in_force)}"
-
-
-def _multiply_once() -> None:
-    """Let MKL read its settings, which it does at its first product."""
-    import paddle
-
-    matrix = paddle.ones([8, 8]).cpu()
-    paddle.matmul(matrix, matrix)
 
 
 def _keep_freed_memory(memory: int) -> str:
@@ -252,43 +247,35 @@ def _import_paddle() -> None:
     root = logging.getLogger()
     root_handlers = list(root.handlers)
     root_level = root.level
-    term_handler = signal.getsignal(signal.SIGTERM)
-    interrupt_handler = signal.getsignal(signal.SIGINT)
-    interrupts: list[int] = []  # the signals that came during the import
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    # None: a handler that was not set from Python. Only the main thread may set one.
-    can_put_back = in_main_thread and term_handler is not None
-    may_interrupt = in_main_thread and callable(interrupt_handler)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # the present one: this blocks nothing
-    if can_put_back:  # a SIGTERM that comes meanwhile waits for our handler
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    if may_interrupt:
-        # Paddle would turn a KeyboardInterrupt into an ImportError. A mask is not enough here: the signal
-        # would reach one of numpy's threads, and Python would raise in this one.
-        signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    received: list[int] = []  # the signals that came during the import
+    # Paddle would turn a KeyboardInterrupt into an ImportError. A mask is not enough here: the signal would
+    # reach one of numpy's threads, and Python would raise in this one.
+    catching = stop_signals_handled_by(lambda number, frame: received.append(number))
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        catching = contextlib.nullcontext()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # it waits for our handler
     try:
-        with contextlib.redirect_stderr(printed), warnings.catch_warnings():
+        with catching, contextlib.redirect_stderr(printed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No ccache found")
             import paddle  # noqa: F401
     finally:
-        if can_put_back:
-            signal.signal(signal.SIGTERM, term_handler)
-        if may_interrupt:
-            signal.signal(signal.SIGINT, interrupt_handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # Handlers that were made during the import keep `printed`, which nobody reads any more.
         for name in logging.Logger.manager.loggerDict:
             for handler in logging.getLogger(name).handlers:
                 if getattr(handler, "stream", None) is printed:
                     handler.setStream(sys.stderr)
-        for handler in set(root.handlers) - set(root_handlers):
-            root.removeHandler(handler)
+        root.handlers[:] = root_handlers
         root.setLevel(root_level)
         for line in printed.getvalue().splitlines():
             if not line.startswith(_ABOUT_OPENBLAS):
                 say(line, file=sys.stderr)
-    for number in interrupts:
-        interrupt_handler(number, None)
+    for number in received:
+        handler = signal.getsignal(number)
+        if callable(handler):  # a `StopSignal` has heard of it already, and need not be told again
+            handler(number, None)
+        else:
+            signal.raise_signal(number)
 
 
 def has_gpu() -> bool:
