@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from ernie_m.finetune.paper import check_recipe
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, SEARCH, TOKEN_CLASSIFICATION
-from ernie_m.utils.errors import UserError, start_of
+from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.logging import logger
 from ernie_m.utils.options import (
     NonNegativeFloat,
@@ -56,7 +56,7 @@ def _check_recipe_data(train_set: Path) -> None:
     parts = _PARTS_OF_DATA.get(folder.name)
     if folder.parent == Path("data") and parts and not folder.exists():
         verb = "says how to get" if parts in _BY_HAND else "fetches"
-        raise UserError(f"{folder}: no such folder; {start_of('get_data')} {parts} {verb} the data")
+        raise UserError(f"{folder}: no such folder; {command_name()} download data {parts} {verb} the data")
 
 
 @dataclass

@@ -32,7 +32,7 @@ from ernie_m.tokenizer.paddlenlp_rules import cut_pieces
 from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES
 from ernie_m.tokenizer.tokenizer_json import BPE_MODEL, TOKENIZER_JSON, no_piece_model, piece_model_of_json
 from ernie_m.tokenizer.vocabulary import DICT, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
-from ernie_m.utils.errors import UserError, listed, shown, start_of
+from ernie_m.utils.errors import UserError, command_name, listed, shown
 from ernie_m.utils.files import read_bytes
 from ernie_m.utils.logging import logger
 
@@ -453,7 +453,7 @@ def _read_piece_model(path: str | os.PathLike) -> bytes:
     if not os.path.isfile(path):
         raise UserError(
             f"{path}: no such piece model; --piece_model_path names another, and "
-            f"{start_of('get_weights')} vocab fetches the released one (train_vocab makes your own)"
+            f"{command_name()} download weights vocab fetches the released one (train_vocab makes your own)"
         )
     return piece_model_of_json(path) if Path(path).suffix == ".json" else read_bytes(path)
 

@@ -21,7 +21,7 @@ from ernie_m.tokenizer.tokenizer_json import (
     tokenizer_json,
 )
 from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, UNK, derive_vocab, tokens_by_id
-from ernie_m.utils.errors import UserError, start_of
+from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import as_json
 
 
@@ -107,7 +107,7 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
         # In the error this follows "not a unigram model, and".
         reason_and_advice="XLM-R's tokenizer needs one. A model keeps the vocabulary that it was trained "
         "with: --to huggingface takes this one, or train a new model with a unigram vocabulary "
-        f"({start_of('train_vocab')})",
+        f"({command_name()} train_vocab)",
     )
     check_settings(model, tokenizer.piece_model_path)
     added_tokens = tokenizer.added_tokens

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_m.tokenizer.text_rules import QUOTES
 from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, tokens_by_id
-from ernie_m.utils.errors import UserError, start_of
+from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import read_json
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
 def _where_pieces_are() -> str:
     """What to do without a piece model, for the end of an error."""
     return (
-        f"XLM-R has {BPE_MODEL} where it is published, and {start_of('get_weights')} vocab fetches "
+        f"XLM-R has {BPE_MODEL} where it is published, and {command_name()} download weights vocab fetches "
         "ERNIE-M's, which gives the same ids; put it beside the weights, or name it with --piece_model_path"
     )
 

@@ -82,13 +82,11 @@ def install_command(extra: str) -> str:
     scripts/setup.sh adds to the .venv of its checkout; any other environment is the user's, who has installed
     the package there.
     """
-    return f"sh scripts/setup.sh {extra}" if _is_in_checkout() else f'pip install "ernie-m[{extra}]"'
-
-
-def start_of(program: str) -> str:
-    """The words that start get_data, get_weights or train_vocab, for a message."""
-    command = program.replace("get_", "download ")
-    return f"sh scripts/data/{program}.sh" if _is_in_checkout() else f"ernie-m {command}"
+    checkout = Path(__file__).resolve().parents[2]
+    own_environments = (checkout / ".venv", Path(sys.base_prefix).resolve())  # the latter: it is in none
+    if Path(sys.prefix).resolve() in own_environments and (checkout / "scripts" / "setup.sh").is_file():
+        return f"sh scripts/setup.sh {extra}"
+    return f'pip install "ernie-m[{extra}]"'
 
 
 def command_name() -> str:
@@ -105,13 +103,6 @@ def command_words() -> list[str]:
     return [starter, *sys.argv]
 
 
-def _is_in_checkout() -> bool:
-    """Whether this is a checkout in its own environment, or in no environment."""
-    checkout = Path(__file__).resolve().parents[2]
-    own_environments = (checkout / ".venv", Path(sys.base_prefix).resolve())
-    return Path(sys.prefix).resolve() in own_environments and (checkout / "scripts" / "setup.sh").is_file()
-
-
 def run(main: Callable[[], None]) -> None:
     """Call `main()`. A `UserError` is printed as one line and ends the process with 2, Ctrl-C with 130.
 
@@ -122,8 +113,12 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a console that is not UTF-8 shows escapes
             stream.reconfigure(errors="backslashreplace")
     try:
-        with long_names_are_mistakes():
+        try:
             main()
+        except OSError as error:  # of a name that no file can have, also where one asks whether it is there
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise UserError(f"{error.filename}: {error.strerror}; name another one") from error
     except UserError as error:
         with lines_may_be_lost():
             say(f"error: {error}", file=sys.stderr)
@@ -141,20 +136,6 @@ def run(main: Callable[[], None]) -> None:
         if log.handlers:
             log.error("the run failed", exc_info=True, extra={"console": False})
         raise
-
-
-@contextmanager
-def long_names_are_mistakes() -> Iterator[None]:
-    """Turn the error of a name that no file can have into a `UserError`.
-
-    Even to ask whether there is such a file raises it.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        raise UserError(f"{error.filename}: {error.strerror}; name another one") from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.utils.errors import start_of
+from ernie_m.utils.errors import command_name
 from tests.launching import error_of
 from tests.toys import make_corpus, sentences, train_pieces, write_lines
 
@@ -27,7 +27,7 @@ def outputs(tmp_path_factory):
     [
         ("run/bset", "folder", "step_N"),
         ("run", "no model", "step_N"),
-        ("configs/bas", "folder", "get_weights"),
+        ("configs/bas", "folder", "download weights"),
         ("corpus", "corpus", "step_N"),
         ("exported", "ernie-m export", "step_N"),
         ("en.txt", "file", "step_N"),
@@ -43,5 +43,6 @@ def test_what_is_there_and_what_to_name_instead(outputs, monkeypatch, path, what
 def test_without_released_weights(tmp_path):
     """Below `configs`, the advice is to fetch them, or the one model that was named."""
     (tmp_path / "configs").mkdir()
-    assert "get_weights" in error_of(open_checkpoint, tmp_path / "configs/base")
-    assert start_of("get_weights") + " e5-small" in error_of(open_checkpoint, tmp_path / "configs/e5-small")
+    assert "download weights" in error_of(open_checkpoint, tmp_path / "configs/base")
+    line = error_of(open_checkpoint, tmp_path / "configs/e5-small")
+    assert f"{command_name()} download weights e5-small" in line

@@ -16,7 +16,7 @@ from ernie_m.data import download, get_data
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.reader.files.aligned_lines import TATOEBA
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.errors import UserError, start_of
+from ernie_m.utils.errors import UserError, command_name
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.files import disk_full_after
@@ -337,7 +337,7 @@ def test_a_recipe_without_data_names_the_command(tmp_path, monkeypatch, task, pa
         "init_pretraining_params": "configs/base/params",
     }
     flags = FinetuneFlags(**places, do_val=False, do_test=False)
-    message = f"data/{task}: no such folder; {start_of('get_data')} {parts} {does} the data"
+    message = f"data/{task}: no such folder; {command_name()} download data {parts} {does} the data"
     assert error_of(flags.check) == message
     (tmp_path / "data" / task).mkdir(parents=True)
     flags.check()

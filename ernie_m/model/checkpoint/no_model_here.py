@@ -5,7 +5,7 @@ from pathlib import Path
 from ernie_m.model.checkpoint.files import CONFIG, WEIGHTS_FILES
 from ernie_m.model.checkpoint.lazy_weights import Weights
 from ernie_m.utils.checksums import MANIFEST
-from ernie_m.utils.errors import UserError, start_of
+from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.folder import Folder
 
 _FAMILIES = (
@@ -32,7 +32,7 @@ def no_weights(path: Path) -> UserError:
     if "configs" in path.parts:  # where the released weights would be
         is_e5 = "e5-small" in path.parts
         fetches = "e5-small fetches it" if is_e5 else "fetches the released weights into configs/"
-        advice = f"{start_of('get_weights')} {fetches}"
+        advice = f"{command_name()} download weights {fetches}"
     return UserError(f"{path}: {_description(path)}; {advice}")
 
 

@@ -7,7 +7,7 @@ from ernie_m.pretrain.build_corpus.inputs import Stream, file_status
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.tokenizer.text_rules import ERNIE_M, TEXT_RULES
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.errors import UserError, start_of
+from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.options import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -82,7 +82,7 @@ class BuildOptions(TextOptions):
         if not self.output:
             raise UserError("no folder for the corpus; give --output")
         if not self.piece_model_path:
-            raise UserError(f"no --piece_model_path; {start_of('train_vocab')} makes a piece model")
+            raise UserError(f"no --piece_model_path; {command_name()} train_vocab makes a piece model")
         if self.ray_address and self.engine != "ray":
             raise UserError("ray_address: given without --engine ray")
 

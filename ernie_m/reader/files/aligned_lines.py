@@ -24,7 +24,7 @@ from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import refuse_other_forms, split_name
 from ernie_m.reader.files.rows import TableOptions
-from ernie_m.utils.errors import UserError, start_of
+from ernie_m.utils.errors import UserError, command_name
 
 # XTREME's codes of the 36 languages of Tatoeba -> the codes in the public file names, in the order of the
 # paper's Table 16.
@@ -164,7 +164,7 @@ def read_bitexts(
         _refuse_reversed_names(folder)
         raise UserError(
             f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; "
-            f"{start_of('get_data')} tatoeba fetches those of Tatoeba to data/tatoeba"
+            f"{command_name()} download data tatoeba fetches those of Tatoeba to data/tatoeba"
         )
     absent = [language for language in languages if language not in files]
     if absent:
