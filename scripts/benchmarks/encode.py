@@ -20,7 +20,7 @@ from typing import Any
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
 from ernie_m.utils.options import PositiveInt, option, parse_options
-from scripts.benchmarks.turns import LATEST, OURS, Contender, compare_with_threads
+from scripts.benchmarks.turns import LATEST, OURS, Contender, compare
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST = 1 << 30  # bytes of TEXT
@@ -42,8 +42,8 @@ class EncodeBenchmark:
     calls: PositiveInt = 10
     """The number of calls that are timed."""
 
-    threads: list[int] | None = None
-    """Numbers of threads, such as 1,2: what is timed is timed with each of them."""
+    threads: PositiveInt | None = None
+    """The number of threads. Default: what suits this machine."""
 
 
 def main() -> None:
@@ -70,8 +70,7 @@ def main() -> None:
         ]
         subprocess.run([sys.executable, *line], check=True, stdout=sys.stderr)
         given = {"weights": flags.weights, "exported": exported, "batches": batches}
-        work = {"contenders": CONTENDERS, "given": given, "amount": needed, "unit": "texts/s"}
-        compare_with_threads(flags.threads, "encode", **work)
+        compare("encode", CONTENDERS, given, needed, "texts/s", flags.threads)
 
 
 def ours(

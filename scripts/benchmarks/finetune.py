@@ -26,7 +26,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import PositiveInt, option, parse_options
 from ernie_m.utils.paddle_settings import prepare
 from scripts.benchmarks.steps import CLIP_NORM, DECAY, RATE, our_step, torch_step
-from scripts.benchmarks.turns import LATEST, OURS, PARITY, Contender, compare_with_threads
+from scripts.benchmarks.turns import LATEST, OURS, PARITY, Contender, compare
 
 
 @dataclass
@@ -48,16 +48,15 @@ class FinetuneBenchmark:
     max_seq_len: PositiveInt = 256
     """The longest pair in tokens."""
 
-    threads: list[int] | None = None
-    """Numbers of threads, such as 1,2: what is timed is timed with each of them."""
+    threads: PositiveInt | None = None
+    """The number of threads. Default: what suits this machine."""
 
 
 def main() -> None:
     flags = parse_options(FinetuneBenchmark, None, __name__)
     given = draw(flags)
     amount = flags.batch_size * flags.steps
-    work = {"contenders": CONTENDERS, "given": given, "amount": amount, "unit": "pairs/s"}
-    compare_with_threads(flags.threads, "finetune", **work)
+    compare("finetune", CONTENDERS, given, amount, "pairs/s", flags.threads)
 
 
 def draw(flags: FinetuneBenchmark) -> dict[str, Any]:

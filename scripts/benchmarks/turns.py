@@ -8,12 +8,11 @@ import contextlib
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -31,8 +30,6 @@ OURS = "ours"
 WORK = "work.json"
 WARM_UP = 2  # batches that are not counted: the first steps touch fresh memory
 REST = 0.3  # seconds before a turn, while the threads of the contender before stop spinning
-LOCK_RATE = 100  # samples a second of who holds Python's lock
-START_OF_WATCHER = 2.0  # seconds until it takes samples
 
 
 class Contender(NamedTuple):
@@ -58,44 +55,6 @@ class Contender(NamedTuple):
         return sys.executable if self.environment == VENV else str(ROOT / self.environment / "bin/python")
 
 
-def compare_with_threads(threads: Sequence[int] | None, module: str, **work: Any) -> None:
-    """`compare` with each number of threads; the last table has the serial share of each contender.
-
-    Args:
-        threads: None: the number that the programs use by themselves, once.
-        work: what `compare` takes.
-    """
-    if threads is None:
-        compare(module, **work)
-        return
-    speeds: dict[str, dict[int, float]] = {}  # contender -> threads -> speed
-    for count in threads:
-        print(f"threads: {count}", flush=True)
-        for name, row in compare(module, **work, threads=count).items():
-            speeds.setdefault(name, {})[count] = row["speed"]
-    lines = [["", *(f"{count} threads" for count in threads), "serial share"]]
-    shares = {}
-    for name, row in speeds.items():
-        shares[name] = serial_share(row)
-        share = "" if shares[name] is None else f"{100 * shares[name]:.0f} %"
-        lines.append([name, *(f"{row[count]:,g}" for count in threads), share])
-    print(in_markdown(lines))
-    print(json.dumps({"benchmark": module, "unit": work["unit"], "speeds": speeds, "serial_shares": shares}))
-
-
-def serial_share(speeds: Mapping[int, float]) -> float | None:
-    """The part of the time with one thread that no further thread shortens, by Amdahl's law; None: not known.
-
-    Args:
-        speeds: number of threads -> speed; those of one thread and of the most are taken.
-    """
-    most = max(speeds)
-    if most == 1 or 1 not in speeds:
-        return None
-    time = speeds[1] / speeds[most]  # of the most threads, if that of one is 1
-    return round((time - 1 / most) / (1 - 1 / most), 3)
-
-
 def compare(
     module: str,
     contenders: Mapping[str, Contender],
@@ -103,7 +62,7 @@ def compare(
     amount: int,
     unit: str,
     threads: int | None = None,
-) -> dict[str, dict[str, float]]:
+) -> None:
     """Let the contenders do all batches, and print a table and, as the last line, its figures in JSON.
 
     Args:
@@ -112,9 +71,6 @@ def compare(
         given: JSON values: "batches", and whatever else the contenders need.
         amount: the number of units in all batches, such as pairs.
         threads: the number of threads of each contender; None: what suits this machine.
-
-    Returns:
-        the figures of each contender: its "speed" and others.
 
     Raises:
         UserError: a contender failed.
@@ -138,7 +94,6 @@ def compare(
         if not rivals:
             seconds, peaks = alternate({OURS: ours}, count)
             our_seconds.append(seconds[OURS])
-        lock = lock_share(ours, count, folder)
     rows[OURS] = row_of(amount / median(our_seconds), peaks[OURS])
     lines = [["", unit, "ours beside it", "ours is", "peak GB"]]
     for name, row in rows.items():
@@ -146,28 +101,7 @@ def compare(
         lines.append([name, f"{row['speed']:,g}", *beside, f"{row['peak_gb']:.2f}"])
     print(in_markdown(lines))
     figures = {"benchmark": module, "unit": unit, "batches": count, "threads": threads, "contenders": rows}
-    print(json.dumps(figures | {"lock_share": lock}))
-    return rows
-
-
-def lock_share(ours: subprocess.Popen, count: int, folder: str) -> float | None:
-    """The part of our time in which a thread holds Python's lock, by py-spy; None: it is not installed.
-
-    With several workers it is that of all of them: the others may wait for it.
-    """
-    program = Path(sys.executable).with_name("py-spy")
-    if not program.exists():
-        print("the share of Python's lock is left out: pip install py-spy")
-        return None
-    samples = Path(folder) / "samples.txt"  # in each line a stack of calls, and how often it was seen
-    words = ["record", "--gil", "--rate", str(LOCK_RATE), "--format", "raw", "--output", str(samples)]
-    command = [str(program), *words, "--pid", str(ours.pid)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as watcher:
-        time.sleep(START_OF_WATCHER)
-        seconds = sum(turn(OURS, ours, number)["seconds"] for number in range(count))
-        watcher.send_signal(signal.SIGINT)
-    held = sum(int(line.rpartition(" ")[2]) for line in samples.read_text(encoding="utf-8").splitlines())
-    return round(held / LOCK_RATE / seconds, 3)
+    print(json.dumps(figures))
 
 
 def alternate(
