@@ -5,7 +5,6 @@
 #   sh scripts/demo.sh --page        the page in the browser, on the texts and the classifier of --quick
 #   sh scripts/demo.sh --pretrain    the paper's objectives on public text: fetches 197 MB, then a quarter of an hour on
 #                                    two cores; the same command goes on with a demo that was broken off
-#   sh scripts/demo.sh --pretrain --table6    the same with the five mixes of objectives of the paper's Table 6
 set -eu
 cd "$(dirname "$0")/.."
 case ${1-} in

@@ -1,28 +1,25 @@
 """The demo behind scripts/demo.sh --pretrain: what the paper's objectives add to MMLM, on public text.
 
 A small encoder learns masked words (MMLM) in ten languages. From it two go on for equal steps: one with MMLM
-alone, one with all four objectives; with --table6 there are the five mixes of the paper's Table 6. Each one
-searches translations of packages that no training text comes from, and learns topics from English sentences.
+alone, one with all four objectives. Each one searches translations of packages that no training text comes
+from, and learns topics from English sentences.
 """
 
 from ernie_m.utils.first_import import run
 
 import json
-import signal
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from ernie_m import load
-from ernie_m.commands.train import Command
+from ernie_m.commands.launch import run_processes
 from ernie_m.data.public_text import TABLE
+from ernie_m.finetune.retrieval.own_pairs import Command
 from ernie_m.utils.checksums import MANIFEST
-from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
 from ernie_m.utils.errors import say
 from ernie_m.utils.files import read_json
 from ernie_m.utils.options import PositiveInt, option, parse_options
@@ -32,14 +29,8 @@ from scripts.quick import mean_of_others, read_sentences, score_topics
 OUTPUT = Path("output/demo")
 TEXT = OUTPUT / "text"
 CONFIG = "configs/pretrain/own.yaml"
-# The rows of Table 6, as in configs/pretrain/exp<n>.yaml. The first and the last are the demo's.
-MIXES = {
-    "exp1": "mmlm",
-    "exp2": "mmlm,tlm",
-    "exp3": "mmlm,camlm",
-    "exp4": "mmlm,btmlm,camlm",
-    "exp5": "mmlm,btmlm,camlm,tlm",
-}
+# What is printed -> the objectives of a run: the first and the last row of the paper's Table 6.
+MIXES = {"exp1, seed 2": "mmlm", "exp5, seed 2": "mmlm,btmlm,camlm,tlm"}
 # What is printed -> the row of sweep.json. The even pairs choose the layer.
 SEARCHES = {"found": "chosen, odd pairs", "centred": "centred, chosen, odd pairs"}
 SWEEP = "sweep.json"
@@ -51,17 +42,11 @@ START = "start"
 class PretrainDemoFlags:
     """How much is trained."""
 
-    table6: bool = False
-    """Train the five mixes of the paper's Table 6 instead of two."""
-
     start_steps: PositiveInt = 700
     """The steps of the start, of some 2,000 tokens each."""
 
     steps: PositiveInt = option(1500, needed=True)
     """The steps of each mix, which follow."""
-
-    seeds: list[int] = option(default_factory=lambda: [2])
-    """The seeds of each mix. The start has the seed 1."""
 
 
 def main() -> None:
@@ -80,31 +65,28 @@ def main() -> None:
         pre_training("masked words", start, flags.start_steps, "mmlm", 1),
         Command("train a static model on the pairs", table, pieces / "retrieval.json"),
     )
-    names = list(MIXES) if flags.table6 else ["exp1", "exp5"]
     folders = {PIECES: pieces, START: start}
     trainings = []
-    for seed in flags.seeds:
-        for name in names:
-            label = f"{name}, seed {seed}"
-            folders[label] = OUTPUT / f"start-{flags.start_steps}-{flags.steps}" / f"{name}-seed-{seed}"
-            training = pre_training(MIXES[name], folders[label], flags.steps, MIXES[name], seed)
-            from_start = ["--init.encoder", start / "full", "--init.lm_head", "encoder"]
-            trainings.append(training._replace(words=[*training.words, *from_start]))
-    for first in range(0, len(trainings), 2):
-        carry_out(*trainings[first : first + 2])
+    for label, objectives in MIXES.items():
+        name = label.replace(", seed ", "-seed-")
+        folders[label] = OUTPUT / f"start-{flags.start_steps}-{flags.steps}" / name
+        training = pre_training(objectives, folders[label], flags.steps, objectives, 2)
+        from_start = ["--init.encoder", start / "full", "--init.lm_head", "encoder"]
+        trainings.append(training._replace(words=[*training.words, *from_start]))
+    carry_out(*trainings)
     searches = [search(folder) for folder in folders.values()]
     for first in range(0, len(searches), 2):
         carry_out(*searches[first : first + 2])
 
     scores = {label: scores_of(folder) for label, folder in folders.items()}
-    show(scores, names, flags.seeds)
+    show(scores)
     print(json.dumps({**scores, "minutes": round((time.monotonic() - started) / 60, 1)}))
 
 
 def carry_out(*steps: Command) -> None:
     """Run steps side by side, without those that are finished; only the first one's output is shown.
 
-    If one does not finish, this program ends with its exit code.
+    If one does not finish, this program ends with its exit code. The others end, too, and go on another time.
     """
     unfinished = []
     for step in steps:
@@ -115,44 +97,12 @@ def carry_out(*steps: Command) -> None:
             unfinished.append(step)
     if not unfinished:
         return
-    code = run_programs(*(list(map(str, step.words)) for step in unfinished))
+    commands = [[sys.executable, "-m", "ernie_m", *map(str, step.words)] for step in unfinished]
+    code = run_processes(commands, [{}] * len(commands), OUTPUT / "log")
     if code or not all(step.result.exists() for step in unfinished):
         if code in (0, 130):  # SIGTERM or Ctrl-C; an error has its own line
             say("stopped here; the same command goes on", file=sys.stderr)
         sys.exit(code)
-
-
-def run_programs(*commands: Sequence[str]) -> int:
-    """Run programs of the project side by side to their ends. They receive the signals to stop.
-
-    Args:
-        commands: the words of each. Only the first one writes to standard output.
-
-    Returns:
-        the exit code of the first that did not end with 0, else 0.
-    """
-    early: list[int] = []  # signals that came while the processes were started
-    processes: list[subprocess.Popen] = []
-
-    def hand_on(number: int, frame: object) -> None:
-        early.append(number)
-        for process in processes:
-            process.send_signal(number)
-
-    with stop_signals_handled_by(hand_on):
-        for words in commands:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "ernie_m", *words],
-                stdout=subprocess.DEVNULL if processes else None,
-                process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on
-                preexec_fn=partial(end_with_parent, signal.SIGTERM),
-            )
-            for number in early:
-                process.send_signal(number)
-            processes.append(process)
-        codes = [process.wait() for process in processes]
-    code = next((code for code in codes if code), 0)
-    return 128 - code if code < 0 else code  # signal n ended it: as shells write it
 
 
 def steps_of_the_corpus() -> list[Command]:
@@ -223,24 +173,16 @@ def scores_of(folder: Path) -> dict[str, float]:
     return {name: round(score, 1) for name, score in scores.items()}
 
 
-def show(scores: Mapping[str, Mapping[str, float]], names: Sequence[str], seeds: Sequence[int]) -> None:
-    """Print the scores of each run, and of each mix, how far it is from MMLM alone with the same seed."""
+def show(scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the scores of each run, and how far that with all objectives is from that with MMLM alone."""
     measures = list(scores[START])
     lines = [["", *measures]]
     for label, row in scores.items():
         lines.append([label, *(f"{row[measure]:.1f}" if measure in row else "-" for measure in measures)])
     print(f"\n{in_columns(lines)}\n")
-    for name in names[1:]:
-        print(f"{name}: {MIXES[name]}")
-        for measure in measures:
-            differences = []
-            for seed in seeds:
-                of_mix = scores[f"{name}, seed {seed}"][measure]
-                differences.append(of_mix - scores[f"exp1, seed {seed}"][measure])
-            line = f"  {measure}: {statistics.mean(differences):+.1f}"
-            if len(seeds) > 1:
-                line += f" ± {statistics.stdev(differences) / len(seeds) ** 0.5:.1f}"
-            print(f"{line} to MMLM alone")
+    alone, together = (scores[label] for label in MIXES)
+    for measure in measures:
+        print(f"{measure}: {together[measure] - alone[measure]:+.1f} of all four objectives to MMLM alone")
 
 
 if __name__ == "__main__":

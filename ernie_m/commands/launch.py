@@ -157,15 +157,15 @@ def environments(
     return variables
 
 
-def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Path) -> int:
-    """Start the processes of this machine, and wait for all of them.
+def run_processes(commands: Sequence[Sequence[str]], places: list[dict[str, str]], logs: Path) -> int:
+    """Start processes of this machine, and wait for all of them.
 
     The first process prints on the console, the others into `logs`. A signal is handed on to all. When one
     has failed, the others cannot go on without it: they are killed if they do not end soon.
 
     Args:
-        script: the words that start each.
-        places: for each process what `environments` returned.
+        commands: the words that start each.
+        places: for each process the variables of the environment that only it has.
         logs: the folder for what all but the first print.
 
     Returns:
@@ -180,12 +180,12 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
             process.send_signal(number)
 
     with stop_signals_handled_by(hand_on), contextlib.ExitStack() as files:
-        for number, place in enumerate(places):
+        for number, (command, place) in enumerate(zip(commands, places)):
             # The first child writes where this program does.
             output = files.enter_context(open(logs / f"workerlog.{number}", "w")) if number > 0 else None
             processes.append(
                 subprocess.Popen(
-                    script,
+                    command,
                     env=os.environ | place,
                     stdout=output,
                     stderr=output,
@@ -252,4 +252,4 @@ def main() -> None:
         os.execve(sys.executable, command, os.environ | places[0])
     os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle reports how the processes connect
     workers = f"workers-node{flags.node_id}" if len(flags.nodes) > 1 else "workers"
-    sys.exit(run_processes(command, places, Path(os.environ[LOG_DIR], workers)))
+    sys.exit(run_processes([command] * processes, places, Path(os.environ[LOG_DIR], workers)))

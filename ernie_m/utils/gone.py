@@ -70,6 +70,7 @@ GONE = {
     "show_pairs": "nothing: pairs of every two languages are shown",
     "skip_bad_utf8": "--encoding",
     "src_file": "--pairs",
+    "table6": "configs/pretrain/exp1.yaml, and those beside it",
     "teacher": "--loss softmax with given negatives (--mine_negatives)",
     "tgt_file": "--pairs",
     "threads": "the variable OMP_NUM_THREADS",
