@@ -36,13 +36,13 @@ from ernie_m.model.tasks import (
     outputs_of,
     task_named,
 )
+from ernie_m.model.workers import STOP, Workers, core_count
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.checksums import check_folder
 from ernie_m.utils.errors import UserError, install_command, listed
 from ernie_m.utils.files import read_object
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare
-from ernie_m.utils.workers import STOP, Workers, core_count
 from ernie_m.vectors.centring import LanguageMeans
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """A model in OpenVINO, on a CPU: the encoder of a checkpoint, or an ONNX file. Needs no Paddle.
 
-A batch is computed on one core, and several at a time (`ernie_m.utils.workers`). On a CPU of x86-64 the bits
+A batch is computed on one core, and several at a time (`ernie_m.model.workers`). On a CPU of x86-64 the bits
 of a text depend neither on its batch nor on the number of threads.
 """
 
@@ -24,9 +24,9 @@ from ernie_m.inference.exported_model import GraphRunner
 from ernie_m.model.checkpoint.lazy_weights import Weights, finite
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import EMBEDDING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of
+from ernie_m.model.workers import core_count
 from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.paddle_settings import has_gpu, read_cpu
-from ernie_m.utils.workers import core_count
 from ernie_m.vectors.pooling import weighted_sums
 
 MOST_TOKENS = 1024  # of a batch; a larger one is no faster

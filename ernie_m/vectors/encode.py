@@ -13,9 +13,9 @@ from ernie_m.model.batch import TokenBatch
 from ernie_m.model.cpu.workers import paddle_workers
 from ernie_m.model.device import Uploadable, to_array, upload
 from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.workers import Workers
 from ernie_m.reader.batching import BATCH_TOKENS
 from ernie_m.training.precision import Autocast
-from ernie_m.utils.workers import Workers
 from ernie_m.vectors.piece_means import PieceBatch, piece_means
 from ernie_m.vectors.pooling import SentenceEncoder, takes_piece_means, token_weights
 from ernie_m.vectors.static import StaticEncoder

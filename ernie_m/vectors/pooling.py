@@ -11,9 +11,9 @@ import numpy as np
 
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Pooling
+from ernie_m.model.workers import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, padded_batches
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.workers import Workers
 
 POOLINGS = get_args(Pooling)
 R = TypeVar("R")

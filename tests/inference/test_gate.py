@@ -18,7 +18,7 @@ import pytest
 from ernie_m.inference.load import LoadedModel, load
 from ernie_m.inference.server import gate as gates
 from ernie_m.inference.tasks.encode import EncodeTexts
-from ernie_m.utils.workers import Workers
+from ernie_m.model.workers import Workers
 from tests.inference.browser import wait
 from tests.inference.served import ask, running
 

@@ -19,9 +19,9 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, TokenClassifier
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TOKEN_CLASSIFICATION
+from ernie_m.model.workers import Workers
 from ernie_m.reader.batching import batches_by_length, pad
 from ernie_m.utils.paddle_settings import read_cpu
-from ernie_m.utils.workers import Workers
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.pooling import SentenceEncoder
 from tests.toys import sentences

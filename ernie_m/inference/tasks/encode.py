@@ -12,9 +12,9 @@ from ernie_m.model.checkpoint.lazy_weights import finite
 from ernie_m.model.checkpoint.tensor_names import WORDS
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import EMBEDDING
+from ernie_m.model.workers import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.workers import Workers
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.pooling import SentenceEncoder, layer_number, takes_piece_means, unit, weighted_sums
 from ernie_m.vectors.static import StaticEncoder

@@ -24,7 +24,7 @@ from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
 from ernie_m.model.cpu.mkl import Matrices, Shapes
 from ernie_m.model.cpu.rows import as_array, needs_gradient, over_rows
 from ernie_m.model.layout import Layout
-from ernie_m.utils.workers import end_if_stopped
+from ernie_m.model.workers import end_if_stopped
 
 PIECE = 1 << 17  # scores that a thread works on at a time; at least a block
 

@@ -12,9 +12,9 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from ernie_m.model.workers import STOP
 from ernie_m.utils.child_processes import cache_until_fork
 from ernie_m.utils.paddle_settings import number_in
-from ernie_m.utils.workers import STOP
 
 BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
 

@@ -1,4 +1,4 @@
-"""Workers of Paddle: threads that each run a model on one core (`ernie_m.utils.workers`).
+"""Workers of Paddle: threads that each run a model on one core (`ernie_m.model.workers`).
 
 The bits of a result do not depend on the number of threads, so they do not depend on whether a worker has
 computed it (docs/reliability.md).
@@ -7,11 +7,10 @@ computed it (docs/reliability.md).
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from ernie_m.model import kernels
+from ernie_m.model import kernels, workers
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.rows import thread_count
-from ernie_m.utils import workers
-from ernie_m.utils.workers import AHEAD, Workers
+from ernie_m.model.workers import AHEAD, Workers
 
 T = TypeVar("T")
 R = TypeVar("R")
