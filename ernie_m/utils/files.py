@@ -263,11 +263,9 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
         process = int(leftover["process"])
         # Whether it still runs cannot be asked if it is on another machine, or has the number of this process
         # in another container.
-        if leftover["host"] != host_name() or process == os.getpid():
-            may_be_written = name is not None
-        else:
-            may_be_written = _is_running(process)
-        if not may_be_written:
+        can_be_asked = leftover["host"] == host_name() and process != os.getpid()
+        is_written = _is_running(process) if can_be_asked else name is not None
+        if not is_written:
             with suppress(PermissionError):  # what another user left in a shared folder stays
                 _clear(path, path.with_name(leftover["name"]), leftover["kind"])
 
@@ -287,10 +285,8 @@ def _is_running(process: int) -> bool:
     """Whether a process of this machine has this number."""
     try:
         os.kill(process, 0)  # signal 0 only checks
-    except (ProcessLookupError, OverflowError):  # the latter: no process can have it
-        return False
-    except PermissionError:  # a process of another user
-        return True
+    except (OSError, OverflowError) as error:  # the latter: no process can have it
+        return isinstance(error, PermissionError)  # a process of another user
     return True
 
 

@@ -157,16 +157,14 @@ class Progress:
     The line is logged; in a program that never set the level of this log it goes to stderr.
 
     Args:
-        total: number of units; None if unknown.
+        total: number of units.
         description: what is being done.
         initial: units done before (in a resumed run). They count as done but not towards the speed.
         unit: the name of a unit.
         lines: False for work that logs its own lines and only needs `speed()`.
     """
 
-    def __init__(
-        self, total: int | None, description: str, initial: int = 0, unit: str = "it", lines: bool = True
-    ):
+    def __init__(self, total: int, description: str, initial: int = 0, unit: str = "it", lines: bool = True):
         self.total = total
         self.description = description
         self.unit = unit
@@ -206,12 +204,8 @@ class Progress:
 
     def line(self, values: Mapping[str, Any]) -> str:
         """The progress as a line for the log."""
-        line = f"{self.description}: {self.completed:,} {self.unit}"
-        if self.total:
-            line += f" of {self.total:,}, {self.eta()} left"
-        for name, value in values.items():
-            line += f", {name} {value}"
-        return line
+        done = f"{self.description}: {self.completed:,} {self.unit} of {self.total:,}, {self.eta()} left"
+        return ", ".join([done, *(f"{name} {value}" for name, value in values.items())])
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
@@ -236,7 +230,7 @@ class Progress:
             evaluations: number of evaluations to come. Before the first one their time is unknown, and the
                 result is, for example, "0:12:30 + 3 evaluations".
         """
-        if not self.total or self.completed <= self.initial:
+        if self.completed <= self.initial:
             return "?"
         seconds = max(self.total - self.completed, 0) / self.speed()
         if self.past_evaluations:
