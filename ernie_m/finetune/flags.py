@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from ernie_m.finetune.paper import check_recipe
+from ernie_m.finetune.paper import recipes
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, SEARCH, TOKEN_CLASSIFICATION
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.logging import logger
@@ -164,7 +164,10 @@ class TrainingFlags:
     on_command_line: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_recipe(self.paper)
+        if self.paper is not None and self.paper not in recipes():
+            raise UserError(
+                f"--paper {self.paper}: the paper has no such recipe; it has {', '.join(recipes())}"
+            )
         have_equal = len(set(self.seeds)) < len(self.seeds)
         if have_equal or min(self.seeds) < 0 or max(self.seeds) >= 2**63:
             seeds = ",".join(map(str, self.seeds))

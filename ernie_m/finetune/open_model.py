@@ -97,7 +97,14 @@ def open_model(
         source = config_path
         config = ErnieMConfig.from_json(config_path, tokenizer.vocab_size)
         if checkpoint and checkpoint.config:
-            _check_size(checkpoint, config, config_path)
+            for key in SIZES:
+                size = getattr(checkpoint.config, key)
+                expected = getattr(config, key)
+                if size != expected:
+                    raise UserError(
+                        f"{checkpoint.path}: a model of another size ({key} {size}) "
+                        f"than --ernie_config_path {config_path} ({key} {expected})"
+                    )
     elif checkpoint is None:
         raise UserError("--ernie_config_path is needed: the model's shape (configs/base/ernie_config.json)")
     elif checkpoint.config is None:
@@ -110,18 +117,6 @@ def open_model(
         config = checkpoint.config
     tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
     return OpenedModel(checkpoint, config, tokenizer, source)
-
-
-def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> None:
-    """Refuse weights of another size than the config in the file `source`."""
-    for key in SIZES:
-        size = getattr(checkpoint.config, key)
-        expected = getattr(config, key)
-        if size != expected:
-            raise UserError(
-                f"{checkpoint.path}: a model of another size ({key} {size}) "
-                f"than --ernie_config_path {source} ({key} {expected})"
-            )
 
 
 def settle_vectors(

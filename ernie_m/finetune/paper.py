@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.utils.errors import UserError
 
 AVERAGE = "avg"  # the column behind those of the languages
 # Size -> layers and width of configs/<size>/ernie_config.json.
@@ -31,12 +30,6 @@ def recipes() -> dict[str, dict[str, Any]]:
         has fewer, {"table": ..., column: number, ...}
     """
     return json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))["recipes"]
-
-
-def check_recipe(name: str | None) -> None:
-    """Raise a UserError that lists the recipes, if the paper has no figures for this one."""
-    if name is not None and name not in recipes():
-        raise UserError(f"--paper {name}: the paper has no such recipe; it has {', '.join(recipes())}")
 
 
 def figures(

@@ -310,7 +310,7 @@ class Batches:
                 if index + count <= start:  # all batches of this window are skipped: do not tokenize it
                     index += count
                     continue
-            features = self._features(window)
+            features = self.encode([self.examples[number] for number in window.tolist()])
             lengths = np.asarray([len(feature.ids) for feature in features])
             for first, last in pairwise(self._bounds(lengths, self.batch_size)):
                 if index >= start:
@@ -385,10 +385,6 @@ class Batches:
                 part = [features[index] for index in indices]
                 micro_batches.append(self.encode.collate(part, numbers[indices], count))
         return micro_batches
-
-    def _features(self, numbers: np.ndarray) -> list:
-        """The features of the examples with these numbers."""
-        return self.encode([self.examples[number] for number in numbers.tolist()])
 
 
 def in_shares(indices: np.ndarray, lengths: np.ndarray, share_tokens: int | None) -> list[np.ndarray]:

@@ -69,7 +69,16 @@ def trim(
     normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
     # The characters of all pieces of the text stay, also of those that are less often in it than `min_count`.
     characters = {*chain(*(model.pieces[number].piece for number in counts.keys() & set(normal)))}
-    _keep_pieces(model, normal, numbers, pieces=tokens | characters)
+    # Two more stay for sentencepiece. The penalty of an unknown character follows from the lowest score, the
+    # bonus of a user-defined piece from the highest.
+    by_score = sorted(normal, key=lambda number: model.pieces[number].score)
+    removable = set(normal) - numbers - {by_score[0], by_score[-1]}
+    needed = tokens | characters
+    kept = [
+        piece for number, piece in enumerate(model.pieces) if number not in removable or piece.piece in needed
+    ]
+    del model.pieces[:]
+    model.pieces.extend(kept)
 
     tokens |= {piece.piece for piece in model.pieces}  # the pieces of the smaller model
     tokens |= {*SPECIAL_TOKENS, *tokenizer.added_tokens}
@@ -97,21 +106,3 @@ def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]
         numbers.update(tokenizer.piece_numbers([digits])[0])
         tokens.update(tokenizer.digit_comma[number])
     return tokens
-
-
-def _keep_pieces(model: ModelProto, normal: Sequence[int], numbers: set[int], pieces: set[str]) -> None:
-    """Remove most of the normal pieces from a model.
-
-    Args:
-        normal: the numbers of the normal pieces.
-        numbers, pieces: what stays, by number or by text.
-    """
-    # Two more stay for sentencepiece. The penalty of an unknown character follows from the lowest score, the
-    # bonus of a user-defined piece from the highest.
-    by_score = sorted(normal, key=lambda number: model.pieces[number].score)
-    removable = set(normal) - numbers - {by_score[0], by_score[-1]}
-    kept = [
-        piece for number, piece in enumerate(model.pieces) if number not in removable or piece.piece in pieces
-    ]
-    del model.pieces[:]
-    model.pieces.extend(kept)

@@ -151,7 +151,10 @@ class Evaluator:
             languages: a language, or a pair of languages.
         """
         if kind == "retrieval":
-            return self._retrieval(model, languages)
+            sides, keys = self._sides(languages)
+            src_vectors, tgt_vectors = map(PaddleEncoder(model.ernie_m).vectors, sides)  # [L + 1, N, H] each
+            accuracy = accuracy_by_layer(src_vectors, tgt_vectors, keys)  # [L + 1, 2]
+            return accuracy.mean(axis=1).tolist()  # the mean of both directions
         objective = self.objectives[kind]
         if isinstance(languages, str):
             examples = self._texts(languages)
@@ -169,13 +172,6 @@ class Evaluator:
         counts = piece_counts + 1.0  # because a held-out piece may be absent from the training text
         losses = -np.log(counts[ids[ids != unknown]] / counts.sum())
         return perplexity(losses.mean())
-
-    def _retrieval(self, model: PreTrainingModel, pair: tuple[str, str]) -> list[float]:
-        """The accuracy at each layer, the mean of both directions."""
-        sides, keys = self._sides(pair)
-        src_vectors, tgt_vectors = map(PaddleEncoder(model.ernie_m).vectors, sides)  # [L + 1, N, H] each
-        accuracy = accuracy_by_layer(src_vectors, tgt_vectors, keys)  # [L + 1, 2]
-        return accuracy.mean(axis=1).tolist()
 
     def _sides(self, pair: tuple[str, str]) -> tuple[list[list[np.ndarray]], np.ndarray]:
         """The inputs of retrieval, of each side of the pairs, and their keys, uint64 [2, N]."""
