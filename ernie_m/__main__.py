@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from ernie_m.utils.errors import UserError, pipe_may_close, say
+from ernie_m.utils.errors import UserError, say
 
 # Command -> the module whose `main` it is, below this package, and what it is for.
 COMMANDS = {
@@ -57,8 +57,7 @@ def main() -> None:
 def start_program() -> None:
     """Call the `main` of the program that the first word names, with the other words as its arguments."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        with pipe_may_close():
-            say(usage())
+        say(usage())
         return
     program, *words = sys.argv[1:]
     program = program.removesuffix(".py")  # as the recipes have it

@@ -28,7 +28,7 @@ from ernie_m.reader.trim_vocabulary import trim
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_json import no_piece_model
 from ernie_m.utils.checksums import MANIFEST, write_manifest
-from ernie_m.utils.errors import UserError, pipe_may_close, say
+from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, only_writer_of
 from ernie_m.utils.options import PositiveInt, option, parse_options
 from ernie_m.utils.text_tables import in_columns
@@ -117,8 +117,7 @@ def convert(flags: ConvertFlags) -> None:
     for name, model in (("before", checkpoint), ("after", smaller)):
         parameters = conversion.count_parameters(model.tensors)
         rows.append([name, f"{model.config.vocab_size:,}", f"{parameters:,}", f"{4 * parameters / 1e6:,.1f}"])
-    with pipe_may_close():
-        say(in_columns(rows))
+    say(in_columns(rows))
 
 
 def convert_vocabulary(flags: ConvertFlags) -> None:
@@ -127,8 +126,7 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
     with atomic_dir(flags.target) as folder:
         files = WRITERS[format.tokenizer_form](folder, tokenizer, LONGEST_INPUT, 2)
-    with pipe_may_close():
-        say_tokenizer(files, conversion.note(format, Reading()), flags)
+    say_tokenizer(files, conversion.note(format, Reading()), flags)
 
 
 def tokenizer_of(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
@@ -188,21 +186,20 @@ def write(
         files = WRITERS[format.tokenizer_form](folder, tokenizer, longest, separators)
         if format.name == Ours.name:
             write_manifest(folder / MANIFEST)
-    with pipe_may_close():
-        say(*lines_of(written, checkpoint, flags))
-        if pooling_files:
-            names = ", ".join(pooling_files)
-            say(f"for sentence-transformers: {names}; pooling: {reading.pooling or 'specials'}")
-        elif flags.to == "xlm-roberta" and checkpoint.task == SEARCH:
-            say(
-                f"note: the model was trained for vectors of layer {reading.layer} with --pooling "
-                f"{reading.pooling}, which sentence-transformers does not make"
-            )
-        say_tokenizer(files, remark, flags)
-        for difference in differing:
-            say(f"read otherwise: {difference}")
-        if "license" not in metadata:
-            say(f"{flags.target}/README.md has no license; to publish it, add --license, as in apache-2.0")
+    say(*lines_of(written, checkpoint, flags))
+    if pooling_files:
+        names = ", ".join(pooling_files)
+        say(f"for sentence-transformers: {names}; pooling: {reading.pooling or 'specials'}")
+    elif flags.to == "xlm-roberta" and checkpoint.task == SEARCH:
+        say(
+            f"note: the model was trained for vectors of layer {reading.layer} with --pooling "
+            f"{reading.pooling}, which sentence-transformers does not make"
+        )
+    say_tokenizer(files, remark, flags)
+    for difference in differing:
+        say(f"read otherwise: {difference}")
+    if "license" not in metadata:
+        say(f"{flags.target}/README.md has no license; to publish it, add --license, as in apache-2.0")
 
 
 def lines_of(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:

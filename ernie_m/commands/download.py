@@ -9,7 +9,7 @@ ernie-m download text data/public
 import sys
 from importlib import import_module
 
-from ernie_m.utils.errors import UserError, pipe_may_close, say
+from ernie_m.utils.errors import UserError, say
 
 # What is fetched -> the module whose `main` does it, and the words that come first on its command line.
 KINDS = {
@@ -23,8 +23,7 @@ KINDS = {
 def main() -> None:
     kind, *words = sys.argv[1:] or ["--help"]
     if kind in ("-h", "--help"):
-        with pipe_may_close():
-            say(f"usage: ernie-m download {'|'.join(KINDS)} ... (each has a --help)", "", __doc__, sep="\n")
+        say(f"usage: ernie-m download {'|'.join(KINDS)} ... (each has a --help)", "", __doc__)
         return
     if kind not in KINDS:
         raise UserError(f"download {kind}: it must be one of {', '.join(KINDS)}")

@@ -59,8 +59,15 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def say(*texts: object, sep: str = "\n", file: TextIO | None = None) -> None:
-    """Print texts for a person. All that a program prints goes through it, whoever's files they quote."""
-    print(*(printable(str(text), keep="\n\t") for text in texts), sep=sep, file=file, flush=True)
+    """Print texts for a person. All that a program prints goes through it, whoever's files they quote.
+
+    Their reader may have had enough, as `head` has: then the program goes on without it.
+    """
+    stream = file or sys.stdout
+    try:
+        print(*(printable(str(text), keep="\n\t") for text in texts), sep=sep, file=stream, flush=True)
+    except BrokenPipeError:
+        _discard(stream)
 
 
 def listed(items: Sequence[str], most: int = 20) -> str:
@@ -127,7 +134,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             sys.stdout.flush()
         except OSError:  # it must not change the exit code
-            _discard_stdout()
+            _discard(sys.stdout)
         sys.exit(2)
     except KeyboardInterrupt:
         say("interrupted", file=sys.stderr)
@@ -145,12 +152,12 @@ def pipe_may_close() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        _discard_stdout()
+        _discard(sys.stdout)
 
 
-def _discard_stdout() -> None:
-    """Discard what is still to be written, or Python would fail when it flushes stdout at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _discard(stream: TextIO) -> None:
+    """Discard what is still to be written, or Python would fail when it flushes the stream at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
