@@ -350,7 +350,10 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
         engine = available[0]
     if engine not in available:
         names = ", ".join(available) or "none"
-        raise UserError(f"{folder}: engine {engine} is not in this folder, which has {names}")
+        raise UserError(
+            f"{folder}: engine {engine} is not in this folder, which has {names}; "
+            f"ernie-m export --format writes {' or '.join(FILES)}"
+        )
     is_float16_in_paddle = engine == "paddle" and amp == "fp16"
     if amp != "none" and not is_float16_in_paddle:
         raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")

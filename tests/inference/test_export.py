@@ -304,7 +304,7 @@ def test_files_call_a_task_as_before(models, exported, tmp_path, kind, name):
 def test_engines_that_are_not_there(models, folder_of):
     folder = folder_of("tag", "paddle")
     for engine in ("onnx", "dygraph"):
-        assert f"engine {engine} is not in this folder, which has paddle" in error_of(
+        assert f"engine {engine} is not in this folder, which has paddle; ernie-m export" in error_of(
             load, folder, engine=engine
         )
     assert "engine onnx " in error_of(load, models / "tag", engine="onnx")
