@@ -482,7 +482,7 @@ READERS = {
         reads=(
             ErnieMConfig.from_json,
             read_folder,
-            lambda path: labels_of(library.flat(read_object(path))),
+            lambda path: labels_of(library.flat(read_object(path)), path),
         ),
         edit=edit_json,
         words=(b'"init_class"',),

@@ -367,7 +367,7 @@ def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, faults)
     config = json.loads((tmp_path / "config.json").read_text())
     write(tmp_path / "config.json", config | changes)
     if "id2label" in changes:
-        assert faults[0] in error_of(open_checkpoint, tmp_path)
+        assert f"{tmp_path}/config.json: {faults[0]}" in error_of(open_checkpoint, tmp_path)
     else:
         open_checkpoint(tmp_path)
         assert [fault in line for fault, line in zip(faults, caplog.messages, strict=True)] == [True] * len(

@@ -181,7 +181,7 @@ class Format(Names):
 
     def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
         """What the config file holds beside the model's shape; by default the labels."""
-        labels = labels_of(source.raw_config)
+        labels = labels_of(source.raw_config, source.config_path)
         return {} if labels is None else {"labels": labels}
 
     def reading(
@@ -233,15 +233,13 @@ def _sizes_of(weights: Weights) -> dict[str, int]:
     return sizes
 
 
-def labels_of(raw_config: Mapping[str, Any]) -> list[str] | None:
+def labels_of(raw_config: Mapping[str, Any], path: Path | None) -> list[str] | None:
     """The names of the labels, in the order of their ids; None if a config has none but LABEL_0, ..."""
     label_of = raw_config.get("id2label")
     if not label_of:
         return None
     if not isinstance(label_of, dict) or not all(re.fullmatch("[0-9]{1,9}", id_) for id_ in label_of):
-        raise UserError(
-            f"config.json: id2label is {shown(label_of)}; it must give each id, from 0, its label"
-        )
+        raise UserError(f"{path}: id2label is {shown(label_of)}; it must give each id, from 0, its label")
     labels = [str(label_of[id_]) for id_ in sorted(label_of, key=int)]
     return None if labels == numbered(len(labels)) else labels
 
