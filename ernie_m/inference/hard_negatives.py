@@ -13,7 +13,8 @@ import numpy as np
 from ernie_m.finetune.retrieval.command import encoder_of, model_of_seed, read_inputs
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.finetune.retrieval.keyed_rows import KeyedRows, keys_by
-from ernie_m.inference.mine_pairs import DistinctLines, encode_in_parts
+from ernie_m.inference.mine_pairs import PART_LINES, DistinctLines
+from ernie_m.inference.tasks.encode import encode_in_parts
 from ernie_m.model.conventions import kinds_of_pair
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.files import atomic_file, only_writer_of
@@ -50,7 +51,7 @@ def mine_negatives(flags: RetrievalFlags) -> None:
         texts = ([row[0] for row in rows], [row[1] for row in rows], corpus.texts)
         # A line of the corpus is what a positive is.
         queries, positives, lines = (
-            unit(encode_in_parts(partial(encode, kind=kind), part))
+            unit(encode_in_parts(partial(encode, kind=kind), part, "encoding", PART_LINES))
             for kind, part in zip((*kinds, kinds[1]), texts)
         )
 

@@ -6,17 +6,16 @@ The texts and their vectors are in memory.
 <output>/scores.tsv   of each pair: score, and the lines of both sentences, from 1
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from ernie_m.inference.arguments import in_parts
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
-from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import Example, spread, warn_of_texts
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
@@ -179,21 +178,12 @@ def mine_pairs(options: MiningOptions) -> None:
     logger.info("%s", counts)
 
 
-def encode_in_parts(encode: Callable[[list[str]], np.ndarray], texts: Sequence[str]) -> np.ndarray:
-    """The vectors of texts, float32 [N, H], with the progress of the work.
-
-    Args:
-        encode: makes the vectors of some texts.
-    """
-    return np.concatenate([encode(part) for part in in_parts(texts, "encoding", PART_LINES)])
-
-
 def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageMeans | None) -> np.ndarray:
     """The vectors of a text, float32 [lines, H], of length 1; with means, centred.
 
     It is said of a text if its vectors are nearer to the mean of the other language.
     """
-    vectors = encode_in_parts(encoder.vectors, side.texts)
+    vectors = encode_in_parts(encoder.vectors, side.texts, "encoding", PART_LINES)
     if means is not None:
         (index,), _ = means.nearest(vectors.mean(axis=0, keepdims=True))
         nearest = means.languages[index]
@@ -226,7 +216,10 @@ def language_means(
                 "--centre_on needs the languages of the texts: --source 'de<=de.txt' --target 'en<=en.txt'"
             )
         sentences = sentences_by_language(options.centre_on, languages)
-        means = {name: encode_in_parts(encoder.vectors, sentences[name]).mean(axis=0) for name in languages}
+        means = {
+            name: encode_in_parts(encoder.vectors, sentences[name], "encoding", PART_LINES).mean(axis=0)
+            for name in languages
+        }
     else:
         means = {}
         if encoder.model.language_means_path is not None and encoder.pooling == MEANS_POOLING:

@@ -9,7 +9,7 @@ import pytest
 from ernie_m.commands import run_retrieval
 from ernie_m.finetune.retrieval.task import make_encoder
 from ernie_m.inference import hard_negatives
-from ernie_m.inference import mine_pairs as mining
+from ernie_m.inference import hard_negatives as mining
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.tokenizer.tokenizer import Tokenizer

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -173,3 +174,17 @@ def test_a_model_that_was_trained_further(models, tmp_path):
     assert "another model" in error_of(model.index, folder=tmp_path / "index")
     change_first_vector(tmp_path / "index", lambda vector: vector[:-1])
     assert "another model" in error_of(model.index, folder=tmp_path / "index")
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_the_vectors_of_a_corpus_are_in_memory_once(models, tmp_path, monkeypatch, indexed):
+    texts = [str(number) for number in range(600)]
+    monkeypatch.setattr(EncodeTexts, "vectors", lambda self, part: np.ones((len(part), 8192), np.float32))
+    model = ernie_m.load(models / "encode")
+    folder = tmp_path / "index" if indexed else None
+    model.index(texts, folder=folder)  # what is loaded once
+    tracemalloc.start()
+    _ = model.index(None if indexed else texts, folder=folder)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.9 * 600 * 8192 * 4  # a part of 256 beside the whole

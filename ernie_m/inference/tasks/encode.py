@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ernie_m.inference.arguments import in_parts
 from ernie_m.inference.exported_model import GraphRunner
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import Fields, PredictionOptions, remarks, text_of
@@ -136,6 +137,29 @@ class EncodeTexts:
         if self.means is not None:
             vectors = self.means.centred(vectors, languages)
         return unit(vectors) if self.normalize else vectors
+
+
+def encode_in_parts(
+    encode: Callable[[Sequence[str]], np.ndarray],
+    texts: Sequence[str],
+    description: str,
+    size: int | None = None,
+) -> np.ndarray:
+    """The vectors of texts, float32 [N, H], which are in memory once.
+
+    Args:
+        encode: makes the vectors of some texts.
+        description, size: as `in_parts` takes them.
+    """
+    vectors = np.empty((0, 0), np.float32)
+    done = 0
+    for part in in_parts(texts, description, size):
+        new = encode(part)
+        if not done:
+            vectors = np.empty((len(texts), new.shape[1]), np.float32)
+        vectors[done : done + len(new)] = new
+        done += len(new)
+    return vectors
 
 
 def pooling_of(model: LoadedModel, options: PredictionOptions) -> str:

@@ -4,14 +4,14 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from ernie_m.inference.arguments import as_list, in_parts, parsed
+from ernie_m.inference.arguments import as_list, parsed
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
@@ -23,7 +23,7 @@ from ernie_m.inference.tasks import (
     remarks,
     text_of,
 )
-from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.inference.tasks.search_index import CorpusSentence, read_index, write_index
 from ernie_m.model.conventions import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, warn_if_cut, warn_of_texts
@@ -34,9 +34,10 @@ from ernie_m.utils.files import only_writer_of
 from ernie_m.utils.logging import progress
 from ernie_m.vectors.centring import FEWEST_SENTENCES, MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.nearest import load_faiss, nearest
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import lengths_of, unit
 
 EXAMPLES = 5  # sentences of the corpus that the page offers
+_PART_ROWS = 65_536  # vectors of the corpus that are centred at a time
 _AS_QUERIES = 64  # how many sentences of a language are encoded as queries, for the mean of its queries
 # The share of letters in a text of a language. Of 2,000 sentences of news in ten languages 99 % have more.
 _FEWEST_LETTERS = 0.75
@@ -92,7 +93,8 @@ class SearchCorpus:
     It finds the `top_k` best of all, or with "each" the best of each language of the corpus.
 
     Attributes:
-        plain_vectors: the vectors of the corpus, [N, H]; those of an index are read.
+        unit_vectors: the vectors of the corpus with length 1, [N, H]; those of an index are read.
+        lengths: those that they had, [N, 1].
 
     With "centre" vectors lose the mean of their language. The means are the model's, or else those of the
     corpus if it names at least two languages and has FEWEST_SENTENCES of each. The "language" of a text is
@@ -136,15 +138,17 @@ class SearchCorpus:
         self.centre = options.centre
         if self.centre is None:
             self.centre = self.has_means_of_model or has_own_means
-        self.unit_vectors = cache(self._unit_vectors)
         makes_index = options.index is not None and vectors is None
         with only_writer_of(options.index) if makes_index else nullcontext():
-            self.plain_vectors = self._encode_corpus() if vectors is None else vectors
-            self.unit_vectors(self.centre)  # before any request
-            if self.centre:
-                _ = self.query_means
+            if vectors is None:
+                vectors = self._encode_corpus()
             if makes_index:
-                write_index(options.index, self.encode, self.sentences, self.plain_vectors)
+                write_index(options.index, self.encode, self.sentences, vectors)
+        # A corpus may be larger than half the memory: so there is no other copy of its vectors.
+        self.lengths = lengths_of(vectors)
+        self.unit_vectors = np.divide(vectors, self.lengths, out=vectors)
+        if self.centre:  # before any request
+            _ = self.centred_vectors, self.query_means
 
     def _read(self, options: PredictionOptions) -> tuple[list[CorpusSentence], np.ndarray | None]:
         """The sentences, and their vectors if there is an index; see the class."""
@@ -171,23 +175,22 @@ class SearchCorpus:
     def _encode_corpus(self) -> np.ndarray:
         texts = [sentence.text for sentence in self.sentences]
         warn_of_texts("the corpus", [Example(text) for text in texts], self.encode.encode)
-        parts = in_parts(texts, "encoding the corpus")
-        return np.concatenate([self.encode.vectors(part) for part in parts])
+        return encode_in_parts(self.encode.vectors, texts, "encoding the corpus")
 
-    def _unit_vectors(self, centre: bool) -> np.ndarray:
-        """The vectors of the corpus with length 1, [N, H].
+    def _plain(self, numbers: np.ndarray) -> np.ndarray:
+        """The vectors of some sentences as the model makes them, [n, H]."""
+        return self.unit_vectors[numbers] * self.lengths[numbers]
 
-        Args:
-            centre: whether the mean of its language, as the corpus names it, is subtracted from each vector.
-        """
-        vectors = self.plain_vectors
-        if centre:
-            vectors = vectors.copy()
-            for language, numbers in self.numbers_of_language.items():
+    @cached_property
+    def centred_vectors(self) -> np.ndarray:
+        """The vectors of the corpus, each without the mean of its language, with length 1, [N, H]."""
+        vectors = np.empty_like(self.unit_vectors)
+        for language, numbers in self.numbers_of_language.items():
+            for part in np.split(numbers, range(_PART_ROWS, len(numbers), _PART_ROWS)):
                 # None: the nearest mean is subtracted from each vector.
-                languages = [language] * len(numbers) if language in self.means.languages else None
-                vectors[numbers] = self.means.centred(vectors[numbers], languages)
-        return unit(vectors)
+                languages = [language] * len(part) if language in self.means.languages else None
+                vectors[part] = unit(self.means.centred(self._plain(part), languages))
+        return vectors
 
     @cached_property
     def means(self) -> LanguageMeans:
@@ -198,8 +201,7 @@ class SearchCorpus:
         """
         if not self.takes_own_means:
             return self.encode.means_of_languages()
-        vectors = self.plain_vectors
-        return LanguageMeans.of({code: vectors[rows] for code, rows in self.numbers_of_language.items()})
+        return LanguageMeans.of({code: self._plain(rows) for code, rows in self.numbers_of_language.items()})
 
     @cached_property
     def query_means(self) -> LanguageMeans:
@@ -272,11 +274,12 @@ class SearchCorpus:
         for each, centre in sorted({(request.each, request.centre) for request in requests}):
             rows = [row for row, asked in enumerate(requests) if (asked.each, asked.centre) == (each, centre)]
             texts = [requests[row].text for row in rows]
+            vectors = self.centred_vectors if centre else self.unit_vectors
             if centre:
                 queries, languages = self._unit_queries(texts, [requests[row].language for row in rows])
             else:
                 queries = unit(self.encode_query.vectors(texts))
-            hits_of_rows = self._search(queries, self.unit_vectors(centre), top_k or self.top_k, each)
+            hits_of_rows = self._search(queries, vectors, top_k or self.top_k, each)
             for place, (row, hits) in enumerate(zip(rows, hits_of_rows)):
                 answers[row]["found"] = [self._as_json(*hit) for hit in hits]
                 if centre:
