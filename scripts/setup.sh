@@ -8,6 +8,7 @@
 #   sh scripts/setup.sh test      adds all of these and what checks and tests need
 #   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for the tests of equality with them
 #   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, peers of scripts/benchmarks/ and tests/latest
+#   sh scripts/setup.sh optimum   .venv-optimum: sentence-transformers with OpenVINO, a peer of scripts/benchmarks/
 #   sh scripts/setup.sh clients   .venv-clients: the libraries that ask `ernie-m serve` in tests/clients
 #
 # What was added before stays. PYTHON names the Python to use: 3.11, 3.12 or 3.13 (parity: 3.11 or 3.12, as its old
@@ -41,26 +42,26 @@ find_python() {
 
 all_extras="openvino export serve hub excel ray test"
 venv=.venv
-case "${1-}" in parity | latest | clients) venv=.venv-$1 ;; esac
+case "${1-}" in parity | latest | optimum | clients) venv=.venv-$1 ;; esac
 # "<kind> <checksum of the requirements> <what was added>", as in "cpu 8021-530 serve", or "<kind> unfinished <...>"
 state=$venv/setup-state
 log=$venv/setup.log
 asked= # what is to be added
 case "${1-}" in
-    gpu | parity | latest | clients) kind=$1 ;;
+    gpu | parity | latest | optimum | clients) kind=$1 ;;
     "" | openvino | export | serve | hub | excel | ray | test)
         case "$(cat "$state" 2>/dev/null)" in gpu*) kind=gpu ;; *) kind=cpu ;; esac
         asked=${1-}
         ;;
-    *) fail "unknown argument '$1'; it is one of: gpu, openvino, export, serve, hub, excel, ray, test, parity, latest, clients, or none" ;;
+    *) fail "unknown argument '$1'; it is one of: gpu, openvino, export, serve, hub, excel, ray, test, parity, latest, optimum, clients, or none" ;;
 esac
 [ "$asked" != test ] || asked=$all_extras
 case $kind in
     cpu) base=requirements.txt ;;
     gpu) base=requirements-gpu.txt ;;
-    parity | latest | clients) base=scripts/pins/$kind.txt ;;
+    parity | latest | optimum | clients) base=scripts/pins/$kind.txt ;;
 esac
-case $kind in latest) needed=torch ;; clients) needed=openai ;; *) needed=paddle ;; esac
+case $kind in latest | optimum) needed=torch ;; clients) needed=openai ;; *) needed=paddle ;; esac
 sum=$(cat requirements*.txt scripts/pins/*.txt pyproject.toml | cksum | tr ' ' -)
 
 # Compare what the environment has with what it is to have, in the form of its state.
@@ -142,7 +143,7 @@ esac
 
 # The package itself is installed as a link to this folder (pip install -e). Paddle comes from requirements*.txt.
 case $kind in
-    parity | latest | clients) set -- ;; # its own requirements, which are not the package's
+    parity | latest | optimum | clients) set -- ;; # its own requirements, which are not the package's
     cpu) set -- -c scripts/pins/extras.txt -e ".[$(echo cpu search fit $extras | tr ' ' ,)]" ;;
     gpu) set -- -c scripts/pins/extras.txt -e ".[$(echo search fit $extras | tr ' ' ,)]" ;;
 esac

@@ -154,12 +154,13 @@ def test_an_addition_that_is_broken_off_leaves_the_environment(checkout):
 
 def test_the_environments_of_peers_are_others(checkout):
     python = python_of(checkout, "3.12")
-    for peers in ("parity", "latest", "clients"):
+    for peers in ("parity", "latest", "optimum", "clients"):
         assert setup(checkout, python, peers).returncode == 0
         assert (checkout / f".venv-{peers}/setup-state").is_file()
     assert installed(checkout)[::2] == [
         ["scripts/pins/parity.txt"],
         ["scripts/pins/latest.txt"],
+        ["scripts/pins/optimum.txt"],
         ["scripts/pins/clients.txt"],
     ]
     assert not (checkout / ".venv").exists()

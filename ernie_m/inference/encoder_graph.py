@@ -115,7 +115,7 @@ class EncoderGraph:
     def _tokens(self, heads: int) -> tuple[str, str]:
         """Write the nodes of the ids and positions of the n tokens, and return their names; [n] each.
 
-        Sets `is_real`, and by `_moves` and `_mask` the names that they set. The inputs "zero" and "one" are
+        Sets `is_real` and `bias`, and by `_moves` the names that it sets. The inputs "zero" and "one" are
         constants of `write`: a number, an index or an axis.
         """
         node = self.node
@@ -133,7 +133,10 @@ class EncoderGraph:
         flat_positions = node("Reshape", padded_positions, "flat")  # [B * T]
         positions = node("Gather", flat_positions, places, name="position_ids")  # [n]
         self._moves(is_real_flat, places, heads)
-        self._mask()
+        inner_axes = constant("inner_axes", [1, 2], np.int64)
+        is_key = node("Cast", node("Unsqueeze", is_real, inner_axes), to=np.float32)  # [B, 1, 1, T]
+        is_pad = node("Sub", constant("float_one", 1.0), is_key)
+        self.bias = node("Mul", is_pad, constant("masked_score", MASKED_SCORE))
         return ids, positions
 
     def _moves(self, is_real_flat: str, places: str, heads: int) -> None:
@@ -167,14 +170,6 @@ class EncoderGraph:
         rows_before = node("Add", rows_of_sentences, every_head)  # [n, N]
         place_column = node("Unsqueeze", places, "one")  # [n, 1]
         self.from_heads = node("Add", place_column, node("Mul", rows_before, length))  # [n, N]
-
-    def _mask(self) -> None:
-        """Write the nodes of `bias` [B, 1, 1, T], which is added to the attention scores of the pads."""
-        node = self.node
-        inner_axes = self.constant("inner_axes", [1, 2], np.int64)
-        is_key = node("Cast", node("Unsqueeze", self.is_real, inner_axes), to=np.float32)
-        is_pad = node("Sub", self.constant("float_one", 1.0), is_key)
-        self.bias = node("Mul", is_pad, self.constant("masked_score", MASKED_SCORE))
 
     def _embeddings(self, ids: str, positions: str) -> str:
         """The sum of words and positions, normalised: [n, H]; of a static model the words alone."""

@@ -1,29 +1,27 @@
-"""Time texts to vectors from a folder of weights beside sentence-transformers (torch), in turns.
+"""Time texts to vectors from a folder of weights beside sentence-transformers, in turns.
 
     .venv/bin/python scripts/benchmarks/encode.py WEIGHTS TEXT
 
-WEIGHTS has the form of XLM-R, and TEXT a text in each line. All contenders compute the mean over all tokens
-of the top layer, special ones included, from the text on; ours also with the ONNX files of ernie-m export.
+WEIGHTS is any model that sentence-transformers loads, too, and TEXT has a text in each line. Ours computes
+the mean over all tokens of the top layer, special ones included, and the peer what the folder says, from the
+text on. The peer sorts the texts of a call by their lengths, as ours does.
 """
 
 from ernie_m.utils.first_import import run
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from ernie_m.model.workers import core_count
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
 from ernie_m.utils.options import PositiveInt, option, parse_options
-from scripts.benchmarks.turns import LATEST, OURS, Contender, compare
+from scripts.benchmarks.turns import LATEST, OPTIMUM, OURS, Contender, compare
 
-ROOT = Path(__file__).resolve().parents[2]
 LARGEST = 1 << 30  # bytes of TEXT
+_ROWS = 8  # of a peer's batch; its default, 32, has twice as many pads as tokens where lengths differ
 
 
 @dataclass
@@ -31,7 +29,7 @@ class EncodeBenchmark:
     """What is timed."""
 
     weights: str = option(positional=True)
-    """A folder of weights in the form of XLM-R, with its tokenizer."""
+    """A folder of weights, with its tokenizer."""
 
     text: str = option(positional=True)
     """A file with a text in each line."""
@@ -53,50 +51,54 @@ def main() -> None:
     if len(texts) < needed:
         raise UserError(f"{flags.text}: {len(texts)} texts; {needed} are needed")
     batches = [texts[start : start + flags.batch_size] for start in range(0, needed, flags.batch_size)]
-    with TemporaryDirectory() as folder:
-        exported = f"{folder}/exported"
-        line = [
-            "-m",
-            "ernie_m",
-            "export",
-            "--model",
-            flags.weights,
-            "--output",
-            exported,
-            "--task",
-            "embedding",
-            "--format",
-            "onnx",
-        ]
-        subprocess.run([sys.executable, *line], check=True, stdout=sys.stderr)
-        given = {"weights": flags.weights, "exported": exported, "batches": batches}
-        compare("encode", CONTENDERS, given, needed, "texts/s", flags.threads)
+    given = {"weights": flags.weights, "batches": batches}
+    compare("encode", CONTENDERS, given, needed, "texts/s", flags.threads)
 
 
-def ours(
-    given: dict[str, Any], folder: str = "weights", engine: str = "auto", amp: str = "none"
-) -> Callable[[list[str]], Any]:
-    """What `ernie_m.load(...).encode` does. `folder`: the key of the folder that is loaded."""
+def ours(given: dict[str, Any], engine: str = "auto", amp: str = "none") -> Callable[[list[str]], Any]:
+    """What `ernie_m.load(...).encode` does."""
     from ernie_m.inference.load import load
     from ernie_m.inference.tasks import PredictionOptions, make_answerer
 
-    model = load(given[folder], engine=engine, amp=amp)
+    model = load(given["weights"], engine=engine, amp=amp)
     return make_answerer("embedding", model, PredictionOptions(pooling="specials")).vectors
 
 
-def sentence_transformers_peer(given: dict[str, Any]) -> Callable[[list[str]], Any]:
-    """The same of sentence-transformers, which takes the mean if the folder does not say otherwise."""
+def torch_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[list[str]], Any]:
+    """The same of sentence-transformers, with torch."""
+    import torch
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(given["weights"], device="cpu")
-    return partial(model.encode, show_progress_bar=False)
+
+    def encode(texts: list[str]) -> Any:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            return model.encode(texts, batch_size=_ROWS, show_progress_bar=False)
+
+    return encode
+
+
+def openvino_peer(given: dict[str, Any], precision: str) -> Callable[[list[str]], Any]:
+    """The same of sentence-transformers, with OpenVINO."""
+    from sentence_transformers import SentenceTransformer
+
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": core_count()}
+    model = SentenceTransformer(given["weights"], backend="openvino", model_kwargs={"ov_config": settings})
+    return partial(model.encode, batch_size=_ROWS, show_progress_bar=False)
 
 
 CONTENDERS = {
     OURS: Contender(ours),
     "ours, bfloat16": Contender(ours, bfloat16=True, options={"amp": "bf16"}),
-    "ours, ONNX Runtime": Contender(ours, options={"folder": "exported", "engine": "onnx"}),
-    "sentence-transformers": Contender(sentence_transformers_peer, LATEST),
+    "ours, Paddle": Contender(ours, options={"engine": "dygraph"}),
+    "sentence-transformers": Contender(torch_peer, LATEST),
+    "sentence-transformers, bfloat16": Contender(
+        torch_peer, LATEST, bfloat16=True, options={"bfloat16": True}
+    ),
+    "sentence-transformers, OpenVINO": Contender(openvino_peer, OPTIMUM, options={"precision": "f32"}),
+    "sentence-transformers, OpenVINO, bfloat16": Contender(
+        openvino_peer, OPTIMUM, bfloat16=True, options={"precision": "bf16"}
+    ),
 }
 
 

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ".venv"
 PARITY = ".venv-parity"
 LATEST = ".venv-latest"
+OPTIMUM = ".venv-optimum"
 OURS = "ours"
 WORK = "work.json"
 WARM_UP = 2  # batches that are not counted: the first steps touch fresh memory

@@ -52,7 +52,7 @@ def test_masked_lm(figures):
 
 def test_encoding_beside_a_rival(figures):
     """Both do the same texts with one thread, and the rival has a ratio."""
-    rival = "ours, ONNX Runtime"
+    rival = "ours, Paddle"
     flags = ("--batch_size=20", "--calls=2", "--threads=1")
     result = figures(encode, "texts.txt", *flags, names=(rival,))
     assert list(result["contenders"]) == ["ours", rival] and result["threads"] == 1

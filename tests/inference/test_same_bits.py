@@ -106,6 +106,8 @@ ENGINES = [("openvino", "none"), ("openvino", "bf16"), ("dygraph", "none")]
 @pytest.mark.parametrize(("engine", "amp"), ENGINES)
 @pytest.mark.parametrize("width", [128, *(pytest.param(n, marks=pytest.mark.slow) for n in (384, 768, 1024))])
 def test_vectors(texts, width, engine, amp):
+    if width > 384:
+        texts = [ids[:160] for ids in texts[:80]]
     assert texts_with_other_bits(encoder_of(width, engine, amp).batch, texts) == set()
 
 

@@ -152,13 +152,11 @@ def encode_in_parts(
         description, size: as `in_parts` takes them.
     """
     vectors = np.empty((0, 0), np.float32)
-    done = 0
-    for part in in_parts(texts, description, size):
-        new = encode(part)
-        if not done:
+    for rows in in_parts(range(len(texts)), description, size):
+        new = encode(texts[rows.start : rows.stop])
+        if not rows.start:
             vectors = np.empty((len(texts), new.shape[1]), np.float32)
-        vectors[done : done + len(new)] = new
-        done += len(new)
+        vectors[rows.start : rows.stop] = new
     return vectors
 
 
