@@ -15,7 +15,7 @@ from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.official_tsv import refuse_compressed
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.rows import LabelOptions
-from ernie_m.utils.errors import FULL, UserError, pipe_may_close, printable, say
+from ernie_m.utils.errors import FULL, UserError, discard, printable, say
 from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
 from ernie_m.utils.logging import progress
 
@@ -196,16 +196,18 @@ _TERMINAL: Any = SimpleNamespace(
 
 def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
     sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
-    with pipe_may_close():
-        try:
-            write(_TERMINAL if sys.stdout.isatty() else sys.stdout)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise UserError(
-                f"standard output: no space left to write it ({error.strerror}). Free some space, and run "
-                "the same command again"
-            ) from error
+    try:
+        write(_TERMINAL if sys.stdout.isatty() else sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader has had enough, as `head` has
+        discard(sys.stdout)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(
+            f"standard output: no space left to write it ({error.strerror}). Free some space, and run "
+            "the same command again"
+        ) from error
 
 
 def _answered(

@@ -67,7 +67,7 @@ def say(*texts: object, sep: str = "\n", file: TextIO | None = None) -> None:
     try:
         print(*(printable(str(text), keep="\n\t") for text in texts), sep=sep, file=stream, flush=True)
     except BrokenPipeError:
-        _discard(stream)
+        discard(stream)
 
 
 def listed(items: Sequence[str], most: int = 20) -> str:
@@ -134,7 +134,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             sys.stdout.flush()
         except OSError:  # it must not change the exit code
-            _discard(sys.stdout)
+            discard(sys.stdout)
         sys.exit(2)
     except KeyboardInterrupt:
         say("interrupted", file=sys.stderr)
@@ -145,17 +145,7 @@ def run(main: Callable[[], None]) -> None:
         raise
 
 
-@contextmanager
-def pipe_may_close() -> Iterator[None]:
-    """Allow the reader of stdout to close the pipe early, as `head` does."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _discard(sys.stdout)
-
-
-def _discard(stream: TextIO) -> None:
+def discard(stream: TextIO) -> None:
     """Discard what is still to be written, or Python would fail when it flushes the stream at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
