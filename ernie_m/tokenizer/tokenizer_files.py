@@ -4,6 +4,8 @@ ErnieM of PaddleNLP and Hugging Face: vocab.txt with one token per line, whose i
 XLM-R: the piece model, from which the ids are derived, and tokenizer.json.
 """
 
+import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ from ernie_m.tokenizer.tokenizer_json import (
     TOKENIZER_JSON,
     UNIGRAM,
     XLM_R_NAMES,
-    check_settings,
-    tokenizer_json,
+    one_space,
+    rules_1_to_3,
 )
-from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, UNK, derive_vocab, tokens_by_id
+from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, derive_vocab, tokens_by_id
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import as_json
 
@@ -109,7 +111,17 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
         "with: --to huggingface takes this one, or train a new model with a unigram vocabulary "
         f"({command_name()} train_vocab)",
     )
-    check_settings(model, tokenizer.piece_model_path)
+    settings = {
+        "remove_extra_whitespaces": (model.normalizer_spec.remove_extra_whitespaces, True),
+        "escape_whitespaces": (model.normalizer_spec.escape_whitespaces, True),
+        "treat_whitespace_as_suffix": (model.trainer_spec.treat_whitespace_as_suffix, False),
+    }
+    for name, (value, expected) in settings.items():
+        if value != expected:
+            raise UserError(
+                f"{tokenizer.piece_model_path}: its {name} is {str(value).lower()}, which {TOKENIZER_JSON} "
+                "of XLM-R's form cannot say; --to ernie-m keeps it"
+            )
     added_tokens = tokenizer.added_tokens
     token_count = len(tokenizer.vocab)
     piece_count = token_count - len(added_tokens)
@@ -119,13 +131,90 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
             f"{', '.join(map(str, added_tokens.values()))}; XLM-R's form gives these the next ids. --to "
             "ernie-m keeps them"
         )
-    return tokenizer_json(
-        tokenizer.vocab,
-        model,
-        has_official_rules=tokenizer.text_rules == ERNIE_M,
-        added_tokens=added_tokens,
-        separators=separators,
-    )
+    pieces = {token: id_ for token, id_ in tokenizer.vocab.items() if token not in added_tokens}
+    rules = rules_1_to_3() if tokenizer.text_rules == ERNIE_M else []
+    charsmap = model.normalizer_spec.precompiled_charsmap
+    if charsmap:
+        # The table has composed letters only, and sentencepiece finds the longest entry, so that it composes
+        # a letter and its marks; the library looks up each by itself.
+        rules.append({"type": "NFC"})
+        rules.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})
+    rules.append(one_space(" "))
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    pre_tokenizer: dict[str, Any] = {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace],
+    }
+    if not model.normalizer_spec.add_dummy_prefix:  # then a word has a "▁" only if a space stands before it
+        rules.append({"type": "Strip", "strip_left": True, "strip_right": True})
+        metaspace["prepend_scheme"] = "never"
+        pre_tokenizer = metaspace
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": tokenizer.vocab[token],
+                "content": XLM_R_NAMES.get(token, token),
+                "single_word": False,
+                "lstrip": token == MASK,  # as XLM-R's: the space before a mask belongs to it
+                "rstrip": False,
+                "normalized": False,
+                "special": token in XLM_R_NAMES,
+            }
+            for token in sorted([*XLM_R_NAMES, *added_tokens], key=tokenizer.vocab.get)
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": rules},
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": _template(f"{CLS} A {SEP}"),
+            "pair": _template(f"{CLS} A {' '.join([SEP] * separators)} B {SEP}"),
+            "special_tokens": {
+                name: {"id": name, "ids": [tokenizer.vocab[token]], "tokens": [name]}
+                for token, name in XLM_R_NAMES.items()
+                if token in (CLS, SEP)
+            },
+        },
+        "decoder": metaspace,
+        "model": {
+            "type": "Unigram",
+            "unk_id": tokenizer.vocab[UNK],
+            "vocab": _scored_pieces(pieces, model),
+            "byte_fallback": model.trainer_spec.byte_fallback,
+        },
+    }
+
+
+def _scored_pieces(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any]]:
+    """[piece, score] for each id. A token that the piece model lacks has a score with which it never wins.
+
+    The special tokens have the score 0, as in XLM-R's own file; text is never cut into them.
+    """
+    scores = {piece.piece: piece.score for piece in model.pieces}  # negative: logarithms of probabilities
+    unknown_letter = min(scores.values()) - 10  # the score that sentencepiece gives a letter without a piece
+    scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
+    scored_pieces = []
+    for token in tokens_by_id(vocab):
+        score = scores.get(token, len(token) * unknown_letter - 10)  # below that of its letters alone
+        scored_pieces.append([XLM_R_NAMES.get(token, token), score])
+    return scored_pieces
+
+
+def _template(form: str) -> list[dict[str, Any]]:
+    """An input as tokenizer.json describes it.
+
+    Args:
+        form: its parts, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
+    """
+    parts = []
+    for name in form.split():
+        if name in ("A", "B"):  # the first and the second text
+            parts.append({"Sequence": {"id": name, "type_id": 0}})
+        else:
+            parts.append({"SpecialToken": {"id": XLM_R_NAMES[name], "type_id": 0}})
+    return parts
 
 
 def read_unigram(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:

@@ -6,16 +6,12 @@ without the piece model: it has all pieces with their scores, so a piece model c
 
 import base64
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ernie_m.tokenizer.text_rules import QUOTES
-from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, tokens_by_id
+from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, UNK
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import read_json
-
-if TYPE_CHECKING:
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 TOKENIZER_JSON = "tokenizer.json"
 BPE_MODEL = "sentencepiece.bpe.model"  # the name that PaddleNLP and Hugging Face give the piece model
@@ -93,7 +89,7 @@ def _key_not_of_xlm_r(contents: dict[str, Any]) -> str | None:
 
 def unknown_steps(contents: dict[str, Any]) -> list[tuple[str, Any]]:
     """The steps that neither XLM-R's tokenizer.json has nor that of ERNIE-M, written here, with their key."""
-    rules = [*_rules_1_to_3(), _one_space(" "), _one_space("▁")]
+    rules = [*rules_1_to_3(), one_space(" "), one_space("▁")]
     return [
         (key, step)
         for key, below, kinds in (
@@ -119,121 +115,7 @@ def _steps(part: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return part[key] if part["type"] == "Sequence" else [part]
 
 
-def tokenizer_json(
-    vocab: Mapping[str, int],
-    model: "ModelProto",
-    has_official_rules: bool,
-    added_tokens: Mapping[str, int],
-    separators: int,
-) -> dict[str, Any]:
-    """The content of tokenizer.json for a vocabulary and its piece model.
-
-    Args:
-        vocab: with the added tokens.
-        model: one whose settings `check_settings` accepts.
-        has_official_rules: whether the tokenizer applies the official rules 1 to 3 before sentencepiece.
-        added_tokens: token -> id, from behind the pieces on.
-        separators: the number of [SEP] between two texts.
-    """
-    pieces = {token: id_ for token, id_ in vocab.items() if token not in added_tokens}
-    rules = _rules_1_to_3() if has_official_rules else []
-    charsmap = model.normalizer_spec.precompiled_charsmap
-    if charsmap:
-        # The table has composed letters only, and sentencepiece finds the longest entry, so that it composes
-        # a letter and its marks; the library looks up each by itself.
-        rules.append({"type": "NFC"})
-        rules.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})
-    rules.append(_one_space(" "))
-    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
-    pre_tokenizer: dict[str, Any] = {
-        "type": "Sequence",
-        "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace],
-    }
-    if not model.normalizer_spec.add_dummy_prefix:  # then a word has a "▁" only if a space stands before it
-        rules.append({"type": "Strip", "strip_left": True, "strip_right": True})
-        metaspace["prepend_scheme"] = "never"
-        pre_tokenizer = metaspace
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": _added_tokens(vocab, added_tokens),
-        "normalizer": {"type": "Sequence", "normalizers": rules},
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": _template(f"{CLS} A {SEP}"),
-            "pair": _template(f"{CLS} A {' '.join([SEP] * separators)} B {SEP}"),
-            "special_tokens": {
-                name: {"id": name, "ids": [vocab[token]], "tokens": [name]}
-                for token, name in XLM_R_NAMES.items()
-                if token in (CLS, SEP)
-            },
-        },
-        "decoder": metaspace,
-        "model": {
-            "type": "Unigram",
-            "unk_id": vocab[UNK],
-            "vocab": _scored_pieces(pieces, model),
-            "byte_fallback": model.trainer_spec.byte_fallback,
-        },
-    }
-
-
-def _added_tokens(vocab: Mapping[str, int], added_tokens: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The special tokens and those that were added, in the order of their ids."""
-    return [
-        {
-            "id": vocab[token],
-            "content": XLM_R_NAMES.get(token, token),
-            "single_word": False,
-            "lstrip": token == MASK,  # as XLM-R's: the space before a mask belongs to it
-            "rstrip": False,
-            "normalized": False,
-            "special": token in XLM_R_NAMES,
-        }
-        for token in sorted([*XLM_R_NAMES, *added_tokens], key=vocab.get)
-    ]
-
-
-def check_settings(model: "ModelProto", path: str | os.PathLike) -> None:
-    """Check that tokenizer.json can say how a piece model cuts text.
-
-    Args:
-        path: of the piece model, for the error.
-
-    Raises:
-        UserError: it cannot.
-    """
-    settings = {
-        "remove_extra_whitespaces": (model.normalizer_spec.remove_extra_whitespaces, True),
-        "escape_whitespaces": (model.normalizer_spec.escape_whitespaces, True),
-        "treat_whitespace_as_suffix": (model.trainer_spec.treat_whitespace_as_suffix, False),
-    }
-    for name, (value, expected) in settings.items():
-        if value != expected:
-            raise UserError(
-                f"{path}: its {name} is {str(value).lower()}, which {TOKENIZER_JSON} of XLM-R's form cannot "
-                "say; --to ernie-m keeps it"
-            )
-
-
-def _scored_pieces(vocab: Mapping[str, int], model: "ModelProto") -> list[list[Any]]:
-    """[piece, score] for each id. A token that the piece model lacks has a score with which it never wins.
-
-    The special tokens have the score 0, as in XLM-R's own file; text is never cut into them.
-    """
-    scores = {piece.piece: piece.score for piece in model.pieces}  # negative: logarithms of probabilities
-    unknown_letter = min(scores.values()) - 10  # the score that sentencepiece gives a letter without a piece
-    scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
-    scored_pieces = []
-    for token in tokens_by_id(vocab):
-        score = scores.get(token, len(token) * unknown_letter - 10)  # below that of its letters alone
-        scored_pieces.append([XLM_R_NAMES.get(token, token), score])
-    return scored_pieces
-
-
-def _rules_1_to_3() -> list[dict[str, Any]]:
+def rules_1_to_3() -> list[dict[str, Any]]:
     """Rules 1 to 3 of `ernie_m.tokenizer.tokenizer`."""
     return [
         *(_replace({"String": old}, new) for old, new in QUOTES.items()),  # rule 1
@@ -242,7 +124,7 @@ def _rules_1_to_3() -> list[dict[str, Any]]:
     ]
 
 
-def _one_space(space: str) -> dict[str, Any]:
+def one_space(space: str) -> dict[str, Any]:
     """The rule that makes one space of several, as sentencepiece does; libraries write it as " " or "▁"."""
     return _replace({"Regex": " {2,}"}, space)
 
@@ -250,18 +132,3 @@ def _one_space(space: str) -> dict[str, Any]:
 def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
     """The rule that replaces a pattern, {"String": text} or {"Regex": expression}, by `content`."""
     return {"type": "Replace", "pattern": pattern, "content": content}
-
-
-def _template(form: str) -> list[dict[str, Any]]:
-    """An input as tokenizer.json describes it.
-
-    Args:
-        form: its parts, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
-    """
-    parts = []
-    for name in form.split():
-        if name in ("A", "B"):  # the first and the second text
-            parts.append({"Sequence": {"id": name, "type_id": 0}})
-        else:
-            parts.append({"SpecialToken": {"id": XLM_R_NAMES[name], "type_id": 0}})
-    return parts
