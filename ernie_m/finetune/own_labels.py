@@ -23,12 +23,12 @@ from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.batching import Example
 from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.files.faults import MOST_FAULTS, Faults
+from ernie_m.reader.files.label_cells import split_labels
 from ernie_m.reader.files.labels import (
     NO_LABEL,
     input_hash,
     normal_label,
     number_in,
-    split_labels,
 )
 from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.rows import LabelOptions

@@ -10,7 +10,8 @@ from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.inference.tasks import InputFile
 from ernie_m.reader.files.answered import AnsweredTable
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.labels import NO_LABEL, normal_label, number_in, split_labels
+from ernie_m.reader.files.label_cells import split_labels
+from ernie_m.reader.files.labels import NO_LABEL, normal_label, number_in
 from ernie_m.reader.files.tables import AskedTable, is_marked
 from ernie_m.utils.errors import listed
 

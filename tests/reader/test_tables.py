@@ -15,7 +15,8 @@ from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.answered import AnsweredTable
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
+from ernie_m.reader.files.label_cells import labels_for_none, split_labels
+from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.reader.files.tables import Form, read_labelled
 from tests.launching import error_of

@@ -36,7 +36,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.labels import is_list, labels_for_none, normal_label, number_in, split_labels
+from ernie_m.reader.files.label_cells import is_list, labels_for_none, split_labels
+from ernie_m.reader.files.labels import normal_label, number_in
 from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.official_tsv import has_official_names, has_quotes, say_quoted
 from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
