@@ -309,6 +309,12 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
         if _is_required(field) and key not in values
     ]
     if faults:
+            elif f"{key}." in sections_of(cls):
+                first = next(name for name in options if name.startswith(f"{key}."))
+                faults.append(
+                    f"{place}{key} {value}: it is a section; give its keys, such as {first}, and in YAML a "
+                    "space behind each colon"
+                )
         raise UserError(*faults)
     return _build(cls, values | {"on_command_line": tuple(texts)})
 

@@ -158,8 +158,9 @@ def test_values_on_the_command_line(line, name, value):
         ("", ["--config", "absent.yaml"], "absent.yaml: "),
         # These must not be taken for the names of files.
         ("config: /proc/version", [], "a.yaml: config is unknown"),
-        ("optimizer: /proc/version", [], "a.yaml: optimizer is unknown; did you mean --optimizer."),
-        ("", ["--optimizer", "/proc/version"], "--optimizer is unknown; did you mean --optimizer."),
+        ("optimizer: /proc/version", [], "a.yaml: optimizer /proc/version: it is a section"),
+        ("optimizer:\n  style:official", [], "a.yaml: optimizer style:official: it is a section"),
+        ("", ["--optimizer", "/proc/version"], "--optimizer /proc/version: it is a section"),
     ],
 )
 def test_wrong_input_is_one_line_that_names_place_and_key(tmp_path, monkeypatch, text, arguments, expected):
