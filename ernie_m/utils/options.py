@@ -306,7 +306,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
     faults += [
         f"{_flag_of(key, field)} must be given (--help says more)"
         for key, field in options.items()
-        if _is_required(field) and key not in values
+        if _is_required(field) and values.get(key, "") == ""
     ]
     if faults:
             elif f"{key}." in sections_of(cls):

@@ -179,7 +179,7 @@ class Required:
 def test_all_faults_are_named_at_once(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("stepz: 1\nsteps: 2.5")
-    line = ["--config", str(path), "--zzz", "1", "--steps", "x"]
+    line = ["--config", str(path), "--zzz", "1", "--steps", "x", "--output", ""]
     lines = error_of(parse_options, Required, line).split("\n  ")
     starts = (f"{path}: stepz ", f"{path}: steps 2.5", "--zzz ", "--steps x: ", "--model ", "--output ")
     assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 6
