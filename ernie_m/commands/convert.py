@@ -30,7 +30,7 @@ from ernie_m.tokenizer.tokenizer_json import no_piece_model
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, only_writer_of
-from ernie_m.utils.options import PositiveInt, option, parse_options
+from ernie_m.utils.options import Names, PositiveInt, option, parse_options
 from ernie_m.utils.text_tables import in_columns
 
 LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone has no limit of its own
@@ -49,7 +49,7 @@ class ConvertFlags:
     to: Literal[tuple(TARGETS)] = option("ernie-m", needed=True)
     """The format of the new folder (ernie-m: this project's)."""
 
-    keep_pieces_of: str | None = None
+    keep_pieces_of: Names | None = None
     """Keep only the part of the vocabulary that these text files need, as in en.txt,de.txt."""
 
     min_count: PositiveInt = 1

@@ -24,7 +24,7 @@ from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import only_writer_of
 from ernie_m.utils.logging import logger, setup_console
-from ernie_m.utils.options import option, parse_options
+from ernie_m.utils.options import Names, option, parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 _TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING)
@@ -48,7 +48,7 @@ class FitFlags(LabelOptions):
     """What to learn: one label a text, several labels, a number, tags of words, or answers to questions.
     Default: what the file says."""
 
-    test: str | None = option(None, needed=True)
+    test: Names | None = option(None, needed=True)
     """Further files with labels, separated by commas, that the model is scored on."""
 
     finetune: bool = False

@@ -9,17 +9,17 @@ from typing import Annotated, Literal
 from ernie_m.inference.model_flags import ModelFlags
 from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.logging import logger, setup_console
-from ernie_m.utils.options import PositiveInt, Range, option, parse_options
+from ernie_m.utils.options import Names, PositiveInt, Range, option, parse_options
 
 
 @dataclass
 class ServeFlags(ModelFlags):
     """What to serve, and where."""
 
-    model: str
+    model: Names
     """Checkpoints of any supported format, or folders that ernie-m export wrote, with commas between them."""
 
-    corpus: str | None = option(None, needed=True)
+    corpus: Names | None = option(None, needed=True)
     """A text file with a sentence on each line, to search in; or several with their languages, as in
     "de<=de.txt,fr<=fr.txt"."""
 

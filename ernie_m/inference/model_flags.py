@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
-from ernie_m.utils.options import PositiveInt
+from ernie_m.utils.options import Names, PositiveInt
 
 if TYPE_CHECKING:
     from ernie_m.inference.tasks import PredictionOptions
@@ -50,7 +50,7 @@ class ModelFlags:
     """For embedding and search: whether vectors are without the mean of their language (docs/retrieval.md).
     Default: in search if the model has the means, otherwise not."""
 
-    corpus: str | None = None
+    corpus: Names | None = None
     """For search: a text file with a sentence on each line; or several with their languages, as in
     "de<=de.txt,fr<=fr.txt"."""
 
@@ -58,7 +58,7 @@ class ModelFlags:
     """For search: a folder that keeps the vectors of --corpus. It is made if it is not there; afterwards
     nothing is encoded but the request, and --corpus may be left out."""
 
-    labels: str | None = None
+    labels: Names | None = None
     """For zero-shot: the labels, separated by commas. A request can have others."""
 
     template: str = "This example is {}."

@@ -79,6 +79,17 @@ class Range:
         return " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in self.bounds.items())
 
 
+class _Listed:
+    """Names with commas between them. An empty one would be the path of the current folder."""
+
+    def __contains__(self, names: str) -> bool:
+        return not names or all(map(str.strip, names.split(",")))
+
+    def __str__(self) -> str:
+        return "with a name on both sides of a comma"
+
+
+Names = Annotated[str, _Listed()]
 PositiveInt = Annotated[int, Range(at_least=1)]
 NonNegativeInt = Annotated[int, Range(at_least=0)]
 PositiveFloat = Annotated[float, Range(above=0)]
@@ -298,6 +309,12 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
                     later[key] = convert(options[key].type, value)
                 except (AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError):
                     faults.append(f"{place}{key} {value}: {refusal(value, options[key].type)}")
+            elif f"{key}." in sections_of(cls):
+                first = next(name for name in options if name.startswith(f"{key}."))
+                faults.append(
+                    f"{place}{key} {value}: it is a section; give its keys, such as {first}, and in YAML a "
+                    "space behind each colon"
+                )
             else:
                 faults.append(f"{place}{key} is unknown; {advice_on(key, options, '--')}")
         if hasattr(cls, "check_override"):
@@ -309,12 +326,6 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
         if _is_required(field) and values.get(key, "") == ""
     ]
     if faults:
-            elif f"{key}." in sections_of(cls):
-                first = next(name for name in options if name.startswith(f"{key}."))
-                faults.append(
-                    f"{place}{key} {value}: it is a section; give its keys, such as {first}, and in YAML a "
-                    "space behind each colon"
-                )
         raise UserError(*faults)
     return _build(cls, values | {"on_command_line": tuple(texts)})
 

@@ -9,7 +9,7 @@ import yaml
 
 from ernie_m.finetune.flags import log_ineffective_flags
 from ernie_m.utils import __version__
-from ernie_m.utils.options import PositiveInt, Range, help_text, option, parse_options
+from ernie_m.utils.options import Names, PositiveInt, Range, help_text, option, parse_options
 from tests.launching import error_of
 
 
@@ -39,6 +39,7 @@ class Config:
     shares: dict[str, float] = field(default_factory=dict)
     limit: Annotated[float, Range(above=0, at_most=1)] | None = None
     output: str | None = option(None, needed=True)
+    inputs: Names | None = None
     fast: bool = False
 
 
@@ -161,6 +162,8 @@ def test_values_on_the_command_line(line, name, value):
         ("optimizer: /proc/version", [], "a.yaml: optimizer /proc/version: it is a section"),
         ("optimizer:\n  style:official", [], "a.yaml: optimizer style:official: it is a section"),
         ("", ["--optimizer", "/proc/version"], "--optimizer /proc/version: it is a section"),
+        ("", ["--inputs", "a, ,b"], "--inputs a, ,b: "),
+        ("inputs: 'a,'", [], "a.yaml: inputs a,: "),
     ],
 )
 def test_wrong_input_is_one_line_that_names_place_and_key(tmp_path, monkeypatch, text, arguments, expected):
@@ -235,6 +238,7 @@ def test_help(monkeypatch, capsys, line):
         "--steps",
         "--shares",
         "--limit",
+        "--inputs",
         "--fast",
         "--optimizer.peak_lr",
         "--optimizer.style",
