@@ -56,7 +56,8 @@ def main() -> None:
 
 def start_program() -> None:
     """Call the `main` of the program that the first word names, with the other words as its arguments."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+    asked = sys.argv[2:3] if sys.argv[1:2] == ["recipe"] else sys.argv[1:2]
+    if len(sys.argv) < 2 or asked in (["-h"], ["--help"]):
         say(usage())
         return
     program, *words = sys.argv[1:]

@@ -339,6 +339,13 @@ def test_the_list_of_commands():
     assert all(f"\n  {name} " in (adopters if name in programs.COMMANDS else paper) for name in PROGRAMS)
 
 
+@pytest.mark.parametrize("words", [[], ["-h"], ["recipe", "--help"]])
+def test_help_lists_the_recipes(monkeypatch, capsys, words):
+    monkeypatch.setattr(sys, "argv", ["ernie-m", *words])
+    start_program()
+    assert "base/xnli_cross_lingual_transfer" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", GONE)
 def test_a_command_that_has_gone(monkeypatch, name):
     monkeypatch.setattr(sys, "argv", ["ernie-m", name, "rows.csv"])
