@@ -159,6 +159,8 @@ def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
         # "No such file" is also the error of a folder that cannot be made, as under /proc. The user can name
         # another place then. If a file elsewhere is missing, that is no mistake of the user.
         has_no_folder = error.errno == errno.ENOENT and Path(path).is_relative_to(place.parent)
+        if place.name.startswith(f".{Path(path).name}."):  # the lock, or what is unfinished
+            place = Path(path)
         if error.errno in _REFUSED or has_no_folder:
             raise UserError(f"{place}: {error.strerror}; choose another place") from error
         # numpy's error of an array that it could not write whole has no number.
