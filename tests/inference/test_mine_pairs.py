@@ -200,6 +200,7 @@ def test_without_faiss(run_mining, monkeypatch, tmp_path):
     ("content", "flags", "message"),
     [
         (b"a\n", {"source": "absent"}, "absent: "),
+        (b"a\n", {"source": "de=in.txt"}, "'de=in.txt': "),
         (b"a\n", {"model": "absent"}, "absent: "),
         (b"", {"source": "in.txt"}, "in.txt: "),
         (b"\n \n", {"source": "in.txt"}, "in.txt: "),

@@ -18,8 +18,14 @@ _TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({LANGUAGE})-({LANGUAGE})")
 
 
 def split_label(notation: str) -> tuple[str | None, str]:
-    """The label and the path of `language<=path`; the label of a path alone is None."""
+    """The label and the path of `language<=path`; the label of a path alone is None.
+
+    Raises:
+        UserError: there is `=` for `<=`.
+    """
     label, arrow, path = notation.strip().partition("<=")
+    if not arrow and "=" in label and not os.path.exists(label):
+        raise UserError(f"'{label}': no such file, and no 'language<=path'; {NOTATION}")
     return (label, path) if arrow else (None, label)
 
 
