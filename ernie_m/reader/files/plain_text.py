@@ -286,6 +286,8 @@ def _faults_named(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read: {reason}; fetch it again if it is damaged") from error
 
