@@ -24,7 +24,7 @@ def split_label(notation: str) -> tuple[str | None, str]:
         UserError: there is `=` for `<=`.
     """
     label, arrow, path = notation.strip().partition("<=")
-    if not arrow and "=" in label and not os.path.exists(label):
+    if not arrow and "=" in label and "," not in label and not os.path.exists(label):
         raise UserError(f"'{label}': no such file, and no 'language<=path'; {NOTATION}")
     return (label, path) if arrow else (None, label)
 
