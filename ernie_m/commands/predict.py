@@ -70,17 +70,14 @@ class PredictFlags(ModelFlags, LabelOptions):
     model is least sure of."""
 
     def __post_init__(self) -> None:
-        if self.output != "-":
-            self._check_output()
-
-    def _check_output(self) -> None:
-        """Refuse an --output that is there, or that would first be written over what the command reads."""
+        corpus = [path for _, path in named_files(self.corpus)] if self.corpus else []
+        if folders := [path for path in corpus if Path(path).is_dir()]:
+            raise UserError(f"--corpus {folders[0]}: it is a folder; name files, separated by commas")
+        # Neither what is there, nor what the command reads, is written over.
         output = Path(self.output).resolve()
-        if output.exists():
+        if self.output != "-" and output.exists():
             raise UserError(f"--output {self.output}: it exists already; name a new file")
-        read = {self.input: "the input"}
-        if self.corpus:
-            read |= {path: f"{path} of --corpus" for _, path in named_files(self.corpus)}
+        read = {self.input: "the input"} | {path: f"{path} of --corpus" for path in corpus}
         for path, name in read.items():
             if Path(path).resolve() == output.with_name(f"{output.name}.part"):
                 raise UserError(f"--output {self.output}: {path}, which it is written to first, is {name}")

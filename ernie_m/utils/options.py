@@ -250,14 +250,17 @@ def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]
         UserError: a word is no flag, or a flag has no value.
     """
     texts: dict[str, Any] = {}
-    # The positional options that can take a word, in their order.
-    positional = [key for key, field in options.items() if field.metadata.get("positional")]
+    named = [key for key, field in options.items() if field.metadata.get("positional")]
+    positional = named  # those that can take a word, in their order
     while words:
         word = words.pop(0)
         key, equals_sign, text = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
             if not positional:
-                raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
+                taken = "".join(f"; {key.upper()} has its value already" for key in texts if key in named)
+                raise UserError(
+                    f"'{word}' is where a flag was expected{taken}; a flag is written --name value"
+                )
             key, text = positional[0], word
         elif not equals_sign:
             is_bool = key in options and options[key].type is bool
@@ -323,7 +326,10 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
     faults += [
         f"{_flag_of(key, field)} must be given (--help says more)"
         for key, field in options.items()
-        if _is_required(field) and values.get(key, "") == ""
+        # What a wrong name was meant for is said already.
+        if _is_required(field)
+        and values.get(key, "") == ""
+        and f"did you mean --{key}?" not in "".join(faults)
     ]
     if faults:
         raise UserError(*faults)

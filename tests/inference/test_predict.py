@@ -710,6 +710,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
         ({"task": "classification", "input": "nowhere.jsonl"}, "nowhere.jsonl: "),
         ({"task": "classification", "pooling": "cls"}, "--pooling "),
         ({"task": "embedding", "corpus": "a.txt"}, "--corpus "),
+        ({"task": "search", "corpus": "."}, "--corpus .: "),
         ({"task": "classification", "labels": "a,b"}, "--labels "),
     ],
 )

@@ -186,6 +186,9 @@ def test_all_faults_are_named_at_once(tmp_path):
     lines = error_of(parse_options, Required, line).split("\n  ")
     starts = (f"{path}: stepz ", f"{path}: steps 2.5", "--zzz ", "--steps x: ", "--model ", "--output ")
     assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 6
+    # A needed option whose name is misspelled is one fault.
+    (line,) = error_of(parse_options, Required, ["--modell", "x", "--output", "y"]).split("\n")
+    assert line.startswith("--modell ")
 
 
 def test_the_official_form():
