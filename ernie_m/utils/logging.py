@@ -73,9 +73,10 @@ class _LogFile(logging.FileHandler):
         """Say once that lines are missing, within the handling of the error."""
         if not self.complained:
             self.complained = True
-            problem = f"lines of the log are missing: {sys.exc_info()[1]}"
             with lines_may_be_lost():
-                say(f"{self.baseFilename}: {problem}", file=sys.stderr)
+                say(
+                    f"{self.baseFilename}: lines of the log are missing: {sys.exc_info()[1]}", file=sys.stderr
+                )
 
 
 def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) -> Path:
@@ -92,8 +93,9 @@ def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) ->
     Raises:
         UserError: the file cannot be written.
     """
-    folder = log_dir or os.environ.get(LOG_DIR) or "log"
-    path = Path(folder, f"{os.environ.get(LOG_PREFIX, '')}job.log.{rank}")
+    path = Path(
+        log_dir or os.environ.get(LOG_DIR) or "log", f"{os.environ.get(LOG_PREFIX, '')}job.log.{rank}"
+    )
     handlers = [_log_file(path)]
     if rank == 0:
         handlers.append(_Console())

@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +32,6 @@ _LEAST_MEMORY = 6 << 30  # bytes; with less, memory is returned, because a heap 
 # Paddle prints these lines when OMP_NUM_THREADS is above 1. They apply to OpenBLAS; its wheels use MKL.
 _ABOUT_OPENBLAS = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
 
-_in_force = ""  # the line of `prepare`; "" before its first call
 _is_guest = False
 
 
@@ -177,13 +177,16 @@ def prepare(quiet: bool = False) -> str:
     Raises:
         UserError: as `check_paddle`.
     """
-    global _in_force
-    if not _in_force:
-        check_paddle()
-        _in_force = _apply_settings()
+    in_force = _prepare_once()
     if not quiet and is_main():
-        say(_in_force)
-    return _in_force
+        say(in_force)
+    return in_force
+
+
+@cache
+def _prepare_once() -> str:
+    check_paddle()
+    return _apply_settings()
 
 
 def be_a_guest() -> None:
@@ -209,7 +212,7 @@ def _apply_settings() -> str:
         warnings.warn(
             "paddle was imported before the model was loaded, and may run on one thread; load the model "
             "first, or set OMP_NUM_THREADS",
-            stacklevel=3,
+            stacklevel=4,
         )
     else:
         _import_paddle()
@@ -250,9 +253,12 @@ def _import_paddle() -> None:
     received: list[int] = []  # the signals that came during the import
     # Paddle would turn a KeyboardInterrupt into an ImportError. A mask is not enough here: the signal would
     # reach one of numpy's threads, and Python would raise in this one.
-    catching = stop_signals_handled_by(lambda number, frame: received.append(number))
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
-        catching = contextlib.nullcontext()
+    may_catch = threading.current_thread() is threading.main_thread()  # only that one may set handlers
+    catching = (
+        stop_signals_handled_by(lambda number, frame: received.append(number))
+        if may_catch
+        else contextlib.nullcontext()
+    )
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # it waits for our handler
     try:
         with catching, contextlib.redirect_stderr(printed), warnings.catch_warnings():
