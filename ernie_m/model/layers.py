@@ -75,8 +75,8 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def _takes_onednn(x: Tensor) -> bool:
-    """Whether oneDNN computes with x: on a CPU, not in float64, and where it gives what Paddle gives."""
-    return kernels.on_cpu(x) and x.dtype != paddle.float64 and onednn_check.works()
+    """Whether oneDNN computes with x: on a CPU, in a type that it takes, and as Paddle does."""
+    return x.dtype in (paddle.float32, paddle.bfloat16) and kernels.on_cpu(x) and onednn_check.works()
 
 
 def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:

@@ -132,6 +132,15 @@ def test_shapes_that_do_not_fit_are_refused(x, y, out):
         onednn.multiply(*arrays)
 
 
+@pytest.mark.parametrize(("size", "dtype"), [(7, "float32"), (8, "float64")])
+def test_weights_of_a_layer_norm_that_do_not_fit_are_refused(size, dtype):
+    """oneDNN would read beyond their end, or their bits in another type."""
+    norm = layers.LayerNorm(8, 1e-5)
+    norm.weight = paddle.create_parameter([size], dtype)
+    with pytest.raises(ValueError, match="layer norm"):
+        norm(paddle.ones([2, 8]))
+
+
 @pytest.mark.parametrize("types", [("f", "H", "f"), ("H", "f", "f"), ("d", "d", "d")])
 def test_other_types_are_refused(types):
     x, y, out = (np.zeros([4, 4], dtype) for dtype in types)

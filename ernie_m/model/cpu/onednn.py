@@ -397,7 +397,15 @@ def _gelu_gradient(objects: _Objects, x: c_void_p, gradient: c_void_p, out: c_vo
 
 
 def layer_norm(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
-    """Given FROM [N, H], SCALE and SHIFT [H], write MEAN and VARIANCE [N], and TO [N, H]; in this order."""
+    """Given FROM [N, H], SCALE and SHIFT [H], write MEAN and VARIANCE [N], and TO [N, H]; in this order.
+
+    Raises:
+        ValueError: SCALE or SHIFT does not fit, which oneDNN does not look at.
+        RuntimeError: oneDNN has failed, or does not take the other arrays.
+    """
+    for vector in (arrays[SCALE], arrays[SHIFT]):
+        if vector.shape != arrays[FROM].shape[1:] or vector.dtype != np.float32:
+            raise ValueError(f"{vector.dtype} {vector.shape} for a layer norm of {arrays[FROM].shape}")
     _run(_layer_norm, arrays, epsilon)
 
 
