@@ -10,8 +10,8 @@ The weights of a query are not divided by their sum. Its output is, which has D 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import paddle
@@ -22,7 +22,7 @@ from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.attention_bfloat16 import AttentionInBfloat16
 from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
 from ernie_m.model.cpu.mkl import Matrices, Shapes
-from ernie_m.model.cpu.rows import as_array, needs_gradient, over_rows
+from ernie_m.model.cpu.rows import as_array, over_rows
 from ernie_m.model.layout import Layout
 from ernie_m.model.workers import end_if_stopped
 
@@ -178,20 +178,16 @@ def _bias(length: int, context_lengths: np.ndarray) -> np.ndarray:
     return np.where(is_masked, np.float32(-np.inf), np.float32(0.0))
 
 
-# Layout -> number of heads -> blocks.
-_blocks: WeakKeyDictionary[Layout, dict[int, ScoreBlocks]] = WeakKeyDictionary()
+_blocks = lru_cache(16)(ScoreBlocks)  # of the batches that are being computed: all layers have the same
 
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, num_heads: int, dropout_rate: float
 ) -> Tensor:
-    """`AttentionOnCpu` with the blocks of a layout, which are made once for all layers; or in bfloat16."""
+    """`AttentionOnCpu`, or that in bfloat16."""
     if query.dtype == paddle.bfloat16:
         return AttentionInBfloat16.apply(query, key, value, layout, num_heads, dropout_rate)
-    blocks_of_layout = _blocks.setdefault(layout, {})
-    if num_heads not in blocks_of_layout:
-        blocks_of_layout[num_heads] = ScoreBlocks(layout, num_heads)
-    return AttentionOnCpu.apply(query, key, value, blocks_of_layout[num_heads], dropout_rate)
+    return AttentionOnCpu.apply(query, key, value, _blocks(layout, num_heads), dropout_rate)
 
 
 class _Saved(NamedTuple):
@@ -229,9 +225,7 @@ class AttentionOnCpu(PyLayer):
         blocks.sums(_after_dropout(weights, dropout_mask, blocks), v, out=output, of_keys=True)
         _multiply_heads(output, factors, out=output)
         ctx.blocks = blocks
-        ctx.saved = None
-        if any(needs_gradient(query, key, value)):
-            ctx.saved = _Saved(q, k, v, output, weights, factors, dropout_mask)
+        ctx.saved = _Saved(q, k, v, output, weights, factors, dropout_mask)
         return result
 
     @staticmethod
