@@ -101,12 +101,7 @@ def _error(kind: _Kind) -> float:
 @paddle.enable_grad()
 def _value_and_gradients(compute: Callable[..., Tensor], arrays: list[np.ndarray]) -> list[np.ndarray]:
     """A result, and the gradients of the sum of its squares."""
-    inputs = []
-    for array in arrays:
-        tensor = paddle.empty(array.shape, "float32")
-        tensor.set_value(array)
-        tensor.stop_gradient = False
-        inputs.append(tensor)
+    inputs = [paddle.to_tensor(array, stop_gradient=False) for array in arrays]
     result = compute(*inputs)
     result.square().sum().backward()
     return [result.numpy(), *(tensor.grad.numpy() for tensor in inputs)]
