@@ -52,12 +52,15 @@ class MaskedLMBenchmark:
     steps: PositiveInt = 10
     """The number of steps that are timed."""
 
+    threads: PositiveInt | None = None
+    """The number of threads. Default: what suits this machine."""
+
 
 def main() -> None:
     flags = parse_options(MaskedLMBenchmark, None, __name__)
     given = draw(flags)
     amount = flags.batch_size * flags.length * flags.steps
-    compare("masked_lm", CONTENDERS, given, amount, unit="tokens/s")
+    compare("masked_lm", CONTENDERS, given, amount, "tokens/s", flags.threads)
 
 
 def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
