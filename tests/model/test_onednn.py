@@ -156,19 +156,19 @@ def resident() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_memory_is_bounded_over_thousands_of_shapes():
-    """The second 1,000 numbers of tokens take less than 2 MiB more than the first."""
+    """The last 1,000 numbers of tokens take less than 8 MiB more than the first."""
     x = numbers(2001, 32)
     weight = onednn.to_bfloat16(numbers(32, 16))
     out = np.empty([2001, 16], np.float32)
     grad_weight = np.empty([32, 16], np.float32)
     used = []
-    for count in range(1, 2001):
+    for count in np.random.default_rng(0).permutation(2000) + 1:
         rounded = onednn.to_bfloat16(x[:count])
         onednn.multiply(rounded, weight, out[:count])
         onednn.multiply(rounded.T, onednn.to_bfloat16(out[:count]), grad_weight, over_tokens=True)
         onednn.gelu(x[:count].ravel(), x[:count].ravel())
         used.append(resident())
-    assert used[-1] - used[999] < 2 << 20
+    assert used[-1] - used[999] < 8 << 20
 
 
 @pytest.mark.parametrize(

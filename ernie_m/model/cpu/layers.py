@@ -85,8 +85,10 @@ class LayerNormOnCpu(PyLayer):
         }
         onednn.layer_norm_gradient(ctx.arrays | gradients, ctx.epsilon)
         ctx.arrays = None  # frees the memory, because `ctx` may live longer than this pass
-        results = (grad_x, grad_weight, grad_bias)
-        return tuple(gradient if needed else None for gradient, needed in zip(results, ctx.needs_gradient))
+        return tuple(
+            gradient if is_needed else None
+            for gradient, is_needed in zip((grad_x, grad_weight, grad_bias), ctx.needs_gradient)
+        )
 
 
 class GeluOnCpu(PyLayer):

@@ -42,6 +42,8 @@ FROM_GRADIENT, TO_GRADIENT, SCALE_GRADIENT, SHIFT_GRADIENT = 129, 145, 255, 256
 _AVX512_BF16 = 0xE7  # the bits of this instruction set, which a CPU with AMX has, too
 # The sizes of an array's axes, or their strides. An array of n axes uses the first n of the 12.
 Dimensions = c_int64 * 12
+# Multiples of it have code of their own, which uses AMX: lengths to which rows are cut, and filled sums.
+_USUAL = 64
 _KEPT = 256  # how many calls, and code for how many operations, a thread keeps
 
 
@@ -101,8 +103,7 @@ _SIGNATURES = {
 
 def version() -> tuple[int, int, int]:
     """That of the library in Paddle's wheel."""
-    major, minor, patch = ctypes.cast(_functions()["version"](), POINTER(c_int))[:3]
-    return major, minor, patch
+    return tuple(ctypes.cast(_functions()["version"](), POINTER(c_int))[:3])
 
 
 def has_bfloat16() -> bool:
@@ -284,13 +285,15 @@ def multiply(
     Args:
         bias: float32 [C], which is added.
         add: add the product to `out` instead.
-        over_tokens: whether the K terms of a sum are tokens, whose number is open; otherwise the N rows are.
+        over_tokens: whether the K terms of a sum are tokens; otherwise the N rows are, whose number is open.
 
     Raises:
         ValueError: the shapes do not fit.
         RuntimeError: oneDNN has failed, or does not multiply such types.
     """
     _check_shapes(x, y, out)
+    if over_tokens and len(x) > 1:
+        x, y = _filled(x.T).T, _filled(y)
     if x.size == 0 or y.size == 0:  # `out` is empty, or each of its elements is a sum of no terms
         if not add:
             out[:] = 0.0
@@ -299,10 +302,21 @@ def multiply(
     if bias is not None:
         arrays[BIAS] = bias.reshape([1, -1])  # [None] would make a stride of 0, which oneDNN refuses
     if over_tokens:
+        opens = (_COLUMNS, _ROWS, _CLOSED) if len(x) == 1 else ()
         with mkl.one_thread():  # several would divide the sums, whose bits then depend on their number
-            _run(_product, arrays, add, 1.0, opens=(_COLUMNS, _ROWS, _CLOSED))
+            _run(_product, arrays, add, 1.0, opens=opens)
     else:
         _run(_product, arrays, add, 1.0, opens=(_ROWS, _CLOSED, _ROWS, _CLOSED))
+
+
+def _filled(x: np.ndarray) -> np.ndarray:
+    """x [N, K] with rows of 0 up to a multiple of `_USUAL`.
+
+    Sums of an open number of terms do not use AMX. oneDNN keeps code for each known number for good, so there
+    must be few.
+    """
+    missing = -len(x) % _USUAL
+    return np.concatenate([x, np.zeros([missing, x.shape[1]], x.dtype)]) if missing else x
 
 
 # For heads of a sequence of t tokens: what depends on t in an array of tokens [heads, t, D], in one of scores
@@ -334,7 +348,7 @@ def _multiply_heads(
     x: np.ndarray, y: np.ndarray, out: np.ndarray, factor: float, opens: tuple[Open, ...]
 ) -> None:
     _check_shapes(x, y, out)
-    _run(_product, {FROM: x, WEIGHT: y, TO: out}, False, factor, opens=opens)
+    _run(_product, {FROM: x, WEIGHT: y, TO: out}, False, factor, opens=opens if out.shape[1] % _USUAL else ())
 
 
 def _check_shapes(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:

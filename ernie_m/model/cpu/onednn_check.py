@@ -22,7 +22,6 @@ from ernie_m.utils.logging import logger
 _MAJOR = 3  # the version of oneDNN whose functions and constants `ernie_m/model/cpu/onednn.py` has
 _SIZE = 64  # tokens, and the numbers of each
 _MATRIX = (_SIZE, _SIZE)
-_VECTOR = (_SIZE,)
 
 
 class _Kind(NamedTuple):
@@ -38,14 +37,14 @@ _IN_FLOAT32 = {
     "layer norm": _Kind(
         lambda x, weight, bias: LayerNormOnCpu.apply(x, weight, bias, 1e-5),
         lambda x, weight, bias: F.layer_norm(x, [_SIZE], weight, bias, 1e-5),
-        [_MATRIX, _VECTOR, _VECTOR],
+        [_MATRIX, [_SIZE], [_SIZE]],
     ),
 }
 _IN_BFLOAT16 = {
     "linear layer": _Kind(
         lambda x, weight, bias: LinearInBfloat16.apply(x, "float32", weight, bias)[0],
         F.linear,
-        [_MATRIX, _MATRIX, _VECTOR],
+        [_MATRIX, _MATRIX, [_SIZE]],
     ),
     "attention": _Kind(
         lambda *inputs: AttentionInBfloat16.apply(
