@@ -121,6 +121,9 @@ def advice_on(name: str, known: Collection[str], dashes: str = "") -> str:
 
     if name in GONE and not any(key.endswith((f".{name}", f"_{name}")) for key in known):
         return f"it has gone; instead: {GONE[name]}"
+    keys = [key for key in known if key.startswith(f"{name}.")]
+    if keys:
+        return f"it is a section; give its keys, such as {keys[0]}, and in YAML a space behind each colon"
     # As seed for random_seed, a section for a key in it, max_limit for limit, and slips.
     near = [key for key in known if meant in key or key in meant.split("_") or likeness(key) >= 0.75]
     if not near:

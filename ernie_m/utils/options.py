@@ -250,17 +250,14 @@ def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]
         UserError: a word is no flag, or a flag has no value.
     """
     texts: dict[str, Any] = {}
-    named = [key for key, field in options.items() if field.metadata.get("positional")]
-    positional = named  # those that can take a word, in their order
+    # The positional options that can take a word, in their order.
+    positional = [key for key, field in options.items() if field.metadata.get("positional")]
     while words:
         word = words.pop(0)
         key, equals_sign, text = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
             if not positional:
-                taken = "".join(f"; {key.upper()} has its value already" for key in texts if key in named)
-                raise UserError(
-                    f"'{word}' is where a flag was expected{taken}; a flag is written --name value"
-                )
+                raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
             key, text = positional[0], word
         elif not equals_sign:
             is_bool = key in options and options[key].type is bool
@@ -312,12 +309,6 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
                     later[key] = convert(options[key].type, value)
                 except (AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError):
                     faults.append(f"{place}{key} {value}: {refusal(value, options[key].type)}")
-            elif f"{key}." in sections_of(cls):
-                first = next(name for name in options if name.startswith(f"{key}."))
-                faults.append(
-                    f"{place}{key} {value}: it is a section; give its keys, such as {first}, and in YAML a "
-                    "space behind each colon"
-                )
             else:
                 faults.append(f"{place}{key} is unknown; {advice_on(key, options, '--')}")
         if hasattr(cls, "check_override"):
@@ -349,8 +340,8 @@ def _is_required(field: Field) -> bool:
 def _build(cls: type[T], values: Mapping[str, Any]) -> T:
     """Make a dataclass from the values of its keys. The sections come first, and are values, too."""
     for prefix, section in reversed(sections_of(cls).items()):
-        names = [field.name for field in dataclasses.fields(section) if prefix + field.name in values]
-        made = section(**{name: values[prefix + name] for name in names})
+        names = {field.name: prefix + field.name for field in dataclasses.fields(section)}
+        made = section(**{name: values[key] for name, key in names.items() if key in values})
         values = {**values, prefix.removesuffix("."): made}
     return made
 
@@ -381,21 +372,22 @@ def help_text(cls: type, program: str) -> str:
         program: the name of a module, whose docstring is the beginning.
     """
     path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
-    options = [(key, field) for key, field in options_of(cls).items() if is_read(field)]
-    options.sort(
+    options = sorted(
+        ((key, field) for key, field in options_of(cls).items() if is_read(field)),
         key=lambda item: (
             _flag_of(*item)[0] == "-",
             not (_is_required(item[1]) or item[1].metadata.get("needed")),
             "." in item[0],
-        )
+        ),
     )
     usage = [
         path.name if path.suffix else f"ernie-m {path.name}",
         "[--flag VALUE ...]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE ...]",
         *(key.upper() for key, field in options if field.metadata.get("positional")),
     ]
-    about = ast.get_docstring(ast.parse(inspect.getsource(sys.modules[program]))) or ""
-    lines = [f"usage: {' '.join(usage)}", "", about, ""]
+    # Not its __doc__, which `python -OO` leaves out.
+    module = ast.parse(inspect.getsource(sys.modules[program]))
+    lines = [f"usage: {' '.join(usage)}", "", ast.get_docstring(module) or "", ""]
     meanings = explanations(cls)
     for key, field in options:
         accepted = "text" if _takes_many_words(field) else in_words(field.type)

@@ -159,9 +159,9 @@ def test_values_on_the_command_line(line, name, value):
         ("", ["--config", "absent.yaml"], "absent.yaml: "),
         # These must not be taken for the names of files.
         ("config: /proc/version", [], "a.yaml: config is unknown"),
-        ("optimizer: /proc/version", [], "a.yaml: optimizer /proc/version: it is a section"),
-        ("optimizer:\n  style:official", [], "a.yaml: optimizer style:official: it is a section"),
-        ("", ["--optimizer", "/proc/version"], "--optimizer /proc/version: it is a section"),
+        ("optimizer: /proc/version", [], "a.yaml: optimizer is unknown; it is a section"),
+        ("optimizer:\n  style:official", [], "a.yaml: optimizer is unknown; it is a section"),
+        ("", ["--optimizer", "/proc/version"], "--optimizer is unknown; it is a section"),
         ("", ["--inputs", "a, ,b"], "--inputs a, ,b: "),
         ("inputs: 'a,'", [], "a.yaml: inputs a,: "),
     ],
