@@ -170,7 +170,7 @@ def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
     [
         (signal.SIGTERM, Engine, "step", 0, 1),  # step 2 is given up
         (signal.SIGTERM, RunFolder, "save_step", 0, 8),  # checkpoints come after 4 and 8 steps
-        (signal.SIGINT, Evaluator, "_retrieval", 130, 5),  # the first evaluation, of the second pair
+        (signal.SIGINT, Evaluator, "_sides", 130, 5),  # the first evaluation, of the second pair
     ],
 )
 def test_a_signal_saves_and_ends(
