@@ -11,6 +11,7 @@ import pytest
 
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.pretrain.command import check_checkpoints, open_run_folder
+from ernie_m.pretrain.held_out import evaluate
 from ernie_m.pretrain.held_out.evaluate import Evaluator
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import metrics_jsonl
@@ -127,13 +128,13 @@ def test_records_are_on_the_disk_before_a_checkpoint(pretrain, tmp_path, monkeyp
 
 def test_an_evaluation_that_fails_costs_no_step(straight, tiny_corpus, tmp_path, monkeypatch):
     """The last step is saved before its evaluation, with which the same command goes on."""
-    evaluate = Evaluator.run
+    run_evaluation = Evaluator.run
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
         patched.setattr(
             Evaluator,
             "run",
-            lambda self, engine, stop: evaluate(self, engine, stop) if engine.steps < STEPS else 1 / 0,
+            lambda self, engine, stop: run_evaluation(self, engine, stop) if engine.steps < STEPS else 1 / 0,
         )
         with pytest.raises(ZeroDivisionError):
             pretrain(tiny_corpus, out, **USUAL)
@@ -170,13 +171,13 @@ def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
     [
         (signal.SIGTERM, Engine, "step", 0, 1),  # step 2 is given up
         (signal.SIGTERM, RunFolder, "save_step", 0, 8),  # checkpoints come after 4 and 8 steps
-        (signal.SIGINT, Evaluator, "_sides", 130, 5),  # the first evaluation, of the second pair
+        (signal.SIGINT, evaluate, "accuracy_by_layer", 130, 5),  # the first evaluation, of the second pair
     ],
 )
 def test_a_signal_saves_and_ends(
     straight, tiny_corpus, tmp_path, monkeypatch, stop_signal, owner, name, exit_code, saved_step
 ):
-    """It comes at the second call of the method `owner.name`: in a step, a checkpoint or an evaluation."""
+    """It comes at the second call of the function `owner.name`: in a step, a checkpoint or an evaluation."""
     out = tmp_path / "out"
     original_method = getattr(owner, name)
     calls = itertools.count(1)
