@@ -69,7 +69,7 @@ def test_what_comes_back_from_a_worker(workers, tmp_path, monkeypatch):
     file.write_text("four")
     tasks = [(str(file),)] * 3
     assert [status.st_size for status in workers.run(file_status, tasks)] == [4, 4, 4]
-    with pytest.raises(UserError, match=r"^\S*nowhere: cannot be read .No such file"):
+    with pytest.raises(UserError, match=r"^\S*nowhere: "):
         list(workers.run(file_status, [(str(tmp_path / "nowhere"),)]))
     assert list(workers.run(die_once, [(tmp_path / "died",)])) == ["done"]
     monkeypatch.setattr(workers_module, "_RETRIES", 1)
