@@ -128,9 +128,8 @@ def make_app(
     answerers = answerers_of(models, options)
     info = describe(models, answerers)
     workers = min((model.workers() for model in models), key=lambda workers: workers.count)
-    size = CHARACTERS * max_batch_tokens
     begin = workers.begin if workers.count > 1 else lambda: None
-    queue = WorkQueue(max_queue, size, timeout, workers.count, begin)
+    queue = WorkQueue(max_queue, CHARACTERS * max_batch_tokens, timeout, workers.count, begin)
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)  # memory, processor time, open files
     Gauge("ernie_m_queue_texts", "Texts that wait.", registry=metrics).set_function(

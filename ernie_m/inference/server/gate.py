@@ -21,7 +21,7 @@ from ernie_m.utils.logging import logger
 HEALTH = "/health"
 LONGEST_WAIT = 5  # seconds until the body of a request must have arrived
 LONGEST_BODY = 2 << 20  # bytes
-LONG_BODIES = 8  # so many that come in several pieces are read at a time; the others wait outside memory
+LONG_BODIES = 4  # so many that come in several pieces are read at a time; the others wait outside memory
 LONGEST_MESSAGE = 600  # characters of an error, which may quote the request
 
 

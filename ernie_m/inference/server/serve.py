@@ -57,8 +57,10 @@ def serve(
             headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
         )
         sys.setswitchinterval(0.001)  # seconds until the event loop has its turn beside threads of Python
-        # The collector stops all threads while it looks through what is loaded, which stays.
+        # The collector stops all threads while it looks through what is loaded, which stays, or often through
+        # a body with many lists.
         gc.freeze()
+        gc.set_threshold(100_000)
         with contextlib.suppress(KeyboardInterrupt):
             say(f"serving on http://{address}:{port}, Ctrl-C ends it")
             uvicorn.Server(config).run(sockets=[listening])
@@ -86,9 +88,10 @@ def _listen(host: str, port: int) -> socket.socket:
     Raises:
         UserError: it is taken, or the host has no such address.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family)
+        listening = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
     except OSError as error:
         raise UserError(f"--host {host} --port {port}: {error.strerror}; choose another") from error
     # Opened again by its number, so that it knows its protocol: asyncio looks at it before it turns off the
