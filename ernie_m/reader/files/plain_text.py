@@ -285,9 +285,9 @@ def _faults_named(path: str) -> Iterator[None]:
     """Turn a failing disk and what the libraries raise for a damaged archive into one line."""
     try:
         yield
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read: {reason}; fetch it again if it is damaged") from error
 
