@@ -86,8 +86,9 @@ def main() -> None:
             prepare()
             from ernie_m.finetune.own_words import fit_words
 
-            start = {"init_pretraining_params": flags.model, "amp": flags.amp}
-            is_done = fit_words(kind, *training, tests, flags, output, **start)
+            is_done = fit_words(
+                kind, training[0], tests, flags, output, init_pretraining_params=flags.model, amp=flags.amp
+            )
             if is_done and not tests:
                 say("there is no score without --test")
     if is_done:
