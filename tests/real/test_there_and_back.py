@@ -84,7 +84,7 @@ def test_answers(answering, data_dir, tmp_path):
         assert len(pairs) == QUESTIONS // 2
         differ = []
         requests = [{"question": question, "context": context} for question, context in pairs]
-        answers = asked_here(ours, "answer", requests, tmp_path)
+        answers = asked_here(ours, "question-answering", requests, tmp_path)
         for (question, context), answer in zip(pairs, answers, strict=True):
             other = peer(
                 question=question,
@@ -118,7 +118,9 @@ def test_tags(tagging, data_dir, tmp_path):
             if len(tokenizer(words, is_split_into_words=True)["input_ids"]) <= 128:
                 sentences.append(words)
         sentences = sentences[: WORDS // 4]  # more than enough
-        answers = asked_here(ours, "tag", [{"words": words} for words in sentences], tmp_path)
+        answers = asked_here(
+            ours, "token-classification", [{"words": words} for words in sentences], tmp_path
+        )
         for words, answer in zip(sentences, answers, strict=True):
             encoded = tokenizer(words, is_split_into_words=True, return_tensors="pt")
             with torch.no_grad():
