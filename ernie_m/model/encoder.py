@@ -27,7 +27,7 @@ from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
 from ernie_m.model.cpu.layers import with_same_dropout
 from ernie_m.model.device import upload
-from ernie_m.model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu, linear_layers
+from ernie_m.model.layers import LayerNorm, Linear, at_positions, dropout, gelu, linear_layers
 from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError
 
@@ -76,9 +76,9 @@ class Embeddings(StaticEmbeddings):
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
         """input_ids and position_ids [N] int64, input_bias [N, H] -> [N, H]."""
-        x = add_to(self.word_embeddings(input_ids), self.position_embeddings(position_ids))  # [N, H]
+        x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)  # [N, H]
         if input_bias is not None:
-            x = add_to(x, input_bias)
+            x = x + input_bias
         return dropout(self.layer_norm(x), self.dropout_rate, self.training)
 
 

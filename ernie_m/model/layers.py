@@ -88,12 +88,7 @@ def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | No
         if kernels.on_cpu(x):
             return DropoutOnCpu.apply(x, probability, residual)
         x = F.dropout(x, probability, training=True)
-    return x if residual is None else add_to(x, residual)
-
-
-def add_to(x: Tensor, y: Tensor) -> Tensor:
-    """x + y. Nothing else may use x: in training on a CPU the sum takes its memory."""
-    return x.add_(y) if kernels.training_on_cpu(x) else x + y
+    return x if residual is None else x + residual
 
 
 def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:
