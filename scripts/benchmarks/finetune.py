@@ -48,6 +48,9 @@ class FinetuneBenchmark:
     max_seq_len: PositiveInt = 256
     """The longest pair in tokens."""
 
+    joined: bool = False
+    """Whether each input is max_seq_len tokens of pairs, one after the other, so that none is padded."""
+
     threads: PositiveInt | None = None
     """The number of threads. Default: what suits this machine."""
 
@@ -80,6 +83,9 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
         (micro_batch,) = step.micro_batches  # without accumulation
         features = encode([examples[i] for i in micro_batch.indices])
         pairs += [(feature.ids, feature.label) for feature in features]
+    if flags.joined:
+        ids = np.concatenate([feature.ids for feature in encode(examples)])
+        pairs = [(row, 0) for row in np.resize(ids, (needed, flags.max_seq_len)).tolist()]
     grouped = in_batches(sorted(pairs, key=lambda pair: len(pair[0])), flags.batch_size)
     random.Random(1).shuffle(grouped)
     return {

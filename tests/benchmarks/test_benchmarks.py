@@ -76,6 +76,14 @@ def test_grouped_batches_have_the_pairs_of_the_others(folder):
     assert given["batches"] != given["grouped"] and given["labels"] == ["label0", "label1", "label2"]
 
 
+def test_joined_pairs_fill_their_inputs(folder):
+    flags = finetune.FinetuneBenchmark(
+        str(folder / "weights"), str(folder / "pairs.tsv"), 4, 2, 64, joined=True
+    )
+    batches = finetune.draw(flags)["batches"]
+    assert [[len(ids) for ids, _ in batch] for batch in batches] == [[64] * 4] * 2
+
+
 def test_the_peers_of_masked_lm_get_our_labels(folder):
     """19 of a row of 128: 15 % of 126 tokens."""
     flags = masked_lm.MaskedLMBenchmark(str(folder / "weights"), str(folder / "texts.txt"), 2, 128, 1)
