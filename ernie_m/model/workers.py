@@ -91,9 +91,11 @@ class Workers:
             for item in items:
                 pending.append(_pool(self.count, self.begin).submit(_run, stop, compute, item))
                 if len(pending) > ahead * self.count:
-                    yield pending.popleft().result()
+                    yield pending[0].result()  # it stays until it is there, for `wait`
+                    pending.popleft()
             while pending:
-                yield pending.popleft().result()
+                yield pending[0].result()
+                pending.popleft()
         finally:
             stop.set()
             for future in pending:

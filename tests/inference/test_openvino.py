@@ -72,6 +72,42 @@ def test_a_forked_process_answers_and_ends(models, tmp_path, threads):
     assert run_alone(models, tmp_path, code, OMP_NUM_THREADS=threads) == "0\n"
 
 
+@pytest.mark.parametrize(("threads", "begun_and_ended"), [("1", "1 0"), ("2", "2 2")])
+def test_ctrl_c_during_a_batch(models, tmp_path, threads, begun_and_ended):
+    """The workers have ended their batches before the command ends, and have begun no others."""
+    code = """
+        import json, time
+        from ernie_m.commands import predict
+        from ernie_m.inference.openvino_engine import OpenVinoEngine
+        from ernie_m.utils.errors import run
+        compute = OpenVinoEngine.__call__
+        begun, ended = [], []
+        def compute_long(self, ids):
+            begun.append(ids)
+            if len(begun) == 1:
+                threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+            end = time.monotonic() + 2 / len(begun)  # the first batch ends last
+            while time.monotonic() < end:
+                outputs = compute(self, ids)
+            ended.append(ids)
+            return outputs
+        OpenVinoEngine.__call__ = compute_long
+        requests = pathlib.Path.home() / "requests.jsonl"
+        requests.write_text("".join(json.dumps({"text": text}) + "\\n" for text in texts * 300))
+        model = str(models / "encode")
+        sys.argv = ["predict", "--task", "embedding", "--model", model, "--input", str(requests)]
+        sys.stderr = sys.stdout
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here
+        signal.alarm(60)
+        try:
+            run(predict.main)
+        except SystemExit as exit:
+            print(exit.code, len(begun), len(ended))
+    """
+    expected = f"interrupted\n130 {begun_and_ended}\n"
+    assert run_alone(models, tmp_path, code, OMP_NUM_THREADS=threads).endswith(expected)
+
+
 def test_a_signal_after_a_model_was_freed_in_a_thread(models, tmp_path):
     """Ctrl-C ended the process by a fault, as OpenVINO had taken the stack of its signals away."""
     code = """

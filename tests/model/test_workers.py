@@ -130,9 +130,8 @@ def test_an_error_is_raised_once_and_ends_the_others():
     assert len(computed) < 100
 
 
-@pytest.mark.parametrize("end", ["close", "interrupt"])
-def test_workers_end_when_nobody_waits(end):
-    """As after Ctrl-C: they stop at the attention of the next layer."""
+def test_workers_end_when_nobody_waits():
+    """They stop at the attention of the next layer."""
     ended = threading.Semaphore(0)
     started = threading.Event()
 
@@ -150,11 +149,7 @@ def test_workers_end_when_nobody_waits(end):
     results = in_workers(compute, range(8))
     next(results)
     assert started.wait(timeout=60)
-    if end == "close":
-        results.close()
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            results.throw(KeyboardInterrupt)
+    results.close()
     assert ended.acquire(timeout=60)
     again = in_workers(lambda item: BLOCKS.over_pieces(lambda piece: None), range(9))
     assert list(again) == [None] * 9  # the workers are free again
