@@ -40,8 +40,7 @@ class EncoderGraph:
     Attributes:
         token_of_cell: [B, T], the number of the token in each cell of the padded rows.
         first_tokens: [B], the number of the first token of each row.
-        to_heads: [B, N, T], the rows of [n * N, D] that make [B, N, T, D].
-        from_heads: [n, N], the rows of [B * N * T, D] that make [n, N, D].
+        cell_of_token: [n], the cell of each token, of the B * T.
         is_real: [B, T], 1 at tokens, 0 at pads.
         bias: [B, 1, 1, T], added to the scores: `MASKED_SCORE` at pads, 0 at tokens.
     """
@@ -96,15 +95,14 @@ class EncoderGraph:
             "pad_id": self.config.pad_token_id,
             "zero": 0,
             "one": 1,
-            "heads": heads,
             "flat": [-1],  # the rest are shapes
             "by_size": [-1, size],
-            "by_head": [-1, head_size],
+            "by_head": [0, 0, heads, head_size],  # 0: as it is
         }
         for name, value in integers.items():
             self.constant(name, value, np.int64)
         self.constant("root_of_head_size", np.sqrt(head_size))
-        ids, positions = self._tokens(heads)
+        ids, positions = self._tokens()
         x = self._embeddings(ids, positions)
         for i in range(self.layers):
             is_last = i == self.layers - 1
@@ -112,11 +110,11 @@ class EncoderGraph:
             x = self._layer(x, f"encoder.layers.{i}.", only_first)
         self._head(x)
 
-    def _tokens(self, heads: int) -> tuple[str, str]:
+    def _tokens(self) -> tuple[str, str]:
         """Write the nodes of the ids and positions of the n tokens, and return their names; [n] each.
 
-        Sets `is_real` and `bias`, and by `_moves` the names that it sets. The inputs "zero" and "one" are
-        constants of `write`: a number, an index or an axis.
+        Sets the attributes. The inputs "zero" and "one" are constants of `write`: a number, an index or an
+        axis.
         """
         node = self.node
         constant = self.constant
@@ -124,52 +122,24 @@ class EncoderGraph:
         is_real = node("Cast", is_token, to=np.int64)  # [B, T], 0 or 1
         self.is_real = is_real
         is_real_flat = node("Reshape", is_real, "flat")  # [B * T]
-        places = node("Reshape", node("NonZero", is_real_flat), "flat")  # [n], 0 to B * T - 1
-        ids = node("Gather", node("Reshape", "input_ids", "flat"), places)  # [n]
+        self.cell_of_token = node("Reshape", node("NonZero", is_real_flat), "flat")  # [n]
+        ids = node("Gather", node("Reshape", "input_ids", "flat"), self.cell_of_token)  # [n]
         # The n-th token of a row, n from 1, has position FIRST_POSITION + n - 1.
         shift = constant("shift", FIRST_POSITION - 1, np.int64)
         token_numbers = node("CumSum", is_real, "one")  # [B, T]; the input "one" is the axis
         padded_positions = node("Add", token_numbers, shift)  # [B, T]
         flat_positions = node("Reshape", padded_positions, "flat")  # [B * T]
-        positions = node("Gather", flat_positions, places, name="position_ids")  # [n]
-        self._moves(is_real_flat, places, heads)
+        positions = node("Gather", flat_positions, self.cell_of_token, name="position_ids")  # [n]
+        tokens_so_far = node("CumSum", is_real_flat, "zero")  # [B * T]; the input "zero" is the axis
+        # A cell with a pad has the number of the token before it.
+        token_of_cell = node("Sub", tokens_so_far, "one")  # [B * T]
+        self.token_of_cell = node("Reshape", token_of_cell, node("Shape", "input_ids"))  # [B, T]
+        self.first_tokens = node("Gather", self.token_of_cell, "zero", axis=1)  # [B]
         inner_axes = constant("inner_axes", [1, 2], np.int64)
         is_key = node("Cast", node("Unsqueeze", is_real, inner_axes), to=np.float32)  # [B, 1, 1, T]
         is_pad = node("Sub", constant("float_one", 1.0), is_key)
         self.bias = node("Mul", is_pad, constant("masked_score", MASKED_SCORE))
         return ids, positions
-
-    def _moves(self, is_real_flat: str, places: str, heads: int) -> None:
-        """Write the nodes of the indices that move the n tokens to padded rows of heads, and back.
-
-        Sets `token_of_cell`, `first_tokens`, `to_heads` and `from_heads`.
-
-        Args:
-            is_real_flat: name of [B * T], 1 for a token and 0 for a pad.
-            places: name of [n], the index of each token in B * T.
-            heads: N.
-        """
-        node = self.node
-        constant = self.constant
-        shape = node("Shape", "input_ids")
-        tokens_so_far = node("CumSum", is_real_flat, "zero")  # [B * T]; the input "zero" is the axis
-        token_of_place = node("Sub", tokens_so_far, "one")  # [B * T]
-        # A cell with a pad has the number of the token before it.
-        self.token_of_cell = node("Reshape", token_of_place, shape)  # [B, T]
-        self.first_tokens = node("Gather", self.token_of_cell, "zero", axis=1)  # [B]
-        # Heads are rows of D numbers: row i * N + h of [n, N, D] is row (b * N + h) * T + t of [B, N, T, D].
-        first_row = node("Unsqueeze", node("Mul", self.token_of_cell, "heads"), "one")  # [B, 1, T]
-        each_head = constant("each_head", np.arange(heads)[:, None], np.int64)  # [N, 1]
-        self.to_heads = node("Add", first_row, each_head)  # [B, N, T]
-        length = node("Gather", shape, "one")
-        # The place of a token is b * T + t, so its row (b * N + h) * T + t is place + (b * (N - 1) + h) * T.
-        sentence = node("Unsqueeze", node("Div", places, length), "one")  # [n, 1], b
-        other_heads = constant("other_heads", heads - 1, np.int64)
-        rows_of_sentences = node("Mul", sentence, other_heads)  # [n, 1], b * (N - 1)
-        every_head = constant("every_head", np.arange(heads), np.int64)  # [N], h
-        rows_before = node("Add", rows_of_sentences, every_head)  # [n, N]
-        place_column = node("Unsqueeze", places, "one")  # [n, 1]
-        self.from_heads = node("Add", place_column, node("Mul", rows_before, length))  # [n, N]
 
     def _embeddings(self, ids: str, positions: str) -> str:
         """The sum of words and positions, normalised: [n, H]; of a static model the words alone."""
@@ -198,9 +168,10 @@ class EncoderGraph:
         scores = node("MatMul", query, node("Transpose", key, perm=[0, 1, 3, 2]))
         scores = node("Add", node("Div", scores, "root_of_head_size"), self.bias)
         mixed = node("MatMul", node("Softmax", scores, axis=-1), value)  # [B, N, T or 1, D]
+        mixed = node("Transpose", mixed, perm=[0, 2, 1, 3])  # [B, T or 1, N, D]
+        mixed = node("Reshape", mixed, "by_size")  # [B * T or B, H]
         if not only_first:
-            mixed = node("Gather", node("Reshape", mixed, "by_head"), self.from_heads, axis=0)  # [n, N, D]
-        mixed = node("Reshape", mixed, "by_size")
+            mixed = node("Gather", mixed, self.cell_of_token, axis=0)  # [n, H]
         mixed = self._linear(mixed, f"{name}self_attn.out_proj")
         x = self._norm(node("Add", mixed, x), f"{name}norm1")
         inner = node("Gelu", self._linear(x, f"{name}linear1"))
@@ -209,7 +180,8 @@ class EncoderGraph:
 
     def _heads(self, x: str) -> str:
         """[n, H] -> [B, N, T, D]."""
-        return self.node("Gather", self.node("Reshape", x, "by_head"), self.to_heads, axis=0)
+        cells = self.node("Gather", x, self.token_of_cell, axis=0)  # [B, T, H]
+        return self.node("Transpose", self.node("Reshape", cells, "by_head"), perm=[0, 2, 1, 3])
 
     def _linear(self, x: str, name: str) -> str:
         """The product with a weight, and the bias."""

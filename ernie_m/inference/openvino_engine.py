@@ -252,7 +252,7 @@ class OpenVinoGraph(EncoderGraph):
             "Mul": ops.multiply,
             "NonZero": lambda x: ops.non_zero(x, "i64"),
             "Not": ops.logical_not,
-            "Reshape": lambda x, shape: ops.reshape(x, shape, special_zero=False),
+            "Reshape": lambda x, shape: ops.reshape(x, shape, special_zero=True),
             "Shape": ops.shape_of,
             "Softmax": ops.softmax,
             "Sub": ops.subtract,
