@@ -12,7 +12,7 @@ import numpy as np
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Pooling
 from ernie_m.model.workers import Workers
-from ernie_m.reader.batching import BATCH_TOKENS, padded_batches
+from ernie_m.reader.batching import BATCH_TOKENS, batches_by_length, pad
 from ernie_m.utils.errors import UserError
 
 POOLINGS = get_args(Pooling)
@@ -73,11 +73,11 @@ class SentenceEncoder:
         workers = self.workers()
         batch_tokens = workers.tokens_of_a_batch(sentences, batch_tokens)
 
-        def work(batch: tuple[list[int], np.ndarray]) -> tuple[list[int], R]:
-            rows, ids = batch
-            return rows, compute(ids)
+        def work(rows: list[int]) -> tuple[list[int], R]:
+            return rows, compute(pad([sentences[row] for row in rows], self.config.pad_token_id))
 
-        yield from workers.map(work, padded_batches(sentences, self.config.pad_token_id, batch_tokens))
+        batches = batches_by_length(list(map(len, sentences)), batch_tokens)
+        yield from workers.map(work, batches[::-1])  # long texts first: then all workers end at about a time
 
     def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         """The vectors of sentences in the given order, float32 [N, H].

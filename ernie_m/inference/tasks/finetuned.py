@@ -68,7 +68,8 @@ class HeadPredictor:
         ids = [feature.ids for feature in features]
         workers = self.model.workers()
         batch_tokens = workers.tokens_of_a_batch(ids, BATCH_TOKENS)
-        return workers.map(compute, batches_by_length(list(map(len, ids)), batch_tokens))
+        batches = batches_by_length(list(map(len, ids)), batch_tokens)
+        return workers.map(compute, batches[::-1])  # long texts first, as for vectors
 
 
 class ClassifyTexts(HeadPredictor):
