@@ -122,6 +122,7 @@ def test_one_thread_and_two(texts, monkeypatch, amp):
     assert np.array_equal(*vectors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("instructions", "amp"), [("AVX2", "none"), ("AVX512_CORE_BF16", "bf16")])
 def test_with_fewer_instructions(monkeypatch, instructions, amp):
     """oneDNN reads the variable once in a process."""
