@@ -24,6 +24,17 @@ def takes_piece_means(config: ErnieMConfig, pooling: str) -> bool:
     return config.is_static and pooling == "mean"
 
 
+def batches_for(workers: Workers, rows: Sequence[Sequence[int]], batch_tokens: int) -> list[list[int]]:
+    """The numbers of rows of ids in batches of similar length, as many and as large as suits the workers.
+
+    The longest come first: then all workers end at about a time.
+
+    Args:
+        batch_tokens: padded tokens of a batch, at most.
+    """
+    return batches_by_length(list(map(len, rows)), workers.tokens_of_a_batch(rows, batch_tokens))[::-1]
+
+
 class SentenceEncoder:
     """Makes a vector of each sentence. A subclass runs the model.
 
@@ -70,14 +81,12 @@ class SentenceEncoder:
             compute: a method of this encoder that takes ids [B, T], such as `batch`.
             sentences, batch_tokens: as `vectors` takes them.
         """
-        workers = self.workers()
-        batch_tokens = workers.tokens_of_a_batch(sentences, batch_tokens)
 
         def work(rows: list[int]) -> tuple[list[int], R]:
             return rows, compute(pad([sentences[row] for row in rows], self.config.pad_token_id))
 
-        batches = batches_by_length(list(map(len, sentences)), batch_tokens)
-        yield from workers.map(work, batches[::-1])  # long texts first: then all workers end at about a time
+        workers = self.workers()
+        yield from workers.map(work, batches_for(workers, sentences, batch_tokens))
 
     def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         """The vectors of sentences in the given order, float32 [N, H].

@@ -21,7 +21,7 @@ from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, Predic
 from ernie_m.inference.tasks.training_files import QuestionsFile, TaggedFile
 from ernie_m.model.conventions import NEITHER
 from ernie_m.model.entity_tags import NO_ENTITIES, entity_tags
-from ernie_m.reader.batching import BATCH_TOKENS, Example, batches_by_length
+from ernie_m.reader.batching import BATCH_TOKENS, Example
 from ernie_m.reader.files.own_files import holds_questions, holds_tags
 from ernie_m.reader.files.rows import TableOptions
 from ernie_m.reader.files.squad import Question, QuestionFile
@@ -29,6 +29,7 @@ from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, split_words
 from ernie_m.reader.question_answering import make_windows
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_whole_text
+from ernie_m.vectors.pooling import batches_for
 
 ANSWER_WINDOW = 384  # tokens
 # The probabilities of answers are a softmax over so many candidates, as in run_mrc.py, or over top_k if that
@@ -67,9 +68,7 @@ class HeadPredictor:
 
         ids = [feature.ids for feature in features]
         workers = self.model.workers()
-        batch_tokens = workers.tokens_of_a_batch(ids, BATCH_TOKENS)
-        batches = batches_by_length(list(map(len, ids)), batch_tokens)
-        return workers.map(compute, batches[::-1])  # long texts first, as for vectors
+        return workers.map(compute, batches_for(workers, ids, BATCH_TOKENS))
 
 
 class ClassifyTexts(HeadPredictor):
