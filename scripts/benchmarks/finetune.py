@@ -77,15 +77,16 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
     labels = sorted({label for _, _, label in rows})
     examples = [Example(a, b, label=labels.index(label)) for a, b, label in rows]
     encode = EncodePairs(opened.tokenizer, flags.max_seq_len)
-    stream = Batches(examples, encode, flags.batch_size, seed=1).stream()
-    pairs = []
-    for step in itertools.islice(stream, flags.steps):
-        (micro_batch,) = step.micro_batches  # without accumulation
-        features = encode([examples[i] for i in micro_batch.indices])
-        pairs += [(feature.ids, feature.label) for feature in features]
     if flags.joined:
         ids = np.concatenate([feature.ids for feature in encode(examples)])
         pairs = [(row, 0) for row in np.resize(ids, (needed, flags.max_seq_len)).tolist()]
+    else:
+        pairs = []
+        stream = Batches(examples, encode, flags.batch_size, seed=1).stream()
+        for step in itertools.islice(stream, flags.steps):
+            (micro_batch,) = step.micro_batches  # without accumulation
+            features = encode([examples[i] for i in micro_batch.indices])
+            pairs += [(feature.ids, feature.label) for feature in features]
     grouped = in_batches(sorted(pairs, key=lambda pair: len(pair[0])), flags.batch_size)
     random.Random(1).shuffle(grouped)
     return {
