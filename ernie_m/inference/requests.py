@@ -78,10 +78,8 @@ class JsonLines(InputFile):
         self._objects = []
         for number, line in enumerate(lines, 1):
             if line.strip():
-                try:
+                with faults.of_line(number):
                     self._objects.append((number, parse_object(line)))
-                except UserError as error:
-                    faults.note(number, error)
         faults.end(partial(say, file=sys.stderr))
 
     def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
@@ -89,11 +87,8 @@ class JsonLines(InputFile):
         if columns:
             raise UserError(f"--columns {columns}: {self._name} has JSON lines; name keys: --text KEY")
         for number, values in self._objects:
-            try:
+            with faults.of_line(number):
                 texts = _texts(values, self._options, self._columns)
-            except UserError as error:
-                faults.note(number, error)
-            else:
                 yield number, {key: values[key] for key in values if key == "id"}, {**values, **texts}
 
     def write(self, rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
@@ -155,10 +150,8 @@ def read_requests(file: InputFile, parse: Callable[[dict], Any], faults: Faults)
     requests = []
     for number, entry, values in file.requests(faults):
         content = None
-        try:
+        with faults.of_line(number):
             content = parse(values)
-        except UserError as error:
-            faults.note(number, error)
         requests.append(Request(entry, content, values.get("id")))
     faults.end(partial(say, file=sys.stderr))
     return requests

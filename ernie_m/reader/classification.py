@@ -110,15 +110,14 @@ def read_classification(
         for number, line in enumerate(without_blank_end(file), 2):
             starts.append(position)
             position += len(line)
-            try:
+            with faults.of_line(number):
                 cells = parse_row(line, path, number, header)
                 if labels:
                     targets.append(value_of(cells[columns["label"]]))
-            except UserError as error:
-                faults.note(number, error)
-                continue
-            inputs.append(input_hash(cells[columns["text_a"]], None if place_b is None else cells[place_b]))
-            quoted += has_quotes(cells)
+                inputs.append(
+                    input_hash(cells[columns["text_a"]], None if place_b is None else cells[place_b])
+                )
+                quoted += has_quotes(cells)
     faults.end(logger.warning)
     say_quoted(path, quoted, len(starts), logger.warning)
     if not starts:

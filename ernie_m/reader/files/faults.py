@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ernie_m.utils.errors import UserError
 
@@ -35,10 +36,14 @@ class Faults:
         else:
             self._more[mend] += 1
 
-    def note(self, line: int, error: UserError) -> None:
-        """`add` what an error says of a line, whose message may begin with the place."""
-        what, _, mend = str(error).removeprefix(f"{self.name}, line {line}: ").partition("; ")
-        self.add(line, what, mend)
+    @contextmanager
+    def of_line(self, line: int) -> Iterator[None]:
+        """`add` what a UserError within the block says; its message may begin with the place."""
+        try:
+            yield
+        except UserError as error:
+            what, _, mend = str(error).removeprefix(f"{self.name}, line {line}: ").partition("; ")
+            self.add(line, what, mend)
 
     def end(self, say: Callable[[str], None]) -> None:
         """Say which lines are left out, or raise what is wrong.

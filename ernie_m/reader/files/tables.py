@@ -710,10 +710,8 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
         raise UserError(f"--label {options.label}: a column for each label is for --task multi-label")
     rows = []
     for line, cells in table.rows:
-        try:
+        with faults.of_line(line):
             rows.append(_labelled_row(table, found, line, cells, several))
-        except UserError as error:
-            faults.note(line, error)
     faults.end(logger.warning)
     if several and len(names) == 1:
         rows = _with_lists(path, rows)
@@ -968,10 +966,8 @@ def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
     found = dict(zip(("text", "text_b"), [*asked.texts.values(), []]))
     rows = []
     for line, cells in asked.table.rows:
-        try:
+        with faults.of_line(line):
             rows.append(_texts_in(asked.table, found, cells))
-        except UserError as error:
-            faults.note(line, error)
     faults.end(logger.warning)
     return rows
 
