@@ -738,7 +738,7 @@ def test_a_run_file_has_the_hits_of_each_query(models, ask, tmp_path, languages)
             expected.append(f"{query} Q0 {sentence} {rank} {hit['cosine']} ernie-m")
     ask(requests, output=tmp_path / "run.trec", **flags)
     assert (tmp_path / "run.trec").read_text().splitlines() == expected
-    table = write_lines(tmp_path / "queries.csv", ["id,text", f"1,{TEXTS[0]}", f"q7,{TEXTS[1]}"])
+    table = write_lines(tmp_path / "queries.csv", ["id,text,layer", f"1,{TEXTS[0]},2", f"q7,{TEXTS[1]},2"])
     ask([], input=table, output=tmp_path / "table.trec", **flags)
     assert (tmp_path / "table.trec").read_text().splitlines() == expected
 

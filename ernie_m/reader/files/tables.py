@@ -907,12 +907,13 @@ class AskedTable(NamedTuple):
             raise self.table.question(f"the model reads {reads}, and not {names}.", [f"--{flags} COLUMN"])
 
     def rows(self) -> Iterator[tuple[int, list[Any], dict[str, Any]]]:
-        """Each row with its line: its cells, and as a request, which has the other columns, too."""
+        """Each row with its line: its cells, and as a request with its texts, its language and its id.
+
+        No other column is a key of a request: `labels` would be what zero-shot chooses from.
+        """
         for line, cells in self.table.rows:
             request = {
-                name.lower(): cell
-                for name, cell in zip(self.table.names, cells)
-                if name.lower() not in ("text", "text_a", "text_b", *self.texts)
+                name.lower(): cell for name, cell in zip(self.table.names, cells) if name.lower() == "id"
             }
             if self.language is not None:
                 request["language"] = cells[self.language]
