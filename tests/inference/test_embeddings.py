@@ -101,6 +101,7 @@ def test_the_bits_of_encode_alone_and_under_load(models, tmp_path, normalize):
         ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format"),
         ({"input": "a", "dimensions": 8}, 400, "'dimensions' is 8"),
         ({}, 400, "input"),
+        (b"", 400, "'body'"),
         (b"{", 400, "JSON"),
         (b'{"input": "\xff"}', 400, "parsing"),
         (b'{"input": "\\ud800"}', 400, "input"),

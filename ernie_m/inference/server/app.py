@@ -239,7 +239,7 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
             if fault["type"] == "json_invalid":
                 return error_response(400, f"the body is not JSON: {fault['ctx']['error']}")
             message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
-            faults.setdefault(str(fault["loc"][1])[:50], message)
+            faults.setdefault(str(fault["loc"][:2][-1])[:50], message)
         named = "; ".join(f"'{key}': {message}" for key, message in faults.items())
         fields = request.scope["endpoint"].__annotations__["asked"].model_fields
         return error_response(400, f"{named}; {request.url.path} takes {', '.join(fields)}")
