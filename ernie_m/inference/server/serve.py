@@ -86,8 +86,10 @@ def _listen(host: str, port: int) -> socket.socket:
     """Open the port.
 
     Raises:
-        UserError: it is taken, or the host has no such address.
+        UserError: it is taken, or the host is empty or has no such address.
     """
+    if not host:  # it would be every address of this machine
+        raise UserError("--host is empty; give an address, such as 127.0.0.1, or 0.0.0.0 for every one")
     try:
         listening = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
