@@ -96,6 +96,8 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "header.csv": ("text,label\na,b\n", {"text": "1", "label": "2"}, ("line 1", "text, label")),
     "absent.csv": ("text,label\na,b\n", {"text": "Body"}, ("line 1: --text Body",)),
     "label.jsonl": ('{"text": "a", "label": ["b", "c"]}\n', {}, ("line 1", "--task multi-label")),
+    "unread.csv": ("text,label\na,b\n", {"columns": "text,label"}, ("unread.csv", "--columns")),
+    "hex.csv": ("text,label\na,b\n", {"encoding": "hex"}, ("--encoding hex",)),
 }
 
 

@@ -235,6 +235,7 @@ def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
 
     ends_with_cr = None  # as on old Macs
     try:
+        "".encode(encoding)  # a LookupError for hex, rot13 and others that are not of text
         for text in codecs.iterdecode(blocks(), encoding):
             if ends_with_cr is None:
                 ends_with_cr = "\r" in text and "\n" not in text
