@@ -212,7 +212,8 @@ def _answered(
         file: what is written of them, which is flushed after each part.
     """
     for part in parts:
-        answers = iter(answerer.answer([request.content for request in part if request.content is not None]))
+        contents = [request.content for request in part if request.content is not None]
+        answers = iter(answerer.answer(contents) if contents else ())
         for request in part:
             yield request, {} if request.content is None else next(answers)
         file.flush()

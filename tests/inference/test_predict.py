@@ -494,10 +494,11 @@ def test_a_table_can_be_answered_again(models, tmp_path, ask, caplog):
     assert len(set(rows[0])) == text.split("\n")[0].count(",") + 1 == 6
 
 
-def test_empty_standard_input_is_said(models, monkeypatch, capsys):
-    give_input(monkeypatch, b"\n")
-    monkeypatch.setattr(answering, "write_answers", lambda *_: None)
-    call_main(predict, as_flags({"task": "classification", "model": models / "classify"}))
+@pytest.mark.parametrize("lines", [b"\n", b'{"text": 3}\n'])
+def test_that_there_is_no_request_is_said(models, monkeypatch, capsys, lines):
+    """In standard input, or none without a fault."""
+    give_input(monkeypatch, lines)
+    call_main(predict, as_flags({"task": "fill-mask", "model": models / "full", "on_error": "skip"}))
     assert "--input -: no requests in it" in capsys.readouterr().err
 
 
