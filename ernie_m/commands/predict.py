@@ -29,7 +29,7 @@ from ernie_m.reader.files.find_pairs import named_files
 from ernie_m.reader.files.plain_text import split_name
 from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.utils.errors import UserError, printable, say
-from ernie_m.utils.files import read_json
+from ernie_m.utils.files import read_json, refuse_to_write_over
 from ernie_m.utils.options import option, parse_options
 
 if TYPE_CHECKING:
@@ -77,10 +77,9 @@ class PredictFlags(ModelFlags, LabelOptions):
         output = Path(self.output).resolve()
         if self.output != "-" and output.exists():
             raise UserError(f"--output {self.output}: it exists already; name a new file")
-        read = {self.input: "the input"} | {path: f"{path} of --corpus" for path in corpus}
-        for path, name in read.items():
-            if Path(path).resolve() == output.with_name(f"{output.name}.part"):
-                raise UserError(f"--output {self.output}: {path}, which it is written to first, is {name}")
+        refuse_to_write_over(
+            [self.input, *corpus], f"--output {self.output}", [output.with_name(f"{output.name}.part")]
+        )
 
 
 def main() -> None:

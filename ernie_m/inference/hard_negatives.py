@@ -17,7 +17,7 @@ from ernie_m.inference.mine_pairs import PART_LINES, DistinctLines
 from ernie_m.inference.tasks.encode import encode_in_parts
 from ernie_m.model.conventions import kinds_of_pair
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.utils.files import atomic_file, only_writer_of
+from ernie_m.utils.files import atomic_file, only_writer_of, refuse_to_write_over
 from ernie_m.utils.logging import Progress, logger
 from ernie_m.vectors.nearest import nearest
 from ernie_m.vectors.pooling import unit
@@ -39,6 +39,9 @@ def mine_negatives(flags: RetrievalFlags) -> None:
         inputs = read_inputs(flags)
         flags = inputs.flags
         rows = PairRows(flags.train_set, flags)
+        refuse_to_write_over(
+            [*rows.paths, flags.mine_negatives], f"--checkpoints {flags.checkpoints}", [output]
+        )
         corpus = DistinctLines(flags.mine_negatives, flags.text_as_it_stands)
         (seed,) = flags.seeds
         opened, model = model_of_seed(inputs, seed)

@@ -22,7 +22,7 @@ from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.find_pairs import split_label
 from ernie_m.tokenizer.equal_texts import normal_form
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_file, only_writer_of
+from ernie_m.utils.files import atomic_file, only_writer_of, refuse_to_write_over
 from ernie_m.utils.logging import logger
 from ernie_m.utils.options import PositiveInt, option
 from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
@@ -122,6 +122,9 @@ def mine_pairs(options: MiningOptions) -> None:
     with only_writer_of(output):
         source = DistinctLines(options.source, options.text_as_it_stands)
         target = DistinctLines(options.target, options.text_as_it_stands)
+        refuse_to_write_over(
+            [source.path, target.path], f"--output {output}", [output / "pairs.tsv", output / "scores.tsv"]
+        )
         both = len(source.numbers.keys() & target.numbers.keys())
         if 2 * both > min(len(source.texts), len(target.texts)):
             logger.warning(

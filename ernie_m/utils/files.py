@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -190,6 +190,22 @@ def take_lock(file: IO) -> bool:
             raise
         logger.warning("%s: this file system has no locks: let no second process write there", file.name)
     return os.path.exists(file.name) and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+
+
+def refuse_to_write_over(
+    inputs: Collection[str | os.PathLike], flag: str, outputs: Iterable[str | os.PathLike]
+) -> None:
+    """Refuse to write files that are read.
+
+    Args:
+        flag: with its value, which says where the outputs are.
+
+    Raises:
+        UserError: a file is among both.
+    """
+    for path in outputs:
+        if os.path.realpath(path) in map(os.path.realpath, inputs):
+            raise UserError(f"{flag}: {path} is read, and would be written over; choose another output")
 
 
 @contextmanager

@@ -197,6 +197,11 @@ def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
         ({}, {"mine_negatives": "absent.txt"}, "absent.txt: "),
         ({}, {"train_set": None}, "--train_set "),
         ({}, {"train_set": "."}, ".: "),
+        (
+            {"negatives.tsv": "query\tpositive\na\tb\n"},
+            {"train_set": "negatives.tsv", "checkpoints": "."},
+            "--checkpoints .: ",
+        ),
         ({}, {"range_min": 98}, "--range_min 98 and --range_max 100: fewer than --num_negatives 3"),
         ({}, {"range_min": -1}, "--range_min -1: "),
         ({}, {"num_negatives": 0}, "--num_negatives 0: "),

@@ -217,9 +217,11 @@ def test_without_faiss(run_mining, monkeypatch, tmp_path):
         ),
         (b"a\n", {"layer": 3}, "layer 3: "),
         (b"a\n", {"source": None}, "--source "),
+        (b"a\n", {"source": "pairs.tsv", "output": "."}, "--output "),
     ],
 )
 def test_bad_input(run_mining, tmp_path, content, flags, message):
-    (tmp_path / "in.txt").write_bytes(content)
+    for name in ("in.txt", "pairs.tsv"):
+        (tmp_path / name).write_bytes(content)
     assert message in error_of(run_mining, **flags)
     assert not (tmp_path / "mined/pairs.tsv").exists()
