@@ -48,6 +48,8 @@ def fit_words(
     if kind == TOKEN_CLASSIFICATION:
         paths, of_tags = write_official_tags([training, *tests], options, folder)
         given |= of_tags
+    else:
+        options.refuse_others(training.path, "questions")
     flags = FinetuneFlags(
         train_set=paths[0],
         dev_set=",".join(paths[1:]) or None,

@@ -56,8 +56,10 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     setup_console()
     with only_writer_of(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
         if flags.data_format == "text":
+            flags.refuse_others(flags.data_set, "lines of text")
             texts = Sentences(flags.data_set)
         elif is_official(Path(flags.data_set)):  # it stays on disk
+            flags.refuse_others(flags.data_set, "tables in the official form")
             texts = read_classification(flags.data_set, labels=False)
         else:
             texts = [Example(*row) for row in read_texts(Path(flags.data_set), flags)]

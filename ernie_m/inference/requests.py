@@ -83,13 +83,11 @@ class JsonLines(InputFile):
         faults.end(partial(say, file=sys.stderr))
 
     def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
-        columns = self._options.columns
-        if columns:
-            raise UserError(f"--columns {columns}: {self._name} has JSON lines; name keys: --text KEY")
+        self._options.refuse_others(self._name, "JSON lines", "text", "text_b", "on_error")
         for number, values in self._objects:
             with faults.of_line(number):
-                texts = _texts(values, self._options, self._columns)
-                yield number, {key: values[key] for key in values if key == "id"}, {**values, **texts}
+                entry = {key: values[key] for key in values if key == "id"}
+                yield number, entry, {**values, **_texts(values, self._options, self._columns)}
 
     def write(self, rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
         for request, answer in rows:

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from ernie_m.inference.tasks.training_files import QuestionsFile
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.rows import LabelOptions
-from ernie_m.reader.files.tables import read_labelled
+from ernie_m.reader.files.tables import open_asked, read_labelled
+from ernie_m.reader.files.tagged_words import read_words
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import parse_options
 
@@ -107,6 +111,31 @@ def test_what_is_refused(read, name):
     with pytest.raises(UserError) as error:
         read(name, content, **flags)
     assert all(words in str(error.value) for words in said), error.value
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "read"),
+    [
+        ("a.txt", "a\n", lambda path, options: open_asked(path, options, Faults(path))),
+        (
+            "a.csv",
+            "a,b\nc,d\n",
+            lambda path, options: open_asked(path, options, Faults(path), questions=True),
+        ),
+        ("a.conll", "a O\n", lambda path, options: read_words(path, {}, options=options)),
+        (
+            "a.jsonl",
+            '{"tokens": ["a"], "tags": ["O"]}',
+            lambda path, options: read_words(path, {}, options=options),
+        ),
+        ("a.tmx", "<tmx/>", PairRows),
+        ("a.json", "{}", QuestionsFile),
+    ],
+)
+def test_options_that_a_file_is_not_read_with(tmp_path, name, content, read):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"{tmp_path / name}: .*--label"):
+        read(tmp_path / name, LabelOptions(label="x"))
 
 
 def test_zeros_and_ones_in_lists_name_no_labels(read):

@@ -255,7 +255,7 @@ class AnswerQuestions(HeadPredictor):
 
     def training_file(self, path: Path, options: TableOptions) -> QuestionsFile | None:
         """A file of questions in the form of SQuAD; None: it is another one."""
-        return QuestionsFile(path) if holds_questions(path, whole=True) else None
+        return QuestionsFile(path, options) if holds_questions(path, whole=True) else None
 
     def parse(self, request: dict) -> tuple[str, str]:
         return text_of(request, "question"), text_of(request, "context")

@@ -89,7 +89,8 @@ class QuestionsFile(InputFile):
         UserError: as `read_squad`.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, options: TableOptions):
+        options.refuse_others(path, "questions of SQuAD")
         has_answers = re.search(rb'"answers"\s*:\s*\[?\s*\{', read_bytes(path))
         self._file = read_squad(path, "dev" if has_answers else "test")
         self._rows: list[tuple[str, tuple[str, ...]]] = []  # an answer, and the accepted ones

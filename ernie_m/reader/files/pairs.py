@@ -224,6 +224,9 @@ class PairRows(Sequence[list[str]]):
         if len(self.paths) == 1 and split_name(path)[0] != ".tmx":
             rows = self._rows_of_table(path, options, languages, all_splits, faults)
         else:
+            options.refuse_others(
+                self.name, "aligned lines and .tmx", "encoding", "text_as_it_stands", "on_error"
+            )
             rows = _rows_of_files(self.paths, languages, options.encoding, faults)
         self._lines = self._written(rows, faults)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))

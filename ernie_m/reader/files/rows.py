@@ -1,9 +1,13 @@
 """How the tables of users are read: the options that programs share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
+from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import option
+
+# What every table is read with, beside its columns.
+OF_TABLES = ("delimiter", "quotes", "encoding", "only", "on_error")
 
 
 @dataclass(kw_only=True)
@@ -30,6 +34,25 @@ class TableOptions:
 
     on_error: Literal["stop", "skip"] = "stop"
     """Whether faulty rows end the command before anything is done, or are left out."""
+
+    def refuse_others(self, name: object, form: str, *read: str) -> None:
+        """Refuse options that are given, and that a file is not read with.
+
+        Args:
+            name: of the file.
+            form: what it has, in the plural.
+            read: the options that it is read with.
+
+        Raises:
+            UserError: there are such options.
+        """
+        given = [
+            f"--{field.name}"
+            for field in fields(LabelOptions)
+            if field.name not in read and getattr(self, field.name, None) not in (None, field.default)
+        ]
+        if given:
+            raise UserError(f"{name}: {form} are read without {' and '.join(given)}; leave it out")
 
 
 @dataclass(kw_only=True)

@@ -41,7 +41,7 @@ from ernie_m.reader.files.labels import normal_label, number_in
 from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.official_tsv import has_official_names, has_quotes, say_quoted
 from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
-from ernie_m.reader.files.rows import LabelOptions, TableOptions
+from ernie_m.reader.files.rows import OF_TABLES, LabelOptions, TableOptions
 from ernie_m.utils.errors import UserError, command_words, install_command, listed, printable, shown
 from ernie_m.utils.logging import logger
 
@@ -657,6 +657,7 @@ def find_columns(
     Raises:
         UserError: the question for all that is not known.
     """
+    options.refuse_others(table.path, "tables of texts", *OF_TABLES, *LABELS)
     found: dict[str, list[int]] = {}
     several = []
     is_text_named = options.text is not None
@@ -944,9 +945,11 @@ def open_asked(
         UserError: the table cannot be read, or it is not known which columns have the texts.
     """
     if split_name(path)[0] == ".txt" and not (options.text or options.columns):
+        options.refuse_others(path, "lines of text", "encoding", "on_error")
         return AskedTable(_lines_of_text(path, options, faults), {"text_a": [0]}, [], None)
     table = open_table(path, options, faults)
     if questions:
+        options.refuse_others(path, "tables of questions", "columns", *OF_TABLES)
         given = options.columns.split(",") if options.columns else []
         places = [[table.place(name, "--columns")] for name in given]
         places = places or [table.named(names) for names in QUESTIONS.values()]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.plain_text import TextFile, split_name
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.rows import OF_TABLES, TableOptions
 from ernie_m.reader.files.tables import JSON, WORDS, Form, Table, open_table
 from ernie_m.reader.files.tagged_sentences import fault_of_words
 from ernie_m.reader.tags import JOINT, OUTSIDE, is_tag
@@ -68,8 +68,10 @@ def read_words(
     options = options or TableOptions()
     faults = Faults(path, options.on_error == "skip")
     if split_name(path)[0] in JSON:
+        options.refuse_others(path, "tagged words in JSON", "columns", *OF_TABLES)
         sentences = list(_of_objects(path, options, faults))
     else:
+        options.refuse_others(path, "tagged words", "columns", "encoding", "on_error")
         text = _text(path, options, logger.warning)
         if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official form
             sentences = list(_of_official(_lines(text), path, faults))
