@@ -35,12 +35,13 @@ def weights_stay() -> Iterator[None]:
 
 def rounded_weight(weight: np.ndarray) -> np.ndarray:
     """A weight in bfloat16. Two threads may round the same one at the same time, which does no harm."""
-    if _rounded is None:
+    rounded = _rounded  # another thread may end the block
+    if rounded is None:
         return to_bfloat16(weight)
     key = (weight.ctypes.data, weight.shape)
-    bits = _rounded.get(key)
+    bits = rounded.get(key)
     if bits is None:
-        bits = _rounded[key] = to_bfloat16(weight)
+        bits = rounded[key] = to_bfloat16(weight)
     return bits
 
 
