@@ -168,7 +168,7 @@ class WordEmbeddings(nn.Embedding):
         if not self.weight.stop_gradient:
             # Paddle keeps the hook as long as the weight, and Python does not see that. A hook that knew this
             # layer would keep it and its memory for good, since the layer keeps the weight.
-            self.weight.register_hook(partial(_note_paddles_gradient, weakref.ref(self.gradient)))
+            self.weight.register_hook(partial(note_paddles_gradient, weakref.ref(self.gradient)))
 
     def forward(self, ids: Tensor) -> Tensor:
         """[N] int64 -> [N, H]."""
@@ -180,7 +180,7 @@ class WordEmbeddings(nn.Embedding):
         return super().forward(ids)
 
 
-def _note_paddles_gradient(table: "weakref.ref[EmbeddingGradient]", gradient: Tensor | None) -> None:
+def note_paddles_gradient(table: weakref.ref, gradient: Tensor | None) -> None:
     """Note that Paddle is going to add a gradient of the whole table; a hook of the weight."""
     if gradient is not None and table():  # None comes from `LookUpOnCpu`, which has added its rows itself
         table().forget_rows()

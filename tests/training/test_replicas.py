@@ -1,6 +1,7 @@
 """Micro-batches in workers, each with a copy of the model: the same bits as one after the other."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import paddle
@@ -54,7 +55,16 @@ def loss_of(model, batch):
     return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels)), {}
 
 
-def fine_tuned(recompute: bool = False, precision: Precision | None = None) -> tuple[list[tuple], dict]:
+def with_all_words(model, batch):
+    """A loss of some micro-batches has a gradient of the whole embedding matrix, which Paddle makes."""
+    loss, values = loss_of(model, batch)
+    table = model.ernie_m.embeddings.word_embeddings.weight
+    return (loss + table.square().sum() if batch[1][0] == 1 else loss), values
+
+
+def fine_tuned(
+    recompute: bool = False, precision: Precision | None = None, loss_of: Callable = loss_of
+) -> tuple[list[tuple], dict]:
     """The losses and norms of a classifier with dropout, and its bits. A layer is frozen in step 0."""
     engine = classifier(precision)
     engine.model.ernie_m.use_recompute(recompute)
@@ -73,6 +83,13 @@ def test_fine_tuning(threads, recompute):
     for count in (2, 3):
         threads(count)
         assert fine_tuned(recompute) == alone
+
+
+def test_a_gradient_of_all_words(threads):
+    threads(1)
+    alone, _ = fine_tuned(loss_of=with_all_words)
+    threads(2)
+    assert np.allclose(fine_tuned(loss_of=with_all_words)[0], alone, rtol=1e-5)
 
 
 def test_an_only_micro_batch_has_all_cores(threads):

@@ -5,6 +5,7 @@ of the step each take little more than half of its time.
 """
 
 import copy
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
@@ -16,7 +17,7 @@ from paddle import Tensor, nn
 
 from ernie_m.model.cpu.rows import as_array
 from ernie_m.model.cpu.workers import in_workers, worker_count
-from ernie_m.model.word_embeddings import EmbeddingGradient, WordEmbeddings
+from ernie_m.model.word_embeddings import EmbeddingGradient, WordEmbeddings, note_paddles_gradient
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,7 +82,8 @@ def _copy(model: nn.Layer) -> nn.Layer:
         parameter._share_buffer_to(copied)
         copies[id(parameter)] = copied
     for table in _word_embeddings(model):
-        copies[id(table.gradient)] = LaterGradient(copies[id(table.weight)])
+        gradient = copies[id(table.gradient)] = LaterGradient(copies[id(table.weight)])
+        copies[id(table.weight)].register_hook(partial(note_paddles_gradient, weakref.ref(gradient)))
     return copy.deepcopy(model, copies)
 
 
@@ -130,6 +132,9 @@ class LaterGradient:
 
     def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:
         self._additions.append(lambda total: total.add_borrowed(gradient, factor))
+
+    def forget_rows(self) -> None:
+        self._additions.append(EmbeddingGradient.forget_rows)
 
 
 def _gradient_of(parameter: Tensor) -> Tensor | None:
