@@ -44,26 +44,30 @@ def seed():
     paddle.seed(0)
 
 
-def test_linear_layers_of_one_input():
-    """Each product has rounded factors, that for the gradient of a bias, too; sums are float32."""
-    linear_layers = [layers.Linear(24, 16), layers.Linear(24, 40)]
+@pytest.mark.parametrize(("tokens", "inputs", "outputs"), [(1, 24, 40), (37, 3072, 768), (77, 384, 3072)])
+def test_linear_layers_of_one_input(tokens, inputs, outputs):
+    """Each product has rounded factors, that for the gradient of a bias, too; sums are float32.
+
+    Those of many terms, in the products or in the gradient of x, are made of parts.
+    """
+    linear_layers = [layers.Linear(inputs, 16), layers.Linear(inputs, outputs)]
     for layer in linear_layers:
         layer.in_bfloat16 = True
         layer.bias.set_value(paddle.randn(layer.bias.shape))
-    x = random(3, 5, 24)
-    grads = [paddle.randn([3, 5, 16]), paddle.randn([3, 5, 40])]
+    x = random(3, tokens, inputs)
+    grads = [paddle.randn([3, tokens, size]) for size in (16, outputs)]
     results = layers.linear_layers(x, linear_layers)
     paddle.autograd.backward(list(results), grads)
-    rows = rounded(x.numpy().reshape([-1, 24]))  # [15, 24]
+    rows = rounded(x.numpy().reshape([-1, inputs]))
     grad_x = 0.0  # the sum of what the layers give
     for layer, y, grad in zip(linear_layers, results, grads):
         weight = rounded(layer.weight.numpy())
-        grad_rows = grad.numpy().reshape([-1, grad.shape[-1]])  # [15, outputs]
+        grad_rows = grad.numpy().reshape([-1, grad.shape[-1]])
         assert distance(y.numpy().reshape(grad_rows.shape), rows @ weight + layer.bias.numpy()) < 1e-6
         assert distance(layer.weight.grad.numpy(), rows.T @ rounded(grad_rows)) < 1e-6
         assert distance(layer.bias.grad.numpy(), rounded(grad_rows).sum(0)) < 1e-6
         grad_x = grad_x + rounded(grad_rows) @ weight.T
-    assert distance(x.grad.numpy().reshape([-1, 24]), grad_x) < 1e-6
+    assert distance(x.grad.numpy().reshape([-1, inputs]), grad_x) < 1e-6
 
 
 def test_what_is_frozen_gets_no_gradient():

@@ -4,6 +4,7 @@ What layers take and return is float32, but for what feed-forward pairs and long
 inputs of a layer are kept in bfloat16 until the backward pass.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,8 +13,8 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ernie_m.model.cpu.onednn import multiply, to_bfloat16
-from ernie_m.model.cpu.rows import as_array, as_rows, needs_gradient
+from ernie_m.model.cpu.onednn import multiply, to_bfloat16, whole_blocks
+from ernie_m.model.cpu.rows import as_array, as_rows, as_tensor, needs_gradient
 
 _BLOCK_WORDS = 1 << 13  # rows of an embedding matrix that are multiplied at a time
 _ONE = 0x3F80  # the bits of 1.0
@@ -60,12 +61,12 @@ class LinearInBfloat16(PyLayer):
         ctx.needs_gradient = needs_gradient(x, *parameters)
         ctx.x_shape = x.shape
         ctx.x_dtype = x.dtype
-        ctx.rounded_x = _rounded_rows(x)
+        ctx.rounded_x = to_bfloat16(as_rows(x), filled=True)  # [N', I]
         layer_count = len(parameters) // 2
         results = []
         for weight, bias in zip(parameters[:layer_count], parameters[layer_count:]):
-            y = paddle.empty([*x.shape[:-1], weight.shape[1]], dtype)  # [..., O]
-            multiply(ctx.rounded_x, rounded_weight(as_array(weight)), as_rows(y), as_array(bias))
+            y, rows = _new_rows([*x.shape[:-1], weight.shape[1]], dtype)  # [..., O] and [N', O]
+            multiply(ctx.rounded_x, rounded_weight(as_array(weight)), rows, as_array(bias))
             results.append(y)
         return tuple(results)
 
@@ -76,18 +77,18 @@ class LinearInBfloat16(PyLayer):
         layer_count = len(grad_results)
         parameters = ctx.saved_tensor()
         x_needs, *needed = ctx.needs_gradient
-        grad_x = paddle.empty(ctx.x_shape, ctx.x_dtype) if x_needs else None
+        grad_x, grad_x_rows = _new_rows(ctx.x_shape, ctx.x_dtype) if x_needs else (None, None)  # and [N', I]
         gradients = [
             paddle.empty_like(parameter) if is_needed else None
             for parameter, is_needed in zip(parameters, needed)
         ]
         ones = np.full([len(rounded_x), 1], _ONE, np.uint16).T
         for layer, grad_y in enumerate(grad_results):
-            rounded_grad_y = _rounded_rows(grad_y)
+            rounded_grad_y = to_bfloat16(as_rows(grad_y), filled=True)  # [N', O]
             if x_needs:
                 weight = rounded_weight(as_array(parameters[layer]))
                 # The first product fills the empty `grad_x`; those of the other layers are added.
-                multiply(rounded_grad_y, weight.T, as_rows(grad_x), add=layer > 0)
+                multiply(rounded_grad_y, weight.T, grad_x_rows, add=layer > 0)
             for factor, gradient in ((rounded_x.T, gradients[layer]), (ones, gradients[layer_count + layer])):
                 if gradient is not None:
                     rows = as_array(gradient).reshape([-1, rounded_grad_y.shape[1]])
@@ -95,16 +96,17 @@ class LinearInBfloat16(PyLayer):
         return grad_x, *gradients
 
 
-def _rounded_rows(x: Tensor) -> np.ndarray:
-    """The rows of x [..., I] in bfloat16, which they may have already."""
-    return as_rows(x) if x.dtype == paddle.bfloat16 else to_bfloat16(as_rows(x))
+def _new_rows(shape: list[int], dtype: object) -> tuple[Tensor, np.ndarray]:
+    """A tensor [..., H], and its rows with some more behind them, which `multiply` writes, too: [N', H]."""
+    count = math.prod(shape[:-1])
+    rows = as_array(paddle.empty([whole_blocks(count), shape[-1]], dtype))
+    return as_tensor(rows[:count].reshape(shape)), rows
 
 
 def table_products(x: Tensor, table: Tensor) -> Tensor:
     """x [m, H] times the embedding matrix [V, H]: [m, V] in float32."""
-    result = paddle.empty([x.shape[0], table.shape[0]], x.dtype)
-    logits = as_array(result)
-    rounded_x = to_bfloat16(as_array(x))
+    result, logits = _new_rows([x.shape[0], table.shape[0]], x.dtype)  # [m, V] and [m', V]
+    rounded_x = to_bfloat16(as_array(x), filled=True)
     for words, rounded_rows in _blocks(table):
         multiply(rounded_x, rounded_rows.T, logits[:, words])
     return result
@@ -124,12 +126,11 @@ def table_gradients(
     Returns:
         The gradient of x, [m, H].
     """
-    result = paddle.empty_like(x)
-    grad_x = as_array(result)
+    result, grad_x = _new_rows(x.shape, x.dtype)  # [m, H] and [m', H]
     gradient = as_array(grad_logits)
-    rounded_x = to_bfloat16(as_array(x))
+    rounded_x = to_bfloat16(as_array(x), filled=True)
     for words, rounded_rows in _blocks(table):
-        rounded_gradient = to_bfloat16(gradient[:, words])
+        rounded_gradient = to_bfloat16(gradient[:, words], filled=True)
         # The first product fills the empty `grad_x`; those of the other blocks are added.
         multiply(rounded_gradient, rounded_rows, grad_x, add=words.start > 0)
         if grad_table is not None:

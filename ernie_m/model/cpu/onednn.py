@@ -42,8 +42,15 @@ FROM_GRADIENT, TO_GRADIENT, SCALE_GRADIENT, SHIFT_GRADIENT = 129, 145, 255, 256
 _AVX512_BF16 = 0xE7  # the bits of this instruction set, which a CPU with AMX has, too
 # The sizes of an array's axes, or their strides. An array of n axes uses the first n of the 12.
 Dimensions = c_int64 * 12
-# Multiples of it have code of their own, which uses AMX: lengths to which rows are cut, and filled sums.
-_USUAL = 64
+_USUAL = 64  # heads of a multiple of so many tokens have code of their own, which is faster
+# Products need a multiple of so many tokens. With AMX and an open number of rows, oneDNN 3.6 computes the
+# last rows together with some before them. These get their part twice, if the product is added to what is
+# there, or if a long sum is made of parts. And sums of an open number of terms do not use AMX; oneDNN keeps
+# the code for each known number for good, so there must be few.
+_TOKENS_AT_ONCE = 32
+# From 2,048 terms on, oneDNN divides a sum by the number of threads, which changes its bits. Of a result in
+# bfloat16 each part is rounded.
+_TERMS_AT_ONCE = 1536
 _KEPT = 256  # how many calls, and code for how many operations, a thread keeps
 
 
@@ -245,22 +252,33 @@ def _form_of(
     return sizes, steps, _TYPES[letter]
 
 
-def to_bfloat16(x: np.ndarray) -> np.ndarray:
+def to_bfloat16(x: np.ndarray, filled: bool = False) -> np.ndarray:
     """Round float32 numbers [N, K] to the nearest bfloat16: their bits, uint16 [N, K].
 
     The numbers of a row of `x` must lie side by side; the rows may lie apart.
+
+    Args:
+        x: or bits, which are copied.
+        filled: add rows of 0 up to `whole_blocks`, as `multiply` needs them.
 
     Raises:
         ValueError: the numbers of a row lie apart, or are not float32.
         RuntimeError: oneDNN has failed.
     """
-    bits = np.empty(x.shape, np.uint16)
-    if x.size == 0:
-        return bits
-    if x.dtype != np.float32 or x.strides[1] != x.itemsize:
+    bits = np.empty([whole_blocks(len(x)) if filled else len(x), x.shape[1]], np.uint16)
+    bits[len(x) :] = 0
+    if x.dtype == np.uint16 or x.size == 0:
+        bits[: len(x)] = x
+    elif x.dtype != np.float32 or x.strides[1] != x.itemsize:
         raise ValueError(f"float32 numbers side by side are needed, not {x.dtype} with strides {x.strides}")
-    _run(_rounding, {FROM: x, TO: bits})
+    else:
+        _run(_rounding, {FROM: x, TO: bits[: len(x)]})
     return bits
+
+
+def whole_blocks(tokens: int) -> int:
+    """The number of tokens up to a multiple of 32."""
+    return tokens + -tokens % _TOKENS_AT_ONCE
 
 
 def _rounding(objects: _Objects, x: c_void_p, out: c_void_p) -> c_void_p:
@@ -280,7 +298,7 @@ def multiply(
 ) -> None:
     """Write the product of x [N, K] and y [K, C], both in bfloat16, to `out` [N, C], of either type.
 
-    Each array may be a block of a larger one, and `x` and `y` may be transposed; nothing is copied.
+    Each array may be a block of a larger one, and `x` and `y` may be transposed.
 
     Args:
         bias: float32 [C], which is added.
@@ -288,35 +306,29 @@ def multiply(
         over_tokens: whether the K terms of a sum are tokens; otherwise the N rows are, whose number is open.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or the number of tokens is no multiple of 32.
         RuntimeError: oneDNN has failed, or does not multiply such types.
     """
     _check_shapes(x, y, out)
-    if over_tokens and len(x) > 1:
-        x, y = _filled(x.T).T, _filled(y)
+    tokens = x.shape[over_tokens]
+    if tokens != whole_blocks(tokens):
+        raise ValueError(f"{tokens} tokens are no multiple of {_TOKENS_AT_ONCE}")
     if x.size == 0 or y.size == 0:  # `out` is empty, or each of its elements is a sum of no terms
         if not add:
             out[:] = 0.0
         return
-    arrays = {FROM: x, WEIGHT: y, TO: out}
-    if bias is not None:
-        arrays[BIAS] = bias.reshape([1, -1])  # [None] would make a stride of 0, which oneDNN refuses
     if over_tokens:
         opens = (_COLUMNS, _ROWS, _CLOSED) if len(x) == 1 else ()
         with mkl.one_thread():  # several would divide the sums, whose bits then depend on their number
-            _run(_product, arrays, add, 1.0, opens=opens)
-    else:
-        _run(_product, arrays, add, 1.0, opens=(_ROWS, _CLOSED, _ROWS, _CLOSED))
-
-
-def _filled(x: np.ndarray) -> np.ndarray:
-    """x [N, K] with rows of 0 up to a multiple of `_USUAL`.
-
-    Sums of an open number of terms do not use AMX. oneDNN keeps code for each known number for good, so there
-    must be few.
-    """
-    missing = -len(x) % _USUAL
-    return np.concatenate([x, np.zeros([missing, x.shape[1]], x.dtype)]) if missing else x
+            _run(_product, {FROM: x, WEIGHT: y, TO: out}, add, 1.0, opens=opens)
+        return
+    for first in range(0, len(y), _TERMS_AT_ONCE):
+        terms = slice(first, first + _TERMS_AT_ONCE)
+        # Rows of x that lie apart are copied: with AMX and an open number of rows, oneDNN 3.6 reads others.
+        arrays = {FROM: np.ascontiguousarray(x[:, terms]), WEIGHT: y[terms], TO: out}
+        if bias is not None and first == 0:
+            arrays[BIAS] = bias.reshape([1, -1])  # [None] would make a stride of 0, which oneDNN refuses
+        _run(_product, arrays, add or first > 0, 1.0, opens=(_ROWS, _CLOSED, _ROWS, _CLOSED))
 
 
 # For heads of a sequence of t tokens: what depends on t in an array of tokens [heads, t, D], in one of scores
@@ -348,7 +360,9 @@ def _multiply_heads(
     x: np.ndarray, y: np.ndarray, out: np.ndarray, factor: float, opens: tuple[Open, ...]
 ) -> None:
     _check_shapes(x, y, out)
-    _run(_product, {FROM: x, WEIGHT: y, TO: out}, False, factor, opens=opens if out.shape[1] % _USUAL else ())
+    opens = opens if out.shape[1] % _USUAL else ()
+    with mkl.one_thread():  # several would divide the rows, whose bits then depend on their number
+        _run(_product, {FROM: x, WEIGHT: y, TO: out}, False, factor, opens=opens)
 
 
 def _check_shapes(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:

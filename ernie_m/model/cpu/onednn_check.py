@@ -22,6 +22,7 @@ from ernie_m.utils.logging import logger
 _MAJOR = 3  # the version of oneDNN whose functions and constants `ernie_m/model/cpu/onednn.py` has
 _SIZE = 64  # tokens, and the numbers of each
 _MATRIX = (_SIZE, _SIZE)
+_LONG = 3072  # the terms of long sums, which oneDNN divides
 
 
 class _Kind(NamedTuple):
@@ -41,10 +42,11 @@ _IN_FLOAT32 = {
     ),
 }
 _IN_BFLOAT16 = {
+    # Two layers of the same x: their products are long sums, and their gradients are added.
     "linear layer": _Kind(
-        lambda x, weight, bias: LinearInBfloat16.apply(x, "float32", weight, bias)[0],
-        F.linear,
-        [_MATRIX, _MATRIX, [_SIZE]],
+        lambda x, *parameters: sum(LinearInBfloat16.apply(x, "float32", *parameters)),
+        lambda x, *parameters: sum(map(F.linear, [x, x], parameters[:2], parameters[2:])),
+        [[_SIZE // 2 + 5, _LONG], *[[_LONG, _SIZE]] * 2, *[[_SIZE]] * 2],
     ),
     "attention": _Kind(
         lambda *inputs: AttentionInBfloat16.apply(
