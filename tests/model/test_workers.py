@@ -20,7 +20,9 @@ from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.layout import Layout
 from ernie_m.reader.batching import batches_by_length
 from ernie_m.vectors.encode import PaddleEncoder
+from tests.helpers.kernels import needs_mkl
 
+pytestmark = needs_mkl
 WORKERS = 3
 BLOCKS = ScoreBlocks(Layout([3, 4]), 2)
 
@@ -28,8 +30,6 @@ BLOCKS = ScoreBlocks(Layout([3, 4]), 2)
 @pytest.fixture(autouse=True)
 def threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", str(WORKERS))
-    if not mkl.can_use_one_thread():
-        pytest.skip("the installed Paddle has no MKL")
 
 
 def test_results_are_in_order_and_several_are_computed_at_a_time():
@@ -112,7 +112,7 @@ def test_a_thread_of_somebody_else_becomes_a_worker():
 
 
 def test_without_the_libraries_items_are_computed_in_turn(monkeypatch):
-    monkeypatch.setattr(mkl, "can_use_one_thread", lambda: False)
+    monkeypatch.setattr(mkl, "is_there", lambda: False)
     here = threading.get_ident()
     assert list(in_workers(lambda number: threading.get_ident(), range(4))) == [here] * 4
 

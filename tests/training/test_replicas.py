@@ -8,7 +8,6 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.rows import thread_count
 from ernie_m.model.cpu.workers import in_workers
 from ernie_m.model.heads import SequenceClassifier
@@ -17,7 +16,9 @@ from ernie_m.training.engine import Engine
 from ernie_m.training.precision import Precision, is_bf16_on_cpu
 from tests.gpu import toys
 from tests.helpers.batches import padded_batch
+from tests.helpers.kernels import needs_mkl
 
+pytestmark = needs_mkl
 STEPS = 3
 DROPOUT = 0.2
 
@@ -25,8 +26,6 @@ DROPOUT = 0.2
 @pytest.fixture
 def threads(monkeypatch):
     """threads(n): from now on a step has so many."""
-    if not mkl.can_use_one_thread():
-        pytest.skip("the installed Paddle has no MKL")
     return lambda count: monkeypatch.setenv("OMP_NUM_THREADS", str(count))
 
 
@@ -58,8 +57,8 @@ def loss_of(model, batch):
 def with_all_words(model, batch):
     """A loss of some micro-batches has a gradient of the whole embedding matrix, which Paddle makes."""
     loss, values = loss_of(model, batch)
-    table = model.ernie_m.embeddings.word_embeddings.weight
-    return (loss + table.square().sum() if batch[1][0] == 1 else loss), values
+    words = model.ernie_m.embeddings.word_embeddings
+    return (loss + words.weight.square().sum() if batch[1][0] == 1 else loss), values
 
 
 def fine_tuned(

@@ -92,15 +92,6 @@ def one_thread() -> Iterator[None]:
         openmp.omp_set_num_threads(threads)
 
 
-def can_use_one_thread() -> bool:
-    """Whether `use_one_thread` has an effect."""
-    try:
-        _libraries()
-    except OSError:  # no such file
-        return False
-    return True
-
-
 @cache
 def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
     """MKL and OpenMP in Paddle's wheel. The calls of the second are short, and keep the interpreter lock."""
@@ -115,11 +106,10 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
 @cache
 def _functions() -> dict[str, Callable[..., None]]:
     """The function for each type of numbers; empty if there are none. It releases the interpreter lock."""
-    path = Path(paddle.__file__).parent / "libs" / "libmklml_intel.so"
     signature = CFUNCTYPE(None, c_int, *[c_void_p] * 13, c_int, c_void_p)
     try:
-        library = ctypes.CDLL(str(path))
+        library, _ = _libraries()
         return {dtype: signature((name, library)) for dtype, name in _NAMES.items()}
     except (OSError, AttributeError):  # no such file, no such symbol
-        logger.info("attention is slower here: the installed Paddle has no MKL (%s)", path.name)
+        logger.info("attention is slower here, and on one core: the installed Paddle has no MKL")
         return {}

@@ -19,7 +19,7 @@ _MOST = 2048  # tokens of a batch
 
 def worker_count() -> int:
     """How many workers this thread has: 1 in a worker, on a GPU, and where none can be kept to one core."""
-    if kernels.on_gpu() or kernels.has_plain_kernels() or not mkl.can_use_one_thread():
+    if kernels.on_gpu() or kernels.has_plain_kernels() or not mkl.is_there():
         return 1
     return thread_count()
 
