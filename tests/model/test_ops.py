@@ -1,4 +1,7 @@
-"""Every layer of `model/cpu/` has the values and gradients of plain Paddle, within 1e-9 in float64."""
+"""Every layer of `model/cpu/` has the values and gradients of plain Paddle, within 1e-9 in float64.
+
+Those of GELU and layer norm, which oneDNN computes in float32, are Paddle's in float64 within 1e-5.
+"""
 
 import numpy as np
 import paddle
@@ -41,10 +44,10 @@ def value_and_gradients(function, x, weight, *parameters) -> list[np.ndarray]:
     return [y.numpy(), *gradients]
 
 
-def assert_same(plain: list[np.ndarray], arrays: list[np.ndarray]) -> None:
+def assert_same(plain: list[np.ndarray], arrays: list[np.ndarray], tolerance: float = TOLERANCE) -> None:
     for expected, array in zip(plain, arrays, strict=True):
         assert array.shape == expected.shape
-        assert np.abs(array - expected).max() < TOLERANCE
+        assert np.abs(array - expected).max() < tolerance
         assert np.abs(expected).max() > 1e-3  # something is compared
 
 
@@ -84,23 +87,23 @@ def test_layer_norm(spread):
     plain.weight.set_value(paddle.linspace(-1, 2, 8))
     plain.bias.set_value(paddle.linspace(3, 4, 8))
     layer.set_state_dict(plain.state_dict())
-    x = paddle.randn([3, 5, 8]) * spread + 2
-    weight = paddle.randn([3, 5, 8])
-    expected = value_and_gradients(plain, x, weight, plain.weight, plain.bias)
+    layer.to(dtype="float32")
+    x = (paddle.randn([3, 5, 8]) * spread + 2 * spread).astype("float32")
+    weight = paddle.randn([3, 5, 8], "float32")
+    expected = value_and_gradients(
+        plain, x.astype("float64"), weight.astype("float64"), plain.weight, plain.bias
+    )
     arrays = value_and_gradients(layer, x, weight, layer.weight, layer.bias)
-    # The gradient of x, which comes after the value, grows as 1 / spread, up to 1 / sqrt(epsilon). So it is
-    # compared relative to its largest number.
-    scale = max(1.0, np.abs(expected[1]).max())
-    expected[1] /= scale
-    arrays[1] /= scale
+    # The gradient of x grows as 1 / spread, up to 1 / sqrt(epsilon).
     for expected_array, array in zip(expected, arrays, strict=True):
-        assert np.abs(array - expected_array).max() < TOLERANCE
+        assert np.abs(array - expected_array).max() < 1e-5 * np.abs(expected_array).max()
 
 
 def test_gelu():
     x = paddle.concat([paddle.linspace(-9, 9, 181), paddle.to_tensor([0.0, -40.0, 40.0])])
     weight = paddle.linspace(-2, 3, 184)
-    assert_same(value_and_gradients(F.gelu, x, weight), value_and_gradients(layers.gelu, x, weight))
+    in_float32 = value_and_gradients(layers.gelu, x.astype("float32"), weight.astype("float32"))
+    assert_same(value_and_gradients(F.gelu, x, weight), in_float32, tolerance=1e-5)
 
 
 def test_dropout_is_unbiased_and_scales():
