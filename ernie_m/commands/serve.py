@@ -60,5 +60,13 @@ def main() -> None:
     token = token_of(flags.token_file)
     logger.setLevel(flags.log_level.upper())
     models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
-    limits = (flags.max_queue, flags.max_batch_tokens, flags.timeout)
-    serve(models, options, flags.host, flags.port, token, *limits)
+    serve(
+        models,
+        options,
+        flags.host,
+        flags.port,
+        token,
+        max_queue=flags.max_queue,
+        max_batch_tokens=flags.max_batch_tokens,
+        timeout=flags.timeout,
+    )

@@ -167,8 +167,7 @@ class TagWords(HeadPredictor):
 
     def training_file(self, path: Path, options: TableOptions) -> TaggedFile | None:
         """A file of tagged words; None: it is another one."""
-        is_tagged = options.columns or holds_tags(path)
-        return TaggedFile(path, self.iobes, options) if is_tagged else None
+        return TaggedFile(path, self.iobes, options) if options.columns or holds_tags(path) else None
 
     def parse(self, request: dict) -> Words:
         key = next((key for key in ("words", "tokens") if key in request), None)
