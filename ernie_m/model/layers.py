@@ -80,10 +80,7 @@ def _takes_onednn(x: Tensor) -> bool:
 
 
 def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
-    """Zero elements with this probability and scale the rest up, in training only; then add `residual`.
-
-    Nothing else may use x: in training on a CPU the sum may take its memory.
-    """
+    """Zero elements with this probability and scale the rest up, in training only; then add `residual`."""
     if training and probability > 0.0:
         if kernels.on_cpu(x):
             return DropoutOnCpu.apply(x, probability, residual)
