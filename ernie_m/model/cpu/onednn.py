@@ -45,8 +45,8 @@ Dimensions = c_int64 * 12
 _USUAL = 64  # heads of a multiple of so many tokens have code of their own, which is faster
 # Products need a multiple of so many tokens. With AMX and an open number of rows, oneDNN 3.6 computes the
 # last rows together with some before them. These get their part twice, if the product is added to what is
-# there, or if a long sum is made of parts. And sums of an open number of terms do not use AMX; oneDNN keeps
-# the code for each known number for good, so there must be few.
+# there (seen on four threads and more), or if a long sum is made of parts. And sums of an open number of
+# terms do not use AMX. oneDNN keeps the code for each known number for good, so there must be few.
 _TOKENS_AT_ONCE = 32
 # From 2,048 terms on, oneDNN divides a sum by the number of threads, which changes its bits. Of a result in
 # bfloat16 each part is rounded.
@@ -310,7 +310,7 @@ def multiply(
         RuntimeError: oneDNN has failed, or does not multiply such types.
     """
     _check_shapes(x, y, out)
-    tokens = x.shape[over_tokens]
+    tokens = x.shape[1 if over_tokens else 0]
     if tokens != whole_blocks(tokens):
         raise ValueError(f"{tokens} tokens are no multiple of {_TOKENS_AT_ONCE}")
     if x.size == 0 or y.size == 0:  # `out` is empty, or each of its elements is a sum of no terms
