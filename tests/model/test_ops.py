@@ -1,6 +1,6 @@
 """Every layer of `model/cpu/` has the values and gradients of plain Paddle, within 1e-9 in float64.
 
-Those of GELU and layer norm, which oneDNN computes in float32, are Paddle's in float64 within 1e-5.
+oneDNN computes GELU and layer norm in float32; they are within 1e-5 of Paddle's in float64.
 """
 
 import numpy as np
@@ -88,15 +88,19 @@ def test_layer_norm(spread):
     plain.bias.set_value(paddle.linspace(3, 4, 8))
     layer.set_state_dict(plain.state_dict())
     layer.to(dtype="float32")
-    x = (paddle.randn([3, 5, 8]) * spread + 2 * spread).astype("float32")
+    x = (paddle.randn([3, 5, 8]) * spread + 2).astype("float32")
     weight = paddle.randn([3, 5, 8], "float32")
     expected = value_and_gradients(
         plain, x.astype("float64"), weight.astype("float64"), plain.weight, plain.bias
     )
     arrays = value_and_gradients(layer, x, weight, layer.weight, layer.bias)
-    # The gradient of x grows as 1 / spread, up to 1 / sqrt(epsilon).
-    for expected_array, array in zip(expected, arrays, strict=True):
-        assert np.abs(array - expected_array).max() < 1e-5 * np.abs(expected_array).max()
+    plain.to(dtype="float32")
+    of_paddle = value_and_gradients(plain, x, weight, plain.weight, plain.bias)
+    # The gradient of x grows as 1 / spread, up to 1 / sqrt(epsilon). If the spread is small beside the mean,
+    # nothing in float32 is exact: then Paddle's own error counts.
+    for exact, array, array_of_paddle in zip(expected, arrays, of_paddle, strict=True):
+        tolerance = 1e-5 * np.abs(exact).max() + 2 * np.abs(array_of_paddle - exact).max()
+        assert np.abs(array - exact).max() < tolerance
 
 
 def test_gelu():
