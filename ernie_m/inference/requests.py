@@ -83,7 +83,8 @@ class JsonLines(InputFile):
         faults.end(partial(say, file=sys.stderr))
 
     def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
-        self._options.refuse_others(self._name, "JSON lines", "text", "text_b", "on_error")
+        form = "JSON lines, whose keys --text and --text_b name,"
+        self._options.refuse_others(self._name, form, "text", "text_b", "on_error")
         for number, values in self._objects:
             with faults.of_line(number):
                 entry = {key: values[key] for key in values if key == "id"}

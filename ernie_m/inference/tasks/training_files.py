@@ -90,7 +90,7 @@ class QuestionsFile(InputFile):
     """
 
     def __init__(self, path: Path, options: TableOptions):
-        options.refuse_others(path, "questions of SQuAD")
+        options.refuse_others(path, "questions in the form of SQuAD")
         has_answers = re.search(rb'"answers"\s*:\s*\[?\s*\{', read_bytes(path))
         self._file = read_squad(path, "dev" if has_answers else "test")
         self._rows: list[tuple[str, tuple[str, ...]]] = []  # an answer, and the accepted ones

@@ -52,7 +52,7 @@ class TableOptions:
             if field.name not in read and getattr(self, field.name, None) not in (None, field.default)
         ]
         if given:
-            raise UserError(f"{name}: {form} are read without {' and '.join(given)}; leave it out")
+            raise UserError(f"{name}: {form} are read without {' and '.join(given)}; leave out such options")
 
 
 @dataclass(kw_only=True)
