@@ -912,10 +912,9 @@ class AskedTable(NamedTuple):
 
         No other column is a key of a request: `labels` would be what zero-shot chooses from.
         """
+        kept = {name.lower(): place for place, name in enumerate(self.table.names) if name.lower() == "id"}
         for line, cells in self.table.rows:
-            request = {
-                name.lower(): cell for name, cell in zip(self.table.names, cells) if name.lower() == "id"
-            }
+            request = {key: cells[place] for key, place in kept.items()}
             if self.language is not None:
                 request["language"] = cells[self.language]
             for key, places in self.texts.items():
