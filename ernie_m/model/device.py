@@ -3,7 +3,7 @@
     compute capability     amp fp16    amp bf16     attention in half precision
     below 8.0 (V100, T4)   yes         refused      padded groups: two products and a softmax each
     8.0 and above          yes         yes          FlashMask, all tokens at once
-    a CPU                  no          if it can    each text in its own length, by `model/cpu/attention.py`;
+    a CPU                  no          on some      each text in its own length, by `model/cpu/attention.py`;
                                                     padded groups, if Paddle's wheel has no MKL
 
 float32 products use TF32 on a GPU from capability 8.0, which keeps 10 bits of the mantissa. The environment

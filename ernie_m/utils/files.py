@@ -198,7 +198,7 @@ def refuse_to_write_over(
     """Refuse to write files that are read.
 
     Args:
-        flag: with its value, which says where the outputs are.
+        flag: the flag that names the outputs, with its value, for the message.
 
     Raises:
         UserError: a file is among both.

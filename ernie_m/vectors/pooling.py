@@ -25,7 +25,7 @@ def takes_piece_means(config: ErnieMConfig, pooling: str) -> bool:
 
 
 def batches_for(workers: Workers, rows: Sequence[Sequence[int]], batch_tokens: int) -> list[list[int]]:
-    """The numbers of rows of ids in batches of similar length, as many and as large as suits the workers.
+    """Divide rows of ids into batches of similar length that suit the workers: the numbers of their rows.
 
     The longest come first: then all workers end at about a time.
 

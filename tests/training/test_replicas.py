@@ -55,7 +55,7 @@ def loss_of(model, batch):
 
 
 def with_all_words(model, batch):
-    """A loss of some micro-batches has a gradient of the whole embedding matrix, which Paddle makes."""
+    """`loss_of`; in some micro-batches with a term whose gradient is of the whole embedding matrix."""
     loss, values = loss_of(model, batch)
     words = model.ernie_m.embeddings.word_embeddings
     return (loss + words.weight.square().sum() if batch[1][0] == 1 else loss), values

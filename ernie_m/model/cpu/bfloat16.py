@@ -77,7 +77,8 @@ class LinearInBfloat16(PyLayer):
         layer_count = len(grad_results)
         parameters = ctx.saved_tensor()
         x_needs, *needed = ctx.needs_gradient
-        grad_x, grad_x_rows = _new_rows(ctx.x_shape, ctx.x_dtype) if x_needs else (None, None)  # and [N', I]
+        # [..., I] and [N', I]
+        grad_x, grad_x_rows = _new_rows(ctx.x_shape, ctx.x_dtype) if x_needs else (None, None)
         gradients = [
             paddle.empty_like(parameter) if is_needed else None
             for parameter, is_needed in zip(parameters, needed)
